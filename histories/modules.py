@@ -1,0 +1,259 @@
+"""Action modules: the separate choices (channel, time, offer, ...) that together make one action."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from histories.errors import ConfigError
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+MAX_COMPOSITES = 100_000
+
+
+@dataclass(frozen=True)
+class Module:
+    """One choice of the composite action.
+
+    Attributes:
+        name: The module's name, and its column on disk.
+        actions: The names of its actions.
+        parent: An earlier module on which the eligible actions depend, or None.
+        requires: For each action, the action of `parent` under which it is eligible.
+        labels: Optional facts about an action (`{"offer_1": {"difficulty": 10}}`).
+    """
+
+    name: str
+    actions: tuple[str, ...]
+    parent: str | None = None
+    requires: tuple[str, ...] = ()
+    labels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actions", tuple(self.actions))
+        object.__setattr__(self, "requires", tuple(self.requires))
+        if not self.actions:
+            raise ConfigError(f"module {self.name!r} has no actions: give it at least one")
+        if len(set(self.actions)) != len(self.actions):
+            raise ConfigError(f"module {self.name!r} names an action twice: {list(self.actions)}")
+        if (self.parent is None) != (not self.requires):
+            raise ConfigError(f"module {self.name!r}: `parent` and `requires` go together; give both or neither")
+        if self.requires and len(self.requires) != len(self.actions):
+            raise ConfigError(
+                f"module {self.name!r} has {len(self.actions)} actions but `requires` has {len(self.requires)} "
+                "entries: give one for each action"
+            )
+        if unknown := sorted(set(self.labels) - set(self.actions)):
+            raise ConfigError(f"module {self.name!r} has labels for {unknown}, which are not among its actions")
+
+
+class Modules(Sequence[Module]):
+    """All modules of a history, in order. Action 0 of the first module is *send nothing*.
+
+    An action is a row of M integer codes, one a module. If its first code is 0, nothing is sent, the other
+    choices have no meaning, and the canonical form stores them as 0, so that equal actions are equal.
+
+    A flat array over the actions of all modules (such as an action mask) has the modules one after the other:
+    module m owns the columns `slices[m]`.
+    """
+
+    def __init__(self, modules: Sequence[Module]) -> None:
+        self._modules = tuple(modules)
+        if not self._modules:
+            raise ConfigError("there are no modules: give at least one, whose first action is to send nothing")
+        self.names = tuple(module.name for module in self._modules)
+        if len(set(self.names)) != len(self.names):
+            raise ConfigError(f"two modules have the same name: {list(self.names)}")
+        self.sizes = tuple(len(module.actions) for module in self._modules)
+        bounds = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.slices = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(bounds))
+        self.total = int(bounds[-1])
+        self._parents = [self._find_parent(m) for m in range(len(self._modules))]
+
+    def _find_parent(self, m: int) -> tuple[int, IntArray] | None:
+        module = self._modules[m]
+        if module.parent is None:
+            return None
+        if module.parent not in self.names[:m]:
+            raise ConfigError(
+                f"module {module.name!r} depends on {module.parent!r}, which is not an earlier module: "
+                f"name one of {list(self.names[:m])}"
+            )
+        p = self.names.index(module.parent)
+        actions = self._modules[p].actions
+        if unknown := sorted(set(module.requires) - set(actions)):
+            raise ConfigError(f"module {module.name!r} requires {unknown}, not among the actions of {module.parent!r}")
+        return p, np.array([actions.index(name) for name in module.requires], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._modules[self.names.index(index) if isinstance(index, str) else index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Modules) and self._modules == other._modules
+
+    def __hash__(self) -> int:
+        return hash((self.names, self.sizes))
+
+    def __repr__(self) -> str:
+        return f"Modules({', '.join(f'{module.name}[{len(module.actions)}]' for module in self)})"
+
+    def parent(self, m: int) -> tuple[int, IntArray] | None:
+        """The index of module m's parent, and for each action of m the parent's code that it requires."""
+        return self._parents[m]
+
+    def groups(self, m: int) -> list[IntArray]:
+        """The actions of module m that compete with each other: all, or those that require the same parent's action."""
+        parent = self._parents[m]
+        if parent is None:
+            return [np.arange(self.sizes[m], dtype=np.int64)]
+        return [np.flatnonzero(parent[1] == code) for code in np.unique(parent[1])]
+
+    def sent(self, actions: IntArray) -> BoolArray:
+        """Whether each action (N, M) sends a message, (N,)."""
+        return np.asarray(actions)[:, 0] != 0
+
+    def canonical(self, actions: IntArray) -> IntArray:
+        """A copy of the actions (N, M) with 0 in every module where nothing is sent."""
+        out = np.array(actions, dtype=np.int64)
+        out[out[:, 0] == 0] = 0
+        return out
+
+    def valid(self, actions: IntArray) -> BoolArray:
+        """Whether each row (N, M) is an action: codes in range, and each parent's choice as required. (N,)."""
+        actions = np.asarray(actions)
+        inside = np.logical_and(actions >= 0, actions < np.asarray(self.sizes)).all(1)
+        ok = inside.copy()
+        sent = self.sent(actions)
+        for m, parent in enumerate(self._parents):
+            if parent is not None:
+                code = np.clip(actions[:, m], 0, self.sizes[m] - 1)
+                ok &= ~sent | (parent[1][code] == actions[:, parent[0]])
+        return np.asarray(ok)
+
+    def split(self, flat: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Views (N, A_m) on a flat array (N, total), one a module."""
+        return [flat[..., s] for s in self.slices]
+
+    def closed(self, mask: npt.NDArray[Any]) -> BoolArray:
+        """The mask (N, total) without the choices that lead nowhere, as a copy.
+
+        Sending nothing is always eligible. An action of a parent module without an eligible child is not
+        eligible, and where some module has no eligible action at all, only sending nothing is.
+        """
+        out = np.array(mask, dtype=bool)
+        parts = self.split(out)
+        parts[0][..., 0] = True
+        for m in range(len(self) - 1, 0, -1):
+            parent = self._parents[m]
+            if parent is not None:
+                p, required = parent
+                parts[m][...] &= parts[p][..., required]
+                for code in range(1 if p == 0 else 0, self.sizes[p]):
+                    parts[p][..., code] &= parts[m][..., required == code].any(-1)
+        for m, parent in enumerate(self._parents):
+            if parent is not None:
+                parts[m][...] &= parts[parent[0]][..., parent[1]]
+        sendable = np.logical_and.reduce([part.any(-1) for part in parts[1:]]) if len(self) > 1 else True
+        parts[0][..., 1:] &= np.asarray(sendable)[..., None]
+        return out
+
+    def conditional_mask(self, m: int, mask: npt.NDArray[Any], actions: IntArray) -> BoolArray:
+        """The eligible actions of module m, (N, A_m), given the earlier modules' codes in `actions` (N, M)."""
+        part = np.array(mask[:, self.slices[m]], dtype=bool)
+        parent = self._parents[m]
+        if parent is not None:
+            part &= parent[1][None, :] == np.asarray(actions)[:, parent[0], None]
+        return part
+
+    def taken(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
+        """Conditional probabilities (N, M) of the given actions, from one array (N, A_m) a module.
+
+        Where nothing is sent, the later modules make no choice and have probability 1. The joint probability of
+        an action is the product of its row.
+        """
+        actions = self.canonical(actions)
+        rows = np.arange(len(actions))
+        out = np.stack([p[rows, actions[:, m]] for m, p in enumerate(probabilities)], axis=1).astype(np.float64)
+        out[~self.sent(actions), 1:] = 1.0
+        return out
+
+    @cached_property
+    def composites(self) -> IntArray:
+        """Every action once, in canonical form, (J, M); row 0 sends nothing.
+
+        Raises:
+            ConfigError: If there are more than `MAX_COMPOSITES`.
+        """
+        if np.prod([float(size) for size in self.sizes]) > MAX_COMPOSITES:
+            raise ConfigError(f"{self} has too many joint actions to list; evaluate it per module")
+        grid = np.stack(np.meshgrid(*[np.arange(size) for size in self.sizes], indexing="ij"), -1).reshape(-1, len(self))
+        grid = grid[(grid[:, 0] != 0) & self.valid(grid)]
+        return np.concatenate([np.zeros((1, len(self)), dtype=np.int64), grid.astype(np.int64)])
+
+    def composite_index(self, actions: IntArray) -> IntArray:
+        """The row of `composites` that each action (N, M) is, (N,)."""
+        flat = np.ravel_multi_index(tuple(self.canonical(actions).T), self.sizes)
+        table = np.ravel_multi_index(tuple(self.composites.T), self.sizes)
+        return np.asarray(np.searchsorted(table, flat), dtype=np.int64)
+
+    def composite_probabilities(self, probabilities: Sequence[FloatArray]) -> FloatArray:
+        """Joint probabilities (N, J) of all `composites`, from one conditional array (N, A_m) a module."""
+        out = np.ones((len(probabilities[0]), len(self.composites)))
+        for m, p in enumerate(probabilities):
+            columns = self.composites[:, m]
+            factor = p[:, columns]
+            if m > 0:
+                factor = np.where(self.composites[None, :, 0] == 0, 1.0, factor)
+            out *= factor
+        return out
+
+    def names_of(self, actions: IntArray) -> list[tuple[str, ...]]:
+        """Action names of each row (N, M); only the first where nothing is sent."""
+        return [
+            (self[0].actions[0],)
+            if row[0] == 0
+            else tuple(module.actions[code] for module, code in zip(self, row, strict=True))
+            for row in np.asarray(actions)
+        ]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """A plain description, for YAML and checkpoints."""
+        out: list[dict[str, Any]] = []
+        for module in self:
+            entry: dict[str, Any] = {"name": module.name, "actions": list(module.actions)}
+            if module.parent is not None:
+                entry |= {"parent": module.parent, "requires": list(module.requires)}
+            if module.labels:
+                entry["labels"] = {action: dict(labels) for action, labels in module.labels.items()}
+            out.append(entry)
+        return out
+
+    @classmethod
+    def from_dict(cls, entries: Sequence[Mapping[str, Any]]) -> Modules:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: If an entry has an unknown key or lacks its name or actions.
+        """
+        known = {"name", "actions", "parent", "requires", "labels"}
+        for entry in entries:
+            if unknown := sorted(set(entry) - known):
+                raise ConfigError(f"a module has the unknown keys {unknown}; known are {sorted(known)}")
+            if missing := sorted({"name", "actions"} - set(entry)):
+                raise ConfigError(f"a module lacks {missing}: {dict(entry)}")
+        return cls([Module(**entry) for entry in entries])
