@@ -154,10 +154,7 @@ class History:
         code = np.cumsum(chosen) - 1
         keep = chosen[self.decisions.user]
         decisions = DecisionLog(
-            **{
-                f.name: None if (a := getattr(self.decisions, f.name)) is None else a[keep]
-                for f in fields(DecisionLog)
-            }
+            **{f.name: None if (a := getattr(self.decisions, f.name)) is None else a[keep] for f in fields(DecisionLog)}
         )
         decisions = replace(decisions, user=code[decisions.user])
         kept = chosen[self.events.user]
@@ -200,7 +197,12 @@ class History:
         e = self.events
         names = np.asarray(self.event_names, dtype=object)
         return pd.DataFrame(
-            {"user_id": self.user_ids[e.user], "time": timestamps(e.time), "event": names[e.event], "value": e.value}
+            {
+                "user_id": self.user_ids[e.user],
+                "time": timestamps(e.time),
+                "event": names[e.event],
+                "value": e.value,
+            }
         )
 
     def summary(self) -> str:

@@ -201,7 +201,9 @@ class Modules(Sequence[Module]):
         """
         if np.prod([float(size) for size in self.sizes]) > MAX_COMPOSITES:
             raise ConfigError(f"{self} has too many joint actions to list; evaluate it per module")
-        grid = np.stack(np.meshgrid(*[np.arange(size) for size in self.sizes], indexing="ij"), -1).reshape(-1, len(self))
+        grid = np.stack(np.meshgrid(*[np.arange(size) for size in self.sizes], indexing="ij"), -1).reshape(
+            -1, len(self)
+        )
         grid = grid[(grid[:, 0] != 0) & self.valid(grid)]
         return np.concatenate([np.zeros((1, len(self)), dtype=np.int64), grid.astype(np.int64)])
 

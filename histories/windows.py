@@ -6,31 +6,57 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray
+
+FIXED_POINT = 2.0**32
+LARGEST_SUM = 2.0**31
+
+
+def to_fixed(value: FloatArray) -> IntArray:
+    """Values as 64-bit fixed-point numbers with a resolution of 2^-32.
+
+    Integers add up exactly and in any order, so that no sum depends, even in its last bit, on other users' events,
+    on the order of rows or on how a history is divided. A running total may wrap around: the difference of two
+    totals is right all the same, as long as the window's own sum stays below 2^31.
+
+    Raises:
+        ConfigError: If a single value is too large for that.
+    """
+    if len(value) and float(np.abs(value).max()) >= LARGEST_SUM / 1024:
+        raise ConfigError(
+            f"an event value of {float(np.abs(value).max()):g} is too large for exact sums: "
+            "divide the values by a thousand or a million before reading them"
+        )
+    return np.rint(np.asarray(value, dtype=np.float64) * FIXED_POINT).astype(np.int64)
+
+
+def from_fixed(value: IntArray) -> FloatArray:
+    """Fixed-point sums as floating-point numbers."""
+    return np.asarray(value / FIXED_POINT, dtype=np.float64)
+
+
+def running(value: IntArray) -> IntArray:
+    """Running totals (e + 1,) of rows (e,): `total[j] - total[i]` is the sum of rows i up to, not including, j."""
+    total = np.zeros(len(value) + 1, dtype=np.int64)
+    np.cumsum(value, out=total[1:])
+    return total
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Events of many users, sorted by (user, time), with running totals.
+    """Rows of many users, sorted by (user, time), to be searched by time.
 
     Attributes:
         time: Microseconds (e,), ascending within a user.
         offsets: User u owns rows `offsets[u]:offsets[u + 1]`, (U + 1,).
-        total: Running totals (e + 1,): `total[j] - total[i]` is the sum of rows i to j.
     """
 
     time: IntArray
     offsets: IntArray
-    total: FloatArray
-
-    @classmethod
-    def of(cls, user: IntArray, time: IntArray, value: FloatArray, n_users: int) -> Timeline:
-        """A timeline of rows that are sorted by (user, time) already."""
-        offsets = np.searchsorted(user, np.arange(n_users + 1)).astype(np.int64)
-        return cls(time, offsets, np.concatenate([[0.0], np.cumsum(value)]))
 
     def before(self, user: IntArray, time: IntArray, *, inclusive: bool = False) -> IntArray:
-        """For each (user, time), the row behind that user's last event before `time` (or at it, if `inclusive`).
+        """For each (user, time), the row behind that user's last one before `time` (or at it, if `inclusive`).
 
         All searches run in lock-step: one bisection step of every query is one array operation, so that the
         number of operations grows with the logarithm of the longest user, not with the number of users.
@@ -47,19 +73,3 @@ class Timeline:
             low = np.where(right, middle + 1, low)
             high = np.where(right, high, middle)
         return low
-
-    def between(self, first: IntArray, last: IntArray) -> FloatArray:
-        """Sums over the rows from `first` up to, not including, `last`."""
-        return self.total[last] - self.total[first]
-
-    def sum_before(self, user: IntArray, time: IntArray, length: int) -> FloatArray:
-        """Sums over `[time - length, time)`."""
-        return self.between(self.before(user, time - length), self.before(user, time))
-
-    def sum_after(self, user: IntArray, time: IntArray, length: int) -> FloatArray:
-        """Sums over `(time, time + length]`."""
-        return self.between(
-            self.before(user, time, inclusive=True), self.before(user, time + length, inclusive=True)
-        )
-
-
