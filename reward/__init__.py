@@ -1,0 +1,37 @@
+"""From goal events to incremental rewards: windows, difference in differences, errors and diagnostics."""
+
+from reward.effects import (
+    Effect,
+    average_effect,
+    difference_in_means,
+    effects_by_action,
+    effects_by_cell,
+    effects_table,
+)
+from reward.frame import REASONS, RewardFrame
+from reward.goals import Goal
+from reward.models import REWARDS, ChangeReward, DidReward, FittedReward, RawReward, RewardModel, make_reward, refit
+from reward.outcomes import Outcomes, RewardSpec, measure
+
+__all__ = [
+    "REASONS",
+    "REWARDS",
+    "ChangeReward",
+    "DidReward",
+    "Effect",
+    "FittedReward",
+    "Goal",
+    "Outcomes",
+    "RawReward",
+    "RewardFrame",
+    "RewardModel",
+    "RewardSpec",
+    "average_effect",
+    "difference_in_means",
+    "effects_by_action",
+    "effects_by_cell",
+    "effects_table",
+    "make_reward",
+    "measure",
+    "refit",
+]

@@ -1,0 +1,42 @@
+"""Sums by group that are exact, so that no result depends on the order of rows or on how they are divided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from histories.modules import FloatArray, IntArray
+
+_HIGH = 2.0**16
+_LOW = 2.0**48
+
+
+@dataclass(frozen=True)
+class ExactSums:
+    """Sums by group as two integers: units of 2^-16, and the rest in units of 2^-48. Buckets' sums add up exactly.
+
+    Attributes:
+        high: Sums of the values rounded to 2^-16, in that unit (g,).
+        low: Sums of what the rounding left, in units of 2^-48 (g,).
+    """
+
+    high: IntArray
+    low: IntArray
+
+    @classmethod
+    def of(cls, values: FloatArray, group: IntArray, n_groups: int) -> ExactSums:
+        """Adds up values (n,) by group codes (n,); the values are read to 2^-48."""
+        coarse = np.rint(values * _HIGH)
+        high = np.zeros(n_groups, dtype=np.int64)
+        low = np.zeros(n_groups, dtype=np.int64)
+        np.add.at(high, group, coarse.astype(np.int64))
+        np.add.at(low, group, np.rint((values - coarse / _HIGH) * _LOW).astype(np.int64))
+        return cls(high, low)
+
+    def __add__(self, other: ExactSums) -> ExactSums:
+        return ExactSums(self.high + other.high, self.low + other.low)
+
+    def value(self) -> FloatArray:
+        """The sums as floating-point numbers (g,)."""
+        return np.asarray(self.high / _HIGH + self.low / _LOW, dtype=np.float64)
