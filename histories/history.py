@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from histories.errors import ConfigError
 from histories.hashing import UIntArray, keys
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
 from histories.times import timestamps
 from histories.validation import check_tables
 
 ObjectArray = npt.NDArray[Any]
+Table = TypeVar("Table", "DecisionLog", "EventLog")
 
 PROPENSITY_SOURCES = ("logged", "by design", "estimated", "missing")
 
@@ -135,8 +137,6 @@ class History:
         Raises:
             ConfigError: If no event of the history is meant.
         """
-        from histories.errors import ConfigError
-
         codes: list[int] = []
         for name in names:
             hits = [
@@ -152,13 +152,9 @@ class History:
     def select_users(self, chosen: BoolArray) -> History:
         """The history of the users chosen by a mask (U,)."""
         code = np.cumsum(chosen) - 1
-        keep = chosen[self.decisions.user]
-        decisions = DecisionLog(
-            **{f.name: None if (a := getattr(self.decisions, f.name)) is None else a[keep] for f in fields(DecisionLog)}
-        )
+        decisions = _rows(self.decisions, chosen[self.decisions.user])
         decisions = replace(decisions, user=code[decisions.user])
-        kept = chosen[self.events.user]
-        events = EventLog(**{f.name: getattr(self.events, f.name)[kept] for f in fields(EventLog)})
+        events = _rows(self.events, chosen[self.events.user])
         events = replace(events, user=code[events.user])
         users = None if self.users is None else self.users.loc[chosen].reset_index(drop=True)
         return replace(self, decisions=decisions, events=events, user_ids=self.user_ids[chosen], users=users)
@@ -175,7 +171,9 @@ class History:
         frame = pd.DataFrame({"decision_id": d.id, "user_id": self.user_ids[d.user], "time": timestamps(d.time)})
         for m, module in enumerate(self.modules):
             named = np.asarray(module.actions, dtype=object)[d.actions[:, m]]
-            frame[module.name] = named if m == 0 else np.where(sent, named, None)
+            if m > 0:
+                named[~sent] = None
+            frame[module.name] = named
         for m, module in enumerate(self.modules):
             if not np.isnan(d.propensity[:, m]).all():
                 frame[f"propensity_{module.name}"] = d.propensity[:, m]
@@ -232,10 +230,7 @@ class History:
         """Sorts arrays that are known to be valid by (user, time) and freezes them."""
         d = np.lexsort((decisions.time, decisions.user))
         e = np.lexsort((events.event, events.time, events.user))
-        decisions = DecisionLog(
-            **{f.name: None if (a := getattr(decisions, f.name)) is None else a[d] for f in fields(DecisionLog)}
-        )
-        events = EventLog(**{f.name: getattr(events, f.name)[e] for f in fields(EventLog)})
+        decisions, events = _rows(decisions, d), _rows(events, e)
         return cls(
             decisions=decisions,
             events=events,
@@ -306,3 +301,8 @@ class History:
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:
     return np.searchsorted(user, np.arange(n_users + 1)).astype(np.int64)
+
+
+def _rows(table: Table, rows: npt.NDArray[Any]) -> Table:
+    chosen = {f.name: getattr(table, f.name) for f in fields(table)}
+    return replace(table, **{name: array[rows] for name, array in chosen.items() if array is not None})

@@ -125,7 +125,7 @@ class Modules(Sequence[Module]):
 
     def sent(self, actions: IntArray) -> BoolArray:
         """Whether each action (N, M) sends a message, (N,)."""
-        return np.asarray(actions)[:, 0] != 0
+        return np.asarray(np.asarray(actions)[:, 0] != 0)
 
     def canonical(self, actions: IntArray) -> IntArray:
         """A copy of the actions (N, M) with 0 in every module where nothing is sent."""
