@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,3 +60,13 @@ class InputError(CrosschannelError, ValueError):
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
         super().__init__("\n".join(str(fault) for fault in self.faults))
+
+
+def nearest(name: object, known: Iterable[object]) -> str:
+    """A hint such as `Did you mean 'push'?`, or the list of what is known where nothing is similar."""
+    names = [str(item) for item in known]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    shown = ", ".join(repr(item) for item in names[:10]) + (", ..." if len(names) > 10 else "")
+    return f"Known are: {shown or 'none'}."
