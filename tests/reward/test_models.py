@@ -46,7 +46,7 @@ def test_raw_and_change():
 
 
 def test_cells_without_enough_controls_give_no_reward_and_are_counted():
-    history = random_history(2, users=16)
+    history = random_history(2, users=24)
     spec = replace(SPEC, min_controls=5)
     outcomes = measure(history, spec)
     frame = DidReward(spec).fit(history).transform(history)
