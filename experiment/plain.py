@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import types
 import typing
 from collections.abc import Mapping
@@ -10,15 +9,9 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from histories.errors import ConfigError
+from histories.errors import ConfigError, nearest
 
 T = TypeVar("T")
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """A hint such as `did you mean 'seed'?`, or the list of what is known."""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(known))}"
 
 
 def from_plain(cls: type[T], data: Any, place: str = "") -> T:
@@ -39,7 +32,7 @@ def from_plain(cls: type[T], data: Any, place: str = "") -> T:
     values: dict[str, Any] = {}
     for key, value in data.items():
         if key not in known:
-            raise ConfigError(f"{place}: unknown key {key!r}; {nearest(str(key), known)}")
+            raise ConfigError(f"{place}: unknown key {key!r}. {nearest(key, known)}")
         values[key] = _convert(hints[key], value, f"{place}.{key}" if place else str(key))
     for f in fields(cls):  # type: ignore[arg-type]
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:

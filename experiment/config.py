@@ -1,0 +1,200 @@
+"""The typed configuration of a run: YAML gives the defaults, dotted flags override them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tyro
+import yaml
+from envs.market import MarketConfig
+from histories.datasets import DATASETS
+from histories.tables import TableMapping
+
+from experiment.plain import from_plain, to_plain
+from histories.context import ContextSpec
+from histories.errors import ConfigError, nearest
+from reward import RewardSpec
+
+SOURCES = ("market", "folder", "tables", *DATASETS)
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class HistoryConfig:
+    """Where the history comes from.
+
+    Attributes:
+        source: `market` simulates one, `folder` reads the native folder, `tables` reads CSV or Parquet files by
+            the mapping in `tables`, or the name of a data set such as `starbucks_rewards`.
+        path: The folder to read; not used by `market`.
+        market: The simulated market, where `source` is `market`.
+        tables: How the columns of the files are called, where `source` is `tables`.
+    """
+
+    source: str = "market"
+    path: Path | None = None
+    market: MarketConfig = field(default_factory=MarketConfig)
+    tables: TableMapping | None = None
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
+        if self.source == "tables" and self.tables is None:
+            raise ConfigError("source 'tables' needs the mapping `tables`: say which file and column is which")
+
+
+@dataclass(frozen=True)
+class RewardConfig(RewardSpec):
+    """How goal events become rewards.
+
+    Attributes:
+        kind: `did` subtracts the change of comparable users who got nothing; `change` and `raw` do not, and are
+            there to be compared with.
+    """
+
+    kind: str = "did"
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """Shares of the users that train, validate and test; a user is in one part only.
+
+    Attributes:
+        train: Share that the agent and the reward model learn from.
+        validation: Share whose estimates are shown while training.
+        test: Share that the final evaluation rests on.
+    """
+
+    train: float = 0.6
+    validation: float = 0.1
+    test: float = 0.3
+
+    def __post_init__(self) -> None:
+        if min(self.train, self.validation, self.test) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9:
+            raise ConfigError(f"the shares {self.shares} do not add up to 1")
+        if self.train == 0 or self.test == 0:
+            raise ConfigError("the shares of `train` and `test` must be above 0: values need users of their own")
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share by part."""
+        return {name: getattr(self, name) for name in SPLITS}
+
+
+@dataclass(frozen=True)
+class AgentConfig:
+    """Which agent learns.
+
+    Attributes:
+        name: A name from the agents' registry, or `package.module:Class` for your own.
+        settings: Its settings; what is absent keeps the agent's default.
+    """
+
+    name: str = "ensemble_thompson"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the log is replayed and learned from.
+
+    Attributes:
+        envs: Users that are replayed side by side.
+        updates: Learning steps after each replayed step.
+        final_updates: Learning steps after the whole log was replayed.
+        log_every: Replayed steps between two points in TensorBoard.
+        checkpoint_every: Replayed steps (or learning steps, after the replay) between two checkpoints.
+    """
+
+    envs: int = 1024
+    updates: int = 4
+    final_updates: int = 1000
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        for name in ("envs", "log_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in ("updates", "final_updates"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How the learned policy is judged.
+
+    Attributes:
+        replicates: Bootstrap replicates behind each interval.
+        ess_floor: Effective sample size below which a value is reported as not identified.
+        market_users: Fresh simulated users who get each policy's messages, where the history is a market.
+    """
+
+    replicates: int = 400
+    ess_floor: float = 100.0
+    market_users: int = 5000
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run of crosschannel.
+
+    Attributes:
+        name: The run's name; it writes `runs/<name>/`.
+        runs: Where runs are written.
+        seed: Seed of everything random in the run, but not of the market (`history.market.seed`).
+        device: Where the agent computes: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
+        history: Where the history comes from.
+        context: Which context features are built.
+        reward: How goal events become rewards.
+        split: Who trains and who tests.
+        agent: Which agent learns.
+        train: How it learns.
+        evaluation: How it is judged.
+    """
+
+    name: str = "market"
+    runs: Path = Path("runs")
+    seed: int = 0
+    device: str = "cpu"
+    history: HistoryConfig = field(default_factory=HistoryConfig)
+    context: ContextSpec = field(default_factory=ContextSpec)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    split: SplitConfig = field(default_factory=SplitConfig)
+    agent: AgentConfig = field(default_factory=AgentConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+
+def read_config(path: Path) -> Config:
+    """Reads a YAML file; relative paths in it are relative to where the program runs.
+
+    Raises:
+        ConfigError: If the file is absent, is not YAML, or has a key that is not known.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such configuration file")
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: this is not YAML: {error}") from None
+    return from_plain(Config, data or {}, str(path))
+
+
+def write_config(config: Config, path: Path) -> None:
+    """Writes every setting, resolved, as YAML."""
+    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+
+
+def override(config: Config, arguments: Sequence[str], description: str) -> Config:
+    """The configuration with dotted flags (`--train.envs 256`) applied; `--help` lists them all.
+
+    Raises:
+        ConfigError: If the settings do not fit together.
+    """
+    changed = tyro.cli(Config, args=list(arguments), default=config, description=description)
+    return replace(changed, agent=replace(changed.agent, settings=dict(changed.agent.settings)))
