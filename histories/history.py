@@ -152,9 +152,9 @@ class History:
     def select_users(self, chosen: BoolArray) -> History:
         """The history of the users chosen by a mask (U,)."""
         code = np.cumsum(chosen) - 1
-        decisions = _rows(self.decisions, chosen[self.decisions.user])
+        decisions = take_rows(self.decisions, chosen[self.decisions.user])
         decisions = replace(decisions, user=code[decisions.user])
-        events = _rows(self.events, chosen[self.events.user])
+        events = take_rows(self.events, chosen[self.events.user])
         events = replace(events, user=code[events.user])
         users = None if self.users is None else self.users.loc[chosen].reset_index(drop=True)
         return replace(self, decisions=decisions, events=events, user_ids=self.user_ids[chosen], users=users)
@@ -230,7 +230,7 @@ class History:
         """Sorts arrays that are known to be valid by (user, time) and freezes them."""
         d = np.lexsort((decisions.time, decisions.user))
         e = np.lexsort((events.event, events.time, events.user))
-        decisions, events = _rows(decisions, d), _rows(events, e)
+        decisions, events = take_rows(decisions, d), take_rows(events, e)
         return cls(
             decisions=decisions,
             events=events,
@@ -303,6 +303,7 @@ def _offsets(user: IntArray, n_users: int) -> IntArray:
     return np.searchsorted(user, np.arange(n_users + 1)).astype(np.int64)
 
 
-def _rows(table: Table, rows: npt.NDArray[Any]) -> Table:
+def take_rows(table: Table, rows: npt.NDArray[Any]) -> Table:
+    """The chosen rows of a log, by mask or by index."""
     chosen = {f.name: getattr(table, f.name) for f in fields(table)}
     return replace(table, **{name: array[rows] for name, array in chosen.items() if array is not None})

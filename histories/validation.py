@@ -233,7 +233,7 @@ def _users(d: Sheet, e: Sheet, u: Sheet | None) -> tuple[ObjectArray, IntArray, 
             "Keep one row for each user.",
         )
         user_ids = np.asarray(pd.unique(pd.Series(u_ids[~u_missing])))
-        where, remedy = "the table of users", f"Add the user to {u.file}, or leave the row out."
+        where, remedy = "the table of users", "Add the user to that table, or leave the row out."
     else:
         user_ids = np.asarray(pd.factorize(d_ids[~d_missing], sort=True)[1])
         where = "the decisions"
