@@ -14,7 +14,7 @@ from histories.errors import ConfigError
 from histories.history import History
 from histories.modules import FloatArray, IntArray, Modules
 from histories.times import DAY, WEEK, duration
-from histories.windows import Timeline, from_fixed, running, to_fixed
+from histories.windows import Timeline, exact_mean, from_fixed, running, to_fixed
 
 CLIP = 10.0
 MAX_CATEGORIES = 20
@@ -26,15 +26,17 @@ class ContextSpec:
 
     Attributes:
         windows: Trailing windows over which events and messages are counted.
-        events: Events to count, each on its own; `name*` counts all that begin so together.
-            Empty: every event of the history on its own.
-        attributes: User attributes to use. Empty: all of them.
+        events: Events to count, each on its own; `name*` counts all that begin so together. None: every event of
+            the history on its own.
+        attributes: User attributes to use. None: all of them.
+        messages: Whether earlier messages are counted.
         clock: Whether the hour of the day and the day of the week are features.
     """
 
     windows: tuple[str, ...] = ("3d", "14d")
-    events: tuple[str, ...] = ()
-    attributes: tuple[str, ...] = ()
+    events: tuple[str, ...] | None = None
+    attributes: tuple[str, ...] | None = None
+    messages: bool = True
     clock: bool = True
 
 
@@ -61,7 +63,7 @@ class Layout:
     @classmethod
     def of(cls, spec: ContextSpec, history: History) -> Layout:
         """Resolves a spec against a history."""
-        names = spec.events or history.event_names
+        names = history.event_names if spec.events is None else spec.events
         groups = tuple((name, tuple(history.event_names[c] for c in history.event_codes([name]))) for name in names)
         values = history.events.value
         varied = set(np.unique(history.events.event[values != 1.0]).tolist())
@@ -72,8 +74,8 @@ class Layout:
             groups=groups,
             valued=valued,
             windows=tuple((text, duration(text)) for text in spec.windows),
-            sendable=tuple((action, code) for code, action in enumerate(first.actions) if code > 0),
-            active=_active(history.modules),
+            sendable=tuple((action, code) for code, action in enumerate(first.actions) if code > 0 and spec.messages),
+            active=_active(history.modules) if spec.messages else (),
             clock=spec.clock,
         )
 
@@ -117,6 +119,15 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
                 yield f"sum {label} {text}", from_fixed(summed[now] - summed[start])
         yield f"days since {label}", _days_since(chosen, events.time, first, now, time)
 
+    if layout.sendable:
+        yield from _message_columns(layout, history, user, time)
+    if layout.clock:
+        yield from clock_columns(time)
+
+
+def _message_columns(
+    layout: Layout, history: History, user: IntArray, time: IntArray
+) -> Iterator[tuple[str, FloatArray]]:
     decisions = history.decisions
     timeline = Timeline(decisions.time, history.decision_offsets)
     now = timeline.before(user, time)
@@ -132,8 +143,6 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
     for label, m, code, length in layout.active:
         total = running((any_sent & (decisions.actions[:, m] == code)).astype(np.int64))
         yield f"active {label}", (total[now] - total[timeline.before(user, time - length)]).astype(np.float64)
-    if layout.clock:
-        yield from clock_columns(time)
 
 
 def _days_since(
@@ -160,16 +169,16 @@ class UserEncoding:
     categories: tuple[tuple[str, tuple[str, ...]], ...]
 
     @classmethod
-    def of(cls, users: pd.DataFrame | None, names: tuple[str, ...]) -> UserEncoding:
+    def of(cls, users: pd.DataFrame | None, names: tuple[str, ...] | None) -> UserEncoding:
         """Learns the encoding of a table of users.
 
         Raises:
             ConfigError: If a name is not among the attributes.
         """
         table = pd.DataFrame() if users is None else users.drop(columns="user_id", errors="ignore")
-        if unknown := sorted(set(names) - set(table.columns)):
+        if unknown := sorted(set(names or ()) - set(table.columns)):
             raise ConfigError(f"the users have no attributes {unknown}; they have {sorted(table.columns)}")
-        chosen = names or tuple(table.columns)
+        chosen = tuple(table.columns) if names is None else names
         numeric = tuple(name for name in chosen if pd.api.types.is_numeric_dtype(table[name]))
         categories = tuple(
             (name, tuple(table[name].astype(str).value_counts().index[:MAX_CATEGORIES].sort_values()))
@@ -225,10 +234,11 @@ class ContextFeatures:
         for name, column in _all_columns(layout, encoding, history, d.user, d.time):
             value = _transform(name, column)
             known = value[~np.isnan(value)]
-            sd = float(known.std()) if len(known) else 0.0
+            centre = exact_mean(known)
+            sd = exact_mean((known - centre) ** 2) ** 0.5
             if sd > 1e-9:
                 names.append(name)
-                mean.append(float(known.mean()))
+                mean.append(centre)
                 scale.append(sd)
         return cls(layout, encoding, tuple(names), np.array(mean), np.array(scale))
 
@@ -236,6 +246,13 @@ class ContextFeatures:
     def dim(self) -> int:
         """How many features there are."""
         return len(self.names)
+
+    def covariates(self, history: History) -> FloatArray:
+        """The same features of every decision in double precision (n, D), for regressions."""
+        d = history.decisions
+        return self._assemble(
+            _all_columns(self.layout, self.encoding, history, d.user, d.time), np.zeros((len(d), self.dim))
+        )
 
     def transform(self, history: History) -> npt.NDArray[np.float32]:
         """Context of every decision of a history, (n, D)."""
@@ -252,8 +269,10 @@ class ContextFeatures:
         Raises:
             ConfigError: If a column is absent.
         """
+        return self._assemble(columns, np.zeros((n, self.dim), dtype=np.float32))
+
+    def _assemble(self, columns: Iterator[tuple[str, FloatArray]], out: npt.NDArray[Any]) -> npt.NDArray[Any]:
         place = {name: j for j, name in enumerate(self.names)}
-        out = np.zeros((n, self.dim), dtype=np.float32)
         for name, column in columns:
             j = place.pop(name, None)
             if j is not None:

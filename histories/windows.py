@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,15 @@ def running(value: IntArray) -> IntArray:
     total = np.zeros(len(value) + 1, dtype=np.int64)
     np.cumsum(value, out=total[1:])
     return total
+
+
+def exact_mean(values: FloatArray) -> float:
+    """The mean of values (n,), 0 where there are none, without rounding errors that depend on their order."""
+    largest = float(np.abs(values).max(initial=0.0))
+    if largest == 0.0:
+        return 0.0
+    exponent = 30 - math.frexp(largest)[1]
+    return math.ldexp(int(np.rint(np.ldexp(values, exponent)).astype(np.int64).sum()) / len(values), -exponent)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """From goal events to incremental rewards: windows, difference in differences, errors and diagnostics."""
 
+from reward.adjusted import DidDoublyRobustReward, DidRegressionReward
 from reward.effects import (
     Effect,
     average_effect,
@@ -10,13 +11,16 @@ from reward.effects import (
 )
 from reward.frame import REASONS, RewardFrame
 from reward.goals import Goal
-from reward.models import REWARDS, ChangeReward, DidReward, FittedReward, RawReward, RewardModel, make_reward, refit
+from reward.kinds import REWARDS, make_reward, refit
+from reward.models import ChangeReward, DidReward, FittedReward, RawReward, RewardModel
 from reward.outcomes import Outcomes, RewardSpec, measure
 
 __all__ = [
     "REASONS",
     "REWARDS",
     "ChangeReward",
+    "DidDoublyRobustReward",
+    "DidRegressionReward",
     "DidReward",
     "Effect",
     "FittedReward",

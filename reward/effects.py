@@ -10,10 +10,9 @@ import pandas as pd
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration, timestamps
-from reward.models import CellMeans
+from reward.controls import CellMeans
+from reward.inference import Z95
 from reward.outcomes import Outcomes, RewardSpec, measure
-
-Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
 from histories.modules import BoolArray, FloatArray, IntArray
+
+if TYPE_CHECKING:
+    from reward.outcomes import Outcomes
 
 
 @dataclass(frozen=True)
@@ -62,3 +66,32 @@ REASONS = (
     "window overlaps another message",
     "too few controls in the calendar cell",
 )
+
+
+def build_frame(
+    overlap: Literal["shared", "exclude"],
+    outcomes: Outcomes,
+    reward: FloatArray,
+    se: FloatArray,
+    counterfactual: FloatArray,
+    n_controls: FloatArray,
+    few: BoolArray,
+) -> RewardFrame:
+    """Puts rewards (n,) into a frame, and NaN with its reason where a decision has none."""
+    reason = np.full(len(outcomes), IDENTIFIED, dtype=np.int64)
+    reason[few] = FEW_CONTROLS
+    if overlap == "exclude":
+        reason[outcomes.overlap] = OVERLAPPING
+    reason[~outcomes.observed] = OUTSIDE
+    ok = reason == IDENTIFIED
+    return RewardFrame(
+        reward=np.where(ok, reward, np.nan),
+        se=np.where(ok, se, np.nan),
+        pre=outcomes.pre,
+        post=outcomes.post,
+        counterfactual=np.where(ok, counterfactual, np.nan),
+        n_controls=n_controls.astype(np.int64),
+        overlap=outcomes.overlap,
+        available_at=outcomes.available_at,
+        reason=reason,
+    )

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
 
-from histories.errors import ConfigError
 from histories.history import History
-from histories.modules import FloatArray, IntArray
-from reward.frame import FEW_CONTROLS, IDENTIFIED, OUTSIDE, OVERLAPPING, RewardFrame
+from histories.modules import FloatArray
+from reward.controls import CellMeans
+from reward.frame import RewardFrame, build_frame
 from reward.outcomes import Outcomes, RewardSpec, measure
-from reward.sums import ExactSums
 
 
 class FittedReward(Protocol):
@@ -38,6 +36,10 @@ class RewardModel(Protocol):
         """What is measured around each decision."""
         ...
 
+    def measure(self, history: History) -> Outcomes:
+        """Outcomes of a history, with the covariates that the model needs."""
+        ...
+
     def fit(self, train: History) -> FittedReward:
         """Learns from the decisions of a history what happens without a message."""
         ...
@@ -45,75 +47,6 @@ class RewardModel(Protocol):
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedReward:
         """The same from outcomes that were measured already, each counted `weights` (n,) times."""
         ...
-
-
-@dataclass(frozen=True)
-class CellMeans:
-    """Mean change of the controls in each calendar cell.
-
-    Attributes:
-        cell: Cells, ascending (c,).
-        n: Controls in each (c,).
-        mean: Their mean change (c,).
-        sd: Standard deviation of their change (c,).
-    """
-
-    cell: IntArray
-    n: FloatArray
-    mean: FloatArray
-    sd: FloatArray
-
-    @classmethod
-    def of(cls, values: FloatArray, cell: IntArray, weights: FloatArray | None) -> CellMeans:
-        """Averages values (n,) of controls by cell (n,), each counted `weights` (n,) times."""
-        cells, code = np.unique(cell, return_inverse=True)
-        w = np.ones(len(values)) if weights is None else weights
-        n = ExactSums.of(w, code, len(cells)).value()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            mean = ExactSums.of(w * values, code, len(cells)).value() / n
-            square = ExactSums.of(w * (values - mean[code]) ** 2, code, len(cells)).value()
-            sd = np.sqrt(square / (n - 1.0))
-        return cls(cells, n, mean, sd)
-
-    def look_up(self, cell: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Number, mean and standard deviation (n,) for each cell asked for; 0 and NaN where there is none."""
-        if len(self.cell) == 0:
-            return np.zeros(len(cell)), np.full(len(cell), np.nan), np.full(len(cell), np.nan)
-        place = np.minimum(np.searchsorted(self.cell, cell), len(self.cell) - 1)
-        hit = self.cell[place] == cell
-        return (
-            np.where(hit, self.n[place], 0.0),
-            np.where(hit, self.mean[place], np.nan),
-            np.where(hit, self.sd[place], np.nan),
-        )
-
-
-def _frame(
-    spec: RewardSpec,
-    outcomes: Outcomes,
-    reward: FloatArray,
-    se: FloatArray,
-    counterfactual: FloatArray,
-    n_controls: FloatArray,
-    few: np.ndarray,
-) -> RewardFrame:
-    reason = np.full(len(outcomes), IDENTIFIED, dtype=np.int64)
-    reason[few] = FEW_CONTROLS
-    if spec.overlap == "exclude":
-        reason[outcomes.overlap] = OVERLAPPING
-    reason[~outcomes.observed] = OUTSIDE
-    ok = reason == IDENTIFIED
-    return RewardFrame(
-        reward=np.where(ok, reward, np.nan),
-        se=np.where(ok, se, np.nan),
-        pre=outcomes.pre,
-        post=outcomes.post,
-        counterfactual=np.where(ok, counterfactual, np.nan),
-        n_controls=n_controls.astype(np.int64),
-        overlap=outcomes.overlap,
-        available_at=outcomes.available_at,
-        reason=reason,
-    )
 
 
 @dataclass(frozen=True)
@@ -133,7 +66,9 @@ class FittedSpread:
         n = len(outcomes)
         reward = outcomes.change if self.subtract_pre else outcomes.post
         nothing = np.zeros(n)
-        return _frame(self.spec, outcomes, reward, np.full(n, self.sd), nothing, nothing, np.zeros(n, dtype=bool))
+        return build_frame(
+            self.spec.overlap, outcomes, reward, np.full(n, self.sd), nothing, nothing, np.zeros(n, dtype=bool)
+        )
 
 
 def _spread(values: FloatArray, weights: FloatArray | None) -> float:
@@ -157,6 +92,10 @@ class RawReward:
     spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "raw"
 
+    def measure(self, history: History) -> Outcomes:
+        """Outcomes of a history."""
+        return measure(history, self.spec)
+
     def fit(self, train: History) -> FittedSpread:
         """Learns the spread of the outcomes."""
         return self.fit_outcomes(measure(train, self.spec))
@@ -178,6 +117,10 @@ class ChangeReward:
 
     spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "change"
+
+    def measure(self, history: History) -> Outcomes:
+        """Outcomes of a history."""
+        return measure(history, self.spec)
 
     def fit(self, train: History) -> FittedSpread:
         """Learns the spread of the changes."""
@@ -206,7 +149,7 @@ class FittedDid:
         few = n < self.spec.min_controls
         with np.errstate(divide="ignore", invalid="ignore"):
             se = sd * np.sqrt(1.0 + 1.0 / n)
-        return _frame(self.spec, outcomes, outcomes.change - mean, se, mean, n, few)
+        return build_frame(self.spec.overlap, outcomes, outcomes.change - mean, se, mean, n, few)
 
 
 @dataclass(frozen=True)
@@ -227,6 +170,10 @@ class DidReward:
     spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "did"
 
+    def measure(self, history: History) -> Outcomes:
+        """Outcomes of a history."""
+        return measure(history, self.spec)
+
     def fit(self, train: History) -> FittedDid:
         """Learns the controls' mean change in every cell."""
         return self.fit_outcomes(measure(train, self.spec))
@@ -236,29 +183,3 @@ class DidReward:
         rows = outcomes.control
         chosen = None if weights is None else weights[rows]
         return FittedDid(self.spec, CellMeans.of(outcomes.change[rows], outcomes.cell[rows], chosen))
-
-
-REWARDS: dict[str, Callable[[RewardSpec], RewardModel]] = {
-    "raw": RawReward,
-    "change": ChangeReward,
-    "did": DidReward,
-}
-
-
-def make_reward(kind: str, spec: RewardSpec) -> RewardModel:
-    """The reward model of a kind by its name.
-
-    Raises:
-        ConfigError: If there is no such kind.
-    """
-    if kind not in REWARDS:
-        raise ConfigError(f"there is no reward kind {kind!r}: choose one of {', '.join(REWARDS)}")
-    return REWARDS[kind](spec)
-
-
-def refit(model: RewardModel, outcomes: Outcomes) -> Callable[[FloatArray], FloatArray]:
-    """A function from decision weights (n,) to rewards (n,), with the model re-fitted on the weighted outcomes.
-
-    The bootstrap calls it in every replicate, so that the error of the controls' means is part of its interval.
-    """
-    return lambda weights: model.fit_outcomes(outcomes, weights).transform_outcomes(outcomes).reward

@@ -7,12 +7,18 @@ from typing import Literal
 
 import numpy as np
 
+from histories.context import ContextFeatures, ContextSpec
 from histories.errors import ConfigError
+from histories.hashing import derive
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration
 from histories.windows import Timeline
 from reward.goals import Goal, GoalTotals
+
+# Divisible by every number of folds that is in use, so that folds are equally large.
+FOLDS = 60
+_FOLD_SALT = 0xF01D
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class RewardSpec:
         overlap: `shared` lets every decision keep its windows; `exclude` gives no reward where another message of
             the same user falls into them.
         min_controls: Controls that a cell needs; with fewer, its decisions get no reward.
+        covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
+        folds: Folds of users for cross-fitting; 1 fits and predicts on the same users.
     """
 
     goals: tuple[Goal, ...] = field(default_factory=lambda: (Goal("order*"),))
@@ -35,6 +43,8 @@ class RewardSpec:
     cell: str = "1d"
     overlap: Literal["shared", "exclude"] = "shared"
     min_controls: int = 20
+    covariates: ContextSpec = field(default_factory=ContextSpec)
+    folds: int = 5
 
     def __post_init__(self) -> None:
         if not self.goals:
@@ -45,6 +55,8 @@ class RewardSpec:
             raise ConfigError(f"overlap {self.overlap!r} is neither 'shared' nor 'exclude'")
         if self.min_controls < 2:
             raise ConfigError(f"min_controls {self.min_controls} is below 2: an error needs at least two controls")
+        if not 1 <= self.folds <= FOLDS:
+            raise ConfigError(f"folds {self.folds} is not between 1 and {FOLDS}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,9 @@ class Outcomes:
         user: User codes (n,).
         actions: Actions (n, M).
         available_at: When the post window closes, microseconds (n,).
+        fold: Stable hash of the user, for cross-fitting: below `FOLDS` (n,).
+        p_nothing: Logged probability of sending nothing, where nothing was sent; else NaN (n,).
+        covariates: Covariates (n, p); p is 0 where the reward uses none.
     """
 
     pre: FloatArray
@@ -74,6 +89,9 @@ class Outcomes:
     user: IntArray
     actions: IntArray
     available_at: IntArray
+    fold: IntArray
+    p_nothing: FloatArray
+    covariates: FloatArray
 
     def __len__(self) -> int:
         return len(self.post)
@@ -88,11 +106,11 @@ class Outcomes:
         return Outcomes(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
 
-def measure(history: History, spec: RewardSpec) -> Outcomes:
+def measure(history: History, spec: RewardSpec, features: ContextFeatures | None = None) -> Outcomes:
     """Sums the goals in the windows around every decision of a history.
 
     Every window is a difference of two running totals, whose places are found by bisection for all decisions at
-    once: no loop over users or decisions.
+    once: no loop over users or decisions. `features` gives the covariates, if the reward uses any.
 
     Raises:
         ConfigError: If a goal names an event that the history does not have.
@@ -123,7 +141,14 @@ def measure(history: History, spec: RewardSpec) -> Outcomes:
         user=d.user,
         actions=d.actions,
         available_at=d.time + post,
+        fold=_fold(history)[d.user],
+        p_nothing=np.where(treated, np.nan, d.propensity[:, 0]),
+        covariates=np.zeros((len(d), 0)) if features is None else features.covariates(history),
     )
+
+
+def _fold(history: History) -> IntArray:
+    return np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(FOLDS), dtype=np.int64)
 
 
 def _another_message(history: History, sent: BoolArray, pre: int, post: int) -> BoolArray:

@@ -1,0 +1,107 @@
+"""Rewards and effects against other people's implementations: diff-diff and statsmodels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from histories.context import ContextSpec
+from histories.hashing import keys
+from histories.history import DecisionLog, EventLog, History
+from histories.modules import Module, Modules
+from histories.times import DAY
+from reward import DidReward, Goal, RewardSpec, average_effect, make_reward, measure
+
+MODULES = Modules([Module("channel", ("none", "push"))])
+SPEC = RewardSpec(
+    goals=(Goal("spend", measure="value"),),
+    pre="1d",
+    post="1d",
+    min_controls=2,
+    covariates=ContextSpec(events=(), messages=False, clock=False),
+    folds=1,
+)
+
+
+def two_periods(seed: int, users: int = 400) -> tuple[History, pd.DataFrame]:
+    """One decision a user, one amount before and one after; treatment and trend both depend on two attributes."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((users, 2))
+    treated = rng.random(users) < 1 / (1 + np.exp(-0.7 * x[:, 0] + 0.3 * x[:, 1]))
+    before = 10 + x @ [1.0, 2.0] + rng.standard_normal(users)
+    after = before + 1 + x @ [1.5, -1.0] + 2.0 * treated + rng.standard_normal(users)
+    before, after = np.round(before, 6), np.round(after, 6)
+    ids = np.array([f"d{i}" for i in range(users)], dtype=object)
+    user = np.arange(users)
+    history = History.from_arrays(
+        DecisionLog(
+            id=ids,
+            key=keys(ids),
+            user=user,
+            time=np.full(users, 5 * DAY),
+            actions=treated[:, None].astype(np.int64),
+            propensity=np.full((users, 1), np.nan),
+            joint=np.full(users, np.nan),
+        ),
+        EventLog(
+            user=np.concatenate([user, user]),
+            time=np.repeat([5 * DAY - 1000, 5 * DAY + 1000], users),
+            event=np.zeros(2 * users, dtype=np.int64),
+            value=np.concatenate([before, after]),
+        ),
+        modules=MODULES,
+        user_ids=user.astype(str).astype(object),
+        event_names=("spend",),
+        span=(0, 10 * DAY),
+        users=pd.DataFrame({"user_id": user.astype(str), "x1": x[:, 0], "x2": x[:, 1]}),
+    )
+    table = pd.DataFrame(
+        {
+            "unit": np.tile(user, 2),
+            "period": np.repeat([1, 2], users),
+            "y": np.concatenate([before, after]),
+            "treated": np.tile(treated.astype(int), 2),
+            "post": np.repeat([0, 1], users),
+            "first": np.tile(np.where(treated, 2, 0), 2),
+            "x1": np.tile(x[:, 0], 2),
+            "x2": np.tile(x[:, 1], 2),
+        }
+    )
+    return history, table
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_by_two_equals_diff_diff_and_statsmodels(seed):
+    diff_diff = pytest.importorskip("diff_diff")
+    formula = pytest.importorskip("statsmodels.formula.api")
+    history, table = two_periods(seed)
+    outcomes = measure(history, SPEC)
+    mine = average_effect(outcomes, SPEC, outcomes.treated, "all")
+    frame = DidReward(SPEC).fit(history).transform(history)
+    assert frame.reward[outcomes.treated].mean() == pytest.approx(mine.value, abs=1e-12)
+    theirs = diff_diff.DifferenceInDifferences().fit(table, outcome="y", treatment="treated", post="post")
+    assert mine.value == pytest.approx(theirs.att, abs=1e-8)
+    fit = formula.ols("y ~ treated * post", table).fit(
+        cov_type="cluster", cov_kwds={"groups": table.unit, "use_correction": False}
+    )
+    assert mine.value == pytest.approx(fit.params["treated:post"], abs=1e-8)
+    # Theirs without, ours with the factor G / (G - 1) for the number of users.
+    users = history.n_users
+    assert mine.se == pytest.approx(fit.bse["treated:post"] * np.sqrt(users / (users - 1)), abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("kind", "method"), [("did_regression", "reg"), ("did_dr", "dr")])
+def test_covariate_adjusted_equals_diff_diff(seed, kind, method):
+    diff_diff = pytest.importorskip("diff_diff")
+    history, table = two_periods(seed)
+    frame = make_reward(kind, SPEC).fit(history).transform(history)
+    mine = frame.reward[history.decisions.actions[:, 0] == 1].mean()
+    theirs = diff_diff.CallawaySantAnna(estimation_method=method, pscore_trim=0.005).fit(
+        table, outcome="y", unit="unit", time="period", first_treat="first", covariates=["x1", "x2"]
+    )
+    assert mine == pytest.approx(theirs.overall_att, abs=1e-8)
+    assert abs(mine - 2.0) < 0.5  # and both are right, which the unadjusted one is not
+    plain = DidReward(SPEC).fit(history).transform(history)
+    assert abs(plain.reward[history.decisions.actions[:, 0] == 1].mean() - 2.0) > 0.5
