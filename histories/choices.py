@@ -86,7 +86,9 @@ def propensities(d: Sheet, modules: Modules, actions: IntArray) -> tuple[FloatAr
     if not d.has("propensity") or d.missing("propensity").all():
         return propensity, product
     joint = _probabilities(d, "propensity", np.ones(len(d), dtype=bool))
-    differs = np.abs(joint - product) > JOINT_TOLERANCE * product
+    # Numbers that are no probabilities have been noted already.
+    sound = (product > 0) & (product <= 1) & (joint > 0) & (joint <= 1)
+    differs = sound & (np.abs(joint - product) > JOINT_TOLERANCE * product)
     if (row := first(differs)) is not None:
         d.note(
             "propensity",

@@ -16,6 +16,7 @@ from histories.errors import ConfigError, Fault, InputError, nearest
 from histories.files import fail, read_parquet
 from histories.history import PROPENSITY_SOURCES, History
 from histories.modules import Modules
+from histories.validation import check_tables
 
 FORMAT = "crosschannel history"
 VERSION = 1
@@ -39,15 +40,20 @@ def write_history(history: History, path: Path) -> None:
 
     `history.yaml` is removed first and written last, in one step: a write that was interrupted leaves a folder
     without it, and such a folder is refused by `read_history`.
+
+    Raises:
+        InputError: If the history is one that could not be read again, such as one from a simulator whose times
+            lie in 1970; nothing is written then.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    description = path / DESCRIPTION
-    description.unlink(missing_ok=True)
     frames = {
         "decisions": history.decisions_frame(),
         "events": history.events_frame(),
         "users": _users_frame(history),
     }
+    check_tables(frames["decisions"], frames["events"], history.modules, frames["users"], {})
+    path.mkdir(parents=True, exist_ok=True)
+    description = path / DESCRIPTION
+    description.unlink(missing_ok=True)
     for name, frame in frames.items():
         frame.to_parquet(path / f"{name}.parquet", index=False)
     first, last = np.array(history.span, dtype="datetime64[us]")

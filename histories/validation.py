@@ -204,7 +204,7 @@ def _check_misspelt(sheet: Sheet, optional: Sequence[str], known: set[str]) -> N
     """An optional column with a slip in its name would be left unread, and nobody would notice."""
     absent = [column for column in optional if not sheet.has(column)]
     for column in map(str, sheet.frame.columns):
-        close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.85)
+        close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.82)
         if close and column not in known:
             sheet.add("the column is not read", f"Rename or drop it. Did you mean {close[0]!r}?", column=column)
 
