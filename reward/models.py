@@ -158,7 +158,7 @@ class DidReward:
 
     .. math:: r_i = (Y_{i,post} - Y_{i,pre}) - \frac{1}{n_c} \sum_{j \in C(c_i)} (Y_{j,post} - Y_{j,pre})
 
-    where :math:`C(c)` are the decisions of cell c at which nothing was sent, nor anywhere in their two windows. Its
+    where :math:`C(c)` are the controls of cell c, decisions at which nothing was sent (`RewardSpec.controls`). Its
     mean over sent decisions estimates the average effect on the treated if, without messages, treated and controls
     would have changed alike (parallel trends). The standard error of one reward is that of a new control's change
     around the cell's estimated mean, :math:`s_c \sqrt{1 + 1/n_c}`.

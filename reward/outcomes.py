@@ -32,6 +32,10 @@ class RewardSpec:
         cell: Decisions within the same calendar cell of this length are compared with each other.
         overlap: `shared` lets every decision keep its windows; `exclude` gives no reward where another message of
             the same user falls into them.
+        controls: Who is compared with. `not_sent`: every decision of the cell at which nothing was sent; right where
+            each slot is randomised, since then both sides were messaged alike at other times. `untouched`: only those
+            whose two windows hold no message at all; right where messages follow one another by a plan. With
+            `overlap: exclude` controls are untouched in any case.
         min_controls: Controls that a cell needs; with fewer, its decisions get no reward.
         covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
         folds: Folds of users for cross-fitting; 1 fits and predicts on the same users.
@@ -42,6 +46,7 @@ class RewardSpec:
     post: str = "3d"
     cell: str = "1d"
     overlap: Literal["shared", "exclude"] = "shared"
+    controls: Literal["not_sent", "untouched"] = "not_sent"
     min_controls: int = 20
     covariates: ContextSpec = field(default_factory=ContextSpec)
     folds: int = 5
@@ -53,6 +58,8 @@ class RewardSpec:
             duration(getattr(self, name))
         if self.overlap not in ("shared", "exclude"):
             raise ConfigError(f"overlap {self.overlap!r} is neither 'shared' nor 'exclude'")
+        if self.controls not in ("not_sent", "untouched"):
+            raise ConfigError(f"controls {self.controls!r} is neither 'not_sent' nor 'untouched'")
         if self.min_controls < 2:
             raise ConfigError(f"min_controls {self.min_controls} is below 2: an error needs at least two controls")
         if not 1 <= self.folds <= FOLDS:
@@ -67,7 +74,7 @@ class Outcomes:
         pre: Goal value in `[t - pre, t)`, scaled to the length of the post window (n,).
         post: Goal value in `(t, t + post]` (n,).
         treated: Whether a message was sent (n,).
-        control: Whether nothing was sent at t nor anywhere in the two windows, all of them observed (n,).
+        control: Whether the decision is a control: see `RewardSpec.controls` (n,).
         overlap: Whether another message of the user falls into the windows (n,).
         observed: Whether both windows lie within the observed time (n,).
         cell: Calendar cell: whole cell lengths since 1970 (n,).
@@ -129,12 +136,13 @@ def measure(history: History, spec: RewardSpec, features: ContextFeatures | None
 
     treated = history.modules.sent(d.actions)
     overlap = _another_message(history, treated, pre, post)
+    clean = ~overlap | (spec.controls == "not_sent" and spec.overlap == "shared")
     observed = (d.time - pre >= history.span[0]) & (d.time + post <= history.span[1])
     return Outcomes(
         pre=before * (post / pre),
         post=after,
         treated=treated,
-        control=~treated & ~overlap & observed,
+        control=~treated & clean & observed,
         overlap=overlap,
         observed=observed,
         cell=d.time // duration(spec.cell),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,8 +49,6 @@ def test_windows_equal_a_loop_over_rows(seed, pre, post, clip):
 
 def test_window_ends_are_half_open():
     """An event at t belongs to neither side of a decision at t; at t - pre and at t + post it counts."""
-    from dataclasses import replace
-
     history = random_history(0, users=1, days=8)
     t = history.decisions.time[1]
     day = duration("1d")
@@ -68,8 +68,12 @@ def test_window_ends_are_half_open():
 
 def test_overlap_and_controls():
     history = random_history(3, users=30)
-    spec = RewardSpec(goals=(Goal("order"),), pre="2d", post="1d")
+    spec = RewardSpec(goals=(Goal("order"),), pre="2d", post="1d", controls="untouched")
     outcomes = measure(history, spec)
+    excluded = measure(history, replace(spec, controls="not_sent", overlap="exclude"))
+    simple = measure(history, replace(spec, controls="not_sent"))
+    np.testing.assert_array_equal(outcomes.control, excluded.control)
+    np.testing.assert_array_equal(simple.control, ~simple.treated & simple.observed)
     d = history.decisions
     sent = d.actions[:, 0] > 0
     for i in range(len(d)):

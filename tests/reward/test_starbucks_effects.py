@@ -1,0 +1,49 @@
+"""Effects on the Starbucks rewards files: the reference figures, and what randomised waves must satisfy."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histories.history import History
+from histories.starbucks import read_starbucks_rewards
+from reward import Goal, RewardSpec, difference_in_means, effects_by_action, effects_by_cell, measure
+
+FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "starbucks_rewards"
+SPEC = RewardSpec(goals=(Goal("transaction", measure="value", clip=100.0),), pre="72h", post="72h", cell="1h")
+BY_WAVE = {168: (5.244, 0.366), 336: (5.547, 0.369), 408: (3.840, 0.418), 504: (4.515, 0.425), 576: (3.375, 0.434)}
+BY_OFFER = [5.516, 6.028, 2.759, 2.752, 1.514, 6.220, 7.274, 4.383, 5.691, 2.946]
+
+
+@cache
+def history() -> History:
+    if not FOLDER.is_dir():
+        pytest.skip("the Starbucks rewards files are not beside the checkout")
+    return read_starbucks_rewards(FOLDER)
+
+
+def test_effects_by_wave_are_the_reference():
+    effects = effects_by_cell(measure(history(), SPEC), SPEC)
+    first, waves = effects[0], effects[1:]
+    assert np.isnan(first.value)  # the first wave has no window before it, so no effect
+    assert first.n_without == 8921
+    assert [(round(e.value, 3), round(e.se, 3)) for e in waves] == list(BY_WAVE.values())
+
+
+def test_effects_by_offer_are_the_reference():
+    log = history()
+    effects = effects_by_action(measure(log, SPEC), SPEC, log, "variant")
+    assert [e.label for e in effects] == list(log.modules["variant"].actions)
+    assert [round(e.value, 3) for e in effects] == BY_OFFER
+
+
+def test_did_agrees_with_the_difference_in_means_as_randomised_waves_must():
+    outcomes = measure(history(), SPEC)
+    for effect in effects_by_cell(outcomes, SPEC)[1:]:
+        cell = effects_by_cell(outcomes, SPEC).index(effect)
+        group = outcomes.cell == np.unique(outcomes.cell)[cell]
+        plain = difference_in_means(outcomes, SPEC, group, effect.label)
+        assert abs(plain.value - effect.value) < 2 * np.hypot(plain.se, effect.se), effect.label
