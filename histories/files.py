@@ -100,7 +100,7 @@ def read_json_lines(path: Path) -> pd.DataFrame:
     """
     find(path)
     try:
-        table = pd.read_json(path, lines=True, dtype=False, convert_dates=False, convert_axes=False, precise_float=True)
+        table = pd.read_json(path, lines=True, dtype=False, convert_axes=False, precise_float=True)
     except (ValueError, OSError, EOFError) as error:
         raise _bad_line(path, error) from error
     if table.empty:

@@ -197,6 +197,8 @@ def _users(sheet: Sheet) -> pd.DataFrame:
 
 def _log(sheet: Sheet, offers: pd.Index, users: pd.Index) -> pd.DataFrame:
     """The transcript as `user` (code), `hour`, `event`, `offer` (code from 1, 0 for none) and `amount`."""
+    # Ids that stand in a file twice have been noted already.
+    users, offers = users.unique(), offers.unique()
     user = users.get_indexer(pd.Index(sheet.texts("person"), dtype=object)).astype(np.int64)
     sheet.note("person", user < 0, "the user is not in the profile", "Add the user there, or remove the line.")
     hour, missing = sheet.numbers("time")

@@ -204,7 +204,8 @@ def _counted(series: pd.Series, source: TableSource) -> pd.Series:
     origin = pd.Timestamp(source.time_origin)
     origin = origin.tz_localize("UTC") if origin.tz is None else origin.tz_convert("UTC")
     # Double precision holds microseconds exactly for 285 years around the origin.
-    since = np.rint(number * UNITS[source.time_unit or "us"])
+    with np.errstate(over="ignore"):
+        since = np.rint(number * UNITS[source.time_unit or "us"])
     known = np.abs(since) < 2.0**53
     stamp = origin.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64)
     moment = (stamp + np.where(known, since, 0).astype(np.int64)).astype("datetime64[us]")
