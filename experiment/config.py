@@ -9,13 +9,14 @@ from typing import Any
 
 import tyro
 import yaml
-from envs.market import MarketConfig
-from histories.datasets import DATASETS
-from histories.tables import TableMapping
 
+from envs.market import MarketConfig
+from evaluation import EvaluationSettings
 from experiment.plain import from_plain, to_plain
 from histories.context import ContextSpec
+from histories.datasets import DATASETS
 from histories.errors import ConfigError, nearest
+from histories.tables import TableMapping
 from reward import RewardSpec
 
 SOURCES = ("market", "folder", "tables", *DATASETS)
@@ -103,40 +104,37 @@ class TrainConfig:
 
     Attributes:
         envs: Users that are replayed side by side.
-        updates: Learning steps after each replayed step.
-        final_updates: Learning steps after the whole log was replayed.
-        log_every: Replayed steps between two points in TensorBoard.
-        checkpoint_every: Replayed steps (or learning steps, after the replay) between two checkpoints.
+        updates: Learning updates after each step.
+        final_steps: Steps without replay, for learning only, after the whole log was replayed.
+        log_every: Steps between two points in TensorBoard.
+        checkpoint_every: Steps between two checkpoints; a multiple of `log_every`, so that no average is cut in two.
     """
 
     envs: int = 1024
     updates: int = 4
-    final_updates: int = 1000
+    final_steps: int = 200
     log_every: int = 20
-    checkpoint_every: int = 200
+    checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("envs", "log_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for name in ("updates", "final_updates"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
+        for name, least in (("envs", 1), ("log_every", 1), ("checkpoint_every", 1), ("updates", 0), ("final_steps", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        if self.checkpoint_every % self.log_every:
+            raise ConfigError(
+                f"checkpoint_every {self.checkpoint_every} is not a multiple of log_every {self.log_every}"
+            )
 
 
 @dataclass(frozen=True)
-class EvaluationConfig:
+class EvaluationConfig(EvaluationSettings):
     """How the learned policy is judged.
 
     Attributes:
-        replicates: Bootstrap replicates behind each interval.
-        ess_floor: Effective sample size below which a value is reported as not identified.
         market_users: Fresh simulated users who get each policy's messages, where the history is a market.
     """
 
-    replicates: int = 400
-    ess_floor: float = 100.0
-    market_users: int = 5000
+    market_users: int = 4000
 
 
 @dataclass(frozen=True)

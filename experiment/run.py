@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiment.config import Config, read_config, write_config
+from histories.context import ContextFeatures
 from histories.errors import ConfigError
 
 
@@ -71,3 +72,20 @@ def write_json(data: Any, path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
     os.replace(temporary, path)
+
+
+def write_features(run: Run, features: ContextFeatures) -> None:
+    """Writes how context is built beside the checkpoint, so that decisions need no training data."""
+    write_json(features.state_dict(), run.path / "context.json")
+
+
+def saved_features(run: Run) -> ContextFeatures:
+    """The context features that a run was trained with.
+
+    Raises:
+        ConfigError: If the run has not got so far.
+    """
+    path = run.path / "context.json"
+    if not path.is_file():
+        raise ConfigError(f"{path} is missing: the run stopped before it had learned; resume it with train.py --resume")
+    return ContextFeatures.from_state_dict(json.loads(path.read_text()))

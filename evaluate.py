@@ -1,0 +1,43 @@
+"""Judges the policy of a run on users that it has not learned from, and writes a report.
+
+    python evaluate.py runs/market          prints the estimates; writes evaluation.json and report.html into the run
+
+Every value comes with its estimand, a 95 % interval over users and its effective sample size; what the log does not
+identify is not a number. Where the history was simulated, the market's truth stands beside the estimates.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from agents import load_agent
+from evaluation import write_html
+from experiment.assess import assess
+from experiment.build import prepare
+from experiment.cli import program, say
+from experiment.run import Run, write_json
+from experiment.summary import about, metrics_of, summary_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Opens a run, judges its policy, writes the report; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="a folder that train.py wrote, such as runs/market")
+    parser.add_argument("--device", default="cpu", help="where the agent computes: cpu, cuda, mps or auto")
+    chosen = parser.parse_args(arguments)
+
+    run = Run.open(chosen.run)
+    agent = load_agent(run.checkpoint, chosen.device)
+    say(f"preparing the history of {run.path}")
+    prepared = prepare(run.config)
+    assessment = assess(run.config, prepared, agent, say)
+    write_json(metrics_of(assessment), run.path / "evaluation.json")
+    write_html(run.path / "report.html", [assessment.evaluation], about(run, prepared, assessment), run.path.name)
+    print(summary_text(assessment, run))
+    return 0
+
+
+if __name__ == "__main__":
+    program(main)

@@ -1,0 +1,172 @@
+"""Judges a policy: off-policy on held-out users, and by the market's truth where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from agents.base import Agent, Observations
+from envs.market import ContextPolicy, MarketPolicy, PolicyValue, evaluate_policy
+from evaluation import (
+    DR,
+    Evaluation,
+    LoggedDecisions,
+    OutcomeModel,
+    Sample,
+    evaluate,
+    importance_weights,
+)
+from experiment.build import Prepared
+from experiment.config import Config
+from histories.history import History
+from histories.modules import FloatArray
+from reward import RewardFrame, refit
+
+Progress = Callable[[str], None]
+
+
+def fit_outcome_model(prepared: Prepared) -> OutcomeModel:
+    """The reward expected of an action in a context, learned from the training users alone."""
+    train = prepared.train
+    context = prepared.features.transform(train)
+    return OutcomeModel.fit(
+        train.modules, context, train.decisions.actions, prepared.rewards.reward, train.decisions.user
+    )
+
+
+@dataclass(frozen=True)
+class Validation:
+    """A quick doubly robust estimate on the validation users, for the eye while training; without an interval.
+
+    Attributes:
+        log: The logged decisions with a reward.
+        observations: What a policy sees there.
+        rewards: Their rewards, from the validation users' own controls.
+        model: The outcome model, from the training users.
+    """
+
+    log: LoggedDecisions
+    observations: Observations
+    rewards: FloatArray
+    model: OutcomeModel
+
+    @classmethod
+    def of(cls, prepared: Prepared, model: OutcomeModel) -> Validation:
+        """Prepares the validation users' decisions."""
+        history = prepared.users("validation")
+        frame = _frame(prepared, history)
+        keep = frame.identified
+        return cls(LoggedDecisions.of(history)[keep], prepared.observations(history)[keep], frame.reward[keep], model)
+
+    def scores(self, agent: Agent) -> dict[str, float]:
+        """The policy's value, its difference to the logged one, and the effective sample size; {} if unknown."""
+        if len(self.log) == 0 or np.isnan(self.log.propensity).any():
+            return {}
+        probabilities = agent.action_probabilities(self.observations)
+        weights = importance_weights(self.log, probabilities, None)
+        q = self.model.q_values(self.observations.context, self.log.actions, probabilities)[0]
+        value = DR().value(Sample(self.rewards, weights, np.ones(len(weights)), q.logged, q.policy))
+        return {
+            "validation/value": value,
+            "validation/minus_logged": value - float(self.rewards.mean()),
+            "validation/ess": float(weights.sum() ** 2 / max(float((weights**2).sum()), 1e-12)),
+        }
+
+
+def _frame(prepared: Prepared, history: History) -> RewardFrame:
+    return prepared.model.fit(history).transform(history)
+
+
+@dataclass(frozen=True)
+class TrueValue:
+    """What the market knows of one policy.
+
+    Attributes:
+        name: The policy.
+        per_decision: Mean true effect per decision at the test users' logged decisions: the estimand of the off-policy
+            estimates. NaN for policies that need the market's state.
+        deployed: What it was worth on fresh users over the market's days.
+    """
+
+    name: str
+    per_decision: float
+    deployed: PolicyValue
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """All that is known of the learned policy.
+
+    Attributes:
+        evaluation: Off-policy estimates on the test users.
+        truth: True values by policy, the learned one first; empty where the history is not simulated.
+    """
+
+    evaluation: Evaluation
+    truth: tuple[TrueValue, ...]
+
+
+def assess(config: Config, prepared: Prepared, agent: Agent, say: Progress) -> Assessment:
+    """Evaluates the agent's exploring policy, as it would be deployed, on users it has not learned from."""
+    say("evaluating the policy on the test users")
+    test = prepared.users("test")
+    observations = prepared.observations(test)
+    probabilities = agent.action_probabilities(observations)
+    outcomes = prepared.model.measure(test)
+    model = fit_outcome_model(prepared)
+    frame = prepared.model.fit_outcomes(outcomes).transform_outcomes(outcomes)
+    evaluation = evaluate(
+        replace(LoggedDecisions.of(test), name=f"the test users of {test.name}"),
+        probabilities,
+        refit(prepared.model, outcomes),
+        rng=np.random.default_rng([config.seed, 1]),
+        q_values=model.q_values(observations.context, test.decisions.actions, probabilities),
+        settings=config.evaluation,
+        policy=config.agent.name,
+        reward_counts=frame.counts(),
+    )
+    if prepared.truth is None:
+        return Assessment(evaluation, ())
+    return Assessment(evaluation, tuple(_true_values(config, prepared, agent, probabilities, frame, say)))
+
+
+def _true_values(
+    config: Config,
+    prepared: Prepared,
+    agent: Agent,
+    probabilities: list[FloatArray],
+    frame: RewardFrame,
+    say: Progress,
+) -> list[TrueValue]:
+    truth = prepared.truth
+    assert truth is not None
+    market, modules = truth.market, prepared.history.modules
+    rows = np.flatnonzero(prepared.rows("test"))[frame.identified]
+    effects = truth.effects(rows)
+    joint = modules.composite_probabilities([p[frame.identified] for p in probabilities])
+    policies: list[tuple[str, str | MarketPolicy, float]] = [
+        (config.agent.name, learned_policy(config.agent.name, prepared, agent), float((joint * effects).sum(1).mean())),
+        ("oracle", "oracle", _best(prepared, rows, effects)),
+        ("business as usual", "business_as_usual", float(truth.effect(rows, truth.actions[rows]).mean())),
+        ("uniform", "uniform", float("nan")),
+        ("no_send", "no_send", 0.0),
+    ]
+    values = []
+    for name, policy, per_decision in policies:
+        say(f"deploying {name} to {config.evaluation.market_users:,} simulated users")
+        values.append(TrueValue(name, per_decision, evaluate_policy(market, policy, config.evaluation.market_users)))
+    return values
+
+
+def _best(prepared: Prepared, rows: Any, effects: FloatArray) -> float:
+    modules = prepared.history.modules
+    eligible = modules.composite_mask(prepared.history.eligible[rows])
+    return float(np.where(eligible, effects, -np.inf).max(1).mean())
+
+
+def learned_policy(name: str, prepared: Prepared, agent: Agent) -> ContextPolicy:
+    """The agent as a market policy that sees context and mask only."""
+    return ContextPolicy(name, prepared.features, lambda context, mask: agent.act(Observations(context, mask)))

@@ -1,0 +1,95 @@
+"""Builds each part of a run from its configuration: history, splits, rewards, context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.base import Observations
+from envs.market import Market, MarketTruth
+from experiment.config import Config, HistoryConfig
+from histories.context import ContextFeatures
+from histories.datasets import read_dataset
+from histories.errors import ConfigError
+from histories.folder import read_history
+from histories.history import History
+from histories.modules import BoolArray
+from histories.splits import split_users
+from histories.tables import read_tables
+from reward import RewardFrame, RewardModel, make_reward
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A history with its splits, and all that is fitted on the training users.
+
+    Attributes:
+        history: The whole history.
+        truth: The market's hidden truth of every decision, if the history is simulated.
+        part: Name of the part that each user belongs to (U,).
+        model: The reward model.
+        train: History of the training users.
+        rewards: Their rewards.
+        features: Context features, fitted on them.
+    """
+
+    history: History
+    truth: MarketTruth | None
+    part: npt.NDArray[Any]
+    model: RewardModel
+    train: History
+    rewards: RewardFrame
+    features: ContextFeatures
+
+    def users(self, name: str) -> History:
+        """History of the users of a part."""
+        return self.history.select_users(self.part == name)
+
+    def rows(self, name: str) -> BoolArray:
+        """Which decisions of the whole history belong to a part (n,)."""
+        return np.asarray((self.part == name)[self.history.decisions.user])
+
+    def observations(self, history: History) -> Observations:
+        """What a policy sees at every decision of a history."""
+        return Observations(self.features.transform(history), history.modules.closed(history.eligible))
+
+
+def build_history(config: Config) -> tuple[History, MarketTruth | None]:
+    """Reads or simulates the history.
+
+    A market is simulated with the reward's goals, so that the true effects are in the same units as the rewards.
+    """
+    source: HistoryConfig = config.history
+    if source.source == "market":
+        return Market(replace(source.market, goals=config.reward.goals)).history()
+    if source.source == "tables":
+        assert source.tables is not None  # the configuration saw to that
+        return read_tables(source.tables), None
+    if source.path is None:
+        raise ConfigError(f"history.source {source.source!r} needs a folder: add --history.path FOLDER")
+    folder = Path(source.path)
+    return (read_history(folder) if source.source == "folder" else read_dataset(source.source, folder)), None
+
+
+def prepare(config: Config) -> Prepared:
+    """Builds the history, splits its users, and fits rewards and context on the training users."""
+    history, truth = build_history(config)
+    part = split_users(history.user_keys, config.split.shares, config.seed)
+    for name, share in config.split.shares.items():
+        if share > 0 and not (part == name).any():
+            raise ConfigError(f"{history.name} has {history.n_users} users: too few for a {name} part of {share:.0%}")
+    train = history.select_users(part == "train")
+    model = make_reward(config.reward.kind, config.reward)
+    return Prepared(
+        history=history,
+        truth=truth,
+        part=part,
+        model=model,
+        train=train,
+        rewards=model.fit(train).transform(train),
+        features=ContextFeatures.fit(train, config.context),
+    )

@@ -1,0 +1,114 @@
+"""Learns a messaging policy from a logged history, and says what it is worth.
+
+    python train.py                                             the default market, simulated
+    python train.py --config configs/starbucks_rewards.yaml --history.path FOLDER
+    python train.py --config FILE --train.envs 256              any setting as a dotted flag
+    python train.py --resume runs/market                        go on after an interruption, to the same bits
+
+A run writes runs/NAME/: config.yaml, checkpoint.pt, metrics.json and tensorboard/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from agents import Agent, Batch, Observations, make_agent, restore_agent, save_agent
+from envs import CrossChannelReplayVector, ReplayLog
+from experiment.assess import Validation, assess, fit_outcome_model
+from experiment.build import Prepared, prepare
+from experiment.cli import ROOT, program, say, settings_of
+from experiment.monitor import Monitor
+from experiment.run import Run, write_features, write_json
+from experiment.summary import metrics_of, summary_text
+
+
+def train(run: Run, prepared: Prepared) -> Agent:
+    """Replays the training users once, learning after every step, then learns on without replay.
+
+    All that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
+    """
+    config = run.config
+    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features)
+    say(log.summary())
+    env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
+    width = log.context.shape[1]
+    agent = make_agent(config.agent.name, log.modules, width, config.agent.settings, config.seed, config.device)
+    validation = Validation.of(prepared, fit_outcome_model(prepared)) if config.split.validation > 0 else None
+
+    env.reset(seed=config.seed)
+    done = {"steps": 0, "decisions": 0, "final_steps": 0}
+    if run.checkpoint.is_file():
+        saved = restore_agent(agent, run.checkpoint)
+        env.load_state_dict(saved["env"])
+        done = dict(saved["done"])
+        say(f"{run.path} goes on from step {done['steps']:,}")
+    writer = SummaryWriter(str(run.tensorboard), purge_step=done["steps"] + 1 if done["steps"] else None)
+    monitor = Monitor(writer, log.modules)
+    if not done["steps"]:
+        monitor.rewards(prepared.rewards)
+
+    def save() -> None:
+        writer.flush()
+        save_agent(agent, run.checkpoint, {"env": env.state_dict(), "done": done})
+
+    def learn() -> dict[str, str]:
+        """Updates the agent; every so often writes scalars and a checkpoint. Gives the numbers for the bar."""
+        monitor.losses(agent.update(config.train.updates))
+        done["steps"] += 1
+        if done["steps"] % config.train.log_every == 0:
+            monitor.write(done["steps"])
+        if done["steps"] % config.train.checkpoint_every == 0:
+            if validation is not None:
+                monitor.scores(validation.scores(agent), done["steps"])
+            save()
+        return monitor.shown
+
+    # 1. Replay: the agent decides, the log answers with what was really done, and the agent learns from that.
+    observation = env.observations()
+    with tqdm(total=len(log), initial=done["decisions"], desc="replaying", unit=" decisions", unit_scale=True) as bar:
+        while env.passes_completed < 1:
+            seen = Observations(observation["context"], observation["action_mask"].astype(bool))
+            decisions = agent.act(seen)
+            observation, reward, _, _, info = env.step(decisions.actions)
+            rows = info["_executed_action"] & (info["pass"] == 0)
+            batch = Batch(seen[rows], info["executed_action"][rows], reward[rows], info["se"][rows], info["key"][rows])
+            agent.observe(batch)
+            monitor.replayed(decisions, batch, rows, info["matched_modules"])
+            done["decisions"] += len(batch)
+            bar.set_postfix(learn(), refresh=False)
+            bar.update(len(batch))
+
+    # 2. Learn on from what was observed.
+    with tqdm(total=config.train.final_steps, initial=done["final_steps"], desc="learning", unit=" steps") as bar:
+        while done["final_steps"] < config.train.final_steps:
+            done["final_steps"] += 1
+            bar.set_postfix(learn(), refresh=False)
+            bar.update()
+    save()
+    writer.close()
+    return agent
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses, builds, learns, judges, writes; returns the exit code."""
+    settings = settings_of(arguments, default=ROOT / "configs" / "market.yaml", description=__doc__ or "")
+    run = Run.open(settings.resume) if settings.resume else Run.create(settings.config)
+    if run.ended:
+        print(f"{run.path} has ended already: its numbers are in {run.metrics}.\nNext: python evaluate.py {run.path}")
+        return 0
+    say(f"writing to {run.path}")
+    prepared = prepare(run.config)
+    say(prepared.history.summary())
+    write_features(run, prepared.features)
+    agent = train(run, prepared)
+    assessment = assess(run.config, prepared, agent, say)
+    write_json(metrics_of(assessment), run.metrics)
+    print(summary_text(assessment, run))
+    return 0
+
+
+if __name__ == "__main__":
+    program(main)
