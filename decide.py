@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--at", default=None, help="time of the decisions, UTC; by default the end of the log")
     parser.add_argument("--output", type=Path, required=True, help="file to write: .parquet or .csv")
     parser.add_argument(
-        "--greedy", action="store_true", help="always the best action on the mean estimate: no exploring"
+        "--greedy", action="store_true", help="always the best action on the mean: no exploring"
     )
     parser.add_argument("--device", default="cpu", help="where the agent computes: cpu, cuda, mps or auto")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws; give another one every day")
