@@ -37,6 +37,11 @@ def derive(key: UIntArray, salt: int) -> UIntArray:
     return mix(np.asarray(key, dtype=np.uint64) ^ salted)
 
 
+def unit(words: UIntArray) -> FloatArray:
+    """Numbers strictly between 0 and 1 from the upper 52 bits of 64-bit words: with 53, the largest would be 1."""
+    return (words >> np.uint64(12)).astype(np.float64) * 2.0**-52 + 2.0**-53
+
+
 def uniforms(key: UIntArray, salt: int) -> FloatArray:
     """Uniform numbers in (0, 1), one for each key, that depend on nothing but the key and the salt."""
-    return (derive(key, salt) >> np.uint64(11)).astype(np.float64) * 2.0**-53 + 2.0**-54
+    return unit(derive(key, salt))

@@ -165,12 +165,17 @@ class Modules(Sequence[Module]):
                 parts[m][...] &= parts[p][..., required]
                 for code in range(1 if p == 0 else 0, self.sizes[p]):
                     parts[p][..., code] &= parts[m][..., required == code].any(-1)
+        self._descend(parts)
+        sendable = np.logical_and.reduce([part.any(-1) for part in parts[1:]]) if len(self) > 1 else True
+        parts[0][..., 1:] &= np.asarray(sendable)[..., None]
+        self._descend(parts)
+        return out
+
+    def _descend(self, parts: Sequence[npt.NDArray[Any]]) -> None:
+        """Takes out, in place, the actions whose parent's action is not eligible."""
         for m, parent in enumerate(self._parents):
             if parent is not None:
                 parts[m][...] &= parts[parent[0]][..., parent[1]]
-        sendable = np.logical_and.reduce([part.any(-1) for part in parts[1:]]) if len(self) > 1 else True
-        parts[0][..., 1:] &= np.asarray(sendable)[..., None]
-        return out
 
     def conditional_mask(self, m: int, mask: npt.NDArray[Any], actions: IntArray) -> BoolArray:
         """The eligible actions of module m, (N, A_m), given the earlier modules' codes in `actions` (N, M)."""

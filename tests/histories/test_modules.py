@@ -1,0 +1,201 @@
+"""Action modules: canonical form, masks without dead ends, composites and probabilities, on random module trees."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from histories.errors import ConfigError
+from histories.modules import Module, Modules
+
+TREE = Modules(
+    [
+        Module("channel", ("none", "email", "push")),
+        Module("hour", ("morning", "evening")),
+        Module("offer", ("long", "short", "tiny"), parent="channel", requires=("email", "email", "push")),
+        Module("tone", ("plain", "warm"), labels={"warm": {"emoji": 1}}),
+    ]
+)
+
+
+@st.composite
+def module_trees(draw: st.DrawFn) -> Modules:
+    """One to four modules; each later one may depend on an earlier one, and covers each of its sending actions."""
+    sizes = draw(st.lists(st.integers(2, 3), min_size=1, max_size=4))
+    modules = [Module("m0", tuple(f"a{i}" for i in range(sizes[0])))]
+    for m, size in enumerate(sizes[1:], start=1):
+        p = draw(st.one_of(st.none(), st.integers(0, m - 1)))
+        if p is None:
+            modules.append(Module(f"m{m}", tuple(f"a{i}" for i in range(size))))
+            continue
+        upper = modules[p].actions[1:] if p == 0 else modules[p].actions
+        extra = draw(st.lists(st.sampled_from(upper), max_size=2))
+        requires = draw(st.permutations([*upper, *extra]))
+        actions = tuple(f"a{i}" for i in range(len(requires)))
+        modules.append(Module(f"m{m}", actions, parent=f"m{p}", requires=tuple(requires)))
+    return Modules(modules)
+
+
+@st.composite
+def masked(draw: st.DrawFn) -> tuple[Modules, np.ndarray]:
+    modules = draw(module_trees())
+    rows = draw(
+        st.lists(st.lists(st.booleans(), min_size=modules.total, max_size=modules.total), min_size=1, max_size=4)
+    )
+    return modules, np.array(rows, dtype=bool)
+
+
+def every_action(modules: Modules) -> list[tuple[int, ...]]:
+    """All actions by trying every row of codes, slowly."""
+    rows = itertools.product(*[range(size) for size in modules.sizes])
+    out = set()
+    for row in rows:
+        names = {module.name: module.actions[code] for module, code in zip(modules, row, strict=True)}
+        fits = all(m.parent is None or m.requires[c] == names[m.parent] for m, c in zip(modules, row, strict=True))
+        if row[0] == 0:
+            out.add((0,) * len(modules))
+        elif fits:
+            out.add(row)
+    return sorted(out)
+
+
+def allowed(modules: Modules, mask: np.ndarray, row: tuple[int, ...]) -> bool:
+    if row[0] == 0:
+        return True
+    return all(mask[s.start + code] for s, code in zip(modules.slices, row, strict=True))
+
+
+@given(module_trees())
+@settings(max_examples=60, deadline=None)
+def test_composites_are_every_action_once(modules: Modules):
+    assert [tuple(row) for row in modules.composites.tolist()] == every_action(modules)
+    np.testing.assert_array_equal(modules.composite_index(modules.composites), np.arange(len(modules.composites)))
+    assert modules.valid(modules.composites).all()
+
+
+@given(masked())
+@settings(max_examples=200, deadline=None)
+def test_a_closed_mask_has_no_dead_ends_and_loses_nothing(case: tuple[Modules, np.ndarray]):
+    modules, mask = case
+    closed = modules.closed(mask)
+    for before, after in zip(mask, closed, strict=True):
+        possible = [row for row in every_action(modules) if allowed(modules, before, row)]
+        assert possible == [row for row in every_action(modules) if allowed(modules, after, row)]
+        reached = {(m, code) for row in possible if row[0] != 0 for m, code in enumerate(row)} | {(0, 0)}
+        left = {(m, c) for m, s in enumerate(modules.slices) for c in np.flatnonzero(after[s]).tolist()}
+        if left & {(0, code) for code in range(1, modules.sizes[0])}:
+            assert left == reached
+        else:
+            # Only sending nothing is eligible; what modules without a parent offer then has no meaning.
+            assert reached == {(0, 0)}
+    np.testing.assert_array_equal(modules.closed(closed), closed)
+
+
+def test_closing_a_mask_leaves_the_original_alone():
+    mask = np.zeros((1, TREE.total), dtype=bool)
+    closed = TREE.closed(mask)
+    assert not mask.any()
+    assert closed[0, 0]
+    assert not closed[0, 1:3].any()
+
+
+@given(masked(), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_joint_probabilities_are_products_and_add_up_to_1(case: tuple[Modules, np.ndarray], seed: int):
+    modules, _ = case
+    rng = np.random.default_rng(seed)
+    shares = []
+    for m, size in enumerate(modules.sizes):
+        p = rng.random((3, size)) + 0.01
+        for group in modules.groups(m):
+            p[:, group] /= p[:, group].sum(axis=1, keepdims=True)
+        shares.append(p)
+    joint = modules.composite_probabilities(shares)
+    np.testing.assert_allclose(joint.sum(axis=1), 1.0, rtol=1e-12)
+    for j, row in enumerate(modules.composites):
+        taken = modules.taken(shares, np.tile(row, (3, 1)))
+        np.testing.assert_allclose(taken.prod(axis=1), joint[:, j], rtol=1e-12)
+        if row[0] == 0:
+            assert (taken[:, 1:] == 1).all()
+
+
+@given(module_trees())
+@settings(max_examples=60, deadline=None)
+def test_groups_divide_each_module(modules: Modules):
+    for m, size in enumerate(modules.sizes):
+        groups = modules.groups(m)
+        assert sorted(np.concatenate(groups).tolist()) == list(range(size))
+        if modules[m].parent is not None:
+            assert all(len({modules[m].requires[c] for c in group}) == 1 for group in groups)
+            assert len(groups) == len(set(modules[m].requires))
+
+
+@given(module_trees())
+@settings(max_examples=60, deadline=None)
+def test_a_description_gives_the_same_modules_back(modules: Modules):
+    assert Modules.from_dict(modules.to_dict()) == modules
+
+
+def test_the_description_keeps_labels():
+    again = Modules.from_dict(TREE.to_dict())
+    assert again == TREE
+    assert again["tone"].labels == {"warm": {"emoji": 1}}
+
+
+def test_equal_actions_are_equal_in_canonical_form():
+    actions = np.array([[0, 1, 2, 1], [1, 1, 1, 0]])
+    np.testing.assert_array_equal(TREE.canonical(actions), [[0, 0, 0, 0], [1, 1, 1, 0]])
+    assert actions[0, 1] == 1, "the given array is left alone"
+    assert TREE.sent(actions).tolist() == [False, True]
+
+
+def test_valid_actions():
+    rows = [[1, 0, 1, 0], [1, 0, 2, 0], [2, 1, 2, 1], [2, 1, 3, 1], [0, 1, 2, 1], [-1, 0, 0, 0]]
+    assert TREE.valid(np.array(rows)).tolist() == [True, False, True, False, True, False]
+
+
+def test_names_of_actions():
+    assert TREE.names_of(np.array([[0, 0, 0, 0], [2, 1, 2, 0]])) == [("none",), ("push", "evening", "tiny", "plain")]
+
+
+def test_a_conditional_mask_follows_the_parents_choice():
+    mask = np.ones((2, TREE.total), dtype=bool)
+    mask[:, TREE.slices[2].start] = False
+    actions = np.array([[1, 0, 0, 0], [2, 0, 0, 0]])
+    np.testing.assert_array_equal(TREE.conditional_mask(2, mask, actions), [[False, True, False], [False, False, True]])
+    assert TREE.conditional_mask(3, mask, actions).all()
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "there are no modules"),
+        ([{"name": "a", "actions": []}], "has no actions"),
+        ([{"name": "a", "actions": ["x", "x"]}], "names an action twice"),
+        ([{"name": "a", "actions": ["x"]}, {"name": "a", "actions": ["x"]}], "the same name"),
+        ([{"name": "a", "actions": ["x"], "parent": "b"}], "`parent` and `requires` go together"),
+        ([{"name": "a", "actions": ["x"], "parent": "b", "requires": ["y"]}], "not an earlier module"),
+        ([{"name": "a", "actions": ["x"], "parent": "b", "requires": ["y", "z"]}], "`requires` has 2"),
+        (
+            [{"name": "a", "actions": ["x"]}, {"name": "b", "actions": ["y"], "parent": "a", "requires": ["z"]}],
+            r"requires \['z'\], not among",
+        ),
+        ([{"name": "a", "actions": ["x"], "labels": {"y": {}}}], r"labels for \['y'\]"),
+        ([{"name": "a", "action": ["x"]}], r"unknown keys \['action'\]"),
+        ([{"name": "a"}], r"lacks \['actions'\]"),
+    ],
+)
+def test_modules_that_cannot_be(entries: list[dict[str, Any]], message: str):
+    with pytest.raises(ConfigError, match=message):
+        Modules.from_dict(entries)
+
+
+def test_too_many_joint_actions_are_not_listed():
+    wide = Modules([Module(f"m{i}", tuple(f"a{j}" for j in range(20))) for i in range(5)])
+    with pytest.raises(ConfigError, match="too many joint actions"):
+        _ = wide.composites
