@@ -1,0 +1,54 @@
+"""Evaluation: what a policy is worth, from a log of another policy's decisions, and whether the log can say so.
+
+`evaluate` answers for the whole action and for each module ("this module's policy, the others as logged"), by several
+estimators, each with a user-clustered bootstrap interval, the effective sample size and the policy's mass without
+support. A value that the log does not identify is not a number but a reason.
+
+    model = OutcomeModel.fit(modules, train_context, train_actions, train_rewards, train_user)
+    p = agent.action_probabilities(test_observations)
+    q = model.q_values(test_context, test_actions, p)
+    result = evaluate(LoggedDecisions.of(test), p, refit(reward_model, outcomes), q_values=q, rng=rng)
+    print(text_table(result))
+"""
+
+from evaluation.bootstrap import Interval, percentile_interval, user_bootstrap
+from evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sample, SwitchDR
+from evaluation.off_policy import Refit, evaluate
+from evaluation.outcome_model import OutcomeModel, QValues
+from evaluation.page import html_page, write_html
+from evaluation.report import findings, headline, text_table, to_dict, write_json
+from evaluation.results import Estimate, Evaluation, EvaluationSettings
+from evaluation.support import LoggedDecisions, Support, effective_sample_size, importance_weights, unsupported_mass
+
+__all__ = [
+    "DM",
+    "DR",
+    "ESTIMATORS",
+    "IPS",
+    "SNIPS",
+    "Estimate",
+    "Estimator",
+    "Evaluation",
+    "EvaluationSettings",
+    "Interval",
+    "LoggedDecisions",
+    "OutcomeModel",
+    "QValues",
+    "Refit",
+    "Sample",
+    "Support",
+    "SwitchDR",
+    "effective_sample_size",
+    "evaluate",
+    "findings",
+    "headline",
+    "html_page",
+    "importance_weights",
+    "percentile_interval",
+    "text_table",
+    "to_dict",
+    "unsupported_mass",
+    "user_bootstrap",
+    "write_html",
+    "write_json",
+]
