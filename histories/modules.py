@@ -43,6 +43,9 @@ class Module:
         object.__setattr__(self, "requires", tuple(self.requires))
         if not self.actions:
             raise ConfigError(f"module {self.name!r} has no actions: give it at least one")
+        if odd := [action for action in self.actions if not isinstance(action, str)]:
+            # YAML reads a bare `no` or `off` as false, and 10 as a number.
+            raise ConfigError(f"module {self.name!r} has the action {odd[0]!r}, which is not text: put it in quotes")
         if len(set(self.actions)) != len(self.actions):
             raise ConfigError(f"module {self.name!r} names an action twice: {list(self.actions)}")
         if (self.parent is None) != (not self.requires):

@@ -176,6 +176,7 @@ def test_a_conditional_mask_follows_the_parents_choice():
     [
         ([], "there are no modules"),
         ([{"name": "a", "actions": []}], "has no actions"),
+        ([{"name": "a", "actions": ["x", False]}], "action False, which is not text"),
         ([{"name": "a", "actions": ["x", "x"]}], "names an action twice"),
         ([{"name": "a", "actions": ["x"]}, {"name": "a", "actions": ["x"]}], "the same name"),
         ([{"name": "a", "actions": ["x"], "parent": "b"}], "`parent` and `requires` go together"),
