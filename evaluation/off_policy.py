@@ -51,7 +51,7 @@ def evaluate(
         probabilities: The policy's probabilities at the same slots, one array (n, A_m) a module, each conditional on
             the parent's choice (`Agent.action_probabilities`).
         rewards: Rewards (n,), NaN where not identified; or a function from how often each decision counts (n,) to
-            such rewards, which is then called anew in every replicate (`reward.models.refit`).
+            such rewards, which is then called anew in every replicate (`reward.refit`).
         rng: Where the bootstrap's draws come from.
         q_values: Modelled rewards, one entry for the whole action and one for each module
             (`OutcomeModel.q_values`); without them, the estimators that need a model are left out.

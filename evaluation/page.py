@@ -112,6 +112,7 @@ def _section(evaluation: Evaluation) -> str:
         ("interval", f"{level}, {evaluation.settings.replicates:,} bootstrap replicates over users"),
         ("rewards in the bootstrap", "re-fitted in every replicate" if evaluation.refitted else "held fixed"),
     ]
+    words = {e.module or "the whole action": e.estimand for e in evaluation.estimates}
     known = [e for e in evaluation.estimates if e.identified]
     plot = forest_plot(
         [(e.module or "the whole action", e.estimator, e.difference) for e in known],
@@ -122,6 +123,7 @@ def _section(evaluation: Evaluation) -> str:
         f'<p class="verdict{sign}">{escape(verdict)}</p>'
         + (f"<ul>{notes}</ul>" if notes else "")
         + _definitions(facts)
+        + f"<h3>What is estimated, at the contexts of the log</h3>{_definitions(words.items())}"
         + f"<h3>Difference to the logged policy</h3>{plot}"
         f"<h3>Values</h3>{_values(evaluation, level)}"
         f"<h3>Can the log say so?</h3>{_support(evaluation)}"

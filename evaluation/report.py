@@ -125,7 +125,8 @@ def text_table(evaluation: Evaluation) -> str:
         f"{evaluation.policy} on {evaluation.log}: {evaluation.decisions:,} decisions with a reward of "
         f"{evaluation.users:,} users, {SOURCES[evaluation.propensity_source]}, mean reward per decision"
     )
-    return "\n".join([head, "", *_aligned(rows), "", *_aligned(support), "", *findings(evaluation)])
+    words = [f"{_place(e)}: {e.estimand}" for e in _one_each(evaluation)]
+    return "\n".join([head, "", *words, "", *_aligned(rows), "", *_aligned(support), "", *findings(evaluation)])
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -54,17 +54,12 @@ def poor():
 def test_table_has_every_estimate(good):
     text = text_table(good)
     for e in good.estimates:
-        row = next(
-            line
-            for line in text.splitlines()
-            if line.startswith(e.module or "the whole action") and f" {e.estimator} " in line
-        )
-        for shown in (
-            f"{e.value.point:+.4g}",
-            f"[{e.value.low:.4g}, {e.value.high:.4g}]",
-            f"{e.difference.point:+.4g}",
-        ):
-            assert shown in row
+        place = e.module or "the whole action"
+        row = next(line for line in text.splitlines() if line.startswith(f"{place}  ") and f" {e.estimator} " in line)
+        for interval in (e.value, e.difference):
+            assert f"{interval.point:+.4g} " in row
+            assert f"[{interval.low:.4g}, {interval.high:.4g}]" in row
+        assert f"{place}: {e.estimand}" in text
     assert "logged propensities" in text
     assert f"{good.logged.point:+.4g}" in text
 
@@ -139,6 +134,7 @@ def test_page_has_every_estimate(good, poor, tmp_path):
     page = parsed(path.read_text(encoding="utf-8"))
     for e in good.estimates:
         assert f"{e.value.point:+.4g}" in page.text
+        assert e.estimand in page.text
         assert f"[{e.difference.low:.4g}, {e.difference.high:.4g}]" in page.text
     for e in poor.estimates:
         if not e.identified:
