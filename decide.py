@@ -19,25 +19,31 @@ import numpy as np
 import pandas as pd
 
 from agents import Observations, load_agent
+from agents.choice import draw
 from experiment.build import build_history
 from experiment.cli import program, say
 from experiment.run import Run, saved_features
 from histories.errors import ConfigError
 from histories.hashing import keys
 from histories.history import DecisionLog, History
-from histories.times import timestamps
+from histories.times import SECOND, timestamps
 
 
 def decide(run: Run, history: History, at: int, *, explore: bool, device: str, seed: int) -> pd.DataFrame:
     """One decision for each user of a history at a time, as a table in the native columns."""
-    agent = load_agent(run.checkpoint, device, seed=seed)
+    agent = load_agent(run.checkpoint, device)
     if agent.modules != history.modules:
         raise ConfigError(f"{run.path} has learned {agent.modules}, but the history has {history.modules}")
     features = saved_features(run)
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
     everything = np.ones((history.n_users, history.modules.total), dtype=bool)
-    chosen = agent.act(Observations(features.at(history, users, time), everything), explore=explore)
+    observations = Observations(features.at(history, users, time), everything)
+    if explore:
+        rng = np.random.default_rng([seed, at // SECOND])
+        chosen = draw(agent.modules, agent.action_probabilities(observations), rng)
+    else:
+        chosen = agent.act(observations, explore=False)
     moment = pd.Timestamp(at, unit="us", tz="UTC").strftime("%Y%m%dT%H%M%S")
     ids = np.array([f"{moment}-{user}" for user in history.user_ids], dtype=object)
     log = DecisionLog(
@@ -60,11 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--path", type=Path, default=None, help="folder of the newest log; by default the run's own")
     parser.add_argument("--at", default=None, help="time of the decisions, UTC; by default the end of the log")
     parser.add_argument("--output", type=Path, required=True, help="file to write: .parquet or .csv")
-    parser.add_argument(
-        "--greedy", action="store_true", help="always the best action on the mean: no exploring"
-    )
+    parser.add_argument("--greedy", action="store_true", help="always the best action on the mean: no exploring")
     parser.add_argument("--device", default="cpu", help="where the agent computes: cpu, cuda, mps or auto")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the draws; give another one every day")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the draws, together with the time")
     chosen = parser.parse_args(arguments)
     if chosen.output.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"{chosen.output}: decisions are written as .parquet or .csv")

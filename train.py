@@ -16,7 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from agents import Agent, Batch, Observations, make_agent, restore_agent, save_agent
-from envs import CrossChannelReplayVector, ReplayLog
+from envs.replay_log import ReplayLog
+from envs.replay_vector import CrossChannelReplayVector
 from experiment.assess import Validation, assess, fit_outcome_model
 from experiment.build import Prepared, prepare
 from experiment.cli import ROOT, program, say, settings_of
@@ -34,8 +35,13 @@ def train(run: Run, prepared: Prepared) -> Agent:
     log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features)
     say(log.summary())
     env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
-    width = log.context.shape[1]
-    agent = make_agent(config.agent.name, log.modules, width, config.agent.settings, config.seed, config.device)
+    recipe = {
+        "name": config.agent.name,
+        "context_dim": log.context.shape[1],
+        "settings": dict(config.agent.settings),
+        "seed": config.seed,
+    }
+    agent = make_agent(modules=log.modules, device=config.device, **recipe)
     validation = Validation.of(prepared, fit_outcome_model(prepared)) if config.split.validation > 0 else None
 
     env.reset(seed=config.seed)
@@ -52,7 +58,7 @@ def train(run: Run, prepared: Prepared) -> Agent:
 
     def save() -> None:
         writer.flush()
-        save_agent(agent, run.checkpoint, {"env": env.state_dict(), "done": done})
+        save_agent(agent, run.checkpoint, recipe, {"env": env.state_dict(), "done": done})
 
     def learn() -> dict[str, str]:
         """Updates the agent; every so often writes scalars and a checkpoint. Gives the numbers for the bar."""

@@ -221,6 +221,14 @@ class Modules(Sequence[Module]):
         table = np.ravel_multi_index(tuple(self.composites.T), self.sizes)
         return np.asarray(np.searchsorted(table, flat), dtype=np.int64)
 
+    def composite_mask(self, mask: npt.NDArray[Any]) -> BoolArray:
+        """Which `composites` are eligible (N, J), from a mask (N, total); sending nothing always is."""
+        out = np.ones((len(mask), len(self.composites)), dtype=bool)
+        for m, part in enumerate(self.split(mask)):
+            out &= np.asarray(part, dtype=bool)[:, self.composites[:, m]]
+        out[:, 0] = True
+        return out
+
     def composite_probabilities(self, probabilities: Sequence[FloatArray]) -> FloatArray:
         """Joint probabilities (N, J) of all `composites`, from one conditional array (N, A_m) a module."""
         out = np.ones((len(probabilities[0]), len(self.composites)))

@@ -1,0 +1,82 @@
+"""Checkpoints: one file from which an agent is rebuilt alone, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.base import Agent
+from agents.registry import make_agent
+from histories.errors import ConfigError
+from histories.modules import Modules
+
+VERSION = 1
+
+
+def save_agent(agent: Agent, path: Path, recipe: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> None:
+    """Writes an agent's whole state.
+
+    Args:
+        agent: The agent.
+        path: The file; an interruption leaves the old one or the new one, never a half.
+        recipe: How it was made: the arguments `name, context_dim, settings, seed` of `make_agent`.
+        extra: Plain values and tensors to keep beside it.
+    """
+    state = {
+        "version": VERSION,
+        "recipe": dict(recipe),
+        "modules": agent.modules.to_dict(),
+        "agent": agent.state_dict(),
+        "extra": dict(extra or {}),
+    }
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no such checkpoint; train.py writes one as it goes")
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ConfigError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
+    if state.get("version") != VERSION:
+        raise ConfigError(f"{path} has checkpoint version {state.get('version')}; this program reads {VERSION}")
+    return state
+
+
+def restore_agent(agent: Agent, path: Path) -> dict[str, Any]:
+    """Puts a saved state into an agent that was made alike; gives what was kept beside it.
+
+    Raises:
+        ConfigError: If the file is absent, of another version, or was written with other modules.
+    """
+    state = _read(path)
+    if Modules.from_dict(state["modules"]) != agent.modules:
+        raise ConfigError(f"{path} has learned {Modules.from_dict(state['modules'])}, not {agent.modules}")
+    agent.load_state_dict(state["agent"])
+    return dict(state["extra"])
+
+
+def load_agent(path: Path, device: str = "cpu") -> Agent:
+    """Rebuilds an agent from its checkpoint alone.
+
+    Args:
+        path: The file.
+        device: Where it shall compute.
+
+    Raises:
+        ConfigError: If the file is absent or of another version.
+    """
+    state = _read(path)
+    recipe = state["recipe"]
+    modules = Modules.from_dict(state["modules"])
+    agent = make_agent(recipe["name"], modules, recipe["context_dim"], recipe["settings"], recipe["seed"], device)
+    agent.load_state_dict(state["agent"])
+    return agent

@@ -1,0 +1,95 @@
+"""Agents by name, with their typed settings."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any
+
+import torch
+
+from agents.base import Agent
+from agents.baselines import Logging, NoSend, NoSettings, Uniform
+from agents.ensemble import EnsembleConfig, EnsembleThompson
+from histories.errors import ConfigError, nearest
+from histories.modules import Modules
+
+Maker = Callable[[Modules, int, Any, int, str], Agent]
+
+AGENTS: dict[str, tuple[Maker, type]] = {
+    "ensemble_thompson": (EnsembleThompson, EnsembleConfig),
+    "uniform": (Uniform, NoSettings),
+    "logging": (Logging, NoSettings),
+    "no_send": (NoSend, NoSettings),
+}
+
+
+def make_agent(
+    name: str,
+    modules: Modules,
+    context_dim: int,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Agent:
+    """An agent by its name, or a user's own class as `package.module:Class`.
+
+    A class of your own is called as `Class(modules, context_dim, settings, seed, device)`, its settings as they stand
+    in the configuration.
+
+    Raises:
+        ConfigError: If there is no such agent, or it has no such setting, or the class does not fit.
+    """
+    settings = dict(settings or {})
+    device = resolve_device(device)
+    if ":" in name:
+        agent = _own(name)(modules, context_dim, settings, seed, device)
+        if not isinstance(agent, Agent):
+            missing = sorted(part for part in _PARTS if not hasattr(agent, part))
+            raise ConfigError(f"{name} is not an agent: it lacks {', '.join(missing)}")
+        return agent
+    if name not in AGENTS:
+        raise ConfigError(f"there is no agent {name!r}. {nearest(name, AGENTS)} Your own is 'package.module:Class'")
+    maker, config = AGENTS[name]
+    return maker(modules, context_dim, _settings(name, config, settings), seed, device)
+
+
+_PARTS = ("modules", "act", "action_probabilities", "observe", "update", "state_dict", "load_state_dict")
+
+
+def _settings(name: str, config: type, settings: Mapping[str, Any]) -> Any:
+    known = {f.name: f for f in fields(config)}
+    for key, value in settings.items():
+        if key not in known:
+            raise ConfigError(f"agent {name!r} has no setting {key!r}. {nearest(key, known)}")
+        default = known[key].default
+        whole_as_float = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
+        if type(value) is not type(default) and not whole_as_float:
+            raise ConfigError(f"setting {key!r} of agent {name!r} is {value!r}: expected a {type(default).__name__}")
+    return config(**settings)
+
+
+def _own(name: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"the agent {name!r} cannot be imported: {error}") from None
+
+
+def resolve_device(name: str) -> str:
+    """The device by its name; `auto` is a GPU if there is one.
+
+    Raises:
+        ConfigError: If this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"this machine has no device {name!r}: {str(error).splitlines()[0]}") from None
+    return name
