@@ -1,0 +1,244 @@
+"""Replay of many users at once, as arrays: the native vector form of `CrossChannelReplay-v0`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs.embedded import embedded_log
+from envs.replay import (
+    OUT_OF_TURN,
+    Observation,
+    draw_order,
+    known_mode,
+    known_options,
+    matching,
+    replay_spaces,
+    terminal_mask,
+)
+from envs.replay_log import ReplayLog
+from envs.replay_order import PassOrder
+from histories.errors import ConfigError
+from histories.modules import BoolArray, FloatArray, IntArray
+
+CURSORS = ("next", "pass", "user", "row", "done")
+
+
+class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
+    """N replays of one log, stepped as arrays; spaces, rewards and information as in `CrossChannelReplay`.
+
+    Equal to the last bit to `SyncVectorEnv` over N envs with the shards (0, N) to (N - 1, N), each seeded with the
+    same seed. The one difference: `step` always gives every information, with a mask of all False where no sub-env
+    has it, so that a loop needs no special case.
+
+    Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays 0 and gives the first
+    slot of its next user; `info["_executed_action"]` is False there. All arrays are new ones at every step.
+
+    Learning from every user once takes::
+
+        observation, info = env.reset(seed=seed)
+        while env.passes_completed < passes:
+            decisions = agent.act(...)  # of observation["context"] and observation["action_mask"].view(bool)
+            following, reward, _, _, info = env.step(decisions.actions)
+            rows = info["_executed_action"] & (info["pass"] < passes)
+            ...  # observation, info["executed_action"], reward, info["se"], info["key"] of these rows
+            observation = following
+
+    A sub-env that has served its share of a pass goes on with the next one, and `info["pass"]` tells them apart.
+
+    ## Arguments
+    num_envs: How many users are replayed at once; more than the log has is of no use.
+    log: What to replay; by default a small embedded market history.
+    mode: What a step pays; `logged` is the only mode.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(self, num_envs: int = 1, log: ReplayLog | None = None, mode: str = "logged") -> None:
+        if num_envs < 1:
+            raise ConfigError(f"num_envs is {num_envs}; a vector env has at least one")
+        self.num_envs = num_envs
+        self.log = embedded_log() if log is None else log
+        self.mode = known_mode(mode)
+        self.single_observation_space, self.single_action_space = replay_spaces(self.log)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._nowhere = terminal_mask(self.log.modules)
+        self._modes = np.full(num_envs, mode, dtype=object)
+        self._known = {
+            "propensity": np.isfinite(self.log.joint),
+            "propensities": np.isfinite(self.log.propensity).all(1),
+        }
+        self._order: PassOrder | None = None
+        self._next = np.arange(num_envs, dtype=np.int64)
+        self._pass = np.full(num_envs, OUT_OF_TURN, dtype=np.int64)
+        self._user = np.zeros(num_envs, dtype=np.int64)
+        self._user_id = self.log.user_ids[self._user]
+        self._row = np.zeros(num_envs, dtype=np.int64)
+        self._done = np.ones(num_envs, dtype=bool)
+
+    @property
+    def passes_completed(self) -> int:
+        """How many passes are complete: every user was served to the last slot, unless `reset` broke an episode off."""
+        under_way = ~self._done & (self._pass != OUT_OF_TURN)
+        return int((self._next - self.num_envs * under_way).min()) // self.log.n_users
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begins the next user's episode in every sub-env; with a seed, from the start of a new order.
+
+        Args:
+            seed: Seeds `np_random` and draws a new order.
+            options: `users`: replay the users with these ids (N,), out of turn. `reset_mask` (N,) bool: reset only
+                these sub-envs.
+
+        Raises:
+            ConfigError: If an option or a user is unknown, or does not fit.
+        """
+        super().reset(seed=seed)
+        options = known_options(options, ("users", "reset_mask"))
+        chosen = self._reset_mask(options.get("reset_mask"), seed)
+        if seed is not None or self._order is None:
+            self._order = draw_order(self.log, self.np_random, self.num_envs)
+            self._next = np.arange(self.num_envs, dtype=np.int64)
+        users = options.get("users")
+        if users is not None and len(users) != self.num_envs:
+            raise ConfigError(f"option 'users' has {len(users)} ids for {self.num_envs} sub-envs: give one for each")
+        self._begin(np.flatnonzero(chosen), None if users is None else self.log.users_of(users)[chosen])
+        return self.observations(), self._episode(chosen)
+
+    def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Replays one slot in every sub-env, or begins the next user where the last one has ended.
+
+        Args:
+            actions: Action codes (N, M); they are only compared with the logged ones.
+
+        Raises:
+            ResetNeeded: If the env was never reset.
+            InvalidAction: If an action is not in the action space.
+        """
+        if self._order is None:
+            raise gym.error.ResetNeeded("no episode is under way: call reset() first")
+        log, row, acting = self.log, self._row, ~self._done
+        info = self._decisions(row, acting, self._valid(actions))
+        rewards = np.where(acting, log.rewards.take(row), 0.0)
+        following = log.following.take(row)
+        last = acting & (following < 0)
+        terminated = last & log.gone.take(self._user)
+        begun = np.flatnonzero(self._done)
+        self._done = last
+        self._row = np.where(following < 0, row, following)
+        self._begin(begun, None)
+        info |= self._episode(np.ones(self.num_envs, dtype=bool))
+        return self.observations(), rewards, terminated, last & ~terminated, info
+
+    def observations(self) -> Observation:
+        """What the policy sees now, as `reset` and `step` give it: copies, (N, D) and (N, sum of actions)."""
+        mask = self.log.action_mask.take(self._row, axis=0)
+        mask[self._done] = self._nowhere
+        return {"context": self.log.context.take(self._row, axis=0), "action_mask": mask.view(np.int8)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that is needed to go on with the same bits, as plain values."""
+        return {
+            "log": self.log.fingerprint,
+            "mode": self.mode,
+            "rng": self.np_random.bit_generator.state,
+            "order": None if self._order is None else self._order.seed,
+            **{name: getattr(self, f"_{name}").tolist() for name in CURSORS},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`; `observations()` then gives what the policy sees.
+
+        Raises:
+            ConfigError: If the state belongs to another log, another mode or another number of sub-envs.
+        """
+        for name, mine, theirs in (
+            ("log", self.log.fingerprint, state["log"]),
+            ("mode", self.mode, state["mode"]),
+            ("number of sub-envs", self.num_envs, len(state["row"])),
+        ):
+            if mine != theirs:
+                raise ConfigError(f"this replay's {name} is {mine!r}, but the saved state's is {theirs!r}")
+        rng = np.random.Generator(np.random.PCG64(0))
+        rng.bit_generator.state = state["rng"]
+        self.np_random = rng
+        self._order = None if state["order"] is None else PassOrder(self.log.user_keys, state["order"], self.num_envs)
+        for name in CURSORS:
+            setattr(self, f"_{name}", np.array(state[name], dtype=getattr(self, f"_{name}").dtype))
+        self._user_id = self.log.user_ids[self._user]
+
+    def _reset_mask(self, mask: BoolArray | None, seed: int | None) -> BoolArray:
+        if mask is None:
+            return np.ones(self.num_envs, dtype=bool)
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise ConfigError(f"option 'reset_mask' is not an array of {self.num_envs} bools: {mask!r}")
+        if seed is not None or self._order is None:
+            raise ConfigError("a seed draws a new order for all sub-envs: reset them all first, without 'reset_mask'")
+        return mask
+
+    def _begin(self, which: IntArray, users: IntArray | None) -> None:
+        """Begins an episode in the sub-envs `which` (k,), of the users with these codes (k,) or of the next ones."""
+        if users is None:
+            assert self._order is not None
+            position = self._next[which]
+            users, self._pass[which] = self._order.users(position), position // self.log.n_users
+            self._next[which] += self.num_envs
+        else:
+            self._pass[which] = OUT_OF_TURN
+        self._user[which] = users
+        self._user_id[which] = self.log.user_ids[users]
+        self._row[which] = users  # a user's first step is the row of the user's code
+        self._done[which] = False
+
+    def _valid(self, actions: IntArray) -> IntArray:
+        sizes = self.log.modules.sizes
+        actions, shape = np.asarray(actions), (self.num_envs, len(sizes))
+        if actions.shape != shape or actions.dtype.kind not in "iu":
+            raise gym.error.InvalidAction(f"actions are {actions.dtype} {actions.shape}, not integers {shape}")
+        if actions.min() < 0 or any(actions[:, m].max() >= size for m, size in enumerate(sizes)):
+            raise gym.error.InvalidAction(f"some actions are not in {self.single_action_space}")
+        return actions
+
+    def _decisions(self, row: IntArray, acting: BoolArray, actions: IntArray) -> dict[str, Any]:
+        """What was executed at the steps (N,); 0 where a sub-env begins anew, whose first decision is still hidden."""
+        log = self.log
+        executed = log.actions.take(row, axis=0)
+        same = matching(log.modules, actions, executed)
+        values: dict[str, npt.NDArray[Any]] = {
+            "executed_action": executed,
+            "matched": np.logical_and.reduce(list(same.T)),
+            "matched_modules": same,
+            "se": log.se.take(row),
+            "key": log.keys.take(row),
+            "decision_row": log.decision_row.take(row),
+            "available_at": log.available_at.take(row),
+            "propensity": log.joint.take(row),
+            "propensities": log.propensity.take(row, axis=0),
+        }
+        idle = np.flatnonzero(~acting)
+        info: dict[str, Any] = {}
+        for name, value in values.items():
+            value[idle] = 0
+            info[name] = value
+            info[f"_{name}"] = acting & self._known[name].take(row) if name in self._known else acting.copy()
+        return info
+
+    def _episode(self, chosen: BoolArray) -> dict[str, Any]:
+        """Whom the chosen sub-envs replay."""
+        values = {"user": self._user_id.copy(), "pass": self._pass.copy(), "mode": self._modes.copy()}
+        info: dict[str, Any] = {}
+        for name, value in values.items():
+            if not chosen.all():
+                value[~chosen] = None if value.dtype == object else 0
+            info[name] = value
+            info[f"_{name}"] = chosen.copy()
+        return info

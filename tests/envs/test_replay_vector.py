@@ -1,0 +1,213 @@
+"""The vector replay equals single envs to the last bit, serves each user once a pass, and resumes where saved."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import warnings
+from functools import partial
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import data_equivalence
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from replay_samples import sample_log
+
+import envs  # noqa: F401 - registers the environments
+from envs.replay import CrossChannelReplay
+from envs.replay_vector import CrossChannelReplayVector
+from histories.errors import ConfigError
+
+LOG = sample_log()
+HOLES = sample_log(1, known=0.5)
+
+
+def singles(log, n: int) -> SyncVectorEnv:
+    return SyncVectorEnv(
+        [partial(CrossChannelReplay, log=log, shard=(i, n)) for i in range(n)], autoreset_mode=AutoresetMode.NEXT_STEP
+    )
+
+
+def assert_same(native, single) -> None:
+    """Equal results; an information of which no single env has any is masked throughout in the native one."""
+    *arrays, info = native
+    *others, theirs = single
+    assert data_equivalence(arrays, others, exact=True)
+    for name in info:
+        if name.startswith("_"):
+            continue
+        mask = info[f"_{name}"]
+        assert mask.dtype == bool
+        if name not in theirs:
+            assert not mask.any()
+            continue
+        assert data_equivalence(mask, theirs[f"_{name}"], exact=True)
+        assert info[name].dtype == theirs[name].dtype
+        assert data_equivalence(info[name][mask], theirs[name][mask], exact=True)
+    assert theirs.keys() <= info.keys()
+
+
+@pytest.mark.parametrize("log", [LOG, HOLES], ids=["all propensities", "half of them"])
+@pytest.mark.parametrize("n", [1, 7, LOG.n_users, LOG.n_users + 9])
+def test_equals_single_envs_to_the_last_bit(log, n):
+    native, single = CrossChannelReplayVector(n, log=log), singles(log, n)
+    assert native.observation_space == single.observation_space
+    assert native.action_space == single.action_space
+    assert native.metadata["autoreset_mode"] == single.metadata["autoreset_mode"]
+    for seed in (0, 1):
+        native.action_space.seed(seed)
+        assert_same(native.reset(seed=seed), single.reset(seed=[seed] * n))
+        for step in range(60):
+            actions = native.action_space.sample()
+            assert_same(native.step(actions), single.step(actions))
+            assert native.passes_completed == min(env.passes_completed for env in single.envs)
+            if step == 25:
+                assert_same(native.reset(), single.reset())
+            if step == 35 and n > 1:
+                some = np.arange(n) % 2 == 0
+                assert_same(native.reset(options={"reset_mask": some}), single.reset(options={"reset_mask": some}))
+
+
+def test_everything_returned_is_in_its_space_and_new():
+    env = CrossChannelReplayVector(9, log=sample_log())
+    other = CrossChannelReplayVector(9, log=LOG)
+    actions = np.zeros((9, 2), dtype=np.int64)
+    results = [env.reset(seed=1), other.reset(seed=1)]
+    for _ in range(40):
+        assert data_equivalence(results[0], results[1], exact=True)
+        assert results[0][0] in env.observation_space
+        for array in (*results[0][0].values(), *results[0][1:-1], *results[0][-1].values()):
+            array[...] = 1
+        results = [env.step(actions), other.step(actions)]
+
+
+@pytest.mark.parametrize("n", [1, 5, 16, LOG.n_users, LOG.n_users + 3])
+@pytest.mark.parametrize("passes", [1, 2])
+def test_a_learning_loop_sees_every_decision_once_a_pass(n, passes):
+    env = CrossChannelReplayVector(n, log=LOG)
+    observation, info = env.reset(seed=3)
+    seen: list[np.ndarray] = []
+    while env.passes_completed < passes:
+        following, reward, _, _, info = env.step(np.zeros((n, 2), dtype=np.int64))
+        rows = info["_executed_action"] & (info["pass"] < passes)
+        place = np.argsort(LOG.decision_row)[np.searchsorted(np.sort(LOG.decision_row), info["decision_row"][rows])]
+        np.testing.assert_array_equal(observation["context"][rows], LOG.context[place])
+        np.testing.assert_array_equal(observation["action_mask"][rows], LOG.action_mask[place])
+        np.testing.assert_array_equal(info["executed_action"][rows], LOG.actions[place])
+        np.testing.assert_array_equal(reward[rows], LOG.rewards[place])
+        np.testing.assert_array_equal(info["se"][rows], LOG.se[place])
+        np.testing.assert_array_equal(info["key"][rows], LOG.keys[place])
+        seen.append(info["key"][rows])
+        observation = following
+    keys, counts = np.unique(np.concatenate(seen), return_counts=True)
+    assert len(keys) == len(LOG)
+    assert (counts == passes).all()
+
+
+def test_the_step_that_begins_anew_pays_nothing_and_hides_the_next_decision():
+    env = CrossChannelReplayVector(6, log=LOG)
+    env.reset(seed=2)
+    begun = np.zeros(6, dtype=bool)
+    checked = 0
+    for _ in range(60):
+        observation, reward, terminated, truncated, info = env.step(np.zeros((6, 2), dtype=np.int64))
+        assert (info["_executed_action"] == ~begun).all()
+        assert (reward[begun] == 0).all()
+        for name in ("executed_action", "se", "key", "decision_row", "available_at", "propensity", "propensities"):
+            assert (info[name][begun] == 0).all()
+        assert not (terminated | truncated)[begun].any()
+        checked += int(begun.sum())
+        begun = terminated | truncated
+        nothing = np.zeros((int(begun.sum()), LOG.modules.total), dtype=np.int8)
+        nothing[:, 0] = 1
+        np.testing.assert_array_equal(observation["action_mask"][begun], nothing)
+    assert checked > 10
+
+
+def test_a_saved_state_goes_on_with_the_same_bits():
+    env = CrossChannelReplayVector(7, log=LOG)
+    actions = np.zeros((7, 2), dtype=np.int64)
+    fresh = CrossChannelReplayVector(7, log=LOG)
+    fresh.load_state_dict(env.state_dict())
+    with pytest.raises(gym.error.ResetNeeded):
+        fresh.step(actions)
+    env.reset(seed=11)
+    for step in range(100):
+        if step % 9 == 0:
+            state = json.loads(json.dumps(env.state_dict()))
+            fresh = CrossChannelReplayVector(7, log=LOG)
+            fresh.load_state_dict(state)
+            assert data_equivalence(fresh.observations(), env.observations(), exact=True)
+            assert fresh.passes_completed == env.passes_completed
+            again = pickle.loads(pickle.dumps(env))
+        result = env.step(actions)
+        assert data_equivalence(fresh.step(actions), result, exact=True)
+        assert data_equivalence(again.step(actions), result, exact=True)
+    assert fresh.np_random.bit_generator.state == env.np_random.bit_generator.state
+    assert data_equivalence(fresh.reset(), env.reset(), exact=True)
+
+
+def test_a_state_of_another_replay_is_refused():
+    state = CrossChannelReplayVector(4, log=LOG).state_dict()
+    with pytest.raises(ConfigError, match="log is"):
+        CrossChannelReplayVector(4, log=HOLES).load_state_dict(state)
+    with pytest.raises(ConfigError, match="number of sub-envs is 5, but the saved state's is 4"):
+        CrossChannelReplayVector(5, log=LOG).load_state_dict(state)
+    with pytest.raises(ConfigError, match="mode is 'logged', but the saved state's is 'other'"):
+        CrossChannelReplayVector(4, log=LOG).load_state_dict(state | {"mode": "other"})
+
+
+def test_users_can_be_picked_and_the_pass_goes_on_afterwards():
+    env, plain = (CrossChannelReplayVector(3, log=LOG) for _ in range(2))
+    first = env.reset(seed=4)
+    observation, info = env.reset(options={"users": ["u007", "u001", "u007"]})
+    assert info["user"].tolist() == ["u007", "u001", "u007"]
+    assert info["pass"].tolist() == [-1, -1, -1]
+    single = CrossChannelReplay(log=LOG)
+    for i, user in enumerate(info["user"]):
+        expected, _ = single.reset(seed=0, options={"user": user})
+        assert all(observation[name][i].tobytes() == expected[name].tobytes() for name in expected)
+    assert data_equivalence(plain.reset(seed=4), first, exact=True)
+    assert data_equivalence(plain.reset(), env.reset(), exact=True)
+
+
+@pytest.mark.parametrize("mode", [None, "sync", "vector_entry_point"])
+def test_make_vec_needs_no_argument(mode):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make_vec("CrossChannelReplay-v0", num_envs=3, vectorization_mode=mode)
+        observation, _ = env.reset(seed=0)
+        assert observation in env.observation_space
+        _, reward, _, _, info = env.step(env.action_space.sample())
+    assert reward.shape == (3,)
+    assert info["executed_action"].shape == (3, len(CrossChannelReplay().log.modules))
+    assert isinstance(env, CrossChannelReplayVector) == (mode != "sync")
+    alone = gym.make_vec("CrossChannelReplay-v0")
+    alone.reset(seed=0)
+    assert alone.num_envs == 1
+
+
+def test_what_is_wrong_is_named():
+    with pytest.raises(ConfigError, match="num_envs is 0"):
+        CrossChannelReplayVector(0, log=LOG)
+    with pytest.raises(ConfigError, match="no mode 'reject'"):
+        CrossChannelReplayVector(2, log=LOG, mode="reject")
+    env = CrossChannelReplayVector(2, log=LOG)
+    mask = np.array([True, False])
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step(np.zeros((2, 2), dtype=np.int64))
+    with pytest.raises(ConfigError, match="reset them all first"):
+        env.reset(options={"reset_mask": mask})
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="reset them all first"):
+        env.reset(seed=0, options={"reset_mask": mask})
+    with pytest.raises(ConfigError, match="2 bools"):
+        env.reset(options={"reset_mask": [True, False]})
+    with pytest.raises(ConfigError, match="3 ids for 2 sub-envs"):
+        env.reset(options={"users": ["u001", "u002", "u003"]})
+    with pytest.raises(ConfigError, match=r"no option 'user'\. Did you mean 'users'"):
+        env.reset(options={"user": "u001"})
+    for actions in ([[0, 0], [0, 2]], [[0, 0], [-1, 0]], [0, 0], [[0.0, 0.0], [0.0, 0.0]]):
+        with pytest.raises(gym.error.InvalidAction):
+            env.step(np.array(actions))
