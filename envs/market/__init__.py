@@ -1,0 +1,26 @@
+"""The market: simulated users of a multi-service app whose responses to messages are known exactly."""
+
+from envs.market.config import SCENARIOS, Dynamics, MarketConfig
+from envs.market.deploy import PolicyValue, evaluate_policy
+from envs.market.history import MarketTruth
+from envs.market.market import Market, Outcome
+from envs.market.policies import BusinessAsUsual, ContextPolicy, MarketPolicy, NoSend, Oracle, Uniform
+from envs.market.state import MarketState
+
+__all__ = [
+    "SCENARIOS",
+    "BusinessAsUsual",
+    "ContextPolicy",
+    "Dynamics",
+    "Market",
+    "MarketConfig",
+    "MarketPolicy",
+    "MarketState",
+    "MarketTruth",
+    "NoSend",
+    "Oracle",
+    "Outcome",
+    "PolicyValue",
+    "Uniform",
+    "evaluate_policy",
+]

@@ -1,0 +1,144 @@
+"""The market's log: a valid History of simulated users, with the truth about every decision beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from envs.market.calendar import slot_time
+from envs.market.config import EVENTS, MODULES, START
+from envs.market.dynamics import Slots
+from envs.market.happenings import Happenings
+from envs.market.policies import MarketPolicy, make_policy
+from envs.market.users import Users
+from histories.hashing import keys
+from histories.history import DecisionLog, EventLog, History, ObjectArray
+from histories.modules import BoolArray, FloatArray, IntArray
+from histories.times import DAY, SECOND
+
+if TYPE_CHECKING:
+    from envs.market.market import Market
+
+
+@dataclass(frozen=True)
+class MarketTruth:
+    """What is true of the decisions of a market's history, in its order.
+
+    Attributes:
+        market: The market.
+        users: The history's users, one row a user.
+        user: User codes (n,).
+        day: Market days (n,).
+        fatigue: Fatigue before each slot (n,).
+        actions: Executed actions (n, M).
+    """
+
+    market: Market
+    users: Users
+    user: IntArray
+    day: IntArray
+    fatigue: FloatArray
+    actions: IntArray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def slots(self, rows: IntArray | BoolArray | None = None) -> Slots:
+        """The slots of the chosen decisions, or of all."""
+        chosen = np.arange(len(self)) if rows is None else rows
+        return Slots(self.users.take(self.user[chosen]), self.day[chosen], self.fatigue[chosen])
+
+    def effect(self, rows: IntArray | BoolArray | None, actions: IntArray) -> FloatArray:
+        """Expected effects (k,) of any actions (k, M) at the chosen decisions, had they been executed."""
+        return self.market.true_effect(self.slots(rows), actions)
+
+    def effects(self, rows: IntArray | BoolArray | None = None) -> FloatArray:
+        """Expected effects (k, J) of every action of `modules.composites` at the chosen decisions."""
+        return self.market.true_effects(self.slots(rows))
+
+    @property
+    def logged(self) -> FloatArray:
+        """Expected effects (n,) of the logged actions."""
+        return self.effect(None, self.actions)
+
+    @property
+    def organic(self) -> FloatArray:
+        """Expected goal values (n,) of the slots' days with nothing sent."""
+        return self.market.organic_value(self.slots())
+
+
+def simulate_history(market: Market, policy: str | MarketPolicy) -> tuple[History, MarketTruth]:
+    """Simulates the config's users under a policy, and logs what an app would log.
+
+    Events run from the warm-up's first day to the end of the last slot's day. Users who unsubscribed have no more
+    slots, but go on being active by themselves.
+    """
+    config, chosen = market.config, make_policy(policy)
+    state = market.reset(market.keys(config.users), record=True)
+    user, day, fatigue, actions, propensity, eligible = [], [], [], [], [], []
+    for _ in range(config.days):
+        choice = chosen.choose(market, state)
+        rows = np.flatnonzero(state.subscribed)
+        user.append(rows)
+        day.append(state.day[rows])
+        fatigue.append(state.fatigue[rows])
+        eligible.append(market.mask(state)[rows])
+        propensity.append(choice.probabilities[rows])
+        actions.append(market.step(state, choice.actions).executed[rows])
+
+    order = np.lexsort((np.concatenate(day), np.concatenate(user)))
+    truth = MarketTruth(
+        market=market,
+        users=state.users,
+        user=np.concatenate(user)[order],
+        day=np.concatenate(day)[order],
+        fatigue=np.concatenate(fatigue)[order],
+        actions=np.concatenate(actions)[order],
+    )
+    user_ids = np.array([f"user-{i:06d}" for i in range(config.users)], dtype=object)
+    decisions = _decision_log(
+        truth, user_ids, np.concatenate(propensity)[order], np.concatenate(eligible)[order], chosen.name
+    )
+    attributes = state.users.attributes()
+    attributes.insert(0, "user_id", user_ids)
+    history = History.from_arrays(
+        decisions,
+        _event_log(state.log or []),
+        modules=MODULES,
+        user_ids=user_ids,
+        event_names=EVENTS,
+        span=(START, START + config.horizon * DAY),
+        users=attributes,
+        name=f"market ({config.scenario}, {chosen.name})",
+    )
+    return history, truth
+
+
+def _decision_log(
+    truth: MarketTruth, user_ids: ObjectArray, propensity: FloatArray, eligible: BoolArray, policy: str
+) -> DecisionLog:
+    days = np.array([f"-{day:03d}" for day in range(truth.market.config.horizon)], dtype=object)
+    ids = user_ids[truth.user] + days[truth.day]
+    return DecisionLog(
+        id=ids,
+        key=keys(ids),
+        user=truth.user,
+        time=slot_time(truth.day),
+        actions=truth.actions.copy(),
+        propensity=propensity,
+        joint=np.multiply.reduce(propensity, axis=1),
+        policy=np.full(len(ids), policy, dtype=object),
+        eligible=eligible,
+    )
+
+
+def _event_log(log: list[Happenings]) -> EventLog:
+    events = Happenings.joined(log)
+    return EventLog(
+        user=events.row,
+        time=slot_time(events.day) + events.second * SECOND,
+        event=events.event,
+        value=events.value.astype(np.float64),
+    )

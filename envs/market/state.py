@@ -1,0 +1,112 @@
+"""Where the simulated users stand: what has happened to them so far, one row a user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from envs.market.calendar import Calendar
+from envs.market.config import DAY_SECONDS, EVENTS, N_COLUMNS, SERVICES, MarketConfig
+from envs.market.dynamics import Slots
+from envs.market.happenings import Happenings, organic
+from envs.market.users import Users
+from histories.modules import BoolArray, IntArray
+
+Int32Array = npt.NDArray[np.int32]
+
+NEVER = -1
+N_ORGANIC = 2 * len(SERVICES)
+CHUNK = 4096
+
+
+@dataclass
+class MarketState:
+    """N users, each before the slot of some day; `Market.step` moves it on in place.
+
+    Attributes:
+        users: The users.
+        day: Market day of the next slot (N,).
+        fatigue: Fatigue before that slot (N,).
+        subscribed: Who still gets slots (N,).
+        last_sent: Day of the last message (N,), or `NEVER`.
+        total: Running totals at the beginning of each day (N, horizon + 1, N_COLUMNS), filled up to `day`.
+        last: Second since the market's start of the last event of each kind (N, E), or `NEVER`.
+        organic: Daily counts of organic behaviour, all days, the coming ones too (N, horizon, N_COLUMNS).
+        organic_last: Last second of the organic events (visits and orders) of each day, or `NEVER`
+            (N, horizon, N_ORGANIC).
+        log: Everything that happened, if asked for at reset.
+    """
+
+    users: Users
+    day: IntArray
+    fatigue: npt.NDArray[np.float64]
+    subscribed: BoolArray
+    last_sent: IntArray
+    total: Int32Array
+    last: IntArray
+    organic: npt.NDArray[np.int16]
+    organic_last: Int32Array
+    log: list[Happenings] | None = None
+
+    def __len__(self) -> int:
+        return len(self.day)
+
+    def slots(self, rows: npt.NDArray[Any] | None = None) -> Slots:
+        """The users' next slots, of all or of the given rows."""
+        if rows is None:
+            return Slots(self.users, self.day, self.fatigue)
+        return Slots(self.users.take(rows), self.day[rows], self.fatigue[rows])
+
+    def put(self, rows: npt.NDArray[Any], other: MarketState) -> None:
+        """Replaces the users of the given rows, in place; the log is left alone."""
+        self.users.put(rows, other.users)
+        for name in ("day", "fatigue", "subscribed", "last_sent", "total", "last", "organic", "organic_last"):
+            getattr(self, name)[rows] = getattr(other, name)
+
+    def window(self, first: IntArray | int, last: IntArray | int) -> Int32Array:
+        """Counts (N, N_COLUMNS) in `[t - first days, t - last days)` before each user's slot at t."""
+        rows = np.arange(len(self))
+        begin, end = np.maximum(self.day - first, 0), np.maximum(self.day - last, 0)
+        return np.asarray(self.total[rows, end] - self.total[rows, begin])
+
+
+def begin(users: Users, config: MarketConfig, calendar: Calendar, *, record: bool) -> MarketState:
+    """Users after the warm-up, before their first slot.
+
+    Organic behaviour depends on no action, so that all of it, to the last day, is drawn here. A slot's observation
+    is made of `total` and `last`, which know of past days only.
+    """
+    n, warmup, days = len(users), config.warmup_days, np.arange(config.horizon)
+    counts = np.zeros((n, len(days), N_COLUMNS), dtype=np.int16)
+    latest = np.full((n, len(days), N_ORGANIC), NEVER, dtype=np.int32)
+    log = []
+    for start in range(0, n, CHUNK):
+        chunk = users.take(slice(start, start + CHUNK))
+        events = organic(chunk, days, config.dynamics, calendar)
+        cell = events.row * len(days) + events.day
+        block = slice(start, start + len(chunk))
+        counts[block] = events.tally(cell, len(chunk) * len(days)).reshape(len(chunk), len(days), N_COLUMNS)
+        np.maximum.at(latest[block], (events.row, events.day, events.event), events.second.astype(np.int32))
+        if record:
+            log.append(replace(events, row=events.row + start))
+    total = np.zeros((n, len(days) + 1, N_COLUMNS), dtype=np.int32)
+    np.cumsum(counts[:, :warmup], axis=1, out=total[:, 1 : warmup + 1])
+    last = np.full((n, len(EVENTS)), NEVER, dtype=np.int64)
+    past = latest[:, :warmup]
+    stamp = np.where(past == NEVER, NEVER, past + (days[:warmup] * DAY_SECONDS)[:, None])
+    last[:, :N_ORGANIC] = stamp.max(axis=1)
+    return MarketState(
+        users=users,
+        day=np.full(n, warmup, dtype=np.int64),
+        fatigue=np.zeros(n),
+        subscribed=np.ones(n, dtype=bool),
+        last_sent=np.full(n, NEVER, dtype=np.int64),
+        total=total,
+        last=last,
+        organic=counts,
+        organic_last=latest,
+        log=log if record else None,
+    )

@@ -1,0 +1,252 @@
+"""The market's truth: closed forms against simulation, and what a method must and must not find in its log."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from envs.market import BusinessAsUsual, Market, MarketConfig, NoSend, evaluate_policy
+from envs.market.config import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
+from envs.market.state import begin
+from envs.market.users import draw_users, user_keys
+from histories.errors import ConfigError
+from reward import RewardSpec, average_effect, difference_in_means, measure
+from reward.goals import Goal
+
+EVERYTHING = (
+    Goal("order:*", 1.0),
+    Goal("order:*", 0.02, measure="value"),
+    Goal("visit:*", 0.1),
+    Goal("delivered", -0.05),
+    Goal("opened:*", 0.03),
+    Goal("opened:push", 0.02),
+    Goal("clicked", 0.2),
+    Goal("unsubscribed", -3.0),
+)
+
+
+def did_spec(config):
+    return RewardSpec(goals=config.goals, pre="2d", post="1d", cell="1d", controls="untouched")
+
+
+@pytest.fixture(scope="module")
+def log():
+    market = Market(MarketConfig(users=9000, days=21, seed=5))
+    return market, *market.history()
+
+
+@pytest.mark.parametrize("goals", [MarketConfig().goals, EVERYTHING], ids=["default", "everything"])
+def test_closed_forms_equal_simulation(goals):
+    """For many users, days, fatigues and actions: means of realised values within 4 standard errors."""
+    config = MarketConfig(days=2, warmup_days=2, goals=goals)
+    market = Market(config)
+    rng = np.random.default_rng(0)
+    cases, copies = 40, 4000
+    users = draw_users(user_keys(cases, 11), market.dynamics)
+    actions = market.modules.composites[rng.integers(1, len(market.modules.composites), cases)]
+    fatigue = rng.uniform(0, 3, cases)
+    case = np.repeat(np.arange(cases), copies)
+    alike = replace(users.take(case), key=user_keys(len(case), 12))
+    state = begin(alike, config, market.calendar, record=False)
+    state.fatigue[:] = fatigue[case]
+    expected, organic = market.true_effect(state, actions[case]), market.organic_value(state)
+    assert np.array_equal(expected, expected[::copies][case]), "equal users, equal effects"
+
+    outcome = market.step(state, actions[case])
+    reached = 0
+    for realised, truth in ((outcome.incremental, expected), (outcome.value - outcome.incremental, organic)):
+        for c in range(cases):
+            values, mean = realised[case == c], truth[c * copies]
+            if values.std() == 0:
+                assert mean == values[0]
+                continue
+            reached += 1
+            assert abs(values.mean() - mean) < 4 * values.std() / np.sqrt(copies), (c, values.mean(), mean)
+    assert reached > 1.5 * cases
+    unsubscribed = outcome.unsubscribed.reshape(cases, copies).mean(1)
+    assert (unsubscribed[outcome.executed[::copies, 0] == 0] == 0).all()
+
+
+def test_effects_follow_the_documented_formulas():
+    """The same in scalars, written down a second time from the docstrings."""
+    market = Market(MarketConfig(days=8, goals=EVERYTHING))
+    p, w = market.dynamics, market.weights
+    state = market.reset(market.keys(60, seed=4))
+    rng = np.random.default_rng(1)
+    for _ in range(6):
+        actions = market.modules.composites[rng.integers(0, 241, 60)]
+        effect, organic, users = market.true_effect(state, actions), market.organic_value(state), state.users
+        for i, (c, b, s, k) in enumerate(actions.tolist()):
+            own = [
+                users.visit_rate[i, v] * users.block_share[i] + market.calendar.common[state.day[i], v]
+                for v in range(4)
+            ]
+            worth = [
+                w[VISIT + v] + p.conversion[v] * (w[ORDER + v] + sum(p.basket[v]) / 2 * w[BASKET + v]) for v in range(4)
+            ]
+            assert organic[i] == pytest.approx(sum(worth[v] * own[v].sum() for v in range(4)))
+            if c == 0 or not users.reachable[i, c]:
+                assert effect[i] == 0.0
+                continue
+            odds = p.open_intercept[c - 1] + users.affinity[i, c] + users.time_match[i, b]
+            opened = 1 / (1 + math.exp(p.fatigue_open * state.fatigue[i] - odds))
+            if CHANNELS[c] == "in_app":
+                opened *= 1 - math.exp(-sum(rate[b] for rate in own))
+            extra = p.uplift * users.taste[i, s] * users.tone_fit[i, k]
+            gain = w[OPENED + c - 1] + extra * worth[s] + (1 - math.exp(-extra)) * w[CLICKED]
+            hazard = p.hazard[c - 1] * users.sensitivity[i] * math.exp(p.fatigue_unsubscribe * state.fatigue[i])
+            assert effect[i] == pytest.approx(w[DELIVERED] + opened * gain + min(hazard, 1) * w[UNSUBSCRIBED])
+        before = state.fatigue.copy()
+        executed = market.step(state, actions).executed
+        assert state.fatigue == pytest.approx(p.fatigue_kept * (before + (executed[:, 0] > 0)))
+
+
+def test_all_effects_at_once_equal_one_at_a_time(log):
+    _, history, truth = log
+    rows = np.arange(0, len(truth), 5003)
+    table = truth.effects(rows)
+    composites = history.modules.composites
+    assert table.shape == (len(rows), len(composites))
+    for j in range(0, len(composites), 17):
+        assert np.array_equal(table[:, j], truth.effect(rows, np.tile(composites[j], (len(rows), 1))))
+    assert (table[:, 0] == 0).all()
+    unreachable = ~truth.users.reachable[truth.user[rows]][:, composites[:, 0]]
+    unreachable[:, 0] = False
+    assert unreachable.any()
+    assert (table[unreachable] == 0).all()
+    logged = table[np.arange(len(rows)), history.modules.composite_index(truth.actions[rows])]
+    assert np.array_equal(logged, truth.logged[rows])
+
+
+def test_nothing_is_the_best_action_in_a_fair_share_of_slots(log):
+    _, history, truth = log
+    eligible = history.decisions.eligible
+    rows = np.flatnonzero(eligible[:, 1 : len(CHANNELS)].any(1))[::50]
+    possible = eligible[rows][:, history.modules.composites[:, 0]]
+    best = np.where(possible, truth.effects(rows), -np.inf).max(1)
+    assert 0.2 < (best <= 0).mean() < 0.4
+
+
+def test_business_as_usual_logs_its_true_probabilities():
+    market, bau = Market(MarketConfig(days=14)), BusinessAsUsual()
+    state = market.reset(market.keys(3000, seed=8))
+    sizes = market.modules.sizes
+    seen, expected, variance = ([np.zeros(size) for size in sizes] for _ in range(3))
+    for _ in range(14):
+        p, choice = bau.probabilities(market, state), bau.choose(market, state)
+        eligible = market.modules.split(market.mask(state))
+        sent = choice.actions[:, 0] > 0
+        assert np.array_equal(choice.probabilities, market.modules.taken(p, choice.actions))
+        for m, part in enumerate(p):
+            assert part.sum(1) == pytest.approx(1.0)
+            if m == 0:
+                assert (part[eligible[0]] > 0).all()
+                assert (part[~eligible[0]] == 0).all()
+            else:
+                assert (part > 0).all()
+            rows = slice(None) if m == 0 else sent
+            seen[m] += np.bincount(choice.actions[rows, m], minlength=sizes[m])
+            expected[m] += part[rows].sum(0)
+            variance[m] += (part * (1 - part))[rows].sum(0)
+        market.step(state, choice.actions)
+    for m in range(len(sizes)):
+        assert (np.abs(seen[m] - expected[m]) < 4 * np.sqrt(variance[m])).all(), market.modules.names[m]
+
+
+@dataclass
+class WouldBe:
+    """Sends nothing, and notes who would have got a message under business as usual."""
+
+    sent: list = field(default_factory=list)
+    name: str = "no_send"
+
+    def choose(self, market, state):
+        self.sent.append(BusinessAsUsual().choose(market, state).actions[:, 0] > 0)
+        return NoSend().choose(market, state)
+
+
+def test_trends_are_parallel_where_nothing_is_sent_and_levels_are_not():
+    market = Market(MarketConfig(users=6000, days=21, seed=2))
+    policy = WouldBe()
+    history, _ = market.history(policy)
+    treated = np.array(policy.sent).T.reshape(-1)
+    spec = did_spec(market.config)
+    outcomes = measure(history, spec)
+    assert len(outcomes) == len(treated)
+    placebo = replace(outcomes, treated=treated, control=~treated)
+    change = average_effect(placebo, spec, treated, "placebo")
+    level = difference_in_means(placebo, spec, treated, "placebo")
+    assert change.n_treated > 15_000
+    assert abs(change.value) < 3 * change.se
+    assert level.value > 10 * level.se
+
+
+def test_did_finds_the_truth_and_raw_comparison_does_not(log):
+    market, history, truth = log
+    spec = did_spec(market.config)
+    outcomes = measure(history, spec)
+    att = truth.logged[outcomes.treated].mean()
+    did = average_effect(outcomes, spec, outcomes.treated, "did")
+    naive = difference_in_means(outcomes, spec, outcomes.treated, "naive")
+    assert abs(did.value - att) < 2 * did.se
+    assert did.value > 3 * did.se
+    assert naive.value - att > 10 * naive.se
+
+
+def test_slots_where_a_message_may_be_sent_have_untouched_windows(log):
+    market, history, _ = log
+    outcomes = measure(history, did_spec(market.config))
+    eligible = history.decisions.eligible[:, 1 : len(CHANNELS)].any(1)
+    assert not outcomes.overlap[eligible].any()
+    assert outcomes.observed.all()
+
+
+def test_the_oracle_is_best_and_no_send_is_nothing():
+    market = Market(MarketConfig())
+    values = {
+        p: evaluate_policy(market, p, 1500, seed=3) for p in ("oracle", "business_as_usual", "uniform", "no_send")
+    }
+    assert (values["no_send"].effect == 0).all()
+    assert (values["no_send"].realised == 0).all()
+    for other in ("business_as_usual", "uniform", "no_send"):
+        difference, se = values["oracle"].minus(values[other])
+        assert difference > 5 * se
+    assert 0.05 < values["oracle"].lift < 0.4
+    for value in values.values():
+        gap = value.realised - value.effect
+        assert abs(gap.mean()) <= 4 * gap.std() / np.sqrt(len(gap)) + 1e-12
+    assert values["oracle"].sends.max() <= 10, "at most every third day"
+
+
+def test_nothing_has_an_effect_in_the_null_scenario():
+    market = Market(MarketConfig(users=400, days=10, scenario="null"))
+    history, truth = market.history()
+    assert history.modules.sent(truth.actions).sum() > 200
+    assert (truth.effects(slice(0, None, 20)) == 0).all()
+    assert (truth.logged == 0).all()
+    value = evaluate_policy(market, "uniform", 300)
+    assert (value.effect == 0).all()
+    assert (value.realised == 0).all()
+    assert value.unsubscribed.sum() == 0
+    assert value.sends.mean() > 1
+
+
+def test_organic_behaviour_does_not_depend_on_the_policy():
+    market = Market(MarketConfig(users=300, days=10, scenario="null"))
+    organic = []
+    for policy in ("no_send", "uniform"):
+        history, _ = market.history(policy)
+        rows = history.events.event < 8
+        organic.append((history.events.user[rows], history.events.time[rows], history.events.value[rows]))
+    for left, right in zip(*organic, strict=True):
+        assert np.array_equal(left, right)
+
+
+def test_policy_values_need_two_users_for_an_error():
+    value = evaluate_policy(Market(MarketConfig(days=2)), "uniform", 1)
+    assert np.isnan(value.se)
+    with pytest.raises(ConfigError, match="no policy"):
+        evaluate_policy(Market(MarketConfig(days=2)), "orakel", 1)
