@@ -1,0 +1,159 @@
+"""`CrossChannelMarket-v0` for many users at once: one array operation steps them all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import numpy.typing as npt
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+
+from envs.market.config import MODULES, MarketConfig
+from envs.market.env import (
+    Observation,
+    action_space,
+    default_features,
+    draw_key,
+    observation_space,
+    observe,
+    refuse_options,
+)
+from envs.market.known import attribute_columns
+from envs.market.market import Market
+from envs.market.state import MarketState
+from histories.context import ContextFeatures
+from histories.errors import ConfigError
+from histories.hashing import UIntArray
+from histories.modules import BoolArray, FloatArray, IntArray
+
+
+class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
+    """Many simulated users side by side, equal to the last bit to as many single `MarketEnv` with the same seeds.
+
+    ## Action Space
+    `MultiDiscrete` of the single env for each of the users, (N, 4) int64.
+
+    ## Observation Space
+    `context` (N, D) float32 and `action_mask` (N, 17) int8, as in the single env.
+
+    ## Rewards
+    Goal values of the slots' days (N,), as in the single env; 0 where a user was replaced by a fresh one.
+
+    ## Starting State
+    A fresh user for each row. With an integer seed s, row i begins as a single env with seed s + i does.
+
+    ## Episode End
+    As in the single env. A row whose episode is over begins a new one at the next step, which ignores its action
+    (`AutoresetMode.NEXT_STEP`).
+
+    ## Information
+    As in the single env, each key with its values (N, ...), and `_key` (N,) telling the rows that have them: all
+    but those that were reset.
+
+    ## Arguments
+    - `num_envs`: how many users.
+    - `config`, `features`: as in the single env.
+
+    ## Version History
+    - v0: first version.
+    """
+
+    metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        config: MarketConfig | None = None,
+        features: ContextFeatures | None = None,
+        render_mode: str | None = None,
+    ) -> None:
+        if num_envs < 1:
+            raise ConfigError(f"num_envs {num_envs} is below 1: give at least one user")
+        self.num_envs = num_envs
+        self.market = Market(config)
+        self.features = features or default_features(self.market.config)
+        self.render_mode = render_mode
+        self.single_observation_space = observation_space(self.features)
+        self.single_action_space = action_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._state: MarketState | None = None
+        self._attributes: dict[str, FloatArray] = {}
+        self._over: BoolArray = np.zeros(num_envs, dtype=bool)
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begins the episodes of fresh users.
+
+        Args:
+            seed: One for each row, or an integer s for s, s + 1, ...; rows without one go on with their random numbers.
+            options: There are none.
+
+        Raises:
+            ConfigError: If the number of seeds is not that of the rows, or options are given.
+        """
+        refuse_options(options)
+        seeds: Sequence[int | None]
+        if seed is None or isinstance(seed, int | np.integer):
+            seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        else:
+            seeds = seed
+        if len(seeds) != self.num_envs:
+            raise ConfigError(f"{len(seeds)} seeds for {self.num_envs} rows: give one each, or one integer")
+        for i, single in enumerate(seeds):
+            if single is not None or self._generators[i] is None:
+                self._generators[i] = seeding.np_random(single)[0]
+        self._state = self.market.reset(self._fresh_keys(np.arange(self.num_envs)))
+        self._attributes = attribute_columns(self.features, self._state.users)
+        self._over = np.zeros(self.num_envs, dtype=bool)
+        return observe(self.market, self.features, self._state, self._attributes), {}
+
+    def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Executes one action a row (N, M); rows whose episode is over begin a new one instead.
+
+        Raises:
+            ResetNeeded: If the episodes have not begun.
+            InvalidAction: If an action is not in the action space.
+        """
+        state = self._state
+        if state is None:
+            raise gym.error.ResetNeeded("the episodes have not begun: call reset")
+        active = ~self._over
+        chosen = np.array(actions, dtype=np.int64)
+        if chosen.shape != (self.num_envs, len(MODULES)):
+            raise gym.error.InvalidAction(f"actions have shape {chosen.shape}, not {(self.num_envs, len(MODULES))}")
+        chosen[self._over] = 0
+        if not self.action_space.contains(chosen):
+            raise gym.error.InvalidAction(f"an action is not in {self.single_action_space}")
+
+        outcome = self.market.step(state, chosen, active)
+        terminated = outcome.unsubscribed
+        truncated = active & self.market.done(state) & ~terminated
+        if self._over.any():
+            self._replace(state, np.flatnonzero(self._over))
+        self._over = terminated | truncated
+        info = {
+            "true_effect": outcome.true_effect,
+            "incremental": outcome.incremental,
+            "executed_action": outcome.executed,
+            "eligible": outcome.eligible,
+        }
+        marks = {f"_{name}": active.copy() for name in info}
+        observation = observe(self.market, self.features, state, self._attributes)
+        return observation, outcome.value, terminated.copy(), truncated, info | marks if active.any() else {}
+
+    def _replace(self, state: MarketState, rows: IntArray) -> None:
+        fresh = self.market.reset(self._fresh_keys(rows))
+        state.put(rows, fresh)
+        for name, column in attribute_columns(self.features, fresh.users).items():
+            self._attributes[name][rows] = column
+
+    def _fresh_keys(self, rows: IntArray) -> UIntArray:
+        generators = [self._generators[row] for row in rows]
+        return np.array([draw_key(generator) for generator in generators if generator is not None], dtype=np.uint64)
