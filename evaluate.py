@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agents import load_agent
 from evaluation import write_html
-from experiment.assess import assess
+from experiment.assess import assess, fit_outcome_model
 from experiment.build import prepare
 from experiment.cli import program, say
 from experiment.run import Run, write_json
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     agent = load_agent(run.checkpoint, chosen.device)
     say(f"preparing the history of {run.path}")
     prepared = prepare(run.config)
-    assessment = assess(run.config, prepared, agent, say)
+    assessment = assess(run.config, prepared, agent, fit_outcome_model(prepared), say)
     write_json(metrics_of(assessment), run.path / "evaluation.json")
     write_html(run.path / "report.html", [assessment.evaluation], about(run, prepared, assessment), run.path.name)
     print(summary_text(assessment, run))

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from agents import Agent, Batch, Observations, make_agent, restore_agent, save_agent
 from envs.replay_log import ReplayLog
 from envs.replay_vector import CrossChannelReplayVector
+from evaluation import OutcomeModel
 from experiment.assess import Validation, assess, fit_outcome_model
 from experiment.build import Prepared, prepare
 from experiment.cli import ROOT, program, say, settings_of
@@ -26,7 +27,7 @@ from experiment.run import Run, write_features, write_json
 from experiment.summary import metrics_of, summary_text
 
 
-def train(run: Run, prepared: Prepared) -> Agent:
+def train(run: Run, prepared: Prepared, outcome_model: OutcomeModel) -> Agent:
     """Replays the training users once, learning after every step, then learns on without replay.
 
     All that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
@@ -42,7 +43,7 @@ def train(run: Run, prepared: Prepared) -> Agent:
         "seed": config.seed,
     }
     agent = make_agent(modules=log.modules, device=config.device, **recipe)
-    validation = Validation.of(prepared, fit_outcome_model(prepared)) if config.split.validation > 0 else None
+    validation = Validation.of(prepared, outcome_model) if config.split.validation > 0 else None
 
     env.reset(seed=config.seed)
     done = {"steps": 0, "decisions": 0, "final_steps": 0}
@@ -109,8 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepared = prepare(run.config)
     say(prepared.history.summary())
     write_features(run, prepared.features)
-    agent = train(run, prepared)
-    assessment = assess(run.config, prepared, agent, say)
+    outcome_model = fit_outcome_model(prepared)
+    agent = train(run, prepared, outcome_model)
+    assessment = assess(run.config, prepared, agent, outcome_model, say)
     write_json(metrics_of(assessment), run.metrics)
     print(summary_text(assessment, run))
     return 0

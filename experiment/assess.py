@@ -109,14 +109,16 @@ class Assessment:
     truth: tuple[TrueValue, ...]
 
 
-def assess(config: Config, prepared: Prepared, agent: Agent, say: Progress) -> Assessment:
-    """Evaluates the agent's exploring policy, as it would be deployed, on users it has not learned from."""
+def assess(config: Config, prepared: Prepared, agent: Agent, model: OutcomeModel, say: Progress) -> Assessment:
+    """Evaluates the agent's exploring policy, as it would be deployed, on users it has not learned from.
+
+    `model` is the outcome model of the training users: `fit_outcome_model`.
+    """
     say("evaluating the policy on the test users")
     test = prepared.users("test")
     observations = prepared.observations(test)
     probabilities = agent.action_probabilities(observations)
     outcomes = prepared.model.measure(test)
-    model = fit_outcome_model(prepared)
     frame = prepared.model.fit_outcomes(outcomes).transform_outcomes(outcomes)
     evaluation = evaluate(
         replace(LoggedDecisions.of(test), name=f"the test users of {test.name}"),

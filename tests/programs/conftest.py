@@ -1,0 +1,45 @@
+"""Small runs of the real programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = (
+    "--history.market.users=400",
+    "--history.market.days=8",
+    "--train.envs=64",
+    "--train.updates=2",
+    "--train.final-steps=20",
+    "--train.log-every=5",
+    "--train.checkpoint-every=10",
+    "--evaluation.replicates=40",
+    "--evaluation.market-users=100",
+)
+
+
+def run_program(program: str, *arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Runs a program as a user would, on one thread."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / program), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{program} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory) -> tuple[Path, str]:
+    """A finished small run in a folder of its own, and what it printed."""
+    folder = tmp_path_factory.mktemp("programs")
+    done = run_program("train.py", *SMALL, cwd=folder)
+    return folder / "runs" / "market", done.stdout

@@ -1,0 +1,44 @@
+"""On the simulated market, whose truth is known: DiD finds the average effect, naive rewards do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from envs.market import Market, MarketConfig
+from reward import Goal, RewardSpec, average_effect, difference_in_means, make_reward, measure
+
+GOALS = (Goal("order:*", 1.0), Goal("visit:*", 0.1), Goal("unsubscribed", -3.0))
+SPEC = RewardSpec(goals=GOALS, pre="2d", post="1d", overlap="exclude")
+
+
+def errors(seed: int, users: int, scenario: str = "default") -> dict[str, float]:
+    """Distances from the true average effect on the treated, in standard errors, by estimator."""
+    history, truth = Market(MarketConfig(users=users, seed=seed, scenario=scenario, goals=GOALS)).history()
+    outcomes = measure(history, SPEC)
+    treated = outcomes.treated & outcomes.observed & ~outcomes.overlap
+    true = float(truth.logged[treated].mean())
+    did = average_effect(outcomes, SPEC, outcomes.treated, "all")
+    means = difference_in_means(outcomes, SPEC, outcomes.treated, "all")
+    raw = make_reward("raw", SPEC).fit(history).transform(history).reward[treated]
+    return {
+        "did": (did.value - true) / did.se,
+        "difference in means": (means.value - true) / means.se,
+        "raw": (raw.mean() - true) / (raw.std() / np.sqrt(len(raw))),
+    }
+
+
+@pytest.mark.parametrize("scenario", ["default", "null"])
+def test_did_finds_the_truth_and_naive_rewards_do_not(scenario):
+    z = errors(0, 4000, scenario)
+    assert abs(z["did"]) < 2
+    assert z["raw"] > 10
+    assert z["difference in means"] > 4  # who is active gets more messages: it looks like an effect
+
+
+@pytest.mark.slow
+def test_did_errors_are_standard_normal():
+    """40 markets: the mean of z is within 3/sqrt(40) of 0 and its spread within 0.7 to 1.3, three binomial errors."""
+    z = np.array([errors(seed, 1500)["did"] for seed in range(40)])
+    assert abs(z.mean()) < 3 / np.sqrt(40)
+    assert 0.7 < z.std() < 1.3
