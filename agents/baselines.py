@@ -57,7 +57,7 @@ class Baseline(ABC):
 
     def observe(self, batch: Batch) -> None:
         """Nothing is learned from rewards; they are checked all the same."""
-        check_batch(batch)
+        check_batch(batch, self.modules)
 
     def update(self, steps: int = 1) -> dict[str, float]:  # noqa: ARG002
         """Nothing to learn."""
@@ -123,7 +123,7 @@ class Logging(Baseline):
 
     def observe(self, batch: Batch) -> None:
         """Counts the executed actions, on top of one of each."""
-        check_batch(batch)
+        check_batch(batch, self.modules)
         sent = self.modules.sent(batch.actions)
         for m, counts in enumerate(self.modules.split(self._counts)):
             made = batch.actions[:, m] if m == 0 else batch.actions[sent, m]

@@ -6,27 +6,35 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from agents.base import Batch
-from histories.errors import Fault, InputError
+from histories.errors import ConfigError, Fault, InputError
+from histories.modules import Modules
 
 
-def check_batch(batch: Batch) -> None:
-    """Refuses rewards and errors that cannot be learned from.
+def check_batch(batch: Batch, modules: Modules) -> None:
+    """Refuses rows that cannot be learned from.
 
     Raises:
-        InputError: If a reward is not finite or a standard error is not positive; names the first such row.
+        InputError: If a reward or a context is not finite, a standard error is not positive, or an action is not one
+            of the modules'; names the first such row of each kind.
     """
+    context, actions = batch.observations.context, np.asarray(batch.actions)
+    leave_out = "Leave out decisions whose reward is not identified."
+    fill_in = "Fill in missing features and clip infinite ones before the agent sees them."
     faults = []
-    for column, values, wrong, problem in (
-        ("rewards", batch.rewards, ~np.isfinite(batch.rewards), "is not a finite number"),
-        ("se", batch.se, ~(batch.se > 0) | ~np.isfinite(batch.se), "is not a positive number"),
+    for column, values, wrong, problem, remedy in (
+        ("rewards", batch.rewards, ~np.isfinite(batch.rewards), "is not a finite number", leave_out),
+        ("se", batch.se, ~(batch.se > 0) | ~np.isfinite(batch.se), "is not a positive number", leave_out),
+        ("context", context, ~np.isfinite(context).all(1), "has a feature that is not a finite number", fill_in),
+        ("actions", actions, ~modules.valid(actions), "is not an action", f"Actions are codes of {modules}."),
     ):
         if wrong.any():
             row = int(wrong.argmax())
-            remedy = "Leave out decisions whose reward is not identified."
-            faults.append(Fault("batch", problem, remedy, column, row + 1, float(values[row]), int(wrong.sum())))
+            value = np.asarray(values[row]).tolist() if column != "context" else None
+            faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
     if faults:
         raise InputError(faults)
 
@@ -36,16 +44,17 @@ class Buffer:
 
     Args:
         width: Context features.
-        modules: Modules.
+        modules: What can be chosen.
         capacity: Rows that are kept at most.
     """
 
     _KINDS = (("context", torch.float32), ("actions", torch.int16), ("reward", torch.float32), ("se", torch.float32))
 
-    def __init__(self, width: int, modules: int, capacity: int) -> None:
+    def __init__(self, width: int, modules: Modules, capacity: int) -> None:
         self.capacity = capacity
         self.seen = 0
-        self._widths = {"context": width, "actions": modules, "reward": 0, "se": 0, "key": 0}
+        self._modules = modules
+        self._widths = {"context": width, "actions": len(modules), "reward": 0, "se": 0, "key": 0}
         self._data = {name: self._empty(name, dtype, 0) for name, dtype in (*self._KINDS, ("key", torch.int64))}
 
     def _empty(self, name: str, dtype: torch.dtype, rows: int) -> torch.Tensor:
@@ -59,20 +68,35 @@ class Buffer:
         return self._data[name][: len(self)]
 
     def add(self, batch: Batch) -> None:
-        """Appends a batch's rows."""
-        check_batch(batch)
-        columns = {
+        """Appends a batch's rows, the last `capacity` of them.
+
+        Raises:
+            InputError: If a row cannot be learned from.
+            ConfigError: If contexts are of another width.
+        """
+        if batch.observations.context.shape[1:] != (self._widths["context"],):
+            raise ConfigError(
+                f"contexts have {batch.observations.context.shape[1]} features; the agent was made for "
+                f"{self._widths['context']}: give `context_dim` the width of the contexts"
+            )
+        check_batch(batch, self._modules)
+        skipped = max(len(batch) - self.capacity, 0)
+        columns: dict[str, npt.NDArray[Any]] = {
             "context": batch.observations.context,
             "actions": batch.actions.astype(np.int16),
             "reward": batch.rewards.astype(np.float32),
             "se": batch.se.astype(np.float32),
             "key": batch.keys.view(np.int64),
         }
-        place = (self.seen + np.arange(len(batch))) % self.capacity
+        place = (self.seen + np.arange(skipped, len(batch))) % self.capacity
         self._grow(min(self.seen + len(batch), self.capacity))
         for name, values in columns.items():
-            self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values))
+            self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values[skipped:]))
         self.seen += len(batch)
+
+    def sent_rows(self) -> torch.Tensor:
+        """Which rows sent something (n,)."""
+        return torch.nonzero(self["actions"][:, 0])[:, 0]
 
     def _grow(self, rows: int) -> None:
         have = len(self._data["se"])
@@ -89,5 +113,8 @@ class Buffer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
+        width = state["context"].shape[1]
+        if width != self._widths["context"]:
+            raise ValueError(f"it has seen contexts of {width} features, not {self._widths['context']}")
         self.seen = int(state["seen"])
         self._data = {name: state[name].clone() for name in self._data}

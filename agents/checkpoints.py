@@ -46,8 +46,12 @@ def _read(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ConfigError(f"{path} is not a checkpoint: {str(error).splitlines()[0]}") from None
-    if state.get("version") != VERSION:
-        raise ConfigError(f"{path} has checkpoint version {state.get('version')}; this program reads {VERSION}")
+    version = state.get("version") if isinstance(state, dict) else None
+    if version != VERSION:
+        raise ConfigError(
+            f"{path} has checkpoint version {version}; this program reads version {VERSION}: train anew, or open it "
+            "with the version of the program that wrote it"
+        )
     return state
 
 
@@ -59,7 +63,10 @@ def restore_agent(agent: Agent, path: Path) -> dict[str, Any]:
     """
     state = _read(path)
     if Modules.from_dict(state["modules"]) != agent.modules:
-        raise ConfigError(f"{path} has learned {Modules.from_dict(state['modules'])}, not {agent.modules}")
+        raise ConfigError(
+            f"{path} has learned {Modules.from_dict(state['modules'])}, not {agent.modules}: actions must not have "
+            "changed between a checkpoint and the run that goes on from it"
+        )
     agent.load_state_dict(state["agent"])
     return dict(state["extra"])
 

@@ -60,14 +60,23 @@ _PARTS = ("modules", "act", "action_probabilities", "observe", "update", "state_
 
 def _settings(name: str, config: type, settings: Mapping[str, Any]) -> Any:
     known = {f.name: f for f in fields(config)}
+    typed = {}
     for key, value in settings.items():
         if key not in known:
             raise ConfigError(f"agent {name!r} has no setting {key!r}. {nearest(key, known)}")
         default = known[key].default
-        whole_as_float = isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool)
-        if type(value) is not type(default) and not whole_as_float:
-            raise ConfigError(f"setting {key!r} of agent {name!r} is {value!r}: expected a {type(default).__name__}")
-    return config(**settings)
+        typed[key] = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
+        if not _fits(typed[key], default):
+            expected = f"list of {type(default[0]).__name__}" if isinstance(default, tuple) else type(default).__name__
+            raise ConfigError(f"setting {key!r} of agent {name!r} is {value!r}: expected a {expected}")
+    return config(**typed)
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a value is of the default's type; whole numbers will do for floats."""
+    if isinstance(default, tuple):
+        return isinstance(value, tuple) and all(_fits(item, default[0]) for item in value)
+    return type(value) is type(default) or (type(value) is int and isinstance(default, float))
 
 
 def _own(name: str) -> Callable[..., Any]:
