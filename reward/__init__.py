@@ -1,14 +1,7 @@
 """From goal events to incremental rewards: windows, difference in differences, errors and diagnostics."""
 
 from reward.adjusted import DidDoublyRobustReward, DidRegressionReward
-from reward.effects import (
-    Effect,
-    average_effect,
-    difference_in_means,
-    effects_by_action,
-    effects_by_cell,
-    effects_table,
-)
+from reward.effects import Effect, Study, average_effect, difference_in_means, effects_of, effects_table, tidy
 from reward.frame import REASONS, RewardFrame
 from reward.goals import Goal
 from reward.kinds import REWARDS, make_reward, refit
@@ -30,12 +23,13 @@ __all__ = [
     "RewardFrame",
     "RewardModel",
     "RewardSpec",
+    "Study",
     "average_effect",
     "difference_in_means",
-    "effects_by_action",
-    "effects_by_cell",
+    "effects_of",
     "effects_table",
     "make_reward",
     "measure",
     "refit",
+    "tidy",
 ]

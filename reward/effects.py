@@ -1,18 +1,26 @@
-"""Average effects on the treated, by calendar cell and by action, with user-clustered errors."""
+"""Average effects on the treated, of any reward kind and over any group, with user-clustered errors."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
+from histories.errors import ConfigError, nearest
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration, timestamps
-from reward.controls import CellMeans
-from reward.inference import Z95
+from reward.frame import RewardFrame
+from reward.inference import student_quantile
+from reward.influence import WITHOUT_CONTROLS, Influences
+from reward.models import DidReward, RewardModel
 from reward.outcomes import Outcomes, RewardSpec, measure
+
+COLUMNS = ("by", "label", "effect", "se", "low", "high", "n_treated", "n_controls", "n_users", "n_without")
+QUANTILE_GROUPS = 4
+MAX_LEVELS = 20
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Effect:
         n_treated: Sent decisions that it averages.
         n_controls: Controls that it is compared with.
         n_without: Sent decisions of the group that have no reward and are left out.
+        n_users: Users on the smaller side, treated or controls: few of them widen the interval.
     """
 
     label: str
@@ -34,16 +43,146 @@ class Effect:
     n_treated: int
     n_controls: int
     n_without: int = 0
+    n_users: int = 0
 
     @property
     def low(self) -> float:
-        """Lower end of the 95 % interval."""
-        return self.value - Z95 * self.se
+        """Lower end of the 95 % interval, by Student's t with one degree of freedom less than `n_users`."""
+        return self.value - student_quantile(max(self.n_users - 1, 1)) * self.se
 
     @property
     def high(self) -> float:
         """Upper end of the 95 % interval."""
-        return self.value + Z95 * self.se
+        return self.value + student_quantile(max(self.n_users - 1, 1)) * self.se
+
+
+@dataclass(frozen=True)
+class Study:
+    r"""A reward model, fitted on a log, whose rewards can be averaged over groups of its sent decisions.
+
+    .. math:: \widehat{ATT}_g = \frac{1}{n_1} \sum_{i \in g} r_i, \qquad
+        \hat V = \frac{G}{G - 1} \sum_u \psi_u^2
+
+    over the group's sent decisions that have a reward, with :math:`\psi_u` the influence of user u (`Influences`): the
+    error of the controls' means is in it, and decisions of one user may depend on each other. For `raw` and `change`
+    it is a plain average with its error, an effect only under their assumptions.
+
+    Attributes:
+        model: The reward model.
+        outcomes: What was measured (n decisions).
+        frame: The rewards.
+        influences: What they depend on.
+    """
+
+    model: RewardModel
+    outcomes: Outcomes
+    frame: RewardFrame
+    influences: Influences
+
+    @classmethod
+    def of(cls, model: RewardModel, history: History) -> Study:
+        """Measures a history, and fits the model on it."""
+        return cls.of_outcomes(model, model.measure(history))
+
+    @classmethod
+    def of_outcomes(cls, model: RewardModel, outcomes: Outcomes) -> Study:
+        """Fits the model on measured outcomes."""
+        frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
+        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame.reward))
+
+    def effect(self, group: BoolArray | None = None, label: str = "all") -> Effect:
+        """The average effect on the sent decisions of a group (n,), by default on all."""
+        return self.effect_and_influence(group, label)[0]
+
+    def effect_and_influence(self, group: BoolArray | None = None, label: str = "all") -> tuple[Effect, FloatArray]:
+        """The same with the influence of every user code (U,), for joint tests; all 0 where there is no effect."""
+        o = self.outcomes
+        wanted = o.treated if group is None else o.treated & group
+        rows = np.flatnonzero(wanted & self.frame.identified)
+        without = int(wanted.sum()) - len(rows)
+        if len(rows) < 2:
+            return Effect(label, np.nan, np.nan, len(rows), 0, without), np.zeros(self.influences.users)
+        value = float(self.frame.reward[rows].mean())
+        influence = self.influences.by_user(rows)
+        controls = self.influences.row[self.influences.controls_of(rows)]
+        treated_users, control_users = np.unique(o.user[rows]), np.unique(o.user[controls])
+        users = len(np.union1d(treated_users, control_users))
+        fewer = (
+            len(treated_users) if self.model.name in WITHOUT_CONTROLS else min(len(treated_users), len(control_users))
+        )
+        if users < 2:
+            return Effect(label, value, np.nan, len(rows), len(controls), without, fewer), influence
+        se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
+        return Effect(label, value, se, len(rows), len(controls), without, fewer), influence
+
+    def by_cell(self) -> list[Effect]:
+        """One effect for each calendar cell in which something was sent."""
+        return self.by_period(self.model.spec.cell)
+
+    def by_period(self, period: str = "1w") -> list[Effect]:
+        """One effect for each calendar period (whole lengths since 1970) in which something was sent."""
+        time = self.outcomes.available_at - duration(self.model.spec.post)
+        code = time // duration(period)
+        codes = np.unique(code[self.outcomes.treated])
+        names = timestamps(codes * duration(period)).dt.strftime("%Y-%m-%d %H:%M")
+        return [self.effect(code == c, name) for c, name in zip(codes, names, strict=True)]
+
+    def by_action(self, history: History, module: str) -> list[Effect]:
+        """One effect for each action of a module that was ever sent, against the controls of the same cells."""
+        if module not in history.modules.names:
+            raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
+        actions: IntArray = self.outcomes.actions[:, history.modules.names.index(module)]
+        used = np.unique(actions[self.outcomes.treated])
+        return [self.effect(actions == code, history.modules[module].actions[code]) for code in used]
+
+    def by_goal(self, history: History) -> list[Effect]:
+        """One effect for each goal, with its weight, as if it were the only one; they add up to the whole."""
+        return [
+            self.with_values(one.pre, one.post).effect(None, f"{goal.event} x {goal.weight:g}")
+            for goal in self.model.spec.goals
+            for one in [measure(history, replace(self.model.spec, goals=(goal,)))]
+        ]
+
+    def by_attribute(self, history: History, name: str) -> list[Effect]:
+        """One effect for each stratum of users by an attribute, each against the controls of its own stratum.
+
+        Numbers are cut into quarters of users; of other values the most frequent `MAX_LEVELS` are taken. Only what is
+        fixed before the log may divide users: groups by their activity in the log would regress to the mean.
+        """
+        return [
+            self.restricted(stratum[self.outcomes.user]).effect(None, label) for label, stratum in strata(history, name)
+        ]
+
+    def with_values(self, pre: FloatArray, post: FloatArray) -> Study:
+        """The same decisions and controls with other values before and after, and the model fitted on those."""
+        return self.of_outcomes(self.model, replace(self.outcomes, pre=pre, post=post))
+
+    def restricted(self, rows: BoolArray) -> Study:
+        """The study of some of the decisions alone."""
+        return self.of_outcomes(self.model, self.outcomes.select(rows))
+
+
+def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:
+    """Strata of users by an attribute: label and mask (U,). See `Study.by_attribute`.
+
+    Raises:
+        ConfigError: If the users have no such attribute.
+    """
+    known = [] if history.users is None else [str(c) for c in history.users.columns if c != "user_id"]
+    if history.users is None or name not in known:
+        raise ConfigError(f"the users have no attribute {name!r}. {nearest(name, known)}")
+    column = history.users[name]
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > MAX_LEVELS:
+        value = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        edges = np.unique(np.nanquantile(value, np.linspace(0, 1, QUANTILE_GROUPS + 1)))
+        code = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
+        found = [
+            (f"{name} {edges[k]:g} to {edges[k + 1]:g}", (code == k) & ~np.isnan(value)) for k in range(len(edges) - 1)
+        ]
+        return [*found, (f"{name} missing", np.isnan(value))] if np.isnan(value).any() else found
+    text = column.astype(str).to_numpy()
+    levels = column.astype(str).value_counts().index[:MAX_LEVELS].sort_values()
+    return [(f"{name} {level}", np.asarray(text == level)) for level in levels]
 
 
 def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:
@@ -52,84 +191,63 @@ def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label
     .. math:: \widehat{ATT} = \sum_c \frac{n_{1c}}{n_1} (\bar\Delta_{1c} - \bar\Delta_{0c})
 
     over calendar cells c, with :math:`\bar\Delta_{1c}` the mean change of the group's treated decisions and
-    :math:`\bar\Delta_{0c}` that of the controls. The error adds up each user's influence, so that decisions of
-    one user may be dependent: Liang & Zeger (1986), "Longitudinal data analysis using generalized linear models".
+    :math:`\bar\Delta_{0c}` that of the controls.
     """
-    return _effect(outcomes.change, outcomes, spec, group, label)
+    return Study.of_outcomes(DidReward(spec), outcomes).effect(group, label)
 
 
 def difference_in_means(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:
     r"""The same with the post window alone: treated minus controls of the cell, as if treatment were random."""
-    return _effect(outcomes.post, outcomes, spec, group, label)
+    return average_effect(replace(outcomes, pre=np.zeros(len(outcomes))), spec, group, label)
 
 
-def _effect(values: FloatArray, outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:
-    c = np.flatnonzero(outcomes.control)
-    controls = CellMeans.of(values[c], outcomes.cell[c], None)
-    n_in_cell, mean, _ = controls.look_up(outcomes.cell)
-    wanted = group & outcomes.treated
-    usable = wanted & outcomes.observed & (n_in_cell >= spec.min_controls)
-    if spec.overlap == "exclude":
-        usable &= ~outcomes.overlap
-    t = np.flatnonzero(usable)
-    without = int(wanted.sum()) - len(t)
-    if len(t) < 2:
-        return Effect(label, float("nan"), float("nan"), len(t), 0, without)
-    reward = values[t] - mean[t]
-    value = float(reward.mean())
-
-    # A control's influence: its share of the cell's mean, times how much of the group lies in that cell.
-    treated_in_cell = np.zeros(len(controls.cell))
-    np.add.at(treated_in_cell, np.searchsorted(controls.cell, outcomes.cell[t]), 1.0)
-    place = np.searchsorted(controls.cell, outcomes.cell[c])
-    pull = treated_in_cell[place] / controls.n[place] / len(t)
-    influence = np.concatenate([(reward - value) / len(t), -pull * (values[c] - controls.mean[place])])
-    by_user = np.bincount(np.concatenate([outcomes.user[t], outcomes.user[c]]), weights=influence)
-    n_users = len(np.unique(np.concatenate([outcomes.user[t], outcomes.user[c[pull > 0]]])))
-    se = float(np.sqrt((by_user**2).sum() * n_users / max(n_users - 1, 1)))
-    return Effect(label, value, se, len(t), int((pull > 0).sum()), without)
-
-
-def effects_by_cell(outcomes: Outcomes, spec: RewardSpec) -> list[Effect]:
-    """One effect for each calendar cell in which something was sent."""
-    cells = np.unique(outcomes.cell[outcomes.treated])
-    names = timestamps(cells * duration(spec.cell)).dt.strftime("%Y-%m-%d %H:%M")
-    return [
-        average_effect(outcomes, spec, outcomes.cell == cell, name) for cell, name in zip(cells, names, strict=True)
+def tidy(effects: Mapping[str, Sequence[Effect]]) -> pd.DataFrame:
+    """Effects by grouping as one table with the columns `COLUMNS`, one row an effect."""
+    rows = [
+        (by, e.label, e.value, e.se, e.low, e.high, e.n_treated, e.n_controls, e.n_users, e.n_without)
+        for by, group in effects.items()
+        for e in group
     ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def effects_by_action(outcomes: Outcomes, spec: RewardSpec, history: History, module: str) -> list[Effect]:
-    """One effect for each action of a module that was ever sent, against the controls of the same cells."""
-    m = history.modules.names.index(module)
-    actions: IntArray = outcomes.actions[:, m]
-    return [
-        average_effect(outcomes, spec, outcomes.treated & (actions == code), name)
-        for code, name in enumerate(history.modules[m].actions)
-        if (outcomes.treated & (actions == code)).any()
-    ]
+def effects_of(study: Study, history: History, by: Sequence[str]) -> dict[str, list[Effect]]:
+    """Effects by each grouping named.
+
+    Args:
+        study: The fitted model.
+        history: The history that it was fitted on.
+        by: Any of `all`, `goal`, `action` (every module), `module:NAME`, `cell`, `period` (weeks), `period:LENGTH`,
+            `attribute:NAME`.
+
+    Raises:
+        ConfigError: If a grouping is not known.
+    """
+    found: dict[str, list[Effect]] = {}
+    for name in by:
+        kind, _, detail = name.partition(":")
+        if kind == "all":
+            found["all"] = [study.effect()]
+        elif kind == "goal":
+            found["goal"] = study.by_goal(history)
+        elif kind == "action":
+            found |= {module.name: study.by_action(history, module.name) for module in history.modules}
+        elif kind == "module":
+            found[detail] = study.by_action(history, detail)
+        elif kind == "cell":
+            found["cell"] = study.by_cell()
+        elif kind == "period":
+            found["period"] = study.by_period(detail or "1w")
+        elif kind == "attribute":
+            found[detail] = study.by_attribute(history, detail)
+        else:
+            groupings = ("all", "goal", "action", "module:NAME", "cell", "period:LENGTH", "attribute:NAME")
+            raise ConfigError(f"there is no grouping {name!r}. {nearest(kind, groupings)}")
+    return found
 
 
-def effects_table(history: History, spec: RewardSpec) -> pd.DataFrame:
-    """Average effects over all, by cell and by action of each module, as a table."""
-    outcomes = measure(history, spec)
-    parts = [("all", [average_effect(outcomes, spec, outcomes.treated, "all")])]
-    parts.append(("cell", effects_by_cell(outcomes, spec)))
-    parts += [(m.name, effects_by_action(outcomes, spec, history, m.name)) for m in history.modules]
-    return pd.DataFrame(
-        [
-            {
-                "by": by,
-                "label": e.label,
-                "effect": e.value,
-                "se": e.se,
-                "low": e.low,
-                "high": e.high,
-                "n_treated": e.n_treated,
-                "n_controls": e.n_controls,
-                "n_without": e.n_without,
-            }
-            for by, effects in parts
-            for e in effects
-        ]
-    )
+def effects_table(
+    history: History, model: RewardModel, by: Sequence[str] = ("all", "goal", "action", "period")
+) -> pd.DataFrame:
+    """Average effects by the groupings named, as one tidy table: see `effects_of`."""
+    return tidy(effects_of(Study.of(model, history), history, by))

@@ -10,12 +10,17 @@ import pytest
 
 from histories.history import History
 from histories.starbucks import read_starbucks_rewards
-from reward import Goal, RewardSpec, difference_in_means, effects_by_action, effects_by_cell, measure
+from reward import DidReward, Goal, RewardSpec, Study, difference_in_means
 
 FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "starbucks_rewards"
 SPEC = RewardSpec(goals=(Goal("transaction", measure="value", clip=100.0),), pre="72h", post="72h", cell="1h")
 BY_WAVE = {168: (5.244, 0.366), 336: (5.547, 0.369), 408: (3.840, 0.418), 504: (4.515, 0.425), 576: (3.375, 0.434)}
 BY_OFFER = [5.516, 6.028, 2.759, 2.752, 1.514, 6.220, 7.274, 4.383, 5.691, 2.946]
+
+
+@cache
+def study() -> Study:
+    return Study.of(DidReward(SPEC), history())
 
 
 @cache
@@ -26,7 +31,7 @@ def history() -> History:
 
 
 def test_effects_by_wave_are_the_reference():
-    effects = effects_by_cell(measure(history(), SPEC), SPEC)
+    effects = study().by_cell()
     first, waves = effects[0], effects[1:]
     assert np.isnan(first.value)  # the first wave has no window before it, so no effect
     assert first.n_without == 8921
@@ -35,15 +40,14 @@ def test_effects_by_wave_are_the_reference():
 
 def test_effects_by_offer_are_the_reference():
     log = history()
-    effects = effects_by_action(measure(log, SPEC), SPEC, log, "variant")
+    effects = study().by_action(log, "variant")
     assert [e.label for e in effects] == list(log.modules["variant"].actions)
     assert [round(e.value, 3) for e in effects] == BY_OFFER
 
 
 def test_did_agrees_with_the_difference_in_means_as_randomised_waves_must():
-    outcomes = measure(history(), SPEC)
-    for effect in effects_by_cell(outcomes, SPEC)[1:]:
-        cell = effects_by_cell(outcomes, SPEC).index(effect)
-        group = outcomes.cell == np.unique(outcomes.cell)[cell]
+    outcomes = study().outcomes
+    for cell, effect in zip(np.unique(outcomes.cell)[1:], study().by_cell()[1:], strict=True):
+        group = outcomes.cell == cell
         plain = difference_in_means(outcomes, SPEC, group, effect.label)
         assert abs(plain.value - effect.value) < 2 * np.hypot(plain.se, effect.se), effect.label

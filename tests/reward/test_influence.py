@@ -1,0 +1,150 @@
+"""Influence functions against derivatives, and effects against statsmodels, diff-diff and a bootstrap."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import random_history
+from test_oracles import SPEC, two_periods
+
+from histories.context import ContextSpec
+from histories.errors import ConfigError
+from histories.history import History
+from reward import DidReward, Goal, RewardSpec, Study, make_reward
+from reward.inference import binomial_tail, f_tail, joint_test, student_quantile
+from reward.influence import Influences
+
+KINDS = ["raw", "change", "did", "did_regression", "did_dr"]
+MANY = RewardSpec(
+    goals=(Goal("order", measure="value"),),
+    pre="2d",
+    post="1d",
+    min_controls=3,
+    covariates=ContextSpec(windows=("2d",), events=("visit",), clock=False),
+    folds=1,
+)
+
+
+def with_propensities(history: History, seed: int) -> History:
+    chance = np.random.default_rng(seed).uniform(0.2, 0.8, len(history.decisions))
+    propensity = np.repeat(chance[:, None], len(history.modules), axis=1)
+    return history.with_propensities(propensity, chance, "logged")
+
+
+@pytest.mark.parametrize("logged", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_influence_is_the_derivative_by_the_users_weight(kind, logged):
+    """Each user's influence equals what counting the user a little more often does to the re-fitted estimate."""
+    history = random_history(3, users=30, effect=1.0)
+    if logged:
+        history = with_propensities(history, 3)
+    model = make_reward(kind, MANY)
+    study = Study.of(model, history)
+    o = study.outcomes
+    rows = o.treated & study.frame.identified & (o.actions[:, 0] == 1)
+
+    def estimate(weights: np.ndarray) -> float:
+        reward = model.fit_outcomes(o, weights).transform_outcomes(o).reward
+        return float(np.average(reward[rows], weights=weights[rows]))
+
+    step = 1e-4
+    found = study.influences.by_user(np.flatnonzero(rows))
+    for user in range(0, history.n_users, 3):
+        moved = [estimate(np.where(o.user == user, 1.0 + sign * step, 1.0)) for sign in (1, -1)]
+        assert found[user] == pytest.approx((moved[0] - moved[1]) / (2 * step), abs=2e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_regression_error_equals_diff_diff(seed):
+    diff_diff = pytest.importorskip("diff_diff")
+    history, table = two_periods(seed)
+    mine = Study.of(make_reward("did_regression", SPEC), history).effect()
+    model = diff_diff.CallawaySantAnna(estimation_method="reg")
+    columns = {"outcome": "y", "unit": "unit", "time": "period", "first_treat": "first"}
+    theirs = model.fit(table, **columns, covariates=["x1", "x2"])
+    users = history.n_users
+    assert mine.value == pytest.approx(theirs.overall_att, abs=1e-8)
+    assert mine.se == pytest.approx(theirs.overall_se * np.sqrt(users / (users - 1)), rel=1e-6)
+
+
+def test_effects_by_group_equal_clustered_regressions():
+    """Saturated by cell: each group's effect and clustered error equal a weighted regression of the changes."""
+    api = pytest.importorskip("statsmodels.api")
+    history = random_history(11, users=60, effect=2.0)
+    spec = replace(MANY, min_controls=2)
+    study = Study.of(DidReward(spec), history)
+    o = study.outcomes
+    effects = study.by_action(history, "offer")
+    assert [e.label for e in effects] == ["small", "large"]
+    for code, mine in enumerate(effects):
+        group = o.treated & study.frame.identified & (o.actions[:, 1] == code)
+        cells, place = np.unique(o.cell[group | o.control], return_inverse=True)
+        used = np.flatnonzero(group | o.control)
+        dummies = (place[:, None] == np.arange(len(cells))).astype(float)
+        # Average of the cell-wise effects with the group's shares: centre the interactions at those shares.
+        share = np.array([(o.cell[group] == cell).mean() for cell in cells])
+        t = group[used].astype(float)
+        kept = np.flatnonzero(share > 0)
+        base = kept[0]
+        interactions = [t * (dummies[:, k] - share[k] / share[base] * dummies[:, base]) for k in kept[1:]]
+        # With sum_k share_k tau_k = theta: tau_base = (theta - sum_k share_k tau_k) / share_base.
+        design = np.column_stack([dummies, t * dummies[:, base] / share[base], *interactions])
+        design = design[:, np.abs(design).sum(0) > 0]
+        fit = api.OLS(o.change[used], design).fit(
+            cov_type="cluster", cov_kwds={"groups": o.user[used], "use_correction": False}
+        )
+        assert mine.value == pytest.approx(fit.params[len(cells)], abs=1e-8)
+        # Theirs takes the shares as fixed: so is ours once the spread of the cells' effects is taken out.
+        tau = dict(zip(cells[kept[1:]], fit.params[len(cells) + 1 :], strict=True))
+        tau[cells[base]] = (mine.value - sum(share[k] * tau[cells[k]] for k in kept[1:])) / share[base]
+        own = np.array([tau[cell] for cell in o.cell[group]]) - mine.value
+        fixed = study.influences.by_user(np.flatnonzero(group)) - np.bincount(
+            o.user[group], own / group.sum(), study.influences.users
+        )
+        assert np.sqrt((fixed**2).sum()) == pytest.approx(fit.bse[len(cells)], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_errors_equal_a_user_bootstrap(kind):
+    """200 re-fitted bootstrap replicates: their spread has an error of 5 %; cross-fitting in small logs adds some."""
+    history = random_history(5, users=120, effect=1.0)
+    model = make_reward(kind, replace(MANY, folds=3))
+    study = Study.of(model, history)
+    o = study.outcomes
+    rows = o.treated & study.frame.identified
+    rng = np.random.default_rng(0)
+    values = []
+    for _ in range(200):
+        w = rng.multinomial(history.n_users, np.full(history.n_users, 1 / history.n_users)).astype(float)[o.user]
+        reward = model.fit_outcomes(o, w).transform_outcomes(o).reward
+        values.append(np.average(reward[rows], weights=w[rows]))
+    assert study.effect().se == pytest.approx(np.std(values), rel=0.2)
+
+
+def test_a_kind_without_influence_function_is_refused():
+    study = Study.of(DidReward(MANY), random_history(1))
+    with pytest.raises(ConfigError, match="'mine' has no influence function"):
+        Influences.of("mine", study.outcomes, MANY, study.frame.reward)
+
+
+def test_small_sample_distributions_equal_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for d1, d2 in ((1, 5), (4, 30), (7, 200)):
+        for value in (0.2, 1.0, 3.0, 20.0):
+            assert f_tail(value, d1, d2) == pytest.approx(stats.f.sf(value, d1, d2), rel=1e-9)
+    for freedom in (1, 3, 10, 40, 1000):
+        assert student_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-9)
+    for hits in (0, 1, 4, 20):
+        assert binomial_tail(hits, 20, 0.05) == pytest.approx(stats.binom.sf(hits - 1, 20, 0.05), rel=1e-9)
+
+
+def test_joint_test_keeps_its_level_with_few_users():
+    """4,000 samples of 12 users and 3 estimates: 5 % are rejected; the chi-square test would reject about 18 %."""
+    rng = np.random.default_rng(0)
+    rejected = []
+    for _ in range(4000):
+        x = rng.standard_normal((12, 3))
+        rejected.append(joint_test(x.mean(0), (x - x.mean(0)) / 12).p_value < 0.05)
+    assert 0.04 < np.mean(rejected) < 0.06
