@@ -84,6 +84,7 @@ class History:
         users: Static attributes, one row a user in the order of `user_ids`, or None.
         propensity_source: Where the propensities come from: one of `PROPENSITY_SOURCES`.
         name: The history's name, for reports.
+        notes: What a reader left out or estimated, one line each, for the summary.
     """
 
     decisions: DecisionLog
@@ -95,6 +96,7 @@ class History:
     users: pd.DataFrame | None = None
     propensity_source: str = "missing"
     name: str = "history"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for table in (self.decisions, self.events):
@@ -204,14 +206,15 @@ class History:
         )
 
     def summary(self) -> str:
-        """What was read, in one line each: users, decisions, events and the time they span."""
+        """What was read, in one line: users, decisions, events and the time they span; then the notes, if any."""
         sent = int(self.modules.sent(self.decisions.actions).sum())
         first, last = timestamps(np.array(self.span))
-        return (
+        read = (
             f"{self.name}: {self.n_users:,} users, {len(self.decisions):,} decisions ({sent:,} sent), "
             f"{len(self.events):,} events of {len(self.event_names)} kinds, "
             f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities {self.propensity_source}"
         )
+        return "\n".join((read, *self.notes))
 
     @classmethod
     def from_arrays(
