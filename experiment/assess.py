@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from agents.base import Agent, Observations
+from agents.choice import uniform_shares
 from envs.market import ContextPolicy, MarketPolicy, PolicyValue, evaluate_policy
 from evaluation import (
     DR,
@@ -87,7 +87,7 @@ class TrueValue:
     Attributes:
         name: The policy.
         per_decision: Mean true effect per decision at the test users' logged decisions: the estimand of the off-policy
-            estimates. NaN for policies that need the market's state.
+            estimates.
         deployed: What it was worth on fresh users over the market's days.
     """
 
@@ -148,12 +148,18 @@ def _true_values(
     market, modules = truth.market, prepared.history.modules
     rows = np.flatnonzero(prepared.rows("test"))[frame.identified]
     effects = truth.effects(rows)
-    joint = modules.composite_probabilities([p[frame.identified] for p in probabilities])
+    mask = prepared.history.eligible[rows]
+
+    def expected(shares: list[FloatArray]) -> float:
+        return float((modules.composite_probabilities(shares) * effects).sum(1).mean())
+
+    learned = expected([p[frame.identified] for p in probabilities])
+    best = float(np.where(modules.composite_mask(mask), effects, -np.inf).max(1).mean())
     policies: list[tuple[str, str | MarketPolicy, float]] = [
-        (config.agent.name, learned_policy(config.agent.name, prepared, agent), float((joint * effects).sum(1).mean())),
-        ("oracle", "oracle", _best(prepared, rows, effects)),
+        (config.agent.name, learned_policy(config.agent.name, prepared, agent), learned),
+        ("oracle", "oracle", best),
         ("business as usual", "business_as_usual", float(truth.effect(rows, truth.actions[rows]).mean())),
-        ("uniform", "uniform", float("nan")),
+        ("uniform", "uniform", expected(uniform_shares(modules, mask))),
         ("no_send", "no_send", 0.0),
     ]
     values = []
@@ -161,12 +167,6 @@ def _true_values(
         say(f"deploying {name} to {config.evaluation.market_users:,} simulated users")
         values.append(TrueValue(name, per_decision, evaluate_policy(market, policy, config.evaluation.market_users)))
     return values
-
-
-def _best(prepared: Prepared, rows: Any, effects: FloatArray) -> float:
-    modules = prepared.history.modules
-    eligible = modules.composite_mask(prepared.history.eligible[rows])
-    return float(np.where(eligible, effects, -np.inf).max(1).mean())
 
 
 def learned_policy(name: str, prepared: Prepared, agent: Agent) -> ContextPolicy:

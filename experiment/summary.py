@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ def metrics_of(assessment: Assessment) -> dict[str, Any]:
         "truth": [
             {
                 "policy": value.name,
-                "per_decision": _known(value.per_decision),
+                "per_decision": value.per_decision,
                 "per_user": value.deployed.mean,
                 "per_user_se": value.deployed.se,
                 "lift": value.deployed.lift,
@@ -29,10 +28,6 @@ def metrics_of(assessment: Assessment) -> dict[str, Any]:
             for value in assessment.truth
         ],
     }
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def truth_table(values: Sequence[TrueValue]) -> str:
@@ -45,7 +40,7 @@ def truth_table(values: Sequence[TrueValue]) -> str:
         rows.append(
             (
                 value.name,
-                f"{value.per_decision:.4f}" if math.isfinite(value.per_decision) else "-",
+                f"{value.per_decision:.4f}",
                 f"{d.mean:.3f}",
                 f"{1.96 * d.se:.3f}" if d.se > 0 else "",
                 f"{d.lift:+.1%}",
