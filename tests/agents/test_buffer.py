@@ -1,0 +1,68 @@
+"""The buffer keeps the newest rows, and refuses what cannot be learned from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from agent_samples import PLAIN, random_batch
+
+from agents import Batch, make_agent
+from agents.buffer import Buffer
+from histories.errors import ConfigError, InputError
+
+
+@pytest.mark.parametrize("sizes", [(3, 4, 2), (7, 9), (30,), (1,) * 23])
+def test_the_newest_rows_are_kept(sizes: tuple[int, ...]) -> None:
+    batch = random_batch(sum(sizes))
+    buffer = Buffer(4, PLAIN, capacity=10)
+    start = 0
+    for size in sizes:
+        rows = slice(start, start + size)
+        buffer.add(
+            Batch(batch.observations[rows], batch.actions[rows], batch.rewards[rows], batch.se[rows], batch.keys[rows])
+        )
+        start += size
+    kept = slice(max(start - 10, 0), start)
+    assert len(buffer) == min(start, 10)
+    assert sorted(buffer["key"].numpy().view(np.uint64)) == sorted(batch.keys[kept])
+    np.testing.assert_array_equal(np.sort(buffer["reward"]), np.sort(batch.rewards[kept].astype(np.float32)))
+    np.testing.assert_array_equal(buffer.sent_rows(), np.flatnonzero(buffer["actions"][:, 0]))
+
+
+def spoiled(**changes: Any) -> Batch:
+    return replace(random_batch(5), **changes)
+
+
+CASES = {
+    "NaN reward": (spoiled(rewards=np.array([0, 1, np.nan, np.nan, 0.0])), "column 'rewards', row 3", "2 rows in all"),
+    "infinite reward": (spoiled(rewards=np.array([0, np.inf, 0, 0, 0.0])), "row 2, value inf", "not identified"),
+    "zero error": (spoiled(se=np.array([1, 1, 1, 0.0, 1])), "column 'se', row 4, value 0.0", "not a positive number"),
+    "NaN error": (spoiled(se=np.array([np.nan, 1, 1, 1, 1])), "column 'se', row 1", "not a positive number"),
+    "negative error": (spoiled(se=np.array([1, 1, -2.0, 1, 1])), "column 'se', row 3, value -2.0", "not identified"),
+    "unknown action": (spoiled(actions=np.array([[1, 0]] * 4 + [[3, 0]])), "column 'actions', row 5", "[3, 0]"),
+}
+
+
+@pytest.mark.parametrize("name", ["ensemble_thompson", "uniform", "logging", "no_send"])
+@pytest.mark.parametrize(("batch", "place", "words"), list(CASES.values()), ids=list(CASES))
+def test_wrong_rows_are_refused(name: str, batch: Batch, place: str, words: str) -> None:
+    agent = make_agent(name, PLAIN, 4)
+    with pytest.raises(InputError) as caught:
+        agent.observe(batch)
+    assert place in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_missing_features_are_refused() -> None:
+    batch = random_batch(5)
+    batch.observations.context[3, 2] = np.nan
+    with pytest.raises(InputError, match="column 'context', row 4"):
+        make_agent("ensemble_thompson", PLAIN, 4).observe(batch)
+
+
+def test_contexts_of_another_width_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"4 features; the agent was made for 5"):
+        make_agent("ensemble_thompson", PLAIN, 5).observe(random_batch(5))

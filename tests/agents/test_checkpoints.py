@@ -1,0 +1,100 @@
+"""A checkpoint rebuilds an agent alone, which then goes on to the same bits."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from agent_samples import NESTED, PLAIN, SMALL, everything, observations_of, random_batch
+
+from agents import AGENTS, Agent, load_agent, make_agent, restore_agent, save_agent
+from histories.errors import ConfigError
+
+SEEN = observations_of(everything(200, NESTED))
+
+
+def recipe(name: str, **settings: Any) -> dict[str, Any]:
+    return {"name": name, "context_dim": 4, "settings": settings, "seed": 5}
+
+
+def made(name: str) -> tuple[Agent, dict[str, Any]]:
+    how = recipe(name, **(SMALL if name == "ensemble_thompson" else {}))
+    return make_agent(modules=NESTED, **how), how
+
+
+def go_on(agent: Agent, seed: int) -> list[np.ndarray]:
+    """What an agent does next: acts, sees, learns, twice."""
+    out: list[np.ndarray] = []
+    for i in range(2):
+        out.append(agent.act(SEEN).actions)
+        agent.observe(random_batch(300, NESTED, seed=seed + i))
+        agent.update(7)
+        out += agent.action_probabilities(SEEN)
+    return out
+
+
+@pytest.mark.parametrize("name", list(AGENTS))
+def test_a_loaded_agent_goes_on_to_the_same_bits(name: str, tmp_path: Path) -> None:
+    agent, how = made(name)
+    go_on(agent, 10)
+    save_agent(agent, tmp_path / "c.pt", how, {"step": 3, "array": torch.arange(2)})
+    expected = go_on(agent, 20)
+    for loaded in (load_agent(tmp_path / "c.pt"), made(name)[0]):
+        extra = restore_agent(loaded, tmp_path / "c.pt")
+        assert extra["step"] == 3
+        for a, b in zip(go_on(loaded, 20), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_loaded_agent_knows_its_modules_and_settings(tmp_path: Path) -> None:
+    agent, how = made("ensemble_thompson")
+    save_agent(agent, tmp_path / "c.pt", how)
+    loaded = load_agent(tmp_path / "c.pt")
+    assert loaded.modules == NESTED
+    assert loaded.config.members == 5  # type: ignore[attr-defined]
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    agent, how = made("logging")
+    path = tmp_path / "c.pt"
+    save_agent(agent, path, how, {"step": 1})
+    with pytest.raises((pickle.PicklingError, AttributeError)):
+        save_agent(agent, path, how, {"step": lambda: 2})
+    assert restore_agent(agent, path)["step"] == 1
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    torch.save({"version": 1, "agent": Path("x")}, tmp_path / "c.pt")
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        load_agent(tmp_path / "c.pt")
+
+
+def test_faults_are_said(tmp_path: Path) -> None:
+    agent, how = made("uniform")
+    with pytest.raises(ConfigError, match="there is no such checkpoint"):
+        load_agent(tmp_path / "none.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(ConfigError, match="is not a checkpoint"):
+        load_agent(tmp_path / "text.pt")
+    torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(ConfigError, match="version None"):
+        load_agent(tmp_path / "list.pt")
+    torch.save({"version": 99}, tmp_path / "new.pt")
+    with pytest.raises(ConfigError, match="version 99; this program reads version 1"):
+        load_agent(tmp_path / "new.pt")
+    save_agent(agent, tmp_path / "c.pt", how)
+    with pytest.raises(ConfigError, match="actions must not have changed"):
+        restore_agent(make_agent("uniform", PLAIN, 4), tmp_path / "c.pt")
+
+
+@pytest.mark.parametrize("other", [{"members": 6}, {"hidden": [16]}, {"prior_units": 4}])
+def test_a_state_of_another_shape_is_refused(other: dict[str, Any]) -> None:
+    first = make_agent("ensemble_thompson", PLAIN, 4, SMALL)
+    second = make_agent("ensemble_thompson", PLAIN, 4, SMALL | other)
+    with pytest.raises(ConfigError, match="ensemble of another shape"):
+        second.load_state_dict(first.state_dict())

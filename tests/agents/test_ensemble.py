@@ -1,0 +1,165 @@
+"""Thompson ensembles: exact propensities, equal bits, and decisions that beat what they should beat."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from agent_samples import NESTED, PLAIN, SMALL, Problem, everything, observations_of, random_batch
+
+from agents import EnsembleThompson, make_agent
+from agents.choice import draw
+from histories.modules import Modules
+
+
+def trained(modules: Modules = PLAIN, seed: int = 0, n: int = 800, **settings: object) -> EnsembleThompson:
+    agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, **settings}, seed)
+    assert isinstance(agent, EnsembleThompson)
+    agent.observe(random_batch(n, modules, seed=seed))
+    agent.update(20)
+    return agent
+
+
+@pytest.mark.parametrize("modules", [PLAIN, NESTED], ids=["plain", "nested"])
+def test_reported_probabilities_are_the_frequencies_of_decisions(modules: Modules) -> None:
+    agent = trained(modules, floor=0.1)
+    rng = np.random.default_rng(1)
+    mask = rng.random((5, modules.total)) < 0.7
+    n = 8000
+    rows = np.repeat(np.arange(5), n)
+    seen = observations_of(mask)
+    joint = modules.composite_probabilities(agent.action_probabilities(seen))
+    decisions = agent.act(seen[rows])
+    index = modules.composite_index(decisions.actions)
+    np.testing.assert_allclose(decisions.joint, joint[rows, index])
+    frequency = np.zeros_like(joint)
+    np.add.at(frequency, (rows, index), 1 / n)
+    assert (np.abs(frequency - joint) <= 4 * np.sqrt(joint * (1 - joint) / n) + 1e-12).all()
+    np.testing.assert_allclose(joint.sum(1), 1.0)
+
+
+def test_probabilities_are_the_members_votes() -> None:
+    agent = trained(floor=0.2)
+    seen = observations_of(everything(300, PLAIN))
+    votes = [estimates.argmax(2) for estimates in agent.expected_rewards(seen)]
+    for p, vote, size in zip(agent.action_probabilities(seen), votes, PLAIN.sizes, strict=True):
+        share = np.stack([(vote == a).mean(0) for a in range(size)], 1)
+        np.testing.assert_allclose(p, 0.8 * share + 0.2 / size)
+
+
+def test_without_exploring_the_best_action_on_the_mean_is_certain() -> None:
+    agent = trained(NESTED)
+    mask = np.random.default_rng(2).random((300, NESTED.total)) < 0.7
+    seen = observations_of(mask)
+    decisions = agent.act(seen, explore=False)
+    assert (decisions.joint == 1).all()
+    np.testing.assert_array_equal(decisions.actions, agent.act(seen, explore=False).actions)
+    means = [estimates.mean(0, dtype=np.float64) for estimates in agent.expected_rewards(seen)]
+    closed = NESTED.closed(mask)
+    for m, mean in enumerate(means):
+        eligible = NESTED.conditional_mask(m, closed, decisions.actions)
+        best = np.where(eligible, mean, -np.inf).max(1)
+        asked = NESTED.sent(decisions.actions) if m else np.ones(300, dtype=bool)
+        chosen = mean[np.arange(300), decisions.actions[:, m]]
+        np.testing.assert_allclose(chosen[asked], best[asked], rtol=1e-5)
+
+
+def test_the_pieces_in_which_rows_are_seen_do_not_matter() -> None:
+    agent = trained()
+    seen = observations_of(everything(5000, PLAIN))
+    whole = agent.action_probabilities(seen)
+    parts = [agent.action_probabilities(seen[rows]) for rows in (slice(0, 1), slice(1, 700), slice(700, 5000))]
+    for m, p in enumerate(whole):
+        apart = np.concatenate([part[m] for part in parts])
+        assert (np.abs(p - apart).max(1) > 1e-9).mean() < 0.002  # a near-tie may tip by a rounding error
+
+
+def test_training_twice_gives_equal_bits_and_another_seed_others() -> None:
+    seen = observations_of(everything(100, PLAIN))
+    first, again = (trained().expected_rewards(seen) for _ in range(2))
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    other = make_agent("ensemble_thompson", PLAIN, 4, SMALL, 9)
+    other.observe(random_batch(800))
+    other.update(20)
+    assert not np.allclose(first[0], other.expected_rewards(seen)[0])  # type: ignore[attr-defined]
+
+
+def test_global_random_states_are_neither_used_nor_touched() -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)  # noqa: NPY002
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
+    trained().act(observations_of(everything(10, PLAIN)))
+    assert torch.equal(before[0], torch.get_rng_state())
+    np.testing.assert_array_equal(before[1], np.random.get_state(legacy=False)["state"]["key"])  # noqa: NPY002
+
+
+def test_edges() -> None:
+    agent = make_agent("ensemble_thompson", PLAIN, 4, SMALL)
+    nobody = observations_of(everything(0, PLAIN))
+    assert len(agent.act(nobody)) == len(agent.act(nobody, explore=False)) == 0
+    assert agent.update(5) == {}
+    only_nothing = random_batch(50)
+    only_nothing.actions[:] = 0
+    agent.observe(only_nothing)
+    scalars = agent.update(5)
+    assert np.isfinite(scalars["loss"])
+    assert np.isnan(scalars["loss/offer"])
+    only_none = np.zeros((20, PLAIN.total), dtype=bool)
+    assert (agent.act(observations_of(only_none)).actions == 0).all()
+
+
+def test_updates_report_what_they_did() -> None:
+    scalars = trained().update(3)
+    assert set(scalars) == {"loss", "loss/channel", "loss/offer", "reward_scale"}
+    assert scalars["reward_scale"] == pytest.approx(1.0, abs=0.1)
+    assert 0.5 < scalars["loss"] < 1.5
+
+
+def learned(problem: Problem, n: int, steps: int, seed: int, **settings: object) -> EnsembleThompson:
+    agent = make_agent("ensemble_thompson", PLAIN, 8, settings, seed)
+    agent.observe(problem.log(n, seed))
+    agent.update(steps)
+    assert isinstance(agent, EnsembleThompson)
+    return agent
+
+
+def test_it_learns_where_effects_are_plain() -> None:
+    """Effects as large as the noise, half of them not linear: the network must find what the linear path cannot."""
+    problem = Problem.make(0, scale=0.5, noise=0.5)
+    agent = learned(problem, 20_000, 800, seed=0)
+    assert problem.regret(agent) < 0.12 < problem.regret_of_fixed()
+    assert problem.regret(agent, explore=True) < 0.2
+
+
+def test_it_learns_where_rewards_are_nearly_all_noise() -> None:
+    """Effects of about a twentieth of the noise: better than the best fixed action, and not overfitted."""
+    problem = Problem.make(1, scale=0.03, noise=0.5)
+    agent = learned(problem, 50_000, 300, seed=1)
+    assert problem.regret(agent) < 0.75 * problem.regret_of_fixed()
+    assert problem.regret(agent, explore=True) < 0.6
+
+
+@pytest.mark.slow
+def test_it_learns_over_many_seeds() -> None:
+    """Mean regret over 6 seeds: a third of the best fixed action's where effects are plain, else three quarters."""
+    for scale, n, steps, share in ((0.5, 20_000, 800, 0.34), (0.03, 50_000, 1500, 0.75)):
+        problems = [Problem.make(seed, scale, 0.5) for seed in range(6)]
+        found = np.mean([p.regret(learned(p, n, steps, seed)) for seed, p in enumerate(problems)])
+        assert found < share * np.mean([p.regret_of_fixed() for p in problems])
+
+
+@pytest.mark.slow
+def test_more_data_bring_it_nearer_to_the_best() -> None:
+    regrets = [
+        np.mean([(p := Problem.make(s, 0.1, 0.5)).regret(learned(p, n, 1500, s)) for s in range(5)])
+        for n in (3_000, 30_000, 300_000)
+    ]
+    assert regrets[0] > regrets[1] + 0.02 > regrets[2] + 0.04
+
+
+def test_drawing_from_its_probabilities_is_what_acting_does() -> None:
+    agent = trained()
+    seen = observations_of(everything(50, PLAIN))
+    rng = np.random.default_rng([0, 1])
+    assert (draw(PLAIN, agent.action_probabilities(seen), rng).actions == agent.act(seen).actions).all()

@@ -1,0 +1,76 @@
+"""Agents are found by name, a user's own by its path; what does not fit is said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from agent_samples import PLAIN, everything, observations_of
+
+from agents import AGENTS, EnsembleThompson, make_agent
+from agents.baselines import Uniform
+from histories.errors import ConfigError
+
+
+class Own(Uniform):
+    """A user's agent that takes its settings as they stand."""
+
+    def __init__(self, modules: Any, context_dim: int, settings: dict[str, Any], seed: int, device: str) -> None:
+        super().__init__(modules, context_dim, seed=seed)
+        self.settings, self.device = settings, device
+
+
+class Unfinished:
+    def __init__(self, *arguments: Any) -> None:
+        self.modules = PLAIN
+
+    def act(self) -> None: ...
+
+
+def test_a_users_own_class() -> None:
+    agent = make_agent(f"{__name__}:Own", PLAIN, 4, {"anything": [1]}, seed=3)
+    assert isinstance(agent, Own)
+    assert agent.settings == {"anything": [1]}
+    assert len(agent.act(observations_of(everything(5, PLAIN)))) == 5
+
+
+@pytest.mark.parametrize("name", list(AGENTS))
+def test_every_agent_can_be_made_without_settings(name: str) -> None:
+    assert make_agent(name, PLAIN, 4).modules == PLAIN
+
+
+def test_settings_arrive_typed() -> None:
+    agent = make_agent("ensemble_thompson", PLAIN, 4, {"members": 3, "hidden": [8], "floor": 0, "prior_scale": 2})
+    assert isinstance(agent, EnsembleThompson)
+    assert (agent.config.members, agent.config.hidden, agent.config.prior_scale) == (3, (8,), 2)
+
+
+CASES = {
+    "unknown agent": ("ensemble_tompson", {}, "Did you mean 'ensemble_thompson'?"),
+    "unknown setting": ("ensemble_thompson", {"member": 3}, "no setting 'member'. Did you mean 'members'?"),
+    "setting of none": ("uniform", {"floor": 0.1}, "no setting 'floor'"),
+    "wrong type": ("ensemble_thompson", {"members": "ten"}, "'members' of agent 'ensemble_thompson' is 'ten'"),
+    "fraction of a member": ("ensemble_thompson", {"members": 2.5}, "expected a int"),
+    "wrong list": ("ensemble_thompson", {"hidden": [64, "x"]}, "expected a list of int"),
+    "not a list": ("ensemble_thompson", {"hidden": 64}, "expected a list of int"),
+    "no layer": ("ensemble_thompson", {"hidden": []}, "give at least one layer"),
+    "no members": ("ensemble_thompson", {"members": 0}, "members is 0: it must be at least 1"),
+    "floor above 1": ("ensemble_thompson", {"floor": 1.5}, "floor 1.5 is not between 0 and 1"),
+    "negative rate": ("ensemble_thompson", {"learning_rate": -1.0}, "must be positive"),
+    "negative prior": ("ensemble_thompson", {"prior_scale": -1.0}, "must not be negative"),
+    "no such module": ("no_such_module:Own", {}, "cannot be imported"),
+    "no such class": (f"{__name__}:Missing", {}, "cannot be imported"),
+    "no agent": (f"{__name__}:Unfinished", {}, "it lacks action_probabilities, load_state_dict, observe"),
+}
+
+
+@pytest.mark.parametrize(("name", "settings", "words"), list(CASES.values()), ids=list(CASES))
+def test_what_does_not_fit_is_said(name: str, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_agent(name, PLAIN, 4, settings)
+    assert words in str(caught.value)
+
+
+def test_an_unknown_device_is_said() -> None:
+    with pytest.raises(ConfigError, match="no device 'gpu'"):
+        make_agent("uniform", PLAIN, 4, device="gpu")
