@@ -10,17 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = (
-    "--history.market.users=400",
-    "--history.market.days=8",
-    "--train.envs=64",
-    "--train.updates=2",
-    "--train.final-steps=20",
-    "--train.log-every=5",
-    "--train.checkpoint-every=10",
-    "--evaluation.replicates=40",
-    "--evaluation.market-users=100",
-)
+SMALL = ("--config", str(Path(__file__).resolve().parent / "small.yaml"))
 
 
 def run_program(program: str, *arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:

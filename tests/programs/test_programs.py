@@ -148,14 +148,14 @@ def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small
     [
         ("train.py", ["--config", "none.yaml"], "none.yaml: there is no such configuration file"),
         ("train.py", ["--resume", "runs/none"], "runs/none is not a run"),
-        ("train.py", ["--agent.name", "thomson"], "there is no agent 'thomson'"),
-        ("train.py", ["--history.source", "folder"], "needs a folder: add --history.path"),
+        ("train.py", [*SMALL, "--agent.name", "thomson"], "there is no agent 'thomson'"),
+        ("train.py", [*SMALL, "--history.source", "folder"], "needs a folder: add --history.path"),
         ("evaluate.py", ["runs/none"], "runs/none is not a run"),
         ("decide.py", ["runs/none", "--output", "x.xlsx"], "written as .parquet or .csv"),
     ],
 )
 def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
-    done = run_program(program, *arguments, *(SMALL if "--agent.name" in arguments else []), cwd=tmp_path, check=False)
+    done = run_program(program, *arguments, cwd=tmp_path, check=False)
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,0 +1,43 @@
+"""A history without propensities: they are estimated when a run is built, and the run says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from samples import random_history
+
+from experiment.build import prepare
+from experiment.config import Config, HistoryConfig, RewardConfig
+from histories.context import ContextSpec
+from histories.folder import write_history
+from histories.history import History
+from histories.times import DAY
+from reward import Goal
+
+LATER = 19_000 * DAY
+
+
+def log_of_today() -> History:
+    """A random history whose times a file may have, without propensities."""
+    history = random_history(0, users=60)
+    return replace(
+        history,
+        decisions=replace(history.decisions, time=history.decisions.time + LATER),
+        events=replace(history.events, time=history.events.time + LATER),
+        span=(history.span[0] + LATER, history.span[1] + LATER),
+        propensity_source="missing",
+    )
+
+
+def test_missing_propensities_are_estimated_and_labelled(tmp_path):
+    write_history(log_of_today(), tmp_path)
+    config = Config(
+        history=HistoryConfig(source="folder", path=tmp_path),
+        context=ContextSpec(windows=("3d",)),
+        reward=RewardConfig(goals=(Goal("order"),), pre="1d", post="1d", min_controls=2),
+    )
+    prepared = prepare(config)
+    decisions = prepared.history.decisions
+    assert prepared.history.propensity_source == prepared.train.propensity_source == "estimated"
+    assert ((decisions.propensity > 0) & (decisions.propensity <= 1)).all()
+    assert "propensities were not logged and are estimated" in prepared.history.summary()
