@@ -30,7 +30,8 @@ class HistoryConfig:
     Attributes:
         source: `market` simulates one, `folder` reads the native folder, `tables` reads CSV or Parquet files by
             the mapping in `tables`, or the name of a data set such as `starbucks_rewards`.
-        path: The folder to read; not used by `market`.
+        path: The folder to read; not used by `market`, and not needed by a data set that an installed package brings
+            (`complete_journey`).
         market: The simulated market, where `source` is `market`.
         tables: How the columns of the files are called, where `source` is `tables`.
     """
