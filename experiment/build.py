@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from histories.errors import ConfigError
 from histories.folder import read_history
 from histories.history import History
 from histories.modules import BoolArray
+from histories.propensities import estimate_propensities
 from histories.splits import split_users
 from histories.tables import read_tables
 from reward import RewardFrame, RewardModel, make_reward
@@ -69,15 +69,22 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "tables":
         assert source.tables is not None  # the configuration saw to that
         return read_tables(source.tables), None
+    if source.source != "folder":
+        return read_dataset(source.source, source.path), None
     if source.path is None:
-        raise ConfigError(f"history.source {source.source!r} needs a folder: add --history.path FOLDER")
-    folder = Path(source.path)
-    return (read_history(folder) if source.source == "folder" else read_dataset(source.source, folder)), None
+        raise ConfigError("history.source 'folder' needs a folder: add --history.path FOLDER")
+    return read_history(source.path), None
 
 
 def prepare(config: Config) -> Prepared:
-    """Builds the history, splits its users, and fits rewards and context on the training users."""
+    """Builds the history, splits its users, and fits rewards and context on the training users.
+
+    Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
+    history's summary says so, and every number that rests on them is labelled by `History.propensity_source`.
+    """
     history, truth = build_history(config)
+    if history.propensity_source == "missing":
+        history, _ = estimate_propensities(history, config.context)
     part = split_users(history.user_keys, config.split.shares, config.seed)
     for name, share in config.split.shares.items():
         if share > 0 and not (part == name).any():
