@@ -67,7 +67,8 @@ class Logistic:
 
     def logit(self, x: FloatArray) -> FloatArray:
         """Log-odds (n,) of rows (n, p)."""
-        return np.asarray(self.coefficients[0] + x @ self.coefficients[1:])
+        # Row by row: a matrix product may round a row differently at another place in the matrix.
+        return np.asarray(self.coefficients[0] + np.einsum("ij,j->i", x, self.coefficients[1:]))
 
     def predict(self, x: FloatArray) -> FloatArray:
         """Probabilities (n,) of rows (n, p)."""

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 
-from histories.context import ContextFeatures
 from histories.errors import NotIdentified
 from histories.history import History
 from histories.logistic import Logistic
 from histories.modules import FloatArray, IntArray
-from reward.controls import CellMeans
+from reward.controls import CellMeans, Expected, narrowest
 from reward.frame import RewardFrame, build_frame
-from reward.outcomes import Outcomes, RewardSpec, measure
+from reward.gauge import Gauge
+from reward.outcomes import NO_CELL, Outcomes, RewardSpec, measure
 
 LARGEST_PROPENSITY = 0.995
 
@@ -67,54 +67,88 @@ class OutcomeRegression:
 
 
 @dataclass(frozen=True)
+class AdjustedLevel:
+    """Regressions whose cell effects are those of the cells of one level.
+
+    Attributes:
+        regressions: One for each fold of users, fitted without that fold.
+        residual: Mean residual of the controls by cell; weighted by the odds of sending for `did_dr`.
+    """
+
+    regressions: tuple[OutcomeRegression, ...]
+    residual: CellMeans
+
+
+@dataclass(frozen=True)
 class FittedAdjusted:
     """A covariate-adjusted DiD reward whose regressions are known.
 
     Attributes:
         spec: What is measured.
-        features: The covariates.
-        regressions: One for each fold of users, fitted without that fold.
-        residual: Mean residual of the controls by cell, weighted for `did_dr`; its mean is subtracted as well.
+        gauge: What it is measured with.
+        levels: Regressions with cells from narrow to wide (`Matching.levels`).
+        correct: Whether the mean residual is subtracted as well, as `did_dr` does.
     """
 
     spec: RewardSpec
-    features: ContextFeatures | None
-    regressions: tuple[OutcomeRegression, ...]
-    residual: CellMeans
+    gauge: Gauge
+    levels: tuple[AdjustedLevel, ...]
     correct: bool
 
     def transform(self, history: History) -> RewardFrame:
         """Rewards of every decision of a history."""
-        return self.transform_outcomes(measure(history, self.spec, self.features))
+        return self.transform_outcomes(measure(history, self.spec, self.gauge))
 
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
-        expected = _predict(self.regressions, outcomes)
-        n, mean, sd = self.residual.look_up(outcomes.cell)
-        if self.correct:
-            expected = expected + mean
-        few = (n < self.spec.min_controls) | np.isnan(expected)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            se = sd * np.sqrt(1.0 + 1.0 / n)
-        return build_frame(self.spec.overlap, outcomes, outcomes.change - expected, se, expected, n, few)
+        found = (
+            self._expected(fitted, outcomes, outcomes.cells(level))
+            for fitted, level in zip(self.levels, self.spec.matching.levels, strict=True)
+        )
+        expected = narrowest(found, self.spec.min_controls)
+        return build_frame(outcomes, self.spec.overlap, outcomes.change - expected.mean, expected)
+
+    def _expected(self, fitted: AdjustedLevel, outcomes: Outcomes, cell: IntArray) -> Expected:
+        residual = fitted.residual.expected(cell)
+        mean = _predict(fitted.regressions, outcomes, cell)
+        return replace(residual, mean=mean + residual.mean if self.correct else mean)
 
 
-def _predict(regressions: tuple[OutcomeRegression, ...], outcomes: Outcomes) -> FloatArray:
+def _predict(regressions: tuple[OutcomeRegression, ...], outcomes: Outcomes, cell: IntArray) -> FloatArray:
     expected = np.full(len(outcomes), np.nan)
     for k, regression in enumerate(regressions):
         rows = outcomes.fold % len(regressions) == k
-        expected[rows] = regression.predict(outcomes.cell[rows], outcomes.covariates[rows])
+        expected[rows] = regression.predict(cell[rows], outcomes.covariates[rows])
     return expected
 
 
-def _regressions(outcomes: Outcomes, weights: FloatArray, folds: int) -> tuple[OutcomeRegression, ...]:
-    fitted = []
-    for k in range(folds):
-        rows = outcomes.control & ((outcomes.fold % folds != k) | (folds == 1))
-        fitted.append(
-            OutcomeRegression.fit(outcomes.change[rows], outcomes.covariates[rows], outcomes.cell[rows], weights[rows])
-        )
-    return tuple(fitted)
+def _fit_levels(outcomes: Outcomes, spec: RewardSpec, weights: FloatArray, odds: FloatArray) -> FittedAdjusted:
+    """Fits the regressions at every level; residuals (n,) count `odds` (n,) times in their cell's mean."""
+    levels = []
+    for level in spec.matching.levels:
+        cell = outcomes.cells(level)
+        rows = outcomes.control & (cell != NO_CELL)
+        regressions = []
+        for k in range(spec.folds):
+            mine = rows & ((outcomes.fold % spec.folds != k) | (spec.folds == 1))
+            regressions.append(
+                OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], weights[mine])
+            )
+        fitted = tuple(regressions)
+        error = outcomes.change - _predict(fitted, outcomes, cell)
+        rows &= ~np.isnan(error)
+        counted = CellMeans.of(error[rows], cell[rows], weights[rows], outcomes.available_at[rows])
+        weighted = CellMeans.of(error[rows], cell[rows], _relative(odds[rows], cell[rows]))
+        levels.append(AdjustedLevel(fitted, replace(counted, mean=weighted.mean)))
+    return FittedAdjusted(spec, outcomes.gauge, tuple(levels), correct=odds is not weights)
+
+
+def _relative(weights: FloatArray, cell: IntArray) -> FloatArray:
+    """Weights (n,) in units of a power of two near the cell's largest, so that tiny ones keep their digits."""
+    cells, code = np.unique(cell, return_inverse=True)
+    largest = np.zeros(len(cells))
+    np.maximum.at(largest, code, weights)
+    return np.asarray(np.ldexp(weights, -np.frexp(largest)[1][code]))
 
 
 @dataclass(frozen=True)
@@ -134,24 +168,16 @@ class DidRegressionReward:
 
     def measure(self, history: History) -> Outcomes:
         """Outcomes of a history, with covariates fitted on it."""
-        return measure(history, self.spec, ContextFeatures.fit(history, self.spec.covariates))
+        return measure(history, self.spec, adjust=True)
 
     def fit(self, train: History) -> FittedAdjusted:
         """Learns the regressions from a history."""
-        features = ContextFeatures.fit(train, self.spec.covariates)
-        return self.fit_outcomes(measure(train, self.spec, features), features=features)
+        return self.fit_outcomes(self.measure(train))
 
-    def fit_outcomes(
-        self, outcomes: Outcomes, weights: FloatArray | None = None, features: ContextFeatures | None = None
-    ) -> FittedAdjusted:
+    def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
         """Learns the regressions from measured outcomes."""
         w = np.ones(len(outcomes)) if weights is None else weights
-        regressions = _regressions(outcomes, w, self.spec.folds)
-        rows = outcomes.control
-        error = (outcomes.change - _predict(regressions, outcomes))[rows]
-        known = ~np.isnan(error)
-        residual = CellMeans.of(error[known], outcomes.cell[rows][known], w[rows][known])
-        return FittedAdjusted(self.spec, features, regressions, residual, correct=False)
+        return _fit_levels(outcomes, self.spec, w, w)
 
 
 @dataclass(frozen=True)
@@ -174,28 +200,17 @@ class DidDoublyRobustReward:
 
     def measure(self, history: History) -> Outcomes:
         """Outcomes of a history, with covariates fitted on it."""
-        return measure(history, self.spec, ContextFeatures.fit(history, self.spec.covariates))
+        return measure(history, self.spec, adjust=True)
 
     def fit(self, train: History) -> FittedAdjusted:
         """Learns the regressions and the propensities from a history."""
-        features = ContextFeatures.fit(train, self.spec.covariates)
-        return self.fit_outcomes(measure(train, self.spec, features), features=features)
+        return self.fit_outcomes(self.measure(train))
 
-    def fit_outcomes(
-        self, outcomes: Outcomes, weights: FloatArray | None = None, features: ContextFeatures | None = None
-    ) -> FittedAdjusted:
+    def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
         """Learns them from measured outcomes."""
         w = np.ones(len(outcomes)) if weights is None else weights
-        regressions = _regressions(outcomes, w, self.spec.folds)
-        rows = outcomes.control
-        error = (outcomes.change - _predict(regressions, outcomes))[rows]
-        p = np.minimum(sending_probability(outcomes, w, self.spec.folds)[rows], LARGEST_PROPENSITY)
-        known = ~np.isnan(error)
-        odds = (w[rows] * p / (1 - p))[known]
-        counted = CellMeans.of(error[known], outcomes.cell[rows][known], w[rows][known])
-        weighted = CellMeans.of(error[known], outcomes.cell[rows][known], odds)
-        residual = CellMeans(counted.cell, counted.n, weighted.mean, counted.sd)
-        return FittedAdjusted(self.spec, features, regressions, residual, correct=True)
+        p = np.minimum(sending_probability(outcomes, w, self.spec.folds), LARGEST_PROPENSITY)
+        return _fit_levels(outcomes, self.spec, w, w * p / (1 - p))
 
 
 def sending_probability(outcomes: Outcomes, weights: FloatArray, folds: int) -> FloatArray:
@@ -213,6 +228,9 @@ def sending_probability(outcomes: Outcomes, weights: FloatArray, folds: int) -> 
         rows = usable & (~mine | (folds == 1))
         if not (outcomes.treated[rows].any() and (~outcomes.treated[rows]).any()):
             raise NotIdentified("the probability of sending cannot be estimated: a fold has only one kind of decision")
-        model = Logistic.fit(outcomes.covariates[rows], outcomes.treated[rows], weights[rows])
+        # As for the outcome regression: an order of rows that only their content decides.
+        x, treated, w = outcomes.covariates[rows], outcomes.treated[rows], weights[rows]
+        order = np.lexsort((*x.T, w, treated))
+        model = Logistic.fit(x[order], treated[order], w[order])
         estimated[mine] = model.predict(outcomes.covariates[mine])
     return estimated

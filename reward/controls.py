@@ -1,51 +1,122 @@
-"""Means of the controls by calendar cell."""
+"""Means of the controls by cell, and widening a cell until it has enough of them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from histories.modules import FloatArray, IntArray
+from histories.modules import BoolArray, FloatArray, IntArray
 from reward.sums import ExactSums
 
 
 @dataclass(frozen=True)
 class CellMeans:
-    """Mean change of the controls in each calendar cell.
+    """Mean change of the controls in each cell.
 
     Attributes:
         cell: Cells, ascending (c,).
         n: Controls in each (c,).
         mean: Their mean change (c,).
         sd: Standard deviation of their change (c,).
+        closes: When the last of their windows closes, microseconds (c,); 0 where that was not given.
     """
 
     cell: IntArray
     n: FloatArray
     mean: FloatArray
     sd: FloatArray
+    closes: IntArray
 
     @classmethod
-    def of(cls, values: FloatArray, cell: IntArray, weights: FloatArray | None) -> CellMeans:
+    def of(
+        cls, values: FloatArray, cell: IntArray, weights: FloatArray | None, closes: IntArray | None = None
+    ) -> CellMeans:
         """Averages values (n,) of controls by cell (n,), each counted `weights` (n,) times."""
         cells, code = np.unique(cell, return_inverse=True)
         w = np.ones(len(values)) if weights is None else weights
         n = ExactSums.of(w, code, len(cells)).value()
+        last = np.zeros(len(cells), dtype=np.int64)
+        if closes is not None:
+            last[:] = np.iinfo(np.int64).min
+            np.maximum.at(last, code, closes)
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = ExactSums.of(w * values, code, len(cells)).value() / n
-            square = ExactSums.of(w * (values - mean[code]) ** 2, code, len(cells)).value()
-            sd = np.sqrt(square / (n - 1.0))
-        return cls(cells, n, mean, sd)
+            # In units of a power of two near the cell's largest distance, squares stay small enough for exact sums.
+            distance = np.where(w > 0, values - mean[code], 0.0)
+            largest = np.zeros(len(cells))
+            np.maximum.at(largest, code, np.abs(distance))
+            unit = np.ldexp(1.0, np.frexp(largest)[1])
+            square = ExactSums.of(w * (distance / unit[code]) ** 2, code, len(cells)).value()
+            sd = unit * np.sqrt(square / (n - 1.0))
+        return cls(cells, n, mean, sd, last)
 
     def look_up(self, cell: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Number, mean and standard deviation (n,) for each cell asked for; 0 and NaN where there is none."""
+        hit, place = self.find(cell)
         if len(self.cell) == 0:
             return np.zeros(len(cell)), np.full(len(cell), np.nan), np.full(len(cell), np.nan)
-        place = np.minimum(np.searchsorted(self.cell, cell), len(self.cell) - 1)
-        hit = self.cell[place] == cell
         return (
             np.where(hit, self.n[place], 0.0),
             np.where(hit, self.mean[place], np.nan),
             np.where(hit, self.sd[place], np.nan),
         )
+
+    def find(self, cell: IntArray) -> tuple[BoolArray, IntArray]:
+        """Whether there are controls in each cell asked for (n,), and its place among the cells (n,)."""
+        if len(self.cell) == 0:
+            return np.zeros(len(cell), dtype=bool), np.zeros(len(cell), dtype=np.int64)
+        place = np.minimum(np.searchsorted(self.cell, cell), len(self.cell) - 1)
+        return self.cell[place] == cell, place
+
+    def expected(self, cell: IntArray) -> Expected:
+        """What the controls of each cell asked for (n,) say about a decision without a message."""
+        n, mean, sd = self.look_up(cell)
+        hit, place = self.find(cell)
+        closes = np.where(hit, self.closes[place], 0) if len(self.cell) else np.zeros(len(cell), dtype=np.int64)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            se = sd * np.sqrt(1.0 + 1.0 / n)
+        return Expected(n, mean, se, closes, np.zeros(len(cell), dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is expected of n decisions without a message. All arrays (n,).
+
+    Attributes:
+        n: Controls that it rests on.
+        mean: Expected change.
+        se: Standard error of one decision's reward: a new control's distance from an estimated mean.
+        closes: When the last window of these controls closes, microseconds.
+        level: How often the cell was widened; -1 where even the widest cell has too few controls.
+    """
+
+    n: FloatArray
+    mean: FloatArray
+    se: FloatArray
+    closes: IntArray
+    level: IntArray
+
+
+def narrowest(found: Iterable[Expected], least: int) -> Expected:
+    """For each decision the first of several expectations, narrow to wide, that rests on `least` controls.
+
+    Where none does, the widest stays, at level -1.
+    """
+    chosen: Expected | None = None
+    for level, wider in enumerate(found):
+        enough = (wider.n >= least) & ~np.isnan(wider.mean)
+        if chosen is None:
+            chosen = Expected(wider.n, wider.mean, wider.se, wider.closes, np.where(enough, level, -1))
+            continue
+        kept = chosen.level >= 0
+        chosen = Expected(
+            n=np.where(kept, chosen.n, wider.n),
+            mean=np.where(kept, chosen.mean, wider.mean),
+            se=np.where(kept, chosen.se, wider.se),
+            closes=np.where(kept, chosen.closes, wider.closes),
+            level=np.where(kept, chosen.level, np.where(enough, level, -1)),
+        )
+    assert chosen is not None  # there is always the widest level
+    return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ import pandas as pd
 from histories.modules import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
+    from reward.controls import Expected
     from reward.outcomes import Outcomes
 
 
@@ -25,8 +26,11 @@ class RewardFrame:
         post: Goal value in the window after the decision.
         counterfactual: Expected change without a message, which was subtracted.
         n_controls: Controls that `counterfactual` rests on.
-        overlap: Whether another message falls into the pre or the post window.
-        available_at: Microseconds since 1970 UTC at which the post window closes: no learner may use it earlier.
+        level: How often the decision's cell was widened until it had enough controls: 0 for the narrowest, then one
+            for each step of `Matching.levels`; -1 where there is no reward.
+        overlap: Whether another message falls into the pre or the post window, truncated or not.
+        available_at: Microseconds since 1970 UTC at which the post window has closed, and those of the cell's
+            controls as well: no learner may use the reward earlier.
         reason: Why there is no reward: one of `REASONS`, `identified` where there is one.
     """
 
@@ -36,6 +40,7 @@ class RewardFrame:
     post: FloatArray
     counterfactual: FloatArray
     n_controls: IntArray
+    level: IntArray
     overlap: BoolArray
     available_at: IntArray
     reason: IntArray
@@ -52,6 +57,11 @@ class RewardFrame:
         """How many decisions have a reward, and how many lack one for each reason."""
         return {name: int((self.reason == code).sum()) for code, name in enumerate(REASONS)}
 
+    def widened(self) -> dict[int, int]:
+        """How many decisions have their reward from cells of each level that occurs."""
+        levels, counts = np.unique(self.level[self.level >= 0], return_counts=True)
+        return dict(zip(levels.tolist(), counts.tolist(), strict=True))
+
     def to_pandas(self) -> pd.DataFrame:
         """The columns as a table, with `reason` by name."""
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -59,39 +69,34 @@ class RewardFrame:
         return pd.DataFrame(columns)
 
 
-IDENTIFIED, OUTSIDE, OVERLAPPING, FEW_CONTROLS = range(4)
+IDENTIFIED, OUTSIDE, OVERLAPPING, FEW_CONTROLS, TOO_SHORT, NO_RHYTHM = range(6)
 REASONS = (
     "identified",
     "window reaches outside the observed time",
     "window overlaps another message",
     "too few controls in the calendar cell",
+    "window cut too short by the next message",
+    "no earlier time to learn the rhythm from",
 )
 
 
-def build_frame(
-    overlap: Literal["shared", "exclude"],
-    outcomes: Outcomes,
-    reward: FloatArray,
-    se: FloatArray,
-    counterfactual: FloatArray,
-    n_controls: FloatArray,
-    few: BoolArray,
-) -> RewardFrame:
+def build_frame(outcomes: Outcomes, overlap: str, reward: FloatArray, expected: Expected) -> RewardFrame:
     """Puts rewards (n,) into a frame, and NaN with its reason where a decision has none."""
-    reason = np.full(len(outcomes), IDENTIFIED, dtype=np.int64)
-    reason[few] = FEW_CONTROLS
+    reason = np.where(expected.level < 0, FEW_CONTROLS, IDENTIFIED)
     if overlap == "exclude":
         reason[outcomes.overlap] = OVERLAPPING
-    reason[~outcomes.observed] = OUTSIDE
+    unseen = ~outcomes.observed
+    reason[unseen] = np.where(outcomes.reason == IDENTIFIED, OUTSIDE, outcomes.reason)[unseen]
     ok = reason == IDENTIFIED
     return RewardFrame(
         reward=np.where(ok, reward, np.nan),
-        se=np.where(ok, se, np.nan),
+        se=np.where(ok, expected.se, np.nan),
         pre=outcomes.pre,
         post=outcomes.post,
-        counterfactual=np.where(ok, counterfactual, np.nan),
-        n_controls=n_controls.astype(np.int64),
+        counterfactual=np.where(ok, expected.mean, np.nan),
+        n_controls=expected.n.astype(np.int64),
+        level=np.where(ok, expected.level, -1),
         overlap=outcomes.overlap,
-        available_at=outcomes.available_at,
+        available_at=np.where(ok, np.maximum(outcomes.available_at, expected.closes), outcomes.available_at),
         reason=reason,
     )

@@ -1,15 +1,17 @@
-"""Goals: which events count, with which weight."""
+"""Goals: which events count, with which weight, and how their credit fades with the distance from the decision."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from histories.errors import ConfigError
-from histories.history import History
 from histories.modules import FloatArray, IntArray
-from histories.windows import LARGEST_SUM, from_fixed, running, to_fixed
+from histories.times import duration
+from histories.windows import LARGEST_SUM
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,21 @@ class Goal:
         measure: `count` adds 1 for each event, `value` adds the event's value.
         clip: The largest amount that one user's window may have, in the measure's units, before the weight;
             None for no limit. Clipping bounds the influence of rare, very large orders.
+        winsor: The same limit as a quantile of the training decisions' non-zero window amounts, such as 0.99. It is
+            learned when a reward model is fitted, and kept.
+        credit: `uniform` counts every event of the window alike; `exponential` counts an event at the distance x from
+            the decision :math:`2^{-x/h}` times, before it as after it: what is close in time is more likely to be
+            the message's doing.
+        half_life: The half-life h of exponential credit.
     """
 
     event: str
     weight: float = 1.0
     measure: str = "count"
     clip: float | None = None
+    winsor: float | None = None
+    credit: Literal["uniform", "exponential"] = "uniform"
+    half_life: str | None = None
 
     def __post_init__(self) -> None:
         if self.measure not in ("count", "value"):
@@ -36,25 +47,30 @@ class Goal:
             raise ConfigError(f"goal {self.event!r}: weight {self.weight} is not a finite number other than 0")
         if self.clip is not None and not 0 < self.clip < LARGEST_SUM:
             raise ConfigError(f"goal {self.event!r}: clip {self.clip} is not between 0 and {LARGEST_SUM:g}")
+        if self.winsor is not None and not 0 < self.winsor < 1:
+            raise ConfigError(f"goal {self.event!r}: winsor {self.winsor} is not a quantile between 0 and 1")
+        if self.clip is not None and self.winsor is not None:
+            raise ConfigError(f"goal {self.event!r}: both clip and winsor limit the window's amount: set one of them")
+        if self.credit not in ("uniform", "exponential"):
+            raise ConfigError(f"goal {self.event!r}: credit {self.credit!r} is neither 'uniform' nor 'exponential'")
+        if (self.credit == "exponential") != (self.half_life is not None):
+            raise ConfigError(f"goal {self.event!r}: exponential credit and a half_life go together")
+        if self.half_life is not None:
+            duration(self.half_life)
 
+    @property
+    def decay(self) -> int | None:
+        """Half-life of the credit in microseconds; None where credit is uniform."""
+        return None if self.half_life is None else duration(self.half_life)
 
-@dataclass(frozen=True)
-class GoalTotals:
-    """Running totals of one goal over a history's events, (e + 1,) in fixed point."""
+    def mass(self, start: FloatArray | IntArray | float, end: FloatArray | IntArray | float) -> FloatArray:
+        r"""Integral of the credit over the distances `start` to `end` from a decision, all in microseconds.
 
-    goal: Goal
-    total: IntArray
+        .. math:: \int_s^e 2^{-x/h} dx = \frac{h}{\ln 2} (2^{-s/h} - 2^{-e/h}), \qquad e - s \text{ if uniform}
 
-    @classmethod
-    def of(cls, goal: Goal, history: History) -> GoalTotals:
-        """Adds up a goal's events in the history's order."""
-        chosen = np.isin(history.events.event, history.event_codes([goal.event]))
-        amount = history.events.value if goal.measure == "value" else np.ones(len(history.events))
-        return cls(goal, running(to_fixed(np.where(chosen, amount, 0.0))))
-
-    def window(self, first: IntArray, last: IntArray) -> FloatArray:
-        """Weighted and clipped amount in the rows from `first` up to, not including, `last`."""
-        amount = from_fixed(self.total[last] - self.total[first])
-        if self.goal.clip is not None:
-            amount = np.minimum(amount, self.goal.clip)
-        return self.goal.weight * amount
+        The ratio of two integrals scales the amount of one window to the length of another.
+        """
+        low, high = np.asarray(start, dtype=np.float64), np.asarray(end, dtype=np.float64)
+        if self.decay is None:
+            return np.asarray(high - low)
+        return np.asarray(self.decay / math.log(2.0) * (np.exp2(-low / self.decay) - np.exp2(-high / self.decay)))

@@ -9,9 +9,10 @@ import numpy as np
 
 from histories.history import History
 from histories.modules import FloatArray
-from reward.controls import CellMeans
+from reward.controls import CellMeans, Expected, narrowest
 from reward.frame import RewardFrame, build_frame
-from reward.outcomes import Outcomes, RewardSpec, measure
+from reward.gauge import Gauge
+from reward.outcomes import NO_CELL, Outcomes, RewardSpec, measure
 
 
 class FittedReward(Protocol):
@@ -45,7 +46,10 @@ class RewardModel(Protocol):
         ...
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedReward:
-        """The same from outcomes that were measured already, each counted `weights` (n,) times."""
+        """The same from outcomes that were measured already, each counted `weights` (n,) times.
+
+        What the outcomes were measured with, `Outcomes.gauge`, is kept for other histories and not learned anew.
+        """
         ...
 
 
@@ -54,27 +58,29 @@ class FittedSpread:
     """A reward without controls: only the spread of the outcomes was learned."""
 
     spec: RewardSpec
+    gauge: Gauge
     subtract_pre: bool
     sd: float
 
     def transform(self, history: History) -> RewardFrame:
         """Rewards of every decision of a history."""
-        return self.transform_outcomes(measure(history, self.spec))
+        return self.transform_outcomes(measure(history, self.spec, self.gauge))
 
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
-        n = len(outcomes)
         reward = outcomes.change if self.subtract_pre else outcomes.post
-        nothing = np.zeros(n)
-        return build_frame(
-            self.spec.overlap, outcomes, reward, np.full(n, self.sd), nothing, nothing, np.zeros(n, dtype=bool)
-        )
+        nothing = np.zeros(len(reward))
+        level = np.zeros(len(reward), dtype=np.int64)
+        expected = Expected(nothing, nothing, np.full(len(reward), self.sd), outcomes.available_at, level)
+        return build_frame(outcomes, self.spec.overlap, reward, expected)
 
 
 def _spread(values: FloatArray, weights: FloatArray | None) -> float:
     if len(values) < 2:
         return float("nan")
-    w = np.ones(len(values)) if weights is None else weights
+    # Floating-point sums depend on the order of rows: put them into one that only their content decides.
+    order = np.lexsort((values,) if weights is None else (weights, values))
+    values, w = values[order], np.ones(len(values)) if weights is None else weights[order]
     mean = np.average(values, weights=w)
     return float(np.sqrt(np.average((values - mean) ** 2, weights=w)))
 
@@ -103,7 +109,8 @@ class RawReward:
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedSpread:
         """Learns the spread of measured outcomes."""
         rows = outcomes.observed
-        return FittedSpread(self.spec, False, _spread(outcomes.post[rows], None if weights is None else weights[rows]))
+        sd = _spread(outcomes.post[rows], None if weights is None else weights[rows])
+        return FittedSpread(self.spec, outcomes.gauge, False, sd)
 
 
 @dataclass(frozen=True)
@@ -129,27 +136,28 @@ class ChangeReward:
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedSpread:
         """Learns the spread of measured changes."""
         rows = outcomes.observed
-        return FittedSpread(self.spec, True, _spread(outcomes.change[rows], None if weights is None else weights[rows]))
+        sd = _spread(outcomes.change[rows], None if weights is None else weights[rows])
+        return FittedSpread(self.spec, outcomes.gauge, True, sd)
 
 
 @dataclass(frozen=True)
 class FittedDid:
-    """A DiD reward whose controls' changes are known."""
+    """A DiD reward whose controls' changes are known, in cells from narrow to wide (`Matching.levels`)."""
 
     spec: RewardSpec
-    controls: CellMeans
+    gauge: Gauge
+    controls: tuple[CellMeans, ...]
 
     def transform(self, history: History) -> RewardFrame:
         """Rewards of every decision of a history."""
-        return self.transform_outcomes(measure(history, self.spec))
+        return self.transform_outcomes(measure(history, self.spec, self.gauge))
 
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
-        n, mean, sd = self.controls.look_up(outcomes.cell)
-        few = n < self.spec.min_controls
-        with np.errstate(divide="ignore", invalid="ignore"):
-            se = sd * np.sqrt(1.0 + 1.0 / n)
-        return build_frame(self.spec.overlap, outcomes, outcomes.change - mean, se, mean, n, few)
+        levels = zip(self.controls, self.spec.matching.levels, strict=True)
+        found = (means.expected(outcomes.cells(level)) for means, level in levels)
+        expected = narrowest(found, self.spec.min_controls)
+        return build_frame(outcomes, self.spec.overlap, outcomes.change - expected.mean, expected)
 
 
 @dataclass(frozen=True)
@@ -180,6 +188,11 @@ class DidReward:
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedDid:
         """Learns the controls' mean change from measured outcomes."""
-        rows = outcomes.control
-        chosen = None if weights is None else weights[rows]
-        return FittedDid(self.spec, CellMeans.of(outcomes.change[rows], outcomes.cell[rows], chosen))
+        change = outcomes.change
+        means = []
+        for level in self.spec.matching.levels:
+            cell = outcomes.cells(level)
+            rows = outcomes.control & (cell != NO_CELL)
+            chosen = None if weights is None else weights[rows]
+            means.append(CellMeans.of(change[rows], cell[rows], chosen, outcomes.available_at[rows]))
+        return FittedDid(self.spec, outcomes.gauge, tuple(means))

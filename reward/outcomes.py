@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
-from typing import Literal
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from histories.context import ContextFeatures, ContextSpec
-from histories.errors import ConfigError
+from histories.context import ContextFeatures
 from histories.hashing import derive
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration
 from histories.windows import Timeline
-from reward.goals import Goal, GoalTotals
+from reward.amounts import window_amounts
+from reward.frame import IDENTIFIED, NO_RHYTHM, OUTSIDE, TOO_SHORT
+from reward.gauge import Gauge, in_arms, learn_edges, learn_limits, learn_values, past_activity
+from reward.goals import Goal
+from reward.rhythm import Population, normal_amounts
+from reward.spec import FOLDS, Level, RewardSpec
 
-# Divisible by every number of folds that is in use, so that folds are equally large.
-FOLDS = 60
+__all__ = ["FOLDS", "NO_CELL", "Outcomes", "RewardSpec", "measure"]
+
 _FOLD_SALT = 0xF01D
-
-
-@dataclass(frozen=True)
-class RewardSpec:
-    """What is measured around each decision.
-
-    Attributes:
-        goals: What counts.
-        pre: Length of the window before the decision, `[t - pre, t)`.
-        post: Length of the window after it, `(t, t + post]`.
-        cell: Decisions within the same calendar cell of this length are compared with each other.
-        overlap: `shared` lets every decision keep its windows; `exclude` gives no reward where another message of
-            the same user falls into them.
-        controls: Who is compared with. `not_sent`: every decision of the cell at which nothing was sent; right where
-            each slot is randomised, since then both sides were messaged alike at other times. `untouched`: only those
-            whose two windows hold no message at all; right where messages follow one another by a plan. With
-            `overlap: exclude` controls are untouched in any case.
-        min_controls: Controls that a cell needs; with fewer, its decisions get no reward.
-        covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
-        folds: Folds of users for cross-fitting; 1 fits and predicts on the same users.
-    """
-
-    goals: tuple[Goal, ...] = field(default_factory=lambda: (Goal("order*"),))
-    pre: str = "3d"
-    post: str = "3d"
-    cell: str = "1d"
-    overlap: Literal["shared", "exclude"] = "shared"
-    controls: Literal["not_sent", "untouched"] = "not_sent"
-    min_controls: int = 20
-    covariates: ContextSpec = field(default_factory=ContextSpec)
-    folds: int = 5
-
-    def __post_init__(self) -> None:
-        if not self.goals:
-            raise ConfigError("the reward has no goals: name at least one event that counts")
-        for name in ("pre", "post", "cell"):
-            duration(getattr(self, name))
-        if self.overlap not in ("shared", "exclude"):
-            raise ConfigError(f"overlap {self.overlap!r} is neither 'shared' nor 'exclude'")
-        if self.controls not in ("not_sent", "untouched"):
-            raise ConfigError(f"controls {self.controls!r} is neither 'not_sent' nor 'untouched'")
-        if self.min_controls < 2:
-            raise ConfigError(f"min_controls {self.min_controls} is below 2: an error needs at least two controls")
-        if not 1 <= self.folds <= FOLDS:
-            raise ConfigError(f"folds {self.folds} is not between 1 and {FOLDS}")
+# The cell of a decision whose attributes or past activity are not known: no control is ever in it.
+NO_CELL = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -71,19 +31,23 @@ class Outcomes:
     """Goal values around the n decisions of a history, in its order.
 
     Attributes:
-        pre: Goal value in `[t - pre, t)`, scaled to the length of the post window (n,).
-        post: Goal value in `(t, t + post]` (n,).
+        pre: Goal value in `[t - pre, t)`, scaled to the post window; net of the user's rhythm, if asked for (n,).
+        post: Goal value in `(t, t + post]`, scaled to its full length where it was truncated; net as well (n,).
         treated: Whether a message was sent (n,).
         control: Whether the decision is a control: see `RewardSpec.controls` (n,).
         overlap: Whether another message of the user falls into the windows (n,).
-        observed: Whether both windows lie within the observed time (n,).
+        observed: Whether both windows could be measured (n,).
+        reason: Why they could not: a code into `REASONS`, 0 where they could (n,).
         cell: Calendar cell: whole cell lengths since 1970 (n,).
+        within: Code of the user's attributes in `Matching.within`; -1 where the training users had none such (n,).
+        stratum: Stratum of past activity; -1 where it is not known (n,).
         user: User codes (n,).
         actions: Actions (n, M).
         available_at: When the post window closes, microseconds (n,).
         fold: Stable hash of the user, for cross-fitting: below `FOLDS` (n,).
         p_nothing: Logged probability of sending nothing, where nothing was sent; else NaN (n,).
         covariates: Covariates (n, p); p is 0 where the reward uses none.
+        gauge: What was learned in order to measure them.
     """
 
     pre: FloatArray
@@ -92,13 +56,17 @@ class Outcomes:
     control: BoolArray
     overlap: BoolArray
     observed: BoolArray
+    reason: IntArray
     cell: IntArray
+    within: IntArray
+    stratum: IntArray
     user: IntArray
     actions: IntArray
     available_at: IntArray
     fold: IntArray
     p_nothing: FloatArray
     covariates: FloatArray
+    gauge: Gauge
 
     def __len__(self) -> int:
         return len(self.post)
@@ -110,60 +78,165 @@ class Outcomes:
 
     def select(self, rows: BoolArray) -> Outcomes:
         """The outcomes of the chosen decisions."""
-        return Outcomes(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "gauge"}
+        return Outcomes(**arrays, gauge=self.gauge)
+
+    def cells(self, level: Level) -> IntArray:
+        """Cells (n,) of the calendar and of what else `level` names; `NO_CELL` where that is not known."""
+        code, known = self.cell, np.ones(len(self), dtype=bool)
+        if "within" in level:
+            n_values = 1 if self.gauge.values is None else len(self.gauge.values)
+            code, known = code * n_values + self.within, known & (self.within >= 0)
+        if "strata" in level:
+            code, known = code * (len(self.gauge.edges) + 1) + self.stratum, known & (self.stratum >= 0)
+        return np.where(known, code, NO_CELL)
 
 
-def measure(history: History, spec: RewardSpec, features: ContextFeatures | None = None) -> Outcomes:
+@dataclass(frozen=True)
+class _Windows:
+    """Windows around decisions, as lengths in microseconds and as rows of events."""
+
+    pre: int
+    post: int
+    end: IntArray
+    before: tuple[IntArray, IntArray]
+    after: tuple[IntArray, IntArray]
+
+    @classmethod
+    def of(cls, history: History, spec: RewardSpec, messages: Timeline) -> _Windows:
+        d = history.decisions
+        pre, post = duration(spec.pre), duration(spec.post)
+        end = np.full(len(d), post)
+        if spec.overlap == "truncate":
+            end = np.minimum(end, _next_message(history, messages, post))
+        events = Timeline(history.events.time, history.event_offsets)
+        return cls(
+            pre=pre,
+            post=post,
+            end=end,
+            before=(events.before(d.user, d.time - pre), events.before(d.user, d.time)),
+            after=(
+                events.before(d.user, d.time, inclusive=True),
+                events.before(d.user, d.time + end, inclusive=True),
+            ),
+        )
+
+
+def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, adjust: bool = False) -> Outcomes:
     """Sums the goals in the windows around every decision of a history.
 
     Every window is a difference of two running totals, whose places are found by bisection for all decisions at
-    once: no loop over users or decisions. `features` gives the covariates, if the reward uses any.
+    once: no loop over users or decisions.
+
+    Args:
+        history: Decisions and events.
+        spec: What is measured.
+        gauge: What was learned of a training history (`Outcomes.gauge`); None learns it from this one.
+        adjust: Whether a gauge that is learned here has covariates.
 
     Raises:
-        ConfigError: If a goal names an event that the history does not have.
+        ConfigError: If a goal names an event, the spec an attribute or an arm that the history does not have.
     """
     d = history.decisions
-    pre, post = duration(spec.pre), duration(spec.post)
-    events = Timeline(history.events.time, history.event_offsets)
-    pre_rows = events.before(d.user, d.time - pre), events.before(d.user, d.time)
-    post_rows = (
-        events.before(d.user, d.time, inclusive=True),
-        events.before(d.user, d.time + post, inclusive=True),
-    )
-    totals = [GoalTotals.of(goal, history) for goal in spec.goals]
-    before = np.sum([total.window(*pre_rows) for total in totals], axis=0)
-    after = np.sum([total.window(*post_rows) for total in totals], axis=0)
-
     treated = history.modules.sent(d.actions)
-    overlap = _another_message(history, treated, pre, post)
-    clean = ~overlap | (spec.controls == "not_sent" and spec.overlap == "shared")
-    observed = (d.time - pre >= history.span[0]) & (d.time + post <= history.span[1])
+    messages = Timeline(d.time[treated], np.searchsorted(d.user[treated], np.arange(history.n_users + 1)))
+    windows = _Windows.of(history, spec, messages)
+    overlap = _another_message(history, messages, windows.pre, windows.post)
+    outside = (d.time - windows.pre < history.span[0]) | (d.time + windows.post > history.span[1])
+    short = windows.end < (duration(spec.min_post) if spec.overlap == "truncate" else 0)
+
+    before, after = _amounts(history, spec, windows)
+    activity = np.zeros(len(d))
+    if spec.matching.strata > 1:
+        activity = past_activity(history, spec.goals, windows.pre, duration(spec.matching.activity))
+    learning = gauge is None
+    if gauge is None:
+        sound = ~(outside | short)
+        gauge = Gauge(
+            limits=learn_limits(spec.goals, [*np.concatenate([before[:, sound], after[:, sound]], axis=1)]),
+            edges=learn_edges(activity[sound], spec.matching.strata),
+            values=learn_values(history, spec.matching.within),
+            rhythm=None if spec.rhythm is None else Population.of(history, spec.goals, duration(spec.rhythm)),
+            features=ContextFeatures.fit(history, spec.covariates) if adjust else None,
+        )
+    pre, post = _net(history, spec, windows, gauge, before, after)
+
+    reason = np.full(len(d), IDENTIFIED, dtype=np.int64)
+    reason[np.isnan(post) | np.isnan(pre)] = NO_RHYTHM
+    reason[short] = TOO_SHORT
+    reason[outside] = OUTSIDE
+    observed = reason == IDENTIFIED
+    allowed = ~overlap | (spec.controls != "untouched" and spec.overlap != "exclude")
+    if spec.controls == "holdout":
+        allowed = allowed & in_arms(history, spec.holdout_arms, learning=learning)
     return Outcomes(
-        pre=before * (post / pre),
-        post=after,
+        pre=pre,
+        post=post,
         treated=treated,
-        control=~treated & clean & observed,
+        control=~treated & allowed & observed,
         overlap=overlap,
         observed=observed,
+        reason=reason,
         cell=d.time // duration(spec.cell),
+        within=gauge.within(history, spec.matching.within)[d.user],
+        stratum=gauge.stratum(activity),
         user=d.user,
         actions=d.actions,
-        available_at=d.time + post,
+        available_at=d.time + windows.post,
         fold=_fold(history)[d.user],
         p_nothing=np.where(treated, np.nan, d.propensity[:, 0]),
-        covariates=np.zeros((len(d), 0)) if features is None else features.covariates(history),
+        covariates=np.zeros((len(d), 0)) if gauge.features is None else gauge.features.covariates(history),
+        gauge=gauge,
     )
+
+
+def _amounts(history: History, spec: RewardSpec, windows: _Windows) -> tuple[FloatArray, FloatArray]:
+    """Amounts of each goal before and after (G, n); a truncated window's, scaled to its full length."""
+    before, after = [], []
+    for goal in spec.goals:
+        first, second = window_amounts(goal, history, history.decisions.time, windows.before, windows.after)
+        before.append(first)
+        after.append(second * _stretch(goal, windows))
+    return np.stack(before), np.stack(after)
+
+
+def _stretch(goal: Goal, windows: _Windows) -> FloatArray:
+    return np.asarray(goal.mass(0, windows.post) / goal.mass(np.zeros(len(windows.end)), windows.end))
+
+
+def _net(
+    history: History, spec: RewardSpec, windows: _Windows, gauge: Gauge, before: FloatArray, after: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Goal values before and after (n,): limited, net of the rhythm, weighted, and in units of the post window."""
+    limits = gauge.limits[:, None]
+    before, after = np.minimum(before, limits), np.minimum(after, limits)
+    if gauge.rhythm is not None:
+        usual = normal_amounts(history, spec.goals, gauge.rhythm, spec.rhythm_weeks, windows.pre, windows.end)
+        stretch = np.stack([_stretch(goal, windows) for goal in spec.goals])
+        before, after = before - np.minimum(usual[0], limits), after - np.minimum(usual[1] * stretch, limits)
+    pre, post = np.zeros(len(windows.end)), np.zeros(len(windows.end))
+    for goal, first, second in zip(spec.goals, before, after, strict=True):
+        pre += goal.weight * first * (goal.mass(0, windows.post) / goal.mass(0, windows.pre))
+        post += goal.weight * second
+    return pre, post
 
 
 def _fold(history: History) -> IntArray:
     return np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(FOLDS), dtype=np.int64)
 
 
-def _another_message(history: History, sent: BoolArray, pre: int, post: int) -> BoolArray:
+def _another_message(history: History, messages: Timeline, pre: int, post: int) -> BoolArray:
     """Whether the user got another message in `[t - pre, t)` or in `(t, t + post)`."""
     d = history.decisions
-    offsets = np.searchsorted(d.user[sent], np.arange(history.n_users + 1)).astype(np.int64)
-    messages = Timeline(d.time[sent], offsets)
     earlier = messages.before(d.user, d.time) > messages.before(d.user, d.time - pre)
     later = messages.before(d.user, d.time + post) > messages.before(d.user, d.time, inclusive=True)
     return np.asarray(earlier | later)
+
+
+def _next_message(history: History, messages: Timeline, otherwise: int) -> IntArray:
+    """Time to the user's next message, strictly after each decision, microseconds (n,); `otherwise` if none."""
+    d = history.decisions
+    row = messages.before(d.user, d.time, inclusive=True)
+    found = row < messages.offsets[d.user + 1]
+    following = np.append(messages.time, 0)[row]
+    return np.where(found, following - d.time, otherwise)

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray
 
 _HIGH = 2.0**16
 _LOW = 2.0**48
+_LARGEST = 2.0**62
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,17 @@ class ExactSums:
 
     @classmethod
     def of(cls, values: FloatArray, group: IntArray, n_groups: int) -> ExactSums:
-        """Adds up values (n,) by group codes (n,); the values are read to 2^-48."""
+        """Adds up values (n,) by group codes (n,); the values are read to 2^-48.
+
+        Raises:
+            ConfigError: If the values are too large for exact sums.
+        """
         coarse = np.rint(values * _HIGH)
+        if not float(np.abs(coarse).sum()) < _LARGEST:
+            raise ConfigError(
+                "the goal values are too large for exact sums, or not finite: give the goals smaller weights, or "
+                "divide the values by a thousand or a million before reading them"
+            )
         high = np.zeros(n_groups, dtype=np.int64)
         low = np.zeros(n_groups, dtype=np.int64)
         np.add.at(high, group, coarse.astype(np.int64))

@@ -1,0 +1,63 @@
+"""Amounts of a goal in the windows around decisions, exact and without a loop over users or decisions."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from histories.history import History
+from histories.modules import BoolArray, FloatArray, IntArray
+from histories.windows import from_fixed, running, to_fixed
+from reward.goals import Goal
+
+# Pairs of a decision and an event that are in memory at once.
+PAIRS = 1 << 20
+
+
+def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
+    """Which events of a history a goal means (e,), and the amount of every event in the goal's units (e,)."""
+    chosen = np.isin(history.events.event, history.event_codes([goal.event]))
+    return chosen, history.events.value if goal.measure == "value" else np.ones(len(history.events))
+
+
+def window_amounts(
+    goal: Goal, history: History, time: IntArray, *windows: tuple[IntArray, IntArray]
+) -> list[FloatArray]:
+    """Amounts (n,) of a goal, before weight and limit, in one or more windows of each decision.
+
+    Args:
+        goal: The goal.
+        history: The events.
+        time: When the decisions were made (n,): credit fades with the distance from it.
+        *windows: Windows as event rows (n,) from the first up to, not including, the last.
+    """
+    chosen, amount = goal_events(goal, history)
+    if goal.decay is None:
+        total = running(to_fixed(np.where(chosen, amount, 0.0)))
+        return [from_fixed(total[last] - total[first]) for first, last in windows]
+    count = running(chosen.astype(np.int64))
+    when, value = history.events.time[chosen], amount[chosen]
+    return [_faded(goal.decay, when, value, time, count[first], count[last]) for first, last in windows]
+
+
+def _faded(
+    half_life: int, when: IntArray, value: FloatArray, time: IntArray, first: IntArray, last: IntArray
+) -> FloatArray:
+    """Sums (n,) of `value * 2^(-distance / half_life)` over rows `first` up to `last`.
+
+    Each pair of a decision and an event adds a fixed-point number of its own, so that the sums are exact and depend
+    on nobody else. Pairs are laid out in chunks, so that memory stays bounded.
+    """
+    size = last - first
+    ends = running(size)
+    out = np.zeros(len(time), dtype=np.int64)
+    cuts = np.searchsorted(ends, np.arange(0, int(ends[-1]), PAIRS))
+    for low, high in pairwise(np.unique(np.concatenate([[0], cuts, [len(time)]]))):
+        begins = running(size[low:high])
+        owner = np.repeat(np.arange(low, high), size[low:high])
+        row = np.arange(begins[-1]) - begins[owner - low] + first[owner]
+        distance = np.abs(when[row] - time[owner]) / half_life
+        total = running(to_fixed(value[row] * np.exp2(-distance)))
+        out[low:high] = total[begins[1:]] - total[begins[:-1]]
+    return from_fixed(out)
