@@ -1,9 +1,7 @@
 """From goal events to incremental rewards: windows, difference in differences, errors and diagnostics."""
 
 from reward.adjusted import DidDoublyRobustReward, DidRegressionReward
-from reward.diagnostics import Diagnostics, diagnose
 from reward.effects import Effect, Study, average_effect, difference_in_means, effects_of, effects_table, tidy
-from reward.event_time import EventStudy, EventTimes, event_study
 from reward.frame import REASONS, RewardFrame
 from reward.goals import Goal
 from reward.kinds import REWARDS, make_reward, refit
@@ -18,10 +16,7 @@ __all__ = [
     "DidDoublyRobustReward",
     "DidRegressionReward",
     "DidReward",
-    "Diagnostics",
     "Effect",
-    "EventStudy",
-    "EventTimes",
     "FittedReward",
     "Goal",
     "Matching",
@@ -32,11 +27,9 @@ __all__ = [
     "RewardSpec",
     "Study",
     "average_effect",
-    "diagnose",
     "difference_in_means",
     "effects_of",
     "effects_table",
-    "event_study",
     "make_reward",
     "measure",
     "refit",
