@@ -42,8 +42,8 @@ def test_logging_plays_the_frequencies_of_the_log() -> None:
     agent.observe(Batch(batch.observations, actions, batch.rewards, batch.se, batch.keys))
     mask = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]], dtype=bool)
     channel, offer = agent.action_probabilities(observations_of(mask))
-    np.testing.assert_allclose(channel, [[0.6, 0.3, 0.1], [6 / 7, 0, 1 / 7]], atol=0.02)
-    np.testing.assert_allclose(offer, [[0.8, 0.2], [1, 0]], atol=0.03)
+    np.testing.assert_allclose(channel, np.array([[0.6, 0.3, 0.1], [6 / 7, 0.0, 1 / 7]]), atol=0.02)
+    np.testing.assert_allclose(offer, np.array([[0.8, 0.2], [1.0, 0.0]]), atol=0.03)
 
 
 def test_logging_counts_within_the_parents_choice() -> None:
