@@ -56,6 +56,7 @@ def train(run: Run, prepared: Prepared, outcome_model: OutcomeModel) -> Agent:
     monitor = Monitor(writer, log.modules)
     if not done["steps"]:
         monitor.rewards(prepared.rewards)
+        monitor.event_study(prepared.model, prepared.train)
 
     def save() -> None:
         writer.flush()

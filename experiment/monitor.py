@@ -1,4 +1,4 @@
-"""What training shows: scalars and histograms for TensorBoard (docs/metrics.md defines each), and the bar's numbers."""
+"""What training shows in TensorBoard (docs/metrics.md defines each tag), and the progress bar's numbers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.base import Batch, Decisions
+from histories.history import History
 from histories.modules import BoolArray, Modules
-from reward import REASONS, RewardFrame
+from reward import REASONS, RewardFrame, RewardModel, Study, event_study
+from reward.report import picture
 
 
 class Monitor:
@@ -33,6 +35,11 @@ class Monitor:
             self._writer.add_scalar("reward/overlap", float(frame.overlap[ok].mean()), 0)
             self._writer.add_histogram("reward/all", frame.reward[ok], 0)
             self._writer.add_histogram("reward/n_controls", frame.n_controls[ok], 0)
+
+    def event_study(self, model: RewardModel, history: History) -> None:
+        """Draws once what the logged messages did by time since the decision, and whether trends agreed before."""
+        events = event_study(Study.of(model, history), history)
+        self._writer.add_figure("reward/event_study", picture(history, events), 0)
 
     def replayed(self, decisions: Decisions, batch: Batch, rows: BoolArray, matched: BoolArray) -> None:
         """Takes in one replayed step: what the agent chose, and what the log did."""

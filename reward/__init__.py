@@ -1,7 +1,9 @@
 """From goal events to incremental rewards: windows, difference in differences, errors and diagnostics."""
 
 from reward.adjusted import DidDoublyRobustReward, DidRegressionReward
+from reward.diagnostics import Diagnostics, diagnose
 from reward.effects import Effect, Study, average_effect, difference_in_means, effects_of, effects_table, tidy
+from reward.event_time import EventStudy, EventTimes, event_study
 from reward.frame import REASONS, RewardFrame
 from reward.goals import Goal
 from reward.kinds import REWARDS, make_reward, refit
@@ -13,10 +15,13 @@ __all__ = [
     "REASONS",
     "REWARDS",
     "ChangeReward",
+    "Diagnostics",
     "DidDoublyRobustReward",
     "DidRegressionReward",
     "DidReward",
     "Effect",
+    "EventStudy",
+    "EventTimes",
     "FittedReward",
     "Goal",
     "Matching",
@@ -27,9 +32,11 @@ __all__ = [
     "RewardSpec",
     "Study",
     "average_effect",
+    "diagnose",
     "difference_in_means",
     "effects_of",
     "effects_table",
+    "event_study",
     "make_reward",
     "measure",
     "refit",

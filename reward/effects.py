@@ -15,6 +15,7 @@ from histories.times import duration, timestamps
 from reward.frame import RewardFrame
 from reward.inference import student_quantile
 from reward.influence import WITHOUT_CONTROLS, Influences
+from reward.kinds import make_reward
 from reward.models import DidReward, RewardModel
 from reward.outcomes import Outcomes, RewardSpec, measure
 
@@ -88,7 +89,12 @@ class Study:
     def of_outcomes(cls, model: RewardModel, outcomes: Outcomes) -> Study:
         """Fits the model on measured outcomes."""
         frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
-        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame.reward))
+        by_level = [frame.reward]
+        if len(model.spec.matching.levels) > 1:
+            by_level = [
+                one.fit_outcomes(outcomes).transform_outcomes(outcomes).reward for one in _one_level_each(model)
+            ]
+        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame, by_level))
 
     def effect(self, group: BoolArray | None = None, label: str = "all") -> Effect:
         """The average effect on the sent decisions of a group (n,), by default on all."""
@@ -104,7 +110,7 @@ class Study:
             return Effect(label, np.nan, np.nan, len(rows), 0, without), np.zeros(self.influences.users)
         value = float(self.frame.reward[rows].mean())
         influence = self.influences.by_user(rows)
-        controls = self.influences.row[self.influences.controls_of(rows)]
+        controls = self.influences.controls_of(rows)
         treated_users, control_users = np.unique(o.user[rows]), np.unique(o.user[controls])
         users = len(np.union1d(treated_users, control_users))
         fewer = (
@@ -121,8 +127,7 @@ class Study:
 
     def by_period(self, period: str = "1w") -> list[Effect]:
         """One effect for each calendar period (whole lengths since 1970) in which something was sent."""
-        time = self.outcomes.available_at - duration(self.model.spec.post)
-        code = time // duration(period)
+        code = (self.outcomes.available_at - duration(self.model.spec.post)) // duration(period)
         codes = np.unique(code[self.outcomes.treated])
         names = timestamps(codes * duration(period)).dt.strftime("%Y-%m-%d %H:%M")
         return [self.effect(code == c, name) for c, name in zip(codes, names, strict=True)]
@@ -160,6 +165,26 @@ class Study:
     def restricted(self, rows: BoolArray) -> Study:
         """The study of some of the decisions alone."""
         return self.of_outcomes(self.model, self.outcomes.select(rows))
+
+
+def _one_level_each(model: RewardModel) -> list[RewardModel]:
+    """Models of the same kind, each with the cells of one level of the model's matching."""
+    matching = model.spec.matching
+    return [
+        make_reward(
+            model.name,
+            replace(
+                model.spec,
+                matching=replace(
+                    matching,
+                    within=matching.within if "within" in level else (),
+                    strata=matching.strata if "strata" in level else 1,
+                    widen=(),
+                ),
+            ),
+        )
+        for level in matching.levels
+    ]
 
 
 def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:

@@ -133,6 +133,11 @@ def student_quantile(freedom: float) -> float:
     return (low + high) / 2.0
 
 
+def two_sided(t: float, freedom: float) -> float:
+    """Probability of a t-statistic farther from 0 in either direction."""
+    return incomplete_beta(freedom / 2.0, 0.5, freedom / (freedom + t**2)) if freedom > 0 else math.nan
+
+
 def incomplete_beta(a: float, b: float, x: float) -> float:
     """The regularised incomplete beta function, by Lentz's continued fraction; accurate to about 1e-12.
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from histories.errors import ConfigError
-from histories.modules import BoolArray, FloatArray, IntArray
+from histories.modules import FloatArray, IntArray
 from reward.adjusted import LARGEST_PROPENSITY, sending_probability
+from reward.frame import RewardFrame
 from reward.outcomes import Outcomes, RewardSpec
 
 WITHOUT_CONTROLS = ("raw", "change")
+WITH_CONTROLS = ("did", "did_regression", "did_dr")
 
 
 @dataclass(frozen=True)
@@ -36,24 +39,81 @@ class Influences:
     Liang & Zeger (1986), "Longitudinal data analysis using generalized linear models", Biometrika; Sant'Anna & Zhao
     (2020), "Doubly robust difference-in-differences estimators", Journal of Econometrics, theorems 1 and A.1.
 
+    Cells are those of the level that gave each decision its reward; the parts of all levels add up.
+
     Attributes:
         reward: Rewards (n,); 0 where there is none.
         user: User codes (n,).
         users: Length of the result: one more than the largest user code.
+        level: Level of each decision's cell (n,).
+        levels: What the rewards of each level depend on.
+    """
+
+    reward: FloatArray
+    user: IntArray
+    users: int
+    level: IntArray
+    levels: tuple[LevelInfluence, ...]
+
+    @classmethod
+    def of(
+        cls, kind: str, outcomes: Outcomes, spec: RewardSpec, frame: RewardFrame, by_level: Sequence[FloatArray]
+    ) -> Influences:
+        """Prepares the influence functions of a reward kind.
+
+        Args:
+            kind: The reward kind.
+            outcomes: What it was fitted on (n decisions).
+            spec: Its settings.
+            frame: Its rewards.
+            by_level: The rewards (n,) from cells of each level of `spec.matching` alone; NaN where there is none.
+
+        Raises:
+            ConfigError: If the kind has no influence function.
+        """
+        if kind not in (*WITHOUT_CONTROLS, *WITH_CONTROLS):
+            raise ConfigError(f"the reward kind {kind!r} has no influence function: its average effects have no error")
+        levels = [] if kind in WITHOUT_CONTROLS else zip(spec.matching.levels, by_level, strict=True)
+        return cls(
+            reward=np.where(frame.identified, frame.reward, 0.0),
+            user=outcomes.user,
+            users=int(outcomes.user.max(initial=-1)) + 1,
+            level=frame.level,
+            levels=tuple(LevelInfluence.of(kind, outcomes, spec, outcomes.cells(level), r) for level, r in levels),
+        )
+
+    def by_user(self, group: IntArray) -> FloatArray:
+        """Influence of every user (U,) on the mean reward over the decisions `group` (n1,): the error is its sum."""
+        own = self.reward[group] - self.reward[group].mean()
+        total: FloatArray = np.bincount(self.user[group], own / len(group), self.users).astype(np.float64)
+        for code, level in enumerate(self.levels):
+            mine = group[self.level[group] == code]
+            if len(mine):
+                total = total - level.by_user(mine, len(group), self.user, self.users)
+        return total
+
+    def controls_of(self, group: IntArray) -> IntArray:
+        """The controls that the rewards of a group rest on, each once."""
+        found = [level.controls_of(group[self.level[group] == code]) for code, level in enumerate(self.levels)]
+        return np.unique(np.concatenate(found)) if found else group[:0]
+
+
+@dataclass(frozen=True)
+class LevelInfluence:
+    """What the rewards from cells of one level depend on.
+
+    Attributes:
         place: Cell of each decision as a code below C (n,).
         row: The controls (m,).
         pull: What one unit of a cell's share weighs on each control (m,).
         covariates: Covariates (n, p), or of no column.
         centre: What `covariates` of the group are compared with, by cell (C, p).
         slope: Influence of each control on the slopes (m, p).
-        chance: Influence of the cell's share on the propensity's coefficients (C, 1 + p), or of no row.
+        chance: Influence of a cell's share on the propensity's coefficients (C, 1 + p), or of no column.
         score_row: The decisions that the propensity was fitted on (l,).
-        score: Their influence on its coefficients (l, 1 + p).
+        score: Their influence on its coefficients (l, 1 + p), or of no column.
     """
 
-    reward: FloatArray
-    user: IntArray
-    users: int
     place: IntArray
     row: IntArray
     pull: FloatArray
@@ -65,27 +125,16 @@ class Influences:
     score: FloatArray
 
     @classmethod
-    def of(cls, kind: str, outcomes: Outcomes, spec: RewardSpec, reward: FloatArray) -> Influences:
-        """Prepares the influence functions of a reward kind, from its rewards (n,) on the outcomes it was fitted on.
-
-        Raises:
-            ConfigError: If the kind has none.
-        """
-        cells, place = np.unique(outcomes.cell, return_inverse=True)
-        known = ~np.isnan(reward)
-        reward = np.where(known, reward, 0.0)
-        row = np.flatnonzero(outcomes.control & known)
-        if kind in WITHOUT_CONTROLS:
-            row = row[:0]
-        c = place[row]
+    def of(cls, kind: str, outcomes: Outcomes, spec: RewardSpec, cell: IntArray, reward: FloatArray) -> LevelInfluence:
+        """Prepares it from cells (n,) and the rewards (n,) that they give."""
+        cells, place = np.unique(cell, return_inverse=True)
+        row = np.flatnonzero(outcomes.control & ~np.isnan(reward))
+        c, r = place[row], reward[row]
         n = np.maximum(np.bincount(c, minlength=len(cells)), 1).astype(np.float64)
         plain = cls(
-            reward=reward,
-            user=outcomes.user,
-            users=int(outcomes.user.max(initial=-1)) + 1,
             place=place,
             row=row,
-            pull=reward[row] / n[c],
+            pull=r / n[c],
             covariates=np.zeros((len(outcomes), 0)),
             centre=np.zeros((len(cells), 0)),
             slope=np.zeros((len(row), 0)),
@@ -93,26 +142,24 @@ class Influences:
             score_row=row[:0],
             score=np.zeros((0, 0)),
         )
-        if kind in (*WITHOUT_CONTROLS, "did"):
+        if kind == "did":
             return plain
-        if kind not in ("did_regression", "did_dr"):
-            raise ConfigError(f"the reward kind {kind!r} has no influence function: its average effects have no error")
 
         x = outcomes.covariates
         centre = cell_sums(x[row], c, len(cells)) / n[:, None]
         inner = x[row] - centre[c]
         solved = inner @ np.linalg.pinv(inner.T @ inner, rcond=1e-12, hermitian=True)
         if kind == "did_regression":
-            return replace(plain, covariates=x, centre=centre, slope=solved * reward[row, None])
+            return replace(plain, covariates=x, centre=centre, slope=solved * r[:, None])
         # The correction of did_dr is the same for all of a cell, so the cell's mean reward takes it out again.
-        residual = reward[row] - (np.bincount(c, reward[row], len(cells)) / n)[c]
+        residual = r - (np.bincount(c, r, len(cells)) / n)[c]
         p = sending_probability(outcomes, np.ones(len(outcomes)), spec.folds)
         capped = np.minimum(p[row], LARGEST_PROPENSITY)
         odds = capped / (1.0 - capped)
         share = odds / np.bincount(c, odds, len(cells))[c]
         robust = replace(
             plain,
-            pull=reward[row] * share,
+            pull=r * share,
             covariates=x,
             centre=cell_sums(share[:, None] * x[row], c, len(cells)),
             slope=solved * residual[:, None],
@@ -121,38 +168,32 @@ class Influences:
             return robust
         fitted = np.flatnonzero(outcomes.observed & (outcomes.treated | outcomes.control))
         design = np.concatenate([np.ones((len(outcomes), 1)), x], axis=1)
-        moving = share * reward[row] * (p[row] < LARGEST_PROPENSITY)
+        moving = share * r * (p[row] < LARGEST_PROPENSITY)
         inside, q = design[fitted], p[fitted]
         curvature = (inside * (q * (1.0 - q))[:, None]).T @ inside
+        score = inside @ np.linalg.pinv(curvature, rcond=1e-12, hermitian=True)
         return replace(
             robust,
             chance=cell_sums(moving[:, None] * design[row], c, len(cells)),
             score_row=fitted,
-            score=inside
-            @ np.linalg.pinv(curvature, rcond=1e-12, hermitian=True)
-            * (outcomes.treated[fitted] - q)[:, None],
+            score=score * (outcomes.treated[fitted] - q)[:, None],
         )
 
-    def by_user(self, group: IntArray) -> FloatArray:
-        """Influence of every user (U,) on the mean reward over the decisions `group` (n1,): the error is its sum."""
-        n1 = len(group)
-        own = self.reward[group] - self.reward[group].mean()
-        total = np.bincount(self.user[group], own / n1, self.users)
-        if len(self.row):
-            share = np.bincount(self.place[group], minlength=len(self.centre)) / n1
-            through = share[self.place[self.row]] * self.pull
-            if self.slope.shape[1]:
-                imbalance = self.covariates[group].mean(0) - share @ self.centre
-                through = through + self.slope @ imbalance
-            total -= np.bincount(self.user[self.row], through, self.users)
-            if len(self.score):
-                total -= np.bincount(self.user[self.score_row], self.score @ (share @ self.chance), self.users)
+    def by_user(self, group: IntArray, n1: int, user: IntArray, users: int) -> FloatArray:
+        """What the controls of a group, a part of n1 decisions, take from the mean reward, by user (U,)."""
+        share = np.bincount(self.place[group], minlength=len(self.centre)) / n1
+        through = share[self.place[self.row]] * self.pull
+        if self.slope.shape[1]:
+            through = through + self.slope @ (self.covariates[group].sum(0) / n1 - share @ self.centre)
+        total = np.bincount(user[self.row], through, users)
+        if self.score.shape[1]:
+            total = total + np.bincount(user[self.score_row], self.score @ (share @ self.chance), users)
         return np.asarray(total)
 
-    def controls_of(self, group: IntArray) -> BoolArray:
-        """Which of the controls `row` lie in a cell of the group (m,)."""
+    def controls_of(self, group: IntArray) -> IntArray:
+        """The controls in the cells of a group."""
         share = np.bincount(self.place[group], minlength=len(self.centre))
-        return np.asarray(share[self.place[self.row]] > 0)
+        return self.row[share[self.place[self.row]] > 0]
 
 
 def cell_sums(values: FloatArray, cell: IntArray, cells: int) -> FloatArray:

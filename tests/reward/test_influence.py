@@ -126,7 +126,7 @@ def test_errors_equal_a_user_bootstrap(kind):
 def test_a_kind_without_influence_function_is_refused():
     study = Study.of(DidReward(MANY), random_history(1))
     with pytest.raises(ConfigError, match="'mine' has no influence function"):
-        Influences.of("mine", study.outcomes, MANY, study.frame.reward)
+        Influences.of("mine", study.outcomes, MANY, study.frame, [study.frame.reward])
 
 
 def test_small_sample_distributions_equal_scipy():
@@ -141,7 +141,7 @@ def test_small_sample_distributions_equal_scipy():
 
 
 def test_joint_test_keeps_its_level_with_few_users():
-    """4,000 samples of 12 users and 3 estimates: 5 % are rejected; the chi-square test would reject about 18 %."""
+    """4,000 samples of 12 users and 3 estimates: 5 % are rejected; the chi-square test would reject about 20 %."""
     rng = np.random.default_rng(0)
     rejected = []
     for _ in range(4000):

@@ -1,0 +1,60 @@
+"""What a log's messages did, with what speaks for and against believing it.
+
+python -m reward effects --config configs/market.yaml
+python -m reward effects --config FILE --history.path FOLDER --by all action period:2w --plot effects.png
+python -m reward effects --config FILE --reward.kind did_dr --bin 12h --leads 6 --lags 4 --csv effects.csv
+python -m reward effects --config FILE --staggered channel=email --period 1w
+
+Prints effects, the event study, diagnostics and a verdict. Every other flag overrides the configuration, as for
+train.py. All users are used: nothing is learned here that is later judged on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from reward.event_time import EventTimes
+from reward.kinds import make_reward
+from reward.report import BY, Request, report
+
+
+def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
+    """What is asked for, and the flags that are left for the configuration."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reward", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.allow_abbrev = False
+    parser.add_argument("command", choices=["effects"])
+    parser.add_argument("--by", nargs="+", default=list(BY), metavar="GROUPING")
+    parser.add_argument("--bin", default="1d", help="length of the event study's bins")
+    parser.add_argument("--leads", type=int, default=4, help="bins before the decision, the base among them")
+    parser.add_argument("--lags", type=int, default=3, help="bins after the decision")
+    parser.add_argument("--plot", type=Path, help="write the event study's picture here (.png, .svg, .pdf)")
+    parser.add_argument("--csv", type=Path, help="write the table here")
+    parser.add_argument("--staggered", metavar="MODULE=ACTION", help="study the first message of an action by period")
+    parser.add_argument("--period", default="1w", help="period of that study")
+    a, rest = parser.parse_known_args(arguments)
+    times = EventTimes(a.bin, a.leads, a.lags)
+    return Request(tuple(a.by), times, a.plot, a.csv, a.staggered, a.period), rest
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses, reads, estimates, prints; returns the exit code."""
+    # A room imports only rooms above it, and `experiment`, which knows the configuration, is below this one. As a
+    # program, and only then, this file stands beside train.py: so the import is here and not at the top.
+    from experiment.build import build_history
+    from experiment.cli import ROOT, settings_of
+
+    request, rest = request_of(arguments)
+    config = settings_of(rest, default=ROOT / "configs" / "market.yaml", description=__doc__ or "").config
+    history, _ = build_history(config)
+    print(report(history, make_reward(config.reward.kind, config.reward), request))
+    return 0
+
+
+if __name__ == "__main__":
+    from experiment.cli import program
+
+    program(main)

@@ -1,0 +1,116 @@
+"""Histories with a known average effect on the treated, for the statistics of estimators and diagnostics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from histories.context import ContextSpec
+from histories.hashing import keys
+from histories.history import DecisionLog, EventLog, History
+from histories.modules import Module, Modules
+from histories.times import DAY, HOUR
+from reward import Goal, RewardSpec
+
+MODULES = Modules([Module("channel", ("none", "push"))])
+Assignment = Literal["random", "level", "dip"]
+
+# Windows of a day around slots that are five days apart: no window ever holds another message.
+SPEC = RewardSpec(
+    goals=(Goal("order"),),
+    pre="1d",
+    post="1d",
+    covariates=ContextSpec(windows=("1d",), events=("order",), messages=False, clock=False),
+    folds=2,
+)
+LEVELS = np.array([1.0, 2.0, 4.0])
+SHARES = np.array([0.5, 0.3, 0.2])
+SLOTS = np.arange(5, 25, 5)
+DAYS = 27
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A history and its truth.
+
+    Attributes:
+        history: One slot each five days at 06:00, orders by day.
+        att: Expected effect on the treated, in orders per sent decision.
+    """
+
+    history: History
+    att: float
+
+
+def simulate(seed: int, assignment: Assignment, users: int = 300, effect: float = 1.0) -> Simulated:
+    """Draws a history.
+
+    Orders of a day are Poisson: the user's level, plus the day's shock, which is the same for all (so trends are
+    parallel). A message adds Poisson orders to the following day, `effect` times a quarter of the user's level: effects
+    differ between users, and where messages go by level, the treated gain more than all would.
+
+    Messages are sent with probability 0.4 (`random`), by the user's level (`level`), or mostly after a day with at most
+    one order (`dip`): a transient, which ends by itself. The probability is logged.
+    """
+    rng = np.random.default_rng(seed)
+    kind = rng.choice(len(LEVELS), users, p=SHARES)
+    level = LEVELS[kind]
+    rate = level[:, None] + rng.uniform(0.0, 1.0, DAYS)[None, :]
+    count = rng.poisson(rate)
+    if assignment == "random":
+        chance = np.full((users, len(SLOTS)), 0.4)
+    elif assignment == "level":
+        chance = np.repeat(np.array([0.2, 0.4, 0.7])[kind][:, None], len(SLOTS), axis=1)
+    else:
+        chance = np.where(count[:, SLOTS - 1] <= 1, 0.7, 0.15)
+    sent = rng.random(chance.shape) < chance
+    gain = effect * level / 4.0
+    count[:, SLOTS] += rng.poisson(gain[:, None] * sent)
+
+    # Days begin at the slots' hour.
+    n = count.ravel()
+    event_user = np.repeat(np.arange(users), count.sum(1))
+    start = np.tile(np.arange(DAYS) * DAY + 6 * HOUR, users)
+    event_time = np.repeat(start, n) + rng.integers(1, DAY, n.sum())
+    user = np.repeat(np.arange(users), len(SLOTS))
+    ids = np.array([f"{u}-{k}" for u in range(users) for k in range(len(SLOTS))], dtype=object)
+    propensity = np.where(sent, chance, 1.0 - chance).ravel()
+    history = History.from_arrays(
+        DecisionLog(
+            id=ids,
+            key=keys(ids),
+            user=user,
+            time=np.tile(SLOTS * DAY + 6 * HOUR, users),
+            actions=sent.ravel()[:, None].astype(np.int64),
+            propensity=propensity[:, None],
+            joint=propensity,
+        ),
+        EventLog(
+            user=event_user,
+            time=event_time,
+            event=np.zeros(len(event_user), dtype=np.int64),
+            value=np.ones(len(event_user)),
+        ),
+        modules=MODULES,
+        user_ids=np.array([f"u{i}" for i in range(users)], dtype=object),
+        event_names=("order",),
+        span=(6 * HOUR, DAYS * DAY + 6 * HOUR),
+    )
+    return Simulated(history, effect * treated_level(assignment) / 4.0)
+
+
+def treated_level(assignment: Assignment) -> float:
+    """Expected level of a treated decision's user: levels weighted by their share and probability of a message."""
+    if assignment == "random":
+        chance = np.full(len(LEVELS), 0.4)
+    elif assignment == "level":
+        chance = np.array([0.2, 0.4, 0.7])
+    else:
+        # Mean of P(Poisson(level + s) <= 1) = (1 + level + s) e^-(level + s) over the shock s, uniform on (0, 1).
+        s = (np.arange(2000) + 0.5) / 2000
+        rate = LEVELS[:, None] + s[None, :]
+        low = ((1.0 + rate) * np.exp(-rate)).mean(1)
+        chance = 0.7 * low + 0.15 * (1.0 - low)
+    return float((LEVELS * SHARES * chance).sum() / (SHARES * chance).sum())
