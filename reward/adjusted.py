@@ -158,9 +158,11 @@ class DidRegressionReward:
     .. math:: r_i = \Delta_i - \hat m_{-k(i)}(c_i, x_i), \qquad \hat m(c, x) = \hat\alpha_c + x^\top \hat\beta
 
     with :math:`\Delta` the change from before to after, and m fitted on controls of other folds of users
-    (cross-fitting), x being what was known before the decision. Assumes parallel trends among users with the same x,
-    and that m is of this form. Heckman, Ichimura & Todd (1997), "Matching as an econometric evaluation estimator",
-    Review of Economic Studies.
+    (cross-fitting), x being what was known before the decision and :math:`\alpha_c` the effect of the cell, at the
+    narrowest level (`RewardSpec.matching`) that has enough controls. Assumes parallel trends among users of a cell with
+    the same x, and that m is of this form. It fails where the change is not linear in x, most of all if treated and
+    controls hardly overlap in x, and where what triggers the sends is not in x. Heckman, Ichimura & Todd (1997),
+    "Matching as an econometric evaluation estimator", Review of Economic Studies.
     """
 
     spec: RewardSpec = field(default_factory=RewardSpec)
@@ -189,10 +191,11 @@ class DidDoublyRobustReward:
               - \frac{\sum_{j \in C(c_i)} w_j (\Delta_j - \hat m_{-k(j)}(c_j, x_j))}{\sum_{j \in C(c_i)} w_j},
         \qquad w_j = \frac{p(x_j)}{1 - p(x_j)}
 
-    with p the probability that something is sent. The mean over the treated of a cell is right if either m or p is.
-    p is the logged one wherever all controls have it, and else a logistic regression on x, fitted without the
-    user's fold. Sant'Anna & Zhao (2020), "Doubly robust difference-in-differences estimators", Journal of
-    Econometrics.
+    with p the probability that something is sent, and cells as for `did_regression`. The mean over the treated of a
+    cell is right if either m or p is. p is the logged one wherever all controls have it, and else a logistic regression
+    on x, fitted without the user's fold. It fails where both are wrong, and where some x are nearly always sent to:
+    odds are capped at p = 0.995, and few controls then carry the mean. Sant'Anna & Zhao (2020), "Doubly robust
+    difference-in-differences estimators", Journal of Econometrics.
     """
 
     spec: RewardSpec = field(default_factory=RewardSpec)

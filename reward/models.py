@@ -91,8 +91,11 @@ class RawReward:
 
     .. math:: r_i = Y_{i,post}
 
-    Assumes that nothing would have happened without the message, which is wrong wherever users are active by
-    themselves or messages go to the active. It is here to be compared with.
+    net of the user's rhythm, if that is asked for. Assumes that nothing would have happened without the message. It
+    fails wherever users are active by themselves: every reward is too large, and more so for active users and for the
+    actions that go to them, so a policy learns whom to watch and not what to send. It is here to be compared with; it
+    is the attribution by time window of marketing reports (Gordon et al., 2019, "A comparison of approaches to
+    advertising measurement: evidence from big field experiments at Facebook", Marketing Science).
     """
 
     spec: RewardSpec = field(default_factory=RewardSpec)
@@ -119,7 +122,10 @@ class ChangeReward:
 
     .. math:: r_i = Y_{i,post} - Y_{i,pre}
 
-    Removes each user's level. Assumes that nothing but the message changed over time; every calendar shock enters.
+    with the pre window scaled to the post window. Removes each user's level. Assumes that nothing but the message
+    changed over time. It fails with every calendar shock (pay day, rain, a sale), which it pays to whatever was sent
+    that day, and with sends triggered by unusual activity, which returns to its mean by itself (Ashenfelter, 1978,
+    "Estimating the effect of training programs on earnings", Review of Economics and Statistics).
     """
 
     spec: RewardSpec = field(default_factory=RewardSpec)
@@ -166,13 +172,19 @@ class DidReward:
 
     .. math:: r_i = (Y_{i,post} - Y_{i,pre}) - \frac{1}{n_c} \sum_{j \in C(c_i)} (Y_{j,post} - Y_{j,pre})
 
-    where :math:`C(c)` are the controls of cell c, decisions at which nothing was sent (`RewardSpec.controls`). Its
-    mean over sent decisions estimates the average effect on the treated if, without messages, treated and controls
-    would have changed alike (parallel trends). The standard error of one reward is that of a new control's change
-    around the cell's estimated mean, :math:`s_c \sqrt{1 + 1/n_c}`.
+    where :math:`C(c)` are the controls of cell c (`RewardSpec.controls`): the calendar cell, and within it what
+    `RewardSpec.matching` asks for, widened until there are `min_controls` of them. Its mean over sent decisions
+    estimates the average effect on the treated if, without messages, treated and controls of a cell would have changed
+    alike (parallel trends), and if messages to some users do not act on the controls. The standard error of one reward
+    is that of a new control's change around the cell's estimated mean, :math:`s_c \sqrt{1 + 1/n_c}`.
+
+    It fails where sends follow what was about to change anyway: triggered by a dip in activity, which recovers by
+    itself, or timed by habits that controls do not share. The pre-trend diagnostic sees the first kind, not all of the
+    second; adjusting for the trigger (`did_dr`), strata of past activity or the rhythm are the remedies.
 
     Ashenfelter & Card (1985), "Using the longitudinal structure of earnings to estimate the effect of training
-    programs", Review of Economics and Statistics.
+    programs", Review of Economics and Statistics; on cells, Abadie (2005), "Semiparametric difference-in-differences
+    estimators", Review of Economic Studies.
     """
 
     spec: RewardSpec = field(default_factory=RewardSpec)

@@ -14,7 +14,8 @@ later than the pre window's start enters, neither the window itself nor the futu
 which no whole block was observed has no reward, and is counted.
 
 Assumes that habits do not change, that users were there since the history began (no event then means no activity),
-and that earlier messages did not make the habit. It fails where they did: part of the effect is then subtracted. A
+and that earlier messages did not make the habit. It fails where they did: part of the effect is then subtracted; and
+where blocks are wider than the habit, which is then smeared over the whole block, as it is by a large k. A
 goal's limit (clip or winsor) bounds the normal amount as well, which only approximates the mean of limited amounts.
 Robbins (1956), "An empirical Bayes approach to statistics"; Morris (1983), "Parametric empirical Bayes inference".
 """

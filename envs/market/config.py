@@ -138,7 +138,7 @@ def goal_weights(goals: tuple[Goal, ...]) -> FloatArray:
     """What one unit of each daily count is worth, (N_COLUMNS,), in reward units.
 
     Raises:
-        ConfigError: If a goal names no event of the market, or has a clip: a clipped sum has no closed-form mean.
+        ConfigError: If a goal names no event of the market, or is clipped or fades: such a sum has no closed-form mean.
     """
     weights = np.zeros(N_COLUMNS)
     for goal in goals:
@@ -146,8 +146,11 @@ def goal_weights(goals: tuple[Goal, ...]) -> FloatArray:
         meant = [i for i, name in enumerate(EVENTS) if name == goal.event or (prefix and name.startswith(prefix))]
         if not meant:
             raise ConfigError(f"the market has no event {goal.event!r}. {nearest(goal.event, EVENTS)}")
-        if goal.clip is not None:
-            raise ConfigError(f"goal {goal.event!r} has a clip: the market's true effects exist only without one")
+        if goal.clip is not None or goal.winsor is not None or goal.credit != "uniform":
+            raise ConfigError(
+                f"goal {goal.event!r} has a clip, a winsor quantile or fading credit: "
+                "the market's true effects exist only without them"
+            )
         for event in meant:
             valued = goal.measure == "value" and ORDER <= event < ORDER + len(SERVICES)
             weights[event - ORDER + BASKET if valued else event] += goal.weight

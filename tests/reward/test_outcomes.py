@@ -8,21 +8,26 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reward_samples import FADING, rebuilt, rich_history
 from samples import random_history
 
 from histories.errors import ConfigError
+from histories.hashing import keys
+from histories.history import EventLog
 from histories.times import duration
-from reward import Goal, RewardSpec, measure
+from reward import REASONS, DidReward, Goal, Matching, RewardSpec, amounts, measure
+from reward.frame import TOO_SHORT
 
 
-def slow_window(history, user, low, high, *, closed_low, goal):
-    """One user's goal value in a window, the slow and obvious way."""
+def slow_window(history, user, low, high, *, closed_low, goal, t=0, stretch=1.0):
+    """One user's goal value in a window, the slow and obvious way; credit fades with the distance from t."""
     e = history.events
     names = np.asarray(history.event_names)[e.event]
     wanted = names == goal.event if not goal.event.endswith("*") else np.char.startswith(names, goal.event[:-1])
     inside = (e.time >= low) & (e.time < high) if closed_low else (e.time > low) & (e.time <= high)
     rows = wanted & inside & (e.user == user)
-    amount = float(e.value[rows].sum()) if goal.measure == "value" else float(rows.sum())
+    credit = np.ones(rows.sum()) if goal.half_life is None else 0.5 ** (np.abs(e.time[rows] - t) / goal.decay)
+    amount = stretch * float((credit * (e.value[rows] if goal.measure == "value" else 1.0)).sum())
     return goal.weight * (amount if goal.clip is None else min(amount, goal.clip))
 
 
@@ -45,6 +50,123 @@ def test_windows_equal_a_loop_over_rows(seed, pre, post, clip):
         after = sum(slow_window(history, u, t, t + duration(post), closed_low=False, goal=g) for g in goals)
         assert outcomes.pre[i] == pytest.approx(before * duration(post) / duration(pre), abs=1e-9)
         assert outcomes.post[i] == pytest.approx(after, abs=1e-9)
+
+
+def integral(goal, length):
+    """The credit's integral over a window, by the midpoint rule."""
+    x = (np.arange(20_000) + 0.5) * length / 20_000
+    return float((0.5 ** (x / goal.decay)).mean() * length) if goal.half_life else float(length)
+
+
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 1000), post=st.sampled_from(["1d", "60h"]), pairs=st.sampled_from([1, 7, 1 << 20]))
+def test_fading_and_truncated_windows_equal_a_loop_over_rows(seed, post, pairs):
+    """With chunks of one pair, of a few and of all: where they are cut changes nothing."""
+    history = rich_history(seed, users=8)
+    goals = (*FADING, Goal("visit", 0.5, clip=2.0))
+    spec = RewardSpec(goals=goals, pre="36h", post=post, overlap="truncate", min_post="6h")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(amounts, "PAIRS", pairs)
+        outcomes = measure(history, spec)
+    d, pre, full = history.decisions, duration("36h"), duration(post)
+    sent = d.actions[:, 0] > 0
+    for i in range(len(d)):
+        u, t = d.user[i], d.time[i]
+        later = d.time[sent & (d.user == u) & (d.time > t)]
+        end = min(full, int(later.min()) - t) if len(later) else full
+        if end < duration("6h"):
+            assert not outcomes.observed[i]
+            continue
+        before, after = 0.0, 0.0
+        for g in goals:
+            ratio = integral(g, full) / integral(g, pre)
+            before += ratio * slow_window(history, u, t - pre, t, closed_low=True, goal=g, t=t)
+            stretch = integral(g, full) / integral(g, end)
+            after += slow_window(history, u, t, t + end, closed_low=False, goal=g, t=t, stretch=stretch)
+        assert outcomes.pre[i] == pytest.approx(before, rel=1e-6, abs=1e-8)
+        assert outcomes.post[i] == pytest.approx(after, rel=1e-6, abs=1e-8)
+
+
+def test_windows_cut_too_short_give_no_reward_and_are_counted():
+    history = rich_history(1)
+    spec = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="truncate", min_post="12h", min_controls=2)
+    outcomes = measure(history, spec)
+    frame = DidReward(spec).fit(history).transform(history)
+    d = history.decisions
+    sent = d.actions[:, 0] > 0
+    inside = (d.time - duration("1d") >= history.span[0]) & (d.time + duration("2d") <= history.span[1])
+    for i in range(len(d)):
+        gap = d.time[sent & (d.user == d.user[i])] - d.time[i]
+        short = bool(((gap > 0) & (gap < duration("12h"))).any())
+        assert outcomes.observed[i] == (inside[i] and not short)
+        assert (frame.reason[i] == TOO_SHORT) == (inside[i] and short)
+    assert 0 < frame.counts()[REASONS[TOO_SHORT]] < inside.sum()
+    np.testing.assert_array_equal(outcomes.overlap, measure(history, replace(spec, overlap="shared")).overlap)
+
+
+def test_truncating_removes_the_next_messages_effect():
+    """Each message adds events at a constant rate for two days, and the next one often comes within them.
+
+    Sharing windows counts the next message's effect as well; cut windows, scaled up, give that of one message. Slots
+    are drawn at random, so the untouched windows before are alike.
+    """
+    rng = np.random.default_rng(0)
+    users, day = 4000, duration("1d")
+    slots = np.array([10, 11])
+    user, when = np.repeat(np.arange(users), 2), np.tile(slots, users) * day
+    sent = np.stack([rng.random(users) < 0.5, np.zeros(users, dtype=bool)], axis=1)
+    # Whoever got the first message gets the second more often.
+    sent[:, 1] = rng.random(users) < np.where(sent[:, 0], 0.7, 0.2)
+    count = rng.poisson(2.0, user.shape) * sent.ravel()
+    event_user = np.concatenate([np.repeat(user, count), np.repeat(np.arange(users), 20)])
+    event_time = np.concatenate(
+        [np.repeat(when, count) + rng.integers(1, 2 * day, count.sum()), rng.integers(0, 20 * day, 20 * users)]
+    )
+    history = random_history(0, users=2)
+    ids = np.array([f"d{i}" for i in range(2 * users)], dtype=object)
+    decisions = replace(
+        history.decisions,
+        id=ids,
+        key=keys(ids),
+        user=user,
+        time=when,
+        actions=np.stack([sent.ravel().astype(np.int64), np.zeros(2 * users, dtype=np.int64)], axis=1),
+        propensity=np.full((2 * users, 2), np.nan),
+        joint=np.full(2 * users, np.nan),
+    )
+    one = np.ones(len(event_user))
+    events = EventLog(user=event_user, time=event_time, event=np.zeros(len(one), dtype=np.int64), value=one)
+    log = rebuilt(history, decisions, events, user_ids=np.arange(users).astype(str).astype(object), span=(0, 20 * day))
+    spec = RewardSpec(goals=(Goal("order"),), pre="2d", post="2d")
+    first = log.decisions.time == 10 * day
+
+    def effect(overlap: str) -> tuple[float, float]:
+        frame = DidReward(replace(spec, overlap=overlap)).fit(log).transform(log)
+        mine = frame.reward[first & (log.decisions.actions[:, 0] > 0)]
+        return float(mine.mean()), float(np.sqrt(2 * mine.var() / len(mine)))
+
+    shared, error = effect("shared")
+    assert shared - 2.0 > 3 * error  # 0.5 more second messages, half of whose effect falls into the window
+    cut, error = effect("truncate")
+    assert abs(cut - 2.0) < 3 * error
+
+
+def test_winsor_limits_are_learned_in_fit_and_kept():
+    train, other = rich_history(1), rich_history(2)
+    spec = RewardSpec(goals=(Goal("order", 2.0, "value", winsor=0.7),), pre="2d", post="1d", min_controls=2)
+    free = measure(train, replace(spec, goals=(Goal("order", 1.0, "value"),)))
+    seen = free.observed
+    amount = np.concatenate([free.pre[seen] * 2, free.post[seen]])  # the pre window is twice as long
+    amount = np.sort(amount[amount != 0])
+    limit = amount[int(np.ceil(0.7 * len(amount))) - 1]
+    outcomes = measure(train, spec)
+    assert outcomes.gauge.limits[0] == pytest.approx(limit, rel=1e-12)
+    assert outcomes.post.max() == 2.0 * outcomes.gauge.limits[0]
+    assert (free.post > limit).any()
+    fitted = DidReward(spec).fit(train)
+    clipped = replace(spec, goals=(Goal("order", 2.0, "value", clip=float(outcomes.gauge.limits[0])),))
+    np.testing.assert_array_equal(fitted.transform(other).post, measure(other, clipped).post)
+    assert measure(other, spec).gauge.limits[0] != outcomes.gauge.limits[0]
 
 
 def test_window_ends_are_half_open():
@@ -99,8 +221,22 @@ def test_windows_outside_the_log_are_not_observed():
         (lambda: Goal("order", clip=-1.0), "clip -1.0 is not between"),
         (lambda: RewardSpec(goals=()), "no goals"),
         (lambda: RewardSpec(pre="3 weeks"), "not a duration"),
-        (lambda: RewardSpec(overlap="drop"), "neither 'shared' nor 'exclude'"),  # type: ignore[arg-type]
+        (lambda: RewardSpec(overlap="drop"), "neither 'shared' nor 'exclude' nor 'truncate'"),  # type: ignore[arg-type]
         (lambda: RewardSpec(min_controls=1), "below 2"),
+        (lambda: RewardSpec(controls="all"), "neither 'not_sent' nor 'untouched' nor 'holdout'"),  # type: ignore
+        (lambda: RewardSpec(controls="holdout"), "go together"),
+        (lambda: RewardSpec(holdout_arms=("a",)), "go together"),
+        (lambda: RewardSpec(overlap="truncate", min_post="4d"), "min_post 4d is longer than post 3d"),
+        (lambda: RewardSpec(rhythm="5h"), "does not divide the week"),
+        (lambda: RewardSpec(rhythm="6h", rhythm_weeks=0.0), "not a positive number"),
+        (lambda: Goal("order", clip=1.0, winsor=0.9), "both clip and winsor"),
+        (lambda: Goal("order", winsor=99.0), "not a quantile"),
+        (lambda: Goal("order", credit="linear"), "neither 'uniform' nor 'exponential'"),  # type: ignore[arg-type]
+        (lambda: Goal("order", credit="exponential"), "go together"),
+        (lambda: Goal("order", half_life="1d"), "go together"),
+        (lambda: Matching(strata=0), "below 1"),
+        (lambda: Matching(within=("region", "region")), "twice"),
+        (lambda: Matching(widen=("cell",)), "may name 'strata' and 'within'"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_settings_are_explained(wrong, message):

@@ -1,0 +1,237 @@
+"""Who is compared with whom: attributes, strata of past activity, holdout arms, and the widening of cells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from reward_samples import BASE, rich_history
+from samples import random_history
+
+from experiment.config import RewardConfig
+from experiment.plain import from_plain, to_plain
+from histories.errors import ConfigError
+from histories.times import DAY, duration
+from reward import REASONS, DidReward, Goal, Matching, make_reward, measure
+from reward.controls import CellMeans, Expected, narrowest
+from reward.sums import ExactSums
+
+BOTH = Matching(within=("region", "age"), strata=3, activity="36h")
+
+
+def plain_cells(history, spec, level):
+    """Cells as tuples of what they stand for, by pandas."""
+    d = history.decisions
+    columns = {"cell": d.time // duration(spec.cell)}
+    users = history.users.iloc[d.user].reset_index(drop=True)
+    if "within" in level:
+        for name in spec.matching.within:
+            columns[name] = users[name].astype(str)
+    if "strata" in level:
+        columns["stratum"] = measure(history, spec).stratum
+    return pd.MultiIndex.from_frame(pd.DataFrame(columns)).to_flat_index()
+
+
+def test_widening_takes_the_narrowest_cell_with_enough_controls():
+    history = rich_history(3, users=80)
+    spec = replace(BASE, matching=BOTH, cell="2d", min_controls=4)
+    outcomes = measure(history, spec)
+    frame = DidReward(spec).fit(history).transform(history)
+    assert spec.matching.levels == (("within", "strata"), ("within",), ())
+    change, control = outcomes.change, outcomes.control
+    expected = np.full(len(outcomes), np.nan)
+    level = np.full(len(outcomes), -1)
+    for code in reversed(range(3)):
+        cells = pd.Series(plain_cells(history, spec, spec.matching.levels[code]))
+        known = (outcomes.stratum >= 0) if code == 0 else np.ones(len(cells), dtype=bool)
+        groups = pd.Series(change[control & known]).groupby(cells[control & known].to_numpy())
+        n = groups.size().reindex(cells).fillna(0).to_numpy()
+        mean = groups.mean().reindex(cells).to_numpy()
+        enough = known & (n >= 4) & outcomes.observed
+        expected[enough], level[enough] = mean[enough], code
+    np.testing.assert_allclose(frame.counterfactual, expected, rtol=1e-9)
+    np.testing.assert_array_equal(frame.level, level)
+    assert set(frame.widened()) == {0, 1, 2}
+    assert frame.widened() == {code: int((level == code).sum()) for code in range(3)}
+
+
+def test_without_a_rule_a_cell_with_few_controls_is_counted():
+    history = rich_history(3, users=80)
+    strict = replace(BASE, matching=replace(BOTH, widen=()), min_controls=4)
+    frame = DidReward(strict).fit(history).transform(history)
+    widened = DidReward(replace(strict, matching=BOTH)).fit(history).transform(history)
+    assert set(frame.widened()) == {0}
+    lost = widened.level > 0
+    assert lost.any()
+    assert (frame.reason[lost] == REASONS.index("too few controls in the calendar cell")).all()
+    np.testing.assert_array_equal(frame.reward[~lost], widened.reward[~lost])
+
+
+def test_the_order_of_widening_is_the_declared_one():
+    both = replace(BOTH, widen=("within", "strata"))
+    assert both.levels == (("within", "strata"), ("strata",), ())
+    assert replace(BOTH, widen=("within",)).levels == (("within", "strata"), ("strata",))
+    assert Matching().levels == ((),)
+    assert Matching(strata=4, widen=("within", "strata")).levels == (("strata",), ())
+
+
+def test_strata_are_quantiles_of_goal_value_before_the_pre_window():
+    history = rich_history(4)
+    spec = replace(BASE, goals=(Goal("order", 1.0, "value"), Goal("visit", -0.3)), matching=BOTH)
+    outcomes = measure(history, spec)
+    d, e = history.decisions, history.events
+    worth = np.where(e.event == 0, e.value, -0.3)
+    activity = np.full(len(d), np.nan)
+    for i in range(len(d)):
+        end = d.time[i] - duration("2d")
+        if end - duration("36h") >= history.span[0]:
+            inside = (e.user == d.user[i]) & (e.time >= end - duration("36h")) & (e.time < end)
+            activity[i] = worth[inside].sum()
+    np.testing.assert_array_equal(outcomes.stratum == -1, np.isnan(activity))
+    for s in (0, 1):
+        upper, lower = activity[outcomes.stratum == s + 1], activity[outcomes.stratum == s]
+        assert lower.max() < upper.min()
+    sizes = np.bincount(outcomes.stratum[outcomes.observed & (outcomes.stratum >= 0)])
+    assert np.ptp(sizes) <= 3  # thirds, but for ties
+    later = measure(rich_history(5), spec, outcomes.gauge)
+    assert later.gauge is outcomes.gauge  # kept, not learned anew
+
+
+def test_values_that_the_fit_did_not_know_widen_the_cell():
+    history = rich_history(6, users=80)
+    spec = replace(BASE, matching=Matching(within=("region",)))
+    fitted = DidReward(spec).fit(history)
+    assert history.users is not None
+    abroad = replace(history, users=history.users.assign(region="west"))
+    frame = fitted.transform(abroad)
+    assert set(frame.widened()) == {1}
+    plain = DidReward(BASE).fit(history).transform(history)
+    np.testing.assert_array_equal(frame.reward, plain.reward)
+
+
+def test_codes_of_attributes_do_not_depend_on_how_a_number_is_stored():
+    history = rich_history(6, users=80)
+    spec = replace(BASE, matching=Matching(within=("age",)))
+    fitted = DidReward(spec).fit(history)
+    whole = fitted.transform(history)
+    assert history.users is not None
+    aged = history.users["age"].notna().to_numpy()
+    part = history.select_users(aged)
+    assert part.users is not None
+    part = replace(part, users=part.users.astype({"age": "int64"}))
+    rows = aged[history.decisions.user]
+    np.testing.assert_array_equal(fitted.transform(part).reward, whole.reward[rows])
+
+
+def test_holdout_arms_are_the_only_controls():
+    history = rich_history(7, users=80)
+    spec = replace(BASE, controls="holdout", holdout_arms=("held out",))
+    outcomes = measure(history, spec)
+    held = history.decisions.arm == "held out"
+    np.testing.assert_array_equal(outcomes.control, held & outcomes.observed & ~outcomes.treated)
+    frame = DidReward(spec).fit(history).transform(history)
+    cells = pd.Series(outcomes.change[outcomes.control]).groupby(outcomes.cell[outcomes.control])
+    expected = cells.mean().reindex(outcomes.cell).to_numpy()
+    np.testing.assert_allclose(frame.counterfactual[frame.identified], expected[frame.identified], rtol=1e-9)
+    assert frame.identified[outcomes.treated].any()
+
+
+@pytest.mark.parametrize(
+    ("history", "changed", "message"),
+    [
+        (rich_history(0), {"controls": "holdout", "holdout_arms": ("nobody",)}, r"no arms \['nobody'\].*'held out'"),
+        (random_history(0), {"controls": "holdout", "holdout_arms": ("a",)}, "no column `arm`"),
+        (rich_history(0), {"matching": Matching(within=("regoin",))}, r"no attributes \['regoin'\].*region"),
+        (random_history(0), {"matching": Matching(within=("region",))}, r"no attributes \['region'\]; they have \[\]"),
+    ],
+)
+def test_what_the_history_lacks_is_explained(history, changed, message):
+    with pytest.raises(ConfigError, match=message):
+        measure(history, replace(BASE, **changed))
+
+
+@pytest.mark.parametrize("kind", ["did", "did_regression", "did_dr"])
+def test_matching_removes_a_shock_that_hits_one_region(kind):
+    """A shock on one day raises one region's orders, and that region gets most messages: only matching sees it."""
+    history = random_history(0, users=2000, days=8, rate=8.0, send=0.0)
+    rng = np.random.default_rng(0)
+    south = np.arange(2000) < 1000
+    d = history.decisions
+    sent = rng.random(len(d)) < np.where(south[d.user], 0.5, 0.1)
+    actions = np.stack([sent.astype(np.int64), np.zeros(len(d), dtype=np.int64)], axis=1)
+    day = d.time // DAY
+    shocked = day[len(day) // 2] == history.events.time // DAY
+    value = np.where(shocked & south[history.events.user], 40.0, 1.0)
+    users = pd.DataFrame({"user_id": history.user_ids, "region": np.where(south, "south", "north")})
+    history = replace(
+        history,
+        decisions=replace(d, actions=actions),
+        events=replace(history.events, value=value),
+        users=users,
+    )
+    spec = replace(
+        BASE,
+        goals=(Goal("order", measure="value"),),
+        pre="1d",
+        covariates=replace(BASE.covariates, attributes=(), events=()),
+    )
+
+    def effect(matching: Matching) -> float:
+        frame = make_reward(kind, replace(spec, matching=matching)).fit(history).transform(history)
+        hit = sent & frame.identified & (day == day[len(day) // 2])
+        return abs(float(frame.reward[hit].mean()))
+
+    # A change of a southern user varies by about 80, so an effect over 500 sends and 500 controls by 5.
+    assert effect(Matching()) > 20.0
+    assert effect(Matching(within=("region",))) < 10.0
+
+
+def test_narrowest_and_when_its_controls_close():
+    def found(n, mean, closes):
+        return Expected(np.array(n), np.array(mean), np.ones(3), np.array(closes), np.zeros(3, dtype=np.int64))
+
+    narrow = found([5.0, 1.0, 5.0], [1.0, 2.0, np.nan], [10, 10, 10])
+    wide = found([9.0, 9.0, 2.0], [3.0, 4.0, 5.0], [20, 30, 40])
+    chosen = narrowest([narrow, wide], 4)
+    np.testing.assert_array_equal(chosen.level, [0, 1, -1])
+    np.testing.assert_array_equal(chosen.mean, [1.0, 4.0, 5.0])
+    np.testing.assert_array_equal(chosen.closes, [10, 30, 40])
+    means = CellMeans.of(np.arange(4.0), np.array([1, 1, 2, 2]), None, np.array([7, 5, 3, 9]))
+    np.testing.assert_array_equal(means.expected(np.array([2, 1, 3])).closes, [9, 7, 0])
+
+
+def test_a_reward_is_available_when_its_last_control_is():
+    history = rich_history(2)
+    outcomes = measure(history, BASE)
+    frame = DidReward(BASE).fit(history).transform(history)
+    for i in np.flatnonzero(frame.identified):
+        controls = outcomes.control & (outcomes.cell == outcomes.cell[i])
+        assert frame.available_at[i] == max(outcomes.available_at[i], outcomes.available_at[controls].max())
+    raw = make_reward("raw", BASE).fit(history).transform(history)
+    np.testing.assert_array_equal(raw.available_at, outcomes.available_at)
+
+
+def test_sums_that_are_too_large_are_refused_and_squares_are_not():
+    with pytest.raises(ConfigError, match="too large for exact sums"):
+        ExactSums.of(np.full(10, 1e13), np.zeros(10, dtype=np.int64), 1)
+    values = np.random.default_rng(0).standard_normal(1000) * 1e6
+    means = CellMeans.of(values, np.zeros(1000, dtype=np.int64), None)
+    assert means.sd[0] == pytest.approx(values.std(ddof=1), rel=1e-10)
+
+
+def test_settings_come_from_yaml():
+    data = {
+        "kind": "did_dr",
+        "goals": [{"event": "order", "credit": "exponential", "half_life": "1d", "winsor": 0.99}],
+        "overlap": "truncate",
+        "controls": "holdout",
+        "holdout_arms": ["control"],
+        "matching": {"within": ["region"], "strata": 4, "widen": ["strata"]},
+        "rhythm": "6h",
+    }
+    config = from_plain(RewardConfig, data)
+    assert config.matching == Matching(within=("region",), strata=4, widen=("strata",))
+    assert config.goals[0].decay == DAY
+    assert from_plain(RewardConfig, to_plain(config)) == config
