@@ -32,14 +32,14 @@ class HistoryConfig:
             the mapping in `tables`, or the name of a data set such as `starbucks_rewards`.
         path: The folder to read; not used by `market`, and not needed by a data set that an installed package brings
             (`complete_journey`).
-        market: The simulated market, where `source` is `market`.
+        market: The simulated market, where `source` is `market`; its goals are always those of the reward.
         tables: How the columns of the files are called, where `source` is `tables`.
     """
 
     source: str = "market"
     path: Path | None = None
     market: MarketConfig = field(default_factory=MarketConfig)
-    tables: TableMapping | None = None
+    tables: tyro.conf.SuppressFixed[TableMapping | None] = None  # in a file only: flags cannot show it well
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
