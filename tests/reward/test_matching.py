@@ -7,12 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from reward_samples import BASE, rich_history
+from reward_samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
 from samples import random_history
 
 from experiment.config import RewardConfig
 from experiment.plain import from_plain, to_plain
 from histories.errors import ConfigError
+from histories.history import take_rows
 from histories.times import DAY, duration
 from reward import REASONS, DidReward, Goal, Matching, make_reward, measure
 from reward.controls import CellMeans, Expected, narrowest
@@ -235,3 +236,25 @@ def test_settings_come_from_yaml():
     assert config.matching == Matching(within=("region",), strata=4, widen=("strata",))
     assert config.goals[0].decay == DAY
     assert from_plain(RewardConfig, to_plain(config)) == config
+
+
+@pytest.mark.parametrize("kind", ["raw", "did", "did_regression"])
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_history_of_one_user_without_controls_has_no_did_reward(kind, option):
+    """And nothing breaks: not with one user, nor with one who has no decision at all."""
+    history = rich_history(0)
+    one = history.select_users(np.arange(history.n_users) == 3)
+    rows = np.flatnonzero(one.decisions.actions[:, 0] >= 0)[:1]
+    single = rebuilt(one, take_rows(one.decisions, rows), one.events)
+    nobody = rebuilt(one, take_rows(one.decisions, rows[:0]), take_rows(one.events, rows[:0]))
+    spec = spec_of(option)
+    if spec.holdout_arms:
+        spec = replace(spec, holdout_arms=(str(single.decisions.arm[0]),))
+    frame = make_reward(kind, spec).fit(single).transform(single)
+    if kind != "raw":
+        assert not frame.identified.any()
+    fitted = make_reward(kind, spec_of(option)).fit(history)
+    assert len(fitted.transform(nobody)) == 0
+    np.testing.assert_array_equal(
+        fitted.transform(single).reward, fitted.transform(history).reward[history.decisions.id == single.decisions.id]
+    )

@@ -47,7 +47,7 @@ def test_every_option_gives_some_rewards(kind):
 
 
 @EXAMPLES
-@given(seed=SEEDS, case=st.sampled_from(CASES), weeks=st.integers(-2000, 300))
+@given(seed=SEEDS, case=st.sampled_from(CASES), weeks=st.integers(-4000, 300))
 def test_shifting_all_times_by_whole_weeks(seed, case, weeks):
     history = rich_history(seed)
     by = weeks * WEEK
