@@ -12,7 +12,7 @@ from histories.errors import ConfigError, nearest
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration, timestamps
-from reward.frame import RewardFrame
+from reward.frame import FEW_CONTROLS, RewardFrame
 from reward.inference import student_quantile
 from reward.influence import WITHOUT_CONTROLS, Influences
 from reward.kinds import make_reward
@@ -90,7 +90,7 @@ class Study:
         """Fits the model on measured outcomes."""
         frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
         by_level = [frame.reward]
-        if len(model.spec.matching.levels) > 1:
+        if len(model.spec.matching.levels) > 1 or (frame.reason == FEW_CONTROLS).any():
             by_level = [
                 one.fit_outcomes(outcomes).transform_outcomes(outcomes).reward for one in _one_level_each(model)
             ]
@@ -168,13 +168,17 @@ class Study:
 
 
 def _one_level_each(model: RewardModel) -> list[RewardModel]:
-    """Models of the same kind, each with the cells of one level of the model's matching."""
+    """Models of the same kind, each with the cells of one level of the model's matching, small cells included.
+
+    Controls of cells that are too small for a reward still take part in a regression's slopes.
+    """
     matching = model.spec.matching
     return [
         make_reward(
             model.name,
             replace(
                 model.spec,
+                min_controls=2,
                 matching=replace(
                     matching,
                     within=matching.within if "within" in level else (),
