@@ -28,7 +28,7 @@ def learned_minus_usual(seed: int, users: int, folder) -> tuple[float, float]:
     return learned["per_user"] - usual["per_user"], math.hypot(learned["per_user_se"], usual["per_user_se"])
 
 
-@pytest.mark.slow()
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_learned_policy_beats_business_as_usual(seed, tmp_path):
     """Five markets with other users, calendars and seeds of learning; three standard errors in each."""
