@@ -17,19 +17,23 @@ from agents.randomness import generator_state, restore_generator
 from histories.errors import ConfigError
 from histories.modules import FloatArray, Modules
 
-CHUNK = 4096
+CHUNK = 1024
 GROWTH = 1.5
 
 
 @dataclass(frozen=True)
 class EnsembleConfig(LearnerConfig):
-    """Settings of `ensemble_thompson`: those of the modules' learners, and two more.
+    """Settings of `ensemble_thompson`: those of the modules' learners, and three more.
 
     Attributes:
+        spread: How far the members that vote stray from the ensemble's mean, in their own deviations: 1 is Thompson
+            sampling proper, less explores less, 0 not at all but for the floor. One half was better on every problem
+            measured: with rewards that are nearly all noise, full draws cost more than they teach.
         floor: Share of decisions that are drawn uniformly from the eligible actions, so that every log keeps support.
         capacity: Observed rows that are kept.
     """
 
+    spread: float = 0.5
     floor: float = 0.02
     capacity: int = 2_000_000
 
@@ -37,8 +41,9 @@ class EnsembleConfig(LearnerConfig):
         super().__post_init__()
         if self.capacity < 1:
             raise ConfigError(f"capacity is {self.capacity}: it must be at least 1")
-        if not 0.0 <= self.floor <= 1.0:
-            raise ConfigError(f"floor {self.floor} is not between 0 and 1")
+        for name in ("spread", "floor"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"{name} {getattr(self, name)} is not between 0 and 1")
 
 
 class EnsembleThompson:
@@ -96,7 +101,9 @@ class EnsembleThompson:
         out = [np.zeros(part.shape) for part in parts]
         for rows, chunk in _chunks(observations):
             for m, estimates in enumerate(self.expected_rewards(chunk)):
-                out[m][rows] = vote_shares(self.modules, m, estimates, parts[m][rows], self.config.floor)
+                mean = estimates.mean(0)
+                votes = mean + self.config.spread * (estimates - mean)
+                out[m][rows] = vote_shares(self.modules, m, votes, parts[m][rows], self.config.floor)
         return out
 
     def expected_rewards(self, observations: Observations) -> list[Float32Array]:

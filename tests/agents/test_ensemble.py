@@ -39,12 +39,20 @@ def test_reported_probabilities_are_the_frequencies_of_decisions(modules: Module
 
 
 def test_probabilities_are_the_members_votes() -> None:
-    agent = trained(floor=0.2)
+    agent = trained(floor=0.2, spread=1.0)
     seen = observations_of(everything(300, PLAIN))
     votes = [estimates.argmax(2) for estimates in agent.expected_rewards(seen)]
     for p, vote, size in zip(agent.action_probabilities(seen), votes, PLAIN.sizes, strict=True):
         share = np.stack([(vote == a).mean(0) for a in range(size)], 1)
         np.testing.assert_allclose(p, 0.8 * share + 0.2 / size)
+
+
+def test_without_spread_every_member_votes_for_the_mean() -> None:
+    seen = observations_of(everything(300, PLAIN))
+    certain, half, full = (trained(floor=0.0, spread=s).action_probabilities(seen)[0] for s in (0.0, 0.5, 1.0))
+    best = trained().act(seen, explore=False).actions[:, 0]
+    assert (certain[np.arange(300), best] == 1).all()
+    assert full.max(1).mean() < half.max(1).mean() < 1
 
 
 def test_without_exploring_the_best_action_on_the_mean_is_certain() -> None:

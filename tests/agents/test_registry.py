@@ -56,6 +56,7 @@ CASES = {
     "no layer": ("ensemble_thompson", {"hidden": []}, "give at least one layer"),
     "no members": ("ensemble_thompson", {"members": 0}, "members is 0: it must be at least 1"),
     "floor above 1": ("ensemble_thompson", {"floor": 1.5}, "floor 1.5 is not between 0 and 1"),
+    "spread above 1": ("ensemble_thompson", {"spread": 2.0}, "spread 2.0 is not between 0 and 1"),
     "negative rate": ("ensemble_thompson", {"learning_rate": -1.0}, "must be positive"),
     "negative prior": ("ensemble_thompson", {"prior_scale": -1.0}, "must not be negative"),
     "no such module": ("no_such_module:Own", {}, "cannot be imported"),
