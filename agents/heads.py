@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-CHUNK = 4096
+CHUNK = 2048
 SMALLEST, LARGEST = 1e-3, 2.0
 PSEUDO = 4.0
 ROUNDING = 1e-5
@@ -45,7 +45,7 @@ def sums_by_fold(
     """Sums of each fold of the rows, stacked along a first dimension; every row is visited once, in chunks.
 
     Args:
-        features: Features (K, n, F) of contexts (n, D).
+        features: Features (K, n, F) of contexts (n, D), as a tensor that may be written to.
         weights: Weights (K, n) of rows, by their indices (n,).
         x: Contexts (N, D).
         action: Codes of the taken actions (N,).
@@ -64,10 +64,10 @@ def sums_by_fold(
         for part in torch.split(rows, CHUNK):
             if len(part) == 0:
                 continue
-            phi = features(x[part])
-            weighted = (phi * weights(part).unsqueeze(-1)).transpose(1, 2)
-            gram[segment] += torch.bmm(weighted, phi)
-            moment[segment] += weighted @ target[part]
+            root = weights(part).sqrt().unsqueeze(-1)
+            phi = features(x[part]).mul_(root)
+            gram[segment] += torch.bmm(phi.transpose(1, 2), phi)
+            moment[segment] += torch.bmm(phi.transpose(1, 2), root * target[part, None]).squeeze(-1)
     return Sums(gram.view(folds, actions, k, f, f).transpose(1, 2), moment.view(folds, actions, k, f).transpose(1, 2))
 
 
