@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,6 +13,11 @@ from histories.modules import FloatArray, IntArray
 
 FIXED_POINT = 2.0**32
 LARGEST_SUM = 2.0**31
+
+#: Queries that are searched side by side: their arrays stay in the cache.
+BLOCK = 1 << 14
+#: Rows above which a user is searched alone.
+HEAVY = 4096
 
 
 def to_fixed(value: FloatArray) -> IntArray:
@@ -24,12 +30,14 @@ def to_fixed(value: FloatArray) -> IntArray:
     Raises:
         ConfigError: If a single value is too large for that.
     """
-    if len(value) and float(np.abs(value).max()) >= LARGEST_SUM / 1024:
+    largest = max(float(value.max()), -float(value.min())) if len(value) else 0.0
+    if largest >= LARGEST_SUM / 1024:
         raise ConfigError(
-            f"an event value of {float(np.abs(value).max()):g} is too large for exact sums: "
+            f"an event value of {largest:g} is too large for exact sums: "
             "divide the values by a thousand or a million before reading them"
         )
-    return np.rint(np.asarray(value, dtype=np.float64) * FIXED_POINT).astype(np.int64)
+    scaled = np.multiply(value, FIXED_POINT, dtype=np.float64)
+    return np.rint(scaled, out=scaled).astype(np.int64)
 
 
 def from_fixed(value: IntArray) -> FloatArray:
@@ -68,18 +76,43 @@ class Timeline:
     def before(self, user: IntArray, time: IntArray, *, inclusive: bool = False) -> IntArray:
         """For each (user, time), the row behind that user's last one before `time` (or at it, if `inclusive`).
 
-        All searches run in lock-step: one bisection step of every query is one array operation, so that the
-        number of operations grows with the logarithm of the longest user, not with the number of users.
+        The bisections of all queries run in lock-step: one step of all of them is one array operation, in blocks that
+        stay in cache, so that their number grows with the logarithm of the longest user. Users with more than `HEAVY`
+        rows, of whom there cannot be many, are searched one by one instead.
         """
-        low, high = self.offsets[user], self.offsets[user + 1]
-        if len(self.time) == 0:
-            return low
+        large = np.diff(self.offsets) > HEAVY
+        if not large.any():
+            return self._in_step(user, time, inclusive)
+        if (user[1:] < user[:-1]).any():
+            order = np.argsort(user, kind="stable")
+            out = np.empty(len(user), dtype=np.int64)
+            out[order] = self.before(user[order], time[order], inclusive=inclusive)
+            return out
+        out = np.empty(len(user), dtype=np.int64)
+        light = ~large[user]
+        if light.any():
+            out[light] = self._in_step(user[light], time[light], inclusive)
+        side: Literal["left", "right"] = "right" if inclusive else "left"
+        for one in np.flatnonzero(large):
+            first, last = self.offsets[one : one + 2]
+            mine = slice(*np.searchsorted(user, [one, one + 1]))
+            out[mine] = first + np.searchsorted(self.time[first:last], time[mine], side=side)
+        return out
+
+    def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
+        """The same by bisection in steps of falling powers of two, for users of any size."""
+        out = np.empty(len(user), dtype=np.int64)
         last = len(self.time) - 1
-        longest = int(np.diff(self.offsets).max(initial=0))
-        for _ in range(longest.bit_length()):
-            middle = (low + high) >> 1
-            probe = self.time[np.minimum(middle, last)]
-            right = (low < high) & ((probe <= time) if inclusive else (probe < time))
-            low = np.where(right, middle + 1, low)
-            high = np.where(right, high, middle)
-        return low
+        for start in range(0, len(user), BLOCK):
+            rows = slice(start, start + BLOCK)
+            place, end, asked = self.offsets[user[rows]], self.offsets[user[rows] + 1], time[rows]
+            step = 1 << int((end - place).max()).bit_length() >> 1
+            while step:
+                reached = place + step
+                ahead = self.time.take(np.minimum(reached - 1, last))
+                passed = (ahead <= asked) if inclusive else (ahead < asked)
+                passed &= reached <= end
+                place += step * passed
+                step >>= 1
+            out[rows] = place
+        return out

@@ -13,6 +13,8 @@ from reward.goals import Goal
 
 # Pairs of a decision and an event that are in memory at once.
 PAIRS = 1 << 20
+# Events whose amounts are in memory at once.
+CHUNK = 1 << 16
 
 
 def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
@@ -32,13 +34,28 @@ def window_amounts(
         time: When the decisions were made (n,): credit fades with the distance from it.
         *windows: Windows as event rows (n,) from the first up to, not including, the last.
     """
-    chosen, amount = goal_events(goal, history)
     if goal.decay is None:
-        total = running(to_fixed(np.where(chosen, amount, 0.0)))
+        total = _running_total(goal, history)
         return [from_fixed(total[last] - total[first]) for first, last in windows]
+    chosen, amount = goal_events(goal, history)
     count = running(chosen.astype(np.int64))
     when, value = history.events.time[chosen], amount[chosen]
     return [_faded(goal.decay, when, value, time, count[first], count[last]) for first, last in windows]
+
+
+def _running_total(goal: Goal, history: History) -> IntArray:
+    """Running totals (e + 1,) of a goal's amounts in fixed point, in chunks: only the totals themselves stay."""
+    meant = np.zeros(len(history.event_names), dtype=bool)
+    meant[history.event_codes([goal.event])] = True
+    events = history.events
+    total = np.zeros(len(events) + 1, dtype=np.int64)
+    for start in range(0, len(events), CHUNK):
+        rows = slice(start, start + CHUNK)
+        amount = events.value[rows] if goal.measure == "value" else 1.0
+        part = total[1:][rows]
+        np.cumsum(to_fixed(np.where(meant[events.event[rows]], amount, 0.0)), out=part)
+        part += total[start]
+    return total
 
 
 def _faded(
