@@ -53,8 +53,8 @@ class EnsembleThompson:
     independently. Osband & Van Roy (2015), "Bootstrapped Thompson sampling and deep exploration".
 
     Gradient steps shape the members' hidden layers; their heads are solved in closed form from all observed rows,
-    anew whenever the rows or the updates have grown by half since. A module but the first learns from the rows
-    in which something was sent.
+    anew whenever the rows or the updates have grown by half since, and once where no more rows come. A module but
+    the first learns from the rows in which something was sent.
 
     Args:
         modules: What can be chosen.
@@ -84,6 +84,7 @@ class EnsembleThompson:
         self._batches = np.random.default_rng([seed, 2])
         self._updates = 0
         self._solved = {"rows": 0, "updates": 0}
+        self._seen = 0
 
     def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
         """Draws from the exploring policy, or takes the best action on the members' mean."""
@@ -133,7 +134,9 @@ class EnsembleThompson:
         rows = len(self._buffer)
         if rows == 0 or steps < 1:
             return {}
-        grown = self._buffer.seen >= GROWTH * self._solved["rows"]
+        seen, solved = self._buffer.seen, self._solved["rows"]
+        grown = seen >= GROWTH * solved or (seen > solved and seen == self._seen)
+        self._seen = seen
         due = grown or self._updates + steps >= GROWTH * self._solved["updates"]
         used = [torch.arange(rows)] + [self._buffer.sent_rows()] * (len(self.modules) - 1)
         scalars = {}
@@ -160,6 +163,7 @@ class EnsembleThompson:
             "batches": generator_state(self._batches),
             "updates": self._updates,
             "solved": dict(self._solved),
+            "seen": self._seen,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -179,6 +183,7 @@ class EnsembleThompson:
         restore_generator(self._batches, state["batches"])
         self._updates = int(state["updates"])
         self._solved = dict(state["solved"])
+        self._seen = int(state["seen"])
 
 
 def _chunks(observations: Observations) -> Iterator[tuple[slice, Observations]]:

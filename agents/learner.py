@@ -167,6 +167,7 @@ class Learner:
         """Fits the heads to all rows, after the prior's variances."""
         if len(rows) == 0:
             return
+        self._members.settle()
         key = buffer["key"][rows].numpy().view(np.uint64)
 
         def features(x: Tensor) -> Tensor:

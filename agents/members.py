@@ -23,7 +23,8 @@ class Members(nn.Module):
     among the features, data can take the prior back entirely; added to the output it would stay as noise.
 
     Gradient descent only shapes h: its own output layers serve to train it. What `features` shows is the moving
-    average of the network's weights (Polyak & Juditsky 1992), since single rewards are nearly all noise.
+    average of the network's weights (Polyak & Juditsky 1992), since single rewards are nearly all noise, as it was
+    when last settled: features must not move under the heads that were fitted to them.
 
     Args:
         k: Members.
@@ -54,19 +55,25 @@ class Members(nn.Module):
         self.prior_bias = nn.Buffer(torch.randn(k, 1, prior_units, generator=generator))
         for i, layer in enumerate([*self.weights, *self.biases]):
             self.register_buffer(f"average_{i}", layer.detach().clone())
+            self.register_buffer(f"settled_{i}", layer.detach().clone())
 
-    def _averages(self) -> list[Tensor]:
-        return [self.get_buffer(f"average_{i}") for i in range(2 * len(self.weights))]
+    def _layers(self, kind: str) -> list[Tensor]:
+        return [self.get_buffer(f"{kind}_{i}") for i in range(2 * len(self.weights))]
 
     @torch.no_grad()
     def average(self, share: float) -> None:
         """Moves the average of the hidden layers' weights by a share of the way towards the present ones."""
-        torch._foreach_lerp_(self._averages(), [*self.weights, *self.biases], share)
+        torch._foreach_lerp_(self._layers("average"), [*self.weights, *self.biases], share)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Makes the present average the one that `features` shows."""
+        torch._foreach_copy_(self._layers("settled"), self._layers("average"))
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """What each member's head sees of contexts (N, D): (K, N, F), the blocks in the order of `blocks`."""
-        layers = self._averages()
+        layers = self._layers("settled")
         depth = len(self.weights)
         x = x.expand(self.k, *x.shape)
         prior = torch.baddbmm(self.prior_bias, x, self.prior_weight).relu_()

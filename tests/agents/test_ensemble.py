@@ -124,6 +124,21 @@ def test_updates_report_what_they_did() -> None:
     assert 0.5 < scalars["loss"] < 1.5
 
 
+def test_the_last_rows_count_too() -> None:
+    """Rows too few to have the heads solved anew at once are taken in when no more come."""
+    seen = observations_of(everything(50, PLAIN))
+    agent = trained(n=800)
+    before = agent.expected_rewards(seen)[0]
+    agent.observe(random_batch(100, seed=77))
+    agent.update(1)
+    np.testing.assert_array_equal(agent.expected_rewards(seen)[0], before)
+    agent.update(1)
+    after = agent.expected_rewards(seen)[0]
+    assert not np.allclose(after, before)
+    agent.update(1)
+    np.testing.assert_array_equal(agent.expected_rewards(seen)[0], after)
+
+
 def learned(problem: Problem, n: int, steps: int, seed: int, **settings: object) -> EnsembleThompson:
     agent = make_agent("ensemble_thompson", PLAIN, 8, settings, seed)
     agent.observe(problem.log(n, seed))
