@@ -86,6 +86,9 @@ def about(run: Run, prepared: Prepared, assessment: Assessment) -> dict[str, str
             f"{config.reward.kind}: {goals}; window {config.reward.pre} before and {config.reward.post} after, "
             f"calendar cells of {config.reward.cell}, overlap {config.reward.overlap}, "
             f"controls {config.reward.controls}"
+            + (f", rhythm {config.reward.rhythm}" if config.reward.rhythm else "")
+            + (f", within {', '.join(config.reward.matching.within)}" if config.reward.matching.within else "")
+            + (f", {config.reward.matching.strata} strata of activity" if config.reward.matching.strata > 1 else "")
         ),
         "split": f"by user: {', '.join(f'{name} {share:.0%}' for name, share in config.split.shares.items())}",
         "policy": f"{config.agent.name}, exploring, as it would be deployed",

@@ -165,6 +165,7 @@ def messages_between(history: History, first: int, last: int) -> BoolArray:
 
 
 def _plain(spec: RewardSpec, length: str) -> RewardSpec:
-    """The spec with windows of a bin, in which every event counts alike."""
+    """The spec with windows of a bin, in which every event counts alike and none is cut short."""
     goals = tuple(Goal(goal.event, goal.weight, goal.measure, goal.clip) for goal in spec.goals)
-    return replace(spec, goals=goals, pre=length, post=length)
+    overlap = "shared" if spec.overlap == "truncate" else spec.overlap
+    return replace(spec, goals=goals, pre=length, post=length, overlap=overlap)

@@ -17,7 +17,7 @@ def learned_minus_usual(seed: int, users: int, folder) -> tuple[float, float]:
         f"--history.market.seed={seed}",
         f"--history.market.users={users}",
         "--train.final-steps=20",
-        "--evaluation.replicates=20",
+        "--evaluation.replicates=40",
         "--evaluation.market-users=2000",
         cwd=folder,
     )
