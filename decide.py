@@ -26,7 +26,23 @@ from experiment.run import Run, saved_features
 from histories.errors import ConfigError
 from histories.hashing import keys
 from histories.history import DecisionLog, History
+from histories.modules import BoolArray
 from histories.times import SECOND, timestamps
+
+
+def eligible_now(history: History) -> BoolArray:
+    """The actions that each user may get (U, sum of actions).
+
+    Where the log says what was eligible, that of the user's last slot; a user without one gets nothing sent.
+    """
+    d = history.decisions
+    if d.eligible is None:
+        return np.ones((history.n_users, history.modules.total), dtype=bool)
+    mask = np.zeros((history.n_users, history.modules.total), dtype=bool)
+    mask[:, 0] = True
+    seen = np.flatnonzero(np.diff(history.decision_offsets))
+    mask[seen] = d.eligible[history.decision_offsets[seen + 1] - 1]
+    return mask
 
 
 def decide(run: Run, history: History, at: int, *, explore: bool, device: str, seed: int) -> pd.DataFrame:
@@ -37,8 +53,7 @@ def decide(run: Run, history: History, at: int, *, explore: bool, device: str, s
     features = saved_features(run)
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
-    everything = np.ones((history.n_users, history.modules.total), dtype=bool)
-    observations = Observations(features.at(history, users, time), everything)
+    observations = Observations(features.at(history, users, time), eligible_now(history))
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
         chosen = draw(agent.modules, agent.action_probabilities(observations), rng)
@@ -77,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     source = run.config.history if chosen.path is None else replace(run.config.history, path=chosen.path)
     history, _ = build_history(replace(run.config, history=source))
     say(history.summary())
+    if history.decisions.eligible is not None:
+        say("eligible is what was eligible at each user's last logged slot")
     at = history.span[1] if chosen.at is None else _microseconds(chosen.at)
     table = decide(run, history, at, explore=not chosen.greedy, device=chosen.device, seed=chosen.seed)
     temporary = chosen.output.with_name(chosen.output.name + ".tmp")

@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -136,6 +138,20 @@ def test_decide_writes_decisions_that_are_a_log_again(small_run, tmp_path):
     again = pd.read_csv(tmp_path / "again.csv")
     assert (again.decision_id == table.decision_id).all()
     assert (again.channel.fillna("") == table.channel.fillna("")).all()
+
+
+def test_decisions_keep_to_what_was_eligible_last():
+    from decide import eligible_now
+    from envs.market import Market, MarketConfig
+
+    history, _ = Market(MarketConfig(users=30, days=4)).history()
+    mask = eligible_now(history)
+    d = history.decisions
+    for user in range(history.n_users):
+        rows = np.flatnonzero(d.user == user)
+        assert (mask[user] == d.eligible[rows[-1]]).all()
+    silent = replace(history, decisions=replace(d, eligible=None))
+    assert eligible_now(silent).all()
 
 
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):
