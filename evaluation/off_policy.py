@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evaluation.bootstrap import UNKNOWN, percentile_interval, user_bootstrap
-from evaluation.estimators import ESTIMATORS, Estimator, Sample, Terms
+from evaluation.estimators import ESTIMATORS, Estimator, Sample, SwitchDR, Terms
 from evaluation.outcome_model import QValues
 from evaluation.results import Estimate, Evaluation, EvaluationSettings
 from evaluation.support import (
@@ -219,6 +219,10 @@ def _why_not(target: _Target, estimator: Estimator, users: int, settings: Evalua
         return f"ESS {s.ess:.0f} < {settings.ess_floor:g}"
     if s.ess_users < settings.users_floor:
         return f"ESS of users {s.ess_users:.0f} < {settings.users_floor:g}"
+    if isinstance(estimator, SwitchDR):
+        share = estimator.left_to_model(target.sample.weights)
+        if share > settings.unsupported_limit:
+            return f"{share:.0%} of the weight is above {estimator.threshold:g}: the value would be the outcome model's"
     # Three standard errors: the mean of skewed weights wanders, and chance alone must not withhold a value.
     if s.mean_weight + 3 * s.mean_weight_se < 1 - settings.unsupported_limit:
         return f"mean weight {s.mean_weight:.2f}: the log lacks support for about {1 - s.mean_weight:.0%} of the policy"

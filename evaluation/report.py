@@ -64,7 +64,7 @@ def findings(evaluation: Evaluation) -> list[str]:
         if share > LARGE_SHARE:
             out.append(f"One decision carries {share:.0%} of the weight of {_place(e)}: its values hang on it.")
     if any(e.estimator == "dm" and e.identified for e in evaluation.estimates):
-        out.append("The intervals of dm do not contain the error of its outcome model: read them as too short.")
+        out.append("dm is the outcome model's opinion: its interval lacks the model's error and may miss the truth.")
     return out
 
 

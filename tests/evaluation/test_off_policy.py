@@ -20,6 +20,7 @@ from evaluation import (
     OutcomeModel,
     QValues,
     Sample,
+    SwitchDR,
     effective_sample_size,
     evaluate,
     importance_weights,
@@ -187,6 +188,26 @@ def test_without_propensities_only_the_model_answers():
             check_not_identified(e, "the log has no propensity of 600 decisions")
         else:
             check_not_identified(e, f"the log has no propensity of {int((log.actions[:, 0] != 0).sum())} decisions")
+
+
+def test_switch_dr_that_leaves_much_to_the_model_is_not_identified():
+    """With a threshold below most weights it would be the model's value, with an interval that hides the model's error."""
+    world, log, cell, rewards = offers()
+    q = [QValues(np.zeros(len(log)), np.full(len(log), 100.0))] * 4
+    for threshold, identified in ((0.5, False), (1e6, True)):
+        result = evaluate(
+            log,
+            world.policy(cell),
+            rewards,
+            rng=rng(),
+            q_values=q,
+            settings=QUICK,
+            estimators=(SwitchDR(threshold),),
+        )
+        joint = result.get("switch-dr")
+        assert joint.identified == identified
+        if not identified:
+            check_not_identified(joint, "of the weight is above 0.5: the value would be the outcome model's")
 
 
 def test_a_joint_propensity_alone_identifies_the_whole_action_alone():
