@@ -191,7 +191,7 @@ def test_without_propensities_only_the_model_answers():
 
 
 def test_switch_dr_that_leaves_much_to_the_model_is_not_identified():
-    """With a threshold below most weights it would be the model's value, with an interval that hides the model's error."""
+    """Below most weights it would be the model's value, with an interval that hides the model's error."""
     world, log, cell, rewards = offers()
     q = [QValues(np.zeros(len(log)), np.full(len(log), 100.0))] * 4
     for threshold, identified in ((0.5, False), (1e6, True)):
