@@ -20,6 +20,7 @@ import pandas as pd
 
 from agents import Observations, load_agent
 from agents.choice import draw
+from envs.replay_log import GONE_EVENTS
 from experiment.build import build_history
 from experiment.cli import program, say
 from experiment.run import Run, saved_features
@@ -33,15 +34,18 @@ from histories.times import SECOND, timestamps
 def eligible_now(history: History) -> BoolArray:
     """The actions that each user may get (U, sum of actions).
 
-    Where the log says what was eligible, that of the user's last slot; a user without one gets nothing sent.
+    Where the log says what was eligible, that of the user's last slot; a user without one gets nothing sent. Nor
+    does a user who is gone (`GONE_EVENTS`), whatever was eligible before.
     """
     d = history.decisions
-    if d.eligible is None:
-        return np.ones((history.n_users, history.modules.total), dtype=bool)
-    mask = np.zeros((history.n_users, history.modules.total), dtype=bool)
-    mask[:, 0] = True
-    seen = np.flatnonzero(np.diff(history.decision_offsets))
-    mask[seen] = d.eligible[history.decision_offsets[seen + 1] - 1]
+    mask = np.ones((history.n_users, history.modules.total), dtype=bool)
+    if d.eligible is not None:
+        mask[:, 1:] = False
+        seen = np.flatnonzero(np.diff(history.decision_offsets))
+        mask[seen] = d.eligible[history.decision_offsets[seen + 1] - 1]
+    names = [code for code, name in enumerate(history.event_names) if name in GONE_EVENTS]
+    gone = np.unique(history.events.user[np.isin(history.events.event, names)])
+    mask[gone, 1:] = False
     return mask
 
 

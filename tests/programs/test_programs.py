@@ -144,14 +144,19 @@ def test_decisions_keep_to_what_was_eligible_last():
     from decide import eligible_now
     from envs.market import Market, MarketConfig
 
-    history, _ = Market(MarketConfig(users=30, days=4)).history()
-    mask = eligible_now(history)
-    d = history.decisions
-    for user in range(history.n_users):
-        rows = np.flatnonzero(d.user == user)
-        assert (mask[user] == d.eligible[rows[-1]]).all()
+    history, _ = Market(MarketConfig(users=400, days=14)).history()
+    d, e = history.decisions, history.events
     silent = replace(history, decisions=replace(d, eligible=None))
-    assert eligible_now(silent).all()
+    mask, silent_mask = eligible_now(history), eligible_now(silent)
+    gone = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
+    assert gone
+    for user in range(history.n_users):
+        if user in gone:
+            assert not mask[user, 1:].any()
+            assert not silent_mask[user, 1:].any()
+        else:
+            assert (mask[user] == d.eligible[np.flatnonzero(d.user == user)[-1]]).all()
+            assert silent_mask[user].all()
 
 
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):
