@@ -20,7 +20,7 @@ import pandas as pd
 
 from agents import Observations, load_agent
 from agents.choice import draw
-from envs.replay_log import GONE_EVENTS
+from envs.replay_log import NEVER, gone_at
 from experiment.build import build_history
 from experiment.cli import program, say
 from experiment.run import Run, saved_features
@@ -43,9 +43,7 @@ def eligible_now(history: History) -> BoolArray:
         mask[:, 1:] = False
         seen = np.flatnonzero(np.diff(history.decision_offsets))
         mask[seen] = d.eligible[history.decision_offsets[seen + 1] - 1]
-    names = [code for code, name in enumerate(history.event_names) if name in GONE_EVENTS]
-    gone = np.unique(history.events.user[np.isin(history.events.event, names)])
-    mask[gone, 1:] = False
+    mask[gone_at(history) < NEVER, 1:] = False
     return mask
 
 

@@ -23,7 +23,7 @@ GONE = "slot after the user was gone"
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
 SKIPPED = (*REASONS, GONE, NOT_FINITE, FEW_STEPS)
-_NEVER = np.iinfo(np.int64).max
+NEVER = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +151,8 @@ class ReplayLog:
         if min_steps < 1:
             raise ConfigError(f"min_steps is {min_steps}, but an episode has at least one step")
         d = history.decisions
-        gone_at = _gone_at(history, gone_events)
-        why = _reasons(rewards, late=d.time > gone_at[d.user])
+        left_at = gone_at(history, gone_events)
+        why = _reasons(rewards, late=d.time > left_at[d.user])
         per_user = np.bincount(d.user[why == IDENTIFIED], minlength=history.n_users)
         kept_user = per_user >= min_steps
         why[(why == IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
@@ -171,7 +171,7 @@ class ReplayLog:
             modules=history.modules,
             user_ids=user_ids if user_ids.dtype.kind in "iu" else user_ids.astype(object),
             user_keys=history.user_keys[kept_user],
-            gone=gone_at[kept_user] < _NEVER,
+            gone=left_at[kept_user] < NEVER,
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
             following=following,
             context=features.at(history, d.user[rows], d.time[rows]),
@@ -222,10 +222,11 @@ class ReplayLog:
         )
 
 
-def _gone_at(history: History, names: Sequence[str] | None) -> IntArray:
+def gone_at(history: History, names: Sequence[str] | None = None) -> IntArray:
+    """When each user was first gone (U,), microseconds; the largest integer where a user never was."""
     chosen = [name for name in GONE_EVENTS if name in history.event_names] if names is None else names
     rows = np.flatnonzero(np.isin(history.events.event, history.event_codes(chosen)))
-    out = np.full(history.n_users, _NEVER, dtype=np.int64)
+    out = np.full(history.n_users, NEVER, dtype=np.int64)
     user, first = np.unique(history.events.user[rows], return_index=True)
     out[user] = history.events.time[rows[first]]
     return out

@@ -163,15 +163,3 @@ def incomplete_beta(a: float, b: float, x: float) -> float:
         if abs(step - 1.0) < 1e-15:
             break
     return front * fraction / a
-
-
-def normal_quantile_of_maximum(
-    influence: FloatArray, cluster: IntArray, rng: np.random.Generator, draws: int, level: float = 0.95
-) -> float:
-    """The `level` quantile of the largest absolute t-statistic of k estimates: multiplier bootstrap of clusters."""
-    sums = cluster_sums(influence, cluster)
-    scale = np.sqrt((sums**2).sum(0))
-    usable = scale > 0
-    signs = rng.choice([-1.0, 1.0], size=(draws, len(sums)))
-    largest = np.abs(signs @ (sums[:, usable] / scale[usable])).max(1)
-    return float(np.quantile(largest, level))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from histories.errors import ConfigError, NotIdentified
 from histories.modules import BoolArray, FloatArray, IntArray
-from reward.inference import Z95, clustered_se, normal_quantile_of_maximum, wald
+from reward.inference import Z95, clustered_se, wald
 
 NEVER = np.iinfo(np.int64).max
 ControlGroup = Literal["never", "not_yet"]
@@ -232,13 +232,3 @@ def _mean(effects: GroupTimeEffects, entries: Iterable[Estimate]) -> Estimate:
 
 def _estimate(effects: GroupTimeEffects, label: str, value: float, influence: FloatArray) -> Estimate:
     return Estimate(label, value, float(clustered_se(influence[:, None], effects.cluster)[0]), influence)
-
-
-def uniform_band(
-    estimates: list[Estimate], cluster: IntArray, rng: np.random.Generator, draws: int = 2000
-) -> list[tuple[float, float]]:
-    """Intervals that cover all estimates at once with 95 %, by the multiplier bootstrap over clusters."""
-    influence = np.stack([e.influence for e in estimates], axis=1)
-    se = np.array([e.se for e in estimates])
-    critical = normal_quantile_of_maximum(influence, cluster, rng, draws)
-    return [(e.value - critical * s, e.value + critical * s) for e, s in zip(estimates, se, strict=True)]
