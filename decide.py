@@ -20,11 +20,11 @@ import pandas as pd
 
 from agents import Observations, load_agent
 from agents.choice import draw
-from envs.replay_log import NEVER, gone_at
 from experiment.build import build_history
 from experiment.cli import program, say
 from experiment.run import Run, saved_features
 from histories.errors import ConfigError
+from histories.gone import NEVER, gone_at
 from histories.hashing import keys
 from histories.history import DecisionLog, History
 from histories.modules import BoolArray
