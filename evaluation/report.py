@@ -58,6 +58,12 @@ def findings(evaluation: Evaluation) -> list[str]:
             f"In an average replicate {evaluation.lost:.1%} of the rewards are not identified: some calendar cells "
             "have hardly enough controls."
         )
+    if evaluation.least_kept < 1:
+        out.append(
+            "Where a later message could take a reward away, decisions that kept theirs stand for those that did not, "
+            f"by the inverse of their chance (at least {evaluation.least_kept:.2g}): values are those of the action with "
+            "nothing sent in the rest of the window."
+        )
     for e in _one_each(evaluation):
         s = e.support
         share = s.largest_weight / (s.decisions * s.mean_weight) if s.decisions and s.mean_weight else math.nan
@@ -164,6 +170,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
         "reward_counts": dict(evaluation.reward_counts),
         "reward_refitted": evaluation.refitted,
         "reward_lost": _finite(evaluation.lost),
+        "reward_least_kept": _finite(evaluation.least_kept),
         "settings": asdict(evaluation.settings),
         "interval": "user-clustered percentile bootstrap",
         "logged": _interval(evaluation.logged),
