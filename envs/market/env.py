@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from envs.market.config import MODULES, MarketConfig
+from envs.market.config import MarketConfig
 from envs.market.known import attribute_columns, context_of
 from envs.market.market import Market
 from envs.market.state import MarketState
+from envs.market.vocabulary import MODULES
 from histories.context import CLIP, ContextFeatures
 from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray

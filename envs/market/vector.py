@@ -12,7 +12,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.market.config import MODULES, MarketConfig
+from envs.market.config import MarketConfig
 from envs.market.env import (
     Observation,
     action_space,
@@ -25,6 +25,7 @@ from envs.market.env import (
 from envs.market.known import attribute_columns
 from envs.market.market import Market
 from envs.market.state import MarketState
+from envs.market.vocabulary import MODULES
 from histories.context import ContextFeatures
 from histories.errors import ConfigError
 from histories.hashing import UIntArray
