@@ -40,7 +40,7 @@ class Dynamics:
     popularity: tuple[float, ...] = (0.12, 0.09, 0.11, 0.08)
     common: tuple[float, ...] = (0.05, 0.04, 0.05, 0.03)
     shock: float = 0.3
-    conversion: tuple[float, ...] = (0.22, 0.26, 0.20, 0.30)
+    conversion: tuple[float, ...] = (0.20, 0.26, 0.20, 0.30)
     basket: tuple[tuple[int, int], ...] = ((8, 40), (15, 95), (5, 35), (5, 60))
     open_intercept: tuple[float, ...] = (-1.3, -1.0, -0.6, 1.0)
     time_match: float = 1.0
@@ -48,7 +48,7 @@ class Dynamics:
     fatigue_open: float = 0.35
     fatigue_unsubscribe: float = 0.5
     fatigue_kept: float = 0.8
-    uplift: float = 0.5
+    uplift: float = 0.55
     drift: float = 0.0
     hazard: tuple[float, ...] = (0.0045, 0.0060, 0.0100, 0.0040)
 

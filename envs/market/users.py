@@ -51,7 +51,7 @@ _LIKINGS = {
     "personal": (0.10, -0.05, 0.10),
 }
 #: Standard deviation of the logarithm of a fit that no label explains.
-_OWN_FIT = 0.05
+_OWN_FIT = 0.04
 
 # How the best block leans towards the evening.
 _BLOCK_LEVEL = (0.8, 1.0, 1.0, 2.0, 0.3)

@@ -36,10 +36,10 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     """Many simulated users side by side, equal to the last bit to as many single `MarketEnv` with the same seeds.
 
     ## Action Space
-    `MultiDiscrete` of the single env for each of the users, (N, 4) int64.
+    `MultiDiscrete` of the single env for each of the users, (N, 6) int64.
 
     ## Observation Space
-    `context` (N, D) float32 and `action_mask` (N, 17) int8, as in the single env.
+    `context` (N, D) float32 and `action_mask` (N, 26) int8, as in the single env.
 
     ## Rewards
     Goal values of the slots' days (N,), as in the single env; 0 where a user was replaced by a fresh one.
