@@ -20,7 +20,7 @@ NESTED = Modules(
         Module("hour", ("e9", "e18", "p12"), "channel", ("email", "email", "push")),
     ]
 )
-SMALL = {"members": 5, "hidden": [16, 8], "prior_units": 8}
+SMALL = {"members": 5, "hidden": [16, 8]}
 
 
 def observations_of(mask: BoolArray, width: int = 4, seed: int = 0) -> Observations:
