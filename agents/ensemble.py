@@ -89,18 +89,18 @@ class EnsembleThompson:
         return draw(self.modules, probabilities, self._draws)
 
     def _certain(self, observations: Observations) -> list[FloatArray]:
-        return self._shares(observations, [learner.heads[..., :1].contiguous() for learner in self._learners], 0.0)
+        return self._shares(observations, [learner.heads[:, :1] for learner in self._learners], 0.0)
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Exact probabilities, one array (N, A_m) a module, conditional on the parent's choice."""
         heads = []
         for learner in self._learners:
-            mean, members = learner.heads[..., :1], learner.heads[..., 1:]
+            mean, members = learner.heads[:, :1], learner.heads[:, 1:]
             heads.append(mean + self.config.spread * (members - mean))
         return self._shares(observations, heads, self.config.floor)
 
     def _shares(self, observations: Observations, heads: Sequence[Tensor], floor: float) -> list[FloatArray]:
-        """The shares of the votes of each module's heads (F, A, C), in pieces of rows that stay in cache."""
+        """The shares of the votes of each module's heads (A, C, F), in pieces of rows that stay in cache."""
         mask = torch.from_numpy(self.modules.closed(observations.action_mask))
         context = _contexts(observations)
         out = [np.empty((len(context), size)) for size in self.modules.sizes]
@@ -123,8 +123,7 @@ class EnsembleThompson:
         out = []
         for learner in self._learners:
             parts = [
-                learner.estimates(part, learner.heads[..., 1:].contiguous()).permute(2, 0, 1).cpu()
-                for part in torch.split(x, CHUNK)
+                learner.estimates(part, learner.heads[:, 1:]).permute(1, 2, 0).cpu() for part in torch.split(x, CHUNK)
             ]
             out.append(np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy()))
         return out
@@ -189,21 +188,27 @@ def vote(values: Tensor, eligible: Tensor, groups: Sequence[IntArray], floor: fl
 
     .. math:: \pi(a) = (1 - \epsilon) \frac{1}{C} \sum_c 1[a = \arg\max q_c] + \epsilon / n_{eligible}
 
+    A search for the place of the largest value took 40 times as long as looking for all that equal it, so places are
+    searched for only where two are equal: then the lowest code wins.
+
     Args:
-        values: The heads' estimates (N, A, C).
+        values: The heads' estimates (A, C, N).
         eligible: Eligible actions (N, A).
         groups: Codes of the actions that compete with each other.
         floor: The share :math:`\epsilon` of uniform draws.
     """
+    actions, heads, _ = values.shape
     out = torch.empty(eligible.shape, dtype=torch.float64, device=values.device)
     for group in groups:
-        codes = [int(code) for code in group]
-        allowed = eligible[:, codes]
-        members = values if len(codes) == values.shape[1] else values[:, codes]
-        members = members.masked_fill(~allowed.unsqueeze(2), -torch.inf)
-        winners = members.argmax(1)
-        even = allowed / allowed.sum(1, keepdim=True).clamp_min(1)
-        for i, code in enumerate(codes):
-            share = (winners == i).float().mean(1)
-            out[:, code] = ((1.0 - floor) * share.double() + floor * even[:, i].double()) * allowed[:, i]
+        codes = torch.from_numpy(group).to(values.device)
+        allowed = eligible[:, codes].t()
+        inside = values if len(group) == actions else values[codes]
+        inside = inside.masked_fill(~allowed.unsqueeze(1), -torch.inf)
+        votes = inside.eq(inside.amax(0)).sum(1)
+        tied = (votes * allowed).sum(0) > heads
+        if bool(tied.any()):
+            first = inside[..., tied].argmax(0)
+            votes[:, tied] = (first == torch.arange(len(group), device=values.device)[:, None, None]).sum(1)
+        even = allowed / allowed.sum(0).clamp_min(1)
+        out[:, codes] = (((1.0 - floor) / heads * votes.double() + floor * even.double()) * allowed).t()
     return out

@@ -188,7 +188,7 @@ def solve(
     alone = inverse @ (sums.moment / prior.noise + start / own)
     left = torch.diag(1 / common[:, 0]) + _marginal(inverse, own)
     right = common_start * common.rsqrt() + ((alone - start) / own).sum(0)
-    shared = torch.linalg.solve(left, right)
+    shared: Tensor = torch.linalg.solve(left, right)
     return alone + inverse @ (shared / own)
 
 
@@ -200,7 +200,7 @@ def _inverse(sums: Sums, prior: Prior, blocks: Tensor) -> Tensor:
 
 def _marginal(inverse: Tensor, own: Tensor) -> Tensor:
     """What the rows say of the common part (F, F), the actions' own parts integrated out; `own` is (F, 1)."""
-    return (torch.diag_embed((1 / own[:, 0]).expand(len(inverse), -1)) - inverse / own / own.t()).sum(0)
+    return len(inverse) * torch.diag(1 / own[:, 0]) - inverse.sum(0) / own / own.t()
 
 
 def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:

@@ -23,7 +23,7 @@ SMALLEST = 1e-12
 MOST_MEMBERS = 64
 SCALE_STEPS = 10
 MOVES = 4
-ENOUGH_NEW = 0.03
+ENOUGH_NEW = 0.05
 WARM = 8
 UPDATES_GROWTH = 1.5
 
@@ -51,11 +51,11 @@ class LearnerConfig:
     members: int = 10
     hidden: tuple[int, ...] = (128,)
     effect_scale: float = 0.1
-    learning_rate: float = 3e-3
+    learning_rate: float = 6e-3
     weight_decay: float = 0.5
     batch_size: int = 512
     warm_rows: int = 40_000
-    growth: float = 0.15
+    growth: float = 0.25
     precision_cap: float = 4.0
     half_life: float = 0.0
 
@@ -142,9 +142,9 @@ class Learner:
         return self._sums[0] + self._sums[1]
 
     def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
-        """Estimates (N, A, C) in standardised rewards for contexts (N, D), from heads (F, A, C)."""
-        f, a, c = heads.shape
-        return (self._trunk.features(x.to(self._device)) @ heads.view(f, a * c)).view(len(x), a, c)
+        """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
+        a, c, f = heads.shape
+        return (heads.reshape(a * c, f) @ self._trunk.features(x.to(self._device)).t()).view(a, c, len(x))
 
     def learn(self, buffer: Buffer, sent_only: bool, m: int, steps: int, rng: np.random.Generator) -> float:
         """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.
@@ -241,7 +241,7 @@ class Learner:
         self.heads = self._members(whole, Coordinates.of(whole.gram.sum(0), self._blocks))
 
     def _members(self, whole: Sums, coordinates: Coordinates) -> Tensor:
-        """Heads (F, A, 1 + K) on the features as they are: the posterior mean, then the members around it."""
+        """Heads (A, 1 + K, F) on the features as they are: the posterior mean, then the members around it."""
         sums = coordinates.apply(whole)
         moment = sums.moment.clone()
         moment[..., 1:] = moment[..., :1] + moment[..., 1:] * self._prior.noise**0.5
@@ -249,7 +249,7 @@ class Learner:
         k = self._config.members
         members = found[..., 1:] - found[..., 1:].mean(2, keepdim=True)
         found[..., 1:] = found[..., :1] + members * (k / max(k - 1, 1)) ** 0.5
-        return coordinates.back(found).permute(1, 0, 2).float().contiguous().to(self._device)
+        return coordinates.back(found).transpose(1, 2).float().contiguous().to(self._device)
 
     def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Capped precision weights (n,): 1 at the median of se^2."""

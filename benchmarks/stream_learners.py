@@ -70,7 +70,7 @@ class MabwiserLinTS:
     """mabwiser's linear Thompson sampling, with its alpha at the same value as ours."""
 
     def __init__(self, seed: int, alpha: float = 0.1) -> None:
-        from mabwiser.mab import MAB, LearningPolicy  # noqa: PLC0415
+        from mabwiser.mab import MAB, LearningPolicy
 
         self._mab = MAB(list(range(ACTIONS)), LearningPolicy.LinTS(alpha=alpha), seed=seed)
         self._rng, self._fitted = np.random.default_rng(seed), False
@@ -89,7 +89,7 @@ class VowpalWabbit:
     """Vowpal Wabbit, bootstrap exploration: `--cb_explore_adf --bag 10`, context crossed with actions."""
 
     def __init__(self, seed: int) -> None:
-        from vowpalwabbit import Workspace  # noqa: PLC0415
+        from vowpalwabbit import Workspace
 
         self._vw = Workspace(f"--cb_explore_adf --bag 10 -q ua --quiet --random_seed {seed + 1}")
         self._rng = np.random.default_rng(seed)
