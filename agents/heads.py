@@ -188,8 +188,9 @@ def solve(
     alone = inverse @ (sums.moment / prior.noise + start / own)
     left = torch.diag(1 / common[:, 0]) + _marginal(inverse, own)
     right = common_start * common.rsqrt() + ((alone - start) / own).sum(0)
-    shared: Tensor = torch.linalg.solve(left, right)
-    return alone + inverse @ (shared / own)
+    shared = torch.linalg.solve(left, right)
+    coefficients: Tensor = alone + inverse @ (shared / own)
+    return coefficients
 
 
 def _inverse(sums: Sums, prior: Prior, blocks: Tensor) -> Tensor:
