@@ -60,10 +60,11 @@ class LearnerConfig:
     half_life: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.members <= MOST_MEMBERS:
-            raise ConfigError(f"members is {self.members}: it must be between 1 and {MOST_MEMBERS}")
-        if self.batch_size < 1:
-            raise ConfigError(f"batch_size is {self.batch_size}: it must be at least 1")
+        for name in ("members", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.members > MOST_MEMBERS:
+            raise ConfigError(f"members is {self.members}: it must be at most {MOST_MEMBERS}, the bits of a hash")
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigError(f"hidden is {list(self.hidden)}: give at least one layer, each of at least 1 unit")
         for name in ("effect_scale", "learning_rate", "precision_cap", "growth"):

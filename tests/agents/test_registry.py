@@ -55,6 +55,8 @@ CASES = {
     "not a list": ("ensemble_thompson", {"hidden": 64}, "expected a list of int"),
     "no layer": ("ensemble_thompson", {"hidden": []}, "give at least one layer"),
     "no members": ("ensemble_thompson", {"members": 0}, "members is 0: it must be at least 1"),
+    "too many members": ("ensemble_thompson", {"members": 65}, "members is 65: it must be at most 64"),
+    "no time to forget": ("ensemble_thompson", {"half_life": -1.0}, "half_life is -1.0: it must not be negative"),
     "floor above 1": ("ensemble_thompson", {"floor": 1.5}, "floor 1.5 is not between 0 and 1"),
     "spread above 1": ("ensemble_thompson", {"spread": 2.0}, "spread 2.0 is not between 0 and 1"),
     "negative rate": ("ensemble_thompson", {"learning_rate": -1.0}, "must be positive"),
