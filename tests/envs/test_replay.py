@@ -13,7 +13,8 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from replay_samples import sample_log, steps_of
 
 import envs  # noqa: F401 - registers the environments
-from envs.replay import CrossChannelReplay, matching, terminal_mask
+from envs.replay import CrossChannelReplay
+from envs.replay_shared import matching, terminal_mask
 from histories.errors import ConfigError
 from histories.modules import Module, Modules
 
