@@ -206,7 +206,7 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         given = [np.asarray(p)[None] for p in probabilities]
         return self._advance(distribution_weights(self.log, np.array([self._row]), given), None, {})
 
-    def render(self) -> str | None:  # type: ignore[override] - one of the types that Gymnasium allows
+    def render(self) -> str | None:
         """The user's timeline up to now, in render mode `ansi`."""
         if self.render_mode is None:
             return None

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from envs.guardrails import Guardrails, guarded
 from histories.context import ContextFeatures
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, keys, mix
@@ -125,11 +126,16 @@ class ReplayLog:
             place = np.arange(len(self), dtype=np.uint64)
             return int(mix(np.add(self.keys, place, dtype=np.uint64)).sum())
 
+    @property
+    def outside(self) -> int:
+        """How many logged actions are not eligible themselves: the guardrails forbid what the log did."""
+        return int((executable(self.modules, self.action_mask, self.actions) != self.actions).any(axis=1).sum())
+
     @cached_property
     def steps(self) -> npt.NDArray[np.void]:
         """What a step tells of each row, side by side (n,): one jump to a row reads it all."""
         m = len(self.modules)
-        columns: dict[str, tuple[npt.NDArray[Any], Any]] = {
+        columns: dict[str, tuple[Any, Any]] = {
             "executed_action": (self.actions, (np.int64, (m,))),
             "propensities": (self.propensity, (np.float64, (m,))),
             "propensity": (self.joint, np.float64),
@@ -138,11 +144,10 @@ class ReplayLog:
             "key": (self.keys, np.uint64),
             "decision_row": (self.decision_row, np.int64),
             "available_at": (self.available_at, np.int64),
-            "following": (self.following, np.int64),
             "slot": (self.slot, np.int64),
             "gone": ((self.following < 0) & self.gone[self.user], np.bool_),
             "known_propensity": (np.isfinite(self.joint), np.bool_),
-            "known_propensities": (np.isfinite(self.propensity).all(1), np.bool_),
+            "known_propensities": (np.isfinite(self.propensity).all(axis=1), np.bool_),
         }
         layout = [(name, *(kind if isinstance(kind, tuple) else (kind,))) for name, (_, kind) in columns.items()]
         out = np.empty(len(self), dtype=np.dtype(layout, align=True))
@@ -160,6 +165,7 @@ class ReplayLog:
         *,
         gone_events: Sequence[str] | None = None,
         min_steps: int = MIN_STEPS,
+        guardrails: Guardrails | None = None,
     ) -> ReplayLog:
         """Prepares a history for replay.
 
@@ -174,6 +180,7 @@ class ReplayLog:
             gone_events: Events after which a user is gone; slots after the first of them are no steps. By default
                 those of `GONE_EVENTS` that the history has.
             min_steps: The fewest steps that a user may have, at least 1.
+            guardrails: What narrows the log's eligibility further, or None.
 
         Raises:
             ConfigError: If the rewards belong to another history, a named event is unknown, or no step is left.
@@ -211,7 +218,7 @@ class ReplayLog:
             slot=slot,
             following=following,
             context=features.at(history, d.user[rows], d.time[rows]),
-            action_mask=history.modules.closed(history.eligible[rows]),
+            action_mask=guarded(guardrails or Guardrails(), history)[rows],
             actions=d.actions[rows],
             rewards=rewards.reward[rows],
             se=rewards.se[rows],
@@ -256,6 +263,7 @@ class ReplayLog:
             f"{self.name}: {users:,} of {users + self.dropped_users:,} users and {steps:,} of {steps + lost:,} "
             f"decisions are replayed ({int(self.gone.sum()):,} users end gone, the others with the log). "
             f"Skipped: {_listed(self.skipped)}. Propensities {self.propensity_source}"
+            + (f". {outside:,} logged actions are not eligible" if (outside := self.outside) else "")
         )
 
 
@@ -266,6 +274,17 @@ def gone_at(history: History, names: Sequence[str] | None = None) -> IntArray:
     out = np.full(history.n_users, NEVER, dtype=np.int64)
     user, first = np.unique(history.events.user[rows], return_index=True)
     out[user] = history.events.time[rows[first]]
+    return out
+
+
+def executable(modules: Modules, mask: BoolArray, actions: IntArray) -> IntArray:
+    """Actions (N, M) as they would be executed: one that is not eligible sends nothing, as in the market. (N, M)."""
+    rows = np.arange(len(actions))
+    ok = modules.valid(actions)
+    for m, part in enumerate(modules.split(mask)):
+        ok &= part[rows, actions[:, m]]
+    out = modules.canonical(actions)
+    out[~ok] = 0
     return out
 
 

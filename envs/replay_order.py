@@ -76,9 +76,9 @@ class PassOrder:
         if p not in self._orders:
             if len(self._orders) >= KEPT:
                 del self._orders[min(self._orders)]
-            order = np.argsort(derive(self._keys, self.seed + p), kind="stable")
+            order = np.argsort(derive(self._keys, self.seed + p))
             n, position = len(order), np.arange(len(order)) + p * len(order)
             block = position // self.block
             first = order[np.maximum(block * self.block - p * n, 0)]
-            self._orders[p] = order[np.lexsort(((order - first) % n, block))]
+            self._orders[p] = order[np.argsort(block * n + (order - first) % n)]
         return self._orders[p]

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 
-from envs.replay_log import ReplayLog
+from envs.replay_log import ReplayLog, executable
 from histories.errors import ConfigError
 from histories.hashing import derive, mix, unit
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from histories.modules import BoolArray, FloatArray, IntArray
 
 #: How far rounding may carry a sum of probabilities from 1, or a weight above the largest (float32 policies).
 ROUNDING = 1e-5
@@ -115,17 +115,6 @@ def largest_weight(log: ReplayLog, probabilities: Sequence[FloatArray]) -> float
     1 / the smallest propensity, but a policy that spreads its choices, or resembles the logged one, stays far below.
     """
     return float((log.modules.taken(probabilities, log.actions).prod(1) / log.joint).max())
-
-
-def executable(modules: Modules, mask: BoolArray, actions: IntArray) -> IntArray:
-    """Actions (N, M) as they would be executed: one that is not eligible sends nothing, as in the market. (N, M)."""
-    rows = np.arange(len(actions))
-    ok = modules.valid(actions)
-    for m, part in enumerate(modules.split(mask)):
-        ok &= part[rows, actions[:, m]]
-    out = modules.canonical(actions)
-    out[~ok] = 0
-    return out
 
 
 def action_weights(log: ReplayLog, row: IntArray, actions: IntArray) -> FloatArray:

@@ -45,7 +45,8 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
     has it, so that a loop needs no special case.
 
     Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays 0 and gives the first
-    slot of its next user; `info["_executed_action"]` is False there. All arrays are new ones at every step.
+    slot of its next user; `info["_executed_action"]` is False there. Arrays are new ones at every step, or read-only
+    where they seldom change (`user`, `pass`, `mode`, and which sub-envs have an information).
 
     Learning from every user once takes::
 
@@ -85,7 +86,11 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._nowhere = terminal_mask(self.log.modules)
-        self._modes = np.full(num_envs, mode, dtype=object)
+        self._everyone = np.ones(num_envs, dtype=bool)
+        self._modes = constant(np.full(num_envs, mode, dtype=object))
+        # Small codes, and limits as wide as the actions: comparing them is a pass over few bytes.
+        self._codes = self.log.actions.astype(np.min_scalar_type(max(self.log.modules.sizes)))
+        self._limits = np.tile(np.array(self.log.modules.sizes, dtype=np.uint64), (num_envs, 1))
         self._order: PassOrder | None = None
         self._next = np.arange(num_envs, dtype=np.int64)
         self._pass = np.full(num_envs, OUT_OF_TURN, dtype=np.int64)
@@ -145,10 +150,15 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             InvalidAction: If an action is not in the action space.
         """
         self._check_begun()
-        chosen, acting = self._valid(actions), np.flatnonzero(~self._done)
-        weights = action_weights(self.log, self._row[acting], chosen[acting]) if self.mode == "reject" else None
-        same = matching(self.log.modules, chosen, self.log.actions.take(self._row, axis=0))
-        same[self._done] = False
+        chosen = self._valid(actions)
+        weights = None
+        if self.mode == "reject":
+            acting = np.flatnonzero(~self._done)
+            weights = action_weights(self.log, self._row[acting], chosen[acting])
+        same = matching(
+            self.log.modules, chosen.astype(self._codes.dtype), self._codes.take(self._row, axis=0, mode="clip")
+        )
+        same[np.flatnonzero(self._done)] = False
         return self._advance(weights, {"matched": np.logical_and.reduce(same.T), "matched_modules": same})
 
     def step_distribution(
@@ -187,10 +197,10 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             weights: In mode `reject`, the weights of the sub-envs that have a slot to judge.
             told: What is known of the agent's choice, 0 where a sub-env begins its next user.
         """
-        acting, begun = ~self._done, np.flatnonzero(self._done)
-        taken = self.log.steps.take(self._row)
+        acting, begun = constant(~self._done), np.flatnonzero(self._done)
+        taken, following = self.log.steps.take(self._row, mode="clip"), self.log.following.take(self._row)
         taken[begun] = 0
-        last, gone = taken["following"] < 0, taken["gone"]
+        last, gone = acting & (following < 0), taken["gone"]
         rewards = taken["reward"].copy()
         passed = np.zeros(0, dtype=np.int64)
         if weights is not None:
@@ -202,9 +212,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             last, gone = (last & ~over) | (rejected & ~over), gone & ~rejected
         info = self._decisions(taken, acting, told)
         self._done = last
-        self._row = np.where(last, self._row, taken["following"])
+        self._row = np.where(last, self._row, following)
         self._begin(begun, None)
-        info |= self._episode(np.ones(self.num_envs, dtype=bool))
+        info |= self._episode(self._everyone)
         self._begin(passed, None)
         return self.observations(), rewards, last & gone, last & ~gone, info
 
@@ -223,9 +233,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
     def observations(self) -> Observation:
         """What the policy sees now, as `reset` and `step` give it: copies, (N, D) and (N, sum of actions)."""
-        mask = self.log.action_mask.take(self._row, axis=0)
+        mask = self.log.action_mask.take(self._row, axis=0, mode="clip")
         mask[self._done] = self._nowhere
-        return {"context": self.log.context.take(self._row, axis=0), "action_mask": mask.view(np.int8)}
+        return {"context": self.log.context.take(self._row, axis=0, mode="clip"), "action_mask": mask.view(np.int8)}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on with the same bits, as plain values."""
@@ -276,15 +286,19 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
     def _begin(self, which: IntArray, users: IntArray | None) -> None:
         """Begins an episode in the sub-envs `which` (k,), of the users with these codes (k,) or of the next ones."""
+        if len(which) == 0:
+            return
         if users is None:
             assert self._order is not None
             position = self._next[which]
-            users, self._pass[which] = self._order.users(position), position // len(self._order)
+            users, number = self._order.users(position), position // len(self._order)
             self._next[which] += self.num_envs
         else:
-            self._pass[which] = OUT_OF_TURN
+            number = np.full(len(users), OUT_OF_TURN)
+        # New arrays, since the old ones were handed out.
+        self._pass, self._user_id = self._pass.copy(), self._user_id.copy()
+        self._pass[which], self._user_id[which] = number, self.log.user_ids[users]
         self._user[which] = users
-        self._user_id[which] = self.log.user_ids[users]
         self._row[which] = users  # a user's first step is the row of the user's code
         self._done[which] = False
 
@@ -293,7 +307,8 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         actions, shape = np.asarray(actions), (self.num_envs, len(sizes))
         if actions.shape != shape or actions.dtype.kind not in "iu":
             raise gym.error.InvalidAction(f"actions are {actions.dtype} {actions.shape}, not integers {shape}")
-        if actions.min() < 0 or any(actions[:, m].max() >= size for m, size in enumerate(sizes)):
+        actions = actions.astype(np.int64, copy=False)
+        if not (actions.view(np.uint64) < self._limits).all():  # a code below 0 becomes a very large one
             raise gym.error.InvalidAction(f"some actions are not in {self.single_action_space}")
         return actions
 
@@ -306,16 +321,22 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             info[name] = taken[name]
         for name in tuple(info):
             known = f"known_{name}"
-            info[f"_{name}"] = taken[known] if known in KNOWN else acting.copy()
+            info[f"_{name}"] = taken[known] if known in KNOWN else acting
         return info
 
     def _episode(self, chosen: BoolArray) -> dict[str, Any]:
         """Whom the chosen sub-envs replay."""
-        values = {"user": self._user_id.copy(), "pass": self._pass.copy(), "mode": self._modes.copy()}
-        info: dict[str, Any] = {}
-        for name, value in values.items():
+        info: dict[str, Any] = {"user": constant(self._user_id), "pass": constant(self._pass), "mode": self._modes}
+        for name, value in tuple(info.items()):
             if not chosen.all():
-                value[~chosen] = None if value.dtype == object else 0
-            info[name] = value
-            info[f"_{name}"] = chosen.copy()
+                info[name] = value.copy()
+                info[name][~chosen] = None if value.dtype == object else 0
+            info[f"_{name}"] = constant(chosen)
         return info
+
+
+def constant(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view of an array through which it cannot be changed."""
+    view = array.view()
+    view.setflags(write=False)
+    return view

@@ -78,7 +78,9 @@ def test_everything_returned_is_in_its_space_and_new():
         assert data_equivalence(results[0], results[1], exact=True)
         assert results[0][0] in env.observation_space
         for array in (*results[0][0].values(), *results[0][1:-1], *results[0][-1].values()):
-            array[...] = 1
+            if array.flags.writeable:
+                array[...] = 1
+        assert all(array.flags.writeable for array in results[0][0].values())
         results = [env.step(actions), other.step(actions)]
 
 
@@ -191,8 +193,10 @@ def test_make_vec_needs_no_argument(mode):
 def test_what_is_wrong_is_named():
     with pytest.raises(ConfigError, match="num_envs is 0"):
         CrossChannelReplayVector(0, log=LOG)
-    with pytest.raises(ConfigError, match="no mode 'reject'"):
-        CrossChannelReplayVector(2, log=LOG, mode="reject")
+    with pytest.raises(ConfigError, match=r"no mode 'rejects'\. Did you mean 'reject'"):
+        CrossChannelReplayVector(2, log=LOG, mode="rejects")
+    with pytest.raises(ConfigError, match="'shuffled'"):
+        CrossChannelReplayVector(2, log=LOG).reset(options={"order": "shufled"})
     env = CrossChannelReplayVector(2, log=LOG)
     mask = np.array([True, False])
     with pytest.raises(gym.error.ResetNeeded):
