@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.replay_log import NEVER, ReplayLog
+from envs.replay_log import ReplayLog
+from histories.gone import NEVER
 from histories.hashing import keys
 from histories.modules import Module, Modules
 from histories.times import DAY
