@@ -43,18 +43,20 @@ def test_native_vector_replay_against_single_envs_and_plain_copies(benchmark, lo
 
     # Each step's shortest time in several passes: whatever else runs slows some of them, seldom all.
     shortest = {name: np.full(steps, np.inf) for name in ("native", "copy", "single")}
-    for _ in range(15):
+
+    def measure(name: str, step: int, function) -> None:
+        start = perf_counter()
+        function()
+        shortest[name][step] = min(shortest[name][step], perf_counter() - start)
+
+    for _ in range(25):
         native.reset(seed=0)
         for step in range(steps):
-            begin = min(step * users, len(log) - users)
-            for name, function in (
-                ("native", lambda: native.step(actions)),
-                ("copy", lambda begin=begin: copy(begin)),
-                ("single", lambda: single.step(actions[:SINGLES])),
-            ):
-                start = perf_counter()
-                function()
-                shortest[name][step] = min(shortest[name][step], perf_counter() - start)
+            measure("native", step, lambda: native.step(actions))
+            measure("copy", step, partial(copy, min(step * users, len(log) - users)))
+    for _ in range(5):
+        for step in range(steps):
+            measure("single", step, lambda: single.step(actions[:SINGLES]))
     benchmark.pedantic(native.step, args=(actions,), rounds=20)
     rate = {name: steps * (SINGLES if name == "single" else users) / times.sum() for name, times in shortest.items()}
     benchmark.extra_info |= {

@@ -242,6 +242,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return {
             "log": self.log.fingerprint,
             "mode": self.mode,
+            "largest_weight": self.largest_weight,
             "rng": self.np_random.bit_generator.state,
             "order": None if self._order is None else self._chosen(self._order),
             **{name: getattr(self, f"_{name}").tolist() for name in CURSORS},
@@ -251,11 +252,12 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         """The inverse of `state_dict`; `observations()` then gives what the policy sees.
 
         Raises:
-            ConfigError: If the state belongs to another log, another mode or another number of sub-envs.
+            ConfigError: If the state belongs to another log, mode, bound or number of sub-envs.
         """
         for name, mine, theirs in (
             ("log", self.log.fingerprint, state["log"]),
             ("mode", self.mode, state["mode"]),
+            ("largest weight", self.largest_weight, state["largest_weight"]),
             ("number of sub-envs", self.num_envs, len(state["row"])),
         ):
             if mine != theirs:

@@ -48,6 +48,12 @@ def mean_and_error(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
+def show(estimates: dict[str, tuple[float, float]], truth: float) -> None:
+    """The table of docs/environments.md, for `pytest -s`."""
+    for name, (value, error) in estimates.items():
+        print(f"| {name} | {value:.3f} | {error:.3f} | {(value - truth) / error:+.1f} |")
+
+
 def bandit_estimates(seed: int, users: int) -> dict[str, tuple[float, float]]:
     log = bandit_log(seed, users)
     x = log.context[:, 0].astype(int)
@@ -76,6 +82,7 @@ WRONG = ("logged rewards whatever the agent does", "mean over matches", "zero on
 def test_three_readings_of_a_log_are_wrong_and_rejection_and_weighting_are_within_two_errors():
     # One log of 40,000 users: the wrong readings are off by 5 errors or more, the right ones by less than 2.
     estimates = bandit_estimates(0, 40_000)
+    show(estimates, TRUTH)
     for name, (value, error) in estimates.items():
         distance = abs(value - TRUTH) / error
         assert (distance > 5) == (name in WRONG), (name, value, error, TRUTH)
@@ -151,6 +158,7 @@ def test_with_fatigue_walking_on_after_a_rejection_is_wrong_and_ending_there_is_
     # One log of 40,000 users; the truth is .370, and slot by slot under the log's fatigue .248.
     assert (PATIENT_TRUTH, round(WALKING_ON, 3)) == (0.37, 0.248)
     estimates = two_slot_values(0, 40_000)
+    show(estimates, PATIENT_TRUTH)
     for name in ("reject", "per-decision weights"):
         value, error = estimates[name]
         assert abs(value - PATIENT_TRUTH) < 2 * error < 0.05, (name, value, error)

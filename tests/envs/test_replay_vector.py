@@ -236,6 +236,12 @@ def test_a_state_of_another_replay_is_refused():
         CrossChannelReplayVector(4, log=LOG).load_state_dict(state | {"mode": "other"})
 
 
+def test_a_state_of_another_bound_is_refused():
+    state = CrossChannelReplayVector(4, log=LOG, mode="reject").state_dict()
+    with pytest.raises(ConfigError, match=r"largest weight is 200\.0, but the saved state's is"):
+        CrossChannelReplayVector(4, log=LOG, mode="reject", largest_weight=200.0).load_state_dict(state)
+
+
 def test_users_can_be_picked_and_the_pass_goes_on_afterwards():
     env, plain = (CrossChannelReplayVector(3, log=LOG) for _ in range(2))
     first = env.reset(seed=4)
