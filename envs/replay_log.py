@@ -139,13 +139,11 @@ class ReplayLog:
             "executed_action": (self.actions, (np.int64, (m,))),
             "propensities": (self.propensity, (np.float64, (m,))),
             "propensity": (self.joint, np.float64),
-            "reward": (self.rewards, np.float64),
             "se": (self.se, np.float64),
             "key": (self.keys, np.uint64),
             "decision_row": (self.decision_row, np.int64),
             "available_at": (self.available_at, np.int64),
             "slot": (self.slot, np.int64),
-            "gone": ((self.following < 0) & self.gone[self.user], np.bool_),
             "known_propensity": (np.isfinite(self.joint), np.bool_),
             "known_propensities": (np.isfinite(self.propensity).all(axis=1), np.bool_),
         }

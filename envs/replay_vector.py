@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gymnasium as gym
@@ -12,6 +13,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from envs.embedded import embedded_log
+from envs.lazy_info import LazyInfo
 from envs.replay import Observation
 from envs.replay_log import ReplayLog
 from envs.replay_order import PassOrder
@@ -30,6 +32,7 @@ from envs.replay_shared import (
     terminal_mask,
 )
 from histories.errors import ConfigError
+from histories.history import ObjectArray
 from histories.modules import BoolArray, FloatArray, IntArray
 
 CURSORS = ("next", "pass", "user", "row", "done", "tally")
@@ -46,7 +49,8 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
     Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays 0 and gives the first
     slot of its next user; `info["_executed_action"]` is False there. Arrays are new ones at every step, or read-only
-    where they seldom change (`user`, `pass`, `mode`, and which sub-envs have an information).
+    where they seldom change (`user`, `pass`, `mode`, and which sub-envs have an information). The information is put
+    together when it is first looked at: who does not read it does not wait for it.
 
     Learning from every user once takes::
 
@@ -137,7 +141,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         if users is not None and len(users) != self.num_envs:
             raise ConfigError(f"option 'users' has {len(users)} ids for {self.num_envs} sub-envs: give one for each")
         self._begin(np.flatnonzero(chosen), None if users is None else self.log.users_of(users)[chosen])
-        return self.observations(), self._episode(chosen)
+        return self.observations(), self._episode(chosen, self._user_id, self._pass)
 
     def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Replays one slot in every sub-env, or begins the next user where the last one has ended.
@@ -155,11 +159,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         if self.mode == "reject":
             acting = np.flatnonzero(~self._done)
             weights = action_weights(self.log, self._row[acting], chosen[acting])
-        same = matching(
-            self.log.modules, chosen.astype(self._codes.dtype), self._codes.take(self._row, axis=0, mode="clip")
-        )
-        same[np.flatnonzero(self._done)] = False
-        return self._advance(weights, {"matched": np.logical_and.reduce(same.T), "matched_modules": same})
+        return self._advance(weights, chosen.astype(self._codes.dtype))
 
     def step_distribution(
         self, probabilities: Sequence[FloatArray]
@@ -182,41 +182,67 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             raise gym.error.InvalidAction(f"probabilities are for {lengths} sub-envs, not all for {self.num_envs}")
         acting = np.flatnonzero(~self._done)
         given = [np.asarray(p)[acting] for p in probabilities]
-        return self._advance(distribution_weights(self.log, self._row[acting], given), {})
+        weights = distribution_weights(self.log, self._row[acting], given)
+        return self._advance(weights, None)
 
     def _check_begun(self) -> None:
         if self._order is None:
             raise gym.error.ResetNeeded("no episode is under way: call reset() first")
 
     def _advance(
-        self, weights: FloatArray | None, told: dict[str, npt.NDArray[Any]]
+        self, weights: FloatArray | None, chosen: npt.NDArray[Any] | None
     ) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Pays the slots, tells of them, and goes on: to the next slot, or where an episode has ended to the next user.
 
         Args:
             weights: In mode `reject`, the weights of the sub-envs that have a slot to judge.
-            told: What is known of the agent's choice, 0 where a sub-env begins its next user.
+            chosen: The agent's actions (N, M), in small codes of our own, or None where it gave a distribution.
         """
-        acting, begun = constant(~self._done), np.flatnonzero(self._done)
-        taken, following = self.log.steps.take(self._row, mode="clip"), self.log.following.take(self._row)
-        taken[begun] = 0
-        last, gone = acting & (following < 0), taken["gone"]
-        rewards = taken["reward"].copy()
-        passed = np.zeros(0, dtype=np.int64)
+        log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
+        following = log.following.take(row)
+        last, gone = acting & (following < 0), log.gone.take(self._user)
+        rewards = log.rewards.take(row)
+        rewards[begun] = 0.0
+        passed, judged = np.zeros(0, dtype=np.int64), {}
         if weights is not None:
-            told = told | self._judge(weights, acting)
-            rejected = acting & ~told["accepted"]
-            over = rejected & (self._row == self._user) & (self._pass != OUT_OF_TURN)
+            judged = self._judge(weights, acting)
+            rejected = acting & ~judged["accepted"]
+            over = rejected & (row == self._user) & (self._pass != OUT_OF_TURN)
             passed = np.flatnonzero(over)
             rewards[rejected] = 0.0
-            last, gone = (last & ~over) | (rejected & ~over), gone & ~rejected
-        info = self._decisions(taken, acting, told)
+            last, gone = (last | rejected) & ~over, gone & ~rejected
         self._done = last
-        self._row = np.where(last, self._row, following)
+        self._row = np.where(last, row, following)
         self._begin(begun, None)
-        info |= self._episode(self._everyone)
+        info = LazyInfo(partial(self._told, row, acting, begun, chosen, judged, self._user_id, self._pass))
         self._begin(passed, None)
         return self.observations(), rewards, last & gone, last & ~gone, info
+
+    def _told(
+        self,
+        row: IntArray,
+        acting: BoolArray,
+        begun: IntArray,
+        chosen: npt.NDArray[Any] | None,
+        judged: dict[str, npt.NDArray[Any]],
+        user_id: ObjectArray,
+        number: IntArray,
+    ) -> dict[str, Any]:
+        """What is told of a step: of whom, and what was executed; 0 where a sub-env begins anew.
+
+        Its arguments are arrays of that step which nothing changes afterwards.
+        """
+        taken = self.log.steps.take(row)
+        taken[begun] = 0
+        info: dict[str, Any] = {name: taken[name] for name in DECISION} | judged
+        if chosen is not None:
+            same = matching(self.log.modules, chosen, self._codes.take(row, axis=0))
+            same[begun] = False
+            info |= {"matched": np.logical_and.reduce(same.T), "matched_modules": same}
+        for name in tuple(info):
+            known = f"known_{name}"
+            info[f"_{name}"] = taken[known] if known in KNOWN else acting
+        return info | self._episode(self._everyone, user_id, number)
 
     def _judge(self, weights: FloatArray, acting: BoolArray) -> dict[str, npt.NDArray[Any]]:
         """Accepts or rejects the slots of the acting sub-envs, of which there is one weight each."""
@@ -314,21 +340,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             raise gym.error.InvalidAction(f"some actions are not in {self.single_action_space}")
         return actions
 
-    def _decisions(
-        self, taken: npt.NDArray[np.void], acting: BoolArray, told: dict[str, npt.NDArray[Any]]
-    ) -> dict[str, Any]:
-        """What was executed at the steps (N,); 0 where a sub-env begins anew, whose first decision is still hidden."""
-        info: dict[str, Any] = dict(told)
-        for name in DECISION:
-            info[name] = taken[name]
-        for name in tuple(info):
-            known = f"known_{name}"
-            info[f"_{name}"] = taken[known] if known in KNOWN else acting
-        return info
-
-    def _episode(self, chosen: BoolArray) -> dict[str, Any]:
+    def _episode(self, chosen: BoolArray, user_id: ObjectArray, number: IntArray) -> dict[str, Any]:
         """Whom the chosen sub-envs replay."""
-        info: dict[str, Any] = {"user": constant(self._user_id), "pass": constant(self._pass), "mode": self._modes}
+        info: dict[str, Any] = {"user": constant(user_id), "pass": constant(number), "mode": self._modes}
         for name, value in tuple(info.items()):
             if not chosen.all():
                 info[name] = value.copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import warnings
@@ -78,6 +79,43 @@ def test_equals_single_envs_to_the_last_bit(log, mode, n):
             if step == 35 and n > 1:
                 some = np.arange(n) % 2 == 0
                 assert_same(native.reset(options={"reset_mask": some}), single.reset(options={"reset_mask": some}))
+
+
+WAYS = {
+    "dict": dict,
+    "unpacked": lambda info: {**info},
+    "joined": lambda info: info | {},
+    "joined to": lambda info: {} | info,
+    "updated": lambda info: (plain := {}, plain.update(info))[0],
+    "items": lambda info: dict(info.items()),
+    "by key": lambda info: {key: info[key] for key in info},
+    "copied": lambda info: info.copy(),
+    "deep copied": copy.deepcopy,
+    "pickled": lambda info: pickle.loads(pickle.dumps(info)),
+    "as arguments": lambda info: dict(**info),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_information_is_the_same_however_and_whenever_it_is_first_looked_at(way):
+    env, other = (CrossChannelReplayVector(9, log=LOG) for _ in range(2))
+    env.reset(seed=1)
+    other.reset(seed=1)
+    at_once, later = [], []
+    for _ in range(40):
+        actions = np.random.default_rng(3).integers(0, 2, (9, 2))
+        info = other.step(actions)[-1]
+        assert len(info) > 20
+        at_once.append(dict(info))
+        later.append(env.step(actions)[-1])
+        actions[:] = 0
+    env.reset(seed=2)
+    for now, then in zip(at_once, later, strict=True):
+        assert data_equivalence(WAYS[way](then), now, exact=True)
+    assert env.step(actions)[-1].get("se") is not None
+    assert "se" in env.step(actions)[-1]
+    assert bool(env.step(actions)[-1])
+    assert "executed_action" in repr(env.step(actions)[-1])
 
 
 @pytest.mark.parametrize("n", [1, 6])
