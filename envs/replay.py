@@ -23,7 +23,6 @@ from envs.replay_shared import (
     known_mode,
     known_options,
     known_render_mode,
-    matching,
     prepared_mode,
     replay_spaces,
     terminal_mask,
@@ -183,7 +182,10 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         if not self.action_space.contains(action):
             raise gym.error.InvalidAction(f"action {action!r} is not in {self.action_space}")
         log, row, chosen = self.log, self._row, np.asarray(action)
-        same = matching(log.modules, chosen[None], log.actions[row : row + 1])[0]
+        # `matching` of one row, without its array operations.
+        logged = log.actions[row]
+        sends, sent = bool(chosen[0] != 0), bool(logged[0] != 0)
+        same = chosen == logged if sends and sent else np.full(len(logged), sends == sent)
         info = {"matched": bool(same.all()), "matched_modules": same}
         weights = action_weights(log, np.array([row]), chosen[None]) if self.mode == "reject" else None
         return self._advance(weights, chosen, info)

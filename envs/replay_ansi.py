@@ -12,6 +12,7 @@ from histories.times import timestamps
 
 LINES = 18
 BAR = 8
+NAME = 32
 
 
 def timeline(
@@ -57,4 +58,5 @@ def timeline(
 
 
 def _name(log: ReplayLog, action: IntArray) -> str:
-    return "/".join(log.modules.names_of(log.modules.canonical(action[None]))[0])
+    name = "/".join(log.modules.names_of(log.modules.canonical(action[None]))[0])
+    return name if len(name) <= NAME else name[: NAME - 2] + ".."

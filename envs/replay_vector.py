@@ -32,7 +32,6 @@ from envs.replay_shared import (
     terminal_mask,
 )
 from histories.errors import ConfigError
-from histories.history import ObjectArray
 from histories.modules import BoolArray, FloatArray, IntArray
 
 CURSORS = ("next", "pass", "user", "row", "done", "tally")
@@ -49,7 +48,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
     Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays 0 and gives the first
     slot of its next user; `info["_executed_action"]` is False there. Arrays are new ones at every step, or read-only
-    where they seldom change (`user`, `pass`, `mode`, and which sub-envs have an information). The information is put
+    where they seldom change (`pass`, `mode`, and which sub-envs have an information). The information is put
     together when it is first looked at: who does not read it does not wait for it.
 
     Learning from every user once takes::
@@ -99,7 +98,6 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         self._next = np.arange(num_envs, dtype=np.int64)
         self._pass = np.full(num_envs, OUT_OF_TURN, dtype=np.int64)
         self._user = np.zeros(num_envs, dtype=np.int64)
-        self._user_id = self.log.user_ids[self._user]
         self._row = np.zeros(num_envs, dtype=np.int64)
         self._done = np.ones(num_envs, dtype=bool)
         self._tally = np.zeros(3)
@@ -141,7 +139,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         if users is not None and len(users) != self.num_envs:
             raise ConfigError(f"option 'users' has {len(users)} ids for {self.num_envs} sub-envs: give one for each")
         self._begin(np.flatnonzero(chosen), None if users is None else self.log.users_of(users)[chosen])
-        return self.observations(), self._episode(chosen, self._user_id, self._pass)
+        return self.observations(), self._episode(chosen, self._user, self._pass)
 
     def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
         """Replays one slot in every sub-env, or begins the next user where the last one has ended.
@@ -200,7 +198,8 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         """
         log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
         following = log.following.take(row)
-        last, gone = acting & (following < 0), log.gone.take(self._user)
+        last = acting & (following < 0)
+        gone = last & log.gone.take(self._user)
         rewards = log.rewards.take(row)
         rewards[begun] = 0.0
         passed, judged = np.zeros(0, dtype=np.int64), {}
@@ -214,7 +213,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         self._done = last
         self._row = np.where(last, row, following)
         self._begin(begun, None)
-        info = LazyInfo(partial(self._told, row, acting, begun, chosen, judged, self._user_id, self._pass))
+        info = LazyInfo(partial(self._told, row, acting, begun, chosen, judged, self._user, self._pass))
         self._begin(passed, None)
         return self.observations(), rewards, last & gone, last & ~gone, info
 
@@ -225,7 +224,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         begun: IntArray,
         chosen: npt.NDArray[Any] | None,
         judged: dict[str, npt.NDArray[Any]],
-        user_id: ObjectArray,
+        user: IntArray,
         number: IntArray,
     ) -> dict[str, Any]:
         """What is told of a step: of whom, and what was executed; 0 where a sub-env begins anew.
@@ -242,7 +241,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         for name in tuple(info):
             known = f"known_{name}"
             info[f"_{name}"] = taken[known] if known in KNOWN else acting
-        return info | self._episode(self._everyone, user_id, number)
+        return info | self._episode(self._everyone, user, number)
 
     def _judge(self, weights: FloatArray, acting: BoolArray) -> dict[str, npt.NDArray[Any]]:
         """Accepts or rejects the slots of the acting sub-envs, of which there is one weight each."""
@@ -260,7 +259,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
     def observations(self) -> Observation:
         """What the policy sees now, as `reset` and `step` give it: copies, (N, D) and (N, sum of actions)."""
         mask = self.log.action_mask.take(self._row, axis=0, mode="clip")
-        mask[self._done] = self._nowhere
+        mask[np.flatnonzero(self._done)] = self._nowhere
         return {"context": self.log.context.take(self._row, axis=0, mode="clip"), "action_mask": mask.view(np.int8)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -297,7 +296,6 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             self._order = PassOrder(self.log.user_keys, chosen["seed"], self.num_envs, among, chosen["order"])
         for name in CURSORS:
             setattr(self, f"_{name}", np.array(state[name], dtype=getattr(self, f"_{name}").dtype))
-        self._user_id = self.log.user_ids[self._user]
 
     def _chosen(self, order: PassOrder) -> dict[str, Any]:
         everybody = len(order) == self.log.n_users and bool((order.among == np.arange(len(order))).all())
@@ -323,10 +321,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             self._next[which] += self.num_envs
         else:
             number = np.full(len(users), OUT_OF_TURN)
-        # New arrays, since the old ones were handed out.
-        self._pass, self._user_id = self._pass.copy(), self._user_id.copy()
-        self._pass[which], self._user_id[which] = number, self.log.user_ids[users]
-        self._user[which] = users
+        # New arrays, since the old ones were handed out, or will be when a step's information is looked at.
+        self._pass, self._user = self._pass.copy(), self._user.copy()
+        self._pass[which], self._user[which] = number, users
         self._row[which] = users  # a user's first step is the row of the user's code
         self._done[which] = False
 
@@ -340,9 +337,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             raise gym.error.InvalidAction(f"some actions are not in {self.single_action_space}")
         return actions
 
-    def _episode(self, chosen: BoolArray, user_id: ObjectArray, number: IntArray) -> dict[str, Any]:
+    def _episode(self, chosen: BoolArray, user: IntArray, number: IntArray) -> dict[str, Any]:
         """Whom the chosen sub-envs replay."""
-        info: dict[str, Any] = {"user": constant(user_id), "pass": constant(number), "mode": self._modes}
+        info: dict[str, Any] = {"user": self.log.user_ids[user], "pass": constant(number), "mode": self._modes}
         for name, value in tuple(info.items()):
             if not chosen.all():
                 info[name] = value.copy()
