@@ -49,11 +49,18 @@ def test_check_env_without_a_warning_over_many_seeds(mode, known, seeds):
             rollout(env, 2, seed)
 
 
+@pytest.mark.parametrize("mode", ["logged", "reject"])
+def test_it_is_made_without_a_log(mode):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make("CrossChannelReplay-v0", mode=mode)
+        check_env(env.unwrapped)
+
+
 def test_it_is_made_without_an_argument():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gym.make("CrossChannelReplay-v0")
-        check_env(env.unwrapped)
     total = rollout(env, 2)
     assert len(total) > 6
     assert env.spec is not None
