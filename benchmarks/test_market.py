@@ -1,4 +1,4 @@
-"""How fast the market is, as ratios to what was measured in the same run: python -m pytest -s benchmarks -m benchmark."""
+"""How fast the market is, as ratios to what was measured in the same run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gibibytes() -> float:
 
 
 def test_a_history_of_100_000_users_against_plain_draws_of_its_organic_visits(benchmark):
-    """A whole log is worth a small multiple of the one draw of each user, day, service and block that it begins with."""
+    """A whole log takes a small multiple of the draws of all users, days, services and blocks that it begins with."""
     market = Market(MarketConfig(users=USERS))
     keys = market.keys(USERS)
 
