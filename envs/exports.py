@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -59,7 +58,7 @@ def to_minari(log: ReplayLog, dataset_id: str, **metadata: Any) -> Any:
     )
 
 
-def _episode(log: ReplayLog, user: int, minari: ModuleType) -> Any:
+def _episode(log: ReplayLog, user: int, minari: Any) -> Any:
     rows = [user]  # a user's first step is the row of the user's code
     while (row := int(log.following[rows[-1]])) >= 0:
         rows.append(row)
@@ -152,7 +151,7 @@ def check_propensities(log: ReplayLog, known: BoolArray) -> None:
         )
 
 
-def _minari() -> ModuleType:
+def _minari() -> Any:
     try:
         import minari
         import minari.data_collector

@@ -5,7 +5,6 @@ Not imported by `envs.wrappers`: it needs Stable-Baselines3, `pip install stable
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -89,9 +88,7 @@ class StableBaselinesVec(VecEnv):
             raise ConfigError(f"the users share {attr_name!r}: set it for all of them, without indices")
         setattr(self.env, attr_name, value)
 
-    def env_is_wrapped(
-        self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None
-    ) -> Sequence[bool]:
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper[Any, Any, Any, Any]], indices: Any = None) -> list[bool]:
         """No user has a wrapper of its own."""
         del wrapper_class
         return [False for _ in self._get_indices(indices)]

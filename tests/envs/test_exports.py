@@ -1,4 +1,4 @@
-"""Exports: Minari episodes are what the env replays; the bandit feedback has the documented keys, shapes and weights."""
+"""Exports: Minari episodes are what the env replays; bandit feedback has the documented keys, shapes and weights."""
 
 from __future__ import annotations
 
