@@ -49,7 +49,7 @@ class CellMeans:
             np.maximum.at(largest, code, np.abs(distance))
             unit = np.ldexp(1.0, np.frexp(largest)[1])
             square = ExactSums.of(w * (distance / unit[code]) ** 2, code, len(cells)).value()
-            sd = unit * np.sqrt(square / (n - 1.0))
+            sd = sd_of(square, unit, n)
         return cls(cells, n, mean, sd, last)
 
     def look_up(self, cell: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -78,6 +78,11 @@ class CellMeans:
         with np.errstate(divide="ignore", invalid="ignore"):
             se = sd * np.sqrt(1.0 + 1.0 / n)
         return Expected(n, mean, se, closes, np.zeros(len(cell), dtype=np.int64))
+
+
+def sd_of(square: FloatArray, unit: FloatArray, n: FloatArray) -> FloatArray:
+    """Standard deviations (c,) from sums of squared distances (c,), in squares of units (c,), of n controls (c,)."""
+    return np.asarray(unit * np.sqrt(square / (n - 1.0)))
 
 
 @dataclass(frozen=True)
