@@ -16,6 +16,7 @@ from reward.amounts import window_amounts
 from reward.frame import IDENTIFIED, NO_RHYTHM, OUTSIDE, TOO_SHORT
 from reward.gauge import Gauge, in_arms, learn_edges, learn_limits, learn_values, past_activity
 from reward.goals import Goal
+from reward.messages import Messages
 from reward.rhythm import Population, normal_amounts
 from reward.spec import FOLDS, Level, RewardSpec
 
@@ -141,7 +142,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
     treated = history.modules.sent(d.actions)
     messages = Timeline(d.time[treated], np.searchsorted(d.user[treated], np.arange(history.n_users + 1)))
     windows = _Windows.of(history, spec, messages)
-    overlap = _another_message(history, messages, windows.pre, windows.post)
+    overlap = Messages.of(history).others(history, -windows.pre, windows.post)
     outside = (d.time - windows.pre < history.span[0]) | (d.time + windows.post > history.span[1])
     short = windows.end < (duration(spec.min_post) if spec.overlap == "truncate" else 0)
 
@@ -223,14 +224,6 @@ def _net(
 
 def _fold(history: History) -> IntArray:
     return np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(FOLDS), dtype=np.int64)
-
-
-def _another_message(history: History, messages: Timeline, pre: int, post: int) -> BoolArray:
-    """Whether the user got another message in `[t - pre, t)` or in `(t, t + post)`."""
-    d = history.decisions
-    earlier = messages.before(d.user, d.time) > messages.before(d.user, d.time - pre)
-    later = messages.before(d.user, d.time + post) > messages.before(d.user, d.time, inclusive=True)
-    return np.asarray(earlier | later)
 
 
 def _next_message(history: History, messages: Timeline, otherwise: int) -> IntArray:
