@@ -17,7 +17,7 @@ from pathlib import Path
 
 from reward.event_time import EventTimes
 from reward.kinds import make_reward
-from reward.report import BY, Request, report
+from reward.report import AUTO, BY, Request, report
 
 
 def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
@@ -35,9 +35,19 @@ def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
     parser.add_argument("--csv", type=Path, help="write the table here")
     parser.add_argument("--staggered", metavar="MODULE=ACTION", help="study the first message of an action by period")
     parser.add_argument("--period", default="1w", help="period of that study")
+    parser.add_argument(
+        "--each",
+        metavar="MODULE",
+        default=AUTO,
+        help="effects of each action of a module on each goal by `did` and `did_dr`, with tests of their own; "
+        "by default of the first module where no propensities were logged; `none` for none",
+    )
+    parser.add_argument(
+        "--lengths", nargs="+", default=[], metavar="LENGTH", help="other windows to tell those effects with"
+    )
     a, rest = parser.parse_known_args(arguments)
     times = EventTimes(a.bin, a.leads, a.lags)
-    return Request(tuple(a.by), times, a.plot, a.csv, a.staggered, a.period), rest
+    return Request(tuple(a.by), times, a.plot, a.csv, a.staggered, a.period, a.each, tuple(a.lengths)), rest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

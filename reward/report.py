@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from histories.errors import NotIdentified
+from histories.errors import ConfigError, NotIdentified, nearest
 from histories.history import History
+from histories.times import duration
 from reward.diagnostics import Diagnostics, diagnose
 from reward.effects import Study, effects_of, tidy
 from reward.event_time import EventStudy, EventTimes, event_study
+from reward.findings import findings, findings_text, lengths_text, other_lengths
 from reward.models import RewardModel
 from reward.outcomes import RewardSpec
 from reward.panels import panel_from_history
@@ -21,6 +23,7 @@ from reward.plots import event_study_figure, save_figure
 from reward.staggered import aggregate, group_time_effects
 
 BY = ("all", "goal", "action", "period:1w")
+AUTO, NONE = "auto", "none"
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Request:
         csv: Where the table goes, or None.
         staggered: `MODULE=ACTION` whose first messages are studied by period as well, or None.
         period: Period of that study.
+        each: The module of whose actions every effect on every goal is told with tests of its own; `AUTO` for the
+            first one where nobody logged propensities, so that nothing but such tests speaks for an effect.
+        lengths: Other lengths of the post window to tell those effects with.
     """
 
     by: tuple[str, ...] = BY
@@ -42,6 +48,8 @@ class Request:
     csv: Path | None = None
     staggered: str | None = None
     period: str = "1w"
+    each: str = AUTO
+    lengths: tuple[str, ...] = ()
 
 
 def report(history: History, model: RewardModel, request: Request) -> str:
@@ -73,10 +81,48 @@ def report(history: History, model: RewardModel, request: Request) -> str:
         "\n".join(checks.facts),
         f"Verdict: {checks.verdict}",
     ]
+    if (module := each_module(history, request.each)) is not None:
+        parts.append(each_text(history, spec, module, request))
     if request.staggered is not None:
         parts.append(staggered_text(history, spec, request.staggered, request.period))
     parts += [f"Written: {path}" for path in (request.csv, request.plot) if path is not None]
     return "\n\n".join(parts)
+
+
+def each_module(history: History, each: str) -> str | None:
+    """The module whose actions are told one by one; None for none.
+
+    Raises:
+        ConfigError: If there is no such module.
+    """
+    names = history.modules.names
+    if each == NONE or (each == AUTO and history.propensity_source in ("logged", "by design")):
+        return None
+    if each != AUTO and each not in names:
+        raise ConfigError(f"there is no module {each!r}. {nearest(each, names)}")
+    return names[0] if each == AUTO else each
+
+
+def each_text(history: History, spec: RewardSpec, module: str, request: Request) -> str:
+    """The effect of each action of a module on each goal, each with tests of its own, and with other windows."""
+    found = findings(history, spec, module, request.times)
+    known = history.propensity_source in ("logged", "by design")
+    lines = [
+        f"Effect of each {module} on each goal, per sent decision within {spec.post}, goals in their own units; "
+        "pre_trends and placebo are p-values of tests on the same decisions",
+        "`did_dr` weighs controls with propensities that are "
+        + (f"{history.propensity_source}." if known else "estimated by a logistic regression on the covariates."),
+        findings_text(found),
+    ]
+    if request.lengths:
+        by_length = other_lengths(history, spec, module, request.lengths) | {spec.post: found}
+        ordered = dict(sorted(by_length.items(), key=lambda item: duration(item[0])))
+        lines += [
+            "The same by length of the post window, the pre window in proportion: effect +- half its 95 % interval of "
+            "how many sent decisions; ! where something speaks against it",
+            lengths_text(ordered),
+        ]
+    return "\n\n".join(lines)
 
 
 def picture(history: History, events: EventStudy, checks: Diagnostics | None = None) -> Figure:

@@ -1,0 +1,200 @@
+"""What each action did to each goal, by several reward kinds side by side, each with the tests of its own decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from histories.errors import NotIdentified
+from histories.history import History
+from histories.times import HOUR, duration
+from reward.diagnostics import LEVEL, time_placebo
+from reward.effects import Effect, Study
+from reward.event_time import EventTimes, event_study
+from reward.goals import Goal
+from reward.inference import two_sided
+from reward.kinds import make_reward
+from reward.models import RewardModel
+from reward.spec import RewardSpec
+
+KINDS = ("did", "did_dr")
+# Fewer users on the smaller side than this: an interval stands for so few that it is not read as one.
+FEWEST_USERS = 10
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The effect of one action on one goal, and what speaks against it.
+
+    Attributes:
+        action: The action.
+        goal: The goal, in its own units: dollars, or events.
+        kind: The reward kind.
+        effect: Average effect on the treated, per sent decision.
+        pre_trends: p-value of the joint test that nothing differed before; NaN where it could not be tested.
+        placebo: p-value of the placebo in time; NaN where it could not be tested.
+    """
+
+    action: str
+    goal: str
+    kind: str
+    effect: Effect
+    pre_trends: float
+    placebo: float
+
+    @property
+    def name(self) -> str:
+        """Of what on what, and by which kind."""
+        return f"{self.action} on {self.goal} by {self.kind}"
+
+    @property
+    def against(self) -> tuple[str, ...]:
+        """What speaks against reading the effect as causal, in words; empty where nothing was found."""
+        if not self.effect.se > 0:
+            return ("not identified",)
+        found = [f"{self.effect.n_users} users only"] if self.effect.n_users < FEWEST_USERS else []
+        found += ["pre-trends differ"] if self.pre_trends < LEVEL else []
+        found += ["effect before the message"] if self.placebo < LEVEL else []
+        return tuple(found)
+
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """The tests for which the log is too short or too sparse."""
+        names = {"pre-trends": self.pre_trends, "placebo": self.placebo}
+        return tuple(name for name, p in names.items() if np.isnan(p))
+
+
+def findings(
+    history: History, spec: RewardSpec, module: str, times: EventTimes | None = None, kinds: Sequence[str] = KINDS
+) -> list[Finding]:
+    """The effect of every sent action of a module on every goal, each goal counted once and in its own units.
+
+    Each action's sent decisions are compared with the same controls, in a study of their own: sends of other actions
+    are neither, and a propensity that has to be estimated is that of this action against none.
+
+    Args:
+        history: The log.
+        spec: What is measured.
+        module: Whose actions.
+        times: Bins of the pre-trend tests; by default those that fit the windows.
+        kinds: Reward kinds, side by side.
+    """
+    return [
+        _finding(study, history, times, action, goal, kind)
+        for goal in spec.goals
+        for kind in kinds
+        for action, study in by_action(make_reward(kind, replace(spec, goals=(_alone(goal),))), history, module)
+    ]
+
+
+def by_action(model: RewardModel, history: History, module: str) -> Iterator[tuple[str, Study | None]]:
+    """For each sent action of a module the study of it alone; None where the model cannot be fitted to so few.
+
+    Controls are those of the model at slots where the action was eligible: where it could not be sent, not sending it
+    says nothing about whom it goes to.
+    """
+    outcomes = model.measure(history)
+    m = history.modules.names.index(module)
+    for code, action in enumerate(history.modules[m].actions):
+        if m == 0 and code == 0:
+            continue
+        mine = outcomes.treated & (outcomes.actions[:, m] == code)
+        could = history.eligible[:, history.modules.slices[m]][:, code]
+        try:
+            yield action, Study.of_outcomes(model, replace(outcomes, treated=mine, control=outcomes.control & could))
+        except NotIdentified:
+            yield action, None
+
+
+def _finding(
+    study: Study | None, history: History, times: EventTimes | None, action: str, goal: Goal, kind: str
+) -> Finding:
+    label = f"{goal.event} ({goal.measure})"
+    if study is None:
+        return Finding(action, label, kind, Effect(action, np.nan, np.nan, 0, 0), np.nan, np.nan)
+    effect = study.effect(None, action)
+    if not effect.se > 0:
+        return Finding(action, label, kind, effect, np.nan, np.nan)
+    back = time_placebo(study, history)
+    placebo = two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
+    return Finding(action, label, kind, effect, event_study(study, history, times).pre_trends().p_value, placebo)
+
+
+def _alone(goal: Goal) -> Goal:
+    return replace(goal, weight=1.0)
+
+
+def other_lengths(
+    history: History, spec: RewardSpec, module: str, lengths: Sequence[str], kinds: Sequence[str] = KINDS
+) -> dict[str, list[Finding]]:
+    """The findings with post windows of other lengths, the pre window in proportion; by the post window's length."""
+    return {length: findings(history, _stretched(spec, length), module, None, kinds) for length in lengths}
+
+
+def _stretched(spec: RewardSpec, post: str) -> RewardSpec:
+    pre = duration(spec.pre) * duration(post) / duration(spec.post)
+    return replace(spec, pre=f"{pre / HOUR:g}h", post=post)
+
+
+def findings_table(found: Sequence[Finding]) -> pd.DataFrame:
+    """One row a finding, with what speaks against it."""
+    return pd.DataFrame(
+        {
+            "action": f.action,
+            "goal": f.goal,
+            "kind": f.kind,
+            "effect": f.effect.value,
+            "low": f.effect.low,
+            "high": f.effect.high,
+            "n_treated": f.effect.n_treated,
+            "n_users": f.effect.n_users,
+            "pre_trends": f.pre_trends,
+            "placebo": f.placebo,
+            "against": ", ".join(f.against),
+        }
+        for f in found
+    )
+
+
+def findings_text(found: Sequence[Finding]) -> str:
+    """The findings as a table for the terminal, and in words which of them are not to be read as causal."""
+    table = findings_table(found)
+    known = table["effect"].notna() & ~table["against"].str.contains("not identified")
+    for column in ("effect", "low", "high"):
+        table[column] = [f"{v:.3g}" if ok else "-" for v, ok in zip(table[column], known, strict=True)]
+    for column in ("pre_trends", "placebo"):
+        table[column] = ["not tested" if np.isnan(p) else f"{p:.2g}" for p in table[column]]
+    failed = [f"{f.action} on {f.goal} by {f.kind} ({', '.join(f.against)})" for f in found if f.against]
+    clear = [f"{f.action} on {f.goal} by {f.kind}" for f in found if not f.against and not f.untested]
+    unproved = [
+        f"{f.action} on {f.goal} by {f.kind} ({' and '.join(f.untested)})"
+        for f in found
+        if not f.against and f.untested
+    ]
+    lines = [
+        table.to_string(index=False),
+        f"Do not read as causal: {'; '.join(failed)}." if failed else "",
+        f"Nothing speaks against, but not tested: {'; '.join(unproved)}." if unproved else "",
+        f"Nothing speaks against, and nothing proves: {'; '.join(clear)}." if clear else "",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def lengths_text(by_length: Mapping[str, Sequence[Finding]]) -> str:
+    """Effects by length of the windows: half the 95 % interval, sent decisions, `!` where something speaks against."""
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for length, found in by_length.items():
+        for f in found:
+            rows.setdefault((f.action, f.goal, f.kind), {})[length] = _cell(f)
+    table = pd.DataFrame([dict(zip(("action", "goal", "kind"), key, strict=True)) | row for key, row in rows.items()])
+    return str(table.to_string(index=False))
+
+
+def _cell(f: Finding) -> str:
+    if not f.effect.se > 0:
+        return f"- of {f.effect.n_treated:,}"
+    mark = "!" if f.against else ""
+    return f"{f.effect.value:.3g} +-{f.effect.high - f.effect.value:.2g} of {f.effect.n_treated:,}{mark}"
