@@ -29,6 +29,8 @@ class Gauge:
         values: The known combinations of `Matching.within`, for codes; None without them.
         rhythm: The population's level by block of time; None without a rhythm.
         features: Covariates of the adjusted kinds; None without them.
+        closes: When the last window that limits and edges were learned from closes, microseconds; the smallest integer
+            where neither was learned. No reward that was measured with them is available before.
     """
 
     limits: FloatArray
@@ -36,6 +38,7 @@ class Gauge:
     values: pd.MultiIndex | None
     rhythm: Population | None
     features: ContextFeatures | None
+    closes: int
 
     def within(self, history: History, names: Sequence[str]) -> IntArray:
         """Codes of the users' attribute values (U,); -1 where the training history had no such user."""

@@ -24,6 +24,8 @@ __all__ = ["FOLDS", "NO_CELL", "Outcomes", "RewardSpec", "measure"]
 _FOLD_SALT = 0xF01D
 # The cell of a decision whose attributes or past activity are not known: no control is ever in it.
 NO_CELL = np.iinfo(np.int64).min
+# Sources of propensities that are known and not estimated: see `History.propensity_source`.
+KNOWN = ("logged", "by design")
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,8 @@ class Outcomes:
         actions: Actions (n, M).
         available_at: When the post window closes, microseconds (n,).
         fold: Stable hash of the user, for cross-fitting: below `FOLDS` (n,).
-        p_nothing: Logged probability of sending nothing, where nothing was sent; else NaN (n,).
+        p_nothing: Probability of sending nothing, where nothing was sent and the log or the design of the experiment
+            says it; NaN where it is not known or was estimated (n,).
         covariates: Covariates (n, p); p is 0 where the reward uses none.
         gauge: What was learned in order to measure them.
     """
@@ -158,6 +161,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
             values=learn_values(history, spec.matching.within),
             rhythm=None if spec.rhythm is None else Population.of(history, spec.goals, duration(spec.rhythm)),
             features=ContextFeatures.fit(history, spec.covariates) if adjust else None,
+            closes=int((d.time + windows.post)[sound].max(initial=NO_CELL)) if spec.learns_amounts else NO_CELL,
         )
     pre, post = _net(history, spec, windows, gauge, before, after)
 
@@ -184,7 +188,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
         actions=d.actions,
         available_at=d.time + windows.post,
         fold=_fold(history)[d.user],
-        p_nothing=np.where(treated, np.nan, d.propensity[:, 0]),
+        p_nothing=np.where(treated | (history.propensity_source not in KNOWN), np.nan, d.propensity[:, 0]),
         covariates=np.zeros((len(d), 0)) if gauge.features is None else gauge.features.covariates(history),
         gauge=gauge,
     )
