@@ -197,9 +197,30 @@ def refitted(
     if study.model.spec.overlap == "exclude":
         overlap = overlap | messages_between(history, first, last)
         reason = np.where((reason == IDENTIFIED) & overlap, OVERLAPPING, reason)
+<<<<<<< HEAD
     control = o.control & (reason == IDENTIFIED)
     changed = replace(o, observed=o.observed & seen, reason=reason, overlap=overlap, control=control)
     return Study.of_outcomes(study.model, changed)
+=======
+    outcomes = replace(
+        o,
+        pre=pre,
+        post=post,
+        observed=o.observed & seen,
+        reason=reason,
+        overlap=overlap,
+        control=o.control & (reason == IDENTIFIED),
+    )
+    return Study.of_outcomes(study.model, outcomes)
+
+
+def windows(history: History, spec: RewardSpec, shift: int) -> tuple[FloatArray, FloatArray, BoolArray]:
+    """Goal values (n,) before and after moments `shift` microseconds away from the decisions, and whether observed."""
+    d = history.decisions
+    alone = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), matching=Matching(), gone_events=())
+    moved = measure(replace(history, decisions=replace(d, time=d.time + shift)), alone)
+    return moved.pre, moved.post, moved.observed
+>>>>>>> main
 
 
 def messages_between(history: History, first: int, last: int) -> BoolArray:

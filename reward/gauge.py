@@ -51,15 +51,6 @@ class Gauge:
         return np.where(np.isnan(activity), -1, np.searchsorted(self.edges, activity)).astype(np.int64)
 
 
-def learn_limits(goals: Sequence[Goal], amounts: Sequence[FloatArray]) -> FloatArray:
-    """The limit of each goal (G,), learned from its window amounts where it is a quantile."""
-    limits = [np.inf if goal.clip is None else goal.clip for goal in goals]
-    for g, (goal, amount) in enumerate(zip(goals, amounts, strict=True)):
-        if goal.winsor is not None and (amount != 0).any():
-            limits[g] = float(_quantiles(amount[amount != 0], [goal.winsor])[0])
-    return np.array(limits)
-
-
 def learn_edges(activity: FloatArray, strata: int) -> FloatArray:
     """Quantiles (strata - 1,) of the known past activities."""
     known = activity[~np.isnan(activity)]

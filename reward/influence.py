@@ -127,9 +127,7 @@ class LevelInfluence:
     score: FloatArray
 
     @classmethod
-    def of(
-        cls, kind: str, outcomes: Outcomes, cell: IntArray, reward: FloatArray, odds: Odds | None
-    ) -> LevelInfluence:
+    def of(cls, kind: str, outcomes: Outcomes, cell: IntArray, reward: FloatArray, odds: Odds | None) -> LevelInfluence:
         """Prepares it from cells (n,), the rewards (n,) that they give, and the odds of a doubly robust kind."""
         cells, place = np.unique(cell, return_inverse=True)
         row = np.flatnonzero(outcomes.control & ~np.isnan(reward))
