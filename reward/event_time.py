@@ -172,7 +172,7 @@ def moved_back(study: Study, history: History, shift: int) -> Study:
     Where overlapping decisions are excluded, those with another message since the moved windows began are left out.
     """
     o, spec = study.outcomes, study.model.spec
-    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=())
+    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), gone_events=())
     moved = measure(_shifted(history, -shift), whole, replace(o.gauge, features=None))
     features = o.gauge.features
     outcomes = replace(
@@ -185,9 +185,7 @@ def moved_back(study: Study, history: History, shift: int) -> Study:
     return refitted(study, history, outcomes, moved.observed, -(shift + duration(spec.pre)), 0)
 
 
-def refitted(
-    study: Study, history: History, outcomes: Outcomes, seen: BoolArray, first: int, last: int
-) -> Study:
+def refitted(study: Study, history: History, outcomes: Outcomes, seen: BoolArray, first: int, last: int) -> Study:
     """The study's model fitted on other outcomes of its decisions, of those (n,) whose windows were `seen`.
 
     If it excludes overlap, also without other messages from `first` to `last` microseconds around the decision.
@@ -197,30 +195,9 @@ def refitted(
     if study.model.spec.overlap == "exclude":
         overlap = overlap | messages_between(history, first, last)
         reason = np.where((reason == IDENTIFIED) & overlap, OVERLAPPING, reason)
-<<<<<<< HEAD
     control = o.control & (reason == IDENTIFIED)
     changed = replace(o, observed=o.observed & seen, reason=reason, overlap=overlap, control=control)
     return Study.of_outcomes(study.model, changed)
-=======
-    outcomes = replace(
-        o,
-        pre=pre,
-        post=post,
-        observed=o.observed & seen,
-        reason=reason,
-        overlap=overlap,
-        control=o.control & (reason == IDENTIFIED),
-    )
-    return Study.of_outcomes(study.model, outcomes)
-
-
-def windows(history: History, spec: RewardSpec, shift: int) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Goal values (n,) before and after moments `shift` microseconds away from the decisions, and whether observed."""
-    d = history.decisions
-    alone = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), matching=Matching(), gone_events=())
-    moved = measure(replace(history, decisions=replace(d, time=d.time + shift)), alone)
-    return moved.pre, moved.post, moved.observed
->>>>>>> main
 
 
 def messages_between(history: History, first: int, last: int) -> BoolArray:
@@ -252,6 +229,7 @@ def _plain(spec: RewardSpec, length: str) -> RewardSpec:
         controls="not_sent",
         holdout_arms=(),
         matching=Matching(),
+        gone_events=(),
     )
 
 
@@ -262,9 +240,9 @@ def _notes(study: Study, times: EventTimes) -> tuple[str, ...]:
     fading = [goal.event for goal in spec.goals if goal.decay is not None]
     notes = []
     if back:
-        notes.append(f"bins within {back / DAY:g} d before the decision are not tested: covariates or strata look there")
+        notes.append(f"bins within {back / DAY:g} d before the decision are not tested: covariates or strata see them")
     if limited and not duration(bin_) == duration(spec.pre) == duration(spec.post):
-        notes.append(f"the limit of {', '.join(limited)} holds for each bin of {bin_}: bins do not add up to the effect")
+        notes.append(f"the limit of {', '.join(limited)} holds for each bin of {bin_}: they do not add up")
     if fading:
         notes.append(f"the credit of {', '.join(fading)} fades in the reward, not in the bins")
     if spec.overlap == "truncate":

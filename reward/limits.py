@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class Windows:
         for length, build in ((np.full(len(short), self.pre), _before), (self.end, _after)):
             count = length // np.maximum(short, 1)
             starts = [np.minimum(b, count) * short for b in range(int(count.max(initial=1)) + 1)]
-            found.append([build(history, near, far) for near, far in zip(starts[:-1], starts[1:], strict=True)])
+            found.append([build(history, near, far) for near, far in pairwise(starts)])
         return found[0], found[1]
 
 

@@ -1,4 +1,4 @@
-"""Odds of a message against nothing, for doubly robust rewards: logged or estimated, of any message or of one action."""
+"""Odds of a message against nothing, for doubly robust rewards: of any message or of one action."""
 
 from __future__ import annotations
 

@@ -32,34 +32,31 @@ KNOWN = ("logged", "by design")
 class Outcomes:
     """Goal values around the n decisions of a history, in its order.
 
-        Attributes:
-            pre: Goal value in `[t - pre, t)`, scaled to the post window; net of the user's rhythm, if asked for (n,).
-            post: Goal value in `(t, t + post]`, scaled to its full length where it was truncated; net as well (n,).
-            treated: Whether a message was sent (n,).
-            control: Whether the decision is a control: see `RewardSpec.controls` (n,).
-            overlap: Whether another message of the user falls into the windows (n,).
-            observed: Whether both windows could be measured (n,).
-            reason: Why they could not: a code into `REASONS`, 0 where they could (n,).
-            cell: Calendar cell: whole cell lengths since 1970 (n,).
-            within: Code of the user's attributes in `Matching.within`; -1 where the training users had none such (n,).
-            stratum: Stratum of past activity; -1 where it is not known (n,).
-            user: User codes (n,).
-            actions: Actions (n, M).
-            available_at: When the post window closes, microseconds (n,).
-            fold: Stable hash of the user, for cross-fitting: below `FOLDS` (n,).
-    <<<<<<< HEAD
-            p_nothing: Probability of sending nothing, where nothing was sent and the log or the design of the experiment
-                says it; NaN where it is not known or was estimated (n,).
-    =======
-            p_nothing: Logged probability of sending nothing, where nothing was sent; else NaN (n,).
-            kept: Probability, by the log's propensities, that nothing is sent at the user's later slots whose message would
-                take this decision's reward away (`overlap: exclude`, or `truncate` below `min_post`); 1 where none could,
-                NaN where the log has no propensity of such a slot (n,). Decisions that keep their reward are chosen by
-                what happened after them: a mean over decisions weighs each by 1/kept to speak of all of them. Robins &
-                Finkelstein (2000), "Correcting for noncompliance and dependent censoring in an AIDS clinical trial with
-                inverse probability of censoring weighted log-rank tests", Biometrics.
-            covariates: Covariates (n, p); p is 0 where the reward uses none.
-            gauge: What was learned in order to measure them.
+    Attributes:
+        pre: Goal value in `[t - pre, t)`, scaled to the post window; net of the user's rhythm, if asked for (n,).
+        post: Goal value in `(t, t + post]`, scaled to its full length where it was truncated; net as well (n,).
+        treated: Whether a message was sent (n,).
+        control: Whether the decision is a control: see `RewardSpec.controls` (n,).
+        overlap: Whether another message of the user falls into the windows (n,).
+        observed: Whether both windows could be measured (n,).
+        reason: Why they could not: a code into `REASONS`, 0 where they could (n,).
+        cell: Calendar cell: whole cell lengths since 1970 (n,).
+        within: Code of the user's attributes in `Matching.within`; -1 where the training users had none such (n,).
+        stratum: Stratum of past activity; -1 where it is not known (n,).
+        user: User codes (n,).
+        actions: Actions (n, M).
+        available_at: When the post window closes, microseconds (n,).
+        fold: Stable hash of the user, for cross-fitting: below `FOLDS` (n,).
+        p_nothing: Probability of sending nothing, where nothing was sent and the log or the design of the experiment
+            says it; NaN where it is not known or was estimated (n,).
+        kept: Probability, by the log's propensities, that nothing is sent at the user's later slots whose message would
+            take this decision's reward away (`overlap: exclude`, or `truncate` below `min_post`); 1 where none could,
+            NaN where the log has no propensity of such a slot (n,). Decisions that keep their reward are chosen by
+            what happened after them: a mean over decisions weighs each by 1/kept to speak of all of them. Robins &
+            Finkelstein (2000), "Correcting for noncompliance and dependent censoring in an AIDS clinical trial with
+            inverse probability of censoring weighted log-rank tests", Biometrics.
+        covariates: Covariates (n, p); p is 0 where the reward uses none.
+        gauge: What was learned in order to measure them.
     """
 
     pre: FloatArray
