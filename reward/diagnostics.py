@@ -13,7 +13,7 @@ from histories.history import History
 from histories.modules import IntArray
 from histories.times import duration
 from reward.effects import Effect, Study
-from reward.event_time import EventStudy, event_study, moved_study, windows
+from reward.event_time import EventStudy, event_study, moved_back
 from reward.frame import IDENTIFIED, REASONS
 from reward.inference import binomial_tail, two_sided
 from reward.influence import WITHOUT_CONTROLS
@@ -122,14 +122,9 @@ def placebo_in_time(study: Study, history: History) -> Check:
 
 
 def time_placebo(study: Study, history: History) -> Effect:
-    """The effect that the design finds where there is none: both windows end at least `pre` before the decision.
-
-    Where overlapping decisions are excluded, those with another message since the moved windows began are left out.
-    """
+    """The effect that the design finds where there is none: both windows end at least `pre` before the decision."""
     spec = study.model.spec
-    pre, post = duration(spec.pre), duration(spec.post)
-    before, after, seen = windows(history, spec, -(pre + post))
-    moved = moved_study(study, history, before, after, seen, -(2 * pre + post), 0)
+    moved = moved_back(study, history, duration(spec.pre) + duration(spec.post))
     return moved.effect(None, "placebo in time")
 
 

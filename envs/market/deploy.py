@@ -49,8 +49,9 @@ class PolicyValue:
 
     @property
     def lift(self) -> float:
-        """The mean as a share of what happens with nothing sent."""
-        return self.mean / float(self.organic.mean())
+        """The mean as a share of what happens with nothing sent; NaN where that is nothing."""
+        organic = float(self.organic.mean())
+        return self.mean / organic if organic else float("nan")
 
     def minus(self, other: PolicyValue) -> tuple[float, float]:
         """Mean difference per user to another policy evaluated with the same seed, and its standard error."""
