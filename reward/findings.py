@@ -10,11 +10,11 @@ import pandas as pd
 
 from histories.errors import NotIdentified
 from histories.history import History
+from histories.modules import FloatArray
 from histories.times import HOUR, duration
 from reward.diagnostics import LEVEL, time_placebo
 from reward.effects import Effect, Study
 from reward.event_time import EventTimes, event_study
-from reward.goals import Goal
 from reward.inference import two_sided
 from reward.kinds import make_reward
 from reward.models import RewardModel
@@ -34,16 +34,22 @@ class Finding:
         goal: The goal, in its own units: dollars, or events.
         kind: The reward kind.
         effect: Average effect on the treated, per sent decision.
+        influence: Influence of every user code on it (U,).
         pre_trends: p-value of the joint test that nothing differed before; NaN where it could not be tested.
         placebo: p-value of the placebo in time; NaN where it could not be tested.
+        kinds_differ: Smallest p-value of its difference to the other kinds, by what both owe to the same users.
+        contradicted_by: Other kinds that differ from it and fail no test of their own.
     """
 
     action: str
     goal: str
     kind: str
     effect: Effect
-    pre_trends: float
-    placebo: float
+    influence: FloatArray
+    pre_trends: float = np.nan
+    placebo: float = np.nan
+    kinds_differ: float = np.nan
+    contradicted_by: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -51,14 +57,18 @@ class Finding:
         return f"{self.action} on {self.goal} by {self.kind}"
 
     @property
+    def failed(self) -> tuple[str, ...]:
+        """The tests of its own that it fails."""
+        found = ["pre-trends differ"] if self.pre_trends < LEVEL else []
+        return (*found, *(["effect before the message"] if self.placebo < LEVEL else []))
+
+    @property
     def against(self) -> tuple[str, ...]:
         """What speaks against reading the effect as causal, in words; empty where nothing was found."""
         if not self.effect.se > 0:
             return ("not identified",)
-        found = [f"{self.effect.n_users} users only"] if self.effect.n_users < FEWEST_USERS else []
-        found += ["pre-trends differ"] if self.pre_trends < LEVEL else []
-        found += ["effect before the message"] if self.placebo < LEVEL else []
-        return tuple(found)
+        few = [f"{self.effect.n_users} users only"] if self.effect.n_users < FEWEST_USERS else []
+        return (*few, *self.failed, *(f"{kind} differs and passes" for kind in self.contradicted_by))
 
     @property
     def untested(self) -> tuple[str, ...]:
@@ -79,15 +89,42 @@ def findings(
         history: The log.
         spec: What is measured.
         module: Whose actions.
-        times: Bins of the pre-trend tests; by default those that fit the windows.
+        times: Bins of the pre-trend tests; by default those that fit each study.
         kinds: Reward kinds, side by side.
     """
-    return [
-        _finding(study, history, times, action, goal, kind)
-        for goal in spec.goals
-        for kind in kinds
-        for action, study in by_action(make_reward(kind, replace(spec, goals=(_alone(goal),))), history, module)
-    ]
+    found: list[Finding] = []
+    for goal in spec.goals:
+        alone = replace(spec, goals=(replace(goal, weight=1.0),))
+        by_kind = [
+            [
+                _finding(study, history, times, action, f"{goal.event} ({goal.measure})", kind)
+                for action, study in by_action(make_reward(kind, alone), history, module)
+            ]
+            for kind in kinds
+        ]
+        for rivals in zip(*by_kind, strict=True):
+            found += [_against_rivals(f, rivals) for f in rivals]
+    return found
+
+
+def _against_rivals(one: Finding, rivals: Sequence[Finding]) -> Finding:
+    """The finding with what the other kinds say: where two differ, their assumptions cannot both hold."""
+    differ = {rival.kind: difference(one, rival) for rival in rivals if rival.kind != one.kind}
+    known = [p for p in differ.values() if not np.isnan(p)]
+    clear = [rival.kind for rival in rivals if not rival.failed and differ.get(rival.kind, np.nan) < LEVEL]
+    return replace(one, kinds_differ=min(known, default=np.nan), contradicted_by=tuple(clear))
+
+
+def difference(one: Finding, other: Finding) -> float:
+    """p-value of the difference of two effects on the same users; NaN where there is none."""
+    if not (one.effect.se > 0 and other.effect.se > 0):
+        return np.nan
+    influence = one.influence - other.influence
+    users = int((influence != 0).sum())
+    if users < 2:
+        return np.nan
+    se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
+    return two_sided((one.effect.value - other.effect.value) / se, min(one.effect.n_users, other.effect.n_users) - 1)
 
 
 def by_action(model: RewardModel, history: History, module: str) -> Iterator[tuple[str, Study | None]]:
@@ -110,21 +147,21 @@ def by_action(model: RewardModel, history: History, module: str) -> Iterator[tup
 
 
 def _finding(
-    study: Study | None, history: History, times: EventTimes | None, action: str, goal: Goal, kind: str
+    study: Study | None, history: History, times: EventTimes | None, action: str, goal: str, kind: str
 ) -> Finding:
-    label = f"{goal.event} ({goal.measure})"
     if study is None:
-        return Finding(action, label, kind, Effect(action, np.nan, np.nan, 0, 0), np.nan, np.nan)
-    effect = study.effect(None, action)
+        return Finding(action, goal, kind, Effect(action, np.nan, np.nan, 0, 0), np.zeros(0))
+    effect, influence = study.effect_and_influence(None, action)
+    found = Finding(action, goal, kind, effect, influence)
     if not effect.se > 0:
-        return Finding(action, label, kind, effect, np.nan, np.nan)
+        return found
+    leads = replace(times or EventTimes.fitting(study), lags=0)
     back = time_placebo(study, history)
-    placebo = two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
-    return Finding(action, label, kind, effect, event_study(study, history, times).pre_trends().p_value, placebo)
-
-
-def _alone(goal: Goal) -> Goal:
-    return replace(goal, weight=1.0)
+    return replace(
+        found,
+        pre_trends=event_study(study, history, leads).pre_trends().p_value,
+        placebo=two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan,
+    )
 
 
 def other_lengths(
@@ -153,6 +190,7 @@ def findings_table(found: Sequence[Finding]) -> pd.DataFrame:
             "n_users": f.effect.n_users,
             "pre_trends": f.pre_trends,
             "placebo": f.placebo,
+            "kinds_differ": f.kinds_differ,
             "against": ", ".join(f.against),
         }
         for f in found
@@ -165,19 +203,21 @@ def findings_text(found: Sequence[Finding]) -> str:
     known = table["effect"].notna() & ~table["against"].str.contains("not identified")
     for column in ("effect", "low", "high"):
         table[column] = [f"{v:.3g}" if ok else "-" for v, ok in zip(table[column], known, strict=True)]
-    for column in ("pre_trends", "placebo"):
-        table[column] = ["not tested" if np.isnan(p) else f"{p:.2g}" for p in table[column]]
+    for column in ("pre_trends", "placebo", "kinds_differ"):
+        table[column] = ["-" if np.isnan(p) else f"{p:.2g}" for p in table[column]]
     failed = [f"{f.action} on {f.goal} by {f.kind} ({', '.join(f.against)})" for f in found if f.against]
     clear = [f"{f.action} on {f.goal} by {f.kind}" for f in found if not f.against and not f.untested]
     unproved = [
-        f"{f.action} on {f.goal} by {f.kind} ({' and '.join(f.untested)})"
-        for f in found
-        if not f.against and f.untested
+        f"{f.action} on {f.goal} by {f.kind} ({', '.join(f.untested)})" for f in found if not f.against and f.untested
     ]
+    tests = sum(not np.isnan(p) for f in found for p in (f.pre_trends, f.placebo))
     lines = [
         table.to_string(index=False),
+        f"{tests} tests of pre-trends and placebos: by chance alone {tests * LEVEL:.1f} would fail.",
         f"Do not read as causal: {'; '.join(failed)}." if failed else "",
-        f"Nothing speaks against, but not tested: {'; '.join(unproved)}." if unproved else "",
+        f"Nothing speaks against, but for want of earlier time or events not tested: {'; '.join(unproved)}."
+        if unproved
+        else "",
         f"Nothing speaks against, and nothing proves: {'; '.join(clear)}." if clear else "",
     ]
     return "\n".join(line for line in lines if line)

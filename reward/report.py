@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ class Request:
 
     Attributes:
         by: Groupings of the table: see `effects_of`.
-        times: Bins of the event study.
+        times: Bins of the event study; None for those that fit the reward's windows.
         plot: Where its picture goes, or None.
         csv: Where the table goes, or None.
         staggered: `MODULE=ACTION` whose first messages are studied by period as well, or None.
@@ -43,7 +43,7 @@ class Request:
     """
 
     by: tuple[str, ...] = BY
-    times: EventTimes = field(default_factory=EventTimes)
+    times: EventTimes | None = None
     plot: Path | None = None
     csv: Path | None = None
     staggered: str | None = None
@@ -74,8 +74,8 @@ def report(history: History, model: RewardModel, request: Request) -> str:
         f"overlap {spec.overlap}, controls {spec.controls}.",
         "Average effects on the treated, in reward units per sent decision, with user-clustered 95 % intervals",
         shown(table),
-        f"Event study, in reward units per bin of {request.times.bin}, relative to the last bin before the decision",
-        shown(events.to_pandas()),
+        f"Event study, in reward units per bin of {events.times.bin}, relative to the last bin before the decision",
+        "\n".join([shown(events.to_pandas()), *events.notes]),
         "Diagnostics",
         "\n".join(f"- {check.name}: {check.status}; {check.words}" for check in checks.checks),
         "\n".join(checks.facts),
@@ -109,7 +109,7 @@ def each_text(history: History, spec: RewardSpec, module: str, request: Request)
     known = history.propensity_source in ("logged", "by design")
     lines = [
         f"Effect of each {module} on each goal, per sent decision within {spec.post}, goals in their own units; "
-        "pre_trends and placebo are p-values of tests on the same decisions",
+        "pre_trends, placebo and kinds_differ are p-values of tests on the same decisions",
         "`did_dr` weighs controls with propensities that are "
         + (f"{history.propensity_source}." if known else "estimated by a logistic regression on the covariates."),
         findings_text(found),
