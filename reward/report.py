@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from histories.errors import ConfigError, NotIdentified, nearest
 from histories.history import History
 from histories.times import duration
-from reward.diagnostics import Diagnostics, diagnose
+from reward.diagnostics import LEVEL, Diagnostics, diagnose
 from reward.effects import Study, effects_of, tidy
 from reward.event_time import EventStudy, EventTimes, event_study
 from reward.findings import findings, findings_text, lengths_text, other_lengths
@@ -20,7 +20,7 @@ from reward.models import RewardModel
 from reward.outcomes import RewardSpec
 from reward.panels import panel_from_history
 from reward.plots import event_study_figure, save_figure
-from reward.staggered import aggregate, group_time_effects
+from reward.staggered import FEWEST_UNITS, aggregate, group_time_effects
 
 BY = ("all", "goal", "action", "period:1w")
 AUTO, NONE = "auto", "none"
@@ -147,16 +147,23 @@ def staggered_text(history: History, spec: RewardSpec, choice: str, period: str)
     """Effects of the first message of an action by Callaway & Sant'Anna (2021), in reward units per period."""
     built = panel_from_history(history, spec, choice, period)
     lines = [f"First message with {choice}, by periods of {period} (staggered adoption)", built.summary()]
+    never = built.n_never + built.n_until > 0
     try:
-        effects = group_time_effects(built.panel, "never" if built.n_never else "not_yet")
+        effects = group_time_effects(built.panel, "never" if never else "not_yet")
         overall, _ = aggregate(effects, "simple")
         _, dynamic = aggregate(effects, "dynamic")
     except NotIdentified as error:
         return "\n".join([*lines, f"not identified: {error}"])
-    lines.append(f"controls: users {'never' if built.n_never else 'not yet'} treated")
+    lines.append(f"controls: users {'never' if never else 'not yet'} treated")
+    if effects.n_small:
+        lines.append(f"left out: {effects.n_small} pairs of group and period with fewer than {FEWEST_UNITS} users")
     for name, e in (("overall", overall), *((f"period {e.label}", e) for e in dynamic)):
         lines.append(f"{name:>10}  {e.value: .4g}  se {e.se:.4g}  95 % from {e.low:.4g} to {e.high:.4g}")
-    statistic, freedom, p = effects.pre_trends()
-    test = f"Wald {statistic:.3g}, {freedom} degrees of freedom, p = {p:.2g}" if freedom else "not tested"
-    verdict = ": they differ, do not read the effect as causal" if freedom and p < 0.05 else ""
-    return "\n".join([*lines, f"pre-trends: {test}{verdict}"])
+    before = [e for e in dynamic if int(e.label) < 0]
+    influence = np.stack([e.influence for e in before], axis=1) if before else np.zeros((len(built.user), 0))
+    test = effects.joint(np.array([e.value for e in before]), influence)
+    if np.isnan(test.p_value):
+        return "\n".join([*lines, "pre-trends: not tested"])
+    verdict = ": they differ, do not read the effect as causal" if test.p_value < LEVEL else ""
+    words = f"pre-trends: F test of {test.freedom} periods before, p = {test.p_value:.2g}{verdict}"
+    return "\n".join([*lines, words])
