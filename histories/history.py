@@ -13,6 +13,7 @@ import pandas as pd
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, keys
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from histories.order import by_user_and_time
 from histories.times import timestamps
 from histories.validation import check_tables
 
@@ -231,8 +232,8 @@ class History:
         name: str = "history",
     ) -> History:
         """Sorts arrays that are known to be valid by (user, time) and freezes them."""
-        d = np.lexsort((decisions.time, decisions.user))
-        e = np.lexsort((events.event, events.time, events.user))
+        d = by_user_and_time(decisions.user, decisions.time)
+        e = by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)
         return cls(
             decisions=decisions,
