@@ -28,15 +28,18 @@ def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
     parser.allow_abbrev = False
     parser.add_argument("command", choices=["effects"])
     parser.add_argument("--by", nargs="+", default=list(BY), metavar="GROUPING")
-    parser.add_argument("--bin", default="1d", help="length of the event study's bins")
-    parser.add_argument("--leads", type=int, default=4, help="bins before the decision, the base among them")
-    parser.add_argument("--lags", type=int, default=3, help="bins after the decision")
+    parser.add_argument(
+        "--bin", help="length of the event study's bins; without any of these three they fit the reward"
+    )
+    parser.add_argument("--leads", type=int, help="bins before the decision, the base among them (4)")
+    parser.add_argument("--lags", type=int, help="bins after the decision (3)")
     parser.add_argument("--plot", type=Path, help="write the event study's picture here (.png, .svg, .pdf)")
     parser.add_argument("--csv", type=Path, help="write the table here")
     parser.add_argument("--staggered", metavar="MODULE=ACTION", help="study the first message of an action by period")
     parser.add_argument("--period", default="1w", help="period of that study")
     a, rest = parser.parse_known_args(arguments)
-    times = EventTimes(a.bin, a.leads, a.lags)
+    asked = {name: getattr(a, name) for name in ("bin", "leads", "lags") if getattr(a, name) is not None}
+    times = EventTimes(**asked) if asked else None
     return Request(tuple(a.by), times, a.plot, a.csv, a.staggered, a.period), rest
 
 

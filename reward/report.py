@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ class Request:
 
     Attributes:
         by: Groupings of the table: see `effects_of`.
-        times: Bins of the event study.
+        times: Bins of the event study, or None for those that fit the reward's windows.
         plot: Where its picture goes, or None.
         csv: Where the table goes, or None.
         staggered: `MODULE=ACTION` whose first messages are studied by period as well, or None.
@@ -37,7 +37,7 @@ class Request:
     """
 
     by: tuple[str, ...] = BY
-    times: EventTimes = field(default_factory=EventTimes)
+    times: EventTimes | None = None
     plot: Path | None = None
     csv: Path | None = None
     staggered: str | None = None
@@ -66,8 +66,9 @@ def report(history: History, model: RewardModel, request: Request) -> str:
         f"overlap {spec.overlap}, controls {spec.controls}.",
         "Average effects on the treated, in reward units per sent decision, with user-clustered 95 % intervals",
         shown(table),
-        f"Event study, in reward units per bin of {request.times.bin}, relative to the last bin before the decision",
+        f"Event study, in reward units per bin of {events.times.bin}, relative to the last bin before the decision",
         shown(events.to_pandas()),
+        *(["\n".join(f"- {note}" for note in events.notes)] if events.notes else []),
         "Diagnostics",
         "\n".join(f"- {check.name}: {check.status}; {check.words}" for check in checks.checks),
         "\n".join(checks.facts),
