@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from histories.errors import ConfigError
 from reward.event_time import EventTimes
 from reward.kinds import make_reward
 from reward.report import AUTO, BY, Request, report
@@ -29,9 +28,11 @@ def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
     parser.allow_abbrev = False
     parser.add_argument("command", choices=["effects"])
     parser.add_argument("--by", nargs="+", default=list(BY), metavar="GROUPING")
-    parser.add_argument("--bin", help="length of the event study's bins; by default they fit the reward's windows")
-    parser.add_argument("--leads", type=int, help="bins before the decision, the base among them; with --bin")
-    parser.add_argument("--lags", type=int, help="bins after the decision; with --bin")
+    parser.add_argument(
+        "--bin", help="length of the event study's bins; without any of these three they fit the reward"
+    )
+    parser.add_argument("--leads", type=int, help="bins before the decision, the base among them (4)")
+    parser.add_argument("--lags", type=int, help="bins after the decision (3)")
     parser.add_argument("--plot", type=Path, help="write the event study's picture here (.png, .svg, .pdf)")
     parser.add_argument("--csv", type=Path, help="write the table here")
     parser.add_argument("--staggered", metavar="MODULE=ACTION", help="study the first message of an action by period")
@@ -47,19 +48,9 @@ def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
         "--lengths", nargs="+", default=[], metavar="LENGTH", help="other windows to tell those effects with"
     )
     a, rest = parser.parse_known_args(arguments)
-    return Request(
-        tuple(a.by), _times(a.bin, a.leads, a.lags), a.plot, a.csv, a.staggered, a.period, a.each, tuple(a.lengths)
-    ), rest
-
-
-def _times(length: str | None, leads: int | None, lags: int | None) -> EventTimes | None:
-    """The bins asked for; None for those that fit the reward's windows."""
-    given = {name: count for name, count in (("leads", leads), ("lags", lags)) if count is not None}
-    if length is None:
-        if given:
-            raise ConfigError(f"--{' and --'.join(given)} count bins: say how long they are, such as --bin 1d")
-        return None
-    return EventTimes(length, **given)
+    asked = {name: getattr(a, name) for name in ("bin", "leads", "lags") if getattr(a, name) is not None}
+    times = EventTimes(**asked) if asked else None
+    return Request(tuple(a.by), times, a.plot, a.csv, a.staggered, a.period, a.each, tuple(a.lengths)), rest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

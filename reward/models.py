@@ -32,6 +32,7 @@ class RewardModel(Protocol):
     """How outcomes become rewards: `model.fit(train).transform(history)`."""
 
     name: ClassVar[str]
+    adjust: ClassVar[bool]
 
     @property
     def spec(self) -> RewardSpec:

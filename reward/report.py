@@ -32,7 +32,7 @@ class Request:
 
     Attributes:
         by: Groupings of the table: see `effects_of`.
-        times: Bins of the event study; None for those that fit the reward's windows.
+        times: Bins of the event study, or None for those that fit the reward's windows.
         plot: Where its picture goes, or None.
         csv: Where the table goes, or None.
         staggered: `MODULE=ACTION` whose first messages are studied by period as well, or None.
@@ -75,10 +75,11 @@ def report(history: History, model: RewardModel, request: Request) -> str:
         "Average effects on the treated, in reward units per sent decision, with user-clustered 95 % intervals",
         shown(table),
         f"Event study, in reward units per bin of {events.times.bin}, relative to the last bin before the decision",
-        "\n".join([shown(events.to_pandas()), *events.notes]),
+        shown(events.to_pandas()),
+        *(["\n".join(f"- {note}" for note in events.notes)] if events.notes else []),
         "Diagnostics",
         "\n".join(f"- {check.name}: {check.status}; {check.words}" for check in checks.checks),
-        "\n".join(checks.facts),
+        "\n".join([*checks.facts, *widened_text(study)]),
         f"Verdict: {checks.verdict}",
     ]
     if (module := each_module(history, request.each)) is not None:
@@ -87,6 +88,18 @@ def report(history: History, model: RewardModel, request: Request) -> str:
         parts.append(staggered_text(history, spec, request.staggered, request.period))
     parts += [f"Written: {path}" for path in (request.csv, request.plot) if path is not None]
     return "\n\n".join(parts)
+
+
+def widened_text(study: Study) -> list[str]:
+    """How many rewards come from cells of which width, where cells may be widened."""
+    levels = study.model.spec.matching.levels
+    if len(levels) == 1:
+        return []
+    found = [
+        f"  {count:,} from cells of equal {' and '.join(('calendar', *levels[level]))}"
+        for level, count in study.frame.widened().items()
+    ]
+    return ["rewards by what their controls share (a cell with too few is widened):", *found]
 
 
 def each_module(history: History, each: str) -> str | None:
