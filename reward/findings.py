@@ -103,16 +103,19 @@ def findings(
             for kind in kinds
         ]
         for rivals in zip(*by_kind, strict=True):
-            found += [_against_rivals(f, rivals) for f in rivals]
+            found += against_rivals(rivals)
     return found
 
 
-def _against_rivals(one: Finding, rivals: Sequence[Finding]) -> Finding:
-    """The finding with what the other kinds say: where two differ, their assumptions cannot both hold."""
-    differ = {rival.kind: difference(one, rival) for rival in rivals if rival.kind != one.kind}
-    known = [p for p in differ.values() if not np.isnan(p)]
-    clear = [rival.kind for rival in rivals if not rival.failed and differ.get(rival.kind, np.nan) < LEVEL]
-    return replace(one, kinds_differ=min(known, default=np.nan), contradicted_by=tuple(clear))
+def against_rivals(rivals: Sequence[Finding]) -> list[Finding]:
+    """Findings of several kinds with what the others say: where two differ, their assumptions cannot both hold."""
+    told = []
+    for one in rivals:
+        differ = {rival.kind: difference(one, rival) for rival in rivals if rival.kind != one.kind}
+        known = [p for p in differ.values() if not np.isnan(p)]
+        clear = [rival.kind for rival in rivals if not rival.failed and differ.get(rival.kind, np.nan) < LEVEL]
+        told.append(replace(one, kinds_differ=min(known, default=np.nan), contradicted_by=tuple(clear)))
+    return told
 
 
 def difference(one: Finding, other: Finding) -> float:
