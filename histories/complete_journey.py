@@ -46,7 +46,8 @@ def read_complete_journey(path: Path | None = None) -> History:
       start to its end date, both included. Eligible are sending nothing and what began on that day (never two types
       in the published tables). The slot is the beginning of that day.
     - **Running campaigns.** Each length has the label `duration`, so that a household counts as messaged for as long
-      as a campaign of its runs, and not only on the day on which it begins (a clock change moves the end by an hour).
+      as a campaign of its runs, and not only on the day on which it begins. The label leaves out the last hour of the
+      last day: where the clock is put forward in between, whole days of 24 hours would reach into the day after.
     - **Households** whose first campaign began before the tables do are left out, because what they were like before
       it is not known; the history's notes count them. Others are kept even if they bought nothing before a slot.
     - **Propensities** were not logged. Campaigns go to the better customers, so that they matter: they are missing
@@ -141,7 +142,7 @@ def _modules(campaigns: pd.DataFrame) -> Modules:
                 tuple(lengths["length"]),
                 parent="campaign_type",
                 requires=tuple(lengths["action"]),
-                labels={name: {"duration": n} for name, n in zip(lengths["length"], days, strict=True)},
+                labels={name: {"duration": n - 1 / 24} for name, n in zip(lengths["length"], days, strict=True)},
             ),
         ]
     )
