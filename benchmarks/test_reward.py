@@ -2,8 +2,8 @@
 
 Measured twice, each time like with like:
 
-- from a history: what `reward.measure` does with one, which is sorted by (user, time) once, when it is read: offsets of
-  the users' rows, totals of one goal, four bisections for the ends of the windows of every decision, their differences.
+- from a history: what `reward.measure` does with one, which is sorted by (user, time) once, when it is read:
+  totals of one goal, four bisections for the ends of the windows of every decision, and their differences.
   The peer too starts from events sorted as it needs them, with their running totals.
 - from raw arrays in any order: the history is built from them, and the peer sorts and sums for itself.
 """
@@ -23,9 +23,9 @@ from histories.hashing import keys
 from histories.history import DecisionLog, EventLog, History
 from histories.modules import Module, Modules
 from histories.times import DAY
-from histories.windows import Timeline
 from reward import Goal
 from reward.amounts import window_amounts
+from reward.limits import Windows
 
 pytestmark = pytest.mark.benchmark
 
@@ -81,14 +81,8 @@ def history_of(raw: Raw) -> History:
 
 def sums(history: History) -> list[np.ndarray]:
     """The goal's amounts before and after every decision."""
-    d = history.decisions
-    events = Timeline(history.events.time, history.event_offsets)
-    before = events.before(d.user, d.time - LENGTH), events.before(d.user, d.time)
-    after = (
-        events.before(d.user, d.time, inclusive=True),
-        events.before(d.user, d.time + LENGTH, inclusive=True),
-    )
-    return window_amounts(GOAL, history, d.time, before, after)
+    windows = Windows.of(history, LENGTH, LENGTH, np.full(len(history.decisions), LENGTH))
+    return window_amounts(GOAL, history, history.decisions.time, windows.before.rows, windows.after.rows)
 
 
 def peer_events(user: np.ndarray, time: np.ndarray, value: np.ndarray) -> pd.DataFrame:

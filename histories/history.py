@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -112,12 +113,12 @@ class History:
         """How many users there are."""
         return len(self.user_ids)
 
-    @property
+    @cached_property
     def decision_offsets(self) -> IntArray:
         """Where each user's decisions begin, (U + 1,): user u owns rows `offsets[u]:offsets[u + 1]`."""
         return _offsets(self.decisions.user, self.n_users)
 
-    @property
+    @cached_property
     def event_offsets(self) -> IntArray:
         """Where each user's events begin, (U + 1,)."""
         return _offsets(self.events.user, self.n_users)
