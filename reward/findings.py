@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -158,13 +158,29 @@ def _finding(
     found = Finding(action, goal, kind, effect, influence)
     if not effect.se > 0:
         return found
-    leads = replace(times or EventTimes.fitting(study), lags=0)
-    back = time_placebo(study, history)
     return replace(
         found,
-        pre_trends=event_study(study, history, leads).pre_trends().p_value,
-        placebo=two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan,
+        pre_trends=_or_nan(lambda: _pre_trends(study, history, times)),
+        placebo=_or_nan(lambda: _placebo(study, history)),
     )
+
+
+def _pre_trends(study: Study, history: History, times: EventTimes | None) -> float:
+    leads = replace(times or EventTimes.fitting(study), lags=0)
+    return event_study(study, history, leads).pre_trends().p_value
+
+
+def _placebo(study: Study, history: History) -> float:
+    back = time_placebo(study, history)
+    return two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
+
+
+def _or_nan(p_value: Callable[[], float]) -> float:
+    """A p-value; NaN where the model cannot be fitted to the few decisions that were seen so far back."""
+    try:
+        return p_value()
+    except NotIdentified:
+        return np.nan
 
 
 def other_lengths(

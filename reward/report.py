@@ -123,8 +123,12 @@ def each_text(history: History, spec: RewardSpec, module: str, request: Request)
     lines = [
         f"Effect of each {module} on each goal, per sent decision within {spec.post}, goals in their own units; "
         "pre_trends, placebo and kinds_differ are p-values of tests on the same decisions",
-        "`did_dr` weighs controls with propensities that are "
-        + (f"{history.propensity_source}." if known else "estimated by a logistic regression on the covariates."),
+        "`did_dr` weighs controls with odds that are "
+        + (
+            f"{history.propensity_source} for sending at all, estimated for which action."
+            if known
+            else "estimated by a logistic regression on the covariates."
+        ),
         findings_text(found),
     ]
     if request.lengths:

@@ -25,7 +25,7 @@ from reward.findings import (
     other_lengths,
 )
 from reward.inference import two_sided
-from reward.report import AUTO, NONE, each_module
+from reward.report import AUTO, NONE, Request, each_module, report
 
 TIMES = EventTimes("1d", leads=3, lags=1)
 
@@ -141,6 +141,21 @@ def test_other_lengths_scale_both_windows():
     assert "12h" in text
     assert "36h" in text
     assert text.count(" of ") == 4
+
+
+def test_the_report_tells_each_action_with_other_lengths_and_where_propensities_come_from():
+    history = two_actions(7)
+    request = Request(by=("all",), times=TIMES, lengths=("2d",))
+    text = report(history, make_reward("did", SPEC), request)
+    for words in (
+        "Effect of each channel on each goal, per sent decision within 1d",
+        "odds that are estimated by a logistic regression",
+        "tests of pre-trends and placebos: by chance alone",
+        "The same by length of the post window",
+    ):
+        assert words in text, words
+    logged = replace(history, propensity_source="logged")
+    assert "Effect of each channel" not in report(logged, make_reward("did", SPEC), request)
 
 
 def test_the_module_is_the_first_where_nobody_logged_propensities():
