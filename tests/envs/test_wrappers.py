@@ -430,3 +430,16 @@ def test_many_users_share_one_multiplier():
     assert rewards.tolist() == [0.0, 1.0, 0.0]
     assert info["_cost"].tolist() == [False, True, False]
     assert env.multiplier == 1.25 - 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reset_of_some_rows_is_refused_where_it_does_not_fit(kind):
+    env = native(kind, 3)
+    with pytest.raises(ConfigError, match="reset them all first"):
+        env.reset(options={"reset_mask": np.ones(3, dtype=bool)})
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="reset them all first"):
+        env.reset(seed=1, options={"reset_mask": np.ones(3, dtype=bool)})
+    for mask in (np.ones(2, dtype=bool), np.ones(3), [True, False, True]):
+        with pytest.raises(ConfigError, match="array of 3 bools"):
+            env.reset(options={"reset_mask": mask})
