@@ -57,6 +57,7 @@ class ShrunkDidReward:
     spec: RewardSpec = field(default_factory=RewardSpec)
     keep: float = 0.1
     name: ClassVar[str] = "shrunk_did"
+    adjust: ClassVar[bool] = False
 
     def measure(self, history: History) -> Outcomes:
         """Outcomes of a history, as DiD needs them."""

@@ -94,7 +94,7 @@ class ControlSums:
         """The controls of all users as a fitted DiD reward looks them up, as `CellMeans.of` makes them at once."""
         with np.errstate(divide="ignore", invalid="ignore"):
             n = self.n.astype(np.float64)
-            return CellMeans(self.cell, n, self.mean, sd_of(squares.total.value(), self.unit, n), self.closes)
+            return CellMeans(self.cell, n, self.mean, sd_of(squares.total.value(), self.unit, n - 1.0), self.closes)
 
 
 @dataclass(frozen=True)
