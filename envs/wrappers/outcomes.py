@@ -24,7 +24,7 @@ def refuse_rejection(info: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If the information of a reset tells of that mode.
     """
-    if "reject" in np.ravel(info.get("mode")).tolist():
+    if "reject" in np.ravel(info.get("mode", "")).tolist():
         raise ConfigError(
             "a replay in mode 'reject' breaks episodes off where the log rejects the agent, and totals of such "
             "episodes are of no policy: average over the slots with info['accepted'] instead"
