@@ -28,8 +28,8 @@ from histories.context import ContextFeatures
 def learner(config: MarketConfig, users: int, seed: int, gamma: float) -> tuple[PPO, ContextFeatures]:
     """PPO over `users` simulated users side by side, and the context features that it sees.
 
-    A rollout is one episode of every user. The market's messages act until the next slot, so the default `gamma` of 0
-    loses little of the future and saves the noise of all later orders.
+    A rollout is one episode of every user. In the default scenario messages act until the next slot, so a `gamma` of 0
+    loses little of the future and saves the noise of all later orders; where fatigue lasts, it would over-send.
     """
     market: Any = gym.make_vec(
         "CrossChannelMarket-v0", num_envs=users, config=config, vectorization_mode="vector_entry_point"

@@ -71,7 +71,7 @@ class DelayedReward(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructor
     pairs of a decision's slot in the episode, from 0, and its reward. A delay of 0 slots is that of a window that
     closes by the next slot, such as the market's own reward, that of the slot's day; with a window of three days
     and a slot a day it is 2. What is still open when the episode ends arrives at its last step: nothing is
-    lost, and the sum over an episode is that of the env.
+    lost, and the sum over an episode is that of the env. A slot that a replay rejects has no reward: none arrives.
 
     Args:
         env: Any env.
@@ -95,7 +95,9 @@ class DelayedReward(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructor
         """Steps, and pays what has arrived."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         slot, over = self._slot, terminated or truncated
-        waiting = [*self._open, (slot + int(slots_of(self.slots, info)), slot, float(reward))]
+        waiting = self._open
+        if info.get("accepted", True):
+            waiting = [*waiting, (slot + int(slots_of(self.slots, info)), slot, float(reward))]
         self._slot += 1
         self._open = [] if over else [entry for entry in waiting if entry[0] > slot]
         arrived = tuple((made, paid) for due, made, paid in waiting if over or due <= slot)
@@ -129,12 +131,13 @@ class DelayedRewardVector(EpisodesVector):
         if int(self._slot.max()) >= self._due.shape[1]:
             self._due = np.concatenate([self._due, np.full_like(self._due, NEVER)], axis=1)
             self._waiting = np.concatenate([self._waiting, np.zeros_like(self._waiting)], axis=1)
-        rows, slot = np.flatnonzero(step.acting), self._slot.copy()
+        slot = self._slot.copy()
+        rows = np.flatnonzero(step.acting & step.info.get("accepted", step.acting))
         if len(rows):
             delay = np.broadcast_to(slots_of(self.slots, step.info), slot.shape)
             self._due[rows, slot[rows]] = (slot + delay)[rows]
             self._waiting[rows, slot[rows]] = step.rewards[rows]
-        self._slot[rows] += 1
+        self._slot[step.acting] += 1
         row, made = np.nonzero((self._due < NEVER) & ((self._due <= slot[:, None]) | step.over[:, None]))
         reward = self._waiting[row, made]
         self._due[row, made] = NEVER

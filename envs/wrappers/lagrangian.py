@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -33,16 +34,16 @@ def check_settings(budget: float, rate: float, multiplier: float) -> None:
         raise ConfigError(f"multiplier {multiplier} is below 0: it would reward unsubscribes")
 
 
-def refuse_logged(mode: Any) -> None:
-    """In mode `logged`, unsubscribes are the logged policy's, and no agent can answer to a price on them.
+def refuse_replay(info: Mapping[str, Any]) -> None:
+    """A replay's episodes end as the log ends, or where it rejects the agent: no share of them is the agent's doing.
 
     Raises:
-        ConfigError: If the mode is `logged`.
+        ConfigError: If the information of a reset tells of a replay's mode.
     """
-    if "logged" in np.ravel(mode).tolist():
+    if "mode" in info:
         raise ConfigError(
-            "a replay in mode 'logged' ends as the log ends, whatever the agent does: a price on its unsubscribes "
-            "teaches nothing. Use the market, or weigh 'unsubscribed' as a goal of the reward"
+            "a replay ends where its log ends or rejects the agent, whatever the agent would have caused: a price on "
+            "its unsubscribes teaches nothing. Use the market, or weigh 'unsubscribed' as a goal of the reward"
         )
 
 
@@ -81,10 +82,10 @@ class LagrangianCost(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructo
         """Begins an episode; the multiplier stays.
 
         Raises:
-            ConfigError: If the env is a replay in mode `logged`.
+            ConfigError: If the env is a replay.
         """
         observation, info = self.env.reset(seed=seed, options=options)
-        refuse_logged(info.get("mode"))
+        refuse_replay(info)
         return observation, info
 
     def step(self, action: IntArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -120,10 +121,10 @@ class LagrangianCostVector(EpisodesVector):
         """Resets all rows, or those of the option `reset_mask` (N,); the multiplier stays.
 
         Raises:
-            ConfigError: If the env is a replay in mode `logged`.
+            ConfigError: If the env is a replay.
         """
         observations, info = super().reset(seed=seed, options=options)
-        refuse_logged(info.get("mode"))
+        refuse_replay(info)
         return observations, info
 
     def begin(self, rows: BoolArray) -> None:

@@ -18,6 +18,19 @@ from histories.modules import BoolArray, FloatArray, IntArray
 CAUSED = ("incremental", "true_effect")
 
 
+def refuse_rejection(info: Mapping[str, Any]) -> None:
+    """In mode `reject` an episode ends where the log parts from the agent: its totals are of no policy's episodes.
+
+    Raises:
+        ConfigError: If the information of a reset tells of that mode.
+    """
+    if "reject" in np.ravel(info.get("mode", "")).tolist():
+        raise ConfigError(
+            "a replay in mode 'reject' breaks episodes off where the log rejects the agent, and totals of such "
+            "episodes are of no policy: average over the slots with info['accepted'] instead"
+        )
+
+
 def amounts(reward: Any, terminated: Any, info: Mapping[str, Any]) -> dict[str, Any]:
     """What a step adds to each total: numbers for one user, arrays (N,) for many.
 
@@ -60,9 +73,15 @@ class RecordOutcomes(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructo
         self.episodes = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode, with totals of 0."""
+        """Begins an episode, with totals of 0.
+
+        Raises:
+            ConfigError: If the env is a replay in mode `reject`.
+        """
         self._totals = {}
-        return self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)
+        refuse_rejection(info)
+        return observation, info
 
     def step(self, action: IntArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Steps, and adds up what the step brought."""
@@ -93,6 +112,16 @@ class RecordOutcomesVector(EpisodesVector):
         self._totals: dict[str, FloatArray] = {}
         self._sums: dict[str, float] = {}
         self.episodes = 0
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Resets all rows, or those of the option `reset_mask` (N,).
+
+        Raises:
+            ConfigError: If the env is a replay in mode `reject`.
+        """
+        observations, info = super().reset(seed=seed, options=options)
+        refuse_rejection(info)
+        return observations, info
 
     def begin(self, rows: BoolArray) -> None:
         """Totals of 0."""

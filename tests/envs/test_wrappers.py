@@ -284,7 +284,7 @@ def test_wrong_settings_say_what_is_wrong():
     with pytest.raises(ConfigError, match="multiplier"):
         LagrangianCostVector(native("market", 2), budget=0.1, multiplier=-1.0)
     for env in (LagrangianCost(single("replay"), 0.1), LagrangianCostVector(native("replay", 3), 0.1)):
-        with pytest.raises(ConfigError, match="whatever the agent does"):
+        with pytest.raises(ConfigError, match="whatever the agent would"):
             env.reset(seed=0)
     same_step = SyncVectorEnv([lambda: Scripted([1.0])], autoreset_mode=AutoresetMode.SAME_STEP)
     with pytest.raises(ConfigError, match="NEXT_STEP"):
@@ -324,6 +324,33 @@ def test_dual_ascent_finds_the_multiplier_that_keeps_the_budget():
         lost.append(np.mean(costs[2_000:]))
     assert np.mean(found) == pytest.approx(0.8, abs=0.027)
     assert np.mean(lost) == pytest.approx(0.3, abs=0.004)
+
+
+def side_by_side_rejecting(accepted) -> SyncVectorEnv:
+    return SyncVectorEnv(
+        [lambda a=a: Scripted([1.0, 2.0, 4.0], accepted=a) for a in accepted], autoreset_mode=AutoresetMode.NEXT_STEP
+    )
+
+
+def test_a_rejected_slot_has_no_reward_that_could_arrive():
+    env = DelayedReward(Scripted([1.0, 2.0, 4.0], accepted=(True, False, True)), 1)
+    many = DelayedRewardVector(side_by_side_rejecting([(True, False, True), (False, True, False)]), 1)
+    env.reset()
+    many.reset()
+    steps = [env.step(np.array([0])) for _ in range(3)]
+    assert [step[4]["arrived"] for step in steps] == [(), ((0, 1.0),), ((2, 4.0),)]
+    steps = [many.step(np.zeros((2, 1), dtype=np.int64)) for _ in range(3)]
+    assert [step[1].tolist() for step in steps] == [[0.0, 0.0], [1.0, 0.0], [4.0, 2.0]]
+    assert [step[4]["arrived"]["slot"].tolist() for step in steps] == [[], [0], [2, 1]]
+
+
+def test_totals_of_episodes_that_were_broken_off_are_refused():
+    for env in (
+        RecordOutcomes(Scripted([1.0], accepted=(True,))),
+        RecordOutcomesVector(side_by_side_rejecting([(True, True, True)] * 2)),
+    ):
+        with pytest.raises(ConfigError, match="of no policy"):
+            env.reset()
 
 
 VECTOR = {
@@ -430,3 +457,16 @@ def test_many_users_share_one_multiplier():
     assert rewards.tolist() == [0.0, 1.0, 0.0]
     assert info["_cost"].tolist() == [False, True, False]
     assert env.multiplier == 1.25 - 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reset_of_some_rows_is_refused_where_it_does_not_fit(kind):
+    env = native(kind, 3)
+    with pytest.raises(ConfigError, match="reset them all first"):
+        env.reset(options={"reset_mask": np.ones(3, dtype=bool)})
+    env.reset(seed=0)
+    with pytest.raises(ConfigError, match="reset them all first"):
+        env.reset(seed=1, options={"reset_mask": np.ones(3, dtype=bool)})
+    for mask in (np.ones(2, dtype=bool), np.ones(3), [True, False, True]):
+        with pytest.raises(ConfigError, match="array of 3 bools"):
+            env.reset(options={"reset_mask": mask})

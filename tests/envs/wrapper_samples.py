@@ -49,12 +49,13 @@ def side_by_side(kind: str, n: int, wrap) -> SyncVectorEnv:
 class Scripted(gym.Env):
     """Pays given rewards one after the other; the action sends, and the episode ends as told."""
 
-    def __init__(self, rewards, terminates: bool = False) -> None:
+    def __init__(self, rewards, terminates: bool = False, accepted=None) -> None:
         self.observation_space = spaces.Dict(
             {"context": spaces.Box(-10, 10, (1,), np.float32), "action_mask": spaces.MultiBinary(2)}
         )
         self.action_space = spaces.MultiDiscrete([2])
         self.rewards, self.terminates, self.slot = list(rewards), terminates, 0
+        self.accepted = accepted  # as a replay in mode `reject` tells of it; None for other envs
 
     def observation(self):
         return {"context": np.array([self.slot], np.float32), "action_mask": np.ones(2, np.int8)}
@@ -62,13 +63,15 @@ class Scripted(gym.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.slot = 0
-        return self.observation(), {}
+        return self.observation(), {} if self.accepted is None else {"mode": "reject"}
 
     def step(self, action):
         reward = self.rewards[self.slot]
         self.slot += 1
         over = self.slot == len(self.rewards)
         info = {"executed_action": np.array(action)}
+        if self.accepted is not None:
+            info["accepted"] = self.accepted[self.slot - 1]
         return self.observation(), reward, over and self.terminates, over and not self.terminates, info
 
 

@@ -53,8 +53,11 @@ def test_ppo_runs_as_a_program(tmp_path):
 
 
 def test_the_new_agent_beats_uniform_draws():
-    """Log of 4,000 users, judged on 4,000 others: true value, four standard errors of the difference."""
-    values = new_agent.main()
+    """Log of 4,000 users, judged on 2,000 others: true value, four standard errors of the difference.
+
+    Over the seeds 0 to 3 the gain was 9 to 16 standard errors; of 2,000 users (seed 0) none was left.
+    """
+    values = new_agent.main(fresh_users=2_000)
     gain, se = values["best so far"].minus(values["uniform"])
     assert gain > 4 * se
 
