@@ -16,7 +16,7 @@ from histories.times import DAY, HOUR
 from reward import Goal, RewardSpec
 
 MODULES = Modules([Module("channel", ("none", "push"))])
-Assignment = Literal["random", "level", "dip"]
+Assignment = Literal["random", "level", "dip", "region"]
 
 # Windows of a day around slots that are five days apart: no window ever holds another message.
 SPEC = RewardSpec(
@@ -60,8 +60,9 @@ def simulate(
     parallel). A message adds Poisson orders to the following day, `effect` times a quarter of the user's level: effects
     differ between users, and where messages go by level, the treated gain more than all would.
 
-    Messages are sent with probability 0.4 (`random`), by the user's level (`level`), or mostly after a day with at most
-    one order (`dip`): a transient, which ends by itself. The probability is logged.
+    Messages are sent with probability 0.4 (`random`), by the user's level (`level`), mostly after a day with at most
+    one order (`dip`): a transient, which ends by itself; or mostly in every other region (`region`). The probability is
+    logged.
 
     A share of users is held out, if asked for: an arm of their own, to which nothing is sent. With regions, users have
     one as an attribute, and each has shocks of its own, so that users of a region are not independent.
@@ -78,6 +79,8 @@ def simulate(
         chance = np.full((users, len(SLOTS)), 0.4)
     elif assignment == "level":
         chance = np.repeat(np.array([0.2, 0.4, 0.7])[kind][:, None], len(SLOTS), axis=1)
+    elif assignment == "region":
+        chance = np.repeat(np.where(region % 2 == 0, 0.2, 0.6)[:, None], len(SLOTS), axis=1)
     else:
         chance = np.where(count[:, SLOTS - 1] <= 1, 0.7, 0.15)
     sent = rng.random(chance.shape) < chance
@@ -123,7 +126,7 @@ def simulate(
 
 def treated_level(assignment: Assignment) -> float:
     """Expected level of a treated decision's user: levels weighted by their share and probability of a message."""
-    if assignment == "random":
+    if assignment in ("random", "region"):
         chance = np.full(len(LEVELS), 0.4)
     elif assignment == "level":
         chance = np.array([0.2, 0.4, 0.7])
