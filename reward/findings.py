@@ -119,8 +119,8 @@ def against_rivals(rivals: Sequence[Finding]) -> list[Finding]:
 
 
 def difference(one: Finding, other: Finding) -> float:
-    """p-value of the difference of two effects on the same users; NaN where there is none."""
-    if not (one.effect.se > 0 and other.effect.se > 0):
+    """p-value of the difference of two effects on the same decisions; NaN where there is none."""
+    if not (one.effect.se > 0 and other.effect.se > 0) or one.effect.n_treated != other.effect.n_treated:
         return np.nan
     influence = one.influence - other.influence
     users = int((influence != 0).sum())

@@ -148,6 +148,8 @@ def picture(history: History, events: EventStudy, checks: Diagnostics | None = N
     words = "pre-trends not tested" if np.isnan(p) else f"pre-trend test: p = {p:.2g}"
     if checks is not None:
         words += f"\n{checks.verdict}"
+    elif p < LEVEL:
+        words += ": they differ before the message, do not read the effect as causal"
     return event_study_figure(events, f"{history.name}: effect of sending (`{events.kind}`)", words=words)
 
 

@@ -110,6 +110,8 @@ def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
     assert [f.kinds_differ < 1e-6 for f in told] == [True, True]
     alike = against_rivals((one, replace(other, effect=replace(other.effect, value=0.0))))
     assert [f.against for f in alike] == [(), ()]
+    # Kinds that average other decisions may differ for that alone.
+    assert np.isnan(difference(one, replace(other, effect=replace(other.effect, n_treated=300))))
 
 
 def test_what_cannot_be_fitted_is_not_identified():

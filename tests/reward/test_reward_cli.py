@@ -98,6 +98,14 @@ def test_the_picture_shows_every_interval_and_has_labelled_axes():
         np.testing.assert_allclose(ends, [(e.low, e.high) for e in effects])
 
 
+def test_a_picture_without_diagnostics_still_says_that_pre_trends_differ():
+    """As at the start of training, where only the event study is made."""
+    for assignment, differ in (("dip", True), ("random", False)):
+        history = simulate(1, assignment).history
+        figure = picture(history, event_study(Study.of(DidReward(SPEC), history), history))
+        assert ("do not read the effect as causal" in figure.axes[0].get_title()) == differ
+
+
 @pytest.mark.parametrize("bins", [EventTimes("1d", leads=1, lags=0), EventTimes("30d", leads=3, lags=2)])
 def test_a_picture_of_nothing_says_so(bins):
     history = simulate(0, "random").history
