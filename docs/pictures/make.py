@@ -110,10 +110,9 @@ def statistics() -> None:
     print(f"pre-trend test fails for messages to the active {alarms('level', 600):.3f} of 600")
     for case in (*WRONG, *RIGHT, LATE):
         r = rates(case, ALARMS)
-        title = f"{case.kind:14} {case.assignment:6} covariate {case.window or 'none':4} {'logged' if case.logged else 'estimated':9}"
-        print(
-            f"{title} effect {r.effect:.3f} pre-trends {r.pre_trends:.3f} placebo {r.placebo:.3f} either {r.either:.3f}"
-        )
+        source = "logged" if case.logged else "estimated"
+        print(f"{case.kind:14} {case.assignment:6} covariate {case.window or 'none':4} {source:9}", end=" ")
+        print(f"effect {r.effect:.3f} pre-trends {r.pre_trends:.3f} placebo {r.placebo:.3f} either {r.either:.3f}")
 
 
 def main() -> None:
