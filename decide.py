@@ -115,7 +115,7 @@ def _moment(text: str | None, history: History, stale: int) -> int:
     except ValueError:
         raise ConfigError(f"--at {text!r} is not a time: write it as 2026-11-24T06:00") from None
     moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
-    at = int(moment.as_unit("us").value)
+    at = int(moment.as_unit("us").to_datetime64().astype(np.int64))
     if not start < at <= end + stale:
         first, last = timestamps(np.array([start, end]))
         raise ConfigError(

@@ -157,14 +157,13 @@ def _true_values(
     assert truth is not None
     market, modules = truth.market, prepared.history.modules
     rows = np.flatnonzero(prepared.rows("test"))[frame.identified]
-    effects = truth.effects(rows)
     mask = prepared.history.eligible[rows]
 
     def expected(shares: list[FloatArray]) -> float:
-        return float((modules.composite_probabilities(shares) * effects).sum(1).mean())
+        return float(truth.expected_effect(rows, shares).mean())
 
     learned = expected([p[frame.identified] for p in probabilities])
-    best = float(np.where(modules.composite_mask(mask), effects, -np.inf).max(1).mean())
+    best = float(truth.best_effect(rows, mask).mean())
     policies: list[tuple[str, str | MarketPolicy, float]] = [
         (config.agent.name, learned_policy(config.agent.name, prepared, agent), learned),
         ("oracle", "oracle", best),

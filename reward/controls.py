@@ -62,7 +62,8 @@ class CellMeans:
             distance = np.where(w > 0, values - mean[code], 0.0)
             unit = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
             square = ExactSums.of(w * (distance / unit[code]) ** 2, code, size).value()
-            sd = unit * np.sqrt(square / (total * (1.0 - 1.0 / n)))
+            # Without weights total and n are equal, and this is exactly n - 1.
+            sd = sd_of(square, unit, total - total / n)
         return cls(cells, n, mean, sd, last)
 
     def look_up(self, cell: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -91,6 +92,11 @@ class CellMeans:
         with np.errstate(divide="ignore", invalid="ignore"):
             se = sd * np.sqrt(1.0 + 1.0 / n)
         return Expected(n, mean, se, closes, np.zeros(len(cell), dtype=np.int64))
+
+
+def sd_of(square: FloatArray, unit: FloatArray, freedom: FloatArray) -> FloatArray:
+    """Standard deviations (c,) from sums of squared distances (c,) in squares of units (c,), by degrees of freedom."""
+    return np.asarray(unit * np.sqrt(square / freedom))
 
 
 def _largest(values: FloatArray, code: IntArray, size: int) -> FloatArray:

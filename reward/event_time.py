@@ -11,10 +11,10 @@ from histories.errors import ConfigError
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import DAY, duration
-from histories.windows import Timeline
 from reward.effects import Effect, Study, tidy
 from reward.frame import IDENTIFIED, OUTSIDE, OVERLAPPING
 from reward.inference import JointTest, joint_test
+from reward.messages import Messages
 from reward.outcomes import Outcomes, RewardSpec, measure
 from reward.spec import Matching
 
@@ -201,15 +201,8 @@ def refitted(study: Study, history: History, outcomes: Outcomes, seen: BoolArray
 
 
 def messages_between(history: History, first: int, last: int) -> BoolArray:
-    """Whether the user got another message within `first` to `last` microseconds of each decision (n,)."""
-    d = history.decisions
-    sent = history.modules.sent(d.actions)
-    offsets = np.searchsorted(d.user[sent], np.arange(history.n_users + 1)).astype(np.int64)
-    messages = Timeline(d.time[sent], offsets)
-    # A message at the far end itself has no time to act within the bin.
-    count = messages.before(d.user, d.time + last) - messages.before(d.user, d.time + first)
-    inside = sent & (first <= 0 < last)
-    return np.asarray(count - inside > 0)
+    """Whether another message is in force within `first` to `last` microseconds of each decision (n,)."""
+    return Messages.of(history).others(history, first, last)
 
 
 def _shifted(history: History, shift: int) -> History:

@@ -16,6 +16,7 @@ from histories.windows import Timeline, from_fixed, running, to_fixed
 from reward.frame import GONE, IDENTIFIED, NO_RHYTHM, OUTSIDE, TOO_SHORT
 from reward.gauge import Gauge, in_arms, learn_edges, learn_values, past_activity
 from reward.limits import Windows, learn_limits, limited_amounts
+from reward.messages import Messages
 from reward.rhythm import Population, normal_amounts
 from reward.spec import FOLDS, Level, RewardSpec
 
@@ -126,7 +127,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
         np.minimum(post_length, _next_message(history, messages, post_length)) if cut else np.full(len(d), post_length)
     )
     windows = Windows.of(history, duration(spec.pre), post_length, end)
-    overlap = _another_message(history, messages, windows.pre, windows.post)
+    overlap = Messages.of(history).others(history, -windows.pre, windows.post)
     outside = (d.time - windows.pre < history.span[0]) | (d.time + windows.post > history.span[1])
     short = windows.end < (duration(spec.min_post) if spec.overlap == "truncate" else 0)
 
@@ -196,14 +197,6 @@ def _values(history: History, spec: RewardSpec, windows: Windows, gauge: Gauge) 
 def fold_of_users(history: History) -> IntArray:
     """A stable hash of every user's id (U,), below `FOLDS`: another id is in another fold."""
     return np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(FOLDS), dtype=np.int64)
-
-
-def _another_message(history: History, messages: Timeline, pre: int, post: int) -> BoolArray:
-    """Whether the user got another message in `[t - pre, t)` or in `(t, t + post)`."""
-    d = history.decisions
-    earlier = messages.before(d.user, d.time) > messages.before(d.user, d.time - pre)
-    later = messages.before(d.user, d.time + post) > messages.before(d.user, d.time, inclusive=True)
-    return np.asarray(earlier | later)
 
 
 def _untouched_for(spec: RewardSpec) -> int:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.market.config import CHANNELS, SENT, UNSUBSCRIBED
 from envs.market.market import Market
-from envs.market.policies import MarketPolicy, make_policy
+from envs.market.policies import MarketPolicy
+from envs.market.vocabulary import CHANNELS, SENT, UNSUBSCRIBED
 from histories.modules import FloatArray
 
 FRESH_USERS = 1
@@ -79,7 +79,7 @@ def evaluate_policy(
         n_users: How many users, other than those of the market's history.
         seed: Seed of these users; by default the market's.
     """
-    chosen = make_policy(policy)
+    chosen = market.policy(policy)
     state = market.reset(market.keys(n_users, seed, stream=FRESH_USERS))
     effect, realised, organic = np.zeros(n_users), np.zeros(n_users), np.zeros(n_users)
     for _ in range(market.config.days):

@@ -12,7 +12,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.market.config import MODULES, MarketConfig
+from envs.market.config import MarketConfig
 from envs.market.env import (
     Observation,
     action_space,
@@ -25,6 +25,7 @@ from envs.market.env import (
 from envs.market.known import attribute_columns
 from envs.market.market import Market
 from envs.market.state import MarketState
+from envs.market.vocabulary import MODULES
 from histories.context import ContextFeatures
 from histories.errors import ConfigError
 from histories.hashing import UIntArray
@@ -35,10 +36,10 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     """Many simulated users side by side, equal to the last bit to as many single `MarketEnv` with the same seeds.
 
     ## Action Space
-    `MultiDiscrete` of the single env for each of the users, (N, 4) int64.
+    `MultiDiscrete` of the single env for each of the users, (N, 6) int64.
 
     ## Observation Space
-    `context` (N, D) float32 and `action_mask` (N, 17) int8, as in the single env.
+    `context` (N, D) float32 and `action_mask` (N, 26) int8, as in the single env.
 
     ## Rewards
     Goal values of the slots' days (N,), as in the single env; 0 where a user was replaced by a fresh one.
@@ -93,12 +94,15 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
 
         Args:
             seed: One for each row, or an integer s for s, s + 1, ...; rows without one go on with their random numbers.
-            options: There are none.
+            options: `reset_mask` (N,) bool: reset only these rows; the others stay as they are, and take no seed.
 
         Raises:
-            ConfigError: If the number of seeds is not that of the rows, or options are given.
+            ConfigError: If the number of seeds or the mask does not fit the rows, or another option is given.
         """
-        refuse_options(options)
+        mask = (options or {}).get("reset_mask")
+        refuse_options({name: value for name, value in (options or {}).items() if name != "reset_mask"})
+        if mask is not None:
+            return self._reset_some(mask, seed)
         seeds: Sequence[int | None]
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
@@ -147,6 +151,15 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         marks = {f"_{name}": active.copy() for name in info}
         observation = observe(self.market, self.features, state, self._attributes)
         return observation, outcome.value, terminated.copy(), truncated, info | marks if active.any() else {}
+
+    def _reset_some(self, mask: BoolArray, seed: Any) -> tuple[Observation, dict[str, Any]]:
+        if self._state is None or seed is not None:
+            raise ConfigError("seeds are for all rows: reset them all first, without 'reset_mask'")
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise ConfigError(f"option 'reset_mask' is not an array of {self.num_envs} bools: {mask!r}")
+        self._replace(self._state, np.flatnonzero(mask))
+        self._over = self._over & ~mask
+        return observe(self.market, self.features, self._state, self._attributes), {}
 
     def _replace(self, state: MarketState, rows: IntArray) -> None:
         fresh = self.market.reset(self._fresh_keys(rows))
