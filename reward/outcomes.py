@@ -170,7 +170,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
         user=d.user,
         actions=d.actions,
         available_at=d.time + windows.post,
-        fold=_fold(history)[d.user],
+        fold=fold_of_users(history)[d.user],
         p_nothing=np.where(treated | (history.propensity_source not in KNOWN), np.nan, d.propensity[:, 0]),
         kept=_kept(history, _untouched_for(spec)),
         covariates=np.zeros((len(d), 0)) if gauge.features is None else gauge.features.covariates(history),
@@ -194,7 +194,8 @@ def _values(history: History, spec: RewardSpec, windows: Windows, gauge: Gauge) 
     return pre, post
 
 
-def _fold(history: History) -> IntArray:
+def fold_of_users(history: History) -> IntArray:
+    """A stable hash of every user's id (U,), below `FOLDS`: another id is in another fold."""
     return np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(FOLDS), dtype=np.int64)
 
 

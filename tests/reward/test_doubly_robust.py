@@ -61,7 +61,7 @@ def test_effect_and_error_equal_the_published_formulas(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_effect_equals_the_weighting_of_diff_diff(seed):
-    """What the regression leaves, weighted by diff-diff: its weighting, unlike its `dr`, divides by the weights' sum."""
+    """What the regression leaves, weighted by diff-diff: its weighting (not its `dr`) divides by their sum."""
     diff_diff = pytest.importorskip("diff_diff")
     api = pytest.importorskip("statsmodels.api")
     history, table = two_periods(seed)
