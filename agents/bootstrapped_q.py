@@ -101,7 +101,7 @@ class BootstrappedQ(Voting):
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
         self.config = config or BootstrappedQConfig()
-        super().__init__(modules, seed, self.config.floor)
+        super().__init__(modules, seed, self.config.floor, self.config.spread)
         self._context_dim, self._seed = context_dim, seed
         self._known = modules
         self._priors = np.random.default_rng([seed, 2])
@@ -140,9 +140,7 @@ class BootstrappedQ(Voting):
         out = []
         for m, each in enumerate(self._coefficients):
             gain = phi @ each.transpose(1, 2) - nothing.T[:, :, None]
-            mean = gain.mean(0)
-            votes = mean + self.config.spread * (gain - mean)
-            out.append(shown(votes.numpy(), self._known, self.modules, m))
+            out.append(shown(gain.numpy(), self._known, self.modules, m))
         return out
 
     def observe(self, batch: Batch) -> None:

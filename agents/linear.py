@@ -15,7 +15,7 @@ from agents.actions import carried, design, known_actions, places, shown
 from agents.base import Batch, Float32Array, Observations
 from agents.buffer import check_batch
 from agents.choice import FLOOR, Floor
-from agents.policy import Voting, chunks
+from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
 from agents.regression import Prior, Sums, deviations, fit
 from agents.schedule import Schedule
@@ -23,6 +23,7 @@ from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray, Modules
 
 GROWTH = 1.05
+DRAWS = 20
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class LinearConfig(BestFixedConfig):
 
     Attributes:
         draws: Posterior draws that vote (K).
-        spread: Standard deviation of the draws in those of the posterior (v): 1 is Thompson sampling proper, less
-            explores less.
+        spread: How far the draws that vote stray from the mean, in the posterior's deviations (v): 1 is Thompson
+            sampling proper, less explores less.
     """
 
-    draws: int = 20
+    draws: int = DRAWS
     spread: float = 0.5
 
     def __post_init__(self) -> None:
@@ -90,7 +91,7 @@ class LinearAgent(Voting):
         config: Settings.
         seed: Seed of the posterior draws and of the draws of actions.
         draws: Posterior draws that vote (K).
-        spread: Their standard deviation, in those of the posterior.
+        spread: How far they stray when they vote (`Voting`).
         width: Features F of `phi`.
     """
 
@@ -104,17 +105,16 @@ class LinearAgent(Voting):
         spread: float,
         width: int,
     ) -> None:
-        super().__init__(modules, seed, config.floor)
+        super().__init__(modules, seed, config.floor, spread)
         self.config = config
         self._context_dim, self._width = context_dim, width
-        self._k, self._spread = draws, spread
+        self._k = draws
         self._known = modules
         self._normals = np.random.default_rng([seed, 2])
         self._schedule = Schedule(GROWTH)
         self._seen = 0
         self._reference = 0.0
         self._sums = [Sums.nothing(modules.cells(m), width) for m in range(len(modules))]
-        self._mean: list[Tensor] = []
         self._drawn: list[Tensor] = []
         self._solve()
 
@@ -125,21 +125,10 @@ class LinearAgent(Voting):
 
     def expected_rewards(self, observations: Observations) -> list[FloatArray]:
         """The K posterior draws' estimates, (K, N, *shape(m)) a module, in reward units."""
-        return self._estimates(observations, self._drawn)
-
-    def preferences(self, observations: Observations) -> list[FloatArray]:
-        """The posterior mean's estimates, (N, *shape(m)) a module, in reward units."""
-        out = [np.zeros((len(observations), *self.modules.shape(m))) for m in range(len(self.modules))]
-        for rows, chunk in chunks(observations):
-            for m, estimates in enumerate(self._estimates(chunk, [mean.unsqueeze(0) for mean in self._mean])):
-                out[m][rows] = estimates[0]
-        return out
-
-    def _estimates(self, observations: Observations, coefficients: list[Tensor]) -> list[FloatArray]:
         phi = self.phi(observations.context)
         return [
-            shown((phi @ each.transpose(-2, -1)).numpy(), self._known, self.modules, m)
-            for m, each in enumerate(coefficients)
+            shown((phi @ each.transpose(1, 2)).numpy(), self._known, self.modules, m)
+            for m, each in enumerate(self._drawn)
         ]
 
     def observe(self, batch: Batch) -> None:
@@ -172,19 +161,16 @@ class LinearAgent(Voting):
         if self._schedule.due(self._seen):
             self._solve()
         first = self._sums[0]
-        return {"loss": float(first.residual(self._mean[0]) / first.variance().clamp(min=1e-300))}
+        return {"loss": float(first.residual(self._drawn[0].mean(0)) / first.variance().clamp(min=1e-300))}
 
     def _solve(self) -> None:
-        self._mean, self._drawn = posterior_draws(
-            self._known, self._sums, self.config.effect_scale, self._spread, self._k, self._normals
-        )
+        self._drawn = posterior_draws(self._known, self._sums, self.config.effect_scale, self._k, self._normals)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of all actions ever known, what was solved last, and every random state."""
         return super().state_dict() | {
             "known": self._known.to_dict(),
             "sums": [dict(vars(sums)) for sums in self._sums],
-            "mean": list(self._mean),
             "drawn": list(self._drawn),
             "normals": generator_state(self._normals),
             "schedule": self._schedule.state_dict(),
@@ -200,17 +186,18 @@ class LinearAgent(Voting):
         """
         before = Modules.from_dict(state["known"])
         known = known_actions(self.modules, before)
-        if state["mean"][0].shape[-1] != self._width or len(state["drawn"][0]) != self._k:
+        k, _, width = state["drawn"][0].shape
+        if (k, width) != (self._k, self._width):
             raise ConfigError(
-                f"the state is of an agent of another shape: {state['mean'][0].shape[-1]} features and "
-                f"{len(state['drawn'][0])} draws, not {self._width} and {self._k}"
+                f"the state is of an agent of another shape: {width} features and {k} draws, not {self._width} and "
+                f"{self._k}"
             )
         super().load_state_dict(state)
         restore_generator(self._normals, state["normals"])
         self._schedule.load_state_dict(state["schedule"])
         self._seen, self._reference = int(state["seen"]), float(state["reference"])
         self._known = known
-        self._mean, self._drawn = list(state["mean"]), list(state["drawn"])
+        self._drawn = list(state["drawn"])
         self._sums = []
         for m, saved in enumerate(state["sums"]):
             place, fresh = places(before, known, m), Sums.nothing(known.cells(m), self._width)
@@ -269,7 +256,7 @@ class EpsilonGreedy(LinearAgent):
         seed: int = 0,
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
-        super().__init__(modules, context_dim, config or EpsilonGreedyConfig(), seed, 1, 0.0, 1 + context_dim)
+        super().__init__(modules, context_dim, config or EpsilonGreedyConfig(), seed, DRAWS, 0.0, 1 + context_dim)
 
 
 class BestFixed(LinearAgent):
@@ -295,7 +282,7 @@ class BestFixed(LinearAgent):
         seed: int = 0,
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
-        super().__init__(modules, context_dim, config or BestFixedConfig(), seed, 1, 0.0, 1)
+        super().__init__(modules, context_dim, config or BestFixedConfig(), seed, DRAWS, 0.0, 1)
 
     def phi(self, context: Float32Array) -> Tensor:
         """Nothing but a one (N, 1)."""
@@ -325,28 +312,30 @@ def sums_by_module(
 
 
 def posterior_draws(
-    modules: Modules, sums: Sequence[Sums], scale: float, spread: float, k: int, rng: np.random.Generator
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Posterior means (cells, F) and K draws (K, cells, F) of each module's coefficients, in reward units.
+    modules: Modules, sums: Sequence[Sums], scale: float, k: int, rng: np.random.Generator
+) -> list[Tensor]:
+    """K draws (K, cells, F) of each module's coefficients from their posterior, in reward units.
+
+    They are centred on the posterior mean and scaled to keep their variance, so that their mean is exactly that of the
+    posterior; a single draw is the mean itself.
 
     Args:
         modules: All known actions.
         sums: What each module has learned.
         scale: Plausible effect of an action, in standard deviations of the reward.
-        spread: Standard deviation of the draws, in those of the posterior.
         k: Draws.
         rng: Where they come from.
     """
-    means, drawn = [], []
+    drawn = []
     for m, each in enumerate(sums):
         width = each.moment.shape[-1]
         prior = Prior.of(torch.from_numpy(design(modules, m)), width, scale)
         found = fit(each, prior)
-        normals = torch.from_numpy(rng.standard_normal((k, sum(prior.design.shape), width)))
+        normals = rng.standard_normal((k, sum(prior.design.shape), width))
+        normals = (normals - normals.mean(0)) * math.sqrt(k / max(k - 1, 1))
         sigma = each.residual(found.mean).sqrt() if each.weight > 0 else 1.0
-        means.append(found.mean)
-        drawn.append(found.mean + spread * sigma * deviations(found, prior, normals))
-    return means, drawn
+        drawn.append(found.mean + sigma * deviations(found, prior, torch.from_numpy(normals)))
+    return drawn
 
 
 def check_width(observations: Observations, width: int) -> None:

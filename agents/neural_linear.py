@@ -34,7 +34,8 @@ class NeuralLinearConfig:
 
     Attributes:
         draws: Posterior draws that vote (K).
-        spread: Standard deviation of the draws in those of the posterior: 1 is Thompson sampling proper.
+        spread: How far the draws that vote stray from the mean, in the posterior's deviations: 1 is Thompson sampling
+            proper.
         hidden: Units of each hidden layer; the last one is what the regression sees, beside a one and the context.
         learning_rate: Of Adam.
         weight_decay: Pull of the network towards 0, per update and learning rate.
@@ -96,7 +97,7 @@ class NeuralLinear(Voting):
         device: str = "cpu",
     ) -> None:
         self.config = config or NeuralLinearConfig()
-        super().__init__(modules, seed, self.config.floor)
+        super().__init__(modules, seed, self.config.floor, self.config.spread)
         self._device = torch.device(device)
         self._known = modules
         self._normals = np.random.default_rng([seed, 2])
@@ -198,9 +199,7 @@ class NeuralLinear(Voting):
                 self._weights(rows, median).double().numpy(),
             )
             sums = [a.plus(b) for a, b in zip(sums, more, strict=True)]
-        _, self._drawn = posterior_draws(
-            self._known, sums, self.config.effect_scale, self.config.spread, self.config.draws, self._normals
-        )
+        self._drawn = posterior_draws(self._known, sums, self.config.effect_scale, self.config.draws, self._normals)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimiser, posterior draws, observed rows and every random state."""

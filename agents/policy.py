@@ -75,15 +75,21 @@ class Voting(Policy):
         modules: What can be chosen.
         seed: Seed of the draws.
         floor: Share of uniform draws, one number or one by module's name.
+        spread: How far the estimates that vote stray from their mean, in their own deviations: 1 is Thompson sampling
+            proper, less explores less, and with 0 all vote for what is best by the mean.
     """
 
-    def __init__(self, modules: Modules, seed: int, floor: Floor) -> None:
+    def __init__(self, modules: Modules, seed: int, floor: Floor, spread: float) -> None:
         super().__init__(modules, seed)
         self._floors = floors(modules, floor)
+        self._spread = spread
 
     @abstractmethod
     def expected_rewards(self, observations: Observations) -> list[FloatArray]:
-        """The K estimates of each module's actions, (K, N, *modules.shape(m)) a module, in reward units."""
+        """The K estimates of each module's actions, (K, N, *modules.shape(m)) a module, in reward units.
+
+        Their spread is that of what is believed, whatever the setting of the votes.
+        """
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Vote shares with their floors."""
@@ -91,7 +97,9 @@ class Voting(Policy):
         out = [np.zeros((len(observations), *self.modules.shape(m))) for m in range(len(self.modules))]
         for rows, chunk in chunks(observations):
             for m, estimates in enumerate(self.expected_rewards(chunk)):
-                out[m][rows] = vote_shares(self.modules, m, estimates, parts[m][rows], self._floors[m])
+                mean = estimates.mean(0)
+                votes = mean + self._spread * (estimates - mean)
+                out[m][rows] = vote_shares(self.modules, m, votes, parts[m][rows], self._floors[m])
         return out
 
     def preferences(self, observations: Observations) -> list[FloatArray]:

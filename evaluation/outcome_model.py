@@ -163,21 +163,8 @@ def indicators(modules: Modules, actions: IntArray) -> FloatArray:
 
 
 def policy_marginals(modules: Modules, probabilities: Sequence[FloatArray]) -> FloatArray:
-    """The mean of `indicators` under a policy (n, 1 + sum of actions): a one, and every action's probability.
-
-    A module depends on one earlier module at most, its parent or its condition, so marginals lead to marginals.
-    """
-    found: list[FloatArray] = [np.asarray(probabilities[0], dtype=np.float64)]
-    sent = found[0].copy()
-    sent[:, 0] = 0.0
-    for m in range(1, len(modules)):
-        parent, c = modules.parent(m), modules.condition(m)
-        if c is not None:
-            found.append(np.einsum("nc,nca->na", found[c] if c else sent, probabilities[m]))
-        elif parent is not None:
-            found.append((found[parent[0]] if parent[0] else sent)[:, parent[1]] * probabilities[m])
-        else:
-            found.append(sent.sum(1, keepdims=True) * probabilities[m])
+    """The mean of `indicators` under a policy (n, 1 + sum of actions): a one, and every action's probability."""
+    found = modules.marginals(probabilities)
     return np.concatenate([np.ones((len(found[0]), 1)), *found], axis=1)
 
 

@@ -302,6 +302,28 @@ class Modules(Sequence[Module]):
             out *= factor if m == 0 else np.where(actions[None, :, 0] == 0, 1.0, factor)
         return out
 
+    def marginals(self, probabilities: Sequence[FloatArray]) -> list[FloatArray]:
+        """Probability (N, A_m) that each action of each module is taken, one array a module.
+
+        A later module takes none where nothing is sent. It depends on one earlier module at most, its parent or its
+        condition, so that marginals lead to marginals.
+
+        Args:
+            probabilities: One conditional array (N, *shape(m)) a module.
+        """
+        found = [np.asarray(probabilities[0], dtype=np.float64)]
+        sent = found[0].copy()
+        sent[:, 0] = 0.0
+        for m in range(1, len(self)):
+            parent, c = self._parents[m], self._conditions[m]
+            if c is not None:
+                found.append(np.einsum("nc,nca->na", found[c] if c else sent, probabilities[m]))
+            elif parent is not None:
+                found.append((found[parent[0]] if parent[0] else sent)[:, parent[1]] * probabilities[m])
+            else:
+                found.append(sent.sum(1, keepdims=True) * probabilities[m])
+        return found
+
     def names_of(self, actions: IntArray) -> list[tuple[str, ...]]:
         """Action names of each row (N, M); only the first where nothing is sent."""
         return [
