@@ -256,7 +256,7 @@ class Modules(Sequence[Module]):
         """
         actions = self.canonical(actions)
         rows = np.arange(len(actions))
-        columns = [p.reshape(len(p), -1)[rows, self.cell(m, actions)] for m, p in enumerate(probabilities)]
+        columns = [p.reshape(len(p), self.cells(m))[rows, self.cell(m, actions)] for m, p in enumerate(probabilities)]
         out = np.stack(columns, axis=1).astype(np.float64)
         out[~self.sent(actions), 1:] = 1.0
         return out
@@ -298,7 +298,7 @@ class Modules(Sequence[Module]):
         """Probability (N, J) of each of J canonical actions (J, M) at each of N slots."""
         out = np.ones((len(probabilities[0]), len(actions)))
         for m, p in enumerate(probabilities):
-            factor = p.reshape(len(p), -1)[:, self.cell(m, actions)]
+            factor = p.reshape(len(p), self.cells(m))[:, self.cell(m, actions)]
             out *= factor if m == 0 else np.where(actions[None, :, 0] == 0, 1.0, factor)
         return out
 
