@@ -236,7 +236,9 @@ class BootstrappedQ(Voting):
     def _following_values(self, part: slice) -> Tensor:
         """Discounted values (K, n) of what follows each row: the mean's best action, valued by each member."""
         values = self._phi(self._rows.following[part].numpy()) @ self._coefficients[0].transpose(1, 2)
-        mean = values.mean(0).masked_fill(~self._rows.open[part], -math.inf)
+        # A retired action is not worth waiting for.
+        present = torch.arange(values.shape[-1]) < self.modules.sizes[0]
+        mean = values.mean(0).masked_fill(~(self._rows.open[part] & present), -math.inf)
         best = mean.argmax(1).expand(len(values), -1)
         return values.gather(2, best.unsqueeze(-1)).squeeze(-1) * self._rows.factor[part]
 
@@ -304,4 +306,4 @@ class BootstrappedQ(Voting):
                 sums.total,
                 sums.square,
             )
-        self._rows = self._rows.moved(before, known, self.modules)
+        self._rows = self._rows.moved(before, known)

@@ -184,7 +184,8 @@ def as_text(table: pd.DataFrame) -> str:
         for row in rows:
             earns = "" if np.isnan(row["reward"]) else f"   earns {row['reward']:+.4g}"
             between = "" if np.isnan(row["low"]) else f" ({row['low']:+.4g} to {row['high']:+.4g})"
-            lines.append(f"  {row['share']:6.1%}  {row['action']}{earns}{between}")
+            share = " never" if np.isnan(row["share"]) else f"{row['share']:6.1%}"
+            lines.append(f"  {share}  {row['action']}{earns}{between}")
     return "\n".join(lines)
 
 

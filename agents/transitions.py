@@ -24,7 +24,7 @@ class Transitions:
         weight: Precision weights (n,).
         key: Hashes of the decision ids (n,), as signed integers.
         following: Features at the next slot (n, D); 0 where nothing follows.
-        open: Which actions of the first module are eligible then (n, A_0).
+        open: Which actions of the first module, among all known ones, are eligible then (n, A_0).
         factor: What a value at the next slot counts now (n,): the discount, or 0 where nothing follows.
     """
 
@@ -76,14 +76,16 @@ class Transitions:
         """The rows of all parts, in order."""
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-    def moved(self, before: Modules, known: Modules, present: Modules) -> Transitions:
+    def moved(self, before: Modules, known: Modules) -> Transitions:
         """The same rows in the codes of a changed set of actions.
 
-        Whether a new action would have been eligible after an old decision is not known, and counts as no; a retired
-        one is no more.
+        Whether a new action would have been eligible after an old decision is not known: it counts as eligible where
+        any message was.
         """
-        place = places(before, known, 0)
-        place[present.sizes[0] :] = -1
-        closed = np.zeros((known.sizes[0], len(self)), dtype=bool)
-        opened = np.ascontiguousarray(carried(self.open.numpy().T, place, closed).T)
-        return replace(self, actions=recoded(self.actions, before, known), open=torch.from_numpy(opened))
+        sendable = np.tile(self.open[:, 1:].any(1).numpy(), (known.sizes[0], 1))
+        opened = carried(self.open.numpy().T, places(before, known, 0), sendable)
+        return replace(
+            self,
+            actions=recoded(self.actions, before, known),
+            open=torch.from_numpy(np.ascontiguousarray(opened.T)),
+        )

@@ -107,7 +107,7 @@ def test_votes_are_counted_by_member() -> None:
 def test_floors_are_one_number_or_one_a_module() -> None:
     assert floors(PLAIN, 0.1) == (0.1, 0.1)
     assert floors(PLAIN, {"offer": 0.3}) == (FLOOR, 0.3)
-    with pytest.raises(ConfigError, match="floor names the module 'ofer'. Did you mean 'offer'?"):
+    with pytest.raises(ConfigError, match=r"floor names the module 'ofer'. Did you mean 'offer'\?"):
         floors(PLAIN, {"ofer": 0.3})
-    with pytest.raises(ConfigError, match="floor 1.2 is not between 0 and 1"):
+    with pytest.raises(ConfigError, match=r"floor 1\.2 is not between 0 and 1"):
         floors(PLAIN, {"offer": 1.2})
