@@ -16,7 +16,7 @@ from agents.base import Batch, Float32Array, Observations
 from agents.buffer import check_batch
 from agents.choice import FLOOR, Floor
 from agents.learner import bootstrap_weights
-from agents.linear import check_width, sums_by_module
+from agents.linear import check_width, effect_scales, sums_by_module
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
 from agents.regression import Prior, Sums, fit, moments
@@ -39,7 +39,8 @@ class BootstrappedQConfig:
         units: Random features beside the context.
         sweeps: Iterations of fitted Q at each fit; later fits go on from where earlier ones ended.
         spread: How far the members that vote stray from the ensemble's mean, in their own deviations.
-        effect_scale: Plausible effect of an action in standard deviations of the reward: the prior's.
+        effect_scale: Plausible effect of an action in standard deviations of the reward: where the prior begins, whose
+            scale is learned.
         precision_cap: Largest weight of a row by its precision 1/se^2, in multiples of that at the first rows' median.
         floor: Share of decisions that are drawn uniformly from the eligible actions: one number, or one by module's
             name.
@@ -109,7 +110,8 @@ class BootstrappedQ(Voting):
         self._layer = torch.from_numpy(self._priors.standard_normal((context_dim + 1, units)))
         self._layer[1:] *= math.sqrt(1.0 / max(context_dim, 1))
         self._width = 1 + context_dim + units
-        self._starts = [self._draw_start(modules.cells(m), m) for m in range(len(modules))]
+        self._scales = [self.config.effect_scale] * len(modules)
+        self._starts = [self._draw_start(modules.cells(m)) for m in range(len(modules))]
         self._coefficients = [start.clone() for start in self._starts]
         k = self.config.members
         self._sums = [Sums.nothing(modules.cells(m), self._width, k) for m in range(len(modules))]
@@ -120,10 +122,9 @@ class BootstrappedQ(Voting):
         self._reference = 0.0
         self._value = 0.0
 
-    def _draw_start(self, cells: int, m: int) -> Tensor:
-        """The members' prior draws (K, cells, F), in standard deviations of the reward."""
-        own = Prior.of(torch.from_numpy(design(self._known, m)), self._width, self.config.effect_scale).own
-        return torch.from_numpy(self._priors.standard_normal((self.config.members, cells, self._width))) * own.sqrt()
+    def _draw_start(self, cells: int) -> Tensor:
+        """The members' prior draws (K, cells, F), in standard deviations of the prior."""
+        return torch.from_numpy(self._priors.standard_normal((self.config.members, cells, self._width)))
 
     def _phi(self, context: Float32Array) -> Tensor:
         x = torch.from_numpy(np.asarray(context, dtype=np.float64))
@@ -206,7 +207,8 @@ class BootstrappedQ(Voting):
         self._rows, self._new = Transitions.joined([self._rows, *self._new]), []
 
     def _fit(self) -> None:
-        scale = float(self._sums[0].variance().mean().sqrt())
+        self._scales = effect_scales(self._known, self._sums, self._scales, self.config.effect_scale)
+        noise = float(self._sums[0].variance().mean().sqrt())
         blocks = [slice(start, start + BLOCK) for start in range(0, len(self._rows), BLOCK)]
         for _ in range(self.config.sweeps if self.config.discount > 0 else 1):
             later = [torch.zeros_like(sums.moment) for sums in self._sums]
@@ -220,16 +222,16 @@ class BootstrappedQ(Voting):
                     columns = (phi, cell, weighted) if m == 0 else (phi[sent], cell[sent], weighted[:, sent])
                     total += moments(*columns, cells=self._known.cells(m))
             self._coefficients = [
-                self._solve(m, sums.moment + more, scale)
+                self._solve(m, sums.moment + more, noise)
                 for m, (sums, more) in enumerate(zip(self._sums, later, strict=True))
             ]
         some = slice(max(len(self._rows) - BLOCK, 0), None)
         self._value = float(self._following_values(some).mean())
 
-    def _solve(self, m: int, moment: Tensor, scale: float) -> Tensor:
+    def _solve(self, m: int, moment: Tensor, noise: float) -> Tensor:
         """The members' coefficients (K, cells, F), pulled towards their prior draws."""
-        sums, start = self._sums[m], self._starts[m] * scale
-        prior = Prior.of(torch.from_numpy(design(self._known, m)), self._width, self.config.effect_scale)
+        prior = Prior.of(torch.from_numpy(design(self._known, m)), self._width, self._scales[m])
+        sums, start = self._sums[m], self._starts[m] * prior.own.sqrt() * noise
         rest = moment - (sums.gram @ start.unsqueeze(-1)).squeeze(-1)
         return start + fit(Sums(sums.gram, rest, sums.weight, sums.total, sums.square), prior).mean
 
@@ -249,6 +251,7 @@ class BootstrappedQ(Voting):
             "known": self._known.to_dict(),
             "layer": self._layer.clone(),
             "starts": list(self._starts),
+            "scales": list(self._scales),
             "coefficients": list(self._coefficients),
             "sums": [dict(vars(sums)) for sums in self._sums],
             "rows": dict(vars(self._rows)),
@@ -281,6 +284,7 @@ class BootstrappedQ(Voting):
         self._rows, self._new = Transitions(**state["rows"]), []
         self._seen = len(self._rows)
         self._starts, self._coefficients = list(state["starts"]), list(state["coefficients"])
+        self._scales = list(state["scales"])
         self._sums = [Sums(**saved) for saved in state["sums"]]
         if known != before:
             self._move(before, known)
@@ -295,7 +299,7 @@ class BootstrappedQ(Voting):
             return torch.from_numpy(np.ascontiguousarray(np.swapaxes(moved, 0, 1)))
 
         for m, sums in enumerate(self._sums):
-            place, start = places(before, known, m), self._draw_start(known.cells(m), m)
+            place, start = places(before, known, m), self._draw_start(known.cells(m))
             empty = Sums.nothing(known.cells(m), self._width, self.config.members)
             self._starts[m] = along(self._starts[m], place, start)
             self._coefficients[m] = along(self._coefficients[m], place, start)

@@ -17,7 +17,7 @@ from agents.buffer import check_batch
 from agents.choice import FLOOR, Floor
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
-from agents.regression import Prior, Sums, deviations, fit
+from agents.regression import Prior, Sums, deviations, fit, learn_scale
 from agents.schedule import Schedule
 from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray, Modules
@@ -31,7 +31,8 @@ class BestFixedConfig:
     """Settings of `best_fixed`, and of all linear agents.
 
     Attributes:
-        effect_scale: Plausible effect of an action in standard deviations of the reward: the prior's.
+        effect_scale: Plausible effect of an action in standard deviations of the reward: where the prior begins, whose
+            scale is learned.
         precision_cap: Largest weight of a row by its precision 1/se^2, in multiples of that at the first rows' median.
         half_life: Observed rows after which a row counts half; infinite to forget nothing.
         floor: Share of decisions that are drawn uniformly from the eligible actions: one number, or one by module's
@@ -115,6 +116,7 @@ class LinearAgent(Voting):
         self._seen = 0
         self._reference = 0.0
         self._sums = [Sums.nothing(modules.cells(m), width) for m in range(len(modules))]
+        self._scales = [config.effect_scale] * len(modules)
         self._drawn: list[Tensor] = []
         self._solve()
 
@@ -164,13 +166,15 @@ class LinearAgent(Voting):
         return {"loss": float(first.residual(self._drawn[0].mean(0)) / first.variance().clamp(min=1e-300))}
 
     def _solve(self) -> None:
-        self._drawn = posterior_draws(self._known, self._sums, self.config.effect_scale, self._k, self._normals)
+        self._scales = effect_scales(self._known, self._sums, self._scales, self.config.effect_scale)
+        self._drawn = posterior_draws(self._known, self._sums, self._scales, self._k, self._normals)
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of all actions ever known, what was solved last, and every random state."""
         return super().state_dict() | {
             "known": self._known.to_dict(),
             "sums": [dict(vars(sums)) for sums in self._sums],
+            "scales": list(self._scales),
             "drawn": list(self._drawn),
             "normals": generator_state(self._normals),
             "schedule": self._schedule.state_dict(),
@@ -197,7 +201,7 @@ class LinearAgent(Voting):
         self._schedule.load_state_dict(state["schedule"])
         self._seen, self._reference = int(state["seen"]), float(state["reference"])
         self._known = known
-        self._drawn = list(state["drawn"])
+        self._scales, self._drawn = list(state["scales"]), list(state["drawn"])
         self._sums = []
         for m, saved in enumerate(state["sums"]):
             place, fresh = places(before, known, m), Sums.nothing(known.cells(m), self._width)
@@ -311,8 +315,16 @@ def sums_by_module(
     return out
 
 
+def effect_scales(modules: Modules, sums: Sequence[Sums], scales: Sequence[float], guess: float) -> list[float]:
+    """The plausible size of an action's effect in each module, from what was seen, the last value and a first guess."""
+    return [
+        learn_scale(each, torch.from_numpy(design(modules, m)), each.moment.shape[-1], scale, guess)
+        for m, (each, scale) in enumerate(zip(sums, scales, strict=True))
+    ]
+
+
 def posterior_draws(
-    modules: Modules, sums: Sequence[Sums], scale: float, k: int, rng: np.random.Generator
+    modules: Modules, sums: Sequence[Sums], scales: Sequence[float], k: int, rng: np.random.Generator
 ) -> list[Tensor]:
     """K draws (K, cells, F) of each module's coefficients from their posterior, in reward units.
 
@@ -322,12 +334,12 @@ def posterior_draws(
     Args:
         modules: All known actions.
         sums: What each module has learned.
-        scale: Plausible effect of an action, in standard deviations of the reward.
+        scales: Plausible effect of an action of each module, in standard deviations of the noise.
         k: Draws.
         rng: Where they come from.
     """
     drawn = []
-    for m, each in enumerate(sums):
+    for m, (each, scale) in enumerate(zip(sums, scales, strict=True)):
         width = each.moment.shape[-1]
         prior = Prior.of(torch.from_numpy(design(modules, m)), width, scale)
         found = fit(each, prior)

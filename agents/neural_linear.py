@@ -16,7 +16,7 @@ from agents.actions import carried, known_actions, places, recoded, shown
 from agents.base import Batch, Observations
 from agents.buffer import Buffer
 from agents.choice import FLOOR, Floor
-from agents.linear import posterior_draws, sums_by_module
+from agents.linear import effect_scales, posterior_draws, sums_by_module
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
 from agents.regression import Sums
@@ -40,7 +40,8 @@ class NeuralLinearConfig:
         learning_rate: Of Adam.
         weight_decay: Pull of the network towards 0, per update and learning rate.
         batch_size: Rows per update.
-        effect_scale: Plausible effect of an action in standard deviations of the reward: the prior's.
+        effect_scale: Plausible effect of an action in standard deviations of the reward: where the prior begins, whose
+            scale is learned.
         precision_cap: Largest weight of a row by its precision 1/se^2, in multiples of the median.
         floor: Share of decisions that are drawn uniformly from the eligible actions: one number, or one by module's
             name.
@@ -110,6 +111,7 @@ class NeuralLinear(Voting):
         self._settled = _hidden_layers(sizes, generator).to(self._device)
         self._width = 1 + context_dim + sizes[-1]
         self._take_outputs([torch.zeros(1 + sizes[-1], modules.cells(m)) for m in range(len(modules))])
+        self._scales = [self.config.effect_scale] * len(modules)
         self._drawn: list[Tensor] = []
         self._solve()
 
@@ -199,7 +201,8 @@ class NeuralLinear(Voting):
                 self._weights(rows, median).double().numpy(),
             )
             sums = [a.plus(b) for a, b in zip(sums, more, strict=True)]
-        self._drawn = posterior_draws(self._known, sums, self.config.effect_scale, self.config.draws, self._normals)
+        self._scales = effect_scales(self._known, sums, self._scales, self.config.effect_scale)
+        self._drawn = posterior_draws(self._known, sums, self._scales, self.config.draws, self._normals)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimiser, posterior draws, observed rows and every random state."""
@@ -209,6 +212,7 @@ class NeuralLinear(Voting):
             "settled": self._settled.state_dict(),
             "outputs": [output.detach().clone() for output in self._outputs],
             "optimiser": self._optimiser.state_dict(),
+            "scales": list(self._scales),
             "drawn": list(self._drawn),
             "buffer": self._buffer.state_dict(),
             "normals": generator_state(self._normals),
@@ -236,7 +240,7 @@ class NeuralLinear(Voting):
         restore_generator(self._normals, state["normals"])
         restore_generator(self._batches, state["batches"])
         self._schedule.load_state_dict(state["schedule"])
-        self._known = known
+        self._known, self._scales = known, list(state["scales"])
         outputs = []
         for m, saved in enumerate(state["outputs"]):
             fresh = np.zeros((known.cells(m), len(saved)), dtype=np.float32)

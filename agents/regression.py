@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+
+MOVES = 3
+SMALLEST, LARGEST = 1e-3, 10.0
 
 
 @dataclass(frozen=True)
@@ -125,12 +129,14 @@ class Fit:
         shared: Mean of what labels share (..., L, F).
         inverse: Inverse of each cell's own precision (..., A, F, F).
         system: Cholesky factor of the precision of what is shared (..., L F, L F).
+        logdet: Logarithm of the determinant of the precision of all shared and own parts (...).
     """
 
     mean: Tensor
     shared: Tensor
     inverse: Tensor
     system: Tensor
+    logdet: Tensor
 
 
 def fit(sums: Sums, prior: Prior) -> Fit:
@@ -150,7 +156,8 @@ def fit(sums: Sums, prior: Prior) -> Fit:
     """
     z, own = prior.design, 1.0 / prior.own
     count, width = z.shape[1], len(own)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(sums.gram + torch.diag(own)))
+    factor = torch.linalg.cholesky(sums.gram + torch.diag(own))
+    inverse = torch.cholesky_inverse(factor)
     alone = (inverse @ sums.moment.unsqueeze(-1)).squeeze(-1)
     left = torch.diag(own) - own.unsqueeze(-1) * inverse * own
     pairs = (z[:, :, None] * z[:, None, :]).reshape(len(z), -1).T
@@ -161,7 +168,60 @@ def fit(sums: Sums, prior: Prior) -> Fit:
     right = (z.T @ (own * alone)).reshape(*batch, count * width, 1)
     shared = torch.cholesky_solve(right, system).reshape(*batch, count, width)
     mean = alone + (inverse @ (own * (z @ shared)).unsqueeze(-1)).squeeze(-1)
-    return Fit(mean, shared, inverse, system)
+    logdet = 2.0 * (_logs(factor).sum((-2, -1)) + _logs(system).sum(-1))
+    return Fit(mean, shared, inverse, system, logdet)
+
+
+def _logs(factor: Tensor) -> Tensor:
+    """Logarithms of the diagonals of Cholesky factors (..., F, F): (..., F)."""
+    return torch.diagonal(factor, dim1=-2, dim2=-1).log()
+
+
+def evidence(sums: Sums, found: Fit, prior: Prior) -> float:
+    r"""How well a prior foresaw the rewards: their log likelihood with all coefficients integrated out.
+
+    .. math:: 	frac12 \log|P_0| - 	frac12 \log|P| - 	frac{n}{2} \log rac{S}{n}, \qquad S = \sum r^2 - b^	op 	heta
+
+    up to a constant, with the noise at its best value, the precisions P before and after, and n the sum of the weights.
+    MacKay (1992), "Bayesian interpolation", Neural Computation. Members' evidence is averaged.
+    """
+    cells = prior.design.shape[0]
+    before = -(cells * prior.own.log().sum() + prior.shared.log().sum())
+    left = (sums.square - (sums.moment * found.mean).sum((-2, -1))) / sums.weight
+    return float((0.5 * (before - found.logdet) - 0.5 * sums.weight * left.clamp(min=1e-300).log()).mean())
+
+
+def learn_scale(sums: Sums, design: Tensor, width: int, scale: float, guess: float) -> float:
+    """The plausible size of effects that foresees the rewards best, by steps of a factor 2.
+
+    A first guess keeps it from running off where there are few rows or few actions: its logarithm has a normal prior
+    about that of the guess, with a standard deviation of a factor 4.
+
+    Args:
+        sums: What was seen; with no rows the scale stays.
+        design: What the cells have in common (A, L).
+        width: Features.
+        scale: What it was last, in standard deviations of the noise; it moves by at most `MOVES` steps.
+        guess: The first guess.
+    """
+    if not bool((sums.weight > 0).all()):
+        return scale
+
+    def at(value: float) -> float:
+        prior = Prior.of(design, width, value)
+        return evidence(sums, fit(sums, prior), prior) - 0.5 * (math.log(value / guess) / math.log(4.0)) ** 2
+
+    best = at(scale)
+    for factor in (2.0, 0.5):
+        moved = False
+        for _ in range(MOVES):
+            candidate = scale * factor
+            if not SMALLEST <= candidate <= LARGEST or (here := at(candidate)) <= best:
+                break
+            scale, best, moved = candidate, here, True
+        if moved:
+            break
+    return scale
 
 
 def deviations(found: Fit, prior: Prior, normals: Tensor) -> Tensor:

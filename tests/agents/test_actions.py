@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_samples import SETTINGS, TABLES, everything, observations_of, random_batch
+from agent_samples import FIXED_SETS, SETTINGS, TABLES, everything, observations_of, random_batch
 
 from agents import AGENTS, Agent, Batch, load_agent, make_agent, save_agent
 from agents.actions import known_actions, labels, places
@@ -27,7 +27,7 @@ AFTER = Modules(
         Module("offer", ("i1", "b3", "b1"), "kind", ("info", "bogo", "bogo"), {"b1": {"cost": 1}, "b3": {"cost": 9}}),
     ]
 )
-LEARNING = [name for name in AGENTS if name not in ("uniform", "no_send", "logging")]
+LEARNING = [name for name in AGENTS if name not in ("uniform", "no_send", "logging", *FIXED_SETS)]
 
 
 def test_known_actions_are_the_present_ones_and_then_the_retired() -> None:

@@ -8,7 +8,7 @@ import torch
 from agent_samples import TABLES
 
 from agents.actions import design
-from agents.regression import Prior, Sums, deviations, fit
+from agents.regression import Prior, Sums, deviations, evidence, fit, learn_scale
 
 A, F, N = 5, 3, 200
 
@@ -87,6 +87,41 @@ def test_the_residual_is_the_mean_squared_error() -> None:
     assert float(sums.residual(coefficients)) == pytest.approx(np.average(error**2, weights=weight))
     spread = np.average((reward - np.average(reward, weights=weight)) ** 2, weights=weight)
     assert float(sums.variance()) == pytest.approx(spread)
+
+
+def test_evidence_is_the_likelihood_with_all_coefficients_integrated_out() -> None:
+    """Against the normal density of all rewards, whose covariance the prior implies; differences between two priors."""
+    phi, cell, reward, _, z = problem()
+    ones = np.ones(N)
+    sums = Sums.of(*(torch.from_numpy(array) for array in (phi, cell, reward, ones)), cells=A)
+    found, expected = [], []
+    for scale in (0.1, 0.4):
+        prior = Prior.of(torch.from_numpy(z), F, scale)
+        found.append(evidence(sums, fit(sums, prior), prior))
+        own, shared = prior.own.numpy(), prior.shared.numpy()
+        covariance = np.eye(N)
+        for f in range(F):
+            cells = (z * shared[:, f]) @ z.T + own[f] * np.eye(A)
+            covariance += np.outer(phi[:, f], phi[:, f]) * cells[np.ix_(cell, cell)]
+        square = reward @ np.linalg.solve(covariance, reward)
+        expected.append(-0.5 * np.linalg.slogdet(covariance)[1] - 0.5 * N * np.log(square / N))
+    assert found[1] - found[0] == pytest.approx(expected[1] - expected[0], abs=1e-8)
+
+
+@pytest.mark.parametrize("true", [0.02, 0.1, 1.0])
+def test_the_scale_of_effects_is_learned(true: float) -> None:
+    """30 actions with effects of a known scale, 30,000 rows, from a guess of .1: within a factor of 2."""
+    rng = np.random.default_rng(2)
+    cells, width = 30, 4
+    own = true * rng.normal(size=(cells, width)) / np.sqrt([1, 3, 3, 3])
+    cell = rng.integers(0, cells, 30_000)
+    phi = np.concatenate([np.ones((30_000, 1)), rng.normal(size=(30_000, width - 1))], axis=1)
+    reward = (phi * own[cell]).sum(1) + rng.normal(size=30_000)
+    sums = Sums.of(*(torch.from_numpy(array) for array in (phi, cell, reward, np.ones(30_000))), cells=cells)
+    scale = 0.1
+    for _ in range(3):
+        scale = learn_scale(sums, torch.ones(cells, 1, dtype=torch.float64), width, scale, 0.1)
+    assert true / 2 <= scale <= true * 2
 
 
 def test_an_action_never_seen_begins_with_what_its_labels_earned() -> None:
