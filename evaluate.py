@@ -19,6 +19,12 @@ from experiment.build import prepare
 from experiment.cli import program, say
 from experiment.run import Run, write_json
 from experiment.summary import about, metrics_of, summary_text
+from histories.fingerprint import fingerprint
+
+CHANGED = (
+    "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
+    "none of the parts that the policy learned from"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,13 +34,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="where the agent computes: cpu, cuda, mps or auto")
     chosen = parser.parse_args(arguments)
 
-    run = Run.open(chosen.run)
+    run = Run.open_ended(chosen.run)
     agent = load_agent(run.checkpoint, chosen.device)
     say(f"preparing the history of {run.path}")
-    prepared = prepare(run.config)
+    prepared = prepare(run.config, run.features())
+    changed = not run.same_history(fingerprint(prepared.history))
+    if changed:
+        say(CHANGED)
     assessment = assess(run.config, prepared, agent, fit_outcome_model(prepared), say)
     write_json(metrics_of(assessment), run.path / "evaluation.json")
-    write_html(run.path / "report.html", [assessment.evaluation], about(run, prepared, assessment), run.path.name)
+    facts = about(run, prepared, assessment) | ({"attention": CHANGED} if changed else {})
+    write_html(run.path / "report.html", [assessment.evaluation], facts, run.path.name)
     print(summary_text(assessment, run))
     return 0
 

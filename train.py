@@ -20,30 +20,24 @@ from envs.replay_log import ReplayLog
 from envs.replay_vector import CrossChannelReplayVector
 from evaluation import OutcomeModel
 from experiment.assess import Validation, assess, fit_outcome_model
-from experiment.build import Prepared, prepare
+from experiment.build import Prepared, prepare, recipe_of
 from experiment.cli import ROOT, program, say, settings_of
 from experiment.monitor import Monitor
-from experiment.run import Run, write_features, write_json
+from experiment.run import Run, write_json
 from experiment.summary import metrics_of, summary_text
+from histories.errors import ConfigError
+from histories.fingerprint import fingerprint
 
 
-def train(run: Run, prepared: Prepared, outcome_model: OutcomeModel) -> Agent:
+def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_model: OutcomeModel) -> None:
     """Replays the training users once, learning after every step, then learns on without replay.
 
-    All that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
+    The log has ended, so every reward it holds is known, and users are replayed side by side whatever the date. All
+    that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
     """
     config = run.config
-    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features)
-    say(log.summary())
     env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
-    recipe = {
-        "name": config.agent.name,
-        "context_dim": log.context.shape[1],
-        "settings": dict(config.agent.settings),
-        "seed": config.seed,
-    }
-    agent = make_agent(modules=log.modules, device=config.device, **recipe)
-    validation = Validation.of(prepared, outcome_model) if config.split.validation > 0 else None
+    validation = Validation.of(config, prepared, outcome_model)
 
     env.reset(seed=config.seed)
     done = {"steps": 0, "decisions": 0, "final_steps": 0}
@@ -60,7 +54,7 @@ def train(run: Run, prepared: Prepared, outcome_model: OutcomeModel) -> Agent:
 
     def save() -> None:
         writer.flush()
-        save_agent(agent, run.checkpoint, recipe, {"env": env.state_dict(), "done": done})
+        save_agent(agent, run.checkpoint, recipe_of(config, prepared), {"env": env.state_dict(), "done": done})
 
     def learn() -> dict[str, str]:
         """Updates the agent; every so often writes scalars and a checkpoint. Gives the numbers for the bar."""
@@ -97,22 +91,32 @@ def train(run: Run, prepared: Prepared, outcome_model: OutcomeModel) -> Agent:
             bar.update()
     save()
     writer.close()
-    return agent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses, builds, learns, judges, writes; returns the exit code."""
     settings = settings_of(arguments, default=ROOT / "configs" / "market.yaml", description=__doc__ or "")
-    run = Run.open(settings.resume) if settings.resume else Run.create(settings.config)
-    if run.ended:
-        print(f"{run.path} has ended already: its numbers are in {run.metrics}.\nNext: python evaluate.py {run.path}")
+    resumed = Run.open(settings.resume) if settings.resume else None
+    if resumed and resumed.ended:
+        where = resumed.path
+        print(f"{where} has ended already: its numbers are in {resumed.metrics}.\nNext: python evaluate.py {where}")
         return 0
-    say(f"writing to {run.path}")
-    prepared = prepare(run.config)
+    config = resumed.config if resumed else settings.config
+
+    # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
+    prepared = prepare(config, resumed.features() if resumed else None)
     say(prepared.history.summary())
-    write_features(run, prepared.features)
+    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features)
+    say(log.summary())
+    agent = make_agent(modules=log.modules, device=config.device, **recipe_of(config, prepared))
     outcome_model = fit_outcome_model(prepared)
-    agent = train(run, prepared, outcome_model)
+    known = fingerprint(prepared.history)
+    if resumed and not resumed.same_history(known):
+        raise ConfigError(f"the history of {resumed.path} has changed since the run began: restore it, or train anew")
+    run = resumed or Run.create(config, prepared.features, known)
+    say(f"writing to {run.path}")
+
+    train(run, prepared, log, agent, outcome_model)
     assessment = assess(run.config, prepared, agent, outcome_model, say)
     write_json(metrics_of(assessment), run.metrics)
     print(summary_text(assessment, run))

@@ -64,7 +64,7 @@ class Batch:
         observations: What was known at each slot.
         actions: Executed actions, canonical codes (N, M).
         rewards: Incremental rewards (N,), finite.
-        se: Their standard errors (N,), positive.
+        se: Their standard errors (N,), 0 or more: 0 where the controls did not vary.
         keys: Stable 64-bit hashes of the decision ids (N,): they give the bootstrap weights.
         following: What was known at each user's next slot that counts, for sequential agents; its rows have no meaning
             where nothing follows. None where it was not handed over.

@@ -18,7 +18,7 @@ def check_batch(batch: Batch, modules: Modules) -> None:
     """Refuses rows that cannot be learned from.
 
     Raises:
-        InputError: If a reward or a context is not finite, a standard error is not positive, or an action is not one
+        InputError: If a reward or a context is not finite, a standard error is negative, or an action is not one
             of the modules'; names the first such row of each kind.
     """
     context, actions = batch.observations.context, np.asarray(batch.actions)
@@ -27,7 +27,7 @@ def check_batch(batch: Batch, modules: Modules) -> None:
     faults = []
     for column, values, wrong, problem, remedy in (
         ("rewards", batch.rewards, ~np.isfinite(batch.rewards), "is not a finite number", leave_out),
-        ("se", batch.se, ~(batch.se > 0) | ~np.isfinite(batch.se), "is not a positive number", leave_out),
+        ("se", batch.se, ~(batch.se >= 0) | ~np.isfinite(batch.se), "is not a number of 0 or more", leave_out),
         ("context", context, ~np.isfinite(context).all(1), "has a feature that is not a finite number", fill_in),
         ("actions", actions, ~modules.valid(actions), "is not an action", f"Actions are codes of {modules}."),
     ):

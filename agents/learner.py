@@ -21,6 +21,7 @@ FOLDS = 5
 AVERAGE = 0.005
 PILOT = 512
 UNSEEN = 1e-4
+SMALLEST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,8 @@ class Learner:
 
     def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Capped precision weights (n,): 1 at the median of se^2."""
-        return (self.reference / buffer["se"][rows].square()).clamp(max=self._config.precision_cap)
+        square = buffer["se"][rows].square().clamp_min(SMALLEST)
+        return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
 
     def _weights(self, buffer: Buffer, rows: Tensor, *, network: bool) -> Tensor:
         """Weights (K, n) of rows: bootstrap times precision, and for the network 0 in each member's held-out fold."""

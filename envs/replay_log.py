@@ -11,19 +11,19 @@ import numpy.typing as npt
 
 from histories.context import ContextFeatures
 from histories.errors import ConfigError
+from histories.gone import GONE_EVENTS, NEVER, gone_at
 from histories.hashing import UIntArray, keys, mix
 from histories.history import History, ObjectArray
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from reward.frame import GONE as LATE
 from reward.frame import IDENTIFIED, REASONS, RewardFrame
 
-GONE_EVENTS = ("unsubscribed", "app_removed")
 MIN_STEPS = 2
 
-GONE = "slot after the user was gone"
+GONE = REASONS[LATE]
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
-SKIPPED = (*REASONS, GONE, NOT_FINITE, FEW_STEPS)
-NEVER = np.iinfo(np.int64).max
+SKIPPED = (*REASONS, NOT_FINITE, FEW_STEPS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class ReplayLog:
         rewards: RewardFrame,
         features: ContextFeatures,
         *,
-        gone_events: Sequence[str] | None = None,
+        gone_events: Sequence[str] = GONE_EVENTS,
         min_steps: int = MIN_STEPS,
     ) -> ReplayLog:
         """Prepares a history for replay.
@@ -136,8 +136,7 @@ class ReplayLog:
             history: Decisions and events.
             rewards: The rewards of the history's decisions, in its order.
             features: Context features, fitted on this or on another history.
-            gone_events: Events after which a user is gone; slots after the first of them are no steps. By default
-                those of `GONE_EVENTS` that the history has.
+            gone_events: Events after which a user is gone; slots after the first of them are no steps.
             min_steps: The fewest steps that a user may have, at least 1.
 
         Raises:
@@ -222,20 +221,10 @@ class ReplayLog:
         )
 
 
-def gone_at(history: History, names: Sequence[str] | None = None) -> IntArray:
-    """When each user was first gone (U,), microseconds; the largest integer where a user never was."""
-    chosen = [name for name in GONE_EVENTS if name in history.event_names] if names is None else names
-    rows = np.flatnonzero(np.isin(history.events.event, history.event_codes(chosen)))
-    out = np.full(history.n_users, NEVER, dtype=np.int64)
-    user, first = np.unique(history.events.user[rows], return_index=True)
-    out[user] = history.events.time[rows[first]]
-    return out
-
-
 def _reasons(rewards: RewardFrame, late: BoolArray) -> IntArray:
     why = np.array(rewards.reason, dtype=np.int64)
     why[(why == IDENTIFIED) & ~(np.isfinite(rewards.reward) & np.isfinite(rewards.se))] = SKIPPED.index(NOT_FINITE)
-    why[late] = SKIPPED.index(GONE)
+    why[late] = LATE
     return why
 
 

@@ -16,7 +16,7 @@ from evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sam
 from evaluation.off_policy import Refit, evaluate
 from evaluation.outcome_model import OutcomeModel, QValues
 from evaluation.page import html_page, write_html
-from evaluation.report import findings, headline, text_table, to_dict, write_json
+from evaluation.report import findings, headline, text_table, to_dict
 from evaluation.results import Estimate, Evaluation, EvaluationSettings
 from evaluation.support import LoggedDecisions, Support, effective_sample_size, importance_weights, unsupported_mass
 
@@ -50,5 +50,4 @@ __all__ = [
     "unsupported_mass",
     "user_bootstrap",
     "write_html",
-    "write_json",
 ]

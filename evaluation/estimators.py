@@ -218,10 +218,11 @@ class SwitchDR(Estimator):
         kept = np.where(sample.weights <= self.threshold, sample.weights, 0.0)
         return Terms(q_policy - kept * q_logged, kept, sample.ones)
 
-    def left_to_model(self, weights: FloatArray) -> float:
-        """Share of the weights (n,) that is above the threshold: there the value is the model's alone."""
-        total = float(weights.sum())
-        return float(weights[weights > self.threshold].sum()) / total if total > 0 else 0.0
+    def left_to_model(self, sample: Sample) -> float:
+        """Share of the weight that is above the threshold: there the value is the model's alone."""
+        weight = sample.weights * sample.counts
+        total = float(weight.sum())
+        return float(weight[sample.weights > self.threshold].sum()) / total if total > 0 else 0.0
 
 
 ESTIMATORS: tuple[Estimator, ...] = (DR(), SNIPS(), IPS(), SwitchDR(), DM())

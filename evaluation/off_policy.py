@@ -37,6 +37,7 @@ def evaluate(
     estimators: Sequence[Estimator] = ESTIMATORS,
     policy: str = "policy",
     reward_counts: Mapping[str, int] | None = None,
+    kept: FloatArray | None = None,
 ) -> Evaluation:
     """Estimates a policy's value from a log of another policy's decisions.
 
@@ -59,6 +60,9 @@ def evaluate(
         estimators: Which estimators, in the order of the report.
         policy: The policy's name.
         reward_counts: Decisions by what became of their reward (`RewardFrame.counts`).
+        kept: Probability that each decision kept its reward, where a later message can take it away
+            (`RewardFrame.kept`, (n,)): decisions then count 1/kept times, so that values are about all of them and
+            not about those who happened to be left alone. NaN where unknown; by default 1.
 
     Raises:
         InputError: If shapes differ, a probability is out of range, or a reward is infinite.
@@ -76,24 +80,32 @@ def evaluate(
     if not keep.any():
         raise NotIdentified("no evaluated decision has a reward: see the reward model's reasons")
 
-    kept, p = log[keep], [array[keep] for array in probabilities]
-    users = len(np.unique(kept.user))
+    part, p = log[keep], [array[keep] for array in probabilities]
+    users = len(np.unique(part.user))
+    chance = np.ones(int(keep.sum())) if kept is None else _check_kept(kept, n)[keep]
+    unsure = int(np.isnan(chance).sum())
+    share = 1.0 / np.where(np.isnan(chance), 1.0, chance)
     targets = [
-        _Target.of(kept, p, m, base[keep], None if q_values is None else q_values[0 if m is None else 1 + m], keep)
+        _Target.of(
+            part, p, m, base[keep], share, None if q_values is None else q_values[0 if m is None else 1 + m], keep
+        )
         for m in (None, *range(len(log.modules)))
     ]
     usable = [e for e in estimators if q_values is not None or not e.modelled]
     if not usable:
         raise ConfigError("every estimator that was asked for needs an outcome model: hand in `q_values`")
-    asked = [(target, e, _why_not(target, e, users, settings)) for target in targets for e in usable]
+    lost = f"the log has no propensity of the slots after {unsure:,} decisions that could have taken their reward away"
+    asked = [
+        (target, e, lost if unsure else _why_not(target, e, users, settings)) for target in targets for e in usable
+    ]
 
-    values = _Values.of([None if why else e.terms(target.sample) for target, e, why in asked], len(kept))
+    values = _Values.of([None if why else e.terms(target.sample) for target, e, why in asked], len(part))
 
     def statistics(times: FloatArray) -> FloatArray:
         """The logged mean, the share of rewards that this replicate lost, and every value that was asked for."""
         r = np.asarray(refit(times), dtype=np.float64)[keep]
         gone = np.isnan(r)
-        times, r = np.where(gone, 0.0, times[keep]), np.where(gone, 0.0, r)
+        times, r = np.where(gone, 0.0, times[keep] * share), np.where(gone, 0.0, r)
         logged = times @ r / times.sum() if times.any() else np.nan
         return np.array([logged, gone.mean(), *values.at(times, r)])
 
@@ -109,19 +121,20 @@ def evaluate(
             reason = f"undefined in {int((~np.isfinite(drawn - draws[:, 0])).sum())} of {len(draws)} replicates"
             value = difference = UNKNOWN
         words = _in_words(log, target.module, policy)
-        return Estimate(words, target.name, e.name, value, difference, len(kept), users, target.support, reason)
+        return Estimate(words, target.name, e.name, value, difference, len(part), users, target.support, reason)
 
     return Evaluation(
         policy=policy,
         log=log.name,
         logged=percentile_interval(points[0], draws[:, 0], settings.level),
         estimates=tuple(estimate(k) for k in range(len(asked))),
-        decisions=len(kept),
+        decisions=len(part),
         users=users,
         propensity_source=log.propensity_source,
-        reward_counts=dict(reward_counts or {"identified": len(kept), "not identified": n - len(kept)}),
+        reward_counts=dict(reward_counts or {"identified": len(part), "not identified": n - len(part)}),
         refitted=callable(rewards),
         lost=float(draws[:, 1].mean()),
+        least_kept=float(1.0 / share.max()),
         settings=settings,
     )
 
@@ -143,16 +156,19 @@ class _Target:
         probabilities: Sequence[FloatArray],
         m: int | None,
         rewards: FloatArray,
+        share: FloatArray,
         q: QValues | None,
         keep: BoolArray,
     ) -> _Target:
         weights = importance_weights(log, probabilities, m)
         unknown = np.isnan(weights)
-        support = describe_weights(weights, log.user, applies(log, m), unsupported_mass(log, probabilities, m))
+        support = describe_weights(
+            weights * share / share.mean(), log.user, applies(log, m), unsupported_mass(log, probabilities, m)
+        )
         sample = Sample(
             rewards=rewards,
             weights=np.where(unknown, 0.0, weights),
-            counts=np.ones(len(log)),
+            counts=share,
             q_logged=None if q is None else q.logged[keep],
             q_policy=None if q is None else q.policy[keep],
         )
@@ -220,7 +236,7 @@ def _why_not(target: _Target, estimator: Estimator, users: int, settings: Evalua
     if s.ess_users < settings.users_floor:
         return f"ESS of users {s.ess_users:.0f} < {settings.users_floor:g}"
     if isinstance(estimator, SwitchDR):
-        share = estimator.left_to_model(target.sample.weights)
+        share = estimator.left_to_model(target.sample)
         if share > settings.unsupported_limit:
             return f"{share:.0%} of the weight is above {estimator.threshold:g}: the value would be the outcome model's"
     # Three standard errors: the mean of skewed weights wanders, and chance alone must not withhold a value.
@@ -248,6 +264,14 @@ def _check_rewards(rewards: FloatArray, n: int) -> None:
         remedy = "Use NaN where a reward is not identified."
         fault = Fault("evaluation", "is infinite", remedy, "rewards", row + 1, float(rewards[row]), int(wrong.sum()))
         raise InputError([fault])
+
+
+def _check_kept(kept: FloatArray, n: int) -> FloatArray:
+    wrong = np.array([kept.shape != (n,)]) if kept.shape != (n,) else ~np.isnan(kept) & ~((kept > 0) & (kept <= 1))
+    if wrong.any():
+        problem = f"an array of shape {kept.shape} is not ({n},) with entries in (0, 1]"
+        raise InputError([Fault("evaluation", problem, "Give each decision's chance to keep its reward.", "kept")])
+    return kept
 
 
 def _check_q(q_values: Sequence[QValues] | None, count: int, n: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from evaluation.forest import forest_plot
 from evaluation.report import SOURCES, bounds, findings, headline, number
 from evaluation.results import Evaluation
+from histories.files import replacing
 
 STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e9; --paper: #fff; --wash: #f5f7fa;
@@ -94,7 +95,8 @@ def write_html(
     path: Path, evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None, title: str = "Evaluation"
 ) -> None:
     """Writes the page to a file."""
-    path.write_text(html_page(evaluations, about, title), encoding="utf-8")
+    with replacing(path) as draft:
+        draft.write_text(html_page(evaluations, about, title), encoding="utf-8")
 
 
 def _section(evaluation: Evaluation) -> str:

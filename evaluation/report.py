@@ -1,18 +1,15 @@
-"""The evaluation in words, as a plain table for the terminal and as strict JSON."""
+"""The evaluation in words, as a plain table for the terminal and as plain values for JSON."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from evaluation.bootstrap import Interval
 from evaluation.results import Estimate, Evaluation
 
-FORMAT = 1
 LARGE_SHARE = 0.05
 SOURCES = {
     "logged": "logged propensities",
@@ -57,6 +54,12 @@ def findings(evaluation: Evaluation) -> list[str]:
         out.append(
             f"In an average replicate {evaluation.lost:.1%} of the rewards are not identified: some calendar cells "
             "have hardly enough controls."
+        )
+    if evaluation.least_kept < 1:
+        out.append(
+            "Where a later message could take a reward away, decisions that kept theirs stand for those that did not, "
+            f"by the inverse of their chance (at least {evaluation.least_kept:.2g}): values are of the action with "
+            "nothing sent in the rest of the window."
         )
     for e in _one_each(evaluation):
         s = e.support
@@ -164,6 +167,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
         "reward_counts": dict(evaluation.reward_counts),
         "reward_refitted": evaluation.refitted,
         "reward_lost": _finite(evaluation.lost),
+        "reward_least_kept": _finite(evaluation.least_kept),
         "settings": asdict(evaluation.settings),
         "interval": "user-clustered percentile bootstrap",
         "logged": _interval(evaluation.logged),
@@ -178,19 +182,3 @@ def _interval(interval: Interval) -> dict[str, Any] | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def write_json(path: Path, evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None) -> None:
-    """Writes `evaluation.json`: strict JSON, without NaN.
-
-    Args:
-        path: The file.
-        evaluations: One for each policy.
-        about: What was evaluated, in the reader's words: the run, the reward, the split.
-    """
-    content = {
-        "format": FORMAT,
-        "about": dict(about or {}),
-        "evaluations": [to_dict(evaluation) for evaluation in evaluations],
-    }
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -33,8 +33,10 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         check_replicates(self.replicates, self.level)
-        if self.ess_floor < 1 or self.users_floor < 2:
-            raise ConfigError("ess_floor must be 1 or more and users_floor 2 or more")
+        for name, least in (("ess_floor", 1), ("users_floor", 2)):
+            # Written so that NaN, which is neither below nor above anything, is refused too.
+            if not least <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"{name} {getattr(self, name)} is not a number of {least} or more")
         if not 0 <= self.unsupported_limit <= 1:
             raise ConfigError(f"unsupported_limit {self.unsupported_limit} is not in [0, 1]")
 
@@ -93,6 +95,7 @@ class Evaluation:
         reward_counts: Decisions by what became of their reward.
         refitted: Whether the reward model was re-fitted in every replicate, so that its error is in the intervals.
         lost: Share of the decisions with a reward that had none in an average replicate.
+        least_kept: The smallest chance that a decision had to keep its reward from a later message: 1 where none could.
         settings: How it was done.
     """
 
@@ -106,6 +109,7 @@ class Evaluation:
     reward_counts: Mapping[str, int]
     refitted: bool
     lost: float
+    least_kept: float = 1.0
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     def get(self, estimator: str, module: str | None = None) -> Estimate:

@@ -16,12 +16,12 @@ from evaluation import (
     LoggedDecisions,
     OutcomeModel,
     Sample,
+    effective_sample_size,
     evaluate,
     importance_weights,
 )
 from experiment.build import Prepared
 from experiment.config import Config
-from histories.history import History
 from histories.modules import FloatArray
 from reward import RewardFrame, refit
 
@@ -45,39 +45,48 @@ class Validation:
         log: The logged decisions with a reward.
         observations: What a policy sees there.
         rewards: Their rewards, from the validation users' own controls.
+        counts: How often each decision counts: the inverse of its chance to keep its reward.
         model: The outcome model, from the training users.
+        floor: Effective sample size below which there is no value.
     """
 
     log: LoggedDecisions
     observations: Observations
     rewards: FloatArray
+    counts: FloatArray
     model: OutcomeModel
+    floor: float
 
     @classmethod
-    def of(cls, prepared: Prepared, model: OutcomeModel) -> Validation:
-        """Prepares the validation users' decisions."""
+    def of(cls, config: Config, prepared: Prepared, model: OutcomeModel) -> Validation | None:
+        """Prepares the validation users' decisions; None where none can be judged: no reward, or no propensity."""
+        if config.split.validation == 0:
+            return None
         history = prepared.users("validation")
-        frame = _frame(prepared, history)
+        frame = prepared.model.fit(history).transform(history)
         keep = frame.identified
-        return cls(LoggedDecisions.of(history)[keep], prepared.observations(history)[keep], frame.reward[keep], model)
+        if not keep.any() or np.isnan(history.decisions.propensity[keep]).any() or np.isnan(frame.kept[keep]).any():
+            return None
+        return cls(
+            LoggedDecisions.of(history)[keep],
+            prepared.observations(history)[keep],
+            frame.reward[keep],
+            1.0 / frame.kept[keep],
+            model,
+            config.evaluation.ess_floor,
+        )
 
     def scores(self, agent: Agent) -> dict[str, float]:
-        """The policy's value, its difference to the logged one, and the effective sample size; {} if unknown."""
-        if len(self.log) == 0 or np.isnan(self.log.propensity).any():
-            return {}
+        """The effective sample size, and above the floor the policy's value and its difference to the logged one."""
         probabilities = agent.action_probabilities(self.observations)
         weights = importance_weights(self.log, probabilities, None)
-        q = self.model.q_values(self.observations.context, self.log.actions, probabilities)[0]
-        value = DR().value(Sample(self.rewards, weights, np.ones(len(weights)), q.logged, q.policy))
-        return {
-            "validation/value": value,
-            "validation/minus_logged": value - float(self.rewards.mean()),
-            "validation/ess": float(weights.sum() ** 2 / max(float((weights**2).sum()), 1e-12)),
-        }
-
-
-def _frame(prepared: Prepared, history: History) -> RewardFrame:
-    return prepared.model.fit(history).transform(history)
+        scores = {"validation/ess": effective_sample_size(weights * self.counts)}
+        if scores["validation/ess"] >= self.floor:
+            q = self.model.q_values(self.observations.context, self.log.actions, probabilities)[0]
+            value = DR().value(Sample(self.rewards, weights, self.counts, q.logged, q.policy))
+            logged = float(self.counts @ self.rewards / self.counts.sum())
+            scores |= {"validation/value": value, "validation/minus_logged": value - logged}
+        return scores
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,7 @@ def assess(config: Config, prepared: Prepared, agent: Agent, model: OutcomeModel
         settings=config.evaluation,
         policy=config.agent.name,
         reward_counts=frame.counts(),
+        kept=frame.kept,
     )
     if prepared.truth is None:
         return Assessment(evaluation, ())
@@ -147,14 +157,13 @@ def _true_values(
     assert truth is not None
     market, modules = truth.market, prepared.history.modules
     rows = np.flatnonzero(prepared.rows("test"))[frame.identified]
-    effects = truth.effects(rows)
     mask = prepared.history.eligible[rows]
 
     def expected(shares: list[FloatArray]) -> float:
-        return float((modules.composite_probabilities(shares) * effects).sum(1).mean())
+        return float(truth.expected_effect(rows, shares).mean())
 
     learned = expected([p[frame.identified] for p in probabilities])
-    best = float(np.where(modules.composite_mask(mask), effects, -np.inf).max(1).mean())
+    best = float(truth.best_effect(rows, mask).mean())
     policies: list[tuple[str, str | MarketPolicy, float]] = [
         (config.agent.name, learned_policy(config.agent.name, prepared, agent), learned),
         ("oracle", "oracle", best),

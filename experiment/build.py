@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
 from agents.base import Observations
-from envs.market import Market, MarketTruth
+from envs.market import Market, MarketConfig, MarketTruth
 from experiment.config import Config, HistoryConfig
 from histories.context import ContextFeatures
 from histories.datasets import read_dataset
@@ -65,6 +65,10 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     """
     source: HistoryConfig = config.history
     if source.source == "market":
+        if source.market.goals not in (MarketConfig().goals, config.reward.goals):
+            raise ConfigError(
+                "the market's goals are those of the reward: set `reward.goals`, not `history.market.goals`"
+            )
         return Market(replace(source.market, goals=config.reward.goals)).history()
     if source.source == "tables":
         assert source.tables is not None  # the configuration saw to that
@@ -76,11 +80,19 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     return read_history(source.path), None
 
 
-def prepare(config: Config) -> Prepared:
+def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared:
     """Builds the history, splits its users, and fits rewards and context on the training users.
 
     Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
     history's summary says so, and every number that rests on them is labelled by `History.propensity_source`.
+
+    Args:
+        config: The configuration.
+        features: How context is built, where a run has learned with it already; by default it is fitted.
+
+    Raises:
+        ConfigError: If settings do not fit the history, or a part of the split has no user.
+        InputError: If the history cannot be read.
     """
     history, truth = build_history(config)
     if history.propensity_source == "missing":
@@ -98,5 +110,24 @@ def prepare(config: Config) -> Prepared:
         model=model,
         train=train,
         rewards=model.fit(train).transform(train),
-        features=ContextFeatures.fit(train, config.context),
+        features=features or ContextFeatures.fit(train, config.context),
+    )
+
+
+class Recipe(TypedDict):
+    """How a run's agent is made: the arguments of `make_agent` that its checkpoint keeps."""
+
+    name: str
+    context_dim: int
+    settings: dict[str, Any]
+    seed: int
+
+
+def recipe_of(config: Config, prepared: Prepared) -> Recipe:
+    """The recipe of a run's agent."""
+    return Recipe(
+        name=config.agent.name,
+        context_dim=prepared.features.dim,
+        settings=dict(config.agent.settings),
+        seed=config.seed,
     )

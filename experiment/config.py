@@ -16,11 +16,13 @@ from experiment.plain import from_plain, to_plain
 from histories.context import ContextSpec
 from histories.datasets import DATASETS
 from histories.errors import ConfigError, nearest
+from histories.files import replacing
 from histories.tables import TableMapping
 from reward import RewardSpec
 
 SOURCES = ("market", "folder", "tables", *DATASETS)
 SPLITS = ("train", "validation", "test")
+AGENT_FLAG = "--agent.settings."
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,13 @@ class AgentConfig:
     """Which agent learns.
 
     Attributes:
-        name: A name from the agents' registry, or `package.module:Class` for your own.
+        name: A name from the agents' registry, or `package.module:Class` for your own. Its settings are flags too:
+            `--agent.settings.members 20`.
         settings: Its settings; what is absent keeps the agent's default.
     """
 
     name: str = "ensemble_thompson"
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,11 @@ class EvaluationConfig(EvaluationSettings):
     """
 
     market_users: int = 4000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.market_users < 2:
+            raise ConfigError(f"market_users {self.market_users} is below 2: a standard error needs two users")
 
 
 @dataclass(frozen=True)
@@ -186,14 +194,48 @@ def read_config(path: Path) -> Config:
 
 def write_config(config: Config, path: Path) -> None:
     """Writes every setting, resolved, as YAML."""
-    path.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+    with replacing(path) as draft:
+        draft.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
 
 
 def override(config: Config, arguments: Sequence[str], description: str) -> Config:
     """The configuration with dotted flags (`--train.envs 256`) applied; `--help` lists them all.
 
+    An agent's own settings are flags as well, `--agent.settings.KEY VALUE` with the value as in YAML; which there are
+    depends on the agent, so that they are checked when it is made.
+
     Raises:
         ConfigError: If the settings do not fit together.
     """
-    changed = tyro.cli(Config, args=list(arguments), default=config, description=description)
-    return replace(changed, agent=replace(changed.agent, settings=dict(changed.agent.settings)))
+    settings, rest = _agent_settings(arguments)
+    changed = tyro.cli(Config, args=rest, default=config, description=description)
+    return replace(changed, agent=replace(changed.agent, settings={**config.agent.settings, **settings}))
+
+
+def _number(text: str) -> float | str:
+    # YAML reads 1e-3 as text; a number is meant.
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _agent_settings(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The agent's settings among the flags, and the other flags."""
+    settings: dict[str, Any] = {}
+    rest = []
+    left = iter(arguments)
+    for flag in left:
+        if not flag.startswith(AGENT_FLAG):
+            rest.append(flag)
+            continue
+        name, given, value = flag.removeprefix(AGENT_FLAG).partition("=")
+        text = value if given else next(left, None)
+        if text is None:
+            raise ConfigError(f"{flag} has no value: write {flag} VALUE")
+        try:
+            parsed = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"{flag}: {text!r} is not a value as in YAML") from None
+        settings[name.replace("-", "_")] = _number(parsed) if isinstance(parsed, str) else parsed
+    return settings, rest

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,12 @@ from typing import Any
 from experiment.config import Config, read_config, write_config
 from histories.context import ContextFeatures
 from histories.errors import ConfigError
+from histories.files import replacing
 
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with `config.yaml`, `checkpoint.pt`, `metrics.json`, `tensorboard/` and later the evaluation."""
+    """A folder with `config.yaml`, `context.json`, `checkpoint.pt`, `metrics.json`, `tensorboard/`, later a report."""
 
     path: Path
     config: Config
@@ -41,8 +41,14 @@ class Run:
         return self.metrics.is_file()
 
     @classmethod
-    def create(cls, config: Config) -> Run:
-        """Makes a new folder; a name that is taken gets a number."""
+    def create(cls, config: Config, features: ContextFeatures, fingerprint: str) -> Run:
+        """Makes a new folder for a run whose parts are prepared; a name that is taken gets a number.
+
+        Args:
+            config: The resolved configuration.
+            features: How context is built.
+            fingerprint: That of the history that is learned from.
+        """
         for number in range(1, 10_000):
             name = config.name if number == 1 else f"{config.name}-{number}"
             path = config.runs / name
@@ -51,6 +57,8 @@ class Run:
             except FileExistsError:
                 continue
             run = cls(path, replace(config, name=name))
+            write_json({"history": fingerprint, "features": features.state_dict()}, path / "context.json")
+            # Last, since it makes the folder a run.
             write_config(run.config, path / "config.yaml")
             return run
         raise ConfigError(f"{config.runs} has ten thousand runs called {config.name!r}: choose another name")
@@ -66,26 +74,41 @@ class Run:
             raise ConfigError(f"{path} is not a run: it has no config.yaml. Runs are written by train.py")
         return cls(path, read_config(path / "config.yaml"))
 
+    @classmethod
+    def open_ended(cls, path: Path) -> Run:
+        """Opens the folder of a run that has learned all it was to learn.
+
+        Raises:
+            ConfigError: If it is not one, or the run stopped before its end.
+        """
+        run = cls.open(path)
+        if not run.ended:
+            raise ConfigError(
+                f"{path} has not ended, so its policy is half learned: go on with python train.py --resume {path}"
+            )
+        return run
+
+    def features(self) -> ContextFeatures:
+        """How context is built, as the run was trained with.
+
+        Raises:
+            ConfigError: If the file is absent.
+        """
+        return ContextFeatures.from_state_dict(self._context()["features"])
+
+    def same_history(self, fingerprint: str) -> bool:
+        """Whether a history's fingerprint is that of the history that the run learned from."""
+        return bool(self._context()["history"] == fingerprint)
+
+    def _context(self) -> dict[str, Any]:
+        path = self.path / "context.json"
+        if not path.is_file():
+            raise ConfigError(f"{path} is missing: the folder is not whole; train anew")
+        content: dict[str, Any] = json.loads(path.read_text())
+        return content
+
 
 def write_json(data: Any, path: Path) -> None:
-    """Writes strict JSON through a temporary file, so that an interruption leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
-
-
-def write_features(run: Run, features: ContextFeatures) -> None:
-    """Writes how context is built beside the checkpoint, so that decisions need no training data."""
-    write_json(features.state_dict(), run.path / "context.json")
-
-
-def saved_features(run: Run) -> ContextFeatures:
-    """The context features that a run was trained with.
-
-    Raises:
-        ConfigError: If the run has not got so far.
-    """
-    path = run.path / "context.json"
-    if not path.is_file():
-        raise ConfigError(f"{path} is missing: the run stopped before it had learned; resume it with train.py --resume")
-    return ContextFeatures.from_state_dict(json.loads(path.read_text()))
+    """Writes strict JSON, without NaN."""
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,13 +22,17 @@ def metrics_of(assessment: Assessment) -> dict[str, Any]:
                 "per_decision": value.per_decision,
                 "per_user": value.deployed.mean,
                 "per_user_se": value.deployed.se,
-                "lift": value.deployed.lift,
+                "lift": _finite(value.deployed.lift),
                 "sends_per_user": float(value.deployed.sends.mean()),
                 "unsubscribed": float(value.deployed.unsubscribed.mean()),
             }
             for value in assessment.truth
         ],
     }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def truth_table(values: Sequence[TrueValue]) -> str:
@@ -43,7 +48,7 @@ def truth_table(values: Sequence[TrueValue]) -> str:
                 f"{value.per_decision:.4f}",
                 f"{d.mean:.3f}",
                 f"{1.96 * d.se:.3f}" if d.se > 0 else "",
-                f"{d.lift:+.1%}",
+                f"{d.lift:+.1%}" if math.isfinite(d.lift) else "-",
                 f"{d.mean / best:.0%}" if best > 0 else "-",
                 f"{d.sends.mean():.1f}",
                 f"{d.unsubscribed.mean():.1%}",
@@ -96,6 +101,6 @@ def about(run: Run, prepared: Prepared, assessment: Assessment) -> dict[str, str
     for value in assessment.truth:
         d = value.deployed
         facts[f"truth: {value.name}"] = (
-            f"{d.mean:.3f} +- {1.96 * d.se:.3f} per user in deployment ({d.lift:+.1%}), {d.sends.mean():.1f} messages"
+            f"{d.mean:.3f} +- {1.96 * d.se:.3f} per user in deployment, {d.sends.mean():.1f} messages"
         )
     return facts

@@ -1,11 +1,13 @@
-"""Opens CSV, Parquet and JSON-lines files; whatever is wrong with a file becomes an InputError that names it."""
+"""Opens CSV, Parquet and JSON-lines files, where whatever is wrong is an InputError; and replaces files whole."""
 
 from __future__ import annotations
 
 import gzip
 import json
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +125,17 @@ def _bad_line(path: Path, error: Exception) -> InputError:
     except (ValueError, OSError, EOFError) as broken:
         return fail(path, f"the file cannot be read: {broken}", "Check that the file is whole.", row=number + 1)
     return fail(path, f"the file cannot be read: {error}", "Write one JSON object a line.")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside a file, which takes its place once it is written.
+
+    An interruption leaves the old file or the new one, never a half.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

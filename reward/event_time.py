@@ -147,7 +147,7 @@ def moved_study(
 def windows(history: History, spec: RewardSpec, shift: int) -> tuple[FloatArray, FloatArray, BoolArray]:
     """Goal values (n,) before and after moments `shift` microseconds away from the decisions, and whether observed."""
     d = history.decisions
-    alone = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), matching=Matching())
+    alone = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), matching=Matching(), gone_events=())
     moved = measure(replace(history, decisions=replace(d, time=d.time + shift)), alone)
     return moved.pre, moved.post, moved.observed
 

@@ -32,6 +32,7 @@ class RewardFrame:
         available_at: Microseconds since 1970 UTC at which the post window has closed, and those of the cell's
             controls as well: no learner may use the reward earlier.
         reason: Why there is no reward: one of `REASONS`, `identified` where there is one.
+        kept: Probability, by the log's propensities, that no later message takes the reward away: see `Outcomes.kept`.
     """
 
     reward: FloatArray
@@ -44,6 +45,7 @@ class RewardFrame:
     overlap: BoolArray
     available_at: IntArray
     reason: IntArray
+    kept: FloatArray
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -69,7 +71,7 @@ class RewardFrame:
         return pd.DataFrame(columns)
 
 
-IDENTIFIED, OUTSIDE, OVERLAPPING, FEW_CONTROLS, TOO_SHORT, NO_RHYTHM = range(6)
+IDENTIFIED, OUTSIDE, OVERLAPPING, FEW_CONTROLS, TOO_SHORT, NO_RHYTHM, GONE = range(7)
 REASONS = (
     "identified",
     "window reaches outside the observed time",
@@ -77,6 +79,7 @@ REASONS = (
     "too few controls in the calendar cell",
     "window cut too short by the next message",
     "no earlier time to learn the rhythm from",
+    "slot after the user was gone",
 )
 
 
@@ -99,4 +102,5 @@ def build_frame(outcomes: Outcomes, overlap: str, reward: FloatArray, expected: 
         overlap=outcomes.overlap,
         available_at=np.where(ok, np.maximum(outcomes.available_at, expected.closes), outcomes.available_at),
         reason=reason,
+        kept=outcomes.kept,
     )

@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from histories.context import ContextFeatures
+from histories.gone import gone_at
 from histories.hashing import derive
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration
-from histories.windows import Timeline
+from histories.windows import Timeline, from_fixed, running, to_fixed
 from reward.amounts import window_amounts
-from reward.frame import IDENTIFIED, NO_RHYTHM, OUTSIDE, TOO_SHORT
+from reward.frame import GONE, IDENTIFIED, NO_RHYTHM, OUTSIDE, TOO_SHORT
 from reward.gauge import Gauge, in_arms, learn_edges, learn_limits, learn_values, past_activity
 from reward.goals import Goal
 from reward.rhythm import Population, normal_amounts
@@ -46,6 +47,12 @@ class Outcomes:
         available_at: When the post window closes, microseconds (n,).
         fold: Stable hash of the user, for cross-fitting: below `FOLDS` (n,).
         p_nothing: Logged probability of sending nothing, where nothing was sent; else NaN (n,).
+        kept: Probability, by the log's propensities, that nothing is sent at the user's later slots whose message would
+            take this decision's reward away (`overlap: exclude`, or `truncate` below `min_post`); 1 where none could,
+            NaN where the log has no propensity of such a slot (n,). Decisions that keep their reward are chosen by
+            what happened after them: a mean over decisions weighs each by 1/kept to speak of all of them. Robins &
+            Finkelstein (2000), "Correcting for noncompliance and dependent censoring in an AIDS clinical trial with
+            inverse probability of censoring weighted log-rank tests", Biometrics.
         covariates: Covariates (n, p); p is 0 where the reward uses none.
         gauge: What was learned in order to measure them.
     """
@@ -65,6 +72,7 @@ class Outcomes:
     available_at: IntArray
     fold: IntArray
     p_nothing: FloatArray
+    kept: FloatArray
     covariates: FloatArray
     gauge: Gauge
 
@@ -165,6 +173,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
     reason[np.isnan(post) | np.isnan(pre)] = NO_RHYTHM
     reason[short] = TOO_SHORT
     reason[outside] = OUTSIDE
+    reason[d.time > gone_at(history, spec.gone_events)[d.user]] = GONE
     observed = reason == IDENTIFIED
     allowed = ~overlap | (spec.controls != "untouched" and spec.overlap != "exclude")
     if spec.controls == "holdout":
@@ -185,6 +194,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
         available_at=d.time + windows.post,
         fold=_fold(history)[d.user],
         p_nothing=np.where(treated, np.nan, d.propensity[:, 0]),
+        kept=_kept(history, _untouched_for(spec)),
         covariates=np.zeros((len(d), 0)) if gauge.features is None else gauge.features.covariates(history),
         gauge=gauge,
     )
@@ -231,6 +241,29 @@ def _another_message(history: History, messages: Timeline, pre: int, post: int) 
     earlier = messages.before(d.user, d.time) > messages.before(d.user, d.time - pre)
     later = messages.before(d.user, d.time + post) > messages.before(d.user, d.time, inclusive=True)
     return np.asarray(earlier | later)
+
+
+def _untouched_for(spec: RewardSpec) -> int:
+    """How long after a decision a message takes its reward away, microseconds."""
+    return {"shared": 0, "exclude": duration(spec.post), "truncate": duration(spec.min_post)}[spec.overlap]
+
+
+def _kept(history: History, length: int) -> FloatArray:
+    """Probability that nothing is sent at the user's slots in `(t, t + length)` (n,), given that nothing was.
+
+    Where something was sent there, the decision has no reward, and its entry no meaning.
+    """
+    d = history.decisions
+    if length == 0:
+        return np.ones(len(d))
+    nothing = np.where(np.isnan(d.propensity[:, 0]), d.joint, d.propensity[:, 0])
+    nothing = np.where(history.modules.sent(d.actions), 1.0, nothing)
+    unknown = running(np.isnan(nothing).astype(np.int64))
+    # Sums in fixed point, so that no entry depends on other users.
+    total = running(to_fixed(np.log(np.where(np.isnan(nothing), 1.0, nothing))))
+    slots = Timeline(d.time, history.decision_offsets)
+    first, last = slots.before(d.user, d.time, inclusive=True), slots.before(d.user, d.time + length)
+    return np.where(unknown[last] > unknown[first], np.nan, np.exp(from_fixed(total[last] - total[first])))
 
 
 def _next_message(history: History, messages: Timeline, otherwise: int) -> IntArray:

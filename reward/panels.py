@@ -150,6 +150,7 @@ def _period_values(
         holdout_arms=(),
         matching=Matching(),
         rhythm=None,
+        gone_events=(),
     )
     post = measure(replace(history, decisions=slots), plain).post
     return post.reshape(len(user), len(starts))

@@ -1,10 +1,11 @@
 """The market: simulated users of a multi-service app whose responses to messages are known exactly."""
 
-from envs.market.config import SCENARIOS, Dynamics, MarketConfig
+from envs.market.config import MarketConfig
 from envs.market.deploy import PolicyValue, evaluate_policy
 from envs.market.history import MarketTruth
 from envs.market.market import Market, Outcome
-from envs.market.policies import BusinessAsUsual, ContextPolicy, MarketPolicy, NoSend, Oracle, Uniform
+from envs.market.policies import BusinessAsUsual, ContextPolicy, FarSighted, MarketPolicy, NoSend, Oracle, Uniform
+from envs.market.scenarios import SCENARIOS, Dynamics, Rules, Scenario
 from envs.market.state import MarketState
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "BusinessAsUsual",
     "ContextPolicy",
     "Dynamics",
+    "FarSighted",
     "Market",
     "MarketConfig",
     "MarketPolicy",
@@ -21,6 +23,8 @@ __all__ = [
     "Oracle",
     "Outcome",
     "PolicyValue",
+    "Rules",
+    "Scenario",
     "Uniform",
     "evaluate_policy",
 ]

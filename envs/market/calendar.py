@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.market.config import SERVICES, START, Dynamics
 from envs.market.draws import Purpose, normal
+from envs.market.scenarios import Dynamics
+from envs.market.vocabulary import SERVICES, START
 from histories.hashing import mix
 from histories.modules import FloatArray, IntArray
 from histories.times import DAY
@@ -28,6 +29,12 @@ WEEKLY = (
 )
 
 
+#: Which way the draw of messages about each service drifts.
+_TREND = (1.0, -1.0, 1.0, -1.0)
+#: Market day at which the drift begins, and days until it has turned round.
+_DRIFT_BEGIN, _DRIFT_DAYS = 14, 28
+
+
 def slot_time(day: IntArray) -> IntArray:
     """Microseconds since 1970 UTC of the slots of market days (n,)."""
     return np.asarray(START + np.asarray(day, dtype=np.int64) * DAY)
@@ -35,18 +42,22 @@ def slot_time(day: IntArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Calendar:
-    r"""Visits that all users have in common.
+    r"""What days have in common for all users: visits, and the draw of messages.
 
-    .. math:: C_s(d, b) = c_s \, W_s(d \bmod 7) \, D_s(b) \, \exp(\sigma z_{s,d} - \sigma^2 / 2) \ge 0
+    .. math::
+        C_s(d, b) &= c_s \, W_s(d \bmod 7) \, D_s(b) \, \exp(\sigma z_{s,d} - \sigma^2 / 2) \ge 0 \\
+        G_s(d) &= \exp(\pm \delta \cos(\pi (d - 14) / 28))
 
-    with level c_s, weekly rhythm W, daily rhythm D, and shocks z that are standard normal hashes of the market's
-    seed, the service and the day.
+    with level c_s, weekly rhythm W, daily rhythm D, shocks z that are standard normal hashes of the market's seed, the
+    service and the day, and a drift that turns the draw G of messages about a service round in four weeks.
 
     Attributes:
         common: Visits :math:`C_s(d, b)`, (days, services, blocks).
+        draw: Factors :math:`G_s(d)` on the extra visits of an opened message, (days, services).
     """
 
     common: FloatArray
+    draw: FloatArray
 
     @classmethod
     def of(cls, dynamics: Dynamics, seed: int, days: int) -> Calendar:
@@ -56,4 +67,5 @@ class Calendar:
         shock = normal(key, Purpose.CALENDAR, 0, np.arange(len(SERVICES))[None, :], day[:, None])
         level = np.exp(dynamics.shock * shock - dynamics.shock**2 / 2) * np.array(WEEKLY).T[day % 7]
         common = (np.array(dynamics.common) * level)[:, :, None] * np.array(DAILY)[None]
-        return cls(common)
+        swing = np.cos(np.pi * (day - _DRIFT_BEGIN) / _DRIFT_DAYS)
+        return cls(common, np.exp(dynamics.drift * swing[:, None] * np.array(_TREND)))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.market.config import CHANNELS, SENT, UNSUBSCRIBED
 from envs.market.market import Market
-from envs.market.policies import MarketPolicy, make_policy
+from envs.market.policies import MarketPolicy
+from envs.market.vocabulary import CHANNELS, SENT, UNSUBSCRIBED
 from histories.modules import FloatArray
 
 FRESH_USERS = 1
@@ -49,8 +49,9 @@ class PolicyValue:
 
     @property
     def lift(self) -> float:
-        """The mean as a share of what happens with nothing sent."""
-        return self.mean / float(self.organic.mean())
+        """The mean as a share of what happens with nothing sent; NaN where that is nothing."""
+        organic = float(self.organic.mean())
+        return self.mean / organic if organic else float("nan")
 
     def minus(self, other: PolicyValue) -> tuple[float, float]:
         """Mean difference per user to another policy evaluated with the same seed, and its standard error."""
@@ -78,7 +79,7 @@ def evaluate_policy(
         n_users: How many users, other than those of the market's history.
         seed: Seed of these users; by default the market's.
     """
-    chosen = make_policy(policy)
+    chosen = market.policy(policy)
     state = market.reset(market.keys(n_users, seed, stream=FRESH_USERS))
     effect, realised, organic = np.zeros(n_users), np.zeros(n_users), np.zeros(n_users)
     for _ in range(market.config.days):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from histories.hashing import UIntArray, mix
+from histories.hashing import UIntArray, mix, unit
 from histories.modules import FloatArray, IntArray
 
 MAX_COUNT = 100
@@ -67,8 +67,7 @@ def uniform(
     number: npt.ArrayLike = 0,
 ) -> FloatArray:
     """Uniform numbers in (0, 1); arguments as in `words`."""
-    word = words(key, purpose, day, first, second, number)
-    return np.asarray((word >> np.uint64(11)).astype(np.float64) * 2.0**-53 + 2.0**-54)
+    return unit(words(key, purpose, day, first, second, number))
 
 
 def normal(

@@ -1,27 +1,16 @@
-"""The market's closed forms: organic rates, responses to messages, and the exact expected effect of every action."""
+"""The market's closed forms: how often users come by themselves, and how they respond to messages."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from envs.market.calendar import Calendar
-from envs.market.config import (
-    BASKET,
-    BLOCKS,
-    CHANNELS,
-    CLICKED,
-    DELIVERED,
-    IN_APP,
-    OPENED,
-    ORDER,
-    SERVICES,
-    UNSUBSCRIBED,
-    VISIT,
-    Dynamics,
-)
+from envs.market.scenarios import Dynamics
 from envs.market.users import Users
+from envs.market.vocabulary import IN_APP, SERVICES
 from histories.modules import FloatArray, IntArray
 
 
@@ -42,15 +31,19 @@ class Slots:
     def __len__(self) -> int:
         return len(self.day)
 
+    def take(self, rows: Any) -> Slots:
+        """The slots of the given rows."""
+        return Slots(self.users.take(rows), self.day[rows], self.fatigue[rows])
+
 
 @dataclass(frozen=True)
-class Responses:
-    """What a message would do at N slots, by action.
+class Response:
+    """What given messages would do: arrays (N,), or (N, J) for J messages a slot.
 
     Attributes:
-        opened: Probability of opening, given delivery (N, channels, blocks).
-        visits: Mean extra visits, given opening (N, services, tones).
-        unsubscribed: Probability of unsubscribing, given delivery (N, channels).
+        opened: Probability of opening, given delivery.
+        visits: Mean extra visits, given opening.
+        unsubscribed: Probability of unsubscribing, given delivery.
     """
 
     opened: FloatArray
@@ -72,82 +65,72 @@ def organic_rates(users: Users, common: FloatArray) -> FloatArray:
     return np.asarray((own if common.ndim == 3 else own[:, None]) + common)
 
 
-def responses(slots: Slots, dynamics: Dynamics, calendar: Calendar) -> Responses:
-    r"""What a message would do, by channel c, block b, service s and tone k.
+def _weekend(slots: Slots) -> FloatArray:
+    """Change of the log odds of opening (N,) by the day of the week; it is 0 on average over a week."""
+    return np.where(slots.day % 7 >= 5, 1.0, -0.4) * slots.users.weekend_match
+
+
+def _presence(slots: Slots, calendar: Calendar) -> FloatArray:
+    """Probability that the user is in the app in each block (N, blocks)."""
+    rates = organic_rates(slots.users, calendar.common[slots.day])
+    return np.asarray(1.0 - np.exp(-sum(rates[:, s] for s in range(len(SERVICES)))))
+
+
+def responses(slots: Slots, actions: IntArray, dynamics: Dynamics, calendar: Calendar) -> Response:
+    r"""What messages would do, by channel c, block b, service s, offer o, tone k and greeting g.
 
     .. math::
-        p^{open}_{c,b} &= \sigma(\alpha_c + A_{u,c} + T_{u,b} - \varphi F_u), \qquad
+        p^{open}_{c,b} &= \sigma(\alpha_c + A_{u,c} + T_{u,b} + W_{u,d} - \varphi F_u), \qquad
         \text{in-app: times } 1 - e^{-\sum_s \lambda_{u,s}(d, b)} \\
-        \Lambda_{s,k} &= \kappa \, \text{taste}_{u,s} \, \text{fit}_{u,k} \\
+        \Lambda_{s,o,k,g} &= \kappa \, G_s(d) \, \text{taste}_{u,s} \, \text{fit}_{u,o} \, \text{fit}_{u,k} \,
+        \text{fit}_{u,g} \\
         p^{unsub}_c &= \min(1, h_c \, s_u \, e^{\gamma F_u})
 
     An in-app message needs the user in the app in its block; presence is drawn on its own, not from the visits that
     happen, so that a message meets users independently of what they would do anyway.
-    """
-    users = slots.users
-    worn = users.affinity - (dynamics.fatigue_open * slots.fatigue)[:, None]
-    odds = (worn + np.array([0.0, *dynamics.open_intercept]))[:, :, None] + users.time_match[:, None, :]
-    opened = 1.0 / (1.0 + np.exp(-odds))
-    opened[:, 0] = 0.0
-    rates = organic_rates(users, calendar.common[slots.day])
-    opened[:, IN_APP] *= 1.0 - np.exp(-sum(rates[:, s] for s in range(len(SERVICES))))
-    visits = (dynamics.uplift * users.taste)[:, :, None] * users.tone_fit[:, None, :]
-    hazard = users.sensitivity * np.exp(dynamics.fatigue_unsubscribe * slots.fatigue)
-    unsubscribed = np.minimum(hazard[:, None] * np.array([0.0, *dynamics.hazard]), 1.0)
-    return Responses(opened, visits, unsubscribed)
-
-
-def visit_worth(dynamics: Dynamics, weights: FloatArray) -> FloatArray:
-    """Expected worth (services,) of one visit: `w_visit + conversion (w_order + mean basket * w_value)`."""
-    n = len(SERVICES)
-    basket = np.array([(low + high) / 2 for low, high in dynamics.basket])
-    order = weights[ORDER : ORDER + n] + basket * weights[BASKET : BASKET + n]
-    return np.asarray(weights[VISIT : VISIT + n] + np.array(dynamics.conversion) * order)
-
-
-def organic_value(slots: Slots, dynamics: Dynamics, calendar: Calendar, weights: FloatArray) -> FloatArray:
-    """Expected goal value (N,) within each slot's day if nothing is sent."""
-    rates = organic_rates(slots.users, calendar.common[slots.day])
-    worth = visit_worth(dynamics, weights)
-    total = np.zeros(len(slots))
-    for s in range(len(SERVICES)):
-        for b in range(len(BLOCKS)):
-            total += worth[s] * rates[:, s, b]
-    return total
-
-
-def expected_effects(
-    slots: Slots, actions: IntArray, dynamics: Dynamics, calendar: Calendar, weights: FloatArray
-) -> FloatArray:
-    r"""Expected goal value of an action minus that of sending nothing, within the slot's day.
-
-    .. math::
-        \tau = \mathbb{1}[\text{reachable}] \left( w_{del} + p^{open}_{c,b} \left( w_{open,c} + \Lambda v_s
-        + (1 - e^{-\Lambda}) w_{click} \right) + p^{unsub}_c w_{unsub} \right), \qquad
-        v_s = w_{visit,s} + q_s (w_{order,s} + \bar m_s w_{value,s})
-
-    A message's whole effect lies in (t, t + 24 h): later slots feel only its fatigue and a lost subscription, which
-    are part of their own effects. So the expected incremental value of a policy over a period is the expected sum of
-    :math:`\tau` over its slots, exactly.
 
     Args:
         slots: N slots.
-        actions: (N, M), one action a slot, or (N, J, M) or (1, J, M), J actions a slot.
+        actions: (N, M), one message a slot, or (N, J, M) or (1, J, M), J messages a slot.
         dynamics: The scenario's parameters.
         calendar: The market's calendar.
-        weights: Worth of one unit of each daily count.
-
-    Returns:
-        (N,) or (N, J), in reward units; exactly 0 for sending nothing and for unreachable channels.
     """
-    table = responses(slots, dynamics, calendar)
-    gain = table.visits * visit_worth(dynamics, weights)[:, None] + (1.0 - np.exp(-table.visits)) * weights[CLICKED]
-    rows = np.arange(len(slots)).reshape((-1,) + (1,) * (actions.ndim - 2))
-    channel, block, service, tone = np.moveaxis(actions, -1, 0)
-    opened_worth = np.array([0.0, *weights[OPENED : OPENED + len(CHANNELS) - 1]])[channel]
-    value = (
-        weights[DELIVERED]
-        + table.opened[rows, channel, block] * (opened_worth + gain[rows, service, tone])
-        + table.unsubscribed[rows, channel] * weights[UNSUBSCRIBED]
+    users = slots.users
+    lift = (len(slots),) + (1,) * (actions.ndim - 2)
+    rows = np.arange(len(slots)).reshape(lift)
+    channel, block, service, offer, tone, greeting = np.moveaxis(actions, -1, 0)
+    mood = (_weekend(slots) - dynamics.fatigue_open * slots.fatigue).reshape(lift)
+    base = np.array([0.0, *dynamics.open_intercept])[channel] + users.affinity[rows, channel]
+    opened = 1.0 / (1.0 + np.exp(-((base + users.time_match[rows, block]) + mood)))
+    opened = np.where(channel == IN_APP, opened * _presence(slots, calendar)[rows, block], opened)
+    attraction = dynamics.uplift * (calendar.draw[slots.day] * users.taste)
+    fit = users.offer_fit[rows, offer] * users.tone_fit[rows, tone] * users.greeting_fit[rows, greeting]
+    hazard = (users.sensitivity * np.exp(dynamics.fatigue_unsubscribe * slots.fatigue)).reshape(lift)
+    return Response(
+        opened=np.where(channel == 0, 0.0, opened),
+        visits=attraction[rows, service] * fit,
+        unsubscribed=np.minimum(hazard * np.array([0.0, *dynamics.hazard])[channel], 1.0),
     )
-    return np.asarray(np.where(slots.users.reachable[rows, channel], value, 0.0))
+
+
+def opening_table(slots: Slots, dynamics: Dynamics, calendar: Calendar) -> tuple[FloatArray, FloatArray]:
+    """Probabilities of opening (N, channels, blocks) and of unsubscribing (N, channels) of all messages at once.
+
+    See `responses` for the formulas.
+    """
+    users = slots.users
+    mood = _weekend(slots) - dynamics.fatigue_open * slots.fatigue
+    base = np.array([0.0, *dynamics.open_intercept]) + users.affinity
+    opened = 1.0 / (1.0 + np.exp(-((base[:, :, None] + users.time_match[:, None, :]) + mood[:, None, None])))
+    opened[:, 0] = 0.0
+    opened[:, IN_APP] *= _presence(slots, calendar)
+    hazard = users.sensitivity * np.exp(dynamics.fatigue_unsubscribe * slots.fatigue)
+    return opened, np.minimum(hazard[:, None] * np.array([0.0, *dynamics.hazard]), 1.0)
+
+
+def visits_table(slots: Slots, dynamics: Dynamics, calendar: Calendar) -> FloatArray:
+    """Mean extra visits, given opening (N, services, offers, tones, greetings), of all messages at once."""
+    users = slots.users
+    attraction = dynamics.uplift * (calendar.draw[slots.day] * users.taste)
+    fit = users.offer_fit[:, :, None, None] * users.tone_fit[:, None, :, None] * users.greeting_fit[:, None, None, :]
+    return np.asarray(attraction[:, :, None, None, None] * fit[:, None])

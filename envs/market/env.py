@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from envs.market.config import MODULES, MarketConfig
+from envs.market.config import MarketConfig
 from envs.market.known import attribute_columns, context_of
 from envs.market.market import Market
 from envs.market.state import MarketState
+from envs.market.vocabulary import MODULES
 from histories.context import CLIP, ContextFeatures
 from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray
@@ -78,16 +79,17 @@ class MarketEnv(gym.Env[Observation, IntArray]):
     extra visits, and may make a user unsubscribe. `envs.market.dynamics` has the formulas.
 
     ## Action Space
-    `MultiDiscrete([5, 5, 4, 3])`: channel (none, email, push, sms, in_app), send_time (morning, midday, afternoon,
-    evening, night), service (food, groceries, rides, payments) and tone (plain, friendly, urgent). With channel 0
-    nothing is sent and the other choices have no meaning. A channel that is not eligible is executed as sending
-    nothing.
+    `MultiDiscrete([5, 5, 4, 5, 4, 3])`: channel (none, email, push, sms, in_app), send_time (morning, midday,
+    afternoon, evening, night), service (food, groceries, rides, payments), offer, tone and greeting
+    (`envs.market.vocabulary` says what is in them). With channel 0 nothing is sent and the other choices have no
+    meaning. A slot a day and five send times a day make 35 times a week. An action of which any choice is not eligible
+    is executed as sending nothing.
 
     ## Observation Space
-    `Dict(context=Box(-10, 10, (D,), float32), action_mask=MultiBinary(17))`. The context holds standardised counts,
+    `Dict(context=Box(-10, 10, (D,), float32), action_mask=MultiBinary(26))`. The context holds standardised counts,
     recencies and attributes that were known strictly before the slot. The mask has the actions of all modules one
-    after the other: channels that do not reach the user are 0, and all but `none` within
-    `min_gap_days` after a message.
+    after the other: channels that do not reach the user are 0, all but `none` within `min_gap_days` after a message,
+    and actions before their start and after their end (scenario `refresh`).
 
     ## Rewards
     The goal value of the slot's day: what an app can see, by default 1 for an order, 0.1 for a visit, -3 for an
@@ -109,7 +111,8 @@ class MarketEnv(gym.Env[Observation, IntArray]):
     A reset gives no information.
 
     ## Arguments
-    - `config`: a `MarketConfig`; by default that of the default scenario. Its number of users has no meaning here.
+    - `config`: a `MarketConfig`; by default that of the scenario `default`; the others are `null`, `dip`, `fatigue`,
+      `drift` and `refresh` (`envs.market.scenarios`). Its number of users has no meaning here.
     - `features`: the `ContextFeatures` of the context; by default fitted on a small history of the config.
 
     ## Version History

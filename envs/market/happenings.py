@@ -10,7 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.market.calendar import Calendar
-from envs.market.config import (
+from envs.market.draws import Purpose, poisson, uniform
+from envs.market.dynamics import Response, organic_rates
+from envs.market.scenarios import Dynamics
+from envs.market.users import Users
+from envs.market.vocabulary import (
     BASKET,
     BLOCK_BOUNDS,
     BLOCKS,
@@ -23,11 +27,7 @@ from envs.market.config import (
     SERVICES,
     UNSUBSCRIBED,
     VISIT,
-    Dynamics,
 )
-from envs.market.draws import Purpose, poisson, uniform
-from envs.market.dynamics import Responses, organic_rates
-from envs.market.users import Users
 from histories.hashing import UIntArray
 from histories.modules import FloatArray, IntArray
 
@@ -130,30 +130,29 @@ def _orders(
     return _events(visits.row[chosen], visits.day[chosen], at, ORDER + service[chosen], value)
 
 
-def caused(users: Users, day: IntArray, actions: IntArray, table: Responses, dynamics: Dynamics) -> Happenings:
-    """What messages to N users bring about on their days (N,), all of it before the next slot.
+def caused(key: UIntArray, on: IntArray, actions: IntArray, response: Response, dynamics: Dynamics) -> Happenings:
+    """What N messages bring about on their days, all of it before the next slot.
 
     Every draw depends on the user, the day and what it is for, not on the action: potential outcomes of several
     actions share their random numbers.
 
     Args:
-        users: Users, one row a slot.
-        day: Market days (N,).
-        actions: Executed actions (N, M), sent where reachable only.
-        table: What messages would do there.
+        key: Keys of the users (N,).
+        on: Market days (N,).
+        actions: Actions that send something, where reachable (N, M).
+        response: What they do there, arrays (N,).
         dynamics: The scenario's parameters.
     """
-    row = np.flatnonzero(actions[:, 0] != 0)
-    channel, block, service, tone = actions[row].T
-    key, on = users.key[row], day[row]
+    row = np.arange(len(key))
+    channel, block, service = actions[:, :3].T
 
     delivered = _BEGIN[block] + 1 + np.floor(uniform(key, Purpose.DELIVERED_TIME, on) * _TEN_MINUTES).astype(np.int64)
-    left = np.flatnonzero(uniform(key, Purpose.UNSUBSCRIBED, on) < table.unsubscribed[row, channel])
+    left = np.flatnonzero(uniform(key, Purpose.UNSUBSCRIBED, on) < response.unsubscribed)
     left_at = _later(delivered[left], uniform(key[left], Purpose.UNSUBSCRIBED_TIME, on[left]))
 
-    o = np.flatnonzero(uniform(key, Purpose.OPENED, on) < table.opened[row, channel, block])
+    o = np.flatnonzero(uniform(key, Purpose.OPENED, on) < response.opened)
     opened = _later(delivered[o], uniform(key[o], Purpose.OPENED_TIME, on[o]))
-    extra = poisson(uniform(key[o], Purpose.EXTRA_VISITS, on[o]), table.visits[row[o], service[o], tone[o]])
+    extra = poisson(uniform(key[o], Purpose.EXTRA_VISITS, on[o]), response.visits[o])
 
     entry, number = _numbered(extra)
     who = o[entry]
@@ -161,16 +160,16 @@ def caused(users: Users, day: IntArray, actions: IntArray, table: Responses, dyn
     u = uniform(key[who], Purpose.EXTRA_TIME, on[who], 0, 0, number)
     click = _later(opened[entry], u, _FIVE_MINUTES)
     second = np.where(first, click, _later(opened[entry], u))
-    visits = _events(row[who], on[who], second, VISIT + service[who])
+    visits = _events(who, on[who], second, VISIT + service[who])
     nothing = np.zeros_like(number)
     orders = _orders(visits, key[who], Purpose.EXTRA_ORDER, (on[who], nothing, nothing, number), dynamics)
     return Happenings.joined(
         [
             _events(row, on, delivered, DELIVERED),
-            _events(row[o], on[o], opened, OPENED + channel[o] - 1),
-            _events(row[who[first]], on[who[first]], click[first], CLICKED),
+            _events(o, on[o], opened, OPENED + channel[o] - 1),
+            _events(who[first], on[who[first]], click[first], CLICKED),
             visits,
             orders,
-            _events(row[left], on[left], left_at, UNSUBSCRIBED),
+            _events(left, on[left], left_at, UNSUBSCRIBED),
         ]
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from envs.market.calendar import slot_time
-from envs.market.config import EVENTS, MODULES, START
 from envs.market.dynamics import Slots
 from envs.market.happenings import Happenings
-from envs.market.policies import MarketPolicy, make_policy
+from envs.market.policies import MarketPolicy
 from envs.market.users import Users
+from envs.market.vocabulary import EVENTS, MODULES, START
 from histories.hashing import keys
 from histories.history import DecisionLog, EventLog, History, ObjectArray
 from histories.modules import BoolArray, FloatArray, IntArray
@@ -54,9 +55,18 @@ class MarketTruth:
         """Expected effects (k,) of any actions (k, M) at the chosen decisions, had they been executed."""
         return self.market.true_effect(self.slots(rows), actions)
 
-    def effects(self, rows: IntArray | BoolArray | None = None) -> FloatArray:
-        """Expected effects (k, J) of every action of `modules.composites` at the chosen decisions."""
-        return self.market.true_effects(self.slots(rows))
+    def expected_effect(
+        self,
+        rows: IntArray | BoolArray | None,
+        probabilities: Sequence[FloatArray],
+        given: Sequence[int | None] | None = None,
+    ) -> FloatArray:
+        """Expected effects (k,) of a policy's probabilities at the chosen decisions; see `Market.expected_effect`."""
+        return self.market.expected_effect(self.slots(rows), probabilities, given)
+
+    def best_effect(self, rows: IntArray | BoolArray | None, mask: BoolArray) -> FloatArray:
+        """Largest effects (k,) among the eligible actions (k, sum of actions) at the chosen decisions."""
+        return self.market.best_action(self.slots(rows), mask)[0]
 
     @property
     def logged(self) -> FloatArray:
@@ -75,7 +85,7 @@ def simulate_history(market: Market, policy: str | MarketPolicy) -> tuple[Histor
     Events run from the warm-up's first day to the end of the last slot's day. Users who unsubscribed have no more
     slots, but go on being active by themselves.
     """
-    config, chosen = market.config, make_policy(policy)
+    config, chosen = market.config, market.policy(policy)
     state = market.reset(market.keys(config.users), record=True)
     user, day, fatigue, actions, propensity, eligible = [], [], [], [], [], []
     for _ in range(config.days):

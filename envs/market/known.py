@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.market.calendar import slot_time
-from envs.market.config import BASKET, CHANNELS, EVENTS, ORDER, SENT, SERVICES
 from envs.market.state import NEVER, MarketState
 from envs.market.users import Users
+from envs.market.vocabulary import BASKET, CHANNELS, EVENTS, ORDER, SENT, SERVICES
 from histories.context import ContextFeatures, Layout, clock_columns
 from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray

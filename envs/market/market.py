@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from envs.market.calendar import Calendar
-from envs.market.config import (
-    CHANNELS,
-    DAY_SECONDS,
-    EVENTS,
-    MODULES,
-    SENT,
-    UNSUBSCRIBED,
-    MarketConfig,
-    goal_weights,
+from envs.market.config import MarketConfig, goal_weights
+from envs.market.dynamics import Slots, responses
+from envs.market.effects import (
+    Opening,
+    action_effects,
+    best_content,
+    best_message,
+    content_worth,
+    dependencies,
+    expected_effects,
+    in_chunks,
+    organic_value,
 )
-from envs.market.dynamics import Slots, expected_effects, organic_value, responses
 from envs.market.happenings import caused
 from envs.market.history import MarketTruth, simulate_history
-from envs.market.policies import MarketPolicy, Oracle
-from envs.market.state import CHUNK, N_ORGANIC, NEVER, MarketState, begin
+from envs.market.policies import POLICIES, MarketPolicy, Oracle
+from envs.market.scenarios import Scenario
+from envs.market.state import N_ORGANIC, NEVER, MarketState, begin
 from envs.market.users import draw_users, user_keys
-from histories.errors import ConfigError
+from envs.market.vocabulary import CHANNELS, DAY_SECONDS, EVENTS, MODULES, SENT, UNSUBSCRIBED
+from histories.errors import ConfigError, nearest
 from histories.hashing import UIntArray
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
@@ -70,7 +75,8 @@ class Market:
 
     def __init__(self, config: MarketConfig | None = None) -> None:
         self.config = config or MarketConfig()
-        self.dynamics = self.config.dynamics
+        self.scenario: Scenario = self.config.parameters
+        self.dynamics = self.scenario.dynamics
         self.calendar = Calendar.of(self.dynamics, self.config.seed, self.config.horizon)
         self.weights = goal_weights(self.config.goals)
 
@@ -84,8 +90,11 @@ class Market:
         return begin(users, self.config, self.calendar, record=record)
 
     def mask(self, state: MarketState) -> BoolArray:
-        """Eligible actions (N, sum of actions): channels that reach the user, none within the gap after a message."""
-        mask = np.ones((len(state), MODULES.total), dtype=bool)
+        """Eligible actions (N, sum of actions).
+
+        Those that the scenario offers at the slot; channels that reach the user, none within the gap after a message.
+        """
+        mask = self.scenario.offered(state.day - self.config.warmup_days)
         rested = (state.last_sent == NEVER) | (state.day - state.last_sent > self.config.min_gap_days)
         mask[:, 1 : len(CHANNELS)] = state.users.reachable[:, 1:] & (rested & state.subscribed)[:, None]
         return mask
@@ -95,24 +104,58 @@ class Market:
         return (state.day >= self.config.horizon) | ~state.subscribed
 
     def true_effect(self, state: MarketState | Slots, actions: IntArray) -> FloatArray:
-        """Expected effect (N,) of one action a slot, (N, M), were it executed; see `expected_effects`."""
-        slots = state.slots() if isinstance(state, MarketState) else state
-        return expected_effects(slots, np.asarray(actions), self.dynamics, self.calendar, self.weights)
+        """Expected effects of one action a slot, (N, M), or of J, (N, J, M), were they executed: `action_effects`."""
+        return action_effects(_slots(state), np.asarray(actions), self.dynamics, self.calendar, self.weights)
 
-    def true_effects(self, state: MarketState | Slots) -> FloatArray:
-        """Expected effects (N, J) of every action of `modules.composites`."""
-        slots = state.slots() if isinstance(state, MarketState) else state
-        out = np.empty((len(slots), len(MODULES.composites)))
-        for start in range(0, len(slots), CHUNK):
-            rows = slice(start, start + CHUNK)
-            part = Slots(slots.users.take(rows), slots.day[rows], slots.fatigue[rows])
-            out[rows] = expected_effects(part, MODULES.composites[None], self.dynamics, self.calendar, self.weights)
-        return out
+    def opening(self, state: MarketState | Slots) -> Opening:
+        """What messages are worth at N slots, but for their content."""
+        return Opening.of(_slots(state), self.dynamics, self.calendar, self.weights)
+
+    def content(self, state: MarketState | Slots) -> FloatArray:
+        """What content is worth once opened (N, services, offers, tones, greetings), for as many slots as fit."""
+        return content_worth(_slots(state), self.dynamics, self.calendar, self.weights)
+
+    def expected_effect(
+        self,
+        state: MarketState | Slots,
+        probabilities: Sequence[FloatArray],
+        given: Sequence[int | None] | None = None,
+    ) -> FloatArray:
+        """Expected effects (N,) of a policy that chooses module by module.
+
+        Args:
+            state: N slots.
+            probabilities: For each module (N, A_m), given that something is sent, or (N, A_j, A_m) where it depends
+                on the choice of an earlier module j.
+            given: For each module that j, or None; by default none depends on another.
+
+        Raises:
+            ConfigError: If shapes do not fit.
+        """
+        slots, found = _slots(state), dependencies(probabilities, given)
+
+        def expected(rows: slice) -> FloatArray:
+            part = slots.take(rows)
+            return expected_effects(self.opening(part), self.content(part), [p[rows] for p in probabilities], found)
+
+        return in_chunks(expected, len(slots))
+
+    def best_action(self, state: MarketState | Slots, mask: BoolArray) -> tuple[FloatArray, IntArray]:
+        """The largest effect (N,) among eligible actions (N, sum of actions), and an action that has it (N, M)."""
+        slots = _slots(state)
+        actions = np.zeros((len(slots), len(MODULES)), dtype=np.int64)
+
+        def best(rows: slice) -> FloatArray:
+            part = slots.take(rows)
+            worth, choices = best_content(self.content(part), mask[rows])
+            value, actions[rows] = best_message(self.opening(part).effects(worth), mask[rows], choices)
+            return value
+
+        return in_chunks(best, len(slots)), actions
 
     def organic_value(self, state: MarketState | Slots) -> FloatArray:
         """Expected goal value (N,) of each slot's day if nothing is sent."""
-        slots = state.slots() if isinstance(state, MarketState) else state
-        return organic_value(slots, self.dynamics, self.calendar, self.weights)
+        return organic_value(_slots(state), self.dynamics, self.calendar, self.weights)
 
     def worth(self, counts: IntArray) -> FloatArray:
         """Goal value (N,) of daily counts (N, N_COLUMNS), added up in a fixed order."""
@@ -143,16 +186,23 @@ class Market:
         if (day >= self.config.horizon).any():
             raise ConfigError(f"the market ends after {self.config.horizon} days: reset it to go on")
 
-        channel = actions[:, 0]
-        eligible = self.mask(state)[np.arange(n), channel]
+        mask = self.mask(state)
+        eligible = mask[np.arange(n), actions[:, 0]]
+        for part, column in zip(MODULES.split(mask)[1:], actions.T[1:], strict=True):
+            eligible &= part[np.arange(n), column] | (actions[:, 0] == 0)
         executed = np.where(eligible[:, None], actions, 0)
-        slots, act = state.slots(rows), executed[rows]
-        effect = expected_effects(slots, act, self.dynamics, self.calendar, self.weights)
-        events = caused(slots.users, day, act, responses(slots, self.dynamics, self.calendar), self.dynamics)
-
+        act = executed[rows]
         sent = act[:, 0] != 0
+        at, message = rows[sent], act[sent]
+        slots = state.slots(at)
+        response = responses(slots, message, self.dynamics, self.calendar)
+        effect = np.zeros(len(rows))
+        effect[sent] = action_effects(slots, message, self.dynamics, self.calendar, self.weights)
+        events = caused(slots.users.key, slots.day, message, response, self.dynamics)
+        events = replace(events, row=np.flatnonzero(sent)[events.row])
+
         extra = events.tally(events.row, len(rows))
-        extra[sent, SENT + act[sent, 0] - 1] += 1
+        extra[sent, SENT + message[:, 0] - 1] += 1
         counts = extra + state.organic[rows, day]
         gone = extra[:, UNSUBSCRIBED] > 0
 
@@ -189,6 +239,22 @@ class Market:
         """A log of the config's users under a policy, and what is true of it."""
         return simulate_history(self, policy)
 
+    def policy(self, policy: str | MarketPolicy) -> MarketPolicy:
+        """A policy by its name, one of `POLICIES`, or itself.
+
+        Raises:
+            ConfigError: If there is no such name.
+        """
+        if not isinstance(policy, str):
+            return policy
+        if policy not in POLICIES:
+            raise ConfigError(f"the market has no policy {policy!r}. {nearest(policy, POLICIES)}")
+        return POLICIES[policy](self)
+
     def oracle(self) -> Oracle:
         """The policy that takes the action of the largest true effect at every slot."""
         return Oracle()
+
+
+def _slots(state: MarketState | Slots) -> Slots:
+    return state.slots() if isinstance(state, MarketState) else state

@@ -1,20 +1,21 @@
-"""Policies on the market: business as usual, uniform, no send, the oracle, and any policy over context arrays."""
+"""Policies on the market: business as usual, uniform, no send, two oracles, and any policy over context arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from envs.market.config import CHANNELS, MODULES, SERVICES, VISIT
 from envs.market.draws import Purpose, categorical, uniform
+from envs.market.foresight import Plan
 from envs.market.known import attribute_columns, context_of
+from envs.market.scenarios import Rules
 from envs.market.state import MarketState
+from envs.market.vocabulary import CHANNELS, MODULES, SERVICES, VISIT
 from histories.context import ContextFeatures
-from histories.errors import ConfigError, nearest
 from histories.modules import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
@@ -70,53 +71,57 @@ class BusinessAsUsual:
     r"""Rules as marketers write them, randomised so that every eligible action has a known positive probability.
 
     - Whether: the user's visits in `[t - 14 d, t - 2 d)` put them into one of three segments, which get a message
-      with probability `send`. The two days before the slot do not matter: messages go to users with a higher
-      *level*, but not to those who happened to be active just before, so that DiD with a pre window of two days
-      compares like with like while a comparison of levels does not.
-    - Channel: by fixed preferences, among those eligible. Time: mostly the morning. Tone: mostly plain.
-    - Service: with probability 0.6 the most visited one of those days, else any.
+      with probability `send`. But for the scenario `dip`, the two days before the slot do not matter: messages go to
+      users with a higher *level*, but not to those who happened to be active just before, so that DiD with a pre
+      window of two days compares like with like while a comparison of levels does not.
+    - Channel: by fixed preferences, among those eligible. Time: mostly the morning.
+    - Service: with probability `favourite` the most visited one of those days, else any.
+    - Offer, tone and greeting: by fixed preferences among those eligible, mostly none and plain.
 
     Attributes:
-        limits: Visits from which the second and the third segment begin.
-        send: Probability of sending in each segment.
-        channel: Preference for each channel but `none`, where push does not reach the user and where it does.
-        send_time: Probability of each block.
-        tone: Probability of each tone.
-        favourite: Probability that the most visited service is chosen as such.
+        rules: The parameters.
     """
 
-    limits: tuple[int, int] = (5, 12)
-    send: tuple[float, float, float] = (0.08, 0.25, 0.50)
-    channel: tuple[tuple[float, ...], tuple[float, ...]] = ((0.70, 0.00, 0.15, 0.15), (0.35, 0.45, 0.08, 0.12))
-    send_time: tuple[float, ...] = (0.52, 0.12, 0.12, 0.12, 0.12)
-    tone: tuple[float, ...] = (0.60, 0.20, 0.20)
-    favourite: float = 0.6
+    rules: Rules = field(default_factory=Rules)
     name: str = "business_as_usual"
 
     def probabilities(self, market: Market, state: MarketState) -> list[FloatArray]:
         """Probabilities of every action, one array (N, A_m) a module, given that something is sent for m > 0."""
-        n = len(state)
+        rules, parts = self.rules, MODULES.split(market.mask(state))
         visits = state.window(14, 2)[:, VISIT : VISIT + len(SERVICES)]
-        segment = np.searchsorted(self.limits, visits.sum(1), side="right")
-        eligible = market.mask(state)[:, 1 : len(CHANNELS)]
+        segment = np.searchsorted(rules.limits, visits.sum(1), side="right")
+        quiet = (state.window(2, 0)[:, VISIT : VISIT + len(SERVICES)].sum(1) == 0).astype(np.int64)
+        eligible = parts[0][:, 1:]
         push = eligible[:, CHANNELS.index("push") - 1].astype(np.int64)
-        weight = np.array(self.channel)[push] * eligible
-        total = np.zeros(n)
-        for column in weight.T:
-            total += column
-        can = total > 0
-        sent = np.where(can, np.array(self.send)[segment], 0.0)
-        channel = np.empty((n, len(CHANNELS)))
-        channel[:, 0] = 1.0 - sent
-        channel[:, 1:] = weight * (sent / np.where(can, total, 1.0))[:, None]
-
-        rest = (1.0 - self.favourite) / len(SERVICES)
-        service = np.where(np.arange(len(SERVICES)) == visits.argmax(1)[:, None], self.favourite + rest, rest)
-        return [channel, np.tile(self.send_time, (n, 1)), service, np.tile(self.tone, (n, 1))]
+        channel, can = shares(np.array(rules.channel)[push], eligible)
+        sent = np.where(can, np.array(rules.send)[segment] * np.array(rules.quiet)[quiet], 0.0)
+        rest = (1.0 - rules.favourite) / len(SERVICES)
+        most = np.arange(len(SERVICES)) == visits.argmax(1)[:, None]
+        preferences = (
+            rules.send_time,
+            np.where(most, rules.favourite + rest, rest),
+            rules.offer,
+            rules.tone,
+            rules.greeting,
+        )
+        return [
+            np.column_stack([1.0 - sent, channel * sent[:, None]]),
+            *(shares(np.asarray(p), part)[0] for p, part in zip(preferences, parts[1:], strict=True)),
+        ]
 
     def choose(self, market: Market, state: MarketState) -> Choice:
         """Draws an action for each user."""
         return draw(self.probabilities(market, state), state)
+
+
+def shares(preferences: FloatArray, eligible: BoolArray) -> tuple[FloatArray, BoolArray]:
+    """Probabilities (N, A) in proportion to preferences (A,) or (N, A), and whether there are any (N,), else all 0."""
+    weight = preferences * eligible
+    total = np.zeros(len(weight))
+    for column in weight.T:
+        total += column
+    some = total > 0
+    return weight / np.where(some, total, 1.0)[:, None], some
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,8 @@ class Uniform:
 
     def choose(self, market: Market, state: MarketState) -> Choice:
         """Draws an action for each user."""
-        parts = [part.astype(np.float64) for part in MODULES.split(market.mask(state))]
-        return draw([part / part.sum(1, keepdims=True) for part in parts], state)
+        parts = MODULES.split(market.mask(state))
+        return draw([shares(np.ones(part.shape[1]), part)[0] for part in parts], state)
 
 
 @dataclass(frozen=True)
@@ -156,13 +161,27 @@ class Oracle:
 
     def choose(self, market: Market, state: MarketState) -> Choice:
         """The best action for each user."""
-        mask = market.mask(state)
-        eligible = np.ones((len(state), len(MODULES.composites)), dtype=bool)
-        for m, part in enumerate(MODULES.split(mask)):
-            eligible &= part[:, MODULES.composites[:, m]]
-        eligible[:, 0] = True
-        best = np.where(eligible, market.true_effects(state), -np.inf).argmax(1)
-        return Chosen(MODULES.composites[best], np.ones((len(state), len(MODULES))))
+        actions = market.best_action(state, market.mask(state))[1]
+        return Chosen(actions, np.ones(actions.shape))
+
+
+@dataclass
+class FarSighted:
+    """The policy of the largest expected total effect over all slots that are left: see `envs.market.foresight`.
+
+    It knows all that the oracle knows, and weighs each message against the fatigue, the gap and the risk of a lost
+    subscription that it means for later slots. No policy is worth more in expectation.
+    """
+
+    name: str = "far_sighted"
+    _plan: Plan | None = field(default=None, repr=False, compare=False)
+
+    def choose(self, market: Market, state: MarketState) -> Choice:
+        """The best action for each user; the plan is made anew where it is for other users."""
+        if self._plan is None or not self._plan.fits(market, state):
+            self._plan = Plan.of(market, state)
+        actions = self._plan.actions(state)
+        return Chosen(actions, np.ones(actions.shape))
 
 
 @dataclass(frozen=True)
@@ -186,22 +205,11 @@ class ContextPolicy:
         return self.act(context_of(self.features, state, columns), market.mask(state))
 
 
-POLICIES: dict[str, Callable[[], MarketPolicy]] = {
-    "business_as_usual": BusinessAsUsual,
-    "uniform": Uniform,
-    "no_send": NoSend,
-    "oracle": Oracle,
+#: By name: from a market to the policy.
+POLICIES: dict[str, Callable[[Market], MarketPolicy]] = {
+    "business_as_usual": lambda market: BusinessAsUsual(market.scenario.rules),
+    "uniform": lambda _: Uniform(),
+    "no_send": lambda _: NoSend(),
+    "oracle": lambda _: Oracle(),
+    "far_sighted": lambda _: FarSighted(),
 }
-
-
-def make_policy(policy: str | MarketPolicy) -> MarketPolicy:
-    """A policy by its name, or itself.
-
-    Raises:
-        ConfigError: If there is no such name.
-    """
-    if not isinstance(policy, str):
-        return policy
-    if policy not in POLICIES:
-        raise ConfigError(f"the market has no policy {policy!r}. {nearest(policy, POLICIES)}")
-    return POLICIES[policy]()

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.market.calendar import Calendar
-from envs.market.config import DAY_SECONDS, EVENTS, N_COLUMNS, SERVICES, MarketConfig
+from envs.market.config import MarketConfig
 from envs.market.dynamics import Slots
 from envs.market.happenings import Happenings, organic
 from envs.market.users import Users
+from envs.market.vocabulary import DAY_SECONDS, EVENTS, N_COLUMNS, SERVICES
 from histories.modules import BoolArray, IntArray
 
 Int32Array = npt.NDArray[np.int32]

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from envs.market.config import BLOCKS, CHANNELS, IN_APP, SERVICES, TONES, Dynamics
 from envs.market.draws import Purpose, categorical, normal, uniform
+from envs.market.scenarios import Dynamics
+from envs.market.vocabulary import BLOCKS, CHANNELS, GREETINGS, IN_APP, OFFERS, SERVICES, TONES, Labels
 from histories.hashing import UIntArray, mix
 from histories.modules import BoolArray, FloatArray, IntArray
 
@@ -28,24 +29,35 @@ PLATFORMS = ("android", "ios", "web")
     _TASTE,
     _AFFINITY,
     _BLOCK,
-    _TONE,
+    _LIKING,
     _SENSITIVITY,
     _RESPONSE,
     _HABIT,
-) = range(14)
+    _FIT,
+    _WEEKEND,
+) = range(16)
 
-# How traits lean with age (per 15 years below 40): by service, by channel but none, by tone.
+# How traits lean with age (per 15 years below 40): by service, by channel but none.
 _YOUNG_SERVICE = (0.60, -0.60, 0.25, -0.10)
 _YOUNG_CHANNEL = (-0.70, 0.60, -0.30, 0.50)
-_YOUNG_TONE = (-0.25, 0.25, 0.05)
 _CITY_SERVICE = (0.10, 0.00, 0.50, -0.40)
 
-# How tones do on average, and how the best block leans towards the evening.
-_TONE_LEVEL = (0.85, 1.15, 1.00)
+# How users like what content says: mean, change with youth, and standard deviation of the liking for each label.
+_LIKINGS = {
+    "discount": (0.40, 0.15, 0.15),
+    "points": (0.05, -0.15, 0.15),
+    "warmth": (0.05, 0.10, 0.10),
+    "emoji": (0.00, 0.20, 0.10),
+    "personal": (0.10, -0.05, 0.10),
+}
+#: Standard deviation of the logarithm of a fit that no label explains.
+_OWN_FIT = 0.04
+
+# How the best block leans towards the evening.
 _BLOCK_LEVEL = (0.8, 1.0, 1.0, 2.0, 0.3)
 
-LARGEST_TASTE = 4.0
-LARGEST_FIT = 2.5
+LARGEST_TASTE = 2.5
+LARGEST_FIT = 2.0
 #: Taste of users of habit, as a share of others'.
 HABIT_TASTE = 0.03
 
@@ -61,8 +73,11 @@ class Users:
         reachable: Whether a message on the channel is delivered (N, channels); nothing is sent on `none`.
         affinity: Log odds of opening, on top of the channel's intercept (N, channels).
         time_match: Log odds of opening, on top, by block (N, blocks).
+        weekend_match: Log odds of opening, on top, at weekends (N,).
         taste: How much a message about a service draws (N, services); 1 is average.
-        tone_fit: How much a tone adds to it (N, tones); 1 is average.
+        offer_fit: Factor on it by offer (N, offers).
+        tone_fit: Factor on it by tone (N, tones).
+        greeting_fit: Factor on it by greeting (N, greetings).
         sensitivity: Factor on the hazard of unsubscribing (N,).
         platform: Code into `PLATFORMS` (N,), observable.
         age: Years (N,), observable.
@@ -76,8 +91,11 @@ class Users:
     reachable: BoolArray
     affinity: FloatArray
     time_match: FloatArray
+    weekend_match: FloatArray
     taste: FloatArray
+    offer_fit: FloatArray
     tone_fit: FloatArray
+    greeting_fit: FloatArray
     sensitivity: FloatArray
     platform: IntArray
     age: IntArray
@@ -126,8 +144,10 @@ def draw_users(key: UIntArray, dynamics: Dynamics) -> Users:
       messages most;
     - taste for messages is `response * exp(0.5 g_s + 0.25 z_s)`, at most `LARGEST_TASTE`, so that organic visits
       tell a part of it; the response is `HABIT_TASTE` for users of habit and log-normal for others;
-    - affinities are normal around leanings by age and platform, tone fits log-normal around leanings by age, and
-      the best block comes the later the younger the user;
+    - affinities are normal around leanings by age and platform, and the best block comes the later the younger the
+      user;
+    - the logarithm of a fit is the sum of the user's likings for the action's labels, which are normal around
+      leanings by age, and a little noise; a fit is at most `LARGEST_FIT`;
     - push and in-app reach only those who have the app, push only those who allowed it.
     """
 
@@ -153,7 +173,7 @@ def draw_users(key: UIntArray, dynamics: Dynamics) -> Users:
     visit_rate = activity[:, None] * np.array(dynamics.popularity) * np.exp(np.minimum(interest, 2.0))
     odds = 3.0 * (activity - 1.0) + 1.2 * np.log(tenure / 400.0) - 0.8 * young
     habit = u(_HABIT) < 1.0 / (1.0 + np.exp(-odds))
-    response = np.where(habit, HABIT_TASTE, np.exp(0.35 * z(_RESPONSE, 1)[:, 0]))
+    response = np.where(habit, HABIT_TASTE, np.exp(0.25 * z(_RESPONSE, 1)[:, 0]))
     taste = response[:, None] * np.exp(0.5 * interest + 0.25 * z(_TASTE, len(SERVICES)))
     taste = np.minimum(taste, LARGEST_TASTE)
 
@@ -172,8 +192,11 @@ def draw_users(key: UIntArray, dynamics: Dynamics) -> Users:
     late = np.stack([np.exp(2.0 * young * (b - 1.5)) for b in range(len(BLOCKS))], axis=1)
     best = categorical(u(_BLOCK), late * np.array(_BLOCK_LEVEL))
     is_best = np.arange(len(BLOCKS)) == best[:, None]
-    lean = young[:, None] * np.array(_YOUNG_TONE)
-    tone = np.array(_TONE_LEVEL) * np.exp(lean + 0.2 * z(_TONE, len(TONES)))
+    liking = z(_LIKING, len(_LIKINGS))
+    for j, (mean, youth, deviation) in enumerate(_LIKINGS.values()):
+        liking[:, j] = mean + youth * young + deviation * liking[:, j]
+    own = _OWN_FIT * z(_FIT, len(OFFERS) + len(TONES) + len(GREETINGS))
+    offer, tone, greeting = np.split(own, [len(OFFERS), len(OFFERS) + len(TONES)], axis=1)
     return Users(
         key=np.array(key),
         visit_rate=visit_rate,
@@ -181,11 +204,23 @@ def draw_users(key: UIntArray, dynamics: Dynamics) -> Users:
         reachable=reachable,
         affinity=affinity,
         time_match=np.where(is_best, dynamics.time_match, -dynamics.time_match / 2),
+        weekend_match=dynamics.weekend_match * z(_WEEKEND, 1)[:, 0],
         taste=taste,
-        tone_fit=np.minimum(tone, LARGEST_FIT),
+        offer_fit=_fit(OFFERS, liking, offer),
+        tone_fit=_fit(TONES, liking, tone),
+        greeting_fit=_fit(GREETINGS, liking, greeting),
         sensitivity=np.exp(0.5 * z(_SENSITIVITY, 1)[:, 0] + 0.3 * young - 0.125),
         platform=platform,
         age=age,
         tenure_days=tenure,
         city_tier=city,
     )
+
+
+def _fit(actions: Labels, liking: FloatArray, own: FloatArray) -> FloatArray:
+    """How actions (A) fit users (N, A), by their labels, the likings (N, L) and the noise of their own (N, A)."""
+    total = own.copy()
+    for a, labels in enumerate(actions.values()):
+        for name, amount in labels.items():
+            total[:, a] += amount * liking[:, list(_LIKINGS).index(name)]
+    return np.minimum(np.exp(total), LARGEST_FIT)

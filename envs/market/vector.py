@@ -12,7 +12,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.market.config import MODULES, MarketConfig
+from envs.market.config import MarketConfig
 from envs.market.env import (
     Observation,
     action_space,
@@ -25,6 +25,7 @@ from envs.market.env import (
 from envs.market.known import attribute_columns
 from envs.market.market import Market
 from envs.market.state import MarketState
+from envs.market.vocabulary import MODULES
 from histories.context import ContextFeatures
 from histories.errors import ConfigError
 from histories.hashing import UIntArray
@@ -35,10 +36,10 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     """Many simulated users side by side, equal to the last bit to as many single `MarketEnv` with the same seeds.
 
     ## Action Space
-    `MultiDiscrete` of the single env for each of the users, (N, 4) int64.
+    `MultiDiscrete` of the single env for each of the users, (N, 6) int64.
 
     ## Observation Space
-    `context` (N, D) float32 and `action_mask` (N, 17) int8, as in the single env.
+    `context` (N, D) float32 and `action_mask` (N, 26) int8, as in the single env.
 
     ## Rewards
     Goal values of the slots' days (N,), as in the single env; 0 where a user was replaced by a fresh one.

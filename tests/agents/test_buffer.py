@@ -39,8 +39,7 @@ def spoiled(**changes: Any) -> Batch:
 CASES = {
     "NaN reward": (spoiled(rewards=np.array([0, 1, np.nan, np.nan, 0.0])), "column 'rewards', row 3", "2 rows in all"),
     "infinite reward": (spoiled(rewards=np.array([0, np.inf, 0, 0, 0.0])), "row 2, value inf", "not identified"),
-    "zero error": (spoiled(se=np.array([1, 1, 1, 0.0, 1])), "column 'se', row 4, value 0.0", "not a positive number"),
-    "NaN error": (spoiled(se=np.array([np.nan, 1, 1, 1, 1])), "column 'se', row 1", "not a positive number"),
+    "NaN error": (spoiled(se=np.array([np.nan, 1, 1, 1, 1])), "column 'se', row 1", "not a number of 0"),
     "negative error": (spoiled(se=np.array([1, 1, -2.0, 1, 1])), "column 'se', row 3, value -2.0", "not identified"),
     "unknown action": (spoiled(actions=np.array([[1, 0]] * 4 + [[3, 0]])), "column 'actions', row 5", "[3, 0]"),
 }

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from envs.market import BusinessAsUsual, ContextPolicy, Market, MarketConfig, NoSend, evaluate_policy
-from envs.market.config import BLOCK_BOUNDS, DELIVERED, EVENTS, START, UNSUBSCRIBED
 from envs.market.draws import Purpose, categorical, poisson, uniform
 from envs.market.known import attribute_columns, context_of, known_columns
 from envs.market.market import Outcome
 from envs.market.policies import Chosen
+from envs.market.vocabulary import BLOCK_BOUNDS, DELIVERED, EVENTS, START, UNSUBSCRIBED
 from histories.context import ContextFeatures, ContextSpec, Layout
 from histories.errors import ConfigError
 from histories.history import History
@@ -216,7 +216,7 @@ def test_only_active_users_move_on():
     market = Market(SMALL)
     state, reference = market.reset(market.keys(8)), market.reset(market.keys(8))
     active = np.arange(8) % 2 == 0
-    actions = np.tile([1, 3, 0, 1], (8, 1))
+    actions = np.tile([1, 3, 0, 1, 1, 1], (8, 1))
     outcome = market.step(state, actions, active)
     whole = market.step(reference, actions)
     assert (state.day - SMALL.warmup_days).tolist() == active.astype(int).tolist()
@@ -224,13 +224,13 @@ def test_only_active_users_move_on():
     assert np.array_equal(outcome.value[active], whole.value[active])
     assert np.array_equal(state.total[active], reference.total[active])
     with pytest.raises(ConfigError, match="actions must be"):
-        market.step(state, np.full((8, 4), 9))
+        market.step(state, np.full((8, 6), 9))
 
 
 def test_the_market_ends():
     market = Market(MarketConfig(users=3, days=2))
     state = market.reset(market.keys(3))
-    nothing = np.zeros((3, 4), dtype=np.int64)
+    nothing = np.zeros((3, 6), dtype=np.int64)
     assert not market.done(state).any()
     for _ in range(2):
         market.step(state, nothing)
@@ -242,9 +242,9 @@ def test_the_market_ends():
 def test_ineligible_actions_are_executed_as_none():
     market = Market(SMALL)
     state = market.reset(market.keys(200))
-    first = market.step(state, np.tile([1, 0, 0, 0], (200, 1)))
+    first = market.step(state, np.tile([1, 0, 0, 0, 0, 0], (200, 1)))
     assert np.array_equal(first.eligible, state.users.reachable[:, 1])
-    second = market.step(state, np.tile([1, 0, 2, 1], (200, 1)))
+    second = market.step(state, np.tile([1, 0, 2, 1, 1, 1], (200, 1)))
     assert not second.eligible.any()
     assert (second.executed == 0).all()
     assert (second.incremental == 0).all()
@@ -258,13 +258,13 @@ def test_a_context_policy_sees_context_and_mask():
 
     def act(context, mask):
         seen.append((context.shape, context.dtype, mask.shape, mask.dtype))
-        actions = np.zeros((len(context), 4), dtype=np.int64)
+        actions = np.zeros((len(context), 6), dtype=np.int64)
         actions[:, 0] = mask[:, :5].argmin(1) % 5
         return Chosen(actions, np.ones(actions.shape))
 
     value = evaluate_policy(market, ContextPolicy("mine", features, act), 40, seed=2)
     assert value.name == "mine"
-    assert seen[0] == ((40, features.dim), np.float32, (40, 17), bool)
+    assert seen[0] == ((40, features.dim), np.float32, (40, 26), bool)
     assert len(seen) == SMALL.days
 
 

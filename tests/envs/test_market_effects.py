@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from envs.market import BusinessAsUsual, Market, MarketConfig, NoSend, evaluate_policy
-from envs.market.config import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
 from envs.market.state import begin
 from envs.market.users import draw_users, user_keys
+from envs.market.vocabulary import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
 from histories.errors import ConfigError
 from reward import RewardSpec, average_effect, difference_in_means, measure
 from reward.goals import Goal
@@ -77,9 +77,9 @@ def test_effects_follow_the_documented_formulas():
     state = market.reset(market.keys(60, seed=4))
     rng = np.random.default_rng(1)
     for _ in range(6):
-        actions = market.modules.composites[rng.integers(0, 241, 60)]
+        actions = market.modules.composites[rng.integers(0, 4801, 60)]
         effect, organic, users = market.true_effect(state, actions), market.organic_value(state), state.users
-        for i, (c, b, s, k) in enumerate(actions.tolist()):
+        for i, (c, b, s, o, k, g) in enumerate(actions.tolist()):
             own = [
                 users.visit_rate[i, v] * users.block_share[i] + market.calendar.common[state.day[i], v]
                 for v in range(4)
@@ -92,10 +92,13 @@ def test_effects_follow_the_documented_formulas():
                 assert effect[i] == 0.0
                 continue
             odds = p.open_intercept[c - 1] + users.affinity[i, c] + users.time_match[i, b]
+            odds += users.weekend_match[i] * (1.0 if state.day[i] % 7 in (5, 6) else -0.4)
             opened = 1 / (1 + math.exp(p.fatigue_open * state.fatigue[i] - odds))
             if CHANNELS[c] == "in_app":
                 opened *= 1 - math.exp(-sum(rate[b] for rate in own))
-            extra = p.uplift * users.taste[i, s] * users.tone_fit[i, k]
+            trend = p.drift * math.cos(math.pi * (state.day[i] - 14) / 28) * (1 if s in (0, 2) else -1)
+            fit = users.offer_fit[i, o] * users.tone_fit[i, k] * users.greeting_fit[i, g]
+            extra = p.uplift * math.exp(trend) * users.taste[i, s] * fit
             gain = w[OPENED + c - 1] + extra * worth[s] + (1 - math.exp(-extra)) * w[CLICKED]
             hazard = p.hazard[c - 1] * users.sensitivity[i] * math.exp(p.fatigue_unsubscribe * state.fatigue[i])
             assert effect[i] == pytest.approx(w[DELIVERED] + opened * gain + min(hazard, 1) * w[UNSUBSCRIBED])
@@ -104,30 +107,80 @@ def test_effects_follow_the_documented_formulas():
         assert state.fatigue == pytest.approx(p.fatigue_kept * (before + (executed[:, 0] > 0)))
 
 
-def test_all_effects_at_once_equal_one_at_a_time(log):
-    _, history, truth = log
-    rows = np.arange(0, len(truth), 5003)
-    table = truth.effects(rows)
-    composites = history.modules.composites
-    assert table.shape == (len(rows), len(composites))
-    for j in range(0, len(composites), 17):
-        assert np.array_equal(table[:, j], truth.effect(rows, np.tile(composites[j], (len(rows), 1))))
-    assert (table[:, 0] == 0).all()
+def random_policy(rng, modules, n, given):
+    """Random probabilities, depending on earlier modules as `given` says, some of them 0."""
+    found = []
+    for m, j in enumerate(given):
+        shape = (n, modules.sizes[m]) if j is None else (n, modules.sizes[j], modules.sizes[m])
+        p = rng.exponential(size=shape) * (rng.random(shape) < 0.7)
+        p[..., 0] += 0.01
+        found.append(p / p.sum(-1, keepdims=True))
+    return found
+
+
+@pytest.mark.parametrize(
+    "given",
+    [(None,) * 6, (None, 0, None, None, None, None), (None, 0, 0, 1, 2, 4), (None, None, 1, 2, 0, 3)],
+    ids=["independent", "time by channel", "a chain", "across"],
+)
+@pytest.mark.parametrize("goals", [MarketConfig().goals, EVERYTHING], ids=["default", "everything"])
+def test_expected_effects_equal_the_sum_over_all_joint_actions(goals, given):
+    market = Market(MarketConfig(users=300, days=9, goals=goals))
+    _, truth = market.history()
+    rows, modules = np.arange(0, len(truth), 199), market.modules
+    p = random_policy(np.random.default_rng(3), modules, len(rows), given)
+    table = market.true_effect(truth.slots(rows), modules.composites[None])
+    joint = np.ones(table.shape)
+    for m, j in enumerate(given):
+        own = modules.composites[:, m]
+        factor = p[m][:, own] if j is None else p[m][:, modules.composites[:, j], own]
+        joint *= factor if m == 0 else np.where(modules.composites[:, 0] == 0, 1.0, factor)
+    assert joint.sum(1) == pytest.approx(1.0)
+    assert truth.expected_effect(rows, p, given) == pytest.approx((joint * table).sum(1), abs=1e-12)
+
+
+def test_expected_effects_refuse_probabilities_of_other_shapes():
+    market = Market(MarketConfig(users=20, days=3))
+    state = market.reset(market.keys(20))
+    p = random_policy(np.random.default_rng(0), market.modules, 20, (None,) * 6)
+    with pytest.raises(ConfigError, match="one array for each of the modules"):
+        market.expected_effect(state, p[:5])
+    with pytest.raises(ConfigError, match="earlier module"):
+        market.expected_effect(state, p, (None, 0, None, None, None, None))
+    with pytest.raises(ConfigError, match="earlier module"):
+        market.expected_effect(state, [p[0], np.repeat(p[1][:, None], 4, 1), *p[2:]], (None, 2, None, None, None, None))
+
+
+def test_the_best_action_is_the_best_of_all_joint_actions(log):
+    """With many of the actions not eligible, at slots of the log."""
+    market, _, truth = log
+    rows = np.arange(0, len(truth), 2003)
+    composites, rng = market.modules.composites, np.random.default_rng(0)
+    mask = rng.random((len(rows), market.modules.total)) < 0.6
+    for part in market.modules.slices:
+        mask[:, part.start] = True
+    table = truth.market.true_effect(truth.slots(rows), composites[None])
+    best = np.where(market.modules.composite_mask(mask), table, -np.inf).max(1)
+    assert (best[1:] == 0).sum() > 3
+    assert (best > 0).sum() > 3
+    value, action = market.best_action(truth.slots(rows), mask)
+    assert value == pytest.approx(best, abs=1e-12)
+    assert truth.best_effect(rows, mask) == pytest.approx(best, abs=1e-12)
+    assert truth.effect(rows, action) == pytest.approx(best, abs=1e-12)
+    assert mask[np.arange(len(rows)), action[:, 0]].all()
     unreachable = ~truth.users.reachable[truth.user[rows]][:, composites[:, 0]]
     unreachable[:, 0] = False
     assert unreachable.any()
     assert (table[unreachable] == 0).all()
-    logged = table[np.arange(len(rows)), history.modules.composite_index(truth.actions[rows])]
-    assert np.array_equal(logged, truth.logged[rows])
+    assert (table[:, 0] == 0).all()
 
 
 def test_nothing_is_the_best_action_in_a_fair_share_of_slots(log):
     _, history, truth = log
     eligible = history.decisions.eligible
     rows = np.flatnonzero(eligible[:, 1 : len(CHANNELS)].any(1))[::50]
-    possible = eligible[rows][:, history.modules.composites[:, 0]]
-    best = np.where(possible, truth.effects(rows), -np.inf).max(1)
-    assert 0.2 < (best <= 0).mean() < 0.4
+    best = truth.best_effect(rows, eligible[rows])
+    assert 0.2 < (best <= 0).mean() < 0.5
 
 
 def test_business_as_usual_logs_its_true_probabilities():
@@ -225,7 +278,8 @@ def test_nothing_has_an_effect_in_the_null_scenario():
     market = Market(MarketConfig(users=400, days=10, scenario="null"))
     history, truth = market.history()
     assert history.modules.sent(truth.actions).sum() > 200
-    assert (truth.effects(slice(0, None, 20)) == 0).all()
+    rows = np.arange(0, len(truth), 50)
+    assert (truth.market.true_effect(truth.slots(rows), history.modules.composites[None]) == 0).all()
     assert (truth.logged == 0).all()
     value = evaluate_policy(market, "uniform", 300)
     assert (value.effect == 0).all()

@@ -58,6 +58,19 @@ def test_flags_override_the_file(tmp_path):
     assert found.config.agent.settings == {"floor": 0.1}
 
 
+def test_the_agents_settings_are_flags(tmp_path):
+    path = tmp_path / "some.yaml"
+    path.write_text(yaml.safe_dump({"agent": {"settings": {"floor": 0.1, "members": 3}}}))
+    flags = ["--agent.settings.members", "5", "--train.envs=7", "--agent.settings.learning-rate=1e-2"]
+    found = settings_of(
+        ["--config", str(path), *flags, "--agent.settings.hidden", "[8, 4]"], default=path, description=""
+    )
+    assert found.config.agent.settings == {"floor": 0.1, "members": 5, "learning_rate": 0.01, "hidden": [8, 4]}
+    assert found.config.train.envs == 7
+    with pytest.raises(ConfigError, match="has no value"):
+        settings_of(["--agent.settings.members"], default=path, description="")
+
+
 def test_an_unknown_flag_names_the_nearest(capsys):
     with pytest.raises(SystemExit):
         settings_of(["--train.envz", "7"], default=CONFIGS[0], description="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import ROOT, SMALL, run_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from envs.market import Market, MarketConfig
+from experiment.assess import Validation, fit_outcome_model
+from experiment.build import prepare
+from experiment.config import read_config
+from histories.eligibility import last_eligible, read_eligible, without_gone
+from histories.errors import InputError
 from histories.folder import write_history
+from histories.history import History
+from histories.splits import split_time
+from histories.times import DAY, HOUR
+from reward import make_reward
 
 
 def same(a: object, b: object, place: str = "") -> None:
@@ -141,13 +153,11 @@ def test_decide_writes_decisions_that_are_a_log_again(small_run, tmp_path):
 
 
 def test_decisions_keep_to_what_was_eligible_last():
-    from decide import eligible_now
-    from envs.market import Market, MarketConfig
-
     history, _ = Market(MarketConfig(users=400, days=14)).history()
     d, e = history.decisions, history.events
     silent = replace(history, decisions=replace(d, eligible=None))
-    mask, silent_mask = eligible_now(history), eligible_now(silent)
+    end = history.span[1]
+    mask, silent_mask = (without_gone(last_eligible(h, end), h, end) for h in (history, silent))
     gone = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
     assert gone
     for user in range(history.n_users):
@@ -157,6 +167,157 @@ def test_decisions_keep_to_what_was_eligible_last():
         else:
             assert (mask[user] == d.eligible[np.flatnonzero(d.user == user)[-1]]).all()
             assert silent_mask[user].all()
+
+
+def decided(run: Path, folder: Path, *arguments: str) -> pd.DataFrame:
+    run_program("decide.py", str(run), "--output", str(folder / "out.parquet"), *arguments, cwd=folder)
+    return pd.read_parquet(folder / "out.parquet")
+
+
+def test_decisions_keep_to_a_file_of_what_is_eligible(small_run, tmp_path):
+    run, _ = small_run
+    listed = ["user-000003", "user-000004", "user-000005"]
+    pd.DataFrame({"user_id": listed, "eligible_channel": ["none|sms", "push|sms", "none"]}).to_csv(
+        tmp_path / "now.csv", index=False
+    )
+    table = decided(run, tmp_path, "--eligible", str(tmp_path / "now.csv")).set_index("user_id")
+    assert (table.channel[~table.index.isin(listed)] == "none").all()
+    assert table.eligible_channel[listed].tolist() == ["none|sms", "none|push|sms", "none"]
+    assert table.eligible_channel["user-000001"] == "none"
+    assert table.channel["user-000003"] in ("none", "sms")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is not read"),
+        ("user_id,eligible_channel\nuser-1,sms", "row 1, value 'user-1': the log has no such user"),
+        ("user_id,eligible_channel\nuser-000001,fax", "'fax' is not an action of the module 'channel'"),
+        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user stands"),
+        ("user,eligible_channel\nuser-000001,sms", "column 'user_id': the column is missing"),
+        ("user_id\nuser-000001", "no module has a column"),
+    ],
+)
+def test_a_wrong_file_of_what_is_eligible_is_explained(text, message, tmp_path):
+    (tmp_path / "now.csv").write_text(text)
+    history, _ = Market(MarketConfig(users=20, days=2)).history()
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        read_eligible(tmp_path / "now.csv", history)
+    assert "now.csv" in str(caught.value)
+
+
+def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_path):
+    """The same decisions from the whole log and from one that ends at their time."""
+    run, _ = small_run
+    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    at = int(history.decisions.time.min()) + 2 * DAY + HOUR
+    known, _ = split_time(history, at)
+    write_history(history, tmp_path / "whole")
+    write_history(known, tmp_path / "known")
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["history"]["source"] = "folder"
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    moment = str(pd.Timestamp(at, unit="us"))
+    whole, early = (decided(copy, tmp_path, "--path", str(tmp_path / n), "--at", moment) for n in ("whole", "known"))
+    pd.testing.assert_frame_equal(whole, early)
+    assert (whole.channel != "none").any()
+
+
+def test_decisions_need_a_log_that_reaches_their_time(small_run, tmp_path):
+    run, _ = small_run
+    for at in ("2023-01-01", "2030-01-01"):
+        output = ("--output", str(tmp_path / "x.csv"))
+        done = run_program("decide.py", str(run), *output, "--at", at, cwd=tmp_path, check=False)
+        assert done.returncode != 0
+        assert "is not covered by the log" in done.stderr
+        assert not list(tmp_path.iterdir())
+
+
+def test_decisions_and_their_log_are_a_history_again(small_run, tmp_path):
+    run, _ = small_run
+    table = decided(run, tmp_path)
+    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    both = pd.concat([history.decisions_frame(), table], ignore_index=True)
+    again = History.from_tables(both, history.events_frame(), history.modules, history.users)
+    assert len(again.decisions) == len(history.decisions) + 400
+    assert again.propensity_source == "logged"
+
+
+def test_half_learned_policies_are_neither_judged_nor_used(small_run, tmp_path):
+    run, _ = small_run
+    half = tmp_path / "half"
+    shutil.copytree(run, half)
+    (half / "metrics.json").unlink()
+    for program, arguments in (("evaluate.py", []), ("decide.py", ["--output", "x.csv"])):
+        done = run_program(program, str(half), *arguments, cwd=tmp_path, check=False)
+        assert done.returncode != 0
+        assert (
+            f"has not ended, so its policy is half learned: go on with python train.py --resume {half}" in done.stderr
+        )
+
+
+def test_a_changed_history_is_noticed(small_run, tmp_path):
+    """A run does not go on with another log, and an evaluation on another log says so."""
+    run, _ = small_run
+    changed = tmp_path / "changed"
+    shutil.copytree(run, changed)
+    config = yaml.safe_load((changed / "config.yaml").read_text())
+    config["history"]["market"]["seed"] = 1
+    (changed / "config.yaml").write_text(yaml.safe_dump(config))
+    done = run_program("evaluate.py", str(changed), cwd=tmp_path)
+    assert "the history has changed since the run was trained" in done.stderr
+    assert "the history has changed since the run was trained" in (changed / "report.html").read_text()
+    (changed / "metrics.json").unlink()
+    done = run_program("train.py", "--resume", str(changed), cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert "has changed since the run began" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--agent.settings.memberz", "3"],
+        ["--reward.min-controls", "100000"],
+        ["--history.source", "folder", "--history.path", "none"],
+        ["--evaluation.market-users", "1"],
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_nothing_behind(flags, tmp_path):
+    done = run_program("train.py", *SMALL, *flags, cwd=tmp_path, check=False)
+    assert done.returncode != 0
+    assert "error" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_goals_without_an_organic_level_have_no_lift(tmp_path):
+    """Nobody unsubscribes without a message: a lift over nothing is no number."""
+    path = tmp_path / "some.yaml"
+    config = yaml.safe_load(Path(SMALL[1]).read_text())
+    config["reward"]["goals"] = [{"event": "unsubscribed", "weight": -1.0}]
+    config["train"]["final_steps"] = 0
+    path.write_text(yaml.safe_dump(config))
+    run_program("train.py", "--config", str(path), cwd=tmp_path)
+    truth = json.loads((tmp_path / "runs" / "market" / "metrics.json").read_text())["truth"]
+    assert {row["lift"] for row in truth} == {None}
+
+
+def test_validation_users_without_a_reward_are_no_obstacle():
+    config = read_config(Path(SMALL[1]))
+    prepared = prepare(config)
+    few = replace(prepared, model=make_reward("did", replace(prepared.model.spec, min_controls=1000)))
+    model = fit_outcome_model(prepared)
+    assert Validation.of(config, few, model) is None
+    assert Validation.of(config, prepared, model) is not None
+
+
+def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():
+    prepared = prepare(read_config(Path(SMALL[1])))
+    known = prepared.rewards.identified
+    assert known.any()
+    assert (prepared.rewards.available_at[known] <= prepared.history.span[1]).all()
 
 
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):
@@ -185,8 +346,6 @@ def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
 
 def test_a_folder_is_learned_from_as_a_market_is(tmp_path):
     """The native folder round: write a market's log, train from it, without any truth at hand."""
-    from envs.market import Market, MarketConfig
-
     history, _ = Market(MarketConfig(users=400, days=8)).history()
     write_history(history, tmp_path / "log")
     done = run_program(

@@ -1,0 +1,97 @@
+"""Slots after a user is gone, and the chance that no later message takes a reward away."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import MODULES, random_history
+
+from histories.errors import ConfigError
+from histories.gone import NEVER, gone_at
+from histories.times import DAY, HOUR
+from reward import REASONS, DidReward, Goal, RewardSpec, measure
+from reward.frame import GONE
+
+SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="exclude", min_controls=2)
+
+
+def with_propensities(seed: int, users: int = 60):
+    """A log whose users have each their own chance of a message, the same at all slots."""
+    history = random_history(seed, users=users)
+    rng = np.random.default_rng(seed)
+    chance = rng.uniform(0.1, 0.6, users)[history.decisions.user]
+    sent = rng.random(len(chance)) < chance
+    actions = MODULES.canonical(np.stack([np.where(sent, 1, 0), np.zeros(len(sent), dtype=np.int64)], axis=1))
+    propensity = np.stack([np.where(sent, chance, 1 - chance), np.ones(len(sent))], axis=1)
+    decisions = replace(history.decisions, actions=actions, propensity=propensity, joint=propensity.prod(1))
+    return replace(history, decisions=decisions, propensity_source="logged"), chance
+
+
+def test_slots_after_a_user_is_gone_have_no_reward_and_are_no_controls():
+    history = replace(random_history(1), event_names=("order", "app_removed"))
+    left = gone_at(history)
+    d = history.decisions
+    for u in range(history.n_users):
+        mine = history.events.time[(history.events.user == u) & (history.events.event == 1)]
+        assert left[u] == (mine.min() if len(mine) else NEVER)
+    late = d.time > left[d.user]
+    outcomes = measure(history, replace(SPEC, overlap="shared"))
+    frame = DidReward(SPEC).fit(history).transform(history)
+    assert 0 < late.sum() < len(late)
+    assert not outcomes.control[late].any()
+    assert (frame.reason[late] == GONE).all()
+    assert not (frame.reason[~late] == GONE).any()
+    assert frame.counts()[REASONS[GONE]] == late.sum()
+    nobody = measure(history, replace(SPEC, overlap="shared", gone_events=()))
+    assert not (nobody.reason == GONE).any()
+
+
+def test_an_event_that_ends_a_user_must_be_in_the_log():
+    history = random_history(0)
+    assert (gone_at(history) == NEVER).all()
+    with pytest.raises(ConfigError, match="no event 'removed'"):
+        gone_at(history, ("removed",))
+
+
+@pytest.mark.parametrize("overlap", ["shared", "exclude", "truncate"])
+def test_kept_equals_a_loop_over_later_slots(overlap):
+    history, chance = with_propensities(3)
+    spec = replace(SPEC, overlap=overlap, min_post="30h")
+    kept = measure(history, spec).kept
+    d = history.decisions
+    length = {"shared": 0, "exclude": 2 * DAY, "truncate": 30 * HOUR}[overlap]
+    for i in range(len(d)):
+        rows = (d.user == d.user[i]) & (d.time > d.time[i]) & (d.time < d.time[i] + length)
+        if not (d.actions[rows, 0] > 0).any():
+            assert kept[i] == pytest.approx((1 - chance[rows]).prod(), abs=1e-8)
+
+
+def test_kept_is_unknown_where_a_later_slot_has_no_propensity():
+    history = random_history(3)
+    kept = measure(history, SPEC).kept
+    d = history.decisions
+    last = np.append(d.user[1:] != d.user[:-1], True)
+    assert np.isnan(kept[~last & ~(np.append(d.actions[1:, 0], 0) > 0)]).any()
+    assert (kept[last] == 1).all()
+
+
+def test_weighing_by_kept_gives_back_the_decisions_that_later_messages_took_away():
+    """Users with a high chance of messages lose most rewards: unweighted, the mean chance is far too low.
+
+    Each of 20 logs has 400 users; the tolerance is four standard errors over the logs.
+    """
+    plain, weighted = [], []
+    for seed in range(20):
+        history, chance = with_propensities(seed, users=400)
+        spec = replace(SPEC, pre="1h")
+        outcomes = measure(history, spec)
+        kept = outcomes.observed & ~outcomes.overlap
+        weight = kept / np.where(kept, outcomes.kept, 1.0)
+        truth = chance[outcomes.observed].mean()
+        plain.append(chance[kept].mean() - truth)
+        weighted.append(float(weight @ chance) / weight.sum() - truth)
+    error = np.std(weighted, ddof=1) / 20**0.5
+    assert abs(np.mean(weighted)) < 4 * error
+    assert np.mean(plain) < -10 * error
