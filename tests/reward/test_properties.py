@@ -40,7 +40,7 @@ def in_order_of(history: History, other: History) -> np.ndarray:
 def test_every_option_gives_some_rewards(kind):
     """Otherwise the properties below would compare nothing."""
     for option in OPTIONS:
-        frame = frame_of(rich_history(0, users=60), kind, option)
+        frame = frame_of(rich_history(0, users=150), kind, option)
         assert frame.identified.mean() > 0.1, option
         assert np.ptp(frame.reward[frame.identified]) > 0, option
         assert sum(frame.widened().values()) == frame.identified.sum()

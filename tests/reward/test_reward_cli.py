@@ -35,6 +35,7 @@ def test_effects_from_a_configuration(tmp_path):
         *("--history.market.users=400", "--history.market.days=10", "--reward.min-controls=10"),
         *("--by", "all", "module:channel", "goal", "--plot", "out/picture.png", "--csv", "out/table.csv"),
         *("--staggered", "channel=email", "--period", "4d"),
+        *("--reward.matching.strata=2", "--reward.matching.activity=2d"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -47,6 +48,7 @@ def test_effects_from_a_configuration(tmp_path):
         "placebo on controls:",
         "staggered adoption",
         "treated before the second period",
+        "from cells of equal calendar and strata",
     ):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "picture.png").read_bytes()[:4] == b"\x89PNG"
@@ -72,7 +74,7 @@ def test_help_names_every_option_of_its_own(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for option in ("--by", "--bin", "--leads", "--lags", "--plot", "--csv", "--staggered", "--period"):
+    for option in ("--by", "--bin", "--leads", "--lags", "--plot", "--csv", "--staggered", "--each", "--lengths"):
         assert option in text
     with pytest.raises(SystemExit) as wrong:
         main(["effect"])
