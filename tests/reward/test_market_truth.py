@@ -30,7 +30,7 @@ def errors(seed: int, users: int, scenario: str = "default") -> dict[str, float]
 
 @pytest.mark.parametrize("scenario", ["default", "null"])
 def test_did_finds_the_truth_and_naive_rewards_do_not(scenario):
-    """Four markets: the mean of z is within 3/sqrt(4) of 0 for DiD; one market alone is beyond 2 in 5 % of all cases."""
+    """Four markets: the mean of z is within 3/sqrt(4) of 0 for DiD; one alone is beyond 2 in 5 % of all cases."""
     found = [errors(seed, 1500, scenario) for seed in range(4)]
     z = {name: np.mean([each[name] for each in found]) for name in found[0]}
     assert abs(z["did"]) < 3 / np.sqrt(4)
