@@ -4,7 +4,7 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CODE   := histories reward agents envs evaluation experiment train.py evaluate.py decide.py
+CODE   := histories reward agents envs evaluation experiment engines train.py evaluate.py decide.py examples
 
 .PHONY: train test check slow benchmark format clean
 

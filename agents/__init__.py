@@ -2,7 +2,9 @@
 
 from agents.base import Agent, Batch, Decisions, Observations
 from agents.checkpoints import load_agent, restore_agent, save_agent
+from agents.delay import Delay
 from agents.ensemble import EnsembleConfig, EnsembleThompson
+from agents.explain import as_markdown, as_scalars, as_text, explain
 from agents.registry import AGENTS, make_agent, resolve_device
 
 __all__ = [
@@ -10,9 +12,14 @@ __all__ = [
     "Agent",
     "Batch",
     "Decisions",
+    "Delay",
     "EnsembleConfig",
     "EnsembleThompson",
     "Observations",
+    "as_markdown",
+    "as_scalars",
+    "as_text",
+    "explain",
     "load_agent",
     "make_agent",
     "resolve_device",

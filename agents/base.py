@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,16 +17,25 @@ UIntArray = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Observations:
-    """What a policy sees of N decision slots: `context` (N, D) float32 and `action_mask` (N, sum of actions) bool."""
+    """What a policy sees of N decision slots.
+
+    Attributes:
+        context: Features (N, D) float32, known strictly before the slot.
+        action_mask: Eligible actions (N, sum of actions) bool.
+        users: Stable 64-bit hashes of the users' ids (N,), for agents that keep something of each user; None where it
+            is not known who the users are.
+    """
 
     context: Float32Array
     action_mask: BoolArray
+    users: UIntArray | None = None
 
     def __len__(self) -> int:
         return len(self.context)
 
     def __getitem__(self, rows: Any) -> Observations:
-        return Observations(self.context[rows], self.action_mask[rows])
+        users = None if self.users is None else self.users[rows]
+        return Observations(self.context[rows], self.action_mask[rows], users)
 
 
 @dataclass(frozen=True)
@@ -57,6 +66,10 @@ class Batch:
         rewards: Incremental rewards (N,), finite.
         se: Their standard errors (N,), 0 or more: 0 where the controls did not vary.
         keys: Stable 64-bit hashes of the decision ids (N,): they give the bootstrap weights.
+        following: What was known at each user's next slot that counts, for sequential agents; its rows have no meaning
+            where nothing follows. None where it was not handed over.
+        elapsed: Slots from each decision to `following` (N,), 1 or more; 0 where the user is gone after the decision,
+            so that nothing follows; NaN where the log ends, so that what follows is unknown.
     """
 
     observations: Observations
@@ -64,9 +77,49 @@ class Batch:
     rewards: FloatArray
     se: FloatArray
     keys: UIntArray
+    following: Observations | None = None
+    elapsed: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    def __getitem__(self, rows: Any) -> Batch:
+        return Batch(
+            self.observations[rows],
+            self.actions[rows],
+            self.rewards[rows],
+            self.se[rows],
+            self.keys[rows],
+            None if self.following is None else self.following[rows],
+            None if self.elapsed is None else self.elapsed[rows],
+        )
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """All rows of batches that have the same optional parts, in order."""
+
+    def column(name: str) -> Any:
+        parts = [getattr(batch, name) for batch in batches]
+        return None if parts[0] is None else np.concatenate(parts)
+
+    def observations(parts: Sequence[Observations]) -> Observations:
+        users = None if parts[0].users is None else np.concatenate([part.users for part in parts])
+        return Observations(
+            np.concatenate([part.context for part in parts]),
+            np.concatenate([part.action_mask for part in parts]),
+            users,
+        )
+
+    following = [batch.following for batch in batches if batch.following is not None]
+    return Batch(
+        observations([batch.observations for batch in batches]),
+        column("actions"),
+        column("rewards"),
+        column("se"),
+        column("keys"),
+        observations(following) if following else None,
+        column("elapsed"),
+    )
 
 
 @runtime_checkable
@@ -80,10 +133,11 @@ class Agent(Protocol):
         ...
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """The exploring policy's exact probabilities, one array (N, A_m) a module.
+        """The exploring policy's exact probabilities, one array (N, *modules.shape(m)) a module.
 
         Entry m is conditional on the parent's choice that the action requires: it sums to 1 within each group of
-        `modules.groups(m)` that has an eligible action, and is 0 elsewhere.
+        `modules.groups(m)` that has an eligible action, and is 0 elsewhere. Where module m is conditioned on an earlier
+        module, every row of its table is such a distribution.
         """
         ...
 

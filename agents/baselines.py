@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.base import Batch, Decisions, Observations
-from agents.buffer import check_batch
-from agents.choice import draw, greedy, uniform_shares
-from agents.randomness import generator_state, restore_generator
+from agents.actions import carried, known_actions, places, shown
+from agents.base import Batch, Observations
+from agents.choice import spread_mask, uniform_shares
+from agents.policy import Policy
 from histories.modules import FloatArray, Modules
 
 
@@ -22,8 +21,8 @@ class NoSettings:
     """A policy without settings."""
 
 
-class Baseline(ABC):
-    """What the simple policies share: drawing from their probabilities, and a random state.
+class Baseline(Policy):
+    """A policy without settings that does not look at the context.
 
     Args:
         modules: What can be chosen.
@@ -41,35 +40,7 @@ class Baseline(ABC):
         seed: int = 0,
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
-        self.modules = modules
-        self._rng = np.random.default_rng([seed, 1])
-
-    def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
-        """Draws from the policy; without `explore`, takes its most probable action."""
-        probabilities = self.action_probabilities(observations)
-        if not explore:
-            probabilities = greedy(self.modules, probabilities, observations.action_mask)
-        return draw(self.modules, probabilities, self._rng)
-
-    @abstractmethod
-    def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """Exact probabilities, one array (N, A_m) a module."""
-
-    def observe(self, batch: Batch) -> None:
-        """Nothing is learned from rewards; they are checked all the same."""
-        check_batch(batch, self.modules)
-
-    def update(self, steps: int = 1) -> dict[str, float]:  # noqa: ARG002
-        """Nothing to learn."""
-        return {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The random state."""
-        return {"rng": generator_state(self._rng)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        restore_generator(self._rng, state["rng"])
+        super().__init__(modules, seed)
 
 
 class Uniform(Baseline):
@@ -106,34 +77,41 @@ class Logging(Baseline):
         device: str = "cpu",
     ) -> None:
         super().__init__(modules, context_dim, config, seed, device)
-        self._counts = np.ones(modules.total)
+        self._known = modules
+        self._counts = [np.ones(modules.cells(m)) for m in range(len(modules))]
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Frequencies of the eligible actions; before anything was observed they are equal."""
         parts = self.modules.split(self.modules.closed(observations.action_mask))
         out = []
-        for m, (part, counts) in enumerate(zip(parts, self.modules.split(self._counts), strict=True)):
-            weight = part * counts
-            shares = np.zeros(part.shape)
+        for m, counts in enumerate(self._counts):
+            weight = spread_mask(self.modules, m, parts[m]) * shown(counts, self._known, self.modules, m)
+            shares = np.zeros(weight.shape)
             for group in self.modules.groups(m):
-                total = weight[:, group].sum(1, keepdims=True)
-                shares[:, group] = weight[:, group] / np.where(total > 0, total, 1.0)
+                total = weight[..., group].sum(-1, keepdims=True)
+                shares[..., group] = weight[..., group] / np.where(total > 0, total, 1.0)
             out.append(shares)
         return out
 
     def observe(self, batch: Batch) -> None:
         """Counts the executed actions, on top of one of each."""
-        check_batch(batch, self.modules)
+        super().observe(batch)
         sent = self.modules.sent(batch.actions)
-        for m, counts in enumerate(self.modules.split(self._counts)):
-            made = batch.actions[:, m] if m == 0 else batch.actions[sent, m]
-            counts += np.bincount(made, minlength=len(counts))
+        for m, counts in enumerate(self._counts):
+            made = batch.actions if m == 0 else batch.actions[sent]
+            counts += np.bincount(self._known.cell(m, made), minlength=len(counts))
 
     def state_dict(self) -> dict[str, Any]:
-        """The random state and the counts."""
-        return super().state_dict() | {"counts": torch.from_numpy(self._counts.copy())}
+        """The random state, and the counts of all actions ever known."""
+        counts = [torch.from_numpy(counts.copy()) for counts in self._counts]
+        return super().state_dict() | {"known": self._known.to_dict(), "counts": counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """The inverse of `state_dict`, also where the set of actions has changed since."""
         super().load_state_dict(state)
-        self._counts = state["counts"].numpy().copy()
+        before = Modules.from_dict(state["known"])
+        self._known = known_actions(self.modules, before)
+        self._counts = [
+            carried(saved.numpy(), places(before, self._known, m), np.ones(self._known.cells(m)))
+            for m, saved in enumerate(state["counts"])
+        ]

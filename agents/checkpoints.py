@@ -14,7 +14,7 @@ from agents.registry import make_agent
 from histories.errors import ConfigError
 from histories.modules import Modules
 
-VERSION = 1
+VERSION = 2
 
 
 def save_agent(agent: Agent, path: Path, recipe: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> None:
@@ -65,25 +65,31 @@ def restore_agent(agent: Agent, path: Path) -> dict[str, Any]:
     if Modules.from_dict(state["modules"]) != agent.modules:
         raise ConfigError(
             f"{path} has learned {Modules.from_dict(state['modules'])}, not {agent.modules}: actions must not have "
-            "changed between a checkpoint and the run that goes on from it"
+            "changed between a checkpoint and the run that goes on from it; `load_agent(path, modules=...)` opens it "
+            "with other actions"
         )
     agent.load_state_dict(state["agent"])
     return dict(state["extra"])
 
 
-def load_agent(path: Path, device: str = "cpu") -> Agent:
-    """Rebuilds an agent from its checkpoint alone.
+def load_agent(path: Path, device: str = "cpu", modules: Modules | None = None) -> Agent:
+    """Rebuilds an agent from its checkpoint alone, if need be with another set of actions.
+
+    Actions that the checkpoint knows keep what was learned, wherever they now stand; new ones begin with the agent's
+    prior, and where they have labels, with what these have earned; retired ones are no longer chosen, but stay in the
+    agent's memory, so that they may come back.
 
     Args:
         path: The file.
         device: Where it shall compute.
+        modules: The actions that there are now; by default those of the checkpoint. Modules must stay the same.
 
     Raises:
-        ConfigError: If the file is absent or of another version.
+        ConfigError: If the file is absent or of another version, or modules have changed other than by their actions.
     """
     state = _read(path)
     recipe = state["recipe"]
-    modules = Modules.from_dict(state["modules"])
+    modules = modules or Modules.from_dict(state["modules"])
     agent = make_agent(recipe["name"], modules, recipe["context_dim"], recipe["settings"], recipe["seed"], device)
     agent.load_state_dict(state["agent"])
     return agent

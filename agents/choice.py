@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from agents.base import Decisions
+from histories.errors import ConfigError, nearest
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
+
+Floor = float | Mapping[str, float]
+FLOOR = 0.02
+
+
+def floors(modules: Modules, floor: Floor) -> tuple[float, ...]:
+    """The share of uniform draws of each module, from one number for all or from numbers by module's name.
+
+    A module that is not named has `FLOOR`.
+
+    Raises:
+        ConfigError: If there is no such module, or a share is not between 0 and 1.
+    """
+    if isinstance(floor, Mapping):
+        for name in floor:
+            if name not in modules.names:
+                raise ConfigError(f"floor names the module {name!r}. {nearest(name, modules.names)}")
+        found = tuple(float(floor.get(name, FLOOR)) for name in modules.names)
+    else:
+        found = (float(floor),) * len(modules)
+    if wrong := [share for share in found if not 0.0 <= share <= 1.0]:
+        raise ConfigError(f"floor {wrong[0]} is not between 0 and 1")
+    return found
 
 
 def best_eligible(values: npt.NDArray[np.floating], mask: BoolArray, group: IntArray) -> BoolArray:
@@ -31,60 +55,64 @@ def best_eligible(values: npt.NDArray[np.floating], mask: BoolArray, group: IntA
 def vote_shares(
     modules: Modules, m: int, values: npt.NDArray[np.floating], mask: BoolArray, floor: float
 ) -> FloatArray:
-    r"""Exact probabilities (N, A_m) of a module's actions when one of K members is drawn and obeyed.
+    r"""Exact probabilities (N, *shape(m)) of a module's actions when one of K members is drawn and obeyed.
 
     .. math:: \pi(a) = (1 - \epsilon) \frac{1}{K} \sum_k 1[a = \arg\max q_k] + \epsilon / n_{eligible}
 
-    Shares and eligible counts are taken within each group of actions that compete under the same parent's choice.
+    Shares and eligible counts are taken within each group of actions that compete under the same parent's choice, and
+    for each choice of the module that m is conditioned on.
 
     Args:
         modules: The modules.
         m: Which one.
-        values: The members' estimates (K, N, A_m).
+        values: The members' estimates (K, N, *shape(m)).
         mask: Eligible actions (N, A_m).
         floor: The share :math:`\epsilon` of uniform draws.
     """
-    out = np.zeros(mask.shape)
+    mask = spread_mask(modules, m, mask)
+    out = np.zeros(values.shape[1:])
     for group in modules.groups(m):
         share = best_eligible(values, mask[None], group).mean(0)
-        inside = np.zeros(mask.shape[1], dtype=bool)
-        inside[group] = True
-        eligible = mask & inside
-        count = eligible.sum(1, keepdims=True)
-        out += (1.0 - floor) * share + floor * eligible / np.maximum(count, 1)
+        out += (1.0 - floor) * share + floor * even(mask, group)
     return out
 
 
+def spread_mask(modules: Modules, m: int, mask: BoolArray) -> BoolArray:
+    """A module's mask (N, A_m) beside its probabilities, (N, *shape(m)): the same in all rows of a table."""
+    c = modules.condition(m)
+    return mask if c is None else np.repeat(mask[:, None], modules.sizes[c], axis=1)
+
+
+def even(mask: BoolArray, group: IntArray) -> FloatArray:
+    """Equal shares (..., A) of the eligible actions of a group; all 0 where none is eligible."""
+    inside = np.zeros(mask.shape[-1], dtype=bool)
+    inside[group] = True
+    eligible = mask & inside
+    return np.asarray(eligible / np.maximum(eligible.sum(-1, keepdims=True), 1))
+
+
 def uniform_shares(modules: Modules, mask: BoolArray) -> list[FloatArray]:
-    """Equal probabilities (N, A_m) for the eligible actions of each module's groups."""
+    """Equal probabilities (N, *shape(m)) for the eligible actions of each module's groups."""
     shares = []
     for m, part in enumerate(modules.split(modules.closed(mask))):
-        nothing = np.zeros((1, *part.shape))
-        shares.append(vote_shares(modules, m, nothing, part, 1.0))
+        spread = spread_mask(modules, m, part)
+        shares.append(np.sum([even(spread, group) for group in modules.groups(m)], axis=0))
     return shares
 
 
 def draw(modules: Modules, probabilities: Sequence[FloatArray], rng: np.random.Generator) -> Decisions:
-    """Draws one action for each row, module by module, each given its parent's choice."""
+    """Draws one action for each row, module by module, each given the choices before it."""
     n = len(probabilities[0])
     actions = np.zeros((n, len(modules)), dtype=np.int64)
     for m, p in enumerate(probabilities):
-        actions[:, m] = _sample(given_parent(modules, m, p, actions), rng.random(n))
+        actions[:, m] = _sample(modules.given(m, p, actions), rng.random(n))
     return decisions_of(modules, probabilities, actions)
 
 
 def greedy(modules: Modules, values: Sequence[npt.NDArray[np.floating]], mask: BoolArray) -> list[FloatArray]:
-    """Probability 1 (N, A_m) for the best eligible action of each group; ties go to the lowest code."""
+    """Probability 1 (N, *shape(m)) for the best eligible action of each group; ties go to the lowest code."""
     parts = modules.split(modules.closed(mask))
     return [vote_shares(modules, m, v[None], part, 0.0) for m, (v, part) in enumerate(zip(values, parts, strict=True))]
-
-
-def given_parent(modules: Modules, m: int, probabilities: FloatArray, actions: IntArray) -> FloatArray:
-    """Probabilities (N, A_m) of module m with 0 where the parent's choice in `actions` (N, M) rules an action out."""
-    parent = modules.parent(m)
-    if parent is None:
-        return probabilities
-    return np.where(parent[1][None, :] == actions[:, parent[0], None], probabilities, 0.0)
 
 
 def decisions_of(modules: Modules, probabilities: Sequence[FloatArray], actions: IntArray) -> Decisions:

@@ -5,20 +5,40 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from importlib.metadata import entry_points
 from typing import Any
 
 import torch
 
 from agents.base import Agent
 from agents.baselines import Logging, NoSend, NoSettings, Uniform
+from agents.beta import BetaConfig, BetaThompson
+from agents.bootstrapped_q import BootstrappedQ, BootstrappedQConfig
 from agents.ensemble import EnsembleConfig, EnsembleThompson
+from agents.linear import (
+    BestFixed,
+    BestFixedConfig,
+    EpsilonGreedy,
+    EpsilonGreedyConfig,
+    LinearConfig,
+    LinearThompson,
+)
+from agents.neural_linear import NeuralLinear, NeuralLinearConfig
 from histories.errors import ConfigError, nearest
 from histories.modules import Modules
+
+GROUP = "crosschannel.agents"
 
 Maker = Callable[[Modules, int, Any, int, str], Agent]
 
 AGENTS: dict[str, tuple[Maker, type]] = {
     "ensemble_thompson": (EnsembleThompson, EnsembleConfig),
+    "linear_thompson": (LinearThompson, LinearConfig),
+    "neural_linear": (NeuralLinear, NeuralLinearConfig),
+    "beta_thompson": (BetaThompson, BetaConfig),
+    "bootstrapped_q": (BootstrappedQ, BootstrappedQConfig),
+    "epsilon_greedy": (EpsilonGreedy, EpsilonGreedyConfig),
+    "best_fixed": (BestFixed, BestFixedConfig),
     "uniform": (Uniform, NoSettings),
     "logging": (Logging, NoSettings),
     "no_send": (NoSend, NoSettings),
@@ -33,26 +53,25 @@ def make_agent(
     seed: int = 0,
     device: str = "cpu",
 ) -> Agent:
-    """An agent by its name, or a user's own class as `package.module:Class`.
+    """An agent by its name, or a user's own class as `package.module:Class` or by the name of its entry point.
 
     A class of your own is called as `Class(modules, context_dim, settings, seed, device)`, its settings as they stand
-    in the configuration.
+    in the configuration. An installed package offers it by an entry point of the group `crosschannel.agents`; the
+    names of this package's own agents come first.
 
     Raises:
         ConfigError: If there is no such agent, or it has no such setting, or the class does not fit.
     """
     settings = dict(settings or {})
     device = resolve_device(device)
-    if ":" in name:
-        agent = _own(name)(modules, context_dim, settings, seed, device)
-        if not isinstance(agent, Agent):
-            missing = sorted(part for part in _PARTS if not hasattr(agent, part))
-            raise ConfigError(f"{name} is not an agent: it lacks {', '.join(missing)}")
-        return agent
-    if name not in AGENTS:
-        raise ConfigError(f"there is no agent {name!r}. {nearest(name, AGENTS)} Your own is 'package.module:Class'")
-    maker, config = AGENTS[name]
-    return maker(modules, context_dim, _settings(name, config, settings), seed, device)
+    if name in AGENTS:
+        maker, config = AGENTS[name]
+        return maker(modules, context_dim, _settings(name, config, settings), seed, device)
+    agent = _own(name)(modules, context_dim, settings, seed, device)
+    if not isinstance(agent, Agent):
+        missing = sorted(part for part in _PARTS if not hasattr(agent, part))
+        raise ConfigError(f"{name} is not an agent: it lacks {', '.join(missing)}")
+    return agent
 
 
 _PARTS = ("modules", "act", "action_probabilities", "observe", "update", "state_dict", "load_state_dict")
@@ -66,7 +85,7 @@ def _settings(name: str, config: type, settings: Mapping[str, Any]) -> Any:
             raise ConfigError(f"agent {name!r} has no setting {key!r}. {nearest(key, known)}")
         default = known[key].default
         typed[key] = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
-        if not _fits(typed[key], default):
+        if not _fits(typed[key], default) and not (known[key].type == "Floor" and _is_floor(value)):
             expected = f"list of {type(default[0]).__name__}" if isinstance(default, tuple) else type(default).__name__
             raise ConfigError(f"setting {key!r} of agent {name!r} is {value!r}: expected a {expected}")
     return config(**typed)
@@ -79,12 +98,26 @@ def _fits(value: Any, default: Any) -> bool:
     return type(value) is type(default) or (type(value) is int and isinstance(default, float))
 
 
+def _is_floor(value: Any) -> bool:
+    """Whether a value gives a floor for each of some modules (`agents.choice.floors`)."""
+    return isinstance(value, Mapping) and all(_fits(share, 0.0) for share in value.values())
+
+
 def _own(name: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
+    found = entry_points(group=GROUP)
     try:
-        return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
+        if ":" not in name and name in found.names:
+            return found[name].load()  # type: ignore[no-any-return]
+        module, _, attribute = name.partition(":")
+        if attribute:
+            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"the agent {name!r} cannot be imported: {error}") from None
+    known = [*AGENTS, *sorted(found.names)]
+    raise ConfigError(
+        f"there is no agent {name!r}. {nearest(name, known)} Your own is 'package.module:Class', or the name of an "
+        f"entry point of the group {GROUP!r}"
+    )
 
 
 def resolve_device(name: str) -> str:

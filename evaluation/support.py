@@ -121,7 +121,7 @@ def distinct_actions(modules: Modules, actions: IntArray) -> tuple[IntArray, Int
 
 
 def check_policy(modules: Modules, probabilities: Sequence[FloatArray], n: int) -> None:
-    """Checks a policy's probabilities, one array (n, A_m) a module, as `Agent.action_probabilities` gives them.
+    """Checks a policy's probabilities, as `Agent.action_probabilities` gives them: (n, *modules.shape(m)) a module.
 
     Raises:
         InputError: If a shape is wrong, an entry is not in [0, 1], or the first module's row does not sum to 1.
@@ -130,11 +130,12 @@ def check_policy(modules: Modules, probabilities: Sequence[FloatArray], n: int) 
         problem = f"there are probabilities of {len(probabilities)} modules, not of {len(modules)}"
         raise InputError([Fault("policy", problem, "Give one array for each module.")])
     faults: list[Fault] = []
-    for name, size, p in zip(modules.names, modules.sizes, probabilities, strict=True):
-        if p.shape != (n, size):
-            faults.append(Fault("policy", f"the shape is {p.shape}, not {(n, size)}", "Give one row a decision.", name))
+    for m, (name, p) in enumerate(zip(modules.names, probabilities, strict=True)):
+        shape = (n, *modules.shape(m))
+        if p.shape != shape:
+            faults.append(Fault("policy", f"the shape is {p.shape}, not {shape}", "Give one row a decision.", name))
             continue
-        wrong = ~((p >= -TOLERANCE) & (p <= 1 + TOLERANCE)).all(1)
+        wrong = ~((p >= -TOLERANCE) & (p <= 1 + TOLERANCE)).reshape(n, -1).all(1)
         faults += _fault(name, wrong, p, "is not a row of probabilities", "Entries are in [0, 1].", "policy")
     if not faults:
         total = probabilities[0].sum(1)
@@ -227,34 +228,29 @@ def importance_weights(log: LoggedDecisions, probabilities: Sequence[FloatArray]
 def unsupported_mass(log: LoggedDecisions, probabilities: Sequence[FloatArray], m: int | None) -> float:
     """Share of a policy's mass on actions that are ineligible or that the log never takes, in [0, 1].
 
-    For module m it is the mass of its choice given the log's choice of the parent module, over the decisions at which
-    it made one. For the whole action it is computed from at most as many evenly spaced decisions as keep decisions
-    times distinct actions below `MASS_CELLS`.
+    For module m it is the mass of its choice given the log's earlier choices, over the decisions at which it made one.
+    For the whole action it is computed from at most as many evenly spaced decisions as keep decisions times distinct
+    actions below `MASS_CELLS`.
     """
-    if log.eligible is None:
-        parts = list(probabilities)
-    else:
-        parts = [p * mask for p, mask in zip(probabilities, log.modules.split(log.eligible), strict=True)]
     if m is not None:
         chosen = applies(log, m)
         if not chosen.any():
             return 1.0
         taken = np.zeros(log.modules.sizes[m], dtype=bool)
         taken[log.actions[chosen, m]] = True
-        possible = parts[m][chosen] * taken
-        parent = log.modules.parent(m)
-        if parent is not None:
-            possible = possible * (parent[1][None, :] == log.actions[chosen, parent[0], None])
+        possible = log.modules.given(m, probabilities[m][chosen], log.actions[chosen]) * taken
+        if log.eligible is not None:
+            possible = possible * log.eligible[chosen, log.modules.slices[m]]
         return _missing(possible.sum(1))
     taken_actions, _ = distinct_actions(log.modules, log.actions)
     rows = np.unique(np.linspace(0, len(log) - 1, min(len(log), MASS_CELLS // len(taken_actions) + 1)).astype(np.int64))
+    some = [p[rows] for p in probabilities]
+    if log.eligible is not None:
+        parts = log.modules.split(log.eligible[rows])
+        some = [p * part.reshape(len(rows), *[1] * (p.ndim - 2), -1) for p, part in zip(some, parts, strict=True)]
     mass = np.zeros(len(rows))
     for block in np.array_split(taken_actions, -(-len(taken_actions) * len(rows) // 4_000_000)):
-        product = np.ones((len(rows), len(block)))
-        for j, part in enumerate(parts):
-            factor = part[np.ix_(rows, block[:, j])]
-            product *= factor if j == 0 else np.where(block[:, 0] == 0, 1.0, factor)
-        mass += product.sum(1)
+        mass += log.modules.joint_probabilities(some, block).sum(1)
     return _missing(mass)
 
 

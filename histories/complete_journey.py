@@ -42,9 +42,12 @@ def read_complete_journey(path: Path | None = None) -> History:
     """Reads the five tables that this history needs, each as `<name>.parquet` (`COLUMNS` names them).
 
     - **Decisions.** Every day on which a campaign of coupons began is a slot of every household, sent or not. The
-      module is `campaign_type`; eligible are sending nothing and the types that began on that day (never two in the
-      published tables).
-      The slot is the beginning of that day.
+      modules are `campaign_type` and, below it, `length`, how many days the coupons are good for, from the campaign's
+      start to its end date, both included. Eligible are sending nothing and what began on that day (never two types
+      in the published tables). The slot is the beginning of that day.
+    - **Running campaigns.** Each length has the label `duration`, so that a household counts as messaged for as long
+      as a campaign of its runs, and not only on the day on which it begins. The label leaves out the last hour of the
+      last day: where the clock is put forward in between, whole days of 24 hours would reach into the day after.
     - **Households** whose first campaign began before the tables do are left out, because what they were like before
       it is not known; the history's notes count them. Others are kept even if they bought nothing before a slot.
     - **Propensities** were not logged. Campaigns go to the better customers, so that they matter: they are missing
@@ -89,7 +92,7 @@ def read_complete_journey(path: Path | None = None) -> History:
     sends = sends[sends["household_id"].isin(households) & (sends["start"] < last)]
     campaigns = campaigns[(campaigns["start"] >= first) & (campaigns["start"] < last)]
 
-    modules = Modules([Module("campaign_type", ("none", *TYPES.values()))])
+    modules = _modules(campaigns)
     history = History.from_tables(
         _decisions(households, campaigns, sends, sheets["campaigns"]),
         _events(households, baskets, redeemed),
@@ -127,24 +130,48 @@ def _days(dates: pd.Series) -> pd.Series:
     return pd.to_datetime(dates).dt.normalize().dt.tz_localize(ZONE)
 
 
+def _modules(campaigns: pd.DataFrame) -> Modules:
+    """The type of a campaign, and below it how many days it runs."""
+    lengths = campaigns[["length", "action", "days"]].drop_duplicates().sort_values(["action", "days"])
+    days = lengths["days"].tolist()
+    return Modules(
+        [
+            Module("campaign_type", ("none", *TYPES.values())),
+            Module(
+                "length",
+                tuple(lengths["length"]),
+                parent="campaign_type",
+                requires=tuple(lengths["action"]),
+                labels={name: {"duration": n - 1 / 24} for name, n in zip(lengths["length"], days, strict=True)},
+            ),
+        ]
+    )
+
+
 def _campaigns(sheet: Sheet) -> pd.DataFrame:
-    """One row a campaign: `campaign_id`, `action` and `start`."""
+    """One row a campaign: `campaign_id`, `action`, `start`, `days` that it runs, and `length`, its name."""
     types = sheet.frame["campaign_type"]
     sheet.note("campaign_type", ~types.isin(list(TYPES)).to_numpy(), "this is no known type", f"Known: {list(TYPES)}.")
     twice = sheet.frame["campaign_id"].duplicated().to_numpy()
     sheet.note("campaign_id", twice, "the campaign is described twice", "Keep one row for each campaign.")
+    begin, end = (pd.to_datetime(sheet.frame[column]).dt.normalize() for column in ("start_date", "end_date"))
+    days = (end - begin).dt.days + 1
+    sheet.note("end_date", (days < 1).to_numpy(), "the campaign ends before it begins", "Correct one of the two dates.")
     _stop(sheet.faults)
+    action = types.map(TYPES).astype(object)
     return pd.DataFrame(
         {
             "campaign_id": sheet.frame["campaign_id"],
-            "action": types.map(TYPES).astype(object),
+            "action": action,
             "start": _days(sheet.frame["start_date"]),
+            "days": days,
+            "length": action + "-" + days.astype(str) + "d",
         }
     )
 
 
 def _join(sheet: Sheet, campaigns: pd.DataFrame) -> pd.DataFrame:
-    """The sheet's rows with the `action` and `start` of their campaign."""
+    """The sheet's rows with what `_campaigns` says of their campaign."""
     known = sheet.frame["campaign_id"].isin(campaigns["campaign_id"]).to_numpy()
     sheet.note("campaign_id", ~known, "the campaign is not described", "Describe it in campaign_descriptions.")
     return sheet.frame.merge(campaigns, on="campaign_id", how="left")
@@ -175,8 +202,9 @@ def _decisions(households: np.ndarray, campaigns: pd.DataFrame, sends: pd.DataFr
         )
         _stop(sheet.faults)
     begun = campaigns.groupby("start")["action"].agg(lambda actions: "|".join(["none", *sorted(set(actions))]))
+    lengths = campaigns.groupby("start")["length"].agg(lambda names: "|".join(sorted(set(names))))
     slots = pd.MultiIndex.from_product([households, begun.index], names=["household_id", "start"]).to_frame(index=False)
-    slots = slots.merge(sends[["household_id", "start", "action"]], on=["household_id", "start"], how="left")
+    slots = slots.merge(sends[["household_id", "start", "action", "length"]], on=["household_id", "start"], how="left")
     users = slots["household_id"].astype(str)
     return pd.DataFrame(
         {
@@ -184,7 +212,9 @@ def _decisions(households: np.ndarray, campaigns: pd.DataFrame, sends: pd.DataFr
             "user_id": users,
             "time": slots["start"].dt.tz_convert("UTC"),
             "campaign_type": slots["action"].fillna("none"),
+            "length": slots["length"],
             "eligible_campaign_type": slots["start"].map(begun),
+            "eligible_length": slots["start"].map(lengths),
         }
     )
 

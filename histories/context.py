@@ -247,11 +247,19 @@ class ContextFeatures:
         """How many features there are."""
         return len(self.names)
 
-    def covariates(self, history: History) -> FloatArray:
-        """The same features of every decision in double precision (n, D), for regressions."""
+    @property
+    def lookback(self) -> int:
+        """How far back events are counted, microseconds; 0 where none are."""
+        return max((length for _, length in self.layout.windows), default=0) if self.layout.groups else 0
+
+    def covariates(self, history: History, shift: int = 0) -> FloatArray:
+        """The same features of every decision in double precision (n, D), for regressions.
+
+        With a `shift`, in microseconds, they are those of so long after the decisions (before, if negative).
+        """
         d = history.decisions
         return self._assemble(
-            _all_columns(self.layout, self.encoding, history, d.user, d.time), np.zeros((len(d), self.dim))
+            _all_columns(self.layout, self.encoding, history, d.user, d.time + shift), np.zeros((len(d), self.dim))
         )
 
     def transform(self, history: History) -> npt.NDArray[np.float32]:

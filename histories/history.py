@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, keys
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from histories.order import by_user_and_time
 from histories.times import timestamps
 from histories.validation import check_tables
 
@@ -111,12 +113,12 @@ class History:
         """How many users there are."""
         return len(self.user_ids)
 
-    @property
+    @cached_property
     def decision_offsets(self) -> IntArray:
         """Where each user's decisions begin, (U + 1,): user u owns rows `offsets[u]:offsets[u + 1]`."""
         return _offsets(self.decisions.user, self.n_users)
 
-    @property
+    @cached_property
     def event_offsets(self) -> IntArray:
         """Where each user's events begin, (U + 1,)."""
         return _offsets(self.events.user, self.n_users)
@@ -231,8 +233,8 @@ class History:
         name: str = "history",
     ) -> History:
         """Sorts arrays that are known to be valid by (user, time) and freezes them."""
-        d = np.lexsort((decisions.time, decisions.user))
-        e = np.lexsort((events.event, events.time, events.user))
+        d = by_user_and_time(decisions.user, decisions.time)
+        e = by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)
         return cls(
             decisions=decisions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,9 @@ class Module:
         parent: An earlier module on which the eligible actions depend, or None.
         requires: For each action, the action of `parent` under which it is eligible.
         labels: Optional facts about an action (`{"offer_1": {"difficulty": 10}}`).
+        condition_on: An earlier module whose choice this one's may depend on, or None: every action stays eligible, but
+            a policy has one row of probabilities for each choice of the earlier module. A module has a parent or a
+            condition, not both.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Module:
     parent: str | None = None
     requires: tuple[str, ...] = ()
     labels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    condition_on: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", tuple(self.actions))
@@ -55,6 +60,11 @@ class Module:
                 f"module {self.name!r} has {len(self.actions)} actions but `requires` has {len(self.requires)} "
                 "entries: give one for each action"
             )
+        if self.parent is not None and self.condition_on is not None:
+            raise ConfigError(
+                f"module {self.name!r} has the parent {self.parent!r}, on which its choice depends already: "
+                "leave out `condition_on`"
+            )
         if unknown := sorted(set(self.labels) - set(self.actions)):
             raise ConfigError(f"module {self.name!r} has labels for {unknown}, which are not among its actions")
 
@@ -67,6 +77,10 @@ class Modules(Sequence[Module]):
 
     A flat array over the actions of all modules (such as an action mask) has the modules one after the other:
     module m owns the columns `slices[m]`.
+
+    Probabilities of a policy are a list with one array a module, (N, *shape(m)): (N, A_m), or a table (N, A_c, A_m)
+    with a row for each choice of the module c that m is conditioned on. Row 0 of a table on the first module has no
+    meaning, as nothing is sent then.
     """
 
     def __init__(self, modules: Sequence[Module]) -> None:
@@ -81,6 +95,7 @@ class Modules(Sequence[Module]):
         self.slices = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(bounds))
         self.total = int(bounds[-1])
         self._parents = [self._find_parent(m) for m in range(len(self._modules))]
+        self._conditions = [self._find_condition(m) for m in range(len(self._modules))]
 
     def _find_parent(self, m: int) -> tuple[int, IntArray] | None:
         module = self._modules[m]
@@ -96,6 +111,17 @@ class Modules(Sequence[Module]):
         if unknown := sorted(set(module.requires) - set(actions)):
             raise ConfigError(f"module {module.name!r} requires {unknown}, not among the actions of {module.parent!r}")
         return p, np.array([actions.index(name) for name in module.requires], dtype=np.int64)
+
+    def _find_condition(self, m: int) -> int | None:
+        module = self._modules[m]
+        if module.condition_on is None:
+            return None
+        if module.condition_on not in self.names[:m]:
+            raise ConfigError(
+                f"module {module.name!r} is conditioned on {module.condition_on!r}, which is not an earlier module: "
+                f"name one of {list(self.names[:m])}"
+            )
+        return self.names.index(module.condition_on)
 
     def __len__(self) -> int:
         return len(self._modules)
@@ -118,6 +144,24 @@ class Modules(Sequence[Module]):
     def parent(self, m: int) -> tuple[int, IntArray] | None:
         """The index of module m's parent, and for each action of m the parent's code that it requires."""
         return self._parents[m]
+
+    def condition(self, m: int) -> int | None:
+        """The index of the earlier module that module m is conditioned on, or None."""
+        return self._conditions[m]
+
+    def shape(self, m: int) -> tuple[int, ...]:
+        """The shape of one row of module m's probabilities: (A_m,), or (A_c, A_m) where it is conditioned on c."""
+        c = self._conditions[m]
+        return (self.sizes[m],) if c is None else (self.sizes[c], self.sizes[m])
+
+    def cells(self, m: int) -> int:
+        """How many separate things there are to know of module m: its actions, for each choice it is conditioned on."""
+        return math.prod(self.shape(m))
+
+    def cell(self, m: int, actions: IntArray) -> IntArray:
+        """Which cell of module m each action (N, M) belongs to, (N,): its place in the flattened `shape(m)`."""
+        c, codes = self._conditions[m], np.asarray(actions)
+        return np.asarray(codes[:, m] if c is None else codes[:, c] * self.sizes[m] + codes[:, m], dtype=np.int64)
 
     def groups(self, m: int) -> list[IntArray]:
         """The actions of module m that compete with each other: all, or those that require the same parent's action."""
@@ -188,15 +232,32 @@ class Modules(Sequence[Module]):
             part &= parent[1][None, :] == np.asarray(actions)[:, parent[0], None]
         return part
 
+    def given(self, m: int, probabilities: FloatArray, actions: IntArray) -> FloatArray:
+        """Probabilities (N, A_m) of module m, given the earlier modules' codes in `actions` (N, M).
+
+        Args:
+            m: Which module.
+            probabilities: Its probabilities (N, *shape(m)).
+            actions: Codes; those of module m and later ones are not looked at.
+        """
+        codes = np.asarray(actions)
+        c, parent = self._conditions[m], self._parents[m]
+        if c is not None:
+            return np.asarray(probabilities[np.arange(len(codes)), codes[:, c]])
+        if parent is not None:
+            return np.where(parent[1][None, :] == codes[:, parent[0], None], probabilities, 0.0)
+        return probabilities
+
     def taken(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
-        """Conditional probabilities (N, M) of the given actions, from one array (N, A_m) a module.
+        """Conditional probabilities (N, M) of the given actions, from one array (N, *shape(m)) a module.
 
         Where nothing is sent, the later modules make no choice and have probability 1. The joint probability of
         an action is the product of its row.
         """
         actions = self.canonical(actions)
         rows = np.arange(len(actions))
-        out = np.stack([p[rows, actions[:, m]] for m, p in enumerate(probabilities)], axis=1).astype(np.float64)
+        columns = [p.reshape(len(p), self.cells(m))[rows, self.cell(m, actions)] for m, p in enumerate(probabilities)]
+        out = np.stack(columns, axis=1).astype(np.float64)
         out[~self.sent(actions), 1:] = 1.0
         return out
 
@@ -230,15 +291,38 @@ class Modules(Sequence[Module]):
         return out
 
     def composite_probabilities(self, probabilities: Sequence[FloatArray]) -> FloatArray:
-        """Joint probabilities (N, J) of all `composites`, from one conditional array (N, A_m) a module."""
-        out = np.ones((len(probabilities[0]), len(self.composites)))
+        """Joint probabilities (N, J) of all `composites`, from one conditional array (N, *shape(m)) a module."""
+        return self.joint_probabilities(probabilities, self.composites)
+
+    def joint_probabilities(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
+        """Probability (N, J) of each of J canonical actions (J, M) at each of N slots."""
+        out = np.ones((len(probabilities[0]), len(actions)))
         for m, p in enumerate(probabilities):
-            columns = self.composites[:, m]
-            factor = p[:, columns]
-            if m > 0:
-                factor = np.where(self.composites[None, :, 0] == 0, 1.0, factor)
-            out *= factor
+            factor = p.reshape(len(p), self.cells(m))[:, self.cell(m, actions)]
+            out *= factor if m == 0 else np.where(actions[None, :, 0] == 0, 1.0, factor)
         return out
+
+    def marginals(self, probabilities: Sequence[FloatArray]) -> list[FloatArray]:
+        """Probability (N, A_m) that each action of each module is taken, one array a module.
+
+        A later module takes none where nothing is sent. It depends on one earlier module at most, its parent or its
+        condition, so that marginals lead to marginals.
+
+        Args:
+            probabilities: One conditional array (N, *shape(m)) a module.
+        """
+        found = [np.asarray(probabilities[0], dtype=np.float64)]
+        sent = found[0].copy()
+        sent[:, 0] = 0.0
+        for m in range(1, len(self)):
+            parent, c = self._parents[m], self._conditions[m]
+            if c is not None:
+                found.append(np.einsum("nc,nca->na", found[c] if c else sent, probabilities[m]))
+            elif parent is not None:
+                found.append((found[parent[0]] if parent[0] else sent)[:, parent[1]] * probabilities[m])
+            else:
+                found.append(sent.sum(1, keepdims=True) * probabilities[m])
+        return found
 
     def names_of(self, actions: IntArray) -> list[tuple[str, ...]]:
         """Action names of each row (N, M); only the first where nothing is sent."""
@@ -256,6 +340,8 @@ class Modules(Sequence[Module]):
             entry: dict[str, Any] = {"name": module.name, "actions": list(module.actions)}
             if module.parent is not None:
                 entry |= {"parent": module.parent, "requires": list(module.requires)}
+            if module.condition_on is not None:
+                entry["condition_on"] = module.condition_on
             if module.labels:
                 entry["labels"] = {action: dict(labels) for action, labels in module.labels.items()}
             out.append(entry)
@@ -268,7 +354,7 @@ class Modules(Sequence[Module]):
         Raises:
             ConfigError: If an entry has an unknown key or lacks its name or actions.
         """
-        known = {"name", "actions", "parent", "requires", "labels"}
+        known = {"name", "actions", "parent", "requires", "labels", "condition_on"}
         for entry in entries:
             if unknown := sorted(set(entry) - known):
                 raise ConfigError(f"a module has the unknown keys {unknown}; known are {sorted(known)}")

@@ -102,17 +102,18 @@ class Timeline:
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
         """The same by bisection in steps of falling powers of two, for users of any size."""
         out = np.empty(len(user), dtype=np.int64)
-        last = len(self.time) - 1
         for start in range(0, len(user), BLOCK):
             rows = slice(start, start + BLOCK)
-            place, end, asked = self.offsets[user[rows]], self.offsets[user[rows] + 1], time[rows]
+            asked = time[rows]
+            # The last row that is known to be before, which may be that in front of the user's first.
+            place, end = self.offsets[user[rows]] - 1, self.offsets[user[rows] + 1] - 1
             step = 1 << int((end - place).max()).bit_length() >> 1
             while step:
                 reached = place + step
-                ahead = self.time.take(np.minimum(reached - 1, last))
+                ahead = self.time.take(reached, mode="clip")
                 passed = (ahead <= asked) if inclusive else (ahead < asked)
                 passed &= reached <= end
                 place += step * passed
                 step >>= 1
-            out[rows] = place
+            out[rows] = place + 1
         return out

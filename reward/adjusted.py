@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
-from histories.errors import NotIdentified
-from histories.history import History
-from histories.logistic import Logistic
 from histories.modules import FloatArray, IntArray
 from reward.controls import CellMeans, Expected, narrowest
 from reward.frame import RewardFrame, build_frame
-from reward.gauge import Gauge
-from reward.outcomes import NO_CELL, Outcomes, RewardSpec, measure
-
-LARGEST_PROPENSITY = 0.995
+from reward.models import FittedOn, ModelOn
+from reward.odds import Odds
+from reward.outcomes import NO_CELL, Outcomes, RewardSpec
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,8 @@ class AdjustedLevel:
 
     Attributes:
         regressions: One for each fold of users, fitted without that fold.
-        residual: Mean residual of the controls by cell; weighted by the odds of sending for `did_dr`.
+        residual: The controls' residuals by cell. Their mean is what `did_dr` corrects the prediction by; it is 0
+            for `did_regression`, which does not correct.
     """
 
     regressions: tuple[OutcomeRegression, ...]
@@ -80,38 +77,24 @@ class AdjustedLevel:
 
 
 @dataclass(frozen=True)
-class FittedAdjusted:
-    """A covariate-adjusted DiD reward whose regressions are known.
+class FittedAdjusted(FittedOn):
+    """A covariate-adjusted DiD reward whose regressions are known, with cells from narrow to wide (`levels`)."""
 
-    Attributes:
-        spec: What is measured.
-        gauge: What it is measured with.
-        levels: Regressions with cells from narrow to wide (`Matching.levels`).
-        correct: Whether the mean residual is subtracted as well, as `did_dr` does.
-    """
-
-    spec: RewardSpec
-    gauge: Gauge
     levels: tuple[AdjustedLevel, ...]
-    correct: bool
-
-    def transform(self, history: History) -> RewardFrame:
-        """Rewards of every decision of a history."""
-        return self.transform_outcomes(measure(history, self.spec, self.gauge))
 
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
         found = (
-            self._expected(fitted, outcomes, outcomes.cells(level))
+            _expected(fitted, outcomes, outcomes.cells(level))
             for fitted, level in zip(self.levels, self.spec.matching.levels, strict=True)
         )
         expected = narrowest(found, self.spec.min_controls)
         return build_frame(outcomes, self.spec.overlap, outcomes.change - expected.mean, expected)
 
-    def _expected(self, fitted: AdjustedLevel, outcomes: Outcomes, cell: IntArray) -> Expected:
-        residual = fitted.residual.expected(cell)
-        mean = _predict(fitted.regressions, outcomes, cell)
-        return replace(residual, mean=mean + residual.mean if self.correct else mean)
+
+def _expected(fitted: AdjustedLevel, outcomes: Outcomes, cell: IntArray) -> Expected:
+    residual = fitted.residual.expected(cell)
+    return replace(residual, mean=_predict(fitted.regressions, outcomes, cell) + residual.mean)
 
 
 def _predict(regressions: tuple[OutcomeRegression, ...], outcomes: Outcomes, cell: IntArray) -> FloatArray:
@@ -122,37 +105,27 @@ def _predict(regressions: tuple[OutcomeRegression, ...], outcomes: Outcomes, cel
     return expected
 
 
-def _fit_levels(outcomes: Outcomes, spec: RewardSpec, weights: FloatArray, odds: FloatArray) -> FittedAdjusted:
-    """Fits the regressions at every level; residuals (n,) count `odds` (n,) times in their cell's mean."""
-    levels = []
-    for level in spec.matching.levels:
-        cell = outcomes.cells(level)
-        rows = outcomes.control & (cell != NO_CELL)
-        regressions = []
-        for k in range(spec.folds):
-            mine = rows & ((outcomes.fold % spec.folds != k) | (spec.folds == 1))
-            regressions.append(
-                OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], weights[mine])
-            )
-        fitted = tuple(regressions)
-        error = outcomes.change - _predict(fitted, outcomes, cell)
-        rows &= ~np.isnan(error)
-        counted = CellMeans.of(error[rows], cell[rows], weights[rows], outcomes.available_at[rows])
-        weighted = CellMeans.of(error[rows], cell[rows], _relative(odds[rows], cell[rows]))
-        levels.append(AdjustedLevel(fitted, replace(counted, mean=weighted.mean)))
-    return FittedAdjusted(spec, outcomes.gauge, tuple(levels), correct=odds is not weights)
-
-
-def _relative(weights: FloatArray, cell: IntArray) -> FloatArray:
-    """Weights (n,) in units of a power of two near the cell's largest, so that tiny ones keep their digits."""
-    cells, code = np.unique(cell, return_inverse=True)
-    largest = np.zeros(len(cells))
-    np.maximum.at(largest, code, weights)
-    return np.asarray(np.ldexp(weights, -np.frexp(largest)[1][code]))
+def _fit_level(
+    outcomes: Outcomes, spec: RewardSpec, cell: IntArray, counts: FloatArray, odds: FloatArray | None
+) -> AdjustedLevel:
+    """Fits the regressions with the cells (n,) of one level; residuals are averaged with the odds (n,), if given."""
+    rows = outcomes.control & (cell != NO_CELL)
+    regressions = []
+    for k in range(spec.folds):
+        mine = rows & ((outcomes.fold % spec.folds != k) | (spec.folds == 1))
+        regressions.append(
+            OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], counts[mine])
+        )
+    error = outcomes.change - _predict(tuple(regressions), outcomes, cell)
+    rows &= ~np.isnan(error)
+    # Slopes and odds rest on decisions of all cells: nothing is known before the last of their windows has closed.
+    closes = np.full(int(rows.sum()), outcomes.available_at[outcomes.observed].max(initial=np.iinfo(np.int64).min))
+    weight = None if odds is None else odds[rows]
+    return AdjustedLevel(tuple(regressions), CellMeans.of(error[rows], cell[rows], counts[rows], closes, weight))
 
 
 @dataclass(frozen=True)
-class DidRegressionReward:
+class DidRegressionReward(ModelOn):
     r"""DiD by outcome regression.
 
     .. math:: r_i = \Delta_i - \hat m_{-k(i)}(c_i, x_i), \qquad \hat m(c, x) = \hat\alpha_c + x^\top \hat\beta
@@ -165,25 +138,22 @@ class DidRegressionReward:
     "Matching as an econometric evaluation estimator", Review of Economic Studies.
     """
 
-    spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "did_regression"
-
-    def measure(self, history: History) -> Outcomes:
-        """Outcomes of a history, with covariates fitted on it."""
-        return measure(history, self.spec, adjust=True)
-
-    def fit(self, train: History) -> FittedAdjusted:
-        """Learns the regressions from a history."""
-        return self.fit_outcomes(self.measure(train))
+    adjust: ClassVar[bool] = True
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
         """Learns the regressions from measured outcomes."""
-        w = np.ones(len(outcomes)) if weights is None else weights
-        return _fit_levels(outcomes, self.spec, w, w)
+        counts = np.ones(len(outcomes)) if weights is None else weights
+        levels = []
+        for level in self.spec.matching.levels:
+            fitted = _fit_level(outcomes, self.spec, outcomes.cells(level), counts, None)
+            nothing = replace(fitted.residual, mean=np.zeros(len(fitted.residual.mean)))
+            levels.append(replace(fitted, residual=nothing))
+        return FittedAdjusted(self.spec, outcomes.gauge, tuple(levels))
 
 
 @dataclass(frozen=True)
-class DidDoublyRobustReward:
+class DidDoublyRobustReward(ModelOn):
     r"""Doubly robust DiD: outcome regression, corrected by the reweighted residuals of the controls.
 
     .. math::
@@ -191,49 +161,27 @@ class DidDoublyRobustReward:
               - \frac{\sum_{j \in C(c_i)} w_j (\Delta_j - \hat m_{-k(j)}(c_j, x_j))}{\sum_{j \in C(c_i)} w_j},
         \qquad w_j = \frac{p(x_j)}{1 - p(x_j)}
 
-    with p the probability that something is sent, and cells as for `did_regression`. The mean over the treated of a
-    cell is right if either m or p is. p is the logged one wherever all controls have it, and else a logistic regression
-    on x, fitted without the user's fold. It fails where both are wrong, and where some x are nearly always sent to:
-    odds are capped at p = 0.995, and few controls then carry the mean. Sant'Anna & Zhao (2020), "Doubly robust
-    difference-in-differences estimators", Journal of Econometrics.
+    with p the probability that something is sent, and cells as for `did_regression`. The mean over *all* sent
+    decisions of a cell is right if either m or p is. The mean over some of them, such as those of one action, has only
+    the regression to rely on, because the odds are those of sending at all: `Study.by_action` therefore weighs anew
+    for each action. Dividing by the sum of the weights (Hajek, 1971) makes a change that is common to all drop out
+    whatever p is.
+
+    p is the logged one wherever all controls have it (`History.propensity_source` says logged or by design), and else
+    a logistic regression on x, fitted without the user's fold: see `Odds`. It fails where both are wrong, and where
+    some x are nearly always sent to: odds are capped at p = 0.995, and few controls then carry the mean; `n_controls`
+    is their effective number. Sant'Anna & Zhao (2020), "Doubly robust difference-in-differences estimators", Journal
+    of Econometrics.
     """
 
-    spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "did_dr"
-
-    def measure(self, history: History) -> Outcomes:
-        """Outcomes of a history, with covariates fitted on it."""
-        return measure(history, self.spec, adjust=True)
-
-    def fit(self, train: History) -> FittedAdjusted:
-        """Learns the regressions and the propensities from a history."""
-        return self.fit_outcomes(self.measure(train))
+    adjust: ClassVar[bool] = True
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
-        """Learns them from measured outcomes."""
-        w = np.ones(len(outcomes)) if weights is None else weights
-        p = np.minimum(sending_probability(outcomes, w, self.spec.folds), LARGEST_PROPENSITY)
-        return _fit_levels(outcomes, self.spec, w, w * p / (1 - p))
-
-
-def sending_probability(outcomes: Outcomes, weights: FloatArray, folds: int) -> FloatArray:
-    """Probability that something is sent at each decision (n,): logged where every control has it, else estimated.
-
-    Raises:
-        NotIdentified: If it has to be estimated, and every decision made the same choice.
-    """
-    if not np.isnan(outcomes.p_nothing[outcomes.control]).any():
-        return np.asarray(1.0 - outcomes.p_nothing)
-    usable = outcomes.observed & (outcomes.treated | outcomes.control)
-    estimated = np.full(len(outcomes), np.nan)
-    for k in range(folds):
-        mine = outcomes.fold % folds == k
-        rows = usable & (~mine | (folds == 1))
-        if not (outcomes.treated[rows].any() and (~outcomes.treated[rows]).any()):
-            raise NotIdentified("the probability of sending cannot be estimated: a fold has only one kind of decision")
-        # As for the outcome regression: an order of rows that only their content decides.
-        x, treated, w = outcomes.covariates[rows], outcomes.treated[rows], weights[rows]
-        order = np.lexsort((*x.T, w, treated))
-        model = Logistic.fit(x[order], treated[order], w[order])
-        estimated[mine] = model.predict(outcomes.covariates[mine])
-    return estimated
+        """Learns regressions and propensities from measured outcomes."""
+        counts = np.ones(len(outcomes)) if weights is None else weights
+        odds = Odds.of(outcomes, self.spec, counts).value
+        levels = (
+            _fit_level(outcomes, self.spec, outcomes.cells(level), counts, odds) for level in self.spec.matching.levels
+        )
+        return FittedAdjusted(self.spec, outcomes.gauge, tuple(levels))

@@ -13,14 +13,20 @@ from reward.sums import ExactSums
 
 @dataclass(frozen=True)
 class CellMeans:
-    """Mean change of the controls in each cell.
+    r"""Mean change of the controls in each cell, each with a weight such as the odds of a message.
+
+    .. math:: \bar\Delta_c = \frac{\sum_j w_j \Delta_j}{W_c}, \qquad
+        n_c = \frac{W_c^2}{\sum_j w_j^2}, \qquad
+        s_c^2 = \frac{n_c}{n_c - 1} \frac{\sum_j w_j (\Delta_j - \bar\Delta_c)^2}{W_c}
+
+    with equal weights the plain number, mean and standard deviation. Kish (1965), "Survey sampling".
 
     Attributes:
         cell: Cells, ascending (c,).
-        n: Controls in each (c,).
+        n: Effective number of controls in each (c,).
         mean: Their mean change (c,).
         sd: Standard deviation of their change (c,).
-        closes: When the last of their windows closes, microseconds (c,); 0 where that was not given.
+        closes: When the last of the windows that it rests on closes, microseconds (c,); 0 where that was not given.
     """
 
     cell: IntArray
@@ -31,25 +37,33 @@ class CellMeans:
 
     @classmethod
     def of(
-        cls, values: FloatArray, cell: IntArray, weights: FloatArray | None, closes: IntArray | None = None
+        cls,
+        values: FloatArray,
+        cell: IntArray,
+        counts: FloatArray | None,
+        closes: IntArray | None = None,
+        odds: FloatArray | None = None,
     ) -> CellMeans:
-        """Averages values (n,) of controls by cell (n,), each counted `weights` (n,) times."""
+        """Averages values (n,) of controls by cell (n,), each counted `counts` (n,) times with weight `odds` (n,)."""
         cells, code = np.unique(cell, return_inverse=True)
-        w = np.ones(len(values)) if weights is None else weights
-        n = ExactSums.of(w, code, len(cells)).value()
-        last = np.zeros(len(cells), dtype=np.int64)
+        size = len(cells)
+        m = np.ones(len(values)) if counts is None else counts
+        o = np.ones(len(values)) if odds is None else _relative(odds, code, size)
+        w = m * o
+        total = ExactSums.of(w, code, size).value()
+        last = np.zeros(size, dtype=np.int64)
         if closes is not None:
             last[:] = np.iinfo(np.int64).min
             np.maximum.at(last, code, closes)
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean = ExactSums.of(w * values, code, len(cells)).value() / n
+            n = total if odds is None else total**2 / ExactSums.of(w * o, code, size).value()
+            mean = ExactSums.of(w * values, code, size).value() / total
             # In units of a power of two near the cell's largest distance, squares stay small enough for exact sums.
             distance = np.where(w > 0, values - mean[code], 0.0)
-            largest = np.zeros(len(cells))
-            np.maximum.at(largest, code, np.abs(distance))
-            unit = np.ldexp(1.0, np.frexp(largest)[1])
-            square = ExactSums.of(w * (distance / unit[code]) ** 2, code, len(cells)).value()
-            sd = unit * np.sqrt(square / (n - 1.0))
+            unit = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
+            square = ExactSums.of(w * (distance / unit[code]) ** 2, code, size).value()
+            # Without weights total and n are equal, and this is exactly n - 1.
+            sd = sd_of(square, unit, total - total / n)
         return cls(cells, n, mean, sd, last)
 
     def look_up(self, cell: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -80,12 +94,28 @@ class CellMeans:
         return Expected(n, mean, se, closes, np.zeros(len(cell), dtype=np.int64))
 
 
+def sd_of(square: FloatArray, unit: FloatArray, freedom: FloatArray) -> FloatArray:
+    """Standard deviations (c,) from sums of squared distances (c,) in squares of units (c,), by degrees of freedom."""
+    return np.asarray(unit * np.sqrt(square / freedom))
+
+
+def _largest(values: FloatArray, code: IntArray, size: int) -> FloatArray:
+    out = np.zeros(size)
+    np.maximum.at(out, code, values)
+    return out
+
+
+def _relative(weights: FloatArray, code: IntArray, size: int) -> FloatArray:
+    """Weights (n,) in units of a power of two near the cell's largest, so that tiny ones keep their digits."""
+    return np.asarray(np.ldexp(weights, -np.frexp(_largest(weights, code, size))[1][code]))
+
+
 @dataclass(frozen=True)
 class Expected:
     """What is expected of n decisions without a message. All arrays (n,).
 
     Attributes:
-        n: Controls that it rests on.
+        n: Controls that it rests on, an effective number where they have weights.
         mean: Expected change.
         se: Standard error of one decision's reward: a new control's distance from an estimated mean.
         closes: When the last window of these controls closes, microseconds.

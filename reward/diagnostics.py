@@ -8,25 +8,26 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from histories.hashing import derive
+from histories.errors import NotIdentified
 from histories.history import History
-from histories.modules import IntArray
-from histories.times import duration
-from reward.effects import Effect, Study
-from reward.event_time import EventStudy, event_study, moved_study, windows
+from histories.modules import BoolArray, IntArray
+from histories.times import DAY, duration
+from reward.effects import Effect, Study, strata
+from reward.event_time import EventStudy, event_study, moved_back
 from reward.frame import IDENTIFIED, REASONS
-from reward.inference import binomial_tail, two_sided
+from reward.inference import JointTest, detectable, joint_test, two_sided
 from reward.influence import WITHOUT_CONTROLS
+from reward.models import DidReward
+from reward.odds import ESTIMATED, LOGGED
 
+# Levels of an attribute with fewer users on either side are left out of the placebo on controls.
+FEWEST_USERS = 10
 LEVEL = 0.05
-SPLITS = 20
-# Two-sided test at 5 % with a power of 80 %: 1.96 + 0.84 standard errors.
-DETECTABLE = 2.8
-_SPLIT_SALT = 0x5EED
 FAILURES = {
     "pre-trends": "pre-trends differ",
     "placebo in time": "there is an effect before the message",
-    "placebo on controls": "there are too many effects among the controls, so the intervals are too short",
+    "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
+    "placebo on controls": "controls of the same cell differ by a user attribute, so intervals are too short",
 }
 
 Status = Literal["passed", "failed", "not tested"]
@@ -83,53 +84,65 @@ class Diagnostics:
         return pd.DataFrame(rows, columns=["check", "status", "p_value", "words"])
 
 
-def diagnose(study: Study, history: History, events: EventStudy | None = None, splits: int = SPLITS) -> Diagnostics:
-    """Runs every diagnostic. `events` is the study's event study, if there is one already."""
+def diagnose(study: Study, history: History, events: EventStudy | None = None) -> Diagnostics:
+    """Runs every diagnostic that the log admits. `events` is the study's event study, if there is one already.
+
+    The placebo on holdout needs an arm without messages, that on controls user attributes; without, they are left out.
+    """
     events = event_study(study, history) if events is None else events
-    checks = (pre_trend_check(events), placebo_in_time(study, history), placebo_on_controls(study, history, splits))
-    return Diagnostics(checks, facts_of(study), study.model.name)
+    checks = (
+        pre_trend_check(events),
+        placebo_in_time(study, history),
+        placebo_on_holdout(study, history),
+        placebo_on_controls(study, history),
+    )
+    return Diagnostics(tuple(c for c in checks if c is not None), facts_of(study), study.model.name)
 
 
 def pre_trend_check(events: EventStudy) -> Check:
-    """Joint Wald test over the leads of an event study, with the smallest difference that it could have seen."""
+    """Joint test over the tested leads, with the difference in a single bin that this joint test would have seen."""
     name, test = "pre-trends", events.pre_trends()
     if np.isnan(test.p_value):
-        return Check(name, "not tested", np.nan, "no bin before the base is identified: the log begins too late")
+        seen = (
+            f" and before the {events.lookback / DAY:g} d that covariates or strata look at" if events.lookback else ""
+        )
+        words = f"no bin before the base{seen} is identified: ask for more leads, or the log begins too late"
+        return Check(name, "not tested", np.nan, words)
     numbers = f"F test of {test.freedom} bins over {test.clusters:,} users, p = {test.p_value:.2g}"
     if test.p_value < LEVEL:
         worst = max(
             (e for e, lead in zip(events.effects, events.leads, strict=True) if lead), key=lambda e: abs(e.value / e.se)
         )
-        return Check(
-            name,
-            "failed",
-            test.p_value,
-            f"treated and controls differ before the message ({numbers}; at {worst.label} by {worst.value:.3g})",
-        )
-    errors = [e.se for e, lead in zip(events.effects, events.leads, strict=True) if lead]
-    seen = DETECTABLE * float(np.mean(errors))
-    return Check(
-        name, "passed", test.p_value, f"no difference found ({numbers}); one of {seen:.2g} a bin would have been"
-    )
+        found = f"treated and controls differ before the message ({numbers}; at {worst.label} by {worst.value:.3g})"
+        return Check(name, "failed", test.p_value, found)
+    size = detectable(events.influence[:, events.leads]).max()
+    words = f"no difference found ({numbers}); it finds one of {size:.2g} in a single bin four times in five"
+    return Check(name, "passed", test.p_value, words)
 
 
 def placebo_in_time(study: Study, history: History) -> Check:
-    """The whole design moved back by `pre + post`, to a time before the message: the effect there should be 0."""
+    """The whole design moved back by `pre + post`, to a time before the message: the effect there should be 0.
+
+    For a kind that adjusts without logged propensities this asks more than the effect itself needs: it fails as well
+    where messages answer what happened since the moved time, even if the covariates hold that by the time of sending.
+    """
     name, effect = "placebo in time", time_placebo(study, history)
     if not effect.se > 0:
         return Check(name, "not tested", np.nan, "too few decisions have observed windows that far back")
-    return _zero_check(name, effect, "windows moved back by pre + post")
+    what = (
+        "windows and covariates moved back by pre + post" if study.model.adjust else "windows moved back by pre + post"
+    )
+    check = _zero_check(name, effect, what)
+    if check.status == "failed" and study.outcomes.gauge.features is not None:
+        words = f"{check.words}; it fails also where messages answer what covariates learn only after the moved time"
+        return replace(check, words=words)
+    return check
 
 
 def time_placebo(study: Study, history: History) -> Effect:
-    """The effect that the design finds where there is none: both windows end at least `pre` before the decision.
-
-    Where overlapping decisions are excluded, those with another message since the moved windows began are left out.
-    """
+    """The effect that the design finds where there is none: both windows end at least `pre` before the decision."""
     spec = study.model.spec
-    pre, post = duration(spec.pre), duration(spec.post)
-    before, after, seen = windows(history, spec, -(pre + post))
-    moved = moved_study(study, history, before, after, seen, -(2 * pre + post), 0)
+    moved = moved_back(study, history, duration(spec.pre) + duration(spec.post))
     return moved.effect(None, "placebo in time")
 
 
@@ -139,34 +152,93 @@ def _zero_check(name: str, effect: Effect, what: str) -> Check:
     return Check(name, "failed" if p < LEVEL else "passed", p, found)
 
 
-def placebo_on_controls(study: Study, history: History, splits: int = SPLITS) -> Check:
-    """A random half of the controls' users declared treated, many times: about 5 % of the effects should be found.
+def placebo_on_holdout(study: Study, history: History) -> Check | None:
+    """Users who were held out, taken as if they had been sent to: nobody was, so the effect should be 0.
 
-    It tests the errors, not the trends: too many findings mean that the intervals are too short.
+    They are compared with the decisions of the other arms at which nothing was sent, and no other message fell into
+    the windows. Users are held out at random, so a difference means that whom nothing was sent to was chosen by what
+    their activity was about to do: such decisions are no fair controls of the treated either. None where no arm is
+    held out.
     """
-    name = "placebo on controls"
-    if study.model.name in WITHOUT_CONTROLS:
-        return Check(name, "not tested", np.nan, "this kind has no controls")
-    found = control_placebos(study, history, splits)
-    usable = [e for e in found if e.se > 0]
-    if len(usable) < splits:
-        return Check(name, "not tested", np.nan, "half of the controls are too few for effects")
-    hits = sum(not e.low <= 0 <= e.high for e in usable)
-    p = binomial_tail(hits, splits, LEVEL)
-    words = f"{hits} of {splits} random halves differ from the other half at 5 %, {splits * LEVEL:g} expected"
-    return Check(name, "failed" if p < 0.01 else "passed", p, words)
+    name, held = "placebo on holdout", held_out(study, history)
+    if study.model.name in WITHOUT_CONTROLS or not held.any():
+        return None
+    effect = holdout_placebo(study, held)
+    if not effect.se > 0:
+        return Check(name, "not tested", np.nan, "too few decisions without a message to compare with those held out")
+    return _zero_check(name, effect, "users held out, as if sent to")
 
 
-def control_placebos(study: Study, history: History, splits: int = SPLITS) -> list[Effect]:
-    """Effects of nothing: in each split a half of the controls' users, by a stable hash, counts as treated."""
-    controls = study.restricted(study.outcomes.control)
-    o = controls.outcomes
-    found = []
-    for split in range(splits):
-        half = (derive(history.user_keys, _SPLIT_SALT + split) >> np.uint64(63)).astype(bool)[o.user]
-        outcomes = replace(o, treated=half, control=~half, p_nothing=np.where(half, np.nan, 0.5))
-        found.append(Study.of_outcomes(study.model, outcomes).effect(None, f"split {split}"))
-    return found
+def held_out(study: Study, history: History) -> BoolArray:
+    """Decisions (n,) of the arms that are held out: those that the spec names, or else those without any message."""
+    arm = history.decisions.arm
+    if arm is None:
+        return np.zeros(len(history.decisions), dtype=bool)
+    text = np.asarray(arm).astype(str)
+    named = study.model.spec.holdout_arms
+    reached = np.unique(text[study.outcomes.treated])
+    return np.asarray(np.isin(text, named) if named else ~np.isin(text, reached))
+
+
+def holdout_placebo(study: Study, held: BoolArray) -> Effect:
+    """The effect of being held out (n,) on decisions at which nothing was sent."""
+    o = study.outcomes
+    held = held & ~o.treated
+    others = ~held & ~o.treated & o.observed & ~o.overlap
+    # What was not sent to represents everyone if it is weighted with 1 / P(nothing): odds of p / (1 + p) for nothing.
+    chance = np.where(held, np.nan, o.p_nothing / (1.0 + o.p_nothing))
+    outcomes = replace(o, treated=held, control=others, p_nothing=chance).select(held | others)
+    try:
+        return Study.of_outcomes(study.model, outcomes).effect(None, "held out")
+    except NotIdentified:
+        return Effect("held out", np.nan, np.nan, 0, 0, int(held.sum()))
+
+
+def placebo_on_controls(study: Study, history: History) -> Check | None:
+    """Controls divided by a user attribute: those of one cell should change alike, whatever their region or age.
+
+    A joint F test that no level differs from the others, for each attribute that cells and covariates have not taken
+    out; its level is divided by their number. Errors count users as independent. If something moves all users of a
+    region together, intervals are too short; then levels differ by more than their errors, and this test sees it.
+    None where users have no such attribute.
+    """
+    name, within = "placebo on controls", study.model.spec.matching.within
+    users = history.users
+    names = [] if users is None else [str(c) for c in users.columns if c != "user_id" and c not in within]
+    if study.model.name in WITHOUT_CONTROLS or not names:
+        return None
+    tests = {attribute: alike(study, history, attribute) for attribute in names}
+    tests = {attribute: test for attribute, test in tests.items() if not np.isnan(test.p_value)}
+    if not tests:
+        return Check(name, "not tested", np.nan, "no user attribute divides the controls into groups of enough users")
+    worst = min(tests, key=lambda attribute: tests[attribute].p_value)
+    p = min(1.0, tests[worst].p_value * len(tests))
+    numbers = f"F test of {tests[worst].freedom} differences over {tests[worst].clusters:,} users, p = {p:.2g}"
+    if p < LEVEL:
+        words = (
+            f"controls of a cell differ by {worst} ({numbers}): compare within it, `matching: {{within: [{worst}]}}`"
+        )
+        return Check(name, "failed", p, words)
+    words = f"controls of a cell change alike, whatever their {', '.join(tests)} (least so by {worst}: {numbers})"
+    return Check(name, "passed", p, words)
+
+
+def alike(study: Study, history: History, attribute: str) -> JointTest:
+    """Joint test that what the model leaves of the controls' changes is the same at every level of an attribute."""
+    o = study.outcomes.select(study.outcomes.control & study.frame.identified)
+    left = study.frame.reward[study.outcomes.control & study.frame.identified]
+    levels = sorted((mask[o.user] for _, mask in strata(history, attribute)), key=np.count_nonzero)[:-1]
+    plain = DidReward(study.model.spec)
+    values, influences = [], []
+    for level in levels:
+        parted = replace(o, pre=np.zeros(len(o)), post=left, treated=level, control=~level)
+        effect, influence = Study.of_outcomes(plain, parted).effect_and_influence()
+        if effect.se > 0 and effect.n_users >= FEWEST_USERS:
+            values.append(effect.value)
+            influences.append(influence)
+    if not values:
+        return JointTest(np.nan, 0, 0, np.nan)
+    return joint_test(np.array(values), np.stack(influences, axis=1))
 
 
 def facts_of(study: Study) -> tuple[str, ...]:
@@ -185,12 +257,14 @@ def facts_of(study: Study) -> tuple[str, ...]:
         low, middle = np.quantile(frame.n_controls[ok], [0.0, 0.5])
         lines.append(
             f"controls: {int(o.control.sum()):,} in all; behind a reward at least {low:,.0f}, median {middle:,.0f}"
+            + (" (effective numbers)" if study.model.name == "did_dr" else "")
         )
+    if len(study.model.spec.matching.levels) > 1:
+        found = frame.widened()
+        shares = (f"{found.get(k, 0):,} at level {k}" for k in range(len(study.model.spec.matching.levels)))
+        lines.append(f"cells, from the narrowest to the widest: {', '.join(shares)}")
     if study.model.name == "did_dr":
-        estimated = bool(np.isnan(o.p_nothing[o.control]).any())
-        lines.append(
-            f"propensities: {'estimated by a logistic regression on the covariates' if estimated else 'logged'}"
-        )
+        lines.append(f"propensities: {ESTIMATED if np.isnan(o.p_nothing[o.control]).any() else LOGGED}")
     return tuple(lines)
 
 

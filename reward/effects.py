@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from histories.errors import ConfigError, nearest
+from histories.errors import ConfigError, NotIdentified, nearest
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration, timestamps
@@ -97,7 +97,11 @@ class Study:
         return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame, by_level))
 
     def effect(self, group: BoolArray | None = None, label: str = "all") -> Effect:
-        """The average effect on the sent decisions of a group (n,), by default on all."""
+        """The average effect on the sent decisions of a group (n,), by default on all.
+
+        For `did_dr` a group of whole cells is doubly robust, as all are; any other group rests on the regression alone
+        (`by_action` and `by_attribute` fit the model anew, and do not).
+        """
         return self.effect_and_influence(group, label)[0]
 
     def effect_and_influence(self, group: BoolArray | None = None, label: str = "all") -> tuple[Effect, FloatArray]:
@@ -133,12 +137,25 @@ class Study:
         return [self.effect(code == c, name) for c, name in zip(codes, names, strict=True)]
 
     def by_action(self, history: History, module: str) -> list[Effect]:
-        """One effect for each action of a module that was ever sent, against the controls of the same cells."""
+        """One effect for each action of a module that was ever sent, against the controls of the same cells.
+
+        `did_dr` is fitted anew for each, with the odds of this action against nothing, so that each number is doubly
+        robust: see `Odds`. An action too rare for that is not identified. For the other kinds nothing changes.
+        """
         if module not in history.modules.names:
             raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
         actions: IntArray = self.outcomes.actions[:, history.modules.names.index(module)]
         used = np.unique(actions[self.outcomes.treated])
-        return [self.effect(actions == code, history.modules[module].actions[code]) for code in used]
+        return [self._of_action(actions == code, history.modules[module].actions[code]) for code in used]
+
+    def _of_action(self, taken: BoolArray, label: str) -> Effect:
+        if self.model.name != "did_dr":
+            return self.effect(taken, label)
+        treated = self.outcomes.treated & taken
+        try:
+            return Study.of_outcomes(self.model, replace(self.outcomes, treated=treated)).effect(None, label)
+        except NotIdentified:
+            return Effect(label, np.nan, np.nan, 0, 0, int(treated.sum()))
 
     def by_goal(self, history: History) -> list[Effect]:
         """One effect for each goal, with its weight, as if it were the only one; they add up to the whole."""
@@ -151,8 +168,9 @@ class Study:
     def by_attribute(self, history: History, name: str) -> list[Effect]:
         """One effect for each stratum of users by an attribute, each against the controls of its own stratum.
 
-        Numbers are cut into quarters of users; of other values the most frequent `MAX_LEVELS` are taken. Only what is
-        fixed before the log may divide users: groups by their activity in the log would regress to the mean.
+        Numbers are cut into quarters of users; of other values the most frequent `MAX_LEVELS` are taken, and the rest
+        are one stratum, labelled with their number. Only what is fixed before the log may divide users: groups by their
+        activity in the log would regress to the mean.
         """
         return [
             self.restricted(stratum[self.outcomes.user]).effect(None, label) for label, stratum in strata(history, name)
@@ -210,8 +228,10 @@ def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:
         ]
         return [*found, (f"{name} missing", np.isnan(value))] if np.isnan(value).any() else found
     text = column.astype(str).to_numpy()
-    levels = column.astype(str).value_counts().index[:MAX_LEVELS].sort_values()
-    return [(f"{name} {level}", np.asarray(text == level)) for level in levels]
+    frequent = column.astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+    found = [(f"{name} {level}", np.asarray(text == level)) for level in frequent[:MAX_LEVELS].sort_values()]
+    rest = ~np.isin(text, frequent[:MAX_LEVELS].to_numpy())
+    return [*found, (f"{name}: {len(frequent) - MAX_LEVELS} others", rest)] if rest.any() else found
 
 
 def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:

@@ -29,8 +29,9 @@ class RewardFrame:
         level: How often the decision's cell was widened until it had enough controls: 0 for the narrowest, then one
             for each step of `Matching.levels`; -1 where there is no reward.
         overlap: Whether another message falls into the pre or the post window, truncated or not.
-        available_at: Microseconds since 1970 UTC at which the post window has closed, and those of the cell's
-            controls as well: no learner may use the reward earlier.
+        available_at: Microseconds since 1970 UTC at which the post window has closed, and all windows that the reward
+            was learned from as well: those of the cell's controls, and for adjusted kinds, strata and learned limits
+            those of the whole training history. No learner may use the reward earlier.
         reason: Why there is no reward: one of `REASONS`, `identified` where there is one.
         kept: Probability, by the log's propensities, that no later message takes the reward away: see `Outcomes.kept`.
     """
@@ -91,6 +92,7 @@ def build_frame(outcomes: Outcomes, overlap: str, reward: FloatArray, expected: 
     unseen = ~outcomes.observed
     reason[unseen] = np.where(outcomes.reason == IDENTIFIED, OUTSIDE, outcomes.reason)[unseen]
     ok = reason == IDENTIFIED
+    learned = np.maximum(expected.closes, outcomes.gauge.closes)
     return RewardFrame(
         reward=np.where(ok, reward, np.nan),
         se=np.where(ok, expected.se, np.nan),
@@ -100,7 +102,7 @@ def build_frame(outcomes: Outcomes, overlap: str, reward: FloatArray, expected: 
         n_controls=expected.n.astype(np.int64),
         level=np.where(ok, expected.level, -1),
         overlap=outcomes.overlap,
-        available_at=np.where(ok, np.maximum(outcomes.available_at, expected.closes), outcomes.available_at),
+        available_at=np.where(ok, np.maximum(outcomes.available_at, learned), outcomes.available_at),
         reason=reason,
         kept=outcomes.kept,
     )

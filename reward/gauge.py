@@ -29,6 +29,8 @@ class Gauge:
         values: The known combinations of `Matching.within`, for codes; None without them.
         rhythm: The population's level by block of time; None without a rhythm.
         features: Covariates of the adjusted kinds; None without them.
+        closes: When the last window that limits and edges were learned from closes, microseconds; the smallest integer
+            where neither was learned. No reward that was measured with them is available before.
     """
 
     limits: FloatArray
@@ -36,6 +38,7 @@ class Gauge:
     values: pd.MultiIndex | None
     rhythm: Population | None
     features: ContextFeatures | None
+    closes: int
 
     def within(self, history: History, names: Sequence[str]) -> IntArray:
         """Codes of the users' attribute values (U,); -1 where the training history had no such user."""
@@ -46,15 +49,6 @@ class Gauge:
     def stratum(self, activity: FloatArray) -> IntArray:
         """Strata (n,) of past activity (n,); -1 where it is not known."""
         return np.where(np.isnan(activity), -1, np.searchsorted(self.edges, activity)).astype(np.int64)
-
-
-def learn_limits(goals: Sequence[Goal], amounts: Sequence[FloatArray]) -> FloatArray:
-    """The limit of each goal (G,), learned from its window amounts where it is a quantile."""
-    limits = [np.inf if goal.clip is None else goal.clip for goal in goals]
-    for g, (goal, amount) in enumerate(zip(goals, amounts, strict=True)):
-        if goal.winsor is not None and (amount != 0).any():
-            limits[g] = float(_quantiles(amount[amount != 0], [goal.winsor])[0])
-    return np.array(limits)
 
 
 def learn_edges(activity: FloatArray, strata: int) -> FloatArray:

@@ -22,8 +22,9 @@ class Goal:
         event: The event's name; `name*` stands for every event that begins so.
         weight: What one unit is worth, in reward units; negative for harm.
         measure: `count` adds 1 for each event, `value` adds the event's value.
-        clip: The largest amount that one user's window may have, in the measure's units, before the weight;
-            None for no limit. Clipping bounds the influence of rare, very large orders.
+        clip: The largest amount that one user's window may have, in the measure's units per post window, before the
+            weight; None for no limit. Clipping bounds the influence of rare, very large orders. Where windows differ in
+            length it acts on blocks of equal length: see `reward.limits`.
         winsor: The same limit as a quantile of the training decisions' non-zero window amounts, such as 0.99. It is
             learned when a reward model is fitted, and kept.
         credit: `uniform` counts every event of the window alike; `exponential` counts an event at the distance x from

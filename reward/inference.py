@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,17 +45,18 @@ def wald(value: FloatArray, influence: FloatArray, cluster: IntArray) -> tuple[f
 
     .. math:: W = \hat\theta^\top \hat V^{+} \hat\theta \sim \chi^2_{rank(\hat V)}
     """
+    statistic, freedom = _quadratic(value, covariance(influence, cluster))
+    return statistic, freedom, chi_square_tail(statistic, freedom) if freedom else 1.0
+
+
+def _quadratic(value: FloatArray, v: FloatArray) -> tuple[float, int]:
+    """`value' V^+ value` and the rank of V (k, k); 0 and 0 where V is 0."""
     if len(value) == 0:
-        return 0.0, 0, 1.0
-    v = covariance(influence, cluster)
+        return 0.0, 0
     eigenvalues, vectors = np.linalg.eigh(v)
-    kept = eigenvalues > eigenvalues.max() * 1e-10
-    if not kept.any():
-        return 0.0, 0, 1.0
+    kept = eigenvalues > max(float(eigenvalues.max()), 0.0) * 1e-10
     projected = vectors[:, kept].T @ value
-    statistic = float((projected**2 / eigenvalues[kept]).sum())
-    freedom = int(kept.sum())
-    return statistic, freedom, chi_square_tail(statistic, freedom)
+    return float((projected**2 / eigenvalues[kept]).sum()), int(kept.sum())
 
 
 def chi_square_tail(statistic: float, freedom: int) -> float:
@@ -102,11 +104,58 @@ def joint_test(value: FloatArray, sums: FloatArray) -> JointTest:
     with q the rank of V. Hotelling (1931), "The generalization of Student's ratio", Annals of Mathematical Statistics.
     """
     g = int(np.any(sums != 0, axis=1).sum())
-    statistic, q, _ = wald(value, sums * len(sums), np.arange(len(sums)))
+    statistic, q = _quadratic(value, _small_sample(sums, g))
     if q == 0 or g <= q:
         return JointTest(math.nan, q, g, math.nan)
-    statistic *= (g - 1) / g
     return JointTest(statistic, q, g, f_tail(statistic * (g - q) / (q * (g - 1)), q, g - q))
+
+
+def _small_sample(sums: FloatArray, g: int) -> FloatArray:
+    return np.asarray(sums.T @ sums * (g / max(g - 1, 1)))
+
+
+def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> FloatArray:
+    r"""How far each estimate (k,) alone must be from 0 for `joint_test` to find it with the given power.
+
+    .. math:: \delta_j = \sqrt{\lambda / (\hat V^{-1})_{jj}}, \qquad P(F_{q, G - q}(\lambda) > f_{level}) = power
+
+    with F the noncentral distribution: a joint test of many estimates needs a larger difference in one of them than a
+    test of that one alone. Infinite where nothing could be tested. Cohen (1988), "Statistical power analysis for the
+    behavioral sciences", chapter 9.
+
+    Args:
+        sums: Influence of each of G users (G, k).
+        level: Level of the test.
+        power: Probability of finding it.
+    """
+    g, k = int(np.any(sums != 0, axis=1).sum()), sums.shape[1]
+    v = _small_sample(sums, g)
+    q = int(np.linalg.matrix_rank(v, hermitian=True)) if k else 0
+    if q == 0 or g <= q:
+        return np.full(k, np.inf)
+    limit = _solve(lambda f: level - f_tail(f, q, g - q), 1e6)
+    needed = _solve(lambda x: noncentral_f_tail(limit, q, g - q, x) - power, 1e4)
+    precision = np.diag(np.linalg.pinv(v, hermitian=True))
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.sqrt(needed / np.maximum(precision, 0.0)))
+
+
+def _solve(rising: Callable[[float], float], high: float) -> float:
+    """Where an increasing function crosses 0, between 0 and `high`, by bisection."""
+    low = 0.0
+    for _ in range(100):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if rising(middle) > 0 else (middle, high)
+    return (low + high) / 2.0
+
+
+def noncentral_f_tail(statistic: float, d1: int, d2: int, noncentrality: float) -> float:
+    """Probability that a noncentral F variable exceeds a value: a Poisson mixture of beta distributions."""
+    half = noncentrality / 2.0
+    x = d2 / (d2 + d1 * statistic)
+    terms = int(half + 12.0 * math.sqrt(half) + 40.0)
+    weight = [math.exp(j * math.log(half) - half - math.lgamma(j + 1)) if half else float(j == 0) for j in range(terms)]
+    return sum(w * incomplete_beta(d2 / 2.0, d1 / 2.0 + j, x) for j, w in enumerate(weight) if w > 1e-16)
 
 
 def f_tail(statistic: float, d1: int, d2: int) -> float:
@@ -116,21 +165,11 @@ def f_tail(statistic: float, d1: int, d2: int) -> float:
     return incomplete_beta(d2 / 2.0, d1 / 2.0, d2 / (d2 + d1 * statistic))
 
 
-def binomial_tail(hits: int, trials: int, chance: float) -> float:
-    """Probability of at least so many hits."""
-    return 1.0 if hits <= 0 else incomplete_beta(hits, trials - hits + 1, chance)
-
-
 def student_quantile(freedom: float) -> float:
     """The 0.975 quantile of Student's t: 1.96 for many degrees of freedom, more for few; found by bisection."""
     if freedom > 1e6:
         return Z95
-    low, high = Z95, 13.0
-    for _ in range(60):
-        middle = (low + high) / 2.0
-        tail = incomplete_beta(freedom / 2.0, 0.5, freedom / (freedom + middle**2))
-        low, high = (middle, high) if tail > 0.05 else (low, middle)
-    return (low + high) / 2.0
+    return _solve(lambda t: 0.05 - two_sided(t, freedom), 13.0)
 
 
 def two_sided(t: float, freedom: float) -> float:

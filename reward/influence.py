@@ -9,8 +9,8 @@ import numpy as np
 
 from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray
-from reward.adjusted import LARGEST_PROPENSITY, sending_probability
 from reward.frame import RewardFrame
+from reward.odds import Odds
 from reward.outcomes import Outcomes, RewardSpec
 
 WITHOUT_CONTROLS = ("raw", "change")
@@ -30,9 +30,10 @@ class Influences:
       covariates less their mean over the cell's controls, :math:`S = \sum_j \tilde x_j \tilde x_j^\top` and
       :math:`\bar d` is the mean of :math:`\tilde x_i` over the group;
     - `did_dr`: :math:`-s_c w_j r_j / W_c` with odds w and their sum W; :math:`-\bar d^\top S^{-1} \tilde x_j e_j`,
-      where :math:`\bar d` is what imbalance the odds leave and e the regression's residual; and, where the propensity
-      is estimated, the influence of the logistic regression, :math:`-\bar q^\top H^{-1} x_l (D_l - p_l)` with
-      :math:`\bar q = \sum_c s_c \sum_j w_j r_j x_j / W_c`.
+      where :math:`\bar d` is what imbalance the odds leave and e the regression's residual; and, where odds (or the
+      choice of action, see `Odds`) are estimated, the influence of the logistic regression,
+      :math:`-\bar q^\top H^{-1} x_l (D_l - p_l)` with :math:`\bar q = \sum_c s_c \sum_j \dot w_j r_j x_j / W_c`
+      and :math:`\dot w` the derivative of w by the regression's score.
 
     So the error of the controls' means, slopes and propensities is in every interval. With cross-fitting, residuals
     are those of users who were not fitted on, which is the same in large logs and a little wider in small ones.
@@ -74,12 +75,13 @@ class Influences:
         if kind not in (*WITHOUT_CONTROLS, *WITH_CONTROLS):
             raise ConfigError(f"the reward kind {kind!r} has no influence function: its average effects have no error")
         levels = [] if kind in WITHOUT_CONTROLS else zip(spec.matching.levels, by_level, strict=True)
+        odds = Odds.of(outcomes, spec, np.ones(len(outcomes))) if kind == "did_dr" else None
         return cls(
             reward=np.where(frame.identified, frame.reward, 0.0),
             user=outcomes.user,
             users=int(outcomes.user.max(initial=-1)) + 1,
             level=frame.level,
-            levels=tuple(LevelInfluence.of(kind, outcomes, spec, outcomes.cells(level), r) for level, r in levels),
+            levels=tuple(LevelInfluence.of(kind, outcomes, outcomes.cells(level), r, odds) for level, r in levels),
         )
 
     def by_user(self, group: IntArray) -> FloatArray:
@@ -125,8 +127,8 @@ class LevelInfluence:
     score: FloatArray
 
     @classmethod
-    def of(cls, kind: str, outcomes: Outcomes, spec: RewardSpec, cell: IntArray, reward: FloatArray) -> LevelInfluence:
-        """Prepares it from cells (n,) and the rewards (n,) that they give."""
+    def of(cls, kind: str, outcomes: Outcomes, cell: IntArray, reward: FloatArray, odds: Odds | None) -> LevelInfluence:
+        """Prepares it from cells (n,), the rewards (n,) that they give, and the odds of a doubly robust kind."""
         cells, place = np.unique(cell, return_inverse=True)
         row = np.flatnonzero(outcomes.control & ~np.isnan(reward))
         c, r = place[row], reward[row]
@@ -149,34 +151,21 @@ class LevelInfluence:
         centre = cell_sums(x[row], c, len(cells)) / n[:, None]
         inner = x[row] - centre[c]
         solved = inner @ np.linalg.pinv(inner.T @ inner, rcond=1e-12, hermitian=True)
-        if kind == "did_regression":
+        if odds is None:
             return replace(plain, covariates=x, centre=centre, slope=solved * r[:, None])
         # The correction of did_dr is the same for all of a cell, so the cell's mean reward takes it out again.
         residual = r - (np.bincount(c, r, len(cells)) / n)[c]
-        p = sending_probability(outcomes, np.ones(len(outcomes)), spec.folds)
-        capped = np.minimum(p[row], LARGEST_PROPENSITY)
-        odds = capped / (1.0 - capped)
-        share = odds / np.bincount(c, odds, len(cells))[c]
-        robust = replace(
+        weight = odds.value[row]
+        share = weight / np.bincount(c, weight, len(cells))[c]
+        return replace(
             plain,
             pull=r * share,
             covariates=x,
             centre=cell_sums(share[:, None] * x[row], c, len(cells)),
             slope=solved * residual[:, None],
-        )
-        if not np.isnan(outcomes.p_nothing[outcomes.control]).any():
-            return robust
-        fitted = np.flatnonzero(outcomes.observed & (outcomes.treated | outcomes.control))
-        design = np.concatenate([np.ones((len(outcomes), 1)), x], axis=1)
-        moving = share * r * (p[row] < LARGEST_PROPENSITY)
-        inside, q = design[fitted], p[fitted]
-        curvature = (inside * (q * (1.0 - q))[:, None]).T @ inside
-        score = inside @ np.linalg.pinv(curvature, rcond=1e-12, hermitian=True)
-        return replace(
-            robust,
-            chance=cell_sums(moving[:, None] * design[row], c, len(cells)),
-            score_row=fitted,
-            score=score * (outcomes.treated[fitted] - q)[:, None],
+            chance=cell_sums((share * r * odds.steepness[row])[:, None] * odds.design[row], c, len(cells)),
+            score_row=odds.row,
+            score=odds.score,
         )
 
     def by_user(self, group: IntArray, n1: int, user: IntArray, users: int) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -31,6 +32,7 @@ class RewardModel(Protocol):
     """How outcomes become rewards: `model.fit(train).transform(history)`."""
 
     name: ClassVar[str]
+    adjust: ClassVar[bool]
 
     @property
     def spec(self) -> RewardSpec:
@@ -54,25 +56,77 @@ class RewardModel(Protocol):
 
 
 @dataclass(frozen=True)
-class FittedSpread:
-    """A reward without controls: only the spread of the outcomes was learned."""
+class ModelOn(ABC):
+    """What all kinds share: settings, and measuring before fitting.
+
+    Attributes:
+        spec: What is measured around each decision.
+    """
+
+    spec: RewardSpec = field(default_factory=RewardSpec)
+    name: ClassVar[str]
+    adjust: ClassVar[bool] = False
+
+    def measure(self, history: History) -> Outcomes:
+        """Outcomes of a history, with covariates fitted on it where the kind adjusts for them."""
+        return measure(history, self.spec, adjust=self.adjust)
+
+    def fit(self, train: History) -> FittedReward:
+        """Learns from the decisions of a history what happens without a message."""
+        return self.fit_outcomes(self.measure(train))
+
+    @abstractmethod
+    def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedReward:
+        """The same from outcomes that were measured already, each counted `weights` (n,) times."""
+
+
+@dataclass(frozen=True)
+class FittedOn(ABC):
+    """What all fitted kinds share.
+
+    Attributes:
+        spec: What is measured.
+        gauge: What it is measured with.
+    """
 
     spec: RewardSpec
     gauge: Gauge
-    subtract_pre: bool
-    sd: float
 
     def transform(self, history: History) -> RewardFrame:
         """Rewards of every decision of a history."""
         return self.transform_outcomes(measure(history, self.spec, self.gauge))
 
+    @abstractmethod
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
-        reward = outcomes.change if self.subtract_pre else outcomes.post
+
+
+@dataclass(frozen=True)
+class FittedSpread(FittedOn):
+    """A reward without controls: the part of each window's value that it counts, and the spread of the outcomes.
+
+    Attributes:
+        before: What a unit before the decision is subtracted with: 0 for `raw`, 1 for `change`.
+        sd: Standard deviation of the training outcomes.
+    """
+
+    before: float
+    sd: float
+
+    def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
+        """Rewards of measured outcomes."""
+        reward = outcomes.post - self.before * outcomes.pre
         nothing = np.zeros(len(reward))
         level = np.zeros(len(reward), dtype=np.int64)
         expected = Expected(nothing, nothing, np.full(len(reward), self.sd), outcomes.available_at, level)
         return build_frame(outcomes, self.spec.overlap, reward, expected)
+
+    @classmethod
+    def of(cls, spec: RewardSpec, outcomes: Outcomes, before: float, weights: FloatArray | None) -> FittedSpread:
+        """Learns the spread of measured outcomes, each counted `weights` (n,) times."""
+        rows = outcomes.observed
+        values = (outcomes.post - before * outcomes.pre)[rows]
+        return cls(spec, outcomes.gauge, before, _spread(values, None if weights is None else weights[rows]))
 
 
 def _spread(values: FloatArray, weights: FloatArray | None) -> float:
@@ -86,7 +140,7 @@ def _spread(values: FloatArray, weights: FloatArray | None) -> float:
 
 
 @dataclass(frozen=True)
-class RawReward:
+class RawReward(ModelOn):
     r"""The goal value after the decision, whoever caused it.
 
     .. math:: r_i = Y_{i,post}
@@ -98,26 +152,15 @@ class RawReward:
     advertising measurement: evidence from big field experiments at Facebook", Marketing Science).
     """
 
-    spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "raw"
-
-    def measure(self, history: History) -> Outcomes:
-        """Outcomes of a history."""
-        return measure(history, self.spec)
-
-    def fit(self, train: History) -> FittedSpread:
-        """Learns the spread of the outcomes."""
-        return self.fit_outcomes(measure(train, self.spec))
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedSpread:
         """Learns the spread of measured outcomes."""
-        rows = outcomes.observed
-        sd = _spread(outcomes.post[rows], None if weights is None else weights[rows])
-        return FittedSpread(self.spec, outcomes.gauge, False, sd)
+        return FittedSpread.of(self.spec, outcomes, 0.0, weights)
 
 
 @dataclass(frozen=True)
-class ChangeReward:
+class ChangeReward(ModelOn):
     r"""The change of the goal value from before to after the decision, without controls.
 
     .. math:: r_i = Y_{i,post} - Y_{i,pre}
@@ -128,35 +171,18 @@ class ChangeReward:
     "Estimating the effect of training programs on earnings", Review of Economics and Statistics).
     """
 
-    spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "change"
 
-    def measure(self, history: History) -> Outcomes:
-        """Outcomes of a history."""
-        return measure(history, self.spec)
-
-    def fit(self, train: History) -> FittedSpread:
-        """Learns the spread of the changes."""
-        return self.fit_outcomes(measure(train, self.spec))
-
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedSpread:
-        """Learns the spread of measured changes."""
-        rows = outcomes.observed
-        sd = _spread(outcomes.change[rows], None if weights is None else weights[rows])
-        return FittedSpread(self.spec, outcomes.gauge, True, sd)
+        """Learns the spread of measured outcomes."""
+        return FittedSpread.of(self.spec, outcomes, 1.0, weights)
 
 
 @dataclass(frozen=True)
-class FittedDid:
+class FittedDid(FittedOn):
     """A DiD reward whose controls' changes are known, in cells from narrow to wide (`Matching.levels`)."""
 
-    spec: RewardSpec
-    gauge: Gauge
     controls: tuple[CellMeans, ...]
-
-    def transform(self, history: History) -> RewardFrame:
-        """Rewards of every decision of a history."""
-        return self.transform_outcomes(measure(history, self.spec, self.gauge))
 
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
@@ -167,7 +193,7 @@ class FittedDid:
 
 
 @dataclass(frozen=True)
-class DidReward:
+class DidReward(ModelOn):
     r"""Difference in differences: the change, minus the mean change of controls in the same calendar cell.
 
     .. math:: r_i = (Y_{i,post} - Y_{i,pre}) - \frac{1}{n_c} \sum_{j \in C(c_i)} (Y_{j,post} - Y_{j,pre})
@@ -187,16 +213,7 @@ class DidReward:
     estimators", Review of Economic Studies.
     """
 
-    spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str] = "did"
-
-    def measure(self, history: History) -> Outcomes:
-        """Outcomes of a history."""
-        return measure(history, self.spec)
-
-    def fit(self, train: History) -> FittedDid:
-        """Learns the controls' mean change in every cell."""
-        return self.fit_outcomes(measure(train, self.spec))
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedDid:
         """Learns the controls' mean change from measured outcomes."""

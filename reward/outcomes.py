@@ -13,10 +13,10 @@ from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration
 from histories.windows import Timeline, from_fixed, running, to_fixed
-from reward.amounts import window_amounts
 from reward.frame import GONE, IDENTIFIED, NO_RHYTHM, OUTSIDE, TOO_SHORT
-from reward.gauge import Gauge, in_arms, learn_edges, learn_limits, learn_values, past_activity
-from reward.goals import Goal
+from reward.gauge import Gauge, in_arms, learn_edges, learn_values, past_activity
+from reward.limits import Windows, learn_limits, limited_amounts
+from reward.messages import Messages
 from reward.rhythm import Population, normal_amounts
 from reward.spec import FOLDS, Level, RewardSpec
 
@@ -25,6 +25,8 @@ __all__ = ["FOLDS", "NO_CELL", "Outcomes", "RewardSpec", "measure"]
 _FOLD_SALT = 0xF01D
 # The cell of a decision whose attributes or past activity are not known: no control is ever in it.
 NO_CELL = np.iinfo(np.int64).min
+# Sources of propensities that are known and not estimated: see `History.propensity_source`.
+KNOWN = ("logged", "by design")
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class Outcomes:
         actions: Actions (n, M).
         available_at: When the post window closes, microseconds (n,).
         fold: Stable hash of the user, for cross-fitting: below `FOLDS` (n,).
-        p_nothing: Logged probability of sending nothing, where nothing was sent; else NaN (n,).
+        p_nothing: Probability of sending nothing, where nothing was sent and the log or the design of the experiment
+            says it; NaN where it is not known or was estimated (n,).
         kept: Probability, by the log's propensities, that nothing is sent at the user's later slots whose message would
             take this decision's reward away (`overlap: exclude`, or `truncate` below `min_post`); 1 where none could,
             NaN where the log has no propensity of such a slot (n,). Decisions that keep their reward are chosen by
@@ -100,36 +103,6 @@ class Outcomes:
         return np.where(known, code, NO_CELL)
 
 
-@dataclass(frozen=True)
-class _Windows:
-    """Windows around decisions, as lengths in microseconds and as rows of events."""
-
-    pre: int
-    post: int
-    end: IntArray
-    before: tuple[IntArray, IntArray]
-    after: tuple[IntArray, IntArray]
-
-    @classmethod
-    def of(cls, history: History, spec: RewardSpec, messages: Timeline) -> _Windows:
-        d = history.decisions
-        pre, post = duration(spec.pre), duration(spec.post)
-        end = np.full(len(d), post)
-        if spec.overlap == "truncate":
-            end = np.minimum(end, _next_message(history, messages, post))
-        events = Timeline(history.events.time, history.event_offsets)
-        return cls(
-            pre=pre,
-            post=post,
-            end=end,
-            before=(events.before(d.user, d.time - pre), events.before(d.user, d.time)),
-            after=(
-                events.before(d.user, d.time, inclusive=True),
-                events.before(d.user, d.time + end, inclusive=True),
-            ),
-        )
-
-
 def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, adjust: bool = False) -> Outcomes:
     """Sums the goals in the windows around every decision of a history.
 
@@ -148,12 +121,16 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
     d = history.decisions
     treated = history.modules.sent(d.actions)
     messages = Timeline(d.time[treated], np.searchsorted(d.user[treated], np.arange(history.n_users + 1)))
-    windows = _Windows.of(history, spec, messages)
-    overlap = _another_message(history, messages, windows.pre, windows.post)
+    post_length = duration(spec.post)
+    cut = spec.overlap == "truncate"
+    end = (
+        np.minimum(post_length, _next_message(history, messages, post_length)) if cut else np.full(len(d), post_length)
+    )
+    windows = Windows.of(history, duration(spec.pre), post_length, end)
+    overlap = Messages.of(history).others(history, -windows.pre, windows.post)
     outside = (d.time - windows.pre < history.span[0]) | (d.time + windows.post > history.span[1])
     short = windows.end < (duration(spec.min_post) if spec.overlap == "truncate" else 0)
 
-    before, after = _amounts(history, spec, windows)
     activity = np.zeros(len(d))
     if spec.matching.strata > 1:
         activity = past_activity(history, spec.goals, windows.pre, duration(spec.matching.activity))
@@ -161,13 +138,14 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
     if gauge is None:
         sound = ~(outside | short)
         gauge = Gauge(
-            limits=learn_limits(spec.goals, [*np.concatenate([before[:, sound], after[:, sound]], axis=1)]),
+            limits=learn_limits(spec.goals, history, windows, np.flatnonzero(sound)),
             edges=learn_edges(activity[sound], spec.matching.strata),
             values=learn_values(history, spec.matching.within),
             rhythm=None if spec.rhythm is None else Population.of(history, spec.goals, duration(spec.rhythm)),
             features=ContextFeatures.fit(history, spec.covariates) if adjust else None,
+            closes=int((d.time + windows.post)[sound].max(initial=NO_CELL)) if spec.learns_amounts else NO_CELL,
         )
-    pre, post = _net(history, spec, windows, gauge, before, after)
+    pre, post = _values(history, spec, windows, gauge)
 
     reason = np.full(len(d), IDENTIFIED, dtype=np.int64)
     reason[np.isnan(post) | np.isnan(pre)] = NO_RHYTHM
@@ -192,55 +170,33 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
         user=d.user,
         actions=d.actions,
         available_at=d.time + windows.post,
-        fold=_fold(history)[d.user],
-        p_nothing=np.where(treated, np.nan, d.propensity[:, 0]),
+        fold=fold_of_users(history)[d.user],
+        p_nothing=np.where(treated | (history.propensity_source not in KNOWN), np.nan, d.propensity[:, 0]),
         kept=_kept(history, _untouched_for(spec)),
         covariates=np.zeros((len(d), 0)) if gauge.features is None else gauge.features.covariates(history),
         gauge=gauge,
     )
 
 
-def _amounts(history: History, spec: RewardSpec, windows: _Windows) -> tuple[FloatArray, FloatArray]:
-    """Amounts of each goal before and after (G, n); a truncated window's, scaled to its full length."""
-    before, after = [], []
-    for goal in spec.goals:
-        first, second = window_amounts(goal, history, history.decisions.time, windows.before, windows.after)
-        before.append(first)
-        after.append(second * _stretch(goal, windows))
-    return np.stack(before), np.stack(after)
-
-
-def _stretch(goal: Goal, windows: _Windows) -> FloatArray:
-    return np.asarray(goal.mass(0, windows.post) / goal.mass(np.zeros(len(windows.end)), windows.end))
-
-
-def _net(
-    history: History, spec: RewardSpec, windows: _Windows, gauge: Gauge, before: FloatArray, after: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _values(history: History, spec: RewardSpec, windows: Windows, gauge: Gauge) -> tuple[FloatArray, FloatArray]:
     """Goal values before and after (n,): limited, net of the rhythm, weighted, and in units of the post window."""
-    limits = gauge.limits[:, None]
-    before, after = np.minimum(before, limits), np.minimum(after, limits)
+    before, after = limited_amounts(spec.goals, gauge.limits, history, windows)
     if gauge.rhythm is not None:
         usual = normal_amounts(history, spec.goals, gauge.rhythm, spec.rhythm_weeks, windows.pre, windows.end)
-        stretch = np.stack([_stretch(goal, windows) for goal in spec.goals])
-        before, after = before - np.minimum(usual[0], limits), after - np.minimum(usual[1] * stretch, limits)
+        for g, (goal, limit) in enumerate(zip(spec.goals, gauge.limits, strict=True)):
+            full = goal.mass(0, windows.post)
+            before[g] -= np.minimum(usual[0][g] * (full / goal.mass(0, windows.pre)), limit)
+            after[g] -= np.minimum(usual[1][g] * (full / goal.mass(np.zeros(len(windows.end)), windows.end)), limit)
     pre, post = np.zeros(len(windows.end)), np.zeros(len(windows.end))
     for goal, first, second in zip(spec.goals, before, after, strict=True):
-        pre += goal.weight * first * (goal.mass(0, windows.post) / goal.mass(0, windows.pre))
+        pre += goal.weight * first
         post += goal.weight * second
     return pre, post
 
 
-def _fold(history: History) -> IntArray:
+def fold_of_users(history: History) -> IntArray:
+    """A stable hash of every user's id (U,), below `FOLDS`: another id is in another fold."""
     return np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(FOLDS), dtype=np.int64)
-
-
-def _another_message(history: History, messages: Timeline, pre: int, post: int) -> BoolArray:
-    """Whether the user got another message in `[t - pre, t)` or in `(t, t + post)`."""
-    d = history.decisions
-    earlier = messages.before(d.user, d.time) > messages.before(d.user, d.time - pre)
-    later = messages.before(d.user, d.time + post) > messages.before(d.user, d.time, inclusive=True)
-    return np.asarray(earlier | later)
 
 
 def _untouched_for(spec: RewardSpec) -> int:

@@ -16,7 +16,7 @@ from reward.outcomes import RewardSpec, measure
 from reward.spec import Matching
 from reward.staggered import NEVER, Panel
 
-Others = Literal["leave_out", "keep"]
+Others = Literal["censor", "leave_out", "keep"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +28,31 @@ class HistoryPanel:
         user: User codes of its rows (U',).
         starts: Start of each period, microseconds (T,).
         n_treated: Users whose first message lies within the panel.
-        n_never: Users who never got such a message, nor any other.
+        n_censored: Of these, how many are not observed to the end, because another message came.
+        n_never: Users who got no message at all.
+        n_until: Controls until another message came, from which on they are not observed.
         n_already: Users left out because they were treated before the second period: nothing shows what they did
             before.
-        n_others: Users left out because they got other messages, but not this one.
+        n_others: Users left out because of other messages: too early, or (`leave_out`) at any time.
     """
 
     panel: Panel
     user: IntArray
     starts: IntArray
     n_treated: int
+    n_censored: int
     n_never: int
+    n_until: int
     n_already: int
     n_others: int
 
     def summary(self) -> str:
-        """Who is in the panel and who is not, in one line."""
+        """Who is in the panel and who is not, in two lines."""
         return (
-            f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_never:,} never; left "
-            f"out: {self.n_already:,} treated before the second period, {self.n_others:,} with other messages only"
+            f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_censored:,} of them "
+            f"observed only until another message; controls: {self.n_never:,} without any message, {self.n_until:,} "
+            f"until another message\nleft out: {self.n_already:,} treated before the second period, {self.n_others:,} "
+            "because of other messages"
         )
 
 
@@ -76,12 +82,17 @@ def panel_from_history(
     period: str = "1w",
     *,
     start: int | None = None,
-    others: Others = "leave_out",
+    others: Others = "censor",
 ) -> HistoryPanel:
     """Builds a panel: the period of each user's first message of a chosen action, and goal values by period.
 
     Only whole periods within the observed time are used. A user whose first message lies before the second period has
     no period before it, and is left out and counted.
+
+    Other messages act on the goals too. With `others: censor` nobody, treated or control, is observed from the period
+    of a first other message on; who then has fewer than two periods is left out and counted. What remains is the
+    effect while no other message has come, of those to whom none has: right if other messages do not follow what users
+    were about to do. It is no effect of the plan as a whole; for that, `keep` them.
 
     Args:
         history: The log.
@@ -89,7 +100,8 @@ def panel_from_history(
         choice: `MODULE=ACTION`; None for a message of any kind.
         period: Length of a period.
         start: When the first period begins, microseconds; by default when the observed time does.
-        others: Users who got other messages but not this one are no clean controls: `leave_out` or `keep` them.
+        others: What other messages do: `censor` their users from then on, `leave_out` their users, who are then chosen
+            by what happened later, or `keep` them, so that the effects of other messages are in the result.
 
     Raises:
         ConfigError: If there is no such module or action.
@@ -102,28 +114,38 @@ def panel_from_history(
         raise NotIdentified(f"{history.name} has fewer than two whole periods of {period}: choose shorter ones")
     starts = begin + length * np.arange(count, dtype=np.int64)
 
-    d = history.decisions
-    wanted = chosen_decisions(history, choice)
-    first = np.full(history.n_users, NEVER, dtype=np.int64)
-    np.minimum.at(first, d.user[wanted], d.time[wanted])
-    messaged = np.zeros(history.n_users, dtype=bool)
-    messaged[d.user[history.modules.sent(d.actions)]] = True
+    sent, wanted = history.modules.sent(history.decisions.actions), chosen_decisions(history, choice)
+    number, other = (_first_period(history, rows, starts, length) for rows in (wanted, sent & ~wanted))
+    if others == "keep":
+        other = np.full(history.n_users, NEVER)
+    already = number < 2
+    too_early = other <= (2 if others == "censor" else NEVER - 1)
+    user = np.flatnonzero(~already & ~too_early)
 
-    # Periods from 1; a first message after the last whole period is not treatment within the panel.
-    late = first >= starts[-1] + length
-    number = np.where(late, NEVER, (first - begin) // length + 1)
-    already = ~late & (number < 2)
-    other = (first == NEVER) & messaged if others == "leave_out" else np.zeros(history.n_users, dtype=bool)
-    user = np.flatnonzero(~already & ~other)
+    # Whoever got another message first is untreated for as long as they are observed.
+    first, until = np.where(number < other, number, NEVER)[user], other[user]
+    periods = np.arange(1, count + 1)
+    values = _period_values(history, spec, user, starts, period)
     return HistoryPanel(
-        panel=Panel(_period_values(history, spec, user, starts, period), np.arange(1, count + 1), number[user]),
+        panel=Panel(np.where(periods[None, :] < until[:, None], values, np.nan), periods, first),
         user=user,
         starts=starts,
-        n_treated=int((number[user] != NEVER).sum()),
-        n_never=int((number[user] == NEVER).sum()),
+        n_treated=int((first != NEVER).sum()),
+        n_censored=int(((first != NEVER) & (until != NEVER)).sum()),
+        n_never=int(((first == NEVER) & (until == NEVER)).sum()),
+        n_until=int(((first == NEVER) & (until != NEVER)).sum()),
         n_already=int(already.sum()),
-        n_others=int(other.sum()),
+        n_others=int((~already & too_early).sum()),
     )
+
+
+def _first_period(history: History, rows: BoolArray, starts: IntArray, length: int) -> IntArray:
+    """Number of the period of each user's first decision among `rows` (U,), below 1 before them; `NEVER` after them."""
+    d = history.decisions
+    first = np.full(history.n_users, NEVER, dtype=np.int64)
+    np.minimum.at(first, d.user[rows], d.time[rows])
+    late = first >= starts[-1] + length
+    return np.where(late, NEVER, (np.where(late, starts[0], first) - starts[0]) // length + 1)
 
 
 def _period_values(

@@ -32,6 +32,8 @@ def event_study_figure(events: EventStudy, title: str = "", *, words: str = "", 
     if not np.isfinite([e.se for k, e in zip(events.times.offsets, events.effects, strict=True) if k != BASE]).any():
         axes.text(0.5, 0.5, "not identified: no bin has enough observed windows", ha="center", transform=axes.transAxes)
     draw_event_study(axes, events, unit)
+    # Below the axes, where it hides no interval.
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     figure.suptitle(title or f"Effect of sending by time since the decision ({events.kind})", fontsize=11)
     if words:
         axes.set_title(words, fontsize=8, color=INK)

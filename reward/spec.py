@@ -130,3 +130,8 @@ class RewardSpec:
             raise ConfigError(f"rhythm_weeks {self.rhythm_weeks} is not a positive number")
         if not 1 <= self.folds <= FOLDS:
             raise ConfigError(f"folds {self.folds} is not between 1 and {FOLDS}")
+
+    @property
+    def learns_amounts(self) -> bool:
+        """Whether windows are measured with what the training history's amounts were: winsor limits or strata."""
+        return self.matching.strata > 1 or any(goal.winsor is not None for goal in self.goals)

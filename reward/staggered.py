@@ -11,9 +11,11 @@ import pandas as pd
 
 from histories.errors import ConfigError, NotIdentified
 from histories.modules import BoolArray, FloatArray, IntArray
-from reward.inference import Z95, clustered_se, wald
+from reward.inference import Z95, JointTest, cluster_sums, clustered_se, joint_test
 
 NEVER = np.iinfo(np.int64).max
+# With fewer observed units on either side an entry is left out: so few do not tell their own spread.
+FEWEST_UNITS = 5
 ControlGroup = Literal["never", "not_yet"]
 Aggregation = Literal["simple", "dynamic", "group", "calendar"]
 
@@ -23,7 +25,7 @@ class Panel:
     """Outcomes of U units over T periods, each unit treated from some period on, or never.
 
     Attributes:
-        outcome: Outcomes (U, T).
+        outcome: Outcomes (U, T); NaN where a unit is not observed.
         period: The periods, ascending (T,).
         first: First treated period of each unit (U,), or `NEVER`.
         cluster: Cluster codes of the units (U,); each unit its own by default.
@@ -96,6 +98,7 @@ class GroupTimeEffects:
         cluster: Cluster codes (U,).
         share: Share of each entry's group among all units (k,).
         first: First treated period of each unit (U,).
+        n_small: Entries left out because fewer than `FEWEST_UNITS` units were observed on one side.
     """
 
     group: IntArray
@@ -105,16 +108,21 @@ class GroupTimeEffects:
     cluster: IntArray
     share: FloatArray
     first: IntArray
+    n_small: int = 0
 
     @property
     def se(self) -> FloatArray:
         """Cluster-robust standard errors (k,)."""
         return clustered_se(self.influence, self.cluster)
 
-    def pre_trends(self) -> tuple[float, int, float]:
-        """Joint Wald test that all effects before treatment are 0: statistic, degrees of freedom, p-value."""
+    def pre_trends(self) -> JointTest:
+        """Joint test that all effects before treatment are 0."""
         before = self.period < self.group
-        return wald(self.att[before], self.influence[:, before], self.cluster)
+        return self.joint(self.att[before], self.influence[:, before])
+
+    def joint(self, value: FloatArray, influence: FloatArray) -> JointTest:
+        """Joint test that estimates (k,) with influence functions (U, k) are all 0."""
+        return joint_test(value, cluster_sums(influence, self.cluster) / len(influence))
 
     def to_pandas(self) -> pd.DataFrame:
         """One row an entry."""
@@ -127,8 +135,9 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
     .. math:: ATT(g,t) = E[Y_t - Y_b | G = g] - E[Y_t - Y_b | C]
 
     with base period b = g - 1 for t >= g and b = t - 1 before, and controls C that are never treated, or not yet
-    at t (nor at b). Assumes parallel trends between g and C, and no anticipation. Callaway & Sant'Anna (2021),
-    "Difference-in-differences with multiple time periods", Journal of Econometrics.
+    at t (nor at b). Assumes parallel trends between g and C, and no anticipation. Units that are not observed at both b
+    and t take no part in an entry: if they go missing for what they were about to do, the entry is about the others.
+    Callaway & Sant'Anna (2021), "Difference-in-differences with multiple time periods", Journal of Econometrics.
 
     Raises:
         NotIdentified: If there is no group with a period before it and with controls.
@@ -137,26 +146,40 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
     treated_from = panel.first
     groups = [g for g in np.unique(treated_from) if g != NEVER and g > panel.period[0] and g <= panel.period[-1]]
     entries: list[tuple[int, int, float, FloatArray, float]] = []
+    small = 0
     for g in groups:
-        mine = treated_from == g
         place = int(np.searchsorted(panel.period, g))
         for t in range(1, len(panel.period)):
             base = place - 1 if t >= place else t - 1
-            controls = _controls(panel, int(g), t, base, control)
-            if not controls.any():
-                continue
             change = panel.outcome[:, t] - panel.outcome[:, base]
+            seen = ~np.isnan(change)
+            mine = (treated_from == g) & seen
+            controls = _controls(panel, int(g), t, base, control) & seen
+            if min(mine.sum(), controls.sum()) < FEWEST_UNITS:
+                small += 1
+                continue
+            change = np.where(seen, change, 0.0)
             treated_mean, control_mean = change[mine].mean(), change[controls].mean()
             influence = n * (
                 mine * (change - treated_mean) / mine.sum() - controls * (change - control_mean) / controls.sum()
             )
-            entries.append((int(g), int(panel.period[t]), treated_mean - control_mean, influence, mine.mean()))
+            share_ = (treated_from == g).mean()
+            entries.append((int(g), int(panel.period[t]), treated_mean - control_mean, influence, share_))
     if not entries:
-        raise NotIdentified("no treatment group has both a period before its treatment and a control: no effect")
+        raise NotIdentified(
+            f"no treatment group has a period before its treatment and {FEWEST_UNITS} observed units and controls"
+        )
     g_, t_, att, influence_, share = zip(*entries, strict=True)
     cluster = np.arange(n) if panel.cluster is None else panel.cluster
     return GroupTimeEffects(
-        np.array(g_), np.array(t_), np.array(att), np.stack(influence_, axis=1), cluster, np.array(share), treated_from
+        group=np.array(g_),
+        period=np.array(t_),
+        att=np.array(att),
+        influence=np.stack(influence_, axis=1),
+        cluster=cluster,
+        share=np.array(share),
+        first=treated_from,
+        n_small=small,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from envs.market.calendar import Calendar
 from envs.market.dynamics import Slots, opening_table, organic_rates, responses, visits_table
 from envs.market.scenarios import Dynamics
+from envs.market.state import CHUNK
 from envs.market.vocabulary import (
     BASKET,
     BLOCKS,
@@ -26,7 +27,6 @@ from envs.market.vocabulary import (
 from histories.errors import ConfigError
 from histories.modules import BoolArray, FloatArray, IntArray
 
-CHUNK = 4096
 # One letter a module, in their order: channel, block (send time), service, offer, tone (k) and greeting.
 _LETTERS = "cbsokg"
 

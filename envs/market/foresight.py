@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from envs.market.dynamics import Slots
-from envs.market.effects import CHUNK, Opening, best_content, best_message
-from envs.market.state import MarketState
+from envs.market.effects import Opening, best_content, best_message
+from envs.market.state import CHUNK, MarketState
 from envs.market.users import Users
 from envs.market.vocabulary import MODULES
 from histories.hashing import UIntArray

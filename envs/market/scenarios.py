@@ -70,14 +70,14 @@ class Rules:
     """
 
     limits: tuple[int, int] = (5, 12)
-    send: tuple[float, float, float] = (0.08, 0.25, 0.50)
+    send: tuple[float, float, float] = (0.12, 0.25, 0.45)
     quiet: tuple[float, float] = (1.0, 1.0)
-    channel: tuple[tuple[float, ...], tuple[float, ...]] = ((0.70, 0.00, 0.15, 0.15), (0.35, 0.45, 0.08, 0.12))
-    send_time: tuple[float, ...] = (0.40, 0.15, 0.15, 0.15, 0.15)
-    favourite: float = 0.5
-    offer: tuple[float, ...] = (0.36, 0.16, 0.16, 0.16, 0.16)
-    tone: tuple[float, ...] = (0.40, 0.20, 0.20, 0.20)
-    greeting: tuple[float, ...] = (0.40, 0.30, 0.30)
+    channel: tuple[tuple[float, ...], tuple[float, ...]] = ((0.60, 0.00, 0.20, 0.20), (0.30, 0.40, 0.14, 0.16))
+    send_time: tuple[float, ...] = (0.32, 0.17, 0.17, 0.17, 0.17)
+    favourite: float = 0.4
+    offer: tuple[float, ...] = (0.28, 0.18, 0.18, 0.18, 0.18)
+    tone: tuple[float, ...] = (0.34, 0.22, 0.22, 0.22)
+    greeting: tuple[float, ...] = (0.34, 0.33, 0.33)
 
 
 @dataclass(frozen=True)

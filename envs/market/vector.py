@@ -94,12 +94,15 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
 
         Args:
             seed: One for each row, or an integer s for s, s + 1, ...; rows without one go on with their random numbers.
-            options: There are none.
+            options: `reset_mask` (N,) bool: reset only these rows; the others stay as they are, and take no seed.
 
         Raises:
-            ConfigError: If the number of seeds is not that of the rows, or options are given.
+            ConfigError: If the number of seeds or the mask does not fit the rows, or another option is given.
         """
-        refuse_options(options)
+        mask = (options or {}).get("reset_mask")
+        refuse_options({name: value for name, value in (options or {}).items() if name != "reset_mask"})
+        if mask is not None:
+            return self._reset_some(mask, seed)
         seeds: Sequence[int | None]
         if seed is None or isinstance(seed, int | np.integer):
             seeds = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
@@ -148,6 +151,15 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         marks = {f"_{name}": active.copy() for name in info}
         observation = observe(self.market, self.features, state, self._attributes)
         return observation, outcome.value, terminated.copy(), truncated, info | marks if active.any() else {}
+
+    def _reset_some(self, mask: BoolArray, seed: Any) -> tuple[Observation, dict[str, Any]]:
+        if self._state is None or seed is not None:
+            raise ConfigError("seeds are for all rows: reset them all first, without 'reset_mask'")
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
+            raise ConfigError(f"option 'reset_mask' is not an array of {self.num_envs} bools: {mask!r}")
+        self._replace(self._state, np.flatnonzero(mask))
+        self._over = self._over & ~mask
+        return observe(self.market, self.features, self._state, self._attributes), {}
 
     def _replace(self, state: MarketState, rows: IntArray) -> None:
         fresh = self.market.reset(self._fresh_keys(rows))

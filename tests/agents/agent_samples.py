@@ -20,13 +20,29 @@ NESTED = Modules(
         Module("hour", ("e9", "e18", "p12"), "channel", ("email", "email", "push")),
     ]
 )
+TABLES = Modules(
+    [
+        Module("channel", ("none", "email", "push")),
+        Module("hour", ("morning", "evening"), condition_on="channel"),
+        Module("tone", ("warm", "cold", "dry"), labels={"warm": {"emoji": True}, "cold": {"emoji": False}}),
+        Module("greeting", ("hi", "dear"), condition_on="tone"),
+    ]
+)
+#: Agents that know neither tables, nor floors by module, nor changed sets of actions.
+FIXED_SETS = ("ensemble_thompson",)
 SMALL = {"members": 5, "hidden": [16, 8]}
+SETTINGS = {
+    "ensemble_thompson": SMALL,
+    "neural_linear": {"hidden": [16, 8], "draws": 5},
+    "bootstrapped_q": {"members": 4, "units": 8, "sweeps": 3},
+}
 
 
 def observations_of(mask: BoolArray, width: int = 4, seed: int = 0) -> Observations:
-    """Standard normal contexts for the rows of a mask."""
-    context = np.random.default_rng(seed).standard_normal((len(mask), width)).astype(np.float32)
-    return Observations(context, mask)
+    """Standard normal contexts for the rows of a mask, of a dozen users."""
+    rng = np.random.default_rng(seed)
+    context = rng.standard_normal((len(mask), width)).astype(np.float32)
+    return Observations(context, mask, mix(rng.integers(0, 12, len(mask)).astype(np.uint64)))
 
 
 def everything(n: int, modules: Modules) -> BoolArray:
@@ -35,13 +51,15 @@ def everything(n: int, modules: Modules) -> BoolArray:
 
 
 def random_batch(n: int, modules: Modules = PLAIN, seed: int = 0, width: int = 4) -> Batch:
-    """Uniform actions with rewards that are noise."""
+    """Uniform actions with rewards that are noise, each followed by another one, the user's end or the log's."""
     rng = np.random.default_rng(seed)
     composites = modules.composites
     actions = composites[rng.integers(0, len(composites), n)]
     observations = observations_of(everything(n, modules), width, seed)
     keys = mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 1_000_000))
-    return Batch(observations, actions, rng.standard_normal(n), rng.uniform(0.5, 1.0, n), keys)
+    following = observations_of(rng.random((n, modules.total)) < 0.7, width, seed + 1)
+    elapsed = rng.choice([0.0, 1.0, 2.0, np.nan], n)
+    return Batch(observations, actions, rng.standard_normal(n), rng.uniform(0.5, 1.0, n), keys, following, elapsed)
 
 
 @dataclass(frozen=True)

@@ -4,27 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import NESTED, PLAIN, everything, observations_of, random_batch
+from agent_samples import NESTED, PLAIN, TABLES, everything, observations_of, random_batch
 
-from agents import Agent, Batch, make_agent
+from agents import Batch, make_agent
 
 NAMES = ("uniform", "no_send", "logging")
-
-
-@pytest.mark.parametrize("name", [*NAMES, "ensemble_thompson"])
-def test_each_keeps_to_the_protocol(name: str) -> None:
-    rng = np.random.default_rng(0)
-    mask = rng.random((64, NESTED.total)) < 0.5
-    agent = make_agent(name, NESTED, 4)
-    assert isinstance(agent, Agent)
-    agent.observe(random_batch(200, NESTED))
-    assert all(isinstance(value, float) for value in agent.update(2).values())
-    seen = observations_of(mask)
-    for explore in (True, False):
-        decisions = agent.act(seen, explore=explore)
-        assert NESTED.valid(decisions.actions).all()
-        assert decisions.probabilities.shape == (64, 4)
-        np.testing.assert_allclose(decisions.joint, decisions.probabilities.prod(1))
 
 
 def test_no_send_never_sends() -> None:
@@ -51,6 +35,16 @@ def test_logging_counts_within_the_parents_choice() -> None:
     agent.observe(random_batch(5000, NESTED))
     offer = agent.action_probabilities(observations_of(everything(1, NESTED)))[2][0]
     np.testing.assert_allclose(offer, np.array([1 / 2, 1 / 2, 1 / 3, 1 / 3, 1 / 3, 1]), atol=0.05)
+
+
+def test_logging_counts_for_each_choice_it_is_conditioned_on() -> None:
+    batch = random_batch(4000, TABLES)
+    actions = batch.actions.copy()
+    actions[actions[:, 0] == 1, 1] = 0  # every e-mail in the morning
+    agent = make_agent("logging", TABLES, 4)
+    agent.observe(Batch(batch.observations, actions, batch.rewards, batch.se, batch.keys))
+    hour = agent.action_probabilities(observations_of(everything(1, TABLES)))[1][0]
+    np.testing.assert_allclose(hour[1:], [[1.0, 0.0], [0.5, 0.5]], atol=0.05)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import NESTED, PLAIN
+from agent_samples import NESTED, PLAIN, TABLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.choice import draw, greedy, uniform_shares, vote_shares
+from agents.choice import FLOOR, draw, floors, greedy, uniform_shares, vote_shares
+from histories.errors import ConfigError
 from histories.modules import BoolArray, FloatArray, Modules
 
-MODULES = pytest.mark.parametrize("modules", [PLAIN, NESTED], ids=["plain", "nested"])
+MODULES = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
 
 
 def random_shares(modules: Modules, mask: BoolArray, rng: np.random.Generator, floor: float) -> list[FloatArray]:
     parts = modules.split(modules.closed(mask))
-    votes = [rng.standard_normal((5, len(mask), size)) for size in modules.sizes]
+    votes = [rng.standard_normal((5, len(mask), *modules.shape(m))) for m in range(len(modules))]
     return [vote_shares(modules, m, votes[m], parts[m], floor) for m in range(len(modules))]
 
 
@@ -29,13 +30,14 @@ def test_each_group_sums_to_one_over_its_eligible_actions(
     rng = np.random.default_rng(seed)
     mask = rng.random((20, modules.total)) < density
     parts = modules.split(modules.closed(mask))
-    for m, p in enumerate(random_shares(modules, mask, rng, floor)):
-        assert (p[~parts[m]] == 0).all()
-        for group in modules.groups(m):
-            eligible = parts[m][:, group]
-            np.testing.assert_allclose(p[:, group].sum(1), eligible.any(1), atol=1e-12)
-            least = floor / np.maximum(eligible.sum(1, keepdims=True), 1)
-            assert (p[:, group] >= np.where(eligible, least, 0) - 1e-12).all()
+    for m, table in enumerate(random_shares(modules, mask, rng, floor)):
+        for p in [table] if modules.condition(m) is None else table.swapaxes(0, 1):
+            assert (p[~parts[m]] == 0).all()
+            for group in modules.groups(m):
+                eligible = parts[m][:, group]
+                np.testing.assert_allclose(p[:, group].sum(1), eligible.any(1), atol=1e-12)
+                least = floor / np.maximum(eligible.sum(1, keepdims=True), 1)
+                assert (p[:, group] >= np.where(eligible, least, 0) - 1e-12).all()
 
 
 @MODULES
@@ -100,3 +102,12 @@ def test_votes_are_counted_by_member() -> None:
     votes = np.array([[[0.0, 1.0, 2.0]], [[0.0, 3.0, 2.0]], [[0.0, -1.0, -2.0]], [[0.0, 1.0, 2.0]]])
     share = vote_shares(PLAIN, 0, votes, np.ones((1, 3), dtype=bool), 0.3)
     np.testing.assert_allclose(share, [[0.7 * 0.25 + 0.1, 0.7 * 0.25 + 0.1, 0.7 * 0.5 + 0.1]])
+
+
+def test_floors_are_one_number_or_one_a_module() -> None:
+    assert floors(PLAIN, 0.1) == (0.1, 0.1)
+    assert floors(PLAIN, {"offer": 0.3}) == (FLOOR, 0.3)
+    with pytest.raises(ConfigError, match=r"floor names the module 'ofer'. Did you mean 'offer'\?"):
+        floors(PLAIN, {"ofer": 0.3})
+    with pytest.raises(ConfigError, match=r"floor 1\.2 is not between 0 and 1"):
+        floors(PLAIN, {"offer": 1.2})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
 from agent_samples import PLAIN, everything, observations_of
 
-from agents import AGENTS, EnsembleThompson, make_agent
+from agents import AGENTS, EnsembleThompson, make_agent, registry
 from agents.baselines import Uniform
 from histories.errors import ConfigError
 
@@ -32,6 +33,24 @@ def test_a_users_own_class() -> None:
     assert isinstance(agent, Own)
     assert agent.settings == {"anything": [1]}
     assert len(agent.act(observations_of(everything(5, PLAIN)))) == 5
+
+
+def offered(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
+    """As if an installed package had these entry points."""
+    points = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in names.items())
+    monkeypatch.setattr(registry, "entry_points", lambda group: points.select(group=group))
+
+
+def test_a_packages_own_agent_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    offered(monkeypatch, mine=f"{__name__}:Own", uniform=f"{__name__}:Own", gone="no_such_module:Own")
+    agent = make_agent("mine", PLAIN, 4, {"anything": 2})
+    assert isinstance(agent, Own)
+    assert agent.settings == {"anything": 2}
+    assert not isinstance(make_agent("uniform", PLAIN, 4), Own), "the names of this package come first"
+    with pytest.raises(ConfigError, match="cannot be imported"):
+        make_agent("gone", PLAIN, 4)
+    with pytest.raises(ConfigError, match=r"Did you mean 'mine'\?"):
+        make_agent("mime", PLAIN, 4)
 
 
 @pytest.mark.parametrize("name", list(AGENTS))

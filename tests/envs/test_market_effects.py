@@ -183,32 +183,6 @@ def test_nothing_is_the_best_action_in_a_fair_share_of_slots(log):
     assert 0.2 < (best <= 0).mean() < 0.5
 
 
-def test_business_as_usual_logs_its_true_probabilities():
-    market, bau = Market(MarketConfig(days=14)), BusinessAsUsual()
-    state = market.reset(market.keys(3000, seed=8))
-    sizes = market.modules.sizes
-    seen, expected, variance = ([np.zeros(size) for size in sizes] for _ in range(3))
-    for _ in range(14):
-        p, choice = bau.probabilities(market, state), bau.choose(market, state)
-        eligible = market.modules.split(market.mask(state))
-        sent = choice.actions[:, 0] > 0
-        assert np.array_equal(choice.probabilities, market.modules.taken(p, choice.actions))
-        for m, part in enumerate(p):
-            assert part.sum(1) == pytest.approx(1.0)
-            if m == 0:
-                assert (part[eligible[0]] > 0).all()
-                assert (part[~eligible[0]] == 0).all()
-            else:
-                assert (part > 0).all()
-            rows = slice(None) if m == 0 else sent
-            seen[m] += np.bincount(choice.actions[rows, m], minlength=sizes[m])
-            expected[m] += part[rows].sum(0)
-            variance[m] += (part * (1 - part))[rows].sum(0)
-        market.step(state, choice.actions)
-    for m in range(len(sizes)):
-        assert (np.abs(seen[m] - expected[m]) < 4 * np.sqrt(variance[m])).all(), market.modules.names[m]
-
-
 @dataclass
 class WouldBe:
     """Sends nothing, and notes who would have got a message under business as usual."""

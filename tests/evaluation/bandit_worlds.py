@@ -16,16 +16,23 @@ OFFERS = Modules(
         Module("hour", ("am", "pm")),
     ]
 )
+TABLES = Modules(
+    [
+        Module("channel", ("none", "email", "push")),
+        Module("hour", ("am", "pm"), condition_on="channel"),
+        Module("tone", ("warm", "cold", "dry"), condition_on="hour"),
+    ]
+)
 CHANNEL = Modules([Module("channel", ("none", "email", "push"))])
 
 
 def conditionals(modules: Modules, rng: np.random.Generator, cells: int, spread: float) -> list[FloatArray]:
-    """Random conditional probabilities (cells, A_m) a module, each competing group summing to 1."""
+    """Random conditional probabilities (cells, *shape(m)) a module, each competing group summing to 1."""
     out = []
-    for m, size in enumerate(modules.sizes):
-        p = np.exp(spread * rng.normal(size=(cells, size)))
+    for m in range(len(modules)):
+        p = np.exp(spread * rng.normal(size=(cells, *modules.shape(m))))
         for group in modules.groups(m):
-            p[:, group] /= p[:, group].sum(1, keepdims=True)
+            p[..., group] /= p[..., group].sum(-1, keepdims=True)
         out.append(p)
     return out
 

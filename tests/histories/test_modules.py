@@ -25,13 +25,14 @@ TREE = Modules(
 
 @st.composite
 def module_trees(draw: st.DrawFn) -> Modules:
-    """One to four modules; each later one may depend on an earlier one, and covers each of its sending actions."""
+    """One to four modules; each later one may have a parent, whose sending actions it covers, or a condition."""
     sizes = draw(st.lists(st.integers(2, 3), min_size=1, max_size=4))
     modules = [Module("m0", tuple(f"a{i}" for i in range(sizes[0])))]
     for m, size in enumerate(sizes[1:], start=1):
         p = draw(st.one_of(st.none(), st.integers(0, m - 1)))
-        if p is None:
-            modules.append(Module(f"m{m}", tuple(f"a{i}" for i in range(size))))
+        if p is None or draw(st.booleans()):
+            condition = None if p is None else f"m{p}"
+            modules.append(Module(f"m{m}", tuple(f"a{i}" for i in range(size)), condition_on=condition))
             continue
         upper = modules[p].actions[1:] if p == 0 else modules[p].actions
         extra = draw(st.lists(st.sampled_from(upper), max_size=2))
@@ -104,24 +105,82 @@ def test_closing_a_mask_leaves_the_original_alone():
     assert not closed[0, 1:3].any()
 
 
-@given(masked(), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
-def test_joint_probabilities_are_products_and_add_up_to_1(case: tuple[Modules, np.ndarray], seed: int):
-    modules, _ = case
+def random_policy(modules: Modules, n: int, seed: int) -> list[np.ndarray]:
+    """Probabilities that sum to 1 within each group, and in each row of a table."""
     rng = np.random.default_rng(seed)
     shares = []
-    for m, size in enumerate(modules.sizes):
-        p = rng.random((3, size)) + 0.01
+    for m in range(len(modules)):
+        p = rng.random((n, *modules.shape(m))) + 0.01
         for group in modules.groups(m):
-            p[:, group] /= p[:, group].sum(axis=1, keepdims=True)
+            p[..., group] /= p[..., group].sum(axis=-1, keepdims=True)
         shares.append(p)
+    return shares
+
+
+def chance(modules: Modules, shares: list[np.ndarray], row: int, action: tuple[int, ...]) -> float:
+    """Probability of one action, factor by factor, slowly."""
+    out = float(shares[0][row, action[0]])
+    if action[0] == 0:
+        return out
+    for m in range(1, len(modules)):
+        name = modules[m].condition_on
+        table = shares[m][row] if name is None else shares[m][row, action[modules.names.index(name)]]
+        out *= float(table[action[m]])
+    return out
+
+
+@given(masked(), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_joint_probabilities_are_products_and_add_up_to_1(case: tuple[Modules, np.ndarray], seed: int):
+    modules, _ = case
+    shares = random_policy(modules, 3, seed)
     joint = modules.composite_probabilities(shares)
     np.testing.assert_allclose(joint.sum(axis=1), 1.0, rtol=1e-12)
-    for j, row in enumerate(modules.composites):
-        taken = modules.taken(shares, np.tile(row, (3, 1)))
+    for j, action in enumerate(modules.composites):
+        slow = [chance(modules, shares, row, tuple(action)) for row in range(3)]
+        np.testing.assert_allclose(joint[:, j], slow, rtol=1e-12)
+        taken = modules.taken(shares, np.tile(action, (3, 1)))
         np.testing.assert_allclose(taken.prod(axis=1), joint[:, j], rtol=1e-12)
-        if row[0] == 0:
+        if action[0] == 0:
             assert (taken[:, 1:] == 1).all()
+
+
+@given(masked(), st.integers(0, 2**32 - 1))
+@settings(max_examples=100, deadline=None)
+def test_marginals_are_sums_over_joint_actions(case: tuple[Modules, np.ndarray], seed: int):
+    modules, _ = case
+    shares = random_policy(modules, 3, seed)
+    joint = modules.composite_probabilities(shares)
+    for m, found in enumerate(modules.marginals(shares)):
+        sent = (modules.composites[:, 0] != 0) | (m == 0)
+        for code in range(modules.sizes[m]):
+            rows = sent & (modules.composites[:, m] == code)
+            np.testing.assert_allclose(found[:, code], joint[:, rows].sum(axis=1), atol=1e-12)
+
+
+@given(module_trees(), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_what_is_given_earlier_choices_is_a_ratio_of_joint_probabilities(modules: Modules, seed: int):
+    shares = random_policy(modules, 1, seed)
+    joint = modules.composite_probabilities(shares)[0]
+    for action in modules.composites[1:]:
+        for m in range(1, len(modules)):
+            found = modules.given(m, shares[m], action[None])[0]
+            before = (modules.composites[:, :m] == action[:m]).all(axis=1) & (modules.composites[:, 0] != 0)
+            for code in range(modules.sizes[m]):
+                here = before & (modules.composites[:, m] == code)
+                np.testing.assert_allclose(found[code], joint[here].sum() / joint[before].sum(), atol=1e-12)
+
+
+@given(module_trees())
+@settings(max_examples=60, deadline=None)
+def test_cells_number_the_rows_of_a_table(modules: Modules):
+    for m in range(len(modules)):
+        table = np.arange(modules.cells(m)).reshape(modules.shape(m))
+        name = modules[m].condition_on
+        for action in modules.composites:
+            place = (action[m],) if name is None else (action[modules.names.index(name)], action[m])
+            assert modules.cell(m, action[None])[0] == table[place]
 
 
 @given(module_trees())
@@ -185,6 +244,14 @@ def test_a_conditional_mask_follows_the_parents_choice():
         (
             [{"name": "a", "actions": ["x"]}, {"name": "b", "actions": ["y"], "parent": "a", "requires": ["z"]}],
             r"requires \['z'\], not among",
+        ),
+        ([{"name": "a", "actions": ["x"], "condition_on": "b"}], "conditioned on 'b', which is not an earlier module"),
+        (
+            [
+                {"name": "a", "actions": ["x"]},
+                {"name": "b", "actions": ["y"], "parent": "a", "requires": ["x"], "condition_on": "a"},
+            ],
+            "has the parent 'a', on which its choice depends already",
         ),
         ([{"name": "a", "actions": ["x"], "labels": {"y": {}}}], r"labels for \['y'\]"),
         ([{"name": "a", "action": ["x"]}], r"unknown keys \['action'\]"),

@@ -52,7 +52,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "matching": Matching(within=("region",), strata=2, activity="2d", widen=("within", "strata")),
     },
 }
-# What is learned of the whole training history, and so changes with whatever is added to it.
+# Options with which windows are measured with what was learned of the whole training history.
 LEARNED = {"strata", "winsor", "all"}
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 
 from histories.context import ContextSpec
 from histories.hashing import keys
@@ -15,7 +16,7 @@ from histories.times import DAY, HOUR
 from reward import Goal, RewardSpec
 
 MODULES = Modules([Module("channel", ("none", "push"))])
-Assignment = Literal["random", "level", "dip"]
+Assignment = Literal["random", "level", "dip", "region"]
 
 # Windows of a day around slots that are five days apart: no window ever holds another message.
 SPEC = RewardSpec(
@@ -44,28 +45,47 @@ class Simulated:
     att: float
 
 
-def simulate(seed: int, assignment: Assignment, users: int = 300, effect: float = 1.0) -> Simulated:
+def simulate(
+    seed: int,
+    assignment: Assignment,
+    users: int = 300,
+    effect: float = 1.0,
+    *,
+    held_out: float = 0.0,
+    regions: int = 0,
+) -> Simulated:
     """Draws a history.
 
     Orders of a day are Poisson: the user's level, plus the day's shock, which is the same for all (so trends are
     parallel). A message adds Poisson orders to the following day, `effect` times a quarter of the user's level: effects
     differ between users, and where messages go by level, the treated gain more than all would.
 
-    Messages are sent with probability 0.4 (`random`), by the user's level (`level`), or mostly after a day with at most
-    one order (`dip`): a transient, which ends by itself. The probability is logged.
+    Messages are sent with probability 0.4 (`random`), by the user's level (`level`), mostly after a day with at most
+    one order (`dip`): a transient, which ends by itself; or mostly in every other region (`region`). The probability is
+    logged.
+
+    A share of users is held out, if asked for: an arm of their own, to which nothing is sent. With regions, users have
+    one as an attribute, and each has shocks of its own, so that users of a region are not independent.
     """
     rng = np.random.default_rng(seed)
     kind = rng.choice(len(LEVELS), users, p=SHARES)
     level = LEVELS[kind]
     rate = level[:, None] + rng.uniform(0.0, 1.0, DAYS)[None, :]
+    region = np.arange(users) % max(regions, 1)
+    if regions:
+        rate = rate + rng.uniform(0.0, 2.0, (regions, DAYS))[region]
     count = rng.poisson(rate)
     if assignment == "random":
         chance = np.full((users, len(SLOTS)), 0.4)
     elif assignment == "level":
         chance = np.repeat(np.array([0.2, 0.4, 0.7])[kind][:, None], len(SLOTS), axis=1)
+    elif assignment == "region":
+        chance = np.repeat(np.where(region % 2 == 0, 0.2, 0.6)[:, None], len(SLOTS), axis=1)
     else:
         chance = np.where(count[:, SLOTS - 1] <= 1, 0.7, 0.15)
     sent = rng.random(chance.shape) < chance
+    held = rng.random(users) < held_out if held_out else np.zeros(users, dtype=bool)
+    chance, sent = np.where(held[:, None], 0.0, chance), sent & ~held[:, None]
     gain = effect * level / 4.0
     count[:, SLOTS] += rng.poisson(gain[:, None] * sent)
 
@@ -76,6 +96,7 @@ def simulate(seed: int, assignment: Assignment, users: int = 300, effect: float 
     event_time = np.repeat(start, n) + rng.integers(1, DAY, n.sum())
     user = np.repeat(np.arange(users), len(SLOTS))
     ids = np.array([f"{u}-{k}" for u in range(users) for k in range(len(SLOTS))], dtype=object)
+    names = np.array([f"u{i}" for i in range(users)], dtype=object)
     propensity = np.where(sent, chance, 1.0 - chance).ravel()
     history = History.from_arrays(
         DecisionLog(
@@ -86,6 +107,7 @@ def simulate(seed: int, assignment: Assignment, users: int = 300, effect: float 
             actions=sent.ravel()[:, None].astype(np.int64),
             propensity=propensity[:, None],
             joint=propensity,
+            arm=np.where(held, "held out", "messages").astype(object)[user] if held_out else None,
         ),
         EventLog(
             user=event_user,
@@ -94,16 +116,17 @@ def simulate(seed: int, assignment: Assignment, users: int = 300, effect: float 
             value=np.ones(len(event_user)),
         ),
         modules=MODULES,
-        user_ids=np.array([f"u{i}" for i in range(users)], dtype=object),
+        user_ids=names,
         event_names=("order",),
         span=(6 * HOUR, DAYS * DAY + 6 * HOUR),
+        users=pd.DataFrame({"user_id": names, "region": [f"r{r}" for r in region]}) if regions else None,
     )
     return Simulated(history, effect * treated_level(assignment) / 4.0)
 
 
 def treated_level(assignment: Assignment) -> float:
     """Expected level of a treated decision's user: levels weighted by their share and probability of a message."""
-    if assignment == "random":
+    if assignment in ("random", "region"):
         chance = np.full(len(LEVELS), 0.4)
     elif assignment == "level":
         chance = np.array([0.2, 0.4, 0.7])
@@ -114,3 +137,9 @@ def treated_level(assignment: Assignment) -> float:
         low = ((1.0 + rate) * np.exp(-rate)).mean(1)
         chance = 0.7 * low + 0.15 * (1.0 - low)
     return float((LEVELS * SHARES * chance).sum() / (SHARES * chance).sum())
+
+
+def without_propensities(history: History) -> History:
+    """The same log, which does not say how likely each choice was."""
+    d = history.decisions
+    return history.with_propensities(np.full_like(d.propensity, np.nan), np.full_like(d.joint, np.nan), "missing")

@@ -25,8 +25,8 @@ from reward import (
     event_study,
     make_reward,
 )
-from reward.diagnostics import Check, Diagnostics, control_placebos, time_placebo
-from reward.event_time import messages_between
+from reward.diagnostics import Check, Diagnostics, facts_of, placebo_on_controls, placebo_on_holdout, time_placebo
+from reward.event_time import lookback, messages_between, moved_back
 
 SMALL = RewardSpec(goals=(Goal("order", measure="value"), Goal("visit", -0.5)), pre="2d", post="1d", min_controls=3)
 
@@ -115,22 +115,107 @@ def test_the_placebo_in_time_sees_a_trend_of_the_treated():
     assert "effect before the message" in diagnose(did(moved, spec), moved).verdict
 
 
-def test_placebos_on_controls_find_nothing_more_than_by_chance():
-    """200 halves of the controls of one history: 2 to 10 % are found, an error of 1.5 % around 5 %, and a bit more,
-    as the halves share their users."""
-    history = simulate(5, "level").history
-    found = control_placebos(did(history, SPEC), history, splits=200)
-    hits = np.mean([not e.low <= 0 <= e.high for e in found])
-    assert 0.01 <= hits <= 0.11
-    again = control_placebos(did(history, SPEC), history, splits=3)
-    assert [e.value for e in again] == [e.value for e in found[:3]]
+def test_users_who_are_held_out_show_that_sends_follow_a_dip():
+    """Nobody held out was sent to. The others to whom nothing was sent are those without a dip: unlike, after one."""
+    dip, level = (simulate(1, assignment, users=3000, held_out=0.3).history for assignment in ("dip", "level"))
+    found = placebo_on_holdout(did(dip, SPEC), dip)
+    assert found is not None
+    assert found.status == "failed"
+    assert "differ from those of the users held out" in diagnose(did(dip, SPEC), dip).verdict
+    for study in (did(level, SPEC), Study.of(make_reward("did_dr", SPEC), dip)):
+        found = placebo_on_holdout(study, level if study.model.name == "did" else dip)
+        assert found is not None
+        assert found.status == "passed"
+    none = simulate(1, "dip").history
+    assert placebo_on_holdout(did(none, SPEC), none) is None
 
 
-def test_too_short_intervals_are_noticed(monkeypatch):
-    history = simulate(5, "level").history
-    study = did(history, SPEC)
-    monkeypatch.setattr("reward.effects.student_quantile", lambda freedom: 0.3)
-    assert "too many effects among the controls" in diagnose(study, history).verdict
+def test_users_of_a_region_that_move_together_are_noticed():
+    """8 regions with shocks of their own, 3,000 users: their controls differ, until each is compared within its own."""
+    history = simulate(5, "region", users=3000, regions=8).history
+    found = placebo_on_controls(did(history, SPEC), history)
+    assert found is not None
+    assert found.status == "failed"
+    assert "intervals are too short" in diagnose(did(history, SPEC), history).verdict
+    within = replace(SPEC, matching=Matching(within=("region",)))
+    assert placebo_on_controls(did(history, within), history) is None
+    calm = simulate(5, "level", users=3000).history
+    users = pd.DataFrame({"user_id": calm.user_ids, "region": np.arange(3000) % 8})
+    calm = replace(calm, users=users)
+    found = placebo_on_controls(did(calm, SPEC), calm)
+    assert found is not None
+    assert found.status == "passed"
+
+
+def test_the_moved_design_knows_what_was_known_then():
+    """Covariates and strata of the placebo are those of decisions that were made so much earlier."""
+    history = random_history(3, users=60)
+    spec = replace(
+        SMALL,
+        pre="1d",
+        covariates=ContextSpec(windows=("2d",), clock=False),
+        matching=Matching(strata=3, activity="36h"),
+    )
+    study = Study.of(make_reward("did_dr", spec), history)
+    assert lookback(study) == 2.5 * DAY
+    moved = moved_back(study, history, 2 * DAY).outcomes
+    d = history.decisions
+    for i in np.flatnonzero(moved.observed)[::37]:
+        at, mine = d.time[i] - 2 * DAY, history.events.user == d.user[i]
+        seen = (history.events.time[mine] >= at - 2 * DAY) & (history.events.time[mine] < at)
+        orders = seen & (history.events.event[mine] == 0)
+        column = study.outcomes.gauge.features.names.index("count order 2d")
+        features = study.outcomes.gauge.features
+        expected = (np.log1p(orders.sum()) - features.mean[column]) / features.scale[column]
+        assert moved.covariates[i, column] == pytest.approx(expected, abs=1e-9)
+    assert (moved.stratum != study.outcomes.stratum)[moved.observed].mean() > 0.2
+    np.testing.assert_array_equal(moved.cell, study.outcomes.cell)
+
+
+def test_bins_fit_the_windows_and_say_what_they_leave_out():
+    history = random_history(3, users=60)
+    for post, length, lags in (("3d", "1d", 3), ("28d", "7d", 4), ("14d", "7d", 2), ("7d", "7d", 1), ("36h", "36h", 1)):
+        times = EventTimes.fitting(did(history, replace(SMALL, pre="1d", post=post)))
+        assert (times.bin, times.lags, times.leads) == (length, lags, 4)
+    study = Study.of(make_reward("did_regression", replace(SMALL, covariates=ContextSpec(windows=("4d",)))), history)
+    events = event_study(study, history)
+    assert (events.times.leads, events.lookback) == (7, 4 * DAY)
+    assert not events.leads[events.times.offsets >= -4].any()
+    assert "bins within 4 d" in events.notes[0]
+    goals = (Goal("order", winsor=0.9), Goal("visit", credit="exponential", half_life="1d"))
+    changed = replace(SMALL, goals=goals, overlap="truncate", min_post="12h", post="36h")
+    notes = " ".join(event_study(did(history, changed), history, EventTimes("1d", 3, 2)).notes)
+    for word in ("limit of order", "credit of visit fades", "end at the next message", "not a whole number of bins"):
+        assert word in notes
+
+
+def test_bins_have_the_limits_of_the_goals():
+    """One bin after and one before, as long as the windows: the effect itself, limited as it is."""
+    history = random_history(3, users=60)
+    for goal in (Goal("order", clip=1.0), Goal("order", measure="value", winsor=0.7)):
+        study = did(history, replace(SMALL, goals=(goal,), pre="1d", post="1d"))
+        events = event_study(study, history, EventTimes("1d", leads=1, lags=1))
+        assert events.value[1] == pytest.approx(study.effect().value, abs=1e-9)
+        free = replace(SMALL, goals=(replace(goal, clip=None, winsor=None),), pre="1d", post="1d")
+        assert abs(did(history, free).effect().value - study.effect().value) > 1e-3
+
+
+def test_facts_say_how_often_cells_were_widened():
+    history = random_history(3, users=60)
+    history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "region": ["a"] * 55 + ["b"] * 5}))
+    study = did(history, replace(SMALL, min_controls=10, matching=Matching(within=("region",))))
+    narrow, wide = (study.frame.widened()[level] for level in (0, 1))
+    assert f"cells, from the narrowest to the widest: {narrow:,} at level 0, {wide:,} at level 1" in facts_of(study)
+
+
+def test_rare_levels_are_one_stratum_and_counted():
+    history = random_history(9, users=60, effect=1.0)
+    town = np.array([f"t{i % 20:02d}" if i < 50 else f"x{i}" for i in range(60)])
+    history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "town": town}))
+    found = did(history, replace(SMALL, min_controls=2)).by_attribute(history, "town")
+    assert len(found) == 21
+    assert found[-1].label == "town: 10 others"
+    assert sum(e.n_treated + e.n_without for e in found) == did(history).outcomes.treated.sum()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from histories.history import DecisionLog, EventLog, History
 from histories.modules import Module, Modules
 from histories.times import DAY
 from reward import DidReward, Goal, RewardSpec, average_effect, make_reward, measure
+from reward.staggered import NEVER, Panel, group_time_effects
 
 MODULES = Modules([Module("channel", ("none", "push"))])
 SPEC = RewardSpec(
@@ -118,3 +119,20 @@ def test_covariate_adjusted_equals_diff_diff(seed):
     assert abs(regression - 2.0) < 0.5
     assert abs(robust - 2.0) < 0.5
     assert abs(att("did") - 2.0) > 0.5
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_errors_clustered_above_the_unit_equal_statsmodels(seed):
+    """Units in clusters of ten that share a shock: a panel of two periods is a regression of changes on treatment."""
+    formula = pytest.importorskip("statsmodels.formula.api")
+    rng = np.random.default_rng(seed)
+    cluster = np.repeat(np.arange(40), 10)
+    treated = rng.random(40)[cluster] < 0.5
+    outcome = rng.standard_normal((400, 2)) + rng.standard_normal((40, 2))[cluster] + np.outer(treated, [0.0, 1.0])
+    effects = group_time_effects(Panel(outcome, np.array([1, 2]), np.where(treated, 2, NEVER), cluster))
+    table = pd.DataFrame({"change": outcome[:, 1] - outcome[:, 0], "treated": treated.astype(float)})
+    fit = formula.ols("change ~ treated", table).fit(
+        cov_type="cluster", cov_kwds={"groups": cluster, "use_correction": False}
+    )
+    assert effects.att[0] == pytest.approx(fit.params["treated"], abs=1e-8)
+    assert effects.se[0] == pytest.approx(fit.bse["treated"], abs=1e-6)

@@ -35,6 +35,7 @@ def test_effects_from_a_configuration(tmp_path):
         *("--history.market.users=400", "--history.market.days=10", "--reward.min-controls=10"),
         *("--by", "all", "module:channel", "goal", "--plot", "out/picture.png", "--csv", "out/table.csv"),
         *("--staggered", "channel=email", "--period", "4d"),
+        *("--reward.matching.strata=2", "--reward.matching.activity=2d"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -47,6 +48,7 @@ def test_effects_from_a_configuration(tmp_path):
         "placebo on controls:",
         "staggered adoption",
         "treated before the second period",
+        "from cells of equal calendar and strata",
     ):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "picture.png").read_bytes()[:4] == b"\x89PNG"
@@ -72,7 +74,7 @@ def test_help_names_every_option_of_its_own(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for option in ("--by", "--bin", "--leads", "--lags", "--plot", "--csv", "--staggered", "--period"):
+    for option in ("--by", "--bin", "--leads", "--lags", "--plot", "--csv", "--staggered", "--each", "--lengths"):
         assert option in text
     with pytest.raises(SystemExit) as wrong:
         main(["effect"])
@@ -94,6 +96,14 @@ def test_the_picture_shows_every_interval_and_has_labelled_axes():
         ends = np.array([segment[:, 1] for segment in drawn[colour].lines[2][0].get_segments()])
         effects = [e for e, chosen in zip(events.effects, rows, strict=True) if chosen]
         np.testing.assert_allclose(ends, [(e.low, e.high) for e in effects])
+
+
+def test_a_picture_without_diagnostics_still_says_that_pre_trends_differ():
+    """As at the start of training, where only the event study is made."""
+    for assignment, differ in (("dip", True), ("random", False)):
+        history = simulate(1, assignment).history
+        figure = picture(history, event_study(Study.of(DidReward(SPEC), history), history))
+        assert ("do not read the effect as causal" in figure.axes[0].get_title()) == differ
 
 
 @pytest.mark.parametrize("bins", [EventTimes("1d", leads=1, lags=0), EventTimes("30d", leads=3, lags=2)])

@@ -1,0 +1,10 @@
+"""Runs a pure function over the buckets of a history: in this process, in a pool of processes, or on Ray Data.
+
+An engine takes a function and the items it is to be run over, and gives the results in the items' order; the results
+are the same whichever engine is used. What is computed for all buckets is a reduce over these results, exact where they
+are integer sums.
+"""
+
+from engines.base import ENGINES, Engine, add_up, in_process, make_engine
+
+__all__ = ["ENGINES", "Engine", "add_up", "in_process", "make_engine"]

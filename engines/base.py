@@ -1,0 +1,65 @@
+"""What an engine is, the plainest one, and adding up what engines give."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+from engines.pool import in_pool
+from engines.ray_data import on_ray
+from histories.errors import ConfigError, nearest
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Engine(Protocol):
+    """Runs a function over items."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+        """The results, in the items' order. The function is pure, and it and the results can be pickled."""
+        ...
+
+
+def in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Runs the function here, one item after the other: one bucket at a time is in memory."""
+    return map(function, items)
+
+
+ENGINES: dict[str, Callable[[int], Engine]] = {
+    "in_process": lambda workers: in_process,  # noqa: ARG005 - one worker is all there is
+    "pool": lambda workers: functools.partial(in_pool, workers=workers),
+    "ray": lambda workers: functools.partial(on_ray, workers=workers),
+}
+
+
+def make_engine(name: str, workers: int = 2) -> Engine:
+    """An engine by its name.
+
+    Args:
+        name: One of `ENGINES`.
+        workers: Processes that work at a time; `in_process` has only this one.
+
+    Raises:
+        ConfigError: If there is no such engine, or no worker.
+    """
+    if name not in ENGINES:
+        raise ConfigError(f"there is no engine {name!r}. {nearest(name, ENGINES)}")
+    if workers < 1:
+        raise ConfigError(f"{workers} workers do nothing: give at least 1")
+    return ENGINES[name](workers)
+
+
+def add_up(results: Iterable[Any]) -> Any:
+    """The sum of results that know how to add, such as the sums of controls; equal in any order where they are exact.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    remaining = iter(results)
+    first = next(remaining, None)
+    if first is None:
+        raise ConfigError("there are no buckets to add up: the folder has none")
+    return functools.reduce(operator.add, remaining, first)

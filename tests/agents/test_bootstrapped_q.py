@@ -1,0 +1,172 @@
+"""Q-learning finds what a decision costs later: a small problem of fatigue whose answer is known by enumeration."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from agent_samples import everything, random_batch
+
+from agents import Batch, Observations, make_agent
+from agents.bootstrapped_q import BootstrappedQ, bootstrap_weights
+from histories.errors import ConfigError, InputError
+from histories.hashing import mix
+from histories.modules import Module, Modules
+
+PUSH = Modules([Module("channel", ("none", "push"))])
+LEVELS, GAMMA = 4, 0.9
+EARNS = np.array([1.0, 0.7, 0.1, 0.05])
+
+
+def following(level: np.ndarray, sent: np.ndarray) -> np.ndarray:
+    """A message tires by one level, a slot of rest recovers one."""
+    return np.clip(np.where(sent, level + 1, level - 1), 0, LEVELS - 1)
+
+
+def optimum(gamma: float) -> np.ndarray:
+    """Values (level, action) of the best policy, by value iteration."""
+    q = np.zeros((LEVELS, 2))
+    for _ in range(500):
+        for action in (0, 1):
+            later = following(np.arange(LEVELS), np.full(LEVELS, action == 1))
+            q[:, action] = action * EARNS + gamma * q[later].max(1)
+    return q
+
+
+def one_hot(level: np.ndarray) -> np.ndarray:
+    return np.eye(LEVELS, dtype=np.float32)[level][:, 1:]
+
+
+def log_of(n: int, seed: int, noise: float = 1.0, end: float = 0.0) -> Batch:
+    """Slots of a policy that sends half of the time, a share of which is followed by nothing known."""
+    rng = np.random.default_rng(seed)
+    level, sent = rng.integers(0, LEVELS, n), rng.random(n) < 0.5
+    reward = sent * EARNS[level] + noise * rng.normal(size=n)
+    elapsed = np.where(rng.random(n) < end, np.nan, 1.0)
+    mask = everything(n, PUSH)
+    return Batch(
+        Observations(one_hot(level), mask),
+        sent[:, None].astype(np.int64),
+        reward,
+        np.ones(n),
+        mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 10**9)),
+        Observations(one_hot(following(level, sent)), mask),
+        elapsed,
+    )
+
+
+def learned(batch: Batch, seed: int = 0, **settings: object) -> BootstrappedQ:
+    agent = make_agent("bootstrapped_q", PUSH, LEVELS - 1, {"discount": GAMMA, "sweeps": 60} | settings, seed)
+    assert isinstance(agent, BootstrappedQ)
+    agent.observe(batch)
+    agent.update(1)
+    return agent
+
+
+EVERY_LEVEL = Observations(one_hot(np.arange(LEVELS)), everything(LEVELS, PUSH))
+
+
+def gains(agent: BootstrappedQ) -> np.ndarray:
+    """What sending gains over not sending at each level (K, LEVELS)."""
+    return np.asarray(agent.expected_rewards(EVERY_LEVEL)[0][:, :, 1])
+
+
+def test_gains_are_those_of_value_iteration() -> None:
+    """3 logs of 20,000 slots, noise as large as the largest reward. Within .1 of gains that reach from -.42 to .37."""
+    truth = np.diff(optimum(GAMMA), axis=1)[:, 0]
+    for seed in range(3):
+        found = gains(learned(log_of(20_000, seed), seed)).mean(0)
+        np.testing.assert_allclose(found, truth, atol=0.1)
+
+
+def test_far_sight_sends_less_and_earns_more() -> None:
+    """Followed for 200 slots without noise, from no fatigue."""
+
+    def worth(agent: BootstrappedQ) -> tuple[float, int]:
+        level, earned, sends = 0, 0.0, 0
+        sent = agent.act(EVERY_LEVEL, explore=False).actions[:, 0] == 1
+        for _ in range(200):
+            earned += float(EARNS[level]) if sent[level] else 0.0
+            sends += int(sent[level])
+            level = int(following(np.array(level), sent[level]))
+        return earned, sends
+
+    batch = log_of(20_000, 3)
+    far, near = worth(learned(batch)), worth(learned(batch, discount=0.0))
+    assert near[1] == 200, "every message earns something"
+    assert far[1] == 100
+    assert far[0] > 5 * near[0]
+
+
+def test_without_a_discount_it_is_the_reward_alone() -> None:
+    found = gains(learned(log_of(20_000, 1), discount=0.0))
+    np.testing.assert_allclose(found.mean(0), EARNS, atol=0.1)
+
+
+def test_rows_with_an_unknown_future_are_left_out_and_those_without_one_are_not() -> None:
+    """Where half of the rows end with the log, values are the same; where users leave, nothing follows."""
+    truth = np.diff(optimum(GAMMA), axis=1)[:, 0]
+    cut = learned(log_of(40_000, 2, end=0.5))
+    np.testing.assert_allclose(gains(cut).mean(0), truth, atol=0.1)
+    batch = log_of(20_000, 2)
+    assert batch.elapsed is not None
+    gone = Batch(
+        batch.observations,
+        batch.actions,
+        batch.rewards,
+        batch.se,
+        batch.keys,
+        batch.following,
+        np.where(batch.actions[:, 0] == 1, 0.0, 1.0),
+    )
+    # Who gets a message leaves: it gains its reward at once and loses what was to come.
+    q = np.zeros(LEVELS)
+    for _ in range(500):
+        q = np.maximum(EARNS, GAMMA * q[following(np.arange(LEVELS), np.zeros(LEVELS, dtype=bool))])
+    waiting = GAMMA * q[following(np.arange(LEVELS), np.zeros(LEVELS, dtype=bool))]
+    np.testing.assert_allclose(gains(learned(gone)).mean(0), EARNS - waiting, atol=0.12)
+
+
+def test_slots_in_between_discount() -> None:
+    """What follows two slots later counts gamma squared."""
+    batch = log_of(20_000, 4)
+    later = Batch(*(getattr(batch, name) for name in ("observations", "actions", "rewards", "se", "keys", "following")))
+    later = Batch(**{**vars(later), "elapsed": np.full(len(batch), 2.0)})
+    twice = gains(learned(later)).mean(0)
+    np.testing.assert_allclose(twice, np.diff(optimum(GAMMA**2), axis=1)[:, 0], atol=0.1)
+
+
+def test_members_differ_and_more_rows_bring_them_together() -> None:
+    few, many = (gains(learned(log_of(n, 5))).std(0, ddof=1).mean() for n in (500, 20_000))
+    assert few > 3 * many
+    assert many > 0
+
+
+def test_it_does_not_matter_in_which_order_rows_come() -> None:
+    batch = log_of(2000, 6)
+    a, b = learned(batch), learned(batch[np.random.default_rng(0).permutation(2000)])
+    np.testing.assert_allclose(gains(a), gains(b), atol=1e-8)
+
+
+def test_what_follows_must_be_handed_over() -> None:
+    batch = log_of(10, 0)
+    agent = make_agent("bootstrapped_q", PUSH, LEVELS - 1)
+    with pytest.raises(ConfigError, match="hand over `following` and `elapsed`"):
+        agent.observe(Batch(batch.observations, batch.actions, batch.rewards, batch.se, batch.keys))
+    wrong = Batch(**{**vars(batch), "elapsed": np.array([1.0] * 9 + [-1.0])})
+    with pytest.raises(InputError, match=r"column 'elapsed', row 10, value -1\.0"):
+        agent.observe(wrong)
+    with pytest.raises(ConfigError, match="contexts have 4 features"):
+        agent.observe(Batch(**{**vars(batch), "following": random_batch(10).observations}))
+
+
+def test_bootstrap_weights_belong_to_the_key_and_are_exponential() -> None:
+    keys = mix(np.arange(20_000, dtype=np.uint64))
+    weights = bootstrap_weights(keys, 4, seed=3)
+    order = np.random.default_rng(0).permutation(len(keys))
+    np.testing.assert_array_equal(bootstrap_weights(keys[order], 4, seed=3), weights[:, order])
+    np.testing.assert_array_equal(bootstrap_weights(keys, 2, seed=3), weights[:2])
+    n = len(keys)
+    assert (weights > 0).all()
+    np.testing.assert_allclose(weights.mean(1), 1.0, atol=4 / np.sqrt(n))
+    np.testing.assert_allclose(weights.var(1), 1.0, atol=4 * np.sqrt(8 / n))
+    assert np.abs(np.corrcoef(weights)[~np.eye(4, dtype=bool)]).max() < 4 / np.sqrt(n)

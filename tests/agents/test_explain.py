@@ -1,0 +1,107 @@
+"""Explanations say what the policy does and what it believes, counted anew here row by row."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from agent_samples import NESTED, SETTINGS, TABLES, everything, observations_of, random_batch
+
+from agents import AGENTS, Agent, Observations, as_markdown, as_scalars, as_text, explain, make_agent
+from agents.explain import ALL, COLUMNS
+from histories.modules import Modules
+
+KINDS = {"nested": NESTED, "tables": TABLES}
+
+
+def trained(name: str, modules: Modules) -> Agent:
+    agent = make_agent(name, modules, 4, SETTINGS.get(name), seed=5)
+    agent.observe(random_batch(400, modules))
+    agent.update(3)
+    return agent
+
+
+def seen(modules: Modules, n: int = 60) -> Observations:
+    return observations_of(np.random.default_rng(1).random((n, modules.total)) < 0.7)
+
+
+def cell(table: pd.DataFrame, segment: str, module: str, action: str) -> pd.Series:
+    rows = table[(table["segment"] == segment) & (table["module"] == module) & (table["action"] == action)]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["linear_thompson", "beta_thompson", "bootstrapped_q"])
+def test_shares_and_rewards_are_means_over_the_segment(name: str, kind: str) -> None:
+    modules = KINDS[kind]
+    agent, observations = trained(name, modules), seen(modules)
+    segments = np.array(["young", "old"])[np.arange(60) % 2]
+    table = explain(agent, observations, segments)
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table["segment"].unique()) == [ALL, "old", "young"]
+    joint = modules.composite_probabilities(agent.action_probabilities(observations))
+    estimates = agent.expected_rewards(observations)  # type: ignore[attr-defined]
+    mask = modules.closed(observations.action_mask)
+    old = segments == "old"
+    sent = modules.composites[:, 0] != 0
+    for m, module in enumerate(modules):
+        for code, action in enumerate(module.actions):
+            row = cell(table, "old", module.name, action)
+            these = (modules.composites[:, m] == code) & (sent | (m == 0))
+            asked = joint[old].sum() if m == 0 else joint[old][:, sent].sum()
+            assert row["decisions"] == 30
+            assert row["share"] == pytest.approx(joint[old][:, these].sum() / asked)
+            eligible = old & mask[:, modules.slices[m].start + code]
+            c = modules.condition(m)
+            if c is None:
+                each = estimates[m][:, eligible, code]
+            else:
+                upper = modules.marginals(agent.action_probabilities(observations))[c].copy()
+                if c == 0:
+                    upper[:, 0] = 0.0
+                upper /= np.maximum(upper.sum(1, keepdims=True), 1e-300)
+                each = np.einsum("nc,knc->kn", upper, estimates[m][..., code])[:, eligible]
+            assert row["reward"] == pytest.approx(each.mean(), abs=1e-9)
+            spread = each.mean(1).std(ddof=1)
+            assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * spread, abs=1e-9)
+
+
+def test_certainty_is_the_winners_share_of_votes() -> None:
+    """Where nothing is known votes are spread, after many rows with one good channel they agree."""
+    observations = observations_of(everything(80, TABLES))
+    new = make_agent("linear_thompson", TABLES, 4, {"draws": 200})
+    before = cell(explain(new, observations), ALL, "channel", "push")
+    assert before["certainty"] < 0.7
+    assert before["entropy"] > 0.7
+    batch = random_batch(4000, TABLES)
+    rewards = (batch.actions[:, 0] == 2) * 2.0 + 0.1 * batch.rewards
+    new.observe(type(batch)(batch.observations, batch.actions, rewards, batch.se, batch.keys))
+    new.update(1)
+    after = cell(explain(new, observations), ALL, "channel", "push")
+    assert after["certainty"] > 0.99
+    assert after["entropy"] < 0.05
+    assert after["low"] > 1.5
+    assert after["share"] > 0.95
+
+
+@pytest.mark.parametrize("name", list(AGENTS))
+def test_every_agent_can_be_explained_in_words(name: str) -> None:
+    agent = trained(name, NESTED)
+    table = explain(agent, seen(NESTED))
+    text = as_text(table)
+    assert "all decisions (60), channel" in text
+    assert len(as_markdown(table).splitlines()) == 2 + len(table)
+    scalars = as_scalars(table)
+    has_estimates = hasattr(agent, "expected_rewards")
+    assert ("explain/reward/channel/push" in scalars) == has_estimates
+    assert ("explain/certainty/channel" in scalars) == has_estimates
+    assert all(np.isfinite(list(scalars.values())))
+    assert table["share"].between(0, 1 + 1e-12).all() or name == "no_send"
+
+
+def test_a_segment_that_never_asks_a_module_has_no_numbers_for_it() -> None:
+    table = explain(make_agent("no_send", NESTED, 4), seen(NESTED))
+    assert table.loc[table["module"] == "offer", "share"].isna().all()
+    assert cell(table, ALL, "channel", "none")["share"] == 1.0
+    assert "never" in as_text(table)

@@ -1,0 +1,125 @@
+"""DiD rewards over buckets are those of the whole history to the last bit, however it is divided and whatever runs."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+from engines import in_process, make_engine
+from envs.market import Market, MarketConfig
+from histories.buckets import bucket_paths, write_buckets
+from histories.errors import ConfigError
+from histories.folder import read_history
+from histories.history import History, take_rows
+from reward import DidReward, Goal, Matching, RewardSpec, measure
+from reward.buckets import ControlSums, bucket_rewards, fit_did
+from reward.frame import RewardFrame
+from reward.sums import ExactSums
+
+MARKET = MarketConfig(users=400, days=10)
+HISTORY, _ = Market(MARKET).history()
+SPEC = RewardSpec(goals=MARKET.goals, pre="2d", post="1d", overlap="exclude", min_controls=5)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    paths = {n: tmp_path_factory.mktemp(f"buckets-{n}") for n in (1, 3, 16)}
+    for n, path in paths.items():
+        write_buckets(HISTORY, path, n)
+    return {n: bucket_paths(path) for n, path in paths.items()}
+
+
+def by_decision(history: History, frame: RewardFrame) -> dict[str, np.ndarray]:
+    """A reward's columns in the order of the decisions' keys."""
+    order = np.argsort(history.decisions.key)
+    return {f.name: getattr(frame, f.name)[order] for f in fields(frame)}
+
+
+def over_buckets(paths, spec: RewardSpec, run, gauge=None) -> dict[str, np.ndarray]:
+    fitted = fit_did(paths, spec, run, gauge)
+    frames = list(run(partial(bucket_rewards, fitted=fitted), paths))
+    key = np.concatenate([read_history(path).decisions.key for path in paths])
+    order = np.argsort(key)
+    return {f.name: np.concatenate([getattr(frame, f.name) for frame in frames])[order] for f in fields(RewardFrame)}
+
+
+def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:
+    for name, column in left.items():
+        assert column.dtype == right[name].dtype, name
+        assert column.tobytes() == right[name].tobytes(), name
+
+
+@pytest.mark.parametrize("n", [1, 3, 16])
+def test_rewards_are_those_of_the_whole_history(folders, n):
+    whole = by_decision(HISTORY, DidReward(SPEC).fit(HISTORY).transform(HISTORY))
+    assert np.isfinite(whole["reward"]).sum() > 500
+    assert_same_bits(over_buckets(folders[n], SPEC, in_process), whole)
+
+
+def test_a_pool_gives_the_same_bits(folders):
+    here, pool = (over_buckets(folders[3], SPEC, run) for run in (in_process, make_engine("pool", 2)))
+    assert_same_bits(pool, here)
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_bits(folders, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    pytest.importorskip("ray.data", reason="Ray is not installed")
+    here = over_buckets(folders[3], SPEC, in_process)
+    assert_same_bits(over_buckets(folders[3], SPEC, make_engine("ray", 2)), here)
+
+
+def test_what_is_learned_is_handed_over(folders):
+    """Limits, strata and widening: with the whole history's gauge, rewards are the whole history's again."""
+    goals = (replace(MARKET.goals[0], winsor=0.9), *MARKET.goals[1:])
+    spec = replace(SPEC, goals=goals, matching=Matching(strata=3, activity="5d"), min_controls=60)
+    with pytest.raises(ConfigError, match=r"winsor quantile of 'order:\*', strata from all users at once"):
+        fit_did(folders[3], spec, in_process)
+    model = DidReward(spec).fit(HISTORY)
+    whole = by_decision(HISTORY, model.transform(HISTORY))
+    assert len(np.unique(whole["level"])) == 3  # some cells were widened, some had too few controls at any level
+    assert_same_bits(over_buckets(folders[3], spec, in_process, measure(HISTORY, spec).gauge), whole)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_add_up_to_those_of_all_users(seed):
+    """Random changes of very different sizes, in cells that some buckets lack; equal changes, single controls."""
+    rng = np.random.default_rng(seed)
+    n = 300
+    change = np.round(rng.normal(0, 1, n), 2) * 10.0 ** rng.integers(-5, 5, n)
+    cell = rng.integers(0, 40, n)
+    change[cell == 7] = 0.125
+    closes = rng.integers(0, 10**9, n)
+    parts = rng.integers(0, 6, n)
+    whole = ControlSums.of(change, cell, closes)
+    added = None
+    for part in rng.permutation(6):
+        mine = ControlSums.of(change[parts == part], cell[parts == part], closes[parts == part])
+        added = mine if added is None else added + mine
+    for name in ("cell", "n", "least", "most", "closes", "mean", "unit"):
+        assert getattr(added, name).tobytes() == getattr(whole, name).tobytes(), name
+    for code, mean in zip(whole.cell, whole.mean, strict=True):
+        assert mean == pytest.approx(change[cell == code].mean(), rel=1e-9, abs=1e-12)
+
+
+def test_nothing_to_fit_on_and_too_large_sums_are_refused():
+    with pytest.raises(ConfigError, match="no buckets"):
+        fit_did([], SPEC, in_process)
+    large = ExactSums(np.array([2**61]), np.array([0]))
+    with pytest.raises(ConfigError, match="too large"):
+        ExactSums.gathered([large, large], np.array([0, 0]), 1)
+
+
+def test_a_goal_may_be_absent_from_a_bucket(tmp_path):
+    """An event that only one user has is measured as 0 in the other buckets, not refused."""
+    rare = np.flatnonzero(HISTORY.events.event == HISTORY.event_names.index("order:food"))
+    keep = np.ones(len(HISTORY.events), dtype=bool)
+    keep[rare[HISTORY.events.user[rare] != HISTORY.events.user[rare[0]]]] = False
+    history = replace(HISTORY, events=take_rows(HISTORY.events, keep))
+    spec = replace(SPEC, goals=(Goal("order:food"), Goal("visit:*", 0.1)))
+    write_buckets(history, tmp_path, 3)
+    whole = by_decision(history, DidReward(spec).fit(history).transform(history))
+    assert_same_bits(over_buckets(bucket_paths(tmp_path), spec, in_process), whole)

@@ -1,0 +1,176 @@
+"""`did_dr`: which propensities it believes, how it divides, how it weighs one action, and its effective controls."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import random_history
+from simulated import SPEC as WORLD
+from simulated import simulate, without_propensities
+from test_influence import MANY, with_propensities
+from test_oracles import SPEC, two_periods
+
+from histories.history import History
+from histories.modules import Module, Modules
+from reward import Study, make_reward, measure
+from reward.controls import CellMeans
+from reward.diagnostics import facts_of
+from reward.odds import ESTIMATED, LOGGED, Odds
+
+ROBUST = make_reward("did_dr", MANY)
+
+
+def test_estimated_propensities_are_not_taken_for_logged_ones():
+    """Filling estimates into a history changes no reward: `did_dr` fits its own, with their error, and says so."""
+    history = random_history(3, users=60)
+    blank = Study.of(ROBUST, history)
+    p = np.full((len(history.decisions), 2), 0.5)
+    for source, label in (("estimated", ESTIMATED), ("logged", LOGGED), ("by design", LOGGED)):
+        filled = Study.of(ROBUST, history.with_propensities(p, p.prod(1), source))
+        assert f"propensities: {label}" in facts_of(filled)
+        assert (filled.effect() == blank.effect()) == (label == ESTIMATED)
+        same = np.array_equal(filled.frame.reward, blank.frame.reward, equal_nan=True)
+        assert same == (label == ESTIMATED)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_effect_and_error_equal_the_published_formulas(seed):
+    """Sant'Anna & Zhao (2020), section 3.1 and theorem A.1, written out, with regressions by statsmodels."""
+    api = pytest.importorskip("statsmodels.api")
+    history, table = two_periods(seed)
+    mine = Study.of(make_reward("did_dr", SPEC), history).effect()
+    n, treated = history.n_users, table[table.period == 1].treated.to_numpy().astype(float)
+    change = table[table.period == 2].y.to_numpy() - table[table.period == 1].y.to_numpy()
+    x = api.add_constant(table[table.period == 1][["x1", "x2"]].to_numpy())
+    logit = api.Logit(treated, x).fit(disp=0, tol=1e-14)
+    p, m = logit.predict(x), api.OLS(change[treated == 0], x[treated == 0]).fit().predict(x)
+    one, zero, left = treated, (1 - treated) * p / (1 - p), change - m
+    means = [(w * left).mean() / w.mean() for w in (one, zero)]
+    assert mine.value == pytest.approx(means[0] - means[1], abs=1e-8)
+    bread = np.linalg.inv(((1 - treated)[:, None] * x).T @ x / n)
+    slopes = ((1 - treated) * left)[:, None] * x @ bread
+    chance = (treated - p)[:, None] * x @ (logit.cov_params() * n)
+    first = (one * (left - means[0]) - slopes @ (one[:, None] * x).mean(0)) / one.mean()
+    weighted = (zero * (left - means[1]))[:, None] * x
+    second = zero * (left - means[1]) + chance @ weighted.mean(0) - slopes @ (zero[:, None] * x).mean(0)
+    influence = first - second / zero.mean()
+    assert mine.se == pytest.approx(np.sqrt((influence**2).sum() / (n * (n - 1))), rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_effect_equals_the_weighting_of_diff_diff(seed):
+    """What the regression leaves, weighted by diff-diff: its weighting (not its `dr`) divides by their sum."""
+    diff_diff = pytest.importorskip("diff_diff")
+    api = pytest.importorskip("statsmodels.api")
+    history, table = two_periods(seed)
+    first = table.period == 1
+    x = api.add_constant(table[first][["x1", "x2"]].to_numpy())
+    change, treated = table[~first].y.to_numpy() - table[first].y.to_numpy(), table[first].treated.to_numpy() == 1
+    predicted = api.OLS(change[~treated], x[~treated]).fit().predict(x)
+    table.loc[~first, "y"] -= predicted
+    columns = {"outcome": "y", "unit": "unit", "time": "period", "first_treat": "first"}
+    model = diff_diff.CallawaySantAnna(estimation_method="ipw", pscore_trim=0.005)
+    theirs = model.fit(table, **columns, covariates=["x1", "x2"]).overall_att
+    assert Study.of(make_reward("did_dr", SPEC), history).effect().value == pytest.approx(theirs, abs=1e-8)
+
+
+def test_odds_need_to_be_right_up_to_a_factor_only():
+    """The reason to divide by the sum of the weights: by the number treated, the correction would be halved here."""
+    history = simulate(1, "level").history
+    study = Study.of(make_reward("did_dr", WORLD), history)
+    o = study.outcomes
+    p = o.p_nothing
+    halved = replace(o, p_nothing=2 * p / (1 + p))  # odds of (1 - p) / p, halved
+    again = Study.of_outcomes(study.model, halved)
+    assert again.effect().value == pytest.approx(study.effect().value, abs=1e-9)
+    assert again.effect().se == pytest.approx(study.effect().se, rel=1e-9)
+
+
+def two_actions(seed: int, users: int = 1500) -> History:
+    """Messages without effect, mostly after a quiet day; the quieter, the more often by push, else by e-mail."""
+    history = simulate(seed, "dip", users=users, effect=0.0).history
+    before = measure(history, WORLD).pre
+    push = np.random.default_rng([seed, 1]).random(len(before)) < 1 / (1 + np.exp(2.0 * np.log1p(before) - 2.0))
+    d = history.decisions
+    actions = d.actions * np.where(push, 1, 2)[:, None]
+    modules = Modules([Module("channel", ("none", "push", "email"))])
+    return replace(history, modules=modules, decisions=replace(d, actions=actions))
+
+
+def test_each_action_is_doubly_robust_on_its_own():
+    """10 histories. The odds of any message weigh the controls like all that was sent, and not like one action's
+    decisions, of which the regression alone, which is not linear here, says something false."""
+    alone, grouped = [], []
+    for seed in range(10):
+        history = two_actions(seed)
+        study = Study.of(make_reward("did_dr", WORLD), history)
+        alone.append([e.value for e in study.by_action(history, "channel")])
+        grouped.append([study.effect(history.decisions.actions[:, 0] == code).value for code in (1, 2)])
+    for found, right in ((np.array(alone), True), (np.array(grouped), False)):
+        z = found.mean(0) / (found.std(0, ddof=1) / np.sqrt(len(found)))
+        assert (abs(z) < 4).all() if right else (abs(z) > 4).all()
+
+
+@pytest.mark.slow
+def test_intervals_of_one_action_cover():
+    """400 histories of 300 users: the choice of action is estimated, and its error is in the interval."""
+    hits = []
+    for seed in range(400):
+        history = two_actions(seed, users=300)
+        effects = Study.of(make_reward("did_dr", WORLD), history).by_action(history, "channel")
+        hits.append([e.low <= 0 <= e.high for e in effects])
+    assert (np.mean(hits, axis=0) >= 0.93).all()
+    assert (np.mean(hits, axis=0) <= 0.98).all()
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_influence_on_one_action_is_the_derivative(logged):
+    history = random_history(3, users=40, effect=1.0)
+    history = with_propensities(history, 3) if logged else history
+    study = Study.of(ROBUST, history)
+    o = study.outcomes
+    one = Study.of_outcomes(ROBUST, replace(o, treated=o.treated & (o.actions[:, 0] == 1)))
+    rows = one.outcomes.treated & one.frame.identified
+    found = one.influences.by_user(np.flatnonzero(rows))
+
+    def estimate(weights: np.ndarray) -> float:
+        reward = ROBUST.fit_outcomes(one.outcomes, weights).transform_outcomes(one.outcomes).reward
+        return float(np.average(reward[rows], weights=weights[rows]))
+
+    for user in range(0, history.n_users, 4):
+        moved = [estimate(np.where(o.user == user, 1.0 + step, 1.0)) for step in (1e-4, -1e-4)]
+        assert found[user] == pytest.approx((moved[0] - moved[1]) / 2e-4, abs=2e-5)
+
+
+def test_an_action_that_is_too_rare_is_not_identified():
+    history = two_actions(0, users=100)
+    d = history.decisions
+    once = np.flatnonzero(d.actions[:, 0] == 2)
+    actions = d.actions.copy()
+    actions[once[1:]] = 1
+    history = without_propensities(replace(history, decisions=replace(d, actions=actions)))
+    push, email = Study.of(make_reward("did_dr", WORLD), history).by_action(history, "channel")
+    assert push.se > 0
+    assert np.isnan(email.value)
+    assert email.n_without == 1
+
+
+def test_weighted_controls_count_by_their_effective_number():
+    """One control with nearly all the weight is one control: no reward rests on it."""
+    values, cell = np.arange(20.0), np.zeros(20, dtype=np.int64)
+    equal = CellMeans.of(values, cell, None)
+    np.testing.assert_allclose(CellMeans.of(values, cell, None, odds=np.full(20, 0.37)).sd, equal.sd, rtol=1e-12)
+    odds = np.r_[1.0, np.full(19, 1e-4)]
+    one = CellMeans.of(values, cell, None, odds=odds)
+    assert one.n[0] == pytest.approx(odds.sum() ** 2 / (odds**2).sum(), rel=1e-9)
+    assert one.n[0] < 1.01
+    history = with_propensities(random_history(3, users=60), 3)
+    o = measure(history, MANY, adjust=True)
+    frame = ROBUST.fit_outcomes(o).transform_outcomes(o)
+    odds = Odds.of(o, MANY, np.ones(len(o))).value
+    for i in np.flatnonzero(frame.identified)[::40]:
+        mine = odds[o.control & (o.cell == o.cell[i])]
+        assert frame.n_controls[i] == int(mine.sum() ** 2 / (mine**2).sum() + 1e-9)
+        assert frame.n_controls[i] < len(mine)
