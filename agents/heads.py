@@ -14,6 +14,7 @@ PSEUDO = 0.1
 ROUNDING = 1e-5
 LEAST_NOISE = 0.05
 ENOUGH = 500
+NEGLIGIBLE = 0.02
 
 
 @dataclass(frozen=True)
@@ -215,7 +216,7 @@ def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
     :math:`\gamma_b` is how many of a block's :math:`n_b` coefficients the data determine (MacKay 1992, "Bayesian
     interpolation", Neural Computation). Expectation maximisation has the same fixed point, but was still far from it
     after thirty steps. The guess counts as `PSEUDO` coefficients more. The last block, the trained one, keeps its own.
-    Ends where no variance changes by more than 10 %.
+    Ends where no scale changes by more than 10 %, `NEGLIGIBLE` added to each: a block that fades out takes long to.
     """
     size = torch.bincount(blocks, minlength=prior.variance.shape[1]).double()
     actions = len(sums.gram)
@@ -247,7 +248,8 @@ def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
             left = float(sums.square) + squared_error(sums, shared + deviation)
             noise = max(left / max(float(sums.rows - determined.sum()), 1.0), LEAST_NOISE)
         prior = replace(prior, variance=found, noise=noise)
-        if float((found / variance).log().abs().max()) < 0.1:
+        change = ((found.sqrt() + NEGLIGIBLE) / (variance.sqrt() + NEGLIGIBLE)).log().abs().max()
+        if float(change) < 0.1:
             break
     return prior
 
