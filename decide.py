@@ -5,8 +5,9 @@
 
 The run's policy sees what the folder's log says of each user strictly before `--at` (by default the end of the log).
 What is eligible comes from a file with the columns user_id and eligible_<module> (action names joined by |); without
-one it is what was eligible at each user's last slot. Users who unsubscribed get nothing sent. The output has the
-columns of the native folder's decisions, so that the next log can begin with it.
+one it is what was eligible at each user's last slot. The run's guardrails (caps, gaps, quiet hours, ...) hold on top of
+that, and users who unsubscribed get nothing sent. The output has the columns of the native folder's decisions, so that
+the next log can begin with it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import pandas as pd
 
 from agents import Observations, load_agent
 from agents.choice import draw
+from envs.guardrails import eligible as allowed
 from experiment.build import build_history
 from experiment.cli import program, say
 from experiment.run import Run
@@ -43,6 +45,8 @@ def decide(
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
     mask = without_gone(eligible, history, at, run.config.reward.gone_events)
+    # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
+    mask &= allowed(run.config.guardrails, history, users, time + 1)
     observations = Observations(run.features().at(history, users, time), mask)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])

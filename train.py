@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
     prepared = prepare(config, resumed.features() if resumed else None)
     say(prepared.history.summary())
-    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features)
+    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features, guardrails=config.guardrails)
     say(log.summary())
     agent = make_agent(modules=log.modules, device=config.device, **recipe_of(config, prepared))
     outcome_model = fit_outcome_model(prepared)

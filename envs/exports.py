@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from envs.replay import replay_spaces, terminal_mask
 from envs.replay_log import ReplayLog
+from envs.replay_shared import replay_spaces, terminal_mask
 from histories.errors import ConfigError
 from histories.modules import BoolArray
 

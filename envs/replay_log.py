@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from envs.guardrails import Guardrails, guarded
 from histories.context import ContextFeatures
 from histories.errors import ConfigError
 from histories.gone import GONE_EVENTS, NEVER, gone_at
 from histories.hashing import UIntArray, keys, mix
-from histories.history import History, ObjectArray
+from histories.history import DecisionLog, History, ObjectArray
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
 from reward.frame import GONE as LATE
 from reward.frame import IDENTIFIED, REASONS, RewardFrame
@@ -40,6 +42,7 @@ class ReplayLog:
         user_keys: Stable 64-bit hashes of these ids (U,).
         gone: Whether a user's steps end because the user unsubscribed or left, (U,); otherwise the log ends.
         user: Whose step it is, codes into `user_ids` (n,).
+        slot: Which of its user's steps each row is, from 0 on (n,).
         following: Row of the same user's next step, -1 after the last (n,).
         context: What was known strictly before each slot (n, D) float32, within +-10.
         action_mask: The eligible actions, without the choices that lead nowhere (n, sum of actions).
@@ -51,6 +54,7 @@ class ReplayLog:
         joint: Logged probability of the whole action (n,); NaN where unknown.
         time: When the decision was made, microseconds since 1970 UTC (n,).
         available_at: When the reward is known, in the same unit (n,).
+        decided_next: When the user's next decision was made, a step or not; the largest integer after the last (n,).
         decision_row: Which row of `History.decisions` each step is (n,).
         skipped: How many decisions are no steps, for each reason.
         dropped_users: How many users of the history are not replayed.
@@ -63,6 +67,7 @@ class ReplayLog:
     user_keys: UIntArray
     gone: BoolArray
     user: IntArray
+    slot: IntArray
     following: IntArray
     context: npt.NDArray[np.float32]
     action_mask: BoolArray
@@ -74,6 +79,7 @@ class ReplayLog:
     joint: FloatArray
     time: IntArray
     available_at: IntArray
+    decided_next: IntArray
     decision_row: IntArray
     skipped: Mapping[str, int]
     dropped_users: int
@@ -88,6 +94,10 @@ class ReplayLog:
             value = getattr(self, field.name)
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is made of the other arrays is made anew, not kept twice.
+        return {name: value for name, value in self.__dict__.items() if name != "steps"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Pickling does not keep the flag that makes arrays read-only.
@@ -116,6 +126,34 @@ class ReplayLog:
             place = np.arange(len(self), dtype=np.uint64)
             return int(mix(np.add(self.keys, place, dtype=np.uint64)).sum())
 
+    @property
+    def outside(self) -> int:
+        """How many logged actions are not eligible themselves: the guardrails forbid what the log did."""
+        return int((executable(self.modules, self.action_mask, self.actions) != self.actions).any(axis=1).sum())
+
+    @cached_property
+    def steps(self) -> npt.NDArray[np.void]:
+        """What a step tells of each row, side by side (n,): one jump to a row reads it all."""
+        m = len(self.modules)
+        columns: dict[str, tuple[Any, Any]] = {
+            "executed_action": (self.actions, (np.int64, (m,))),
+            "propensities": (self.propensity, (np.float64, (m,))),
+            "propensity": (self.joint, np.float64),
+            "se": (self.se, np.float64),
+            "key": (self.keys, np.uint64),
+            "decision_row": (self.decision_row, np.int64),
+            "available_at": (self.available_at, np.int64),
+            "slot": (self.slot, np.int64),
+            "known_propensity": (np.isfinite(self.joint), np.bool_),
+            "known_propensities": (np.isfinite(self.propensity).all(axis=1), np.bool_),
+        }
+        layout = [(name, *(kind if isinstance(kind, tuple) else (kind,))) for name, (_, kind) in columns.items()]
+        out = np.empty(len(self), dtype=np.dtype(layout, align=True))
+        for name, (column, _) in columns.items():
+            out[name] = column
+        out.setflags(write=False)
+        return out
+
     @classmethod
     def build(
         cls,
@@ -125,6 +163,7 @@ class ReplayLog:
         *,
         gone_events: Sequence[str] = GONE_EVENTS,
         min_steps: int = MIN_STEPS,
+        guardrails: Guardrails | None = None,
     ) -> ReplayLog:
         """Prepares a history for replay.
 
@@ -138,6 +177,7 @@ class ReplayLog:
             features: Context features, fitted on this or on another history.
             gone_events: Events after which a user is gone; slots after the first of them are no steps.
             min_steps: The fewest steps that a user may have, at least 1.
+            guardrails: What narrows the log's eligibility further, or None.
 
         Raises:
             ConfigError: If the rewards belong to another history, a named event is unknown, or no step is left.
@@ -164,7 +204,7 @@ class ReplayLog:
                 f"{min_steps} of them ({_listed(skipped)}). Use shorter reward windows, a longer history or a reward "
                 "model that needs fewer controls"
             )
-        rows, following = _slot_by_slot(rows, d.user[rows])
+        rows, slot, following = _slot_by_slot(rows, d.user[rows])
         user_ids = history.user_ids[kept_user]
         return cls(
             modules=history.modules,
@@ -172,9 +212,10 @@ class ReplayLog:
             user_keys=history.user_keys[kept_user],
             gone=left_at[kept_user] < NEVER,
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
+            slot=slot,
             following=following,
             context=features.at(history, d.user[rows], d.time[rows]),
-            action_mask=history.modules.closed(history.eligible[rows]),
+            action_mask=guarded(guardrails or Guardrails(), history)[rows],
             actions=d.actions[rows],
             rewards=rewards.reward[rows],
             se=rewards.se[rows],
@@ -183,6 +224,7 @@ class ReplayLog:
             joint=d.joint[rows],
             time=d.time[rows],
             available_at=rewards.available_at[rows],
+            decided_next=_decided_next(d)[rows],
             decision_row=rows,
             skipped=skipped,
             dropped_users=int(history.n_users - kept_user.sum()),
@@ -218,7 +260,27 @@ class ReplayLog:
             f"{self.name}: {users:,} of {users + self.dropped_users:,} users and {steps:,} of {steps + lost:,} "
             f"decisions are replayed ({int(self.gone.sum()):,} users end gone, the others with the log). "
             f"Skipped: {_listed(self.skipped)}. Propensities {self.propensity_source}"
+            + (f". {outside:,} logged actions are not eligible" if (outside := self.outside) else "")
         )
+
+
+def executable(modules: Modules, mask: BoolArray, actions: IntArray) -> IntArray:
+    """Actions (N, M) as they would be executed: one that is not eligible sends nothing, as in the market. (N, M)."""
+    rows = np.arange(len(actions))
+    ok = modules.valid(actions)
+    for m, part in enumerate(modules.split(mask)):
+        ok &= part[rows, actions[:, m]]
+    out = modules.canonical(actions)
+    out[~ok] = 0
+    return out
+
+
+def _decided_next(d: DecisionLog) -> IntArray:
+    """The time of the same user's next decision, `NEVER` after the last, (n,)."""
+    out = np.full(len(d), NEVER, dtype=np.int64)
+    same = d.user[1:] == d.user[:-1]
+    out[:-1][same] = d.time[1:][same]
+    return out
 
 
 def _reasons(rewards: RewardFrame, late: BoolArray) -> IntArray:
@@ -228,8 +290,8 @@ def _reasons(rewards: RewardFrame, late: BoolArray) -> IntArray:
     return why
 
 
-def _slot_by_slot(rows: IntArray, user: IntArray) -> tuple[IntArray, IntArray]:
-    """Rows (n,) of users (n,), sorted by (user, time), sorted anew by (slot, user), and each one's follower."""
+def _slot_by_slot(rows: IntArray, user: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Rows (n,) of users (n,), sorted by (user, time), sorted anew by (slot, user), with slots and followers."""
     n = len(rows)
     begins = np.flatnonzero(np.diff(user, prepend=-1))
     slot = np.arange(n) - np.repeat(begins, np.diff(begins, append=n))
@@ -238,7 +300,7 @@ def _slot_by_slot(rows: IntArray, user: IntArray) -> tuple[IntArray, IntArray]:
     place[order] = np.arange(n)
     following = np.append(place[1:], -1)
     following[np.append(begins[1:], n) - 1] = -1
-    return rows[order].astype(np.int64), following[order]
+    return rows[order].astype(np.int64), slot[order], following[order]
 
 
 def _listed(skipped: Mapping[str, int]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from agents.base import Observations
+from envs.guardrails import Guardrails, guarded
 from envs.market import Market, MarketConfig, MarketTruth
 from experiment.config import Config, HistoryConfig
 from histories.context import ContextFeatures
@@ -35,6 +36,7 @@ class Prepared:
         train: History of the training users.
         rewards: Their rewards.
         features: Context features, fitted on them.
+        guardrails: What may be sent at all.
     """
 
     history: History
@@ -44,6 +46,7 @@ class Prepared:
     train: History
     rewards: RewardFrame
     features: ContextFeatures
+    guardrails: Guardrails
 
     def users(self, name: str) -> History:
         """History of the users of a part."""
@@ -55,7 +58,7 @@ class Prepared:
 
     def observations(self, history: History) -> Observations:
         """What a policy sees at every decision of a history."""
-        return Observations(self.features.transform(history), history.modules.closed(history.eligible))
+        return Observations(self.features.transform(history), guarded(self.guardrails, history))
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
@@ -111,6 +114,7 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared
         train=train,
         rewards=model.fit(train).transform(train),
         features=features or ContextFeatures.fit(train, config.context),
+        guardrails=config.guardrails,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 import yaml
 
+from envs.guardrails import Guardrails
 from envs.market import MarketConfig
 from evaluation import EvaluationSettings
 from experiment.plain import from_plain, to_plain
@@ -156,6 +157,7 @@ class Config:
         seed: Seed of everything random in the run, but not of the market (`history.market.seed`).
         device: Where the agent computes: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
         history: Where the history comes from.
+        guardrails: What may be sent at all, on top of what the log says was eligible.
         context: Which context features are built.
         reward: How goal events become rewards.
         split: Who trains and who tests.
@@ -169,12 +171,20 @@ class Config:
     seed: int = 0
     device: str = "cpu"
     history: HistoryConfig = field(default_factory=HistoryConfig)
+    guardrails: Guardrails = field(default_factory=Guardrails)
     context: ContextSpec = field(default_factory=ContextSpec)
     reward: RewardConfig = field(default_factory=RewardConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+
+    def __post_init__(self) -> None:
+        if self.history.source == "market" and self.guardrails != Guardrails():
+            raise ConfigError(
+                "the market has its own rules of what is eligible (history.market.min_gap_days), and deploys policies "
+                "under those: leave out `guardrails`, which are for logs"
+            )
 
 
 def read_config(path: Path) -> Config:

@@ -13,7 +13,8 @@ from gymnasium.utils.env_checker import check_env, data_equivalence
 from replay_samples import sample_log, steps_of
 
 import envs  # noqa: F401 - registers the environments
-from envs.replay import CrossChannelReplay, matching, terminal_mask
+from envs.replay import CrossChannelReplay
+from envs.replay_shared import matching, terminal_mask
 from histories.errors import ConfigError
 from histories.modules import Module, Modules
 
@@ -36,21 +37,30 @@ def rollout(env, episodes: int, seed: int = 3):
     return out
 
 
-@pytest.mark.parametrize(("known", "seeds"), [(1.0, 50), (0.5, 5), (0.0, 5)])
-def test_check_env_without_a_warning_over_many_seeds(known, seeds):
+@pytest.mark.parametrize(
+    ("mode", "known", "seeds"), [("logged", 1.0, 50), ("logged", 0.5, 5), ("logged", 0.0, 5), ("reject", 1.0, 50)]
+)
+def test_check_env_without_a_warning_over_many_seeds(mode, known, seeds):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for seed in range(seeds):
-            env = gym.make("CrossChannelReplay-v0", log=sample_log(seed, users=20, days=10, known=known))
+            env = gym.make("CrossChannelReplay-v0", log=sample_log(seed, users=20, days=10, known=known), mode=mode)
             check_env(env.unwrapped)
             rollout(env, 2, seed)
+
+
+@pytest.mark.parametrize("mode", ["logged", "reject"])
+def test_it_is_made_without_a_log(mode):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env = gym.make("CrossChannelReplay-v0", mode=mode)
+        check_env(env.unwrapped)
 
 
 def test_it_is_made_without_an_argument():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gym.make("CrossChannelReplay-v0")
-        check_env(env.unwrapped)
     total = rollout(env, 2)
     assert len(total) > 6
     assert env.spec is not None
@@ -137,15 +147,17 @@ def test_what_is_handed_out_are_copies():
             ended = results[1][2] or results[1][3]
 
 
-def test_equal_seeds_give_equal_rollouts_and_others_another_order():
-    a, b = rollout(CrossChannelReplay(log=LOG), 5), rollout(CrossChannelReplay(log=LOG), 5)
+@pytest.mark.parametrize("mode", ["logged", "reject"])
+def test_equal_seeds_give_equal_rollouts_and_others_another_order(mode):
+    a, b = (rollout(CrossChannelReplay(log=LOG, mode=mode), 5) for _ in range(2))
     assert data_equivalence(a, b, exact=True)
     orders = [[user for _, user in served(CrossChannelReplay(log=LOG), 5, seed)] for seed in (1, 2)]
     assert orders[0] != orders[1]
 
 
-def test_a_pickled_or_copied_env_goes_on_with_the_same_bits():
-    env = CrossChannelReplay(log=LOG)
+@pytest.mark.parametrize("mode", ["logged", "reject"])
+def test_a_pickled_or_copied_env_goes_on_with_the_same_bits(mode):
+    env = CrossChannelReplay(log=LOG, mode=mode)
     env.reset(seed=1)
     env.step(np.zeros(2, dtype=np.int64))
     others = [pickle.loads(pickle.dumps(env)), copy.deepcopy(env)]
@@ -209,6 +221,52 @@ def test_a_user_can_be_picked_out_of_turn():
     assert plain.reset()[1] == second
 
 
+def test_users_and_their_order_are_chosen_at_reset():
+    env = CrossChannelReplay(log=LOG)
+    ids = [str(LOG.user_ids[i]) for i in (7, 3, 11)]
+
+    def walk(episodes, options):
+        _, info = env.reset(seed=2, options=options)
+        out = [(info["pass"], info["user"])]
+        out += [(info["pass"], info["user"]) for _, info in (env.reset() for _ in range(episodes - 1))]
+        return out
+
+    assert walk(6, {"among": ids, "order": "listed"}) == [(p, name) for p in (0, 1) for name in ids]
+    shuffled = walk(30, {"among": ids})
+    assert all(sorted(shuffled[i : i + 3]) == sorted((i // 3, name) for name in ids) for i in range(0, 30, 3))
+    assert len({tuple(name for _, name in shuffled[i : i + 3]) for i in range(0, 30, 3)}) > 2
+    assert env.passes_completed == 9
+    assert [name for _, name in walk(LOG.n_users, {"order": "listed"})] == LOG.user_ids.tolist()
+    # A seed alone is everybody, shuffled, as ever.
+    assert walk(5, None) == [(p, u) for p, u in served(CrossChannelReplay(log=LOG), 5, 2)]
+
+
+def test_the_timeline_of_a_user_is_text_on_one_screen():
+    env = gym.make("CrossChannelReplay-v0", log=LOG, render_mode="ansi")
+    assert env.metadata["render_modes"] == ["ansi"]
+    env.reset(seed=0, options={"user": "u007"})
+    rows, shown = steps_of(LOG, int(LOG.users_of(["u007"])[0])), []
+    for row in rows[:3]:
+        env.step(LOG.actions[row])
+        shown.append(env.render())
+    last = shown[-1].splitlines()
+    assert f"user u007 | mode logged | 3 of {len(rows)} slots replayed" in last[0]
+    assert sum("matched" in line for line in last) == 3
+    assert sum(line.startswith(">") for line in last) == 1
+    # The slot that comes next keeps its logged action and reward to itself.
+    assert f"{LOG.rewards[rows[3]]:+.3f}" not in shown[-1]
+    assert max(len(line) for line in last) <= 120
+    long = CrossChannelReplay(log=sample_log(days=80), render_mode="ansi")
+    long.reset(seed=0)
+    ended = False
+    while not ended:
+        step = long.step(long.action_space.sample())
+        ended = step[2] or step[3]
+        assert len(long.render().splitlines()) <= 24
+    assert "earlier slots" in long.render()
+    assert CrossChannelReplay(log=LOG).render() is None
+
+
 def test_an_unknown_propensity_is_left_out():
     log = sample_log(known=0.5)
     env = CrossChannelReplay(log=log)
@@ -225,7 +283,13 @@ def test_an_unknown_propensity_is_left_out():
 def test_what_is_wrong_is_named():
     with pytest.raises(ConfigError, match=r"no mode 'logger'\. Did you mean 'logged'"):
         CrossChannelReplay(log=LOG, mode="logger")
-    with pytest.raises(ConfigError, match=r"no mode 'zzz'\. Known are: 'logged'"):
+    with pytest.raises(ConfigError, match=r"no render mode 'human'\. Known are: 'ansi'"):
+        CrossChannelReplay(log=LOG, render_mode="human")
+    with pytest.raises(ConfigError, match=r"no order 'list'\. Did you mean 'listed'"):
+        CrossChannelReplay(log=LOG).reset(options={"order": "list"})
+    with pytest.raises(ConfigError, match="2 users, 1 different"):
+        CrossChannelReplay(log=LOG).reset(options={"among": ["u001", "u001"]})
+    with pytest.raises(ConfigError, match=r"no mode 'zzz'\. Known are: 'logged', 'reject'"):
         CrossChannelReplay(log=LOG, mode="zzz")
     for shard in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ConfigError, match="shard"):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import pickle
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import gymnasium as gym
@@ -23,9 +25,10 @@ LOG = sample_log()
 HOLES = sample_log(1, known=0.5)
 
 
-def singles(log, n: int) -> SyncVectorEnv:
+def singles(log, n: int, mode: str = "logged") -> SyncVectorEnv:
     return SyncVectorEnv(
-        [partial(CrossChannelReplay, log=log, shard=(i, n)) for i in range(n)], autoreset_mode=AutoresetMode.NEXT_STEP
+        [partial(CrossChannelReplay, log=log, mode=mode, shard=(i, n)) for i in range(n)],
+        autoreset_mode=AutoresetMode.NEXT_STEP,
     )
 
 
@@ -48,10 +51,12 @@ def assert_same(native, single) -> None:
     assert theirs.keys() <= info.keys()
 
 
-@pytest.mark.parametrize("log", [LOG, HOLES], ids=["all propensities", "half of them"])
+@pytest.mark.parametrize(
+    ("log", "mode"), [(LOG, "logged"), (HOLES, "logged"), (LOG, "reject")], ids=["logged", "half of them", "reject"]
+)
 @pytest.mark.parametrize("n", [1, 7, LOG.n_users, LOG.n_users + 9])
-def test_equals_single_envs_to_the_last_bit(log, n):
-    native, single = CrossChannelReplayVector(n, log=log), singles(log, n)
+def test_equals_single_envs_to_the_last_bit(log, mode, n):
+    native, single = CrossChannelReplayVector(n, log=log, mode=mode), singles(log, n, mode)
     assert native.observation_space == single.observation_space
     assert native.action_space == single.action_space
     assert native.metadata["autoreset_mode"] == single.metadata["autoreset_mode"]
@@ -62,11 +67,116 @@ def test_equals_single_envs_to_the_last_bit(log, n):
             actions = native.action_space.sample()
             assert_same(native.step(actions), single.step(actions))
             assert native.passes_completed == min(env.passes_completed for env in single.envs)
+            if mode == "reject":
+                tallies = [env.acceptance for env in single.envs]
+                assert native.acceptance.judged == sum(t.judged for t in tallies)
+                assert native.acceptance.accepted == sum(t.accepted for t in tallies)
             if step == 25:
                 assert_same(native.reset(), single.reset())
+            if step == 30:
+                some = {"among": log.user_ids[3:15].tolist(), "order": "listed" if seed else "shuffled"}
+                assert_same(native.reset(options=some), single.reset(options=some))
             if step == 35 and n > 1:
                 some = np.arange(n) % 2 == 0
                 assert_same(native.reset(options={"reset_mask": some}), single.reset(options={"reset_mask": some}))
+
+
+WAYS = {
+    "dict": dict,
+    "unpacked": lambda info: {**info},
+    "joined": lambda info: info | {},
+    "joined to": lambda info: {} | info,
+    "updated": lambda info: (plain := {}, plain.update(info))[0],
+    "items": lambda info: dict(info.items()),
+    "by key": lambda info: {key: info[key] for key in info},
+    "copied": lambda info: info.copy(),
+    "deep copied": copy.deepcopy,
+    "pickled": lambda info: pickle.loads(pickle.dumps(info)),
+    "as arguments": lambda info: dict(**info),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_information_is_the_same_however_and_whenever_it_is_first_looked_at(way):
+    env, other = (CrossChannelReplayVector(9, log=LOG) for _ in range(2))
+    env.reset(seed=1)
+    other.reset(seed=1)
+    at_once, later = [], []
+    for _ in range(40):
+        actions = np.random.default_rng(3).integers(0, 2, (9, 2))
+        info = other.step(actions)[-1]
+        assert len(info) > 20
+        at_once.append(dict(info))
+        later.append(env.step(actions)[-1])
+        actions[:] = 0
+    env.reset(seed=2)
+    for now, then in zip(at_once, later, strict=True):
+        assert data_equivalence(WAYS[way](then), now, exact=True)
+    assert env.step(actions)[-1].get("se") is not None
+    assert "se" in env.step(actions)[-1]
+    assert bool(env.step(actions)[-1])
+    assert "executed_action" in repr(env.step(actions)[-1])
+
+
+@pytest.mark.parametrize("n", [1, 6])
+def test_steps_by_distribution_equal_single_envs_to_the_last_bit(n):
+    native = CrossChannelReplayVector(n, log=LOG, mode="reject")
+    alone = [CrossChannelReplay(log=LOG, mode="reject", shard=(i, n)) for i in range(n)]
+    observation, _ = native.reset(seed=5)
+    for env in alone:
+        env.reset(seed=5)
+    rng, begins, kept = np.random.default_rng(0), np.zeros(n, dtype=bool), 0
+    for _ in range(200):
+        parts = LOG.modules.split(observation["action_mask"].astype(float))
+        given = [part * rng.uniform(0.5, 1.0, part.shape) for part in parts]
+        given = [part / np.maximum(part.sum(1, keepdims=True), 1e-9) for part in given]
+        observation, reward, terminated, truncated, info = native.step_distribution(given)
+        for i, env in enumerate(alone):
+            if begins[i]:
+                theirs, _ = env.reset()
+                assert not info["_accepted"][i]
+            else:
+                theirs, paid, *ends, told = env.step_distribution([part[i] for part in given])
+                assert (paid, ends) == (reward[i], [terminated[i], truncated[i]])
+                for name, value in told.items():
+                    assert info[f"_{name}"][i]
+                    assert np.array_equal(info[name][i], value)
+                assert "matched" not in info
+                kept += told["accepted"]
+            assert all(theirs[name].tobytes() == observation[name][i].tobytes() for name in theirs)
+        begins = terminated | truncated
+    assert kept > 0
+
+
+def test_probabilities_must_be_those_of_eligible_actions():
+    env = CrossChannelReplayVector(4, log=LOG, mode="reject")
+    observation, _ = env.reset(seed=0)
+    parts = LOG.modules.split(observation["action_mask"].astype(float))
+    right = [part / np.maximum(part.sum(1, keepdims=True), 1) for part in parts]
+    for wrong, message in (
+        ([right[0] * 0.9, right[1]], "module 'channel' at row 0"),
+        ([right[0], right[1] + 0.1], "module 'offer'"),
+        ([1 - right[0] * 0, right[1]], "do not add up to 1 over its eligible actions"),
+        ([right[0]], "shapes"),
+        ([right[0][:3], right[1]], r"for \[3, 4\] sub-envs"),
+    ):
+        with pytest.raises(gym.error.InvalidAction, match=message):
+            env.step_distribution(wrong)
+    env.step_distribution(right)
+
+
+def test_an_action_that_is_not_eligible_is_judged_as_sending_nothing():
+    mask = LOG.action_mask.copy()
+    mask[:, 1:3] = False
+    log = replace(LOG, action_mask=mask)
+    results = []
+    for action in ([1, 0], [2, 1], [0, 0]):
+        env = CrossChannelReplayVector(LOG.n_users, log=log, mode="reject")
+        env.reset(seed=0)
+        results.append([env.step(np.tile(action, (LOG.n_users, 1)))[4]["accepted"] for _ in range(30)])
+    assert np.array_equal(results[0], results[2])
+    assert np.array_equal(results[1], results[2])
+    assert np.any(results[0])
 
 
 def test_everything_returned_is_in_its_space_and_new():
@@ -78,7 +188,9 @@ def test_everything_returned_is_in_its_space_and_new():
         assert data_equivalence(results[0], results[1], exact=True)
         assert results[0][0] in env.observation_space
         for array in (*results[0][0].values(), *results[0][1:-1], *results[0][-1].values()):
-            array[...] = 1
+            if array.flags.writeable:
+                array[...] = 1
+        assert all(array.flags.writeable for array in results[0][0].values())
         results = [env.step(actions), other.step(actions)]
 
 
@@ -125,18 +237,21 @@ def test_the_step_that_begins_anew_pays_nothing_and_hides_the_next_decision():
     assert checked > 10
 
 
-def test_a_saved_state_goes_on_with_the_same_bits():
-    env = CrossChannelReplayVector(7, log=LOG)
+@pytest.mark.parametrize(
+    ("mode", "options"), [("logged", None), ("reject", None), ("logged", {"among": LOG.user_ids[9:30].tolist()})]
+)
+def test_a_saved_state_goes_on_with_the_same_bits(mode, options):
+    env = CrossChannelReplayVector(7, log=LOG, mode=mode)
     actions = np.zeros((7, 2), dtype=np.int64)
-    fresh = CrossChannelReplayVector(7, log=LOG)
+    fresh = CrossChannelReplayVector(7, log=LOG, mode=mode)
     fresh.load_state_dict(env.state_dict())
     with pytest.raises(gym.error.ResetNeeded):
         fresh.step(actions)
-    env.reset(seed=11)
+    env.reset(seed=11, options=options)
     for step in range(100):
         if step % 9 == 0:
             state = json.loads(json.dumps(env.state_dict()))
-            fresh = CrossChannelReplayVector(7, log=LOG)
+            fresh = CrossChannelReplayVector(7, log=LOG, mode=mode)
             fresh.load_state_dict(state)
             assert data_equivalence(fresh.observations(), env.observations(), exact=True)
             assert fresh.passes_completed == env.passes_completed
@@ -144,6 +259,7 @@ def test_a_saved_state_goes_on_with_the_same_bits():
         result = env.step(actions)
         assert data_equivalence(fresh.step(actions), result, exact=True)
         assert data_equivalence(again.step(actions), result, exact=True)
+    assert fresh.acceptance == env.acceptance or mode == "logged"
     assert fresh.np_random.bit_generator.state == env.np_random.bit_generator.state
     assert data_equivalence(fresh.reset(), env.reset(), exact=True)
 
@@ -156,6 +272,12 @@ def test_a_state_of_another_replay_is_refused():
         CrossChannelReplayVector(5, log=LOG).load_state_dict(state)
     with pytest.raises(ConfigError, match="mode is 'logged', but the saved state's is 'other'"):
         CrossChannelReplayVector(4, log=LOG).load_state_dict(state | {"mode": "other"})
+
+
+def test_a_state_of_another_bound_is_refused():
+    state = CrossChannelReplayVector(4, log=LOG, mode="reject").state_dict()
+    with pytest.raises(ConfigError, match=r"largest weight is 200\.0, but the saved state's is"):
+        CrossChannelReplayVector(4, log=LOG, mode="reject", largest_weight=200.0).load_state_dict(state)
 
 
 def test_users_can_be_picked_and_the_pass_goes_on_afterwards():
@@ -191,8 +313,10 @@ def test_make_vec_needs_no_argument(mode):
 def test_what_is_wrong_is_named():
     with pytest.raises(ConfigError, match="num_envs is 0"):
         CrossChannelReplayVector(0, log=LOG)
-    with pytest.raises(ConfigError, match="no mode 'reject'"):
-        CrossChannelReplayVector(2, log=LOG, mode="reject")
+    with pytest.raises(ConfigError, match=r"no mode 'rejects'\. Did you mean 'reject'"):
+        CrossChannelReplayVector(2, log=LOG, mode="rejects")
+    with pytest.raises(ConfigError, match="'shuffled'"):
+        CrossChannelReplayVector(2, log=LOG).reset(options={"order": "shufled"})
     env = CrossChannelReplayVector(2, log=LOG)
     mask = np.array([True, False])
     with pytest.raises(gym.error.ResetNeeded):

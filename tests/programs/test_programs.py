@@ -225,6 +225,27 @@ def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_pat
     assert (whole.channel != "none").any()
 
 
+def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
+    """No channel but e-mail, and nobody within three days after a message, the last slot's included."""
+    run, _ = small_run
+    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    write_history(replace(history, decisions=replace(history.decisions, eligible=None)), tmp_path / "log")
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["history"]["source"] = "folder"
+    config["guardrails"] |= {"min_gap": "3d", "weekly_caps": {"push": 0, "sms": 0, "in_app": 0}}
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    table = decided(copy, tmp_path, "--path", str(tmp_path / "log"), "--at", "2024-01-22T06:00:00").set_index("user_id")
+    at = int(pd.Timestamp("2024-01-22T06:00:00").as_unit("us").to_datetime64().astype(np.int64))
+    d = history.decisions
+    recent = (d.actions[:, 0] > 0) & (d.time > at - 3 * DAY) & (d.time <= at)
+    tired = set(history.user_ids[d.user[recent]])
+    assert {name for name in table.index if table.eligible_channel[name] == "none"} >= tired
+    assert set(table.channel) == {"none", "email"}
+    assert len(tired) > 20
+
+
 def test_decisions_need_a_log_that_reaches_their_time(small_run, tmp_path):
     run, _ = small_run
     for at in ("2023-01-01", "2030-01-01"):
