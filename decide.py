@@ -47,7 +47,7 @@ def decide(
     mask = without_gone(eligible, history, at, run.config.reward.gone_events)
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
     mask &= allowed(run.config.guardrails, history, users, time + 1)
-    observations = Observations(run.features().at(history, users, time), mask)
+    observations = Observations(run.features().at(history, users, time), mask, history.user_keys)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
         chosen = draw(agent.modules, agent.action_probabilities(observations), rng)

@@ -137,9 +137,12 @@ class EvaluationConfig(EvaluationSettings):
 
     Attributes:
         market_users: Fresh simulated users who get each policy's messages, where the history is a market.
+        segments: User attribute by whose values the policy is explained as well, such as `platform`; numbers are cut
+            into quarters of users. None: for all users together only.
     """
 
     market_users: int = 4000
+    segments: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
