@@ -3,7 +3,8 @@
     python evaluate.py runs/market          prints the estimates; writes evaluation.json, report.html and policy.csv
 
 Every value comes with its estimand, a 95 % interval over users and its effective sample size; what the log does not
-identify is not a number. What the policy does, and what it expects, is told by module, action and segment of users. Where the history was simulated, the market's truth stands beside the estimates.
+identify is not a number. What the policy does, and what it expects, is told by module, action and segment of users.
+Where the history was simulated, the market's truth stands beside the estimates.
 """
 
 from __future__ import annotations

@@ -178,7 +178,8 @@ def _true_values(
     mask = prepared.history.eligible[rows]
 
     def expected(shares: list[FloatArray]) -> float:
-        return float(truth.expected_effect(rows, shares).mean())
+        given = [modules.condition(m) for m in range(len(modules))]
+        return float(truth.expected_effect(rows, shares, given).mean())
 
     learned = expected([p[frame.identified] for p in probabilities])
     best = float(truth.best_effect(rows, mask).mean())
