@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from agents.actions import carried, design, known_actions, places, shown
-from agents.base import Batch, Float32Array, Observations
+from agents.base import Batch, Float32Array, Observations, UIntArray
 from agents.buffer import check_batch
 from agents.choice import FLOOR, Floor
-from agents.learner import bootstrap_weights
 from agents.linear import check_width, effect_scales, sums_by_module
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
@@ -23,10 +22,21 @@ from agents.regression import Prior, Sums, fit, moments
 from agents.schedule import Schedule
 from agents.transitions import Transitions
 from histories.errors import ConfigError, Fault, InputError
+from histories.hashing import mix, uniforms
 from histories.modules import FloatArray, Modules
 
 GROWTH = 1.3
 BLOCK = 65_536
+
+
+def bootstrap_weights(keys: UIntArray, members: int, seed: int) -> Float32Array:
+    """Exponential weights of mean 1 (K, n) that depend on nothing but a decision's key (n,), the member and the seed.
+
+    The Bayesian bootstrap (Rubin 1981) in place of resampling: no row is dropped, and restarts, shuffles and other
+    machines find the same weights.
+    """
+    codes = mix(np.arange(members, dtype=np.uint64))
+    return -np.log(uniforms(keys[None, :] ^ codes[:, None], seed)).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from agents.base import Batch
+from agents.base import Batch, UIntArray
 from histories.errors import ConfigError, Fault, InputError
 from histories.modules import Modules
 
@@ -94,9 +94,19 @@ class Buffer:
             self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values[skipped:]))
         self.seen += len(batch)
 
-    def sent_rows(self) -> torch.Tensor:
-        """Which rows sent something (n,)."""
-        return torch.nonzero(self["actions"][:, 0])[:, 0]
+    def rows(self, sent_only: bool, since: int = 0) -> torch.Tensor:
+        """Places (n,) of the rows that were seen after the first `since`, or of those of them that sent something."""
+        new = min(self.seen - since, len(self))
+        places = torch.arange(self.seen - new, self.seen) % self.capacity if since else torch.arange(len(self))
+        return places[self["actions"][places, 0] != 0] if sent_only else places
+
+    def age(self, rows: torch.Tensor) -> torch.Tensor:
+        """How many rows have been seen since those at some places (n,), float32."""
+        return ((self.seen - 1 - rows) % self.capacity).float()
+
+    def keys(self, rows: torch.Tensor) -> UIntArray:
+        """The rows' keys (n,)."""
+        return self["key"][rows].numpy().view(np.uint64)
 
     def _grow(self, rows: int) -> None:
         have = len(self._data["se"])

@@ -1,4 +1,4 @@
-"""What one module's ensemble knows and how it learns: gradient steps for hidden layers, closed-form heads."""
+"""What one module's ensemble knows and how it learns: gradient steps for a shared network, closed-form heads."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.base import Float32Array
 from agents.buffer import Buffer
-from agents.heads import Prior, Sums, in_coordinates, learn_scales, solve, standardise, sums_by_fold, trust_network
-from agents.members import Members
+from agents.heads import Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust_network
+from agents.trunk import Trunk
 from histories.errors import ConfigError
-from histories.hashing import UIntArray, mix, uniforms
+from histories.hashing import UIntArray, derive, uniforms
 
-FOLDS = 5
-AVERAGE = 0.005
+HELD_OUT = 0.2
 PILOT = 512
 UNSEEN = 1e-4
 SMALLEST = 1e-12
+MOST_MEMBERS = 64
+SCALE_STEPS = 10
+MOVES = 4
+ENOUGH_NEW = 0.05
+WARM = 8
+UPDATES_GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -29,67 +33,80 @@ class LearnerConfig:
     """Settings of one module's learner.
 
     Attributes:
-        members: Networks per module (K).
-        hidden: Units of each hidden layer of the trained networks.
-        prior_units: Units of the frozen random layer of each member.
-        prior_scale: Spread of the members' prior draws, in the prior standard deviations that the data support; above
-            1 explores more, 0 explores by the bootstrap alone.
-        effect_scale: Plausible effect of an action in standard deviations of the reward: where the prior begins.
-        learning_rate: Of Adam, for the hidden layers.
-        weight_decay: Pull of the hidden layers towards 0, per update and learning rate.
-        batch_size: Rows per update.
+        members: Heads per module (K), at most 64.
+        hidden: Units of each hidden layer of the network that they share.
+        effect_scale: Plausible effect of an action in standard deviations of the reward: where the prior begins. It
+            decides while there are few rows; then the scales are learned.
+        learning_rate: Of Adam, for the network.
+        weight_decay: Pull of the network's weights towards 0, per update and learning rate.
+        batch_size: Rows per gradient step.
+        warm_rows: With fewer rows than this, `update` makes more gradient steps than it was asked for, in proportion,
+            at most `WARM` times as many: the first rows are worth going through often.
+        growth: Share of rows that must be new before the features settle anew and all rows are summed again.
         precision_cap: Largest weight of a row by its precision 1/se^2, in multiples of the median.
+        half_life: Rows after which a row counts for half, where rewards drift; 0 for never. `capacity` makes a sliding
+            window besides.
     """
 
     members: int = 10
-    hidden: tuple[int, ...] = (64, 32)
-    prior_units: int = 32
-    prior_scale: float = 1.0
+    hidden: tuple[int, ...] = (128,)
     effect_scale: float = 0.1
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.1
-    batch_size: int = 256
+    learning_rate: float = 6e-3
+    weight_decay: float = 0.5
+    batch_size: int = 512
+    warm_rows: int = 40_000
+    growth: float = 0.25
     precision_cap: float = 4.0
+    half_life: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("members", "prior_units", "batch_size"):
+        for name in ("members", "batch_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.members > MOST_MEMBERS:
+            raise ConfigError(f"members is {self.members}: it must be at most {MOST_MEMBERS}, the bits of a hash")
         if not self.hidden or min(self.hidden) < 1:
             raise ConfigError(f"hidden is {list(self.hidden)}: give at least one layer, each of at least 1 unit")
-        for name in ("effect_scale", "learning_rate", "precision_cap"):
+        for name in ("effect_scale", "learning_rate", "precision_cap", "growth"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be positive")
-        for name in ("prior_scale", "weight_decay"):
+        for name in ("weight_decay", "half_life", "warm_rows"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must not be negative")
 
 
-def bootstrap_weights(keys: UIntArray, members: int, seed: int) -> Float32Array:
-    """Exponential weights of mean 1 (K, n) that depend on nothing but a decision's key (n,), the member and the seed.
+def signs(keys: UIntArray, members: int, seed: int) -> Tensor:
+    """One +1 or -1 for each row and member (n, K), that depends on nothing but a decision's key, the member and seed.
 
-    The Bayesian bootstrap (Rubin 1981) in place of resampling: no row is dropped, and restarts, shuffles and other
-    machines find the same weights.
+    The bits of one hash: restarts, shuffles and other machines find the same.
     """
-    codes = mix(np.arange(members, dtype=np.uint64))
-    return -np.log(uniforms(keys[None, :] ^ codes[:, None], seed)).astype(np.float32)
+    words = derive(keys, seed)[:, None] >> np.arange(members, dtype=np.uint64)
+    return torch.from_numpy((words & np.uint64(1)).astype(np.float32) * 2.0 - 1.0)
 
 
-def folds(keys: UIntArray, seed: int) -> Tensor:
-    """The fold of each row (n,), by its key: member k trains its network without fold k modulo `FOLDS`."""
-    return torch.from_numpy((uniforms(keys, ~seed) * FOLDS).astype(np.int64))
+def held_out(keys: UIntArray, seed: int) -> Tensor:
+    """Which rows (n,) no network is trained on, by their keys: a share of `HELD_OUT`."""
+    return torch.from_numpy(uniforms(keys, ~seed) < HELD_OUT)
 
 
 class Learner:
-    """K members of one module, their optimiser, their heads and the units that they compute in.
+    r"""K members of one module: a shared network, K heads on it, and the units that they compute in.
+
+    The heads are Bayesian regressions on all rows. Member k is fitted to perturbed rewards from a random start,
+
+    .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma / \sqrt{w_i}, \qquad \epsilon_{ki} = \pm 1
+
+    so that its coefficients vary as the posterior does (Lu & Van Roy 2017, "Ensemble sampling", NeurIPS): no row is
+    dropped, and all members share the products of features and one factorisation. The members are centred on the
+    posterior mean, so that their mean is exactly the best estimate.
 
     Args:
         width: Context features.
         actions: Actions of the module.
         config: Settings.
         generator: Source of initial weights and prior draws.
-        seed: Seed of the hashed weights.
-        device: Where the networks compute; heads are solved on the CPU in float64.
+        seed: Seed of the hashed signs and of which rows are held out.
+        device: Where the network computes; heads are solved on the CPU in float64.
     """
 
     def __init__(
@@ -101,139 +118,183 @@ class Learner:
         seed: int,
         device: torch.device,
     ) -> None:
-        k = config.members
-        self._config, self._seed, self._device, self._actions = config, seed, device, actions
-        self._members = Members(k, width, actions, config.hidden, config.prior_units, generator)
-        self._blocks = self._members.blocks
+        self._config, self._seed, self._device = config, seed, device
+        self._trunk = Trunk(width, actions, config.hidden, config.learning_rate, config.weight_decay, generator, device)
+        self._blocks = self._trunk.blocks
+        f, k = len(self._blocks), config.members
         variance = torch.full((2, 4), config.effect_scale**2, dtype=torch.float64)
         variance[:, -1] = UNSEEN
-        self._prior = Prior(
-            config.effect_scale**2,
-            variance,
-            torch.randn(k, len(self._blocks), generator=generator).double(),
-            torch.randn(k, actions, len(self._blocks), generator=generator).double(),
-        )
-        pilot = torch.randn(PILOT, width, generator=generator)
-        self._members.to(device)
-        self._optimiser = torch.optim.AdamW(
-            self._members.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
-        self._steps = 0
+        self._prior = Prior(config.effect_scale**2, variance)
+        self._common = torch.randn(f, 1 + k, generator=generator).double()
+        self._own = torch.randn(actions, f, 1 + k, generator=generator).double()
+        self._common[:, 0], self._own[..., 0] = 0.0, 0.0
+        self._sums = Sums.empty(2, actions, f, 1 + k)
+        self._taken, self._settled, self._solved = 0, {"rows": 0, "steps": 0}, 0
         self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
         # Before any data the members are their priors; standard normal contexts stand for those to come.
-        phi = self._members.features(pilot.to(device)).cpu().double()
-        transform = standardise(phi.transpose(1, 2) @ phi, self._blocks)
-        f = len(self._blocks)
-        nothing = Sums(torch.zeros(k, actions, f, f).double(), torch.zeros(k, actions, f).double())
-        self._heads = self._coefficients(nothing, transform)
+        phi = self._features(torch.randn(PILOT, width, generator=generator)).double()
+        self.heads = self._members(self._sums[0], Coordinates.of(phi.t() @ phi, self._blocks))
 
-    @torch.no_grad()
-    def estimates(self, x: Tensor) -> Float32Array:
-        """Every member's estimates (K, N, A) for contexts (N, D), in reward units."""
-        values = torch.bmm(self._members.features(x.to(self._device)), self._heads)
-        return np.asarray((values * self.scale + self.mean).cpu().numpy())
+    def _features(self, x: Tensor) -> Tensor:
+        return self._trunk.features(x.to(self._device)).cpu()
 
-    def measure(self, buffer: Buffer, rows: Tensor) -> None:
-        """Takes the reward's units from the rows: the median of se^2, and the precision-weighted mean and scale."""
-        if len(rows) == 0:
-            return
-        self.reference = float(buffer["se"][rows].double().square().median())
-        precision, reward = self._precision(buffer, rows).double(), buffer["reward"][rows].double()
-        self.mean = float((precision * reward).sum() / precision.sum())
-        self.scale = max(float((precision * (reward - self.mean).square()).mean().sqrt()), 1e-8)
+    @property
+    def _whole(self) -> Sums:
+        return self._sums[0] + self._sums[1]
 
-    def train(self, buffer: Buffer, rows: Tensor, m: int, steps: int, rng: np.random.Generator) -> float:
-        """Makes gradient steps on rows drawn from `rows`; gives the members' mean loss, NaN without rows."""
+    def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
+        """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
+        a, c, f = heads.shape
+        return (heads.reshape(a * c, f) @ self._trunk.features(x.to(self._device)).t()).view(a, c, len(x))
+
+    def learn(self, buffer: Buffer, sent_only: bool, m: int, steps: int, rng: np.random.Generator) -> float:
+        """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.
+
+        Args:
+            buffer: All rows.
+            sent_only: Whether rows in which nothing was sent say nothing about this module.
+            m: The module.
+            steps: Gradient steps, before more are made of them while rows are few.
+            rng: Which rows are in which step.
+        """
+        rows = buffer.rows(sent_only)
         if len(rows) == 0:
             return float("nan")
-        total = 0.0
+        added = buffer.seen - self._settled["rows"]
+        settles = added > 0 and added >= self._config.growth * min(self._settled["rows"], len(buffer))
+        if settles:
+            self._measure(buffer, rows)
+        loss = self._train(buffer, rows, m, steps, rng)
+        if settles or self._trunk.steps >= UPDATES_GROWTH * self._settled["steps"]:
+            self._settle(buffer, rows, m)
+        else:
+            self._take_in(buffer, buffer.rows(sent_only, since=self._taken), m)
+        return loss
+
+    def _measure(self, buffer: Buffer, rows: Tensor) -> None:
+        """Takes the reward's units from the rows: the median of se^2, and the precision-weighted mean and scale."""
+        self.reference = float(buffer["se"][rows].double().square().median())
+        weight, reward = self._weights(buffer, rows).double(), buffer["reward"][rows].double()
+        self.mean = float((weight * reward).sum() / weight.sum())
+        variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
+        self.scale = max(float(variance.sqrt()), 1e-8)
+
+    def _train(self, buffer: Buffer, rows: Tensor, m: int, steps: int, rng: np.random.Generator) -> float:
+        rows = rows[~held_out(buffer.keys(rows), self._seed)]
+        if len(rows) == 0:
+            return float("nan")
+        weight = self._weights(buffer, rows)
+        total = torch.zeros((), device=self._device)
         for _ in range(steps):
-            picked = rows[torch.from_numpy(rng.integers(0, len(rows), self._config.batch_size))]
+            place = torch.from_numpy(rng.integers(0, len(rows), self._config.batch_size))
+            picked = rows[place]
             columns = (
                 buffer["context"][picked],
                 buffer["actions"][picked, m].long(),
                 (buffer["reward"][picked] - self.mean) / self.scale,
-                self._weights(buffer, picked, network=True),
+                weight[place],
             )
-            loss = self._members.loss(*(column.to(self._device) for column in columns))
-            self._optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            self._optimiser.step()
-            self._steps += 1
-            self._members.average(max(1.0 / self._steps, AVERAGE))
-            total += float(loss.detach())
-        return total / steps / self._config.members
+            total += self._trunk.step(*(column.to(self._device) for column in columns))
+        return float(total) / steps
 
-    def solve(self, buffer: Buffer, rows: Tensor, m: int) -> None:
-        """Fits the heads to all rows, after the prior's variances."""
-        if len(rows) == 0:
-            return
-        self._members.settle()
-        key = buffer["key"][rows].numpy().view(np.uint64)
+    def _settle(self, buffer: Buffer, rows: Tensor, m: int) -> None:
+        """Takes the network as it is now, sums all rows anew, learns the scales and fits the heads."""
+        self._trunk.settle()
+        self._sums = Sums.empty(*self._sums.moment.shape)
+        self._add(buffer, rows, m)
+        self._settled = {"rows": buffer.seen, "steps": self._trunk.steps}
+        whole = self._whole
+        coordinates = Coordinates.of(whole.gram.sum(0), self._blocks)
+        self._prior = learn_scales(coordinates.apply(whole).first(), self._prior, self._blocks, SCALE_STEPS)
+        fitted, fresh = coordinates.apply(self._sums[0]), coordinates.apply(self._sums[1])
+        self._prior = trust_network(fitted, fresh, self._prior, self._blocks, MOVES)
+        self._fit(buffer)
 
-        def features(x: Tensor) -> Tensor:
-            return self._members.features(x.to(self._device)).cpu()
+    def _take_in(self, buffer: Buffer, rows: Tensor, m: int) -> None:
+        """Adds new rows to the sums; fits the heads where enough are new, or no more came."""
+        self._sums.fade(self._memory(buffer.seen - self._taken))
+        fresh = buffer.seen - self._solved
+        came = buffer.seen > self._taken
+        self._add(buffer, rows, m)
+        if fresh >= ENOUGH_NEW * len(buffer) or (fresh > 0 and not came):
+            self._fit(buffer)
 
-        by_fold = sums_by_fold(
-            features,
-            lambda part: self._weights(buffer, rows[part], network=False),
+    def _add(self, buffer: Buffer, rows: Tensor, m: int) -> None:
+        key = buffer.keys(rows)
+        weight = self._weights(buffer, rows)
+        reward = ((buffer["reward"][rows] - self.mean) / self.scale).unsqueeze(1)
+        noise = signs(key, self._config.members, self._seed) * self._precision(buffer, rows).rsqrt().unsqueeze(1)
+        add_rows(
+            self._sums,
+            self._features,
             buffer["context"][rows],
             buffer["actions"][rows, m].long(),
-            (buffer["reward"][rows] - self.mean) / self.scale,
-            folds(key, self._seed),
-            (FOLDS, self._actions),
+            torch.cat([reward, noise], 1),
+            weight,
+            self._memories(buffer, rows),
+            held_out(key, self._seed).long(),
         )
-        every = Sums(by_fold.gram.sum(0), by_fold.moment.sum(0))
-        transform = standardise(every.gram.sum(1), self._blocks)
-        k = torch.arange(self._config.members)
-        held_out = in_coordinates(Sums(by_fold.gram[k % FOLDS, k], by_fold.moment[k % FOLDS, k]), transform)
-        every_in = in_coordinates(every, transform)
-        self._prior = learn_scales(every_in, self._prior, self._blocks, steps=20)
-        self._prior = trust_network(every_in - held_out, held_out, self._prior, self._blocks, moves=4)
-        self._heads = self._coefficients(every_in, transform)
+        self._taken = buffer.seen
 
-    def _coefficients(self, sums: Sums, transform: Tensor) -> Tensor:
-        """Heads (K, F, A) on the features as they are, from sums in standardised coordinates."""
-        spread, prior = self._config.prior_scale, self._prior
-        drawn = replace(prior, common=prior.common * spread, own=prior.own * spread)
-        coefficients, _ = solve(sums, drawn, self._blocks)
-        return (transform.transpose(1, 2) @ coefficients.transpose(1, 2)).float().to(self._device)
+    def _fit(self, buffer: Buffer) -> None:
+        self._solved = buffer.seen
+        whole = self._whole
+        self.heads = self._members(whole, Coordinates.of(whole.gram.sum(0), self._blocks))
+
+    def _members(self, whole: Sums, coordinates: Coordinates) -> Tensor:
+        """Heads (A, 1 + K, F) on the features as they are: the posterior mean, then the members around it."""
+        sums = coordinates.apply(whole)
+        moment = sums.moment.clone()
+        moment[..., 1:] = moment[..., :1] + moment[..., 1:] * self._prior.noise**0.5
+        found = solve(replace(sums, moment=moment), self._prior, self._blocks, self._common, self._own)
+        k = self._config.members
+        members = found[..., 1:] - found[..., 1:].mean(2, keepdim=True)
+        found[..., 1:] = found[..., :1] + members * (k / max(k - 1, 1)) ** 0.5
+        return coordinates.back(found).transpose(1, 2).float().contiguous().to(self._device)
 
     def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Capped precision weights (n,): 1 at the median of se^2."""
         square = buffer["se"][rows].square().clamp_min(SMALLEST)
         return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
 
-    def _weights(self, buffer: Buffer, rows: Tensor, *, network: bool) -> Tensor:
-        """Weights (K, n) of rows: bootstrap times precision, and for the network 0 in each member's held-out fold."""
-        key = buffer["key"][rows].numpy().view(np.uint64)
-        weights = torch.from_numpy(bootstrap_weights(key, self._config.members, self._seed))
-        weights *= self._precision(buffer, rows)
-        if network:
-            own = torch.arange(self._config.members)[:, None] % FOLDS
-            weights *= (folds(key, self._seed)[None, :] != own) * (FOLDS / (FOLDS - 1))
-        return weights
+    def _memory(self, age: Any) -> Any:
+        """How much a row of some age still counts."""
+        return 0.5 ** (age / self._config.half_life) if self._config.half_life else 1.0 + 0.0 * age
+
+    def _memories(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        return torch.as_tensor(self._memory(buffer.age(rows)), dtype=torch.float32)
+
+    def _weights(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """Weights (n,) of rows: by precision and by age."""
+        return self._precision(buffer, rows) * self._memories(buffer, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on."""
         return {
-            "members": self._members.state_dict(),
-            "optimiser": self._optimiser.state_dict(),
-            "heads": self._heads,
-            "variance": self._prior.variance,
-            "common": self._prior.common,
-            "own": self._prior.own,
-            "steps": self._steps,
+            "trunk": self._trunk.state_dict(),
+            "heads": self.heads.clone(),
+            "variance": self._prior.variance.clone(),
+            "noise": self._prior.noise,
+            "common": self._common.clone(),
+            "own": self._own.clone(),
+            "sums": {name: getattr(self._sums, name).clone() for name in ("gram", "moment", "square", "rows")},
+            "counts": {"taken": self._taken, "solved": self._solved, "settled": dict(self._settled)},
             "units": [self.mean, self.scale, self.reference],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self._members.load_state_dict(state["members"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        self._heads = state["heads"].clone().to(self._device)
-        self._prior = replace(
-            self._prior, variance=state["variance"].clone(), common=state["common"].clone(), own=state["own"].clone()
-        )
-        self._steps = int(state["steps"])
+        """The inverse of `state_dict`.
+
+        Raises:
+            RuntimeError: If it is of a learner of another shape.
+        """
+        if state["own"].shape != self._own.shape:
+            raise RuntimeError(f"its heads are of shape {list(state['own'].shape)}, not {list(self._own.shape)}")
+        self._trunk.load_state_dict(state["trunk"])
+        self.heads = state["heads"].clone().to(self._device)
+        self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
+        self._common, self._own = state["common"].clone(), state["own"].clone()
+        self._sums = Sums(**{name: value.clone() for name, value in state["sums"].items()})
+        counts = state["counts"]
+        self._taken, self._solved, self._settled = counts["taken"], counts["solved"], dict(counts["settled"])
         self.mean, self.scale, self.reference = state["units"]

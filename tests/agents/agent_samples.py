@@ -30,7 +30,7 @@ TABLES = Modules(
 )
 #: Agents that know neither tables, nor floors by module, nor changed sets of actions.
 FIXED_SETS = ("ensemble_thompson",)
-SMALL = {"members": 5, "hidden": [16, 8], "prior_units": 8}
+SMALL = {"members": 5, "hidden": [16, 8]}
 SETTINGS = {
     "ensemble_thompson": SMALL,
     "neural_linear": {"hidden": [16, 8], "draws": 5},

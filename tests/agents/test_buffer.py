@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from agent_samples import PLAIN, random_batch
 
 from agents import Batch, make_agent
@@ -29,7 +30,11 @@ def test_the_newest_rows_are_kept(sizes: tuple[int, ...]) -> None:
     assert len(buffer) == min(start, 10)
     assert sorted(buffer["key"].numpy().view(np.uint64)) == sorted(batch.keys[kept])
     np.testing.assert_array_equal(np.sort(buffer["reward"]), np.sort(batch.rewards[kept].astype(np.float32)))
-    np.testing.assert_array_equal(buffer.sent_rows(), np.flatnonzero(buffer["actions"][:, 0]))
+    np.testing.assert_array_equal(buffer.rows(sent_only=True), np.flatnonzero(buffer["actions"][:, 0]))
+    age = dict(zip(batch.keys[::-1], range(start), strict=True))
+    assert buffer.age(torch.arange(len(buffer))).tolist() == [age[key] for key in buffer.keys(buffer.rows(False))]
+    newest = buffer.keys(buffer.rows(sent_only=False, since=start - 2))
+    np.testing.assert_array_equal(newest, batch.keys[start - 2 : start])
 
 
 def spoiled(**changes: Any) -> Batch:

@@ -95,7 +95,7 @@ def test_faults_are_said(tmp_path: Path) -> None:
         restore_agent(make_agent("uniform", PLAIN, 4), tmp_path / "c.pt")
 
 
-@pytest.mark.parametrize("other", [{"members": 6}, {"hidden": [16]}, {"prior_units": 4}])
+@pytest.mark.parametrize("other", [{"members": 6}, {"hidden": [16]}])
 def test_a_state_of_another_shape_is_refused(other: dict[str, Any]) -> None:
     first = make_agent("ensemble_thompson", PLAIN, 4, SMALL)
     second = make_agent("ensemble_thompson", PLAIN, 4, SMALL | other)

@@ -8,7 +8,8 @@ import torch
 from agent_samples import NESTED, PLAIN, SMALL, Problem, everything, observations_of, random_batch
 
 from agents import EnsembleThompson, make_agent
-from agents.choice import draw
+from agents.choice import draw, vote_shares
+from agents.ensemble import vote
 from histories.modules import Modules
 
 
@@ -41,9 +42,9 @@ def test_reported_probabilities_are_the_frequencies_of_decisions(modules: Module
 def test_probabilities_are_the_members_votes() -> None:
     agent = trained(floor=0.2, spread=1.0)
     seen = observations_of(everything(300, PLAIN))
-    votes = [estimates.argmax(2) for estimates in agent.expected_rewards(seen)]
-    for p, vote, size in zip(agent.action_probabilities(seen), votes, PLAIN.sizes, strict=True):
-        share = np.stack([(vote == a).mean(0) for a in range(size)], 1)
+    winners = [estimates.argmax(2) for estimates in agent.expected_rewards(seen)]
+    for p, winner, size in zip(agent.action_probabilities(seen), winners, PLAIN.sizes, strict=True):
+        share = np.stack([(winner == a).mean(0) for a in range(size)], 1)
         np.testing.assert_allclose(p, 0.8 * share + 0.2 / size)
 
 
@@ -125,11 +126,11 @@ def test_updates_report_what_they_did() -> None:
 
 
 def test_the_last_rows_count_too() -> None:
-    """Rows too few to have the heads solved anew at once are taken in when no more come."""
+    """Rows too few to have the heads fitted anew at once are taken in when no more come."""
     seen = observations_of(everything(50, PLAIN))
     agent = trained(n=800)
     before = agent.expected_rewards(seen)[0]
-    agent.observe(random_batch(100, seed=77))
+    agent.observe(random_batch(20, seed=77))
     agent.update(1)
     np.testing.assert_array_equal(agent.expected_rewards(seen)[0], before)
     agent.update(1)
@@ -137,6 +138,35 @@ def test_the_last_rows_count_too() -> None:
     assert not np.allclose(after, before)
     agent.update(1)
     np.testing.assert_array_equal(agent.expected_rewards(seen)[0], after)
+
+
+@pytest.mark.parametrize("settings", [{"half_life": 1000.0}, {"capacity": 2000}], ids=["forgetting", "window"])
+def test_what_no_longer_holds_is_forgotten(settings: dict[str, object]) -> None:
+    """After 8,000 rows under which email earns, 3,000 under which it costs: an agent that forgets turns round."""
+    values = []
+    for how in ({}, settings):
+        agent = make_agent("ensemble_thompson", PLAIN, 4, {**SMALL, "effect_scale": 1.0, **how}, 0)
+        for seed, effect in enumerate([1.0] * 8 + [-1.0] * 3):
+            batch = random_batch(1000, seed=seed)
+            batch.rewards[:] = 0.3 * batch.rewards + effect * (batch.actions[:, 0] == 1)
+            agent.observe(batch)
+            agent.update(1)
+        estimates = agent.expected_rewards(observations_of(everything(300, PLAIN)))[0].mean((0, 1))  # type: ignore[attr-defined]
+        values.append(estimates[1] - estimates[0])
+    assert values[0] > 0.2
+    assert values[1] < -0.6
+
+
+@pytest.mark.parametrize("modules", [PLAIN, NESTED], ids=["plain", "nested"])
+def test_votes_are_counted_as_the_plain_formula_says(modules: Modules) -> None:
+    rng = np.random.default_rng(3)
+    for m, size in enumerate(modules.sizes):
+        values = rng.integers(0, 4, (6, 500, size)).astype(np.float32)  # small integers: many are equal
+        mask = rng.random((500, size)) < 0.7
+        shares = vote(
+            torch.from_numpy(values).permute(2, 0, 1), torch.from_numpy(mask), modules.groups(m), floor=0.1
+        ).numpy()
+        np.testing.assert_allclose(shares, vote_shares(modules, m, values, mask, 0.1), atol=1e-12)
 
 
 def learned(problem: Problem, n: int, steps: int, seed: int, **settings: object) -> EnsembleThompson:
@@ -150,7 +180,7 @@ def learned(problem: Problem, n: int, steps: int, seed: int, **settings: object)
 def test_it_learns_where_effects_are_plain() -> None:
     """Effects as large as the noise, half of them not linear: the network must find what the linear path cannot."""
     problem = Problem.make(0, scale=0.5, noise=0.5)
-    agent = learned(problem, 20_000, 800, seed=0)
+    agent = learned(problem, 20_000, 400, seed=0)
     assert problem.regret(agent) < 0.12 < problem.regret_of_fixed()
     assert problem.regret(agent, explore=True) < 0.2
 
@@ -158,7 +188,7 @@ def test_it_learns_where_effects_are_plain() -> None:
 def test_it_learns_where_rewards_are_nearly_all_noise() -> None:
     """Effects of about a twentieth of the noise: better than the best fixed action, and not overfitted."""
     problem = Problem.make(1, scale=0.03, noise=0.5)
-    agent = learned(problem, 50_000, 300, seed=1)
+    agent = learned(problem, 50_000, 150, seed=1)
     assert problem.regret(agent) < 0.75 * problem.regret_of_fixed()
     assert problem.regret(agent, explore=True) < 0.6
 

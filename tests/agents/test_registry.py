@@ -59,9 +59,9 @@ def test_every_agent_can_be_made_without_settings(name: str) -> None:
 
 
 def test_settings_arrive_typed() -> None:
-    agent = make_agent("ensemble_thompson", PLAIN, 4, {"members": 3, "hidden": [8], "floor": 0, "prior_scale": 2})
+    agent = make_agent("ensemble_thompson", PLAIN, 4, {"members": 3, "hidden": [8], "floor": 0, "weight_decay": 2})
     assert isinstance(agent, EnsembleThompson)
-    assert (agent.config.members, agent.config.hidden, agent.config.prior_scale) == (3, (8,), 2)
+    assert (agent.config.members, agent.config.hidden, agent.config.weight_decay) == (3, (8,), 2)
 
 
 CASES = {
@@ -74,10 +74,12 @@ CASES = {
     "not a list": ("ensemble_thompson", {"hidden": 64}, "expected a list of int"),
     "no layer": ("ensemble_thompson", {"hidden": []}, "give at least one layer"),
     "no members": ("ensemble_thompson", {"members": 0}, "members is 0: it must be at least 1"),
+    "too many members": ("ensemble_thompson", {"members": 65}, "members is 65: it must be at most 64"),
+    "no time to forget": ("ensemble_thompson", {"half_life": -1.0}, "half_life is -1.0: it must not be negative"),
     "floor above 1": ("ensemble_thompson", {"floor": 1.5}, "floor 1.5 is not between 0 and 1"),
     "spread above 1": ("ensemble_thompson", {"spread": 2.0}, "spread 2.0 is not between 0 and 1"),
     "negative rate": ("ensemble_thompson", {"learning_rate": -1.0}, "must be positive"),
-    "negative prior": ("ensemble_thompson", {"prior_scale": -1.0}, "must not be negative"),
+    "negative decay": ("ensemble_thompson", {"weight_decay": -1.0}, "must not be negative"),
     "no such module": ("no_such_module:Own", {}, "cannot be imported"),
     "no such class": (f"{__name__}:Missing", {}, "cannot be imported"),
     "no agent": (f"{__name__}:Unfinished", {}, "it lacks action_probabilities, load_state_dict, observe"),

@@ -1,0 +1,137 @@
+"""The network that a module's members share: it describes a context, and their heads are linear in that description."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+AVERAGE = 0.01
+
+
+class Trunk:
+    r"""One network whose last hidden layer is a block of features, beside blocks that need no learning.
+
+    .. math:: \phi(x) = [1, \; x, \; |x|, \; h(x)]
+
+    The linear path serves where data are few, the absolute values find effects that are strong at both ends of a
+    feature, and h finds the rest. Gradient descent only shapes h: its own output layers, one for h and one for x,
+    serve to train it. What `features` shows is the moving average of the weights (Polyak & Juditsky 1992), since
+    single rewards are mostly noise, as it was when last settled: features must not move under the heads that were
+    fitted to them.
+
+    All weights are views on one vector, and the gradient is written out by hand: for networks as small as these the
+    bookkeeping of automatic differentiation takes longer than the products.
+
+    Args:
+        width: Context features D.
+        actions: Actions A.
+        hidden: Units of each hidden layer; the last one has H.
+        learning_rate: Of Adam.
+        weight_decay: Pull of the weights towards 0, per update and learning rate (Loshchilov & Hutter 2019).
+        generator: Where the initial weights come from.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        actions: int,
+        hidden: Sequence[int],
+        learning_rate: float,
+        weight_decay: float,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        sizes = [width, *hidden]
+        self.blocks = torch.repeat_interleave(torch.tensor([1, width, width, hidden[-1]]))
+        self._device = device
+        self._depth = len(hidden)
+        layers = [shape for a, b in itertools.pairwise(sizes) for shape in ((a, b), (1, b))]
+        self._shapes = [*layers, (hidden[-1], actions), (width, actions), (1, actions)]
+        size = sum(a * b for a, b in self._shapes)
+        self._flat, self._gradient = torch.zeros(size, device=device), torch.zeros(size, device=device)
+        self._weights = self._views(self._flat)
+        for layer, (a, b) in zip(self._weights[0 : 2 * self._depth : 2], itertools.pairwise(sizes), strict=True):
+            layer.copy_(torch.randn(a, b, generator=generator) * math.sqrt(2.0 / max(a, 1)))
+        self._average, self._settled = self._flat.clone(), self._flat.clone()
+        self._gradients, self._shown = self._views(self._gradient), self._views(self._settled)
+        self._flat.grad = self._gradient
+        self._optimiser = torch.optim.AdamW([self._flat], lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self.steps = 0
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        parts = torch.split(flat, [a * b for a, b in self._shapes])
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+    def _layers(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs and every hidden layer's units."""
+        out = [x]
+        for i in range(self._depth):
+            out.append(torch.addmm(weights[2 * i + 1], out[-1], weights[2 * i]).relu_())
+        return out
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the heads see of contexts (N, D): (N, F), the blocks in the order of `blocks`."""
+        return torch.cat([torch.ones_like(x[:, :1]), x, x.abs(), self._layers(x, self._shown)[-1]], 1)
+
+    def settle(self) -> None:
+        """Makes the present average the one that `features` shows."""
+        self._settled.copy_(self._average)
+
+    def step(self, x: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        """One gradient step on the weighted mean squared error of the taken actions; gives that error.
+
+        Args:
+            x: Contexts (N, D).
+            action: Codes of the taken actions (N,).
+            target: Standardised rewards (N,).
+            weight: Weights of the rows (N,).
+        """
+        out, linear, bias = self._weights[-3:]
+        layers = self._layers(x, self._weights)
+        estimates = torch.addmm(bias, layers[-1], out).addmm_(x, linear)
+        column = action.unsqueeze(1)
+        error = estimates.gather(1, column).squeeze(1) - target
+        back = torch.zeros_like(estimates).scatter_(1, column, (weight * error * (2.0 / len(x))).unsqueeze(1))
+        torch.mm(layers[-1].t(), back, out=self._gradients[-3])
+        torch.mm(x.t(), back, out=self._gradients[-2])
+        torch.sum(back, 0, keepdim=True, out=self._gradients[-1])
+        back = back @ out.t()
+        for i in reversed(range(self._depth)):
+            back = back.mul_(layers[i + 1] > 0)
+            torch.mm(layers[i].t(), back, out=self._gradients[2 * i])
+            torch.sum(back, 0, keepdim=True, out=self._gradients[2 * i + 1])
+            if i:
+                back = back @ self._weights[2 * i].t()
+        self._optimiser.step()
+        self.steps += 1
+        self._average.lerp_(self._flat, max(1.0 / self.steps, AVERAGE))
+        return (weight * error.square()).mean()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Present, averaged and settled weights, and the optimiser."""
+        return {
+            "flat": self._flat.clone(),
+            "average": self._average.clone(),
+            "settled": self._settled.clone(),
+            "optimiser": self._optimiser.state_dict(),
+            "steps": self.steps,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`.
+
+        Raises:
+            RuntimeError: If the weights are of a network of another shape.
+        """
+        if state["flat"].shape != self._flat.shape:
+            raise RuntimeError(f"its network has {len(state['flat'])} weights, not {len(self._flat)}")
+        for name, mine in (("flat", self._flat), ("average", self._average), ("settled", self._settled)):
+            mine.copy_(state[name])
+        self._optimiser.load_state_dict(state["optimiser"])
+        self.steps = int(state["steps"])

@@ -1,0 +1,93 @@
+"""What each part of the ensemble is worth: relative regret on the streams with one part changed, lower is better.
+
+    python -m benchmarks.ablation --csv docs/ablation.csv
+
+The seeds are none of those that results are reported on: settings were chosen here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from agents.heads import Prior, Sums
+from agents.trunk import Trunk
+from benchmarks.quality import table
+from benchmarks.stream_learners import OurAgent, StreamLearner
+
+SEEDS, ROWS = (100, 101), 20_000
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "spread 0": {"spread": 0.0},
+    "spread 0.5": {"spread": 0.5},
+    "spread 1: Thompson sampling proper": {"spread": 1.0},
+    "two hidden layers, 128 and 64": {"hidden": [128, 64]},
+    "weight decay 0.1": {"weight_decay": 0.1},
+    "learning rate 0.003": {"learning_rate": 3e-3},
+    "no more gradient steps early": {"warm_rows": 0},
+    "no floor": {"floor": 0.0},
+}
+
+
+def as_guessed(_sums: Sums, prior: Prior, _blocks: Tensor, _steps: int) -> Prior:
+    """In place of `learn_scales`: the scales stay where they began."""
+    return prior
+
+
+def untrusted(_train: Sums, _held_out: Sums, prior: Prior, _blocks: Tensor, _moves: int) -> Prior:
+    """In place of `trust_network`: the network keeps the trust that it begins with, next to none."""
+    return prior
+
+
+def without_absolute_values(
+    trunk: Trunk, x: Tensor, shown: Callable[[Trunk, Tensor], Tensor] = Trunk.features
+) -> Tensor:
+    """In place of `Trunk.features`: 0 where the absolute values stand."""
+    return shown(trunk, x) * (trunk.blocks != 2)
+
+
+PARTS: dict[str, tuple[str, Callable[..., Any]]] = {
+    "scales not learned": ("agents.learner.learn_scales", as_guessed),
+    "no network": ("agents.learner.trust_network", untrusted),
+    "no absolute values": ("agents.trunk.Trunk.features", without_absolute_values),
+}
+
+
+@contextmanager
+def changed(part: str) -> Iterator[None]:
+    """One part replaced, as long as the context lasts."""
+    with patch(*PARTS[part]):
+        yield
+
+
+def main() -> None:
+    """Runs every variant and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    cells = [(kind, ROWS) for kind in ("nonlinear", "even")]
+    learners: dict[str, Callable[[int], StreamLearner]] = {
+        name: lambda seed, settings=settings: OurAgent(seed, **settings) for name, settings in SETTINGS.items()
+    }
+    found = table(learners, cells, SEEDS)
+    for part in PARTS:
+        with changed(part):
+            found += table({part: OurAgent}, cells, SEEDS)
+    with given.csv.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()

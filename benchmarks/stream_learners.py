@@ -1,0 +1,118 @@
+"""The learners that are compared on streams, each behind the same two calls."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from agents import Batch, Observations, make_agent
+from benchmarks.streams import ACTIONS, WIDTH
+from histories.hashing import mix
+from histories.modules import IntArray, Module, Modules
+
+FloatArray = npt.NDArray[np.floating]
+
+MODULES = Modules([Module("action", tuple(f"a{code}" for code in range(ACTIONS)))])
+
+
+class StreamLearner(Protocol):
+    """Chooses for contexts (n, 32); then learns what the chosen actions (n,) earned (n,)."""
+
+    def choose(self, x: FloatArray) -> IntArray: ...
+
+    def learn(self, x: FloatArray, actions: IntArray, rewards: FloatArray) -> None: ...
+
+
+class OurAgent:
+    """An agent of this package. With every batch it makes `steps` updates."""
+
+    def __init__(self, seed: int, name: str = "ensemble_thompson", steps: int = 6, **settings: Any) -> None:
+        self.agent = make_agent(name, MODULES, WIDTH, settings, seed)
+        self._steps, self._seen = steps, 0
+
+    def choose(self, x: FloatArray) -> IntArray:
+        return self.agent.act(Observations(x, np.ones((len(x), ACTIONS), dtype=bool))).actions[:, 0]
+
+    def learn(self, x: FloatArray, actions: IntArray, rewards: FloatArray) -> None:
+        keys = mix(np.arange(self._seen, self._seen + len(x), dtype=np.uint64))
+        self._seen += len(x)
+        seen = Observations(x, np.ones((len(x), ACTIONS), dtype=bool))
+        self.agent.observe(Batch(seen, actions[:, None], rewards.astype(float), np.ones(len(x)), keys))
+        self.agent.update(self._steps)
+
+
+class LinearThompson:
+    """One Bayesian ridge regression an action, a posterior draw a row (Agrawal & Goyal 2013)."""
+
+    def __init__(self, seed: int, v: float = 0.1) -> None:
+        self._rng, self._v = np.random.default_rng(seed), v
+        self._gram = np.stack([np.eye(WIDTH + 1)] * ACTIONS)
+        self._moment = np.zeros((ACTIONS, WIDTH + 1))
+
+    def choose(self, x: FloatArray) -> IntArray:
+        phi = np.hstack([np.ones((len(x), 1)), x])
+        inverse = np.linalg.inv(self._gram)
+        mean = phi @ np.einsum("aij,aj->ai", inverse, self._moment).T
+        variance = np.stack([((phi @ part) * phi).sum(1) for part in inverse], 1)
+        return (mean + self._v * np.sqrt(variance) * self._rng.standard_normal(mean.shape)).argmax(1)
+
+    def learn(self, x: FloatArray, actions: IntArray, rewards: FloatArray) -> None:
+        phi = np.hstack([np.ones((len(x), 1)), x])
+        for action in range(ACTIONS):
+            own = phi[actions == action]
+            self._gram[action] += own.T @ own
+            self._moment[action] += own.T @ rewards[actions == action]
+
+
+class MabwiserLinTS:
+    """mabwiser's linear Thompson sampling, with its alpha at the same value as ours."""
+
+    def __init__(self, seed: int, alpha: float = 0.1) -> None:
+        from mabwiser.mab import MAB, LearningPolicy
+
+        self._mab = MAB(list(range(ACTIONS)), LearningPolicy.LinTS(alpha=alpha), seed=seed)
+        self._rng, self._fitted = np.random.default_rng(seed), False
+
+    def choose(self, x: FloatArray) -> IntArray:
+        if not self._fitted:
+            return self._rng.integers(0, ACTIONS, len(x))
+        return np.asarray(self._mab.predict(x))
+
+    def learn(self, x: FloatArray, actions: IntArray, rewards: FloatArray) -> None:
+        (self._mab.partial_fit if self._fitted else self._mab.fit)(actions, rewards, x)
+        self._fitted = True
+
+
+class VowpalWabbit:
+    """Vowpal Wabbit, bootstrap exploration: `--cb_explore_adf --bag 10`, context crossed with actions."""
+
+    def __init__(self, seed: int) -> None:
+        from vowpalwabbit import Workspace
+
+        self._vw = Workspace(f"--cb_explore_adf --bag 10 -q ua --quiet --random_seed {seed + 1}")
+        self._rng = np.random.default_rng(seed)
+
+    def choose(self, x: FloatArray) -> IntArray:
+        self._probabilities = [np.asarray(self._vw.predict(example(row))) for row in x]
+        cumulative = np.cumsum(self._probabilities, 1)
+        return (cumulative <= self._rng.random((len(x), 1)) * cumulative[:, -1:]).sum(1).clip(0, ACTIONS - 1)
+
+    def learn(self, x: FloatArray, actions: IntArray, rewards: FloatArray) -> None:
+        for row, action, reward, p in zip(x, actions, rewards, self._probabilities, strict=True):
+            self._vw.learn(example(row, f"0:{-reward}:{p[action]}", int(action)))
+
+
+def example(row: FloatArray, label: str = "", action: int = -1) -> list[str]:
+    """A context with its actions in Vowpal Wabbit's text; the label stands before the action that was taken."""
+    shared = "shared |u " + " ".join(f"{i}:{value:.5g}" for i, value in enumerate(row))
+    return [shared, *(f"{label if code == action else ''} |a a{code}" for code in range(ACTIONS))]
+
+
+LEARNERS = {
+    "ensemble_thompson": OurAgent,
+    "linear Thompson (v = 0.1)": LinearThompson,
+    "mabwiser LinTS (alpha = 0.1)": MabwiserLinTS,
+    "Vowpal Wabbit --bag 10": VowpalWabbit,
+}
