@@ -1,9 +1,10 @@
 """Judges the policy of a run on users that it has not learned from, and writes a report.
 
-    python evaluate.py runs/market          prints the estimates; writes evaluation.json and report.html into the run
+    python evaluate.py runs/market          prints the estimates; writes evaluation.json, report.html and policy.csv
 
 Every value comes with its estimand, a 95 % interval over users and its effective sample size; what the log does not
-identify is not a number. Where the history was simulated, the market's truth stands beside the estimates.
+identify is not a number. What the policy does, and what it expects, is told by module, action and segment of users.
+Where the history was simulated, the market's truth stands beside the estimates.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agents import load_agent
+from agents.explain import ALL, as_text
 from evaluation import write_html
-from experiment.assess import assess, fit_outcome_model
+from experiment.assess import assess, explained, fit_outcome_model
 from experiment.build import prepare
 from experiment.cli import program, say
 from experiment.run import Run, write_json
 from experiment.summary import about, metrics_of, summary_text
+from histories.files import replacing
 from histories.fingerprint import fingerprint
 
 CHANGED = (
@@ -45,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_json(metrics_of(assessment), run.path / "evaluation.json")
     facts = about(run, prepared, assessment) | ({"attention": CHANGED} if changed else {})
     write_html(run.path / "report.html", [assessment.evaluation], facts, run.path.name)
+    table = explained(run.config, prepared, agent)
+    with replacing(run.path / "policy.csv") as draft:
+        table.to_csv(draft, index=False)
+    print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
+    print(as_text(table[table["segment"] == ALL]))
     print(summary_text(assessment, run))
     return 0
 

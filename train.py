@@ -19,9 +19,10 @@ from agents import Agent, Batch, Observations, make_agent, restore_agent, save_a
 from envs.replay_log import ReplayLog
 from envs.replay_vector import CrossChannelReplayVector
 from evaluation import OutcomeModel
-from experiment.assess import Validation, assess, fit_outcome_model
+from experiment.assess import Validation, assess, explained, fit_outcome_model
 from experiment.build import Prepared, prepare, recipe_of
 from experiment.cli import ROOT, program, say, settings_of
+from experiment.followers import Followers
 from experiment.monitor import Monitor
 from experiment.run import Run, write_json
 from experiment.summary import metrics_of, summary_text
@@ -38,6 +39,7 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
     config = run.config
     env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
     validation = Validation.of(config, prepared, outcome_model)
+    followers = Followers.of(log)
 
     env.reset(seed=config.seed)
     done = {"steps": 0, "decisions": 0, "final_steps": 0}
@@ -76,7 +78,15 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
             decisions = agent.act(seen)
             observation, reward, _, _, info = env.step(decisions.actions)
             rows = info["_executed_action"] & (info["pass"] == 0)
-            batch = Batch(seen[rows], info["executed_action"][rows], reward[rows], info["se"][rows], info["key"][rows])
+            step = followers.rows(info["key"][rows])
+            batch = Batch(
+                followers.observations(step),
+                info["executed_action"][rows],
+                reward[rows],
+                info["se"][rows],
+                info["key"][rows],
+                *followers.after(step),
+            )
             agent.observe(batch)
             monitor.replayed(decisions, batch, rows, info["matched_modules"])
             done["decisions"] += len(batch)
@@ -89,6 +99,7 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
             done["final_steps"] += 1
             bar.set_postfix(learn(), refresh=False)
             bar.update()
+    monitor.explained(explained(config, prepared, agent), done["steps"])
     save()
     writer.close()
 

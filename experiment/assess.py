@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from agents.base import Agent, Observations
 from agents.choice import uniform_shares
+from agents.explain import explain
 from envs.market import ContextPolicy, MarketPolicy, PolicyValue, evaluate_policy
 from evaluation import (
     DR,
@@ -24,6 +26,7 @@ from experiment.build import Prepared
 from experiment.config import Config
 from histories.modules import FloatArray
 from reward import RewardFrame, refit
+from reward.effects import strata
 
 Progress = Callable[[str], None]
 
@@ -87,6 +90,21 @@ class Validation:
             logged = float(self.counts @ self.rewards / self.counts.sum())
             scores |= {"validation/value": value, "validation/minus_logged": value - logged}
         return scores
+
+
+def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
+    """What the policy does at the test users' slots and why, by module, action and segment: see `agents.explain`.
+
+    Raises:
+        ConfigError: If the users have no attribute `evaluation.segments`.
+    """
+    test = prepared.users("test")
+    segments = None
+    if config.evaluation.segments is not None:
+        segments = np.full(len(test.decisions), "other", dtype=object)
+        for label, users in strata(test, config.evaluation.segments):
+            segments[users[test.decisions.user]] = label
+    return explain(agent, prepared.observations(test), segments)
 
 
 @dataclass(frozen=True)
@@ -160,7 +178,8 @@ def _true_values(
     mask = prepared.history.eligible[rows]
 
     def expected(shares: list[FloatArray]) -> float:
-        return float(truth.expected_effect(rows, shares).mean())
+        given = [modules.condition(m) for m in range(len(modules))]
+        return float(truth.expected_effect(rows, shares, given).mean())
 
     learned = expected([p[frame.identified] for p in probabilities])
     best = float(truth.best_effect(rows, mask).mean())

@@ -58,7 +58,8 @@ class Prepared:
 
     def observations(self, history: History) -> Observations:
         """What a policy sees at every decision of a history."""
-        return Observations(self.features.transform(history), guarded(self.guardrails, history))
+        users = history.user_keys[history.decisions.user]
+        return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:

@@ -47,6 +47,12 @@ class HistoryConfig:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
+        if self.path is not None and self.source in ("market", "tables"):
+            where = "is simulated" if self.source == "market" else "is read from the files in `tables`"
+            raise ConfigError(
+                f"path {str(self.path)!r} is not read: with source {self.source!r} the history {where}. Say which "
+                f"source reads that folder: {', '.join(name for name in SOURCES if name not in ('market', 'tables'))}"
+            )
         if self.source == "tables" and self.tables is None:
             raise ConfigError("source 'tables' needs the mapping `tables`: say which file and column is which")
 
@@ -137,9 +143,12 @@ class EvaluationConfig(EvaluationSettings):
 
     Attributes:
         market_users: Fresh simulated users who get each policy's messages, where the history is a market.
+        segments: User attribute by whose values the policy is explained as well, such as `platform`; numbers are cut
+            into quarters of users. None: for all users together only.
     """
 
     market_users: int = 4000
+    segments: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.base import Batch, Decisions
+from agents.explain import as_markdown, as_scalars
 from histories.history import History
 from histories.modules import BoolArray, Modules
 from reward import REASONS, RewardFrame, RewardModel, Study, event_study
@@ -73,6 +75,12 @@ class Monitor:
             self._writer.add_scalar(name, value, step)
         if "validation/value" in scores:
             self.shown["validation"] = f"{scores['validation/value']:.4g}"
+
+    def explained(self, table: pd.DataFrame, step: int) -> None:
+        """Writes what the learned policy does and why: as a table of text, and all decisions' numbers as scalars."""
+        self._writer.add_text("explain/policy", as_markdown(table), step)
+        for name, value in as_scalars(table).items():
+            self._writer.add_scalar(name, value, step)
 
     def write(self, step: int) -> None:
         """Writes the averages since the last time, and begins anew."""

@@ -237,9 +237,12 @@ def test_alarms_are_false_five_times_in_a_hundred(case):
 
 @pytest.mark.slow
 def test_the_placebo_is_a_false_alarm_where_the_trigger_comes_after_the_moved_time():
-    """Known and documented: pre-trends, given all that was known at the decision, are right; the placebo is not."""
+    """Known and documented: pre-trends, given all that was known at the decision, are right; the placebo is not.
+
+    Right is a rate within four binomial errors of 5 %: below 11.2 % for 200 logs.
+    """
     found = rates(LATE, ALARMS)
-    assert max(found.effect, found.pre_trends) < 0.1
+    assert max(found.effect, found.pre_trends) < 0.05 + 4 * (0.05 * 0.95 / ALARMS) ** 0.5
     assert found.placebo > 0.5
 
 

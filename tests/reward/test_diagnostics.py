@@ -231,7 +231,7 @@ def test_rare_levels_are_one_stratum_and_counted():
     ],
 )
 def test_no_failure_is_hidden_in_the_verdict(statuses, begins):
-    names = ("pre-trends", "placebo in time", "placebo on controls")
+    names = ("pre-trends", "placebo in time", "placebo on holdout")
     checks = tuple(Check(name, status, 0.5, "") for name, status in zip(names, statuses, strict=True))
     assert Diagnostics(checks, (), "did").verdict.startswith(begins)
 
