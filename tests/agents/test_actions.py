@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_samples import FIXED_SETS, SETTINGS, TABLES, everything, observations_of, random_batch
+from agent_samples import SETTINGS, TABLES, everything, observations_of, random_batch
 
 from agents import AGENTS, Agent, Batch, load_agent, make_agent, save_agent
 from agents.actions import known_actions, labels, places
@@ -27,7 +27,7 @@ AFTER = Modules(
         Module("offer", ("i1", "b3", "b1"), "kind", ("info", "bogo", "bogo"), {"b1": {"cost": 1}, "b3": {"cost": 9}}),
     ]
 )
-LEARNING = [name for name in AGENTS if name not in ("uniform", "no_send", "logging", *FIXED_SETS)]
+LEARNING = [name for name in AGENTS if name not in ("uniform", "no_send", "logging")]
 
 
 def test_known_actions_are_the_present_ones_and_then_the_retired() -> None:
@@ -133,7 +133,10 @@ def test_an_opened_agent_learns_on_and_is_saved_whole(name: str, tmp_path: Path)
     assert channel[3] > 0.1
 
 
-@pytest.mark.parametrize("name", ["linear_thompson", "epsilon_greedy", "best_fixed", "neural_linear", "beta_thompson"])
+@pytest.mark.parametrize(
+    "name",
+    ["ensemble_thompson", "linear_thompson", "epsilon_greedy", "best_fixed", "neural_linear", "beta_thompson"],
+)
 def test_a_new_action_begins_with_what_its_labels_earned(name: str, tmp_path: Path) -> None:
     """Tones with an emoji earn, those without do not; two tones are added that nobody has ever seen."""
     tones = {f"t{i}": {"emoji": i % 2 == 0} for i in range(8)}
