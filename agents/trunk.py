@@ -141,10 +141,8 @@ class Trunk:
 
         def move(flat: Tensor) -> Tensor:
             inner, *outputs = torch.split(flat, [body, *(a * actions for a in rows)])
-            columns = [
-                torch.cat([out.view(a, -1), flat.new_zeros(a, 1)], 1) for out, a in zip(outputs, rows, strict=True)
-            ]
-            return torch.cat([inner, *(each[:, place].flatten() for each in columns)])
+            columns = [torch.nn.functional.pad(out.view(-1, actions), (0, 1))[:, place] for out in outputs]
+            return torch.cat([inner, *(each.flatten() for each in columns)])
 
         optimiser = {
             **state["optimiser"],

@@ -160,3 +160,22 @@ def test_a_new_action_without_labels_is_tried(name: str, tmp_path: Path) -> None
     again = opened(agent, tmp_path / "c.pt", AFTER)
     shares = again.action_probabilities(observations_of(everything(300, AFTER), seed=2))[0].mean(0)
     assert shares[1] > 0.004
+
+
+def test_what_members_believe_of_a_new_action_is_new(tmp_path: Path) -> None:
+    """An ensemble without rows: beliefs of kept actions stay with them, and those of new ones resemble no other's."""
+    agent = make_agent("ensemble_thompson", BEFORE, 4, {"members": 40}, seed=5)
+    save_agent(
+        agent,
+        tmp_path / "c.pt",
+        {"name": "ensemble_thompson", "context_dim": 4, "settings": {"members": 40}, "seed": 5},
+    )
+    again = load_agent(tmp_path / "c.pt", modules=AFTER)
+    old, new = (
+        each.expected_rewards(observations_of(everything(50, modules)))[0]  # type: ignore[attr-defined]
+        for each, modules in ((agent, BEFORE), (again, AFTER))
+    )
+    correlation = np.corrcoef(np.concatenate([old, new], 2).reshape(-1, 7).T)
+    for before, after in ((0, 0), (1, 3), (2, 2)):
+        assert correlation[before, 3 + after] > 0.9
+    assert correlation[4, [0, 1, 2, 3, 5, 6]].max() < 0.8
