@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.actions import design, known_actions, places, recoded, shown
+from agents.actions import design, known_actions, places, shown
 from agents.base import Batch, Decisions, Float32Array, Observations
 from agents.buffer import Buffer
 from agents.choice import FLOOR, Floor, draw, floors, spread_mask
@@ -212,8 +212,7 @@ class EnsembleThompson:
                     learner.load_state_dict(saved)
                 else:
                     learner.carry(saved, places(before, known, m))
-            buffer = {**state["buffer"], "actions": recoded(state["buffer"]["actions"], before, known)}
-            self._buffer.load_state_dict(buffer)
+            self._buffer.load_state_dict(state["buffer"], before, known)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ConfigError(f"the state is of an ensemble of another shape: {reason}") from None

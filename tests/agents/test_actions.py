@@ -179,3 +179,26 @@ def test_what_members_believe_of_a_new_action_is_new(tmp_path: Path) -> None:
     for before, after in ((0, 0), (1, 3), (2, 2)):
         assert correlation[before, 3 + after] > 0.9
     assert correlation[4, [0, 1, 2, 3, 5, 6]].max() < 0.8
+
+
+def test_the_order_of_actions_does_not_matter_to_what_an_ensemble_learns_on(tmp_path: Path) -> None:
+    """The same rows in the codes of another order: equal estimates, but for rounding, now and after more training.
+
+    Network, moments of its optimiser, sums, prior draws and kept rows must all have moved for that.
+    """
+    order = [0, 2, 1]
+    channels = ("none", "email", "push")
+    modules = Modules([Module("channel", channels), Module("offer", ("small", "large"))])
+    turned = changed(modules, 0, actions=tuple(channels[code] for code in order))
+    agent = make_agent("ensemble_thompson", modules, 4, SETTINGS["ensemble_thompson"], seed=5)
+    learn(agent, one_channel_earns(1000, modules, "email"))
+    again = opened(agent, tmp_path / "c.pt", turned)
+    more = one_channel_earns(1000, modules, "push", seed=1)
+    codes = np.column_stack([np.argsort(order)[more.actions[:, 0]], more.actions[:, 1]])
+    seen = observations_of(everything(100, modules), seed=2)
+    for atol in (1e-5, 1e-3):
+        plain, other = (each.expected_rewards(seen) for each in (agent, again))  # type: ignore[attr-defined]
+        np.testing.assert_allclose(plain[0][..., order], other[0], atol=atol)
+        np.testing.assert_allclose(plain[1], other[1], atol=atol)
+        learn(agent, more)
+        learn(again, Batch(more.observations, codes, more.rewards, more.se, more.keys))
