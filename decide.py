@@ -26,9 +26,11 @@ from envs.guardrails import eligible as allowed
 from experiment.build import build_history
 from experiment.cli import program, say
 from experiment.run import Run
+from histories.datasets import DATASETS, read_dataset
 from histories.eligibility import last_eligible, read_eligible, without_gone
 from histories.errors import ConfigError
 from histories.files import replacing
+from histories.folder import read_history
 from histories.hashing import keys
 from histories.history import DecisionLog, History
 from histories.modules import BoolArray
@@ -39,9 +41,7 @@ def decide(
     run: Run, history: History, at: int, eligible: BoolArray, *, explore: bool, device: str, seed: int
 ) -> pd.DataFrame:
     """One decision for each user of a history at a time, as a table in the native columns."""
-    agent = load_agent(run.checkpoint, device)
-    if agent.modules != history.modules:
-        raise ConfigError(f"{run.path} has learned {agent.modules}, but the history has {history.modules}")
+    agent = load_agent(run.checkpoint, device, history.modules)
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
     mask = without_gone(eligible, history, at, run.config.reward.gone_events)
@@ -73,7 +73,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Opens a run, reads the newest log, decides, writes; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a folder that train.py wrote, such as runs/market")
-    parser.add_argument("--path", type=Path, default=None, help="folder of the newest log; by default the run's own")
+    parser.add_argument(
+        "--path",
+        type=Path,
+        default=None,
+        help="the newest log: a native folder, or the run's data set",
+    )
     parser.add_argument("--at", default=None, help="time of the decisions, UTC; by default the end of the log")
     parser.add_argument("--eligible", type=Path, default=None, help="what may be sent to whom: .csv or .parquet")
     parser.add_argument("--stale", default="2d", help="how long before --at the log may end (default: 2d)")
@@ -86,8 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise ConfigError(f"{chosen.output}: decisions are written as .parquet or .csv")
 
     run = Run.open_ended(chosen.run)
-    source = run.config.history if chosen.path is None else replace(run.config.history, path=chosen.path)
-    history, _ = build_history(replace(run.config, history=source))
+    history = build_history(run.config)[0] if chosen.path is None else _newest(run, chosen.path)
     say(history.summary())
     at = _moment(chosen.at, history, duration(chosen.stale))
     if chosen.eligible is not None:
@@ -107,6 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shares = ", ".join(f"{name} {share:.1%}" for name, share in first.value_counts(normalize=True).items())
     print(f"{chosen.output}: {len(table):,} decisions for {timestamps(np.array([at]))[0]:%Y-%m-%d %H:%M} UTC: {shares}")
     return 0
+
+
+def _newest(run: Run, folder: Path) -> History:
+    """The log in a folder: as the run's own data set is read, or else a native one."""
+    source = run.config.history.source
+    return read_dataset(source, folder) if source in DATASETS else read_history(folder)
 
 
 def _moment(text: str | None, history: History, stale: int) -> int:

@@ -52,7 +52,7 @@ class Trunk:
         self._device = device
         self._depth = len(hidden)
         layers = [shape for a, b in itertools.pairwise(sizes) for shape in ((a, b), (1, b))]
-        self._shapes = [*layers, (hidden[-1], actions), (width, actions), (1, actions)]
+        self._shapes = [*layers, (actions, hidden[-1]), (actions, width), (1, actions)]
         size = sum(a * b for a, b in self._shapes)
         self._flat, self._gradient = torch.zeros(size, device=device), torch.zeros(size, device=device)
         self._weights = self._views(self._flat)
@@ -94,16 +94,16 @@ class Trunk:
         """
         out, linear, bias = self._weights[-3:]
         layers = self._layers(x, self._weights)
-        estimates = torch.addmm(bias, layers[-1], out).addmm_(x, linear)
+        estimates = torch.addmm(bias, layers[-1], out.t()).addmm_(x, linear.t())
         column = action.unsqueeze(1)
         error = estimates.gather(1, column).squeeze(1) - target
         back = torch.zeros_like(estimates).scatter_(1, column, (weight * error * (2.0 / len(x))).unsqueeze(1))
-        torch.mm(layers[-1].t(), back, out=self._gradients[-3])
-        torch.mm(x.t(), back, out=self._gradients[-2])
+        torch.mm(back.t(), layers[-1], out=self._gradients[-3])
+        torch.mm(back.t(), x, out=self._gradients[-2])
         torch.sum(back, 0, keepdim=True, out=self._gradients[-1])
-        back = back @ out.t()
+        back = back @ out
         for i in reversed(range(self._depth)):
-            back = back.mul_(layers[i + 1] > 0)
+            back = torch.ops.aten.threshold_backward(back, layers[i + 1], 0.0)
             torch.mm(layers[i].t(), back, out=self._gradients[2 * i])
             torch.sum(back, 0, keepdim=True, out=self._gradients[2 * i + 1])
             if i:

@@ -36,7 +36,8 @@ def findings(evaluation: Evaluation) -> list[str]:
     out = [_verdict(evaluation, best)]
     if not best.identified:
         out += [
-            f"Alone, the policy's {e.module} would change the mean reward by {number(e.difference)}."
+            f"Alone, the policy's {e.module} would change the mean reward by {number(e.difference)}, interval "
+            f"{bounds(e.difference)}" + (", which includes zero." if e.difference.contains(0.0) else ".")
             for e in evaluation.estimates
             if e.module is not None and e.estimator == best.estimator and e.identified
         ]

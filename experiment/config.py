@@ -47,6 +47,12 @@ class HistoryConfig:
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
+        if self.path is not None and self.source in ("market", "tables"):
+            where = "is simulated" if self.source == "market" else "is read from the files in `tables`"
+            raise ConfigError(
+                f"path {str(self.path)!r} is not read: with source {self.source!r} the history {where}. Say which "
+                f"source reads that folder: {', '.join(name for name in SOURCES if name not in ('market', 'tables'))}"
+            )
         if self.source == "tables" and self.tables is None:
             raise ConfigError("source 'tables' needs the mapping `tables`: say which file and column is which")
 

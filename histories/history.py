@@ -269,7 +269,9 @@ class History:
             events: `user_id, time, event` and optionally `value`.
             modules: What could be chosen.
             users: `user_id` and static attributes; without it the users are those of the decisions.
-            span: First and last observed time in microseconds; by default those of the rows.
+            span: First and last observed time in microseconds; by default those of the events (of the decisions where
+                there are none). Events that end before the last decisions were not recorded to the end: a window that
+                reaches further must not read as one in which nothing happened.
             propensity_source: By default `logged` where there are propensities, else `missing`.
             name: The history's name, for reports.
             files: Where the tables come from, by table name, for error messages.
@@ -278,7 +280,7 @@ class History:
             InputError: With every fault found, each naming file, column, row, value and remedy.
         """
         tables = check_tables(decisions, events, modules, users, files or {})
-        times = np.concatenate([tables.decision_time, tables.event_time])
+        times = tables.event_time if len(tables.event_time) else tables.decision_time
         has_any = not (np.isnan(tables.propensity).all() and np.isnan(tables.joint).all())
         return cls.from_arrays(
             DecisionLog(

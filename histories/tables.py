@@ -78,6 +78,8 @@ class TableMapping:
         modules: What could be chosen: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`.
         users: The file of users, if there is one.
         propensity_source: Where the propensities come from, if not simply from the log.
+        span: First and last observed time, such as `[2024-05-01, 2024-06-30T18:00]` (UTC), where the log was recorded
+            for longer than its events tell; by default those of the first and the last event.
         name: The history's name, for reports.
     """
 
@@ -86,9 +88,12 @@ class TableMapping:
     modules: tuple[Mapping[str, Any], ...] = ()
     users: TableSource | None = None
     propensity_source: str | None = None
+    span: tuple[str, str] | None = None
     name: str = "history"
 
     def __post_init__(self) -> None:
+        if self.span is not None:
+            span_of(self.span)
         if not self.events:
             raise ConfigError("the mapping has no `events`: name at least one file of events")
         modules = Modules.from_dict(self.modules)
@@ -103,6 +108,22 @@ class TableMapping:
                 for native in (*one.columns, *one.constants):
                     if native not in known:
                         raise ConfigError(f"{table} have no native column {native!r}. {nearest(native, known)}")
+
+
+def span_of(span: tuple[str, str]) -> tuple[int, int]:
+    """First and last observed time in microseconds since 1970 UTC, from their texts.
+
+    Raises:
+        ConfigError: If they are not two times, the earlier first.
+    """
+    try:
+        times = pd.DatetimeIndex(pd.to_datetime(list(span), utc=True, format="ISO8601")).tz_localize(None)
+    except ValueError:
+        raise ConfigError(f"span {list(span)} is not two times: write them as 2024-05-01T09:30") from None
+    first, last = times.to_numpy().astype("datetime64[us]").astype(np.int64).tolist()
+    if not first < last:
+        raise ConfigError(f"span {list(span)} ends before it begins")
+    return first, last
 
 
 def decision_columns(modules: Modules) -> tuple[str, ...]:
@@ -139,6 +160,7 @@ def read_tables(mapping: TableMapping) -> History:
             pd.concat(events, ignore_index=True) if len(events) > 1 else events[0],
             modules,
             users,
+            span=None if mapping.span is None else span_of(mapping.span),
             propensity_source=mapping.propensity_source,
             name=mapping.name,
         )

@@ -110,17 +110,18 @@ def _fit_level(
 ) -> AdjustedLevel:
     """Fits the regressions with the cells (n,) of one level; residuals are averaged with the odds (n,), if given."""
     rows = outcomes.control & (cell != NO_CELL)
+    weights = counts * outcomes.stake
     regressions = []
     for k in range(spec.folds):
         mine = rows & ((outcomes.fold % spec.folds != k) | (spec.folds == 1))
         regressions.append(
-            OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], counts[mine])
+            OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], weights[mine])
         )
     error = outcomes.change - _predict(tuple(regressions), outcomes, cell)
     rows &= ~np.isnan(error)
     # Slopes and odds rest on decisions of all cells: nothing is known before the last of their windows has closed.
     closes = np.full(int(rows.sum()), outcomes.available_at[outcomes.observed].max(initial=np.iinfo(np.int64).min))
-    weight = None if odds is None else odds[rows]
+    weight = outcomes.stake[rows] * (1.0 if odds is None else odds[rows])
     return AdjustedLevel(tuple(regressions), CellMeans.of(error[rows], cell[rows], counts[rows], closes, weight))
 
 
@@ -180,7 +181,7 @@ class DidDoublyRobustReward(ModelOn):
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
         """Learns regressions and propensities from measured outcomes."""
         counts = np.ones(len(outcomes)) if weights is None else weights
-        odds = Odds.of(outcomes, self.spec, counts).value
+        odds = Odds.of(outcomes, self.spec, counts * outcomes.stake).value
         levels = (
             _fit_level(outcomes, self.spec, outcomes.cells(level), counts, odds) for level in self.spec.matching.levels
         )

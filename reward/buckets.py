@@ -170,6 +170,11 @@ def _controls(path: Path, spec: RewardSpec, gauge: Gauge) -> Iterator[tuple[Floa
     for level in spec.matching.levels:
         cell = outcomes.cells(level)
         rows = outcomes.control & (cell != NO_CELL)
+        if (outcomes.stake[rows] != 1.0).any():
+            raise ConfigError(
+                "`overlap: exclude` weighs controls by their chance to be left alone, which these passes do not: "
+                "use `shared`, or a post window that ends before the next slot"
+            )
         yield outcomes.change[rows], cell[rows], outcomes.available_at[rows]
 
 

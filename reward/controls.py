@@ -48,6 +48,7 @@ class CellMeans:
         cells, code = np.unique(cell, return_inverse=True)
         size = len(cells)
         m = np.ones(len(values)) if counts is None else counts
+        odds = None if odds is None or (odds == 1.0).all() else odds
         o = np.ones(len(values)) if odds is None else _relative(odds, code, size)
         w = m * o
         total = ExactSums.of(w, code, size).value()

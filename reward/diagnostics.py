@@ -27,7 +27,6 @@ FAILURES = {
     "pre-trends": "pre-trends differ",
     "placebo in time": "there is an effect before the message",
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
-    "placebo on controls": "controls of the same cell differ by a user attribute, so intervals are too short",
 }
 
 Status = Literal["passed", "failed", "not tested"]
@@ -87,16 +86,19 @@ class Diagnostics:
 def diagnose(study: Study, history: History, events: EventStudy | None = None) -> Diagnostics:
     """Runs every diagnostic that the log admits. `events` is the study's event study, if there is one already.
 
-    The placebo on holdout needs an arm without messages, that on controls user attributes; without, they are left out.
+    The placebo on holdout needs an arm without messages; without one it is left out. The placebo on controls is told
+    among the facts: controls that differ by an attribute call for `matching`, but do not make an effect wrong.
     """
     events = event_study(study, history) if events is None else events
     checks = (
         pre_trend_check(events),
         placebo_in_time(study, history),
         placebo_on_holdout(study, history),
-        placebo_on_controls(study, history),
+        later_messages(study),
     )
-    return Diagnostics(tuple(c for c in checks if c is not None), facts_of(study), study.model.name)
+    alike = placebo_on_controls(study, history)
+    facts = (*facts_of(study), *([] if alike is None else [f"{alike.name}: {alike.words}"]))
+    return Diagnostics(tuple(c for c in checks if c is not None), facts, study.model.name)
 
 
 def pre_trend_check(events: EventStudy) -> Check:
@@ -142,7 +144,10 @@ def placebo_in_time(study: Study, history: History) -> Check:
 def time_placebo(study: Study, history: History) -> Effect:
     """The effect that the design finds where there is none: both windows end at least `pre` before the decision."""
     spec = study.model.spec
-    moved = moved_back(study, history, duration(spec.pre) + duration(spec.post))
+    try:
+        moved = moved_back(study, history, duration(spec.pre) + duration(spec.post))
+    except NotIdentified:
+        return Effect("placebo in time", np.nan, np.nan, 0, 0, int(study.outcomes.treated.sum()))
     return moved.effect(None, "placebo in time")
 
 
@@ -207,7 +212,7 @@ def placebo_on_controls(study: Study, history: History) -> Check | None:
     names = [] if users is None else [str(c) for c in users.columns if c != "user_id" and c not in within]
     if study.model.name in WITHOUT_CONTROLS or not names:
         return None
-    tests = {attribute: alike(study, history, attribute) for attribute in names}
+    tests = {attribute: _alike(study, history, attribute) for attribute in names}
     tests = {attribute: test for attribute, test in tests.items() if not np.isnan(test.p_value)}
     if not tests:
         return Check(name, "not tested", np.nan, "no user attribute divides the controls into groups of enough users")
@@ -216,14 +221,16 @@ def placebo_on_controls(study: Study, history: History) -> Check | None:
     numbers = f"F test of {tests[worst].freedom} differences over {tests[worst].clusters:,} users, p = {p:.2g}"
     if p < LEVEL:
         words = (
-            f"controls of a cell differ by {worst} ({numbers}): compare within it, `matching: {{within: [{worst}]}}`"
+            f"controls of a cell change differently by {worst} ({numbers}): compare within it, "
+            f"`matching: {{within: [{worst}]}}`; if something moves all users of one {worst} alike, intervals are too "
+            "short as well"
         )
         return Check(name, "failed", p, words)
     words = f"controls of a cell change alike, whatever their {', '.join(tests)} (least so by {worst}: {numbers})"
     return Check(name, "passed", p, words)
 
 
-def alike(study: Study, history: History, attribute: str) -> JointTest:
+def _alike(study: Study, history: History, attribute: str) -> JointTest:
     """Joint test that what the model leaves of the controls' changes is the same at every level of an attribute."""
     o = study.outcomes.select(study.outcomes.control & study.frame.identified)
     left = study.frame.reward[study.outcomes.control & study.frame.identified]
@@ -239,6 +246,22 @@ def alike(study: Study, history: History, attribute: str) -> JointTest:
     if not values:
         return JointTest(np.nan, 0, 0, np.nan)
     return joint_test(np.array(values), np.stack(influences, axis=1))
+
+
+def later_messages(study: Study) -> Check | None:
+    """Whether decisions that lost their reward to a later message can be accounted for; None where none could.
+
+    `overlap: exclude` keeps a decision if nothing is sent in the rest of its window, which may answer what the message
+    did. With propensities the decisions kept stand for the others (`Outcomes.stake`); without, it is not known how far
+    the effect is about those who happened to be left alone.
+    """
+    name, o = "later messages", study.outcomes
+    kept = o.kept[(o.treated | o.control) & study.frame.identified]
+    unknown = np.isnan(kept)
+    if not unknown.any():
+        return None
+    words = f"no propensities say how likely {unknown.sum():,} decisions were to keep their reward from a later message"
+    return Check(name, "not tested", np.nan, words)
 
 
 def facts_of(study: Study) -> tuple[str, ...]:
@@ -258,6 +281,10 @@ def facts_of(study: Study) -> tuple[str, ...]:
         lines.append(
             f"controls: {int(o.control.sum()):,} in all; behind a reward at least {low:,.0f}, median {middle:,.0f}"
             + (" (effective numbers)" if study.model.name == "did_dr" else "")
+        )
+    if (least := np.nanmin(o.kept[frame.identified], initial=1.0)) < 1:
+        lines.append(
+            f"later messages: decisions count by the inverse of their chance to be left alone, at least {least:.2g}"
         )
     if len(study.model.spec.matching.levels) > 1:
         found = frame.widened()

@@ -66,7 +66,8 @@ class Study:
 
     over the group's sent decisions that have a reward, with :math:`\psi_u` the influence of user u (`Influences`): the
     error of the controls' means is in it, and decisions of one user may depend on each other. For `raw` and `change`
-    it is a plain average with its error, an effect only under their assumptions.
+    it is a plain average with its error, an effect only under their assumptions. Where `overlap: exclude` takes rewards
+    away, decisions count `Outcomes.stake` times on both sides, so that the average is about all of them.
 
     Attributes:
         model: The reward model.
@@ -112,7 +113,7 @@ class Study:
         without = int(wanted.sum()) - len(rows)
         if len(rows) < 2:
             return Effect(label, np.nan, np.nan, len(rows), 0, without), np.zeros(self.influences.users)
-        value = float(self.frame.reward[rows].mean())
+        value = float(np.average(self.frame.reward[rows], weights=o.stake[rows]))
         influence = self.influences.by_user(rows)
         controls = self.influences.controls_of(rows)
         treated_users, control_users = np.unique(o.user[rows]), np.unique(o.user[controls])

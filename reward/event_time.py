@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from histories.errors import ConfigError
+from histories.errors import ConfigError, NotIdentified
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import DAY, duration
@@ -147,8 +147,12 @@ def event_study(study: Study, history: History, times: EventTimes | None = None)
         moved = measure(_shifted(history, int(k if k >= 0 else k + 1) * length), spec, around.gauge)
         first, last = min(int(k), BASE) * length, max(int(k) + 1, 0) * length
         outcomes = replace(study.outcomes, pre=around.pre, post=moved.post if k >= 0 else moved.pre)
-        bins = refitted(study, history, outcomes, moved.observed & around.observed, first, last)
-        effect, influence = bins.effect_and_influence(None, label)
+        try:
+            bins = refitted(study, history, outcomes, moved.observed & around.observed, first, last)
+            effect, influence = bins.effect_and_influence(None, label)
+        except NotIdentified:  # the odds of a doubly robust kind need both sent and unsent decisions in the bin
+            effect = Effect(label, np.nan, np.nan, 0, 0, int(study.outcomes.treated.sum()))
+            influence = np.zeros(study.influences.users)
         effects.append(effect)
         influences.append(influence)
     stacked = np.stack(influences, axis=1)

@@ -45,6 +45,7 @@ class Influences:
     Attributes:
         reward: Rewards (n,); 0 where there is none.
         user: User codes (n,).
+        stake: How much each decision counts for in a mean: `Outcomes.stake` (n,).
         users: Length of the result: one more than the largest user code.
         level: Level of each decision's cell (n,).
         levels: What the rewards of each level depend on.
@@ -52,6 +53,7 @@ class Influences:
 
     reward: FloatArray
     user: IntArray
+    stake: FloatArray
     users: int
     level: IntArray
     levels: tuple[LevelInfluence, ...]
@@ -80,18 +82,20 @@ class Influences:
             reward=np.where(frame.identified, frame.reward, 0.0),
             user=outcomes.user,
             users=int(outcomes.user.max(initial=-1)) + 1,
+            stake=outcomes.stake,
             level=frame.level,
             levels=tuple(LevelInfluence.of(kind, outcomes, outcomes.cells(level), r, odds) for level, r in levels),
         )
 
     def by_user(self, group: IntArray) -> FloatArray:
         """Influence of every user (U,) on the mean reward over the decisions `group` (n1,): the error is its sum."""
-        own = self.reward[group] - self.reward[group].mean()
-        total: FloatArray = np.bincount(self.user[group], own / len(group), self.users).astype(np.float64)
+        stake = self.stake[group] / self.stake[group].sum()
+        own = self.reward[group] - stake @ self.reward[group]
+        total: FloatArray = np.bincount(self.user[group], own * stake, self.users).astype(np.float64)
         for code, level in enumerate(self.levels):
-            mine = group[self.level[group] == code]
-            if len(mine):
-                total = total - level.by_user(mine, len(group), self.user, self.users)
+            here = self.level[group] == code
+            if here.any():
+                total = total - level.by_user(group[here], stake[here], self.user, self.users)
         return total
 
     def controls_of(self, group: IntArray) -> IntArray:
@@ -131,12 +135,13 @@ class LevelInfluence:
         """Prepares it from cells (n,), the rewards (n,) that they give, and the odds of a doubly robust kind."""
         cells, place = np.unique(cell, return_inverse=True)
         row = np.flatnonzero(outcomes.control & ~np.isnan(reward))
-        c, r = place[row], reward[row]
-        n = np.maximum(np.bincount(c, minlength=len(cells)), 1).astype(np.float64)
+        c, r, stake = place[row], reward[row], outcomes.stake[row]
+        n = np.bincount(c, stake, len(cells))
+        n = np.where(n > 0, n, 1.0)
         plain = cls(
             place=place,
             row=row,
-            pull=r / n[c],
+            pull=stake * r / n[c],
             covariates=np.zeros((len(outcomes), 0)),
             centre=np.zeros((len(cells), 0)),
             slope=np.zeros((len(row), 0)),
@@ -148,14 +153,15 @@ class LevelInfluence:
             return plain
 
         x = outcomes.covariates
-        centre = cell_sums(x[row], c, len(cells)) / n[:, None]
+        centre = cell_sums(stake[:, None] * x[row], c, len(cells)) / n[:, None]
         inner = x[row] - centre[c]
-        solved = inner @ np.linalg.pinv(inner.T @ inner, rcond=1e-12, hermitian=True)
+        weighted = stake[:, None] * inner
+        solved = weighted @ np.linalg.pinv(inner.T @ weighted, rcond=1e-12, hermitian=True)
         if odds is None:
             return replace(plain, covariates=x, centre=centre, slope=solved * r[:, None])
         # The correction of did_dr is the same for all of a cell, so the cell's mean reward takes it out again.
-        residual = r - (np.bincount(c, r, len(cells)) / n)[c]
-        weight = odds.value[row]
+        residual = r - (np.bincount(c, stake * r, len(cells)) / n)[c]
+        weight = odds.value[row] * stake
         share = weight / np.bincount(c, weight, len(cells))[c]
         return replace(
             plain,
@@ -168,12 +174,12 @@ class LevelInfluence:
             score=odds.score,
         )
 
-    def by_user(self, group: IntArray, n1: int, user: IntArray, users: int) -> FloatArray:
-        """What the controls of a group, a part of n1 decisions, take from the mean reward, by user (U,)."""
-        share = np.bincount(self.place[group], minlength=len(self.centre)) / n1
+    def by_user(self, group: IntArray, weight: FloatArray, user: IntArray, users: int) -> FloatArray:
+        """What the controls of a group take from a mean of rewards with weights (n1,) for the group, by user (U,)."""
+        share = np.bincount(self.place[group], weight, len(self.centre))
         through = share[self.place[self.row]] * self.pull
         if self.slope.shape[1]:
-            through = through + self.slope @ (self.covariates[group].sum(0) / n1 - share @ self.centre)
+            through = through + self.slope @ (weight @ self.covariates[group] - share @ self.centre)
         total = np.bincount(user[self.row], through, users)
         if self.score.shape[1]:
             total = total + np.bincount(user[self.score_row], self.score @ (share @ self.chance), users)

@@ -223,5 +223,6 @@ class DidReward(ModelOn):
             cell = outcomes.cells(level)
             rows = outcomes.control & (cell != NO_CELL)
             chosen = None if weights is None else weights[rows]
-            means.append(CellMeans.of(change[rows], cell[rows], chosen, outcomes.available_at[rows]))
+            closes, stake = outcomes.available_at[rows], outcomes.stake[rows]
+            means.append(CellMeans.of(change[rows], cell[rows], chosen, closes, stake))
         return FittedDid(self.spec, outcomes.gauge, tuple(means))

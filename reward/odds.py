@@ -62,14 +62,14 @@ class Odds:
             p, row = cross_fitted(outcomes, kept & outcomes.treated, outcomes.control, spec.folds, weights)
             free = p < LARGEST_PROPENSITY
             p = np.minimum(p, LARGEST_PROPENSITY)
-            design, score = _scores(outcomes, row, p)
+            design, score = _scores(outcomes, row, p, weights)
             return cls(p / (1.0 - p), ESTIMATED, free.astype(np.float64), design, row, score)
         p = np.minimum(1.0 - outcomes.p_nothing, LARGEST_PROPENSITY)
         if not others.any():
             nothing = np.zeros((n, 0))
             return cls(p / (1.0 - p), LOGGED, np.zeros(n), nothing, np.zeros(0, dtype=np.int64), nothing[:0])
         q, row = cross_fitted(outcomes, kept & outcomes.treated, others, spec.folds, weights)
-        design, score = _scores(outcomes, row, q)
+        design, score = _scores(outcomes, row, q, weights)
         return cls(p / (1.0 - p) * q, ACTION_ESTIMATED, 1.0 - q, design, row, score)
 
 
@@ -96,10 +96,10 @@ def cross_fitted(
     return estimated, np.flatnonzero(usable)
 
 
-def _scores(outcomes: Outcomes, row: IntArray, p: FloatArray) -> tuple[FloatArray, FloatArray]:
+def _scores(outcomes: Outcomes, row: IntArray, p: FloatArray, weights: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Columns (n, 1 + p) of a logistic regression, and the influence of its rows on the coefficients (l, 1 + p)."""
     design = np.concatenate([np.ones((len(outcomes), 1)), outcomes.covariates], axis=1)
-    inside, chance = design[row], p[row]
-    curvature = (inside * (chance * (1.0 - chance))[:, None]).T @ inside
+    inside, chance, weight = design[row], p[row], weights[row]
+    curvature = (inside * (weight * chance * (1.0 - chance))[:, None]).T @ inside
     score = inside @ np.linalg.pinv(curvature, rcond=1e-12, hermitian=True)
-    return design, score * (outcomes.treated[row] - chance)[:, None]
+    return design, score * (weight * (outcomes.treated[row] - chance))[:, None]

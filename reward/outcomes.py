@@ -87,6 +87,11 @@ class Outcomes:
         """Post minus pre (n,)."""
         return self.post - self.pre
 
+    @property
+    def stake(self) -> FloatArray:
+        """How much each decision counts for in means (n,): 1/kept, or 1 where the log does not tell that chance."""
+        return 1.0 / np.where(np.isnan(self.kept), 1.0, self.kept)
+
     def select(self, rows: BoolArray) -> Outcomes:
         """The outcomes of the chosen decisions."""
         arrays = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "gauge"}

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from samples import random_history
 
 from histories.errors import ConfigError, InputError
-from histories.history import History
+from histories.history import History, take_rows
 from histories.modules import Modules
 from histories.tables import TableMapping, TableSource, read_tables
+from histories.times import DAY
 
 MODULES = (
     {"name": "channel", "actions": ["None", "email", "push"]},
@@ -245,3 +247,23 @@ def test_a_wrong_mapping_is_refused_before_any_file_is_read(mapping: TableMappin
     with pytest.raises(ConfigError) as caught:
         change(mapping)
     assert message in str(caught.value)
+
+
+def test_what_is_observed_ends_with_the_events_unless_the_mapping_says_so(tmp_path):
+    """An extract of events that lags behind the decisions does not read as days on which nothing happened."""
+    random, later = random_history(1), 19_000 * DAY
+    d, e = random.decisions, random.events
+    early = take_rows(e, e.time < random.span[1] - 3 * DAY)
+    history = replace(random, decisions=replace(d, time=d.time + later), events=replace(early, time=early.time + later))
+    history.decisions_frame().to_csv(tmp_path / "decisions.csv", index=False)
+    history.events_frame().to_csv(tmp_path / "events.csv", index=False)
+    files = (TableSource(tmp_path / "decisions.csv"), (TableSource(tmp_path / "events.csv"),))
+    mapping = TableMapping(*files, tuple(history.modules.to_dict()))
+    found = read_tables(mapping)
+    assert found.span == (history.events.time.min(), history.events.time.max())
+    assert (found.decisions.time + DAY > found.span[1]).any()
+    told = read_tables(replace(mapping, span=("2022-01-08T00:00", "2022-01-20")))
+    assert told.span == (later, later + 12 * DAY)
+    for span in (("2022-01-08", "soon"), ("2022-01-20", "2022-01-08")):
+        with pytest.raises(ConfigError, match="span"):
+            replace(mapping, span=span)

@@ -39,6 +39,7 @@ def test_every_configuration_is_read_and_written_unchanged(path, tmp_path):
         ("history: {source: tables}", r"needs the mapping `tables`"),
         ("history: {market: {scenario: dipp}}", r"no market scenario 'dipp'"),
         ("history: [1, 2]", r"expected a mapping"),
+        ("history: {source: market, path: there}", r"path 'there' is not read: with source 'market'"),
         ("guardrails: {weekly_cap: 3}", r"the market has its own rules"),
         ("guardrails: {weekly_cap: -1}", r"weekly_cap is -1"),
         ("a: [", r"this is not YAML"),

@@ -58,7 +58,8 @@ def checkpoint(run: Path) -> dict:
 def tags(run: Path) -> dict[str, set[str]]:
     """The tags of a run by kind, as docs/metrics.md names the kinds."""
     found = EventAccumulator(str(run / "tensorboard")).Reload().Tags()
-    return {kind: set(found[f"{kind}s"]) for kind in ("scalar", "histogram", "image")}
+    kinds = {kind: set(found[f"{kind}s"]) for kind in ("scalar", "histogram", "image")}
+    return kinds | {"text": {tag.removesuffix("/text_summary") for tag in found["tensors"]}}
 
 
 def test_a_run_writes_what_it_promises(small_run):
@@ -114,7 +115,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(small_run, tmp_path):
 def test_the_documentation_defines_every_tag(small_run):
     """docs/metrics.md and the tags of a real run, both ways."""
     run, _ = small_run
-    rows = re.findall(r"^\| `([^`]+)` \| (scalar|histogram|image) \|", (ROOT / "docs" / "metrics.md").read_text(), re.M)
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    rows = re.findall(r"^\| `([^`]+)` \| (scalar|histogram|image|text) \|", page, re.M)
     assert rows
     for kind, found in tags(run).items():
         assert found, kind

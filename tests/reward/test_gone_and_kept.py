@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 from samples import MODULES, random_history
 
+from evaluation import EvaluationSettings, LoggedDecisions, evaluate
+from histories.context import ContextSpec
 from histories.errors import ConfigError
 from histories.gone import NEVER, gone_at
+from histories.hashing import keys
+from histories.history import DecisionLog, EventLog, History
+from histories.modules import Module, Modules
 from histories.times import DAY, HOUR
-from reward import REASONS, DidReward, Goal, RewardSpec, measure
+from reward import REASONS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
 from reward.frame import GONE
 
 SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="exclude", min_controls=2)
@@ -95,3 +100,90 @@ def test_weighing_by_kept_gives_back_the_decisions_that_later_messages_took_away
     error = np.std(weighted, ddof=1) / 20**0.5
     assert abs(np.mean(weighted)) < 4 * error
     assert np.mean(plain) < -10 * error
+
+
+ONE = Modules([Module("channel", ("none", "push"))])
+ANSWERED = RewardSpec(
+    goals=(Goal("order"),),
+    pre="12h",
+    post="2d",
+    overlap="exclude",
+    covariates=ContextSpec(windows=("1d",), events=("order",), messages=False, clock=False),
+)
+
+
+def answered_log(seed: int, effect: float, users: int = 1500, days: int = 16) -> tuple[History, np.ndarray]:
+    """A slot a day: on odd days a message at random, with an effect; on even ones mostly where the day had no order.
+
+    So a message on an even day answers what that of the day before did or did not do. Gives the odd days' decisions.
+    """
+    rng = np.random.default_rng(seed)
+    count, sent, chance = np.zeros((users, days), int), np.zeros((users, days), bool), np.zeros((users, days))
+    count[:, 0] = rng.poisson(1.0, users)
+    for t in range(1, days):
+        chance[:, t] = 0.3 if t % 2 else np.where(count[:, t - 1] == 0, 0.8, 0.05)
+        sent[:, t] = rng.random(users) < chance[:, t]
+        count[:, t] = rng.poisson(1.0 + effect * sent[:, t] * (t % 2))
+    slot = np.arange(1, days)
+    user, time = np.repeat(np.arange(users), len(slot)), np.tile(slot * DAY + 6 * HOUR, users)
+    made, p = sent[:, slot].ravel(), chance[:, slot].ravel()
+    ids = np.arange(len(user))
+    event_user = np.repeat(np.arange(users), count.sum(1))
+    day = np.repeat(np.tile(np.arange(days), users), count.ravel())
+    history = History.from_arrays(
+        DecisionLog(
+            id=ids,
+            key=keys(ids),
+            user=user,
+            time=time,
+            actions=made[:, None].astype(np.int64),
+            propensity=np.where(made, p, 1 - p)[:, None],
+            joint=np.where(made, p, 1 - p),
+        ),
+        EventLog(
+            user=event_user,
+            time=day * DAY + 6 * HOUR + rng.integers(1, DAY, len(day)),
+            event=np.zeros(len(day), dtype=np.int64),
+            value=np.ones(len(day)),
+        ),
+        modules=ONE,
+        user_ids=np.arange(users),
+        event_names=("order",),
+        span=(6 * HOUR, days * DAY + 6 * HOUR),
+    )
+    return history, np.asarray((time // DAY) % 2 == 1)
+
+
+@pytest.mark.parametrize("kind", ["did", "did_regression", "did_dr"])
+def test_effects_are_right_where_later_messages_answer_what_this_one_did(kind):
+    """Ten logs: the mean z is within 4/sqrt(10) of 0; with the chances forgotten it is below, the effect too small."""
+    z, unweighted = [], []
+    for seed in range(10):
+        history, odd = answered_log(seed, effect=1.0)
+        study = Study.of(make_reward(kind, ANSWERED), history).restricted(odd)
+        effect = study.effect()
+        z.append((effect.value - 1.0) / effect.se)
+        plain = Study.of_outcomes(study.model, replace(study.outcomes, kept=np.ones(int(odd.sum())))).effect()
+        unweighted.append((plain.value - 1.0) / plain.se)
+    assert abs(np.mean(z)) < 4 / 10**0.5
+    assert 0.5 < np.std(z, ddof=1) < 1.7
+    assert np.mean(unweighted) < -4 / 10**0.5
+
+
+def test_policies_are_right_where_later_messages_answer_what_this_one_did():
+    """With the reward re-fitted in every replicate: sending nothing earns 0, always sending earns the effect."""
+    history, odd = answered_log(1, effect=1.0)
+    model = make_reward("did", ANSWERED)
+    outcomes = model.measure(history).select(odd)
+    frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
+    log = LoggedDecisions.of(history)[odd]
+    for policy, truth in (((1.0, 0.0), 0.0), ((0.0, 1.0), 1.0)):
+        found = evaluate(
+            log,
+            [np.tile(policy, (len(log), 1))],
+            refit(model, outcomes),
+            rng=np.random.default_rng(0),
+            settings=EvaluationSettings(replicates=60),
+            kept=frame.kept,
+        ).get("snips")
+        assert abs(found.value.point - truth) < max(4 * found.value.se, 1e-9)

@@ -38,6 +38,13 @@ def test_did_finds_the_truth_and_naive_rewards_do_not(scenario):
     assert z["difference in means"] > 4  # who is active gets more messages: it looks like an effect
 
 
+def test_did_is_within_two_errors_of_the_truth_where_raw_is_not():
+    """One large market, that of seed 0."""
+    z = errors(0, 6000)
+    assert abs(z["did"]) < 2
+    assert z["raw"] > 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["default", "null"])
 def test_did_errors_are_standard_normal(scenario):

@@ -45,7 +45,7 @@ def test_effects_from_a_configuration(tmp_path):
         "pre-trends:",
         "placebo in time:",
         "Verdict: ",
-        "placebo on controls:",
+        "placebo on controls: ",
         "staggered adoption",
         "treated before the second period",
         "from cells of equal calendar and strata",
