@@ -134,15 +134,15 @@ class Trunk:
             RuntimeError: If the hidden layers are of another shape.
         """
         body = sum(a * b for a, b in self._shapes[:-3])
-        rows = [a for a, _ in self._shapes[-3:]]
-        actions, left = divmod(len(state["flat"]) - body, sum(rows))
+        widths = [self._shapes[-3][1], self._shapes[-2][1], 1]
+        actions, left = divmod(len(state["flat"]) - body, sum(widths))
         if left or actions <= int(place.max()):
             raise RuntimeError(f"its network has {len(state['flat'])} weights, which do not fit {self._shapes}")
 
         def move(flat: Tensor) -> Tensor:
-            inner, *outputs = torch.split(flat, [body, *(a * actions for a in rows)])
-            columns = [torch.nn.functional.pad(out.view(-1, actions), (0, 1))[:, place] for out in outputs]
-            return torch.cat([inner, *(each.flatten() for each in columns)])
+            inner, *outputs = torch.split(flat, [body, *(width * actions for width in widths)])
+            each = [torch.nn.functional.pad(out.view(actions, -1), (0, 0, 0, 1))[place] for out in outputs]
+            return torch.cat([inner, *(out.flatten() for out in each)])
 
         optimiser = {
             **state["optimiser"],
