@@ -70,8 +70,8 @@ def findings(evaluation: Evaluation) -> list[str]:
             out.append(f"One decision carries {share:.0%} of the weight of {_place(e)}: its values hang on it.")
     if best.identified and best.estimator != "dm" and best.support.ess < CAUTIOUS_ESS:
         out.append(
-            f"The effective sample size, {best.support.ess:.0f}, is above the floor but small: where weights are skewed, "
-            "intervals that rest on so few decisions cover less often than they say."
+            f"The effective sample size, {best.support.ess:.0f}, is above the floor but small: with skewed weights "
+            "intervals cover less often than they say."
         )
     if any(e.estimator == "dm" and e.identified for e in evaluation.estimates):
         out.append("dm is the outcome model's opinion: its interval lacks the model's error and may miss the truth.")
