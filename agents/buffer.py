@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from agents.actions import recoded
 from agents.base import Batch, UIntArray
 from histories.errors import ConfigError, Fault, InputError
 from histories.modules import Modules
@@ -121,10 +122,15 @@ class Buffer:
         """All rows, and how many were ever seen."""
         return {"seen": self.seen, **{name: self[name].clone() for name in self._data}}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+    def load_state_dict(self, state: Mapping[str, Any], before: Modules, after: Modules) -> None:
+        """The inverse of `state_dict`; actions that it has in the codes of `before` get those of `after`.
+
+        Raises:
+            ValueError: If contexts are of another width.
+        """
         width = state["context"].shape[1]
         if width != self._widths["context"]:
             raise ValueError(f"it has seen contexts of {width} features, not {self._widths['context']}")
         self.seen = int(state["seen"])
         self._data = {name: state[name].clone() for name in self._data}
+        self._data["actions"] = recoded(self._data["actions"], before, after)

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.actions import design, known_actions, places, shown
 from agents.base import Batch, Decisions, Float32Array, Observations
 from agents.buffer import Buffer
-from agents.choice import draw
+from agents.choice import FLOOR, Floor, draw, floors, spread_mask
 from agents.learner import WARM, Learner, LearnerConfig
 from agents.randomness import generator_state, restore_generator
 from histories.errors import ConfigError
@@ -29,21 +30,21 @@ class EnsembleConfig(LearnerConfig):
         spread: How far the members that vote stray from the ensemble's mean, in their own deviations: 1 is Thompson
             sampling proper, less explores less, 0 not at all but for the floor. See docs/agents.md for what it was
             chosen by.
-        floor: Share of decisions that are drawn uniformly from the eligible actions, so that every log keeps support.
+        floor: Share of decisions that are drawn uniformly from the eligible actions, so that every log keeps support:
+            one number, or one by module's name.
         capacity: Observed rows that are kept.
     """
 
     spread: float = 0.25
-    floor: float = 0.02
+    floor: Floor = FLOOR
     capacity: int = 2_000_000
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.capacity < 1:
             raise ConfigError(f"capacity is {self.capacity}: it must be at least 1")
-        for name in ("spread", "floor"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ConfigError(f"{name} {getattr(self, name)} is not between 0 and 1")
+        if not 0.0 <= self.spread <= 1.0:
+            raise ConfigError(f"spread {self.spread} is not between 0 and 1")
 
 
 class EnsembleThompson:
@@ -54,7 +55,11 @@ class EnsembleThompson:
 
     The members of a module share one network, and are K heads on it that are solved in closed form from all observed
     rows (`agents.learner`): so all of them can vote at the price of little more than one. A module but the first
-    learns from the rows in which something was sent.
+    learns from the rows in which something was sent. A module with a condition has a head for each cell of its table;
+    cells share what is due to the action and to the condition.
+
+    What actions of equal labels share is believed from the first change of the set of actions on: before that every
+    action has rows of its own, and nothing is asked of labels that these do not answer.
 
     Args:
         modules: What can be chosen.
@@ -74,14 +79,34 @@ class EnsembleThompson:
     ) -> None:
         self.modules = modules
         self.config = config or EnsembleConfig()
-        generator = torch.Generator().manual_seed(seed)
-        self._learners = [
-            Learner(context_dim, size, self.config, generator, seed, torch.device(device)) for size in modules.sizes
-        ]
-        self._device = torch.device(device)
+        self._floors = floors(modules, self.config.floor)
+        self._width, self._seed, self._device = context_dim, seed, torch.device(device)
+        self._known, self._changes = modules, 0
+        self._learners = self._fresh()
         self._buffer = Buffer(context_dim, modules, self.config.capacity)
         self._draws = np.random.default_rng([seed, 1])
         self._batches = np.random.default_rng([seed, 2])
+
+    def _fresh(self) -> list[Learner]:
+        """Learners of all known actions that have seen nothing; after each change of the actions with other draws."""
+        seed = self._seed
+        if self._changes:
+            seed = int(np.random.SeedSequence([self._seed, self._changes]).generate_state(1)[0])
+        generator = torch.Generator().manual_seed(seed)
+        learners = []
+        for m in range(len(self._known)):
+            shared = design(self._known, m)[:, 1:]
+            if not self._changes and self._known.condition(m) is None:
+                shared = shared[:, :0]
+            learners.append(
+                Learner(self._width, self._known, m, shared, self.config, generator, self._seed, self._device)
+            )
+        return learners
+
+    def _heads(self, m: int) -> Tensor:
+        """The heads (cells, 1 + K, F) of module m's present cells."""
+        present = shown(np.arange(self._known.cells(m)), self._known, self.modules, m)
+        return self._learners[m].heads[torch.from_numpy(present.reshape(-1))]
 
     def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
         """Draws from the exploring policy, or takes the best action on the members' mean."""
@@ -89,43 +114,50 @@ class EnsembleThompson:
         return draw(self.modules, probabilities, self._draws)
 
     def _certain(self, observations: Observations) -> list[FloatArray]:
-        return self._shares(observations, [learner.heads[:, :1] for learner in self._learners], 0.0)
+        heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]
+        return self._shares(observations, heads, [0.0] * len(heads))
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """Exact probabilities, one array (N, A_m) a module, conditional on the parent's choice."""
+        """Exact probabilities, one array (N, *modules.shape(m)) a module, conditional on the earlier choice."""
         heads = []
-        for learner in self._learners:
-            mean, members = learner.heads[:, :1], learner.heads[:, 1:]
+        for m in range(len(self.modules)):
+            found = self._heads(m)
+            mean, members = found[:, :1], found[:, 1:]
             heads.append(mean + self.config.spread * (members - mean))
-        return self._shares(observations, heads, self.config.floor)
+        return self._shares(observations, heads, self._floors)
 
-    def _shares(self, observations: Observations, heads: Sequence[Tensor], floor: float) -> list[FloatArray]:
-        """The shares of the votes of each module's heads (A, C, F), in pieces of rows that stay in cache."""
-        mask = torch.from_numpy(self.modules.closed(observations.action_mask))
+    def _shares(self, observations: Observations, heads: Sequence[Tensor], shares: Sequence[float]) -> list[FloatArray]:
+        """The shares of the votes of each module's heads (cells, C, F), in pieces of rows that stay in cache."""
+        modules, n = self.modules, len(observations)
+        parts = modules.split(modules.closed(observations.action_mask))
+        masks = [
+            torch.from_numpy(spread_mask(modules, m, part).reshape(n, modules.cells(m))) for m, part in enumerate(parts)
+        ]
+        groups = [_competing(modules, m) for m in range(len(modules))]
         context = _contexts(observations)
-        out = [np.empty((len(context), size)) for size in self.modules.sizes]
+        out = [np.empty((n, modules.cells(m))) for m in range(len(modules))]
         for start in range(0, len(context), CHUNK):
             rows = slice(start, start + CHUNK)
             x = context[rows].to(self._device)
             for m, learner in enumerate(self._learners):
-                eligible = mask[rows, self.modules.slices[m]].to(self._device)
-                shares = vote(learner.estimates(x, heads[m]), eligible, self.modules.groups(m), floor)
-                out[m][rows] = shares.cpu().numpy()
-        return out
+                eligible = masks[m][rows].to(self._device)
+                found = vote(learner.estimates(x, heads[m]), eligible, groups[m], shares[m])
+                out[m][rows] = found.cpu().numpy()
+        return [each.reshape(n, *modules.shape(m)) for m, each in enumerate(out)]
 
     def expected_rewards(self, observations: Observations) -> list[Float32Array]:
-        """The members' estimates of each module's actions, (K, N, A_m) a module, in reward units.
+        """The members' estimates of each module's actions, (K, N, *modules.shape(m)) a module, in reward units.
 
         An estimate is the expected reward of the action with the other modules as logged. The members' spread says
         how sure the ensemble is; their mean is the best estimate.
         """
         x = _contexts(observations)
         out = []
-        for learner in self._learners:
-            parts = [
-                learner.estimates(part, learner.heads[:, 1:]).permute(1, 2, 0).cpu() for part in torch.split(x, CHUNK)
-            ]
-            out.append(np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy()))
+        for m, learner in enumerate(self._learners):
+            heads = self._heads(m)[:, 1:]
+            parts = [learner.estimates(part, heads).permute(1, 2, 0).cpu() for part in torch.split(x, CHUNK)]
+            values = np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy())
+            out.append(values.reshape(len(values), len(x), *self.modules.shape(m)))
         return out
 
     def observe(self, batch: Batch) -> None:
@@ -148,14 +180,16 @@ class EnsembleThompson:
             return {}
         steps = int(steps * min(max(self.config.warm_rows / rows, 1.0), WARM))
         losses = {
-            f"loss/{module.name}": learner.learn(self._buffer, m > 0, m, steps, self._batches)
-            for m, (module, learner) in enumerate(zip(self.modules, self._learners, strict=True))
+            f"loss/{module.name}": learner.learn(self._buffer, steps, self._batches)
+            for module, learner in zip(self.modules, self._learners, strict=True)
         }
         return {"loss": losses[f"loss/{self.modules.names[0]}"], **losses, "reward_scale": self._learners[0].scale}
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, heads, observed rows and every random state."""
+        """Networks, optimisers, heads, observed rows and every random state, of all actions ever known."""
         return {
+            "known": self._known.to_dict(),
+            "changes": self._changes,
             "learners": [learner.state_dict() for learner in self._learners],
             "buffer": self._buffer.state_dict(),
             "draws": generator_state(self._draws),
@@ -163,15 +197,22 @@ class EnsembleThompson:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`.
+        """The inverse of `state_dict`, also where the set of actions has changed since: then all heads are fitted anew.
 
         Raises:
-            ConfigError: If the state belongs to an ensemble of another shape.
+            ConfigError: If the state belongs to an ensemble of another shape, or of other modules.
         """
+        before = Modules.from_dict(state["known"])
+        known = known_actions(self.modules, before)
+        self._known, self._changes = known, int(state["changes"]) + (known != before)
+        self._learners = self._fresh()
         try:
-            for learner, saved in zip(self._learners, state["learners"], strict=True):
-                learner.load_state_dict(saved)
-            self._buffer.load_state_dict(state["buffer"])
+            for m, (learner, saved) in enumerate(zip(self._learners, state["learners"], strict=True)):
+                if known == before:
+                    learner.load_state_dict(saved)
+                else:
+                    learner.carry(saved, places(before, known, m))
+            self._buffer.load_state_dict(state["buffer"], before, known)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ConfigError(f"the state is of an ensemble of another shape: {reason}") from None
@@ -181,6 +222,11 @@ class EnsembleThompson:
 
 def _contexts(observations: Observations) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(observations.context, dtype=np.float32))
+
+
+def _competing(modules: Modules, m: int) -> list[IntArray]:
+    """The cells of module m that compete with each other: its groups, in each row of its table."""
+    return [start + group for start in range(0, modules.cells(m), modules.sizes[m]) for group in modules.groups(m)]
 
 
 def vote(values: Tensor, eligible: Tensor, groups: Sequence[IntArray], floor: float) -> Tensor:

@@ -163,7 +163,12 @@ class Prior:
 
 
 def solve(
-    sums: Sums, prior: Prior, blocks: Tensor, common_start: Tensor | float = 0.0, own_start: Tensor | float = 0.0
+    sums: Sums,
+    prior: Prior,
+    blocks: Tensor,
+    common_start: Tensor | float = 0.0,
+    own_start: Tensor | float = 0.0,
+    design: Tensor | None = None,
 ) -> Tensor:
     r"""Coefficients (A, F, C) of every column of targets.
 
@@ -176,22 +181,66 @@ def solve(
     (\Lambda_1 - \Lambda_1 M_a^{-1} \Lambda_1)) t = \Lambda_0 t^0 + \Lambda_1 \sum_a (v_a - d_a^0)`, and :math:`t + d_a
     = v_a + M_a^{-1} \Lambda_1 t`.
 
+    With a design Z the common part is :math:`t + \sum_l Z_{al} g_l` instead: what actions share that have something in
+    common. The trained block has no g. Of the other blocks half of the own variance is that of g, so that an action
+    whose row of Z is of length 1 is believed to lie as far from t as without Z.
+
     Args:
         sums: Sums over the rows, without a fold dimension.
         prior: Variances of coefficients and noise.
-        blocks: The block that each feature belongs to (F,).
-        common_start: Means of the common part (F, C), in prior standard deviations.
+        blocks: The block that each feature belongs to (F,), the trained one last.
+        common_start: Means of the common part (F, C), and below them those of g (L P, C) if there is a design, in prior
+            standard deviations; P is the number of untrained features.
         own_start: Means of the own parts (A, F, C), in prior standard deviations.
+        design: What actions have in common (A, L).
     """
+    if design is not None:
+        prior = _halved(prior)
     common, own = (variance[blocks].unsqueeze(1) for variance in prior.variance)
     inverse = _inverse(sums, prior, blocks)
     start = own_start * own.sqrt()
     alone = inverse @ (sums.moment / prior.noise + start / own)
-    left = torch.diag(1 / common[:, 0]) + _marginal(inverse, own)
-    right = common_start * common.rsqrt() + ((alone - start) / own).sum(0)
+    left, pulls = _marginal(inverse, own), (alone - start) / own
+    right = pulls.sum(0)
+    if design is not None:
+        p = untrained(blocks)
+        left = _with_design(left, torch.diag_embed(1 / own[:, 0]) - inverse / own / own.t(), design, p)
+        right = torch.cat([right, torch.einsum("al,apc->lpc", design, pulls[:, :p]).flatten(0, 1)])
+        common = torch.cat([common, own[:p].repeat(design.shape[1], 1)])
+    left = torch.diag(1 / common[:, 0]) + left
+    right = common_start * common.rsqrt() + right
     shared = torch.linalg.solve(left, right)
-    coefficients: Tensor = alone + inverse @ (shared / own)
+    coefficients: Tensor = alone + inverse @ (shared[: len(own)] / own)
+    if design is not None:
+        part = torch.einsum("al,lpc->apc", design, shared[len(own) :].unflatten(0, (-1, p)))
+        coefficients = coefficients + inverse[..., :p] @ (part / own[:p])
     return coefficients
+
+
+def untrained(blocks: Tensor) -> int:
+    """How many features there are before the trained block, which is the last (F,)."""
+    return int((blocks < blocks.max()).sum())
+
+
+def _halved(prior: Prior) -> Prior:
+    """The same with half of the own variance of every block but the trained one."""
+    variance = prior.variance.clone()
+    variance[1, :-1] /= 2.0
+    return replace(prior, variance=variance)
+
+
+def _with_design(common: Tensor, each: Tensor, design: Tensor, p: int) -> Tensor:
+    """What the rows say of the common part and of g (F + L P, F + L P).
+
+    Args:
+        common: What they say of the common part (F, F).
+        each: What those of each action say (A, F, F).
+        design: What actions have in common (A, L).
+        p: Features that g has (P).
+    """
+    side = torch.einsum("al,afp->flp", design, each[..., :p]).flatten(1)
+    corner = torch.einsum("ak,al,apq->kplq", design, design, each[:, :p, :p]).flatten(2).flatten(0, 1)
+    return torch.cat([torch.cat([common, side], 1), torch.cat([side.t(), corner], 1)])
 
 
 def _inverse(sums: Sums, prior: Prior, blocks: Tensor) -> Tensor:

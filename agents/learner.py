@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from agents.actions import carried
 from agents.buffer import Buffer
-from agents.heads import Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust_network
+from agents.heads import Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust_network, untrained
 from agents.trunk import Trunk
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, derive, uniforms
+from histories.modules import FloatArray, IntArray, Modules
 
 HELD_OUT = 0.2
 PILOT = 512
@@ -102,7 +104,10 @@ class Learner:
 
     Args:
         width: Context features.
-        actions: Actions of the module.
+        modules: All known actions.
+        m: The module. Its cells (`Modules.cells`) are what has a head each: its actions, or those of every row of its
+            table. The first module learns from all rows, the others from those in which something was sent.
+        design: What its cells have in common (cells, L), or L = 0: see `agents.heads.solve`.
         config: Settings.
         generator: Source of initial weights and prior draws.
         seed: Seed of the hashed signs and of which rows are held out.
@@ -112,28 +117,36 @@ class Learner:
     def __init__(
         self,
         width: int,
-        actions: int,
+        modules: Modules,
+        m: int,
+        design: FloatArray,
         config: LearnerConfig,
         generator: torch.Generator,
         seed: int,
         device: torch.device,
     ) -> None:
         self._config, self._seed, self._device = config, seed, device
+        self._modules, self._m = modules, m
+        actions = modules.cells(m)
         self._trunk = Trunk(width, actions, config.hidden, config.learning_rate, config.weight_decay, generator, device)
         self._blocks = self._trunk.blocks
         f, k = len(self._blocks), config.members
+        # Rows of length 1 on average: what is shared is believed to be as large whatever the number of labels.
+        size = np.square(design).sum(1).mean()
+        self._design = torch.from_numpy(design / np.sqrt(size)) if size > 0 else None
+        shared = 0 if self._design is None else self._design.shape[1] * untrained(self._blocks)
         variance = torch.full((2, 4), config.effect_scale**2, dtype=torch.float64)
         variance[:, -1] = UNSEEN
         self._prior = Prior(config.effect_scale**2, variance)
-        self._common = torch.randn(f, 1 + k, generator=generator).double()
+        self._common = torch.randn(f + shared, 1 + k, generator=generator).double()
         self._own = torch.randn(actions, f, 1 + k, generator=generator).double()
         self._common[:, 0], self._own[..., 0] = 0.0, 0.0
         self._sums = Sums.empty(2, actions, f, 1 + k)
         self._taken, self._settled, self._solved = 0, {"rows": 0, "steps": 0}, 0
         self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
         # Before any data the members are their priors; standard normal contexts stand for those to come.
-        phi = self._features(torch.randn(PILOT, width, generator=generator)).double()
-        self.heads = self._members(self._sums[0], Coordinates.of(phi.t() @ phi, self._blocks))
+        self._pilot = torch.randn(PILOT, width, generator=generator)
+        self.heads = self._members()
 
     def _features(self, x: Tensor) -> Tensor:
         return self._trunk.features(x.to(self._device)).cpu()
@@ -142,21 +155,30 @@ class Learner:
     def _whole(self) -> Sums:
         return self._sums[0] + self._sums[1]
 
+    def _coordinates(self, whole: Sums) -> Coordinates:
+        if float(whole.rows) > 0:
+            return Coordinates.of(whole.gram.sum(0), self._blocks)
+        phi = self._features(self._pilot).double()
+        return Coordinates.of(phi.t() @ phi, self._blocks)
+
+    def _cells(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """Which cell of the module each of some rows belongs to (n,)."""
+        return torch.from_numpy(self._modules.cell(self._m, buffer["actions"][rows].long().numpy()))
+
     def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
         a, c, f = heads.shape
         return (heads.reshape(a * c, f) @ self._trunk.features(x.to(self._device)).t()).view(a, c, len(x))
 
-    def learn(self, buffer: Buffer, sent_only: bool, m: int, steps: int, rng: np.random.Generator) -> float:
+    def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:
         """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.
 
         Args:
             buffer: All rows.
-            sent_only: Whether rows in which nothing was sent say nothing about this module.
-            m: The module.
             steps: Gradient steps, before more are made of them while rows are few.
             rng: Which rows are in which step.
         """
+        sent_only = self._m > 0
         rows = buffer.rows(sent_only)
         if len(rows) == 0:
             return float("nan")
@@ -164,11 +186,11 @@ class Learner:
         settles = added > 0 and added >= self._config.growth * min(self._settled["rows"], len(buffer))
         if settles:
             self._measure(buffer, rows)
-        loss = self._train(buffer, rows, m, steps, rng)
+        loss = self._train(buffer, rows, steps, rng)
         if settles or self._trunk.steps >= UPDATES_GROWTH * self._settled["steps"]:
-            self._settle(buffer, rows, m)
+            self._settle(buffer, rows)
         else:
-            self._take_in(buffer, buffer.rows(sent_only, since=self._taken), m)
+            self._take_in(buffer, buffer.rows(sent_only, since=self._taken))
         return loss
 
     def _measure(self, buffer: Buffer, rows: Tensor) -> None:
@@ -179,7 +201,7 @@ class Learner:
         variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
         self.scale = max(float(variance.sqrt()), 1e-8)
 
-    def _train(self, buffer: Buffer, rows: Tensor, m: int, steps: int, rng: np.random.Generator) -> float:
+    def _train(self, buffer: Buffer, rows: Tensor, steps: int, rng: np.random.Generator) -> float:
         rows = rows[~held_out(buffer.keys(rows), self._seed)]
         if len(rows) == 0:
             return float("nan")
@@ -190,36 +212,36 @@ class Learner:
             picked = rows[place]
             columns = (
                 buffer["context"][picked],
-                buffer["actions"][picked, m].long(),
+                self._cells(buffer, picked),
                 (buffer["reward"][picked] - self.mean) / self.scale,
                 weight[place],
             )
             total += self._trunk.step(*(column.to(self._device) for column in columns))
         return float(total) / steps
 
-    def _settle(self, buffer: Buffer, rows: Tensor, m: int) -> None:
+    def _settle(self, buffer: Buffer, rows: Tensor) -> None:
         """Takes the network as it is now, sums all rows anew, learns the scales and fits the heads."""
         self._trunk.settle()
         self._sums = Sums.empty(*self._sums.moment.shape)
-        self._add(buffer, rows, m)
+        self._add(buffer, rows)
         self._settled = {"rows": buffer.seen, "steps": self._trunk.steps}
         whole = self._whole
-        coordinates = Coordinates.of(whole.gram.sum(0), self._blocks)
+        coordinates = self._coordinates(whole)
         self._prior = learn_scales(coordinates.apply(whole).first(), self._prior, self._blocks, SCALE_STEPS)
         fitted, fresh = coordinates.apply(self._sums[0]), coordinates.apply(self._sums[1])
         self._prior = trust_network(fitted, fresh, self._prior, self._blocks, MOVES)
         self._fit(buffer)
 
-    def _take_in(self, buffer: Buffer, rows: Tensor, m: int) -> None:
+    def _take_in(self, buffer: Buffer, rows: Tensor) -> None:
         """Adds new rows to the sums; fits the heads where enough are new, or no more came."""
         self._sums.fade(self._memory(buffer.seen - self._taken))
         fresh = buffer.seen - self._solved
         came = buffer.seen > self._taken
-        self._add(buffer, rows, m)
+        self._add(buffer, rows)
         if fresh >= ENOUGH_NEW * len(buffer) or (fresh > 0 and not came):
             self._fit(buffer)
 
-    def _add(self, buffer: Buffer, rows: Tensor, m: int) -> None:
+    def _add(self, buffer: Buffer, rows: Tensor) -> None:
         key = buffer.keys(rows)
         weight = self._weights(buffer, rows)
         reward = ((buffer["reward"][rows] - self.mean) / self.scale).unsqueeze(1)
@@ -228,7 +250,7 @@ class Learner:
             self._sums,
             self._features,
             buffer["context"][rows],
-            buffer["actions"][rows, m].long(),
+            self._cells(buffer, rows),
             torch.cat([reward, noise], 1),
             weight,
             self._memories(buffer, rows),
@@ -238,15 +260,16 @@ class Learner:
 
     def _fit(self, buffer: Buffer) -> None:
         self._solved = buffer.seen
-        whole = self._whole
-        self.heads = self._members(whole, Coordinates.of(whole.gram.sum(0), self._blocks))
+        self.heads = self._members()
 
-    def _members(self, whole: Sums, coordinates: Coordinates) -> Tensor:
+    def _members(self) -> Tensor:
         """Heads (A, 1 + K, F) on the features as they are: the posterior mean, then the members around it."""
+        whole = self._whole
+        coordinates = self._coordinates(whole)
         sums = coordinates.apply(whole)
         moment = sums.moment.clone()
         moment[..., 1:] = moment[..., :1] + moment[..., 1:] * self._prior.noise**0.5
-        found = solve(replace(sums, moment=moment), self._prior, self._blocks, self._common, self._own)
+        found = solve(replace(sums, moment=moment), self._prior, self._blocks, self._common, self._own, self._design)
         k = self._config.members
         members = found[..., 1:] - found[..., 1:].mean(2, keepdim=True)
         found[..., 1:] = found[..., :1] + members * (k / max(k - 1, 1)) ** 0.5
@@ -281,6 +304,44 @@ class Learner:
             "counts": {"taken": self._taken, "solved": self._solved, "settled": dict(self._settled)},
             "units": [self.mean, self.scale, self.reference],
         }
+
+    def carry(self, state: Mapping[str, Any], place: IntArray) -> None:
+        """Takes over the state of a learner of other cells, and fits the heads anew.
+
+        Cells that there were keep their rows, output layers and prior draws; what new ones start from is drawn anew,
+        and so is what cells have in common.
+
+        Args:
+            state: As `state_dict` gives it.
+            place: Which cell each one was before (cells,); -1 for new ones.
+
+        Raises:
+            RuntimeError: If it is of a learner of another shape.
+        """
+        fresh, f = self.state_dict(), len(self._blocks)
+        if state["own"].shape[1:] != self._own.shape[1:]:
+            raise RuntimeError(
+                f"its heads are of shape {list(state['own'].shape[1:])}, not {list(self._own.shape[1:])}"
+            )
+
+        def moved(saved: Tensor, new: Tensor) -> Tensor:
+            return torch.from_numpy(carried(saved.numpy(), place, new.numpy()))
+
+        sums = {
+            name: torch.stack([moved(*fold) for fold in zip(state["sums"][name], fresh["sums"][name], strict=True)])
+            for name in ("gram", "moment")
+        }
+        self.load_state_dict(
+            {
+                **state,
+                "trunk": self._trunk.moved(state["trunk"], torch.from_numpy(place)),
+                "heads": fresh["heads"],
+                "common": torch.cat([state["common"][:f], fresh["common"][f:]]),
+                "own": moved(state["own"], fresh["own"]),
+                "sums": {**state["sums"], **sums},
+            }
+        )
+        self.heads = self._members()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`.

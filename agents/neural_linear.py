@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.actions import carried, known_actions, places, recoded, shown
+from agents.actions import carried, known_actions, places, shown
 from agents.base import Batch, Observations
 from agents.buffer import Buffer
 from agents.choice import FLOOR, Floor
@@ -231,8 +231,7 @@ class NeuralLinear(Voting):
         try:
             self._body.load_state_dict(state["body"])
             self._settled.load_state_dict(state["settled"])
-            buffer = {**state["buffer"], "actions": recoded(state["buffer"]["actions"], before, known)}
-            self._buffer.load_state_dict(buffer)
+            self._buffer.load_state_dict(state["buffer"], before, known)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ConfigError(f"the state is of an agent of another shape: {reason}") from None

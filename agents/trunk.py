@@ -123,6 +123,40 @@ class Trunk:
             "steps": self.steps,
         }
 
+    def moved(self, state: Mapping[str, Any], place: Tensor) -> dict[str, Any]:
+        """A state of a network for other actions, as one for these: output layers and their moments in new places.
+
+        Args:
+            state: As `state_dict` gives it.
+            place: Which action each was before (A,); -1 for a new one, whose output layers begin at 0.
+
+        Raises:
+            RuntimeError: If the hidden layers are of another shape.
+        """
+        body = sum(a * b for a, b in self._shapes[:-3])
+        widths = [self._shapes[-3][1], self._shapes[-2][1], 1]
+        actions, left = divmod(len(state["flat"]) - body, sum(widths))
+        if left or actions <= int(place.max()):
+            raise RuntimeError(f"its network has {len(state['flat'])} weights, which do not fit {self._shapes}")
+
+        def move(flat: Tensor) -> Tensor:
+            inner, *outputs = torch.split(flat, [body, *(width * actions for width in widths)])
+            each = [torch.nn.functional.pad(out.view(actions, -1), (0, 0, 0, 1))[place] for out in outputs]
+            return torch.cat([inner, *(out.flatten() for out in each)])
+
+        optimiser = {
+            **state["optimiser"],
+            "state": {
+                key: {name: move(value) if value.dim() else value for name, value in moments.items()}
+                for key, moments in state["optimiser"]["state"].items()
+            },
+        }
+        return {
+            **state,
+            **{name: move(state[name]) for name in ("flat", "average", "settled")},
+            "optimiser": optimiser,
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`.
 

@@ -28,8 +28,6 @@ TABLES = Modules(
         Module("greeting", ("hi", "dear"), condition_on="tone"),
     ]
 )
-#: Agents that know neither tables, nor floors by module, nor changed sets of actions.
-FIXED_SETS = ("ensemble_thompson",)
 SMALL = {"members": 5, "hidden": [16, 8]}
 SETTINGS = {
     "ensemble_thompson": SMALL,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from agent_samples import NESTED, PLAIN, SMALL, Problem, everything, observations_of, random_batch
+from agent_samples import NESTED, PLAIN, SMALL, TABLES, Problem, everything, observations_of, random_batch
 
-from agents import EnsembleThompson, make_agent
+from agents import Batch, EnsembleThompson, make_agent
 from agents.choice import draw, vote_shares
 from agents.ensemble import vote
 from histories.modules import Modules
@@ -167,6 +167,45 @@ def test_votes_are_counted_as_the_plain_formula_says(modules: Modules) -> None:
             torch.from_numpy(values).permute(2, 0, 1), torch.from_numpy(mask), modules.groups(m), floor=0.1
         ).numpy()
         np.testing.assert_allclose(shares, vote_shares(modules, m, values, mask, 0.1), atol=1e-12)
+
+
+def test_in_a_table_each_row_is_voted_on_by_its_own() -> None:
+    agent = trained(TABLES, spread=1.0, floor={"channel": 0.3, "hour": 0.1})
+    mask = np.random.default_rng(3).random((400, TABLES.total)) < 0.7
+    seen = observations_of(mask)
+    parts = TABLES.split(TABLES.closed(mask))
+    estimates, shares = agent.expected_rewards(seen), agent.action_probabilities(seen)
+    for m, (values, floor) in enumerate(zip(estimates, (0.3, 0.1, 0.02, 0.02), strict=True)):
+        assert values.shape == (5, 400, *TABLES.shape(m))
+        np.testing.assert_allclose(shares[m], vote_shares(TABLES, m, values, parts[m], floor), atol=1e-12)
+
+
+def in_the_evening(n: int, seed: int, channels: tuple[int, ...]) -> Batch:
+    """The best hour depends on the channel: pushes earn in the morning, e-mails in the evening."""
+    batch = random_batch(n, TABLES, seed)
+    channel = np.random.default_rng(seed).choice(channels, n)
+    actions = np.column_stack([channel, batch.actions[:, 1:]])
+    rewards = 0.5 * ((channel == 1) == (actions[:, 1] == 1)) + batch.rewards
+    return Batch(batch.observations, actions, rewards, batch.se, batch.keys)
+
+
+def test_the_best_action_may_depend_on_an_earlier_choice() -> None:
+    agent = make_agent("ensemble_thompson", TABLES, 4, SMALL, 0)
+    agent.observe(in_the_evening(6000, 0, (1, 2)))
+    agent.update(20)
+    hour = agent.action_probabilities(observations_of(everything(200, TABLES)))[1].mean(0)
+    assert hour[1, 1] > 0.9
+    assert hour[2, 0] > 0.9
+
+
+def test_rows_of_a_table_learn_from_each_other() -> None:
+    """Every choice of an hour has been seen under e-mail only: it is believed to be good under a push, too."""
+    agent = make_agent("ensemble_thompson", TABLES, 4, SMALL, 0)
+    agent.observe(in_the_evening(6000, 0, (1,)))
+    agent.update(20)
+    mean = agent.expected_rewards(observations_of(everything(200, TABLES)))[1].mean((0, 1))  # type: ignore[attr-defined]
+    assert mean[1, 1] - mean[1, 0] > 0.4
+    assert 0.05 < mean[2, 1] - mean[2, 0] < mean[1, 1] - mean[1, 0]
 
 
 def learned(problem: Problem, n: int, steps: int, seed: int, **settings: object) -> EnsembleThompson:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agent_samples import FIXED_SETS, NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
+from agent_samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,7 @@ from agents.base import join
 from histories.modules import BoolArray, Modules
 
 KINDS = {"plain": PLAIN, "nested": NESTED, "tables": TABLES}
-MATRIX = [(name, kind) for name in AGENTS for kind in KINDS if kind != "tables" or name not in FIXED_SETS]
+MATRIX = [(name, kind) for name in AGENTS for kind in KINDS]
 every = pytest.mark.parametrize(("name", "kind"), MATRIX)
 
 
@@ -127,7 +127,7 @@ def test_the_future_of_a_row_does_not_matter_to_the_others(
 LEARNING = [name for name in AGENTS if name not in ("uniform", "no_send")]
 
 
-@pytest.mark.parametrize("name", [n for n in LEARNING if n not in ("logging", *FIXED_SETS)])
+@pytest.mark.parametrize("name", [n for n in LEARNING if n != "logging"])
 def test_floors_are_kept_module_by_module(name: str) -> None:
     agent = trained(name, NESTED, floor={"channel": 0.3, "hour": 0.6})
     shares = agent.action_probabilities(observations_of(everything(40, NESTED)))

@@ -18,6 +18,7 @@ from agents.heads import (
     solve,
     squared_error,
     trust_network,
+    untrained,
 )
 
 BLOCKS = torch.tensor([0, 1, 1, 1, 2, 2, 3])
@@ -64,29 +65,54 @@ def test_sums_are_those_of_a_loop_over_rows() -> None:
     assert found.rows.tolist() == [100.0, 100.0]
 
 
-def test_coefficients_are_those_of_one_dense_regression() -> None:
-    """The common and the own parts as columns of one design, the prior as extra rows."""
-    phi, action, targets, weight = rows(60)
-    g = torch.Generator().manual_seed(4)
-    common = torch.randn(F, C, generator=g, dtype=torch.float64)
-    own = torch.randn(A, F, C, generator=g, dtype=torch.float64)
-    p = prior(noise=0.7)
-    found = solve(sums_of(phi, action, targets, weight), p, BLOCKS, common, own)
-    scale = p.variance[:, BLOCKS].sqrt().numpy()
-    design = np.zeros((60, (A + 1) * F))
-    design[:, :F] = phi
+def dense(data: tuple[torch.Tensor, ...], p: Prior, start: np.ndarray, z: np.ndarray, shared: int) -> np.ndarray:
+    """Coefficients (A, F, C) of one dense regression: its columns are all parts, the prior is extra rows.
+
+    The parts are t (F), the first `shared` features of g for each column of z (A, L), and each action's own (F).
+    """
+    phi, action, targets, weight = data
+    maps = []  # from all parts to the coefficients of each action
     for a in range(A):
-        design[action == a, (a + 1) * F : (a + 2) * F] = phi[action == a]
-    spread = np.concatenate([scale[0], *[scale[1]] * A])
-    start = torch.cat([common, *own]).numpy() * spread[:, None]
+        parts = [np.eye(F), *(share * np.eye(F)[:, :shared] for share in z[a]), *np.zeros((A, F, F))]
+        parts[1 + z.shape[1] + a] = np.eye(F)
+        maps.append(np.concatenate(parts, 1))
+    scale = p.variance[:, BLOCKS].sqrt().numpy()
+    spread = np.concatenate([scale[0], *[scale[1, :shared]] * z.shape[1], *[scale[1]] * A])
+    design = np.stack([maps[a].T @ row for a, row in zip(action.tolist(), phi.numpy(), strict=True)])
     jitter = np.concatenate(
-        [np.zeros(F), *[np.full(F, ROUNDING * weight[action == a].sum() / p.noise) for a in range(A)]]
+        [
+            np.zeros(len(spread) - A * F),
+            *[np.full(F, ROUNDING * weight[action == a].sum() / p.noise) for a in range(A)],
+        ]
     )
     w = weight.numpy()[:, None] / p.noise
     left = design.T @ (w * design) + np.diag(1 / spread**2 + jitter)
-    solution = np.linalg.solve(left, design.T @ (w * targets.numpy()) + start / spread[:, None] ** 2)
-    parts = solution.reshape(A + 1, F, C)
-    np.testing.assert_allclose(found, parts[0] + parts[1:], atol=1e-4)
+    right = design.T @ (w * targets.numpy()) + start / spread[:, None]
+    return np.stack(maps) @ np.linalg.solve(left, right)
+
+
+def test_coefficients_are_those_of_one_dense_regression() -> None:
+    data, p = rows(60), prior(noise=0.7)
+    g = torch.Generator().manual_seed(4)
+    common, own = (torch.randn(*shape, F, C, generator=g, dtype=torch.float64) for shape in ((), (A,)))
+    found = solve(sums_of(*data), p, BLOCKS, common, own)
+    start = torch.cat([common, *own]).numpy()
+    np.testing.assert_allclose(found, dense(data, p, start, np.zeros((A, 0)), 0), atol=1e-4)
+
+
+def test_with_a_design_they_are_those_of_the_dense_regression_with_its_columns() -> None:
+    data, p = rows(60), prior(noise=0.7)
+    g = torch.Generator().manual_seed(4)
+    z = torch.randn(A, 3, generator=g, dtype=torch.float64)
+    own = torch.randn(A, F, C, generator=g, dtype=torch.float64)
+    common = torch.randn(F + 3 * (F - 1), C, generator=g, dtype=torch.float64)
+    found = solve(sums_of(*data), p, BLOCKS, common, own, z)
+    half = p.variance.clone()
+    half[1, :-1] /= 2
+    start = torch.cat([common, *own]).numpy()
+    expected = dense(data, replace(p, variance=half), start, z.numpy(), untrained(BLOCKS))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert float((found - solve(sums_of(*data), p, BLOCKS, common[:F], own)).abs().max()) > 0.1
 
 
 def test_without_data_coefficients_are_the_start() -> None:
