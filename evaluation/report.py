@@ -11,6 +11,7 @@ from evaluation.bootstrap import Interval
 from evaluation.results import Estimate, Evaluation
 
 LARGE_SHARE = 0.05
+CAUTIOUS_ESS = 400.0
 SOURCES = {
     "logged": "logged propensities",
     "by design": "propensities by design",
@@ -67,6 +68,11 @@ def findings(evaluation: Evaluation) -> list[str]:
         share = s.largest_weight / (s.decisions * s.mean_weight) if s.decisions and s.mean_weight else math.nan
         if share > LARGE_SHARE:
             out.append(f"One decision carries {share:.0%} of the weight of {_place(e)}: its values hang on it.")
+    if best.identified and best.estimator != "dm" and best.support.ess < CAUTIOUS_ESS:
+        out.append(
+            f"The effective sample size, {best.support.ess:.0f}, is above the floor but small: with skewed weights "
+            "intervals cover less often than they say."
+        )
     if any(e.estimator == "dm" and e.identified for e in evaluation.estimates):
         out.append("dm is the outcome model's opinion: its interval lacks the model's error and may miss the truth.")
     return out
