@@ -32,7 +32,7 @@ def cell(table: pd.DataFrame, segment: str, module: str, action: str) -> pd.Seri
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["ensemble_thompson", "linear_thompson", "beta_thompson", "bootstrapped_q"])
+@pytest.mark.parametrize("name", ["linear_thompson", "beta_thompson", "bootstrapped_q"])
 def test_shares_and_rewards_are_means_over_the_segment(name: str, kind: str) -> None:
     modules = KINDS[kind]
     agent, observations = trained(name, modules), seen(modules)
