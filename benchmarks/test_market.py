@@ -50,7 +50,7 @@ def test_a_history_of_100_000_users_against_plain_draws_of_its_organic_visits(be
     }
     print({name: f"{value:.3g}" for name, value in benchmark.extra_info.items()})
     assert len(truth) == len(history.decisions) > 25 * USERS
-    assert gibibytes() < max(4.0, before)  # what other benchmarks of this process took before is not the market's
+    assert gibibytes() <= max(4.0, before)  # what other benchmarks of this process took before is not the market's
     assert took < 40 * plain  # a guard with room for a busy machine, above the ratio of 17 that was measured
 
 

@@ -95,6 +95,13 @@ class MarketEnv(gym.Env[Observation, IntArray]):
     The goal value of the slot's day: what an app can see, by default 1 for an order, 0.1 for a visit, -3 for an
     unsubscribe, whether or not the message caused it.
 
+    The sum of these rewards over an episode is **not** what the policy is worth. An episode ends where a user
+    unsubscribes, and what that user would have gone on doing without messages is then not paid, although in the market
+    it goes on: so a lost user costs more here than in truth, and returns of two policies can differ the other way
+    round. A policy's worth is the sum of `info["true_effect"]` (or, with the noise of single events,
+    `info["incremental"]`), which `envs.market.evaluate_policy` adds up on fresh users. `info["incremental"]` paid as
+    the reward makes the return the policy's worth.
+
     ## Starting State
     A fresh user, drawn from the env's random numbers, after 14 days of organic behaviour. The calendar is that of the
     config's seed and the same in every episode.
@@ -155,8 +162,8 @@ class MarketEnv(gym.Env[Observation, IntArray]):
         state = self._state
         if state is None or self.market.done(state)[0]:
             raise gym.error.ResetNeeded("the episode has not begun or is over: call reset")
-        chosen = np.asarray(action, dtype=np.int64)
-        if not self.action_space.contains(chosen):
+        chosen = np.asarray(action)
+        if chosen.dtype.kind not in "iu" or not self.action_space.contains(chosen.astype(np.int64)):
             raise gym.error.InvalidAction(f"action {action!r} is not in {self.action_space}")
         outcome = self.market.step(state, chosen[None])
         terminated = bool(outcome.unsubscribed[0])

@@ -129,6 +129,8 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         if state is None:
             raise gym.error.ResetNeeded("the episodes have not begun: call reset")
         active = ~self._over
+        if np.asarray(actions).dtype.kind not in "iu":
+            raise gym.error.InvalidAction(f"actions are {np.asarray(actions).dtype}, not integers")
         chosen = np.array(actions, dtype=np.int64)
         if chosen.shape != (self.num_envs, len(MODULES)):
             raise gym.error.InvalidAction(f"actions have shape {chosen.shape}, not {(self.num_envs, len(MODULES))}")

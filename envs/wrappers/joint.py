@@ -39,7 +39,9 @@ class JointAction(gym.ActionWrapper[Any, np.int64, IntArray], RecordConstructorA
         self.action_space = spaces.Discrete(joint_size(modules, env.action_space))
 
     def action(self, action: np.int64) -> IntArray:
-        """The codes (M,) of a joint action."""
+        """The codes (M,) of a joint action; raises `InvalidAction` if there is no such one."""
+        if not self.action_space.contains(action):
+            raise gym.error.InvalidAction(f"action {action!r} is not in {self.action_space}")
         return np.array(self.modules.composites[action])
 
     def action_masks(self) -> BoolArray:
@@ -63,7 +65,9 @@ class JointActionVector(VectorActionWrapper[Any, IntArray, IntArray, npt.NDArray
         self.action_space = batch_space(self.single_action_space, env.num_envs)
 
     def actions(self, actions: IntArray) -> IntArray:
-        """The codes (N, M) of joint actions (N,)."""
+        """The codes (N, M) of joint actions (N,); raises `InvalidAction` if one is none."""
+        if not self.action_space.contains(np.asarray(actions)):
+            raise gym.error.InvalidAction(f"some actions are not in {self.single_action_space}")
         return self.modules.composites[actions]
 
     def action_masks(self) -> BoolArray:

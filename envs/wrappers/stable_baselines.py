@@ -36,8 +36,17 @@ class StableBaselinesVec(VecEnv):
         self._actions = np.empty(0, dtype=np.int64)
 
     def reset(self) -> Array:
-        """Begins all episodes, with the seed of the last call to `seed`, if there was one since."""
-        observations, _ = self.env.reset(seed=self._seeds[0])
+        """Begins all episodes, with the seed of the last call to `seed`, if there was one since.
+
+        Raises:
+            ConfigError: If the env is a replay.
+        """
+        observations, info = self.env.reset(seed=self._seeds[0])
+        if "mode" in info:
+            raise ConfigError(
+                "a replay pays what the logged action earned, and Stable-Baselines3 would learn it as the worth of its "
+                "own: learn from info['executed_action'] with an agent of this package, or use the market"
+            )
         self._reset_seeds()
         return observations
 

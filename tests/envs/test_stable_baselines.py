@@ -21,21 +21,19 @@ def over_native(kind: str) -> StableBaselinesVec:
     return StableBaselinesVec(FlatContextVector(RecordOutcomesVector(native(kind, N))))
 
 
-def over_single(kind: str) -> DummyVecEnv:
-    shards = [{"shard": (i, N)} if kind == "replay" else {} for i in range(N)]
-    return DummyVecEnv([lambda more=more: FlatContext(RecordOutcomes(SINGLE[kind](**more))) for more in shards])
+def test_a_replay_is_refused():
+    """Its rewards are those of the logged actions, which Stable-Baselines3 would take for those of its own."""
+    with pytest.raises(ConfigError, match="what the logged action earned"):
+        over_native("replay").reset()
 
 
-@pytest.mark.parametrize("kind", ["market", "replay"])
-def test_it_equals_one_env_a_user(kind):
-    many, ones = over_native(kind), over_single(kind)
+def test_it_equals_one_env_a_user():
+    many = over_native("market")
+    ones = DummyVecEnv([lambda: FlatContext(RecordOutcomes(SINGLE["market"]())) for _ in range(N)])
     assert many.observation_space == ones.observation_space
     assert many.action_space == ones.action_space
     many.seed(3)
-    if kind == "market":
-        ones.seed(3)
-    else:
-        ones._seeds = [3] * N  # shards of one order need one seed, which DummyVecEnv would count up
+    ones.seed(3)
     assert np.array_equal(many.reset(), ones.reset())
     rng, ended = np.random.default_rng(0), 0
     for _ in range(30):
