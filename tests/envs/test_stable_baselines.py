@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from wrapper_samples import LOG, SINGLE, native
+from wrapper_samples import SINGLE, native
 
 from envs.wrappers import FlatContext, FlatContextVector, RecordOutcomes, RecordOutcomesVector
 from histories.errors import ConfigError
@@ -55,7 +55,7 @@ def test_it_equals_one_env_a_user():
 
 
 def test_attributes_are_those_of_the_vector_env():
-    env = over_native("replay")
+    env = over_native("market")
     assert env.get_attr("num_envs", indices=[0, 1]) == [N, N]
     assert env.has_attr("metadata")
     assert not env.has_attr("no_such_name")
@@ -66,6 +66,6 @@ def test_attributes_are_those_of_the_vector_env():
         env.set_attr("marked", False, indices=[1])
     env.reset()
     assert len(env.env_method("action_masks", indices=[0])) == 1
-    assert env.env_method("action_masks")[0].shape == (LOG.modules.total,)
+    assert env.env_method("action_masks")[0].shape == (env.env.unwrapped.market.modules.total,)
     env.close()
     assert env.env.closed
