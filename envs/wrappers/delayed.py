@@ -97,7 +97,9 @@ class DelayedReward(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructor
         slot, over = self._slot, terminated or truncated
         waiting = self._open
         if info.get("accepted", True):
-            waiting = [*waiting, (slot + int(slots_of(self.slots, info)), slot, float(reward))]
+            # A replay tells the user's slot: in mode `reject` first slots that were passed over were others' users'.
+            made = int(info.get("slot", slot))
+            waiting = [*waiting, (slot + int(slots_of(self.slots, info)), made, float(reward))]
         self._slot += 1
         self._open = [] if over else [entry for entry in waiting if entry[0] > slot]
         arrived = tuple((made, paid) for due, made, paid in waiting if over or due <= slot)
@@ -117,13 +119,14 @@ class DelayedRewardVector(EpisodesVector):
         super().__init__(env)
         self.slots = known_delay(slots)
         self._slot = np.zeros(env.num_envs, dtype=np.int64)
+        self._first = np.zeros(env.num_envs, dtype=np.int64)
         # One column a slot of the episode, more as episodes grow longer: until when each reward waits, and the rewards.
         self._due = np.full((env.num_envs, 8), NEVER)
         self._waiting = np.zeros((env.num_envs, 8))
 
     def begin(self, rows: BoolArray) -> None:
         """Nothing is open."""
-        self._slot[rows] = 0
+        self._slot[rows] = self._first[rows] = 0
         self._due[rows] = NEVER
 
     def follow(self, step: Step) -> tuple[FloatArray, dict[str, Any]]:
@@ -132,6 +135,8 @@ class DelayedRewardVector(EpisodesVector):
             self._due = np.concatenate([self._due, np.full_like(self._due, NEVER)], axis=1)
             self._waiting = np.concatenate([self._waiting, np.zeros_like(self._waiting)], axis=1)
         slot = self._slot.copy()
+        if "slot" in step.info:  # as for one user: steps before the user's first slot were other users'
+            self._first = np.where(step.acting, slot - step.info["slot"], self._first)
         rows = np.flatnonzero(step.acting & step.info.get("accepted", step.acting))
         if len(rows):
             delay = np.broadcast_to(slots_of(self.slots, step.info), slot.shape)
@@ -143,4 +148,4 @@ class DelayedRewardVector(EpisodesVector):
         self._due[row, made] = NEVER
         # Added up slot by slot, as the single wrapper does, so that both pay the same to the last bit.
         paid = np.bincount(row, weights=reward, minlength=self.num_envs)
-        return paid.astype(np.float64), {"arrived": {"row": row, "slot": made, "reward": reward}}
+        return paid.astype(np.float64), {"arrived": {"row": row, "slot": made - self._first[row], "reward": reward}}

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from reject_samples import fatigue_log
 from wrapper_samples import LOG, Scripted, Tempting, native, side_by_side, single
 
+from envs.replay import CrossChannelReplay
+from envs.replay_vector import CrossChannelReplayVector
 from envs.wrappers import (
     DelayedReward,
     DelayedRewardVector,
@@ -342,6 +345,30 @@ def test_a_rejected_slot_has_no_reward_that_could_arrive():
     steps = [many.step(np.zeros((2, 1), dtype=np.int64)) for _ in range(3)]
     assert [step[1].tolist() for step in steps] == [[0.0, 0.0], [1.0, 0.0], [4.0, 2.0]]
     assert [step[4]["arrived"]["slot"].tolist() for step in steps] == [[], [0], [2, 1]]
+
+
+def test_what_arrives_from_a_replay_that_rejects_belongs_to_the_users_own_slot():
+    """First slots that are passed over are other users': what arrives at once carries the slot that was just seen."""
+    one, many = (
+        DelayedReward(CrossChannelReplay(fatigue_log(0, 300), mode="reject"), 0),
+        DelayedRewardVector(CrossChannelReplayVector(7, fatigue_log(0, 300), mode="reject"), 0),
+    )
+    one.reset(seed=0)
+    many.reset(seed=0)
+    rng, arrived, over = np.random.default_rng(0), 0, False
+    for _ in range(200):
+        if over:
+            one.reset()
+        _, _, terminated, truncated, info = one.step(one.action_space.sample())
+        over = terminated or truncated
+        assert all(slot == info["slot"] for slot, _ in info["arrived"])
+        arrived += len(info["arrived"])
+        sizes = many.single_action_space.nvec
+        _, _, _, _, info = many.step(rng.integers(0, sizes, (7, len(sizes))))
+        rows = info["arrived"]["row"]
+        assert (info["arrived"]["slot"] == info["slot"][rows]).all()
+        arrived += len(rows)
+    assert arrived > 50
 
 
 def test_totals_of_episodes_that_were_broken_off_are_refused():
