@@ -23,30 +23,10 @@ def cluster_sums(influence: FloatArray, cluster: IntArray) -> FloatArray:
     return out
 
 
-def covariance(influence: FloatArray, cluster: IntArray) -> FloatArray:
-    r"""Covariance (k, k) of estimates whose errors are means of influence functions (n, k).
-
-    .. math:: \hat V = \frac{1}{n^2} \sum_g \psi_g \psi_g^\top, \qquad \psi_g = \sum_{i \in g} \psi_i
-
-    Liang & Zeger (1986), "Longitudinal data analysis using generalized linear models", Biometrika.
-    """
-    sums = cluster_sums(influence, cluster)
-    return np.asarray(sums.T @ sums / len(influence) ** 2)
-
-
 def clustered_se(influence: FloatArray, cluster: IntArray) -> FloatArray:
     """Cluster-robust standard errors (k,) of estimates with influence functions (n, k)."""
     sums = cluster_sums(influence, cluster)
     return np.asarray(np.sqrt((sums**2).sum(0)) / len(influence))
-
-
-def wald(value: FloatArray, influence: FloatArray, cluster: IntArray) -> tuple[float, int, float]:
-    r"""Joint Wald test that all estimates (k,) are 0: statistic, degrees of freedom, p-value.
-
-    .. math:: W = \hat\theta^\top \hat V^{+} \hat\theta \sim \chi^2_{rank(\hat V)}
-    """
-    statistic, freedom = _quadratic(value, covariance(influence, cluster))
-    return statistic, freedom, chi_square_tail(statistic, freedom) if freedom else 1.0
 
 
 def _quadratic(value: FloatArray, v: FloatArray) -> tuple[float, int]:

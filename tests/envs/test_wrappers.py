@@ -55,11 +55,6 @@ CASES = [(kind, name) for kind in KINDS for name in WRAPPERS]
 CASES = [case for case in CASES if case[0] == "market" or case[1] not in ("lagrangian", "all")]
 
 
-def too_large(kind: str, name: str, env) -> bool:
-    """Whether the env has too many joint actions to number them, which the wrapper then says itself."""
-    return name == "joint" and float(np.prod([float(size) for size in modules_of(kind, env).sizes])) > 10_000
-
-
 def rollout(env, seed: int = 0, episodes: int = 2) -> list:
     env.action_space.seed(seed)
     out = []
@@ -84,8 +79,6 @@ def totals(rows: list) -> list[float]:
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_check_env_has_no_warning(kind, name):
     env = single(kind)
-    if too_large(kind, name, env):
-        pytest.skip("the market has too many joint actions to number them")
     wrapped = WRAPPERS[name](kind, env)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -100,8 +93,6 @@ def test_check_env_has_no_warning(kind, name):
 @pytest.mark.parametrize(("kind", "name"), CASES)
 def test_one_seed_gives_one_rollout_pickled_or_not(kind, name):
     env = single(kind)
-    if too_large(kind, name, env):
-        pytest.skip("the market has too many joint actions to number them")
     wrapped = WRAPPERS[name](kind, env)
     wrapped.reset(seed=4)
     twin = pickle.loads(pickle.dumps(wrapped))
