@@ -15,6 +15,11 @@ ROUNDING = 1e-5
 LEAST_NOISE = 0.05
 ENOUGH = 500
 NEGLIGIBLE = 0.02
+CONVINCING = 4.0
+TRUSTS = tuple(4.0**power for power in range(-6, 1))
+# Of the blocks [1, x, |x|, h], common part and own: what is trusted as far as it predicts held-out rows.
+NETWORK = torch.tensor([[False, False, False, True], [False, False, False, True]])
+CURVES = torch.tensor([[False, False, False, False], [False, False, True, False]])
 
 
 @dataclass(frozen=True)
@@ -264,7 +269,7 @@ def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
 
     :math:`\gamma_b` is how many of a block's :math:`n_b` coefficients the data determine (MacKay 1992, "Bayesian
     interpolation", Neural Computation). Expectation maximisation has the same fixed point, but was still far from it
-    after thirty steps. The guess counts as `PSEUDO` coefficients more. The last block, the trained one, keeps its own.
+    after thirty steps. The guess counts as `PSEUDO` coefficients more. What `trust` chooses stays.
     Ends where no scale changes by more than 10 %, `NEGLIGIBLE` added to each: a block that fades out takes long to.
     """
     size = torch.bincount(blocks, minlength=prior.variance.shape[1]).double()
@@ -291,7 +296,7 @@ def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
         ).clamp_min(0.0)
         squares = torch.stack([total(shared[:, 0].square()), total(deviation[..., 0].square().sum(0))])
         found = ((squares + PSEUDO * prior.guess) / (determined + PSEUDO)).clamp(SMALLEST**2, LARGEST**2)
-        found[:, -1] = variance[:, -1]
+        found = torch.where(NETWORK | CURVES, variance, found)
         noise = prior.noise
         if sums.rows > ENOUGH:
             left = float(sums.square) + squared_error(sums, shared + deviation)
@@ -309,30 +314,33 @@ def squared_error(sums: Sums, coefficients: Tensor) -> float:
     return float(fitted.sum())
 
 
-def trust_network(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, moves: int) -> Prior:
-    """The prior with that variance of the trained block, of those a factor 4 apart, which predicts held-out rows best.
+def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tensor) -> Prior:
+    """The prior with that variance of some parts, of `TRUSTS`, which predicts held-out rows best.
 
-    The evidence cannot choose it: the hidden layer has seen the rewards of the rows that its head is fitted to, and
-    would be trusted far too much where rewards are noisy. Held out are rows that the network has not been trained on.
+    The evidence cannot choose it for the trained block: the hidden layer has seen the rewards of the rows that its head
+    is fitted to, and would be trusted far too much where rewards are noisy. Held out are rows that the network has not
+    been trained on. Where rewards are nearly all noise, any variance overfits a little, and what is gained by it is
+    lost in the choice: unless the best one is `CONVINCING`, the parts keep the smallest.
+
+    Args:
+        train: Sums over the rows that the network was trained on.
+        held_out: Sums over the others.
+        prior: The prior.
+        blocks: The block that each feature belongs to (F,).
+        which: The parts whose variance is chosen, common and own (2, B).
     """
 
     def at(value: float) -> Prior:
-        variance = prior.variance.clone()
-        variance[:, -1] = value
-        return replace(prior, variance=variance)
+        return replace(prior, variance=prior.variance.masked_fill(which, value))
 
     def error(value: float) -> float:
         return squared_error(held_out, solve(train.first(), at(value), blocks))
 
-    value = float(prior.variance[1, -1])
-    best = error(value)
-    for factor in (4.0, 0.25):
-        moved = False
-        for _ in range(moves):
-            candidate = value * factor
-            if not SMALLEST**2 <= candidate <= LARGEST**2 or (found := error(candidate)) >= best:
-                break
-            value, best, moved = candidate, found, True
-        if moved:
+    none = error(SMALLEST**2)
+    chosen, best = SMALLEST**2, float("inf")
+    for value in TRUSTS:
+        if (found := error(value)) >= best:
             break
-    return at(value)
+        chosen, best = value, found
+    # Half a squared error in units of the noise is a log likelihood.
+    return at(chosen if none - best > 2.0 * CONVINCING * prior.noise else SMALLEST**2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from agents.actions import carried
 from agents.buffer import Buffer
-from agents.heads import Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust_network, untrained
+from agents.heads import CURVES, NETWORK, Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust, untrained
+from agents.noise import learn_noise, noise_factor
 from agents.trunk import Trunk
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, derive, uniforms
@@ -23,8 +25,8 @@ PILOT = 512
 UNSEEN = 1e-4
 SMALLEST = 1e-12
 MOST_MEMBERS = 64
+NOISE_ROWS = 65_536
 SCALE_STEPS = 10
-MOVES = 4
 ENOUGH_NEW = 0.05
 WARM = 8
 UPDATES_GROWTH = 1.5
@@ -144,6 +146,7 @@ class Learner:
         self._sums = Sums.empty(2, actions, f, 1 + k)
         self._taken, self._settled, self._solved = 0, {"rows": 0, "steps": 0}, 0
         self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
+        self._noisiness = torch.zeros(width)
         # Before any data the members are their priors; standard normal contexts stand for those to come.
         self._pilot = torch.randn(PILOT, width, generator=generator)
         self.heads = self._members()
@@ -221,6 +224,8 @@ class Learner:
 
     def _settle(self, buffer: Buffer, rows: Tensor) -> None:
         """Takes the network as it is now, sums all rows anew, learns the scales and fits the heads."""
+        if self._settled["rows"] > 0:
+            self._noisiness = self._learn_noise(buffer, rows)
         self._trunk.settle()
         self._sums = Sums.empty(*self._sums.moment.shape)
         self._add(buffer, rows)
@@ -229,8 +234,17 @@ class Learner:
         coordinates = self._coordinates(whole)
         self._prior = learn_scales(coordinates.apply(whole).first(), self._prior, self._blocks, SCALE_STEPS)
         fitted, fresh = coordinates.apply(self._sums[0]), coordinates.apply(self._sums[1])
-        self._prior = trust_network(fitted, fresh, self._prior, self._blocks, MOVES)
+        for which in (NETWORK, CURVES):
+            self._prior = trust(fitted, fresh, self._prior, self._blocks, which)
         self._fit(buffer)
+
+    def _learn_noise(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """How noisy rewards are in which contexts (D,), from the errors of the present heads on some of the rows."""
+        rows = rows[:: math.ceil(len(rows) / NOISE_ROWS)]
+        estimates = self.estimates(buffer["context"][rows], self.heads[:, :1]).squeeze(1).cpu()
+        estimates = estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
+        error = (buffer["reward"][rows] - self.mean) / self.scale - estimates
+        return learn_noise(buffer["context"][rows], error.square() * self._reported(buffer, rows))
 
     def _take_in(self, buffer: Buffer, rows: Tensor) -> None:
         """Adds new rows to the sums; fits the heads where enough are new, or no more came."""
@@ -275,10 +289,14 @@ class Learner:
         found[..., 1:] = found[..., :1] + members * (k / max(k - 1, 1)) ** 0.5
         return coordinates.back(found).transpose(1, 2).float().contiguous().to(self._device)
 
+    def _reported(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """Precisions (n,) as the rewards' own errors have them: 1 at the median of se^2."""
+        return max(self.reference, SMALLEST) / buffer["se"][rows].square().clamp_min(SMALLEST)
+
     def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """Capped precision weights (n,): 1 at the median of se^2."""
-        square = buffer["se"][rows].square().clamp_min(SMALLEST)
-        return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
+        """Capped precision weights (n,), by the rewards' own errors and by what is usual in a context."""
+        factor = noise_factor(buffer["context"][rows], self._noisiness)
+        return (self._reported(buffer, rows) / factor).clamp(max=self._config.precision_cap)
 
     def _memory(self, age: Any) -> Any:
         """How much a row of some age still counts."""
@@ -303,6 +321,7 @@ class Learner:
             "sums": {name: getattr(self._sums, name).clone() for name in ("gram", "moment", "square", "rows")},
             "counts": {"taken": self._taken, "solved": self._solved, "settled": dict(self._settled)},
             "units": [self.mean, self.scale, self.reference],
+            "noisiness": self._noisiness.clone(),
         }
 
     def carry(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -359,3 +378,4 @@ class Learner:
         counts = state["counts"]
         self._taken, self._solved, self._settled = counts["taken"], counts["solved"], dict(counts["settled"])
         self.mean, self.scale, self.reference = state["units"]
+        self._noisiness = state["noisiness"].clone()
