@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-STEPS = 8
+STEPS = 16
 PLAUSIBLE = 0.5
 FARTHEST = 3.0
 
@@ -18,7 +18,9 @@ def noise_factor(context: Tensor, coefficients: Tensor) -> Tensor:
 def learn_noise(context: Tensor, square: Tensor) -> Tensor:
     r"""Coefficients (D,) of a log-linear variance of the rewards, up to a common factor.
 
-    .. math:: \max_{a, b} \; -\frac12 \sum_i (\eta_i + s_i e^{-\eta_i}) - \frac{D}{2 \tau^2} |b|^2, \qquad \eta_i = a + x_i^\top b
+    .. math::
+        \max_{a, b} \; -\frac12 \sum_i (\eta_i + s_i e^{-\eta_i}) - \frac{D}{2 \tau^2} |b|^2, \qquad
+        \eta_i = a + x_i^\top b
 
     the likelihood of squared errors s of normal rewards, by Fisher scoring; the prior believes that variances differ by
     a factor of about :math:`e^\tau`, as long as few rows say otherwise. Weighing rows by the inverse of their variance
