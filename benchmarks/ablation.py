@@ -57,7 +57,7 @@ def without_absolute_values(
 
 PARTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "scales not learned": ("agents.learner.learn_scales", as_guessed),
-    "no network": ("agents.learner.trust_network", untrusted),
+    "no network": ("agents.learner.trust", untrusted),
     "no absolute values": ("agents.trunk.Trunk.features", without_absolute_values),
 }
 
