@@ -17,6 +17,7 @@ from agents.buffer import check_batch
 from agents.choice import FLOOR, Floor
 from agents.learner import MOST_MEMBERS, signs
 from agents.linear import check_width, effect_scales, sums_by_module
+from agents.noise import learn_noise, noise_factor, some_rows
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
 from agents.regression import Prior, Sums, fit, moments
@@ -125,6 +126,7 @@ class BootstrappedQ(Voting):
         self._seen = 0
         self._schedule = Schedule(GROWTH)
         self._reference = 0.0
+        self._noisiness = torch.zeros(context_dim)
         self._value = 0.0
 
     def _draw_start(self, cells: int) -> Tensor:
@@ -200,6 +202,11 @@ class BootstrappedQ(Voting):
     def _blocks(self) -> list[Transitions]:
         return [self._rows[start : start + BLOCK] for start in range(0, len(self._rows), BLOCK)]
 
+    def _weights(self, rows: Transitions) -> Tensor:
+        """Weights (n,): precision, and less where rewards are usually noisy."""
+        factor = noise_factor(rows.context, self._noisiness)
+        return (rows.weight / factor).clamp(max=self.config.precision_cap)
+
     def _fit(self) -> None:
         sums, noise = self._rewards()
         self._scales = effect_scales(self._known, sums, self._scales, self.config.effect_scale)
@@ -211,7 +218,15 @@ class BootstrappedQ(Voting):
         self._coefficients[1:] = [self._solve(m, sums[m], rewards[m], sigma) for m in range(1, len(sums))]
         for _ in range(self.config.sweeps if self.config.discount > 0 else 1):
             self._coefficients[0] = self._solve(0, sums[0], rewards[0] + self._later(), sigma)
-        self._value = float(self._following_values(self._blocks()[-1])[0].mean())
+        some = self._rows[some_rows(len(self._rows))]
+        later, cell = self._following_values(some)[0], self._cells(some)
+        error = some.reward + later - (self._phi(some.context) * self._coefficients[0][0, cell]).sum(1)
+        self._noisiness = learn_noise(some.context, error.square() * some.weight)
+        self._value = float(later.mean())
+
+    def _cells(self, rows: Transitions) -> Tensor:
+        """Which cell of the first module each row belongs to (n,)."""
+        return torch.from_numpy(self._known.cell(0, rows.actions.numpy().astype(np.int64)))
 
     def _rewards(self) -> tuple[list[Sums], list[Tensor]]:
         """Each module's sums of the rewards, and its products of features and unit noise (K, cells, F)."""
@@ -220,10 +235,11 @@ class BootstrappedQ(Voting):
         noise = [torch.zeros(self.config.members, *each.moment.shape, dtype=torch.float64) for each in sums]
         for rows in self._blocks():
             phi, actions = self._phi(rows.context), rows.actions.numpy().astype(np.int64)
-            new = sums_by_module(known, phi, actions, rows.reward.numpy(), rows.weight.numpy())
+            weight = self._weights(rows)
+            new = sums_by_module(known, phi, actions, rows.reward.numpy(), weight.numpy())
             sums = [a.plus(b) for a, b in zip(sums, new, strict=True)]
             keys = rows.key.numpy().view(np.uint64)
-            weighted = signs(keys, self.config.members, self._seed).double().t() * rows.weight.sqrt()
+            weighted = signs(keys, self.config.members, self._seed).double().t() * weight.sqrt()
             sent = torch.from_numpy(known.sent(actions))
             for m, total in enumerate(noise):
                 cell = torch.from_numpy(known.cell(m, actions))
@@ -235,9 +251,8 @@ class BootstrappedQ(Voting):
         """Products of the first module's features and what follows (1 + K, cells, F)."""
         parts = []
         for rows in self._blocks():
-            cell = torch.from_numpy(self._known.cell(0, rows.actions.numpy().astype(np.int64)))
-            weighted = self._following_values(rows) * rows.weight
-            parts.append(moments(self._phi(rows.context), cell, weighted, cells=self._known.cells(0)))
+            weighted = self._following_values(rows) * self._weights(rows)
+            parts.append(moments(self._phi(rows.context), self._cells(rows), weighted, cells=self._known.cells(0)))
         return torch.stack(parts).sum(0)
 
     def _solve(self, m: int, sums: Sums, moment: Tensor, noise: float) -> Tensor:
@@ -271,6 +286,7 @@ class BootstrappedQ(Voting):
             "priors": generator_state(self._priors),
             "schedule": self._schedule.state_dict(),
             "reference": self._reference,
+            "noisiness": self._noisiness.clone(),
             "value": self._value,
         }
 
@@ -292,7 +308,7 @@ class BootstrappedQ(Voting):
         restore_generator(self._priors, state["priors"])
         self._schedule.load_state_dict(state["schedule"])
         self._reference, self._value = float(state["reference"]), float(state["value"])
-        self._layer = state["layer"].clone()
+        self._layer, self._noisiness = state["layer"].clone(), state["noisiness"].clone()
         self._known = known
         self._rows, self._new = Transitions(**state["rows"]), []
         self._seen = len(self._rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 from agents.actions import carried
 from agents.buffer import Buffer
 from agents.heads import CURVES, NETWORK, Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust, untrained
-from agents.noise import learn_noise, noise_factor
+from agents.noise import learn_noise, noise_factor, some_rows
 from agents.trunk import Trunk
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, derive, uniforms
@@ -25,7 +24,6 @@ PILOT = 512
 UNSEEN = 1e-4
 SMALLEST = 1e-12
 MOST_MEMBERS = 64
-NOISE_ROWS = 16_384
 SCALE_STEPS = 10
 ENOUGH_NEW = 0.05
 WARM = 8
@@ -240,7 +238,7 @@ class Learner:
 
     def _learn_noise(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """How noisy rewards are in which contexts (D,), from the errors of the present heads on some of the rows."""
-        rows = rows[:: math.ceil(len(rows) / NOISE_ROWS)]
+        rows = rows[some_rows(len(rows))]
         estimates = self.estimates(buffer["context"][rows], self.heads[:, :1]).squeeze(1).cpu()
         estimates = estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
         error = (buffer["reward"][rows] - self.mean) / self.scale - estimates
