@@ -27,6 +27,7 @@ SCALE_STEPS = 10
 MOVES = 4
 ENOUGH_NEW = 0.05
 WARM = 8
+STEPS = 16
 UPDATES_GROWTH = 1.5
 
 
@@ -82,8 +83,9 @@ def signs(keys: UIntArray, members: int, seed: int) -> Tensor:
 
     The bits of one hash: restarts, shuffles and other machines find the same.
     """
-    words = derive(keys, seed)[:, None] >> np.arange(members, dtype=np.uint64)
-    return torch.from_numpy((words & np.uint64(1)).astype(np.float32) * 2.0 - 1.0)
+    words = derive(keys, seed).astype("<u8").view(np.uint8).reshape(-1, 8)
+    bits = np.unpackbits(words, axis=1, count=members, bitorder="little")
+    return torch.from_numpy(bits).float().mul_(2.0).sub_(1.0)
 
 
 def held_out(keys: UIntArray, seed: int) -> Tensor:
@@ -142,14 +144,17 @@ class Learner:
         self._own = torch.randn(actions, f, 1 + k, generator=generator).double()
         self._common[:, 0], self._own[..., 0] = 0.0, 0.0
         self._sums = Sums.empty(2, actions, f, 1 + k)
-        self._taken, self._settled, self._solved = 0, {"rows": 0, "steps": 0}, 0
+        self._asked, self._taken, self._settled = 0, 0, {"rows": 0, "steps": 0}
         self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
         # Before any data the members are their priors; standard normal contexts stand for those to come.
         self._pilot = torch.randn(PILOT, width, generator=generator)
         self.heads = self._members()
 
-    def _features(self, x: Tensor) -> Tensor:
-        return self._trunk.features(x.to(self._device)).cpu()
+    def _features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """The features of contexts (N, D) on the CPU, in `out` if it is given."""
+        if out is None or self._device.type == "cpu":
+            return self._trunk.features(x.to(self._device), out).cpu()
+        return out.copy_(self._trunk.features(x.to(self._device)))
 
     @property
     def _whole(self) -> Sums:
@@ -163,7 +168,7 @@ class Learner:
 
     def _cells(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Which cell of the module each of some rows belongs to (n,)."""
-        return torch.from_numpy(self._modules.cell(self._m, buffer["actions"][rows].long().numpy()))
+        return torch.from_numpy(self._modules.cell(self._m, buffer["actions"].index_select(0, rows).long().numpy()))
 
     def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
@@ -190,7 +195,7 @@ class Learner:
         if settles or self._trunk.steps >= UPDATES_GROWTH * self._settled["steps"]:
             self._settle(buffer, rows)
         else:
-            self._take_in(buffer, buffer.rows(sent_only, since=self._taken))
+            self._take_in(buffer, sent_only)
         return loss
 
     def _measure(self, buffer: Buffer, rows: Tensor) -> None:
@@ -205,18 +210,19 @@ class Learner:
         rows = rows[~held_out(buffer.keys(rows), self._seed)]
         if len(rows) == 0:
             return float("nan")
-        weight = self._weights(buffer, rows)
         total = torch.zeros((), device=self._device)
-        for _ in range(steps):
-            place = torch.from_numpy(rng.integers(0, len(rows), self._config.batch_size))
-            picked = rows[place]
+        for first in range(0, steps, STEPS):  # columns are gathered for several steps at once
+            size = min(STEPS, steps - first), self._config.batch_size
+            picked = rows[torch.from_numpy(rng.integers(0, len(rows), size)).flatten()]
             columns = (
-                buffer["context"][picked],
+                buffer["context"].index_select(0, picked),
                 self._cells(buffer, picked),
-                (buffer["reward"][picked] - self.mean) / self.scale,
-                weight[place],
+                (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
+                self._weights(buffer, picked),
             )
-            total += self._trunk.step(*(column.to(self._device) for column in columns))
+            parts = (column.to(self._device).unflatten(0, size) for column in columns)
+            for step in zip(*parts, strict=True):
+                total += self._trunk.step(*step)
         return float(total) / steps
 
     def _settle(self, buffer: Buffer, rows: Tensor) -> None:
@@ -230,37 +236,34 @@ class Learner:
         self._prior = learn_scales(coordinates.apply(whole).first(), self._prior, self._blocks, SCALE_STEPS)
         fitted, fresh = coordinates.apply(self._sums[0]), coordinates.apply(self._sums[1])
         self._prior = trust_network(fitted, fresh, self._prior, self._blocks, MOVES)
-        self._fit(buffer)
+        self.heads = self._members()
 
-    def _take_in(self, buffer: Buffer, rows: Tensor) -> None:
-        """Adds new rows to the sums; fits the heads where enough are new, or no more came."""
-        self._sums.fade(self._memory(buffer.seen - self._taken))
-        fresh = buffer.seen - self._solved
-        came = buffer.seen > self._taken
-        self._add(buffer, rows)
+    def _take_in(self, buffer: Buffer, sent_only: bool) -> None:
+        """Adds new rows to the sums and fits the heads, where enough are new or no more came."""
+        came, fresh = buffer.seen > self._asked, buffer.seen - self._taken
+        self._asked = buffer.seen
         if fresh >= ENOUGH_NEW * len(buffer) or (fresh > 0 and not came):
-            self._fit(buffer)
+            self._sums.fade(self._memory(fresh))
+            self._add(buffer, buffer.rows(sent_only, since=self._taken))
+            self.heads = self._members()
 
     def _add(self, buffer: Buffer, rows: Tensor) -> None:
         key = buffer.keys(rows)
-        weight = self._weights(buffer, rows)
-        reward = ((buffer["reward"][rows] - self.mean) / self.scale).unsqueeze(1)
-        noise = signs(key, self._config.members, self._seed) * self._precision(buffer, rows).rsqrt().unsqueeze(1)
+        precision, memory = self._precision(buffer, rows), self._memories(buffer, rows)
+        targets = torch.empty(len(rows), 1 + self._config.members)
+        targets[:, 0] = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
+        torch.mul(signs(key, self._config.members, self._seed), precision.rsqrt().unsqueeze(1), out=targets[:, 1:])
         add_rows(
             self._sums,
             self._features,
-            buffer["context"][rows],
+            buffer["context"].index_select(0, rows),
             self._cells(buffer, rows),
-            torch.cat([reward, noise], 1),
-            weight,
-            self._memories(buffer, rows),
+            targets,
+            precision * memory,
+            memory,
             held_out(key, self._seed).long(),
         )
         self._taken = buffer.seen
-
-    def _fit(self, buffer: Buffer) -> None:
-        self._solved = buffer.seen
-        self.heads = self._members()
 
     def _members(self) -> Tensor:
         """Heads (A, 1 + K, F) on the features as they are: the posterior mean, then the members around it."""
@@ -277,7 +280,7 @@ class Learner:
 
     def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Capped precision weights (n,): 1 at the median of se^2."""
-        square = buffer["se"][rows].square().clamp_min(SMALLEST)
+        square = buffer["se"].index_select(0, rows).square().clamp_min(SMALLEST)
         return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
 
     def _memory(self, age: Any) -> Any:
@@ -301,7 +304,7 @@ class Learner:
             "common": self._common.clone(),
             "own": self._own.clone(),
             "sums": {name: getattr(self._sums, name).clone() for name in ("gram", "moment", "square", "rows")},
-            "counts": {"taken": self._taken, "solved": self._solved, "settled": dict(self._settled)},
+            "counts": {"asked": self._asked, "taken": self._taken, "settled": dict(self._settled)},
             "units": [self.mean, self.scale, self.reference],
         }
 
@@ -357,5 +360,5 @@ class Learner:
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._sums = Sums(**{name: value.clone() for name, value in state["sums"].items()})
         counts = state["counts"]
-        self._taken, self._solved, self._settled = counts["taken"], counts["solved"], dict(counts["settled"])
+        self._asked, self._taken, self._settled = counts["asked"], counts["taken"], dict(counts["settled"])
         self.mean, self.scale, self.reference = state["units"]

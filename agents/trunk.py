@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 AVERAGE = 0.01
+DECAYS = 0.9, 0.999
+TINY = 1e-8
 
 
 class Trunk:
@@ -24,14 +26,15 @@ class Trunk:
     single rewards are mostly noise, as it was when last settled: features must not move under the heads that were
     fitted to them.
 
-    All weights are views on one vector, and the gradient is written out by hand: for networks as small as these the
-    bookkeeping of automatic differentiation takes longer than the products.
+    All weights are views on one vector, and gradient and update are written out by hand: for networks as small as these
+    the bookkeeping of automatic differentiation and of an optimiser takes longer than the products. What there is of
+    each action has the rows along its second dimension: thin products are quicker where the long side is contiguous.
 
     Args:
         width: Context features D.
         actions: Actions A.
         hidden: Units of each hidden layer; the last one has H.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam (Kingma & Ba 2015).
         weight_decay: Pull of the weights towards 0, per update and learning rate (Loshchilov & Hutter 2019).
         generator: Where the initial weights come from.
         device: Where it computes.
@@ -60,8 +63,8 @@ class Trunk:
             layer.copy_(torch.randn(a, b, generator=generator) * math.sqrt(2.0 / max(a, 1)))
         self._average, self._settled = self._flat.clone(), self._flat.clone()
         self._gradients, self._shown = self._views(self._gradient), self._views(self._settled)
-        self._flat.grad = self._gradient
-        self._optimiser = torch.optim.AdamW([self._flat], lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self._rate, self._decay = learning_rate, weight_decay
+        self._first, self._second = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         self.steps = 0
 
     def _views(self, flat: Tensor) -> list[Tensor]:
@@ -75,9 +78,16 @@ class Trunk:
             out.append(torch.addmm(weights[2 * i + 1], out[-1], weights[2 * i]).relu_())
         return out
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the heads see of contexts (N, D): (N, F), the blocks in the order of `blocks`."""
-        return torch.cat([torch.ones_like(x[:, :1]), x, x.abs(), self._layers(x, self._shown)[-1]], 1)
+    def features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """What the heads see of contexts (N, D): (N, F), the blocks in the order of `blocks`; in `out` if it is given."""
+        if out is None:
+            out = x.new_empty(len(x), len(self.blocks))
+        width = x.shape[1]
+        out[:, 0] = 1.0
+        out[:, 1 : 1 + width] = x
+        torch.abs(x, out=out[:, 1 + width : 1 + 2 * width])
+        out[:, 1 + 2 * width :] = self._layers(x, self._shown)[-1]
+        return out
 
     def settle(self) -> None:
         """Makes the present average the one that `features` shows."""
@@ -94,33 +104,49 @@ class Trunk:
         """
         out, linear, bias = self._weights[-3:]
         layers = self._layers(x, self._weights)
-        estimates = torch.addmm(bias, layers[-1], out.t()).addmm_(x, linear.t())
-        column = action.unsqueeze(1)
-        error = estimates.gather(1, column).squeeze(1) - target
-        back = torch.zeros_like(estimates).scatter_(1, column, (weight * error * (2.0 / len(x))).unsqueeze(1))
-        torch.mm(back.t(), layers[-1], out=self._gradients[-3])
-        torch.mm(back.t(), x, out=self._gradients[-2])
-        torch.sum(back, 0, keepdim=True, out=self._gradients[-1])
-        back = back @ out
+        error = torch.addmm(bias.t(), out, layers[-1].t()).addmm_(linear, x.t()).sub_(target)
+        back = torch.zeros_like(error).scatter_(0, action.unsqueeze(0), (weight * (2.0 / len(x))).unsqueeze(0))
+        back.mul_(error)
+        loss = torch.dot(back.view(-1), error.view(-1)) / 2.0
+        torch.mm(back, layers[-1], out=self._gradients[-3])
+        torch.mm(back, x, out=self._gradients[-2])
+        torch.sum(back, 1, out=self._gradients[-1].view(-1))
+        back = back.t() @ out
         for i in reversed(range(self._depth)):
             back = torch.ops.aten.threshold_backward(back, layers[i + 1], 0.0)
             torch.mm(layers[i].t(), back, out=self._gradients[2 * i])
             torch.sum(back, 0, keepdim=True, out=self._gradients[2 * i + 1])
             if i:
                 back = back @ self._weights[2 * i].t()
-        self._optimiser.step()
+        self._descend()
+        return loss
+
+    def _descend(self) -> None:
+        r"""Moves the weights by Adam with decoupled weight decay, and their average after them.
+
+        .. math:: w \leftarrow (1 - \eta \lambda) w - \eta \, \hat m / (\sqrt{\hat v} + \epsilon)
+        """
         self.steps += 1
+        fast, slow = DECAYS
+        self._first.lerp_(self._gradient, 1.0 - fast)
+        self._second.mul_(slow).addcmul_(self._gradient, self._gradient, value=1.0 - slow)
+        root = math.sqrt(1.0 - slow**self.steps)
+        rate = self._rate * root / (1.0 - fast**self.steps)
+        self._flat.mul_(1.0 - self._rate * self._decay)
+        self._flat.addcdiv_(self._first, self._second.sqrt().add_(TINY * root), value=-rate)
         self._average.lerp_(self._flat, max(1.0 / self.steps, AVERAGE))
-        return (weight * error.square()).mean()
 
     def state_dict(self) -> dict[str, Any]:
-        """Present, averaged and settled weights, and the optimiser."""
+        """Present, averaged and settled weights, the moments of the gradient, and how many steps there were."""
+        return {**{name: mine.clone() for name, mine in self._vectors().items()}, "steps": self.steps}
+
+    def _vectors(self) -> dict[str, Tensor]:
         return {
-            "flat": self._flat.clone(),
-            "average": self._average.clone(),
-            "settled": self._settled.clone(),
-            "optimiser": self._optimiser.state_dict(),
-            "steps": self.steps,
+            "flat": self._flat,
+            "average": self._average,
+            "settled": self._settled,
+            "first": self._first,
+            "second": self._second,
         }
 
     def moved(self, state: Mapping[str, Any], place: Tensor) -> dict[str, Any]:
@@ -144,18 +170,7 @@ class Trunk:
             each = [torch.nn.functional.pad(out.view(actions, -1), (0, 0, 0, 1))[place] for out in outputs]
             return torch.cat([inner, *(out.flatten() for out in each)])
 
-        optimiser = {
-            **state["optimiser"],
-            "state": {
-                key: {name: move(value) if value.dim() else value for name, value in moments.items()}
-                for key, moments in state["optimiser"]["state"].items()
-            },
-        }
-        return {
-            **state,
-            **{name: move(state[name]) for name in ("flat", "average", "settled")},
-            "optimiser": optimiser,
-        }
+        return {**state, **{name: move(state[name]) for name in self._vectors()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`.
@@ -165,7 +180,6 @@ class Trunk:
         """
         if state["flat"].shape != self._flat.shape:
             raise RuntimeError(f"its network has {len(state['flat'])} weights, not {len(self._flat)}")
-        for name, mine in (("flat", self._flat), ("average", self._average), ("settled", self._settled)):
+        for name, mine in self._vectors().items():
             mine.copy_(state[name])
-        self._optimiser.load_state_dict(state["optimiser"])
         self.steps = int(state["steps"])

@@ -49,10 +49,10 @@ def untrusted(_train: Sums, _held_out: Sums, prior: Prior, _blocks: Tensor, _mov
 
 
 def without_absolute_values(
-    trunk: Trunk, x: Tensor, shown: Callable[[Trunk, Tensor], Tensor] = Trunk.features
+    trunk: Trunk, x: Tensor, out: Tensor | None = None, shown: Callable[..., Tensor] = Trunk.features
 ) -> Tensor:
     """In place of `Trunk.features`: 0 where the absolute values stand."""
-    return shown(trunk, x) * (trunk.blocks != 2)
+    return shown(trunk, x, out).mul_(trunk.blocks != 2)
 
 
 PARTS: dict[str, tuple[str, Callable[..., Any]]] = {
