@@ -79,7 +79,7 @@ class Trunk:
         return out
 
     def features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """What the heads see of contexts (N, D): (N, F), the blocks in the order of `blocks`; in `out` if it is given."""
+        """What the heads see of contexts (N, D): (N, F) in the order of `blocks`, in `out` if it is given."""
         if out is None:
             out = x.new_empty(len(x), len(self.blocks))
         width = x.shape[1]
