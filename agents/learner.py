@@ -173,7 +173,7 @@ class Learner:
     def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
         a, c, f = heads.shape
-        return (heads.reshape(a * c, f) @ self._trunk.features(x.to(self._device)).t()).view(a, c, len(x))
+        return self._trunk.estimates(x.to(self._device), heads.reshape(a * c, f)).view(a, c, len(x))
 
     def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:
         """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.

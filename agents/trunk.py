@@ -15,6 +15,11 @@ DECAYS = 0.9, 0.999
 TINY = 1e-8
 
 
+def absolute(x: Tensor) -> Tensor:
+    """The block |x|; by itself so that an ablation can take it away."""
+    return x.abs()
+
+
 class Trunk:
     r"""One network whose last hidden layer is a block of features, beside blocks that need no learning.
 
@@ -85,9 +90,18 @@ class Trunk:
         width = x.shape[1]
         out[:, 0] = 1.0
         out[:, 1 : 1 + width] = x
-        torch.abs(x, out=out[:, 1 + width : 1 + 2 * width])
+        out[:, 1 + width : 1 + 2 * width] = absolute(x)
         out[:, 1 + 2 * width :] = self._layers(x, self._shown)[-1]
         return out
+
+    def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
+        """What heads (C, F) make of contexts (N, D), (C, N): their products with the features, block by block.
+
+        To put the blocks side by side for one product would take longer than to add up the products.
+        """
+        level, slope, bend, inner = torch.split(heads, [1, x.shape[1], x.shape[1], self._shapes[-3][1]], 1)
+        out = torch.addmm(level, inner, self._layers(x, self._shown)[-1].t())
+        return out.addmm_(slope, x.t()).addmm_(bend, absolute(x).t())
 
     def settle(self) -> None:
         """Makes the present average the one that `features` shows."""

@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from agents.heads import Prior, Sums
-from agents.trunk import Trunk
 from benchmarks.quality import table
 from benchmarks.stream_learners import OurAgent, StreamLearner
 
@@ -48,17 +47,10 @@ def untrusted(_train: Sums, _held_out: Sums, prior: Prior, _blocks: Tensor, _mov
     return prior
 
 
-def without_absolute_values(
-    trunk: Trunk, x: Tensor, out: Tensor | None = None, shown: Callable[..., Tensor] = Trunk.features
-) -> Tensor:
-    """In place of `Trunk.features`: 0 where the absolute values stand."""
-    return shown(trunk, x, out).mul_(trunk.blocks != 2)
-
-
 PARTS: dict[str, tuple[str, Callable[..., Any]]] = {
     "scales not learned": ("agents.learner.learn_scales", as_guessed),
     "no network": ("agents.learner.trust_network", untrusted),
-    "no absolute values": ("agents.trunk.Trunk.features", without_absolute_values),
+    "no absolute values": ("agents.trunk.absolute", torch.zeros_like),
 }
 
 
