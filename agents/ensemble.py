@@ -17,7 +17,7 @@ from agents.choice import FLOOR, Floor, draw, floors, spread_mask, turns, unifor
 from agents.learner import WARM, Learner, LearnerConfig
 from agents.randomness import generator_state, restore_generator
 from histories.errors import ConfigError
-from histories.modules import FloatArray, IntArray, Modules
+from histories.modules import BoolArray, FloatArray, IntArray, Modules
 
 CHUNK = 2048
 
@@ -119,55 +119,66 @@ class EnsembleThompson:
         For serving where the log is not learned from: without propensities no other policy can be evaluated on it.
         Where decisions are logged, use `act`.
         """
-        modules = self.modules
-        mask = modules.closed(observations.action_mask)
-        context = _contexts(observations).to(self._device)
-        actions = np.zeros((len(mask), len(modules)), dtype=np.int64)
-        asked = np.arange(len(mask))
-        for m in range(len(modules)):
-            eligible = torch.from_numpy(modules.conditional_mask(m, mask, actions)).to(self._device)
-            heads = self._voting(m).unflatten(0, (-1, modules.sizes[m])).transpose(1, 2).flatten(0, 1)
-            for start in range(0, len(asked), CHUNK * len(heads)):
-                rows = asked[start : start + CHUNK * len(heads)]
-                actions[rows, m] = self._obeyed(m, rows, actions, context, eligible, heads)
-            if m == 0:
-                asked = np.flatnonzero(modules.sent(actions))
+        modules, n = self.modules, len(observations)
+        heads = [
+            self._voting(m).unflatten(0, (-1, size)).transpose(1, 2).contiguous()
+            for m, size in enumerate(modules.sizes)
+        ]
+        mask, context = modules.closed(observations.action_mask), _contexts(observations)
+        actions = np.zeros((n, len(modules)), dtype=np.int64)
+        size = CHUNK * max(len(each) * each.shape[1] for each in heads)
+        for start in range(0, n, size):
+            rows = slice(start, start + size)
+            self._draw_into(actions[rows], context[rows].to(self._device), mask[rows], heads)
         return actions
 
-    def _obeyed(
-        self, m: int, rows: IntArray, actions: IntArray, context: Tensor, eligible: Tensor, heads: Tensor
-    ) -> IntArray:
-        """Codes (n,) of module m for some rows: what one member each thinks best, or chance.
+    def _draw_into(self, actions: IntArray, context: Tensor, mask: BoolArray, heads: Sequence[Tensor]) -> None:
+        """Draws actions (N, M), which are 0, module by module, each given the choices before it.
 
-        Rows are put in the order of the heads that decide about them, so that each head is asked once for many.
+        Args:
+            actions: The actions.
+            context: Contexts (N, D).
+            mask: Eligible actions (N, sum of actions).
+            heads: Those that decide (rows of the table, K, A, F), for each module.
+        """
+        modules, asked = self.modules, np.arange(len(actions))
+        for m, voting in enumerate(heads):
+            members = voting.shape[1]
+            eligible = modules.conditional_mask(m, mask, actions)
+            turn = turns(self._draws.random(len(asked)), members, self._floors[m])
+            free, rows = asked[turn == members], asked[turn < members]
+            actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
+            head, c = turn[turn < members], modules.condition(m)
+            if c is not None:
+                head += actions[rows, c] * members
+            actions[rows, m] = self._obeyed(m, rows, head, context, torch.from_numpy(eligible), voting.flatten(0, 1))
+            if m == 0:
+                asked = np.flatnonzero(modules.sent(actions))
+
+    def _obeyed(
+        self, m: int, rows: IntArray, head: IntArray, context: Tensor, eligible: Tensor, heads: Tensor
+    ) -> IntArray:
+        """Codes (n,) of module m for some rows: what is best by each one's head.
+
+        Rows are put in the order of their heads, so that each head is asked once for many.
 
         Args:
             m: The module.
             rows: The rows (n,).
-            actions: Codes (N, M), those of earlier modules drawn.
-            context: Contexts (N, D).
-            eligible: Eligible actions (N, A).
-            heads: Those of the K members (cells / A * K, A, F), in the order of the rows of the module's table.
+            head: Which head decides about each (n,).
+            context: Contexts of all rows (N, D).
+            eligible: Eligible actions of all rows (N, A).
+            heads: The heads (H, A, F).
         """
-        c = self.modules.condition(m)
-        members = len(heads) if c is None else len(heads) // self.modules.sizes[c]
-        turn = turns(self._draws.random(len(rows)), members, self._floors[m])
-        chance = turn == members
-        head = turn if c is None else actions[rows, c] * members + turn
-        head[chance] = len(heads)
         order = np.argsort(head.astype(np.min_scalar_type(len(heads))), kind="stable")
-        counts = np.bincount(head, minlength=len(heads) + 1).tolist()
-        *parts, left = torch.split(torch.from_numpy(rows[order]).to(self._device), counts)
-        codes = [
-            best(
-                self._learners[m].estimates(context.index_select(0, part), each.unsqueeze(1)).squeeze(1),
-                eligible.index_select(0, part).t(),
-            )
-            for part, each in zip(parts, heads, strict=True)
-        ]
-        free = uniform_codes(eligible.index_select(0, left).cpu().numpy(), self._draws.random(len(left)))
-        found = np.empty(len(rows), dtype=np.int64)
-        found[order] = np.concatenate([torch.cat(codes).cpu().numpy(), free])
+        ends = np.bincount(head, minlength=len(heads)).cumsum().tolist()
+        place = torch.from_numpy(rows[order])
+        here = place.to(self._device)
+        values = torch.empty(heads.shape[1], len(rows), device=self._device)
+        for each, start, end in zip(heads, [0, *ends], ends, strict=False):
+            self._learners[m].estimates(context.index_select(0, here[start:end]), each, values[:, start:end])
+        found = np.empty_like(rows)
+        found[order] = best(values, eligible.index_select(0, place).t().to(self._device)).cpu().numpy()
         return found
 
     def _certain(self, observations: Observations) -> list[FloatArray]:
@@ -199,7 +210,7 @@ class EnsembleThompson:
             x = context[rows].to(self._device)
             for m, learner in enumerate(self._learners):
                 eligible = masks[m][rows].to(self._device)
-                found = vote(learner.estimates(x, heads[m]), eligible, groups[m], shares[m])
+                found = vote(learner.values(x, heads[m]), eligible, groups[m], shares[m])
                 out[m][rows] = found.cpu().numpy()
         return [each.reshape(n, *modules.shape(m)) for m, each in enumerate(out)]
 
@@ -213,7 +224,7 @@ class EnsembleThompson:
         out = []
         for m, learner in enumerate(self._learners):
             heads = self._heads(m)[:, 1:]
-            parts = [learner.estimates(part, heads).permute(1, 2, 0).cpu() for part in torch.split(x, CHUNK)]
+            parts = [learner.values(part, heads).permute(1, 2, 0).cpu() for part in torch.split(x, CHUNK)]
             values = np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy())
             out.append(values.reshape(len(values), len(x), *self.modules.shape(m)))
         return out

@@ -170,10 +170,13 @@ class Learner:
         """Which cell of the module each of some rows belongs to (n,)."""
         return torch.from_numpy(self._modules.cell(self._m, buffer["actions"].index_select(0, rows).long().numpy()))
 
-    def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
+    def values(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
-        a, c, f = heads.shape
-        return self._trunk.estimates(x.to(self._device), heads.reshape(a * c, f)).view(a, c, len(x))
+        return self.estimates(x, heads.flatten(0, 1)).unflatten(0, heads.shape[:2])
+
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
+        """The same from heads (C, F): (C, N), in `out` if it is given."""
+        return self._trunk.estimates(x.to(self._device), heads, out)
 
     def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:
         """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.

@@ -94,13 +94,15 @@ class Trunk:
         out[:, 1 + 2 * width :] = self._layers(x, self._shown)[-1]
         return out
 
-    def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
-        """What heads (C, F) make of contexts (N, D), (C, N): their products with the features, block by block.
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
+        """What heads (C, F) make of contexts (N, D): their products with the features, (C, N), in `out` if it is given.
 
-        To put the blocks side by side for one product would take longer than to add up the products.
+        To put the blocks of features side by side for one product would take longer than to add up the products.
         """
+        if out is None:
+            out = x.new_empty(len(heads), len(x))
         level, slope, bend, inner = torch.split(heads, [1, x.shape[1], x.shape[1], self._shapes[-3][1]], 1)
-        out = torch.addmm(level, inner, self._layers(x, self._shown)[-1].t())
+        torch.addmm(level, inner, self._layers(x, self._shown)[-1].t(), out=out)
         return out.addmm_(slope, x.t()).addmm_(bend, absolute(x).t())
 
     def settle(self) -> None:
