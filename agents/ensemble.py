@@ -16,6 +16,7 @@ from agents.buffer import Buffer
 from agents.choice import FLOOR, Floor, draw, floors, spread_mask, turns, uniform_codes
 from agents.learner import WARM, Learner, LearnerConfig
 from agents.randomness import generator_state, restore_generator
+from agents.trunk import with_one
 from histories.errors import ConfigError
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
 
@@ -129,7 +130,7 @@ class EnsembleThompson:
         size = CHUNK * max(len(each) * each.shape[1] for each in heads)
         for start in range(0, n, size):
             rows = slice(start, start + size)
-            self._draw_into(actions[rows], context[rows].to(self._device), mask[rows], heads)
+            self._draw_into(actions[rows], with_one(context[rows].to(self._device)), mask[rows], heads)
         return actions
 
     def _draw_into(self, actions: IntArray, context: Tensor, mask: BoolArray, heads: Sequence[Tensor]) -> None:
@@ -137,7 +138,7 @@ class EnsembleThompson:
 
         Args:
             actions: The actions.
-            context: Contexts (N, D).
+            context: Contexts behind a one (N, 1 + D).
             mask: Eligible actions (N, sum of actions).
             heads: Those that decide (rows of the table, K, A, F), for each module.
         """
@@ -166,7 +167,7 @@ class EnsembleThompson:
             m: The module.
             rows: The rows (n,).
             head: Which head decides about each (n,).
-            context: Contexts of all rows (N, D).
+            context: Contexts of all rows behind a one (N, 1 + D).
             eligible: Eligible actions of all rows (N, A).
             heads: The heads (H, A, F).
         """

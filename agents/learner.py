@@ -13,7 +13,7 @@ from torch import Tensor
 from agents.actions import carried
 from agents.buffer import Buffer
 from agents.heads import Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust_network, untrained
-from agents.trunk import Trunk
+from agents.trunk import Trunk, with_one
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, derive, uniforms
 from histories.modules import FloatArray, IntArray, Modules
@@ -153,8 +153,8 @@ class Learner:
     def _features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The features of contexts (N, D) on the CPU, in `out` if it is given."""
         if out is None or self._device.type == "cpu":
-            return self._trunk.features(x.to(self._device), out).cpu()
-        return out.copy_(self._trunk.features(x.to(self._device)))
+            return self._trunk.features(with_one(x.to(self._device)), out).cpu()
+        return out.copy_(self._trunk.features(with_one(x.to(self._device))))
 
     @property
     def _whole(self) -> Sums:
@@ -172,11 +172,11 @@ class Learner:
 
     def values(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
-        return self.estimates(x, heads.flatten(0, 1)).unflatten(0, heads.shape[:2])
+        return self.estimates(with_one(x.to(self._device)), heads.flatten(0, 1)).unflatten(0, heads.shape[:2])
 
     def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
-        """The same from heads (C, F): (C, N), in `out` if it is given."""
-        return self._trunk.estimates(x.to(self._device), heads, out)
+        """The same for contexts behind a one (N, 1 + D) from heads (C, F): (C, N), in `out` if it is given."""
+        return self._trunk.estimates(x, heads, out)
 
     def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:
         """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.
@@ -218,7 +218,7 @@ class Learner:
             size = min(STEPS, steps - first), self._config.batch_size
             picked = rows[torch.from_numpy(rng.integers(0, len(rows), size)).flatten()]
             columns = (
-                buffer["context"].index_select(0, picked),
+                with_one(buffer["context"].index_select(0, picked)),
                 self._cells(buffer, picked),
                 (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
                 self._weights(buffer, picked),

@@ -15,6 +15,11 @@ DECAYS = 0.9, 0.999
 TINY = 1e-8
 
 
+def with_one(x: Tensor) -> Tensor:
+    """Contexts (N, D) behind a column of ones, (N, 1 + D): what a network takes, so that biases are weights too."""
+    return torch.nn.functional.pad(x, (1, 0), value=1.0)
+
+
 def absolute(x: Tensor) -> Tensor:
     """The block |x|; by itself so that an ablation can take it away."""
     return x.abs()
@@ -59,13 +64,14 @@ class Trunk:
         self.blocks = torch.repeat_interleave(torch.tensor([1, width, width, hidden[-1]]))
         self._device = device
         self._depth = len(hidden)
-        layers = [shape for a, b in itertools.pairwise(sizes) for shape in ((a, b), (1, b))]
-        self._shapes = [*layers, (actions, hidden[-1]), (actions, width), (1, actions)]
+        # The first row of a layer is its bias, and so is the first column of the output layer of x.
+        layers = [(1 + a, b) for a, b in itertools.pairwise(sizes)]
+        self._shapes = [*layers, (actions, hidden[-1]), (actions, 1 + width)]
         size = sum(a * b for a, b in self._shapes)
         self._flat, self._gradient = torch.zeros(size, device=device), torch.zeros(size, device=device)
         self._weights = self._views(self._flat)
-        for layer, (a, b) in zip(self._weights[0 : 2 * self._depth : 2], itertools.pairwise(sizes), strict=True):
-            layer.copy_(torch.randn(a, b, generator=generator) * math.sqrt(2.0 / max(a, 1)))
+        for layer, (a, b) in zip(self._weights[: self._depth], itertools.pairwise(sizes), strict=True):
+            layer[1:] = torch.randn(a, b, generator=generator) * math.sqrt(2.0 / max(a, 1))
         self._average, self._settled = self._flat.clone(), self._flat.clone()
         self._gradients, self._shown = self._views(self._gradient), self._views(self._settled)
         self._rate, self._decay = learning_rate, weight_decay
@@ -77,33 +83,30 @@ class Trunk:
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _layers(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs and every hidden layer's units."""
-        out = [x]
-        for i in range(self._depth):
-            out.append(torch.addmm(weights[2 * i + 1], out[-1], weights[2 * i]).relu_())
+        """Every hidden layer's units."""
+        out = [torch.mm(x, weights[0]).relu_()]
+        for layer in weights[1 : self._depth]:
+            out.append(torch.addmm(layer[:1], out[-1], layer[1:]).relu_())
         return out
 
     def features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """What the heads see of contexts (N, D): (N, F) in the order of `blocks`, in `out` if it is given."""
+        """What the heads see of contexts (N, 1 + D): (N, F) in the order of `blocks`, in `out` if it is given."""
         if out is None:
             out = x.new_empty(len(x), len(self.blocks))
-        width = x.shape[1]
-        out[:, 0] = 1.0
-        out[:, 1 : 1 + width] = x
-        out[:, 1 + width : 1 + 2 * width] = absolute(x)
-        out[:, 1 + 2 * width :] = self._layers(x, self._shown)[-1]
+        level, slope = x.shape[1], 2 * x.shape[1] - 1
+        out[:, :level] = x
+        out[:, level:slope] = absolute(x[:, 1:])
+        out[:, slope:] = self._layers(x, self._shown)[-1]
         return out
 
     def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
-        """What heads (C, F) make of contexts (N, D): their products with the features, (C, N), in `out` if it is given.
+        """What heads (C, F) make of contexts (N, 1 + D): their products with the features, (C, N), in `out` if given.
 
         To put the blocks of features side by side for one product would take longer than to add up the products.
         """
-        if out is None:
-            out = x.new_empty(len(heads), len(x))
-        level, slope, bend, inner = torch.split(heads, [1, x.shape[1], x.shape[1], self._shapes[-3][1]], 1)
-        torch.addmm(level, inner, self._layers(x, self._shown)[-1].t(), out=out)
-        return out.addmm_(slope, x.t()).addmm_(bend, absolute(x).t())
+        linear, bent, inner = torch.split(heads, [x.shape[1], x.shape[1] - 1, self._shapes[-2][1]], 1)
+        out = torch.mm(inner, self._layers(x, self._shown)[-1].t(), out=out)
+        return out.addmm_(linear, x.t()).addmm_(bent, absolute(x[:, 1:]).t())
 
     def settle(self) -> None:
         """Makes the present average the one that `features` shows."""
@@ -113,27 +116,28 @@ class Trunk:
         """One gradient step on the weighted mean squared error of the taken actions; gives that error.
 
         Args:
-            x: Contexts (N, D).
+            x: Contexts (N, 1 + D), the first column 1.
             action: Codes of the taken actions (N,).
             target: Standardised rewards (N,).
             weight: Weights of the rows (N,).
         """
-        out, linear, bias = self._weights[-3:]
+        out, linear = self._weights[-2:]
         layers = self._layers(x, self._weights)
-        error = torch.addmm(bias.t(), out, layers[-1].t()).addmm_(linear, x.t()).sub_(target)
+        error = torch.mm(out, layers[-1].t()).addmm_(linear, x.t()).sub_(target)
         back = torch.zeros_like(error).scatter_(0, action.unsqueeze(0), (weight * (2.0 / len(x))).unsqueeze(0))
         back.mul_(error)
         loss = torch.dot(back.view(-1), error.view(-1)) / 2.0
-        torch.mm(back, layers[-1], out=self._gradients[-3])
-        torch.mm(back, x, out=self._gradients[-2])
-        torch.sum(back, 1, out=self._gradients[-1].view(-1))
+        torch.mm(back, layers[-1], out=self._gradients[-2])
+        torch.mm(back, x, out=self._gradients[-1])
         back = back.t() @ out
         for i in reversed(range(self._depth)):
-            back = torch.ops.aten.threshold_backward(back, layers[i + 1], 0.0)
-            torch.mm(layers[i].t(), back, out=self._gradients[2 * i])
-            torch.sum(back, 0, keepdim=True, out=self._gradients[2 * i + 1])
+            back = torch.ops.aten.threshold_backward(back, layers[i], 0.0)
             if i:
-                back = back @ self._weights[2 * i].t()
+                torch.sum(back, 0, keepdim=True, out=self._gradients[i][:1])
+                torch.mm(layers[i - 1].t(), back, out=self._gradients[i][1:])
+                back = back @ self._weights[i][1:].t()
+            else:
+                torch.mm(x.t(), back, out=self._gradients[0])
         self._descend()
         return loss
 
@@ -175,8 +179,8 @@ class Trunk:
         Raises:
             RuntimeError: If the hidden layers are of another shape.
         """
-        body = sum(a * b for a, b in self._shapes[:-3])
-        widths = [self._shapes[-3][1], self._shapes[-2][1], 1]
+        body = sum(a * b for a, b in self._shapes[:-2])
+        widths = [self._shapes[-2][1], self._shapes[-1][1]]
         actions, left = divmod(len(state["flat"]) - body, sum(widths))
         if left or actions <= int(place.max()):
             raise RuntimeError(f"its network has {len(state['flat'])} weights, which do not fit {self._shapes}")
