@@ -21,6 +21,7 @@ from histories.errors import ConfigError
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
 
 CHUNK = 2048
+SEGMENT = 4096
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class EnsembleThompson:
         ]
         mask, context = modules.closed(observations.action_mask), _contexts(observations)
         actions = np.zeros((n, len(modules)), dtype=np.int64)
-        size = CHUNK * max(len(each) * each.shape[1] for each in heads)
+        size = SEGMENT * max(len(each) * each.shape[1] for each in heads)
         for start in range(0, n, size):
             rows = slice(start, start + size)
             self._draw_into(actions[rows], with_one(context[rows].to(self._device)), mask[rows], heads)
@@ -144,43 +145,40 @@ class EnsembleThompson:
         """
         modules, asked = self.modules, np.arange(len(actions))
         for m, voting in enumerate(heads):
-            members = voting.shape[1]
-            eligible = modules.conditional_mask(m, mask, actions)
-            turn = turns(self._draws.random(len(asked)), members, self._floors[m])
-            free, rows = asked[turn == members], asked[turn < members]
-            actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
-            head, c = turn[turn < members], modules.condition(m)
+            members, c = voting.shape[1], modules.condition(m)
+            head = turns(self._draws.random(len(asked)), members, self._floors[m])
+            chance = head == members
             if c is not None:
-                head += actions[rows, c] * members
-            actions[rows, m] = self._obeyed(m, rows, head, context, torch.from_numpy(eligible), voting.flatten(0, 1))
+                head += actions[asked, c] * members
+            head[chance] = last = len(voting) * members
+            order = np.argsort(head.astype(np.min_scalar_type(last)), kind="stable")
+            ends = np.bincount(head, minlength=last).cumsum().tolist()
+            eligible = modules.conditional_mask(m, mask, actions)
+            rows, free = np.split(asked[order], [ends[last - 1]])
+            actions[rows, m] = self._obeyed(m, rows, ends[:last], context, torch.from_numpy(eligible), voting)
+            actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
             if m == 0:
                 asked = np.flatnonzero(modules.sent(actions))
 
     def _obeyed(
-        self, m: int, rows: IntArray, head: IntArray, context: Tensor, eligible: Tensor, heads: Tensor
+        self, m: int, rows: IntArray, ends: Sequence[int], context: Tensor, eligible: Tensor, voting: Tensor
     ) -> IntArray:
-        """Codes (n,) of module m for some rows: what is best by each one's head.
-
-        Rows are put in the order of their heads, so that each head is asked once for many.
+        """Codes (n,) of module m for some rows: what is best by each one's head; each head is asked once for many.
 
         Args:
             m: The module.
-            rows: The rows (n,).
-            head: Which head decides about each (n,).
+            rows: The rows (n,), in the order of the heads that decide about them.
+            ends: Where each head's rows end.
             context: Contexts of all rows behind a one (N, 1 + D).
             eligible: Eligible actions of all rows (N, A).
-            heads: The heads (H, A, F).
+            voting: The heads (rows of the table, K, A, F).
         """
-        order = np.argsort(head.astype(np.min_scalar_type(len(heads))), kind="stable")
-        ends = np.bincount(head, minlength=len(heads)).cumsum().tolist()
-        place = torch.from_numpy(rows[order])
+        place = torch.from_numpy(rows)
         here = place.to(self._device)
-        values = torch.empty(heads.shape[1], len(rows), device=self._device)
-        for each, start, end in zip(heads, [0, *ends], ends, strict=False):
-            self._learners[m].estimates(context.index_select(0, here[start:end]), each, values[:, start:end])
-        found = np.empty_like(rows)
-        found[order] = best(values, eligible.index_select(0, place).t().to(self._device)).cpu().numpy()
-        return found
+        values = torch.empty(voting.shape[2], len(rows), device=self._device)
+        for head, start, end in zip(voting.flatten(0, 1), [0, *ends], ends, strict=False):
+            self._learners[m].estimates(context.index_select(0, here[start:end]), head, values[:, start:end])
+        return best(values, eligible.index_select(0, place).t().to(self._device)).cpu().numpy()
 
     def _certain(self, observations: Observations) -> list[FloatArray]:
         heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]

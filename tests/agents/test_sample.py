@@ -45,7 +45,7 @@ def test_modules_draw_independently_of_where_rows_stand(modules: Modules, monkey
     agent = trained(modules, floor=0.1)
     seen = observations_of(np.random.default_rng(2).random((20_000, modules.total)) < 0.8)
     marginals = modules.marginals(agent.action_probabilities(seen))
-    monkeypatch.setattr("agents.ensemble.CHUNK", 7)
+    monkeypatch.setattr("agents.ensemble.SEGMENT", 7)
     actions = agent.sample(seen)
     sent = modules.sent(actions)
     for m, p in enumerate(marginals):
