@@ -122,9 +122,10 @@ class EnsembleThompson:
         Where decisions are logged, use `act`.
         """
         modules, n = self.modules, len(observations)
+        found = [self._voting(m) for m in range(len(modules))]
         heads = [
-            self._voting(m).unflatten(0, (-1, size)).transpose(1, 2).contiguous()
-            for m, size in enumerate(modules.sizes)
+            each.view(-1, size, *each.shape[1:]).transpose(1, 2).contiguous()
+            for each, size in zip(found, modules.sizes, strict=True)
         ]
         mask, context = modules.closed(observations.action_mask), _contexts(observations)
         actions = np.zeros((n, len(modules)), dtype=np.int64)

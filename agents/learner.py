@@ -172,7 +172,8 @@ class Learner:
 
     def values(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
-        return self.estimates(with_one(x.to(self._device)), heads.flatten(0, 1)).unflatten(0, heads.shape[:2])
+        found = self.estimates(with_one(x.to(self._device)), heads.flatten(0, 1))
+        return found.view(*heads.shape[:2], len(x))
 
     def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
         """The same for contexts behind a one (N, 1 + D) from heads (C, F): (C, N), in `out` if it is given."""
@@ -223,7 +224,7 @@ class Learner:
                 (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
                 self._weights(buffer, picked),
             )
-            parts = (column.to(self._device).unflatten(0, size) for column in columns)
+            parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
             for step in zip(*parts, strict=True):
                 total += self._trunk.step(*step)
         return float(total) / steps
