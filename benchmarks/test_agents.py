@@ -77,7 +77,7 @@ def test_drawing_with_exact_propensities_against_a_matrix_product(benchmark):
         "million decisions per second": USERS * 5 / seconds / 1e6,
     }
     print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {USERS / seconds:,.0f} users a second with all their modules")
-    assert share >= 0.1
+    assert share >= 0.22
 
 
 def test_drawing_without_propensities_against_a_matrix_product(benchmark):
@@ -99,7 +99,7 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
         "million decisions per second": decided / seconds / 1e6,
     }
     print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {USERS / seconds:,.0f} users a second with all their modules")
-    assert share >= 0.1
+    assert share >= 0.22
 
 
 def test_learning_against_a_matrix_product(benchmark):
@@ -118,7 +118,7 @@ def test_learning_against_a_matrix_product(benchmark):
     share = (gradient + sums) / seconds / rate
     benchmark.extra_info["share of the matrix product"] = share
     print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s, the solution of the heads in the time but not in the work")
-    assert share >= 0.2
+    assert share >= 0.25
 
 
 def test_rows_per_second_against_vowpal_wabbit(benchmark, tmp_path):
