@@ -64,7 +64,7 @@ class Sums:
 
 def add_rows(
     sums: Sums,
-    features: Callable[[Tensor], Tensor],
+    features: Callable[[Tensor, Tensor], object],
     x: Tensor,
     action: Tensor,
     targets: Tensor,
@@ -72,11 +72,14 @@ def add_rows(
     memory: Tensor,
     fold: Tensor,
 ) -> None:
-    """Adds rows to the sums of their fold and action, in place, in chunks.
+    """Adds rows to the sums of their fold and action, in place, in chunks that stay in cache.
+
+    Rows are brought into the order of their cells, and features and targets stand side by side, so that what a chunk
+    adds to a cell is one product.
 
     Args:
         sums: Sums with folds as their first dimension.
-        features: Features (n, F) of contexts (n, D), as a tensor that may be written to.
+        features: Writes the features (n, F) of contexts (n, D) into its second argument.
         x: Contexts (N, D).
         action: Codes of the taken actions (N,).
         targets: Columns of targets (N, C).
@@ -84,20 +87,29 @@ def add_rows(
         memory: How much each row counts as a row (N,): 1 unless it is being forgotten.
         fold: Each row's fold (N,).
     """
-    folds, actions = sums.gram.shape[:2]
-    label = fold * actions + action
-    order = torch.argsort(label, stable=True)
-    counts = torch.bincount(label, minlength=folds * actions).tolist()
+    folds, actions, width, _ = sums.gram.shape
+    cell = fold * actions + action
+    order = torch.argsort(cell, stable=True)
+    ends = torch.bincount(cell, minlength=folds * actions).cumsum(0).tolist()
     root = weight.sqrt().unsqueeze(1)
-    for segment, rows in enumerate(torch.split(order, counts)):
-        place = divmod(segment, actions)
-        for part in torch.split(rows, CHUNK):
-            if len(part) == 0:
-                continue
-            phi, target = features(x[part]).mul_(root[part]), targets[part] * root[part]
-            sums.gram[place] += phi.t() @ phi
-            sums.moment[place] += phi.t() @ target
-            sums.square[place[0]] += target[:, 0].square().sum()
+    space = targets.new_empty(CHUNK, width + targets.shape[1])
+    here = 0
+    for start in range(0, len(order), CHUNK):
+        part = order[start : start + CHUNK]
+        both = space[: len(part)]
+        features(x.index_select(0, part), both[:, :width])
+        both[:, width:] = targets.index_select(0, part)
+        both.mul_(root.index_select(0, part))
+        end = start + len(part)
+        while start < end:
+            while ends[here] <= start:
+                here += 1
+            own, start = both[start - end :][: ends[here] - start], min(ends[here], end)
+            place = divmod(here, actions)
+            found = own[:, :width].t() @ own
+            sums.gram[place] += found[:, :width]
+            sums.moment[place] += found[:, width:]
+            sums.square[place[0]] += own[:, width].square().sum()
     sums.rows.index_add_(0, fold, memory.double())
 
 
@@ -251,7 +263,9 @@ def _with_design(common: Tensor, each: Tensor, design: Tensor, p: int) -> Tensor
 def _inverse(sums: Sums, prior: Prior, blocks: Tensor) -> Tensor:
     """Covariances (A, F, F) of the actions' own parts, given the common one."""
     ridge = 1 / prior.variance[1, blocks] + ROUNDING * sums.gram[:, 0, 0, None] / prior.noise
-    return torch.cholesky_inverse(torch.linalg.cholesky(sums.gram / prior.noise + torch.diag_embed(ridge)))
+    precision = sums.gram / prior.noise
+    precision.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    return torch.cholesky_inverse(torch.linalg.cholesky(precision))
 
 
 def _marginal(inverse: Tensor, own: Tensor) -> Tensor:

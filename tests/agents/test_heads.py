@@ -39,7 +39,7 @@ def rows(n: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
 def by_fold(phi: torch.Tensor, action: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> Sums:
     sums = Sums.empty(2, A, F, targets.shape[1])
     fold = torch.arange(len(phi)) % 2
-    add_rows(sums, torch.clone, phi, action, targets, weight, torch.ones(len(phi)), fold)
+    add_rows(sums, lambda x, out: out.copy_(x), phi, action, targets, weight, torch.ones(len(phi)), fold)
     return sums
 
 
