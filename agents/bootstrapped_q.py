@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.actions import carried, design, known_actions, places, shown
+from agents.actions import carried, design, known_actions, places
 from agents.base import Batch, Observations
 from agents.buffer import check_batch
 from agents.choice import FLOOR, Floor
 from agents.learner import MOST_MEMBERS, signs
-from agents.linear import check_width, effect_scales, sums_by_module
+from agents.linear import check_width, effect_scales, estimates, sums_by_module
 from agents.noise import learn_noise, noise_factor, some_rows
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
@@ -145,12 +145,8 @@ class BootstrappedQ(Voting):
         of the others the reward.
         """
         phi = self._phi(torch.from_numpy(np.asarray(observations.context)))
-        out = []
-        for m, each in enumerate(self._coefficients):
-            members = phi @ each[1:].transpose(1, 2)
-            gain = members - members[..., :1] if m == 0 else members
-            out.append(shown(gain.numpy(), self._known, self.modules, m))
-        return out
+        first, *others = estimates(phi, [each[1:] for each in self._coefficients], self._known, self.modules)
+        return [first - first[..., :1], *others]
 
     def observe(self, batch: Batch) -> None:
         """Takes in executed actions, their rewards and what followed.

@@ -127,11 +127,7 @@ class LinearAgent(Voting):
 
     def expected_rewards(self, observations: Observations) -> list[FloatArray]:
         """The K posterior draws' estimates, (K, N, *shape(m)) a module, in reward units."""
-        phi = self.phi(observations.context)
-        return [
-            shown((phi @ each.transpose(1, 2)).numpy(), self._known, self.modules, m)
-            for m, each in enumerate(self._drawn)
-        ]
+        return estimates(self.phi(observations.context), self._drawn, self._known, self.modules)
 
     def observe(self, batch: Batch) -> None:
         """Adds executed actions and rewards to the sums.
@@ -348,6 +344,19 @@ def posterior_draws(
         sigma = each.residual(found.mean).sqrt() if each.weight > 0 else 1.0
         drawn.append(found.mean + sigma * deviations(found, prior, torch.from_numpy(normals)))
     return drawn
+
+
+def estimates(phi: Tensor, coefficients: Sequence[Tensor], known: Modules, modules: Modules) -> list[FloatArray]:
+    """K estimates of each present action, (K, N, *shape(m)) a module.
+
+    Args:
+        phi: Features (N, F).
+        coefficients: Each module's coefficients (K, cells, F), of all known actions.
+        known: All known actions.
+        modules: The present ones.
+    """
+    found = [(phi @ each.transpose(1, 2)).numpy() for each in coefficients]
+    return [shown(each, known, modules, m) for m, each in enumerate(found)]
 
 
 def check_width(observations: Observations, width: int) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.actions import carried, known_actions, places, shown
+from agents.actions import carried, known_actions, places
 from agents.base import Batch, Observations
 from agents.buffer import Buffer
 from agents.choice import FLOOR, Floor
-from agents.linear import effect_scales, posterior_draws, sums_by_module
+from agents.linear import effect_scales, estimates, posterior_draws, sums_by_module
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
 from agents.regression import Sums
@@ -132,10 +132,7 @@ class NeuralLinear(Voting):
     def expected_rewards(self, observations: Observations) -> list[FloatArray]:
         """The K posterior draws' estimates, (K, N, *shape(m)) a module, in reward units."""
         phi = self._phi(torch.from_numpy(np.ascontiguousarray(observations.context, dtype=np.float32)))
-        return [
-            shown((phi @ each.transpose(1, 2)).numpy(), self._known, self.modules, m)
-            for m, each in enumerate(self._drawn)
-        ]
+        return estimates(phi, self._drawn, self._known, self.modules)
 
     def observe(self, batch: Batch) -> None:
         """Keeps executed actions and rewards for learning.
