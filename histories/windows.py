@@ -15,7 +15,7 @@ FIXED_POINT = 2.0**32
 LARGEST_SUM = 2.0**31
 
 #: Queries that are searched side by side: their arrays stay in the cache.
-BLOCK = 1 << 14
+BLOCK = 3 << 13
 #: Rows above which a user is searched alone.
 HEAVY = 4096
 
@@ -79,41 +79,59 @@ class Timeline:
         The bisections of all queries run in lock-step: one step of all of them is one array operation, in blocks that
         stay in cache, so that their number grows with the logarithm of the longest user. Users with more than `HEAVY`
         rows, of whom there cannot be many, are searched one by one instead.
+
+        Args:
+            user: Codes (n,).
+            time: Microseconds, one for each user (n,) or k of them (k, n): they are searched together, which is faster.
+            inclusive: Whether a row at `time` counts as before it.
+
+        Returns:
+            Rows in the shape of `time`.
         """
         large = np.diff(self.offsets) > HEAVY
         if not large.any():
             return self._in_step(user, time, inclusive)
         if (user[1:] < user[:-1]).any():
             order = np.argsort(user, kind="stable")
-            out = np.empty(len(user), dtype=np.int64)
-            out[order] = self.before(user[order], time[order], inclusive=inclusive)
+            out = np.empty_like(time)
+            out[..., order] = self.before(user[order], time[..., order], inclusive=inclusive)
             return out
-        out = np.empty(len(user), dtype=np.int64)
+        out = np.empty(time.shape, dtype=np.int64)
         light = ~large[user]
         if light.any():
-            out[light] = self._in_step(user[light], time[light], inclusive)
+            out[..., light] = self._in_step(user[light], time[..., light], inclusive)
         side: Literal["left", "right"] = "right" if inclusive else "left"
         for one in np.flatnonzero(large):
             first, last = self.offsets[one : one + 2]
             mine = slice(*np.searchsorted(user, [one, one + 1]))
-            out[mine] = first + np.searchsorted(self.time[first:last], time[mine], side=side)
+            out[..., mine] = first + np.searchsorted(self.time[first:last], time[..., mine], side=side)
         return out
+
+    def around(self, user: IntArray, time: IntArray) -> tuple[IntArray, IntArray]:
+        """Rows (n,) behind each user's last one before `time` (n,), and behind the last one at it: most are equal."""
+        before = self.before(user, time)
+        tied = np.flatnonzero(before < self.offsets[user + 1])
+        tied = tied[self.time[before[tied]] == time[tied]]
+        behind = before.copy()
+        behind[tied] = self.before(user[tied], time[tied], inclusive=True)
+        return before, behind
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
         """The same by bisection in steps of falling powers of two, for users of any size."""
-        out = np.empty(len(user), dtype=np.int64)
-        for start in range(0, len(user), BLOCK):
-            rows = slice(start, start + BLOCK)
-            asked = time[rows]
+        out = np.empty(time.shape, dtype=np.int64)
+        width = max(1, BLOCK * len(user) // max(time.size, 1))
+        for start in range(0, len(user), width):
+            rows = slice(start, start + width)
+            asked = time[..., rows] + inclusive
             # The last row that is known to be before, which may be that in front of the user's first.
-            place, end = self.offsets[user[rows]] - 1, self.offsets[user[rows] + 1] - 1
-            step = 1 << int((end - place).max()).bit_length() >> 1
+            first, end = self.offsets[user[rows]] - 1, self.offsets[user[rows] + 1] - 1
+            step = 1 << int((end - first).max()).bit_length() >> 1
+            place = np.broadcast_to(first, asked.shape).copy()
             while step:
                 reached = place + step
-                ahead = self.time.take(reached, mode="clip")
-                passed = (ahead <= asked) if inclusive else (ahead < asked)
+                passed = self.time.take(reached, mode="clip") < asked
                 passed &= reached <= end
-                place += step * passed
+                place += np.multiply(passed, step, out=reached)
                 step >>= 1
-            out[rows] = place + 1
+            np.add(place, 1, out=out[..., rows])
         return out
