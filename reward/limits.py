@@ -64,8 +64,7 @@ class Windows:
     def of(cls, history: History, pre: int, post: int, end: IntArray) -> Windows:
         """Finds the rows of events in `[t - pre, t)` and `(t, t + end]`."""
         d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
-        first, last = events.before(d.user, np.stack([d.time - pre, d.time + end + 1]))
-        before, behind = events.around(d.user, d.time)
+        first, before, behind, last = events.windows(d.user, d.time, pre, end)
         nothing = np.broadcast_to(np.int64(0), end.shape)
         return cls(
             pre,
