@@ -42,7 +42,7 @@ def to_fixed(value: FloatArray) -> IntArray:
 
 def from_fixed(value: IntArray) -> FloatArray:
     """Fixed-point sums as floating-point numbers."""
-    return np.asarray(value / FIXED_POINT, dtype=np.float64)
+    return np.asarray(value * (1 / FIXED_POINT), dtype=np.float64)
 
 
 def running(value: IntArray) -> IntArray:
@@ -127,10 +127,9 @@ class Timeline:
             rows = slice(start, start + BLOCK)
             asked, (first, end) = time[rows], self._ends(user[rows])
             now = self._advance(first, end, asked, _whole(first, end))
-            tied = np.flatnonzero(now < end)
-            tied = tied[self.time[now[tied] + 1] == asked[tied]]
-            behind = now.copy()
-            behind[tied] = self.before(user[rows][tied], asked[tied], inclusive=True) - 1
+            behind = now
+            if self._is_before(now + 1, end, asked + 1).any():
+                behind = self._advance(now, end, asked + 1, _whole(first, end))
 
             until = asked + post[rows] + 1
             while self._is_before(now + onward, end, until).any():
@@ -145,7 +144,8 @@ class Timeline:
                 low = np.maximum(now - back + 1, first)
             begin = self._advance(low, now, since, back >> 1)
             back = 1 << int((now - begin).max()).bit_length()
-            np.add((begin, now, behind, last), 1, out=out[:, rows])
+            for place, side in zip((begin, now, behind, last), out, strict=True):
+                np.add(place, 1, out=side[rows])
         return out
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:

@@ -13,8 +13,8 @@ from reward.goals import Goal
 
 # Pairs of a decision and an event that are in memory at once.
 PAIRS = 1 << 20
-# Events whose amounts are in memory at once.
-CHUNK = 1 << 14
+# Rows whose amounts are worked out at once: they stay in the cache.
+CHUNK = 1 << 15
 
 
 def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
@@ -36,7 +36,7 @@ def window_amounts(
     """
     if goal.decay is None:
         total = _running_total(goal, history)
-        return [from_fixed(total[last] - total[first]) for first, last in windows]
+        return [_differences(total, first, last) for first, last in windows]
     chosen, amount = goal_events(goal, history)
     count = running(chosen.astype(np.int64))
     when, value = history.events.time[chosen], amount[chosen]
@@ -59,6 +59,15 @@ def _running_total(goal: Goal, history: History) -> IntArray:
         fixed[0] += total[start]
         np.cumsum(fixed, out=total[1:][rows])
     return total
+
+
+def _differences(total: IntArray, first: IntArray, last: IntArray) -> FloatArray:
+    """Sums (n,) over rows `first` up to `last` from running totals, in chunks: neighbours' totals are neighbours too."""
+    out = np.empty(len(first))
+    for start in range(0, len(first), CHUNK):
+        rows = slice(start, start + CHUNK)
+        out[rows] = from_fixed(total[last[rows]] - total[first[rows]])
+    return out
 
 
 def _faded(
