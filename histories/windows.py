@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -100,36 +99,43 @@ class Timeline:
         light = ~large[user]
         if light.any():
             out[..., light] = self._in_step(user[light], time[..., light], inclusive)
-        side: Literal["left", "right"] = "right" if inclusive else "left"
         for one in np.flatnonzero(large):
-            first, last = self.offsets[one : one + 2]
             mine = slice(*np.searchsorted(user, [one, one + 1]))
-            out[..., mine] = first + np.searchsorted(self.time[first:last], time[..., mine], side=side)
+            out[..., mine] = self._by_cell(*self.offsets[one : one + 2], time[..., mine] + inclusive)
         return out
 
-    def windows(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> IntArray:
-        """Rows (4, n) of `[time - pre, time)` and `(time, time + post]`: each from the first up to, not including, the last.
+    def windows(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> tuple[IntArray, ...]:
+        """The rows of each user's windows `[time - pre, time)` and `(time, time + post]`.
 
         Windows mostly hold a small part of a user's rows, so their far ends are searched from the moments outwards, as
-        far as was needed for the block before. Bentley & Yao (1976), "An almost optimal algorithm for unbounded searching".
+        far as was needed for the block before. Bentley & Yao (1976), "An almost optimal algorithm for unbounded
+        searching", Information Processing Letters.
 
         Args:
             user: Codes (n,).
             time: Moments, microseconds (n,).
             pre: Length of the windows before, microseconds.
             post: Lengths of the windows after, microseconds (n,).
+
+        Returns:
+            First row of the window before, the row behind its last, and the same of the window after, (n,) each.
         """
-        if not len(self.time) or (np.diff(self.offsets) > HEAVY).any():
-            return self.before(user, np.stack([time - pre, time, time + 1, time + post + 1]))
+        if not len(self.time):
+            return (np.zeros(len(user), dtype=np.int64),) * 4
+        if (np.diff(self.offsets) > HEAVY).any():
+            first, now, last = self.before(user, np.stack([time - pre, time, time + post + 1]))
+            return first, now, self._past(now - 1, self._ends(user)[1], time) + 1, last
+        return tuple(self._outwards(user, time, pre, post))
+
+    def _outwards(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> IntArray:
+        """The same (4, n) for users without very many rows."""
         out = np.empty((4, len(user)), dtype=np.int64)
         back = onward = 1
         for start in range(0, len(user), BLOCK):
             rows = slice(start, start + BLOCK)
             asked, (first, end) = time[rows], self._ends(user[rows])
             now = self._advance(first, end, asked, _whole(first, end))
-            behind = now
-            if self._is_before(now + 1, end, asked + 1).any():
-                behind = self._advance(now, end, asked + 1, _whole(first, end))
+            behind = self._past(now, end, asked)
 
             until = asked + post[rows] + 1
             while self._is_before(now + onward, end, until).any():
@@ -144,9 +150,18 @@ class Timeline:
                 low = np.maximum(now - back + 1, first)
             begin = self._advance(low, now, since, back >> 1)
             back = 1 << int((now - begin).max()).bit_length()
-            for place, side in zip((begin, now, behind, last), out, strict=True):
-                np.add(place, 1, out=side[rows])
+            for place, row in zip((begin, now, behind, last), out, strict=True):
+                np.add(place, 1, out=row[rows])
         return out
+
+    def _by_cell(self, first: int, last: int, time: IntArray) -> IntArray:
+        """The same for one user: rows are counted by cells of time, about as many as rows, and sought within cells."""
+        times = self.time[first:last]
+        cell = max(0, int(times[-1] - times[0]).bit_length() - len(times).bit_length())
+        ends = first + running(np.bincount((times - times[0]) >> cell)) - 1
+        asked = (time - times[0]) >> cell
+        low, high = (ends.take(place, mode="clip") for place in (asked, asked + 1))
+        return self._advance(low, high, time, _whole(low, high)) + 1
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
         """The same by bisection in steps of falling powers of two, for users of any size."""
@@ -171,6 +186,12 @@ class Timeline:
             place += np.multiply(self._is_before(reached, end, time), step, out=reached)
             step >>= 1
         return place
+
+    def _past(self, place: IntArray, end: IntArray, time: IntArray) -> IntArray:
+        """The last row at each time, from the last one before it: most often the same."""
+        if not self._is_before(place + 1, end, time + 1).any():
+            return place
+        return self._advance(place, end, time + 1, _whole(place, end))
 
     def _is_before(self, row: IntArray, end: IntArray, time: IntArray) -> BoolArray:
         before = self.time.take(row, mode="clip") < time
