@@ -102,14 +102,15 @@ def by_merge_asof(events: pd.DataFrame, user: np.ndarray, time: np.ndarray) -> l
     return [total(0, False) - total(-LENGTH, False), total(LENGTH, True) - total(0, True)]
 
 
-def shortest(function: Callable[[], object], rounds: int) -> float:
-    """Shortest of some calls, in seconds."""
-    times = []
-    for _ in range(rounds):
-        begin = perf_counter()
-        function()
-        times.append(perf_counter() - begin)
-    return min(times)
+def shortest(*functions: Callable[[], object], rounds: int) -> list[float]:
+    """Shortest of some calls of each function, in seconds; they take turns, so that all meet the same machine."""
+    times = np.zeros((rounds, len(functions)))
+    for row in times:
+        for k, function in enumerate(functions):
+            begin = perf_counter()
+            function()
+            row[k] = perf_counter() - begin
+    return times.min(axis=0).tolist()
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
@@ -137,8 +138,8 @@ def test_window_sums_of_a_history_against_a_sort_and_pandas(benchmark, events, d
     history = history_of(raw)
     d, prepared = history.decisions, peer_events(raw.event_user, raw.event_time, raw.value)
     benchmark.pedantic(sums, args=(history,), rounds=3, warmup_rounds=1)
-    mine, sort = shortest(lambda: sums(history), 5), shortest(lambda: np.sort(raw.event_time), 5)
-    peer = shortest(lambda: by_merge_asof(prepared, d.user, d.time), 1)
+    mine, sort = shortest(lambda: sums(history), lambda: np.sort(raw.event_time), rounds=9)
+    (peer,) = shortest(lambda: by_merge_asof(prepared, d.user, d.time), rounds=1)
     memory = peak_bytes(lambda: sums(history)) / events
     benchmark.extra_info |= {"sort": mine / sort, "merge_asof": peer / mine, "bytes_per_event": memory}
     print(
@@ -161,7 +162,8 @@ def test_window_sums_of_raw_arrays_against_a_sort_and_pandas(benchmark, events, 
         return by_merge_asof(peer_events(raw.event_user, raw.event_time, raw.value), raw.user, raw.time)
 
     benchmark.pedantic(ours, rounds=2)
-    mine, sort, peer = shortest(ours, 3), shortest(lambda: np.sort(raw.event_time), 5), shortest(theirs, 1)
+    mine, sort = shortest(ours, lambda: np.sort(raw.event_time), rounds=4)
+    (peer,) = shortest(theirs, rounds=1)
     memory = peak_bytes(ours) / events
     benchmark.extra_info |= {"sort": mine / sort, "merge_asof": peer / mine, "bytes_per_event": memory}
     print(f"\n{events:,}, raw: {mine / sort:.2f} x sort, {peer / mine:.1f} x merge_asof, {memory:.1f} bytes an event")
@@ -173,7 +175,7 @@ def test_linear_in_the_number_of_events(benchmark):
     per_event = {}
     for events in (2_500_000, 5_000_000, 10_000_000, 20_000_000):
         history = history_of(raw_log(events, events // 10, events // 20))
-        per_event[events] = shortest(lambda h=history: sums(h), 4) / events
+        per_event[events] = shortest(lambda h=history: sums(h), rounds=4)[0] / events
         if events == 20_000_000:
             benchmark.pedantic(sums, args=(history,), rounds=2)
     benchmark.extra_info |= {str(events): cost * 1e9 for events, cost in per_event.items()}
@@ -185,7 +187,8 @@ def test_linear_in_the_number_of_events(benchmark):
 def test_a_few_users_with_very_many_events_cost_no_more(benchmark):
     many, few = (history_of(raw_log(1_000_000, 100_000, users)) for users in (50_000, 10))
     benchmark.pedantic(sums, args=(few,), rounds=3)
-    ratio = shortest(lambda: sums(few), 7) / shortest(lambda: sums(many), 7)
+    heavy, light = shortest(lambda: sums(few), lambda: sums(many), rounds=15)
+    ratio = heavy / light
     benchmark.extra_info["ratio"] = ratio
     print(f"\n10 users with 100,000 events each take {ratio:.2f} x the time of 50,000 with 20")
     assert ratio <= 1.0

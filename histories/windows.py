@@ -134,7 +134,7 @@ class Timeline:
         for start in range(0, len(user), BLOCK):
             rows = slice(start, start + BLOCK)
             asked, (first, end) = time[rows], self._ends(user[rows])
-            now = self._advance(first, end, asked, _whole(first, end))
+            now = self._advance(first, end, asked, _first_step(int((end - first).max())))
             behind = self._past(now, end, asked)
 
             until = asked + post[rows] + 1
@@ -158,10 +158,9 @@ class Timeline:
         """The same for one user: rows are counted by cells of time, about as many as rows, and sought within cells."""
         times = self.time[first:last]
         cell = max(0, int(times[-1] - times[0]).bit_length() - len(times).bit_length())
-        ends = first + running(np.bincount((times - times[0]) >> cell)) - 1
-        asked = (time - times[0]) >> cell
-        low, high = (ends.take(place, mode="clip") for place in (asked, asked + 1))
-        return self._advance(low, high, time, _whole(low, high)) + 1
+        counts = np.bincount((times - times[0]) >> cell)
+        place = (running(counts) + (first - 1)).take((time - times[0]) >> cell, mode="clip")
+        return self._advance(place, last - 1, time, _first_step(int(counts.max()))) + 1
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
         """The same by bisection in steps of falling powers of two, for users of any size."""
@@ -170,7 +169,7 @@ class Timeline:
         for start in range(0, len(user), width):
             rows = slice(start, start + width)
             first, end = self._ends(user[rows])
-            found = self._advance(first, end, time[..., rows] + inclusive, _whole(first, end))
+            found = self._advance(first, end, time[..., rows] + inclusive, _first_step(int((end - first).max())))
             np.add(found, 1, out=out[..., rows])
         return out
 
@@ -178,7 +177,7 @@ class Timeline:
         """The row in front of each user's first (n,), and the last (n,)."""
         return self.offsets[user] - 1, self.offsets[user + 1] - 1
 
-    def _advance(self, place: IntArray, end: IntArray, time: IntArray, step: int) -> IntArray:
+    def _advance(self, place: IntArray, end: IntArray | int, time: IntArray, step: int) -> IntArray:
         """The last row before each time, from a row that is known to be, in steps of falling powers of two."""
         place = np.broadcast_to(place, time.shape).copy()
         while step:
@@ -191,14 +190,14 @@ class Timeline:
         """The last row at each time, from the last one before it: most often the same."""
         if not self._is_before(place + 1, end, time + 1).any():
             return place
-        return self._advance(place, end, time + 1, _whole(place, end))
+        return self._advance(place, end, time + 1, _first_step(int((end - place).max())))
 
-    def _is_before(self, row: IntArray, end: IntArray, time: IntArray) -> BoolArray:
+    def _is_before(self, row: IntArray, end: IntArray | int, time: IntArray) -> BoolArray:
         before = self.time.take(row, mode="clip") < time
         before &= row <= end
         return before
 
 
-def _whole(first: IntArray, end: IntArray) -> int:
-    """The first step of a bisection that reaches all rows of every user."""
-    return 1 << int((end - first).max()).bit_length() >> 1
+def _first_step(rows: int) -> int:
+    """The first step of a bisection that can reach as many rows."""
+    return 1 << rows.bit_length() >> 1
