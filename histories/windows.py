@@ -14,7 +14,7 @@ FIXED_POINT = 2.0**32
 LARGEST_SUM = 2.0**31
 
 #: Queries that are searched side by side: their arrays stay in the cache.
-BLOCK = 1 << 14
+BLOCK = 3 << 13
 #: Rows above which a user is searched alone.
 HEAVY = 4096
 

@@ -14,7 +14,7 @@ from reward.goals import Goal
 # Pairs of a decision and an event that are in memory at once.
 PAIRS = 1 << 20
 # Rows whose amounts are worked out at once: they stay in the cache.
-CHUNK = 1 << 15
+CHUNK = 1 << 16
 
 
 def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
