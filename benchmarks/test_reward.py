@@ -131,23 +131,26 @@ def test_the_two_ways_agree():
 
 
 @pytest.mark.parametrize(
-    ("events", "decisions", "limit"), [(1_000_000, 100_000, 1.0), (10_000_000, 1_000_000, 1.2)], ids=["1M", "10M"]
+    ("events", "decisions", "limit"), [(1_000_000, 100_000, 1.0), (10_000_000, 1_000_000, 1.0)], ids=["1M", "10M"]
 )
 def test_window_sums_of_a_history_against_a_sort_and_pandas(benchmark, events, decisions, limit):
     raw = raw_log(events, decisions, events // 20)
     history = history_of(raw)
     d, prepared = history.decisions, peer_events(raw.event_user, raw.event_time, raw.value)
     benchmark.pedantic(sums, args=(history,), rounds=3, warmup_rounds=1)
-    mine, sort = shortest(lambda: sums(history), lambda: np.sort(raw.event_time), rounds=9)
+    mine, sort = shortest(lambda: sums(history), lambda: np.sort(raw.event_time), rounds=15)
+    (plain,) = shortest(lambda: np.sort(raw.event_time, kind="stable"), rounds=2)
     (peer,) = shortest(lambda: by_merge_asof(prepared, d.user, d.time), rounds=1)
     memory = peak_bytes(lambda: sums(history)) / events
-    benchmark.extra_info |= {"sort": mine / sort, "merge_asof": peer / mine, "bytes_per_event": memory}
+    benchmark.extra_info |= {"sort": mine / sort, "stable_sort": mine / plain, "merge_asof": peer / mine}
     print(
-        f"\n{events:,}, sorted: {mine / sort:.2f} x sort, {peer / mine:.1f} x merge_asof, {memory:.1f} bytes an event"
+        f"\n{events:,}, sorted: {mine / sort:.2f} x sort ({sort / events * 1e9:.1f} ns an event), "
+        f"{mine / plain:.2f} x stable sort ({plain / events * 1e9:.1f} ns), {peer / mine:.1f} x merge_asof, "
+        f"{memory:.1f} bytes an event"
     )
     assert mine <= limit * sort
-    assert peer >= 2 * mine
-    assert memory <= 40
+    assert peer >= 5 * mine
+    assert memory <= 20
 
 
 @pytest.mark.parametrize(("events", "decisions"), [(1_000_000, 100_000), (10_000_000, 1_000_000)], ids=["1M", "10M"])

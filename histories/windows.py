@@ -124,6 +124,8 @@ class Timeline:
             return (np.zeros(len(user), dtype=np.int64),) * 4
         if (np.diff(self.offsets) > HEAVY).any():
             first, now, last = self.before(user, np.stack([time - pre, time, time + post + 1]))
+            if not (self.time.take(now, mode="clip") == time).any():
+                return first, now, now, last
             return first, now, self._past(now - 1, self._ends(user)[1], time) + 1, last
         return tuple(self._outwards(user, time, pre, post))
 
@@ -155,11 +157,12 @@ class Timeline:
         return out
 
     def _by_cell(self, first: int, last: int, time: IntArray) -> IntArray:
-        """The same for one user: rows are counted by cells of time, about as many as rows, and sought within cells."""
+        """The same for one user: rows are counted by cells of time, some rows each, and sought within cells."""
         times = self.time[first:last]
-        cell = max(0, int(times[-1] - times[0]).bit_length() - len(times).bit_length())
+        cell = max(0, int(times[-1] - times[0]).bit_length() - len(times).bit_length() + 1)
         counts = np.bincount((times - times[0]) >> cell)
-        place = (running(counts) + (first - 1)).take((time - times[0]) >> cell, mode="clip")
+        place = running(counts).take((time - times[0]) >> cell, mode="clip")
+        place += first - 1
         return self._advance(place, last - 1, time, _first_step(int(counts.max()))) + 1
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
