@@ -62,7 +62,7 @@ def _running_total(goal: Goal, history: History) -> IntArray:
 
 
 def _differences(total: IntArray, first: IntArray, last: IntArray) -> FloatArray:
-    """Sums (n,) over rows `first` up to `last` from running totals, in chunks: neighbours' totals are neighbours too."""
+    """Sums (n,) over rows `first` up to `last` from running totals, in chunks that stay in cache."""
     out = np.empty(len(first))
     for start in range(0, len(first), CHUNK):
         rows = slice(start, start + CHUNK)

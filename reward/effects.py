@@ -12,11 +12,11 @@ from histories.errors import ConfigError, NotIdentified, nearest
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray
 from histories.times import duration, timestamps
+from reward.adjusted import FittedAdjusted
 from reward.frame import FEW_CONTROLS, RewardFrame
 from reward.inference import student_quantile
-from reward.influence import WITHOUT_CONTROLS, Influences
-from reward.kinds import make_reward
-from reward.models import DidReward, RewardModel
+from reward.influence import WITHOUT_CONTROLS, WITHOUT_INFLUENCE, Influences
+from reward.models import DidReward, FittedOn, RewardModel
 from reward.outcomes import Outcomes, RewardSpec, measure
 
 COLUMNS = ("by", "label", "effect", "se", "low", "high", "n_treated", "n_controls", "n_users", "n_without")
@@ -88,14 +88,20 @@ class Study:
 
     @classmethod
     def of_outcomes(cls, model: RewardModel, outcomes: Outcomes) -> Study:
-        """Fits the model on measured outcomes."""
-        frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
+        """Fits the model on measured outcomes.
+
+        Raises:
+            ConfigError: If the model is not one of this package's kinds: it has no influence function.
+        """
+        fitted = model.fit_outcomes(outcomes)
+        frame = fitted.transform_outcomes(outcomes)
+        if not isinstance(fitted, FittedOn):
+            raise ConfigError(WITHOUT_INFLUENCE.format(model.name))
         by_level = [frame.reward]
         if len(model.spec.matching.levels) > 1 or (frame.reason == FEW_CONTROLS).any():
-            by_level = [
-                one.fit_outcomes(outcomes).transform_outcomes(outcomes).reward for one in _one_level_each(model)
-            ]
-        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame, by_level))
+            by_level = [one.transform_outcomes(outcomes).reward for one in fitted.one_level_each()]
+        odds = fitted.odds if isinstance(fitted, FittedAdjusted) else None
+        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame, by_level, odds))
 
     def effect(self, group: BoolArray | None = None, label: str = "all") -> Effect:
         """The average effect on the sent decisions of a group (n,), by default on all.
@@ -184,30 +190,6 @@ class Study:
     def restricted(self, rows: BoolArray) -> Study:
         """The study of some of the decisions alone."""
         return self.of_outcomes(self.model, self.outcomes.select(rows))
-
-
-def _one_level_each(model: RewardModel) -> list[RewardModel]:
-    """Models of the same kind, each with the cells of one level of the model's matching, small cells included.
-
-    Controls of cells that are too small for a reward still take part in a regression's slopes.
-    """
-    matching = model.spec.matching
-    return [
-        make_reward(
-            model.name,
-            replace(
-                model.spec,
-                min_controls=2,
-                matching=replace(
-                    matching,
-                    within=matching.within if "within" in level else (),
-                    strata=matching.strata if "strata" in level else 1,
-                    widen=(),
-                ),
-            ),
-        )
-        for level in matching.levels
-    ]
 
 
 def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:
