@@ -228,11 +228,6 @@ def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label
     return Study.of_outcomes(DidReward(spec), outcomes).effect(group, label)
 
 
-def difference_in_means(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:
-    r"""The same with the post window alone: treated minus controls of the cell, as if treatment were random."""
-    return average_effect(replace(outcomes, pre=np.zeros(len(outcomes))), spec, group, label)
-
-
 def tidy(effects: Mapping[str, Sequence[Effect]]) -> pd.DataFrame:
     """Effects by grouping as one table with the columns `COLUMNS`, one row an effect."""
     rows = [
@@ -276,10 +271,3 @@ def effects_of(study: Study, history: History, by: Sequence[str]) -> dict[str, l
             groupings = ("all", "goal", "action", "module:NAME", "cell", "period:LENGTH", "attribute:NAME")
             raise ConfigError(f"there is no grouping {name!r}. {nearest(kind, groupings)}")
     return found
-
-
-def effects_table(
-    history: History, model: RewardModel, by: Sequence[str] = ("all", "goal", "action", "period")
-) -> pd.DataFrame:
-    """Average effects by the groupings named, as one tidy table: see `effects_of`."""
-    return tidy(effects_of(Study.of(model, history), history, by))
