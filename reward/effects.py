@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from histories.errors import ConfigError, NotIdentified, nearest
 from histories.history import History
-from histories.modules import BoolArray, FloatArray, IntArray
+from histories.modules import BoolArray, FloatArray
 from histories.times import duration, timestamps
 from reward.adjusted import FittedAdjusted
 from reward.frame import FEW_CONTROLS, RewardFrame
@@ -143,26 +143,35 @@ class Study:
         names = timestamps(codes * duration(period)).dt.strftime("%Y-%m-%d %H:%M")
         return [self.effect(code == c, name) for c, name in zip(codes, names, strict=True)]
 
-    def by_action(self, history: History, module: str) -> list[Effect]:
-        """One effect for each action of a module that was ever sent, against the controls of the same cells.
+    def each_action(self, history: History, module: str) -> Iterator[tuple[str, int, Study | None]]:
+        """Each action of a module that was ever sent, how often, and its own study; None where it is too rare to fit.
 
-        `did_dr` is fitted anew for each, with the odds of this action against nothing, so that each number is doubly
-        robust: see `Odds`. An action too rare for that is not identified. For the other kinds nothing changes.
+        Sends of other actions are neither treated nor controls, and the odds of `did_dr` are those of this action
+        against nothing, so that each number is doubly robust: see `Odds`. Controls are those of the whole at slots
+        where the action was eligible: where it could not be sent, not sending it says nothing about whom it goes to.
+
+        Raises:
+            ConfigError: If there is no such module.
         """
         if module not in history.modules.names:
             raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
-        actions: IntArray = self.outcomes.actions[:, history.modules.names.index(module)]
-        used = np.unique(actions[self.outcomes.treated])
-        return [self._of_action(actions == code, history.modules[module].actions[code]) for code in used]
+        o, m = self.outcomes, history.modules.names.index(module)
+        eligible = history.eligible[:, history.modules.slices[m]]
+        for code in np.unique(o.actions[o.treated, m]):
+            treated, control = o.treated & (o.actions[:, m] == code), o.control & eligible[:, code]
+            label = history.modules[module].actions[code]
+            try:
+                study = Study.of_outcomes(self.model, replace(o, treated=treated, control=control))
+            except NotIdentified:
+                study = None
+            yield label, int(treated.sum()), study
 
-    def _of_action(self, taken: BoolArray, label: str) -> Effect:
-        if self.model.name != "did_dr":
-            return self.effect(taken, label)
-        treated = self.outcomes.treated & taken
-        try:
-            return Study.of_outcomes(self.model, replace(self.outcomes, treated=treated)).effect(None, label)
-        except NotIdentified:
-            return Effect(label, np.nan, np.nan, 0, 0, int(treated.sum()))
+    def by_action(self, history: History, module: str) -> list[Effect]:
+        """One effect for each action of a module that was ever sent: see `each_action`."""
+        return [
+            Effect(label, np.nan, np.nan, 0, 0, sent) if alone is None else alone.effect(None, label)
+            for label, sent, alone in self.each_action(history, module)
+        ]
 
     def by_goal(self, history: History) -> list[Effect]:
         """One effect for each goal, with its weight, as if it were the only one; they add up to the whole."""
