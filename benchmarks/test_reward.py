@@ -6,6 +6,20 @@ Measured twice, each time like with like:
   totals of one goal, four bisections for the ends of the windows of every decision, and their differences.
   The peer too starts from events sorted as it needs them, with their running totals.
 - from raw arrays in any order: the history is built from them, and the peer sorts and sums for itself.
+
+`np.sort` of integers has vector instructions where the processor has AVX2: 13 to 17 ns an event on the machine of the
+figures below. Its stable sort has none, 84 to 103 ns, and is printed beside it; without the instructions
+(`NPY_DISABLE_CPU_FEATURES=X86_V3`) `np.sort` of 1,000,000 takes 74 ns. One thread, `OPENBLAS_NUM_THREADS=1
+python -m pytest -s benchmarks/test_reward.py -m benchmark`, on a machine that others used as well:
+
+- 1,000,000 events and 100,000 decisions, sorted: 0.93 x sort (0.87 to 1.11 in eight runs), 0.15 x stable sort;
+- 10,000,000 and 1,000,000, sorted: 0.86 x sort (0.77 to 0.99, once 1.16), 0.14 x stable sort;
+- raw: 5.7 x and 7.1 x sort, 4 to 6 x faster than pandas: packing and sorting keys takes 1.5 x, the rest moves columns;
+- ten users with 100,000 events each take 0.9 to 1.1 x the time of 50,000 with 20: their rows are counted by cells of
+  time, which costs each event once more; bisecting them costs 1.4 x.
+
+What was tried and did not pay: `np.searchsorted` on sorted queries (35 to 52 ns each, the lock-step takes 25), in pieces
+or not; steps that stop at the mean length, with the rest searched apart; sums of the pairs of decision and event.
 """
 
 from __future__ import annotations

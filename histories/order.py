@@ -30,9 +30,9 @@ def by_user_and_time(user: IntArray, time: IntArray, *ties: IntArray) -> IntArra
         return np.lexsort((*ties[::-1], time, user))
     packed = np.arange(n)
     for start in range(0, n, CHUNK):
-        rows = slice(start, start + CHUNK)
-        high = (user[rows] << time_bits) + ((time[rows] - first) >> (needed - time_bits))
-        packed[rows] |= high << row_bits
+        part = slice(start, start + CHUNK)
+        high = (user[part] << time_bits) + ((time[part] - first) >> (needed - time_bits))
+        packed[part] |= high << row_bits
     packed.sort()
     tied = packed[1:] >> row_bits == packed[:-1] >> row_bits
     packed &= (1 << row_bits) - 1

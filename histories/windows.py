@@ -101,7 +101,8 @@ class Timeline:
             out[..., light] = self._in_step(user[light], time[..., light], inclusive)
         for one in np.flatnonzero(large):
             mine = slice(*np.searchsorted(user, [one, one + 1]))
-            out[..., mine] = self._by_cell(*self.offsets[one : one + 2], time[..., mine] + inclusive)
+            first, last = self.offsets[one], self.offsets[one + 1]
+            out[..., mine] = self._by_cell(first, last, time[..., mine] + inclusive)
         return out
 
     def windows(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> tuple[IntArray, ...]:
