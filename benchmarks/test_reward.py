@@ -18,8 +18,8 @@ python -m pytest -s benchmarks/test_reward.py -m benchmark`, on a machine that o
 - ten users with 100,000 events each take 0.9 to 1.1 x the time of 50,000 with 20: their rows are counted by cells of
   time, which costs each event once more; bisecting them costs 1.4 x.
 
-What was tried and did not pay: `np.searchsorted` on sorted queries (35 to 52 ns each, the lock-step takes 25), in pieces
-or not; steps that stop at the mean length, with the rest searched apart; sums of the pairs of decision and event.
+What was tried and did not pay: `np.searchsorted` on sorted queries (35 to 52 ns each, the lock-step takes 25), whole or
+in pieces; steps that stop at the mean length, with the rest searched apart.
 """
 
 from __future__ import annotations
