@@ -97,8 +97,7 @@ class Timeline:
             out = np.empty_like(time)
             out[..., order] = self.before(user[order], time[..., order], inclusive=inclusive)
             return out
-        out = np.empty(time.shape, dtype=np.int64)
-        light = ~large[user]
+        out, light = np.empty(time.shape, dtype=np.int64), ~large[user]
         if light.any():
             out[..., light] = self._in_step(user[light], time[..., light], inclusive)
         for one in np.flatnonzero(large):
@@ -127,6 +126,8 @@ class Timeline:
             return (np.zeros(len(user), dtype=np.int64),) * 4
         if (np.diff(self.offsets) > HEAVY).any():
             first, now, last = self.before(user, np.stack([time - pre, time, time + post + 1]))
+            if not (self.time.take(now, mode="clip") == time).any():
+                return first, now, now, last
             return first, now, self._past(now - 1, self._ends(user)[1], time) + 1, last
         return tuple(self._outwards(user, time, pre, post))
 
@@ -137,7 +138,13 @@ class Timeline:
         for start in range(0, len(user), BLOCK):
             rows = slice(start, start + BLOCK)
             asked, (first, end) = time[rows], self._ends(user[rows])
-            now = self._advance(first, end, asked, _first_step(int((end - first).max())))
+            # The few users with more rows than most need one step more, alone.
+            step = _first_step(int((end - first).max()))
+            place, many = first.copy(), np.flatnonzero(end - first >= step)
+            if 4 * len(many) < len(place):
+                place[many] = self._step_on(first[many], end[many], asked[many], step)
+                step >>= 1
+            now = self._advance(place, end, asked, step)
             behind = self._past(now, end, asked)
 
             until = asked + post[rows] + 1
@@ -163,8 +170,12 @@ class Timeline:
         cell = max(0, int(times[-1] - times[0]).bit_length() - len(times).bit_length() + 1)
         counts = np.bincount((times - times[0]) >> cell)
         place = running(counts).take((time - times[0]) >> cell, mode="clip")
-        place += first - 1
-        return self._advance(place, last - 1, time, _first_step(int(counts.max()))) + 1
+        place -= 1
+        step = _first_step(int(counts.max()))
+        while step:  # what is later than all rows goes past the end, and back
+            place += np.multiply(times.take(place + step, mode="clip") < time, step)
+            step >>= 1
+        return np.minimum(place, len(times) - 1) + (first + 1)
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
         """The same by bisection in steps of falling powers of two, for users of any size."""
@@ -181,14 +192,18 @@ class Timeline:
         """The row in front of each user's first (n,), and the last (n,)."""
         return self.offsets[user] - 1, self.offsets[user + 1] - 1
 
-    def _advance(self, place: IntArray, end: IntArray | int, time: IntArray, step: int) -> IntArray:
+    def _advance(self, place: IntArray, end: IntArray, time: IntArray, step: int) -> IntArray:
         """The last row before each time, from a row that is known to be, in steps of falling powers of two."""
         place = np.broadcast_to(place, time.shape).copy()
         while step:
-            reached = place + step
-            place += np.multiply(self._is_before(reached, end, time), step, out=reached)
+            place = self._step_on(place, end, time, step)
             step >>= 1
         return place
+
+    def _step_on(self, place: IntArray, end: IntArray, time: IntArray, step: int) -> IntArray:
+        """The places, or those so many rows on where these are before the time too."""
+        reached = place + step
+        return np.asarray(place + np.multiply(self._is_before(reached, end, time), step, out=reached))
 
     def _past(self, place: IntArray, end: IntArray, time: IntArray) -> IntArray:
         """The last row at each time, from the last one before it: most often the same."""
@@ -196,7 +211,7 @@ class Timeline:
             return place
         return self._advance(place, end, time + 1, _first_step(int((end - place).max())))
 
-    def _is_before(self, row: IntArray, end: IntArray | int, time: IntArray) -> BoolArray:
+    def _is_before(self, row: IntArray, end: IntArray, time: IntArray) -> BoolArray:
         before = self.time.take(row, mode="clip") < time
         before &= row <= end
         return before
