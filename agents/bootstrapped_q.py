@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,31 +12,22 @@ import torch
 from torch import Tensor
 
 from agents.actions import carried, design, known_actions, places, shown
-from agents.base import Batch, Float32Array, Observations, UIntArray
+from agents.base import Batch, Observations
 from agents.buffer import check_batch
 from agents.choice import FLOOR, Floor
+from agents.learner import MOST_MEMBERS, signs
 from agents.linear import check_width, effect_scales, sums_by_module
+from agents.noise import learn_noise, noise_factor, some_rows
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
 from agents.regression import Prior, Sums, fit, moments
 from agents.schedule import Schedule
 from agents.transitions import Transitions
 from histories.errors import ConfigError, Fault, InputError
-from histories.hashing import mix, uniforms
 from histories.modules import FloatArray, Modules
 
 GROWTH = 1.3
 BLOCK = 65_536
-
-
-def bootstrap_weights(keys: UIntArray, members: int, seed: int) -> Float32Array:
-    """Exponential weights of mean 1 (K, n) that depend on nothing but a decision's key (n,), the member and the seed.
-
-    The Bayesian bootstrap (Rubin 1981) in place of resampling: no row is dropped, and restarts, shuffles and other
-    machines find the same weights.
-    """
-    codes = mix(np.arange(members, dtype=np.uint64))
-    return -np.log(uniforms(keys[None, :] ^ codes[:, None], seed)).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -45,10 +36,10 @@ class BootstrappedQConfig:
 
     Attributes:
         discount: What a reward one slot later counts (gamma); 0 looks no further than the slot.
-        members: Members of the ensemble (K).
+        members: Members of the ensemble (K), at most 64.
         units: Random features beside the context.
         sweeps: Iterations of fitted Q at each fit; later fits go on from where earlier ones ended.
-        spread: How far the members that vote stray from the ensemble's mean, in their own deviations.
+        spread: How far the members that vote stray from the best estimate, in their own deviations.
         effect_scale: Plausible effect of an action in standard deviations of the reward: where the prior begins, whose
             scale is learned.
         precision_cap: Largest weight of a row by its precision 1/se^2, in multiples of that at the first rows' median.
@@ -58,9 +49,9 @@ class BootstrappedQConfig:
 
     discount: float = 0.9
     members: int = 10
-    units: int = 32
+    units: int = 0
     sweeps: int = 10
-    spread: float = 0.5
+    spread: float = 0.25
     effect_scale: float = 0.1
     precision_cap: float = 4.0
     floor: Floor = FLOOR
@@ -69,6 +60,8 @@ class BootstrappedQConfig:
         for name in ("members", "sweeps"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.members > MOST_MEMBERS:
+            raise ConfigError(f"members is {self.members}: it must be at most {MOST_MEMBERS}, the bits of a hash")
         if not 0.0 <= self.discount < 1.0:
             raise ConfigError(f"discount is {self.discount}: it must be at least 0 and below 1")
         for name in ("units", "spread"):
@@ -83,23 +76,28 @@ class BootstrappedQ(Voting):
     r"""K members' estimates of the discounted incremental reward of an action and of all that follows it.
 
     .. math::
-        q_k(x, a) = \phi(x)^\top \theta_{ka} \approx r + \gamma^{\Delta} \, q_k(x', \arg\max_b \bar q(x', b)),
-        \qquad \phi(x) = [1, x, \max(0, W x + w)]
+        q_k(x, a) = \phi(x)^\top \theta_{ka} \approx r + \epsilon_k \frac{\sigma}{\sqrt w}
+        + \gamma^{\Delta} \, q_k(x', \arg\max_b q_0(x', b)), \qquad \phi(x) = [1, x, \max(0, W x + v)]
 
-    x' is the user's next slot, :math:`\Delta` slots later. Each member's coefficients are solved in closed form from
-    bootstrap-weighted rows and pulled towards prior draws of its own (Osband, Blundell, Pritzel & Van Roy 2016, "Deep
-    exploration via bootstrapped DQN", NeurIPS), with the targets iterated (fitted Q: Ernst, Geurts & Wehenkel 2005,
-    JMLR). The members' mean chooses the following action and each member values it, which keeps noise from looking
-    like value (van Hasselt 2010, "Double Q-learning", NeurIPS).
+    x' is the user's next slot, :math:`\Delta` slots later. Coefficients are solved in closed form, with the targets
+    iterated (fitted Q: Ernst, Geurts & Wehenkel 2005, "Tree-based batch mode reinforcement learning", JMLR). Member k
+    sees rewards to which the signs :math:`\epsilon_k = \pm 1` add a row's noise, and is pulled towards a prior draw of
+    its own, so that members differ as the posterior does (Osband, Blundell, Pritzel & Van Roy 2016, "Deep exploration
+    via bootstrapped DQN", NeurIPS; the signs are the wild bootstrap of Wu 1986, Annals of Statistics): no row is
+    dropped, and all members share one factorisation. They are centred on the best estimate :math:`q_0`, that of the
+    rewards as they are. It chooses the following action and each member values it, which keeps a member's noise from
+    looking like value (van Hasselt 2010, "Double Q-learning", NeurIPS).
 
-    The value of what follows is that of the first module, in which sending nothing competes; every module learns from
-    the same targets. Rows of which it is not known what follows (`Batch.elapsed` is NaN) are left out.
+    What follows is the first module's doing, in which sending nothing competes: how tired a user is depends on whether
+    and on which channel something was sent. The other modules learn from the rewards of what was sent, and leave the
+    noise of all that came later aside; an effect of content that outlasts the reward's window is not seen. Rows of
+    which it is not known what follows (`Batch.elapsed` is NaN) are left out.
 
     Args:
         modules: What can be chosen.
         context_dim: Context features; they come standardised.
         config: Settings.
-        seed: Seed of the random features, the prior draws, the bootstrap weights and the draws of actions.
+        seed: Seed of the random features, the prior draws, the hashed signs and the draws of actions.
         device: Not used: it computes on the CPU in float64.
     """
 
@@ -122,35 +120,35 @@ class BootstrappedQ(Voting):
         self._width = 1 + context_dim + units
         self._scales = [self.config.effect_scale] * len(modules)
         self._starts = [self._draw_start(modules.cells(m)) for m in range(len(modules))]
-        self._coefficients = [start.clone() for start in self._starts]
-        k = self.config.members
-        self._sums = [Sums.nothing(modules.cells(m), self._width, k) for m in range(len(modules))]
+        self._coefficients = [start * self.config.effect_scale for start in self._starts]
         self._rows = Transitions.empty(context_dim, modules)
         self._new: list[Transitions] = []
         self._seen = 0
         self._schedule = Schedule(GROWTH)
         self._reference = 0.0
+        self._noisiness = torch.zeros(context_dim)
         self._value = 0.0
 
     def _draw_start(self, cells: int) -> Tensor:
-        """The members' prior draws (K, cells, F), in standard deviations of the prior."""
-        return torch.from_numpy(self._priors.standard_normal((self.config.members, cells, self._width)))
+        """Prior draws (1 + K, cells, F) in standard deviations of the prior; 0 for the best estimate."""
+        drawn = torch.from_numpy(self._priors.standard_normal((self.config.members, cells, self._width)))
+        return torch.cat([torch.zeros_like(drawn[:1]), drawn])
 
-    def _phi(self, context: Float32Array) -> Tensor:
-        x = torch.from_numpy(np.asarray(context, dtype=np.float64))
-        x = torch.cat([torch.ones(len(x), 1, dtype=torch.float64), x], 1)
+    def _phi(self, context: Tensor) -> Tensor:
+        x = torch.cat([torch.ones(len(context), 1, dtype=torch.float64), context.double()], 1)
         return torch.cat([x, (x @ self._layer).relu_()], 1)
 
     def expected_rewards(self, observations: Observations) -> list[FloatArray]:
-        """The members' estimates of what an action gains over sending nothing now, (K, N, *shape(m)) a module.
+        """The members' estimates, (K, N, *shape(m)) a module, in reward units.
 
-        Later gains and losses are included, discounted; in reward units.
+        Of the first module what an action gains over sending nothing now, later gains and losses included, discounted;
+        of the others the reward.
         """
-        phi = self._phi(observations.context)
-        nothing = phi @ self._coefficients[0][:, 0].T
+        phi = self._phi(torch.from_numpy(np.asarray(observations.context)))
         out = []
         for m, each in enumerate(self._coefficients):
-            gain = phi @ each.transpose(1, 2) - nothing.T[:, :, None]
+            members = phi @ each[1:].transpose(1, 2)
+            gain = members - members[..., :1] if m == 0 else members
             out.append(shown(gain.numpy(), self._known, self.modules, m))
         return out
 
@@ -181,23 +179,8 @@ class BootstrappedQ(Voting):
         if self._seen == 0:
             self._reference = float(np.median(np.square(batch.se)))
         weight = np.minimum(self._reference / np.square(batch.se), self.config.precision_cap)
-        new = Transitions.of(batch, self._known, self.modules, weight, self.config.discount)
-        sums = sums_by_module(
-            self._known,
-            self._phi(batch.observations.context),
-            batch.actions,
-            batch.rewards,
-            self._weights(new, slice(None)),
-        )
-        self._sums = [a.plus(b) for a, b in zip(self._sums, sums, strict=True)]
-        self._new.append(new)
-        self._seen += len(new)
-
-    def _weights(self, rows: Transitions, part: slice) -> FloatArray:
-        """Weights (K, n): bootstrap times precision."""
-        keys = rows.key[part].numpy().view(np.uint64)
-        weights = bootstrap_weights(keys, self.config.members, self._seed).astype(np.float64)
-        return np.asarray(weights * rows.weight[part].numpy())
+        self._new.append(Transitions.of(batch, self._known, self.modules, weight, self.config.discount))
+        self._seen += len(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
         """Iterates fitted Q on all rows where that is due.
@@ -216,46 +199,82 @@ class BootstrappedQ(Voting):
         """Puts the rows that came since the last time to the others."""
         self._rows, self._new = Transitions.joined([self._rows, *self._new]), []
 
+    def _blocks(self) -> list[Transitions]:
+        return [self._rows[start : start + BLOCK] for start in range(0, len(self._rows), BLOCK)]
+
+    def _weights(self, rows: Transitions) -> Tensor:
+        """Weights (n,): precision, and less where rewards are usually noisy."""
+        factor = noise_factor(rows.context, self._noisiness)
+        return (rows.weight / factor).clamp(max=self.config.precision_cap)
+
     def _fit(self) -> None:
-        self._scales = effect_scales(self._known, self._sums, self._scales, self.config.effect_scale)
-        noise = float(self._sums[0].variance().mean().sqrt())
-        blocks = [slice(start, start + BLOCK) for start in range(0, len(self._rows), BLOCK)]
+        sums, noise = self._rewards()
+        self._scales = effect_scales(self._known, sums, self._scales, self.config.effect_scale)
+        sigma = float(sums[0].variance().sqrt())
+        rewards = [
+            each.moment + sigma * torch.cat([torch.zeros_like(more[:1]), more])
+            for each, more in zip(sums, noise, strict=True)
+        ]
+        self._coefficients[1:] = [self._solve(m, sums[m], rewards[m], sigma) for m in range(1, len(sums))]
         for _ in range(self.config.sweeps if self.config.discount > 0 else 1):
-            later = [torch.zeros_like(sums.moment) for sums in self._sums]
-            for part in blocks:
-                rows = self._rows
-                weighted = self._following_values(part) * torch.from_numpy(self._weights(rows, part))
-                phi, actions = self._phi(rows.context[part].numpy()), rows.actions[part].numpy().astype(np.int64)
-                sent = torch.from_numpy(self._known.sent(actions))
-                for m, total in enumerate(later):
-                    cell = torch.from_numpy(self._known.cell(m, actions))
-                    columns = (phi, cell, weighted) if m == 0 else (phi[sent], cell[sent], weighted[:, sent])
-                    total += moments(*columns, cells=self._known.cells(m))
-            self._coefficients = [
-                self._solve(m, sums.moment + more, noise)
-                for m, (sums, more) in enumerate(zip(self._sums, later, strict=True))
-            ]
-        some = slice(max(len(self._rows) - BLOCK, 0), None)
-        self._value = float(self._following_values(some).mean())
+            self._coefficients[0] = self._solve(0, sums[0], rewards[0] + self._later(), sigma)
+        some = self._rows[some_rows(len(self._rows))]
+        later, cell = self._following_values(some)[0], self._cells(some)
+        error = some.reward + later - (self._phi(some.context) * self._coefficients[0][0, cell]).sum(1)
+        self._noisiness = learn_noise(some.context, error.square() * some.weight)
+        self._value = float(later.mean())
 
-    def _solve(self, m: int, moment: Tensor, noise: float) -> Tensor:
-        """The members' coefficients (K, cells, F), pulled towards their prior draws."""
+    def _cells(self, rows: Transitions) -> Tensor:
+        """Which cell of the first module each row belongs to (n,)."""
+        return torch.from_numpy(self._known.cell(0, rows.actions.numpy().astype(np.int64)))
+
+    def _rewards(self) -> tuple[list[Sums], list[Tensor]]:
+        """Each module's sums of the rewards, and its products of features and unit noise (K, cells, F)."""
+        known = self._known
+        sums = [Sums.nothing(known.cells(m), self._width) for m in range(len(known))]
+        noise = [torch.zeros(self.config.members, *each.moment.shape, dtype=torch.float64) for each in sums]
+        for rows in self._blocks():
+            phi, actions = self._phi(rows.context), rows.actions.numpy().astype(np.int64)
+            weight = self._weights(rows)
+            new = sums_by_module(known, phi, actions, rows.reward.numpy(), weight.numpy())
+            sums = [a.plus(b) for a, b in zip(sums, new, strict=True)]
+            keys = rows.key.numpy().view(np.uint64)
+            weighted = signs(keys, self.config.members, self._seed).double().t() * weight.sqrt()
+            sent = torch.from_numpy(known.sent(actions))
+            for m, total in enumerate(noise):
+                cell = torch.from_numpy(known.cell(m, actions))
+                columns = (phi, cell, weighted) if m == 0 else (phi[sent], cell[sent], weighted[:, sent])
+                total += moments(*columns, cells=known.cells(m))
+        return sums, noise
+
+    def _later(self) -> Tensor:
+        """Products of the first module's features and what follows (1 + K, cells, F)."""
+        parts = []
+        for rows in self._blocks():
+            weighted = self._following_values(rows) * self._weights(rows)
+            parts.append(moments(self._phi(rows.context), self._cells(rows), weighted, cells=self._known.cells(0)))
+        return torch.stack(parts).sum(0)
+
+    def _solve(self, m: int, sums: Sums, moment: Tensor, noise: float) -> Tensor:
+        """Coefficients (1 + K, cells, F), the members' pulled towards their prior draws and centred."""
         prior = Prior.of(torch.from_numpy(design(self._known, m)), self._width, self._scales[m])
-        sums, start = self._sums[m], self._starts[m] * prior.own.sqrt() * noise
+        start = self._starts[m] * prior.own.sqrt() * noise
         rest = moment - (sums.gram @ start.unsqueeze(-1)).squeeze(-1)
-        return start + fit(Sums(sums.gram, rest, sums.weight, sums.total, sums.square), prior).mean
+        found = start + fit(replace(sums, moment=rest), prior).mean
+        k = self.config.members
+        deviations = (found[1:] - found[1:].mean(0)) * math.sqrt(k / max(k - 1, 1))
+        return torch.cat([found[:1], found[:1] + deviations])
 
-    def _following_values(self, part: slice) -> Tensor:
-        """Discounted values (K, n) of what follows each row: the mean's best action, valued by each member."""
-        values = self._phi(self._rows.following[part].numpy()) @ self._coefficients[0].transpose(1, 2)
+    def _following_values(self, rows: Transitions) -> Tensor:
+        """Discounted values (1 + K, n) of what follows each row: the best estimate's action, valued by each."""
+        values = self._phi(rows.following) @ self._coefficients[0].transpose(1, 2)
         # A retired action is not worth waiting for.
         present = torch.arange(values.shape[-1]) < self.modules.sizes[0]
-        mean = values.mean(0).masked_fill(~(self._rows.open[part] & present), -math.inf)
-        best = mean.argmax(1).expand(len(values), -1)
-        return values.gather(2, best.unsqueeze(-1)).squeeze(-1) * self._rows.factor[part]
+        best = values[0].masked_fill(~(rows.open & present), -math.inf).argmax(1).expand(len(values), -1)
+        return values.gather(2, best.unsqueeze(-1)).squeeze(-1) * rows.factor
 
     def state_dict(self) -> dict[str, Any]:
-        """Coefficients, prior draws, sums and rows of all actions ever known, and every random state."""
+        """Coefficients, prior draws and rows of all actions ever known, and every random state."""
         self._gather()
         return super().state_dict() | {
             "known": self._known.to_dict(),
@@ -263,11 +282,11 @@ class BootstrappedQ(Voting):
             "starts": list(self._starts),
             "scales": list(self._scales),
             "coefficients": list(self._coefficients),
-            "sums": [dict(vars(sums)) for sums in self._sums],
             "rows": dict(vars(self._rows)),
             "priors": generator_state(self._priors),
             "schedule": self._schedule.state_dict(),
             "reference": self._reference,
+            "noisiness": self._noisiness.clone(),
             "value": self._value,
         }
 
@@ -280,22 +299,21 @@ class BootstrappedQ(Voting):
         before = Modules.from_dict(state["known"])
         known = known_actions(self.modules, before)
         shape = tuple(state["starts"][0].shape)
-        if (shape[0], shape[2]) != (self.config.members, self._width):
+        if (shape[0] - 1, shape[2]) != (self.config.members, self._width):
             raise ConfigError(
-                f"the state is of an agent of another shape: {shape[0]} members and {shape[2]} features, not "
+                f"the state is of an agent of another shape: {shape[0] - 1} members and {shape[2]} features, not "
                 f"{self.config.members} and {self._width}"
             )
         super().load_state_dict(state)
         restore_generator(self._priors, state["priors"])
         self._schedule.load_state_dict(state["schedule"])
         self._reference, self._value = float(state["reference"]), float(state["value"])
-        self._layer = state["layer"].clone()
+        self._layer, self._noisiness = state["layer"].clone(), state["noisiness"].clone()
         self._known = known
         self._rows, self._new = Transitions(**state["rows"]), []
         self._seen = len(self._rows)
         self._starts, self._coefficients = list(state["starts"]), list(state["coefficients"])
         self._scales = list(state["scales"])
-        self._sums = [Sums(**saved) for saved in state["sums"]]
         if known != before:
             self._move(before, known)
             if len(self._rows):
@@ -308,16 +326,8 @@ class BootstrappedQ(Voting):
             moved = carried(values.transpose(0, 1).numpy(), place, fresh.transpose(0, 1).numpy())
             return torch.from_numpy(np.ascontiguousarray(np.swapaxes(moved, 0, 1)))
 
-        for m, sums in enumerate(self._sums):
+        for m in range(len(known)):
             place, start = places(before, known, m), self._draw_start(known.cells(m))
-            empty = Sums.nothing(known.cells(m), self._width, self.config.members)
             self._starts[m] = along(self._starts[m], place, start)
-            self._coefficients[m] = along(self._coefficients[m], place, start)
-            self._sums[m] = Sums(
-                along(sums.gram, place, empty.gram),
-                along(sums.moment, place, empty.moment),
-                sums.weight,
-                sums.total,
-                sums.square,
-            )
+            self._coefficients[m] = along(self._coefficients[m], place, start * self.config.effect_scale)
         self._rows = self._rows.moved(before, known)

@@ -115,6 +115,17 @@ def greedy(modules: Modules, values: Sequence[npt.NDArray[np.floating]], mask: B
     return [vote_shares(modules, m, v[None], part, 0.0) for m, (v, part) in enumerate(zip(values, parts, strict=True))]
 
 
+def turns(u: FloatArray, members: int, floor: float) -> IntArray:
+    """Who decides (N,), from uniform numbers (N,): one of K members, or K where the floor lets chance decide."""
+    each = members / max(1.0 - floor, 1e-300)
+    return np.minimum(u * each, members).astype(np.int64)
+
+
+def uniform_codes(mask: BoolArray, u: FloatArray) -> IntArray:
+    """One eligible action of each row (N, A), all with equal probability, from uniform numbers (N,)."""
+    return _sample(mask.astype(np.float64), u)
+
+
 def decisions_of(modules: Modules, probabilities: Sequence[FloatArray], actions: IntArray) -> Decisions:
     """Actions (N, M) with their exact probabilities, in canonical form."""
     actions = modules.canonical(actions)

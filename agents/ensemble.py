@@ -13,13 +13,15 @@ from torch import Tensor
 from agents.actions import design, known_actions, places, shown
 from agents.base import Batch, Decisions, Float32Array, Observations
 from agents.buffer import Buffer
-from agents.choice import FLOOR, Floor, draw, floors, spread_mask
+from agents.choice import FLOOR, Floor, draw, floors, spread_mask, turns, uniform_codes
 from agents.learner import WARM, Learner, LearnerConfig
 from agents.randomness import generator_state, restore_generator
+from agents.trunk import with_one
 from histories.errors import ConfigError
-from histories.modules import FloatArray, IntArray, Modules
+from histories.modules import BoolArray, FloatArray, IntArray, Modules
 
 CHUNK = 2048
+SEGMENT = 4096
 
 
 @dataclass(frozen=True)
@@ -113,18 +115,85 @@ class EnsembleThompson:
         probabilities = self.action_probabilities(observations) if explore else self._certain(observations)
         return draw(self.modules, probabilities, self._draws)
 
+    def sample(self, observations: Observations) -> IntArray:
+        """Draws canonical actions (N, M) as `act` does, without their probabilities and so more quickly.
+
+        For serving where the log is not learned from: without propensities no other policy can be evaluated on it.
+        Where decisions are logged, use `act`.
+        """
+        modules, n = self.modules, len(observations)
+        found = [self._voting(m) for m in range(len(modules))]
+        heads = [
+            each.view(-1, size, *each.shape[1:]).transpose(1, 2).contiguous()
+            for each, size in zip(found, modules.sizes, strict=True)
+        ]
+        mask, context = modules.closed(observations.action_mask), _contexts(observations)
+        actions = np.zeros((n, len(modules)), dtype=np.int64)
+        size = SEGMENT * max(len(each) * each.shape[1] for each in heads)
+        for start in range(0, n, size):
+            rows = slice(start, start + size)
+            self._draw_into(actions[rows], with_one(context[rows].to(self._device)), mask[rows], heads)
+        return actions
+
+    def _draw_into(self, actions: IntArray, context: Tensor, mask: BoolArray, heads: Sequence[Tensor]) -> None:
+        """Draws actions (N, M), which are 0, module by module, each given the choices before it.
+
+        Args:
+            actions: The actions.
+            context: Contexts behind a one (N, 1 + D).
+            mask: Eligible actions (N, sum of actions).
+            heads: Those that decide (rows of the table, K, A, F), for each module.
+        """
+        modules, asked = self.modules, np.arange(len(actions))
+        for m, voting in enumerate(heads):
+            members, c = voting.shape[1], modules.condition(m)
+            head = turns(self._draws.random(len(asked)), members, self._floors[m])
+            chance = head == members
+            if c is not None:
+                head += actions[asked, c] * members
+            head[chance] = last = len(voting) * members
+            order = np.argsort(head.astype(np.min_scalar_type(last)), kind="stable")
+            ends = np.bincount(head, minlength=last).cumsum().tolist()
+            eligible = modules.conditional_mask(m, mask, actions)
+            rows, free = np.split(asked[order], [ends[last - 1]])
+            actions[rows, m] = self._obeyed(m, rows, ends[:last], context, torch.from_numpy(eligible), voting)
+            actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
+            if m == 0:
+                asked = np.flatnonzero(modules.sent(actions))
+
+    def _obeyed(
+        self, m: int, rows: IntArray, ends: Sequence[int], context: Tensor, eligible: Tensor, voting: Tensor
+    ) -> IntArray:
+        """Codes (n,) of module m for some rows: what is best by each one's head; each head is asked once for many.
+
+        Args:
+            m: The module.
+            rows: The rows (n,), in the order of the heads that decide about them.
+            ends: Where each head's rows end.
+            context: Contexts of all rows behind a one (N, 1 + D).
+            eligible: Eligible actions of all rows (N, A).
+            voting: The heads (rows of the table, K, A, F).
+        """
+        place = torch.from_numpy(rows)
+        here = place.to(self._device)
+        values = torch.empty(voting.shape[2], len(rows), device=self._device)
+        for head, start, end in zip(voting.flatten(0, 1), [0, *ends], ends, strict=False):
+            self._learners[m].estimates(context.index_select(0, here[start:end]), head, values[:, start:end])
+        return best(values, eligible.index_select(0, place).t().to(self._device)).cpu().numpy()
+
     def _certain(self, observations: Observations) -> list[FloatArray]:
         heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]
         return self._shares(observations, heads, [0.0] * len(heads))
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Exact probabilities, one array (N, *modules.shape(m)) a module, conditional on the earlier choice."""
-        heads = []
-        for m in range(len(self.modules)):
-            found = self._heads(m)
-            mean, members = found[:, :1], found[:, 1:]
-            heads.append(mean + self.config.spread * (members - mean))
-        return self._shares(observations, heads, self._floors)
+        return self._shares(observations, [self._voting(m) for m in range(len(self.modules))], self._floors)
+
+    def _voting(self, m: int) -> Tensor:
+        """The heads (cells, K, F) that decide: the members, as far from their mean as `spread` lets them stray."""
+        found = self._heads(m)
+        mean, members = found[:, :1], found[:, 1:]
+        return mean + self.config.spread * (members - mean)
 
     def _shares(self, observations: Observations, heads: Sequence[Tensor], shares: Sequence[float]) -> list[FloatArray]:
         """The shares of the votes of each module's heads (cells, C, F), in pieces of rows that stay in cache."""
@@ -141,7 +210,7 @@ class EnsembleThompson:
             x = context[rows].to(self._device)
             for m, learner in enumerate(self._learners):
                 eligible = masks[m][rows].to(self._device)
-                found = vote(learner.estimates(x, heads[m]), eligible, groups[m], shares[m])
+                found = vote(learner.values(x, heads[m]), eligible, groups[m], shares[m])
                 out[m][rows] = found.cpu().numpy()
         return [each.reshape(n, *modules.shape(m)) for m, each in enumerate(out)]
 
@@ -155,7 +224,7 @@ class EnsembleThompson:
         out = []
         for m, learner in enumerate(self._learners):
             heads = self._heads(m)[:, 1:]
-            parts = [learner.estimates(part, heads).permute(1, 2, 0).cpu() for part in torch.split(x, CHUNK)]
+            parts = [learner.values(part, heads).permute(1, 2, 0).cpu() for part in torch.split(x, CHUNK)]
             values = np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy())
             out.append(values.reshape(len(values), len(x), *self.modules.shape(m)))
         return out
@@ -258,3 +327,10 @@ def vote(values: Tensor, eligible: Tensor, groups: Sequence[IntArray], floor: fl
         even = allowed / allowed.sum(0).clamp_min(1)
         out[:, codes] = (((1.0 - floor) / heads * votes.double() + floor * even.double()) * allowed).t()
     return out
+
+
+def best(values: Tensor, eligible: Tensor) -> Tensor:
+    """The best eligible action of each row (N,), of equal ones the lowest code, from estimates and a mask (A, N)."""
+    values = values.masked_fill(~eligible, -torch.inf)
+    rank = torch.arange(len(values), 0, -1, dtype=torch.int16, device=values.device).unsqueeze(1)
+    return len(values) - (values.eq(values.amax(0)) * rank).amax(0)

@@ -15,6 +15,11 @@ ROUNDING = 1e-5
 LEAST_NOISE = 0.05
 ENOUGH = 500
 NEGLIGIBLE = 0.02
+CONVINCING = 4.0
+TRUSTS = tuple(4.0**power for power in range(-6, 1))
+# Of the blocks [1, x, |x|, h], common part and own: what is trusted as far as it predicts held-out rows.
+NETWORK = torch.tensor([[False, False, False, True], [False, False, False, True]])
+CURVES = torch.tensor([[False, False, False, False], [False, False, True, False]])
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Sums:
 
 def add_rows(
     sums: Sums,
-    features: Callable[[Tensor], Tensor],
+    features: Callable[[Tensor, Tensor], object],
     x: Tensor,
     action: Tensor,
     targets: Tensor,
@@ -67,11 +72,14 @@ def add_rows(
     memory: Tensor,
     fold: Tensor,
 ) -> None:
-    """Adds rows to the sums of their fold and action, in place, in chunks.
+    """Adds rows to the sums of their fold and action, in place, in chunks that stay in cache.
+
+    Rows are brought into the order of their cells, and features and targets stand side by side, so that what a chunk
+    adds to a cell is one product.
 
     Args:
         sums: Sums with folds as their first dimension.
-        features: Features (n, F) of contexts (n, D), as a tensor that may be written to.
+        features: Writes the features (n, F) of contexts (n, D) into its second argument.
         x: Contexts (N, D).
         action: Codes of the taken actions (N,).
         targets: Columns of targets (N, C).
@@ -79,20 +87,29 @@ def add_rows(
         memory: How much each row counts as a row (N,): 1 unless it is being forgotten.
         fold: Each row's fold (N,).
     """
-    folds, actions = sums.gram.shape[:2]
-    label = fold * actions + action
-    order = torch.argsort(label, stable=True)
-    counts = torch.bincount(label, minlength=folds * actions).tolist()
+    folds, actions, width, _ = sums.gram.shape
+    cell = fold * actions + action
+    order = torch.argsort(cell, stable=True)
+    ends = torch.bincount(cell, minlength=folds * actions).cumsum(0).tolist()
     root = weight.sqrt().unsqueeze(1)
-    for segment, rows in enumerate(torch.split(order, counts)):
-        place = divmod(segment, actions)
-        for part in torch.split(rows, CHUNK):
-            if len(part) == 0:
-                continue
-            phi, target = features(x[part]).mul_(root[part]), targets[part] * root[part]
-            sums.gram[place] += phi.t() @ phi
-            sums.moment[place] += phi.t() @ target
-            sums.square[place[0]] += target[:, 0].square().sum()
+    space = targets.new_empty(CHUNK, width + targets.shape[1])
+    here = 0
+    for start in range(0, len(order), CHUNK):
+        part = order[start : start + CHUNK]
+        both = space[: len(part)]
+        features(x.index_select(0, part), both[:, :width])
+        both[:, width:] = targets.index_select(0, part)
+        both.mul_(root.index_select(0, part))
+        end = start + len(part)
+        while start < end:
+            while ends[here] <= start:
+                here += 1
+            own, start = both[start - end :][: ends[here] - start], min(ends[here], end)
+            place = divmod(here, actions)
+            found = own[:, :width].t() @ own
+            sums.gram[place] += found[:, :width]
+            sums.moment[place] += found[:, width:]
+            sums.square[place[0]] += own[:, width].square().sum()
     sums.rows.index_add_(0, fold, memory.double())
 
 
@@ -246,7 +263,9 @@ def _with_design(common: Tensor, each: Tensor, design: Tensor, p: int) -> Tensor
 def _inverse(sums: Sums, prior: Prior, blocks: Tensor) -> Tensor:
     """Covariances (A, F, F) of the actions' own parts, given the common one."""
     ridge = 1 / prior.variance[1, blocks] + ROUNDING * sums.gram[:, 0, 0, None] / prior.noise
-    return torch.cholesky_inverse(torch.linalg.cholesky(sums.gram / prior.noise + torch.diag_embed(ridge)))
+    precision = sums.gram / prior.noise
+    precision.diagonal(dim1=-2, dim2=-1).add_(ridge)
+    return torch.cholesky_inverse(torch.linalg.cholesky(precision))
 
 
 def _marginal(inverse: Tensor, own: Tensor) -> Tensor:
@@ -264,7 +283,7 @@ def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
 
     :math:`\gamma_b` is how many of a block's :math:`n_b` coefficients the data determine (MacKay 1992, "Bayesian
     interpolation", Neural Computation). Expectation maximisation has the same fixed point, but was still far from it
-    after thirty steps. The guess counts as `PSEUDO` coefficients more. The last block, the trained one, keeps its own.
+    after thirty steps. The guess counts as `PSEUDO` coefficients more. What `trust` chooses stays.
     Ends where no scale changes by more than 10 %, `NEGLIGIBLE` added to each: a block that fades out takes long to.
     """
     size = torch.bincount(blocks, minlength=prior.variance.shape[1]).double()
@@ -291,7 +310,7 @@ def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
         ).clamp_min(0.0)
         squares = torch.stack([total(shared[:, 0].square()), total(deviation[..., 0].square().sum(0))])
         found = ((squares + PSEUDO * prior.guess) / (determined + PSEUDO)).clamp(SMALLEST**2, LARGEST**2)
-        found[:, -1] = variance[:, -1]
+        found = torch.where(NETWORK | CURVES, variance, found)
         noise = prior.noise
         if sums.rows > ENOUGH:
             left = float(sums.square) + squared_error(sums, shared + deviation)
@@ -309,30 +328,33 @@ def squared_error(sums: Sums, coefficients: Tensor) -> float:
     return float(fitted.sum())
 
 
-def trust_network(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, moves: int) -> Prior:
-    """The prior with that variance of the trained block, of those a factor 4 apart, which predicts held-out rows best.
+def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tensor) -> Prior:
+    """The prior with that variance of some parts, of `TRUSTS`, which predicts held-out rows best.
 
-    The evidence cannot choose it: the hidden layer has seen the rewards of the rows that its head is fitted to, and
-    would be trusted far too much where rewards are noisy. Held out are rows that the network has not been trained on.
+    The evidence cannot choose it for the trained block: the hidden layer has seen the rewards of the rows that its head
+    is fitted to, and would be trusted far too much where rewards are noisy. Held out are rows that the network has not
+    been trained on. Where rewards are nearly all noise, any variance overfits a little, and what is gained by it is
+    lost in the choice: unless the best one is `CONVINCING`, the parts keep the smallest.
+
+    Args:
+        train: Sums over the rows that the network was trained on.
+        held_out: Sums over the others.
+        prior: The prior.
+        blocks: The block that each feature belongs to (F,).
+        which: The parts whose variance is chosen, common and own (2, B).
     """
 
     def at(value: float) -> Prior:
-        variance = prior.variance.clone()
-        variance[:, -1] = value
-        return replace(prior, variance=variance)
+        return replace(prior, variance=prior.variance.masked_fill(which, value))
 
     def error(value: float) -> float:
         return squared_error(held_out, solve(train.first(), at(value), blocks))
 
-    value = float(prior.variance[1, -1])
-    best = error(value)
-    for factor in (4.0, 0.25):
-        moved = False
-        for _ in range(moves):
-            candidate = value * factor
-            if not SMALLEST**2 <= candidate <= LARGEST**2 or (found := error(candidate)) >= best:
-                break
-            value, best, moved = candidate, found, True
-        if moved:
+    none = error(SMALLEST**2)
+    chosen, best = SMALLEST**2, float("inf")
+    for value in TRUSTS:
+        if (found := error(value)) >= best:
             break
-    return at(value)
+        chosen, best = value, found
+    # Half a squared error in units of the noise is a log likelihood.
+    return at(chosen if none - best > 2.0 * CONVINCING * prior.noise else SMALLEST**2)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from agents.actions import carried
 from agents.buffer import Buffer
-from agents.heads import Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust_network, untrained
-from agents.trunk import Trunk
+from agents.heads import CURVES, NETWORK, Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust, untrained
+from agents.noise import learn_noise, noise_factor, some_rows
+from agents.trunk import Trunk, with_one
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, derive, uniforms
 from histories.modules import FloatArray, IntArray, Modules
@@ -24,9 +25,9 @@ UNSEEN = 1e-4
 SMALLEST = 1e-12
 MOST_MEMBERS = 64
 SCALE_STEPS = 10
-MOVES = 4
 ENOUGH_NEW = 0.05
 WARM = 8
+STEPS = 16
 UPDATES_GROWTH = 1.5
 
 
@@ -82,8 +83,9 @@ def signs(keys: UIntArray, members: int, seed: int) -> Tensor:
 
     The bits of one hash: restarts, shuffles and other machines find the same.
     """
-    words = derive(keys, seed)[:, None] >> np.arange(members, dtype=np.uint64)
-    return torch.from_numpy((words & np.uint64(1)).astype(np.float32) * 2.0 - 1.0)
+    words = derive(keys, seed).astype("<u8").view(np.uint8).reshape(-1, 8)
+    bits = np.unpackbits(words, axis=1, count=members, bitorder="little")
+    return torch.from_numpy(bits).float().mul_(2.0).sub_(1.0)
 
 
 def held_out(keys: UIntArray, seed: int) -> Tensor:
@@ -142,14 +144,18 @@ class Learner:
         self._own = torch.randn(actions, f, 1 + k, generator=generator).double()
         self._common[:, 0], self._own[..., 0] = 0.0, 0.0
         self._sums = Sums.empty(2, actions, f, 1 + k)
-        self._taken, self._settled, self._solved = 0, {"rows": 0, "steps": 0}, 0
+        self._asked, self._taken, self._settled = 0, 0, {"rows": 0, "steps": 0}
         self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
+        self._noisiness = torch.zeros(width)
         # Before any data the members are their priors; standard normal contexts stand for those to come.
         self._pilot = torch.randn(PILOT, width, generator=generator)
         self.heads = self._members()
 
-    def _features(self, x: Tensor) -> Tensor:
-        return self._trunk.features(x.to(self._device)).cpu()
+    def _features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """The features of contexts (N, D) on the CPU, in `out` if it is given."""
+        if out is None or self._device.type == "cpu":
+            return self._trunk.features(with_one(x.to(self._device)), out).cpu()
+        return out.copy_(self._trunk.features(with_one(x.to(self._device))))
 
     @property
     def _whole(self) -> Sums:
@@ -163,12 +169,16 @@ class Learner:
 
     def _cells(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Which cell of the module each of some rows belongs to (n,)."""
-        return torch.from_numpy(self._modules.cell(self._m, buffer["actions"][rows].long().numpy()))
+        return torch.from_numpy(self._modules.cell(self._m, buffer["actions"].index_select(0, rows).long().numpy()))
 
-    def estimates(self, x: Tensor, heads: Tensor) -> Tensor:
+    def values(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
-        a, c, f = heads.shape
-        return (heads.reshape(a * c, f) @ self._trunk.features(x.to(self._device)).t()).view(a, c, len(x))
+        found = self.estimates(with_one(x.to(self._device)), heads.flatten(0, 1))
+        return found.view(*heads.shape[:2], len(x))
+
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
+        """The same for contexts behind a one (N, 1 + D) from heads (C, F): (C, N), in `out` if it is given."""
+        return self._trunk.estimates(x, heads, out)
 
     def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:
         """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.
@@ -190,7 +200,7 @@ class Learner:
         if settles or self._trunk.steps >= UPDATES_GROWTH * self._settled["steps"]:
             self._settle(buffer, rows)
         else:
-            self._take_in(buffer, buffer.rows(sent_only, since=self._taken))
+            self._take_in(buffer, sent_only)
         return loss
 
     def _measure(self, buffer: Buffer, rows: Tensor) -> None:
@@ -205,22 +215,25 @@ class Learner:
         rows = rows[~held_out(buffer.keys(rows), self._seed)]
         if len(rows) == 0:
             return float("nan")
-        weight = self._weights(buffer, rows)
         total = torch.zeros((), device=self._device)
-        for _ in range(steps):
-            place = torch.from_numpy(rng.integers(0, len(rows), self._config.batch_size))
-            picked = rows[place]
+        for first in range(0, steps, STEPS):  # columns are gathered for several steps at once
+            size = min(STEPS, steps - first), self._config.batch_size
+            picked = rows[torch.from_numpy(rng.integers(0, len(rows), size)).flatten()]
             columns = (
-                buffer["context"][picked],
+                with_one(buffer["context"].index_select(0, picked)),
                 self._cells(buffer, picked),
-                (buffer["reward"][picked] - self.mean) / self.scale,
-                weight[place],
+                (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
+                self._weights(buffer, picked),
             )
-            total += self._trunk.step(*(column.to(self._device) for column in columns))
+            parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
+            for step in zip(*parts, strict=True):
+                total += self._trunk.step(*step)
         return float(total) / steps
 
     def _settle(self, buffer: Buffer, rows: Tensor) -> None:
         """Takes the network as it is now, sums all rows anew, learns the scales and fits the heads."""
+        if self._settled["rows"] > 0:
+            self._noisiness = self._learn_noise(buffer, rows)
         self._trunk.settle()
         self._sums = Sums.empty(*self._sums.moment.shape)
         self._add(buffer, rows)
@@ -229,38 +242,44 @@ class Learner:
         coordinates = self._coordinates(whole)
         self._prior = learn_scales(coordinates.apply(whole).first(), self._prior, self._blocks, SCALE_STEPS)
         fitted, fresh = coordinates.apply(self._sums[0]), coordinates.apply(self._sums[1])
-        self._prior = trust_network(fitted, fresh, self._prior, self._blocks, MOVES)
-        self._fit(buffer)
+        for which in (NETWORK, CURVES):
+            self._prior = trust(fitted, fresh, self._prior, self._blocks, which)
+        self.heads = self._members()
 
-    def _take_in(self, buffer: Buffer, rows: Tensor) -> None:
-        """Adds new rows to the sums; fits the heads where enough are new, or no more came."""
-        self._sums.fade(self._memory(buffer.seen - self._taken))
-        fresh = buffer.seen - self._solved
-        came = buffer.seen > self._taken
-        self._add(buffer, rows)
+    def _learn_noise(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """How noisy rewards are in which contexts (D,), from the errors of the present heads on some of the rows."""
+        rows = rows[some_rows(len(rows))]
+        estimates = self.values(buffer["context"][rows], self.heads[:, :1]).squeeze(1).cpu()
+        estimates = estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
+        error = (buffer["reward"][rows] - self.mean) / self.scale - estimates
+        return learn_noise(buffer["context"][rows], error.square() * self._reported(buffer, rows))
+
+    def _take_in(self, buffer: Buffer, sent_only: bool) -> None:
+        """Adds new rows to the sums and fits the heads, where enough are new or no more came."""
+        came, fresh = buffer.seen > self._asked, buffer.seen - self._taken
+        self._asked = buffer.seen
         if fresh >= ENOUGH_NEW * len(buffer) or (fresh > 0 and not came):
-            self._fit(buffer)
+            self._sums.fade(self._memory(fresh))
+            self._add(buffer, buffer.rows(sent_only, since=self._taken))
+            self.heads = self._members()
 
     def _add(self, buffer: Buffer, rows: Tensor) -> None:
         key = buffer.keys(rows)
-        weight = self._weights(buffer, rows)
-        reward = ((buffer["reward"][rows] - self.mean) / self.scale).unsqueeze(1)
-        noise = signs(key, self._config.members, self._seed) * self._precision(buffer, rows).rsqrt().unsqueeze(1)
+        precision, memory = self._precision(buffer, rows), self._memories(buffer, rows)
+        targets = torch.empty(len(rows), 1 + self._config.members)
+        targets[:, 0] = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
+        torch.mul(signs(key, self._config.members, self._seed), precision.rsqrt().unsqueeze(1), out=targets[:, 1:])
         add_rows(
             self._sums,
             self._features,
-            buffer["context"][rows],
+            buffer["context"].index_select(0, rows),
             self._cells(buffer, rows),
-            torch.cat([reward, noise], 1),
-            weight,
-            self._memories(buffer, rows),
+            targets,
+            precision * memory,
+            memory,
             held_out(key, self._seed).long(),
         )
         self._taken = buffer.seen
-
-    def _fit(self, buffer: Buffer) -> None:
-        self._solved = buffer.seen
-        self.heads = self._members()
 
     def _members(self) -> Tensor:
         """Heads (A, 1 + K, F) on the features as they are: the posterior mean, then the members around it."""
@@ -275,10 +294,14 @@ class Learner:
         found[..., 1:] = found[..., :1] + members * (k / max(k - 1, 1)) ** 0.5
         return coordinates.back(found).transpose(1, 2).float().contiguous().to(self._device)
 
+    def _reported(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """Precisions (n,) as the rewards' own errors have them: 1 at the median of se^2."""
+        return max(self.reference, SMALLEST) / buffer["se"].index_select(0, rows).square().clamp_min(SMALLEST)
+
     def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """Capped precision weights (n,): 1 at the median of se^2."""
-        square = buffer["se"][rows].square().clamp_min(SMALLEST)
-        return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
+        """Capped precision weights (n,), by the rewards' own errors and by what is usual in a context."""
+        factor = noise_factor(buffer["context"].index_select(0, rows), self._noisiness)
+        return (self._reported(buffer, rows) / factor).clamp(max=self._config.precision_cap)
 
     def _memory(self, age: Any) -> Any:
         """How much a row of some age still counts."""
@@ -301,8 +324,9 @@ class Learner:
             "common": self._common.clone(),
             "own": self._own.clone(),
             "sums": {name: getattr(self._sums, name).clone() for name in ("gram", "moment", "square", "rows")},
-            "counts": {"taken": self._taken, "solved": self._solved, "settled": dict(self._settled)},
+            "counts": {"asked": self._asked, "taken": self._taken, "settled": dict(self._settled)},
             "units": [self.mean, self.scale, self.reference],
+            "noisiness": self._noisiness.clone(),
         }
 
     def carry(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -357,5 +381,6 @@ class Learner:
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._sums = Sums(**{name: value.clone() for name, value in state["sums"].items()})
         counts = state["counts"]
-        self._taken, self._solved, self._settled = counts["taken"], counts["solved"], dict(counts["settled"])
+        self._asked, self._taken, self._settled = counts["asked"], counts["taken"], dict(counts["settled"])
         self.mean, self.scale, self.reference = state["units"]
+        self._noisiness = state["noisiness"].clone()

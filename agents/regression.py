@@ -146,6 +146,8 @@ def fit(sums: Sums, prior: Prior) -> Fit:
         \min_{g, d} \sum_a (\theta_a^\top G_a \theta_a - 2 \theta_a^\top b_a) + \sum_a |d_a|^2_{\Lambda}
         + \sum_l |g_l|^2_{\Lambda_l}
 
+    Targets may have leading dimensions that the Gram matrices lack: they share one factorisation then.
+
     With :math:`M_a = G_a + \Lambda`, what is shared solves
 
     .. math::
@@ -165,8 +167,8 @@ def fit(sums: Sums, prior: Prior) -> Fit:
     system = (pairs @ left.reshape(*batch, len(z), -1)).reshape(*batch, count, count, width, width)
     system = system.transpose(-3, -2).reshape(*batch, count * width, count * width)
     system = torch.linalg.cholesky(system + torch.diag((1.0 / prior.shared).reshape(-1)))
-    right = (z.T @ (own * alone)).reshape(*batch, count * width, 1)
-    shared = torch.cholesky_solve(right, system).reshape(*batch, count, width)
+    right = (z.T @ (own * alone)).flatten(-2).unsqueeze(-1)
+    shared = torch.cholesky_solve(right, system).reshape(*right.shape[:-2], count, width)
     mean = alone + (inverse @ (own * (z @ shared)).unsqueeze(-1)).squeeze(-1)
     logdet = 2.0 * (_logs(factor).sum((-2, -1)) + _logs(system).sum(-1))
     return Fit(mean, shared, inverse, system, logdet)

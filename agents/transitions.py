@@ -21,6 +21,7 @@ class Transitions:
     Attributes:
         context: Features (n, D).
         actions: Codes among all known actions (n, M).
+        reward: Rewards (n,).
         weight: Precision weights (n,).
         key: Hashes of the decision ids (n,), as signed integers.
         following: Features at the next slot (n, D); 0 where nothing follows.
@@ -30,6 +31,7 @@ class Transitions:
 
     context: Tensor
     actions: Tensor
+    reward: Tensor
     weight: Tensor
     key: Tensor
     following: Tensor
@@ -42,6 +44,7 @@ class Transitions:
         return cls(
             torch.zeros(0, width),
             torch.zeros(0, len(modules), dtype=torch.int16),
+            torch.zeros(0, dtype=torch.float64),
             torch.zeros(0, dtype=torch.float64),
             torch.zeros(0, dtype=torch.int64),
             torch.zeros(0, width),
@@ -61,6 +64,7 @@ class Transitions:
         return cls(
             torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
             torch.from_numpy(batch.actions.astype(np.int16)),
+            torch.from_numpy(np.array(batch.rewards, dtype=np.float64)),
             torch.from_numpy(weight),
             torch.from_numpy(batch.keys.view(np.int64).copy()),
             torch.from_numpy(context),
@@ -70,6 +74,9 @@ class Transitions:
 
     def __len__(self) -> int:
         return len(self.weight)
+
+    def __getitem__(self, rows: slice) -> Transitions:
+        return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     @classmethod
     def joined(cls, parts: Sequence[Transitions]) -> Transitions:

@@ -11,6 +11,18 @@ import torch
 from torch import Tensor
 
 AVERAGE = 0.01
+DECAYS = 0.9, 0.999
+TINY = 1e-8
+
+
+def with_one(x: Tensor) -> Tensor:
+    """Contexts (N, D) behind a column of ones, (N, 1 + D): what a network takes, so that biases are weights too."""
+    return torch.nn.functional.pad(x, (1, 0), value=1.0)
+
+
+def absolute(x: Tensor) -> Tensor:
+    """The block |x|; by itself so that an ablation can take it away."""
+    return x.abs()
 
 
 class Trunk:
@@ -24,14 +36,15 @@ class Trunk:
     single rewards are mostly noise, as it was when last settled: features must not move under the heads that were
     fitted to them.
 
-    All weights are views on one vector, and the gradient is written out by hand: for networks as small as these the
-    bookkeeping of automatic differentiation takes longer than the products.
+    All weights are views on one vector, and gradient and update are written out by hand: for networks as small as these
+    the bookkeeping of automatic differentiation and of an optimiser takes longer than the products. What there is of
+    each action has the rows along its second dimension: thin products are quicker where the long side is contiguous.
 
     Args:
         width: Context features D.
         actions: Actions A.
         hidden: Units of each hidden layer; the last one has H.
-        learning_rate: Of Adam.
+        learning_rate: Of Adam (Kingma & Ba 2015).
         weight_decay: Pull of the weights towards 0, per update and learning rate (Loshchilov & Hutter 2019).
         generator: Where the initial weights come from.
         device: Where it computes.
@@ -51,17 +64,18 @@ class Trunk:
         self.blocks = torch.repeat_interleave(torch.tensor([1, width, width, hidden[-1]]))
         self._device = device
         self._depth = len(hidden)
-        layers = [shape for a, b in itertools.pairwise(sizes) for shape in ((a, b), (1, b))]
-        self._shapes = [*layers, (actions, hidden[-1]), (actions, width), (1, actions)]
+        # The first row of a layer is its bias, and so is the first column of the output layer of x.
+        layers = [(1 + a, b) for a, b in itertools.pairwise(sizes)]
+        self._shapes = [*layers, (actions, hidden[-1]), (actions, 1 + width)]
         size = sum(a * b for a, b in self._shapes)
         self._flat, self._gradient = torch.zeros(size, device=device), torch.zeros(size, device=device)
         self._weights = self._views(self._flat)
-        for layer, (a, b) in zip(self._weights[0 : 2 * self._depth : 2], itertools.pairwise(sizes), strict=True):
-            layer.copy_(torch.randn(a, b, generator=generator) * math.sqrt(2.0 / max(a, 1)))
+        for layer, (a, b) in zip(self._weights[: self._depth], itertools.pairwise(sizes), strict=True):
+            layer[1:] = torch.randn(a, b, generator=generator) * math.sqrt(2.0 / max(a, 1))
         self._average, self._settled = self._flat.clone(), self._flat.clone()
         self._gradients, self._shown = self._views(self._gradient), self._views(self._settled)
-        self._flat.grad = self._gradient
-        self._optimiser = torch.optim.AdamW([self._flat], lr=learning_rate, weight_decay=weight_decay, fused=True)
+        self._rate, self._decay = learning_rate, weight_decay
+        self._first, self._second = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
         self.steps = 0
 
     def _views(self, flat: Tensor) -> list[Tensor]:
@@ -69,15 +83,30 @@ class Trunk:
         return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     def _layers(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs and every hidden layer's units."""
-        out = [x]
-        for i in range(self._depth):
-            out.append(torch.addmm(weights[2 * i + 1], out[-1], weights[2 * i]).relu_())
+        """Every hidden layer's units."""
+        out = [torch.mm(x, weights[0]).relu_()]
+        for layer in weights[1 : self._depth]:
+            out.append(torch.addmm(layer[:1], out[-1], layer[1:]).relu_())
         return out
 
-    def features(self, x: Tensor) -> Tensor:
-        """What the heads see of contexts (N, D): (N, F), the blocks in the order of `blocks`."""
-        return torch.cat([torch.ones_like(x[:, :1]), x, x.abs(), self._layers(x, self._shown)[-1]], 1)
+    def features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """What the heads see of contexts (N, 1 + D): (N, F) in the order of `blocks`, in `out` if it is given."""
+        if out is None:
+            out = x.new_empty(len(x), len(self.blocks))
+        level, slope = x.shape[1], 2 * x.shape[1] - 1
+        out[:, :level] = x
+        out[:, level:slope] = absolute(x[:, 1:])
+        out[:, slope:] = self._layers(x, self._shown)[-1]
+        return out
+
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
+        """What heads (C, F) make of contexts (N, 1 + D): their products with the features, (C, N), in `out` if given.
+
+        To put the blocks of features side by side for one product would take longer than to add up the products.
+        """
+        linear, bent, inner = torch.split(heads, [x.shape[1], x.shape[1] - 1, self._shapes[-2][1]], 1)
+        out = torch.mm(inner, self._layers(x, self._shown)[-1].t(), out=out)
+        return out.addmm_(linear, x.t()).addmm_(bent, absolute(x[:, 1:]).t())
 
     def settle(self) -> None:
         """Makes the present average the one that `features` shows."""
@@ -87,40 +116,57 @@ class Trunk:
         """One gradient step on the weighted mean squared error of the taken actions; gives that error.
 
         Args:
-            x: Contexts (N, D).
+            x: Contexts (N, 1 + D), the first column 1.
             action: Codes of the taken actions (N,).
             target: Standardised rewards (N,).
             weight: Weights of the rows (N,).
         """
-        out, linear, bias = self._weights[-3:]
+        out, linear = self._weights[-2:]
         layers = self._layers(x, self._weights)
-        estimates = torch.addmm(bias, layers[-1], out.t()).addmm_(x, linear.t())
-        column = action.unsqueeze(1)
-        error = estimates.gather(1, column).squeeze(1) - target
-        back = torch.zeros_like(estimates).scatter_(1, column, (weight * error * (2.0 / len(x))).unsqueeze(1))
-        torch.mm(back.t(), layers[-1], out=self._gradients[-3])
-        torch.mm(back.t(), x, out=self._gradients[-2])
-        torch.sum(back, 0, keepdim=True, out=self._gradients[-1])
-        back = back @ out
+        error = torch.mm(out, layers[-1].t()).addmm_(linear, x.t()).sub_(target)
+        back = torch.zeros_like(error).scatter_(0, action.unsqueeze(0), (weight * (2.0 / len(x))).unsqueeze(0))
+        back.mul_(error)
+        loss = torch.dot(back.view(-1), error.view(-1)) / 2.0
+        torch.mm(back, layers[-1], out=self._gradients[-2])
+        torch.mm(back, x, out=self._gradients[-1])
+        back = back.t() @ out
         for i in reversed(range(self._depth)):
-            back = torch.ops.aten.threshold_backward(back, layers[i + 1], 0.0)
-            torch.mm(layers[i].t(), back, out=self._gradients[2 * i])
-            torch.sum(back, 0, keepdim=True, out=self._gradients[2 * i + 1])
+            back = torch.ops.aten.threshold_backward(back, layers[i], 0.0)
             if i:
-                back = back @ self._weights[2 * i].t()
-        self._optimiser.step()
+                torch.sum(back, 0, keepdim=True, out=self._gradients[i][:1])
+                torch.mm(layers[i - 1].t(), back, out=self._gradients[i][1:])
+                back = back @ self._weights[i][1:].t()
+            else:
+                torch.mm(x.t(), back, out=self._gradients[0])
+        self._descend()
+        return loss
+
+    def _descend(self) -> None:
+        r"""Moves the weights by Adam with decoupled weight decay, and their average after them.
+
+        .. math:: w \leftarrow (1 - \eta \lambda) w - \eta \, \hat m / (\sqrt{\hat v} + \epsilon)
+        """
         self.steps += 1
+        fast, slow = DECAYS
+        self._first.lerp_(self._gradient, 1.0 - fast)
+        self._second.mul_(slow).addcmul_(self._gradient, self._gradient, value=1.0 - slow)
+        root = math.sqrt(1.0 - slow**self.steps)
+        rate = self._rate * root / (1.0 - fast**self.steps)
+        self._flat.mul_(1.0 - self._rate * self._decay)
+        self._flat.addcdiv_(self._first, self._second.sqrt().add_(TINY * root), value=-rate)
         self._average.lerp_(self._flat, max(1.0 / self.steps, AVERAGE))
-        return (weight * error.square()).mean()
 
     def state_dict(self) -> dict[str, Any]:
-        """Present, averaged and settled weights, and the optimiser."""
+        """Present, averaged and settled weights, the moments of the gradient, and how many steps there were."""
+        return {**{name: mine.clone() for name, mine in self._vectors().items()}, "steps": self.steps}
+
+    def _vectors(self) -> dict[str, Tensor]:
         return {
-            "flat": self._flat.clone(),
-            "average": self._average.clone(),
-            "settled": self._settled.clone(),
-            "optimiser": self._optimiser.state_dict(),
-            "steps": self.steps,
+            "flat": self._flat,
+            "average": self._average,
+            "settled": self._settled,
+            "first": self._first,
+            "second": self._second,
         }
 
     def moved(self, state: Mapping[str, Any], place: Tensor) -> dict[str, Any]:
@@ -133,8 +179,8 @@ class Trunk:
         Raises:
             RuntimeError: If the hidden layers are of another shape.
         """
-        body = sum(a * b for a, b in self._shapes[:-3])
-        widths = [self._shapes[-3][1], self._shapes[-2][1], 1]
+        body = sum(a * b for a, b in self._shapes[:-2])
+        widths = [self._shapes[-2][1], self._shapes[-1][1]]
         actions, left = divmod(len(state["flat"]) - body, sum(widths))
         if left or actions <= int(place.max()):
             raise RuntimeError(f"its network has {len(state['flat'])} weights, which do not fit {self._shapes}")
@@ -144,18 +190,7 @@ class Trunk:
             each = [torch.nn.functional.pad(out.view(actions, -1), (0, 0, 0, 1))[place] for out in outputs]
             return torch.cat([inner, *(out.flatten() for out in each)])
 
-        optimiser = {
-            **state["optimiser"],
-            "state": {
-                key: {name: move(value) if value.dim() else value for name, value in moments.items()}
-                for key, moments in state["optimiser"]["state"].items()
-            },
-        }
-        return {
-            **state,
-            **{name: move(state[name]) for name in ("flat", "average", "settled")},
-            "optimiser": optimiser,
-        }
+        return {**state, **{name: move(state[name]) for name in self._vectors()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`.
@@ -165,7 +200,6 @@ class Trunk:
         """
         if state["flat"].shape != self._flat.shape:
             raise RuntimeError(f"its network has {len(state['flat'])} weights, not {len(self._flat)}")
-        for name, mine in (("flat", self._flat), ("average", self._average), ("settled", self._settled)):
+        for name, mine in self._vectors().items():
             mine.copy_(state[name])
-        self._optimiser.load_state_dict(state["optimiser"])
         self.steps = int(state["steps"])

@@ -18,8 +18,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from agents.heads import Prior, Sums
-from agents.trunk import Trunk
+from agents.heads import NETWORK, Prior, Sums, trust
 from benchmarks.quality import table
 from benchmarks.stream_learners import OurAgent, StreamLearner
 
@@ -43,22 +42,24 @@ def as_guessed(_sums: Sums, prior: Prior, _blocks: Tensor, _steps: int) -> Prior
     return prior
 
 
-def untrusted(_train: Sums, _held_out: Sums, prior: Prior, _blocks: Tensor, _moves: int) -> Prior:
-    """In place of `trust_network`: the network keeps the trust that it begins with, next to none."""
-    return prior
+def as_everywhere(context: Tensor, _square: Tensor) -> Tensor:
+    """In place of `learn_noise`: no context is noisier than another."""
+    return torch.zeros(context.shape[1])
 
 
-def without_absolute_values(
-    trunk: Trunk, x: Tensor, shown: Callable[[Trunk, Tensor], Tensor] = Trunk.features
-) -> Tensor:
-    """In place of `Trunk.features`: 0 where the absolute values stand."""
-    return shown(trunk, x) * (trunk.blocks != 2)
+def without_network(
+    train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tensor, chosen: Callable[..., Prior] = trust
+) -> Prior:
+    """In place of `trust`: the network keeps the trust that it begins with, next to none."""
+    return prior if which is NETWORK else chosen(train, held_out, prior, blocks, which)
 
 
-PARTS: dict[str, tuple[str, Callable[..., Any]]] = {
+PARTS: dict[str, tuple[str, Any]] = {
     "scales not learned": ("agents.learner.learn_scales", as_guessed),
-    "no network": ("agents.learner.trust_network", untrusted),
-    "no absolute values": ("agents.trunk.Trunk.features", without_absolute_values),
+    "noise taken as the same in every context": ("agents.learner.learn_noise", as_everywhere),
+    "no network": ("agents.learner.trust", without_network),
+    "trusted however little it convinces": ("agents.heads.CONVINCING", 0.0),
+    "no absolute values": ("agents.trunk.absolute", torch.zeros_like),
 }
 
 

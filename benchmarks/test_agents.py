@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from agents import Batch, Observations, make_agent
+from agents.choice import FLOOR
 from benchmarks.quality import run
-from benchmarks.stream_learners import OurAgent, VowpalWabbit
+from benchmarks.stream_learners import OurAgent, VowpalWabbit, vowpal_wabbit_file
+from benchmarks.streams import stream
 from histories.hashing import mix
 from histories.modules import Module, Modules
 
@@ -39,6 +41,18 @@ def matrix_product_rate() -> float:
     return 2.0 * 1024**3 / shortest(lambda: a @ a, 10)
 
 
+def beside_products(function: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Shortest of some calls, in seconds, and the best rate of products measured between them.
+
+    Where other work shares the machine, both are the nearest to what they are without it.
+    """
+    times, rates = [], [matrix_product_rate()]
+    for _ in range(rounds):
+        times.append(shortest(function, 1))
+        rates.append(matrix_product_rate())
+    return min(times), max(rates)
+
+
 def batch(n: int, modules: Modules = FIVE) -> Batch:
     """Random rows whose rewards are noise."""
     rng = np.random.default_rng(0)
@@ -55,16 +69,37 @@ def test_drawing_with_exact_propensities_against_a_matrix_product(benchmark):
     agent.update(1)
     seen = batch(USERS).observations
     needed = USERS * len(FIVE) * (NETWORK + 2 * FEATURES * ACTIONS * members)
-    rate = matrix_product_rate()
-    benchmark.pedantic(agent.act, args=(seen,), rounds=2, warmup_rounds=1)
-    seconds = shortest(lambda: agent.act(seen), 3)
+    benchmark.pedantic(agent.act, args=(seen,), rounds=1, warmup_rounds=1)
+    seconds, rate = beside_products(lambda: agent.act(seen), 4)
     share = needed / seconds / rate
     benchmark.extra_info |= {
         "share of the matrix product": share,
         "million decisions per second": USERS * 5 / seconds / 1e6,
     }
     print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {USERS / seconds:,.0f} users a second with all their modules")
-    assert share >= 0.1
+    assert share >= 0.22
+
+
+def test_drawing_without_propensities_against_a_matrix_product(benchmark):
+    """The same; counted are the products of the network and of one head where a member decides about a module.
+
+    Chance decides about the floor's share, and nobody about the other modules where nothing is sent.
+    """
+    agent = make_agent("ensemble_thompson", FIVE, WIDTH, {"members": 10})
+    agent.observe(batch(5_000))
+    agent.update(1)
+    seen = batch(USERS).observations
+    actions = benchmark.pedantic(agent.sample, args=(seen,), rounds=1, warmup_rounds=1)
+    decided = USERS + (len(FIVE) - 1) * int(FIVE.sent(actions).sum())
+    needed = decided * (1 - FLOOR) * (NETWORK + 2 * FEATURES * ACTIONS)
+    seconds, rate = beside_products(lambda: agent.sample(seen), 8)
+    share = needed / seconds / rate
+    benchmark.extra_info |= {
+        "share of the matrix product": share,
+        "million decisions per second": decided / seconds / 1e6,
+    }
+    print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {USERS / seconds:,.0f} users a second with all their modules")
+    assert share >= 0.22
 
 
 def test_learning_against_a_matrix_product(benchmark):
@@ -72,30 +107,41 @@ def test_learning_against_a_matrix_product(benchmark):
     members, rows, steps = 20, 100_000, 200
     one = Modules([FIVE[0]])
     data = batch(rows, one)
-    agent = make_agent("ensemble_thompson", one, WIDTH, {"members": members})
-    agent.observe(data)
+
+    agents = [make_agent("ensemble_thompson", one, WIDTH, {"members": members}) for _ in range(5)]
+    for agent in agents:
+        agent.observe(data)
     gradient = steps * 512 * 3 * (NETWORK + 2 * (HIDDEN + WIDTH) * ACTIONS)
     sums = rows * (NETWORK + 2 * FEATURES * (FEATURES + 1 + members))
-    rate = matrix_product_rate()
-    begin = perf_counter()
-    benchmark.pedantic(agent.update, args=(steps,), rounds=1)
-    seconds = perf_counter() - begin
+    benchmark.pedantic(agents.pop().update, args=(steps,), rounds=1)
+    seconds, rate = beside_products(lambda: agents.pop().update(steps), 4)
     share = (gradient + sums) / seconds / rate
     benchmark.extra_info["share of the matrix product"] = share
-    print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s, the solution of the heads not counted as work but in the time")
-    assert share >= 0.1
+    print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s, the solution of the heads in the time but not in the work")
+    assert share >= 0.25
 
 
-def test_rows_per_second_against_vowpal_wabbit(benchmark):
-    """Decisions and learning on a stream of 20,000 and 100,000 rows, K = 10, against `--bag 10` from Python."""
+def test_rows_per_second_against_vowpal_wabbit(benchmark, tmp_path):
+    """Decisions and learning on a stream of 20,000 and 100,000 rows, K = 10, against `--bag 10`.
+
+    Vowpal Wabbit is driven from Python, choosing like our agent before it learns, and by itself from a file of rows
+    that were logged uniformly, for which it predicts too.
+    """
     pytest.importorskip("vowpalwabbit")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    theirs = run(VowpalWabbit(0), "nonlinear", 5_000, 0)[1]
+    python = run(VowpalWabbit(0), "nonlinear", 5_000, 0)[1]
+    logged = stream("nonlinear", 20_000, 0)
+    actions = np.random.default_rng(0).integers(0, ACTIONS, 20_000)
+    earned = logged.reward[np.arange(20_000), actions]
+    file = max(vowpal_wabbit_file(logged.context, actions, earned, tmp_path / "rows.txt") for _ in range(2))
     few = run(OurAgent(0), "nonlinear", 20_000, 0)[1]
-    benchmark.pedantic(lambda: None, rounds=1)
-    many = run(OurAgent(0), "nonlinear", 100_000, 0)[1]
+    many = benchmark.pedantic(run, args=(OurAgent(0), "nonlinear", 100_000, 0), rounds=1)[1]
     torch.set_num_threads(threads)
-    benchmark.extra_info |= {"20,000 rows": few / theirs, "100,000 rows": many / theirs}
-    print(f"\n{few:,.0f} rows/s to 20,000, {many:,.0f} to 100,000; Vowpal Wabbit {theirs:,.0f}: {many / theirs:.1f} x")
-    assert many >= 2 * theirs
+    benchmark.extra_info |= {"python": many / python, "file": many / file, "20,000 rows, file": few / file}
+    print(
+        f"\n{few:,.0f} rows/s to 20,000, {many:,.0f} to 100,000; Vowpal Wabbit from Python {python:,.0f}: "
+        f"{many / python:.1f} x; from a file {file:,.0f}: {many / file:.1f} x"
+    )
+    assert many >= 4 * python
+    assert many >= file

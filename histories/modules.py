@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +68,11 @@ class Module:
             )
         if unknown := sorted(set(self.labels) - set(self.actions)):
             raise ConfigError(f"module {self.name!r} has labels for {unknown}, which are not among its actions")
+
+
+def any_of(mask: npt.NDArray[Any]) -> BoolArray:
+    """Whether any entry of the last axis is set, (...,): column by column, as short rows are slow to reduce."""
+    return np.asarray(functools.reduce(np.logical_or, np.moveaxis(mask, -1, 0)))
 
 
 class Modules(Sequence[Module]):
@@ -213,8 +219,9 @@ class Modules(Sequence[Module]):
                 for code in range(1 if p == 0 else 0, self.sizes[p]):
                     parts[p][..., code] &= parts[m][..., required == code].any(-1)
         self._descend(parts)
-        sendable = np.logical_and.reduce([part.any(-1) for part in parts[1:]]) if len(self) > 1 else True
-        parts[0][..., 1:] &= np.asarray(sendable)[..., None]
+        if len(self) > 1:
+            sendable = np.logical_and.reduce([any_of(part) for part in parts[1:]])
+            parts[0][..., 1:] &= sendable[..., None]
         self._descend(parts)
         return out
 

@@ -7,7 +7,7 @@ import pytest
 from agent_samples import everything, random_batch
 
 from agents import Batch, Observations, make_agent
-from agents.bootstrapped_q import BootstrappedQ, bootstrap_weights
+from agents.bootstrapped_q import BootstrappedQ
 from histories.errors import ConfigError, InputError
 from histories.hashing import mix
 from histories.modules import Module, Modules
@@ -157,16 +157,3 @@ def test_what_follows_must_be_handed_over() -> None:
         agent.observe(wrong)
     with pytest.raises(ConfigError, match="contexts have 4 features"):
         agent.observe(Batch(**{**vars(batch), "following": random_batch(10).observations}))
-
-
-def test_bootstrap_weights_belong_to_the_key_and_are_exponential() -> None:
-    keys = mix(np.arange(20_000, dtype=np.uint64))
-    weights = bootstrap_weights(keys, 4, seed=3)
-    order = np.random.default_rng(0).permutation(len(keys))
-    np.testing.assert_array_equal(bootstrap_weights(keys[order], 4, seed=3), weights[:, order])
-    np.testing.assert_array_equal(bootstrap_weights(keys, 2, seed=3), weights[:2])
-    n = len(keys)
-    assert (weights > 0).all()
-    np.testing.assert_allclose(weights.mean(1), 1.0, atol=4 / np.sqrt(n))
-    np.testing.assert_allclose(weights.var(1), 1.0, atol=4 * np.sqrt(8 / n))
-    assert np.abs(np.corrcoef(weights)[~np.eye(4, dtype=bool)]).max() < 4 / np.sqrt(n)

@@ -69,7 +69,7 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
 
 
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
-    torch.save({"version": 3, "agent": Path("x")}, tmp_path / "c.pt")
+    torch.save({"version": 4, "agent": Path("x")}, tmp_path / "c.pt")
     with pytest.raises(ConfigError, match="is not a checkpoint"):
         load_agent(tmp_path / "c.pt")
 
@@ -85,7 +85,7 @@ def test_faults_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="version None"):
         load_agent(tmp_path / "list.pt")
     torch.save({"version": 99}, tmp_path / "new.pt")
-    with pytest.raises(ConfigError, match="version 99; this program reads version 3"):
+    with pytest.raises(ConfigError, match="version 99; this program reads version 4"):
         load_agent(tmp_path / "new.pt")
     save_agent(agent, tmp_path / "c.pt", how)
     with pytest.raises(ConfigError, match="actions must not have changed"):

@@ -134,3 +134,18 @@ def test_the_ensemble_knows_how_wrong_it_is(seed: int) -> None:
     error = float(np.sqrt(np.square(contrast.mean(0)).mean()))
     spread = float(np.sqrt(contrast.var(0).mean()))
     assert 0.5 < spread / error < 4.0
+
+
+def test_rows_of_noisy_contexts_count_for_less() -> None:
+    """A context whose rewards vary ten times as much is found out, and the weights of its rows fall."""
+    agent = ensemble({"floor": 0.0})
+    batch = random_batch(8000)
+    loud = batch.observations.context[:, 0] > 0
+    noise = np.random.default_rng(1).standard_normal(8000) * np.where(loud, 3.0, 0.3)
+    agent.observe(Batch(batch.observations, batch.actions, noise, np.ones(8000), batch.keys))
+    agent.update(5)
+    agent.observe(Batch(batch.observations, batch.actions, noise, np.ones(8000), mix(batch.keys)))
+    agent.update(5)
+    learner = agent._learners[0]
+    weight = learner._precision(agent._buffer, agent._buffer.rows(False)[:8000]).numpy()
+    assert weight[~loud].mean() > 3 * weight[loud].mean()

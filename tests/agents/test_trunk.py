@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from agents.trunk import AVERAGE, Trunk
+from agents.trunk import AVERAGE, Trunk, with_one
 
 WIDTH, ACTIONS = 3, 4
 
@@ -19,7 +19,7 @@ def trunk(hidden: tuple[int, ...] = (6, 5), rate: float = 1e-2) -> Trunk:
 def rows(n: int = 50) -> tuple[torch.Tensor, ...]:
     g = torch.Generator().manual_seed(1)
     return (
-        torch.randn(n, WIDTH, generator=g),
+        with_one(torch.randn(n, WIDTH, generator=g)),
         torch.randint(ACTIONS, (n,), generator=g),
         torch.randn(n, generator=g),
         torch.rand(n, generator=g),
@@ -34,8 +34,8 @@ def test_the_gradient_is_that_of_automatic_differentiation(hidden: tuple[int, ..
         before = [w.clone().requires_grad_() for w in mine._weights]
         units = x
         for i in range(len(hidden)):
-            units = torch.relu(units @ before[2 * i] + before[2 * i + 1])
-        estimates = units @ before[-3].t() + x @ before[-2].t() + before[-1]
+            units = torch.relu((units if i == 0 else with_one(units)) @ before[i])
+        estimates = units @ before[-2].t() + x @ before[-1].t()
         loss = (weight * (estimates[torch.arange(len(x)), action] - target).square()).mean()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.testing.assert_close(mine.step(x, action, target, weight), loss.detach())
@@ -49,7 +49,7 @@ def test_features_are_the_blocks_and_move_only_when_settled() -> None:
     before = mine.features(x)
     assert before.shape == (len(x), len(mine.blocks))
     assert torch.bincount(mine.blocks).tolist() == [1, WIDTH, WIDTH, 5]
-    torch.testing.assert_close(before[:, : 1 + 2 * WIDTH], torch.cat([torch.ones(len(x), 1), x, x.abs()], 1))
+    torch.testing.assert_close(before[:, : 1 + 2 * WIDTH], torch.cat([x, x[:, 1:].abs()], 1))
     for _ in range(20):
         mine.step(x, *rest)
     torch.testing.assert_close(mine.features(x), before, rtol=0, atol=0)
