@@ -175,7 +175,7 @@ class Timeline:
         while step:  # what is later than all rows goes past the end, and back
             place += np.multiply(times.take(place + step, mode="clip") < time, step)
             step >>= 1
-        return np.minimum(place, len(times) - 1) + (first + 1)
+        return np.asarray(np.minimum(place, len(times) - 1) + (first + 1))
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
         """The same by bisection in steps of falling powers of two, for users of any size."""
