@@ -12,7 +12,7 @@ figures below. Its stable sort has none, 84 to 103 ns, and is printed beside it;
 (`NPY_DISABLE_CPU_FEATURES=X86_V3`) `np.sort` of 1,000,000 takes 74 ns. One thread, `OPENBLAS_NUM_THREADS=1
 python -m pytest -s benchmarks/test_reward.py -m benchmark`, on a machine that others used as well:
 
-- 1,000,000 events and 100,000 decisions, sorted: 0.87 to 1.08 x sort in ten runs, median 0.92; 0.13 to 0.23 x stable sort;
+- 1,000,000 events and 100,000 decisions, sorted: 0.87 to 1.08 x sort in ten runs, median 0.92; 0.13 to 0.23 x stable;
 - 10,000,000 and 1,000,000, sorted: 0.77 to 0.86 x sort in five runs, 0.12 to 0.14 x stable sort;
 - raw: 5.5 x and 6.7 x sort, 4 to 8 x faster than pandas: packing and sorting keys takes 1.5 x, the rest moves columns;
 - ten users with 100,000 events each take 0.83 to 1.06 x the time of 50,000 with 20: their rows are counted by cells of
