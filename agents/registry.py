@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from importlib.metadata import entry_points
@@ -26,6 +25,7 @@ from agents.linear import (
 from agents.neural_linear import NeuralLinear, NeuralLinearConfig
 from histories.errors import ConfigError, nearest
 from histories.modules import Modules
+from histories.plugins import imported
 
 GROUP = "crosschannel.agents"
 
@@ -105,14 +105,9 @@ def _is_floor(value: Any) -> bool:
 
 def _own(name: str) -> Callable[..., Any]:
     found = entry_points(group=GROUP)
-    try:
-        if ":" not in name and name in found.names:
-            return found[name].load()  # type: ignore[no-any-return]
-        module, _, attribute = name.partition(":")
-        if attribute:
-            return getattr(importlib.import_module(module), attribute)  # type: ignore[no-any-return]
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"the agent {name!r} cannot be imported: {error}") from None
+    path = found[name].value if ":" not in name and name in found.names else name
+    if ":" in path:
+        return imported(path, "agent")  # type: ignore[no-any-return]
     known = [*AGENTS, *sorted(found.names)]
     raise ConfigError(
         f"there is no agent {name!r}. {nearest(name, known)} Your own is 'package.module:Class', or the name of an "

@@ -6,6 +6,20 @@ Measured twice, each time like with like:
   totals of one goal, four bisections for the ends of the windows of every decision, and their differences.
   The peer too starts from events sorted as it needs them, with their running totals.
 - from raw arrays in any order: the history is built from them, and the peer sorts and sums for itself.
+
+`np.sort` of integers has vector instructions where the processor has AVX2: 13 to 17 ns an event on the machine of the
+figures below. Its stable sort has none, 84 to 103 ns, and is printed beside it; without the instructions
+(`NPY_DISABLE_CPU_FEATURES=X86_V3`) `np.sort` of 1,000,000 takes 74 ns. One thread, `OPENBLAS_NUM_THREADS=1
+python -m pytest -s benchmarks/test_reward.py -m benchmark`, on a machine that others used as well:
+
+- 1,000,000 events and 100,000 decisions, sorted: 0.87 to 1.08 x sort in ten runs, median 0.92; 0.13 to 0.23 x stable;
+- 10,000,000 and 1,000,000, sorted: 0.77 to 0.86 x sort in five runs, 0.12 to 0.14 x stable sort;
+- raw: 5.5 x and 6.7 x sort, 4 to 8 x faster than pandas: packing and sorting keys takes 1.5 x, the rest moves columns;
+- ten users with 100,000 events each take 0.83 to 1.06 x the time of 50,000 with 20: their rows are counted by cells of
+  time, which costs each event once more; bisecting them costs 1.4 x.
+
+What was tried and did not pay: `np.searchsorted` on sorted queries (35 to 52 ns each, the lock-step takes 25), whole or
+in pieces; steps that stop at the mean length, with the rest searched apart.
 """
 
 from __future__ import annotations
@@ -102,14 +116,15 @@ def by_merge_asof(events: pd.DataFrame, user: np.ndarray, time: np.ndarray) -> l
     return [total(0, False) - total(-LENGTH, False), total(LENGTH, True) - total(0, True)]
 
 
-def shortest(function: Callable[[], object], rounds: int) -> float:
-    """Shortest of some calls, in seconds."""
-    times = []
-    for _ in range(rounds):
-        begin = perf_counter()
-        function()
-        times.append(perf_counter() - begin)
-    return min(times)
+def shortest(*functions: Callable[[], object], rounds: int) -> list[float]:
+    """Shortest of some calls of each function, in seconds; they take turns, so that all meet the same machine."""
+    times = np.zeros((rounds, len(functions)))
+    for row in times:
+        for k, function in enumerate(functions):
+            begin = perf_counter()
+            function()
+            row[k] = perf_counter() - begin
+    return times.min(axis=0).tolist()
 
 
 def peak_bytes(function: Callable[[], object]) -> int:
@@ -130,23 +145,26 @@ def test_the_two_ways_agree():
 
 
 @pytest.mark.parametrize(
-    ("events", "decisions", "limit"), [(1_000_000, 100_000, 1.0), (10_000_000, 1_000_000, 1.2)], ids=["1M", "10M"]
+    ("events", "decisions", "limit"), [(1_000_000, 100_000, 1.0), (10_000_000, 1_000_000, 1.0)], ids=["1M", "10M"]
 )
 def test_window_sums_of_a_history_against_a_sort_and_pandas(benchmark, events, decisions, limit):
     raw = raw_log(events, decisions, events // 20)
     history = history_of(raw)
     d, prepared = history.decisions, peer_events(raw.event_user, raw.event_time, raw.value)
     benchmark.pedantic(sums, args=(history,), rounds=3, warmup_rounds=1)
-    mine, sort = shortest(lambda: sums(history), 5), shortest(lambda: np.sort(raw.event_time), 5)
-    peer = shortest(lambda: by_merge_asof(prepared, d.user, d.time), 1)
+    mine, sort = shortest(lambda: sums(history), lambda: np.sort(raw.event_time), rounds=15)
+    (plain,) = shortest(lambda: np.sort(raw.event_time, kind="stable"), rounds=2)
+    (peer,) = shortest(lambda: by_merge_asof(prepared, d.user, d.time), rounds=1)
     memory = peak_bytes(lambda: sums(history)) / events
-    benchmark.extra_info |= {"sort": mine / sort, "merge_asof": peer / mine, "bytes_per_event": memory}
+    benchmark.extra_info |= {"sort": mine / sort, "stable_sort": mine / plain, "merge_asof": peer / mine}
     print(
-        f"\n{events:,}, sorted: {mine / sort:.2f} x sort, {peer / mine:.1f} x merge_asof, {memory:.1f} bytes an event"
+        f"\n{events:,}, sorted: {mine / sort:.2f} x sort ({sort / events * 1e9:.1f} ns an event), "
+        f"{mine / plain:.2f} x stable sort ({plain / events * 1e9:.1f} ns), {peer / mine:.1f} x merge_asof, "
+        f"{memory:.1f} bytes an event"
     )
     assert mine <= limit * sort
-    assert peer >= 2 * mine
-    assert memory <= 40
+    assert peer >= 5 * mine
+    assert memory <= 20
 
 
 @pytest.mark.parametrize(("events", "decisions"), [(1_000_000, 100_000), (10_000_000, 1_000_000)], ids=["1M", "10M"])
@@ -161,7 +179,8 @@ def test_window_sums_of_raw_arrays_against_a_sort_and_pandas(benchmark, events, 
         return by_merge_asof(peer_events(raw.event_user, raw.event_time, raw.value), raw.user, raw.time)
 
     benchmark.pedantic(ours, rounds=2)
-    mine, sort, peer = shortest(ours, 3), shortest(lambda: np.sort(raw.event_time), 5), shortest(theirs, 1)
+    mine, sort = shortest(ours, lambda: np.sort(raw.event_time), rounds=4)
+    (peer,) = shortest(theirs, rounds=1)
     memory = peak_bytes(ours) / events
     benchmark.extra_info |= {"sort": mine / sort, "merge_asof": peer / mine, "bytes_per_event": memory}
     print(f"\n{events:,}, raw: {mine / sort:.2f} x sort, {peer / mine:.1f} x merge_asof, {memory:.1f} bytes an event")
@@ -173,7 +192,7 @@ def test_linear_in_the_number_of_events(benchmark):
     per_event = {}
     for events in (2_500_000, 5_000_000, 10_000_000, 20_000_000):
         history = history_of(raw_log(events, events // 10, events // 20))
-        per_event[events] = shortest(lambda h=history: sums(h), 4) / events
+        per_event[events] = shortest(lambda h=history: sums(h), rounds=4)[0] / events
         if events == 20_000_000:
             benchmark.pedantic(sums, args=(history,), rounds=2)
     benchmark.extra_info |= {str(events): cost * 1e9 for events, cost in per_event.items()}
@@ -185,7 +204,8 @@ def test_linear_in_the_number_of_events(benchmark):
 def test_a_few_users_with_very_many_events_cost_no_more(benchmark):
     many, few = (history_of(raw_log(1_000_000, 100_000, users)) for users in (50_000, 10))
     benchmark.pedantic(sums, args=(few,), rounds=3)
-    ratio = shortest(lambda: sums(few), 7) / shortest(lambda: sums(many), 7)
+    heavy, light = shortest(lambda: sums(few), lambda: sums(many), rounds=15)
+    ratio = heavy / light
     benchmark.extra_info["ratio"] = ratio
     print(f"\n10 users with 100,000 events each take {ratio:.2f} x the time of 50,000 with 20")
     assert ratio <= 1.0

@@ -63,7 +63,7 @@ class RewardConfig(RewardSpec):
 
     Attributes:
         kind: `did` subtracts the change of comparable users who got nothing; `change` and `raw` do not, and are
-            there to be compared with.
+            there to be compared with. A class of your own is `package.module:Class`.
     """
 
     kind: str = "did"

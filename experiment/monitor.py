@@ -12,7 +12,7 @@ from agents.base import Batch, Decisions
 from agents.explain import as_markdown, as_scalars
 from histories.history import History
 from histories.modules import BoolArray, Modules
-from reward import REASONS, RewardFrame, RewardModel, Study, event_study
+from reward import REASONS, REWARDS, RewardFrame, RewardModel, Study, event_study
 from reward.report import picture
 
 
@@ -40,6 +40,8 @@ class Monitor:
 
     def event_study(self, model: RewardModel, history: History) -> None:
         """Draws once what the logged messages did by time since the decision, and whether trends agreed before."""
+        if model.name not in REWARDS:  # a user's own kind has no influence function
+            return
         events = event_study(Study.of(model, history), history)
         self._writer.add_figure("reward/event_study", picture(history, events), 0)
 

@@ -313,4 +313,5 @@ def _offsets(user: IntArray, n_users: int) -> IntArray:
 def take_rows(table: Table, rows: npt.NDArray[Any]) -> Table:
     """The chosen rows of a log, by mask or by index."""
     chosen = {f.name: getattr(table, f.name) for f in fields(table)}
-    return replace(table, **{name: array[rows] for name, array in chosen.items() if array is not None})
+    index = np.flatnonzero(rows) if rows.dtype == bool else rows
+    return replace(table, **{name: array.take(index, axis=0) for name, array in chosen.items() if array is not None})

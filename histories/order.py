@@ -8,6 +8,8 @@ from histories.modules import IntArray
 
 # Fewer bits than this for the time would leave most rows tied.
 _LEAST_TIME_BITS = 12
+# Rows that are packed at once: they stay in the cache.
+CHUNK = 1 << 15
 
 
 def by_user_and_time(user: IntArray, time: IntArray, *ties: IntArray) -> IntArray:
@@ -26,9 +28,11 @@ def by_user_and_time(user: IntArray, time: IntArray, *ties: IntArray) -> IntArra
     time_bits = min(needed, 63 - row_bits - user_bits)
     if time_bits < min(needed, _LEAST_TIME_BITS):
         return np.lexsort((*ties[::-1], time, user))
-    packed = np.left_shift(user, time_bits + row_bits, dtype=np.int64)
-    packed += (time - first) >> (needed - time_bits) << row_bits
-    packed += np.arange(n)
+    packed = np.arange(n)
+    for start in range(0, n, CHUNK):
+        part = slice(start, start + CHUNK)
+        high = (user[part] << time_bits) + ((time[part] - first) >> (needed - time_bits))
+        packed[part] |= high << row_bits
     packed.sort()
     tied = packed[1:] >> row_bits == packed[:-1] >> row_bits
     packed &= (1 << row_bits) - 1

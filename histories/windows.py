@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from histories.errors import ConfigError
-from histories.modules import FloatArray, IntArray
+from histories.modules import BoolArray, FloatArray, IntArray
 
 FIXED_POINT = 2.0**32
 LARGEST_SUM = 2.0**31
 
 #: Queries that are searched side by side: their arrays stay in the cache.
-BLOCK = 1 << 14
+BLOCK = 3 << 13
 #: Rows above which a user is searched alone.
 HEAVY = 4096
 
@@ -30,7 +29,9 @@ def to_fixed(value: FloatArray) -> IntArray:
     Raises:
         ConfigError: If a single value is too large for that.
     """
-    largest = max(float(value.max()), -float(value.min())) if len(value) else 0.0
+    # The sum of squares, which costs less than a look at every value, bounds the largest one.
+    bounded = float(value @ value) < (LARGEST_SUM / 1024) ** 2
+    largest = 0.0 if bounded else float(np.abs(value).max(initial=0.0))
     if largest >= LARGEST_SUM / 1024:
         raise ConfigError(
             f"an event value of {largest:g} is too large for exact sums: "
@@ -42,7 +43,7 @@ def to_fixed(value: FloatArray) -> IntArray:
 
 def from_fixed(value: IntArray) -> FloatArray:
     """Fixed-point sums as floating-point numbers."""
-    return np.asarray(value / FIXED_POINT, dtype=np.float64)
+    return np.asarray(value * (1 / FIXED_POINT), dtype=np.float64)
 
 
 def running(value: IntArray) -> IntArray:
@@ -79,41 +80,143 @@ class Timeline:
         The bisections of all queries run in lock-step: one step of all of them is one array operation, in blocks that
         stay in cache, so that their number grows with the logarithm of the longest user. Users with more than `HEAVY`
         rows, of whom there cannot be many, are searched one by one instead.
+
+        Args:
+            user: Codes (n,).
+            time: Microseconds, one for each user (n,) or k of them (k, n): they are searched together, which is faster.
+            inclusive: Whether a row at `time` counts as before it.
+
+        Returns:
+            Rows in the shape of `time`.
         """
         large = np.diff(self.offsets) > HEAVY
         if not large.any():
             return self._in_step(user, time, inclusive)
         if (user[1:] < user[:-1]).any():
             order = np.argsort(user, kind="stable")
-            out = np.empty(len(user), dtype=np.int64)
-            out[order] = self.before(user[order], time[order], inclusive=inclusive)
+            out = np.empty_like(time)
+            out[..., order] = self.before(user[order], time[..., order], inclusive=inclusive)
             return out
-        out = np.empty(len(user), dtype=np.int64)
-        light = ~large[user]
+        out, light = np.empty(time.shape, dtype=np.int64), ~large[user]
         if light.any():
-            out[light] = self._in_step(user[light], time[light], inclusive)
-        side: Literal["left", "right"] = "right" if inclusive else "left"
+            out[..., light] = self._in_step(user[light], time[..., light], inclusive)
         for one in np.flatnonzero(large):
-            first, last = self.offsets[one : one + 2]
             mine = slice(*np.searchsorted(user, [one, one + 1]))
-            out[mine] = first + np.searchsorted(self.time[first:last], time[mine], side=side)
+            first, last = self.offsets[one], self.offsets[one + 1]
+            out[..., mine] = self._by_cell(first, last, time[..., mine] + inclusive)
         return out
+
+    def windows(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> tuple[IntArray, ...]:
+        """The rows of each user's windows `[time - pre, time)` and `(time, time + post]`.
+
+        Windows mostly hold a small part of a user's rows, so their far ends are searched from the moments outwards, as
+        far as was needed for the block before. Bentley & Yao (1976), "An almost optimal algorithm for unbounded
+        searching", Information Processing Letters.
+
+        Args:
+            user: Codes (n,).
+            time: Moments, microseconds (n,).
+            pre: Length of the windows before, microseconds.
+            post: Lengths of the windows after, microseconds (n,).
+
+        Returns:
+            First row of the window before, the row behind its last, and the same of the window after, (n,) each.
+        """
+        if not len(self.time):
+            return (np.zeros(len(user), dtype=np.int64),) * 4
+        if (np.diff(self.offsets) > HEAVY).any():
+            first, now, last = self.before(user, np.stack([time - pre, time, time + post + 1]))
+            if not (self.time.take(now, mode="clip") == time).any():
+                return first, now, now, last
+            return first, now, self._past(now - 1, self._ends(user)[1], time) + 1, last
+        return tuple(self._outwards(user, time, pre, post))
+
+    def _outwards(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> IntArray:
+        """The same (4, n) for users without very many rows."""
+        out = np.empty((4, len(user)), dtype=np.int64)
+        back = onward = 1
+        for start in range(0, len(user), BLOCK):
+            rows = slice(start, start + BLOCK)
+            asked, (first, end) = time[rows], self._ends(user[rows])
+            # The few users with more rows than most need one step more, alone.
+            step = _first_step(int((end - first).max()))
+            place, many = first.copy(), np.flatnonzero(end - first >= step)
+            if 4 * len(many) < len(place):
+                place[many] = self._step_on(first[many], end[many], asked[many], step)
+                step >>= 1
+            now = self._advance(place, end, asked, step)
+            behind = self._past(now, end, asked)
+
+            until = asked + post[rows] + 1
+            while self._is_before(now + onward, end, until).any():
+                onward *= 2
+            last = self._advance(now, end, until, onward >> 1)
+            onward = 1 << int((last - now).max()).bit_length()
+
+            since = asked - pre
+            low = np.maximum(now - back + 1, first)
+            while not (self._is_before(low, end, since) | (low == first)).all():
+                back *= 2
+                low = np.maximum(now - back + 1, first)
+            begin = self._advance(low, now, since, back >> 1)
+            back = 1 << int((now - begin).max()).bit_length()
+            for place, row in zip((begin, now, behind, last), out, strict=True):
+                np.add(place, 1, out=row[rows])
+        return out
+
+    def _by_cell(self, first: int, last: int, time: IntArray) -> IntArray:
+        """The same for one user: rows are counted by cells of time, some rows each, and sought within cells."""
+        times = self.time[first:last]
+        cell = max(0, int(times[-1] - times[0]).bit_length() - len(times).bit_length() + 1)
+        counts = np.bincount((times - times[0]) >> cell)
+        place = running(counts).take((time - times[0]) >> cell, mode="clip")
+        place -= 1
+        step = _first_step(int(counts.max()))
+        while step:  # what is later than all rows goes past the end, and back
+            place += np.multiply(times.take(place + step, mode="clip") < time, step)
+            step >>= 1
+        return np.asarray(np.minimum(place, len(times) - 1) + (first + 1))
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
         """The same by bisection in steps of falling powers of two, for users of any size."""
-        out = np.empty(len(user), dtype=np.int64)
-        for start in range(0, len(user), BLOCK):
-            rows = slice(start, start + BLOCK)
-            asked = time[rows]
-            # The last row that is known to be before, which may be that in front of the user's first.
-            place, end = self.offsets[user[rows]] - 1, self.offsets[user[rows] + 1] - 1
-            step = 1 << int((end - place).max()).bit_length() >> 1
-            while step:
-                reached = place + step
-                ahead = self.time.take(reached, mode="clip")
-                passed = (ahead <= asked) if inclusive else (ahead < asked)
-                passed &= reached <= end
-                place += step * passed
-                step >>= 1
-            out[rows] = place + 1
+        out = np.empty(time.shape, dtype=np.int64)
+        width = max(1, BLOCK * len(user) // max(time.size, 1))
+        for start in range(0, len(user), width):
+            rows = slice(start, start + width)
+            first, end = self._ends(user[rows])
+            found = self._advance(first, end, time[..., rows] + inclusive, _first_step(int((end - first).max())))
+            np.add(found, 1, out=out[..., rows])
         return out
+
+    def _ends(self, user: IntArray) -> tuple[IntArray, IntArray]:
+        """The row in front of each user's first (n,), and the last (n,)."""
+        return self.offsets[user] - 1, self.offsets[user + 1] - 1
+
+    def _advance(self, place: IntArray, end: IntArray, time: IntArray, step: int) -> IntArray:
+        """The last row before each time, from a row that is known to be, in steps of falling powers of two."""
+        place = np.broadcast_to(place, time.shape).copy()
+        while step:
+            place = self._step_on(place, end, time, step)
+            step >>= 1
+        return place
+
+    def _step_on(self, place: IntArray, end: IntArray, time: IntArray, step: int) -> IntArray:
+        """The places, or those so many rows on where these are before the time too."""
+        reached = place + step
+        return np.asarray(place + np.multiply(self._is_before(reached, end, time), step, out=reached))
+
+    def _past(self, place: IntArray, end: IntArray, time: IntArray) -> IntArray:
+        """The last row at each time, from the last one before it: most often the same."""
+        if not (self.time.take(place + 1, mode="clip") == time).any():
+            return place
+        return self._advance(place, end, time + 1, _first_step(int((end - place).max())))
+
+    def _is_before(self, row: IntArray, end: IntArray, time: IntArray) -> BoolArray:
+        before = self.time.take(row, mode="clip") < time
+        before &= row <= end
+        return before
+
+
+def _first_step(rows: int) -> int:
+    """The first step of a bisection that can reach as many rows."""
+    return 1 << rows.bit_length() >> 1

@@ -2,7 +2,7 @@
 
 from reward.adjusted import DidDoublyRobustReward, DidRegressionReward
 from reward.diagnostics import Diagnostics, diagnose
-from reward.effects import Effect, Study, average_effect, difference_in_means, effects_of, effects_table, tidy
+from reward.effects import Effect, Study, average_effect, effects_of, tidy
 from reward.event_time import EventStudy, EventTimes, event_study
 from reward.frame import REASONS, RewardFrame
 from reward.goals import Goal
@@ -33,9 +33,7 @@ __all__ = [
     "Study",
     "average_effect",
     "diagnose",
-    "difference_in_means",
     "effects_of",
-    "effects_table",
     "event_study",
     "make_reward",
     "measure",

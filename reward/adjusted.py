@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 from histories.modules import FloatArray, IntArray
 from reward.controls import CellMeans, Expected, narrowest
 from reward.frame import RewardFrame, build_frame
-from reward.models import FittedOn, ModelOn
+from reward.models import FittedOn, ModelOn, one_level_each
 from reward.odds import Odds
 from reward.outcomes import NO_CELL, Outcomes, RewardSpec
 
@@ -78,9 +79,16 @@ class AdjustedLevel:
 
 @dataclass(frozen=True)
 class FittedAdjusted(FittedOn):
-    """A covariate-adjusted DiD reward whose regressions are known, with cells from narrow to wide (`levels`)."""
+    """A covariate-adjusted DiD reward whose regressions are known.
+
+    Attributes:
+        levels: Regressions with cells from narrow to wide.
+        odds: The odds that residuals were averaged with, of the outcomes that it was fitted on; None for
+            `did_regression`.
+    """
 
     levels: tuple[AdjustedLevel, ...]
+    odds: Odds | None = None
 
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
@@ -90,6 +98,11 @@ class FittedAdjusted(FittedOn):
         )
         expected = narrowest(found, self.spec.min_controls)
         return build_frame(outcomes, self.spec.overlap, outcomes.change - expected.mean, expected)
+
+    def one_level_each(self) -> Sequence[FittedOn]:
+        """The same with the cells of one level of the matching each, small cells included."""
+        alone = zip(one_level_each(self.spec), self.levels, strict=True)
+        return [replace(self, spec=spec, levels=(level,)) for spec, level in alone]
 
 
 def _expected(fitted: AdjustedLevel, outcomes: Outcomes, cell: IntArray) -> Expected:
@@ -181,8 +194,9 @@ class DidDoublyRobustReward(ModelOn):
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
         """Learns regressions and propensities from measured outcomes."""
         counts = np.ones(len(outcomes)) if weights is None else weights
-        odds = Odds.of(outcomes, self.spec, counts * outcomes.stake).value
+        odds = Odds.of(outcomes, self.spec, counts * outcomes.stake)
         levels = (
-            _fit_level(outcomes, self.spec, outcomes.cells(level), counts, odds) for level in self.spec.matching.levels
+            _fit_level(outcomes, self.spec, outcomes.cells(level), counts, odds.value)
+            for level in self.spec.matching.levels
         )
-        return FittedAdjusted(self.spec, outcomes.gauge, tuple(levels))
+        return FittedAdjusted(self.spec, outcomes.gauge, tuple(levels), odds)

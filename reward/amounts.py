@@ -13,7 +13,7 @@ from reward.goals import Goal
 
 # Pairs of a decision and an event that are in memory at once.
 PAIRS = 1 << 20
-# Events whose amounts are in memory at once.
+# Rows whose amounts are worked out at once: they stay in the cache.
 CHUNK = 1 << 16
 
 
@@ -36,7 +36,7 @@ def window_amounts(
     """
     if goal.decay is None:
         total = _running_total(goal, history)
-        return [from_fixed(total[last] - total[first]) for first, last in windows]
+        return [_differences(total, first, last) for first, last in windows]
     chosen, amount = goal_events(goal, history)
     count = running(chosen.astype(np.int64))
     when, value = history.events.time[chosen], amount[chosen]
@@ -45,17 +45,29 @@ def window_amounts(
 
 def _running_total(goal: Goal, history: History) -> IntArray:
     """Running totals (e + 1,) of a goal's amounts in fixed point, in chunks: only the totals themselves stay."""
-    meant = np.zeros(len(history.event_names), dtype=bool)
-    meant[history.event_codes([goal.event])] = True
-    events = history.events
-    total = np.zeros(len(events) + 1, dtype=np.int64)
+    codes, events = history.event_codes([goal.event]), history.events
+    every = len(codes) == len(history.event_names)
+    total = np.empty(len(events) + 1, dtype=np.int64)
+    total[0] = 0
     for start in range(0, len(events), CHUNK):
         rows = slice(start, start + CHUNK)
-        amount = events.value[rows] if goal.measure == "value" else 1.0
-        part = total[1:][rows]
-        np.cumsum(to_fixed(np.where(meant[events.event[rows]], amount, 0.0)), out=part)
-        part += total[start]
+        event = events.event[rows]
+        amount = events.value[rows] if goal.measure == "value" else np.ones(len(event))
+        if not every:
+            amount = np.where(event == codes[0] if len(codes) == 1 else np.isin(event, codes), amount, 0.0)
+        fixed = to_fixed(amount)
+        fixed[0] += total[start]
+        np.cumsum(fixed, out=total[1:][rows])
     return total
+
+
+def _differences(total: IntArray, first: IntArray, last: IntArray) -> FloatArray:
+    """Sums (n,) over rows `first` up to `last` from running totals, in chunks that stay in cache."""
+    out = np.empty(len(first))
+    for start in range(0, len(first), CHUNK):
+        rows = slice(start, start + CHUNK)
+        out[rows] = from_fixed(total[last[rows]] - total[first[rows]])
+    return out
 
 
 def _faded(

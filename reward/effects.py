@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,13 +10,13 @@ import pandas as pd
 
 from histories.errors import ConfigError, NotIdentified, nearest
 from histories.history import History
-from histories.modules import BoolArray, FloatArray, IntArray
+from histories.modules import BoolArray, FloatArray
 from histories.times import duration, timestamps
+from reward.adjusted import FittedAdjusted
 from reward.frame import FEW_CONTROLS, RewardFrame
 from reward.inference import student_quantile
-from reward.influence import WITHOUT_CONTROLS, Influences
-from reward.kinds import make_reward
-from reward.models import DidReward, RewardModel
+from reward.influence import WITHOUT_CONTROLS, WITHOUT_INFLUENCE, Influences
+from reward.models import DidReward, FittedOn, RewardModel
 from reward.outcomes import Outcomes, RewardSpec, measure
 
 COLUMNS = ("by", "label", "effect", "se", "low", "high", "n_treated", "n_controls", "n_users", "n_without")
@@ -88,14 +88,20 @@ class Study:
 
     @classmethod
     def of_outcomes(cls, model: RewardModel, outcomes: Outcomes) -> Study:
-        """Fits the model on measured outcomes."""
-        frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
+        """Fits the model on measured outcomes.
+
+        Raises:
+            ConfigError: If the model is not one of this package's kinds: it has no influence function.
+        """
+        fitted = model.fit_outcomes(outcomes)
+        frame = fitted.transform_outcomes(outcomes)
+        if not isinstance(fitted, FittedOn):
+            raise ConfigError(WITHOUT_INFLUENCE.format(model.name))
         by_level = [frame.reward]
         if len(model.spec.matching.levels) > 1 or (frame.reason == FEW_CONTROLS).any():
-            by_level = [
-                one.fit_outcomes(outcomes).transform_outcomes(outcomes).reward for one in _one_level_each(model)
-            ]
-        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame, by_level))
+            by_level = [one.transform_outcomes(outcomes).reward for one in fitted.one_level_each()]
+        odds = fitted.odds if isinstance(fitted, FittedAdjusted) else None
+        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame, by_level, odds))
 
     def effect(self, group: BoolArray | None = None, label: str = "all") -> Effect:
         """The average effect on the sent decisions of a group (n,), by default on all.
@@ -137,26 +143,35 @@ class Study:
         names = timestamps(codes * duration(period)).dt.strftime("%Y-%m-%d %H:%M")
         return [self.effect(code == c, name) for c, name in zip(codes, names, strict=True)]
 
-    def by_action(self, history: History, module: str) -> list[Effect]:
-        """One effect for each action of a module that was ever sent, against the controls of the same cells.
+    def each_action(self, history: History, module: str) -> Iterator[tuple[str, int, Study | None]]:
+        """Each action of a module that was ever sent, how often, and its own study; None where it is too rare to fit.
 
-        `did_dr` is fitted anew for each, with the odds of this action against nothing, so that each number is doubly
-        robust: see `Odds`. An action too rare for that is not identified. For the other kinds nothing changes.
+        Sends of other actions are neither treated nor controls, and the odds of `did_dr` are those of this action
+        against nothing, so that each number is doubly robust: see `Odds`. Controls are those of the whole at slots
+        where the action was eligible: where it could not be sent, not sending it says nothing about whom it goes to.
+
+        Raises:
+            ConfigError: If there is no such module.
         """
         if module not in history.modules.names:
             raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
-        actions: IntArray = self.outcomes.actions[:, history.modules.names.index(module)]
-        used = np.unique(actions[self.outcomes.treated])
-        return [self._of_action(actions == code, history.modules[module].actions[code]) for code in used]
+        o, m = self.outcomes, history.modules.names.index(module)
+        eligible = history.eligible[:, history.modules.slices[m]]
+        for code in np.unique(o.actions[o.treated, m]):
+            treated, control = o.treated & (o.actions[:, m] == code), o.control & eligible[:, code]
+            label = history.modules[module].actions[code]
+            try:
+                study = Study.of_outcomes(self.model, replace(o, treated=treated, control=control))
+            except NotIdentified:
+                study = None
+            yield label, int(treated.sum()), study
 
-    def _of_action(self, taken: BoolArray, label: str) -> Effect:
-        if self.model.name != "did_dr":
-            return self.effect(taken, label)
-        treated = self.outcomes.treated & taken
-        try:
-            return Study.of_outcomes(self.model, replace(self.outcomes, treated=treated)).effect(None, label)
-        except NotIdentified:
-            return Effect(label, np.nan, np.nan, 0, 0, int(treated.sum()))
+    def by_action(self, history: History, module: str) -> list[Effect]:
+        """One effect for each action of a module that was ever sent: see `each_action`."""
+        return [
+            Effect(label, np.nan, np.nan, 0, 0, sent) if alone is None else alone.effect(None, label)
+            for label, sent, alone in self.each_action(history, module)
+        ]
 
     def by_goal(self, history: History) -> list[Effect]:
         """One effect for each goal, with its weight, as if it were the only one; they add up to the whole."""
@@ -184,30 +199,6 @@ class Study:
     def restricted(self, rows: BoolArray) -> Study:
         """The study of some of the decisions alone."""
         return self.of_outcomes(self.model, self.outcomes.select(rows))
-
-
-def _one_level_each(model: RewardModel) -> list[RewardModel]:
-    """Models of the same kind, each with the cells of one level of the model's matching, small cells included.
-
-    Controls of cells that are too small for a reward still take part in a regression's slopes.
-    """
-    matching = model.spec.matching
-    return [
-        make_reward(
-            model.name,
-            replace(
-                model.spec,
-                min_controls=2,
-                matching=replace(
-                    matching,
-                    within=matching.within if "within" in level else (),
-                    strata=matching.strata if "strata" in level else 1,
-                    widen=(),
-                ),
-            ),
-        )
-        for level in matching.levels
-    ]
 
 
 def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:
@@ -244,11 +235,6 @@ def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label
     :math:`\bar\Delta_{0c}` that of the controls.
     """
     return Study.of_outcomes(DidReward(spec), outcomes).effect(group, label)
-
-
-def difference_in_means(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:
-    r"""The same with the post window alone: treated minus controls of the cell, as if treatment were random."""
-    return average_effect(replace(outcomes, pre=np.zeros(len(outcomes))), spec, group, label)
 
 
 def tidy(effects: Mapping[str, Sequence[Effect]]) -> pd.DataFrame:
@@ -294,10 +280,3 @@ def effects_of(study: Study, history: History, by: Sequence[str]) -> dict[str, l
             groupings = ("all", "goal", "action", "module:NAME", "cell", "period:LENGTH", "attribute:NAME")
             raise ConfigError(f"there is no grouping {name!r}. {nearest(kind, groupings)}")
     return found
-
-
-def effects_table(
-    history: History, model: RewardModel, by: Sequence[str] = ("all", "goal", "action", "period")
-) -> pd.DataFrame:
-    """Average effects by the groupings named, as one tidy table: see `effects_of`."""
-    return tidy(effects_of(Study.of(model, history), history, by))

@@ -128,8 +128,10 @@ def event_study(study: Study, history: History, times: EventTimes | None = None)
     decision), but credit does not fade and windows are not truncated: `EventStudy.notes` says so.
 
     Where overlapping decisions are excluded, bin k uses the decisions (of both sides) with no other message between
-    it and the base, so that each bin is clean, and far ones rest on fewer decisions. A lag beyond the spacing of
-    messages then compares decisions that are chosen by what happened after them: read lags within the post window.
+    it and the base, so that each bin is clean, and far ones rest on fewer decisions. A lead is then about those whom
+    no message reached since: they are chosen on both sides by what was known before the decision, which makes no
+    difference where there is none, but tests the trends of these users alone. A lag beyond the spacing of messages
+    then compares decisions that are chosen by what happened after them: read lags within the post window.
     Freyaldenhoven, Hansen & Shapiro (2019), "Pre-event trends in the panel event-study design", American Economic
     Review.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,6 @@ from reward.effects import Effect, Study
 from reward.event_time import EventTimes, event_study
 from reward.inference import two_sided
 from reward.kinds import make_reward
-from reward.models import RewardModel
 from reward.spec import RewardSpec
 
 KINDS = ("did", "did_dr")
@@ -82,8 +81,7 @@ def findings(
 ) -> list[Finding]:
     """The effect of every sent action of a module on every goal, each goal counted once and in its own units.
 
-    Each action's sent decisions are compared with the same controls, in a study of their own: sends of other actions
-    are neither, and a propensity that has to be estimated is that of this action against none.
+    Each action's sent decisions are in a study of their own: see `Study.each_action`.
 
     Args:
         history: The log.
@@ -98,7 +96,7 @@ def findings(
         by_kind = [
             [
                 _finding(study, history, times, action, f"{goal.event} ({goal.measure})", kind)
-                for action, study in by_action(make_reward(kind, alone), history, module)
+                for action, _, study in Study.of(make_reward(kind, alone), history).each_action(history, module)
             ]
             for kind in kinds
         ]
@@ -128,25 +126,6 @@ def difference(one: Finding, other: Finding) -> float:
         return np.nan
     se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
     return two_sided((one.effect.value - other.effect.value) / se, min(one.effect.n_users, other.effect.n_users) - 1)
-
-
-def by_action(model: RewardModel, history: History, module: str) -> Iterator[tuple[str, Study | None]]:
-    """For each sent action of a module the study of it alone; None where the model cannot be fitted to so few.
-
-    Controls are those of the model at slots where the action was eligible: where it could not be sent, not sending it
-    says nothing about whom it goes to.
-    """
-    outcomes = model.measure(history)
-    m = history.modules.names.index(module)
-    for code, action in enumerate(history.modules[m].actions):
-        if m == 0 and code == 0:
-            continue
-        mine = outcomes.treated & (outcomes.actions[:, m] == code)
-        could = history.eligible[:, history.modules.slices[m]][:, code]
-        try:
-            yield action, Study.of_outcomes(model, replace(outcomes, treated=mine, control=outcomes.control & could))
-        except NotIdentified:
-            yield action, None
 
 
 def _finding(

@@ -39,25 +39,6 @@ def _quadratic(value: FloatArray, v: FloatArray) -> tuple[float, int]:
     return float((projected**2 / eigenvalues[kept]).sum()), int(kept.sum())
 
 
-def chi_square_tail(statistic: float, freedom: int) -> float:
-    """Probability that a chi-square variable exceeds a value: closed forms for even and for odd degrees of freedom."""
-    if statistic <= 0:
-        return 1.0
-    half = statistic / 2.0
-    if freedom % 2 == 0:
-        term, total = 1.0, 1.0
-        for j in range(1, freedom // 2):
-            term *= half / j
-            total += term
-        return min(1.0, math.exp(-half) * total)
-    total = math.erfc(math.sqrt(half))
-    term = math.exp(-half) * math.sqrt(half) * 2.0 / math.sqrt(math.pi)
-    for j in range((freedom - 1) // 2):
-        total += term
-        term *= half / (j + 1.5)
-    return min(1.0, total)
-
-
 @dataclass(frozen=True)
 class JointTest:
     """A joint test that several estimates are all 0.

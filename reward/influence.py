@@ -15,6 +15,7 @@ from reward.outcomes import Outcomes, RewardSpec
 
 WITHOUT_CONTROLS = ("raw", "change")
 WITH_CONTROLS = ("did", "did_regression", "did_dr")
+WITHOUT_INFLUENCE = "the reward kind {!r} has no influence function: its average effects have no error"
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,13 @@ class Influences:
 
     @classmethod
     def of(
-        cls, kind: str, outcomes: Outcomes, spec: RewardSpec, frame: RewardFrame, by_level: Sequence[FloatArray]
+        cls,
+        kind: str,
+        outcomes: Outcomes,
+        spec: RewardSpec,
+        frame: RewardFrame,
+        by_level: Sequence[FloatArray],
+        odds: Odds | None = None,
     ) -> Influences:
         """Prepares the influence functions of a reward kind.
 
@@ -70,14 +77,14 @@ class Influences:
             spec: Its settings.
             frame: Its rewards.
             by_level: The rewards (n,) from cells of each level of `spec.matching` alone; NaN where there is none.
+            odds: The odds that a doubly robust kind was fitted with.
 
         Raises:
             ConfigError: If the kind has no influence function.
         """
         if kind not in (*WITHOUT_CONTROLS, *WITH_CONTROLS):
-            raise ConfigError(f"the reward kind {kind!r} has no influence function: its average effects have no error")
+            raise ConfigError(WITHOUT_INFLUENCE.format(kind))
         levels = [] if kind in WITHOUT_CONTROLS else zip(spec.matching.levels, by_level, strict=True)
-        odds = Odds.of(outcomes, spec, np.ones(len(outcomes))) if kind == "did_dr" else None
         return cls(
             reward=np.where(frame.identified, frame.reward, 0.0),
             user=outcomes.user,

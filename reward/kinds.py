@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from histories.errors import ConfigError, nearest
 from histories.modules import FloatArray
+from histories.plugins import imported
 from reward.adjusted import DidDoublyRobustReward, DidRegressionReward
 from reward.models import ChangeReward, DidReward, RawReward, RewardModel
 from reward.outcomes import Outcomes, RewardSpec
@@ -19,15 +20,28 @@ REWARDS: dict[str, Callable[[RewardSpec], RewardModel]] = {
 }
 
 
+_PARTS = ("name", "adjust", "spec", "measure", "fit", "fit_outcomes")
+
+
 def make_reward(kind: str, spec: RewardSpec) -> RewardModel:
-    """The reward model of a kind by its name.
+    """The reward model of a kind by its name, or a user's own class as `package.module:Class`.
+
+    A class of your own is called as `Class(spec)`, and gives a `RewardModel`. Agents learn from it and evaluation
+    re-fits it; average effects with errors need an influence function, which only this package's kinds have.
 
     Raises:
-        ConfigError: If there is no such kind.
+        ConfigError: If there is no such kind, or the class does not fit.
     """
-    if kind not in REWARDS:
-        raise ConfigError(f"there is no reward kind {kind!r}. {nearest(kind, REWARDS)}")
-    return REWARDS[kind](spec)
+    if kind in REWARDS:
+        return REWARDS[kind](spec)
+    if ":" not in kind:
+        raise ConfigError(
+            f"there is no reward kind {kind!r}. {nearest(kind, REWARDS)} Your own is 'package.module:Class'"
+        )
+    model: RewardModel = imported(kind, "reward kind")(spec)
+    if missing := [part for part in _PARTS if not hasattr(model, part)]:
+        raise ConfigError(f"{kind} is not a reward model: it lacks {', '.join(missing)}")
+    return model
 
 
 def refit(model: RewardModel, outcomes: Outcomes) -> Callable[[FloatArray], FloatArray]:

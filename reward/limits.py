@@ -63,9 +63,16 @@ class Windows:
     @classmethod
     def of(cls, history: History, pre: int, post: int, end: IntArray) -> Windows:
         """Finds the rows of events in `[t - pre, t)` and `(t, t + end]`."""
-        nothing = np.zeros(len(end), dtype=np.int64)
-        before = _before(history, nothing, np.full(len(end), pre))
-        return cls(pre, post, end, before, _after(history, nothing, end))
+        d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
+        first, before, behind, last = events.windows(d.user, d.time, pre, end)
+        nothing = np.broadcast_to(np.int64(0), end.shape)
+        return cls(
+            pre,
+            post,
+            end,
+            Block(nothing, np.broadcast_to(np.int64(pre), end.shape), (first, before)),
+            Block(nothing, end, (behind, last)),
+        )
 
     def blocks(self, history: History) -> tuple[list[Block], list[Block]]:
         """Whole blocks, of the length of each decision's shorter window, before and after."""
@@ -130,10 +137,11 @@ def _average(goal: Goal, limit: float, blocks: list[Block], amounts: list[FloatA
 
 def _before(history: History, near: IntArray, far: IntArray) -> Block:
     d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
-    return Block(near, far, (events.before(d.user, d.time - far), events.before(d.user, d.time - near)))
+    first, last = events.before(d.user, np.stack([d.time - far, d.time - near]))
+    return Block(near, far, (first, last))
 
 
 def _after(history: History, near: IntArray, far: IntArray) -> Block:
     d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
-    first = events.before(d.user, d.time + near, inclusive=True)
-    return Block(near, far, (first, events.before(d.user, d.time + far, inclusive=True)))
+    first, last = events.before(d.user, np.stack([d.time + near, d.time + far]), inclusive=True)
+    return Block(near, far, (first, last))

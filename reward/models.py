@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -100,6 +101,31 @@ class FittedOn(ABC):
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Rewards of measured outcomes."""
 
+    def one_level_each(self) -> Sequence[FittedOn]:
+        """The same with the cells of one level of the matching each, small cells included."""
+        return ()
+
+
+def one_level_each(spec: RewardSpec) -> list[RewardSpec]:
+    """Settings with the cells of one level of the matching each, small cells included.
+
+    Controls of cells that are too small for a reward still take part in a regression's slopes.
+    """
+    matching = spec.matching
+    return [
+        replace(
+            spec,
+            min_controls=2,
+            matching=replace(
+                matching,
+                within=matching.within if "within" in level else (),
+                strata=matching.strata if "strata" in level else 1,
+                widen=(),
+            ),
+        )
+        for level in matching.levels
+    ]
+
 
 @dataclass(frozen=True)
 class FittedSpread(FittedOn):
@@ -190,6 +216,11 @@ class FittedDid(FittedOn):
         found = (means.expected(outcomes.cells(level)) for means, level in levels)
         expected = narrowest(found, self.spec.min_controls)
         return build_frame(outcomes, self.spec.overlap, outcomes.change - expected.mean, expected)
+
+    def one_level_each(self) -> Sequence[FittedOn]:
+        """The same with the cells of one level of the matching each, small cells included."""
+        alone = zip(one_level_each(self.spec), self.controls, strict=True)
+        return [replace(self, spec=spec, controls=(means,)) for spec, means in alone]
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ def dip(log: Simulated) -> Figure:
 
 def statistics() -> None:
     """Coverage of 95 % intervals, rejections of no effect, and how often the diagnostics ring."""
-    from test_coverage import ALARMS, LATE, MANY, RIGHT, WRONG, alarms, coverage, estimates, rates
+    from test_coverage import ALARMS, LATE, MANY, RIGHT, STEP, WRONG, alarms, coverage, estimates, rates, scatter
 
     for kind, panels in (("did", PANELS[:2]), ("did_dr", PANELS)):
         for name, title in panels:
@@ -108,11 +108,17 @@ def statistics() -> None:
     print(f"did, {PANELS[2][1]}: covers {coverage(estimates('did', 'dip', 1.0, ALARMS)):.3f} of {ALARMS}")
     print(f"pre-trend test fails after a quiet day {alarms('dip', ALARMS):.3f} of {ALARMS}")
     print(f"pre-trend test fails for messages to the active {alarms('level', 600):.3f} of 600")
-    for case in (*WRONG, *RIGHT, LATE):
+    for case in (*WRONG, *RIGHT, LATE, STEP):
         r = rates(case, ALARMS)
         source = "logged" if case.logged else "estimated"
         print(f"{case.kind:14} {case.assignment:6} covariate {case.window or 'none':4} {source:9}", end=" ")
         print(f"effect {r.effect:.3f} pre-trends {r.pre_trends:.3f} placebo {r.placebo:.3f} either {r.either:.3f}")
+    for case in (LATE, STEP):
+        for users, logs in ((300, 400), (1200, 200), (4800, 80)):
+            s = scatter(case, users, logs)
+            print(f"did_dr {case.assignment:5} estimated, {logs} logs of {users} users:", end=" ")
+            print(f"mean {s.mean:.4f} +- {s.error:.4f}", end=" ")
+            print(f"spread {s.spread:.4f} se {s.se:.4f} rejected {s.rejected:.3f}")
 
 
 def main() -> None:

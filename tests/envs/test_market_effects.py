@@ -13,7 +13,7 @@ from envs.market.state import begin
 from envs.market.users import draw_users, user_keys
 from envs.market.vocabulary import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
 from histories.errors import ConfigError
-from reward import RewardSpec, average_effect, difference_in_means, measure
+from reward import Outcomes, RewardSpec, average_effect, measure
 from reward.goals import Goal
 
 EVERYTHING = (
@@ -195,6 +195,11 @@ class WouldBe:
         return NoSend().choose(market, state)
 
 
+def after_only(outcomes: Outcomes) -> Outcomes:
+    """Outcomes of which the post window alone counts: a DiD of these is the difference in means within cells."""
+    return replace(outcomes, pre=np.zeros(len(outcomes)))
+
+
 def test_trends_are_parallel_where_nothing_is_sent_and_levels_are_not():
     market = Market(MarketConfig(users=6000, days=21, seed=2))
     policy = WouldBe()
@@ -205,7 +210,7 @@ def test_trends_are_parallel_where_nothing_is_sent_and_levels_are_not():
     assert len(outcomes) == len(treated)
     placebo = replace(outcomes, treated=treated, control=~treated)
     change = average_effect(placebo, spec, treated, "placebo")
-    level = difference_in_means(placebo, spec, treated, "placebo")
+    level = average_effect(after_only(placebo), spec, treated, "placebo")
     assert change.n_treated > 15_000
     assert abs(change.value) < 3 * change.se
     assert level.value > 10 * level.se
@@ -217,7 +222,7 @@ def test_did_finds_the_truth_and_raw_comparison_does_not(log):
     outcomes = measure(history, spec)
     att = truth.logged[outcomes.treated].mean()
     did = average_effect(outcomes, spec, outcomes.treated, "did")
-    naive = difference_in_means(outcomes, spec, outcomes.treated, "naive")
+    naive = average_effect(after_only(outcomes), spec, outcomes.treated, "naive")
     assert abs(did.value - att) < 2 * did.se
     assert did.value > 3 * did.se
     assert naive.value - att > 10 * naive.se

@@ -16,7 +16,7 @@ from histories.times import DAY, HOUR
 from reward import Goal, RewardSpec
 
 MODULES = Modules([Module("channel", ("none", "push"))])
-Assignment = Literal["random", "level", "dip", "region"]
+Assignment = Literal["random", "level", "dip", "quiet", "region"]
 
 # Windows of a day around slots that are five days apart: no window ever holds another message.
 SPEC = RewardSpec(
@@ -61,8 +61,9 @@ def simulate(
     differ between users, and where messages go by level, the treated gain more than all would.
 
     Messages are sent with probability 0.4 (`random`), by the user's level (`level`), mostly after a day with at most
-    one order (`dip`): a transient, which ends by itself; or mostly in every other region (`region`). The probability is
-    logged.
+    one order (`dip`): a transient, which ends by itself; the more often the fewer orders the day before had (`quiet`):
+    the same, with odds that a logistic regression on that number can represent; or mostly in every other region
+    (`region`). The probability is logged.
 
     A share of users is held out, if asked for: an arm of their own, to which nothing is sent. With regions, users have
     one as an attribute, and each has shocks of its own, so that users of a region are not independent.
@@ -82,7 +83,7 @@ def simulate(
     elif assignment == "region":
         chance = np.repeat(np.where(region % 2 == 0, 0.2, 0.6)[:, None], len(SLOTS), axis=1)
     else:
-        chance = np.where(count[:, SLOTS - 1] <= 1, 0.7, 0.15)
+        chance = after_orders(assignment, count[:, SLOTS - 1])
     sent = rng.random(chance.shape) < chance
     held = rng.random(users) < held_out if held_out else np.zeros(users, dtype=bool)
     chance, sent = np.where(held[:, None], 0.0, chance), sent & ~held[:, None]
@@ -124,6 +125,13 @@ def simulate(
     return Simulated(history, effect * treated_level(assignment) / 4.0)
 
 
+def after_orders(assignment: Assignment, number: np.ndarray) -> np.ndarray:
+    """Probability of a message after a day with so many orders."""
+    if assignment == "dip":
+        return np.where(number <= 1, 0.7, 0.15)
+    return 1.0 / (1.0 + np.exp(2.0 * np.log1p(number) - 1.5))
+
+
 def treated_level(assignment: Assignment) -> float:
     """Expected level of a treated decision's user: levels weighted by their share and probability of a message."""
     if assignment in ("random", "region"):
@@ -131,11 +139,12 @@ def treated_level(assignment: Assignment) -> float:
     elif assignment == "level":
         chance = np.array([0.2, 0.4, 0.7])
     else:
-        # Mean of P(Poisson(level + s) <= 1) = (1 + level + s) e^-(level + s) over the shock s, uniform on (0, 1).
-        s = (np.arange(2000) + 0.5) / 2000
-        rate = LEVELS[:, None] + s[None, :]
-        low = ((1.0 + rate) * np.exp(-rate)).mean(1)
-        chance = 0.7 * low + 0.15 * (1.0 - low)
+        # Mean over the shock, uniform on (0, 1), and over the number of orders, Poisson.
+        rate = LEVELS[:, None] + (np.arange(2000) + 0.5)[None, :] / 2000
+        chance, weight = np.zeros(len(LEVELS)), np.exp(-rate)
+        for number in range(60):
+            chance += weight.mean(1) * after_orders(assignment, np.array(number))
+            weight = weight * rate / (number + 1)
     return float((LEVELS * SHARES * chance).sum() / (SHARES * chance).sum())
 
 

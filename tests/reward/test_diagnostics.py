@@ -21,9 +21,10 @@ from reward import (
     RewardSpec,
     Study,
     diagnose,
-    effects_table,
+    effects_of,
     event_study,
     make_reward,
+    tidy,
 )
 from reward.diagnostics import Check, Diagnostics, facts_of, placebo_on_controls, placebo_on_holdout, time_placebo
 from reward.event_time import lookback, messages_between, moved_back
@@ -258,9 +259,8 @@ def test_effects_by_goal_add_up_and_each_grouping_partitions_the_decisions():
     history = random_history(9, users=60, effect=1.0)
     users = pd.DataFrame({"user_id": history.user_ids, "age": np.arange(60.0), "region": ["north", "south"] * 30})
     history = replace(history, users=users)
-    table = effects_table(
-        history, DidReward(SMALL), ("all", "goal", "action", "cell", "period:3d", "attribute:age", "attribute:region")
-    )
+    by = ("all", "goal", "action", "cell", "period:3d", "attribute:age", "attribute:region")
+    table = tidy(effects_of(did(history), history, by))
     whole = table[table.by == "all"].iloc[0]
     assert table[table.by == "goal"].effect.sum() == pytest.approx(whole.effect, abs=1e-8)
     for by in ("channel", "offer", "cell", "period", "age", "region"):
@@ -327,7 +327,7 @@ def test_influence_through_widened_cells_is_the_derivative(kind):
 )
 def test_unknown_groupings_are_explained(by, message):
     with pytest.raises(ConfigError, match=message):
-        effects_table(random_history(1), DidReward(SMALL), (by,))
+        effects_of(did(random_history(1)), random_history(1), (by,))
 
 
 def test_wrong_event_times_are_explained():

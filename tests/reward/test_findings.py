@@ -17,7 +17,6 @@ from reward.event_time import EventTimes, event_study
 from reward.findings import (
     Finding,
     against_rivals,
-    by_action,
     difference,
     findings,
     findings_text,
@@ -60,9 +59,13 @@ def test_each_finding_is_the_effect_of_its_action_alone():
     assert sum(f.effect.n_treated for f in found) == whole.effect().n_treated
 
 
+def studies_of(whole: Study, history: History) -> dict[str, Study | None]:
+    return {action: study for action, _, study in whole.each_action(history, "channel")}
+
+
 def test_tests_are_those_of_the_action_alone():
     history = two_actions(1)
-    studies = dict(by_action(make_reward("did", SPEC), history, "channel"))
+    studies = studies_of(Study.of(make_reward("did", SPEC), history), history)
     for f in findings(history, SPEC, "channel", TIMES, ("did",)):
         study = studies[f.action]
         assert study is not None
@@ -74,13 +77,16 @@ def test_controls_are_those_to_whom_the_action_was_open():
     d = history.decisions
     eligible = np.ones((len(d), 3), dtype=bool)
     eligible[::2, 2] = d.actions[::2, 0] == 2
-    studies = dict(
-        by_action(make_reward("did", SPEC), replace(history, decisions=replace(d, eligible=eligible)), "channel")
-    )
+    history = replace(history, decisions=replace(d, eligible=eligible))
+    whole = Study.of(make_reward("did", SPEC), history)
+    studies = studies_of(whole, history)
     assert studies["email"] is not None
     assert studies["push"] is not None
     open_to = studies["email"].outcomes.control
     assert open_to.sum() == (studies["push"].outcomes.control & eligible[:, 2]).sum()
+    # The table of effects and the findings compare the same decisions.
+    found = findings(history, SPEC, "channel", TIMES, ("did",))
+    assert [f.effect for f in found] == whole.by_action(history, "channel")
 
 
 def test_after_a_dip_the_alarm_rings_for_each_action_and_the_text_says_so():

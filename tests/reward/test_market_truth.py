@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from envs.market import Market, MarketConfig
-from reward import Goal, RewardSpec, average_effect, difference_in_means, make_reward, measure
+from reward import Goal, RewardSpec, average_effect, make_reward, measure
 
 GOALS = (Goal("order:*", 1.0), Goal("visit:*", 0.1), Goal("unsubscribed", -3.0))
 SPEC = RewardSpec(goals=GOALS, pre="2d", post="1d", overlap="exclude")
@@ -19,7 +21,7 @@ def errors(seed: int, users: int, scenario: str = "default") -> dict[str, float]
     treated = outcomes.treated & outcomes.observed & ~outcomes.overlap
     true = float(truth.logged[treated].mean())
     did = average_effect(outcomes, SPEC, outcomes.treated, "all")
-    means = difference_in_means(outcomes, SPEC, outcomes.treated, "all")
+    means = average_effect(replace(outcomes, pre=np.zeros(len(outcomes))), SPEC, outcomes.treated, "all")
     raw = make_reward("raw", SPEC).fit(history).transform(history).reward[treated]
     return {
         "did": (did.value - true) / did.se,

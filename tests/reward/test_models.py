@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from samples import random_history
 
+from histories.errors import ConfigError
 from histories.history import History
 from histories.times import DAY, duration
-from reward import REASONS, REWARDS, DidReward, Goal, RewardSpec, make_reward, measure, refit
+from reward import REASONS, REWARDS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
 from reward.sums import ExactSums
 
 SPEC = RewardSpec(goals=(Goal("order", measure="value"),), pre="2d", post="1d", min_controls=3)
@@ -124,6 +125,45 @@ def test_rewards_do_not_depend_on_order_or_on_labels_of_users(kind):
     if kind.startswith("did"):  # the spread of raw and change is an ordinary float, their rewards are not touched by it
         np.testing.assert_array_equal(frame.se, again.se[place])
     np.testing.assert_array_equal(frame.reward, again.reward[place])
+
+
+class Twice(DidReward):
+    """A reward model of a user's own."""
+
+    name = "twice"
+
+
+class NoModel:
+    """What is no reward model."""
+
+    name = "nothing"
+
+    def __init__(self, spec: RewardSpec) -> None:
+        self.spec = spec
+
+
+def test_a_users_own_reward_model():
+    history = random_history(2)
+    model = make_reward(f"{__name__}:Twice", SPEC)
+    assert isinstance(model, Twice)
+    mine, did = (m.fit(history).transform(history).reward for m in (model, DidReward(SPEC)))
+    np.testing.assert_array_equal(mine, did)
+    with pytest.raises(ConfigError, match="'twice' has no influence function"):
+        Study.of(model, history)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("didd", r"no reward kind 'didd'. Did you mean 'did'\? Your own is 'package.module:Class'"),
+        ("no_such_module:Twice", "the reward kind 'no_such_module:Twice' cannot be imported: No module named"),
+        (f"{__name__}:Thrice", "cannot be imported: module .* has no attribute 'Thrice'"),
+        (f"{__name__}:NoModel", "is not a reward model: it lacks adjust, measure, fit, fit_outcomes"),
+    ],
+)
+def test_what_is_no_reward_kind_is_explained(kind, message):
+    with pytest.raises(ConfigError, match=message):
+        make_reward(kind, SPEC)
 
 
 def test_exact_sums_add_up_over_any_division():

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from histories.errors import ConfigError, NotIdentified
-from reward.inference import chi_square_tail
 from reward.staggered import NEVER, Panel, aggregate, group_time_effects
 
 MPDTA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "did" / "mpdta.csv.gz"
@@ -162,13 +161,6 @@ def test_intervals_cover():
         overall, _ = aggregate(group_time_effects(simulated(seed, units=300)), "simple")
         hits.append(overall.low <= truth <= overall.high)
     assert 0.93 <= np.mean(hits) <= 0.97
-
-
-def test_chi_square_tail_equals_scipy():
-    stats = pytest.importorskip("scipy.stats")
-    for freedom in (1, 2, 3, 6, 7, 15):
-        for value in (0.1, 1.0, 5.0, 20.0, 60.0):
-            assert chi_square_tail(value, freedom) == pytest.approx(stats.chi2.sf(value, freedom), rel=1e-9)
 
 
 def test_wrong_panels_are_explained():
