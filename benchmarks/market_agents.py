@@ -11,6 +11,7 @@ last week, of the agent that had learned until the middle of the log and of the 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -120,29 +121,21 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def table(frame: pd.DataFrame) -> str:
     """Means over seeds as Markdown, one table a scenario."""
-    columns = [
-        "value",
-        "of_oracle",
-        "over_usual",
-        "claimed_low",
-        "claimed_high",
-        "sends",
-        "unsubscribed",
-        "former",
-        "present",
-        "seconds",
-    ]
+    columns = ["value", "of_oracle", "over_usual", "claimed_low", "claimed_high", "sends", "unsubscribed"]
+    columns += ["former", "present"]
     lines = []
     for scenario, part in frame.groupby("scenario", sort=False):
         shown = [column for column in columns if column in part and part[column].notna().any()]
-        lines += [f"\n{scenario} ({part['seed'].nunique()} seeds)\n", "| policy | " + " | ".join(shown) + " | wins |"]
-        lines.append("|---|" + "---|" * (len(shown) + 1))
+        values = part.pivot(index="seed", columns="agent", values="value")
+        lines += [f"\n## {scenario} ({len(values)} seeds)\n", f"| policy | {' | '.join(shown)} | sd of value | wins |"]
+        lines.append("|---|" + "---|" * (len(shown) + 2))
         for agent, own in part.groupby("agent", sort=False):
             means = own[shown].mean()
             numbers = ["" if np.isnan(means[c]) else f"{means[c]:.3f}" for c in shown]
             # A win is a seed at which it was worth more than business as usual, by two errors of the difference.
             wins = int((own["over_usual"] > 2 * own["over_usual_se"]).sum())
-            lines.append(f"| {agent} | " + " | ".join(numbers) + f" | {wins} of {len(own)} |")
+            spread = f"{values[agent].std():.3f}" if len(values) > 1 else ""
+            lines.append(f"| {agent} | {' | '.join(numbers)} | {spread} | {wins} of {len(own)} |")
     return "\n".join(lines).strip() + "\n"
 
 
@@ -157,6 +150,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="path of the two files, without suffix")
     chosen = parser.parse_args()
     base = read_config(chosen.config)
+    command = " ".join(["python -m benchmarks.market_agents", *sys.argv[1:]])
+    heading = f"# What each agent is truly worth on the market\n\n```\n{command}\n```\n"
     rows: list[dict[str, Any]] = []
     for scenario in chosen.scenarios:
         for seed in chosen.seeds:
@@ -167,7 +162,7 @@ def main() -> None:
             rows += [{"scenario": scenario, "seed": seed, **row} for row in results(config, names)]
             frame = pd.DataFrame(rows)
             frame.to_csv(chosen.output.with_suffix(".csv"), index=False, float_format="%.5g")
-            chosen.output.with_suffix(".md").write_text(table(frame))
+            chosen.output.with_suffix(".md").write_text(f"{heading}\n{table(frame)}")
             print(table(frame[(frame["scenario"] == scenario) & (frame["seed"] == seed)]), flush=True)
 
 
