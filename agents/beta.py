@@ -12,7 +12,7 @@ import torch
 
 from agents.actions import carried, known_actions, labels, places, shown
 from agents.base import Batch, Observations, UIntArray
-from agents.buffer import check_batch
+from agents.buffer import check_batch, precision, usual
 from agents.choice import FLOOR, Floor, even, floors, spread_mask
 from agents.policy import Policy
 from histories.errors import ConfigError
@@ -103,10 +103,10 @@ class BetaThompson(Policy):
         if self._seen == 0:
             sizes = np.abs(batch.rewards)
             self._limit = float(np.quantile(sizes, LIMIT_QUANTILE)) or float(sizes.max()) or 1.0
-            self._reference = float(np.median(np.square(batch.se)))
+            self._reference = usual(batch.se)
         self._seen += len(batch)
         kept = 0.5 ** (len(batch) / self.config.half_life)
-        weight = np.minimum(self._reference / np.square(batch.se), self.config.precision_cap)
+        weight = precision(batch.se, self._reference, self.config.precision_cap)
         success = np.clip(0.5 + batch.rewards / (2 * self._limit), 0.0, 1.0) * weight
         place = self._places(batch.observations.users, add=True)
         sent = self.modules.sent(batch.actions)

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from agents.actions import carried, design, known_actions, places
 from agents.base import Batch, Observations
-from agents.buffer import check_batch
+from agents.buffer import check_batch, precision, usual
 from agents.choice import FLOOR, Floor
 from agents.learner import MOST_MEMBERS, signs
 from agents.linear import check_width, effect_scales, estimates, sums_by_module
-from agents.noise import learn_noise, noise_factor, some_rows
+from agents.noise import learn_noise, noise_factor, row_weights, some_rows
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
 from agents.regression import Prior, Sums, fit, moments
@@ -76,7 +76,7 @@ class BootstrappedQ(Voting):
     r"""K members' estimates of the discounted incremental reward of an action and of all that follows it.
 
     .. math::
-        q_k(x, a) = \phi(x)^\top \theta_{ka} \approx r + \epsilon_k \frac{\sigma}{\sqrt w}
+        q_k(x, a) = \phi(x)^\top \theta_{ka} \approx r + \epsilon_k \sigma \sqrt{v / p}
         + \gamma^{\Delta} \, q_k(x', \arg\max_b q_0(x', b)), \qquad \phi(x) = [1, x, \max(0, W x + v)]
 
     x' is the user's next slot, :math:`\Delta` slots later. Coefficients are solved in closed form, with the targets
@@ -173,8 +173,8 @@ class BootstrappedQ(Voting):
         if len(batch) == 0:
             return
         if self._seen == 0:
-            self._reference = float(np.median(np.square(batch.se)))
-        weight = np.minimum(self._reference / np.square(batch.se), self.config.precision_cap)
+            self._reference = usual(batch.se)
+        weight = precision(batch.se, self._reference, self.config.precision_cap)
         self._new.append(Transitions.of(batch, self._known, self.modules, weight, self.config.discount))
         self._seen += len(batch)
 
@@ -200,8 +200,7 @@ class BootstrappedQ(Voting):
 
     def _weights(self, rows: Transitions) -> Tensor:
         """Weights (n,): precision, and less where rewards are usually noisy."""
-        factor = noise_factor(rows.context, self._noisiness)
-        return (rows.weight / factor).clamp(max=self.config.precision_cap)
+        return row_weights(rows.weight, noise_factor(rows.context, self._noisiness), self.config.precision_cap)
 
     def _fit(self) -> None:
         sums, noise = self._rewards()
@@ -232,10 +231,11 @@ class BootstrappedQ(Voting):
         for rows in self._blocks():
             phi, actions = self._phi(rows.context), rows.actions.numpy().astype(np.int64)
             weight = self._weights(rows)
+            deviation = (noise_factor(rows.context, self._noisiness) / rows.weight).sqrt()
             new = sums_by_module(known, phi, actions, rows.reward.numpy(), weight.numpy())
             sums = [a.plus(b) for a, b in zip(sums, new, strict=True)]
             keys = rows.key.numpy().view(np.uint64)
-            weighted = signs(keys, self.config.members, self._seed).double().t() * weight.sqrt()
+            weighted = signs(keys, self.config.members, self._seed).double().t() * weight * deviation
             sent = torch.from_numpy(known.sent(actions))
             for m, total in enumerate(noise):
                 cell = torch.from_numpy(known.cell(m, actions))

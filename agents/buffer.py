@@ -12,7 +12,9 @@ import torch
 from agents.actions import recoded
 from agents.base import Batch, UIntArray
 from histories.errors import ConfigError, Fault, InputError
-from histories.modules import Modules
+from histories.modules import FloatArray, Modules
+
+SMALLEST = 1e-12
 
 
 def check_batch(batch: Batch, modules: Modules) -> None:
@@ -38,6 +40,16 @@ def check_batch(batch: Batch, modules: Modules) -> None:
             faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
     if faults:
         raise InputError(faults)
+
+
+def usual(se: FloatArray) -> float:
+    """The median of se^2 (n,), which has a precision of 1."""
+    return max(float(np.median(np.square(se))), SMALLEST)
+
+
+def precision(se: FloatArray, usual: float, cap: float) -> FloatArray:
+    """Capped precisions (n,) of rewards with standard errors (n,), which may be 0."""
+    return np.minimum(usual / np.square(se).clip(SMALLEST), cap)
 
 
 class Buffer:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from agents.actions import carried
-from agents.buffer import Buffer
+from agents.buffer import SMALLEST, Buffer
 from agents.heads import CURVES, NETWORK, Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust, untrained
-from agents.noise import learn_noise, noise_factor, some_rows
+from agents.noise import learn_noise, noise_factor, row_weights, some_rows
 from agents.trunk import Trunk, with_one
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, derive, uniforms
@@ -22,7 +22,6 @@ from histories.modules import FloatArray, IntArray, Modules
 HELD_OUT = 0.2
 PILOT = 512
 UNSEEN = 1e-4
-SMALLEST = 1e-12
 MOST_MEMBERS = 64
 SCALE_STEPS = 10
 ENOUGH_NEW = 0.05
@@ -98,7 +97,7 @@ class Learner:
 
     The heads are Bayesian regressions on all rows. Member k is fitted to perturbed rewards from a random start,
 
-    .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma / \sqrt{w_i}, \qquad \epsilon_{ki} = \pm 1
+    .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma \sqrt{v_i / p_i}, \qquad \epsilon_{ki} = \pm 1
 
     so that its coefficients vary as the posterior does (Lu & Van Roy 2017, "Ensemble sampling", NeurIPS): no row is
     dropped, and all members share the products of features and one factorisation. The members are centred on the
@@ -195,9 +194,13 @@ class Learner:
         added = buffer.seen - self._settled["rows"]
         settles = added > 0 and added >= self._config.growth * min(self._settled["rows"], len(buffer))
         if settles:
+            self._learn_noise(buffer, rows)
             self._measure(buffer, rows)
         loss = self._train(buffer, rows, steps, rng)
-        if settles or self._trunk.steps >= UPDATES_GROWTH * self._settled["steps"]:
+        if not settles and self._trunk.steps >= UPDATES_GROWTH * self._settled["steps"]:
+            self._learn_noise(buffer, rows)
+            settles = True
+        if settles:
             self._settle(buffer, rows)
         else:
             self._take_in(buffer, sent_only)
@@ -232,8 +235,6 @@ class Learner:
 
     def _settle(self, buffer: Buffer, rows: Tensor) -> None:
         """Takes the network as it is now, sums all rows anew, learns the scales and fits the heads."""
-        if self._settled["rows"] > 0:
-            self._noisiness = self._learn_noise(buffer, rows)
         self._trunk.settle()
         self._sums = Sums.empty(*self._sums.moment.shape)
         self._add(buffer, rows)
@@ -246,13 +247,16 @@ class Learner:
             self._prior = trust(fitted, fresh, self._prior, self._blocks, which)
         self.heads = self._members()
 
-    def _learn_noise(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """How noisy rewards are in which contexts (D,), from the errors of the present heads on some of the rows."""
+    def _learn_noise(self, buffer: Buffer, rows: Tensor) -> None:
+        """Learns how noisy rewards are in which contexts from errors of the present heads, in the present units."""
+        if self._settled["rows"] == 0:
+            return
         rows = rows[some_rows(len(rows))]
-        estimates = self.values(buffer["context"][rows], self.heads[:, :1]).squeeze(1).cpu()
+        context = buffer["context"].index_select(0, rows)
+        estimates = self.values(context, self.heads[:, :1]).squeeze(1).cpu()
         estimates = estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
-        error = (buffer["reward"][rows] - self.mean) / self.scale - estimates
-        return learn_noise(buffer["context"][rows], error.square() * self._reported(buffer, rows))
+        error = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale - estimates
+        self._noisiness = learn_noise(context, error.square() * self._reported(buffer, rows))
 
     def _take_in(self, buffer: Buffer, sent_only: bool) -> None:
         """Adds new rows to the sums and fits the heads, where enough are new or no more came."""
@@ -295,13 +299,17 @@ class Learner:
         return coordinates.back(found).transpose(1, 2).float().contiguous().to(self._device)
 
     def _reported(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """Precisions (n,) as the rewards' own errors have them: 1 at the median of se^2."""
-        return max(self.reference, SMALLEST) / buffer["se"].index_select(0, rows).square().clamp_min(SMALLEST)
+        """Capped precisions (n,) as the rewards' own errors have them: 1 at the median of se^2."""
+        square = buffer["se"].index_select(0, rows).square().clamp_min(SMALLEST)
+        return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
+
+    def _factor(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        return noise_factor(buffer["context"].index_select(0, rows), self._noisiness)
 
     def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """Capped precision weights (n,), by the rewards' own errors and by what is usual in a context."""
-        factor = noise_factor(buffer["context"].index_select(0, rows), self._noisiness)
-        return (self._reported(buffer, rows) / factor).clamp(max=self._config.precision_cap)
+        """Weights (n,) by the rewards' own errors and by what is usual in a context."""
+        reported, factor = self._reported(buffer, rows), self._factor(buffer, rows)
+        return row_weights(reported, factor, self._config.precision_cap)
 
     def _memory(self, age: Any) -> Any:
         """How much a row of some age still counts."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from agents.actions import carried, design, known_actions, places, shown
 from agents.base import Batch, Float32Array, Observations
-from agents.buffer import check_batch
+from agents.buffer import check_batch, precision, usual
 from agents.choice import FLOOR, Floor
 from agents.policy import Voting
 from agents.randomness import generator_state, restore_generator
@@ -141,8 +141,8 @@ class LinearAgent(Voting):
         if len(batch) == 0:
             return
         if self._seen == 0:
-            self._reference = float(np.median(np.square(batch.se)))
-        weight = np.minimum(self._reference / np.square(batch.se), self.config.precision_cap)
+            self._reference = usual(batch.se)
+        weight = precision(batch.se, self._reference, self.config.precision_cap)
         kept = 0.5 ** (len(batch) / self.config.half_life)
         new = sums_by_module(self._known, self.phi(batch.observations.context), batch.actions, batch.rewards, weight)
         self._sums = [sums.plus(more, kept) for sums, more in zip(self._sums, new, strict=True)]

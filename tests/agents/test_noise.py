@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.noise import learn_noise, noise_factor
+from agents.noise import learn_noise, noise_factor, row_weights
 
 TRUTH = torch.tensor([0.8, -0.4, 0.0, 0.0])
 
@@ -26,7 +26,7 @@ def test_it_is_found_in_any_unit(unit: float) -> None:
 
 
 def test_it_is_the_maximum_of_its_formula() -> None:
-    context, error = errors(500, 0.5 * TRUTH, seed=1)
+    context, error = errors(500, TRUTH, seed=1)
     square = (error.square() / error.square().mean()).double()
     found = learn_noise(context, square).double().requires_grad_()
     constant = torch.zeros((), dtype=torch.float64, requires_grad=True)
@@ -37,7 +37,8 @@ def test_it_is_the_maximum_of_its_formula() -> None:
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
         eta = constant + context.double() @ found
-        value = 0.5 * (eta + square * (-eta).exp()).sum() + 0.5 * len(TRUTH) / 0.5**2 * found.square().sum()
+        spread = max(0.5 * float((square - 1).square().mean()), 1.0)
+        value = 0.5 * (eta + square * (-eta).exp()).sum() + 0.5 * spread * len(TRUTH) / 0.5**2 * found.square().sum()
         value.backward()
         return value
 
@@ -60,7 +61,7 @@ def test_weighing_by_it_makes_regressions_more_precise() -> None:
     truth, plain, weighed = torch.tensor([1.0, 0.0, 0.0, 0.0]), [], []
     for seed in range(100):
         context, error = errors(1000, truth, seed)
-        weight = 1.0 / noise_factor(context, learn_noise(context, error.square()))
+        weight = row_weights(torch.ones(1000), noise_factor(context, learn_noise(context, error.square())), 4.0)
         for out, w in ((plain, torch.ones(1000)), (weighed, weight)):
             gram = context.t() @ (w.unsqueeze(1) * context)
             out.append(torch.linalg.solve(gram, context.t() @ (w * error))[1:].square().sum())
@@ -71,3 +72,20 @@ def test_weighing_by_it_makes_regressions_more_precise() -> None:
 def test_errors_of_any_size_give_finite_factors(square: torch.Tensor) -> None:
     context = torch.randn(50, 4, generator=torch.Generator().manual_seed(0)) * 10.0
     assert torch.isfinite(noise_factor(context, learn_noise(context, square))).all()
+
+
+def test_rare_and_skewed_rewards_leave_rows_their_weight() -> None:
+    """30 data sets of 5,000 rows in which 3 % have a log-normal reward, whatever the context.
+
+    They say little of the variance, so that next to nothing is learned: the effective share of the rows stays above
+    nine tenths. As if they were normal, half of it went.
+    """
+    shares = []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        context = torch.from_numpy(rng.standard_normal((5000, 12)).astype(np.float32))
+        reward = np.where(rng.random(5000) < 0.03, rng.lognormal(0.0, 1.0, 5000), 0.0)
+        square = torch.from_numpy((reward - reward.mean()) ** 2)
+        weight = row_weights(torch.ones(5000), noise_factor(context, learn_noise(context, square)), 4.0)
+        shares.append(float(weight.sum() ** 2 / (weight.square().sum() * 5000)))
+    assert min(shares) > 0.9
