@@ -65,7 +65,7 @@ class Batch:
         actions: Executed actions, canonical codes (N, M).
         rewards: Incremental rewards (N,), finite.
         se: Their standard errors (N,), 0 or more: 0 where the controls did not vary.
-        keys: Stable 64-bit hashes of the decision ids (N,): they give the bootstrap weights.
+        keys: Stable 64-bit hashes of the decision ids (N,): signs of noise and held-out rows come from them.
         following: What was known at each user's next slot that counts, for sequential agents; its rows have no meaning
             where nothing follows. None where it was not handed over.
         elapsed: Slots from each decision to `following` (N,), 1 or more; 0 where the user is gone after the decision,

@@ -1,4 +1,4 @@
-"""Thompson sampling with one bootstrap ensemble of neural networks per module."""
+"""Thompson sampling with one ensemble per module: K heads on a network that they share."""
 
 from __future__ import annotations
 

@@ -105,9 +105,9 @@ def _is_floor(value: Any) -> bool:
 
 def _own(name: str) -> Callable[..., Any]:
     found = entry_points(group=GROUP)
-    path = found[name].value if ":" not in name and name in found.names else name
+    path = f"{found[name].module}:{found[name].attr}" if name in found.names else name
     if ":" in path:
-        return imported(path, "agent")  # type: ignore[no-any-return]
+        return imported(path, "agent")
     known = [*AGENTS, *sorted(found.names)]
     raise ConfigError(
         f"there is no agent {name!r}. {nearest(name, known)} Your own is 'package.module:Class', or the name of an "

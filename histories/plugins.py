@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import Any
 
 from histories.errors import ConfigError
 
 
-def imported(path: str, what: str) -> Any:
-    """The object that `package.module:Name` names.
+def imported(path: str, what: str) -> type:
+    """The class that `package.module:Name` names.
 
     Args:
         path: Its module and its name.
         what: What it should be, for the message: an agent, a reward kind.
 
     Raises:
-        ConfigError: If it cannot be imported.
+        ConfigError: If it cannot be imported, or is no class.
     """
     module, _, name = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), name)
+        found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"the {what} {path!r} cannot be imported: {error}") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"the {what} {path!r} is of type {type(found).__name__}: name a class")
+    return found

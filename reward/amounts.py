@@ -56,7 +56,7 @@ def _running_total(goal: Goal, history: History) -> IntArray:
         if not every:
             amount = np.where(event == codes[0] if len(codes) == 1 else np.isin(event, codes), amount, 0.0)
         fixed = to_fixed(amount)
-        fixed[0] += total[start]
+        fixed[:1] += total[start]
         np.cumsum(fixed, out=total[1:][rows])
     return total
 

@@ -81,6 +81,7 @@ CASES = {
     "negative rate": ("ensemble_thompson", {"learning_rate": -1.0}, "must be positive"),
     "negative decay": ("ensemble_thompson", {"weight_decay": -1.0}, "must not be negative"),
     "no such module": ("no_such_module:Own", {}, "cannot be imported"),
+    "no class": ("math:pi", {}, "is of type float: name a class"),
     "no such class": (f"{__name__}:Missing", {}, "cannot be imported"),
     "no agent": (f"{__name__}:Unfinished", {}, "it lacks action_probabilities, load_state_dict, observe"),
 }
