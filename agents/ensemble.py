@@ -60,8 +60,8 @@ class EnsembleThompson:
     learns from the rows in which something was sent. A module with a condition has a head for each cell of its table;
     cells share what is due to the action and to the condition.
 
-    What actions of equal labels share is believed from the first change of the set of actions on: before that every
-    action has rows of its own, and nothing is asked of labels that these do not answer.
+    Actions of equal labels share what labels have in common, so that one that is new, or was never eligible yet, begins
+    with what its labels have earned.
 
     Args:
         modules: What can be chosen.
@@ -98,8 +98,6 @@ class EnsembleThompson:
         learners = []
         for m in range(len(self._known)):
             shared = design(self._known, m)[:, 1:]
-            if not self._changes and self._known.condition(m) is None:
-                shared = shared[:, :0]
             learners.append(
                 Learner(self._width, self._known, m, shared, self.config, generator, self._seed, self._device)
             )

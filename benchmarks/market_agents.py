@@ -5,7 +5,8 @@
 Learns from one simulated log of business as usual a scenario and seed, as `train.py` does, and deploys every policy to
 the same fresh users with the same random numbers. Writes OUTPUT.csv (one row a policy, scenario and seed) and OUTPUT.md
 (means over seeds). `former` and `present` are true effects per decision at test users' slots of the second and of the
-last week, of the agent that had learned until the middle of the log and of the one that learned from all of it.
+last week, of the agent that had learned until the middle of the log and of the one that learned from all of it; the
+oracle's are what there was to be had in these weeks.
 """
 
 from __future__ import annotations
@@ -66,15 +67,17 @@ def learn(agent: Agent, log: ReplayLog, config: Config, until: int | None = None
     return agent
 
 
-def per_decision(prepared: Prepared, agent: Agent, first: int, last: int) -> float:
-    """Mean true effect of the agent's policy at the test users' slots of some days, from the log's first."""
+def per_decision(prepared: Prepared, agent: Agent | None, first: int, last: int) -> float:
+    """Mean true effect of the agent's policy, or of the best actions, at test users' slots of some of the days."""
     assert prepared.truth is not None
     test = prepared.users("test")
     day = (test.decisions.time - prepared.history.decisions.time.min()) // DAY
     inside = (day >= first) & (day < last)
     rows = np.flatnonzero(prepared.rows("test"))[inside]
-    probabilities = agent.action_probabilities(prepared.observations(test)[inside])
-    return float(prepared.truth.expected_effect(rows, probabilities).mean())
+    seen = prepared.observations(test)[inside]
+    if agent is None:
+        return float(prepared.truth.best_effect(rows, seen.action_mask).mean())
+    return float(prepared.truth.expected_effect(rows, agent.action_probabilities(seen)).mean())
 
 
 def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -86,6 +89,10 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
     begun, days = int(prepared.history.decisions.time.min()), config.history.market.days
     deployed = {name: evaluate_policy(market, name, users) for name in REFERENCES}
     rows: list[dict[str, Any]] = [{"agent": name} for name in REFERENCES]
+    weeks = (days // 4, days // 2), (3 * days // 4, days)
+    if config.history.market.scenario == "refresh":
+        best_ever = rows[REFERENCES.index("oracle")]
+        best_ever["former"], best_ever["present"] = (per_decision(prepared, None, *week) for week in weeks)
     for name in names:
         started = time.perf_counter()
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
@@ -96,8 +103,9 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         deployed[name] = evaluate_policy(market, learned_policy(name, prepared, agent), users)
         if config.history.market.scenario == "refresh":
             half = learn(make_agent(modules=log.modules, **recipe), log, made, begun + days // 2 * DAY)
-            row["former"] = per_decision(prepared, half, days // 4, days // 2)
-            row["present"] = per_decision(prepared, agent, 3 * days // 4, days)
+            row["former"], row["present"] = (
+                per_decision(prepared, each, *week) for each, week in zip((half, agent), weeks, strict=True)
+            )
         if config.history.market.scenario == "null" and name == config.agent.name:
             judged = assess(made, prepared, agent, fit_outcome_model(prepared), lambda _: None).evaluation
             joint = next(e for e in judged.estimates if e.module is None and e.estimator == "dr")
