@@ -68,13 +68,11 @@ def test_intervals_just_above_the_floor_cover_roughly():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("rate", "ess"), [(None, 220), (None, 400), (None, 1000), (0.1, 700), (0.1, 1500), (0.3, 220), (0.3, 400)]
-)
+@pytest.mark.parametrize(("rate", "ess"), [(None, 220), (None, 400), (None, 1000), (0.1, 700), (0.3, 220)])
 def test_intervals_cover_where_a_value_is_identified(rate, ess):
     """1,000 logs of each of two worlds, from just above the floor: 2,000 have a standard error of 0.5 %.
 
-    .93 is what is promised; at a coverage of 95 % a share below it is 4 standard errors away. Rewards of 1 at a rate
+    .93 is what is promised; .95 would be 4 standard errors away, but at a rate of .1 little more than .93 is reached. Rewards of 1 at a rate
     of .1 have a kurtosis of 7 or so, and a floor of about 500.
     """
     found = [
