@@ -72,8 +72,8 @@ def test_intervals_just_above_the_floor_cover_roughly():
 def test_intervals_cover_where_a_value_is_identified(rate, ess):
     """1,000 logs of each of two worlds, from just above the floor: 2,000 have a standard error of 0.5 %.
 
-    .93 is what is promised; .95 would be 4 standard errors away, but at a rate of .1 little more than .93 is reached. Rewards of 1 at a rate
-    of .1 have a kurtosis of 7 or so, and a floor of about 500.
+    .93 is what is promised. Normal rewards come to .94 and more, rewards of 1 at a rate of .1 to little more than .93.
+    These have a kurtosis of 7 or so, and a floor of about 500.
     """
     found = [
         coverage(skewed(seed, rate), ess, 1000, EvaluationSettings(replicates=100), rate is not None) for seed in (0, 1)
