@@ -74,7 +74,7 @@ def test_intervals_cover_where_a_value_is_identified(rate, ess):
 
     .93 is what is promised. Normal rewards come to .94 and more, rewards of 1 at a rate of .1 to little more than .93.
     These have a kurtosis of 7 or so, and a floor of about 500. The promise is of dr and snips; ips, whose error moves
-    with the mean weight, misses it where rewards are far from 0 (.927 and .932 measured at a rate of .3): .92 is its bound.
+    with the mean weight, misses it where rewards are far from 0 (.927 at a rate of .3): .92 is its bound.
     """
     found = [
         coverage(skewed(seed, rate), ess, 1000, EvaluationSettings(replicates=100), rate is not None) for seed in (0, 1)
