@@ -1,7 +1,7 @@
 """Evaluation: what a policy is worth, from a log of another policy's decisions, and whether the log can say so.
 
 `evaluate` answers for the whole action and for each module ("this module's policy, the others as logged"), by several
-estimators, each with a user-clustered bootstrap interval, the effective sample size and the policy's mass without
+estimators, each with a user-clustered interval, the effective sample size and the policy's mass without
 support. A value that the log does not identify is not a number but a reason.
 
     model = OutcomeModel.fit(modules, train_context, train_actions, train_rewards, train_user)
@@ -11,7 +11,7 @@ support. A value that the log does not identify is not a number but a reason.
     print(text_table(result))
 """
 
-from evaluation.bootstrap import Interval, percentile_interval, user_bootstrap
+from evaluation.bootstrap import Interval, t_interval, user_bootstrap
 from evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sample, SwitchDR
 from evaluation.off_policy import Refit, evaluate
 from evaluation.outcome_model import OutcomeModel, QValues
@@ -44,7 +44,7 @@ __all__ = [
     "headline",
     "html_page",
     "importance_weights",
-    "percentile_interval",
+    "t_interval",
     "text_table",
     "to_dict",
     "unsupported_mass",

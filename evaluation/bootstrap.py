@@ -6,14 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from histories.errors import ConfigError
 from histories.modules import FloatArray, IntArray
 
+LEAST_REPLICATES = 40
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its percentile bootstrap interval and its standard error, in reward units; NaN if not identified."""
+    """A value with its interval and its bootstrap standard error, in reward units; NaN if not identified."""
 
     point: float
     low: float
@@ -63,28 +66,54 @@ def user_bootstrap(
     return np.stack([statistics(user_draws(len(users), rng)[code]) for _ in range(replicates)])
 
 
-def percentile_interval(point: float, replicates: FloatArray, level: float = 0.95) -> Interval:
-    """The percentile interval of a value from its replicates (B,); unknown if any replicate is.
+def degrees_of_freedom(influence: FloatArray) -> float:
+    r"""How well the influences :math:`\psi_u` (U,) of the users on a value tell the variance of its error.
 
-    A replicate in which the value is undefined is not left out: leaving it out would hide how near the data are to
-    not defining the value.
+    .. math:: \nu = 2 S^2 \Big/ \Big( \sum_u \psi_u^4 - S^2 / U \Big), \qquad S = \sum_u \psi_u^2
+
+    The estimated variance S varies as a chi-square with so many degrees of freedom does: about U
+    where influences are normal, few where some users carry most of them. Satterthwaite (1946), "An approximate
+    distribution of estimates of variance components", Biometrics Bulletin. Infinite where all influences are alike.
+    """
+    square = influence**2
+    total = float(square.sum())
+    spread = float(((square - square.mean()) ** 2).sum())
+    return 2 * total**2 / spread if spread > 0 else np.inf
+
+
+def t_interval(point: float, replicates: FloatArray, influence: FloatArray, level: float = 0.95) -> Interval:
+    r"""The interval of a value from its bootstrap standard error; unknown if the value or any replicate is.
+
+    .. math:: \hat V \pm t_{\nu} \, \mathrm{se}
+
+    Student's quantile :math:`t_\nu` (`degrees_of_freedom`) lengthens the interval where the error itself is uncertain:
+    percentiles of the replicates do not, and with skewed weights they cover too seldom. A replicate in which the value
+    is undefined is not left out: leaving it out would hide how near the data are to not defining the value.
+
+    Args:
+        point: The value.
+        replicates: Its bootstrap replicates (B,); their standard deviation is the standard error.
+        influence: Influences of the users on the value (U,), in any unit. What only a re-fitted reward model adds to
+            the error is in the standard error and not in these.
+        level: Level of the interval.
 
     Raises:
-        ConfigError: If there are too few replicates for the level.
+        ConfigError: If there are too few replicates.
     """
     check_replicates(len(replicates), level)
     if not (np.isfinite(point) and np.isfinite(replicates).all()):
         return UNKNOWN
-    low, high = np.quantile(replicates, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(point), float(low), float(high), float(replicates.std(ddof=1)))
+    se = float(replicates.std(ddof=1))
+    half = float(stdtrit(degrees_of_freedom(influence), (1 + level) / 2)) * se
+    return Interval(float(point), float(point) - half, float(point) + half, se)
 
 
 def check_replicates(replicates: int, level: float) -> None:
-    """Raises `ConfigError` unless the level is a share and each tail holds at least one replicate."""
+    """Raises `ConfigError` unless the level is a share and the replicates are enough for a standard error.
+
+    From B replicates its relative error is 1 / sqrt(2 B): 11 % at the least, 3.5 % at 400.
+    """
     if not 0 < level < 1:
         raise ConfigError(f"the interval's level {level} is not between 0 and 1")
-    if replicates * (1 - level) / 2 < 1:
-        least = int(np.ceil(2 / (1 - level)))
-        raise ConfigError(
-            f"{replicates} bootstrap replicates are too few for a {level:.0%} interval: use {least} or more"
-        )
+    if replicates < LEAST_REPLICATES:
+        raise ConfigError(f"{replicates} bootstrap replicates are too few: use {LEAST_REPLICATES} or more")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.bootstrap import UNKNOWN, percentile_interval, user_bootstrap
+from evaluation.bootstrap import UNKNOWN, Interval, t_interval, user_bootstrap
 from evaluation.estimators import ESTIMATORS, Estimator, Sample, SwitchDR, Terms
 from evaluation.outcome_model import QValues
 from evaluation.results import Estimate, Evaluation, EvaluationSettings
@@ -18,6 +18,7 @@ from evaluation.support import (
     check_policy,
     describe_weights,
     importance_weights,
+    raised_floor,
     unsupported_mass,
 )
 from histories.errors import ConfigError, Fault, InputError, NotIdentified
@@ -81,7 +82,7 @@ def evaluate(
         raise NotIdentified("no evaluated decision has a reward: see the reward model's reasons")
 
     part, p = log[keep], [array[keep] for array in probabilities]
-    users = len(np.unique(part.user))
+    users, code = np.unique(part.user, return_inverse=True)
     chance = np.ones(int(keep.sum())) if kept is None else _check_kept(kept, n)[keep]
     unsure = int(np.isnan(chance).sum())
     share = 1.0 / np.where(np.isnan(chance), 1.0, chance)
@@ -96,7 +97,7 @@ def evaluate(
         raise ConfigError("every estimator that was asked for needs an outcome model: hand in `q_values`")
     lost = f"the log has no propensity of the slots after {unsure:,} decisions that could have taken their reward away"
     asked = [
-        (target, e, lost if unsure else _why_not(target, e, users, settings)) for target in targets for e in usable
+        (target, e, lost if unsure else _why_not(target, e, len(users), settings)) for target in targets for e in usable
     ]
 
     values = _Values.of([None if why else e.terms(target.sample) for target, e, why in asked], len(part))
@@ -111,25 +112,30 @@ def evaluate(
 
     points = statistics(np.ones(n))
     draws = user_bootstrap(statistics, log.user, settings.replicates, rng)
+    logged_influence = share * (base[keep] - points[0]) / share.sum()
+
+    def interval(point: float, drawn: FloatArray, influence: FloatArray) -> Interval:
+        return t_interval(point, drawn, np.bincount(code, weights=influence).astype(np.float64), settings.level)
 
     def estimate(k: int) -> Estimate:
         target, e, reason = asked[k]
         point, drawn = points[2 + k], draws[:, 2 + k]
-        value = percentile_interval(point, drawn, settings.level)
-        difference = percentile_interval(point - points[0], drawn - draws[:, 0], settings.level)
+        influence = values.influence(k, share, base[keep], point)
+        value = interval(point, drawn, influence)
+        difference = interval(point - points[0], drawn - draws[:, 0], influence - logged_influence)
         if not reason and not (value.known and difference.known):
             reason = f"undefined in {int((~np.isfinite(drawn - draws[:, 0])).sum())} of {len(draws)} replicates"
             value = difference = UNKNOWN
         words = _in_words(log, target.module, policy)
-        return Estimate(words, target.name, e.name, value, difference, len(part), users, target.support, reason)
+        return Estimate(words, target.name, e.name, value, difference, len(part), len(users), target.support, reason)
 
     return Evaluation(
         policy=policy,
         log=log.name,
-        logged=percentile_interval(points[0], draws[:, 0], settings.level),
+        logged=interval(points[0], draws[:, 0], logged_influence),
         estimates=tuple(estimate(k) for k in range(len(asked))),
         decisions=len(part),
-        users=users,
+        users=len(users),
         propensity_source=log.propensity_source,
         reward_counts=dict(reward_counts or {"identified": len(part), "not identified": n - len(part)}),
         refitted=callable(rewards),
@@ -163,7 +169,7 @@ class _Target:
         weights = importance_weights(log, probabilities, m)
         unknown = np.isnan(weights)
         support = describe_weights(
-            weights * share / share.mean(), log.user, applies(log, m), unsupported_mass(log, probabilities, m)
+            weights * share / share.mean(), rewards, log.user, applies(log, m), unsupported_mass(log, probabilities, m)
         )
         sample = Sample(
             rewards=rewards,
@@ -196,6 +202,16 @@ class _Values:
         total = self.constant.sums(counts) + self.slope.sums(counts * rewards)
         return np.asarray(total / np.where(mass > 0, mass, np.nan))
 
+    def influence(self, k: int, counts: FloatArray, rewards: FloatArray, value: float) -> FloatArray:
+        r"""Influences of the decisions (n,) on value k, the rewards held fixed; NaN where no decision has any mass.
+
+        .. math:: \psi_i = c_i (\text{constant}_i + \text{slope}_i r_i - \hat V \, \text{mass}_i) /
+            \textstyle\sum_j c_j \, \text{mass}_j
+        """
+        mass = counts * self.mass.of_one(k)
+        error = counts * (self.constant.of_one(k) + self.slope.of_one(k) * rewards) - value * mass
+        return np.asarray(error / np.where(mass.any(), mass.sum(), np.nan))
+
 
 @dataclass(frozen=True)
 class _Shared:
@@ -209,6 +225,10 @@ class _Shared:
         distinct = {id(array): array for array in arrays}
         place = {key: row for row, key in enumerate(distinct)}
         return cls(np.stack(list(distinct.values())), np.array([place[id(array)] for array in arrays], dtype=np.int64))
+
+    def of_one(self, k: int) -> FloatArray:
+        """Array k (n,)."""
+        return np.asarray(self.rows[self.place[k]])
 
     def sums(self, counts: FloatArray) -> FloatArray:
         """Sums of the arrays with decisions counted `counts` (n,) times, (K,)."""
@@ -235,6 +255,12 @@ def _why_not(target: _Target, estimator: Estimator, users: int, settings: Evalua
         return f"ESS {s.ess:.0f} < {settings.ess_floor:g}"
     if s.ess_users < settings.users_floor:
         return f"ESS of users {s.ess_users:.0f} < {settings.users_floor:g}"
+    for of, ess, floor, kurtosis in (
+        ("", s.ess, settings.ess_floor, s.kurtosis),
+        (" of users", s.ess_users, settings.users_floor, s.kurtosis_users),
+    ):
+        if ess < (raised := raised_floor(floor, kurtosis)):
+            return f"ESS{of} {ess:,.0f} < {raised:,.0f}, the floor for rewards as rare or uneven as these"
     if isinstance(estimator, SwitchDR):
         share = estimator.left_to_model(target.sample)
         if share > settings.unsupported_limit:

@@ -58,8 +58,12 @@ HELP = (
     ("snips, ips", "Rewards weighted by how much likelier the policy takes the logged action than the log did."),
     ("switch-dr", "Like dr, without the correction where the weight is large."),
     ("dm", "The outcome model alone: little noise, unknown bias."),
-    ("interval", "Percentile bootstrap over users: a user's decisions are drawn together."),
+    (
+        "interval",
+        "Student's t times a bootstrap error over users, longer where few users carry the error.",
+    ),
     ("ESS", "Effective sample size: so many equally weighted decisions (or users) would be as good."),
+    ("kurtosis", "Of the rewards: 3 if normal, large if few decisions earn all. Above 3 it raises the floors of ESS."),
     (
         "mean weight",
         "1 if the log supports the policy and the propensities are right; what it lacks is without support.",
@@ -152,10 +156,24 @@ def _support(evaluation: Evaluation) -> str:
     rows = []
     for e in {e.module: e for e in evaluation.estimates}.values():
         s = e.support
-        cells = [_plain(s.ess, ",.0f"), _plain(s.ess_users, ",.0f"), _plain(s.largest_weight, ".3g")]
+        cells = [
+            _plain(s.ess, ",.0f"),
+            _plain(s.ess_users, ",.0f"),
+            _plain(s.kurtosis, ".3g"),
+            _plain(s.largest_weight, ".3g"),
+        ]
         cells += [f"{_plain(s.mean_weight, '.3f')} ± {_plain(s.mean_weight_se, '.3f')}", f"{s.unsupported:.1%}"]
         rows.append(_row([e.module or "the whole action", f"{s.decisions:,}", *cells], hint=e.estimand))
-    head = ["policy chooses", "decisions", "ESS", "ESS of users", "largest weight", "mean weight ± se", "no support"]
+    head = [
+        "policy chooses",
+        "decisions",
+        "ESS",
+        "ESS of users",
+        "kurtosis",
+        "largest weight",
+        "mean weight ± se",
+        "no support",
+    ]
     return _table(head, rows)
 
 

@@ -11,7 +11,6 @@ from evaluation.bootstrap import Interval
 from evaluation.results import Estimate, Evaluation
 
 LARGE_SHARE = 0.05
-CAUTIOUS_ESS = 400.0
 SOURCES = {
     "logged": "logged propensities",
     "by design": "propensities by design",
@@ -68,11 +67,6 @@ def findings(evaluation: Evaluation) -> list[str]:
         share = s.largest_weight / (s.decisions * s.mean_weight) if s.decisions and s.mean_weight else math.nan
         if share > LARGE_SHARE:
             out.append(f"One decision carries {share:.0%} of the weight of {_place(e)}: its values hang on it.")
-    if best.identified and best.estimator != "dm" and best.support.ess < CAUTIOUS_ESS:
-        out.append(
-            f"The effective sample size, {best.support.ess:.0f}, is above the floor but small: with skewed weights "
-            "intervals cover less often than they say."
-        )
     if any(e.estimator == "dm" and e.identified for e in evaluation.estimates):
         out.append("dm is the outcome model's opinion: its interval lacks the model's error and may miss the truth.")
     return out
@@ -123,11 +117,20 @@ def text_table(evaluation: Evaluation) -> str:
             cells = (f"not identified ({e.reason})", "", "", "")
         rows.append((_place(e), e.estimator, *cells))
     support: list[tuple[str, ...]] = [
-        ("policy chooses", "decisions", "ESS", "ESS of users", "largest weight", "mean weight", "no support")
+        (
+            "policy chooses",
+            "decisions",
+            "ESS",
+            "ESS of users",
+            "kurtosis",
+            "largest weight",
+            "mean weight",
+            "no support",
+        )
     ]
     for e in _one_each(evaluation):
         s = e.support
-        plain = (s.ess, s.ess_users, s.largest_weight, s.mean_weight)
+        plain = (s.ess, s.ess_users, s.kurtosis, s.largest_weight, s.mean_weight)
         texts = [f"{x:,.0f}" for x in plain[:2]] + [f"{x:.3g}" for x in plain[2:]]
         texts = [text if math.isfinite(x) else "-" for text, x in zip(texts, plain, strict=True)]
         support.append((_place(e), f"{s.decisions:,}", *texts, f"{s.unsupported:.1%}"))
@@ -176,7 +179,7 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
         "reward_lost": _finite(evaluation.lost),
         "reward_least_kept": _finite(evaluation.least_kept),
         "settings": asdict(evaluation.settings),
-        "interval": "user-clustered percentile bootstrap",
+        "interval": "Student's t with the standard error of a bootstrap over users",
         "logged": _interval(evaluation.logged),
         "estimates": estimates,
         "findings": findings(evaluation),

@@ -163,6 +163,8 @@ class Support:
         ess: Effective sample size :math:`(\sum w)^2 / \sum w^2`: so many equally weighted decisions are as good.
         ess_users: The same over users, each with the sum of its weights. Carter, Schnepel & Steigerwald (2017),
             "Asymptotic behavior of a t-test robust to cluster heterogeneity", Review of Economics and Statistics.
+        kurtosis: Kurtosis of the rewards: 3 if normal, about 1/p if a share p of them is 1 and the others are 0.
+        kurtosis_users: The same over users, each with the sum of its rewards' deviations from the mean.
         largest_weight: Largest importance weight.
         mean_weight: Mean importance weight: 1 with full support and right propensities. What it lacks estimates the
             policy's mass where the log has no support.
@@ -173,6 +175,8 @@ class Support:
     decisions: int
     ess: float
     ess_users: float
+    kurtosis: float
+    kurtosis_users: float
     largest_weight: float
     mean_weight: float
     mean_weight_se: float
@@ -185,19 +189,53 @@ def effective_sample_size(weights: FloatArray) -> float:
     return float(weights.sum() ** 2 / square) if square > 0 else 0.0
 
 
-def describe_weights(weights: FloatArray, user: IntArray, chosen: BoolArray, unsupported: float) -> Support:
-    """Diagnostics of weights (n,) of users (n,) over the chosen decisions; NaN if a weight is."""
+def kurtosis(deviations: FloatArray) -> float:
+    r"""Kurtosis :math:`n \sum d^2 d^2 / (\sum d^2)^2` of deviations (n,) from their mean.
+
+    It is n where all are 0, as if a single one were not: that nothing has happened in n decisions does not say that
+    nothing can.
+    """
+    square = deviations**2
+    total = float(square.sum())
+    return len(square) * float(square @ square) / total**2 if total > 0 else float(len(square))
+
+
+def raised_floor(floor: float, kurtosis: float) -> float:
+    r"""The least effective sample size for rewards of this kurtosis.
+
+    .. math:: \text{floor} \cdot \max(1, \kappa / 3)
+
+    The variance of n values is known as badly as that of 3n / kappa normal ones, since its relative error is about
+    :math:`\sqrt{(\kappa - 1) / n}`: of 1,000 decisions with 20 sales, 20 count. Cochran (1977), "Sampling techniques",
+    section 2.15, asks for more data where values are skewed in the same manner.
+    """
+    return floor * max(1.0, kurtosis / 3)
+
+
+def describe_weights(
+    weights: FloatArray, rewards: FloatArray, user: IntArray, chosen: BoolArray, unsupported: float
+) -> Support:
+    """Diagnostics of weights (n,) and rewards (n,) of users (n,) over the chosen decisions; NaN if a weight is."""
     w = weights[chosen]
     if len(w) == 0:
-        return Support(0, 0.0, 0.0, np.nan, np.nan, np.nan, unsupported)
+        return Support(0, 0.0, 0.0, np.nan, np.nan, np.nan, np.nan, np.nan, unsupported)
     if np.isnan(w).any():
-        return Support(len(w), np.nan, np.nan, np.nan, np.nan, np.nan, unsupported)
+        return Support(len(w), np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, np.nan, unsupported)
+    deviations = rewards[chosen] - rewards[chosen].mean()
     _, code = np.unique(user[chosen], return_inverse=True)
     per_user = np.bincount(code, weights=w).astype(np.float64)
     mean = float(w.mean())
     se = float(np.sqrt(((per_user - mean * np.bincount(code)) ** 2).sum()) / len(w))
     return Support(
-        len(w), effective_sample_size(w), effective_sample_size(per_user), float(w.max()), mean, se, unsupported
+        decisions=len(w),
+        ess=effective_sample_size(w),
+        ess_users=effective_sample_size(per_user),
+        kurtosis=kurtosis(deviations),
+        kurtosis_users=kurtosis(np.bincount(code, weights=deviations).astype(np.float64)),
+        largest_weight=float(w.max()),
+        mean_weight=mean,
+        mean_weight_se=se,
+        unsupported=unsupported,
     )
 
 

@@ -252,7 +252,7 @@ def test_mass_in_contexts_where_the_log_does_not_act_so():
     actions = context[:, None].astype(np.int64)
     log = LoggedDecisions(CHANNEL, actions, np.ones((n, 1)), np.ones(n), np.arange(n))
     p = [np.tile([0.5, 0.5, 0.0], (n, 1))]
-    result = evaluate(log, p, np.zeros(n), rng=rng(), settings=QUICK)
+    result = evaluate(log, p, rng().normal(size=n), rng=rng(), settings=QUICK)
     assert result.get("ips").support.unsupported == 0.0
     check_not_identified(result.get("ips"), "mean weight 0.50: the log lacks support for about 50% of the policy")
 
@@ -265,10 +265,10 @@ def test_propensities_of_another_log_are_noticed():
 
 
 def test_a_module_that_never_chose():
-    n = 200
+    n = 400
     log = LoggedDecisions(OFFERS, np.zeros((n, 3), dtype=np.int64), np.ones((n, 3)), np.ones(n), np.arange(n))
     p = [np.tile([1.0, 0.0, 0.0], (n, 1)), np.full((n, 4), 0.5), np.full((n, 2), 0.5)]
-    result = evaluate(log, p, np.zeros(n), rng=rng(), settings=QUICK)
+    result = evaluate(log, p, rng().normal(size=n), rng=rng(), settings=QUICK)
     assert result.get("ips", "type").identified
     check_not_identified(result.get("ips", "hour"), "the log never makes this choice")
 
@@ -421,11 +421,11 @@ def losing(seed: int, users: int):
 
 
 def test_values_are_about_the_decisions_that_lost_their_reward_too():
-    """Over 40 logs of 2,000 users the weighted estimates are within 4 standard errors of the truth; unweighted not."""
+    """Over 40 logs of 3,000 users the weighted estimates are within 4 standard errors of the truth; unweighted not."""
     settings = EvaluationSettings(replicates=40)
     found: dict[tuple[bool, str], list[float]] = {}
     for seed in range(40):
-        world, log, cell, rewards, kept = losing(seed, 2000)
+        world, log, cell, rewards, kept = losing(seed, 3000)
         for weigh in (True, False):
             result = evaluate(
                 log,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import IPS, SNIPS, EvaluationSettings, LoggedDecisions, evaluate
+from evaluation import IPS, SNIPS, Evaluation, EvaluationSettings, LoggedDecisions, evaluate
 from histories.modules import Module, Modules
 
 FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "open_bandit"
@@ -31,14 +31,15 @@ def test_uniform_policy_from_the_bernoulli_thompson_log():
     actions = bts["item_id"].to_numpy(dtype=np.int64)[:, None] + 1
     log = LoggedDecisions(modules, actions, propensity[:, None], propensity, np.arange(n), name="open bandit, bts")
     p = [np.tile(np.append(0.0, np.full(ITEMS, 1 / ITEMS)), (n, 1))]
-    result = evaluate(
-        log,
-        p,
-        bts["click"].to_numpy(dtype=np.float64),
-        rng=np.random.default_rng(0),
-        settings=EvaluationSettings(replicates=200),
-        estimators=[IPS(), SNIPS()],
-    )
+
+    def under(settings: EvaluationSettings) -> Evaluation:
+        clicks = bts["click"].to_numpy(dtype=np.float64)
+        return evaluate(log, p, clicks, rng=np.random.default_rng(0), settings=settings, estimators=[IPS(), SNIPS()])
+
+    # An effective sample size of 340 is one or two clicks: not identified, unless one asks for less on purpose.
+    reason = "ESS 340 < 15,740, the floor for rewards as rare or uneven as these"
+    assert [e.reason for e in under(EvaluationSettings(replicates=200)).estimates if e.module is None] == [reason] * 2
+    result = under(EvaluationSettings(replicates=200, ess_floor=4, users_floor=4))
     assert uniform["propensity_score"].to_numpy() == pytest.approx(1 / ITEMS)
     truth = uniform["click"].mean()
     error = uniform["click"].std() / np.sqrt(len(uniform))

@@ -12,7 +12,7 @@ from evaluation import (
     EvaluationSettings,
     LoggedDecisions,
     evaluate,
-    percentile_interval,
+    t_interval,
     user_bootstrap,
 )
 from evaluation.bootstrap import user_draws
@@ -96,17 +96,18 @@ def test_intervals_cover_at_their_level():
 
 def test_an_undefined_replicate_leaves_no_interval():
     replicates = np.append(np.linspace(0, 1, 99), np.nan)
-    assert not percentile_interval(0.5, replicates).known
-    assert percentile_interval(0.5, replicates[:-1]).known
-    assert not percentile_interval(np.nan, replicates[:-1]).known
+    influence = np.linspace(-1, 1, 30)
+    assert not t_interval(0.5, replicates, influence).known
+    assert t_interval(0.5, replicates[:-1], influence).known
+    assert not t_interval(np.nan, replicates[:-1], influence).known
 
 
 @pytest.mark.parametrize(
     ("replicates", "level", "message"),
-    [(10, 0.95, "10 bootstrap replicates are too few for a 95% interval: use 40 or more"), (400, 1.0, "not between")],
+    [(10, 0.95, "10 bootstrap replicates are too few: use 40 or more"), (400, 1.0, "not between")],
 )
 def test_too_few_replicates(replicates, level, message):
     with pytest.raises(ConfigError, match=message):
-        percentile_interval(0.0, np.zeros(replicates), level)
+        t_interval(0.0, np.zeros(replicates), np.zeros(3), level)
     with pytest.raises(ConfigError, match=message):
         EvaluationSettings(replicates=replicates, level=level)
