@@ -89,3 +89,30 @@ def test_rare_and_skewed_rewards_leave_rows_their_weight() -> None:
         weight = row_weights(torch.ones(5000), noise_factor(context, learn_noise(context, square)), 4.0)
         shares.append(float(weight.sum() ** 2 / (weight.square().sum() * 5000)))
     assert min(shares) > 0.9
+
+
+def test_an_effect_that_sets_in_where_rewards_are_noisy_is_not_given_up() -> None:
+    """What linear policies lose of .5 max(x, 0) - .15 with noise exp(.75 x), over 40 logs of 3,000 rows.
+
+    By the full variance they are fitted to quiet users and lose far more than by the root of it; where the effect is
+    linear, the root loses less than no weights at all.
+    """
+    lost = {"bent": {0.0: 0.0, 0.5: 0.0, 1.0: 0.0}, "linear": {0.0: 0.0, 0.5: 0.0, 1.0: 0.0}}
+    fresh = torch.randn(20_000, generator=torch.Generator().manual_seed(99))
+    effects = {"bent": lambda x: 0.5 * x.clamp_min(0.0) - 0.15, "linear": lambda x: 0.2 * x}
+    for seed in range(40):
+        g = torch.Generator().manual_seed(seed)
+        x, sent = torch.randn(3000, generator=g), (torch.rand(3000, generator=g) < 0.5).float()
+        noise = torch.randn(3000, generator=g) * (0.75 * x).exp()
+        factor = noise_factor(x[:, None], learn_noise(x[:, None], noise.square()))
+        design = torch.stack([torch.ones(3000), x, sent, sent * x], 1)
+        for name, effect in effects.items():
+            for power in lost[name]:
+                weighed = design.t() * factor**-power
+                found = torch.linalg.solve(weighed @ design, weighed @ (sent * effect(x) + noise))
+                gains = effect(fresh)
+                sends = found[2] + found[3] * fresh > 0
+                lost[name][power] += float((gains.clamp_min(0.0) - gains * sends).mean())
+    assert lost["bent"][0.5] < 0.75 * lost["bent"][1.0]
+    assert lost["linear"][0.5] < lost["linear"][0.0]
+    print(lost)
