@@ -19,7 +19,7 @@ class EvaluationSettings:
         level: Level of the intervals.
         ess_floor: Least effective sample size of decisions, for rewards with no more than a normal's kurtosis; more
             is asked where rewards are rarer (`support.raised_floor`). In simulated logs with skewed weights intervals
-            of dr and snips cover .93 to .96 from here on, of ips .927 (tests/evaluation/test_coverage.py).
+            of dr and snips cover .93 to .96 from here on, of ips .927 (tests/evaluation/test_interval_coverage.py).
         users_floor: Least effective number of users: clustered intervals cover too seldom with fewer than about 40
             clusters (Cameron, Gelbach & Miller, 2008). Raised as `ess_floor` is.
         unsupported_limit: Largest share of the policy's mass that may lack support; the value may be off by this share
