@@ -77,16 +77,17 @@ class BootstrappedQ(Voting):
 
     .. math::
         q_k(x, a) = \phi(x)^\top \theta_{ka} \approx r + \epsilon_k \sigma \sqrt{v / p}
-        + \gamma^{\Delta} \, q_k(x', \arg\max_b q_0(x', b)), \qquad \phi(x) = [1, x, \max(0, W x + v)]
+        + \gamma^{\Delta} \, q_k(x', \arg\max_b q_0(x', b)), \qquad \phi(x) = [1, x, \max(0, W x + c)]
 
     x' is the user's next slot, :math:`\Delta` slots later. Coefficients are solved in closed form, with the targets
     iterated (fitted Q: Ernst, Geurts & Wehenkel 2005, "Tree-based batch mode reinforcement learning", JMLR). Member k
-    sees rewards to which the signs :math:`\epsilon_k = \pm 1` add a row's noise, and is pulled towards a prior draw of
-    its own, so that members differ as the posterior does (Osband, Blundell, Pritzel & Van Roy 2016, "Deep exploration
-    via bootstrapped DQN", NeurIPS; the signs are the wild bootstrap of Wu 1986, Annals of Statistics): no row is
-    dropped, and all members share one factorisation. They are centred on the best estimate :math:`q_0`, that of the
-    rewards as they are. It chooses the following action and each member values it, which keeps a member's noise from
-    looking like value (van Hasselt 2010, "Double Q-learning", NeurIPS).
+    sees rewards to which the signs :math:`\epsilon_k = \pm 1` add a row's noise, where p is its precision and its
+    context is v times as noisy as usual (`agents.noise`), and is pulled towards a prior draw of its own, so that
+    members differ as the posterior does (Osband, Blundell, Pritzel & Van Roy 2016, "Deep exploration via bootstrapped
+    DQN", NeurIPS; the signs are the wild bootstrap of Wu 1986, Annals of Statistics): no row is dropped, and all
+    members share one factorisation. They are centred on the best estimate :math:`q_0`, that of the rewards as they
+    are. It chooses the following action and each member values it, which keeps a member's noise from looking like
+    value (van Hasselt 2010, "Double Q-learning", NeurIPS).
 
     What follows is the first module's doing, in which sending nothing competes: how tired a user is depends on whether
     and on which channel something was sent. The other modules learn from the rewards of what was sent, and leave the

@@ -97,7 +97,7 @@ class Learner:
 
     The heads are Bayesian regressions on all rows. Member k is fitted to perturbed rewards from a random start,
 
-    .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma \sqrt{v_i / p_i}, \qquad \epsilon_{ki} = \pm 1
+    .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma / \sqrt{w_i}, \qquad \epsilon_{ki} = \pm 1
 
     so that its coefficients vary as the posterior does (Lu & Van Roy 2017, "Ensemble sampling", NeurIPS): no row is
     dropped, and all members share the products of features and one factorisation. The members are centred on the

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 
 from evaluation.forest import forest_plot
-from evaluation.report import SOURCES, bounds, findings, headline, number
+from evaluation.report import SOURCES, SUPPORT, bounds, findings, headline, number
 from evaluation.results import Evaluation
 from histories.files import replacing
 
@@ -164,17 +164,7 @@ def _support(evaluation: Evaluation) -> str:
         ]
         cells += [f"{_plain(s.mean_weight, '.3f')} ± {_plain(s.mean_weight_se, '.3f')}", f"{s.unsupported:.1%}"]
         rows.append(_row([e.module or "the whole action", f"{s.decisions:,}", *cells], hint=e.estimand))
-    head = [
-        "policy chooses",
-        "decisions",
-        "ESS",
-        "ESS of users",
-        "kurtosis",
-        "largest weight",
-        "mean weight ± se",
-        "no support",
-    ]
-    return _table(head, rows)
+    return _table([*SUPPORT, "mean weight ± se", "no support"], rows)
 
 
 def _rewards(evaluation: Evaluation) -> str:

@@ -11,6 +11,8 @@ from evaluation.bootstrap import Interval
 from evaluation.results import Estimate, Evaluation
 
 LARGE_SHARE = 0.05
+#: What a table of the support begins with, as text and as a page.
+SUPPORT = ("policy chooses", "decisions", "ESS", "ESS of users", "kurtosis", "largest weight")
 SOURCES = {
     "logged": "logged propensities",
     "by design": "propensities by design",
@@ -116,18 +118,7 @@ def text_table(evaluation: Evaluation) -> str:
         else:
             cells = (f"not identified ({e.reason})", "", "", "")
         rows.append((_place(e), e.estimator, *cells))
-    support: list[tuple[str, ...]] = [
-        (
-            "policy chooses",
-            "decisions",
-            "ESS",
-            "ESS of users",
-            "kurtosis",
-            "largest weight",
-            "mean weight",
-            "no support",
-        )
-    ]
+    support: list[tuple[str, ...]] = [(*SUPPORT, "mean weight", "no support")]
     for e in _one_each(evaluation):
         s = e.support
         plain = (s.ess, s.ess_users, s.kurtosis, s.largest_weight, s.mean_weight)
