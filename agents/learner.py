@@ -100,9 +100,10 @@ class Learner:
 
     .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma \sqrt{v_i / p_i}, \qquad \epsilon_{ki} = \pm 1
 
-    where p is a row's precision and its context is v times as noisy as usual (`agents.noise`), so that its coefficients vary as the posterior does (Lu & Van Roy 2017, "Ensemble sampling", NeurIPS): no row is
-    dropped, and all members share the products of features and one factorisation. The members are centred on the
-    posterior mean, so that their mean is exactly the best estimate.
+    where p is a row's precision and its context is v times as noisy as usual (`agents.noise`), so that its
+    coefficients vary as the posterior does (Lu & Van Roy 2017, "Ensemble sampling", NeurIPS): no row is dropped, and
+    all members share the products of features and one factorisation. The members are centred on the posterior mean, so
+    that their mean is exactly the best estimate.
 
     Args:
         width: Context features.

@@ -11,6 +11,7 @@ from head_samples import BLOCKS, A, C, F, by_fold, prior, rows, sums_of
 
 from agents.heads import ROUNDING, Coordinates, Prior, Sums, solve, untrained
 
+
 def test_sums_are_those_of_a_loop_over_rows() -> None:
     phi, action, targets, weight = rows(200)
     found = by_fold(phi, action, targets, weight)

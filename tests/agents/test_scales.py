@@ -7,10 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from head_samples import BLOCKS, A, F, prior, rows, sums_of
+from head_samples import BLOCKS, A, prior, rows, sums_of
 
-from agents.heads import Coordinates, Prior, Sums, solve
+from agents.heads import Coordinates, Sums, solve
 from agents.scales import CONVINCING, CURVES, NETWORK, SMALLEST, TRUSTS, learn_scales, lowest, trust
+
 
 def problem(n: int, strength: float, seed: int) -> Sums:
     """Targets of noise variance 1 and an effect of features 1 to 3, each action's its own."""
