@@ -101,7 +101,7 @@ def add_rows(
     for strip in strips:
         first, last = int(strip[0]), int(strip[-1]) + 1
         sums.gram[..., last:, first:last] = sums.gram[..., first:last, last:].transpose(-1, -2)
-    sums.rows.add_(torch.stack([each.double().sum() for each in memory.split(counts.sum(1).tolist())]))
+    sums.rows.add_(torch.stack([each.double().sum() for each in torch.split(memory, counts.sum(1).tolist())]))
 
 
 @dataclass(frozen=True)
