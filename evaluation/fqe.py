@@ -35,10 +35,10 @@ def fitted_q(
         v_t = E_{a \sim \pi} q_t(x_t, a)
 
     One `OutcomeModel` a slot, from the last to the first, as a finite horizon's values differ by slot; v is 0 once a
-    user is gone. A user's values come from models of the other folds' users, so that in `sequential dr` no reward corrects a
-    model that it has taught. It is right only as far as the context holds all that the past does to the future, such as
-    the gap since the last message; where it does not, `sequential dr` mends it, and `fqe` does not. Le, Voloshin & Yue
-    (2019), "Batch policy learning under constraints", ICML.
+    user is gone. A user's values come from models of the other folds' users, so that in `sequential dr` no reward
+    corrects a model that it has taught. It is right only as far as the context holds all that the past does to the
+    future, such as the gap since the last message; where it does not, `sequential dr` mends it, and `fqe` does not.
+    Le, Voloshin & Yue (2019), "Batch policy learning under constraints", ICML.
 
     Args:
         log: The logged decisions (decisions,).

@@ -41,7 +41,7 @@ class Episodes:
     @property
     def horizon(self) -> int:
         """Slots of a stretch, H."""
-        return self.rows.shape[1]
+        return int(self.rows.shape[1])
 
     @property
     def length(self) -> IntArray:
@@ -125,8 +125,8 @@ class Trajectories:
 
     Attributes:
         rewards: Rewards :math:`r_{it}` of the logged actions, each of its own slot, in reward units (n, H).
-        ratios: :math:`\rho_{it} = \pi(a_{it}|x_{it}) / \mu(a_{it}|x_{it})` of the whole action (n, H); NaN where the log
-            has no propensity.
+        ratios: :math:`\rho_{it} = \pi(a_{it}|x_{it}) / \mu(a_{it}|x_{it})` of the whole action (n, H); NaN where the
+            log has no propensity.
         length: Slots that the user was there for, 1 to H (n,).
         user: Integer codes of the users (n,).
         counts: How often each stretch counts (n,).
@@ -186,7 +186,7 @@ class Trajectories:
     @property
     def horizon(self) -> int:
         """Slots of a stretch, H."""
-        return self.rewards.shape[1]
+        return int(self.rewards.shape[1])
 
     @cached_property
     def unknown(self) -> int:

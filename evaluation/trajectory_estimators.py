@@ -40,7 +40,11 @@ class Sums:
         return float((counts @ self.parts / np.where(mass > 0, mass, np.nan)).sum())
 
     def influence(self, counts: FloatArray) -> FloatArray:
-        r"""Influences :math:`\psi_i = c_i \sum_k (\text{part}_{ik} - \hat V_k \text{mass}_{ik}) / \text{mass}_k` (n,)."""
+        r"""Influences (n,); NaN where some mass is 0.
+
+        .. math:: \psi_i = c_i \sum_k (\text{part}_{ik} - \hat V_k \, \text{mass}_{ik}) \Big/
+            \textstyle\sum_j c_j \, \text{mass}_{jk}
+        """
         mass = counts @ self.masses
         mass = np.where(mass > 0, mass, np.nan)
         values = counts @ self.parts / mass
