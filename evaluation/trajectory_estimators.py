@@ -58,11 +58,13 @@ class TrajectoryEstimator(ABC):
         name: Short name, for tables.
         weighted: Whether it rests on importance weights, so on propensities.
         modelled: Whether it rests on modelled sums of rewards.
+        centred: Whether its error is that of deviations from a mean or a model; if not, it moves with the mean weight.
     """
 
     name: ClassVar[str]
     weighted: ClassVar[bool] = True
     modelled: ClassVar[bool] = False
+    centred: ClassVar[bool] = True
 
     @abstractmethod
     def terms(self, trajectories: Trajectories) -> Sums:
@@ -87,6 +89,7 @@ class TrajectoryIPS(TrajectoryEstimator):
     """
 
     name: ClassVar[str] = "trajectory ips"
+    centred: ClassVar[bool] = False
 
     def terms(self, trajectories: Trajectories) -> Sums:
         """The sums of rewards with the last slot's weight."""
@@ -104,6 +107,7 @@ class PerDecisionIPS(TrajectoryEstimator):
     """
 
     name: ClassVar[str] = "per-decision ips"
+    centred: ClassVar[bool] = False
 
     def terms(self, trajectories: Trajectories) -> Sums:
         """The weighted rewards over all stretches."""

@@ -249,8 +249,7 @@ def coverage(world: FatigueWorld, ess: float, logs: int, replicates: int) -> dic
                 hits.setdefault(e.estimator, []).append(e.value.contains(world.truth()))
                 difference = world.truth() - world.logged_truth()
                 hits.setdefault(f"{e.estimator} minus logged", []).append(e.difference.contains(difference))
-    assert all(len(h) > logs / 3 for h in hits.values())
-    return {name: float(np.mean(h)) for name, h in hits.items()}
+    return {name: float(np.mean(h)) for name, h in hits.items() if len(h) > 0.8 * logs}
 
 
 def test_intervals_cover_roughly():
@@ -261,12 +260,16 @@ def test_intervals_cover_roughly():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("horizon", "ess"), [(2, 230), (4, 230), (8, 230), (8, 1000)])
-def test_intervals_cover_from_just_above_the_floor(horizon, ess):
-    """1,000 logs each: a coverage has a standard error of 0.7 to 0.8 %, so .93 to .97 leave 2.6 to either side."""
+@pytest.mark.parametrize(("horizon", "ess", "identified"), [(2, 280, 10), (8, 280, 6), (12, 280, 6), (8, 1700, 10)])
+def test_intervals_cover_where_a_value_is_identified(horizon, ess, identified):
+    """1,000 logs each: a coverage has a standard error of 0.7 %, so .93 to .97 leave 2.9 of them to either side.
+
+    The two estimators whose error moves with the mean weight are identified later, and then keep the promise too.
+    """
     found = coverage(fatigue_world(horizon), ess, 1000, 100)
     print(f"H {horizon}, ESS {ess}: " + ", ".join(f"{name} {share:.3f}" for name, share in found.items()))
-    assert all(0.93 <= share <= 0.975 for share in found.values()), found
+    assert len(found) == identified, found
+    assert all(0.93 <= share <= 0.97 for share in found.values()), found
 
 
 def test_stretches_of_one_user_belong_together():
