@@ -16,7 +16,15 @@ import tyro
 
 from envs.market import Market, MarketConfig, MarketState, evaluate_policy
 from envs.market.policies import Choice, draw, shares
-from evaluation import DR, LoggedDecisions, OutcomeModel, evaluate, evaluate_trajectories, first_slots
+from evaluation import (
+    DR,
+    LoggedDecisions,
+    OutcomeModel,
+    TrajectoryEvaluation,
+    evaluate,
+    evaluate_trajectories,
+    first_slots,
+)
 from histories.history import History
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
 from reward import DidReward, RewardSpec
@@ -48,7 +56,7 @@ class Sending:
 
 
 def context_of(history: History, sent: BoolArray) -> FloatArray:
-    """What a slot's future depends on, (decisions, 2): whether the user may be written to, and messages so far."""
+    """Some of what a slot's future depends on, (decisions, 2): may the user be written to, and messages so far."""
     before: IntArray = np.cumsum(sent) - sent
     user = history.decisions.user
     first = np.searchsorted(user, user)
@@ -58,8 +66,8 @@ def context_of(history: History, sent: BoolArray) -> FloatArray:
 
 def main(
     users: int = 30_000, days: int = 12, logged: float = 0.3, evaluated: float = 0.6, seed: int = 0
-) -> tuple[float, float]:
-    """Logs one policy, evaluates another; returns its value by `sequential dr` and the truth.
+) -> tuple[TrajectoryEvaluation, float]:
+    """Logs one policy, evaluates another; returns its values and the truth.
 
     Args:
         users: Users of the log, and of the deployment that tells the truth.
@@ -96,7 +104,7 @@ def main(
     print(f"{slots * alone.point:.4f} +- {slots * alone.se:.4f} over the {slots:.2f} decisions of a user")
     truth = evaluate_policy(market, policy, users)
     print(f"the market's truth, on {users:,} fresh users: {truth.mean:.4f} +- {truth.se:.4f}")
-    return found.get("sequential dr").value.point, truth.mean
+    return found, truth.mean
 
 
 if __name__ == "__main__":
