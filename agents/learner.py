@@ -267,7 +267,8 @@ class Learner:
         came, fresh = buffer.seen > self._asked, buffer.seen - self._taken
         self._asked = buffer.seen
         if fresh >= ENOUGH_NEW * len(buffer) or (fresh > 0 and not came):
-            self._sums.fade(self._memory(fresh))
+            if self._config.half_life:
+                self._sums.fade(0.5 ** (fresh / self._config.half_life))
             self._add(buffer, buffer.rows(sent_only, since=self._taken))
             self.heads = self._members()
 
@@ -309,12 +310,11 @@ class Learner:
         reported, factor = self._reported(buffer, rows), noise_factor(context, self._noisiness)
         return row_weights(reported, factor, self._config.precision_cap), (factor / reported).sqrt()
 
-    def _memory(self, age: Any) -> Any:
-        """How much a row of some age still counts."""
-        return 0.5 ** (age / self._config.half_life) if self._config.half_life else 1.0 + 0.0 * age
-
     def _memories(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        return torch.as_tensor(self._memory(buffer.age(rows)), dtype=torch.float32)
+        """How much each of some rows still counts (n,), by its age."""
+        if not self._config.half_life:
+            return torch.ones(len(rows))
+        return torch.exp2(-buffer.age(rows) / self._config.half_life)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on."""
