@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 CHUNK = 2048
-SMALLEST, LARGEST = 1e-3, 2.0
-PSEUDO = 0.1
+STRIPS = 3
 ROUNDING = 1e-5
-LEAST_NOISE = 0.05
-ENOUGH = 500
-NEGLIGIBLE = 0.02
-CONVINCING = 4.0
-TRUSTS = tuple(4.0**power for power in range(-6, 1))
-# Of the blocks [1, x, |x|, h], common part and own: what is trusted as far as it predicts held-out rows.
-NETWORK = torch.tensor([[False, False, False, True], [False, False, False, True]])
-CURVES = torch.tensor([[False, False, False, False], [False, False, True, False]])
 
 
 @dataclass(frozen=True)
@@ -66,51 +58,50 @@ def add_rows(
     sums: Sums,
     features: Callable[[Tensor, Tensor], object],
     x: Tensor,
-    action: Tensor,
     targets: Tensor,
     weight: Tensor,
     memory: Tensor,
-    fold: Tensor,
+    counts: Tensor,
 ) -> None:
     """Adds rows to the sums of their fold and action, in place, in chunks that stay in cache.
 
-    Rows are brought into the order of their cells, and features and targets stand side by side, so that what a chunk
-    adds to a cell is one product.
+    Features and targets stand side by side, so that what a chunk adds to a cell is one product, but for the half of it
+    that is known by symmetry: it is made in `STRIPS`, each without what the ones before it have.
 
     Args:
         sums: Sums with folds as their first dimension.
         features: Writes the features (n, F) of contexts (n, D) into its second argument.
-        x: Contexts (N, D).
-        action: Codes of the taken actions (N,).
+        x: Contexts (N, D). Rows come in the order of their folds and, within them, of their actions.
         targets: Columns of targets (N, C).
         weight: Weights of the rows (N,), memory included.
         memory: How much each row counts as a row (N,): 1 unless it is being forgotten.
-        fold: Each row's fold (N,).
+        counts: Rows of each fold and action (folds, A).
     """
-    folds, actions, width, _ = sums.gram.shape
-    cell = fold * actions + action
-    order = torch.argsort(cell, stable=True)
-    ends = torch.bincount(cell, minlength=folds * actions).cumsum(0).tolist()
+    width = sums.gram.shape[-1]
+    strips = torch.arange(width).chunk(STRIPS)
     root = weight.sqrt().unsqueeze(1)
     space = targets.new_empty(CHUNK, width + targets.shape[1])
-    here = 0
-    for start in range(0, len(order), CHUNK):
-        part = order[start : start + CHUNK]
-        both = space[: len(part)]
-        features(x.index_select(0, part), both[:, :width])
-        both[:, width:] = targets.index_select(0, part)
-        both.mul_(root.index_select(0, part))
-        end = start + len(part)
-        while start < end:
-            while ends[here] <= start:
-                here += 1
-            own, start = both[start - end :][: ends[here] - start], min(ends[here], end)
-            place = divmod(here, actions)
-            found = own[:, :width].t() @ own
-            sums.gram[place] += found[:, :width]
-            sums.moment[place] += found[:, width:]
+    ends = counts.flatten().cumsum(0).tolist()
+    for start in range(0, len(x), CHUNK):
+        rows = slice(start, start + CHUNK)
+        both = space[: len(x[rows])]
+        features(x[rows], both[:, :width])
+        both[:, width:] = targets[rows]
+        both.mul_(root[rows])
+        for place, begin, end in zip(np.ndindex(*counts.shape), [0, *ends], ends, strict=False):
+            own = both[max(begin - start, 0) : max(end - start, 0)]
+            if len(own) == 0:
+                continue
+            for strip in strips:
+                first, last = int(strip[0]), int(strip[-1]) + 1
+                found = own[:, first:last].t() @ own[:, first:]
+                sums.gram[place][first:last, first:] += found[:, : width - first]
+                sums.moment[place][first:last] += found[:, width - first :]
             sums.square[place[0]] += own[:, width].square().sum()
-    sums.rows.index_add_(0, fold, memory.double())
+    for strip in strips:
+        first, last = int(strip[0]), int(strip[-1]) + 1
+        sums.gram[..., last:, first:last] = sums.gram[..., first:last, last:].transpose(-1, -2)
+    sums.rows.add_(torch.stack([each.double().sum() for each in torch.split(memory, counts.sum(1).tolist())]))
 
 
 @dataclass(frozen=True)
@@ -166,11 +157,12 @@ class Prior:
     """What coefficients and noise are before any data.
 
     An action's coefficients are a part common to all actions plus its own deviation, both normal with mean 0: what
-    holds for all actions need not be learned again for each.
+    holds for all actions need not be learned again for each. Their variances are in units of the noise (the conjugate
+    prior), so that the best estimate does not depend on how large that is.
 
     Attributes:
-        guess: Variance of the coefficients before any data, in standardised rewards.
-        variance: Variances of the coefficients of each block, common and own (2, B), as learned.
+        guess: Variance of the coefficients before any data, in units of the noise.
+        variance: Variances of the coefficients of each block, common and own (2, B), in units of the noise, as learned.
         noise: Variance of a row of weight 1 around its expected reward, in standardised rewards.
     """
 
@@ -190,7 +182,7 @@ def solve(
     r"""Coefficients (A, F, C) of every column of targets.
 
     .. math::
-        \min_{t, d} \frac{1}{\sigma^2} \sum_a \sum_{i: a_i = a} w_i (r_i - \phi_i^\top (t + d_a))^2
+        \min_{t, d} \sum_a \sum_{i: a_i = a} w_i (r_i - \phi_i^\top (t + d_a))^2
         + |t - t^0|^2_{\Lambda_0} + \sum_a |d_a - d_a^0|^2_{\Lambda_1}
 
     Columns share their features and weights, and so one factorisation for each action. Writing :math:`M_a = G_a +
@@ -204,7 +196,7 @@ def solve(
 
     Args:
         sums: Sums over the rows, without a fold dimension.
-        prior: Variances of coefficients and noise.
+        prior: Variances of the coefficients; of the noise only the unit matters.
         blocks: The block that each feature belongs to (F,), the trained one last.
         common_start: Means of the common part (F, C), and below them those of g (L P, C) if there is a design, in prior
             standard deviations; P is the number of untrained features.
@@ -214,23 +206,23 @@ def solve(
     if design is not None:
         prior = _halved(prior)
     common, own = (variance[blocks].unsqueeze(1) for variance in prior.variance)
-    inverse = _inverse(sums, prior, blocks)
+    covariance = inverse(own_precision(sums, prior, blocks))
     start = own_start * own.sqrt()
-    alone = inverse @ (sums.moment / prior.noise + start / own)
-    left, pulls = _marginal(inverse, own), (alone - start) / own
+    alone = covariance @ (sums.moment + start / own)
+    left, pulls = marginal(covariance.sum(0), own[:, 0], len(covariance)), (alone - start) / own
     right = pulls.sum(0)
     if design is not None:
         p = untrained(blocks)
-        left = _with_design(left, torch.diag_embed(1 / own[:, 0]) - inverse / own / own.t(), design, p)
+        left = _with_design(left, torch.diag_embed(1 / own[:, 0]) - covariance / own / own.t(), design, p)
         right = torch.cat([right, torch.einsum("al,apc->lpc", design, pulls[:, :p]).flatten(0, 1)])
         common = torch.cat([common, own[:p].repeat(design.shape[1], 1)])
     left = torch.diag(1 / common[:, 0]) + left
     right = common_start * common.rsqrt() + right
     shared = torch.linalg.solve(left, right)
-    coefficients: Tensor = alone + inverse @ (shared[: len(own)] / own)
+    coefficients: Tensor = alone + covariance @ (shared[: len(own)] / own)
     if design is not None:
         part = torch.einsum("al,lpc->apc", design, shared[len(own) :].unflatten(0, (-1, p)))
-        coefficients = coefficients + inverse[..., :p] @ (part / own[:p])
+        coefficients = coefficients + covariance[..., :p] @ (part / own[:p])
     return coefficients
 
 
@@ -260,101 +252,24 @@ def _with_design(common: Tensor, each: Tensor, design: Tensor, p: int) -> Tensor
     return torch.cat([torch.cat([common, side], 1), torch.cat([side.t(), corner], 1)])
 
 
-def _inverse(sums: Sums, prior: Prior, blocks: Tensor) -> Tensor:
-    """Covariances (A, F, F) of the actions' own parts, given the common one."""
-    ridge = 1 / prior.variance[1, blocks] + ROUNDING * sums.gram[:, 0, 0, None] / prior.noise
-    precision = sums.gram / prior.noise
-    precision.diagonal(dim1=-2, dim2=-1).add_(ridge)
-    return torch.cholesky_inverse(torch.linalg.cholesky(precision))
+def own_precision(sums: Sums, prior: Prior, blocks: Tensor) -> Tensor:
+    """Precisions (A, F, F) of the actions' own parts, given the common one, in units of the noise."""
+    precision = sums.gram.clone()
+    precision.diagonal(dim1=-2, dim2=-1).add_(1 / prior.variance[1, blocks] + ROUNDING * sums.gram[:, 0, 0, None])
+    return precision
 
 
-def _marginal(inverse: Tensor, own: Tensor) -> Tensor:
-    """What the rows say of the common part (F, F), the actions' own parts integrated out; `own` is (F, 1)."""
-    return len(inverse) * torch.diag(1 / own[:, 0]) - inverse.sum(0) / own / own.t()
+def inverse(matrix: Tensor) -> Tensor:
+    """Inverses of symmetric positive definite matrices (..., F, F)."""
+    return torch.cholesky_inverse(torch.linalg.cholesky(matrix))
 
 
-def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
-    r"""Prior variances and noise by maximum evidence, of first columns of targets.
-
-    .. math::
-        \lambda_b \leftarrow \frac{|\theta_b|^2}{\gamma_b}, \qquad
-        \gamma_b = n_b - \mathrm{tr}(\Sigma_b) / \lambda_b, \qquad
-        \sigma^2 \leftarrow \frac{\sum_i w_i (r_i - \phi_i^\top \theta)^2}{n - \sum_b \gamma_b}
-
-    :math:`\gamma_b` is how many of a block's :math:`n_b` coefficients the data determine (MacKay 1992, "Bayesian
-    interpolation", Neural Computation). Expectation maximisation has the same fixed point, but was still far from it
-    after thirty steps. The guess counts as `PSEUDO` coefficients more. What `trust` chooses stays.
-    Ends where no scale changes by more than 10 %, `NEGLIGIBLE` added to each: a block that fades out takes long to.
-    """
-    size = torch.bincount(blocks, minlength=prior.variance.shape[1]).double()
-    actions = len(sums.gram)
-
-    def total(each: Tensor) -> Tensor:
-        return torch.zeros_like(size).index_add_(0, blocks, each)
-
-    for _ in range(steps):
-        variance = prior.variance
-        common, own = (each[blocks].unsqueeze(1) for each in variance)
-        inverse = _inverse(sums, prior, blocks)
-        covariance = torch.cholesky_inverse(
-            torch.linalg.cholesky(torch.diag(1 / common[:, 0]) + _marginal(inverse, own))
-        )
-        moment = sums.moment[..., :1] / prior.noise
-        alone = inverse @ moment
-        shared = covariance @ (alone / own).sum(0)
-        moved = torch.eye(len(blocks), dtype=torch.float64) - inverse / own.t()
-        deviation = alone - moved @ shared
-        spread = inverse.diagonal(dim1=1, dim2=2) + ((moved @ covariance) * moved).sum(2)
-        determined = torch.stack(
-            [size - total(covariance.diagonal()) / variance[0], actions * size - total(spread.sum(0)) / variance[1]]
-        ).clamp_min(0.0)
-        squares = torch.stack([total(shared[:, 0].square()), total(deviation[..., 0].square().sum(0))])
-        found = ((squares + PSEUDO * prior.guess) / (determined + PSEUDO)).clamp(SMALLEST**2, LARGEST**2)
-        found = torch.where(NETWORK | CURVES, variance, found)
-        noise = prior.noise
-        if sums.rows > ENOUGH:
-            left = float(sums.square) + squared_error(sums, shared + deviation)
-            noise = max(left / max(float(sums.rows - determined.sum()), 1.0), LEAST_NOISE)
-        prior = replace(prior, variance=found, noise=noise)
-        change = ((found.sqrt() + NEGLIGIBLE) / (variance.sqrt() + NEGLIGIBLE)).log().abs().max()
-        if float(change) < 0.1:
-            break
-    return prior
-
-
-def squared_error(sums: Sums, coefficients: Tensor) -> float:
-    """Weighted squared error of coefficients (A, F, 1) on rows known by their sums, less that of estimating 0."""
-    fitted = coefficients * (sums.gram @ coefficients - 2.0 * sums.moment[..., :1])
-    return float(fitted.sum())
-
-
-def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tensor) -> Prior:
-    """The prior with that variance of some parts, of `TRUSTS`, which predicts held-out rows best.
-
-    The evidence cannot choose it for the trained block: the hidden layer has seen the rewards of the rows that its head
-    is fitted to, and would be trusted far too much where rewards are noisy. Held out are rows that the network has not
-    been trained on. Where rewards are nearly all noise, any variance overfits a little, and what is gained by it is
-    lost in the choice: unless the best one is `CONVINCING`, the parts keep the smallest.
+def marginal(total: Tensor, own: Tensor, actions: int) -> Tensor:
+    """What the rows say of the common part (F, F), the actions' own parts integrated out.
 
     Args:
-        train: Sums over the rows that the network was trained on.
-        held_out: Sums over the others.
-        prior: The prior.
-        blocks: The block that each feature belongs to (F,).
-        which: The parts whose variance is chosen, common and own (2, B).
+        total: Sum over actions of the own parts' covariances, given the common one (F, F).
+        own: Prior variances of the own parts (F,).
+        actions: How many there are.
     """
-
-    def at(value: float) -> Prior:
-        return replace(prior, variance=prior.variance.masked_fill(which, value))
-
-    def error(value: float) -> float:
-        return squared_error(held_out, solve(train.first(), at(value), blocks))
-
-    none = error(SMALLEST**2)
-    chosen, best = SMALLEST**2, float("inf")
-    for value in TRUSTS:
-        if (found := error(value)) >= best:
-            break
-        chosen, best = value, found
-    # Half a squared error in units of the noise is a log likelihood.
-    return at(chosen if none - best > 2.0 * CONVINCING * prior.noise else SMALLEST**2)
+    return torch.diag(actions / own) - total / torch.outer(own, own)

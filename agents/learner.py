@@ -12,8 +12,9 @@ from torch import Tensor
 
 from agents.actions import carried
 from agents.buffer import SMALLEST, Buffer
-from agents.heads import CURVES, NETWORK, Coordinates, Prior, Sums, add_rows, learn_scales, solve, trust, untrained
+from agents.heads import Coordinates, Prior, Sums, add_rows, solve, untrained
 from agents.noise import learn_noise, noise_factor, row_weights, some_rows
+from agents.scales import CURVES, NETWORK, learn_scales, trust
 from agents.trunk import Trunk, with_one
 from histories.errors import ConfigError
 from histories.hashing import UIntArray, derive, uniforms
@@ -97,11 +98,12 @@ class Learner:
 
     The heads are Bayesian regressions on all rows. Member k is fitted to perturbed rewards from a random start,
 
-    .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma / \sqrt{w_i}, \qquad \epsilon_{ki} = \pm 1
+    .. math:: \tilde r_{ki} = r_i + \epsilon_{ki} \, \sigma \sqrt{v_i / p_i}, \qquad \epsilon_{ki} = \pm 1
 
-    so that its coefficients vary as the posterior does (Lu & Van Roy 2017, "Ensemble sampling", NeurIPS): no row is
-    dropped, and all members share the products of features and one factorisation. The members are centred on the
-    posterior mean, so that their mean is exactly the best estimate.
+    where p is a row's precision and its context is v times as noisy as usual (`agents.noise`), so that its
+    coefficients vary as the posterior does (Lu & Van Roy 2017, "Ensemble sampling", NeurIPS): no row is dropped, and
+    all members share the products of features and one factorisation. The members are centred on the posterior mean, so
+    that their mean is exactly the best estimate.
 
     Args:
         width: Context features.
@@ -209,7 +211,8 @@ class Learner:
     def _measure(self, buffer: Buffer, rows: Tensor) -> None:
         """Takes the reward's units from the rows: the median of se^2, and the precision-weighted mean and scale."""
         self.reference = float(buffer["se"][rows].double().square().median())
-        weight, reward = self._weights(buffer, rows).double(), buffer["reward"][rows].double()
+        precision, _ = self._precision(buffer, rows, buffer["context"].index_select(0, rows))
+        weight, reward = (precision * self._memories(buffer, rows)).double(), buffer["reward"][rows].double()
         self.mean = float((weight * reward).sum() / weight.sum())
         variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
         self.scale = max(float(variance.sqrt()), 1e-8)
@@ -221,12 +224,13 @@ class Learner:
         total = torch.zeros((), device=self._device)
         for first in range(0, steps, STEPS):  # columns are gathered for several steps at once
             size = min(STEPS, steps - first), self._config.batch_size
-            picked = rows[torch.from_numpy(rng.integers(0, len(rows), size)).flatten()]
+            picked = rows.index_select(0, torch.from_numpy(rng.integers(0, len(rows), size)).flatten())
+            context = buffer["context"].index_select(0, picked)
             columns = (
-                with_one(buffer["context"].index_select(0, picked)),
+                with_one(context),
                 self._cells(buffer, picked),
                 (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
-                self._weights(buffer, picked),
+                self._precision(buffer, picked, context)[0] * self._memories(buffer, picked),
             )
             parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
             for step in zip(*parts, strict=True):
@@ -268,21 +272,17 @@ class Learner:
             self.heads = self._members()
 
     def _add(self, buffer: Buffer, rows: Tensor) -> None:
-        key = buffer.keys(rows)
-        precision, memory = self._precision(buffer, rows), self._memories(buffer, rows)
+        folds, actions = self._sums.gram.shape[:2]
+        cell = held_out(buffer.keys(rows), self._seed) * actions + self._cells(buffer, rows)
+        rows = rows.index_select(0, torch.argsort(cell, stable=True))
+        context, memory = buffer["context"].index_select(0, rows), self._memories(buffer, rows)
+        precision, deviation = self._precision(buffer, rows, context)
         targets = torch.empty(len(rows), 1 + self._config.members)
         targets[:, 0] = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
-        torch.mul(signs(key, self._config.members, self._seed), precision.rsqrt().unsqueeze(1), out=targets[:, 1:])
-        add_rows(
-            self._sums,
-            self._features,
-            buffer["context"].index_select(0, rows),
-            self._cells(buffer, rows),
-            targets,
-            precision * memory,
-            memory,
-            held_out(key, self._seed).long(),
-        )
+        noise = signs(buffer.keys(rows), self._config.members, self._seed)
+        torch.mul(noise, deviation.unsqueeze(1), out=targets[:, 1:])
+        counts = torch.bincount(cell, minlength=folds * actions).view(folds, actions)
+        add_rows(self._sums, self._features, context, targets, precision * memory, memory, counts)
         self._taken = buffer.seen
 
     def _members(self) -> Tensor:
@@ -290,12 +290,10 @@ class Learner:
         whole = self._whole
         coordinates = self._coordinates(whole)
         sums = coordinates.apply(whole)
-        moment = sums.moment.clone()
-        moment[..., 1:] = moment[..., :1] + moment[..., 1:] * self._prior.noise**0.5
-        found = solve(replace(sums, moment=moment), self._prior, self._blocks, self._common, self._own, self._design)
+        found = solve(sums, self._prior, self._blocks, self._common, self._own, self._design)
         k = self._config.members
         members = found[..., 1:] - found[..., 1:].mean(2, keepdim=True)
-        found[..., 1:] = found[..., :1] + members * (k / max(k - 1, 1)) ** 0.5
+        found[..., 1:] = found[..., :1] + members * (self._prior.noise * k / max(k - 1, 1)) ** 0.5
         return coordinates.back(found).transpose(1, 2).float().contiguous().to(self._device)
 
     def _reported(self, buffer: Buffer, rows: Tensor) -> Tensor:
@@ -303,13 +301,13 @@ class Learner:
         square = buffer["se"].index_select(0, rows).square().clamp_min(SMALLEST)
         return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
 
-    def _factor(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        return noise_factor(buffer["context"].index_select(0, rows), self._noisiness)
+    def _precision(self, buffer: Buffer, rows: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights (n,) by the rewards' own errors and by what is usual in their contexts, and deviations of the noise.
 
-    def _precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """Weights (n,) by the rewards' own errors and by what is usual in a context."""
-        reported, factor = self._reported(buffer, rows), self._factor(buffer, rows)
-        return row_weights(reported, factor, self._config.precision_cap)
+        A deviation of 1 is that of a usual row.
+        """
+        reported, factor = self._reported(buffer, rows), noise_factor(context, self._noisiness)
+        return row_weights(reported, factor, self._config.precision_cap), (factor / reported).sqrt()
 
     def _memory(self, age: Any) -> Any:
         """How much a row of some age still counts."""
@@ -317,10 +315,6 @@ class Learner:
 
     def _memories(self, buffer: Buffer, rows: Tensor) -> Tensor:
         return torch.as_tensor(self._memory(buffer.age(rows)), dtype=torch.float32)
-
-    def _weights(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """Weights (n,) of rows: by precision and by age."""
-        return self._precision(buffer, rows) * self._memories(buffer, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on."""

@@ -9,6 +9,7 @@ STEPS = 16
 HALVINGS = 8
 PLAUSIBLE = 0.5
 FARTHEST = 3.0
+NEGLIGIBLE = 1e-4
 ENOUGH = 16_384
 
 
@@ -73,10 +74,13 @@ def learn_noise(context: Tensor, square: Tensor) -> Tensor:
         score = 0.5 * phi.t() @ (square * (-(phi @ coefficients)).exp() - 1.0) - ridge * coefficients
         step = torch.cholesky_solve(score, information)
         for _ in range(HALVINGS):
-            if (found := objective(coefficients + step)) > best:
-                coefficients, best = coefficients + step, found
+            gain = objective(coefficients + step) - best
+            if gain > 0:
                 break
             step = step / 2.0
-        else:
+        if not gain > 0:
+            break
+        coefficients, best = coefficients + step, best + gain
+        if gain < NEGLIGIBLE * dispersion:
             break
     return coefficients[1:, 0].float()

@@ -123,13 +123,14 @@ class Trunk:
         """
         out, linear = self._weights[-2:]
         layers = self._layers(x, self._weights)
-        error = torch.mm(out, layers[-1].t()).addmm_(linear, x.t()).sub_(target)
-        back = torch.zeros_like(error).scatter_(0, action.unsqueeze(0), (weight * (2.0 / len(x))).unsqueeze(0))
-        back.mul_(error)
-        loss = torch.dot(back.view(-1), error.view(-1)) / 2.0
+        values, place = torch.mm(out, layers[-1].t()).addmm_(linear, x.t()), action.unsqueeze(0)
+        error = values.gather(0, place).squeeze(0).sub_(target)
+        pull = (error * weight).mul_(2.0 / len(x))
+        loss = torch.dot(pull, error) / 2.0
+        back = values.zero_().scatter_(0, place, pull.unsqueeze(0))
         torch.mm(back, layers[-1], out=self._gradients[-2])
         torch.mm(back, x, out=self._gradients[-1])
-        back = back.t() @ out
+        back = out.index_select(0, action).mul_(pull.unsqueeze(1))
         for i in reversed(range(self._depth)):
             back = torch.ops.aten.threshold_backward(back, layers[i], 0.0)
             if i:

@@ -18,7 +18,8 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from agents.heads import NETWORK, Prior, Sums, trust
+from agents.heads import Prior, Sums
+from agents.scales import NETWORK, trust
 from benchmarks.quality import table
 from benchmarks.stream_learners import OurAgent, StreamLearner
 
@@ -58,7 +59,7 @@ PARTS: dict[str, tuple[str, Any]] = {
     "scales not learned": ("agents.learner.learn_scales", as_guessed),
     "noise taken as the same in every context": ("agents.learner.learn_noise", as_everywhere),
     "no network": ("agents.learner.trust", without_network),
-    "trusted however little it convinces": ("agents.heads.CONVINCING", 0.0),
+    "trusted however little it convinces": ("agents.scales.CONVINCING", 0.0),
     "no absolute values": ("agents.trunk.absolute", torch.zeros_like),
 }
 

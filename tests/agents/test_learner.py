@@ -147,5 +147,6 @@ def test_rows_of_noisy_contexts_count_for_less() -> None:
     agent.observe(Batch(batch.observations, batch.actions, noise, np.ones(8000), mix(batch.keys)))
     agent.update(5)
     learner = agent._learners[0]
-    weight = learner._precision(agent._buffer, agent._buffer.rows(False)[:8000]).numpy()
+    rows = agent._buffer.rows(False)[:8000]
+    weight = learner._precision(agent._buffer, rows, agent._buffer["context"][rows])[0].numpy()
     assert weight[~loud].mean() > 3 * weight[loud].mean()
