@@ -34,6 +34,7 @@ from evaluation import (
     importance_weights,
     value_trajectories,
 )
+from evaluation.trajectory_value import uncentred_floor
 from histories.errors import ConfigError, InputError, NotIdentified
 from histories.modules import FloatArray
 
@@ -510,6 +511,14 @@ def test_unknown_propensities_few_users_and_missing_support_have_reasons():
     assert not any(e.identified for e in found.estimates)
     with pytest.raises(ConfigError, match="needs a model"):
         value_trajectories(x, rng=rng, estimators=[FQE()])
+
+
+def test_an_error_that_moves_with_the_weights_asks_for_more():
+    assert [round(uncentred_floor(round(100 * r), 100.0)) for r in (1, 1.6, 3, 6)] == [0, 121, 417, 1333]
+    x = fatigue_world(8).draw(np.random.default_rng(1), 2000).trajectories()
+    found = value_trajectories(x, rng=np.random.default_rng(0), settings=QUICK)
+    assert found.get("per-decision snips").identified
+    assert "the floor of an error that moves with such skewed weights" in found.get("trajectory ips").reason
 
 
 def test_rare_rewards_ask_for_more():
