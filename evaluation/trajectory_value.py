@@ -275,7 +275,7 @@ def uncentred_floor(n: int, ess: float) -> float:
 
     Cochran (1977), "Sampling techniques", section 2.15, asks for so many values of skewness G. Products of many ratios
     are about lognormal, whose skewness follows from R; the sample's own would be too small, as the largest weights are
-    those that have not been seen. 121 at R = 1.6, 417 at 3, 1,333 at 6. Without it intervals of `trajectory ips` cover
+    those that have not been seen. 122 at R = 1.6, 417 at 3, 1,333 at 6. Without it intervals of `trajectory ips` cover
     .90 over 8 slots at an ESS of 230 (tests/evaluation/test_trajectories.py).
     """
     ratio = n / ess
