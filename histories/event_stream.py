@@ -3,17 +3,18 @@
 A stream holds what was sent, and no slot in which nothing was. The mapping says how those arise (`slots`), since no
 default would be right: either there are none (`sends_only`), or slots lie on a calendar (`SlotGrid`).
 
-On a grid every decision has its slot's time, also where a message was sent later in the slot's period. Three things must
-hold of a decision's time, and they decide this:
+On a grid every decision has its slot's time, also where a message was sent later in the slot's period. Three things
+must hold of a decision's time, and they decide this:
 
-- Slots with and without a send must be comparable. With the sends' own times, the hour would tell which slots are which:
-  no propensity could be estimated, and no control would have windows at the hours of a treated slot.
+- Slots with and without a send must be comparable. With the sends' own times, the hour would tell which slots are
+  which: no propensity could be estimated, and no control would have windows at the hours of a treated slot.
 - The window before must hold none of the message's effect: the slot is never later than the send.
-- Nothing that came after the time may have made the decision. That holds if what was sent in a period was settled when the
-  slot began. A message that answers something the user did between the slot and the send (an abandoned cart) breaks it:
-  what brought about the message then counts as its effect. The stream cannot tell, but it shows how much room there is for
-  it: the notes of the history say how far sends lie behind their slots, and how often their users did something in between,
-  beside the same share of slots without a send. The remedy is a finer grid, or one that begins just before the sends go out.
+- Nothing that came after the time may have made the decision. That holds if what was sent in a period was settled when
+  the slot began. A message that answers something the user did between the slot and the send (an abandoned cart) breaks
+  it: what brought about the message then counts as its effect. The stream cannot tell, but it shows how much room there
+  is for it: the notes of the history say how far sends lie behind their slots, and how often their users did something
+  in between, beside the same share of slots without a send. The remedy is a finer grid, or one that begins just before
+  the sends go out.
 
 So the reward of a decision is that of sending within the period, against not sending in it, counted from the slot on.
 """
@@ -21,6 +22,7 @@ So the reward of a decision is that of sending within the period, against not se
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -86,13 +88,13 @@ def read_stream(mapping: StreamMapping) -> History:
         raise InputError([_in_their_words(fault, mapping, stream, rule, places) for fault in error.faults]) from None
     notes = [
         f"stream: {len(stream):,} rows in {len(stream.sheets):,} files, {len(sends):,} of them sends; left out: "
-        f"{np.count_nonzero(~kept):,} duplicates, {np.count_nonzero(other & ~chosen):,} events that the mapping does not keep"
+        f"{np.count_nonzero(~kept):,} duplicates, {np.count_nonzero(other & ~chosen):,} events not among `events`"
     ]
     if isinstance(mapping.slots, SlotGrid):
         notes += _grid_notes(mapping.slots, history, stream, origin, unplaced)
     elif history.modules.sent(history.decisions.actions).all():
         notes.append(
-            "slots are sends only: nothing can be learned about sending nothing, and difference in differences finds no "
+            "slots are sends only: nothing can be learned about sending nothing, and difference in differences has no "
             "controls"
         )
     return replace(history, users=None if stream.users is None else history.users, notes=tuple(notes))
@@ -118,8 +120,8 @@ def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> BoolArray
     if mapping.duplicates == "error":
         remedy = "Remove the copies, or declare `duplicates: keep_first`."
         stream.note(column, same, "the row stands in the stream twice", remedy)
-    stop(stream.sheets[0].faults)
-    return ~same
+    stop(stream.faults)
+    return np.asarray(~same)
 
 
 def _rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:
@@ -172,7 +174,7 @@ def _origins(mapping: StreamMapping, stream: StreamRows, slots: UserSlots, sends
             f"the user has an earlier send in the same slot's period of {mapping.slots.every}",
             "Use a finer grid; or `several: first`, which keeps the later ones as events and counts them.",
         )
-        stop(stream.sheets[0].faults)
+        stop(stream.faults)
     origin = np.full(len(slots), -1, dtype=np.int64)
     origin[slot[order[~later]]] = sends[order[~later]]
     return origin
@@ -187,16 +189,17 @@ def _decisions(
     user: IntArray,
     time: IntArray,
 ) -> pd.DataFrame:
-    """Slots as a table in the native columns; `origin` is the stream's row of each slot's send, -1 where there is none."""
+    """Slots as a table in the native columns; `origin` is the row of each slot's send, -1 where there is none."""
     sent = np.flatnonzero(origin >= 0)
     # Ascending rows of the stream, and the slots to which their values go.
     sent = sent[np.argsort(origin[sent], kind="stable")]
     source = origin[sent]
     ids = stream.user_ids[user]
+    on_grid = isinstance(mapping.slots, SlotGrid)
     moment, moments = pd.factorize(time)
-    unit = "m" if isinstance(mapping.slots, SlotGrid) else "us"
-    texts = np.datetime_as_string(moments.astype("datetime64[us]"), unit=unit).astype(object)
-    frame = {
+    whole = moments.astype("datetime64[us]").astype("datetime64[m]" if on_grid else "datetime64[us]")
+    texts = whole.astype(str).astype(object)
+    frame: dict[str, Any] = {
         "decision_id": ids.astype(str).astype(object) + ("@" + texts)[moment],
         "user_id": ids,
         "time": timestamps(time),
@@ -273,8 +276,8 @@ def _grid_notes(
 
     unsent = np.flatnonzero(origin < 0)
     text = (
-        f"sends come {np.median(lag) / HOUR:.1f} h (median) to {lag.max() / HOUR:.1f} h after their slot; their users had "
-        f"an event in between in {busy(sent, lag):.1%}"
+        f"sends come {np.median(lag) / HOUR:.1f} h (median) to {lag.max() / HOUR:.1f} h after their slot; their users "
+        f"had an event in between in {busy(sent, lag):.1%}"
     )
     if len(unsent):
         text += f", and in {busy(unsent, np.resize(lag, len(unsent))):.1%} of slots without a send in as long a stretch"
@@ -286,8 +289,8 @@ def _in_their_words(
 ) -> Fault:
     """A fault of the native tables, with the stream's own file, row and column."""
     if fault.file not in places or fault.row is None:
-        file = mapping.users.path if fault.file == "users" and mapping.users else mapping.rows.path
-        return replace(fault, file=str(file))
+        source = mapping.users if fault.file == "users" and mapping.users else mapping.rows
+        return replace(fault, file=str(source.path))
     row = int(places[fault.file][fault.row - 1])
     if row < 0:
         return fault

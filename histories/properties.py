@@ -41,7 +41,7 @@ def extract(sheet: Sheet, wanted: Mapping[str, BoolArray]) -> dict[str, pd.Serie
         code, objects = _objects(sheet, column, needed)
         for path, keys in paths.items():
             values = _follow(objects, keys)
-            found[path] = pd.Series(np.where(wanted[path], values[code], None), dtype=object)
+            found[path] = pd.Series(values[code]).astype(object).where(wanted[path], None)
     return found
 
 
@@ -57,7 +57,7 @@ def _objects(sheet: Sheet, column: str, rows: BoolArray) -> tuple[ObjectArray, O
     series = sheet.frame[column].where(rows, None).astype(object)
     nested = series.map(lambda value: isinstance(value, dict)).to_numpy(dtype=bool)
     if nested.any():
-        return np.arange(len(series)), np.append(series.where(nested, None).to_numpy(dtype=object), None)
+        return np.arange(len(series)), _and_none(series.where(nested, None).to_numpy(dtype=object))
     missing = sheet.missing(column) | ~rows
     # Rows share properties, and equal texts are parsed once: -1 is missing, and so the last object.
     code, texts = pd.factorize(series.mask(missing, None))
@@ -68,7 +68,13 @@ def _objects(sheet: Sheet, column: str, rows: BoolArray) -> tuple[ObjectArray, O
         "this is not a JSON object",
         'Write properties as in {"channel": "email"}; an export may have cut them off.',
     )
-    return code, np.append(objects, None)
+    return code, _and_none(objects)
+
+
+def _and_none(objects: ObjectArray) -> ObjectArray:
+    out = np.full(len(objects) + 1, None, dtype=object)
+    out[:-1] = objects
+    return out
 
 
 def _parse(texts: Sequence[str]) -> tuple[ObjectArray, BoolArray]:

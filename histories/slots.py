@@ -25,23 +25,23 @@ class SlotGrid:
     23 or 25 hours that day. A time of day that is skipped is the moment of the change instead, and one that comes twice
     is the first of the two.
 
-    A user's slots begin after the start, so that the user was known at each of them, and never depend on what came later:
-    they end with the user's leaving or with the stream, not with the user's last event, since a slot would otherwise be
-    there because of what followed it. A period that the stream does not wholly cover is none, since a send may have been
-    missed.
+    A user's slots begin after the start, so that the user was known at each of them, and never depend on what came
+    later: they end with the user's leaving or with the stream, not with the user's last event, since a slot would
+    otherwise be there because of what followed it. A period that the stream does not wholly cover is none, since a send
+    may have been missed.
 
     Attributes:
         every: How far slots lie apart: a whole number of days (`1d`, `7d`: Mondays), or a part of a day that divides it
             (`6h`, `30min`).
         at: The time of day of a slot, such as `09:00`; the others of the day follow from it.
         time_zone: Whose clock that is.
-        start: Where neither `start_events` nor `start_attribute` say so: `first_event`, after the user's first row in the
-            stream, or `stream`, with the stream itself, where all users were there all along.
+        start: Where neither `start_events` nor `start_attribute` say so: `first_event`, after the user's first row in
+            the stream, or `stream`, with the stream itself, where all users were there all along.
         start_events: Events that begin a user's slots, such as a sign-up; users without one have no slots.
         start_attribute: Column of the table of users that says since when (a time).
         leave_events: Events that end a user's slots for good, such as `Unsubscribed`.
-        several: Where more than one send falls into a period: `error`, or `first`: the first one is the slot's action, and
-            the later ones stay in the history as events under their own names, and are counted.
+        several: Where more than one send falls into a period: `error`, or `first`: the first one is the slot's action,
+            and the later ones stay in the history as events under their own names, and are counted.
     """
 
     every: str

@@ -46,11 +46,11 @@ class StreamMapping:
 
     Attributes:
         rows: The table: a CSV or Parquet file, or a folder of such files, which are read in the order of their names.
-            `columns` names the stream's columns, or paths into JSON, for `user_id`, `time`, `event` and, where there are
-            such, `message_id` (unique for each row) and `arm` (experiment arm of the user).
+            `columns` names the stream's columns, or paths into JSON, for `user_id`, `time`, `event` and, where there
+            are such, `message_id` (unique for each row) and `arm` (experiment arm of the user).
         modules: What could be chosen: entries as in `TableMapping`.
-        sends: Which events are sends. Where the log tells of decisions to send nothing too, their action is the first one
-            of the first module.
+        sends: Which events are sends. Where the log tells of decisions to send nothing too, their action is the first
+            one of the first module.
         slots: `sends_only`: the log's sends are the only slots, and nothing can be learned about sending nothing.
             Or a `SlotGrid`: slots at fixed times, at which nothing was sent unless a send falls into the slot's period.
         events: The other events that are kept; None keeps all of them.
@@ -115,9 +115,7 @@ class StreamMapping:
     def _check_slots(self) -> None:
         if isinstance(self.slots, str):
             if self.slots != SENDS_ONLY:
-                raise ConfigError(
-                    f"slots {self.slots!r} is neither {SENDS_ONLY!r} nor a grid such as {{every: 1d, ...}}"
-                )
+                raise ConfigError(f"slots {self.slots!r} are neither {SENDS_ONLY!r} nor a grid, {{every: 1d, at: ...}}")
             return
         if self.slots.start_attribute is not None and self.users is None:
             raise ConfigError("`start_attribute` is a column of the table of users: give `users`")
@@ -129,6 +127,6 @@ class StreamMapping:
         )
         if only_sent or self.propensity_source is not None:
             raise ConfigError(
-                f"slots at which nothing was sent have no row, and so none of {only_sent or ['propensity_source']}: leave "
-                "them out, and propensities are estimated; or log such slots as well and use slots 'sends_only'"
+                f"slots at which nothing was sent have no row, and so none of {only_sent or ['propensity_source']}: "
+                "leave them out, and propensities are estimated; or log such slots too and use slots 'sends_only'"
             )

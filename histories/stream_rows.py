@@ -25,6 +25,7 @@ class StreamRows:
 
     Attributes:
         sheets: One a file, with the columns and paths that the mapping names.
+        faults: All faults found so far.
         ends: The number of rows up to the end of each file.
         user: Codes into `user_ids` (n,).
         user_ids: Ids (U,): in the order of the table of users, sorted where there is none.
@@ -36,6 +37,7 @@ class StreamRows:
     """
 
     sheets: tuple[Sheet, ...]
+    faults: list[Fault]
     ends: IntArray
     user: IntArray
     user_ids: ObjectArray
@@ -110,7 +112,7 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
     stop(faults)
     ends = np.cumsum([len(sheet) for sheet in sheets])
     return StreamRows(
-        tuple(sheets), ends, user, user_ids, times, code.astype(np.int64), tuple(map(str, known)), users, since
+        tuple(sheets), faults, ends, user, user_ids, times, code.astype(np.int64), tuple(map(str, known)), users, since
     )
 
 
@@ -132,9 +134,8 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     endings = (*CSV_ENDINGS, *PARQUET_ENDINGS)
-    files = sorted(
-        file for file in path.iterdir() if file.name.endswith(endings) and not file.name.startswith((".", "_"))
-    )
+    # Names that begin so are marks of other programs (`_SUCCESS`, `._part.csv`).
+    files = sorted(f for f in path.iterdir() if f.name.endswith(endings) and not f.name.startswith((".", "_")))
     if not files:
         raise fail(path, "the folder has no file of a stream", f"Give files that end in one of {', '.join(endings)}.")
     return files
@@ -153,7 +154,7 @@ def _sheet(file: Path, mapping: StreamMapping, faults: list[Fault]) -> Sheet | N
     event = source.theirs("event")
     if event in found:
         code, names = pd.factorize(Sheet(pd.DataFrame({event: found[event]}), str(file), []).texts(event))
-        wanted = {path: np.isin(names, list(events))[code] for path, events in _needs(mapping, names).items()}
+        wanted = {path: np.isin(names, list(events))[code] for path, events in _needs(mapping, list(names)).items()}
         found |= extract(raw, {path: rows for path, rows in wanted.items() if path not in found and rows.any()})
     return Sheet(pd.DataFrame(found), str(file), faults)
 
@@ -165,8 +166,8 @@ def _needs(mapping: StreamMapping, names: Sequence[str]) -> dict[str, set[str]]:
         for path in sends.columns.values():
             needs.setdefault(path, set()).update(sends.events)
     for name in names:
-        if (path := value_path(mapping.values, name)) is not None:
-            needs.setdefault(path, set()).add(name)
+        if (valued := value_path(mapping.values, name)) is not None:
+            needs.setdefault(valued, set()).add(name)
     return needs
 
 
@@ -191,27 +192,25 @@ def _user_codes(
 ) -> tuple[IntArray, ObjectArray]:
     """The user of each row, and the ids of all users: integers if all tables have such, else text."""
     table = None if users is None or source is None else Sheet(users, str(source.path), faults)
-    whole = all(
-        sheet.integers(name) is not None
-        for sheet, name in (*((sheet, column) for sheet in sheets), *(((table, "user_id"),) if table else ()))
-        if len(sheet)
-    )
-    ids, missing = [], []
-    for sheet in sheets:
-        missing.append(sheet.missing(column))
-        sheet.note(column, missing[-1], "the user id is missing", "Give every row its user, or leave the row out.")
-        ids.append(sheet.integers(column) if whole else sheet.texts(column))
+    columns = [(sheet, column) for sheet in sheets] + ([] if table is None else [(table, "user_id")])
+    numbers = [sheet.integers(name) for sheet, name in columns]
+    ids: list[ObjectArray] = [number for number in numbers if number is not None]
+    if len(ids) < len(columns):
+        ids = [sheet.texts(name) for sheet, name in columns]
+    missing = [sheet.missing(name) for sheet, name in columns]
+    for (sheet, name), gaps in zip(columns, missing, strict=True):
+        sheet.note(name, gaps, "the user id is missing", "Give every row its user, or leave the row out.")
     if table is None:
         code, known = pd.factorize(np.concatenate(ids), sort=True)
         return code.astype(np.int64), np.asarray(known)
-    known = np.asarray(table.integers("user_id") if whole else table.texts("user_id"))
-    twice = pd.Series(known).duplicated().to_numpy()
-    table.note("user_id", twice, "the user stands in the table twice", "Keep one row for each user.")
+    *rows, known = ids
+    twice = pd.Series(known).duplicated().to_numpy(dtype=bool)
+    table.note("user_id", twice & ~missing[-1], "the user stands in the table twice", "Keep one row for each user.")
     index = pd.Index(known[~twice])
-    codes = [index.get_indexer(pd.Index(part)).astype(np.int64) for part in ids]
-    for sheet, code, gap in zip(sheets, codes, missing, strict=True):
+    codes = [index.get_indexer(pd.Index(part)).astype(np.int64) for part in rows]
+    for sheet, code, gaps in zip(sheets, codes, missing[:-1], strict=True):
         remedy = "Add the user to that table, or leave the row out."
-        sheet.note(column, (code < 0) & ~gap, "the user is not in the table of users", remedy)
+        sheet.note(column, (code < 0) & ~gaps, "the user is not in the table of users", remedy)
     return np.concatenate(codes), known
 
 
