@@ -2,8 +2,8 @@
 
 A `History` holds the decisions and events of many users as arrays. It comes from the native folder
 (`read_history`), from CSV or Parquet files of any layout (`read_tables`), from one event stream (`read_stream`), from a
-named public data set (`read_dataset`), from pandas tables (`History.from_tables`) or from a simulator (`History.from_arrays`). Input that
-cannot be read as it stands raises an `InputError` with every fault that was found.
+named public data set (`read_dataset`), from pandas tables (`History.from_tables`) or from a simulator
+(`History.from_arrays`). Input that cannot be read as it stands raises an `InputError` with every fault that was found.
 """
 
 from histories.context import ContextFeatures, ContextSpec

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from histories.errors import nearest
-from histories.modules import BoolArray
+from histories.modules import BoolArray, IntArray
 from histories.sheet import ObjectArray, Sheet
 
 
@@ -38,10 +38,11 @@ def extract(sheet: Sheet, wanted: Mapping[str, BoolArray]) -> dict[str, pd.Serie
             nested.setdefault(column, {})[path] = path[len(column) + 1 :].split(".")
     for column, paths in nested.items():
         needed = np.logical_or.reduce([wanted[path] for path in paths])
-        code, objects = _objects(sheet, column, needed)
+        code, objects = _objects(sheet, column, np.flatnonzero(needed))
         for path, keys in paths.items():
-            values = _follow(objects, keys)
-            found[path] = pd.Series(values[code]).astype(object).where(wanted[path], None)
+            values = np.full(len(sheet), None, dtype=object)
+            values[needed] = _follow(objects, keys)[code]
+            found[path] = pd.Series(values, dtype="object")
     return found
 
 
@@ -52,23 +53,23 @@ def _column(sheet: Sheet, path: str) -> str | None:
     return next((name for name in names if sheet.has(name)), None)
 
 
-def _objects(sheet: Sheet, column: str, rows: BoolArray) -> tuple[ObjectArray, ObjectArray]:
-    """The different JSON objects of a column, the last one empty, and for each row (n,) which one is its own."""
-    series = sheet.frame[column].where(rows, None).astype(object)
-    nested = series.map(lambda value: isinstance(value, dict)).to_numpy(dtype=bool)
-    if nested.any():
-        return np.arange(len(series)), _and_none(series.where(nested, None).to_numpy(dtype=object))
-    missing = sheet.missing(column) | ~rows
+def _objects(sheet: Sheet, column: str, rows: IntArray) -> tuple[IntArray, ObjectArray]:
+    """The different JSON objects of some rows (k,) of a column, the last one empty, and which one each row has (k,)."""
+    series = sheet.frame[column].iloc[rows]
+    if pd.api.types.is_object_dtype(series) and (nested := series.map(lambda value: isinstance(value, dict))).any():
+        return np.arange(len(rows)), _and_none(series.where(nested, None).to_numpy(dtype=object))
     # Rows share properties, and equal texts are parsed once: -1 is missing, and so the last object.
-    code, texts = pd.factorize(series.mask(missing, None))
+    code, texts = pd.factorize(series.mask(sheet.missing(column)[rows], None))
     objects, bad = _parse([str(text) for text in texts])
+    wrong = np.zeros(len(sheet), dtype=bool)
+    wrong[rows] = np.append(bad, False)[code]
     sheet.note(
         column,
-        np.append(bad, False)[code],
+        wrong,
         "this is not a JSON object",
         'Write properties as in {"channel": "email"}; an export may have cut them off.',
     )
-    return code, _and_none(objects)
+    return code.astype(np.int64), _and_none(objects)
 
 
 def _and_none(objects: ObjectArray) -> ObjectArray:
