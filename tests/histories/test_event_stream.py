@@ -154,8 +154,6 @@ def test_the_form_of_the_stream_makes_no_difference(mapping: StreamMapping, tmp_
         frame.drop(columns="properties").to_parquet(path)
         sends = tuple(replace(one, columns={"offer": "size"}) for one in sends)
         values = {"*": "revenue"}
-        # A column of values with gaps is one of events without a value: only orders have one.
-        values = {"Order Completed": "revenue"}
     elif form == "folder":
         path.mkdir()
         frame[:3].to_csv(path / "2.csv", index=False)
@@ -252,10 +250,8 @@ def test_arms_of_slots_are_the_latest_that_were_known(mapping: StreamMapping):
 def test_times_in_a_zone_where_the_clocks_change(mapping: StreamMapping, tmp_path: Path):
     """Slots stay at 09:00 on the wall; a time that comes twice is no time."""
     rows = [("u", "2024-03-29 08:00", "Page Viewed", {}), ("u", "2024-04-02 12:00", "Page Viewed", {})]
-    sends = [
-        ("u", f"2024-03-{day} 09:10", name, {"offer": {"size": "small"}})
-        for day, name in ((30, "Email Sent"), (31, "Push Sent"))
-    ]
+    offer = {"offer": {"size": "small"}}
+    sends = [("u", "2024-03-30 09:10", "Email Sent", offer), ("u", "2024-03-31 09:10", "Push Sent", offer)]
     write(tmp_path / "stream.csv", rows + sends)
     berlin = replace(mapping, rows=replace(mapping.rows, time_zone="Europe/Berlin"), values={})
     history = read_stream(replace(berlin, slots=SlotGrid("1d", "09:00", "Europe/Berlin")))
@@ -313,7 +309,7 @@ def test_all_faults_of_a_kind_are_told_at_once_with_their_files(mapping: StreamM
         read_stream(replace(mapping, rows=replace(mapping.rows, path=folder)))
     found = [(Path(f.file).name, f.row, f.count) for f in caught.value.faults if f.problem == "this is not a time"]
     assert found == [("1.csv", 1, 2), ("2.csv", 1, 2)]
-    assert "Did you mean 'Email Sent'?" in str(caught.value), "names are looked at together with times"
+    assert [f.value for f in caught.value.faults if "no row has it" in f.problem] == ["Push Sent"]
 
 
 @pytest.mark.parametrize(
@@ -328,7 +324,7 @@ def test_all_faults_of_a_kind_are_told_at_once_with_their_files(mapping: StreamM
         (lambda m: replace(m, rows=replace(m.rows, columns={"when": "x"})), "no native column 'when'"),
         (
             lambda m: replace(m, rows=TableSource(m.rows.path), duplicates="keep_first"),
-            "needs `rows.columns.message_id`",
+            "needs `rows.columns.message",
         ),
         (lambda m: replace(m, propensity_source="by design"), "nothing was sent have no row"),
         (
@@ -386,7 +382,7 @@ def market_stream(folder: Path, users: int) -> tuple[History, StreamMapping]:
         TableSource(folder / "stream.parquet", {"user_id": "user", "time": "ts", "event": "name"}),
         tuple(history.modules.to_dict()),
         (Sends(("Message Sent",), {**path, "decision_id": "props.decision_id"}),),
-        SlotGrid("1d", "08:00", "Europe/Athens", start_attribute="since"),
+        SlotGrid("1d", "08:00", "Europe/Athens", start_attribute="since", leave_events=("unsubscribed",)),
         values={"*": "props.value"},
         users=TableSource(folder / "users.csv"),
         span=(str(first), str(last)),
@@ -395,13 +391,19 @@ def market_stream(folder: Path, users: int) -> tuple[History, StreamMapping]:
 
 
 def test_a_market_written_as_a_stream_comes_back(tmp_path: Path):
-    history, mapping = market_stream(tmp_path, users=60)
+    history, mapping = market_stream(tmp_path, users=300)
+    assert len(history.decisions) < 300 * 6, "some unsubscribe, and have no more slots"
     found = read_stream(mapping)
     sent = history.modules.sent(history.decisions.actions)
     for name in ("user", "time", "actions"):
         np.testing.assert_array_equal(getattr(found.decisions, name), getattr(history.decisions, name))
     np.testing.assert_array_equal(found.decisions.id[sent], history.decisions.id[sent])
-    pd.testing.assert_frame_equal(found.events_frame(), history.events_frame())
+    # Events of one moment stand in the order of the names' codes, which are sorted where a reader finds them.
+    order = ["user_id", "time", "event", "value"]
+    pd.testing.assert_frame_equal(
+        found.events_frame().sort_values(order, ignore_index=True),
+        history.events_frame().sort_values(order, ignore_index=True),
+    )
     pd.testing.assert_frame_equal(found.users, history.users, check_dtype=False)
     assert (found.span, found.modules, found.n_users) == (history.span, history.modules, history.n_users)
     assert found.modules == Modules.from_dict(mapping.modules)

@@ -37,7 +37,7 @@ def test_slots_stand_at_the_same_time_of_the_clock(grid: SlotGrid, first: int, l
             continue
         for clock in range(at % step, DAY, step):
             wall = np.datetime64(day * DAY + clock, "us").item().replace(tzinfo=zone)
-            # fold=0 is the first of two times; for a skipped one it takes the offset before the change, and lies behind.
+            # fold=0 is the first of two times; a skipped one gets the offset before the change, and lies behind it.
             utc = wall.astimezone(ZoneInfo("UTC"))
             back = utc.astimezone(zone).replace(tzinfo=None)
             moment = int(np.datetime64(utc.replace(tzinfo=None), "us").astype(np.int64))
