@@ -424,3 +424,20 @@ def test_a_configuration_names_a_stream_and_learns_from_it(tmp_path: Path):
     expected = expected.transform(history.select_users(prepared.part == "train"))
     assert np.isfinite(prepared.rewards.reward[sent]).mean() > 0.3
     np.testing.assert_array_equal(prepared.rewards.reward, expected.reward)
+
+
+@pytest.mark.parametrize(("at", "shares"), [("09:00", ("100.0%", "0.0%")), ("12:00", ("0.0%", "0.0%"))])
+def test_messages_that_answer_what_a_user_did_after_the_slot_show(
+    mapping: StreamMapping, at: str, shares: tuple[str, str]
+):
+    """Push messages two minutes after a visit at noon: a slot in the morning would pay the visit to the message."""
+    rows: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("a", "2024-05-01T08:00Z", "Signed Up", {}),
+        ("b", "2024-05-01T08:00Z", "Signed Up", {}),
+        ("a", "2024-05-02T11:59Z", "Cart Left", {}),
+        ("a", "2024-05-02T12:01Z", "Push Sent", {"offer": {"size": "small"}}),
+        ("b", "2024-05-05T12:01Z", "Signed Up", {}),
+    ]
+    write(mapping.rows.path, rows)
+    history = read_stream(replace(mapping, sends=SENDS[1:], values={}, slots=SlotGrid("1d", at)))
+    assert f"had an event in between in {shares[0]}, and in {shares[1]} of slots" in history.summary()
