@@ -47,7 +47,7 @@ class HistoryConfig:
     path: Path | None = None
     market: MarketConfig = field(default_factory=MarketConfig)
     tables: tyro.conf.SuppressFixed[TableMapping | None] = None  # in a file only: flags cannot show it well
-    stream: tyro.conf.SuppressFixed[StreamMapping | None] = None
+    stream: tyro.conf.Suppress[StreamMapping | None] = None  # its parts have no defaults to be flags of
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
