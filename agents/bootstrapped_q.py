@@ -136,8 +136,11 @@ class BootstrappedQ(Voting):
         return torch.cat([torch.zeros_like(drawn[:1]), drawn])
 
     def _phi(self, context: Tensor) -> Tensor:
-        x = torch.cat([torch.ones(len(context), 1, dtype=torch.float64), context.double()], 1)
-        return torch.cat([x, (x @ self._layer).relu_()], 1)
+        x = 1 + self._context_dim
+        phi = torch.empty(len(context), self._width, dtype=torch.float64)
+        phi[:, 0], phi[:, 1:x] = 1.0, context
+        phi[:, x:] = (phi[:, :x] @ self._layer).relu_()
+        return phi
 
     def expected_rewards(self, observations: Observations) -> list[FloatArray]:
         """The members' estimates, (K, N, *shape(m)) a module, in reward units.
@@ -196,15 +199,17 @@ class BootstrappedQ(Voting):
         """Puts the rows that came since the last time to the others."""
         self._rows, self._new = Transitions.joined([self._rows, *self._new]), []
 
-    def _blocks(self) -> list[Transitions]:
-        return [self._rows[start : start + BLOCK] for start in range(0, len(self._rows), BLOCK)]
+    def _blocks(self) -> list[slice]:
+        return [slice(start, start + BLOCK) for start in range(0, len(self._rows), BLOCK)]
 
-    def _weights(self, rows: Transitions) -> Tensor:
-        """Weights (n,): precision, and less where rewards are usually noisy."""
-        return row_weights(rows.weight, noise_factor(rows.context, self._noisiness), self.config.precision_cap)
+    def _weights(self, factor: Tensor) -> Tensor:
+        """Weights (n,) of all rows: precision, and less where rewards are usually noisy."""
+        return row_weights(self._rows.weight, factor, self.config.precision_cap)
 
     def _fit(self) -> None:
-        sums, noise = self._rewards()
+        factor = noise_factor(self._rows.context, self._noisiness)
+        weight = self._weights(factor)
+        sums, noise = self._rewards(weight, (factor / self._rows.weight).sqrt())
         self._scales = effect_scales(self._known, sums, self._scales, self.config.effect_scale)
         sigma = float(sums[0].variance().sqrt())
         rewards = [
@@ -213,7 +218,7 @@ class BootstrappedQ(Voting):
         ]
         self._coefficients[1:] = [self._solve(m, sums[m], rewards[m], sigma) for m in range(1, len(sums))]
         for _ in range(self.config.sweeps if self.config.discount > 0 else 1):
-            self._coefficients[0] = self._solve(0, sums[0], rewards[0] + self._later(), sigma)
+            self._coefficients[0] = self._solve(0, sums[0], rewards[0] + self._later(weight), sigma)
         some = self._rows[some_rows(len(self._rows))]
         later, cell = self._following_values(some)[0], self._cells(some)
         error = some.reward + later - (self._phi(some.context) * self._coefficients[0][0, cell]).sum(1)
@@ -224,19 +229,23 @@ class BootstrappedQ(Voting):
         """Which cell of the first module each row belongs to (n,)."""
         return torch.from_numpy(self._known.cell(0, rows.actions.numpy().astype(np.int64)))
 
-    def _rewards(self) -> tuple[list[Sums], list[Tensor]]:
-        """Each module's sums of the rewards, and its products of features and unit noise (K, cells, F)."""
+    def _rewards(self, weights: Tensor, deviations: Tensor) -> tuple[list[Sums], list[Tensor]]:
+        """Each module's sums of the rewards, and its products of features and unit noise (K, cells, F).
+
+        Args:
+            weights: The rows' weights (n,).
+            deviations: How far their rewards stray, in standard deviations of a usual one (n,).
+        """
         known = self._known
         sums = [Sums.nothing(known.cells(m), self._width) for m in range(len(known))]
         noise = [torch.zeros(self.config.members, *each.moment.shape, dtype=torch.float64) for each in sums]
-        for rows in self._blocks():
+        for block in self._blocks():
+            rows, weight = self._rows[block], weights[block]
             phi, actions = self._phi(rows.context), rows.actions.numpy().astype(np.int64)
-            weight = self._weights(rows)
-            deviation = (noise_factor(rows.context, self._noisiness) / rows.weight).sqrt()
             new = sums_by_module(known, phi, actions, rows.reward.numpy(), weight.numpy())
             sums = [a.plus(b) for a, b in zip(sums, new, strict=True)]
             keys = rows.key.numpy().view(np.uint64)
-            weighted = signs(keys, self.config.members, self._seed).double().t() * weight * deviation
+            weighted = signs(keys, self.config.members, self._seed).double().t() * weight * deviations[block]
             sent = torch.from_numpy(known.sent(actions))
             for m, total in enumerate(noise):
                 cell = torch.from_numpy(known.cell(m, actions))
@@ -244,11 +253,12 @@ class BootstrappedQ(Voting):
                 total += moments(*columns, cells=known.cells(m))
         return sums, noise
 
-    def _later(self) -> Tensor:
-        """Products of the first module's features and what follows (1 + K, cells, F)."""
+    def _later(self, weights: Tensor) -> Tensor:
+        """Products of the first module's features and what follows (1 + K, cells, F), for rows of weights (n,)."""
         parts = []
-        for rows in self._blocks():
-            weighted = self._following_values(rows) * self._weights(rows)
+        for block in self._blocks():
+            rows = self._rows[block]
+            weighted = self._following_values(rows) * weights[block]
             parts.append(moments(self._phi(rows.context), self._cells(rows), weighted, cells=self._known.cells(0)))
         return torch.stack(parts).sum(0)
 

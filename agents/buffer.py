@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from agents.actions import recoded
 from agents.base import Batch, UIntArray
@@ -15,6 +16,8 @@ from histories.errors import ConfigError, Fault, InputError
 from histories.modules import FloatArray, Modules
 
 SMALLEST = 1e-12
+
+Column = TypeVar("Column", FloatArray, Tensor)
 
 
 def check_batch(batch: Batch, modules: Modules) -> None:
@@ -42,14 +45,14 @@ def check_batch(batch: Batch, modules: Modules) -> None:
         raise InputError(faults)
 
 
-def usual(se: FloatArray) -> float:
+def usual(se: FloatArray | Tensor) -> float:
     """The median of se^2 (n,), which has a precision of 1."""
-    return max(float(np.median(np.square(se))), SMALLEST)
+    return max(float(np.median(np.square(np.asarray(se, dtype=np.float64)))), SMALLEST)
 
 
-def precision(se: FloatArray, usual: float, cap: float) -> FloatArray:
+def precision(se: Column, usual: float, cap: float) -> Column:
     """Capped precisions (n,) of rewards with standard errors (n,), which may be 0."""
-    return np.minimum(usual / np.square(se).clip(SMALLEST), cap)
+    return (usual / (se * se).clip(SMALLEST)).clip(max=cap)
 
 
 class Buffer:
@@ -70,14 +73,14 @@ class Buffer:
         self._widths = {"context": width, "actions": len(modules), "reward": 0, "se": 0, "key": 0}
         self._data = {name: self._empty(name, dtype, 0) for name, dtype in (*self._KINDS, ("key", torch.int64))}
 
-    def _empty(self, name: str, dtype: torch.dtype, rows: int) -> torch.Tensor:
+    def _empty(self, name: str, dtype: torch.dtype, rows: int) -> Tensor:
         width = self._widths[name]
         return torch.empty((rows, width) if width else (rows,), dtype=dtype)
 
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
 
-    def __getitem__(self, name: str) -> torch.Tensor:
+    def __getitem__(self, name: str) -> Tensor:
         return self._data[name][: len(self)]
 
     def add(self, batch: Batch) -> None:
@@ -107,17 +110,17 @@ class Buffer:
             self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values[skipped:]))
         self.seen += len(batch)
 
-    def rows(self, sent_only: bool, since: int = 0) -> torch.Tensor:
+    def rows(self, sent_only: bool, since: int = 0) -> Tensor:
         """Places (n,) of the rows that were seen after the first `since`, or of those of them that sent something."""
         new = min(self.seen - since, len(self))
         places = torch.arange(self.seen - new, self.seen) % self.capacity if since else torch.arange(len(self))
         return places[self["actions"][places, 0] != 0] if sent_only else places
 
-    def age(self, rows: torch.Tensor) -> torch.Tensor:
+    def age(self, rows: Tensor) -> Tensor:
         """How many rows have been seen since those at some places (n,), float32."""
         return ((self.seen - 1 - rows) % self.capacity).float()
 
-    def keys(self, rows: torch.Tensor) -> UIntArray:
+    def keys(self, rows: Tensor) -> UIntArray:
         """The rows' keys (n,)."""
         return self["key"][rows].numpy().view(np.uint64)
 

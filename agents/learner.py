@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from agents.actions import carried
-from agents.buffer import SMALLEST, Buffer
+from agents.buffer import Buffer, precision, usual
 from agents.heads import Coordinates, Prior, Sums, add_rows, solve, untrained
 from agents.noise import learn_noise, noise_factor, row_weights, some_rows
 from agents.scales import CURVES, NETWORK, learn_scales, trust
@@ -210,9 +210,9 @@ class Learner:
 
     def _measure(self, buffer: Buffer, rows: Tensor) -> None:
         """Takes the reward's units from the rows: the median of se^2, and the precision-weighted mean and scale."""
-        self.reference = float(buffer["se"][rows].double().square().median())
-        precision, _ = self._precision(buffer, rows, buffer["context"].index_select(0, rows))
-        weight, reward = (precision * self._memories(buffer, rows)).double(), buffer["reward"][rows].double()
+        self.reference = usual(buffer["se"][rows])
+        weight, _ = self._weighed(buffer, rows, buffer["context"].index_select(0, rows))
+        weight, reward = (weight * self._memories(buffer, rows)).double(), buffer["reward"][rows].double()
         self.mean = float((weight * reward).sum() / weight.sum())
         variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
         self.scale = max(float(variance.sqrt()), 1e-8)
@@ -230,7 +230,7 @@ class Learner:
                 with_one(context),
                 self._cells(buffer, picked),
                 (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
-                self._precision(buffer, picked, context)[0] * self._memories(buffer, picked),
+                self._weighed(buffer, picked, context)[0] * self._memories(buffer, picked),
             )
             parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
             for step in zip(*parts, strict=True):
@@ -267,7 +267,8 @@ class Learner:
         came, fresh = buffer.seen > self._asked, buffer.seen - self._taken
         self._asked = buffer.seen
         if fresh >= ENOUGH_NEW * len(buffer) or (fresh > 0 and not came):
-            self._sums.fade(self._memory(fresh))
+            if self._config.half_life:
+                self._sums.fade(0.5 ** (fresh / self._config.half_life))
             self._add(buffer, buffer.rows(sent_only, since=self._taken))
             self.heads = self._members()
 
@@ -276,13 +277,13 @@ class Learner:
         cell = held_out(buffer.keys(rows), self._seed) * actions + self._cells(buffer, rows)
         rows = rows.index_select(0, torch.argsort(cell, stable=True))
         context, memory = buffer["context"].index_select(0, rows), self._memories(buffer, rows)
-        precision, deviation = self._precision(buffer, rows, context)
+        weight, deviation = self._weighed(buffer, rows, context)
         targets = torch.empty(len(rows), 1 + self._config.members)
         targets[:, 0] = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
         noise = signs(buffer.keys(rows), self._config.members, self._seed)
         torch.mul(noise, deviation.unsqueeze(1), out=targets[:, 1:])
         counts = torch.bincount(cell, minlength=folds * actions).view(folds, actions)
-        add_rows(self._sums, self._features, context, targets, precision * memory, memory, counts)
+        add_rows(self._sums, self._features, context, targets, weight * memory, memory, counts)
         self._taken = buffer.seen
 
     def _members(self) -> Tensor:
@@ -298,10 +299,9 @@ class Learner:
 
     def _reported(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Capped precisions (n,) as the rewards' own errors have them: 1 at the median of se^2."""
-        square = buffer["se"].index_select(0, rows).square().clamp_min(SMALLEST)
-        return (max(self.reference, SMALLEST) / square).clamp(max=self._config.precision_cap)
+        return precision(buffer["se"].index_select(0, rows), self.reference, self._config.precision_cap)
 
-    def _precision(self, buffer: Buffer, rows: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+    def _weighed(self, buffer: Buffer, rows: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Weights (n,) by the rewards' own errors and by what is usual in their contexts, and deviations of the noise.
 
         A deviation of 1 is that of a usual row.
@@ -309,12 +309,11 @@ class Learner:
         reported, factor = self._reported(buffer, rows), noise_factor(context, self._noisiness)
         return row_weights(reported, factor, self._config.precision_cap), (factor / reported).sqrt()
 
-    def _memory(self, age: Any) -> Any:
-        """How much a row of some age still counts."""
-        return 0.5 ** (age / self._config.half_life) if self._config.half_life else 1.0 + 0.0 * age
-
     def _memories(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        return torch.as_tensor(self._memory(buffer.age(rows)), dtype=torch.float32)
+        """How much each of some rows still counts (n,), by its age."""
+        if not self._config.half_life:
+            return torch.ones(len(rows))
+        return torch.exp2(-buffer.age(rows) / self._config.half_life)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from agents.actions import carried, known_actions, places
 from agents.base import Batch, Observations
-from agents.buffer import Buffer
+from agents.buffer import Buffer, precision, usual
 from agents.choice import FLOOR, Floor
 from agents.linear import effect_scales, estimates, posterior_draws, sums_by_module
 from agents.policy import Voting
@@ -151,23 +151,23 @@ class NeuralLinear(Voting):
         """
         if steps < 1 or len(self._buffer) == 0:
             return {}
-        mean, scale, median = self._units()
-        loss = sum(self._step(mean, scale, median) for _ in range(steps)) / steps
+        units = self._units()
+        loss = sum(self._step(*units) for _ in range(steps)) / steps
         if self._schedule.due(self._buffer.seen):
             self._solve()
         return {"loss": loss}
 
     def _units(self) -> tuple[float, float, float]:
-        """Mean and standard deviation of the kept rewards, and the median of their se^2."""
-        reward, se = self._buffer["reward"].double(), self._buffer["se"].double()
-        return float(reward.mean()), max(float(reward.std(correction=0)), 1e-8), float(se.square().median())
+        """Mean and standard deviation of the kept rewards, and their usual se^2."""
+        reward = self._buffer["reward"].double()
+        return float(reward.mean()), max(float(reward.std(correction=0)), 1e-8), usual(self._buffer["se"])
 
-    def _step(self, mean: float, scale: float, median: float) -> float:
+    def _step(self, mean: float, scale: float, reference: float) -> float:
         """One gradient step on random rows; gives the loss, the mean over modules."""
         rows = torch.from_numpy(self._batches.integers(0, len(self._buffer), self.config.batch_size))
         actions = self._buffer["actions"][rows].numpy().astype(np.int64)
         reward = ((self._buffer["reward"][rows] - mean) / scale).to(self._device)
-        weight = self._weights(rows, median).to(self._device)
+        weight = precision(self._buffer["se"][rows], reference, self.config.precision_cap).to(self._device)
         hidden = self._body(self._buffer["context"][rows].to(self._device))
         sent = torch.from_numpy(self.modules.sent(actions)).to(self._device)
         loss = torch.zeros((), device=self._device)
@@ -180,14 +180,10 @@ class NeuralLinear(Voting):
         self._optimiser.step()
         return float(loss.detach()) / len(self._outputs)
 
-    def _weights(self, rows: Tensor | slice, median: float) -> Tensor:
-        """Capped precision weights (n,) of rows: 1 at the median of se^2."""
-        return (median / self._buffer["se"][rows].square()).clamp(max=self.config.precision_cap)
-
     def _solve(self) -> None:
         self._settled.load_state_dict(self._body.state_dict())
         sums = [Sums.nothing(self._known.cells(m), self._width) for m in range(len(self._known))]
-        median = self._units()[2] if len(self._buffer) else 1.0
+        reference = usual(self._buffer["se"]) if len(self._buffer) else 1.0
         for start in range(0, len(self._buffer), BLOCK):
             rows = slice(start, start + BLOCK)
             more = sums_by_module(
@@ -195,7 +191,7 @@ class NeuralLinear(Voting):
                 self._phi(self._buffer["context"][rows]),
                 self._buffer["actions"][rows].numpy().astype(np.int64),
                 self._buffer["reward"][rows].double().numpy(),
-                self._weights(rows, median).double().numpy(),
+                precision(self._buffer["se"][rows].double(), reference, self.config.precision_cap).numpy(),
             )
             sums = [a.plus(b) for a, b in zip(sums, more, strict=True)]
         self._scales = effect_scales(self._known, sums, self._scales, self.config.effect_scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ LEAST_NOISE = 0.05
 ENOUGH = 500
 NEGLIGIBLE = 0.02
 CONVINCING = 4.0
-TRUSTS = tuple(4.0**power for power in range(-6, 1))
+TRUSTS = (SMALLEST**2, *(4.0**power for power in range(-6, 1)))
 # Of the blocks [1, x, |x|, h], common part and own: what is trusted as far as it predicts held-out rows.
 NETWORK = torch.tensor([[False, False, False, True], [False, False, False, True]])
 CURVES = torch.tensor([[False, False, False, False], [False, False, True, False]])
@@ -77,12 +78,12 @@ def learn_scales(sums: Sums, prior: Prior, blocks: Tensor, steps: int) -> Prior:
 
 
 def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tensor) -> Prior:
-    """The prior with that variance of some parts, of `TRUSTS`, which predicts held-out rows best.
+    """The prior with that variance of some parts, of `TRUSTS`, which predicts held-out rows best; 0 is the first.
 
     The evidence cannot choose it for the trained block: the hidden layer has seen the rewards of the rows that its head
     is fitted to, and would be trusted far too much where rewards are noisy. Held out are rows that the network has not
     been trained on. Where rewards are nearly all noise, any variance overfits a little, and what is gained by it is
-    lost in the choice: unless the best one is `CONVINCING`, the parts keep the smallest.
+    lost in the choice: unless the best one is `CONVINCING`, the parts keep the first.
 
     Args:
         train: Sums over the rows that the network was trained on.
@@ -94,34 +95,31 @@ def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tens
     parts = _Parts.of(train, prior, blocks, which[1])
     gram, moment = _ordered(held_out.gram, parts.order), held_out.moment[:, parts.order, :1]
 
-    def at(value: float) -> Prior:
-        return replace(prior, variance=prior.variance.masked_fill(which, value))
+    def at(place: int) -> Prior:
+        return replace(prior, variance=prior.variance.masked_fill(which, TRUSTS[place]))
 
-    def error(value: float) -> float:
+    @cache
+    def error(place: int) -> float:
         """Squared error on the held-out rows, less that of estimating 0."""
-        found = parts.fit(*at(value).variance[:, blocks[parts.order]]).coefficients
+        found = parts.fit(*at(place).variance[:, blocks[parts.order]]).coefficients
         return float((found * (gram @ found - 2.0 * moment)).sum())
 
     now = float(prior.variance[which].max())
-    first = min(range(len(TRUSTS)), key=lambda place: abs(TRUSTS[place] - now))
-    chosen, least = lowest(lambda place: error(TRUSTS[place]), len(TRUSTS), first)
+    chosen = lowest(error, len(TRUSTS), min(range(len(TRUSTS)), key=lambda place: abs(TRUSTS[place] - now)))
     # Half a squared error in units of the noise is a log likelihood.
-    convincing = error(SMALLEST**2) - least > 2.0 * CONVINCING * prior.noise
-    return at(TRUSTS[chosen] if convincing else SMALLEST**2)
+    convincing = error(0) - error(chosen) > 2.0 * CONVINCING * prior.noise
+    return at(chosen if convincing else 0)
 
 
-def lowest(values: Callable[[int], float], n: int, first: int) -> tuple[int, float]:
-    """Walks downhill over n places from one of them; gives the place where it ends and its value.
-
-    Values are asked for as they are needed, and none of them twice.
-    """
-    place, least = first, values(first)
+def lowest(value: Callable[[int], float], n: int, first: int) -> int:
+    """Walks downhill over n places from one of them, and gives that where it ends."""
+    place = first
     for step in (1, -1):
-        while 0 <= place + step < n and (found := values(place + step)) < least:
-            place, least = place + step, found
+        while 0 <= place + step < n and value(place + step) < value(place):
+            place += step
         if place != first:
             break
-    return place, least
+    return place
 
 
 def _ordered(matrix: Tensor, order: Tensor) -> Tensor:

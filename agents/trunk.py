@@ -132,7 +132,7 @@ class Trunk:
         torch.mm(back, x, out=self._gradients[-1])
         back = out.index_select(0, action).mul_(pull.unsqueeze(1))
         for i in reversed(range(self._depth)):
-            back = torch.ops.aten.threshold_backward(back, layers[i], 0.0)
+            back.mul_(layers[i].sign())  # the slope of the rectifier
             if i:
                 torch.sum(back, 0, keepdim=True, out=self._gradients[i][:1])
                 torch.mm(layers[i - 1].t(), back, out=self._gradients[i][1:])

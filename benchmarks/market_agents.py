@@ -6,7 +6,9 @@ Learns from one simulated log of business as usual a scenario and seed, as `trai
 the same fresh users with the same random numbers. Writes OUTPUT.csv (one row a policy, scenario and seed) and OUTPUT.md
 (means over seeds). `former` and `present` are true effects per decision at test users' slots of the second and of the
 last week, of the agent that had learned until the middle of the log and of the one that learned from all of it; the
-oracle's are what there was to be had in these weeks.
+oracle's are what there was to be had in these weeks. `identified` counts the doubly robust estimates, of the whole
+policy and of each module, that the log of a scenario without effects identifies, and `claimed` those of them whose 95 %
+interval excludes that nothing is gained or lost.
 """
 
 from __future__ import annotations
@@ -108,8 +110,8 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
             )
         if config.history.market.scenario == "null" and name == config.agent.name:
             judged = assess(made, prepared, agent, fit_outcome_model(prepared), lambda _: None).evaluation
-            joint = next(e for e in judged.estimates if e.module is None and e.estimator == "dr")
-            row |= {"claimed_low": joint.difference.low, "claimed_high": joint.difference.high}
+            known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
+            row |= {"identified": len(known), "claimed": sum(not each.contains(0.0) for each in known)}
         rows.append(row)
     best, usual = deployed["oracle"].mean, deployed["business_as_usual"]
     for row in rows:
@@ -129,7 +131,7 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
 
 def table(frame: pd.DataFrame) -> str:
     """Means over seeds as Markdown, one table a scenario."""
-    columns = ["value", "of_oracle", "over_usual", "claimed_low", "claimed_high", "sends", "unsubscribed"]
+    columns = ["value", "of_oracle", "over_usual", "identified", "claimed", "sends", "unsubscribed"]
     columns += ["former", "present"]
     lines = []
     for scenario, part in frame.groupby("scenario", sort=False):

@@ -22,6 +22,7 @@ from evaluation import (
     evaluate,
     importance_weights,
 )
+from evaluation.support import kurtosis, raised_floor
 from experiment.build import Prepared
 from experiment.config import Config
 from histories.modules import FloatArray
@@ -50,7 +51,8 @@ class Validation:
         rewards: Their rewards, from the validation users' own controls.
         counts: How often each decision counts: the inverse of its chance to keep its reward.
         model: The outcome model, from the training users.
-        floor: Effective sample size below which there is no value.
+        floor: Effective sample size below which there is no value: the evaluation's, raised as there where few
+            decisions earn all.
     """
 
     log: LoggedDecisions
@@ -70,13 +72,14 @@ class Validation:
         keep = frame.identified
         if not keep.any() or np.isnan(history.decisions.propensity[keep]).any() or np.isnan(frame.kept[keep]).any():
             return None
+        rewards = frame.reward[keep]
         return cls(
             LoggedDecisions.of(history)[keep],
             prepared.observations(history)[keep],
-            frame.reward[keep],
+            rewards,
             1.0 / frame.kept[keep],
             model,
-            config.evaluation.ess_floor,
+            raised_floor(config.evaluation.ess_floor, kurtosis(rewards - rewards.mean())),
         )
 
     def scores(self, agent: Agent) -> dict[str, float]:

@@ -8,6 +8,7 @@ from agent_samples import everything, random_batch
 
 from agents import Batch, Observations, make_agent
 from agents.bootstrapped_q import BootstrappedQ
+from agents.noise import noise_factor
 from histories.errors import ConfigError, InputError
 from histories.hashing import mix
 from histories.modules import Module, Modules
@@ -176,5 +177,5 @@ def test_slots_of_noisy_contexts_count_for_less() -> None:
     loud = batch.observations.context.sum(1) == 0
     noise = np.random.default_rng(0).standard_normal(20_000) * np.where(loud, 3.0, 0.3)
     agent = learned(Batch(**{**vars(batch), "rewards": batch.rewards + noise}), discount=0.0)
-    weight = agent._weights(agent._rows).numpy()
+    weight = agent._weights(noise_factor(agent._rows.context, agent._noisiness)).numpy()
     assert weight[~loud].mean() > 2 * weight[loud].mean()

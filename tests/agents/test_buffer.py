@@ -11,7 +11,7 @@ import torch
 from agent_samples import PLAIN, random_batch
 
 from agents import Batch, make_agent
-from agents.buffer import Buffer
+from agents.buffer import Buffer, precision, usual
 from histories.errors import ConfigError, InputError
 
 
@@ -35,6 +35,22 @@ def test_the_newest_rows_are_kept(sizes: tuple[int, ...]) -> None:
     assert buffer.age(torch.arange(len(buffer))).tolist() == [age[key] for key in buffer.keys(buffer.rows(False))]
     newest = buffer.keys(buffer.rows(sent_only=False, since=start - 2))
     np.testing.assert_array_equal(newest, batch.keys[start - 2 : start])
+
+
+CASES_OF_SE = {
+    "some": ([1.0, 2.0, 4.0], [4.0, 1.0, 0.25]),
+    "capped": ([0.0, 2.0, 2.0], [5.0, 1.0, 1.0]),
+    "all 0": ([0.0, 0.0], [1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize(("se", "weights"), list(CASES_OF_SE.values()), ids=list(CASES_OF_SE))
+@pytest.mark.parametrize("kind", [np.array, torch.tensor])
+def test_precision_is_1_at_the_median_and_capped(kind: Any, se: list[float], weights: list[float]) -> None:
+    column = kind(se)
+    found = precision(column, usual(column), cap=5.0)
+    assert type(found) is type(column)
+    np.testing.assert_allclose(found, weights, rtol=1e-6)
 
 
 def spoiled(**changes: Any) -> Batch:

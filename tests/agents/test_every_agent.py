@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -154,6 +155,20 @@ def test_what_cannot_be_learned_from_is_refused_whole(name: str) -> None:
 
 def parts_of(batch: Batch) -> tuple[Observations | None, Any]:
     return batch.following, batch.elapsed
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_errors_of_0_count_as_any_that_are_all_the_same(name: str) -> None:
+    """Where every reward is stated without an error, what is learned is finite: what equal errors teach."""
+    certain, equal = (make_agent(name, PLAIN, 4, SETTINGS.get(name), seed=5) for _ in range(2))
+    batch = random_batch(300)
+    for agent, se in ((certain, 0.0), (equal, 1.0)):
+        agent.observe(replace(batch, se=np.full(300, se)))
+        agent.update(3)
+        assert all(np.isfinite(value) for value in agent.update(3).values())
+    seen = observations_of(everything(50, PLAIN), seed=4)
+    for a, b in zip(certain.action_probabilities(seen), equal.action_probabilities(seen), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", [n for n in LEARNING if n not in ("logging", "beta_thompson")])

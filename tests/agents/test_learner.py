@@ -148,5 +148,5 @@ def test_rows_of_noisy_contexts_count_for_less() -> None:
     agent.update(5)
     learner = agent._learners[0]
     rows = agent._buffer.rows(False)[:8000]
-    weight = learner._precision(agent._buffer, rows, agent._buffer["context"][rows])[0].numpy()
+    weight = learner._weighed(agent._buffer, rows, agent._buffer["context"][rows])[0].numpy()
     assert weight[~loud].mean() > 3 * weight[loud].mean()
