@@ -519,7 +519,7 @@ def test_an_error_that_moves_with_the_weights_asks_for_more():
     x = fatigue_world(8).draw(np.random.default_rng(1), 4000).trajectories()
     found = value_trajectories(x, rng=np.random.default_rng(0), settings=QUICK)
     assert found.get("per-decision snips").identified
-    assert "the floor of an error that moves with such skewed weights" in found.get("trajectory ips").reason
+    assert "the floor where an error moves with weights as skewed as these" in found.get("trajectory ips").reason
 
 
 def test_rare_rewards_ask_for_more():
