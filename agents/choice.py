@@ -130,7 +130,7 @@ def best_codes(values: npt.NDArray[np.floating], eligible: BoolArray) -> IntArra
     values = np.where(eligible, values, -np.inf)
     actions = len(values)
     rank = np.arange(actions, 0, -1, dtype=np.min_scalar_type(actions))[:, None]
-    return actions - ((values == values.max(0)) * rank).max(0).astype(np.int64)
+    return np.asarray(actions - ((values == values.max(0)) * rank).max(0).astype(np.int64))
 
 
 def uniform_codes(mask: BoolArray, u: FloatArray) -> IntArray:
