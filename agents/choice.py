@@ -121,6 +121,18 @@ def turns(u: FloatArray, members: int, floor: float) -> IntArray:
     return np.minimum(u * each, members).astype(np.int64)
 
 
+def best_codes(values: npt.NDArray[np.floating], eligible: BoolArray) -> IntArray:
+    """The best eligible action of each row (N,), of equal ones the lowest code, from estimates and a mask (A, N).
+
+    What equals the largest value is found by comparing all, several at once; a search for its place would go one by
+    one.
+    """
+    values = np.where(eligible, values, -np.inf)
+    actions = len(values)
+    rank = np.arange(actions, 0, -1, dtype=np.min_scalar_type(actions))[:, None]
+    return np.asarray(actions - ((values == values.max(0)) * rank).max(0).astype(np.int64))
+
+
 def uniform_codes(mask: BoolArray, u: FloatArray) -> IntArray:
     """One eligible action of each row (N, A), all with equal probability, from uniform numbers (N,)."""
     return _sample(mask.astype(np.float64), u)

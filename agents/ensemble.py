@@ -13,10 +13,9 @@ from torch import Tensor
 from agents.actions import design, known_actions, places, shown
 from agents.base import Batch, Decisions, Float32Array, Observations
 from agents.buffer import Buffer
-from agents.choice import FLOOR, Floor, draw, floors, spread_mask, turns, uniform_codes
+from agents.choice import FLOOR, Floor, best_codes, draw, floors, spread_mask, turns, uniform_codes
 from agents.learner import WARM, Learner, LearnerConfig
 from agents.randomness import generator_state, restore_generator
-from agents.trunk import with_one
 from histories.errors import ConfigError
 from histories.modules import BoolArray, FloatArray, IntArray, Modules
 
@@ -125,20 +124,20 @@ class EnsembleThompson:
             each.view(-1, size, *each.shape[1:]).transpose(1, 2).contiguous()
             for each, size in zip(found, modules.sizes, strict=True)
         ]
-        mask, context = modules.closed(observations.action_mask), _contexts(observations)
+        mask, context = modules.closed(observations.action_mask), _contexts(observations).numpy()
         actions = np.zeros((n, len(modules)), dtype=np.int64)
         size = SEGMENT * max(len(each) * each.shape[1] for each in heads)
         for start in range(0, n, size):
             rows = slice(start, start + size)
-            self._draw_into(actions[rows], with_one(context[rows].to(self._device)), mask[rows], heads)
+            self._draw_into(actions[rows], context[rows], mask[rows], heads)
         return actions
 
-    def _draw_into(self, actions: IntArray, context: Tensor, mask: BoolArray, heads: Sequence[Tensor]) -> None:
+    def _draw_into(self, actions: IntArray, context: Float32Array, mask: BoolArray, heads: Sequence[Tensor]) -> None:
         """Draws actions (N, M), which are 0, module by module, each given the choices before it.
 
         Args:
             actions: The actions.
-            context: Contexts behind a one (N, 1 + D).
+            context: Contexts (N, D).
             mask: Eligible actions (N, sum of actions).
             heads: Those that decide (rows of the table, K, A, F), for each module.
         """
@@ -154,13 +153,19 @@ class EnsembleThompson:
             ends = np.bincount(head, minlength=last).cumsum().tolist()
             eligible = modules.conditional_mask(m, mask, actions)
             rows, free = np.split(asked[order], [ends[last - 1]])
-            actions[rows, m] = self._obeyed(m, rows, ends[:last], context, torch.from_numpy(eligible), voting)
+            actions[rows, m] = self._obeyed(m, rows, ends[:last], context, eligible, voting)
             actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
             if m == 0:
                 asked = np.flatnonzero(modules.sent(actions))
 
     def _obeyed(
-        self, m: int, rows: IntArray, ends: Sequence[int], context: Tensor, eligible: Tensor, voting: Tensor
+        self,
+        m: int,
+        rows: IntArray,
+        ends: Sequence[int],
+        context: Float32Array,
+        eligible: BoolArray,
+        voting: Tensor,
     ) -> IntArray:
         """Codes (n,) of module m for some rows: what is best by each one's head; each head is asked once for many.
 
@@ -168,16 +173,15 @@ class EnsembleThompson:
             m: The module.
             rows: The rows (n,), in the order of the heads that decide about them.
             ends: Where each head's rows end.
-            context: Contexts of all rows behind a one (N, 1 + D).
+            context: Contexts of all rows (N, D).
             eligible: Eligible actions of all rows (N, A).
             voting: The heads (rows of the table, K, A, F).
         """
-        place = torch.from_numpy(rows)
-        here = place.to(self._device)
         values = torch.empty(voting.shape[2], len(rows), device=self._device)
         for head, start, end in zip(voting.flatten(0, 1), [0, *ends], ends, strict=False):
-            self._learners[m].estimates(context.index_select(0, here[start:end]), head, values[:, start:end])
-        return best(values, eligible.index_select(0, place).t().to(self._device)).cpu().numpy()
+            x = torch.from_numpy(context.take(rows[start:end], 0)).to(self._device)
+            self._learners[m].estimates(x, head, values[:, start:end])
+        return best_codes(values.cpu().numpy(), eligible.take(rows, 0).T)
 
     def _certain(self, observations: Observations) -> list[FloatArray]:
         heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]
@@ -325,10 +329,3 @@ def vote(values: Tensor, eligible: Tensor, groups: Sequence[IntArray], floor: fl
         even = allowed / allowed.sum(0).clamp_min(1)
         out[:, codes] = (((1.0 - floor) / heads * votes.double() + floor * even.double()) * allowed).t()
     return out
-
-
-def best(values: Tensor, eligible: Tensor) -> Tensor:
-    """The best eligible action of each row (N,), of equal ones the lowest code, from estimates and a mask (A, N)."""
-    values = values.masked_fill(~eligible, -torch.inf)
-    rank = torch.arange(len(values), 0, -1, dtype=torch.int16, device=values.device).unsqueeze(1)
-    return len(values) - (values.eq(values.amax(0)) * rank).amax(0)

@@ -174,11 +174,11 @@ class Learner:
 
     def values(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""
-        found = self.estimates(with_one(x.to(self._device)), heads.flatten(0, 1))
+        found = self.estimates(x.to(self._device), heads.flatten(0, 1))
         return found.view(*heads.shape[:2], len(x))
 
     def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
-        """The same for contexts behind a one (N, 1 + D) from heads (C, F): (C, N), in `out` if it is given."""
+        """The same for contexts (N, D) on the device from heads (C, F): (C, N), in `out` if it is given."""
         return self._trunk.estimates(x, heads, out)
 
     def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:

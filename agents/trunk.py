@@ -61,7 +61,8 @@ class Trunk:
         device: torch.device,
     ) -> None:
         sizes = [width, *hidden]
-        self.blocks = torch.repeat_interleave(torch.tensor([1, width, width, hidden[-1]]))
+        self._widths = [1, width, width, hidden[-1]]
+        self.blocks = torch.repeat_interleave(torch.tensor(self._widths))
         self._device = device
         self._depth = len(hidden)
         # The first row of a layer is its bias, and so is the first column of the output layer of x.
@@ -100,13 +101,16 @@ class Trunk:
         return out
 
     def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
-        """What heads (C, F) make of contexts (N, 1 + D): their products with the features, (C, N), in `out` if given.
+        """What heads (C, F) make of contexts (N, D): their products with the features, (C, N), in `out` if given.
 
-        To put the blocks of features side by side for one product would take longer than to add up the products.
+        To put the blocks of features side by side for one product would take longer than to add up the products, and
+        contexts behind a one longer than to add the biases: their rows would begin off the bounds of cache lines.
         """
-        linear, bent, inner = torch.split(heads, [x.shape[1], x.shape[1] - 1, self._shapes[-2][1]], 1)
-        out = torch.mm(inner, self._layers(x, self._shown)[-1].t(), out=out)
-        return out.addmm_(linear, x.t()).addmm_(bent, absolute(x[:, 1:]).t())
+        level, linear, bent, inner = torch.split(heads, self._widths, 1)
+        units = x
+        for layer in self._shown[: self._depth]:
+            units = torch.addmm(layer[:1], units, layer[1:]).relu_()
+        return torch.addmm(level, inner, units.t(), out=out).addmm_(linear, x.t()).addmm_(bent, absolute(x).t())
 
     def settle(self) -> None:
         """Makes the present average the one that `features` shows."""

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents import EnsembleThompson, make_agent
-from agents.choice import turns, uniform_codes
+from agents.choice import best_codes, turns, uniform_codes
 from histories.modules import Modules
 
 KINDS = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
@@ -88,3 +88,14 @@ def test_turns_fall_evenly_on_the_members_and_the_floor() -> None:
     mask = np.array([[False, True, True, False, True]] * 999)
     u = (np.arange(999) + 0.5) / 999
     assert np.bincount(uniform_codes(mask, u), minlength=5).tolist() == [0, 333, 333, 0, 333]
+
+
+def test_best_codes_are_the_lowest_of_the_largest_that_are_eligible() -> None:
+    values = np.array([[1.0, 3.0, 3.0, 0.0], [5.0, 5.0, 1.0, 0.0], [0.0, 2.0, 2.0, 0.0]], dtype=np.float32)
+    everywhere = np.ones(values.shape, dtype=bool)
+    assert best_codes(values.T, everywhere.T).tolist() == [1, 0, 1]
+    eligible = np.array([[True, False, True, True], [False, False, True, True], [False] * 4])
+    assert best_codes(values.T, eligible.T).tolist() == [2, 2, 0]
+    many = np.zeros((300, 2), dtype=np.float32)
+    many[[299, 7], [0, 1]] = 1.0
+    assert best_codes(many, np.ones(many.shape, dtype=bool)).tolist() == [299, 7]

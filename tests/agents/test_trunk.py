@@ -57,6 +57,21 @@ def test_features_are_the_blocks_and_move_only_when_settled() -> None:
     assert not torch.allclose(mine.features(x), before)
 
 
+@pytest.mark.parametrize("hidden", [(7,), (6, 5)])
+def test_estimates_are_the_heads_products_with_the_features(hidden: tuple[int, ...]) -> None:
+    mine = trunk(hidden)
+    x, *rest = rows()
+    for _ in range(20):
+        mine.step(x, *rest)
+    mine.settle()
+    heads = torch.randn(9, len(mine.blocks), generator=torch.Generator().manual_seed(2))
+    wide = torch.full((9, len(x) + 2), torch.nan)
+    found = mine.estimates(x[:, 1:], heads, wide[:, 1:-1])
+    torch.testing.assert_close(found, heads @ mine.features(x).t())
+    torch.testing.assert_close(mine.estimates(x[:, 1:], heads), found)
+    torch.testing.assert_close(wide[:, 1:-1], found, rtol=0, atol=0)
+
+
 def test_the_average_is_the_mean_at_first_and_fades_then() -> None:
     mine = trunk()
     seen = []
