@@ -88,7 +88,7 @@ def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tens
     Args:
         train: Sums over the rows that the network was trained on.
         held_out: Sums over the others.
-        prior: The prior; the search begins near the variance that the parts have.
+        prior: The prior; the search begins at the variance that was chosen before, or else at the first.
         blocks: The block that each feature belongs to (F,).
         which: The parts whose variance is chosen, common and own (2, B).
     """
@@ -105,7 +105,7 @@ def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tens
         return float((found * (gram @ found - 2.0 * moment)).sum())
 
     now = float(prior.variance[which].max())
-    chosen = lowest(error, len(TRUSTS), min(range(len(TRUSTS)), key=lambda place: abs(TRUSTS[place] - now)))
+    chosen = lowest(error, len(TRUSTS), TRUSTS.index(now) if now in TRUSTS else 0)
     # Half a squared error in units of the noise is a log likelihood.
     convincing = error(0) - error(chosen) > 2.0 * CONVINCING * prior.noise
     return at(chosen if convincing else 0)
