@@ -11,13 +11,13 @@ from torch import Tensor
 
 from agents.heads import Prior, Sums, inverse, marginal, own_precision
 
-SMALLEST, LARGEST = 1e-3, 2.0
+SMALLEST, LARGEST = 1e-3, 8.0
 PSEUDO = 0.1
 LEAST_NOISE = 0.05
 ENOUGH = 500
 NEGLIGIBLE = 0.02
 CONVINCING = 4.0
-TRUSTS = (SMALLEST**2, *(4.0**power for power in range(-6, 1)))
+TRUSTS = (SMALLEST**2, *(4.0**power for power in range(-6, 3)))
 # Of the blocks [1, x, |x|, h], common part and own: what is trusted as far as it predicts held-out rows.
 NETWORK = torch.tensor([[False, False, False, True], [False, False, False, True]])
 CURVES = torch.tensor([[False, False, False, False], [False, False, True, False]])
