@@ -177,10 +177,12 @@ class EnsembleThompson:
             eligible: Eligible actions of all rows (N, A).
             voting: The heads (rows of the table, K, A, F).
         """
+        most = int(np.diff(ends, prepend=0).max())
         values = torch.empty(voting.shape[2], len(rows), device=self._device)
+        room = torch.empty(most, self.config.hidden[-1], device=self._device)
         for head, start, end in zip(voting.flatten(0, 1), [0, *ends], ends, strict=False):
             x = torch.from_numpy(context.take(rows[start:end], 0)).to(self._device)
-            self._learners[m].estimates(x, head, values[:, start:end])
+            self._learners[m].estimates(x, head, values[:, start:end], room[: len(x)])
         return best_codes(values.cpu().numpy(), eligible.take(rows, 0).T)
 
     def _certain(self, observations: Observations) -> list[FloatArray]:

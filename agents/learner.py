@@ -177,9 +177,9 @@ class Learner:
         found = self.estimates(x.to(self._device), heads.flatten(0, 1))
         return found.view(*heads.shape[:2], len(x))
 
-    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
-        """The same for contexts (N, D) on the device from heads (C, F): (C, N), in `out` if it is given."""
-        return self._trunk.estimates(x, heads, out)
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, room: Tensor | None = None) -> Tensor:
+        """The same for contexts (N, D) on the device from heads (C, F): (C, N); see `Trunk.estimates`."""
+        return self._trunk.estimates(x, heads, out, room)
 
     def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:
         """Makes gradient steps on the module's rows and keeps the heads abreast of them; gives the mean loss.

@@ -100,16 +100,20 @@ class Trunk:
         out[:, slope:] = self._layers(x, self._shown)[-1]
         return out
 
-    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None) -> Tensor:
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, room: Tensor | None = None) -> Tensor:
         """What heads (C, F) make of contexts (N, D): their products with the features, (C, N), in `out` if given.
+
+        The last hidden layer (N, H) is written to `room` if given: memory that is used again is still in cache.
 
         To put the blocks of features side by side for one product would take longer than to add up the products, and
         contexts behind a one longer than to add the biases: their rows would begin off the bounds of cache lines.
         """
         level, linear, bent, inner = torch.split(heads, self._widths, 1)
+        *below, last = self._shown[: self._depth]
         units = x
-        for layer in self._shown[: self._depth]:
+        for layer in below:
             units = torch.addmm(layer[:1], units, layer[1:]).relu_()
+        units = torch.addmm(last[:1], units, last[1:], out=room).relu_()
         return torch.addmm(level, inner, units.t(), out=out).addmm_(linear, x.t()).addmm_(bent, absolute(x).t())
 
     def settle(self) -> None:
