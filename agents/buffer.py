@@ -46,13 +46,18 @@ def check_batch(batch: Batch, modules: Modules) -> None:
 
 
 def usual(se: FloatArray | Tensor) -> float:
-    """The median of se^2 (n,), which has a precision of 1."""
-    return max(float(np.median(np.square(np.asarray(se, dtype=np.float64)))), SMALLEST)
+    """The median of se^2 (n,) where there is an error, which has a precision of 1.
+
+    A cell in which no control did anything states an error of 0. Where most do, these must not make all others, in
+    which something happened, count for nothing.
+    """
+    square = np.square(np.asarray(se, dtype=np.float64))
+    return max(float(np.median(square[square > 0])), SMALLEST) if (square > 0).any() else SMALLEST
 
 
-def precision(se: Column, usual: float, cap: float) -> Column:
-    """Capped precisions (n,) of rewards with standard errors (n,), which may be 0."""
-    return (usual / (se * se).clip(SMALLEST)).clip(max=cap)
+def precision(se: Column, reference: float, cap: float) -> Column:
+    """Capped precisions (n,) of rewards with standard errors (n,), which may be 0, by what is `usual` of se^2."""
+    return (reference / (se * se).clip(SMALLEST)).clip(max=cap)
 
 
 class Buffer:

@@ -14,7 +14,7 @@ from agents.registry import make_agent
 from histories.errors import ConfigError
 from histories.modules import Modules
 
-VERSION = 4
+VERSION = 5
 
 
 def save_agent(agent: Agent, path: Path, recipe: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> None:

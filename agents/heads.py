@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,10 +49,6 @@ class Sums:
         for part in (self.gram, self.moment, self.square, self.rows):
             part.mul_(share)
 
-    def first(self) -> Sums:
-        """The same with the first column of targets only."""
-        return replace(self, moment=self.moment[..., :1])
-
 
 def add_rows(
     sums: Sums,
@@ -88,10 +84,11 @@ def add_rows(
         features(x[rows], both[:, :width])
         both[:, width:] = targets[rows]
         both.mul_(root[rows])
-        for place, begin, end in zip(np.ndindex(*counts.shape), [0, *ends], ends, strict=False):
-            own = both[max(begin - start, 0) : max(end - start, 0)]
-            if len(own) == 0:
-                continue
+        end = start
+        while end < start + len(both):
+            cell, begin = bisect_right(ends, end), end
+            end = min(ends[cell], start + len(both))
+            place, own = divmod(cell, counts.shape[1]), both[begin - start : end - start]
             for strip in strips:
                 first, last = int(strip[0]), int(strip[-1]) + 1
                 found = own[:, first:last].t() @ own[:, first:]

@@ -245,7 +245,7 @@ class Learner:
         self._settled = {"rows": buffer.seen, "steps": self._trunk.steps}
         whole = self._whole
         coordinates = self._coordinates(whole)
-        self._prior = learn_scales(coordinates.apply(whole).first(), self._prior, self._blocks, SCALE_STEPS)
+        self._prior = learn_scales(coordinates.apply(whole), self._prior, self._blocks, SCALE_STEPS)
         fitted, fresh = coordinates.apply(self._sums[0]), coordinates.apply(self._sums[1])
         for which in (NETWORK, CURVES):
             self._prior = trust(fitted, fresh, self._prior, self._blocks, which)

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from agents.heads import Prior, Sums, inverse, marginal, own_precision
 
-SMALLEST, LARGEST = 1e-3, 2.0
+SMALLEST, LARGEST = 1e-3, 8.0
 PSEUDO = 0.1
 LEAST_NOISE = 0.05
 ENOUGH = 500
 NEGLIGIBLE = 0.02
 CONVINCING = 4.0
-TRUSTS = (SMALLEST**2, *(4.0**power for power in range(-6, 1)))
+TRUSTS = (SMALLEST**2, *(4.0**power for power in range(-6, 3)))
 # Of the blocks [1, x, |x|, h], common part and own: what is trusted as far as it predicts held-out rows.
 NETWORK = torch.tensor([[False, False, False, True], [False, False, False, True]])
 CURVES = torch.tensor([[False, False, False, False], [False, False, True, False]])
@@ -88,7 +88,7 @@ def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tens
     Args:
         train: Sums over the rows that the network was trained on.
         held_out: Sums over the others.
-        prior: The prior; the search begins near the variance that the parts have.
+        prior: The prior; the search begins at the variance that was chosen before, or else at the first.
         blocks: The block that each feature belongs to (F,).
         which: The parts whose variance is chosen, common and own (2, B).
     """
@@ -105,7 +105,7 @@ def trust(train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tens
         return float((found * (gram @ found - 2.0 * moment)).sum())
 
     now = float(prior.variance[which].max())
-    chosen = lowest(error, len(TRUSTS), min(range(len(TRUSTS)), key=lambda place: abs(TRUSTS[place] - now)))
+    chosen = lowest(error, len(TRUSTS), TRUSTS.index(now) if now in TRUSTS else 0)
     # Half a squared error in units of the noise is a log likelihood.
     convincing = error(0) - error(chosen) > 2.0 * CONVINCING * prior.noise
     return at(chosen if convincing else 0)

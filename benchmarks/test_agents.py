@@ -11,6 +11,7 @@ import torch
 
 from agents import Batch, Observations, make_agent
 from agents.choice import FLOOR
+from agents.heads import STRIPS
 from benchmarks.quality import run
 from benchmarks.stream_learners import OurAgent, VowpalWabbit, vowpal_wabbit_file
 from benchmarks.streams import stream
@@ -103,7 +104,12 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
 
 
 def test_learning_against_a_matrix_product(benchmark):
-    """100,000 rows in one go, K = 20: gradient steps of the network, sums of features, and heads, as they come."""
+    """100,000 rows in one go, K = 20: gradient steps of the network, sums of features, and heads, as they come.
+
+    Counted is what learning takes if written down plainly: a gradient step is three times its forward pass, and sums
+    are whole products. Of that a third of the step and the symmetric part of the sums are not computed here; the
+    second share is of the products that are. The solution of the heads is in the time only.
+    """
     members, rows, steps = 20, 100_000, 200
     one = Modules([FIVE[0]])
     data = batch(rows, one)
@@ -113,12 +119,15 @@ def test_learning_against_a_matrix_product(benchmark):
         agent.observe(data)
     gradient = steps * 512 * 3 * (NETWORK + 2 * (HIDDEN + WIDTH) * ACTIONS)
     sums = rows * (NETWORK + 2 * FEATURES * (FEATURES + 1 + members))
+    strips = [len(strip) for strip in torch.arange(FEATURES).chunk(STRIPS)]
+    beside = [sum(strips[i:]) + 1 + members for i in range(len(strips))]
+    made = gradient * 2 / 3 + rows * (NETWORK + 2 * sum(a * b for a, b in zip(strips, beside, strict=True)))
     benchmark.pedantic(agents.pop().update, args=(steps,), rounds=1)
     seconds, rate = beside_products(lambda: agents.pop().update(steps), 10)
     share = (gradient + sums) / seconds / rate
-    benchmark.extra_info["share of the matrix product"] = share
-    print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s, the solution of the heads in the time but not in the work")
-    assert share >= 0.2
+    benchmark.extra_info |= {"share of the matrix product": share, "of products made": made / seconds / rate}
+    print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {made / seconds / rate:.0%} by the products that are made")
+    assert share >= 0.22
 
 
 def test_rows_per_second_against_vowpal_wabbit(benchmark, tmp_path):

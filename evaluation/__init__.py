@@ -9,23 +9,46 @@ support. A value that the log does not identify is not a number but a reason.
     q = model.q_values(test_context, test_actions, p)
     result = evaluate(LoggedDecisions.of(test), p, refit(reward_model, outcomes), q_values=q, rng=rng)
     print(text_table(result))
+
+`evaluate_trajectories` answers for a policy that chooses at several slots of a user in a row, where effects last.
 """
 
 from evaluation.bootstrap import Interval, t_interval, user_bootstrap
 from evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sample, SwitchDR
+from evaluation.fqe import fitted_q
 from evaluation.off_policy import Refit, evaluate
 from evaluation.outcome_model import OutcomeModel, QValues
 from evaluation.page import html_page, write_html
 from evaluation.report import findings, headline, text_table, to_dict
 from evaluation.results import Estimate, Evaluation, EvaluationSettings
 from evaluation.support import LoggedDecisions, Support, effective_sample_size, importance_weights, unsupported_mass
+from evaluation.trajectories import Episodes, Trajectories, blocks, first_slots
+from evaluation.trajectory_estimators import (
+    FQE,
+    TRAJECTORY_ESTIMATORS,
+    PerDecisionIPS,
+    PerDecisionSNIPS,
+    SequentialDR,
+    TrajectoryEstimator,
+    TrajectoryIPS,
+    WeightedDR,
+)
+from evaluation.trajectory_value import (
+    TrajectoryEstimate,
+    TrajectoryEvaluation,
+    evaluate_trajectories,
+    value_trajectories,
+)
 
 __all__ = [
     "DM",
     "DR",
     "ESTIMATORS",
+    "FQE",
     "IPS",
     "SNIPS",
+    "TRAJECTORY_ESTIMATORS",
+    "Episodes",
     "Estimate",
     "Estimator",
     "Evaluation",
@@ -33,14 +56,27 @@ __all__ = [
     "Interval",
     "LoggedDecisions",
     "OutcomeModel",
+    "PerDecisionIPS",
+    "PerDecisionSNIPS",
     "QValues",
     "Refit",
     "Sample",
+    "SequentialDR",
     "Support",
     "SwitchDR",
+    "Trajectories",
+    "TrajectoryEstimate",
+    "TrajectoryEstimator",
+    "TrajectoryEvaluation",
+    "TrajectoryIPS",
+    "WeightedDR",
+    "blocks",
     "effective_sample_size",
     "evaluate",
+    "evaluate_trajectories",
     "findings",
+    "first_slots",
+    "fitted_q",
     "headline",
     "html_page",
     "importance_weights",
@@ -49,5 +85,6 @@ __all__ = [
     "to_dict",
     "unsupported_mass",
     "user_bootstrap",
+    "value_trajectories",
     "write_html",
 ]

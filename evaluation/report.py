@@ -130,10 +130,10 @@ def text_table(evaluation: Evaluation) -> str:
         f"{evaluation.users:,} users, {SOURCES[evaluation.propensity_source]}, mean reward per decision"
     )
     words = [f"{_place(e)}: {e.estimand}" for e in _one_each(evaluation)]
-    return "\n".join([head, "", *words, "", *_aligned(rows), "", *_aligned(support), "", *findings(evaluation)])
+    return "\n".join([head, "", *words, "", *aligned(rows), "", *aligned(support), "", *findings(evaluation)])
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Columns as wide as their cells, except that a reason may run over the empty cells to its right."""
     widths = [
         max(len(row[j]) for row in rows if j + 1 == len(row) or row[j + 1] or not row[j].startswith("not identified"))

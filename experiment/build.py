@@ -15,6 +15,7 @@ from experiment.config import Config, HistoryConfig
 from histories.context import ContextFeatures
 from histories.datasets import read_dataset
 from histories.errors import ConfigError
+from histories.event_stream import read_stream
 from histories.folder import read_history
 from histories.history import History
 from histories.modules import BoolArray
@@ -77,6 +78,9 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "tables":
         assert source.tables is not None  # the configuration saw to that
         return read_tables(source.tables), None
+    if source.source == "stream":
+        assert source.stream is not None  # the configuration saw to that
+        return read_stream(source.stream), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:

@@ -18,10 +18,12 @@ from histories.context import ContextSpec
 from histories.datasets import DATASETS
 from histories.errors import ConfigError, nearest
 from histories.files import replacing
+from histories.stream_mapping import StreamMapping
 from histories.tables import TableMapping
 from reward import RewardSpec
 
-SOURCES = ("market", "folder", "tables", *DATASETS)
+WITHOUT_PATH = ("market", "tables", "stream")
+SOURCES = (*WITHOUT_PATH, "folder", *DATASETS)
 SPLITS = ("train", "validation", "test")
 AGENT_FLAG = "--agent.settings."
 
@@ -32,29 +34,34 @@ class HistoryConfig:
 
     Attributes:
         source: `market` simulates one, `folder` reads the native folder, `tables` reads CSV or Parquet files by
-            the mapping in `tables`, or the name of a data set such as `starbucks_rewards`.
+            the mapping in `tables`, `stream` reads one event stream by the mapping in `stream`, or the name of a data
+            set such as `starbucks_rewards`.
         path: The folder to read; not used by `market`, and not needed by a data set that an installed package brings
             (`complete_journey`).
         market: The simulated market, where `source` is `market`; its goals are always those of the reward.
         tables: How the columns of the files are called, where `source` is `tables`.
+        stream: Which rows are sends and which slots there are, where `source` is `stream`.
     """
 
     source: str = "market"
     path: Path | None = None
     market: MarketConfig = field(default_factory=MarketConfig)
     tables: tyro.conf.SuppressFixed[TableMapping | None] = None  # in a file only: flags cannot show it well
+    stream: tyro.conf.Suppress[StreamMapping | None] = None  # its parts have no defaults to be flags of
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
-        if self.path is not None and self.source in ("market", "tables"):
-            where = "is simulated" if self.source == "market" else "is read from the files in `tables`"
+        if self.path is not None and self.source in WITHOUT_PATH:
+            where = "is simulated" if self.source == "market" else f"is read from the files in `{self.source}`"
             raise ConfigError(
                 f"path {str(self.path)!r} is not read: with source {self.source!r} the history {where}. Say which "
-                f"source reads that folder: {', '.join(name for name in SOURCES if name not in ('market', 'tables'))}"
+                f"source reads that folder: {', '.join(name for name in SOURCES if name not in WITHOUT_PATH)}"
             )
         if self.source == "tables" and self.tables is None:
             raise ConfigError("source 'tables' needs the mapping `tables`: say which file and column is which")
+        if self.source == "stream" and self.stream is None:
+            raise ConfigError("source 'stream' needs the mapping `stream`: say which events are sends")
 
 
 @dataclass(frozen=True)

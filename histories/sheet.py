@@ -109,7 +109,10 @@ class Sheet:
         missing = self.missing(column)
         whole = self.integers(column)
         series = pd.Series(whole) if whole is not None else self.frame[column].astype(object)
-        out = np.array(series.where(~missing, "").astype(str).to_numpy(dtype=object))
+        out = np.array(series.to_numpy(dtype=object))
+        # Texts need no conversion, which takes most of the time of reading a large table.
+        if pd.api.types.infer_dtype(out, skipna=True) != "string":
+            out = np.array(series.where(~missing, "").astype(str).to_numpy(dtype=object))
         out[missing] = ""
         return out
 

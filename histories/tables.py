@@ -144,9 +144,9 @@ def read_tables(mapping: TableMapping) -> History:
     modules = Modules.from_dict(mapping.modules)
     faults: list[Fault] = []
     known, required = decision_columns(modules), (*DECISION_COLUMNS, *modules.names)
-    decisions = _read(mapping.decisions, known, required, faults)
-    events = [_read(source, (*EVENT_COLUMNS, "value"), EVENT_COLUMNS, faults) for source in mapping.events]
-    users = None if mapping.users is None else _read(mapping.users, None, ("user_id",), faults)
+    decisions = read_source(mapping.decisions, known, required, faults)
+    events = [read_source(source, (*EVENT_COLUMNS, "value"), EVENT_COLUMNS, faults) for source in mapping.events]
+    users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
     if faults:
         raise InputError(faults)
     pieces = {
@@ -168,7 +168,7 @@ def read_tables(mapping: TableMapping) -> History:
         raise InputError([_in_their_words(fault, pieces) for fault in error.faults]) from None
 
 
-def _read(
+def read_source(
     source: TableSource, known: Sequence[str] | None, required: Sequence[str], faults: list[Fault]
 ) -> pd.DataFrame:
     """One file in the native columns; `known` names those that are read, None all of them (attributes)."""
@@ -195,11 +195,11 @@ def _read(
     for native, value in source.constants.items():
         out[native] = value
     if "time" in present and known is not None:
-        out["time"] = _times(sheet, present["time"], source)
+        out["time"] = read_times(sheet, present["time"], source)
     return out
 
 
-def _times(sheet: Sheet, column: str, source: TableSource) -> pd.Series:
+def read_times(sheet: Sheet, column: str, source: TableSource) -> pd.Series:
     """A column of times as UTC where the source says how to read it, otherwise as it stands."""
     series = sheet.frame[column]
     missing = sheet.missing(column)

@@ -19,12 +19,14 @@ def rows(n: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
     return phi, action, torch.randn(n, C, generator=g, dtype=torch.float64), weight
 
 
-def by_fold(phi: torch.Tensor, action: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor) -> Sums:
+def by_fold(
+    phi: torch.Tensor, action: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, memory: float = 1.0
+) -> Sums:
     sums = Sums.empty(2, A, F, targets.shape[1])
     cell = torch.arange(len(phi)) % 2 * A + action
     order = torch.argsort(cell)
     counts = torch.bincount(cell, minlength=2 * A).view(2, A)
-    data = (column[order] for column in (phi, targets, weight, torch.ones(len(phi))))
+    data = (column[order] for column in (phi, targets, weight, torch.full((len(phi),), memory)))
     add_rows(sums, lambda x, out: out.copy_(x), *data, counts)
     return sums
 

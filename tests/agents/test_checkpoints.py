@@ -85,7 +85,7 @@ def test_faults_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="version None"):
         load_agent(tmp_path / "list.pt")
     torch.save({"version": 99}, tmp_path / "new.pt")
-    with pytest.raises(ConfigError, match="version 99; this program reads version 4"):
+    with pytest.raises(ConfigError, match="version 99; this program reads version 5"):
         load_agent(tmp_path / "new.pt")
     save_agent(agent, tmp_path / "c.pt", how)
     with pytest.raises(ConfigError, match="actions must not have changed"):

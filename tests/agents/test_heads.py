@@ -24,6 +24,7 @@ def test_sums_are_those_of_a_loop_over_rows() -> None:
         here = torch.arange(200) % 2 == fold
         torch.testing.assert_close(found.square[fold], (weight[here] * targets[here, 0].square()).sum())
     assert found.rows.tolist() == [100.0, 100.0]
+    assert by_fold(phi, action, targets, weight, memory=0.25).rows.tolist() == [25.0, 25.0]
 
 
 def dense(data: tuple[torch.Tensor, ...], p: Prior, start: np.ndarray, z: np.ndarray, shared: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from head_samples import BLOCKS, A, prior, rows, sums_of
 
 from agents.heads import Coordinates, Sums, solve
-from agents.scales import CONVINCING, CURVES, NETWORK, TRUSTS, learn_scales, lowest, trust
+from agents.scales import CONVINCING, CURVES, ENOUGH, NETWORK, TRUSTS, learn_scales, lowest, trust
 
 
 def problem(n: int, strength: float, seed: int) -> Sums:
@@ -38,6 +38,12 @@ def test_scales_and_noise_are_learned_from_the_data(strength: float) -> None:
         assert float(learned.variance[0, 2]) < 0.005
         assert torch.equal(learned.variance[NETWORK | CURVES], begin.variance[NETWORK | CURVES])
         assert learned.noise == pytest.approx(1.0, abs=4 * np.sqrt(2 / 20_000))
+
+
+def test_the_noise_of_few_rows_stays_as_it_is_believed() -> None:
+    begin = prior(noise=0.7)
+    assert learn_scales(problem(ENOUGH, 0.3, 8), begin, BLOCKS, steps=5).noise == 0.7
+    assert learn_scales(problem(ENOUGH + 1, 0.3, 8), begin, BLOCKS, steps=5).noise > 0.8
 
 
 def test_few_steps_suffice_from_far_away() -> None:
@@ -97,17 +103,19 @@ def halves(n: int, seed: int, effect: float) -> tuple[Sums, Sums]:
 
 @pytest.mark.parametrize("which", [NETWORK, CURVES])
 @pytest.mark.parametrize("effect", [0.0, 0.05, 0.1, 0.3])
-def test_trust_is_what_solving_anew_for_each_variance_finds(which: torch.Tensor, effect: float) -> None:
+@pytest.mark.parametrize("noise", [0.2, 1.0, 5.0])
+def test_trust_is_what_solving_anew_for_each_variance_finds(which: torch.Tensor, effect: float, noise: float) -> None:
+    begin = prior(noise=noise)
     for seed in range(5):
         train, held_out = halves(300, seed, effect)
         errors = []
         for value in TRUSTS:
-            candidate = replace(prior(), variance=prior().variance.masked_fill(which, value))
+            candidate = replace(begin, variance=begin.variance.masked_fill(which, value))
             found = solve(train, candidate, BLOCKS)
             errors.append(float((found * (held_out.gram @ found - 2.0 * held_out.moment)).sum()))
         best = int(np.argmin(errors))
-        convincing = errors[0] - errors[best] > 2.0 * CONVINCING * prior().noise
-        chosen = trust(train, held_out, prior(), BLOCKS, which).variance[which]
+        convincing = errors[0] - errors[best] > 2.0 * CONVINCING * noise
+        chosen = trust(train, held_out, begin, BLOCKS, which).variance[which]
         torch.testing.assert_close(chosen, torch.full_like(chosen, TRUSTS[best if convincing else 0]))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from agents import Batch, Observations, make_agent
 from envs.market import Market, MarketConfig
-from examples import new_agent, new_reward
+from examples import new_agent, new_reward, trajectories
 from histories.modules import Module, Modules
 from reward import DidReward, RewardSpec, refit
 
@@ -35,7 +35,7 @@ def run(example: str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", ["new_agent.py", "new_reward.py", "ppo.py"])
+@pytest.mark.parametrize("example", ["new_agent.py", "new_reward.py", "ppo.py", "trajectories.py"])
 def test_help_explains_the_settings(example, tmp_path):
     shown = run(example, "--help", cwd=tmp_path)
     assert "--seed" in shown
@@ -125,3 +125,20 @@ def test_ppo_learns_on_the_market(seed):
     assert gain > 3 * se
     change, se = values["after"].minus(values["before"])
     assert change > 3 * se
+
+
+def check_trajectories(users: int, days: int) -> None:
+    """Four standard errors of the log's value; that of 30,000 users has been within 1.4 over the seeds 0 to 2."""
+    found, truth = trajectories.main(users=users, days=days)
+    for name in ("sequential dr", "per-decision snips"):
+        value = found.get(name).value
+        assert abs(value.point - truth) < 4 * value.se, (name, value, truth)
+
+
+def test_a_followed_policys_value_is_near_the_markets_truth():
+    check_trajectories(users=1_500, days=3)
+
+
+@pytest.mark.slow
+def test_a_followed_policys_value_is_near_the_truth_over_twelve_days():
+    check_trajectories(users=30_000, days=12)

@@ -1,0 +1,443 @@
+"""One event stream as a history: round trips, slots on a calendar, and messages with the stream's own rows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from envs.market import Market, MarketConfig
+from experiment.build import prepare
+from experiment.config import Config, HistoryConfig, RewardConfig, read_config, write_config
+from histories.context import ContextSpec
+from histories.errors import ConfigError, InputError
+from histories.event_stream import read_stream
+from histories.history import History
+from histories.modules import Modules
+from histories.slots import SlotGrid
+from histories.stream_mapping import Sends, StreamMapping
+from histories.tables import TableSource
+from histories.times import HOUR
+from reward import Goal
+
+MODULES = (
+    {"name": "channel", "actions": ["none", "email", "push"]},
+    {"name": "offer", "actions": ["small", "large"]},
+)
+SENDS = (
+    Sends(("Email Sent",), {"offer": "properties.offer.size"}, {"channel": "email"}),
+    Sends(("Push Sent",), {"offer": "properties.offer.size"}, {"channel": "push"}),
+)
+COLUMNS = {"user_id": "userId", "time": "sentAt", "message_id": "messageId"}
+DAILY = SlotGrid("1d", "09:00")
+#: User, time, event, properties: two users, three whole days of slots at 09:00 after each user's first row.
+ROWS: list[tuple[str, str, str, dict[str, Any]]] = [
+    ("007", "2024-05-01T08:00Z", "Page Viewed", {"path": "/"}),
+    ("007", "2024-05-02T09:05Z", "Email Sent", {"offer": {"size": "large"}, "arm": "test"}),
+    ("007", "2024-05-02T09:30Z", "Email Opened", {}),
+    ("007", "2024-05-02T10:00Z", "Order Completed", {"revenue": 12.5, "items": [1, 2]}),
+    ("NA", "2024-05-01T23:00Z", "Page Viewed", {"path": "/offers"}),
+    ("NA", "2024-05-03T08:59Z", "Push Sent", {"offer": {"size": "small"}}),
+    ("007", "2024-05-04T12:00Z", "Page Viewed", {}),
+]
+
+
+def write(path: Path, rows: list[tuple[str, str, str, dict[str, Any]]] = ROWS, first: int = 0) -> None:
+    frame = pd.DataFrame(rows, columns=["userId", "sentAt", "event", "properties"])
+    frame["properties"] = frame["properties"].map(json.dumps)
+    frame["messageId"] = [f"m{first + i}" for i in range(len(frame))]
+    frame.to_parquet(path) if path.suffix == ".parquet" else frame.to_csv(path, index=False)
+
+
+@pytest.fixture
+def mapping(tmp_path: Path) -> StreamMapping:
+    write(tmp_path / "stream.csv")
+    source = TableSource(tmp_path / "stream.csv", COLUMNS)
+    return StreamMapping(source, MODULES, SENDS, DAILY, values={"Order*": "properties.revenue"}, name="shop")
+
+
+def edit(mapping: StreamMapping, old: str, new: str) -> None:
+    text = mapping.rows.path.read_text()
+    assert old in text
+    mapping.rows.path.write_text(text.replace(old, new))
+
+
+def slots_of(history: History) -> list[tuple[str, str, tuple[str, ...]]]:
+    d = history.decisions
+    times = [str(time)[:16] for time in d.time.astype("datetime64[us]")]
+    return list(zip(history.user_ids[d.user].tolist(), times, history.modules.names_of(d.actions), strict=True))
+
+
+def faults_of(mapping: StreamMapping) -> list[tuple[str | None, int | None, Any, str]]:
+    with pytest.raises(InputError) as caught:
+        read_stream(mapping)
+    return [(f.column, f.row, f.value, f.problem) for f in caught.value.faults]
+
+
+def test_a_slot_without_a_send_is_a_decision_to_send_nothing(mapping: StreamMapping):
+    history = read_stream(mapping)
+    assert slots_of(history) == [
+        ("007", "2024-05-01T09:00", ("none",)),
+        ("007", "2024-05-02T09:00", ("email", "large")),
+        ("007", "2024-05-03T09:00", ("none",)),
+        # The send at 08:59 lies in the period of the day before.
+        ("NA", "2024-05-02T09:00", ("push", "small")),
+        ("NA", "2024-05-03T09:00", ("none",)),
+    ]
+    assert history.decisions.id.tolist()[:2] == ["007@2024-05-01T09:00", "007@2024-05-02T09:00"]
+    events = history.events_frame()
+    assert events["event"].tolist() == ["Page Viewed", "Email Opened", "Order Completed", "Page Viewed", "Page Viewed"]
+    assert events["value"].tolist() == [1.0, 1.0, 12.5, 1.0, 1.0]
+    assert history.propensity_source == "missing"
+    assert history.users is None
+    assert "7 rows in 1 files, 2 of them sends" in history.summary()
+    assert "slots every 1d at 09:00 UTC: 5, 2 with a send" in history.summary()
+    assert "sends come 12.0 h (median) to 24.0 h after their slot; their users had an event in between in 0.0%" in (
+        history.summary()
+    )
+
+
+def test_sends_only_says_what_cannot_be_learned(mapping: StreamMapping):
+    history = read_stream(replace(mapping, slots="sends_only"))
+    assert slots_of(history) == [
+        ("007", "2024-05-02T09:05", ("email", "large")),
+        ("NA", "2024-05-03T08:59", ("push", "small")),
+    ]
+    assert "nothing can be learned about sending nothing" in history.summary()
+
+
+def test_logged_decisions_to_send_nothing_are_slots_of_their_own(mapping: StreamMapping):
+    """A platform that logs every decision gives slots, propensities and policies without any grid."""
+    edit(mapping, "Email Opened,{}", 'Decided,"{""chosen"": ""none"", ""p"": 0.25}"')
+    edit(mapping, "Email Sent", "Decided")
+    edit(mapping, '""arm"": ""test""', '""chosen"": ""email"", ""p"": 0.5')
+    edit(mapping, "Push Sent", "Decided")
+    edit(
+        mapping,
+        '{""offer"": {""size"": ""small""}',
+        '{""p"": 0.25, ""chosen"": ""push"", ""offer"": {""size"": ""small""}',
+    )
+    columns = {"channel": "properties.chosen", "offer": "properties.offer.size", "propensity": "properties.p"}
+    sends = (Sends(("Decided",), {**columns, "decision_id": "messageId"}, {"policy": "journey"}),)
+    history = read_stream(replace(mapping, sends=sends, slots="sends_only"))
+    assert [action for *_, action in slots_of(history)] == [("email", "large"), ("none",), ("push", "small")]
+    assert history.decisions.joint.tolist() == [0.5, 0.25, 0.25]
+    assert history.decisions.id.tolist() == ["m1", "m2", "m5"]
+    assert history.decisions.policy is not None
+    assert set(history.decisions.policy) == {"journey"}
+    assert history.propensity_source == "logged"
+    assert "sends only" not in history.summary()
+
+
+@pytest.mark.parametrize("form", ["csv.gz", "parquet", "nested", "columns", "folder", "seconds"])
+def test_the_form_of_the_stream_makes_no_difference(mapping: StreamMapping, tmp_path: Path, form: str):
+    expected = read_stream(mapping)
+    frame = pd.read_csv(mapping.rows.path, dtype=str, keep_default_na=False)
+    path, source, sends, values = tmp_path / f"other.{form}", mapping.rows, mapping.sends, mapping.values
+    if form == "csv.gz":
+        frame.to_csv(path, index=False)
+    elif form == "parquet":
+        frame.to_parquet(path)
+    elif form == "nested":
+        path = tmp_path / "nested.parquet"
+        frame["properties"] = [row[3] for row in ROWS]
+        frame.to_parquet(path)
+    elif form == "columns":
+        path = tmp_path / "columns.parquet"
+        frame["size"] = [row[3].get("offer", {}).get("size") for row in ROWS]
+        frame["revenue"] = [row[3].get("revenue") for row in ROWS]
+        frame.drop(columns="properties").to_parquet(path)
+        sends = tuple(replace(one, columns={"offer": "size"}) for one in sends)
+        values = {"*": "revenue"}
+    elif form == "folder":
+        path.mkdir()
+        frame[:3].to_csv(path / "2.csv", index=False)
+        # A file whose events need no property may lack the column.
+        frame[6:].drop(columns="properties").to_parquet(path / "3.parquet")
+        frame[3:6].to_parquet(path / "1.parquet")
+        (path / "_SUCCESS").write_text("")
+    else:
+        path = tmp_path / "seconds.csv"
+        frame["sentAt"] = pd.to_datetime(frame["sentAt"]).astype("datetime64[s, UTC]").astype(np.int64)
+        frame.to_csv(path, index=False)
+        source = replace(source, time_unit="s")
+    found = read_stream(replace(mapping, rows=replace(source, path=path), sends=sends, values=values))
+    pd.testing.assert_frame_equal(found.decisions_frame(), expected.decisions_frame())
+    pd.testing.assert_frame_equal(found.events_frame(), expected.events_frame())
+    assert found.span == expected.span
+
+
+def test_slots_begin_and_end_with_what_was_known(mapping: StreamMapping, tmp_path: Path):
+    write(
+        tmp_path / "stream.csv",
+        [
+            *ROWS,
+            ("new", "2024-05-02T08:00Z", "Signed Up", {}),
+            ("new", "2024-05-02T12:00Z", "Email Sent", {"offer": {"size": "small"}}),
+            ("new", "2024-05-03T08:00Z", "Unsubscribed", {}),
+            ("new", "2024-05-03T12:00Z", "Push Sent", {"offer": {"size": "small"}}),
+        ],
+    )
+    grid = replace(DAILY, start_events=("Signed Up",), leave_events=("Unsubscribed",))
+    history = read_stream(replace(mapping, slots=grid))
+    assert slots_of(history) == [("new", "2024-05-02T09:00", ("email", "small"))]
+    assert "3 sends outside of all slots" in history.summary()
+    assert "2 users without a slot" in history.summary()
+    assert (history.events_frame()["event"] == "Push Sent").sum() == 2, "sends that are no decisions stay events"
+
+    (tmp_path / "users.csv").write_text(
+        "id,since,town\nnew,2024-05-03,Bonn\n007,2024-05-02T09:00,Kyiv\nNA,2025-01-01,Oslo\n"
+    )
+    users = TableSource(tmp_path / "users.csv", {"user_id": "id"})
+    history = read_stream(replace(mapping, users=users, slots=replace(DAILY, start_attribute="since")))
+    assert [(user, time) for user, time, _ in slots_of(history)] == [
+        ("new", "2024-05-03T09:00"),
+        ("007", "2024-05-03T09:00"),
+    ]
+    assert history.users is not None
+    assert history.users.columns.tolist() == ["user_id", "town"]
+    everywhere = read_stream(replace(mapping, slots=replace(DAILY, start="stream")))
+    assert np.bincount(everywhere.decisions.user).tolist() == [3, 3, 3]
+
+
+def test_what_comes_later_does_not_make_a_slot(mapping: StreamMapping, tmp_path: Path):
+    """A longer stream has more slots; those there were before stay, with the same ids and actions."""
+    short = slots_of(read_stream(mapping))
+    write(tmp_path / "stream.csv", [*ROWS, ("007", "2024-05-09T12:00Z", "Page Viewed", {})])
+    assert [slot for slot in slots_of(read_stream(mapping)) if slot[1] < "2024-05-04"] == short
+
+
+def test_more_than_one_send_in_a_period(mapping: StreamMapping, tmp_path: Path):
+    extra = ("007", "2024-05-02T09:04:59Z", "Push Sent", {"offer": {"size": "small"}})
+    write(tmp_path / "stream.csv", [*ROWS, extra])
+    # The later one by time, not by its place in the file, is at fault.
+    assert faults_of(mapping) == [
+        ("sentAt", 2, "2024-05-02T09:05Z", "the user has an earlier send in the same slot's period of 1d")
+    ]
+    history = read_stream(replace(mapping, slots=replace(DAILY, several="first")))
+    assert ("007", "2024-05-02T09:00", ("push", "small")) in slots_of(history)
+    assert "Email Sent" in history.event_names
+    assert "1 sends outside of all slots or behind another one of their slot" in history.summary()
+    finer = read_stream(replace(mapping, slots=SlotGrid("1min", "00:00")))
+    assert finer.modules.sent(finer.decisions.actions).sum() == 3
+
+
+def test_rows_that_stand_twice(mapping: StreamMapping):
+    text = mapping.rows.path.read_text().splitlines()
+    mapping.rows.path.write_text("\n".join([*text, text[2], text[4]]) + "\n")
+    assert faults_of(mapping) == [("messageId", 8, "m1", "the row stands in the stream twice")]
+    once = read_stream(replace(mapping, duplicates="keep_first"))
+    assert "left out: 2 duplicates" in once.summary()
+    assert len(once.events) == 5
+    # Equal ids of rows that differ are no copies, whatever is declared.
+    edit(mapping, "12:00Z,Page Viewed,{},m6", "12:00Z,Page Viewed,{},m0")
+    assert faults_of(replace(mapping, duplicates="keep_first"))[0][:3] == ("messageId", 7, "m0")
+
+
+def test_arms_of_slots_are_the_latest_that_were_known(mapping: StreamMapping):
+    source = replace(mapping.rows, columns={**COLUMNS, "arm": "properties.arm"})
+    edit(mapping, 'Page Viewed,"{""path"": ""/offers""}"', 'Page Viewed,"{""arm"": ""holdout""}"')
+    history = read_stream(replace(mapping, rows=source))
+    assert history.decisions.arm is not None
+    assert history.decisions.arm.tolist() == [None, "test", "test", "holdout", "holdout"]
+
+
+def test_times_in_a_zone_where_the_clocks_change(mapping: StreamMapping, tmp_path: Path):
+    """Slots stay at 09:00 on the wall; a time that comes twice is no time."""
+    rows = [("u", "2024-03-29 08:00", "Page Viewed", {}), ("u", "2024-04-02 12:00", "Page Viewed", {})]
+    offer = {"offer": {"size": "small"}}
+    sends = [("u", "2024-03-30 09:10", "Email Sent", offer), ("u", "2024-03-31 09:10", "Push Sent", offer)]
+    write(tmp_path / "stream.csv", rows + sends)
+    berlin = replace(mapping, rows=replace(mapping.rows, time_zone="Europe/Berlin"), values={})
+    history = read_stream(replace(berlin, slots=SlotGrid("1d", "09:00", "Europe/Berlin")))
+    assert [(time, action[0]) for _, time, action in slots_of(history)] == [
+        ("2024-03-29T08:00", "none"),
+        ("2024-03-30T08:00", "email"),
+        ("2024-03-31T07:00", "push"),
+        ("2024-04-01T07:00", "none"),
+    ]
+    edit(mapping, "2024-03-31 09:10", "2024-03-31 02:30")
+    ((column, row, value, problem),) = faults_of(berlin)
+    assert (column, row, value) == ("sentAt", 4, "2024-03-31 02:30")
+    assert "comes twice, or not at all" in problem
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("2024-05-02T09:05Z", "soon", ("sentAt", 2, "soon", "this is not a time")),
+        ("2024-05-02T09:05Z", "", ("sentAt", 2, None, "the time is missing")),
+        ("2024-05-02T09:05Z", "1714640700", ("sentAt", 2, "1714640700", "this is not a time")),
+        ("NA,2024-05-03T08:59Z", ",2024-05-03T08:59Z", ("userId", 6, None, "the user id is missing")),
+        ("Email Opened", "", ("event", 3, None, "the event has no name")),
+        (",m3", ",", ("messageId", 4, None, "the message id is missing")),
+        ("Push Sent", "Pushed", ("event", None, "Push Sent", "the mapping names this event, and no row has it")),
+        ('""large""', '""huge""', ("properties.offer.size", 2, "huge", "this is not an action of the module 'offer'")),
+        ('""size"": ""large""', '""tone"": 1', ("properties.offer.size", 2, None, "the action is missing although")),
+        ('""test""}"', '""te"', ("properties", 2, None, "this is not a JSON object")),
+        ("12.5", '""much""', ("properties.revenue", 4, "much", "this is not a number")),
+        ("messageId", "id", ("messageId", None, None, "the file has no such column")),
+        ("userId", "user", ("userId", None, None, "the file has no such column")),
+    ],
+)
+def test_faults_have_the_streams_own_rows_and_columns(mapping: StreamMapping, old: str, new: str, expected: tuple):
+    edit(mapping, old, new)
+    column, row, value, problem = faults_of(mapping)[0]
+    assert (column, row) == expected[:2]
+    assert problem.startswith(expected[3])
+    if expected[2] is not None:
+        assert value == expected[2]
+
+
+def test_all_faults_of_a_kind_are_told_at_once_with_their_files(mapping: StreamMapping, tmp_path: Path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    bad = [("a", "never", "Page Viewed", {}), ("b", "2024-05-01T10:00Z", "Email Sent", {}), ("c", "when", "x", {})]
+    write(folder / "1.csv", bad)
+    write(folder / "2.csv", bad)
+    (folder / "3.csv").write_text("")
+    with pytest.raises(InputError) as caught:
+        read_stream(replace(mapping, rows=replace(mapping.rows, path=folder)))
+    assert [Path(fault.file).name for fault in caught.value.faults] == ["3.csv"]
+    (folder / "3.csv").unlink()
+    with pytest.raises(InputError) as caught:
+        read_stream(replace(mapping, rows=replace(mapping.rows, path=folder)))
+    found = [(Path(f.file).name, f.row, f.count) for f in caught.value.faults if f.problem == "this is not a time"]
+    assert found == [("1.csv", 1, 2), ("2.csv", 1, 2)]
+    assert [f.value for f in caught.value.faults if "no row has it" in f.problem] == ["Push Sent"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: replace(m, slots="sends"), "neither 'sends_only' nor a grid"),
+        (lambda m: replace(m, sends=()), "no `sends`"),
+        (lambda m: replace(m, sends=(Sends(("A",), {"channel": "x"}),)), "do not say where ['offer'] stand"),
+        (lambda m: replace(m, sends=(*m.sends, m.sends[0])), "given twice as sends"),
+        (lambda m: replace(m, events=("Email Sent",)), "are sends, and so cannot be kept"),
+        (lambda m: replace(m, sends=(replace(m.sends[0], columns={"ofer": "x"}),)), "Did you mean 'offer'?"),
+        (lambda m: replace(m, rows=replace(m.rows, columns={"when": "x"})), "no native column 'when'"),
+        (
+            lambda m: replace(m, rows=TableSource(m.rows.path), duplicates="keep_first"),
+            "needs `rows.columns.message",
+        ),
+        (lambda m: replace(m, propensity_source="by design"), "nothing was sent have no row"),
+        (
+            lambda m: replace(
+                m, sends=tuple(replace(s, constants={**s.constants, "propensity": "1"}) for s in m.sends)
+            ),
+            "none of ['propensity', 'propensity']",
+        ),
+        (lambda m: replace(m, slots=replace(DAILY, start_attribute="since")), "give `users`"),
+        (lambda m: replace(DAILY, every="5h"), "neither a number of days nor a part of a day"),
+        (lambda m: replace(DAILY, every="36h"), "neither a number of days nor a part of a day"),
+        (lambda m: replace(DAILY, at="9:00"), "not a time of day"),
+        (lambda m: replace(DAILY, time_zone="Mars"), "time zone 'Mars' is not known"),
+        (lambda m: replace(DAILY, start="stream", start_events=("A",)), "not several"),
+        (lambda m: Sends(()), "without `events`"),
+        (lambda m: Sends(("A",), {"channel": "x"}, {"channel": "y"}), "as columns and as constants"),
+    ],
+)
+def test_a_wrong_mapping_is_refused_before_any_file_is_read(mapping: StreamMapping, change, message: str):
+    with pytest.raises(ConfigError) as caught:
+        change(mapping)
+    assert message in str(caught.value)
+
+
+def test_a_stream_shorter_than_a_period(mapping: StreamMapping):
+    with pytest.raises(InputError, match="does not cover one whole period of 7d at 09:00 UTC"):
+        read_stream(replace(mapping, slots=replace(DAILY, every="7d")))
+
+
+def market_stream(folder: Path, users: int) -> tuple[History, StreamMapping]:
+    """A market's history, and the stream that a platform would have logged of it: sends some time after their slot."""
+    history, _ = Market(MarketConfig(users=users, days=6)).history()
+    sent = history.modules.sent(history.decisions.actions)
+    d = history.decisions_frame()[sent]
+    rng = np.random.default_rng(0)
+    lag = rng.integers(0, 20 * HOUR, len(d))
+    properties = d[["decision_id", *history.modules.names]].to_dict("records")
+    rows = pd.DataFrame(
+        {
+            "user": d["user_id"],
+            "ts": d["time"] + pd.to_timedelta(lag, unit="us"),
+            "name": "Message Sent",
+            "props": [json.dumps(one) for one in properties],
+        }
+    )
+    e = history.events_frame().rename(columns={"user_id": "user", "time": "ts", "event": "name"})
+    e["props"] = [json.dumps({"value": value}) for value in e.pop("value")]
+    # In the order of time, as platforms export.
+    pd.concat([rows, e]).sort_values("ts", kind="stable").to_parquet(folder / "stream.parquet")
+    assert history.users is not None
+    history.users.assign(since="2024-01-15T05:00").to_csv(folder / "users.csv", index=False)
+    path = {name: f"props.{name}" for name in history.modules.names}
+    first, last = np.array(history.span, dtype="datetime64[us]")
+    return history, StreamMapping(
+        TableSource(folder / "stream.parquet", {"user_id": "user", "time": "ts", "event": "name"}),
+        tuple(history.modules.to_dict()),
+        (Sends(("Message Sent",), {**path, "decision_id": "props.decision_id"}),),
+        SlotGrid("1d", "08:00", "Europe/Athens", start_attribute="since", leave_events=("unsubscribed",)),
+        values={"*": "props.value"},
+        users=TableSource(folder / "users.csv"),
+        span=(str(first), str(last)),
+        name=history.name,
+    )
+
+
+def test_a_market_written_as_a_stream_comes_back(tmp_path: Path):
+    history, mapping = market_stream(tmp_path, users=300)
+    assert len(history.decisions) < 300 * 6, "some unsubscribe, and have no more slots"
+    found = read_stream(mapping)
+    sent = history.modules.sent(history.decisions.actions)
+    for name in ("user", "time", "actions"):
+        np.testing.assert_array_equal(getattr(found.decisions, name), getattr(history.decisions, name))
+    np.testing.assert_array_equal(found.decisions.id[sent], history.decisions.id[sent])
+    # Events of one moment stand in the order of the names' codes, which are sorted where a reader finds them.
+    order = ["user_id", "time", "event", "value"]
+    pd.testing.assert_frame_equal(
+        found.events_frame().sort_values(order, ignore_index=True),
+        history.events_frame().sort_values(order, ignore_index=True),
+    )
+    pd.testing.assert_frame_equal(found.users, history.users, check_dtype=False)
+    assert (found.span, found.modules, found.n_users) == (history.span, history.modules, history.n_users)
+    assert found.modules == Modules.from_dict(mapping.modules)
+
+
+def test_a_configuration_names_a_stream_and_learns_from_it(tmp_path: Path):
+    """From YAML to rewards: sends have controls, and the same rewards as those of the history that was written."""
+    history, mapping = market_stream(tmp_path, users=300)
+    reward = RewardConfig(goals=(Goal("order:*"), Goal("visit:*", weight=0.1)), pre="2d", post="1d", overlap="exclude")
+    stream = HistoryConfig("stream", stream=mapping)
+    write_config(Config(history=stream, reward=reward, context=ContextSpec(windows=("2d",))), tmp_path / "run.yaml")
+    config = read_config(tmp_path / "run.yaml")
+    assert config.history == stream
+    prepared = prepare(config)
+    assert prepared.history.propensity_source == "estimated"
+    sent = prepared.train.modules.sent(prepared.train.decisions.actions)
+    expected = prepared.model.fit(history.select_users(prepared.part == "train"))
+    expected = expected.transform(history.select_users(prepared.part == "train"))
+    assert np.isfinite(prepared.rewards.reward[sent]).mean() > 0.3
+    np.testing.assert_array_equal(prepared.rewards.reward, expected.reward)
+
+
+@pytest.mark.parametrize(("at", "shares"), [("09:00", ("100.0%", "0.0%")), ("12:00", ("0.0%", "0.0%"))])
+def test_messages_that_answer_what_a_user_did_after_the_slot_show(
+    mapping: StreamMapping, at: str, shares: tuple[str, str]
+):
+    """Push messages two minutes after a visit at noon: a slot in the morning would pay the visit to the message."""
+    rows: list[tuple[str, str, str, dict[str, Any]]] = [
+        ("a", "2024-05-01T08:00Z", "Signed Up", {}),
+        ("b", "2024-05-01T08:00Z", "Signed Up", {}),
+        ("a", "2024-05-02T11:59Z", "Cart Left", {}),
+        ("a", "2024-05-02T12:01Z", "Push Sent", {"offer": {"size": "small"}}),
+        ("b", "2024-05-05T12:01Z", "Signed Up", {}),
+    ]
+    write(mapping.rows.path, rows)
+    history = read_stream(replace(mapping, sends=SENDS[1:], values={}, slots=SlotGrid("1d", at)))
+    assert f"had an event in between in {shares[0]}, and in {shares[1]} of slots" in history.summary()
