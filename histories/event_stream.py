@@ -51,7 +51,7 @@ def read_stream(mapping: StreamMapping) -> History:
     - Sends outside of all slots (before a user's first one, after the last whole period, after leaving) and, where the
       grid says `several: first`, later sends of a period are no decisions. They stay in the history as events under
       their own names. The history's notes count them, and all that was left out.
-    - A slot's `arm` is that of its send's row, else that of its user's latest row before the slot which names one.
+    - A slot's `arm` is that of its user's latest row before the slot which names one, and missing where none does.
     - Ids of decisions, where no `decision_id` is mapped, are `user@time`, so that a longer stream gives the same ids.
 
     Raises:
@@ -65,7 +65,9 @@ def read_stream(mapping: StreamMapping) -> History:
     sends = np.flatnonzero(kept & (rule >= 0))
     if isinstance(mapping.slots, SlotGrid):
         slots = _user_slots(mapping, mapping.slots, stream, kept, span)
-        origin = _origins(mapping, stream, slots, sends)
+        leave = _first(stream, kept & stream.named(mapping.slots.leave_events))
+        staying = sends[stream.time[sends] < leave[stream.user[sends]]]
+        origin = _origins(mapping, stream, slots, staying)
         user, time = slots.user, slots.time
     else:
         origin, user, time = sends, stream.user[sends], stream.time[sends]
@@ -92,6 +94,12 @@ def read_stream(mapping: StreamMapping) -> History:
         f"{np.count_nonzero(~kept):,} duplicates, {np.count_nonzero(other & ~chosen):,} events not among `events`"
     ]
     if isinstance(mapping.slots, SlotGrid):
+        empty = np.zeros(len(stream), dtype=bool)
+        empty[origin[(origin >= 0) & ~history.modules.sent(history.decisions.actions)]] = True
+        problem = "this says that nothing was sent, and on a grid every slot without a send says so by itself"
+        remedy = "Take such rows out of `sends`; or, where the log has all of them, use slots `sends_only`."
+        stream.note(mapping.rows.theirs("event"), empty, problem, remedy)
+        stop(stream.faults)
         notes += _grid_notes(mapping.slots, history, stream, origin, unplaced)
     elif history.modules.sent(history.decisions.actions).all():
         notes.append(
@@ -219,22 +227,20 @@ def _decisions(
             else:
                 column[sent[mine]] = stream.texts(sends.columns[native], source[mine])
     if (path := mapping.rows.columns.get("arm")) is not None:
-        frame["arm"] = _arms(stream, path, origin, user, time)
+        frame["arm"] = _arms(stream, path, user, time)
     return _frame(frame)
 
 
-def _arms(stream: StreamRows, path: str, origin: IntArray, user: IntArray, time: IntArray) -> ObjectArray:
-    """The arm of each slot: that of its send's row, else the latest one that the user's rows before the slot name."""
+def _arms(stream: StreamRows, path: str, user: IntArray, time: IntArray) -> ObjectArray:
+    """The arm of each slot: the latest that the user's rows up to it name; a later one may be due to a send."""
     arms = stream.texts(path, np.arange(len(stream)))
     named = np.flatnonzero(arms != "")
     named = named[by_user_and_time(stream.user[named], stream.time[named])]
     offsets = np.searchsorted(stream.user[named], np.arange(len(stream.user_ids) + 1)).astype(np.int64)
-    latest = Timeline(stream.time[named], offsets).before(user, time) - 1
+    latest = Timeline(stream.time[named], offsets).before(user, time, inclusive=True) - 1
     out = np.full(len(time), None, dtype=object)
     known = latest >= offsets[user]
     out[known] = arms[named[latest[known]]]
-    own = (origin >= 0) & (arms[origin] != "")
-    out[own] = arms[origin[own]]
     return out
 
 

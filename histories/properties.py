@@ -80,29 +80,25 @@ def _and_none(objects: ObjectArray) -> ObjectArray:
 
 def _parse(texts: Sequence[str]) -> tuple[ObjectArray, BoolArray]:
     """The JSON objects (k,) that texts hold, and which texts hold none."""
+    # Each by itself: of texts that are parsed together two broken ones can make up a whole one.
     out = np.full(len(texts), None, dtype=object)
-    try:
-        # One call of the parser for all texts is several times faster than one for each.
-        values = json.loads(f"[{','.join(texts)}]")
-    except json.JSONDecodeError:
-        values = []
-    if len(values) != len(texts):
-        values = [_parsed(text) for text in texts]
-    out[:] = values
-    return out, np.array([not isinstance(value, dict) for value in values], dtype=bool)
+    out[:] = [_parsed(text) for text in texts]
+    return out, np.array([not isinstance(value, dict) for value in out], dtype=bool)
 
 
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, brackets without end
         return None
 
 
 def _follow(objects: ObjectArray, keys: Sequence[str]) -> ObjectArray:
     """What keys lead to in each object (k,), None where they lead nowhere."""
-    values = pd.Series(objects, dtype=object)
+    # Not by pandas, which would make numbers floating where some are missing: long ids would be rounded together.
+    values = list(objects)
     for key in keys:
-        values = values.map(lambda value, key=key: value.get(key) if isinstance(value, dict) else None)
-        values = values.astype(object)
-    return np.asarray(values.where(values.notna(), None).to_numpy(dtype=object))
+        values = [value.get(key) if isinstance(value, dict) else None for value in values]
+    out = np.full(len(values), None, dtype=object)
+    out[:] = [None if isinstance(value, float) and value != value else value for value in values]
+    return out

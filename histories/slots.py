@@ -55,6 +55,8 @@ class SlotGrid:
 
     def __post_init__(self) -> None:
         length = duration(self.every)
+        if length % 60_000_000:
+            raise ConfigError(f"every {self.every!r} is not a whole number of minutes")
         if length % DAY and DAY % length:
             raise ConfigError(f"every {self.every!r} is neither a number of days nor a part of a day that divides it")
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.at):

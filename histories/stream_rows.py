@@ -101,6 +101,7 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
         [Sheet(frame, sheet.file, faults).times(time)[0] for frame, sheet in zip(parsed, sheets, strict=True)]
     )
     user, user_ids = _user_codes(user_id, sheets, mapping.users, users, faults)
+    _check_paths(mapping, sheets, faults)
     names: list[ObjectArray] = []
     for sheet in sheets:
         sheet.note(event, sheet.missing(event), "the event has no name", "Name the event, or leave the row out.")
@@ -135,10 +136,15 @@ def _files(path: Path) -> list[Path]:
         return [path]
     endings = (*CSV_ENDINGS, *PARQUET_ENDINGS)
     # Names that begin so are marks of other programs (`_SUCCESS`, `._part.csv`).
-    files = sorted(f for f in path.iterdir() if f.name.endswith(endings) and not f.name.startswith((".", "_")))
-    if not files:
-        raise fail(path, "the folder has no file of a stream", f"Give files that end in one of {', '.join(endings)}.")
-    return files
+    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith((".", "_")))
+    remedy = f"Give a folder of files that end in one of {', '.join(endings)}, and nothing else."
+    if not entries:
+        raise fail(path, "the folder has no file of a stream", remedy)
+    if other := [entry for entry in entries if entry.is_dir() or not entry.name.endswith(endings)]:
+        raise InputError(
+            [Fault(str(entry), "this is no file of a stream that could be read", remedy) for entry in other]
+        )
+    return entries
 
 
 def _sheet(file: Path, mapping: StreamMapping, faults: list[Fault]) -> Sheet | None:
@@ -157,6 +163,22 @@ def _sheet(file: Path, mapping: StreamMapping, faults: list[Fault]) -> Sheet | N
         wanted = {path: np.isin(names, list(events))[code] for path, events in _needs(mapping, list(names)).items()}
         found |= extract(raw, {path: rows for path, rows in wanted.items() if path not in found and rows.any()})
     return Sheet(pd.DataFrame(found), str(file), faults)
+
+
+def _check_paths(mapping: StreamMapping, sheets: Sequence[Sheet], faults: list[Fault]) -> None:
+    """A path with a slip in it would be read as values that were never given."""
+    arm = mapping.rows.columns.get("arm")
+    paths = dict.fromkeys([*mapping.values.values(), *([] if arm is None else [arm])])
+    faults += [
+        Fault(
+            file=str(mapping.rows.path),
+            problem="the mapping names this place, and no row that needs it has a value there",
+            remedy="Correct the path, or take it out of the mapping.",
+            column=path,
+        )
+        for path in paths
+        if all(path not in sheet.frame or bool(sheet.missing(path).all()) for sheet in sheets)
+    ]
 
 
 def _needs(mapping: StreamMapping, names: Sequence[str]) -> dict[str, set[str]]:

@@ -175,14 +175,18 @@ def placebo_on_holdout(study: Study, history: History) -> Check | None:
 
 
 def held_out(study: Study, history: History) -> BoolArray:
-    """Decisions (n,) of the arms that are held out: those that the spec names, or else those without any message."""
+    """Decisions (n,) of the arms that are held out: those that the spec names, or else those without any message.
+
+    A decision without an arm is of none.
+    """
     arm = history.decisions.arm
     if arm is None:
         return np.zeros(len(history.decisions), dtype=bool)
     text = np.asarray(arm).astype(str)
     named = study.model.spec.holdout_arms
     reached = np.unique(text[study.outcomes.treated])
-    return np.asarray(np.isin(text, named) if named else ~np.isin(text, reached))
+    assigned = ~pd.isna(arm) & (text != "")
+    return np.asarray(assigned & (np.isin(text, named) if named else ~np.isin(text, reached)))
 
 
 def holdout_placebo(study: Study, held: BoolArray) -> Effect:

@@ -244,7 +244,63 @@ def test_arms_of_slots_are_the_latest_that_were_known(mapping: StreamMapping):
     edit(mapping, 'Page Viewed,"{""path"": ""/offers""}"', 'Page Viewed,"{""arm"": ""holdout""}"')
     history = read_stream(replace(mapping, rows=source))
     assert history.decisions.arm is not None
-    assert history.decisions.arm.tolist() == [None, "test", "test", "holdout", "holdout"]
+    # The send's own row comes after its slot: what it names may be due to it.
+    assert history.decisions.arm.tolist() == [None, None, "test", "holdout", "holdout"]
+
+
+@pytest.mark.parametrize("number", [1, 2**53 + 1])
+def test_numbers_in_json_stay_as_they_are(mapping: StreamMapping, number: int):
+    """2^53 + 1 is the first whole number that no floating one can tell from its neighbour."""
+    rows = [
+        (user, time, event, {**more, "uid": number if user == "007" else number - 1})
+        for user, time, event, more in ROWS
+    ]
+    write(mapping.rows.path, rows)
+    source = replace(mapping.rows, columns={**COLUMNS, "user_id": "properties.uid"})
+    assert read_stream(replace(mapping, rows=source)).user_ids.tolist() == [str(number - 1), str(number)]
+
+
+@pytest.mark.parametrize("text", ['{"a": ' + "[" * 100_000, '{"a": ' + "1" * 5000 + "}", '{"a": [1', "4]}"])
+def test_what_is_no_json_is_a_fault_with_its_row(mapping: StreamMapping, text: str):
+    frame = pd.read_csv(mapping.rows.path, dtype=str, keep_default_na=False)
+    frame.loc[3, "properties"] = text
+    frame.to_csv(mapping.rows.path, index=False)
+    assert [fault[:2] for fault in faults_of(mapping)] == [("properties", 4)]
+
+
+def test_a_message_after_leaving_is_no_decision(mapping: StreamMapping):
+    """Such as one that confirms it: the slot began before, and nothing was sent in it while the user was there."""
+    edit(mapping, "Email Opened", "Unsubscribed")
+    edit(mapping, "2024-05-02T10:00Z,Order Completed", "2024-05-02T10:00Z,Email Sent")
+    edit(mapping, '""revenue"": 12.5', '""offer"": {""size"": ""small""}')
+    grid = replace(DAILY, leave_events=("Unsubscribed",))
+    history = read_stream(replace(mapping, slots=grid, values={}))
+    assert [slot for slot in slots_of(history) if slot[0] == "007"][1:] == [
+        ("007", "2024-05-02T09:00", ("email", "large"))
+    ]
+    assert "1 sends outside of all slots" in history.summary()
+
+
+def test_on_a_grid_no_row_decides_to_send_nothing(mapping: StreamMapping):
+    sends = (SENDS[0], Sends(("Push Sent",), {}, {"channel": "none", "offer": "small"}))
+    found = faults_of(replace(mapping, sends=sends))
+    assert [fault[:2] for fault in found] == [("event", 6)]
+    assert "says so by itself" in found[0][3]
+
+
+def test_a_path_that_leads_nowhere_is_a_fault(mapping: StreamMapping):
+    for values in ({"Order*": "properties.revnue"}, {"Ordr*": "properties.revenue"}):
+        assert "no row that needs it has a value there" in faults_of(replace(mapping, values=values))[0][3]
+
+
+@pytest.mark.parametrize("name", ["day=2", "3.CSV", "4.csv.bz2"])
+def test_a_folder_with_anything_else_in_it_is_refused(mapping: StreamMapping, tmp_path: Path, name: str):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    mapping.rows.path.rename(folder / "1.csv")
+    (folder / name).mkdir() if name == "day=2" else (folder / name).write_text("x")
+    (folder / "_SUCCESS").write_text("")
+    assert "no file of a stream" in faults_of(replace(mapping, rows=replace(mapping.rows, path=folder)))[0][3]
 
 
 def test_times_in_a_zone_where_the_clocks_change(mapping: StreamMapping, tmp_path: Path):
