@@ -93,7 +93,7 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
     actions = benchmark.pedantic(agent.sample, args=(seen,), rounds=1, warmup_rounds=1)
     decided = USERS + (len(FIVE) - 1) * int(FIVE.sent(actions).sum())
     needed = decided * (1 - FLOOR) * (NETWORK + 2 * FEATURES * ACTIONS)
-    seconds, rate = beside_products(lambda: agent.sample(seen), 8)
+    seconds, rate = beside_products(lambda: agent.sample(seen), 16)
     share = needed / seconds / rate
     benchmark.extra_info |= {
         "share of the matrix product": share,
@@ -114,7 +114,7 @@ def test_learning_against_a_matrix_product(benchmark):
     one = Modules([FIVE[0]])
     data = batch(rows, one)
 
-    agents = [make_agent("ensemble_thompson", one, WIDTH, {"members": members}) for _ in range(11)]
+    agents = [make_agent("ensemble_thompson", one, WIDTH, {"members": members}) for _ in range(17)]
     for agent in agents:
         agent.observe(data)
     gradient = steps * 512 * 3 * (NETWORK + 2 * (HIDDEN + WIDTH) * ACTIONS)
@@ -123,7 +123,7 @@ def test_learning_against_a_matrix_product(benchmark):
     beside = [sum(strips[i:]) + 1 + members for i in range(len(strips))]
     made = gradient * 2 / 3 + rows * (NETWORK + 2 * sum(a * b for a, b in zip(strips, beside, strict=True)))
     benchmark.pedantic(agents.pop().update, args=(steps,), rounds=1)
-    seconds, rate = beside_products(lambda: agents.pop().update(steps), 10)
+    seconds, rate = beside_products(lambda: agents.pop().update(steps), 16)
     share = (gradient + sums) / seconds / rate
     benchmark.extra_info |= {"share of the matrix product": share, "of products made": made / seconds / rate}
     print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {made / seconds / rate:.0%} by the products that are made")
