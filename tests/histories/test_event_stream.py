@@ -391,6 +391,7 @@ def test_all_faults_of_a_kind_are_told_at_once_with_their_files(mapping: StreamM
         ),
         (lambda m: replace(m, slots=replace(DAILY, start_attribute="since")), "give `users`"),
         (lambda m: replace(DAILY, every="5h"), "neither a number of days nor a part of a day"),
+        (lambda m: replace(DAILY, every="30s"), "not a whole number of minutes"),
         (lambda m: replace(DAILY, every="36h"), "neither a number of days nor a part of a day"),
         (lambda m: replace(DAILY, at="9:00"), "not a time of day"),
         (lambda m: replace(DAILY, time_zone="Mars"), "time zone 'Mars' is not known"),

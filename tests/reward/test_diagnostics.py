@@ -26,7 +26,15 @@ from reward import (
     make_reward,
     tidy,
 )
-from reward.diagnostics import Check, Diagnostics, facts_of, placebo_on_controls, placebo_on_holdout, time_placebo
+from reward.diagnostics import (
+    Check,
+    Diagnostics,
+    facts_of,
+    held_out,
+    placebo_on_controls,
+    placebo_on_holdout,
+    time_placebo,
+)
 from reward.event_time import lookback, messages_between, moved_back
 
 SMALL = RewardSpec(goals=(Goal("order", measure="value"), Goal("visit", -0.5)), pre="2d", post="1d", min_controls=3)
@@ -235,6 +243,19 @@ def test_no_failure_is_hidden_in_the_verdict(statuses, begins):
     names = ("pre-trends", "placebo in time", "placebo on holdout")
     checks = tuple(Check(name, status, 0.5, "") for name, status in zip(names, statuses, strict=True))
     assert Diagnostics(checks, (), "did").verdict.startswith(begins)
+
+
+@pytest.mark.parametrize("missing", [None, np.nan])
+def test_decisions_without_an_arm_are_not_held_out(missing: object):
+    """Such as those before a user's arm was known: nothing was sent at them, and yet nobody held them out."""
+    history = random_history(5, users=60)
+    sent = history.modules.sent(history.decisions.actions)
+    arm = np.where(sent, "messages", "held out").astype(object)
+    quiet = np.flatnonzero(~sent)
+    arm[quiet[::2]] = missing
+    history = replace(history, decisions=replace(history.decisions, arm=arm))
+    held = held_out(did(history), history)
+    np.testing.assert_array_equal(np.flatnonzero(held), quiet[1::2])
 
 
 def test_without_controls_there_is_no_causal_verdict():
