@@ -64,8 +64,9 @@ def read_stream(mapping: StreamMapping) -> History:
     rule = _rules(mapping, stream)
     sends = np.flatnonzero(kept & (rule >= 0))
     if isinstance(mapping.slots, SlotGrid):
-        slots = _user_slots(mapping, mapping.slots, stream, kept, span)
+        _refuse_nothing(mapping, modules, stream, rule)
         leave = _first(stream, kept & stream.named(mapping.slots.leave_events))
+        slots = _user_slots(mapping, mapping.slots, stream, kept, span, leave)
         staying = sends[stream.time[sends] < leave[stream.user[sends]]]
         origin = _origins(mapping, stream, slots, staying)
         user, time = slots.user, slots.time
@@ -94,12 +95,6 @@ def read_stream(mapping: StreamMapping) -> History:
         f"{np.count_nonzero(~kept):,} duplicates, {np.count_nonzero(other & ~chosen):,} events not among `events`"
     ]
     if isinstance(mapping.slots, SlotGrid):
-        empty = np.zeros(len(stream), dtype=bool)
-        empty[origin[(origin >= 0) & ~history.modules.sent(history.decisions.actions)]] = True
-        problem = "this says that nothing was sent, and on a grid every slot without a send says so by itself"
-        remedy = "Take such rows out of `sends`; or, where the log has all of them, use slots `sends_only`."
-        stream.note(mapping.rows.theirs("event"), empty, problem, remedy)
-        stop(stream.faults)
         notes += _grid_notes(mapping.slots, history, stream, origin, unplaced)
     elif history.modules.sent(history.decisions.actions).all():
         notes.append(
@@ -141,8 +136,25 @@ def _rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:
     return rule
 
 
+def _refuse_nothing(mapping: StreamMapping, modules: Modules, stream: StreamRows, rule: IntArray) -> None:
+    """On a grid a row that says that nothing was sent would be counted as a send, or hide one."""
+    name, nothing = modules.names[0], modules[0].actions[0]
+    bad = np.zeros(len(stream), dtype=bool)
+    for k, sends in enumerate(mapping.sends):
+        rows = np.flatnonzero(rule == k)
+        bad[rows] = (
+            sends.constants[name] == nothing
+            if name in sends.constants
+            else (stream.texts(sends.columns[name], rows) == nothing)
+        )
+    problem = "this says that nothing was sent, and on a grid every slot without a send says so by itself"
+    remedy = "Take such rows out of `sends`; or, where the log has all of them, use slots `sends_only`."
+    stream.note(mapping.rows.theirs("event"), bad, problem, remedy)
+    stop(stream.faults)
+
+
 def _user_slots(
-    mapping: StreamMapping, grid: SlotGrid, stream: StreamRows, kept: BoolArray, span: tuple[int, int]
+    mapping: StreamMapping, grid: SlotGrid, stream: StreamRows, kept: BoolArray, span: tuple[int, int], leave: IntArray
 ) -> UserSlots:
     times = bounds(grid, *span)
     if len(times) < 2:
@@ -157,7 +169,7 @@ def _user_slots(
         start = np.full(len(stream.user_ids), times[0] - 1)
     else:
         start = _first(stream, kept)
-    return UserSlots.of(times, start, _first(stream, kept & stream.named(grid.leave_events)))
+    return UserSlots.of(times, start, leave)
 
 
 def _first(stream: StreamRows, rows: BoolArray) -> IntArray:

@@ -167,7 +167,13 @@ class Sheet:
         """Numbers (n,) with NaN where missing or not a number, and which entries are missing."""
         missing = self.missing(column)
         series = self.frame[column]
-        values = pd.to_numeric(series.astype(object) if series.dtype.kind in "mM" else series, errors="coerce")
+        series = series.astype(object) if series.dtype.kind in "mM" else series
+        try:
+            values = pd.to_numeric(series, errors="coerce")
+        except OverflowError:  # a whole number beyond all floating ones, which as text is infinite
+            values = pd.to_numeric(
+                series.map(lambda value: str(value) if isinstance(value, int) else value), errors="coerce"
+            )
         out = np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
         self.note(
             column,

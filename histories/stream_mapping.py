@@ -50,7 +50,7 @@ class StreamMapping:
             are such, `message_id` (unique for each row) and `arm` (experiment arm of the user).
         modules: What could be chosen: entries as in `TableMapping`.
         sends: Which events are sends. Where the log tells of decisions to send nothing too, their action is the first
-            one of the first module.
+            one of the first module; with `sends_only` alone, as a grid has slots for these by itself.
         slots: `sends_only`: the log's sends are the only slots, and nothing can be learned about sending nothing.
             Or a `SlotGrid`: slots at fixed times, at which nothing was sent unless a send falls into the slot's period.
         events: The other events that are kept; None keeps all of them.

@@ -101,7 +101,6 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
         [Sheet(frame, sheet.file, faults).times(time)[0] for frame, sheet in zip(parsed, sheets, strict=True)]
     )
     user, user_ids = _user_codes(user_id, sheets, mapping.users, users, faults)
-    _check_paths(mapping, sheets, faults)
     names: list[ObjectArray] = []
     for sheet in sheets:
         sheet.note(event, sheet.missing(event), "the event has no name", "Name the event, or leave the row out.")
@@ -112,9 +111,11 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
         faults.append(Fault(str(source.path), "the stream has no rows", "Check the path."))
     stop(faults)
     ends = np.cumsum([len(sheet) for sheet in sheets])
-    return StreamRows(
+    stream = StreamRows(
         tuple(sheets), faults, ends, user, user_ids, times, code.astype(np.int64), tuple(map(str, known)), users, since
     )
+    _check_paths(mapping, stream)
+    return stream
 
 
 def stop(faults: Sequence[Fault]) -> None:
@@ -124,11 +125,18 @@ def stop(faults: Sequence[Fault]) -> None:
 
 
 def value_path(values: Mapping[str, str], event: str) -> str | None:
-    """Where an event's value stands: the first name that fits, `name*` fitting all that begin so."""
-    fits = (
-        path for name, path in values.items() if name == event or (name.endswith("*") and event.startswith(name[:-1]))
-    )
-    return next(fits, None)
+    """Where an event's value stands, or None if no entry is for it."""
+    name = value_name(values, event)
+    return None if name is None else values[name]
+
+
+def value_name(values: Mapping[str, str], event: str) -> str | None:
+    """The entry for an event: the first name that fits, `name*` fitting all that begin so."""
+    return next((name for name in values if _fits(name, event)), None)
+
+
+def _fits(name: str, event: str) -> bool:
+    return name == event or (name.endswith("*") and event.startswith(name[:-1]))
 
 
 def _files(path: Path) -> list[Path]:
@@ -165,20 +173,24 @@ def _sheet(file: Path, mapping: StreamMapping, faults: list[Fault]) -> Sheet | N
     return Sheet(pd.DataFrame(found), str(file), faults)
 
 
-def _check_paths(mapping: StreamMapping, sheets: Sequence[Sheet], faults: list[Fault]) -> None:
-    """A path with a slip in it would be read as values that were never given."""
-    arm = mapping.rows.columns.get("arm")
-    paths = dict.fromkeys([*mapping.values.values(), *([] if arm is None else [arm])])
-    faults += [
-        Fault(
-            file=str(mapping.rows.path),
-            problem="the mapping names this place, and no row that needs it has a value there",
-            remedy="Correct the path, or take it out of the mapping.",
-            column=path,
-        )
-        for path in paths
-        if all(path not in sheet.frame or bool(sheet.missing(path).all()) for sheet in sheets)
+def _check_paths(mapping: StreamMapping, stream: StreamRows) -> None:
+    """With a slip in a path, every value there would be read as one that was never given."""
+    file, values = str(mapping.rows.path), mapping.values
+    places = [
+        (path, [event for event in stream.names if value_name(values, event) == name]) for name, path in values.items()
     ]
+    if (arm := mapping.rows.columns.get("arm")) is not None:
+        places.append((arm, list(stream.names)))
+    for name, path in values.items():
+        if not any(_fits(name, event) for event in stream.names):
+            remedy = "Correct the name in `values`, or take it out."
+            stream.faults.append(Fault(file, f"no event begins as {name!r}", remedy, path))
+    for path, events in places:
+        # An entry whose events all have one before it is not needed anywhere.
+        if events and (stream.texts(path, np.flatnonzero(stream.named(events))) == "").all():
+            problem = "the mapping names this place, and no row that needs it has a value there"
+            stream.faults.append(Fault(file, problem, "Correct the path, or take it out of the mapping.", path))
+    stop(stream.faults)
 
 
 def _needs(mapping: StreamMapping, names: Sequence[str]) -> dict[str, set[str]]:

@@ -288,9 +288,34 @@ def test_on_a_grid_no_row_decides_to_send_nothing(mapping: StreamMapping):
     assert "says so by itself" in found[0][3]
 
 
+@pytest.mark.parametrize("time", ["2024-05-02T09:20Z", "2024-05-01T08:30Z"])
+def test_nor_does_one_behind_a_send_or_outside_all_slots(mapping: StreamMapping, time: str):
+    write(mapping.rows.path, [*ROWS, ("007", time, "Nothing Sent", {})])
+    sends = (*SENDS, Sends(("Nothing Sent",), {}, {"channel": "none", "offer": "small"}))
+    found = faults_of(replace(mapping, sends=sends, slots=replace(DAILY, several="first")))
+    assert [fault[:2] for fault in found] == [("event", 8)]
+
+
 def test_a_path_that_leads_nowhere_is_a_fault(mapping: StreamMapping):
-    for values in ({"Order*": "properties.revnue"}, {"Ordr*": "properties.revenue"}):
-        assert "no row that needs it has a value there" in faults_of(replace(mapping, values=values))[0][3]
+    nowhere, nothing = "no row that needs it has a value there", "no event begins as 'Ordr*'"
+    edit(mapping, '{""path"": ""/""}', '{""price"": 3}')
+    for values, problem in (
+        ({"Order*": "properties.revnue"}, nowhere),
+        ({"Ordr*": "properties.revenue"}, nothing),
+        # That another event has a value there, or another entry the same path, helps neither.
+        ({"Page*": "properties.price", "Order*": "properties.price"}, nowhere),
+        ({"Order*": "properties.revenue", "Ordr*": "properties.revenue"}, nothing),
+    ):
+        assert problem in faults_of(replace(mapping, values=values))[0][3]
+    # Where the first entry that fits has all of an entry's events, nothing is looked up there.
+    shadowed = {"Order Completed": "properties.revenue", "Order*": "properties.none"}
+    assert read_stream(replace(mapping, values=shadowed)).events.value.max() == 12.5
+
+
+@pytest.mark.parametrize("digits", [400, 4000])
+def test_a_value_too_large_for_a_number_is_a_fault_with_its_row(mapping: StreamMapping, digits: int):
+    edit(mapping, "12.5", "1" * digits)
+    assert [fault[:2] for fault in faults_of(mapping)] == [("properties.revenue", 4)]
 
 
 @pytest.mark.parametrize("name", ["day=2", "3.CSV", "4.csv.bz2"])
