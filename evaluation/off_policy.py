@@ -18,7 +18,6 @@ from evaluation.support import (
     check_policy,
     describe_weights,
     importance_weights,
-    raised_floor,
     unsupported_mass,
 )
 from histories.errors import ConfigError, Fault, InputError, NotIdentified
@@ -255,11 +254,8 @@ def _why_not(target: _Target, estimator: Estimator, users: int, settings: Evalua
         return f"ESS {s.ess:.0f} < {settings.ess_floor:g}"
     if s.ess_users < settings.users_floor:
         return f"ESS of users {s.ess_users:.0f} < {settings.users_floor:g}"
-    for of, ess, floor, kurtosis in (
-        ("", s.ess, settings.ess_floor, s.kurtosis),
-        (" of users", s.ess_users, settings.users_floor, s.kurtosis_users),
-    ):
-        if ess < (raised := raised_floor(floor, kurtosis)):
+    for of, ess, raised in settings.floors(s):
+        if ess < raised:
             return f"ESS{of} {ess:,.0f} < {raised:,.0f}, the floor for rewards as rare or uneven as these"
     if isinstance(estimator, SwitchDR):
         share = estimator.left_to_model(target.sample)

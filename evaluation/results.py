@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from evaluation.bootstrap import Interval, check_replicates
-from evaluation.support import Support
+from evaluation.support import Support, raised_floor
 from histories.errors import ConfigError
 
 
@@ -40,6 +40,13 @@ class EvaluationSettings:
                 raise ConfigError(f"{name} {getattr(self, name)} is not a number of {least} or more")
         if not 0 <= self.unsupported_limit <= 1:
             raise ConfigError(f"unsupported_limit {self.unsupported_limit} is not in [0, 1]")
+
+    def floors(self, support: Support) -> tuple[tuple[str, float, float], ...]:
+        """What is asked of decisions and of users: of what, its effective sample size, the floor raised by kurtosis."""
+        return (
+            ("", support.ess, raised_floor(self.ess_floor, support.kurtosis)),
+            (" of users", support.ess_users, raised_floor(self.users_floor, support.kurtosis_users)),
+        )
 
 
 @dataclass(frozen=True)

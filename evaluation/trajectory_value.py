@@ -19,7 +19,6 @@ from evaluation.support import (
     check_policy,
     describe_weights,
     importance_weights,
-    raised_floor,
     unsupported_mass,
 )
 from evaluation.trajectories import Episodes, Trajectories
@@ -248,11 +247,7 @@ def _why_not(
             continue
         if x.unknown:
             return f"the log has no propensity of {x.unknown:,} decisions"
-        for of, ess, floor, kurtosis in (
-            ("", s.ess, settings.ess_floor, s.kurtosis),
-            (" of users", s.ess_users, settings.users_floor, s.kurtosis_users),
-        ):
-            raised = raised_floor(floor, kurtosis)
+        for of, ess, raised in settings.floors(s):
             # Written so that an overflown product, whose ESS is NaN, is refused too.
             if not ess >= raised:
                 return f"ESS{of} {ess:,.0f} < {raised:,.0f} {at}"

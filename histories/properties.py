@@ -60,30 +60,25 @@ def _objects(sheet: Sheet, column: str, rows: IntArray) -> tuple[IntArray, Objec
         return np.arange(len(rows)), _and_none(series.where(nested, None).to_numpy(dtype=object))
     # Rows share properties, and equal texts are parsed once: -1 is missing, and so the last object.
     code, texts = pd.factorize(series.mask(sheet.missing(column)[rows], None))
-    objects, bad = _parse([str(text) for text in texts])
+    # Each by itself: of texts that are parsed together two broken ones can make up a whole one.
+    objects = _and_none([_parsed(str(text)) for text in texts])
+    bad = np.array([not isinstance(value, dict) for value in objects], dtype=bool)
+    bad[-1] = False
     wrong = np.zeros(len(sheet), dtype=bool)
-    wrong[rows] = np.append(bad, False)[code]
+    wrong[rows] = bad[code]
     sheet.note(
         column,
         wrong,
         "this is not a JSON object",
         'Write properties as in {"channel": "email"}; an export may have cut them off.',
     )
-    return code.astype(np.int64), _and_none(objects)
+    return code.astype(np.int64), objects
 
 
-def _and_none(objects: ObjectArray) -> ObjectArray:
+def _and_none(objects: Sequence[Any] | ObjectArray) -> ObjectArray:
     out = np.full(len(objects) + 1, None, dtype=object)
     out[:-1] = objects
     return out
-
-
-def _parse(texts: Sequence[str]) -> tuple[ObjectArray, BoolArray]:
-    """The JSON objects (k,) that texts hold, and which texts hold none."""
-    # Each by itself: of texts that are parsed together two broken ones can make up a whole one.
-    out = np.full(len(texts), None, dtype=object)
-    out[:] = [_parsed(text) for text in texts]
-    return out, np.array([not isinstance(value, dict) for value in out], dtype=bool)
 
 
 def _parsed(text: str) -> Any:

@@ -16,8 +16,8 @@ def read(texts: list[Any], path: str = "p.r") -> tuple[list[Any], list[tuple[int
     """Values of a path as text, and the faults' rows, columns and counts."""
     sheet = Sheet(pd.DataFrame({"p": texts}, dtype=object), "stream.csv", [])
     found = extract(sheet, {path: np.ones(len(texts), dtype=bool)})
-    texts = Sheet(pd.DataFrame(found), "stream.csv", []).texts(path).tolist()
-    return texts, [(fault.row, fault.column, fault.count) for fault in sheet.faults]
+    values = Sheet(pd.DataFrame(found), "stream.csv", []).texts(path).tolist()
+    return values, [(fault.row, fault.column, fault.count) for fault in sheet.faults]
 
 
 @pytest.mark.parametrize("rest", ['{"other": 1}', None, '{"r": null}'])
