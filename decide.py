@@ -20,21 +20,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from agents import Observations, load_agent
-from agents.choice import draw
-from envs.guardrails import eligible as allowed
-from experiment.build import build_history
-from experiment.cli import program, say
-from experiment.run import Run
-from histories.datasets import DATASETS, read_dataset
-from histories.eligibility import last_eligible, read_eligible, without_gone
-from histories.errors import ConfigError
-from histories.files import replacing
-from histories.folder import read_history
-from histories.hashing import keys
-from histories.history import DecisionLog, History
-from histories.modules import BoolArray
-from histories.times import SECOND, duration, timestamps
+from crosschannel.agents import Observations, load_agent
+from crosschannel.agents.sampling import draw
+from crosschannel.core.arrays import BoolArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.files import replacing
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import SECOND, duration, timestamps
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.histories.guardrails import eligible as allowed
+from crosschannel.histories.history import DecisionLog, History
+from crosschannel.histories.readers.datasets import DATASETS, read_dataset
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.pipeline.building import build_history
+from crosschannel.pipeline.command_line import program, say
+from crosschannel.pipeline.run_folder import Run
 
 
 def decide(

@@ -13,16 +13,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents import load_agent
-from agents.explain import ALL, as_text
-from evaluation import write_html
-from experiment.assess import assess, explained, fit_outcome_model
-from experiment.build import prepare
-from experiment.cli import program, say
-from experiment.run import Run, write_json
-from experiment.summary import about, metrics_of, summary_text
-from histories.files import replacing
-from histories.fingerprint import fingerprint
+from crosschannel.agents import load_agent
+from crosschannel.agents.explain import ALL, as_text
+from crosschannel.core.files import replacing
+from crosschannel.evaluation import write_html
+from crosschannel.histories.fingerprint import fingerprint
+from crosschannel.pipeline.building import prepare
+from crosschannel.pipeline.command_line import program, say
+from crosschannel.pipeline.judging import assess, explained, fit_outcome_model
+from crosschannel.pipeline.run_folder import Run, write_json
+from crosschannel.pipeline.summary import about, metrics_of, summary_text
 
 CHANGED = (
     "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "

@@ -15,19 +15,19 @@ from collections.abc import Sequence
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from agents import Agent, Batch, Observations, make_agent, restore_agent, save_agent
-from envs.replay_log import ReplayLog
-from envs.replay_vector import CrossChannelReplayVector
-from evaluation import OutcomeModel
-from experiment.assess import Validation, assess, explained, fit_outcome_model
-from experiment.build import Prepared, prepare, recipe_of
-from experiment.cli import ROOT, program, say, settings_of
-from experiment.followers import Followers
-from experiment.monitor import Monitor
-from experiment.run import Run, write_json
-from experiment.summary import metrics_of, summary_text
-from histories.errors import ConfigError
-from histories.fingerprint import fingerprint
+from crosschannel.agents import Agent, Batch, Observations, make_agent, restore_agent, save_agent
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.evaluation import OutcomeModel
+from crosschannel.histories.fingerprint import fingerprint
+from crosschannel.pipeline.building import Prepared, prepare, recipe_of
+from crosschannel.pipeline.command_line import ROOT, program, say, settings_of
+from crosschannel.pipeline.followers import Followers
+from crosschannel.pipeline.judging import Validation, assess, explained, fit_outcome_model
+from crosschannel.pipeline.monitoring import Monitor
+from crosschannel.pipeline.run_folder import Run, write_json
+from crosschannel.pipeline.summary import metrics_of, summary_text
 
 
 def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_model: OutcomeModel) -> None:

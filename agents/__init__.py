@@ -1,11 +1,17 @@
 """Policies over arrays: Thompson ensembles and the baselines that they are compared with."""
 
-from agents.base import Agent, Batch, Decisions, Observations
-from agents.checkpoints import load_agent, restore_agent, save_agent
-from agents.delay import Delay
-from agents.ensemble import EnsembleConfig, EnsembleThompson
-from agents.explain import as_markdown, as_scalars, as_text, explain
-from agents.registry import AGENTS, make_agent, resolve_device
+if not __name__.startswith("crosschannel."):
+    raise ImportError(
+        "import `crosschannel.agents` instead of `agents`: a second copy of its classes would not fit the first"
+    )
+
+
+from crosschannel.agents.base import Agent, Batch, Decisions, Observations
+from crosschannel.agents.buffers.delay import Delay
+from crosschannel.agents.checkpoints import load_agent, restore_agent, save_agent
+from crosschannel.agents.ensemble.agent import EnsembleConfig, EnsembleThompson
+from crosschannel.agents.explain import as_markdown, as_scalars, as_text, explain
+from crosschannel.agents.registry import AGENTS, make_agent, resolve_device
 
 __all__ = [
     "AGENTS",

@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
 Float32Array = npt.NDArray[np.float32]
 UIntArray = npt.NDArray[np.uint64]

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.actions import carried, known_actions, places, shown
-from agents.base import Batch, Observations
-from agents.choice import spread_mask, uniform_shares
-from agents.policy import Policy
-from histories.modules import FloatArray, Modules
+from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents.policy import Policy
+from crosschannel.agents.sampling import spread_mask, uniform_shares
+from crosschannel.core.action_changes import carried, known_actions, places, shown
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray
 
 
 @dataclass(frozen=True)

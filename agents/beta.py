@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.actions import carried, known_actions, labels, places, shown
-from agents.base import Batch, Observations, UIntArray
-from agents.buffer import check_batch, precision, usual
-from agents.choice import FLOOR, Floor, even, floors, spread_mask
-from agents.policy import Policy
-from histories.errors import ConfigError
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from crosschannel.agents.base import Batch, Observations, UIntArray
+from crosschannel.agents.buffers.buffer import check_batch, precision, usual
+from crosschannel.agents.policy import Policy
+from crosschannel.agents.sampling import FLOOR, Floor, even, floors, spread_mask
+from crosschannel.core.action_changes import carried, known_actions, labels, places, shown
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
 
 GRID = 64
 ROWS = 512

@@ -11,20 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.actions import carried, design, known_actions, places
-from agents.base import Batch, Observations
-from agents.buffer import check_batch, precision, usual
-from agents.choice import FLOOR, Floor
-from agents.learner import MOST_MEMBERS, signs
-from agents.linear import check_width, effect_scales, estimates, sums_by_module
-from agents.noise import learn_noise, noise_factor, row_weights, some_rows
-from agents.policy import Voting
-from agents.randomness import generator_state, restore_generator
-from agents.regression import Prior, Sums, fit, moments
-from agents.schedule import Schedule
-from agents.transitions import Transitions
-from histories.errors import ConfigError, Fault, InputError
-from histories.modules import FloatArray, Modules
+from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents.buffers.buffer import check_batch, precision, usual
+from crosschannel.agents.buffers.transitions import Transitions
+from crosschannel.agents.ensemble.learner import MOST_MEMBERS, signs
+from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, some_rows
+from crosschannel.agents.linear import check_width, effect_scales, estimates, sums_by_module
+from crosschannel.agents.policy import Voting
+from crosschannel.agents.regression import Prior, Sums, fit, moments
+from crosschannel.agents.sampling import FLOOR, Floor
+from crosschannel.agents.schedule import Schedule
+from crosschannel.core.action_changes import carried, design, known_actions, places
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError, Fault, InputError
+from crosschannel.core.random_state import generator_state, restore_generator
 
 GROWTH = 1.3
 BLOCK = 65_536

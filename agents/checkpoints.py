@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from agents.base import Agent
-from agents.registry import make_agent
-from histories.errors import ConfigError
-from histories.modules import Modules
+from crosschannel.agents.base import Agent
+from crosschannel.agents.registry import make_agent
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import ConfigError
 
 VERSION = 5
 

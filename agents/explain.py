@@ -8,10 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from agents.base import Agent, Observations
-from agents.choice import vote_shares
-from agents.policy import chunks
-from histories.modules import BoolArray, FloatArray, Modules
+from crosschannel.agents.base import Agent, Observations
+from crosschannel.agents.policy import chunks
+from crosschannel.agents.sampling import vote_shares
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray
 
 ALL = "all decisions"
 COLUMNS = ("segment", "decisions", "module", "action", "share", "reward", "low", "high", "certainty", "entropy")

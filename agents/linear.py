@@ -11,16 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from agents.actions import carried, design, known_actions, places, shown
-from agents.base import Batch, Float32Array, Observations
-from agents.buffer import check_batch, precision, usual
-from agents.choice import FLOOR, Floor
-from agents.policy import Voting
-from agents.randomness import generator_state, restore_generator
-from agents.regression import Prior, Sums, deviations, fit, learn_scale
-from agents.schedule import Schedule
-from histories.errors import ConfigError
-from histories.modules import FloatArray, IntArray, Modules
+from crosschannel.agents.base import Batch, Float32Array, Observations
+from crosschannel.agents.buffers.buffer import check_batch, precision, usual
+from crosschannel.agents.policy import Voting
+from crosschannel.agents.regression import Prior, Sums, deviations, fit, learn_scale
+from crosschannel.agents.sampling import FLOOR, Floor
+from crosschannel.agents.schedule import Schedule
+from crosschannel.core.action_changes import carried, design, known_actions, places, shown
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.random_state import generator_state, restore_generator
 
 GROWTH = 1.05
 DRAWS = 20

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from agents.actions import carried, known_actions, places
-from agents.base import Batch, Observations
-from agents.buffer import Buffer, precision, usual
-from agents.choice import FLOOR, Floor
-from agents.linear import effect_scales, estimates, posterior_draws, sums_by_module
-from agents.policy import Voting
-from agents.randomness import generator_state, restore_generator
-from agents.regression import Sums
-from agents.schedule import Schedule
-from histories.errors import ConfigError
-from histories.modules import FloatArray, Modules
+from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents.buffers.buffer import Buffer, precision, usual
+from crosschannel.agents.linear import effect_scales, estimates, posterior_draws, sums_by_module
+from crosschannel.agents.policy import Voting
+from crosschannel.agents.regression import Sums
+from crosschannel.agents.sampling import FLOOR, Floor
+from crosschannel.agents.schedule import Schedule
+from crosschannel.core.action_changes import carried, known_actions, places
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.random_state import generator_state, restore_generator
 
 GROWTH = 1.3
 BLOCK = 65_536

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from agents.base import Batch, Decisions, Observations
-from agents.buffer import check_batch
-from agents.choice import Floor, draw, floors, greedy, vote_shares
-from agents.randomness import generator_state, restore_generator
-from histories.modules import FloatArray, Modules
+from crosschannel.agents.base import Batch, Decisions, Observations
+from crosschannel.agents.buffers.buffer import check_batch
+from crosschannel.agents.sampling import Floor, draw, floors, greedy, vote_shares
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.random_state import generator_state, restore_generator
 
 CHUNK = 2048
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from agents.base import Agent
-from agents.baselines import Logging, NoSend, NoSettings, Uniform
-from agents.beta import BetaConfig, BetaThompson
-from agents.bootstrapped_q import BootstrappedQ, BootstrappedQConfig
-from agents.ensemble import EnsembleConfig, EnsembleThompson
-from agents.linear import (
+from crosschannel.agents.base import Agent
+from crosschannel.agents.baselines import Logging, NoSend, NoSettings, Uniform
+from crosschannel.agents.beta import BetaConfig, BetaThompson
+from crosschannel.agents.bootstrapped_q import BootstrappedQ, BootstrappedQConfig
+from crosschannel.agents.ensemble.agent import EnsembleConfig, EnsembleThompson
+from crosschannel.agents.linear import (
     BestFixed,
     BestFixedConfig,
     EpsilonGreedy,
@@ -22,10 +22,10 @@ from agents.linear import (
     LinearConfig,
     LinearThompson,
 )
-from agents.neural_linear import NeuralLinear, NeuralLinearConfig
-from histories.errors import ConfigError, nearest
-from histories.modules import Modules
-from histories.plugins import imported
+from crosschannel.agents.neural_linear import NeuralLinear, NeuralLinearConfig
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.import_class import imported
 
 GROUP = "crosschannel.agents"
 

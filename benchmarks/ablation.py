@@ -18,10 +18,10 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from agents.heads import Prior, Sums
-from agents.scales import NETWORK, trust
 from benchmarks.quality import table
 from benchmarks.stream_learners import OurAgent, StreamLearner
+from crosschannel.agents.ensemble.heads import Prior, Sums
+from crosschannel.agents.ensemble.prior import NETWORK, trust
 
 SEEDS, ROWS = (100, 101), 20_000
 
@@ -56,11 +56,11 @@ def without_network(
 
 
 PARTS: dict[str, tuple[str, Any]] = {
-    "scales not learned": ("agents.learner.learn_scales", as_guessed),
-    "noise taken as the same in every context": ("agents.learner.learn_noise", as_everywhere),
-    "no network": ("agents.learner.trust", without_network),
-    "trusted however little it convinces": ("agents.scales.CONVINCING", 0.0),
-    "no absolute values": ("agents.trunk.absolute", torch.zeros_like),
+    "scales not learned": ("crosschannel.agents.ensemble.learner.learn_scales", as_guessed),
+    "noise taken as the same in every context": ("crosschannel.agents.ensemble.learner.learn_noise", as_everywhere),
+    "no network": ("crosschannel.agents.ensemble.learner.trust", without_network),
+    "trusted however little it convinces": ("crosschannel.agents.ensemble.prior.CONVINCING", 0.0),
+    "no absolute values": ("crosschannel.agents.ensemble.network.absolute", torch.zeros_like),
 }
 
 

@@ -23,15 +23,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from agents import Agent, Batch, make_agent
-from envs.market import evaluate_policy
-from envs.replay_log import ReplayLog
-from envs.replay_vector import CrossChannelReplayVector
-from experiment.assess import assess, fit_outcome_model, learned_policy
-from experiment.build import Prepared, prepare, recipe_of
-from experiment.config import AgentConfig, Config, read_config
-from experiment.followers import Followers
-from histories.times import DAY
+from crosschannel.agents import Agent, Batch, make_agent
+from crosschannel.core.times import DAY
+from crosschannel.envs.market import evaluate_policy
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.pipeline.building import Prepared, prepare, recipe_of
+from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
+from crosschannel.pipeline.followers import Followers
+from crosschannel.pipeline.judging import assess, fit_outcome_model, learned_policy
 
 MYOPIC = "bootstrapped_q, discount 0"
 AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", "ensemble_thompson")

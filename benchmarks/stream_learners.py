@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from agents import Batch, Observations, make_agent
 from benchmarks.streams import ACTIONS, WIDTH
-from histories.hashing import mix
-from histories.modules import IntArray, Module, Modules
+from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.arrays import IntArray
+from crosschannel.core.hashing import mix
 
 FloatArray = npt.NDArray[np.floating]
 

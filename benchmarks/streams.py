@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from histories.modules import IntArray
+from crosschannel.core.arrays import IntArray
 
 FloatArray = npt.NDArray[np.floating]
 

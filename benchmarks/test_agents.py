@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from agents import Batch, Observations, make_agent
-from agents.choice import FLOOR
-from agents.heads import STRIPS
 from benchmarks.quality import run
 from benchmarks.stream_learners import OurAgent, VowpalWabbit, vowpal_wabbit_file
 from benchmarks.streams import stream
-from histories.hashing import mix
-from histories.modules import Module, Modules
+from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.agents.ensemble.heads import STRIPS
+from crosschannel.agents.sampling import FLOOR
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import mix
 
 pytestmark = pytest.mark.benchmark
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from envs.market import Market, MarketConfig
-from envs.replay import CrossChannelReplay
-from envs.replay_log import ReplayLog
-from envs.replay_vector import CrossChannelReplayVector
-from histories.context import ContextFeatures
-from reward import DidReward, RewardSpec
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.replay.env import CrossChannelReplay
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.reward import DidReward, RewardSpec
 
 pytestmark = pytest.mark.benchmark
 

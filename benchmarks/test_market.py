@@ -8,10 +8,10 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from envs.market import Market, MarketConfig, Uniform
-from envs.market.draws import Purpose, uniform
-from envs.market.env import MarketEnv
-from envs.market.vector import MarketVectorEnv
+from crosschannel.envs.market import Market, MarketConfig, Uniform
+from crosschannel.envs.market.dynamics.draws import Purpose, uniform
+from crosschannel.envs.market.env import MarketEnv
+from crosschannel.envs.market.vector import MarketVectorEnv
 
 pytestmark = pytest.mark.benchmark
 

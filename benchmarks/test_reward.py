@@ -33,13 +33,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY
-from reward import Goal
-from reward.amounts import window_amounts
-from reward.limits import Windows
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.reward import Goal
+from crosschannel.reward.measurement.amounts import window_amounts
+from crosschannel.reward.measurement.limits import Windows
 
 pytestmark = pytest.mark.benchmark
 

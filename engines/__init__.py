@@ -5,6 +5,12 @@ are the same whichever engine is used. What is computed for all buckets is a red
 are integer sums.
 """
 
-from engines.base import ENGINES, Engine, add_up, in_process, make_engine
+if not __name__.startswith("crosschannel."):
+    raise ImportError(
+        "import `crosschannel.engines` instead of `engines`: a second copy of its classes would not fit the first"
+    )
+
+
+from crosschannel.engines.base import ENGINES, Engine, add_up, in_process, make_engine
 
 __all__ = ["ENGINES", "Engine", "add_up", "in_process", "make_engine"]

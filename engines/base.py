@@ -7,9 +7,9 @@ import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
-from engines.pool import in_pool
-from engines.ray_data import on_ray
-from histories.errors import ConfigError, nearest
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.engines.processes import in_pool
+from crosschannel.engines.ray import on_ray
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

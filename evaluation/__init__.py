@@ -13,17 +13,29 @@ support. A value that the log does not identify is not a number but a reason.
 `evaluate_trajectories` answers for a policy that chooses at several slots of a user in a row, where effects last.
 """
 
-from evaluation.bootstrap import Interval, t_interval, user_bootstrap
-from evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sample, SwitchDR
-from evaluation.fqe import fitted_q
-from evaluation.off_policy import Refit, evaluate
-from evaluation.outcome_model import OutcomeModel, QValues
-from evaluation.page import html_page, write_html
-from evaluation.report import findings, headline, text_table, to_dict
-from evaluation.results import Estimate, Evaluation, EvaluationSettings
-from evaluation.support import LoggedDecisions, Support, effective_sample_size, importance_weights, unsupported_mass
-from evaluation.trajectories import Episodes, Trajectories, blocks, first_slots
-from evaluation.trajectory_estimators import (
+if not __name__.startswith("crosschannel."):
+    raise ImportError(
+        "import `crosschannel.evaluation` instead of `evaluation`: a second copy of its classes would not fit the first"
+    )
+
+
+from crosschannel.evaluation.bootstrap import Interval, t_interval, user_bootstrap
+from crosschannel.evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sample, SwitchDR
+from crosschannel.evaluation.fqe import fitted_q
+from crosschannel.evaluation.off_policy import Refit, evaluate
+from crosschannel.evaluation.outcome_model import OutcomeModel, QValues
+from crosschannel.evaluation.page import html_page, write_html
+from crosschannel.evaluation.report import findings, headline, text_table, to_dict
+from crosschannel.evaluation.results import Estimate, Evaluation, EvaluationSettings
+from crosschannel.evaluation.support import (
+    LoggedDecisions,
+    Support,
+    effective_sample_size,
+    importance_weights,
+    unsupported_mass,
+)
+from crosschannel.evaluation.trajectories import Episodes, Trajectories, blocks, first_slots
+from crosschannel.evaluation.trajectory_estimators import (
     FQE,
     TRAJECTORY_ESTIMATORS,
     PerDecisionIPS,
@@ -33,7 +45,7 @@ from evaluation.trajectory_estimators import (
     TrajectoryIPS,
     WeightedDR,
 )
-from evaluation.trajectory_value import (
+from crosschannel.evaluation.trajectory_value import (
     TrajectoryEstimate,
     TrajectoryEvaluation,
     evaluate_trajectories,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from histories.errors import ConfigError
-from histories.modules import FloatArray, IntArray
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
 
 LEAST_REPLICATES = 40
 

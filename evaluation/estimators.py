@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from histories.errors import Fault, InputError, NotIdentified
-from histories.modules import FloatArray
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import Fault, InputError, NotIdentified
 
 SOURCE = "evaluation sample"
 

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from evaluation.bootstrap import Interval
-from evaluation.report import bounds, number
+from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.report import bounds, number
 
 WIDTH = 960
 LEFT = 270

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.outcome_model import STRENGTHS, OutcomeModel, QValues
-from evaluation.support import LoggedDecisions, check_policy
-from evaluation.trajectories import Episodes
-from histories.errors import ConfigError
-from histories.hashing import uniforms
-from histories.modules import FloatArray
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import uniforms
+from crosschannel.evaluation.outcome_model import STRENGTHS, OutcomeModel, QValues
+from crosschannel.evaluation.support import LoggedDecisions, check_policy
+from crosschannel.evaluation.trajectories import Episodes
 
 FOLD_SALT = 0x0F9E
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.bootstrap import UNKNOWN, Interval, t_interval, user_bootstrap
-from evaluation.estimators import ESTIMATORS, Estimator, Sample, SwitchDR, Terms
-from evaluation.outcome_model import QValues
-from evaluation.results import Estimate, Evaluation, EvaluationSettings
-from evaluation.support import (
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError, Fault, InputError, NotIdentified
+from crosschannel.evaluation.bootstrap import UNKNOWN, Interval, t_interval, user_bootstrap
+from crosschannel.evaluation.estimators import ESTIMATORS, Estimator, Sample, SwitchDR, Terms
+from crosschannel.evaluation.outcome_model import QValues
+from crosschannel.evaluation.results import Estimate, Evaluation, EvaluationSettings
+from crosschannel.evaluation.support import (
     LoggedDecisions,
     Support,
     applies,
@@ -20,8 +22,6 @@ from evaluation.support import (
     importance_weights,
     unsupported_mass,
 )
-from histories.errors import ConfigError, Fault, InputError, NotIdentified
-from histories.modules import BoolArray, FloatArray, IntArray
 
 Refit = Callable[[FloatArray], FloatArray]
 

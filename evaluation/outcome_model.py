@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.support import distinct_actions
-from histories.errors import ConfigError, Fault, InputError
-from histories.hashing import uniforms
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError, Fault, InputError
+from crosschannel.core.hashing import uniforms
+from crosschannel.evaluation.support import distinct_actions
 
 STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 FOLD_SALT = 0x0F01D

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from evaluation.forest import forest_plot
-from evaluation.report import SOURCES, SUPPORT, bounds, findings, headline, number
-from evaluation.results import Evaluation
-from histories.files import replacing
+from crosschannel.core.files import replacing
+from crosschannel.evaluation.forest import forest_plot
+from crosschannel.evaluation.report import SOURCES, SUPPORT, bounds, findings, headline, number
+from crosschannel.evaluation.results import Evaluation
 
 STYLE = """
 :root { --ink: #1c2430; --soft: #5b6675; --line: #dde2e9; --paper: #fff; --wash: #f5f7fa;

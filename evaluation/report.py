@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from evaluation.bootstrap import Interval
-from evaluation.results import Estimate, Evaluation
+from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.results import Estimate, Evaluation
 
 LARGE_SHARE = 0.05
 #: What a table of the support begins with, as text and as a page.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from evaluation.bootstrap import Interval, check_replicates
-from evaluation.support import Support, raised_floor
-from histories.errors import ConfigError
+from crosschannel.core.errors import ConfigError
+from crosschannel.evaluation.bootstrap import Interval, check_replicates
+from crosschannel.evaluation.support import Support, raised_floor
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from histories.errors import Fault, InputError
-from histories.history import PROPENSITY_SOURCES, History
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import Fault, InputError
+from crosschannel.histories.history import PROPENSITY_SOURCES, History
 
 SOURCE = "evaluated log"
 TOLERANCE = 1e-4

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from histories.errors import ConfigError, Fault, InputError, NotIdentified
-from histories.modules import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError, Fault, InputError, NotIdentified
 
 SOURCE = "trajectories"
 

@@ -8,9 +8,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from evaluation.trajectories import Trajectories
-from histories.errors import NotIdentified
-from histories.modules import FloatArray
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import NotIdentified
+from crosschannel.evaluation.trajectories import Trajectories
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.bootstrap import UNKNOWN, Interval, t_interval, user_bootstrap
-from evaluation.fqe import fitted_q
-from evaluation.report import SOURCES, aligned, bounds, number
-from evaluation.results import EvaluationSettings
-from evaluation.support import (
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.evaluation.bootstrap import UNKNOWN, Interval, t_interval, user_bootstrap
+from crosschannel.evaluation.fqe import fitted_q
+from crosschannel.evaluation.report import SOURCES, aligned, bounds, number
+from crosschannel.evaluation.results import EvaluationSettings
+from crosschannel.evaluation.support import (
     LoggedDecisions,
     Support,
     check_policy,
@@ -21,10 +23,8 @@ from evaluation.support import (
     importance_weights,
     unsupported_mass,
 )
-from evaluation.trajectories import Episodes, Trajectories
-from evaluation.trajectory_estimators import TRAJECTORY_ESTIMATORS, Sums, TrajectoryEstimator
-from histories.errors import ConfigError
-from histories.modules import FloatArray
+from crosschannel.evaluation.trajectories import Episodes, Trajectories
+from crosschannel.evaluation.trajectory_estimators import TRAJECTORY_ESTIMATORS, Sums, TrajectoryEstimator
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 import tyro
 
-import envs  # noqa: F401 - registers the environments
-from agents import Agent, Batch, Observations, make_agent
-from agents.baselines import Baseline
-from agents.choice import vote_shares
-from envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
-from envs.replay_log import ReplayLog
-from histories.context import ContextFeatures
-from histories.modules import FloatArray, Modules
-from reward import DidReward, RewardSpec
+import crosschannel.envs  # noqa: F401 - registers the environments
+from crosschannel.agents import Agent, Batch, Observations, make_agent
+from crosschannel.agents.baselines import Baseline
+from crosschannel.agents.sampling import vote_shares
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray
+from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.reward import DidReward, RewardSpec
 
 
 class BestSoFar(Baseline):

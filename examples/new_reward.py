@@ -14,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 import tyro
 
-from envs.market import Market, MarketConfig
-from histories.history import History
-from histories.modules import FloatArray, IntArray
-from reward import DidReward, FittedReward, Outcomes, RewardFrame, RewardModel, RewardSpec
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.histories.history import History
+from crosschannel.reward import DidReward, FittedReward, Outcomes, RewardFrame, RewardModel, RewardSpec
 
 
 @dataclass(frozen=True)

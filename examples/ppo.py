@@ -17,12 +17,12 @@ import numpy as np
 import tyro
 from stable_baselines3 import PPO
 
-import envs  # noqa: F401 - registers the environments
-from envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
-from envs.market.policies import Chosen
-from envs.wrappers import FlatContextVector, RecordOutcomesVector, flatten
-from envs.wrappers.stable_baselines import StableBaselinesVec
-from histories.context import ContextFeatures
+import crosschannel.envs  # noqa: F401 - registers the environments
+from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
+from crosschannel.envs.market.policies.policies import Chosen
+from crosschannel.envs.wrappers import FlatContextVector, RecordOutcomesVector, flatten
+from crosschannel.envs.wrappers.stable_baselines import StableBaselinesVec
+from crosschannel.histories.features import ContextFeatures
 
 
 def learner(config: MarketConfig, users: int, seed: int, gamma: float) -> tuple[PPO, ContextFeatures]:

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
-from envs.market import Market, MarketConfig, MarketState, evaluate_policy
-from envs.market.policies import Choice, draw, shares
-from evaluation import (
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.envs.market import Market, MarketConfig, MarketState, evaluate_policy
+from crosschannel.envs.market.policies.policies import Choice, draw, shares
+from crosschannel.evaluation import (
     DR,
     LoggedDecisions,
     OutcomeModel,
@@ -25,9 +27,8 @@ from evaluation import (
     evaluate_trajectories,
     first_slots,
 )
-from histories.history import History
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
-from reward import DidReward, RewardSpec
+from crosschannel.histories.history import History
+from crosschannel.reward import DidReward, RewardSpec
 
 MESSAGE = ("evening", "food", "percent_20", "friendly", "by_name")
 

@@ -6,19 +6,25 @@ named public data set (`read_dataset`), from pandas tables (`History.from_tables
 (`History.from_arrays`). Input that cannot be read as it stands raises an `InputError` with every fault that was found.
 """
 
-from histories.context import ContextFeatures, ContextSpec
-from histories.datasets import DATASETS, read_dataset
-from histories.errors import ConfigError, CrosschannelError, Fault, InputError, NotIdentified
-from histories.event_stream import read_stream
-from histories.folder import read_history, write_history
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.slots import SlotGrid
-from histories.splits import split_time, split_users
-from histories.starbucks import read_starbucks_rewards
-from histories.stream_mapping import Sends, StreamMapping
-from histories.tables import TableMapping, TableSource, read_tables
-from histories.validation import check_rewards
+if not __name__.startswith("crosschannel."):
+    raise ImportError(
+        "import `crosschannel.histories` instead of `histories`: a second copy of its classes would not fit the first"
+    )
+
+
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError, CrosschannelError, Fault, InputError, NotIdentified
+from crosschannel.histories.features import ContextFeatures, ContextSpec
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.readers.datasets import DATASETS, read_dataset
+from crosschannel.histories.readers.datasets.starbucks import read_starbucks_rewards
+from crosschannel.histories.readers.folder import read_history, write_history
+from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
+from crosschannel.histories.readers.stream.reader import read_stream
+from crosschannel.histories.readers.tables import TableMapping, TableSource, read_tables
+from crosschannel.histories.splits import split_time, split_users
+from crosschannel.histories.validation import check_rewards
 
 __all__ = [
     "DATASETS",

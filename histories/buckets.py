@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from histories.errors import ConfigError
-from histories.files import fail
-from histories.folder import write_history
-from histories.hashing import UIntArray, derive
-from histories.history import History
-from histories.modules import IntArray
+from crosschannel.core.arrays import IntArray, UIntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import derive
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.folder import write_history
+from crosschannel.histories.readers.source_files import fail
 
 FORMAT = "crosschannel buckets"
 VERSION = 1

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histories.choices import eligible_mask
-from histories.errors import Fault, InputError
-from histories.files import read_any
-from histories.gone import GONE_EVENTS, gone_at
-from histories.history import History
-from histories.modules import BoolArray
-from histories.sheet import Sheet
+from crosschannel.core.arrays import BoolArray
+from crosschannel.core.errors import Fault, InputError
+from crosschannel.core.table_validator import Sheet
+from crosschannel.histories.action_columns import eligible_mask
+from crosschannel.histories.churn import GONE_EVENTS, gone_at
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.source_files import read_any
 
 
 def last_eligible(history: History, at: int) -> BoolArray:

@@ -7,8 +7,8 @@ from dataclasses import fields
 
 import numpy as np
 
-from histories.hashing import keys
-from histories.history import History
+from crosschannel.core.hashing import keys
+from crosschannel.histories.history import History
 
 
 def fingerprint(history: History) -> str:

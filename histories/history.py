@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from histories.errors import ConfigError
-from histories.hashing import UIntArray, keys
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
-from histories.order import by_user_and_time
-from histories.times import timestamps
-from histories.validation import check_tables
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import keys
+from crosschannel.core.sorting import by_user_and_time
+from crosschannel.core.times import timestamps
+from crosschannel.histories.validation import check_tables
 
-ObjectArray = npt.NDArray[Any]
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
 PROPENSITY_SOURCES = ("logged", "by design", "estimated", "missing")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from histories.errors import ConfigError
-from histories.hashing import UIntArray, uniforms
-from histories.history import History, take_rows
-from histories.modules import BoolArray
+from crosschannel.core.arrays import BoolArray, UIntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import uniforms
+from crosschannel.histories.history import History, take_rows
 
 
 def split_users(user_keys: UIntArray, shares: Mapping[str, float], seed: int = 0) -> npt.NDArray[Any]:

@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from histories.choices import action_codes, eligible_mask, propensities
-from histories.errors import Fault, InputError, nearest
-from histories.modules import BoolArray, FloatArray, IntArray, Modules
-from histories.sheet import ObjectArray, Sheet, first
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import Fault, InputError, nearest
+from crosschannel.core.table_validator import ObjectArray, Sheet, first
+from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from histories.errors import ConfigError
-from histories.modules import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
 
 FIXED_POINT = 2.0**32
 LARGEST_SUM = 2.0**31

@@ -8,12 +8,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from histories.modules import FloatArray, IntArray
-from reward.controls import CellMeans, Expected, narrowest
-from reward.frame import RewardFrame, build_frame
-from reward.models import FittedOn, ModelOn, one_level_each
-from reward.odds import Odds
-from reward.outcomes import NO_CELL, Outcomes, RewardSpec
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.reward.controls import CellMeans, Expected, narrowest
+from crosschannel.reward.frame import RewardFrame, build_frame
+from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, RewardSpec
+from crosschannel.reward.models import FittedOn, ModelOn, one_level_each
+from crosschannel.reward.odds import Odds
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from histories.errors import ConfigError
-from histories.folder import read_history
-from histories.modules import FloatArray, IntArray
-from reward.controls import CellMeans, sd_of
-from reward.frame import RewardFrame
-from reward.gauge import Gauge
-from reward.models import FittedDid
-from reward.outcomes import NO_CELL, measure
-from reward.spec import RewardSpec
-from reward.sums import ExactSums
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.exact_sums import ExactSums
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.reward.controls import CellMeans, sd_of
+from crosschannel.reward.frame import RewardFrame
+from crosschannel.reward.measurement.outcomes import NO_CELL, measure
+from crosschannel.reward.measurement.preprocessing import Gauge
+from crosschannel.reward.models import FittedDid
+from crosschannel.reward.spec import RewardSpec
 
 Run = Callable[[Callable[[Path], Any], Sequence[Path]], Iterator[Any]]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from histories.modules import BoolArray, FloatArray, IntArray
-from reward.sums import ExactSums
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.exact_sums import ExactSums
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from histories.modules import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
 if TYPE_CHECKING:
-    from reward.controls import Expected
-    from reward.outcomes import Outcomes
+    from crosschannel.reward.controls import Expected
+    from crosschannel.reward.measurement.outcomes import Outcomes
 
 
 @dataclass(frozen=True)

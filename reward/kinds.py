@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from histories.errors import ConfigError, nearest
-from histories.modules import FloatArray
-from histories.plugins import imported
-from reward.adjusted import DidDoublyRobustReward, DidRegressionReward
-from reward.models import ChangeReward, DidReward, RawReward, RewardModel
-from reward.outcomes import Outcomes, RewardSpec
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.import_class import imported
+from crosschannel.reward.adjusted import DidDoublyRobustReward, DidRegressionReward
+from crosschannel.reward.measurement.outcomes import Outcomes, RewardSpec
+from crosschannel.reward.models import ChangeReward, DidReward, RawReward, RewardModel
 
 REWARDS: dict[str, Callable[[RewardSpec], RewardModel]] = {
     "raw": RawReward,

@@ -9,12 +9,12 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from histories.history import History
-from histories.modules import FloatArray
-from reward.controls import CellMeans, Expected, narrowest
-from reward.frame import RewardFrame, build_frame
-from reward.gauge import Gauge
-from reward.outcomes import NO_CELL, Outcomes, RewardSpec, measure
+from crosschannel.core.arrays import FloatArray
+from crosschannel.histories.history import History
+from crosschannel.reward.controls import CellMeans, Expected, narrowest
+from crosschannel.reward.frame import RewardFrame, build_frame
+from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, RewardSpec, measure
+from crosschannel.reward.measurement.preprocessing import Gauge
 
 
 class FittedReward(Protocol):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from histories.errors import NotIdentified
-from histories.logistic import Logistic
-from histories.modules import BoolArray, FloatArray, IntArray
-from reward.outcomes import Outcomes, RewardSpec
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import NotIdentified
+from crosschannel.histories.propensities.logistic import Logistic
+from crosschannel.reward.measurement.outcomes import Outcomes, RewardSpec
 
 LARGEST_PROPENSITY = 0.995
 LOGGED = "logged"

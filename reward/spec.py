@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from histories.context import ContextSpec
-from histories.errors import ConfigError
-from histories.gone import GONE_EVENTS
-from histories.times import WEEK, duration
-from reward.goals import Goal
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import WEEK, duration
+from crosschannel.histories.churn import GONE_EVENTS
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.goals import Goal
 
 # Divisible by every number of folds that is in use, so that folds are equally large.
 FOLDS = 60

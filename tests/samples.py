@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY, HOUR
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.histories.history import DecisionLog, EventLog, History
 
 MODULES = Modules([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
 

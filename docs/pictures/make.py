@@ -17,10 +17,9 @@ ROOT = HERE.parents[1]
 # The histories with a known truth are those of the statistical tests.
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "reward")]
 
-from simulated import SPEC, Assignment, Simulated, simulate  # noqa: E402
-
-from reward import REWARDS, EventTimes, Study, diagnose, event_study, make_reward  # noqa: E402
-from reward.plots import AFTER, BEFORE, DPI, INK, draw_event_study  # noqa: E402
+from crosschannel.reward import REWARDS, EventTimes, Study, diagnose, event_study, make_reward  # noqa: E402
+from crosschannel.reward.effects.plots import AFTER, BEFORE, DPI, INK, draw_event_study  # noqa: E402
+from tests.reward.simulated import SPEC, Assignment, Simulated, simulate  # noqa: E402
 
 USERS, SEED = 3000, 0
 PANELS: tuple[tuple[Assignment, str], ...] = (

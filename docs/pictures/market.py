@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from envs.market import SCENARIOS, Market, MarketConfig, evaluate_policy  # noqa: E402
-from envs.market.dynamics import Slots, opening_table, organic_rates  # noqa: E402
-from envs.market.effects import best_content  # noqa: E402
-from envs.market.vocabulary import BLOCKS, CHANNELS, MODULES, SERVICES  # noqa: E402
-from reward import Goal  # noqa: E402
-from reward.plots import AFTER, BEFORE, DPI, INK  # noqa: E402
+from crosschannel.envs.market import SCENARIOS, Market, MarketConfig, evaluate_policy  # noqa: E402
+from crosschannel.envs.market.dynamics.responses import Slots, opening_table, organic_rates  # noqa: E402
+from crosschannel.envs.market.effects import best_content  # noqa: E402
+from crosschannel.envs.market.vocabulary import BLOCKS, CHANNELS, MODULES, SERVICES  # noqa: E402
+from crosschannel.reward import Goal  # noqa: E402
+from crosschannel.reward.effects.plots import AFTER, BEFORE, DPI, INK  # noqa: E402
 
 USERS = 4000
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -1,12 +1,20 @@
 """The market: simulated users of a multi-service app whose responses to messages are known exactly."""
 
-from envs.market.config import MarketConfig
-from envs.market.deploy import PolicyValue, evaluate_policy
-from envs.market.history import MarketTruth
-from envs.market.market import Market, Outcome
-from envs.market.policies import BusinessAsUsual, ContextPolicy, FarSighted, MarketPolicy, NoSend, Oracle, Uniform
-from envs.market.scenarios import SCENARIOS, Dynamics, Rules, Scenario
-from envs.market.state import MarketState
+from crosschannel.envs.market.config import MarketConfig
+from crosschannel.envs.market.history import MarketTruth
+from crosschannel.envs.market.market import Market, Outcome
+from crosschannel.envs.market.policies.deployment import PolicyValue, evaluate_policy
+from crosschannel.envs.market.policies.policies import (
+    BusinessAsUsual,
+    ContextPolicy,
+    FarSighted,
+    MarketPolicy,
+    NoSend,
+    Oracle,
+    Uniform,
+)
+from crosschannel.envs.market.scenarios import SCENARIOS, Dynamics, Rules, Scenario
+from crosschannel.envs.market.state import MarketState
 
 __all__ = [
     "SCENARIOS",

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.market.scenarios import SCENARIOS, Dynamics, Scenario
-from envs.market.vocabulary import BASKET, EVENTS, N_COLUMNS, ORDER, SERVICES
-from histories.errors import ConfigError, nearest
-from histories.modules import FloatArray
-from reward.goals import Goal
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.envs.market.scenarios import SCENARIOS, Dynamics, Scenario
+from crosschannel.envs.market.vocabulary import BASKET, EVENTS, N_COLUMNS, ORDER, SERVICES
+from crosschannel.histories.goals import Goal
 
 DEFAULT_GOALS = (Goal("order:*", 1.0), Goal("visit:*", 0.1), Goal("unsubscribed", -3.0))
 

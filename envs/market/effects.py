@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from envs.market.calendar import Calendar
-from envs.market.dynamics import Slots, opening_table, organic_rates, responses, visits_table
-from envs.market.scenarios import Dynamics
-from envs.market.state import CHUNK
-from envs.market.vocabulary import (
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market.dynamics.calendar import Calendar
+from crosschannel.envs.market.dynamics.responses import Slots, opening_table, organic_rates, responses, visits_table
+from crosschannel.envs.market.scenarios import Dynamics
+from crosschannel.envs.market.state import CHUNK
+from crosschannel.envs.market.vocabulary import (
     BASKET,
     BLOCKS,
     CHANNELS,
@@ -24,8 +26,6 @@ from envs.market.vocabulary import (
     UNSUBSCRIBED,
     VISIT,
 )
-from histories.errors import ConfigError
-from histories.modules import BoolArray, FloatArray, IntArray
 
 # One letter a module, in their order: channel, block (send time), service, offer, tone (k) and greeting.
 _LETTERS = "cbsokg"

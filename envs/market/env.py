@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from envs.market.config import MarketConfig
-from envs.market.known import attribute_columns, context_of
-from envs.market.market import Market
-from envs.market.state import MarketState
-from envs.market.vocabulary import MODULES
-from histories.context import CLIP, ContextFeatures
-from histories.errors import ConfigError
-from histories.modules import FloatArray, IntArray
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market.config import MarketConfig
+from crosschannel.envs.market.market import Market
+from crosschannel.envs.market.observables import attribute_columns, context_of
+from crosschannel.envs.market.state import MarketState
+from crosschannel.envs.market.vocabulary import MODULES
+from crosschannel.histories.features import CLIP, ContextFeatures
 
 Observation = dict[str, npt.NDArray[Any]]
 

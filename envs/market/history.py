@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from envs.market.calendar import slot_time
-from envs.market.dynamics import Slots
-from envs.market.happenings import Happenings
-from envs.market.policies import MarketPolicy
-from envs.market.users import Users
-from envs.market.vocabulary import EVENTS, MODULES, START
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History, ObjectArray
-from histories.modules import BoolArray, FloatArray, IntArray
-from histories.times import DAY, SECOND
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY, SECOND
+from crosschannel.envs.market.dynamics.calendar import slot_time
+from crosschannel.envs.market.dynamics.responses import Slots
+from crosschannel.envs.market.dynamics.simulated_events import Happenings
+from crosschannel.envs.market.dynamics.users import Users
+from crosschannel.envs.market.policies.policies import MarketPolicy
+from crosschannel.envs.market.vocabulary import EVENTS, MODULES, START
+from crosschannel.histories.history import DecisionLog, EventLog, History
 
 if TYPE_CHECKING:
-    from envs.market.market import Market
+    from crosschannel.envs.market.market import Market
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from envs.market.calendar import Calendar
-from envs.market.config import MarketConfig, goal_weights
-from envs.market.dynamics import Slots, responses
-from envs.market.effects import (
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.envs.market.config import MarketConfig, goal_weights
+from crosschannel.envs.market.dynamics.calendar import Calendar
+from crosschannel.envs.market.dynamics.responses import Slots, responses
+from crosschannel.envs.market.dynamics.simulated_events import caused
+from crosschannel.envs.market.dynamics.users import draw_users, user_keys
+from crosschannel.envs.market.effects import (
     Opening,
     action_effects,
     best_content,
@@ -21,17 +25,12 @@ from envs.market.effects import (
     in_chunks,
     organic_value,
 )
-from envs.market.happenings import caused
-from envs.market.history import MarketTruth, simulate_history
-from envs.market.policies import POLICIES, MarketPolicy, Oracle
-from envs.market.scenarios import Scenario
-from envs.market.state import N_ORGANIC, NEVER, MarketState, begin
-from envs.market.users import draw_users, user_keys
-from envs.market.vocabulary import CHANNELS, DAY_SECONDS, EVENTS, MODULES, SENT, UNSUBSCRIBED
-from histories.errors import ConfigError, nearest
-from histories.hashing import UIntArray
-from histories.history import History
-from histories.modules import BoolArray, FloatArray, IntArray
+from crosschannel.envs.market.history import MarketTruth, simulate_history
+from crosschannel.envs.market.policies.policies import POLICIES, MarketPolicy, Oracle
+from crosschannel.envs.market.scenarios import Scenario
+from crosschannel.envs.market.state import N_ORGANIC, NEVER, MarketState, begin
+from crosschannel.envs.market.vocabulary import CHANNELS, DAY_SECONDS, EVENTS, MODULES, SENT, UNSUBSCRIBED
+from crosschannel.histories.history import History
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from envs.market.vocabulary import CHANNELS, MODULES
-from histories.errors import ConfigError
-from histories.modules import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market.vocabulary import CHANNELS, MODULES
 
 #: Slots after the first from which the scenario `refresh` has its new actions.
 REFRESHED = 14

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from envs.market.calendar import Calendar
-from envs.market.config import MarketConfig
-from envs.market.dynamics import Slots
-from envs.market.happenings import Happenings, organic
-from envs.market.users import Users
-from envs.market.vocabulary import DAY_SECONDS, EVENTS, N_COLUMNS, SERVICES
-from histories.modules import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.envs.market.config import MarketConfig
+from crosschannel.envs.market.dynamics.calendar import Calendar
+from crosschannel.envs.market.dynamics.responses import Slots
+from crosschannel.envs.market.dynamics.simulated_events import Happenings, organic
+from crosschannel.envs.market.dynamics.users import Users
+from crosschannel.envs.market.vocabulary import DAY_SECONDS, EVENTS, N_COLUMNS, SERVICES
 
 Int32Array = npt.NDArray[np.int32]
 

@@ -12,8 +12,10 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from envs.market.config import MarketConfig
-from envs.market.env import (
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market.config import MarketConfig
+from crosschannel.envs.market.env import (
     Observation,
     action_space,
     default_features,
@@ -22,14 +24,11 @@ from envs.market.env import (
     observe,
     refuse_options,
 )
-from envs.market.known import attribute_columns
-from envs.market.market import Market
-from envs.market.state import MarketState
-from envs.market.vocabulary import MODULES
-from histories.context import ContextFeatures
-from histories.errors import ConfigError
-from histories.hashing import UIntArray
-from histories.modules import BoolArray, FloatArray, IntArray
+from crosschannel.envs.market.market import Market
+from crosschannel.envs.market.observables import attribute_columns
+from crosschannel.envs.market.state import MarketState
+from crosschannel.envs.market.vocabulary import MODULES
+from crosschannel.histories.features import ContextFeatures
 
 
 class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):

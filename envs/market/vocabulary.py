@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from histories.modules import Module, Modules
-from histories.times import DAY, HOUR
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.times import DAY, HOUR
 
 CHANNELS = ("none", "email", "push", "sms", "in_app")
 BLOCKS = ("morning", "midday", "afternoon", "evening", "night")

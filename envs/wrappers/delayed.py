@@ -11,11 +11,11 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv
 
-from envs.replay_log import ReplayLog
-from envs.wrappers.episodes import Array, EpisodesVector, Step
-from histories.errors import ConfigError
-from histories.modules import BoolArray, FloatArray, IntArray
-from histories.windows import Timeline
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.wrappers.episodes import Array, EpisodesVector, Step
+from crosschannel.histories.windows import Timeline
 
 Delay = int | Callable[[Mapping[str, Any]], Any]
 

@@ -13,8 +13,8 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorObservationWrapper
 from gymnasium.vector.utils import batch_space
 
-from histories.errors import ConfigError
-from histories.modules import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.errors import ConfigError
 
 Float32Array = npt.NDArray[np.float32]
 Observation = Mapping[str, npt.NDArray[Any]]

@@ -12,8 +12,9 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorActionWrapper, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from histories.errors import ConfigError
-from histories.modules import BoolArray, IntArray, Modules
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.errors import ConfigError
 
 MAX_JOINT = 10_000
 

@@ -10,9 +10,9 @@ import numpy as np
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv
 
-from envs.wrappers.episodes import Array, EpisodesVector, Step
-from histories.errors import ConfigError
-from histories.modules import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.wrappers.episodes import Array, EpisodesVector, Step
 
 #: What only a market knows of a step.
 CAUSED = ("incremental", "true_effect")

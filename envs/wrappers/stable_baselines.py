@@ -13,7 +13,7 @@ import numpy.typing as npt
 from gymnasium.vector import VectorEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from histories.errors import ConfigError
+from crosschannel.core.errors import ConfigError
 
 Array = npt.NDArray[Any]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from agents.heads import Prior, Sums, add_rows
+from crosschannel.agents.ensemble.heads import Prior, Sums, add_rows
 
 BLOCKS = torch.tensor([0, 1, 1, 1, 2, 2, 3])
 A, F, C = 2, 7, 3

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agent_samples import SETTINGS, TABLES, everything, observations_of, random_batch
 
-from agents import AGENTS, Agent, Batch, load_agent, make_agent, save_agent
-from agents.actions import known_actions, labels, places
-from histories.errors import ConfigError
-from histories.modules import Module, Modules
+from crosschannel.agents import AGENTS, Agent, Batch, load_agent, make_agent, save_agent
+from crosschannel.core.action_changes import known_actions, labels, places
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError
+from tests.agents.samples import SETTINGS, TABLES, everything, observations_of, random_batch
 
 BEFORE = Modules(
     [

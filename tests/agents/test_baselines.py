@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import NESTED, PLAIN, TABLES, everything, observations_of, random_batch
 
-from agents import Batch, make_agent
+from crosschannel.agents import Batch, make_agent
+from tests.agents.samples import NESTED, PLAIN, TABLES, everything, observations_of, random_batch
 
 NAMES = ("uniform", "no_send", "logging")
 

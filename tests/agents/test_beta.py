@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import PLAIN, everything
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import Batch, Observations, make_agent
-from agents.beta import BetaThompson, largest_draw
-from histories.hashing import mix
+from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.agents.beta import BetaThompson, largest_draw
+from crosschannel.core.hashing import mix
+from tests.agents.samples import PLAIN, everything
 
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 6), strength=st.sampled_from([4.0, 30.0, 1000.0]))

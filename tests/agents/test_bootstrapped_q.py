@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import everything, random_batch
 
-from agents import Batch, Observations, make_agent
-from agents.bootstrapped_q import BootstrappedQ
-from agents.noise import noise_factor
-from histories.errors import ConfigError, InputError
-from histories.hashing import mix
-from histories.modules import Module, Modules
+from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.agents.bootstrapped_q import BootstrappedQ
+from crosschannel.agents.ensemble.noise import noise_factor
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.hashing import mix
+from tests.agents.samples import everything, random_batch
 
 PUSH = Modules([Module("channel", ("none", "push"))])
 LEVELS, GAMMA = 4, 0.9

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agent_samples import PLAIN, random_batch
 
-from agents import Batch, make_agent
-from agents.buffer import Buffer, precision, usual
-from histories.errors import ConfigError, InputError
+from crosschannel.agents import Batch, make_agent
+from crosschannel.agents.buffers.buffer import Buffer, precision, usual
+from crosschannel.core.errors import ConfigError, InputError
+from tests.agents.samples import PLAIN, random_batch
 
 
 @pytest.mark.parametrize("sizes", [(3, 4, 2), (7, 9), (30,), (1,) * 23])

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from agent_samples import NESTED, PLAIN, SETTINGS, SMALL, TABLES, everything, observations_of, random_batch
 
-from agents import AGENTS, Agent, load_agent, make_agent, restore_agent, save_agent
-from histories.errors import ConfigError
-from histories.modules import Modules
+from crosschannel.agents import AGENTS, Agent, load_agent, make_agent, restore_agent, save_agent
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import ConfigError
+from tests.agents.samples import NESTED, PLAIN, SETTINGS, SMALL, TABLES, everything, observations_of, random_batch
 
 
 def recipe(name: str, **settings: Any) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import NESTED, PLAIN, TABLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.choice import FLOOR, draw, floors, greedy, uniform_shares, vote_shares
-from histories.errors import ConfigError
-from histories.modules import BoolArray, FloatArray, Modules
+from crosschannel.agents.sampling import FLOOR, draw, floors, greedy, uniform_shares, vote_shares
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.errors import ConfigError
+from tests.agents.samples import NESTED, PLAIN, TABLES
 
 MODULES = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import Batch, Delay
-from histories.errors import ConfigError
+from crosschannel.agents import Batch, Delay
+from crosschannel.core.errors import ConfigError
+from tests.agents.samples import random_batch
 
 
 @given(seed=st.integers(0, 10_000), pieces=st.integers(1, 5))

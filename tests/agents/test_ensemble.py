@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from agent_samples import NESTED, PLAIN, SMALL, TABLES, Problem, everything, observations_of, random_batch
 
-from agents import Batch, EnsembleThompson, make_agent
-from agents.choice import draw, vote_shares
-from agents.ensemble import vote
-from histories.modules import Modules
+from crosschannel.agents import Batch, EnsembleThompson, make_agent
+from crosschannel.agents.ensemble.agent import vote
+from crosschannel.agents.sampling import draw, vote_shares
+from crosschannel.core.action_space import Modules
+from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, Problem, everything, observations_of, random_batch
 
 
 def trained(modules: Modules = PLAIN, seed: int = 0, n: int = 800, **settings: object) -> EnsembleThompson:

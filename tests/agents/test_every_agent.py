@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agent_samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import AGENTS, Agent, Batch, Observations, make_agent
-from agents.base import join
-from histories.modules import BoolArray, Modules
+from crosschannel.agents import AGENTS, Agent, Batch, Observations, make_agent
+from crosschannel.agents.base import join
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray
+from tests.agents.samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
 
 KINDS = {"plain": PLAIN, "nested": NESTED, "tables": TABLES}
 MATRIX = [(name, kind) for name in AGENTS for kind in KINDS]

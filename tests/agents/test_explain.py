@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from agent_samples import NESTED, SETTINGS, TABLES, everything, observations_of, random_batch
 
-from agents import AGENTS, Agent, Observations, as_markdown, as_scalars, as_text, explain, make_agent
-from agents.explain import ALL, COLUMNS
-from histories.modules import Modules
+from crosschannel.agents import AGENTS, Agent, Observations, as_markdown, as_scalars, as_text, explain, make_agent
+from crosschannel.agents.explain import ALL, COLUMNS
+from crosschannel.core.action_space import Modules
+from tests.agents.samples import NESTED, SETTINGS, TABLES, everything, observations_of, random_batch
 
 KINDS = {"nested": NESTED, "tables": TABLES}
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from agent_samples import PLAIN, SMALL, everything, observations_of, random_batch
 
-from agents import Batch, EnsembleThompson, Observations, make_agent
-from agents.buffer import Buffer
-from agents.learner import HELD_OUT, Learner, LearnerConfig, held_out, signs
-from histories.hashing import mix
-from histories.modules import Module, Modules
+from crosschannel.agents import Batch, EnsembleThompson, Observations, make_agent
+from crosschannel.agents.buffers.buffer import Buffer
+from crosschannel.agents.ensemble.learner import HELD_OUT, Learner, LearnerConfig, held_out, signs
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import mix
+from tests.agents.samples import PLAIN, SMALL, everything, observations_of, random_batch
 
 KEYS = mix(np.arange(20_000, dtype=np.uint64))
 

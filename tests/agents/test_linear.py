@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import PLAIN, Problem, everything, observations_of
 
-from agents import Batch, Observations, make_agent
-from agents.linear import LinearAgent
-from histories.errors import ConfigError
-from histories.hashing import mix
+from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.agents.linear import LinearAgent
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import mix
+from tests.agents.samples import PLAIN, Problem, everything, observations_of
 
 
 def learned(name: str, batch: Batch, seed: int = 0, **settings: object) -> LinearAgent:

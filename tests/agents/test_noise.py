@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.noise import learn_noise, noise_factor, row_weights
+from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights
 
 TRUTH = torch.tensor([0.8, -0.4, 0.0, 0.0])
 

@@ -6,11 +6,11 @@ from importlib.metadata import EntryPoint, EntryPoints
 from typing import Any
 
 import pytest
-from agent_samples import PLAIN, everything, observations_of
 
-from agents import AGENTS, EnsembleThompson, make_agent, registry
-from agents.baselines import Uniform
-from histories.errors import ConfigError
+from crosschannel.agents import AGENTS, EnsembleThompson, make_agent, registry
+from crosschannel.agents.baselines import Uniform
+from crosschannel.core.errors import ConfigError
+from tests.agents.samples import PLAIN, everything, observations_of
 
 
 class Own(Uniform):

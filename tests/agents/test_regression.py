@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from agent_samples import TABLES
 
-from agents.actions import design
-from agents.regression import Prior, Sums, deviations, evidence, fit, learn_scale
+from crosschannel.agents.regression import Prior, Sums, deviations, evidence, fit, learn_scale
+from crosschannel.core.action_changes import design
+from tests.agents.samples import TABLES
 
 A, F, N = 5, 3, 200
 

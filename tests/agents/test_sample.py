@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from agent_samples import NESTED, PLAIN, SMALL, TABLES, everything, observations_of, random_batch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents import EnsembleThompson, make_agent
-from agents.choice import best_codes, turns, uniform_codes
-from histories.modules import Modules
+from crosschannel.agents import EnsembleThompson, make_agent
+from crosschannel.agents.sampling import best_codes, turns, uniform_codes
+from crosschannel.core.action_space import Modules
+from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, everything, observations_of, random_batch
 
 KINDS = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
 
@@ -45,7 +45,7 @@ def test_modules_draw_independently_of_where_rows_stand(modules: Modules, monkey
     agent = trained(modules, floor=0.1)
     seen = observations_of(np.random.default_rng(2).random((20_000, modules.total)) < 0.8)
     marginals = modules.marginals(agent.action_probabilities(seen))
-    monkeypatch.setattr("agents.ensemble.SEGMENT", 7)
+    monkeypatch.setattr("crosschannel.agents.ensemble.agent.SEGMENT", 7)
     actions = agent.sample(seen)
     sent = modules.sent(actions)
     for m, p in enumerate(marginals):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.schedule import Schedule
+from crosschannel.agents.schedule import Schedule
 
 
 def test_a_fit_is_due_as_rows_grow_and_once_at_the_end() -> None:

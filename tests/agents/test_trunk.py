@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from agents.trunk import AVERAGE, Trunk, with_one
+from crosschannel.agents.ensemble.network import AVERAGE, Trunk, with_one
 
 WIDTH, ACTIONS = 3, 4
 

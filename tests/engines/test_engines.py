@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from engines import ENGINES, add_up, in_process, make_engine
-from histories.errors import ConfigError
-from reward.sums import ExactSums
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.exact_sums import ExactSums
+from crosschannel.engines import ENGINES, add_up, in_process, make_engine
 
 
 def sums_of(seed: int) -> ExactSums:

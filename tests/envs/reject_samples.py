@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.replay_log import ReplayLog
-from histories.gone import NEVER
-from histories.hashing import keys
-from histories.modules import Module, Modules
-from histories.times import DAY
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.histories.churn import NEVER
 
 MODULES = Modules([Module("channel", ("none", "email", "push"))])
 #: Probability of the three actions for users of either kind x in the log, of reward 1, and of the agent's choice.

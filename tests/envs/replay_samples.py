@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from samples import MODULES, random_history
 
-from envs.replay_log import ReplayLog
-from histories.context import ContextFeatures
-from histories.history import EventLog, History
-from histories.times import DAY
-from reward import DidReward, Goal, RewardSpec
-from reward.frame import RewardFrame
+from crosschannel.core.times import DAY
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.history import EventLog, History
+from crosschannel.reward import DidReward, Goal, RewardSpec
+from crosschannel.reward.frame import RewardFrame
+from tests.samples import MODULES, random_history
 
 SPEC = RewardSpec(goals=(Goal("order", measure="value"),), pre="3d", post="1d", min_controls=2)
 

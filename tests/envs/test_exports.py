@@ -8,17 +8,17 @@ import warnings
 
 import numpy as np
 import pytest
-from replay_samples import rewards_of, sample_history, sample_log
-from samples import MODULES
-from wrapper_samples import LOG
 
-from agents.base import Observations
-from agents.baselines import Uniform
-from envs.exports import to_bandit_feedback, to_minari
-from envs.replay import CrossChannelReplay
-from envs.replay_log import ReplayLog
-from histories.context import ContextFeatures
-from histories.errors import ConfigError
+from crosschannel.agents.base import Observations
+from crosschannel.agents.baselines import Uniform
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.env import CrossChannelReplay
+from crosschannel.envs.replay.exports import to_bandit_feedback, to_minari
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.histories.features import ContextFeatures
+from tests.envs.replay_samples import rewards_of, sample_history, sample_log
+from tests.envs.wrapper_samples import LOG
+from tests.samples import MODULES
 
 HOLES = sample_log(1, known=0.5)
 

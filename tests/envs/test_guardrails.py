@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_samples import rewards_of, sample_history
-from samples import MODULES
 
-from envs.guardrails import Guardrails, eligible, guarded
-from envs.replay_log import ReplayLog
-from histories.context import ContextFeatures
-from histories.errors import ConfigError
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY, HOUR
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.guardrails import Guardrails, eligible, guarded
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from tests.envs.replay_samples import rewards_of, sample_history
+from tests.samples import MODULES
 
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Apia", None)
 #: Three weeks around the last Sunday of March 2024, when Berlin's clocks go forward.

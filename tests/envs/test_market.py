@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 import pytest
 
-from envs.market import BusinessAsUsual, ContextPolicy, Market, MarketConfig, NoSend, evaluate_policy
-from envs.market.draws import Purpose, categorical, poisson, uniform
-from envs.market.known import attribute_columns, context_of, known_columns
-from envs.market.market import Outcome
-from envs.market.policies import Chosen
-from envs.market.vocabulary import BLOCK_BOUNDS, DELIVERED, EVENTS, START, UNSUBSCRIBED
-from histories.context import ContextFeatures, ContextSpec, Layout
-from histories.errors import ConfigError
-from histories.history import History
-from histories.times import DAY, HOUR
-from reward.goals import Goal
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.envs.market import BusinessAsUsual, ContextPolicy, Market, MarketConfig, NoSend, evaluate_policy
+from crosschannel.envs.market.dynamics.draws import Purpose, categorical, poisson, uniform
+from crosschannel.envs.market.market import Outcome
+from crosschannel.envs.market.observables import attribute_columns, context_of, known_columns
+from crosschannel.envs.market.policies.policies import Chosen
+from crosschannel.envs.market.vocabulary import BLOCK_BOUNDS, DELIVERED, EVENTS, START, UNSUBSCRIBED
+from crosschannel.histories.features import ContextFeatures, ContextSpec, Layout
+from crosschannel.histories.goals import Goal
+from crosschannel.histories.history import History
 
 SMALL = MarketConfig(users=250, days=12)
 

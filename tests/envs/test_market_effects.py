@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from envs.market import BusinessAsUsual, Market, MarketConfig, NoSend, evaluate_policy
-from envs.market.state import begin
-from envs.market.users import draw_users, user_keys
-from envs.market.vocabulary import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
-from histories.errors import ConfigError
-from reward import Outcomes, RewardSpec, average_effect, measure
-from reward.goals import Goal
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market import BusinessAsUsual, Market, MarketConfig, NoSend, evaluate_policy
+from crosschannel.envs.market.dynamics.users import draw_users, user_keys
+from crosschannel.envs.market.state import begin
+from crosschannel.envs.market.vocabulary import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
+from crosschannel.histories.goals import Goal
+from crosschannel.reward import Outcomes, RewardSpec, average_effect, measure
 
 EVERYTHING = (
     Goal("order:*", 1.0),

@@ -13,11 +13,11 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-import envs  # noqa: F401 - registers the ids
-from envs.market import SCENARIOS, Dynamics, MarketConfig, Scenario
-from envs.market.env import MarketEnv
-from envs.market.vector import MarketVectorEnv
-from histories.errors import ConfigError
+import crosschannel.envs  # noqa: F401 - registers the ids
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market import SCENARIOS, Dynamics, MarketConfig, Scenario
+from crosschannel.envs.market.env import MarketEnv
+from crosschannel.envs.market.vector import MarketVectorEnv
 
 ID = "CrossChannelMarket-v0"
 

@@ -7,14 +7,14 @@ import pickle
 import numpy as np
 import pytest
 
-from envs.market import SCENARIOS, FarSighted, Market, MarketConfig, evaluate_policy
-from envs.market.foresight import Plan, interpolation
-from envs.market.policies import BusinessAsUsual
-from envs.market.scenarios import REFRESHED, Dates
-from envs.market.vocabulary import GREETINGS, MODULES, OFFERS, SERVICES, TONES
-from histories.context import ContextSpec
-from histories.errors import ConfigError
-from reward import EventTimes, Goal, RewardSpec, Study, average_effect, event_study, make_reward, measure
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market import SCENARIOS, FarSighted, Market, MarketConfig, evaluate_policy
+from crosschannel.envs.market.policies.optimal_policy import Plan, interpolation
+from crosschannel.envs.market.policies.policies import BusinessAsUsual
+from crosschannel.envs.market.scenarios import REFRESHED, Dates
+from crosschannel.envs.market.vocabulary import GREETINGS, MODULES, OFFERS, SERVICES, TONES
+from crosschannel.histories.features import ContextSpec
+from crosschannel.reward import EventTimes, Goal, RewardSpec, Study, average_effect, event_study, make_reward, measure
 
 #: The counts on which business as usual looks: the two days before the slot and the two weeks before.
 TRIGGER = ContextSpec(windows=("2d", "14d"), events=("visit:*",), attributes=(), messages=False, clock=False)

@@ -10,13 +10,13 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
-from replay_samples import sample_log, steps_of
 
-import envs  # noqa: F401 - registers the environments
-from envs.replay import CrossChannelReplay
-from envs.replay_shared import matching, terminal_mask
-from histories.errors import ConfigError
-from histories.modules import Module, Modules
+import crosschannel.envs  # noqa: F401 - registers the environments
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.env import CrossChannelReplay
+from crosschannel.envs.replay.settings import matching, terminal_mask
+from tests.envs.replay_samples import sample_log, steps_of
 
 LOG = sample_log()
 

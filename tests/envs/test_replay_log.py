@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from replay_samples import rewards_of, sample_history, sample_log, steps_of
 
-from envs.replay import CrossChannelReplay
-from envs.replay_log import FEW_STEPS, GONE, NOT_FINITE, ReplayLog
-from envs.replay_order import PassOrder
-from histories.context import ContextFeatures
-from histories.errors import ConfigError
-from histories.hashing import keys
-from histories.history import EventLog, History
-from histories.times import DAY
-from reward import REASONS
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY
+from crosschannel.envs.replay.env import CrossChannelReplay
+from crosschannel.envs.replay.log import FEW_STEPS, GONE, NOT_FINITE, ReplayLog
+from crosschannel.envs.replay.order import PassOrder
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.history import EventLog, History
+from crosschannel.reward import REASONS
+from tests.envs.replay_samples import rewards_of, sample_history, sample_log, steps_of
 
 
 def test_steps_are_the_identified_decisions_up_to_leaving_counted_by_a_loop():

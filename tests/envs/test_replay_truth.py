@@ -7,13 +7,22 @@ from dataclasses import replace
 import gymnasium as gym
 import numpy as np
 import pytest
-from reject_samples import AGENT, LOGGED_TRUTH, PATIENT_TRUTH, TRUTH, WALKING_ON, bandit_log, draw, fatigue_log
 
-from envs.replay import CrossChannelReplay
-from envs.replay_reject import largest_weight
-from envs.replay_vector import CrossChannelReplayVector
-from evaluation import IPS, SNIPS, Sample
-from histories.errors import ConfigError
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.env import CrossChannelReplay
+from crosschannel.envs.replay.rejection import largest_weight
+from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.evaluation import IPS, SNIPS, Sample
+from tests.envs.reject_samples import (
+    AGENT,
+    LOGGED_TRUTH,
+    PATIENT_TRUTH,
+    TRUTH,
+    WALKING_ON,
+    bandit_log,
+    draw,
+    fatigue_log,
+)
 
 
 def kinds(observation) -> np.ndarray:

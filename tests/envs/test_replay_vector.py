@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from replay_samples import sample_log
 
-import envs  # noqa: F401 - registers the environments
-from envs.replay import CrossChannelReplay
-from envs.replay_vector import CrossChannelReplayVector
-from histories.errors import ConfigError
+import crosschannel.envs  # noqa: F401 - registers the environments
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.env import CrossChannelReplay
+from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from tests.envs.replay_samples import sample_log
 
 LOG = sample_log()
 HOLES = sample_log(1, known=0.5)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from wrapper_samples import SINGLE, native
 
-from envs.wrappers import FlatContext, FlatContextVector, RecordOutcomes, RecordOutcomesVector
-from histories.errors import ConfigError
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.wrappers import FlatContext, FlatContextVector, RecordOutcomes, RecordOutcomesVector
+from tests.envs.wrapper_samples import SINGLE, native
 
 pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from envs.wrappers.stable_baselines import StableBaselinesVec
+from crosschannel.envs.wrappers.stable_baselines import StableBaselinesVec
 
 N = 5
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from reject_samples import fatigue_log
-from wrapper_samples import LOG, Scripted, Tempting, native, side_by_side, single
 
-from envs.replay import CrossChannelReplay
-from envs.replay_vector import CrossChannelReplayVector
-from envs.wrappers import (
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.env import CrossChannelReplay
+from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.envs.wrappers import (
     DelayedReward,
     DelayedRewardVector,
     FlatContext,
@@ -29,8 +29,8 @@ from envs.wrappers import (
     RecordOutcomesVector,
     flatten,
 )
-from histories.errors import ConfigError
-from histories.modules import Module, Modules
+from tests.envs.reject_samples import fatigue_log
+from tests.envs.wrapper_samples import LOG, Scripted, Tempting, native, side_by_side, single
 
 KINDS = ("market", "replay")
 

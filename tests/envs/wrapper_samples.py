@@ -9,13 +9,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from replay_samples import SPEC, sample_history
 
-import envs  # noqa: F401 - registers the environments
-from envs.market import MarketConfig
-from envs.replay_log import ReplayLog
-from histories.context import ContextFeatures
-from reward import DidReward
+import crosschannel.envs  # noqa: F401 - registers the environments
+from crosschannel.envs.market import MarketConfig
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.reward import DidReward
+from tests.envs.replay_samples import SPEC, sample_history
 
 HISTORY = sample_history(users=60, days=16)
 REWARDS = DidReward(replace(SPEC, post="60h")).fit(HISTORY).transform(HISTORY)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation import LoggedDecisions
-from histories.modules import FloatArray, IntArray, Module, Modules
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.evaluation import LoggedDecisions
 
 OFFERS = Modules(
     [

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bandit_worlds import OFFERS, TABLES, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import IPS, LoggedDecisions, OutcomeModel, Sample, importance_weights
-from evaluation.outcome_model import indicators, module_choice, policy_marginals
-from evaluation.support import check_policy, unsupported_mass
-from histories.errors import InputError
-from histories.modules import Modules
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import InputError
+from crosschannel.evaluation import IPS, LoggedDecisions, OutcomeModel, Sample, importance_weights
+from crosschannel.evaluation.outcome_model import indicators, module_choice, policy_marginals
+from crosschannel.evaluation.support import check_policy, unsupported_mass
+from tests.evaluation.bandit_worlds import OFFERS, TABLES, World
 
 KINDS = pytest.mark.parametrize("modules", [OFFERS, TABLES], ids=["parents", "tables"])
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bandit_worlds import CHANNEL, World
 
-from evaluation import DM, DR, ESTIMATORS, IPS, SNIPS, Sample, SwitchDR, importance_weights
-from histories.errors import InputError, NotIdentified
-from histories.modules import FloatArray
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import InputError, NotIdentified
+from crosschannel.evaluation import DM, DR, ESTIMATORS, IPS, SNIPS, Sample, SwitchDR, importance_weights
+from tests.evaluation.bandit_worlds import CHANNEL, World
 
 ONES = np.ones(3)
 

@@ -9,9 +9,8 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from bandit_worlds import OFFERS, World
 
-from evaluation import (
+from crosschannel.evaluation import (
     EvaluationSettings,
     Interval,
     OutcomeModel,
@@ -23,7 +22,8 @@ from evaluation import (
     to_dict,
     write_html,
 )
-from evaluation.forest import forest_plot, ticks
+from crosschannel.evaluation.forest import forest_plot, ticks
+from tests.evaluation.bandit_worlds import OFFERS, World
 
 NASTY = '<script>alert("x")</script> & co'
 

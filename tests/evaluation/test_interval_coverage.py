@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bandit_worlds import World
 
-from evaluation import DR, IPS, SNIPS, EvaluationSettings, QValues, effective_sample_size, evaluate, importance_weights
-from evaluation.bootstrap import degrees_of_freedom, t_interval
-from evaluation.support import kurtosis, raised_floor
-from histories.modules import FloatArray, Module, Modules
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.arrays import FloatArray
+from crosschannel.evaluation import (
+    DR,
+    IPS,
+    SNIPS,
+    EvaluationSettings,
+    QValues,
+    effective_sample_size,
+    evaluate,
+    importance_weights,
+)
+from crosschannel.evaluation.bootstrap import degrees_of_freedom, t_interval
+from crosschannel.evaluation.support import kurtosis, raised_floor
+from tests.evaluation.bandit_worlds import World
 
 OFFER = Modules([Module("offer", ("none", *"abcdefg"))])
 Z = 1.96

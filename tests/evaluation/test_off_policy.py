@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bandit_worlds import CHANNEL, OFFERS, World
 
-from evaluation import (
+from crosschannel.core.errors import ConfigError, InputError, NotIdentified
+from crosschannel.evaluation import (
     DM,
     DR,
     IPS,
@@ -27,7 +27,7 @@ from evaluation import (
     importance_weights,
     unsupported_mass,
 )
-from histories.errors import ConfigError, InputError, NotIdentified
+from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, World
 
 QUICK = EvaluationSettings(replicates=100)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation import IPS, SNIPS, Evaluation, EvaluationSettings, LoggedDecisions, evaluate
-from histories.modules import Module, Modules
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.evaluation import IPS, SNIPS, Evaluation, EvaluationSettings, LoggedDecisions, evaluate
 
 FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "open_bandit"
 ITEMS = 80

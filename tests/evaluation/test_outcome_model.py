@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bandit_worlds import CHANNEL, OFFERS, World
 
-from evaluation import OutcomeModel
-from evaluation.outcome_model import STRENGTHS, indicators, policy_marginals
-from histories.errors import ConfigError, InputError
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.evaluation import OutcomeModel
+from crosschannel.evaluation.outcome_model import STRENGTHS, indicators, policy_marginals
+from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, World
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from bandit_worlds import CHANNEL, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trajectory_worlds import FatigueWorld, design_example, fatigue_world
 
-from evaluation import (
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError, InputError, NotIdentified
+from crosschannel.evaluation import (
     DR,
     FQE,
     IPS,
@@ -34,9 +34,9 @@ from evaluation import (
     importance_weights,
     value_trajectories,
 )
-from evaluation.trajectory_value import uncentred_floor
-from histories.errors import ConfigError, InputError, NotIdentified
-from histories.modules import FloatArray
+from crosschannel.evaluation.trajectory_value import uncentred_floor
+from tests.evaluation.bandit_worlds import CHANNEL, World
+from tests.evaluation.trajectory_worlds import FatigueWorld, design_example, fatigue_world
 
 QUICK = EvaluationSettings(replicates=40)
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bandit_worlds import CHANNEL, World
 
-from evaluation import (
+from crosschannel.core.errors import ConfigError
+from crosschannel.evaluation import (
     IPS,
     SNIPS,
     EvaluationSettings,
@@ -15,8 +15,8 @@ from evaluation import (
     t_interval,
     user_bootstrap,
 )
-from evaluation.bootstrap import user_draws
-from histories.errors import ConfigError
+from crosschannel.evaluation.bootstrap import user_draws
+from tests.evaluation.bandit_worlds import CHANNEL, World
 
 
 def test_draws_are_as_many_users_as_there_are():

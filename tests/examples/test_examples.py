@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents import Batch, Observations, make_agent
-from envs.market import Market, MarketConfig
+from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.reward import DidReward, RewardSpec, refit
 from examples import new_agent, new_reward, trajectories
-from histories.modules import Module, Modules
-from reward import DidReward, RewardSpec, refit
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = Modules([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])

@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from envs.market import Market, MarketConfig
-from histories.buckets import bucket_of, bucket_paths, write_buckets
-from histories.errors import ConfigError, InputError
-from histories.folder import read_history
-from histories.hashing import keys
-from histories.history import History
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.hashing import keys
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.histories.buckets import bucket_of, bucket_paths, write_buckets
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.folder import read_history
 
 HISTORY, _ = Market(MarketConfig(users=60, days=4)).history()
 

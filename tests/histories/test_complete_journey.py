@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.complete_journey import PACKAGE, read_complete_journey
-from histories.context import ContextSpec
-from histories.datasets import DATASETS, read_dataset
-from histories.errors import ConfigError, InputError
-from histories.history import History
-from histories.propensities import estimate_propensities
-from reward import Goal, RewardSpec, measure
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.estimate import estimate_propensities
+from crosschannel.histories.readers.datasets import DATASETS, read_dataset
+from crosschannel.histories.readers.datasets.complete_journey import PACKAGE, read_complete_journey
+from crosschannel.reward import Goal, RewardSpec, measure
 
 
 def tables() -> dict[str, pd.DataFrame]:

@@ -11,19 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from envs.market import Market, MarketConfig
-from experiment.build import prepare
-from experiment.config import Config, HistoryConfig, RewardConfig, read_config, write_config
-from histories.context import ContextSpec
-from histories.errors import ConfigError, InputError
-from histories.event_stream import read_stream
-from histories.history import History
-from histories.modules import Modules
-from histories.slots import SlotGrid
-from histories.stream_mapping import Sends, StreamMapping
-from histories.tables import TableSource
-from histories.times import HOUR
-from reward import Goal
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.times import HOUR
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
+from crosschannel.histories.readers.stream.reader import read_stream
+from crosschannel.histories.readers.tables import TableSource
+from crosschannel.pipeline.building import prepare
+from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig, read_config, write_config
+from crosschannel.reward import Goal
 
 MODULES = (
     {"name": "channel", "actions": ["none", "email", "push"]},

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from histories.errors import InputError
-from histories.folder import read_history, write_history
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import InputError
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.readers.folder import read_history, write_history
 
 START = int(np.datetime64("2024-03-01", "us").astype(np.int64))
 MODULES = Modules(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histories.hashing import derive, keys, mix, uniforms, unit
+from crosschannel.core.hashing import derive, keys, mix, uniforms, unit
 
 
 def test_mix_is_the_published_splitmix64():

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.properties import extract
-from histories.sheet import Sheet
+from crosschannel.core.table_validator import Sheet
+from crosschannel.histories.readers.stream.json_paths import extract
 
 
 def read(texts: list[Any], path: str = "p.r") -> tuple[list[Any], list[tuple[int | None, str | None, int]]]:

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histories.errors import ConfigError
-from histories.modules import Module, Modules
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError
 
 TREE = Modules(
     [

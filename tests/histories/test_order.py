@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histories.order import by_user_and_time
+from crosschannel.core.sorting import by_user_and_time
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.calibration import PlattScaling, Reliability, softmax
-from histories.context import ContextSpec
-from histories.errors import ConfigError, NotIdentified
-from histories.hashing import derive, keys
-from histories.history import DecisionLog, EventLog, History, take_rows
-from histories.modules import FloatArray, Module, Modules
-from histories.propensities import _FOLD_SALT, PropensityReport, estimate_propensities
-from histories.times import DAY
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.arrays import FloatArray
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.core.hashing import derive, keys
+from crosschannel.core.times import DAY
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
+from crosschannel.histories.propensities.calibration import PlattScaling, Reliability, softmax
+from crosschannel.histories.propensities.estimate import _FOLD_SALT, PropensityReport, estimate_propensities
 
 MODULES = Modules(
     [

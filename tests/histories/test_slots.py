@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histories.slots import SlotGrid, UserSlots, bounds
-from histories.times import DAY, HOUR, duration
+from crosschannel.core.times import DAY, HOUR, duration
+from crosschannel.histories.readers.slots import SlotGrid, UserSlots, bounds
 
 ZONES = ["UTC", "Europe/Berlin", "Europe/Dublin", "America/New_York", "Australia/Lord_Howe", "Asia/Kathmandu"]
 START = 19_700 * DAY

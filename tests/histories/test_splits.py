@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from samples import random_history
 
-from histories.errors import ConfigError
-from histories.hashing import keys
-from histories.splits import split_time, split_users
-from histories.times import DAY, HOUR
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.histories.splits import split_time, split_users
+from tests.samples import random_history
 
 SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 

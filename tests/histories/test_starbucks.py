@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.datasets import DATASETS, read_dataset
-from histories.errors import ConfigError, InputError
-from histories.folder import read_history, write_history
-from histories.history import History
-from histories.starbucks import EPOCH, read_starbucks_rewards
-from histories.times import DAY, HOUR
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.datasets import DATASETS, read_dataset
+from crosschannel.histories.readers.datasets.starbucks import EPOCH, read_starbucks_rewards
+from crosschannel.histories.readers.folder import read_history, write_history
 
 REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "starbucks_rewards"
 

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import train
-from experiment.build import build_history, prepare
-from experiment.config import Config, read_config
+from crosschannel.pipeline.building import build_history, prepare
+from crosschannel.pipeline.configuration import Config, read_config
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "histories.md").read_text()
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from samples import random_history
 
-from histories.errors import ConfigError, InputError
-from histories.history import History, take_rows
-from histories.modules import Modules
-from histories.tables import TableMapping, TableSource, read_tables
-from histories.times import DAY
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.times import DAY
+from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.readers.tables import TableMapping, TableSource, read_tables
+from tests.samples import random_history
 
 MODULES = (
     {"name": "channel", "actions": ["None", "email", "push"]},

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.errors import InputError
-from histories.history import History
-from histories.modules import Module, Modules
-from histories.times import HOUR
-from histories.validation import check_rewards
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import InputError
+from crosschannel.core.times import HOUR
+from crosschannel.histories.history import History
+from crosschannel.histories.validation import check_rewards
 
 MODULES = Modules(
     [

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiment.cli import settings_of
-from experiment.config import Config, read_config, write_config
-from histories.errors import ConfigError
+from crosschannel.core.errors import ConfigError
+from crosschannel.pipeline.command_line import settings_of
+from crosschannel.pipeline.configuration import Config, read_config, write_config
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"))
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.market import Market, MarketConfig
-from envs.replay_log import ReplayLog
-from experiment.followers import Followers
-from histories.context import ContextFeatures, ContextSpec
-from histories.times import DAY
-from reward import Goal, RewardSpec, make_reward
+from crosschannel.core.times import DAY
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.histories.features import ContextFeatures, ContextSpec
+from crosschannel.pipeline.followers import Followers
+from crosschannel.reward import Goal, RewardSpec, make_reward
 
 
 def test_each_step_is_followed_by_the_same_users_next_one() -> None:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from samples import random_history
-
-from experiment.build import prepare
-from experiment.config import Config, HistoryConfig, RewardConfig
-from histories.context import ContextSpec
-from histories.folder import write_history
-from histories.history import History
-from histories.times import DAY
-from reward import Goal
+from crosschannel.core.times import DAY
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.folder import write_history
+from crosschannel.pipeline.building import prepare
+from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
+from crosschannel.reward import Goal
+from tests.samples import random_history
 
 LATER = 19_000 * DAY
 

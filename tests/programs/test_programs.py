@@ -21,17 +21,17 @@ import yaml
 from conftest import ROOT, SMALL, run_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from envs.market import Market, MarketConfig
-from experiment.assess import Validation, fit_outcome_model
-from experiment.build import prepare
-from experiment.config import read_config
-from histories.eligibility import last_eligible, read_eligible, without_gone
-from histories.errors import InputError
-from histories.folder import write_history
-from histories.history import History
-from histories.splits import split_time
-from histories.times import DAY, HOUR
-from reward import make_reward
+from crosschannel.core.errors import InputError
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.folder import write_history
+from crosschannel.histories.splits import split_time
+from crosschannel.pipeline.building import prepare
+from crosschannel.pipeline.configuration import read_config
+from crosschannel.pipeline.judging import Validation, fit_outcome_model
+from crosschannel.reward import make_reward
 
 
 def same(a: object, b: object, place: str = "") -> None:

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from histories.context import ContextSpec
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY, HOUR
-from reward import Goal, RewardSpec
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.reward import Goal, RewardSpec
 
 MODULES = Modules([Module("channel", ("none", "push"))])
 Assignment = Literal["random", "level", "dip", "quiet", "region"]

@@ -8,16 +8,16 @@ from functools import partial
 import numpy as np
 import pytest
 
-from engines import in_process, make_engine
-from envs.market import Market, MarketConfig
-from histories.buckets import bucket_paths, write_buckets
-from histories.errors import ConfigError
-from histories.folder import read_history
-from histories.history import History, take_rows
-from reward import DidReward, Goal, Matching, RewardSpec, measure
-from reward.buckets import ControlSums, bucket_rewards, fit_did
-from reward.frame import RewardFrame
-from reward.sums import ExactSums
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.exact_sums import ExactSums
+from crosschannel.engines import in_process, make_engine
+from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.histories.buckets import bucket_paths, write_buckets
+from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.reward import DidReward, Goal, Matching, RewardSpec, measure
+from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did
+from crosschannel.reward.frame import RewardFrame
 
 MARKET = MarketConfig(users=400, days=10)
 HISTORY, _ = Market(MARKET).history()

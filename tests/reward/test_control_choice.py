@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY
-from reward import DidReward, Goal, RewardSpec, Study
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.reward import DidReward, Goal, RewardSpec, Study
 
 MODULES = Modules([Module("channel", ("none", "push"))])
 SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="2d", cell="1d")

@@ -13,11 +13,11 @@ from functools import cache
 
 import numpy as np
 import pytest
-from simulated import SPEC, Assignment, simulate, without_propensities
 
-from histories.context import ContextSpec
-from reward import Effect, EventTimes, Study, event_study, make_reward
-from reward.diagnostics import placebo_in_time, pre_trend_check
+from crosschannel.histories.features import ContextSpec
+from crosschannel.reward import Effect, EventTimes, Study, event_study, make_reward
+from crosschannel.reward.effects.diagnostics import placebo_in_time, pre_trend_check
+from tests.reward.simulated import SPEC, Assignment, simulate, without_propensities
 
 QUICK, MANY, ALARMS = 60, 1000, 200
 # Four slots' windows are five days apart: bins from three days before the slot on hold no other message's effect.

@@ -7,13 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from samples import random_history
-from simulated import SPEC, simulate
 
-from histories.context import ContextSpec
-from histories.errors import ConfigError
-from histories.times import DAY
-from reward import (
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY
+from crosschannel.histories.features import ContextSpec
+from crosschannel.reward import (
     DidReward,
     EventTimes,
     Goal,
@@ -26,7 +24,7 @@ from reward import (
     make_reward,
     tidy,
 )
-from reward.diagnostics import (
+from crosschannel.reward.effects.diagnostics import (
     Check,
     Diagnostics,
     facts_of,
@@ -35,7 +33,9 @@ from reward.diagnostics import (
     placebo_on_holdout,
     time_placebo,
 )
-from reward.event_time import lookback, messages_between, moved_back
+from crosschannel.reward.effects.event_study import lookback, messages_between, moved_back
+from tests.reward.simulated import SPEC, simulate
+from tests.samples import random_history
 
 SMALL = RewardSpec(goals=(Goal("order", measure="value"), Goal("visit", -0.5)), pre="2d", post="1d", min_controls=3)
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from samples import random_history
-from simulated import SPEC as WORLD
-from simulated import simulate, without_propensities
 from test_influence import MANY, with_propensities
 from test_oracles import SPEC, two_periods
 
-from histories.history import History
-from histories.modules import Module, Modules
-from reward import Study, make_reward, measure
-from reward.controls import CellMeans
-from reward.diagnostics import facts_of
-from reward.odds import ESTIMATED, LOGGED, Odds
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.histories.history import History
+from crosschannel.reward import Study, make_reward, measure
+from crosschannel.reward.controls import CellMeans
+from crosschannel.reward.effects.diagnostics import facts_of
+from crosschannel.reward.odds import ESTIMATED, LOGGED, Odds
+from tests.reward.simulated import SPEC as WORLD
+from tests.reward.simulated import simulate, without_propensities
+from tests.samples import random_history
 
 ROBUST = make_reward("did_dr", MANY)
 

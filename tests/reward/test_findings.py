@@ -6,15 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import SPEC, simulate
 
-from histories.errors import ConfigError
-from histories.history import History
-from histories.modules import Module, Modules
-from reward import Effect, Goal, make_reward
-from reward.effects import Study
-from reward.event_time import EventTimes, event_study
-from reward.findings import (
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError
+from crosschannel.histories.history import History
+from crosschannel.reward import Effect, Goal, make_reward
+from crosschannel.reward.effects.action_effects import (
     Finding,
     against_rivals,
     difference,
@@ -23,8 +20,11 @@ from reward.findings import (
     lengths_text,
     other_lengths,
 )
-from reward.inference import two_sided
-from reward.report import AUTO, NONE, Request, each_module, report
+from crosschannel.reward.effects.estimates import Study
+from crosschannel.reward.effects.event_study import EventTimes, event_study
+from crosschannel.reward.effects.inference import two_sided
+from crosschannel.reward.effects.report import AUTO, NONE, Request, each_module, report
+from tests.reward.simulated import SPEC, simulate
 
 TIMES = EventTimes("1d", leads=3, lags=1)
 

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from samples import MODULES, random_history
 
-from evaluation import EvaluationSettings, LoggedDecisions, evaluate
-from histories.context import ContextSpec
-from histories.errors import ConfigError
-from histories.gone import NEVER, gone_at
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY, HOUR
-from reward import REASONS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
-from reward.frame import GONE
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, evaluate
+from crosschannel.histories.churn import NEVER, gone_at
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.reward import REASONS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
+from crosschannel.reward.frame import GONE
+from tests.samples import MODULES, random_history
 
 SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="exclude", min_controls=2)
 

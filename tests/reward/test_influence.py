@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from samples import random_history
 from test_oracles import SPEC, two_periods
 
-from histories.context import ContextSpec
-from histories.errors import ConfigError
-from histories.history import History
-from reward import DidReward, Goal, RewardSpec, Study, make_reward
-from reward.inference import detectable, f_tail, joint_test, noncentral_f_tail, student_quantile
-from reward.influence import Influences
+from crosschannel.core.errors import ConfigError
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import History
+from crosschannel.reward import DidReward, Goal, RewardSpec, Study, make_reward
+from crosschannel.reward.effects.inference import detectable, f_tail, joint_test, noncentral_f_tail, student_quantile
+from crosschannel.reward.effects.influence import Influences
+from tests.samples import random_history
 
 KINDS = ["raw", "change", "did", "did_regression", "did_dr"]
 MANY = RewardSpec(

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from reward_samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
-from samples import random_history
 
-from experiment.config import RewardConfig
-from experiment.plain import from_plain, to_plain
-from histories.errors import ConfigError
-from histories.history import take_rows
-from histories.times import DAY, duration
-from reward import REASONS, DidReward, Goal, Matching, make_reward, measure
-from reward.controls import CellMeans, Expected, narrowest
-from reward.sums import ExactSums
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.exact_sums import ExactSums
+from crosschannel.core.serialization import from_plain, to_plain
+from crosschannel.core.times import DAY, duration
+from crosschannel.histories.history import take_rows
+from crosschannel.pipeline.configuration import RewardConfig
+from crosschannel.reward import REASONS, DidReward, Goal, Matching, make_reward, measure
+from crosschannel.reward.controls import CellMeans, Expected, narrowest
+from tests.reward.samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
+from tests.samples import random_history
 
 BOTH = Matching(within=("region", "age"), strata=3, activity="36h")
 

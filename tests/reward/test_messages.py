@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from samples import random_history
 
-from histories.modules import Module, Modules
-from histories.times import DAY
-from reward import Goal, RewardSpec, measure
-from reward.messages import Messages, running_time
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.times import DAY
+from crosschannel.reward import Goal, RewardSpec, measure
+from crosschannel.reward.measurement.messages import Messages, running_time
+from tests.samples import random_history
 
 SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="1d", min_controls=2)
 LABELS = {"small": {"duration": 1.5}, "large": {"duration": 4}}

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from samples import random_history
 
-from histories.errors import ConfigError
-from histories.history import History
-from histories.times import DAY, duration
-from reward import REASONS, REWARDS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
-from reward.sums import ExactSums
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.exact_sums import ExactSums
+from crosschannel.core.times import DAY, duration
+from crosschannel.histories.history import History
+from crosschannel.reward import REASONS, REWARDS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
+from tests.samples import random_history
 
 SPEC = RewardSpec(goals=(Goal("order", measure="value"),), pre="2d", post="1d", min_controls=3)
 

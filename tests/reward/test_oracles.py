@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.context import ContextSpec
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History
-from histories.modules import Module, Modules
-from histories.times import DAY
-from reward import DidReward, Goal, RewardSpec, average_effect, make_reward, measure
-from reward.staggered import NEVER, Panel, group_time_effects
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY
+from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.reward import DidReward, Goal, RewardSpec, average_effect, make_reward, measure
+from crosschannel.reward.effects.staggered import NEVER, Panel, group_time_effects
 
 MODULES = Modules([Module("channel", ("none", "push"))])
 SPEC = RewardSpec(

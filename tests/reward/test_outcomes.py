@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_samples import FADING, rebuilt, rich_history
-from samples import random_history
 
-from histories.errors import ConfigError
-from histories.hashing import keys
-from histories.history import EventLog
-from histories.times import duration
-from reward import REASONS, DidReward, Goal, Matching, RewardSpec, Study, amounts, measure
-from reward.frame import TOO_SHORT
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import duration
+from crosschannel.histories.history import EventLog
+from crosschannel.reward import REASONS, DidReward, Goal, Matching, RewardSpec, Study, measure
+from crosschannel.reward.frame import TOO_SHORT
+from crosschannel.reward.measurement import amounts
+from tests.reward.samples import FADING, rebuilt, rich_history
+from tests.samples import random_history
 
 
 def slow_amount(history, user, low, high, *, closed_low, goal, t):

@@ -6,16 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from samples import MODULES, random_history
-from simulated import SPEC, simulate
 
-from histories.errors import ConfigError, NotIdentified
-from histories.hashing import keys
-from histories.history import DecisionLog, EventLog, History, take_rows
-from histories.times import DAY
-from reward import Goal, RewardSpec
-from reward.panels import panel_from_history
-from reward.staggered import NEVER, aggregate, group_time_effects
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY
+from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
+from crosschannel.reward import Goal, RewardSpec
+from crosschannel.reward.effects.panels import panel_from_history
+from crosschannel.reward.effects.staggered import NEVER, aggregate, group_time_effects
+from tests.reward.simulated import SPEC, simulate
+from tests.samples import MODULES, random_history
 
 SMALL = RewardSpec(goals=(Goal("order", 2.0, "value"),))
 

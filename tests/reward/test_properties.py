@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_samples import LEARNED, OPTIONS, rebuilt, rich_history, spec_of
 
-from histories.context import ContextFeatures, ContextSpec
-from histories.history import History, take_rows
-from histories.times import WEEK
-from reward import REWARDS, RewardFrame, Study, make_reward
-from reward.outcomes import fold_of_users
+from crosschannel.core.times import WEEK
+from crosschannel.histories.features import ContextFeatures, ContextSpec
+from crosschannel.histories.history import History, take_rows
+from crosschannel.reward import REWARDS, RewardFrame, Study, make_reward
+from crosschannel.reward.measurement.outcomes import fold_of_users
+from tests.reward.samples import LEARNED, OPTIONS, rebuilt, rich_history, spec_of
 
 SEEDS = st.integers(0, 10_000)
 CASES = [(kind, option) for kind in REWARDS for option in OPTIONS]

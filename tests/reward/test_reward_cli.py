@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import SPEC, simulate
+from crosschannel.reward.__main__ import main
 
-from histories.errors import ConfigError
-from reward import DidReward, EventTimes, Study, event_study
-from reward.__main__ import main
-from reward.effects import COLUMNS
-from reward.plots import AFTER, BEFORE, event_study_figure
-from reward.report import picture
+from crosschannel.core.errors import ConfigError
+from crosschannel.reward import DidReward, EventTimes, Study, event_study
+from crosschannel.reward.effects.estimates import COLUMNS
+from crosschannel.reward.effects.plots import AFTER, BEFORE, event_study_figure
+from crosschannel.reward.effects.report import picture
+from tests.reward.simulated import SPEC, simulate
 
 ROOT = Path(__file__).resolve().parents[2]
 

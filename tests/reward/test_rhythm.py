@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reward_samples import rebuilt, rich_history
-from samples import random_history
 
-from histories.hashing import keys
-from histories.history import EventLog, History
-from histories.times import DAY, HOUR, WEEK, duration
-from reward import DidReward, Goal, RewardSpec, measure
-from reward.frame import NO_RHYTHM
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import DAY, HOUR, WEEK, duration
+from crosschannel.histories.history import EventLog, History
+from crosschannel.reward import DidReward, Goal, RewardSpec, measure
+from crosschannel.reward.frame import NO_RHYTHM
+from tests.reward.samples import rebuilt, rich_history
+from tests.samples import random_history
 
 
 def slow_level(history, user, b, block, until, weeks):

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histories.errors import ConfigError, NotIdentified
-from reward.staggered import NEVER, Panel, aggregate, group_time_effects
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.reward.effects.staggered import NEVER, Panel, aggregate, group_time_effects
 
 MPDTA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "did" / "mpdta.csv.gz"
 PUBLISHED = {

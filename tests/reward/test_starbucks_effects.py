@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from histories.history import History
-from histories.starbucks import read_starbucks_rewards
-from reward import DidReward, Goal, RewardSpec, Study
-from reward.inference import joint_test
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.datasets.starbucks import read_starbucks_rewards
+from crosschannel.reward import DidReward, Goal, RewardSpec, Study
+from crosschannel.reward.effects.inference import joint_test
 
 FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "starbucks_rewards"
 SPEC = RewardSpec(goals=(Goal("transaction", measure="value", clip=100.0),), pre="72h", post="72h", cell="1h")

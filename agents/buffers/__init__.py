@@ -1,0 +1,1 @@
+"""What an agent has observed: growing buffers, transitions, and rewards that are not known yet."""

@@ -1,0 +1,99 @@
+"""Transitions: what was known at a decision, what was done, and what was known at the user's next slot."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crosschannel.agents.base import Batch
+from crosschannel.core.action_changes import carried, places, recoded
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Decisions and what followed them, n rows.
+
+    Attributes:
+        context: Features (n, D).
+        actions: Codes among all known actions (n, M).
+        reward: Rewards (n,).
+        weight: Precision weights (n,).
+        key: Hashes of the decision ids (n,), as signed integers.
+        following: Features at the next slot (n, D); 0 where nothing follows.
+        open: Which actions of the first module, among all known ones, are eligible then (n, A_0).
+        factor: What a value at the next slot counts now (n,): the discount, or 0 where nothing follows.
+    """
+
+    context: Tensor
+    actions: Tensor
+    reward: Tensor
+    weight: Tensor
+    key: Tensor
+    following: Tensor
+    open: Tensor
+    factor: Tensor
+
+    @classmethod
+    def empty(cls, width: int, modules: Modules) -> Transitions:
+        """No rows."""
+        return cls(
+            torch.zeros(0, width),
+            torch.zeros(0, len(modules), dtype=torch.int16),
+            torch.zeros(0, dtype=torch.float64),
+            torch.zeros(0, dtype=torch.float64),
+            torch.zeros(0, dtype=torch.int64),
+            torch.zeros(0, width),
+            torch.zeros(0, modules.sizes[0], dtype=torch.bool),
+            torch.zeros(0, dtype=torch.float64),
+        )
+
+    @classmethod
+    def of(cls, batch: Batch, known: Modules, present: Modules, weight: FloatArray, discount: float) -> Transitions:
+        """A batch's rows, all of which have a known follower or none."""
+        assert batch.following is not None
+        assert batch.elapsed is not None
+        follows = batch.elapsed > 0
+        opened = np.zeros((len(batch), known.sizes[0]), dtype=bool)
+        opened[:, : present.sizes[0]] = present.split(present.closed(batch.following.action_mask))[0]
+        context = np.where(follows[:, None], batch.following.context, 0.0).astype(np.float32)
+        return cls(
+            torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
+            torch.from_numpy(batch.actions.astype(np.int16)),
+            torch.from_numpy(np.array(batch.rewards, dtype=np.float64)),
+            torch.from_numpy(weight),
+            torch.from_numpy(batch.keys.view(np.int64).copy()),
+            torch.from_numpy(context),
+            torch.from_numpy(opened),
+            torch.from_numpy(np.where(follows, discount ** np.where(follows, batch.elapsed, 1.0), 0.0)),
+        )
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def __getitem__(self, rows: slice) -> Transitions:
+        return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Transitions]) -> Transitions:
+        """The rows of all parts, in order."""
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def moved(self, before: Modules, known: Modules) -> Transitions:
+        """The same rows in the codes of a changed set of actions.
+
+        Whether a new action would have been eligible after an old decision is not known: it counts as eligible where
+        any message was.
+        """
+        sendable = np.tile(self.open[:, 1:].any(1).numpy(), (known.sizes[0], 1))
+        opened = carried(self.open.numpy().T, places(before, known, 0), sendable)
+        return replace(
+            self,
+            actions=recoded(self.actions, before, known),
+            open=torch.from_numpy(np.ascontiguousarray(opened.T)),
+        )

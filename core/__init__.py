@@ -1,0 +1,9 @@
+"""What every package needs: action spaces, array types, errors, hashing, times, files and serialization.
+
+This package imports none of the others.
+"""
+
+if not __name__.startswith("crosschannel."):
+    raise ImportError(
+        "import `crosschannel.core` instead of `core`: a second copy of its classes would not fit the first"
+    )

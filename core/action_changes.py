@@ -1,0 +1,133 @@
+"""Sets of actions that change: what an agent has known, where each action stood before, and what labels share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+
+
+def known_actions(present: Modules, before: Modules) -> Modules:
+    """The present actions, followed in each module by those known before and retired since.
+
+    An agent keeps what it learned of retired actions: their labels go on to say something of new actions, and an
+    action may come back. Present actions come first, so that they have the same codes in both.
+
+    Raises:
+        ConfigError: If more has changed than the actions: the modules' names, their order, what they depend on, or
+            the action that sends nothing.
+    """
+    if present == before:
+        return present
+    if present.names != before.names:
+        raise ConfigError(
+            f"the modules {list(present.names)} are not those that were learned, {list(before.names)}: actions may be "
+            "added and retired, but modules must stay the same"
+        )
+    if present[0].actions[0] != before[0].actions[0]:
+        raise ConfigError(
+            f"the action that sends nothing is {present[0].actions[0]!r}, but {before[0].actions[0]!r} was learned: "
+            "it must stay the first"
+        )
+    return Modules([_known(new, old) for new, old in zip(present, before, strict=True)])
+
+
+def _known(new: Module, old: Module) -> Module:
+    if (new.parent, new.condition_on) != (old.parent, old.condition_on):
+        raise ConfigError(
+            f"module {new.name!r} depends on {new.parent or new.condition_on!r}, but was learned depending on "
+            f"{old.parent or old.condition_on!r}: actions may change, but not what a module depends on"
+        )
+    retired = [code for code, name in enumerate(old.actions) if name not in new.actions]
+    names = [old.actions[code] for code in retired]
+    return Module(
+        new.name,
+        (*new.actions, *names),
+        new.parent,
+        (*new.requires, *(old.requires[code] for code in retired)) if new.parent else (),
+        {**{name: old.labels[name] for name in names if name in old.labels}, **new.labels},
+        new.condition_on,
+    )
+
+
+def recoded(actions: Tensor, before: Modules, after: Modules) -> Tensor:
+    """Actions (n, M) in the codes of `before`, in those of `after`, which knows them all."""
+    out = actions.clone()
+    for m in range(len(before)):
+        code = [after[m].actions.index(name) for name in before[m].actions]
+        out[:, m] = torch.tensor(code, dtype=actions.dtype)[actions[:, m].long()]
+    return out
+
+
+def places(before: Modules, after: Modules, m: int) -> IntArray:
+    """The cell of module m in `before` that each of its cells in `after` was, (cells,); -1 for new ones."""
+
+    def codes(j: int) -> IntArray:
+        there = {name: code for code, name in enumerate(before[j].actions)}
+        return np.array([there.get(name, -1) for name in after[j].actions], dtype=np.int64)
+
+    own, c = codes(m), after.condition(m)
+    if c is None:
+        return own
+    upper = codes(c)
+    cell = upper[:, None] * before.sizes[m] + own[None, :]
+    return np.where((upper[:, None] < 0) | (own[None, :] < 0), -1, cell).reshape(-1)
+
+
+def carried(saved: npt.NDArray[Any], place: IntArray, fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What was saved (cells before, ...), in its new places (cells after, ...), and `fresh` where it is new."""
+    out = np.array(fresh)
+    old = place >= 0
+    out[old] = saved[place[old]]
+    return out
+
+
+def shown(values: npt.NDArray[Any], known: Modules, present: Modules, m: int) -> npt.NDArray[Any]:
+    """Of values of all known cells (..., cells), those of the present actions: (..., *present.shape(m))."""
+    out = values.reshape(*values.shape[:-1], *known.shape(m))[..., : present.sizes[m]]
+    c = present.condition(m)
+    return out if c is None else out[..., : present.sizes[c], :]
+
+
+def design(modules: Modules, m: int) -> FloatArray:
+    """What the cells of module m have in common (cells, L): a one, the action's labels, and the parts of a table.
+
+    A label that is a number gives one column, standardised over the module's actions; any other label has an indicator
+    for each of its values. An action without the label has 0. In a table there are indicators of the action and of the
+    choice it is conditioned on, too, so that what was learned under one choice tells something of the others.
+    """
+    own = np.concatenate([np.ones((modules.sizes[m], 1)), labels(modules[m])], axis=1)
+    c = modules.condition(m)
+    if c is None:
+        return own
+    own = np.concatenate([own, np.eye(modules.sizes[m])], axis=1)
+    return np.concatenate(
+        [np.tile(own, (modules.sizes[c], 1)), np.repeat(np.eye(modules.sizes[c]), modules.sizes[m], axis=0)], axis=1
+    )
+
+
+def labels(module: Module) -> FloatArray:
+    """The labels of a module's actions as columns (A_m, labels)."""
+    columns: list[FloatArray] = []
+    for name in sorted({name for entry in module.labels.values() for name in entry}):
+        values = [_plain(module.labels.get(action, {}).get(name)) for action in module.actions]
+        given = [value for value in values if value is not None]
+        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
+            center, spread = np.mean(given), np.std(given)
+            if spread > 0:
+                columns.append(np.array([0.0 if v is None else (v - center) / spread for v in values]))
+            continue
+        columns += [np.array([float(value == kind) for value in values]) for kind in dict.fromkeys(given)]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(module.actions), 0))
+
+
+def _plain(value: Any) -> Any:
+    """A label's value as something that can be a key."""
+    return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,367 @@
+"""Action modules: the separate choices (channel, time, offer, ...) that together make one action."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+
+MAX_COMPOSITES = 100_000
+
+
+@dataclass(frozen=True)
+class Module:
+    """One choice of the composite action.
+
+    Attributes:
+        name: The module's name, and its column on disk.
+        actions: The names of its actions.
+        parent: An earlier module on which the eligible actions depend, or None.
+        requires: For each action, the action of `parent` under which it is eligible.
+        labels: Optional facts about an action (`{"offer_1": {"difficulty": 10}}`).
+        condition_on: An earlier module whose choice this one's may depend on, or None: every action stays eligible, but
+            a policy has one row of probabilities for each choice of the earlier module. A module has a parent or a
+            condition, not both.
+    """
+
+    name: str
+    actions: tuple[str, ...]
+    parent: str | None = None
+    requires: tuple[str, ...] = ()
+    labels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    condition_on: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "actions", tuple(self.actions))
+        object.__setattr__(self, "requires", tuple(self.requires))
+        if not self.actions:
+            raise ConfigError(f"module {self.name!r} has no actions: give it at least one")
+        if odd := [action for action in self.actions if not isinstance(action, str)]:
+            # YAML reads a bare `no` or `off` as false, and 10 as a number.
+            raise ConfigError(f"module {self.name!r} has the action {odd[0]!r}, which is not text: put it in quotes")
+        if len(set(self.actions)) != len(self.actions):
+            raise ConfigError(f"module {self.name!r} names an action twice: {list(self.actions)}")
+        if (self.parent is None) != (not self.requires):
+            raise ConfigError(f"module {self.name!r}: `parent` and `requires` go together; give both or neither")
+        if self.requires and len(self.requires) != len(self.actions):
+            raise ConfigError(
+                f"module {self.name!r} has {len(self.actions)} actions but `requires` has {len(self.requires)} "
+                "entries: give one for each action"
+            )
+        if self.parent is not None and self.condition_on is not None:
+            raise ConfigError(
+                f"module {self.name!r} has the parent {self.parent!r}, on which its choice depends already: "
+                "leave out `condition_on`"
+            )
+        if unknown := sorted(set(self.labels) - set(self.actions)):
+            raise ConfigError(f"module {self.name!r} has labels for {unknown}, which are not among its actions")
+
+
+def any_of(mask: npt.NDArray[Any]) -> BoolArray:
+    """Whether any entry of the last axis is set, (...,): column by column, as short rows are slow to reduce."""
+    return np.asarray(functools.reduce(np.logical_or, np.moveaxis(mask, -1, 0)))
+
+
+class Modules(Sequence[Module]):
+    """All modules of a history, in order. Action 0 of the first module is *send nothing*.
+
+    An action is a row of M integer codes, one a module. If its first code is 0, nothing is sent, the other
+    choices have no meaning, and the canonical form stores them as 0, so that equal actions are equal.
+
+    A flat array over the actions of all modules (such as an action mask) has the modules one after the other:
+    module m owns the columns `slices[m]`.
+
+    Probabilities of a policy are a list with one array a module, (N, *shape(m)): (N, A_m), or a table (N, A_c, A_m)
+    with a row for each choice of the module c that m is conditioned on. Row 0 of a table on the first module has no
+    meaning, as nothing is sent then.
+    """
+
+    def __init__(self, modules: Sequence[Module]) -> None:
+        self._modules = tuple(modules)
+        if not self._modules:
+            raise ConfigError("there are no modules: give at least one, whose first action is to send nothing")
+        self.names = tuple(module.name for module in self._modules)
+        if len(set(self.names)) != len(self.names):
+            raise ConfigError(f"two modules have the same name: {list(self.names)}")
+        self.sizes = tuple(len(module.actions) for module in self._modules)
+        bounds = np.concatenate([[0], np.cumsum(self.sizes)])
+        self.slices = tuple(slice(int(a), int(b)) for a, b in itertools.pairwise(bounds))
+        self.total = int(bounds[-1])
+        self._parents = [self._find_parent(m) for m in range(len(self._modules))]
+        self._conditions = [self._find_condition(m) for m in range(len(self._modules))]
+
+    def _find_parent(self, m: int) -> tuple[int, IntArray] | None:
+        module = self._modules[m]
+        if module.parent is None:
+            return None
+        if module.parent not in self.names[:m]:
+            raise ConfigError(
+                f"module {module.name!r} depends on {module.parent!r}, which is not an earlier module: "
+                f"name one of {list(self.names[:m])}"
+            )
+        p = self.names.index(module.parent)
+        actions = self._modules[p].actions
+        if unknown := sorted(set(module.requires) - set(actions)):
+            raise ConfigError(f"module {module.name!r} requires {unknown}, not among the actions of {module.parent!r}")
+        return p, np.array([actions.index(name) for name in module.requires], dtype=np.int64)
+
+    def _find_condition(self, m: int) -> int | None:
+        module = self._modules[m]
+        if module.condition_on is None:
+            return None
+        if module.condition_on not in self.names[:m]:
+            raise ConfigError(
+                f"module {module.name!r} is conditioned on {module.condition_on!r}, which is not an earlier module: "
+                f"name one of {list(self.names[:m])}"
+            )
+        return self.names.index(module.condition_on)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._modules)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._modules[self.names.index(index) if isinstance(index, str) else index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Modules) and self._modules == other._modules
+
+    def __hash__(self) -> int:
+        return hash((self.names, self.sizes))
+
+    def __repr__(self) -> str:
+        return f"Modules({', '.join(f'{module.name}[{len(module.actions)}]' for module in self)})"
+
+    def parent(self, m: int) -> tuple[int, IntArray] | None:
+        """The index of module m's parent, and for each action of m the parent's code that it requires."""
+        return self._parents[m]
+
+    def condition(self, m: int) -> int | None:
+        """The index of the earlier module that module m is conditioned on, or None."""
+        return self._conditions[m]
+
+    def shape(self, m: int) -> tuple[int, ...]:
+        """The shape of one row of module m's probabilities: (A_m,), or (A_c, A_m) where it is conditioned on c."""
+        c = self._conditions[m]
+        return (self.sizes[m],) if c is None else (self.sizes[c], self.sizes[m])
+
+    def cells(self, m: int) -> int:
+        """How many separate things there are to know of module m: its actions, for each choice it is conditioned on."""
+        return math.prod(self.shape(m))
+
+    def cell(self, m: int, actions: IntArray) -> IntArray:
+        """Which cell of module m each action (N, M) belongs to, (N,): its place in the flattened `shape(m)`."""
+        c, codes = self._conditions[m], np.asarray(actions)
+        return np.asarray(codes[:, m] if c is None else codes[:, c] * self.sizes[m] + codes[:, m], dtype=np.int64)
+
+    def groups(self, m: int) -> list[IntArray]:
+        """The actions of module m that compete with each other: all, or those that require the same parent's action."""
+        parent = self._parents[m]
+        if parent is None:
+            return [np.arange(self.sizes[m], dtype=np.int64)]
+        return [np.flatnonzero(parent[1] == code) for code in np.unique(parent[1])]
+
+    def sent(self, actions: IntArray) -> BoolArray:
+        """Whether each action (N, M) sends a message, (N,)."""
+        return np.asarray(np.asarray(actions)[:, 0] != 0)
+
+    def canonical(self, actions: IntArray) -> IntArray:
+        """A copy of the actions (N, M) with 0 in every module where nothing is sent."""
+        out = np.array(actions, dtype=np.int64)
+        out[out[:, 0] == 0] = 0
+        return out
+
+    def valid(self, actions: IntArray) -> BoolArray:
+        """Whether each row (N, M) is an action: codes in range, and each parent's choice as required. (N,)."""
+        actions = np.asarray(actions)
+        inside = np.logical_and(actions >= 0, actions < np.asarray(self.sizes)).all(1)
+        ok = inside.copy()
+        sent = self.sent(actions)
+        for m, parent in enumerate(self._parents):
+            if parent is not None:
+                code = np.clip(actions[:, m], 0, self.sizes[m] - 1)
+                ok &= ~sent | (parent[1][code] == actions[:, parent[0]])
+        return np.asarray(ok)
+
+    def split(self, flat: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Views (N, A_m) on a flat array (N, total), one a module."""
+        return [flat[..., s] for s in self.slices]
+
+    def closed(self, mask: npt.NDArray[Any]) -> BoolArray:
+        """The mask (N, total) without the choices that lead nowhere, as a copy.
+
+        Sending nothing is always eligible. An action of a parent module without an eligible child is not
+        eligible, and where some module has no eligible action at all, only sending nothing is.
+        """
+        out = np.array(mask, dtype=bool)
+        parts = self.split(out)
+        parts[0][..., 0] = True
+        for m in range(len(self) - 1, 0, -1):
+            parent = self._parents[m]
+            if parent is not None:
+                p, required = parent
+                parts[m][...] &= parts[p][..., required]
+                for code in range(1 if p == 0 else 0, self.sizes[p]):
+                    parts[p][..., code] &= parts[m][..., required == code].any(-1)
+        self._descend(parts)
+        if len(self) > 1:
+            sendable = np.logical_and.reduce([any_of(part) for part in parts[1:]])
+            parts[0][..., 1:] &= sendable[..., None]
+        self._descend(parts)
+        return out
+
+    def _descend(self, parts: Sequence[npt.NDArray[Any]]) -> None:
+        """Takes out, in place, the actions whose parent's action is not eligible."""
+        for m, parent in enumerate(self._parents):
+            if parent is not None:
+                parts[m][...] &= parts[parent[0]][..., parent[1]]
+
+    def conditional_mask(self, m: int, mask: npt.NDArray[Any], actions: IntArray) -> BoolArray:
+        """The eligible actions of module m, (N, A_m), given the earlier modules' codes in `actions` (N, M)."""
+        part = np.array(mask[:, self.slices[m]], dtype=bool)
+        parent = self._parents[m]
+        if parent is not None:
+            part &= parent[1][None, :] == np.asarray(actions)[:, parent[0], None]
+        return part
+
+    def given(self, m: int, probabilities: FloatArray, actions: IntArray) -> FloatArray:
+        """Probabilities (N, A_m) of module m, given the earlier modules' codes in `actions` (N, M).
+
+        Args:
+            m: Which module.
+            probabilities: Its probabilities (N, *shape(m)).
+            actions: Codes; those of module m and later ones are not looked at.
+        """
+        codes = np.asarray(actions)
+        c, parent = self._conditions[m], self._parents[m]
+        if c is not None:
+            return np.asarray(probabilities[np.arange(len(codes)), codes[:, c]])
+        if parent is not None:
+            return np.where(parent[1][None, :] == codes[:, parent[0], None], probabilities, 0.0)
+        return probabilities
+
+    def taken(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
+        """Conditional probabilities (N, M) of the given actions, from one array (N, *shape(m)) a module.
+
+        Where nothing is sent, the later modules make no choice and have probability 1. The joint probability of
+        an action is the product of its row.
+        """
+        actions = self.canonical(actions)
+        rows = np.arange(len(actions))
+        columns = [p.reshape(len(p), self.cells(m))[rows, self.cell(m, actions)] for m, p in enumerate(probabilities)]
+        out = np.stack(columns, axis=1).astype(np.float64)
+        out[~self.sent(actions), 1:] = 1.0
+        return out
+
+    @cached_property
+    def composites(self) -> IntArray:
+        """Every action once, in canonical form, (J, M); row 0 sends nothing.
+
+        Raises:
+            ConfigError: If there are more than `MAX_COMPOSITES`.
+        """
+        if np.prod([float(size) for size in self.sizes]) > MAX_COMPOSITES:
+            raise ConfigError(f"{self} has too many joint actions to list; evaluate it per module")
+        grid = np.stack(np.meshgrid(*[np.arange(size) for size in self.sizes], indexing="ij"), -1).reshape(
+            -1, len(self)
+        )
+        grid = grid[(grid[:, 0] != 0) & self.valid(grid)]
+        return np.concatenate([np.zeros((1, len(self)), dtype=np.int64), grid.astype(np.int64)])
+
+    def composite_index(self, actions: IntArray) -> IntArray:
+        """The row of `composites` that each action (N, M) is, (N,)."""
+        flat = np.ravel_multi_index(tuple(self.canonical(actions).T), self.sizes)
+        table = np.ravel_multi_index(tuple(self.composites.T), self.sizes)
+        return np.asarray(np.searchsorted(table, flat), dtype=np.int64)
+
+    def composite_mask(self, mask: npt.NDArray[Any]) -> BoolArray:
+        """Which `composites` are eligible (N, J), from a mask (N, total); sending nothing always is."""
+        out = np.ones((len(mask), len(self.composites)), dtype=bool)
+        for m, part in enumerate(self.split(mask)):
+            out &= np.asarray(part, dtype=bool)[:, self.composites[:, m]]
+        out[:, 0] = True
+        return out
+
+    def composite_probabilities(self, probabilities: Sequence[FloatArray]) -> FloatArray:
+        """Joint probabilities (N, J) of all `composites`, from one conditional array (N, *shape(m)) a module."""
+        return self.joint_probabilities(probabilities, self.composites)
+
+    def joint_probabilities(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
+        """Probability (N, J) of each of J canonical actions (J, M) at each of N slots."""
+        out = np.ones((len(probabilities[0]), len(actions)))
+        for m, p in enumerate(probabilities):
+            factor = p.reshape(len(p), self.cells(m))[:, self.cell(m, actions)]
+            out *= factor if m == 0 else np.where(actions[None, :, 0] == 0, 1.0, factor)
+        return out
+
+    def marginals(self, probabilities: Sequence[FloatArray]) -> list[FloatArray]:
+        """Probability (N, A_m) that each action of each module is taken, one array a module.
+
+        A later module takes none where nothing is sent. It depends on one earlier module at most, its parent or its
+        condition, so that marginals lead to marginals.
+
+        Args:
+            probabilities: One conditional array (N, *shape(m)) a module.
+        """
+        found = [np.asarray(probabilities[0], dtype=np.float64)]
+        sent = found[0].copy()
+        sent[:, 0] = 0.0
+        for m in range(1, len(self)):
+            parent, c = self._parents[m], self._conditions[m]
+            if c is not None:
+                found.append(np.einsum("nc,nca->na", found[c] if c else sent, probabilities[m]))
+            elif parent is not None:
+                found.append((found[parent[0]] if parent[0] else sent)[:, parent[1]] * probabilities[m])
+            else:
+                found.append(sent.sum(1, keepdims=True) * probabilities[m])
+        return found
+
+    def names_of(self, actions: IntArray) -> list[tuple[str, ...]]:
+        """Action names of each row (N, M); only the first where nothing is sent."""
+        return [
+            (self[0].actions[0],)
+            if row[0] == 0
+            else tuple(module.actions[code] for module, code in zip(self, row, strict=True))
+            for row in np.asarray(actions)
+        ]
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """A plain description, for YAML and checkpoints."""
+        out: list[dict[str, Any]] = []
+        for module in self:
+            entry: dict[str, Any] = {"name": module.name, "actions": list(module.actions)}
+            if module.parent is not None:
+                entry |= {"parent": module.parent, "requires": list(module.requires)}
+            if module.condition_on is not None:
+                entry["condition_on"] = module.condition_on
+            if module.labels:
+                entry["labels"] = {action: dict(labels) for action, labels in module.labels.items()}
+            out.append(entry)
+        return out
+
+    @classmethod
+    def from_dict(cls, entries: Sequence[Mapping[str, Any]]) -> Modules:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: If an entry has an unknown key or lacks its name or actions.
+        """
+        known = {"name", "actions", "parent", "requires", "labels", "condition_on"}
+        for entry in entries:
+            if unknown := sorted(set(entry) - known):
+                raise ConfigError(f"a module has the unknown keys {unknown}; known are {sorted(known)}")
+            if missing := sorted({"name", "actions"} - set(entry)):
+                raise ConfigError(f"a module lacks {missing}: {dict(entry)}")
+        return cls([Module(**entry) for entry in entries])

@@ -1,0 +1,14 @@
+"""Array types that every package uses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+UIntArray = npt.NDArray[np.uint64]
+ObjectArray = npt.NDArray[Any]

@@ -1,0 +1,5 @@
+"""Learn which message, when, on which channel, or none at all, from logged cross-channel histories."""
+
+import crosschannel.envs  # noqa: F401 - registers the environments with Gymnasium
+
+__version__ = "0.2.0"

@@ -1,0 +1,108 @@
+"""Counter-based random numbers: each draw is a hash of who, when and what for, so that no draw depends on another."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
+from crosschannel.core.hashing import mix, unit
+
+MAX_COUNT = 100
+
+
+class Purpose(enum.IntEnum):
+    """What a draw is for. Numbers are part of the market's definition: changing one changes every simulation."""
+
+    USER_KEY = 1
+    USER = 2
+    CALENDAR = 3
+    POLICY = 4
+    ORGANIC_VISITS = 10
+    ORGANIC_TIME = 11
+    ORGANIC_ORDER = 12
+    DELIVERED_TIME = 20
+    OPENED = 21
+    OPENED_TIME = 22
+    UNSUBSCRIBED = 23
+    UNSUBSCRIBED_TIME = 24
+    EXTRA_VISITS = 25
+    EXTRA_TIME = 26
+    EXTRA_ORDER = 27
+
+
+def words(
+    key: UIntArray,
+    purpose: Purpose,
+    day: npt.ArrayLike = 0,
+    first: npt.ArrayLike = 0,
+    second: npt.ArrayLike = 0,
+    number: npt.ArrayLike = 0,
+) -> UIntArray:
+    """Random 64-bit words, one for each combination of key and counters; all arguments broadcast.
+
+    Args:
+        key: Who: 64-bit keys.
+        purpose: What for.
+        day: Market day, below 2^16.
+        first: A counter below 2^8, such as a service.
+        second: Another, such as a block.
+        number: A counter below 2^16, such as the number of a visit.
+    """
+    packed: Any = np.uint64(int(purpose))
+    for counter, bits in ((day, 16), (first, 8), (second, 8), (number, 16)):
+        packed = (packed << np.uint64(bits)) | np.asarray(counter).astype(np.uint64)
+    return mix(np.asarray(key ^ mix(np.asarray(packed, dtype=np.uint64)), dtype=np.uint64))
+
+
+def uniform(
+    key: UIntArray,
+    purpose: Purpose,
+    day: npt.ArrayLike = 0,
+    first: npt.ArrayLike = 0,
+    second: npt.ArrayLike = 0,
+    number: npt.ArrayLike = 0,
+) -> FloatArray:
+    """Uniform numbers in (0, 1); arguments as in `words`."""
+    return unit(words(key, purpose, day, first, second, number))
+
+
+def normal(
+    key: UIntArray, purpose: Purpose, first: int, second: npt.ArrayLike = 0, day: npt.ArrayLike = 0
+) -> FloatArray:
+    """Standard normal numbers from two uniforms: Box & Muller (1958), Annals of Mathematical Statistics."""
+    radius = np.sqrt(-2.0 * np.log(uniform(key, purpose, day, first, second, 0)))
+    return np.asarray(radius * np.cos(2.0 * np.pi * uniform(key, purpose, day, first, second, 1)))
+
+
+def poisson(u: FloatArray, rate: npt.ArrayLike) -> IntArray:
+    """Poisson counts of given rates by inversion: the smallest k with `u <= P(count <= k)`.
+
+    Rates are those of single users and hours, well below 10; counts end at `MAX_COUNT`. For a fixed u the count
+    rises with the rate, so that potential outcomes that share u differ as little as they can.
+    """
+    rates = np.broadcast_to(np.asarray(rate, dtype=np.float64), u.shape)
+    nothing = np.exp(-rates)
+    count = np.zeros(u.shape, dtype=np.int64)
+    rest = np.flatnonzero(u > nothing)
+    term = nothing.reshape(-1)[rest]
+    below, target, mean = term, u.reshape(-1)[rest], rates[np.unravel_index(rest, u.shape)]
+    k = 0
+    while len(rest) and k < MAX_COUNT:
+        k += 1
+        term = term * mean / k
+        below = below + term
+        count.reshape(-1)[rest] = k
+        more = target > below
+        rest, term, below, target, mean = rest[more], term[more], below[more], target[more], mean[more]
+    return count
+
+
+def categorical(u: FloatArray, probabilities: FloatArray) -> IntArray:
+    """Codes (N,) drawn from probabilities (N, A) by inversion of uniforms (N,); those of probability 0 never come."""
+    cumulative = np.cumsum(probabilities, axis=1)
+    cumulative /= cumulative[:, -1:]
+    return np.asarray((u[:, None] >= cumulative).sum(1), dtype=np.int64)

@@ -1,0 +1,73 @@
+"""What an app knows of simulated users at a slot: the same raw columns that a logged history would give there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY, SECOND
+from crosschannel.envs.market.dynamics.calendar import slot_time
+from crosschannel.envs.market.dynamics.users import Users
+from crosschannel.envs.market.state import NEVER, MarketState
+from crosschannel.envs.market.vocabulary import BASKET, CHANNELS, EVENTS, ORDER, SENT, SERVICES
+from crosschannel.histories.features import ContextFeatures, Layout, clock_columns
+
+_N_ORDERS = len(SERVICES)
+
+
+def known_columns(state: MarketState, layout: Layout) -> Iterator[tuple[str, FloatArray]]:
+    """Raw columns (N,) at the users' next slots, equal to the last bit to `histories.context.raw_columns`.
+
+    Raises:
+        ConfigError: If a window is not a whole number of days, or the layout is of other channels.
+    """
+    channels = tuple((name, code) for code, name in enumerate(CHANNELS) if code > 0)
+    if layout.sendable != channels or layout.active:
+        raise ConfigError(f"the context's layout is not one of the market, whose channels are {list(CHANNELS)}")
+    windows = []
+    for text, length in layout.windows:
+        if length % DAY:
+            raise ConfigError(f"context window {text!r} is not a whole number of days: the market counts by day")
+        windows.append((text, state.window(length // DAY, 0)))
+
+    for label, members in layout.groups:
+        events = [EVENTS.index(name) for name in members if name in EVENTS]
+        valued = [event - ORDER + BASKET if ORDER <= event < ORDER + _N_ORDERS else event for event in events]
+        for text, counts in windows:
+            yield f"count {label} {text}", counts[:, events].sum(1).astype(np.float64)
+            if label in layout.valued:
+                yield f"sum {label} {text}", counts[:, valued].sum(1).astype(np.float64)
+        second = state.last[:, events].max(1, initial=NEVER)
+        yield f"days since {label}", _days_since(state, second * SECOND, second == NEVER)
+    for label, code in layout.sendable:
+        for text, counts in windows:
+            yield f"sent {label} {text}", counts[:, SENT + code - 1].astype(np.float64)
+        yield f"sent {label} ever", state.total[np.arange(len(state)), state.day, SENT + code - 1].astype(np.float64)
+    yield "days since message", _days_since(state, state.last_sent * DAY, state.last_sent == NEVER)
+    if layout.clock:
+        yield from clock_columns(slot_time(state.day))
+
+
+def _days_since(state: MarketState, since_start: IntArray, never: npt.NDArray[np.bool_]) -> FloatArray:
+    return np.where(never, np.nan, (state.day * DAY - since_start) / DAY)
+
+
+def attribute_columns(features: ContextFeatures, users: Users) -> dict[str, FloatArray]:
+    """Raw columns (N,) of the users' observable attributes."""
+    return dict(features.encoding.columns(users.attributes()))
+
+
+def context_of(
+    features: ContextFeatures, state: MarketState, attributes: dict[str, FloatArray]
+) -> npt.NDArray[np.float32]:
+    """Context (N, D) at the users' next slots, given their attributes' columns."""
+
+    def columns() -> Iterator[tuple[str, FloatArray]]:
+        yield from known_columns(state, features.layout)
+        yield from attributes.items()
+
+    return features.assemble(columns(), len(state))

@@ -1,0 +1,160 @@
+"""A replayed log in the formats of other packages: Minari episodes, and the Open Bandit Pipeline's feedback."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from crosschannel.core.arrays import BoolArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.replay.settings import replay_spaces, terminal_mask
+
+INFOS = ("propensity", "joint", "se", "keys", "time", "available_at", "decision_row")
+
+
+def to_minari(log: ReplayLog, dataset_id: str, **metadata: Any) -> Any:
+    """Writes a log into the local Minari store, one episode a user, as `CrossChannelReplay` in mode `logged` walks it.
+
+    Actions are the executed ones and rewards those of the log, so that an episode's sum is a fact about the logged
+    policy. What a learner needs to learn off policy is in the information at the same place as the action: `propensity`
+    (M,), `joint`, `se`, `keys`, `time`, `available_at` and `decision_row`, as in `ReplayLog`. Minari keeps one more
+    observation and information than steps: the last context again under a mask that has only sending nothing, as in the
+    env, and the last information again. An episode's id is the user's code; the users' own ids are not exported.
+
+    Args:
+        log: What is exported.
+        dataset_id: Name of the data set, such as `shop/replay/logged-v0`.
+        metadata: More for `minari.create_dataset_from_buffers`, such as `author`, or one of these keys instead of ours.
+
+    Returns:
+        The `minari.MinariDataset`; `description` says where the propensities come from.
+
+    Raises:
+        ConfigError: If Minari is not installed, or the log does not know every propensity.
+    """
+    minari = _minari()
+    check_propensities(log, np.isfinite(log.joint) & np.isfinite(log.propensity).all(1))
+    observation_space, action_space = replay_spaces(log)
+    settings = {
+        "algorithm_name": "logged policy",
+        "description": json.dumps(
+            {
+                "log": log.summary(),
+                "propensity_source": log.propensity_source,
+                "modules": log.modules.to_dict(),
+                "rewards": "incremental rewards of the executed actions; their sum is the logged policy's",
+            }
+        ),
+    }
+    return minari.create_dataset_from_buffers(
+        dataset_id=dataset_id,
+        buffer=[_episode(log, user, minari) for user in range(log.n_users)],
+        observation_space=observation_space,
+        action_space=action_space,
+        **settings | metadata,
+    )
+
+
+def _episode(log: ReplayLog, user: int, minari: Any) -> Any:
+    rows = [user]  # a user's first step is the row of the user's code
+    while (row := int(log.following[rows[-1]])) >= 0:
+        rows.append(row)
+    behind = [*rows, rows[-1]]
+    mask = log.action_mask[behind]
+    mask[-1] = terminal_mask(log.modules)
+    last = np.arange(len(rows)) == len(rows) - 1
+    return minari.data_collector.EpisodeBuffer(
+        id=user,
+        observations={"context": log.context[behind], "action_mask": mask.astype(np.int8)},
+        actions=log.actions[rows],
+        rewards=log.rewards[rows],
+        terminations=last & bool(log.gone[user]),
+        truncations=last & ~bool(log.gone[user]),
+        infos={name: getattr(log, name)[behind] for name in INFOS},
+    )
+
+
+def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, Any]:
+    """A log as the dictionary that Open Bandit Pipeline's estimators and learners take; that package is not needed.
+
+    Without a module, an action is the number of the joint action in `log.modules.composites`, and `pscore` its joint
+    propensity. With a module's name it is that module's code, and `pscore` the probability of that choice given the
+    earlier modules' ones: a value then means "this module's policy, the others as logged". Modules after the first
+    choose only where a message is sent, so their rounds are those slots.
+
+    What the pipeline cannot know: rounds of one user are not independent, so its intervals are too narrow (`user` has
+    the users' codes, to cluster by), and actions that are not eligible must get no probability (`action_mask`).
+
+    Saito, Aihara, Matsutani & Narita (2021), "Open Bandit Dataset and Pipeline: towards realistic and reproducible
+    off-policy evaluation", NeurIPS Datasets and Benchmarks.
+
+    Args:
+        log: What is exported.
+        module: Name of one module, or None for the whole action.
+
+    Returns:
+        `n_rounds`, `n_actions`, `action` (n,) int, `position` (n,) all 0, `reward` (n,), `pscore` (n,) in (0, 1],
+        `context` (n, D) and `action_context` (A, d): one-hot codes, of all modules side by side for whole actions. On
+        top of the pipeline's own keys `user` (n,), `action_mask` (n, A) and `propensity_source`.
+
+    Raises:
+        ConfigError: If there is no such module, too many joint actions, or the log does not know every propensity.
+    """
+    rows = np.ones(len(log), dtype=bool)
+    modules = log.modules
+    if module is None:
+        action, pscore = modules.composite_index(log.actions), log.joint
+        mask = modules.composite_mask(log.action_mask)
+        codes = modules.composites
+        sent = modules.sent(codes)[:, None]
+        parts = [np.eye(size)[codes[:, m]] * (sent | (m == 0)) for m, size in enumerate(modules.sizes)]
+        action_context = np.concatenate(parts, axis=1)
+    else:
+        if module not in modules.names:
+            raise ConfigError(f"there is no module {module!r}: name one of {list(modules.names)}")
+        m = modules.names.index(module)
+        if m > 0:
+            rows = modules.sent(log.actions)
+        action, pscore = log.actions[:, m], log.propensity[:, m]
+        mask = modules.conditional_mask(m, log.action_mask, log.actions)
+        action_context = np.eye(modules.sizes[m])
+    check_propensities(log, np.isfinite(pscore) | ~rows)
+    return {
+        "n_rounds": int(rows.sum()),
+        "n_actions": len(action_context),
+        "action": action[rows],
+        "position": np.zeros(int(rows.sum()), dtype=np.int64),
+        "reward": log.rewards[rows],
+        "pscore": np.array(pscore[rows], dtype=np.float64),
+        "context": log.context[rows].astype(np.float64),
+        "action_context": action_context,
+        "user": log.user[rows],
+        "action_mask": mask[rows],
+        "propensity_source": log.propensity_source,
+    }
+
+
+def check_propensities(log: ReplayLog, known: BoolArray) -> None:
+    """Refuses a log that does not say how probable its actions were.
+
+    Raises:
+        ConfigError: If a propensity that the export needs is not known.
+    """
+    if not known.all():
+        raise ConfigError(
+            f"{log.name} does not know the propensities of {int((~known).sum()):,} of {len(known):,} decisions, and no "
+            "estimate from the export could be right: log them, or estimate them first with "
+            "crosschannel.histories.propensities.estimate_propensities, which labels them as estimated"
+        )
+
+
+def _minari() -> Any:
+    try:
+        import minari
+        import minari.data_collector
+    except ImportError as error:
+        raise ConfigError(f"Minari is not installed ({error}): pip install 'crosschannel[minari]'") from error
+    return minari

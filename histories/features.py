@@ -1,0 +1,334 @@
+"""Context features: what was known of a user strictly before a time, as standardised arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY, WEEK, duration
+from crosschannel.histories.history import History
+from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running, to_fixed
+
+CLIP = 10.0
+MAX_CATEGORIES = 20
+
+
+@dataclass(frozen=True)
+class ContextSpec:
+    """Which context features to build.
+
+    Attributes:
+        windows: Trailing windows over which events and messages are counted.
+        events: Events to count, each on its own; `name*` counts all that begin so together. None: every event of
+            the history on its own.
+        attributes: User attributes to use. None: all of them.
+        messages: Whether earlier messages are counted.
+        clock: Whether the hour of the day and the day of the week are features.
+    """
+
+    windows: tuple[str, ...] = ("3d", "14d")
+    events: tuple[str, ...] | None = None
+    attributes: tuple[str, ...] | None = None
+    messages: bool = True
+    clock: bool = True
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A `ContextSpec` resolved against one kind of history: which raw columns there are, and from what.
+
+    Attributes:
+        groups: For each counted event its label, and the names of the events that it stands for.
+        valued: Labels of the groups whose values differ from 1, so that sums say more than counts.
+        windows: Trailing windows: label and microseconds.
+        sendable: Actions of the first module that send: label and code.
+        active: Actions with a label `duration` (days): label, module, code and microseconds.
+        clock: Whether clock features are built.
+    """
+
+    groups: tuple[tuple[str, tuple[str, ...]], ...]
+    valued: tuple[str, ...]
+    windows: tuple[tuple[str, int], ...]
+    sendable: tuple[tuple[str, int], ...]
+    active: tuple[tuple[str, int, int, int], ...]
+    clock: bool
+
+    @classmethod
+    def of(cls, spec: ContextSpec, history: History) -> Layout:
+        """Resolves a spec against a history."""
+        names = history.event_names if spec.events is None else spec.events
+        groups = tuple((name, tuple(history.event_names[c] for c in history.event_codes([name]))) for name in names)
+        values = history.events.value
+        varied = set(np.unique(history.events.event[values != 1.0]).tolist())
+        coded = {name: code for code, name in enumerate(history.event_names)}
+        valued = tuple(label for label, members in groups if any(coded[m] in varied for m in members))
+        first = history.modules[0]
+        return cls(
+            groups=groups,
+            valued=valued,
+            windows=tuple((text, duration(text)) for text in spec.windows),
+            sendable=tuple((action, code) for code, action in enumerate(first.actions) if code > 0 and spec.messages),
+            active=_active(history.modules) if spec.messages else (),
+            clock=spec.clock,
+        )
+
+
+def _active(modules: Modules) -> tuple[tuple[str, int, int, int], ...]:
+    found = []
+    for m, module in enumerate(modules):
+        for code, action in enumerate(module.actions):
+            days = module.labels.get(action, {}).get("duration")
+            if days is not None and (m > 0 or code > 0):
+                found.append((action, m, code, round(float(days) * DAY)))
+    return tuple(found)
+
+
+def clock_columns(time: IntArray) -> Iterator[tuple[str, FloatArray]]:
+    """Hour of the day and day of the week of times (N,), as points on circles."""
+    for name, period in (("day", DAY), ("week", WEEK)):
+        angle = 2 * np.pi * ((time % period) / period)
+        yield f"clock {name} sin", np.sin(angle)
+        yield f"clock {name} cos", np.cos(angle)
+
+
+def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray) -> Iterator[tuple[str, FloatArray]]:
+    """Raw columns (N,) of what was known of each user strictly before each time.
+
+    Counts and sums are over `[time - window, time)`; days since the last event are NaN where there is none.
+    """
+    events = history.events
+    timeline = Timeline(events.time, history.event_offsets)
+    now = timeline.before(user, time)
+    starts = [timeline.before(user, time - length) for _, length in layout.windows]
+    first = timeline.offsets[user]
+    for label, members in layout.groups:
+        codes = [code for code, name in enumerate(history.event_names) if name in members]
+        chosen = np.isin(events.event, codes)
+        counted = running(chosen.astype(np.int64))
+        summed = running(to_fixed(np.where(chosen, events.value, 0.0))) if label in layout.valued else None
+        for (text, _), start in zip(layout.windows, starts, strict=True):
+            yield f"count {label} {text}", (counted[now] - counted[start]).astype(np.float64)
+            if summed is not None:
+                yield f"sum {label} {text}", from_fixed(summed[now] - summed[start])
+        yield f"days since {label}", _days_since(chosen, events.time, first, now, time)
+
+    if layout.sendable:
+        yield from _message_columns(layout, history, user, time)
+    if layout.clock:
+        yield from clock_columns(time)
+
+
+def _message_columns(
+    layout: Layout, history: History, user: IntArray, time: IntArray
+) -> Iterator[tuple[str, FloatArray]]:
+    decisions = history.decisions
+    timeline = Timeline(decisions.time, history.decision_offsets)
+    now = timeline.before(user, time)
+    starts = [timeline.before(user, time - length) for _, length in layout.windows]
+    first = timeline.offsets[user]
+    for label, code in layout.sendable:
+        sent = running((decisions.actions[:, 0] == code).astype(np.int64))
+        for (text, _), start in zip(layout.windows, starts, strict=True):
+            yield f"sent {label} {text}", (sent[now] - sent[start]).astype(np.float64)
+        yield f"sent {label} ever", (sent[now] - sent[first]).astype(np.float64)
+    any_sent = decisions.actions[:, 0] != 0
+    yield "days since message", _days_since(any_sent, decisions.time, first, now, time)
+    for label, m, code, length in layout.active:
+        total = running((any_sent & (decisions.actions[:, m] == code)).astype(np.int64))
+        yield f"active {label}", (total[now] - total[timeline.before(user, time - length)]).astype(np.float64)
+
+
+def _days_since(
+    chosen: npt.NDArray[np.bool_], times: IntArray, first: IntArray, now: IntArray, time: IntArray
+) -> FloatArray:
+    row = np.where(chosen, np.arange(len(chosen)), -1)
+    latest = np.concatenate([[-1], np.maximum.accumulate(row)])[now] if len(chosen) else np.full(len(now), -1)
+    known = latest >= first
+    stamp = times[np.where(known, latest, 0)] if len(times) else np.zeros(len(now), dtype=np.int64)
+    return np.where(known, (time - stamp) / DAY, np.nan)
+
+
+@dataclass(frozen=True)
+class UserEncoding:
+    """How static attributes become columns: numeric ones with a flag for missing, others one-hot.
+
+    Attributes:
+        numeric: Names of numeric attributes.
+        categories: For each categorical attribute its name and the categories that have a
+            column of their own.
+    """
+
+    numeric: tuple[str, ...]
+    categories: tuple[tuple[str, tuple[str, ...]], ...]
+
+    @classmethod
+    def of(cls, users: pd.DataFrame | None, names: tuple[str, ...] | None) -> UserEncoding:
+        """Learns the encoding of a table of users.
+
+        Raises:
+            ConfigError: If a name is not among the attributes.
+        """
+        table = pd.DataFrame() if users is None else users.drop(columns="user_id", errors="ignore")
+        if unknown := sorted(set(names or ()) - set(table.columns)):
+            raise ConfigError(f"the users have no attributes {unknown}; they have {sorted(table.columns)}")
+        chosen = tuple(table.columns) if names is None else names
+        numeric = tuple(name for name in chosen if pd.api.types.is_numeric_dtype(table[name]))
+        categories = tuple(
+            (name, tuple(table[name].astype(str).value_counts().index[:MAX_CATEGORIES].sort_values()))
+            for name in chosen
+            if name not in numeric
+        )
+        return cls(numeric, categories)
+
+    def columns(self, users: pd.DataFrame | None) -> Iterator[tuple[str, FloatArray]]:
+        """Raw columns (U,) of the attributes; NaN where a number is missing."""
+        if users is None:
+            return
+        for name in self.numeric:
+            value = users[name].to_numpy(dtype=np.float64, na_value=np.nan)
+            yield f"user {name}", value
+            yield f"user {name} missing", np.isnan(value).astype(np.float64)
+        for name, levels in self.categories:
+            text = users[name].astype(str).to_numpy()
+            for level in levels:
+                yield f"user {name}={level}", (text == level).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class ContextFeatures:
+    """Standardised context of decision slots, fitted on one history and applied to others.
+
+    Counts, sums and days enter as `log(1 + x)`, every column is centred and scaled by the fitted history's
+    decisions, missing values become 0 (the mean), columns that do not vary are dropped, and all is clipped to
+    +-`CLIP`.
+
+    Attributes:
+        layout: The raw columns.
+        encoding: The user attributes.
+        names: Names of the D features.
+        mean: Means of the transformed columns (D,).
+        scale: Their standard deviations (D,).
+    """
+
+    layout: Layout
+    encoding: UserEncoding
+    names: tuple[str, ...]
+    mean: FloatArray
+    scale: FloatArray
+
+    @classmethod
+    def fit(cls, history: History, spec: ContextSpec | None = None) -> ContextFeatures:
+        """Learns which columns there are, and their means and standard deviations, from all decisions."""
+        spec = spec or ContextSpec()
+        layout = Layout.of(spec, history)
+        encoding = UserEncoding.of(history.users, spec.attributes)
+        d = history.decisions
+        names, mean, scale = [], [], []
+        for name, column in _all_columns(layout, encoding, history, d.user, d.time):
+            value = _transform(name, column)
+            known = value[~np.isnan(value)]
+            centre = exact_mean(known)
+            sd = exact_mean((known - centre) ** 2) ** 0.5
+            if sd > 1e-9:
+                names.append(name)
+                mean.append(centre)
+                scale.append(sd)
+        return cls(layout, encoding, tuple(names), np.array(mean), np.array(scale))
+
+    @property
+    def dim(self) -> int:
+        """How many features there are."""
+        return len(self.names)
+
+    @property
+    def lookback(self) -> int:
+        """How far back events are counted, microseconds; 0 where none are."""
+        return max((length for _, length in self.layout.windows), default=0) if self.layout.groups else 0
+
+    def covariates(self, history: History, shift: int = 0) -> FloatArray:
+        """The same features of every decision in double precision (n, D), for regressions.
+
+        With a `shift`, in microseconds, they are those of so long after the decisions (before, if negative).
+        """
+        d = history.decisions
+        return self._assemble(
+            _all_columns(self.layout, self.encoding, history, d.user, d.time + shift), np.zeros((len(d), self.dim))
+        )
+
+    def transform(self, history: History) -> npt.NDArray[np.float32]:
+        """Context of every decision of a history, (n, D)."""
+        return self.at(history, history.decisions.user, history.decisions.time)
+
+    def at(self, history: History, user: IntArray, time: IntArray) -> npt.NDArray[np.float32]:
+        """Context (N, D) of users (N,) at times (N,), from what a history says strictly before them."""
+        columns = _all_columns(self.layout, self.encoding, history, user, time)
+        return self.assemble(columns, len(user))
+
+    def assemble(self, columns: Iterator[tuple[str, FloatArray]], n: int) -> npt.NDArray[np.float32]:
+        """Context (n, D) from raw columns by name, as `raw_columns` gives them or as a simulator keeps them.
+
+        Raises:
+            ConfigError: If a column is absent.
+        """
+        return self._assemble(columns, np.zeros((n, self.dim), dtype=np.float32))
+
+    def _assemble(self, columns: Iterator[tuple[str, FloatArray]], out: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        place = {name: j for j, name in enumerate(self.names)}
+        for name, column in columns:
+            j = place.pop(name, None)
+            if j is not None:
+                value = (_transform(name, column) - self.mean[j]) / self.scale[j]
+                out[:, j] = np.clip(np.where(np.isnan(value), 0.0, value), -CLIP, CLIP)
+        if place:
+            raise ConfigError(f"the context needs columns that this history does not give: {sorted(place)}")
+        return out
+
+    def state_dict(self) -> dict[str, Any]:
+        """A plain description, for checkpoints."""
+        layout = {name: getattr(self.layout, name) for name in Layout.__dataclass_fields__}
+        return {
+            "layout": layout,
+            "numeric": self.encoding.numeric,
+            "categories": self.encoding.categories,
+            "names": self.names,
+            "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> ContextFeatures:
+        """The inverse of `state_dict`."""
+        layout = {name: _tuples(value) for name, value in state["layout"].items()}
+        return cls(
+            Layout(**layout),
+            UserEncoding(_tuples(state["numeric"]), _tuples(state["categories"])),
+            tuple(state["names"]),
+            np.array(state["mean"], dtype=np.float64),
+            np.array(state["scale"], dtype=np.float64),
+        )
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _all_columns(
+    layout: Layout, encoding: UserEncoding, history: History, user: IntArray, time: IntArray
+) -> Iterator[tuple[str, FloatArray]]:
+    yield from raw_columns(layout, history, user, time)
+    for name, column in encoding.columns(history.users):
+        yield name, column[user]
+
+
+def _transform(name: str, column: FloatArray) -> FloatArray:
+    if name.startswith(("clock ", "user ")):
+        return column
+    return np.asarray(np.sign(column) * np.log1p(np.abs(column)))

@@ -1,0 +1,245 @@
+"""Guardrails: which actions a user may get at a time, whatever a policy would like, from what was known before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from crosschannel.core.action_space import Modules
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.times import DAY, HOUR, WEEK, duration, timestamps
+from crosschannel.histories.history import History
+from crosschannel.histories.windows import Timeline, running
+
+#: Labels of an action that is sent later than its slot: from and up to how many hours after it.
+SEND_FROM, SEND_TO = "send_from", "send_to"
+
+
+@dataclass(frozen=True)
+class Guardrails:
+    """Limits on what is sent. Without any setting every action is eligible.
+
+    Attributes:
+        weekly_cap: Most messages in any 7 days, this one included; None for no limit.
+        weekly_caps: The same for single channels: actions of the first module by name.
+        min_gap: Least time between two messages, such as `24h`; None for none.
+        quiet_hours: From when to when nothing is sent, such as `["21:00", "08:00"]`, in the user's time zone; None for
+            never. It applies to the slot's time; an action with the labels `send_from` and `send_to` (hours after the
+            slot) is sent in that span instead, and is not eligible if any of it is quiet.
+        time_zone: The user attribute that names the time zone (`Europe/Berlin`); None: all are in `default_time_zone`.
+        default_time_zone: Where users are whose time zone is missing.
+        reachable: For channels by name the user attribute (true or false) that says whether the channel reaches the
+            user. Attributes do not change with time; a missing value means that it does not reach.
+        starts: For modules by name the first day (`"2026-11-24"`, from midnight UTC on) of actions by name.
+        ends: The same with the last day, which is included.
+    """
+
+    weekly_cap: int | None = None
+    weekly_caps: Mapping[str, int] = field(default_factory=dict)
+    min_gap: str | None = None
+    quiet_hours: tuple[str, str] | None = None
+    time_zone: str | None = None
+    default_time_zone: str = "UTC"
+    reachable: Mapping[str, str] = field(default_factory=dict)
+    starts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ends: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        caps = {"weekly_cap": self.weekly_cap} | {f"weekly_caps.{name}": cap for name, cap in self.weekly_caps.items()}
+        for name, cap in caps.items():
+            if cap is not None and cap < 0:
+                raise ConfigError(f"{name} is {cap}: it must be at least 0, where nothing is sent")
+        if self.min_gap is not None:
+            duration(self.min_gap)
+        if self.quiet_hours is not None:
+            begin, end = (clock(text) for text in self.quiet_hours)
+            if begin == end:
+                raise ConfigError(f"quiet_hours {list(self.quiet_hours)} end when they begin: name two times, or none")
+        zone(self.default_time_zone)
+        for side, dates in (("starts", self.starts), ("ends", self.ends)):
+            for module, days in dates.items():
+                for action, text in days.items():
+                    midnight(text, f"{side}.{module}.{action}")
+
+
+def eligible(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
+    """The actions that the guardrails allow users (N,) at times (N,), as a flat mask (N, sum of actions).
+
+    Only messages strictly before a time count, each at its decision's time, so that the mask at a slot does not depend
+    on what is decided there. To count a message that was decided at this very moment as well, ask for one microsecond
+    later. Sending nothing is always eligible. The log's own eligibility is not looked at: see `guarded`.
+
+    Args:
+        guardrails: The limits.
+        history: Earlier decisions, and the users' attributes.
+        user: Codes into `History.user_ids`.
+        time: Microseconds since 1970 UTC.
+
+    Raises:
+        ConfigError: If the guardrails name a channel, module, action, attribute or time zone that is not there.
+    """
+    modules = history.modules
+    mask = np.ones((len(user), modules.total), dtype=bool)
+    channels = modules.split(mask)[0]
+    channels[:, 1:] &= _rested(guardrails, history, user, time)[:, None]
+    for name, cap in guardrails.weekly_caps.items():
+        code = _code(modules, modules.names[0], name, "weekly_caps")
+        sent = history.decisions.actions[:, 0] == code
+        channels[:, code] &= _sent_since(history, sent, user, time, WEEK) < cap
+    for name, attribute in guardrails.reachable.items():
+        code = _code(modules, modules.names[0], name, "reachable")
+        channels[:, code] &= _flags(history, attribute)[user]
+    for side, dates in (("starts", guardrails.starts), ("ends", guardrails.ends)):
+        for module, days in dates.items():
+            for action, text in days.items():
+                code = _code(modules, module, action, side)
+                day = midnight(text, action)
+                running_then = time >= day if side == "starts" else time < day + DAY
+                modules.split(mask)[modules.names.index(module)][:, code] &= running_then
+    if guardrails.quiet_hours is not None:
+        mask &= _awake(guardrails, history, user, time)
+    channels[:, 0] = True
+    return mask
+
+
+def guarded(guardrails: Guardrails, history: History) -> BoolArray:
+    """The mask of every decision (n, sum of actions): eligible in the log, allowed here, and leading somewhere.
+
+    A logged action may be outside: then the log did what the guardrails forbid, and a policy under them has no
+    support there.
+    """
+    d = history.decisions
+    return history.modules.closed(history.eligible & eligible(guardrails, history, d.user, d.time))
+
+
+def clock(text: str) -> int:
+    """Microseconds after midnight of a time of day such as `21:00`.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    hours, _, minutes = str(text).partition(":")
+    if hours.isdigit() and minutes.isdigit() and len(minutes) == 2 and int(hours) < 24 and int(minutes) < 60:
+        return int(hours) * HOUR + int(minutes) * HOUR // 60
+    raise ConfigError(f'{text!r} is not a time of day: write it as "21:00", in quotes')
+
+
+def midnight(text: str, place: str) -> int:
+    """Microseconds since 1970 UTC at which a day such as `2026-11-24` begins.
+
+    Raises:
+        ConfigError: If it is none; `place` is named.
+    """
+    try:
+        return int(np.datetime64(pd.to_datetime(str(text), format="%Y-%m-%d"), "us").astype(np.int64))
+    except ValueError:
+        raise ConfigError(f'{place}: {text!r} is not a day: write it as "2026-11-24", in quotes') from None
+
+
+def zone(name: str) -> ZoneInfo:
+    """The time zone of a name.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ConfigError(f"{name!r} is not a time zone: write it as Europe/Berlin") from None
+
+
+def _code(modules: Modules, module: str, action: str, place: str) -> int:
+    if module not in modules.names:
+        raise ConfigError(f"guardrails {place}: there is no module {module!r}. {nearest(module, modules.names)}")
+    actions = modules[module].actions
+    if action not in actions:
+        raise ConfigError(f"guardrails {place}: {module!r} has no action {action!r}. {nearest(action, actions)}")
+    return int(actions.index(action))
+
+
+def _column(history: History, attribute: str) -> pd.Series[Any]:
+    known = () if history.users is None else tuple(history.users.columns)
+    if history.users is None or attribute not in known:
+        raise ConfigError(f"guardrails: the users have no attribute {attribute!r}. {nearest(attribute, known)}")
+    return history.users[attribute]
+
+
+def _flags(history: History, attribute: str) -> BoolArray:
+    """An attribute that is true or false, (U,); False where it is missing."""
+    column = _column(history, attribute)
+    truth = column.map({True: True, False: False, "true": True, "false": False})
+    if (strange := truth.isna() & column.notna()).any():
+        raise ConfigError(
+            f"guardrails: attribute {attribute!r} of user {history.user_ids[int(strange.to_numpy().argmax())]!r} is "
+            f"{column[strange].iloc[0]!r} ({int(strange.sum()):,} users in all): it should be true or false"
+        )
+    return np.asarray(truth.eq(True).to_numpy(dtype=bool))
+
+
+def _sent_since(history: History, sent: BoolArray, user: IntArray, time: IntArray, length: int) -> IntArray:
+    """How many of the chosen decisions (n,) each user had in `(time - length, time)`, (N,)."""
+    timeline = Timeline(history.decisions.time, history.decision_offsets)
+    total = running(sent.astype(np.int64))
+    after = timeline.before(user, time - length, inclusive=True)
+    return np.asarray(total[timeline.before(user, time)] - total[after])
+
+
+def _rested(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
+    """Who (N,) may get a message at all after the earlier ones: the gap is over and the weekly cap is not reached."""
+    sent = history.modules.sent(history.decisions.actions)
+    out = np.ones(len(user), dtype=bool)
+    if guardrails.min_gap is not None:
+        out &= _sent_since(history, sent, user, time, duration(guardrails.min_gap)) == 0
+    if guardrails.weekly_cap is not None:
+        out &= _sent_since(history, sent, user, time, WEEK) < guardrails.weekly_cap
+    return out
+
+
+def _local(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> IntArray:
+    """Microseconds after local midnight (N,)."""
+    names = np.full(history.n_users, guardrails.default_time_zone, dtype=object)
+    if guardrails.time_zone is not None:
+        column = _column(history, guardrails.time_zone)
+        names = column.where(column.notna(), guardrails.default_time_zone).to_numpy(dtype=object)
+    codes, zones = pd.factorize(names)
+    out = np.empty(len(user), dtype=np.int64)
+    for k, name in enumerate(zones):  # few zones, however many users
+        rows = codes[user] == k
+        wall = timestamps(time[rows]).dt.tz_convert(zone(name)).dt.tz_localize(None)
+        out[rows] = wall.to_numpy(dtype="datetime64[us]").astype(np.int64) % DAY
+    return out
+
+
+def _awake(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
+    """The actions (N, sum of actions) of which no part is sent in quiet hours."""
+    assert guardrails.quiet_hours is not None
+    begin, end = (clock(text) for text in guardrails.quiet_hours)
+    quiet = (end - begin) % DAY
+    modules = history.modules
+    out = np.ones((len(user), modules.total), dtype=bool)
+    spans = _spans(modules)
+    # Without times of sending a message goes out at the slot.
+    for m, code, first, length in spans or [(0, c, 0, 0) for c in range(1, modules.sizes[0])]:
+        local = _local(guardrails, history, user, time + first)
+        begins_quiet, reaches_quiet = (local - begin) % DAY < quiet, (begin - local) % DAY < length
+        modules.split(out)[m][:, code] = ~(begins_quiet | reaches_quiet)
+    return out
+
+
+def _spans(modules: Modules) -> list[tuple[int, int, int, int]]:
+    """Actions that say when they are sent: module, code, microseconds from the slot to the beginning, and length."""
+    out = []
+    for m, module in enumerate(modules):
+        for code, action in enumerate(module.actions):
+            labels: Mapping[str, npt.ArrayLike] = module.labels.get(action, {})
+            if SEND_FROM in labels:
+                first, last = (float(str(labels.get(name, labels[SEND_FROM]))) for name in (SEND_FROM, SEND_TO))
+                out.append((m, code, round(first * HOUR), round((last - first) * HOUR)))
+    return out

@@ -1,0 +1,218 @@
+"""The native folder of a history: decisions.parquet, events.parquet, users.parquet and history.yaml."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
+from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.histories.readers.source_files import fail, read_parquet
+from crosschannel.histories.validation import check_tables
+
+FORMAT = "crosschannel history"
+VERSION = 1
+DESCRIPTION = "history.yaml"
+TABLES = ("decisions", "events", "users")
+_KEYS: dict[str, type | tuple[type, ...]] = {
+    "format": str,
+    "version": int,
+    "name": str,
+    "span": list,
+    "propensity_source": str,
+    "rows": dict,
+    "event_names": list,
+    "attributes": (list, type(None)),
+    "modules": list,
+}
+
+
+def write_history(history: History, path: Path) -> None:
+    """Writes a history into a folder, which is made where there is none.
+
+    `history.yaml` is removed first and written last, in one step: a write that was interrupted leaves a folder
+    without it, and such a folder is refused by `read_history`.
+
+    Raises:
+        InputError: If the history is one that could not be read again, such as one from a simulator whose times
+            lie in 1970; nothing is written then.
+    """
+    frames = {
+        "decisions": history.decisions_frame(),
+        "events": history.events_frame(),
+        "users": _users_frame(history),
+    }
+    check_tables(frames["decisions"], frames["events"], history.modules, frames["users"], {})
+    path.mkdir(parents=True, exist_ok=True)
+    description = path / DESCRIPTION
+    description.unlink(missing_ok=True)
+    for name, frame in frames.items():
+        frame.to_parquet(path / f"{name}.parquet", index=False)
+    first, last = np.array(history.span, dtype="datetime64[us]")
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": history.name,
+        "span": [f"{first}Z", f"{last}Z"],
+        "propensity_source": history.propensity_source,
+        "rows": {name: len(frame) for name, frame in frames.items()},
+        "event_names": list(history.event_names),
+        "attributes": None if history.users is None else [str(name) for name in history.users.columns],
+        "modules": history.modules.to_dict(),
+    }
+    draft = path / f"{DESCRIPTION}.part"
+    draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    os.replace(draft, description)
+
+
+def read_history(path: Path) -> History:
+    """Reads a folder that `write_history` wrote; the result is equal to what was written.
+
+    Raises:
+        InputError: If a file is absent or damaged, the description lacks a key, has an unknown one or is of
+            another version, or the tables have faults; all faults of the description, or all of the tables.
+    """
+    content = _description(path)
+    files = {name: str(path / f"{name}.parquet") for name in TABLES}
+    tables = {name: read_parquet(Path(file)) for name, file in files.items()}
+    faults = [
+        Fault(
+            file=files[name],
+            problem=f"the table has {len(tables[name]):,} rows, but {DESCRIPTION} counts {content['rows'][name]:,}",
+            remedy="The file was changed or cut off after it was written: write the folder again.",
+        )
+        for name in TABLES
+        if len(tables[name]) != content["rows"][name]
+    ]
+    attributes = content["attributes"]
+    faults += [
+        Fault(
+            file=files["users"],
+            problem="the attribute is missing",
+            remedy=f"Write the folder again, or take it out of `attributes` in {DESCRIPTION}.",
+            column=str(name),
+        )
+        for name in attributes or ()
+        if name not in tables["users"].columns
+    ]
+    if faults:
+        raise InputError(faults)
+    history = History.from_tables(
+        tables["decisions"],
+        tables["events"],
+        content["modules"],
+        tables["users"],
+        span=content["span"],
+        propensity_source=content["propensity_source"],
+        name=content["name"],
+        files=files,
+    )
+    return replace(
+        _with_event_names(history, tuple(content["event_names"]), files["events"]),
+        users=None if attributes is None else tables["users"][attributes],
+    )
+
+
+def _users_frame(history: History) -> pd.DataFrame:
+    users = pd.DataFrame({"user_id": history.user_ids})
+    if history.users is None:
+        return users
+    attributes = history.users.drop(columns="user_id", errors="ignore").reset_index(drop=True)
+    return pd.concat([users, attributes], axis=1)
+
+
+def _with_event_names(history: History, names: tuple[str, ...], file: str) -> History:
+    """The history with the codes that its event names had when it was written."""
+    if unknown := sorted(set(history.event_names) - set(names)):
+        raise fail(
+            Path(file),
+            f"these events are not in {DESCRIPTION}: {', '.join(unknown)}",
+            "Add them to `event_names` there.",
+            column="event",
+        )
+    code = np.array([names.index(name) for name in history.event_names], dtype=np.int64)
+    events = replace(history.events, event=code[history.events.event])
+    return History.from_arrays(
+        history.decisions,
+        events,
+        modules=history.modules,
+        user_ids=history.user_ids,
+        event_names=names,
+        span=history.span,
+        users=history.users,
+        propensity_source=history.propensity_source,
+        name=history.name,
+    )
+
+
+def _description(path: Path) -> dict[str, Any]:
+    """The content of history.yaml, with the modules built and the span in microseconds."""
+    file = path / DESCRIPTION
+    if not path.is_dir():
+        raise fail(path, "there is no such folder", "Check the path.")
+    if not file.is_file():
+        raise fail(
+            file,
+            "there is no such file",
+            "Name a folder that was written as a history. If it is one, its writing was interrupted: write it again.",
+        )
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise fail(file, f"this is not YAML: {error}", "Write the folder again.") from error
+    if not isinstance(content, Mapping):
+        raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
+        found = f"{content.get('format')!r}, version {content.get('version')!r}"
+        raise fail(
+            file,
+            f"the format is {found}, and only {FORMAT!r}, version {VERSION}, can be read",
+            "Write the folder again with this version of the package.",
+        )
+    _check_keys(file, content)
+    out = dict(content)
+    try:
+        out["modules"] = Modules.from_dict(content["modules"])
+    except (ConfigError, TypeError, AttributeError) as error:
+        raise fail(file, str(error), "Correct the modules.", column="modules") from error
+    try:
+        first, last = (np.datetime64(str(text).removesuffix("Z"), "us").astype(np.int64) for text in content["span"])
+    except ValueError as error:
+        remedy = "Write the first and the last observed time, such as 2024-05-01T00:00:00.000000Z."
+        raise fail(file, "the span is not two times", remedy, column="span", value=content["span"]) from error
+    out["span"] = (int(first), int(last))
+    return out
+
+
+def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
+    faults = [
+        Fault(str(file), f"the key {key!r} is unknown", f"Remove it. {nearest(key, _KEYS)}", column=str(key))
+        for key in content
+        if key not in _KEYS
+    ]
+    for key, kind in _KEYS.items():
+        if key not in content:
+            faults.append(Fault(str(file), f"the key {key!r} is missing", "Add it, or write the folder again."))
+        elif not isinstance(content[key], kind):
+            remedy = "Correct it, or write the folder again."
+            faults.append(Fault(str(file), "the value is of the wrong kind", remedy, key, value=content[key]))
+    if not faults:
+        if set(content["rows"]) != set(TABLES):
+            remedy = f"Give the number of rows of {', '.join(TABLES)}."
+            faults.append(Fault(str(file), "the tables are not all counted", remedy, "rows", value=content["rows"]))
+        if content["propensity_source"] not in PROPENSITY_SOURCES:
+            source = content["propensity_source"]
+            remedy = nearest(source, PROPENSITY_SOURCES)
+            faults.append(
+                Fault(str(file), "this is no source of propensities", remedy, "propensity_source", value=source)
+            )
+    if faults:
+        raise InputError(faults)

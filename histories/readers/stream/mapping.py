@@ -1,0 +1,132 @@
+"""How an event stream is read: which rows are sends, where their actions stand, and which slots there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from crosschannel.core.action_space import Modules
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.histories.history import PROPENSITY_SOURCES
+from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.tables import TableSource, decision_columns, span_of
+from crosschannel.histories.validation import EVENT_COLUMNS
+
+SENDS_ONLY = "sends_only"
+ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
+
+
+@dataclass(frozen=True)
+class Sends:
+    """Events that are sends, and where their rows hold what was sent.
+
+    Attributes:
+        events: Names of the events, such as `Email Sent`.
+        columns: For native columns of decisions (a module, `decision_id`, `policy`, `propensity`,
+            `propensity_<module>`, `eligible_<module>`) the stream's column, or a path into one of JSON
+            (`channel: properties.channel`).
+        constants: Native columns whose value is the same for all these events (`channel: email`).
+    """
+
+    events: tuple[str, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.events:
+            raise ConfigError("sends without `events`: name the events that are sends")
+        if both := sorted(set(self.columns) & set(self.constants)):
+            raise ConfigError(f"{both} are given as columns and as constants: choose one")
+
+
+@dataclass(frozen=True)
+class StreamMapping:
+    """One long table of events, and how it becomes decisions and events.
+
+    Attributes:
+        rows: The table: a CSV or Parquet file, or a folder of such files, which are read in the order of their names.
+            `columns` names the stream's columns, or paths into JSON, for `user_id`, `time`, `event` and, where there
+            are such, `message_id` (unique for each row) and `arm` (experiment arm of the user).
+        modules: What could be chosen: entries as in `TableMapping`.
+        sends: Which events are sends. Where the log tells of decisions to send nothing too, their action is the first
+            one of the first module; with `sends_only` alone, as a grid has slots for these by itself.
+        slots: `sends_only`: the log's sends are the only slots, and nothing can be learned about sending nothing.
+            Or a `SlotGrid`: slots at fixed times, at which nothing was sent unless a send falls into the slot's period.
+        events: The other events that are kept; None keeps all of them.
+        values: Where the value of an event stands, by the event's name (`Order Completed: properties.revenue`); a name
+            that ends in `*` stands for all that begin so, and the first that fits counts.
+        duplicates: Where two rows have one `message_id`: `error`, or `keep_first`, which is counted.
+        users: The table of users, if there is one; otherwise the users are those of the stream.
+        propensity_source: Where the propensities come from, if not simply from the log.
+        span: First and last observed time (UTC); by default those of the first and the last row.
+        name: The history's name, for reports.
+    """
+
+    rows: TableSource
+    modules: tuple[Mapping[str, Any], ...]
+    sends: tuple[Sends, ...]
+    slots: str | SlotGrid
+    events: tuple[str, ...] | None = None
+    values: Mapping[str, str] = field(default_factory=dict)
+    duplicates: Literal["error", "keep_first"] = "error"
+    users: TableSource | None = None
+    propensity_source: str | None = None
+    span: tuple[str, str] | None = None
+    name: str = "history"
+
+    def __post_init__(self) -> None:
+        modules = Modules.from_dict(self.modules)
+        if self.span is not None:
+            span_of(self.span)
+        source = self.propensity_source
+        if source is not None and source not in PROPENSITY_SOURCES:
+            raise ConfigError(f"unknown propensity source {source!r}. {nearest(source, PROPENSITY_SOURCES)}")
+        if not self.sends:
+            raise ConfigError("the mapping has no `sends`: say which events are messages that were sent")
+        if self.rows.constants:
+            raise ConfigError("`rows` have no constants: give them with the `sends`")
+        for native in self.rows.columns:
+            if native not in ROW_COLUMNS:
+                raise ConfigError(f"`rows` have no native column {native!r}. {nearest(native, ROW_COLUMNS)}")
+        if clash := sorted({*ROW_COLUMNS, "value"} & set(modules.names)):
+            raise ConfigError(f"a module has the name of another native column: {clash}. Rename the module")
+        self._check_sends(modules)
+        if self.duplicates != "error" and "message_id" not in self.rows.columns:
+            raise ConfigError("`duplicates` needs `rows.columns.message_id`: say which column tells rows apart")
+        self._check_slots()
+
+    def _check_sends(self, modules: Modules) -> None:
+        known = tuple(name for name in decision_columns(modules) if name not in ROW_COLUMNS)
+        names: list[str] = []
+        for sends in self.sends:
+            given = {*sends.columns, *sends.constants}
+            for native in sorted(given):
+                if native not in known:
+                    raise ConfigError(f"sends have no native column {native!r}. {nearest(native, known)}")
+            if absent := [name for name in modules.names if name not in given]:
+                raise ConfigError(f"sends {list(sends.events)} do not say where {absent} stand: a column or a constant")
+            names += sends.events
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"the events {twice} are given twice as sends")
+        if both := sorted(set(names) & set(self.events or ())):
+            raise ConfigError(f"the events {both} are sends, and so cannot be kept as events as well")
+
+    def _check_slots(self) -> None:
+        if isinstance(self.slots, str):
+            if self.slots != SENDS_ONLY:
+                raise ConfigError(f"slots {self.slots!r} are neither {SENDS_ONLY!r} nor a grid, {{every: 1d, at: ...}}")
+            return
+        if self.slots.start_attribute is not None and self.users is None:
+            raise ConfigError("`start_attribute` is a column of the table of users: give `users`")
+        only_sent = sorted(
+            name
+            for sends in self.sends
+            for name in (*sends.columns, *sends.constants)
+            if name.startswith(("propensity", "eligible_")) and name not in Modules.from_dict(self.modules).names
+        )
+        if only_sent or self.propensity_source is not None:
+            raise ConfigError(
+                f"slots at which nothing was sent have no row, and so none of {only_sent or ['propensity_source']}: "
+                "leave them out, and propensities are estimated; or log such slots too and use slots 'sends_only'"
+            )

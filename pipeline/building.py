@@ -1,0 +1,142 @@
+"""Builds each part of a run from its configuration: history, splits, rewards, context."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from crosschannel.agents.base import Observations
+from crosschannel.core.arrays import BoolArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market import Market, MarketConfig, MarketTruth
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.guardrails import Guardrails, guarded
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.estimate import estimate_propensities
+from crosschannel.histories.readers.datasets import read_dataset
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.histories.readers.stream.reader import read_stream
+from crosschannel.histories.readers.tables import read_tables
+from crosschannel.histories.splits import split_users
+from crosschannel.pipeline.configuration import Config, HistoryConfig
+from crosschannel.reward import RewardFrame, RewardModel, make_reward
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A history with its splits, and all that is fitted on the training users.
+
+    Attributes:
+        history: The whole history.
+        truth: The market's hidden truth of every decision, if the history is simulated.
+        part: Name of the part that each user belongs to (U,).
+        model: The reward model.
+        train: History of the training users.
+        rewards: Their rewards.
+        features: Context features, fitted on them.
+        guardrails: What may be sent at all.
+    """
+
+    history: History
+    truth: MarketTruth | None
+    part: npt.NDArray[Any]
+    model: RewardModel
+    train: History
+    rewards: RewardFrame
+    features: ContextFeatures
+    guardrails: Guardrails
+
+    def users(self, name: str) -> History:
+        """History of the users of a part."""
+        return self.history.select_users(self.part == name)
+
+    def rows(self, name: str) -> BoolArray:
+        """Which decisions of the whole history belong to a part (n,)."""
+        return np.asarray((self.part == name)[self.history.decisions.user])
+
+    def observations(self, history: History) -> Observations:
+        """What a policy sees at every decision of a history."""
+        users = history.user_keys[history.decisions.user]
+        return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
+
+
+def build_history(config: Config) -> tuple[History, MarketTruth | None]:
+    """Reads or simulates the history.
+
+    A market is simulated with the reward's goals, so that the true effects are in the same units as the rewards.
+    """
+    source: HistoryConfig = config.history
+    if source.source == "market":
+        if source.market.goals not in (MarketConfig().goals, config.reward.goals):
+            raise ConfigError(
+                "the market's goals are those of the reward: set `reward.goals`, not `history.market.goals`"
+            )
+        return Market(replace(source.market, goals=config.reward.goals)).history()
+    if source.source == "tables":
+        assert source.tables is not None  # the configuration saw to that
+        return read_tables(source.tables), None
+    if source.source == "stream":
+        assert source.stream is not None  # the configuration saw to that
+        return read_stream(source.stream), None
+    if source.source != "folder":
+        return read_dataset(source.source, source.path), None
+    if source.path is None:
+        raise ConfigError("history.source 'folder' needs a folder: add --history.path FOLDER")
+    return read_history(source.path), None
+
+
+def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared:
+    """Builds the history, splits its users, and fits rewards and context on the training users.
+
+    Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
+    history's summary says so, and every number that rests on them is labelled by `History.propensity_source`.
+
+    Args:
+        config: The configuration.
+        features: How context is built, where a run has learned with it already; by default it is fitted.
+
+    Raises:
+        ConfigError: If settings do not fit the history, or a part of the split has no user.
+        InputError: If the history cannot be read.
+    """
+    history, truth = build_history(config)
+    if history.propensity_source == "missing":
+        history, _ = estimate_propensities(history, config.context)
+    part = split_users(history.user_keys, config.split.shares, config.seed)
+    for name, share in config.split.shares.items():
+        if share > 0 and not (part == name).any():
+            raise ConfigError(f"{history.name} has {history.n_users} users: too few for a {name} part of {share:.0%}")
+    train = history.select_users(part == "train")
+    model = make_reward(config.reward.kind, config.reward)
+    return Prepared(
+        history=history,
+        truth=truth,
+        part=part,
+        model=model,
+        train=train,
+        rewards=model.fit(train).transform(train),
+        features=features or ContextFeatures.fit(train, config.context),
+        guardrails=config.guardrails,
+    )
+
+
+class Recipe(TypedDict):
+    """How a run's agent is made: the arguments of `make_agent` that its checkpoint keeps."""
+
+    name: str
+    context_dim: int
+    settings: dict[str, Any]
+    seed: int
+
+
+def recipe_of(config: Config, prepared: Prepared) -> Recipe:
+    """The recipe of a run's agent."""
+    return Recipe(
+        name=config.agent.name,
+        context_dim=prepared.features.dim,
+        settings=dict(config.agent.settings),
+        seed=config.seed,
+    )

@@ -1,0 +1,178 @@
+"""From a history to a panel: when each user first got a message, and goal values by period."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.errors import ConfigError, NotIdentified, nearest
+from crosschannel.core.hashing import keys
+from crosschannel.core.times import duration
+from crosschannel.histories.history import DecisionLog, History
+from crosschannel.reward.effects.staggered import NEVER, Panel
+from crosschannel.reward.measurement.outcomes import RewardSpec, measure
+from crosschannel.reward.spec import Matching
+
+Others = Literal["censor", "leave_out", "keep"]
+
+
+@dataclass(frozen=True)
+class HistoryPanel:
+    """A panel of users, and who is not in it.
+
+    Attributes:
+        panel: Goal value of each user in each period; periods are numbered from 1.
+        user: User codes of its rows (U',).
+        starts: Start of each period, microseconds (T,).
+        n_treated: Users whose first message lies within the panel.
+        n_censored: Of these, how many are not observed to the end, because another message came.
+        n_never: Users who got no message at all.
+        n_until: Controls until another message came, from which on they are not observed.
+        n_already: Users left out because they were treated before the second period: nothing shows what they did
+            before.
+        n_others: Users left out because of other messages: too early, or (`leave_out`) at any time.
+    """
+
+    panel: Panel
+    user: IntArray
+    starts: IntArray
+    n_treated: int
+    n_censored: int
+    n_never: int
+    n_until: int
+    n_already: int
+    n_others: int
+
+    def summary(self) -> str:
+        """Who is in the panel and who is not, in two lines."""
+        return (
+            f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_censored:,} of them "
+            f"observed only until another message; controls: {self.n_never:,} without any message, {self.n_until:,} "
+            f"until another message\nleft out: {self.n_already:,} treated before the second period, {self.n_others:,} "
+            "because of other messages"
+        )
+
+
+def chosen_decisions(history: History, choice: str | None) -> BoolArray:
+    """The sent decisions (n,) of an action written `MODULE=ACTION`; of any action without it.
+
+    Raises:
+        ConfigError: If there is no such module or action.
+    """
+    d, modules = history.decisions, history.modules
+    sent = modules.sent(d.actions)
+    if choice is None:
+        return sent
+    name, _, action = choice.partition("=")
+    if name not in modules.names:
+        raise ConfigError(f"there is no module {name!r}. {nearest(name, modules.names)}")
+    m = modules.names.index(name)
+    if action not in modules[m].actions:
+        raise ConfigError(f"module {name!r} has no action {action!r}. {nearest(action, modules[m].actions)}")
+    return np.asarray(sent & (d.actions[:, m] == modules[m].actions.index(action)))
+
+
+def panel_from_history(
+    history: History,
+    spec: RewardSpec,
+    choice: str | None = None,
+    period: str = "1w",
+    *,
+    start: int | None = None,
+    others: Others = "censor",
+) -> HistoryPanel:
+    """Builds a panel: the period of each user's first message of a chosen action, and goal values by period.
+
+    Only whole periods within the observed time are used. A user whose first message lies before the second period has
+    no period before it, and is left out and counted.
+
+    Other messages act on the goals too. With `others: censor` nobody, treated or control, is observed from the period
+    of a first other message on; who then has fewer than two periods is left out and counted. What remains is the
+    effect while no other message has come, of those to whom none has: right if other messages do not follow what users
+    were about to do. It is no effect of the plan as a whole; for that, `keep` them.
+
+    Args:
+        history: The log.
+        spec: Its goals are summed, each with its weight and clip; windows and cells are not used.
+        choice: `MODULE=ACTION`; None for a message of any kind.
+        period: Length of a period.
+        start: When the first period begins, microseconds; by default when the observed time does.
+        others: What other messages do: `censor` their users from then on, `leave_out` their users, who are then chosen
+            by what happened later, or `keep` them, so that the effects of other messages are in the result.
+
+    Raises:
+        ConfigError: If there is no such module or action.
+        NotIdentified: If the observed time holds fewer than two periods.
+    """
+    length = duration(period)
+    begin = history.span[0] if start is None else start
+    count = (history.span[1] + 1 - begin) // length
+    if count < 2:
+        raise NotIdentified(f"{history.name} has fewer than two whole periods of {period}: choose shorter ones")
+    starts = begin + length * np.arange(count, dtype=np.int64)
+
+    sent, wanted = history.modules.sent(history.decisions.actions), chosen_decisions(history, choice)
+    number, other = (_first_period(history, rows, starts, length) for rows in (wanted, sent & ~wanted))
+    if others == "keep":
+        other = np.full(history.n_users, NEVER)
+    already = number < 2
+    too_early = other <= (2 if others == "censor" else NEVER - 1)
+    user = np.flatnonzero(~already & ~too_early)
+
+    # Whoever got another message first is untreated for as long as they are observed.
+    first, until = np.where(number < other, number, NEVER)[user], other[user]
+    periods = np.arange(1, count + 1)
+    values = _period_values(history, spec, user, starts, period)
+    return HistoryPanel(
+        panel=Panel(np.where(periods[None, :] < until[:, None], values, np.nan), periods, first),
+        user=user,
+        starts=starts,
+        n_treated=int((first != NEVER).sum()),
+        n_censored=int(((first != NEVER) & (until != NEVER)).sum()),
+        n_never=int(((first == NEVER) & (until == NEVER)).sum()),
+        n_until=int(((first == NEVER) & (until != NEVER)).sum()),
+        n_already=int(already.sum()),
+        n_others=int((~already & too_early).sum()),
+    )
+
+
+def _first_period(history: History, rows: BoolArray, starts: IntArray, length: int) -> IntArray:
+    """Number of the period of each user's first decision among `rows` (U,), below 1 before them; `NEVER` after them."""
+    d = history.decisions
+    first = np.full(history.n_users, NEVER, dtype=np.int64)
+    np.minimum.at(first, d.user[rows], d.time[rows])
+    late = first >= starts[-1] + length
+    return np.where(late, NEVER, (np.where(late, starts[0], first) - starts[0]) // length + 1)
+
+
+def _period_values(
+    history: History, spec: RewardSpec, user: IntArray, starts: IntArray, period: str
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """Goal values (U', T): the window after a slot a microsecond before each period's start, so `[start, end)`."""
+    rows = len(user) * len(starts)
+    ids = np.arange(rows).astype(str).astype(object)
+    slots = DecisionLog(
+        id=ids,
+        key=keys(ids),
+        user=np.repeat(user, len(starts)),
+        time=np.tile(starts - 1, len(user)),
+        actions=np.zeros((rows, len(history.modules)), dtype=np.int64),
+        propensity=np.full((rows, len(history.modules)), np.nan),
+        joint=np.full(rows, np.nan),
+    )
+    plain = replace(
+        spec,
+        pre=period,
+        post=period,
+        overlap="shared",
+        controls="not_sent",
+        holdout_arms=(),
+        matching=Matching(),
+        rhythm=None,
+        gone_events=(),
+    )
+    post = measure(replace(history, decisions=slots), plain).post
+    return post.reshape(len(user), len(starts))

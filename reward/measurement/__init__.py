@@ -1,0 +1,1 @@
+"""What is measured around each decision: amounts in windows, limits, seasonality and the outcomes they give."""
