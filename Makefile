@@ -4,7 +4,6 @@ VENV   ?= .venv
 ARGS   ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-CODE   := histories reward agents envs evaluation experiment engines train.py evaluate.py decide.py examples
 
 .PHONY: train test check slow benchmark format clean
 
@@ -17,7 +16,8 @@ test: $(STAMP)
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(CODE)
+	$(BIN)/mypy -p crosschannel
+	$(BIN)/mypy examples
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,10 +1,10 @@
 """What a log's messages did, with what speaks for and against believing it.
 
-python -m reward effects --config configs/market.yaml
-python -m reward effects --config FILE --history.path FOLDER --by all action period:2w --plot effects.png
-python -m reward effects --config FILE --reward.kind did_dr --bin 12h --leads 6 --lags 4 --csv effects.csv
-python -m reward effects --config FILE --staggered channel=email --period 1w
-python -m reward effects --config configs/complete_journey.yaml --lengths 14d 21d 42d
+crosschannel effects --config configs/market.yaml
+crosschannel effects --config FILE --history.path FOLDER --by all action period:2w --plot effects.png
+crosschannel effects --config FILE --reward.kind did_dr --bin 12h --leads 6 --lags 4 --csv effects.csv
+crosschannel effects --config FILE --staggered channel=email --period 1w
+crosschannel effects --config configs/complete_journey.yaml --lengths 14d 21d 42d
 
 Prints effects, the event study, diagnostics and a verdict; where nobody logged propensities, also what each action did
 to each goal by two reward kinds, with tests of their own. Every other flag overrides the configuration, as for train.py
@@ -17,6 +17,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from crosschannel.pipeline.building import build_history
+from crosschannel.pipeline.command_line import ROOT, program, settings_of
 from crosschannel.reward.effects.event_study import EventTimes
 from crosschannel.reward.effects.report import AUTO, BY, Request, report
 from crosschannel.reward.kinds import make_reward
@@ -25,10 +27,11 @@ from crosschannel.reward.kinds import make_reward
 def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
     """What is asked for, and the flags that are left for the configuration."""
     parser = argparse.ArgumentParser(
-        prog="python -m reward", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="crosschannel effects",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.allow_abbrev = False
-    parser.add_argument("command", choices=["effects"])
     parser.add_argument(
         "--by",
         nargs="+",
@@ -62,11 +65,6 @@ def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parses, reads, estimates, prints; returns the exit code."""
-    # A room imports only rooms above it, and `experiment`, which knows the configuration, is below this one. As a
-    # program, and only then, this file stands beside train.py: so the import is here and not at the top.
-    from crosschannel.pipeline.building import build_history
-    from crosschannel.pipeline.command_line import ROOT, settings_of
-
     request, rest = request_of(arguments)
     config = settings_of(rest, default=ROOT / "configs" / "market.yaml", description=__doc__ or "").config
     history, _ = build_history(config)
@@ -75,6 +73,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    from crosschannel.pipeline.command_line import program
-
     program(main)

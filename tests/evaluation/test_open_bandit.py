@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from crosschannel.core.action_space import Module, Modules
 from crosschannel.evaluation import IPS, SNIPS, Evaluation, EvaluationSettings, LoggedDecisions, evaluate
+from tests import SHARED_DATA
 
-FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "open_bandit"
+FOLDER = SHARED_DATA / "open_bandit"
 ITEMS = 80
 
 

@@ -17,8 +17,8 @@ from crosschannel.core.action_space import Module, Modules
 from crosschannel.envs.market import Market, MarketConfig
 from crosschannel.reward import DidReward, RewardSpec, refit
 from examples import new_agent, new_reward, trajectories
+from tests import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULES = Modules([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
 
 

@@ -6,7 +6,8 @@ import json
 import math
 
 import pytest
-from conftest import run_program
+
+from tests.programs.samples import run_program
 
 
 def learned_minus_usual(seed: int, folder, *flags: str) -> tuple[float, float]:

@@ -18,7 +18,6 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, SMALL, run_program
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from crosschannel.core.errors import InputError
@@ -32,6 +31,8 @@ from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import read_config
 from crosschannel.pipeline.judging import Validation, fit_outcome_model
 from crosschannel.reward import make_reward
+from tests import ROOT
+from tests.programs.samples import SMALL, run_program
 
 
 def same(a: object, b: object, place: str = "") -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
-from conftest import ROOT, run_program
 
-FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "starbucks_rewards"
+from tests import ROOT, SHARED_DATA
+from tests.programs.samples import run_program
+
+FOLDER = SHARED_DATA / "starbucks_rewards"
 
 
 @pytest.mark.slow

@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_influence import MANY, with_propensities
-from test_oracles import SPEC, two_periods
 
 from crosschannel.core.action_space import Module, Modules
 from crosschannel.histories.history import History
@@ -15,6 +13,8 @@ from crosschannel.reward import Study, make_reward, measure
 from crosschannel.reward.controls import CellMeans
 from crosschannel.reward.effects.diagnostics import facts_of
 from crosschannel.reward.odds import ESTIMATED, LOGGED, Odds
+from tests.reward.effects.test_influence import MANY, with_propensities
+from tests.reward.effects.test_oracles import SPEC, two_periods
 from tests.reward.simulated import SPEC as WORLD
 from tests.reward.simulated import simulate, without_propensities
 from tests.samples import random_history

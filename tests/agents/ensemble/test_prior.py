@@ -10,7 +10,7 @@ import torch
 
 from crosschannel.agents.ensemble.heads import Coordinates, Sums, solve
 from crosschannel.agents.ensemble.prior import CONVINCING, CURVES, ENOUGH, NETWORK, TRUSTS, learn_scales, lowest, trust
-from tests.agents.head_samples import BLOCKS, A, prior, rows, sums_of
+from tests.agents.ensemble.samples import BLOCKS, A, prior, rows, sums_of
 
 
 def problem(n: int, strength: float, seed: int) -> Sums:

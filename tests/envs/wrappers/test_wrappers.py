@@ -29,8 +29,8 @@ from crosschannel.envs.wrappers import (
     RecordOutcomesVector,
     flatten,
 )
-from tests.envs.reject_samples import fatigue_log
-from tests.envs.wrapper_samples import LOG, Scripted, Tempting, native, side_by_side, single
+from tests.envs.replay.reject_samples import fatigue_log
+from tests.envs.wrappers.samples import LOG, Scripted, Tempting, native, side_by_side, single
 
 KINDS = ("market", "replay")
 

@@ -19,7 +19,7 @@ import crosschannel.envs  # noqa: F401 - registers the environments
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.env import CrossChannelReplay
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
-from tests.envs.replay_samples import sample_log
+from tests.envs.replay.samples import sample_log
 
 LOG = sample_log()
 HOLES = sample_log(1, known=0.5)

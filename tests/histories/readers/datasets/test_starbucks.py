@@ -17,8 +17,9 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.datasets import DATASETS, read_dataset
 from crosschannel.histories.readers.datasets.starbucks import EPOCH, read_starbucks_rewards
 from crosschannel.histories.readers.folder import read_history, write_history
+from tests import SHARED_DATA
 
-REAL = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "starbucks_rewards"
+REAL = SHARED_DATA / "starbucks_rewards"
 
 OFFERS: list[dict[str, Any]] = [
     {"id": "o1", "offer_type": "discount", "reward": 2, "difficulty": 10, "duration": 7.0, "channels": ["web"]},

@@ -1,4 +1,4 @@
-"""`python -m reward effects` as a user runs it, and the picture it draws."""
+"""`crosschannel effects` as a user runs it, and the picture it draws."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from crosschannel.reward.__main__ import main
 
 from crosschannel.core.errors import ConfigError
+from crosschannel.programs.effects import main
 from crosschannel.reward import DidReward, EventTimes, Study, event_study
 from crosschannel.reward.effects.estimates import COLUMNS
 from crosschannel.reward.effects.plots import AFTER, BEFORE, event_study_figure
 from crosschannel.reward.effects.report import picture
+from tests import ROOT
 from tests.reward.simulated import SPEC, simulate
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run(
-        [sys.executable, "-m", "reward", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "crosschannel", *arguments], cwd=cwd, env=environment, capture_output=True, text=True
     )
 
 
@@ -67,7 +66,7 @@ def test_effects_from_a_configuration(tmp_path):
 )
 def test_wrong_arguments_are_explained(arguments, message):
     with pytest.raises(ConfigError, match=message):
-        main(["effects", *arguments])
+        main([*arguments])
 
 
 def test_help_names_every_option_of_its_own(capsys):

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_oracles import SPEC, two_periods
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.features import ContextSpec
@@ -14,6 +13,7 @@ from crosschannel.histories.history import History
 from crosschannel.reward import DidReward, Goal, RewardSpec, Study, make_reward
 from crosschannel.reward.effects.inference import detectable, f_tail, joint_test, noncentral_f_tail, student_quantile
 from crosschannel.reward.effects.influence import Influences
+from tests.reward.effects.test_oracles import SPEC, two_periods
 from tests.samples import random_history
 
 KINDS = ["raw", "change", "did", "did_regression", "did_dr"]

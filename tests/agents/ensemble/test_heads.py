@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crosschannel.agents.ensemble.heads import ROUNDING, Coordinates, Prior, Sums, solve, untrained
-from tests.agents.head_samples import BLOCKS, A, C, F, by_fold, prior, rows, sums_of
+from tests.agents.ensemble.samples import BLOCKS, A, C, F, by_fold, prior, rows, sums_of
 
 
 def test_sums_are_those_of_a_loop_over_rows() -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.reward.effects.staggered import NEVER, Panel, aggregate, group_time_effects
+from tests import SHARED_DATA
 
-MPDTA = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "did" / "mpdta.csv.gz"
+MPDTA = SHARED_DATA / "did" / "mpdta.csv.gz"
 PUBLISHED = {
     (2004, 2004): -0.0105,
     (2004, 2005): -0.0704,

@@ -11,8 +11,10 @@ import pytest
 
 from crosschannel.pipeline.building import build_history, prepare
 from crosschannel.pipeline.configuration import Config, read_config
+from crosschannel.programs import train
+from tests import ROOT
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "histories.md").read_text()
+PAGE = (ROOT / "docs" / "histories.md").read_text()
 
 
 def block(kind: str) -> str:

@@ -13,7 +13,7 @@ from crosschannel.envs.replay.env import CrossChannelReplay
 from crosschannel.envs.replay.rejection import largest_weight
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
 from crosschannel.evaluation import IPS, SNIPS, Sample
-from tests.envs.reject_samples import (
+from tests.envs.replay.reject_samples import (
     AGENT,
     LOGGED_TRUTH,
     PATIENT_TRUTH,

@@ -15,7 +15,7 @@ from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.reward import DidReward
-from tests.envs.replay_samples import SPEC, sample_history
+from tests.envs.replay.samples import SPEC, sample_history
 
 HISTORY = sample_history(users=60, days=16)
 REWARDS = DidReward(replace(SPEC, post="60h")).fit(HISTORY).transform(HISTORY)

@@ -20,7 +20,7 @@ from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, eligible, guarded
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from tests.envs.replay_samples import rewards_of, sample_history
+from tests.envs.replay.samples import rewards_of, sample_history
 from tests.samples import MODULES
 
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "Pacific/Apia", None)

@@ -20,7 +20,7 @@ from crosschannel.envs.replay.order import PassOrder
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import EventLog, History
 from crosschannel.reward import REASONS
-from tests.envs.replay_samples import rewards_of, sample_history, sample_log, steps_of
+from tests.envs.replay.samples import rewards_of, sample_history, sample_log, steps_of
 
 
 def test_steps_are_the_identified_decisions_up_to_leaving_counted_by_a_loop():

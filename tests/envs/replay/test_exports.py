@@ -16,8 +16,8 @@ from crosschannel.envs.replay.env import CrossChannelReplay
 from crosschannel.envs.replay.exports import to_bandit_feedback, to_minari
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures
-from tests.envs.replay_samples import rewards_of, sample_history, sample_log
-from tests.envs.wrapper_samples import LOG
+from tests.envs.replay.samples import rewards_of, sample_history, sample_log
+from tests.envs.wrappers.samples import LOG
 from tests.samples import MODULES
 
 HOLES = sample_log(1, known=0.5)

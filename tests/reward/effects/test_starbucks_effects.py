@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +12,9 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.datasets.starbucks import read_starbucks_rewards
 from crosschannel.reward import DidReward, Goal, RewardSpec, Study
 from crosschannel.reward.effects.inference import joint_test
+from tests import SHARED_DATA
 
-FOLDER = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "starbucks_rewards"
+FOLDER = SHARED_DATA / "starbucks_rewards"
 SPEC = RewardSpec(goals=(Goal("transaction", measure="value", clip=100.0),), pre="72h", post="72h", cell="1h")
 BY_WAVE = {168: (5.244, 0.366), 336: (5.547, 0.369), 408: (3.840, 0.418), 504: (4.515, 0.425), 576: (3.375, 0.434)}
 BY_OFFER = [5.516, 6.028, 2.759, 2.752, 1.514, 6.220, 7.274, 4.383, 5.691, 2.946]

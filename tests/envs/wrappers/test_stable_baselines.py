@@ -7,7 +7,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.wrappers import FlatContext, FlatContextVector, RecordOutcomes, RecordOutcomesVector
-from tests.envs.wrapper_samples import SINGLE, native
+from tests.envs.wrappers.samples import SINGLE, native
 
 pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
 from stable_baselines3.common.vec_env import DummyVecEnv

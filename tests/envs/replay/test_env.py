@@ -16,7 +16,7 @@ from crosschannel.core.action_space import Module, Modules
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.env import CrossChannelReplay
 from crosschannel.envs.replay.settings import matching, terminal_mask
-from tests.envs.replay_samples import sample_log, steps_of
+from tests.envs.replay.samples import sample_log, steps_of
 
 LOG = sample_log()
 
