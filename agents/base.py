@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
 Float32Array = npt.NDArray[np.float32]
@@ -127,7 +127,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 class Agent(Protocol):
     """A policy that learns. Batch first: one user is a batch of one."""
 
-    modules: Modules
+    modules: ActionSpace
 
     def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
         """Chooses one action for each slot; without `explore`, the best action on the mean estimate."""

@@ -13,7 +13,7 @@ from crosschannel.agents.base import Batch, Observations
 from crosschannel.agents.policy import Policy
 from crosschannel.agents.sampling import spread_mask, uniform_shares
 from crosschannel.core.action_changes import carried, known_actions, places, shown
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
 
@@ -35,7 +35,7 @@ class Baseline(Policy):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,  # noqa: ARG002
         config: NoSettings | None = None,  # noqa: ARG002
         seed: int = 0,
@@ -71,7 +71,7 @@ class Logging(Baseline):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: NoSettings | None = None,
         seed: int = 0,
@@ -79,11 +79,11 @@ class Logging(Baseline):
     ) -> None:
         super().__init__(modules, context_dim, config, seed, device)
         self._known = modules
-        self._counts = [np.ones(modules.cells(m)) for m in range(len(modules))]
+        self._counts = [np.ones(modules.n_table_cells(m)) for m in range(len(modules))]
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Frequencies of the eligible actions; before anything was observed they are equal."""
-        parts = self.modules.split(self.modules.closed(observations.action_mask))
+        parts = self.modules.split(self.modules.feasible_mask(observations.action_mask))
         out = []
         for m, counts in enumerate(self._counts):
             weight = spread_mask(self.modules, m, parts[m]) * shown(counts, self._known, self.modules, m)
@@ -97,10 +97,10 @@ class Logging(Baseline):
     def observe(self, batch: Batch) -> None:
         """Counts the executed actions, on top of one of each."""
         super().observe(batch)
-        sent = self.modules.sent(batch.actions)
+        sent = self.modules.sends(batch.actions)
         for m, counts in enumerate(self._counts):
             made = batch.actions if m == 0 else batch.actions[sent]
-            counts += np.bincount(self._known.cell(m, made), minlength=len(counts))
+            counts += np.bincount(self._known.table_cell(m, made), minlength=len(counts))
 
     def state_dict(self) -> dict[str, Any]:
         """The random state, and the counts of all actions ever known."""
@@ -110,9 +110,9 @@ class Logging(Baseline):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`, also where the set of actions has changed since."""
         super().load_state_dict(state)
-        before = Modules.from_dict(state["known"])
+        before = ActionSpace.from_dict(state["known"])
         self._known = known_actions(self.modules, before)
         self._counts = [
-            carried(saved.numpy(), places(before, self._known, m), np.ones(self._known.cells(m)))
+            carried(saved.numpy(), places(before, self._known, m), np.ones(self._known.n_table_cells(m)))
             for m, saved in enumerate(state["counts"])
         ]

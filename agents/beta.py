@@ -15,7 +15,7 @@ from crosschannel.agents.buffers.buffer import check_batch, precision, usual
 from crosschannel.agents.policy import Policy
 from crosschannel.agents.sampling import FLOOR, Floor, even, floors, spread_mask
 from crosschannel.core.action_changes import carried, known_actions, labels, places, shown
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 
@@ -75,7 +75,7 @@ class BetaThompson(Policy):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,  # noqa: ARG002
         config: BetaConfig | None = None,
         seed: int = 0,
@@ -86,8 +86,8 @@ class BetaThompson(Policy):
         self._floors = floors(modules, self.config.floor)
         self._known = modules
         self._users = np.zeros(0, dtype=np.uint64)
-        self._evidence = [np.zeros((0, 2, modules.cells(m)), dtype=np.float32) for m in range(len(modules))]
-        self._pooled = [np.zeros((2, modules.cells(m))) for m in range(len(modules))]
+        self._evidence = [np.zeros((0, 2, modules.n_table_cells(m)), dtype=np.float32) for m in range(len(modules))]
+        self._pooled = [np.zeros((2, modules.n_table_cells(m))) for m in range(len(modules))]
         self._seen = 0
         self._decay = 1.0
         self._limit, self._reference = 1.0, 1.0
@@ -110,11 +110,11 @@ class BetaThompson(Policy):
         weight = precision(batch.se, self._reference, self.config.precision_cap)
         success = np.clip(0.5 + batch.rewards / (2 * self._limit), 0.0, 1.0) * weight
         place = self._places(batch.observations.users, add=True)
-        sent = self.modules.sent(batch.actions)
+        sent = self.modules.sends(batch.actions)
         for m in range(len(self.modules)):
             rows = np.ones(len(batch), dtype=bool) if m == 0 else sent
-            cell = self._known.cell(m, batch.actions)[rows]
-            size = self._known.cells(m)
+            cell = self._known.table_cell(m, batch.actions)[rows]
+            size = self._known.n_table_cells(m)
             for part, column in enumerate((success, weight)):
                 self._pooled[m][part] = kept * self._pooled[m][part] + np.bincount(cell, column[rows], minlength=size)
                 if place is not None:
@@ -176,7 +176,7 @@ class BetaThompson(Policy):
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Each action's probability of the largest draw, mixed with the floor."""
-        parts = self.modules.split(self.modules.closed(observations.action_mask))
+        parts = self.modules.split(self.modules.feasible_mask(observations.action_mask))
         out = []
         for m, floor in enumerate(self._floors):
             mask = spread_mask(self.modules, m, parts[m])
@@ -221,7 +221,7 @@ class BetaThompson(Policy):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`, also where the set of actions has changed since."""
-        before = Modules.from_dict(state["known"])
+        before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
         super().load_state_dict(state)
         self._known = known
@@ -232,7 +232,7 @@ class BetaThompson(Policy):
             place = places(before, known, m)
             for kept, name in ((self._evidence, "evidence"), (self._pooled, "pooled")):
                 saved = np.moveaxis(state[name][m].numpy(), -1, 0)
-                fresh = np.zeros((known.cells(m), *saved.shape[1:]), dtype=saved.dtype)
+                fresh = np.zeros((known.n_table_cells(m), *saved.shape[1:]), dtype=saved.dtype)
                 kept[m] = np.ascontiguousarray(np.moveaxis(carried(saved, place, fresh), 0, -1))
 
 

@@ -22,7 +22,7 @@ from crosschannel.agents.regression import Prior, Sums, fit, moments
 from crosschannel.agents.sampling import FLOOR, Floor
 from crosschannel.agents.schedule import Schedule
 from crosschannel.core.action_changes import carried, design, known_actions, places
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.random_state import generator_state, restore_generator
@@ -105,7 +105,7 @@ class BootstrappedQ(Voting):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: BootstrappedQConfig | None = None,
         seed: int = 0,
@@ -121,7 +121,7 @@ class BootstrappedQ(Voting):
         self._layer[1:] *= math.sqrt(1.0 / max(context_dim, 1))
         self._width = 1 + context_dim + units
         self._scales = [self.config.effect_scale] * len(modules)
-        self._starts = [self._draw_start(modules.cells(m)) for m in range(len(modules))]
+        self._starts = [self._draw_start(modules.n_table_cells(m)) for m in range(len(modules))]
         self._coefficients = [start * self.config.effect_scale for start in self._starts]
         self._rows = Transitions.empty(context_dim, modules)
         self._new: list[Transitions] = []
@@ -228,7 +228,7 @@ class BootstrappedQ(Voting):
 
     def _cells(self, rows: Transitions) -> Tensor:
         """Which cell of the first module each row belongs to (n,)."""
-        return torch.from_numpy(self._known.cell(0, rows.actions.numpy().astype(np.int64)))
+        return torch.from_numpy(self._known.table_cell(0, rows.actions.numpy().astype(np.int64)))
 
     def _rewards(self, weights: Tensor, deviations: Tensor) -> tuple[list[Sums], list[Tensor]]:
         """Each module's sums of the rewards, and its products of features and unit noise (K, cells, F).
@@ -238,7 +238,7 @@ class BootstrappedQ(Voting):
             deviations: How far their rewards stray, in standard deviations of a usual one (n,).
         """
         known = self._known
-        sums = [Sums.nothing(known.cells(m), self._width) for m in range(len(known))]
+        sums = [Sums.nothing(known.n_table_cells(m), self._width) for m in range(len(known))]
         noise = [torch.zeros(self.config.members, *each.moment.shape, dtype=torch.float64) for each in sums]
         for block in self._blocks():
             rows, weight = self._rows[block], weights[block]
@@ -247,11 +247,11 @@ class BootstrappedQ(Voting):
             sums = [a.plus(b) for a, b in zip(sums, new, strict=True)]
             keys = rows.key.numpy().view(np.uint64)
             weighted = signs(keys, self.config.members, self._seed).double().t() * weight * deviations[block]
-            sent = torch.from_numpy(known.sent(actions))
+            sent = torch.from_numpy(known.sends(actions))
             for m, total in enumerate(noise):
-                cell = torch.from_numpy(known.cell(m, actions))
+                cell = torch.from_numpy(known.table_cell(m, actions))
                 columns = (phi, cell, weighted) if m == 0 else (phi[sent], cell[sent], weighted[:, sent])
-                total += moments(*columns, cells=known.cells(m))
+                total += moments(*columns, cells=known.n_table_cells(m))
         return sums, noise
 
     def _later(self, weights: Tensor) -> Tensor:
@@ -260,7 +260,9 @@ class BootstrappedQ(Voting):
         for block in self._blocks():
             rows = self._rows[block]
             weighted = self._following_values(rows) * weights[block]
-            parts.append(moments(self._phi(rows.context), self._cells(rows), weighted, cells=self._known.cells(0)))
+            parts.append(
+                moments(self._phi(rows.context), self._cells(rows), weighted, cells=self._known.n_table_cells(0))
+            )
         return torch.stack(parts).sum(0)
 
     def _solve(self, m: int, sums: Sums, moment: Tensor, noise: float) -> Tensor:
@@ -304,7 +306,7 @@ class BootstrappedQ(Voting):
         Raises:
             ConfigError: If the state belongs to an agent of another shape, or of other modules.
         """
-        before = Modules.from_dict(state["known"])
+        before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
         shape = tuple(state["starts"][0].shape)
         if (shape[0] - 1, shape[2]) != (self.config.members, self._width):
@@ -327,7 +329,7 @@ class BootstrappedQ(Voting):
             if len(self._rows):
                 self._fit()
 
-    def _move(self, before: Modules, known: Modules) -> None:
+    def _move(self, before: ActionSpace, known: ActionSpace) -> None:
         """Puts all that has a place for each cell where the cells now are; new ones begin with a prior draw."""
 
         def along(values: Tensor, place: Any, fresh: Tensor) -> Tensor:
@@ -335,7 +337,7 @@ class BootstrappedQ(Voting):
             return torch.from_numpy(np.ascontiguousarray(np.swapaxes(moved, 0, 1)))
 
         for m in range(len(known)):
-            place, start = places(before, known, m), self._draw_start(known.cells(m))
+            place, start = places(before, known, m), self._draw_start(known.n_table_cells(m))
             self._starts[m] = along(self._starts[m], place, start)
             self._coefficients[m] = along(self._coefficients[m], place, start * self.config.effect_scale)
         self._rows = self._rows.moved(before, known)

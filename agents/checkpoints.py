@@ -11,7 +11,7 @@ import torch
 
 from crosschannel.agents.base import Agent
 from crosschannel.agents.registry import make_agent
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
 
 VERSION = 5
@@ -62,9 +62,9 @@ def restore_agent(agent: Agent, path: Path) -> dict[str, Any]:
         ConfigError: If the file is absent, of another version, or was written with other modules.
     """
     state = _read(path)
-    if Modules.from_dict(state["modules"]) != agent.modules:
+    if ActionSpace.from_dict(state["modules"]) != agent.modules:
         raise ConfigError(
-            f"{path} has learned {Modules.from_dict(state['modules'])}, not {agent.modules}: actions must not have "
+            f"{path} has learned {ActionSpace.from_dict(state['modules'])}, not {agent.modules}: actions must not have "
             "changed between a checkpoint and the run that goes on from it; `load_agent(path, modules=...)` opens it "
             "with other actions"
         )
@@ -72,7 +72,7 @@ def restore_agent(agent: Agent, path: Path) -> dict[str, Any]:
     return dict(state["extra"])
 
 
-def load_agent(path: Path, device: str = "cpu", modules: Modules | None = None) -> Agent:
+def load_agent(path: Path, device: str = "cpu", modules: ActionSpace | None = None) -> Agent:
     """Rebuilds an agent from its checkpoint alone, if need be with another set of actions.
 
     Actions that the checkpoint knows keep what was learned, wherever they now stand; new ones begin with the agent's
@@ -82,14 +82,14 @@ def load_agent(path: Path, device: str = "cpu", modules: Modules | None = None) 
     Args:
         path: The file.
         device: Where it shall compute.
-        modules: The actions that there are now; by default those of the checkpoint. Modules must stay the same.
+        modules: The actions that there are now; by default those of the checkpoint. The modules must stay the same.
 
     Raises:
         ConfigError: If the file is absent or of another version, or modules have changed other than by their actions.
     """
     state = _read(path)
     recipe = state["recipe"]
-    modules = modules or Modules.from_dict(state["modules"])
+    modules = modules or ActionSpace.from_dict(state["modules"])
     agent = make_agent(recipe["name"], modules, recipe["context_dim"], recipe["settings"], recipe["seed"], device)
     agent.load_state_dict(state["agent"])
     return agent

@@ -11,7 +11,7 @@ import pandas as pd
 from crosschannel.agents.base import Agent, Observations
 from crosschannel.agents.policy import chunks
 from crosschannel.agents.sampling import vote_shares
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
 
 ALL = "all decisions"
@@ -58,7 +58,7 @@ def explain(agent: Agent, observations: Observations, segments: npt.NDArray[Any]
     for rows, chunk in chunks(observations):
         probabilities = agent.action_probabilities(chunk)
         estimates = agent.expected_rewards(chunk) if isinstance(agent, Estimating) else [None] * len(modules)
-        mask = modules.split(modules.closed(chunk.action_mask))
+        mask = modules.split(modules.feasible_mask(chunk.action_mask))
         marginals = modules.marginals(probabilities)
         for m, total in enumerate(totals):
             total.add(modules, m, member[:, rows].astype(float), marginals, mask[m], estimates[m])
@@ -86,7 +86,7 @@ class _Totals:
 
     def add(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         m: int,
         member: FloatArray,
         marginals: list[FloatArray],
@@ -118,13 +118,15 @@ class _Totals:
             self.votes[place] += member @ column.sum(1)
 
 
-def choice_sets(modules: Modules, m: int, marginals: list[FloatArray], mask: BoolArray) -> tuple[FloatArray, BoolArray]:
+def choice_sets(
+    modules: ActionSpace, m: int, marginals: list[FloatArray], mask: BoolArray
+) -> tuple[FloatArray, BoolArray]:
     """The sets of actions of module m among which a choice may be made, and how likely each is reached.
 
     Args:
         modules: The modules.
         m: Which one.
-        marginals: Probability (N, A_j) of each action of each module (`Modules.marginals`).
+        marginals: Probability (N, A_j) of each action of each module (`ActionSpace.marginals`).
         mask: Eligible actions of module m (N, A_m).
 
     Returns:

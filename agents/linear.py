@@ -18,7 +18,7 @@ from crosschannel.agents.regression import Prior, Sums, deviations, fit, learn_s
 from crosschannel.agents.sampling import FLOOR, Floor
 from crosschannel.agents.schedule import Schedule
 from crosschannel.core.action_changes import carried, design, known_actions, places, shown
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.random_state import generator_state, restore_generator
@@ -99,7 +99,7 @@ class LinearAgent(Voting):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: BestFixedConfig,
         seed: int,
@@ -116,7 +116,7 @@ class LinearAgent(Voting):
         self._schedule = Schedule(GROWTH)
         self._seen = 0
         self._reference = 0.0
-        self._sums = [Sums.nothing(modules.cells(m), width) for m in range(len(modules))]
+        self._sums = [Sums.nothing(modules.n_table_cells(m), width) for m in range(len(modules))]
         self._scales = [config.effect_scale] * len(modules)
         self._drawn: list[Tensor] = []
         self._solve()
@@ -185,7 +185,7 @@ class LinearAgent(Voting):
         Raises:
             ConfigError: If the state belongs to an agent of another shape, or of other modules.
         """
-        before = Modules.from_dict(state["known"])
+        before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
         k, _, width = state["drawn"][0].shape
         if (k, width) != (self._k, self._width):
@@ -201,7 +201,7 @@ class LinearAgent(Voting):
         self._scales, self._drawn = list(state["scales"]), list(state["drawn"])
         self._sums = []
         for m, saved in enumerate(state["sums"]):
-            place, fresh = places(before, known, m), Sums.nothing(known.cells(m), self._width)
+            place, fresh = places(before, known, m), Sums.nothing(known.n_table_cells(m), self._width)
             gram, moment = (
                 torch.from_numpy(carried(saved[name].numpy(), place, getattr(fresh, name).numpy()))
                 for name in ("gram", "moment")
@@ -228,7 +228,7 @@ class LinearThompson(LinearAgent):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: LinearConfig | None = None,
         seed: int = 0,
@@ -251,7 +251,7 @@ class EpsilonGreedy(LinearAgent):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: EpsilonGreedyConfig | None = None,
         seed: int = 0,
@@ -277,7 +277,7 @@ class BestFixed(LinearAgent):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: BestFixedConfig | None = None,
         seed: int = 0,
@@ -291,7 +291,7 @@ class BestFixed(LinearAgent):
 
 
 def sums_by_module(
-    modules: Modules, phi: Tensor, actions: IntArray, rewards: FloatArray, weights: FloatArray
+    modules: ActionSpace, phi: Tensor, actions: IntArray, rewards: FloatArray, weights: FloatArray
 ) -> list[Sums]:
     """What each module learns from n rows: the first from all, the others from those in which something was sent.
 
@@ -302,17 +302,17 @@ def sums_by_module(
         rewards: Rewards (n,).
         weights: Weights (n,), or (..., n) where they differ between members.
     """
-    sent = torch.from_numpy(modules.sent(actions))
+    sent = torch.from_numpy(modules.sends(actions))
     r, w = (torch.from_numpy(np.ascontiguousarray(column, dtype=np.float64)) for column in (rewards, weights))
     out = []
     for m in range(len(modules)):
-        cell = torch.from_numpy(modules.cell(m, actions))
+        cell = torch.from_numpy(modules.table_cell(m, actions))
         rows = (phi, cell, r, w) if m == 0 else (phi[sent], cell[sent], r[..., sent], w[..., sent])
-        out.append(Sums.of(*rows, cells=modules.cells(m)))
+        out.append(Sums.of(*rows, cells=modules.n_table_cells(m)))
     return out
 
 
-def effect_scales(modules: Modules, sums: Sequence[Sums], scales: Sequence[float], guess: float) -> list[float]:
+def effect_scales(modules: ActionSpace, sums: Sequence[Sums], scales: Sequence[float], guess: float) -> list[float]:
     """The plausible size of an action's effect in each module, from what was seen, the last value and a first guess."""
     return [
         learn_scale(each, torch.from_numpy(design(modules, m)), each.moment.shape[-1], scale, guess)
@@ -321,7 +321,7 @@ def effect_scales(modules: Modules, sums: Sequence[Sums], scales: Sequence[float
 
 
 def posterior_draws(
-    modules: Modules, sums: Sequence[Sums], scales: Sequence[float], k: int, rng: np.random.Generator
+    modules: ActionSpace, sums: Sequence[Sums], scales: Sequence[float], k: int, rng: np.random.Generator
 ) -> list[Tensor]:
     """K draws (K, cells, F) of each module's coefficients from their posterior, in reward units.
 
@@ -347,7 +347,9 @@ def posterior_draws(
     return drawn
 
 
-def estimates(phi: Tensor, coefficients: Sequence[Tensor], known: Modules, modules: Modules) -> list[FloatArray]:
+def estimates(
+    phi: Tensor, coefficients: Sequence[Tensor], known: ActionSpace, modules: ActionSpace
+) -> list[FloatArray]:
     """K estimates of each present action, (K, N, *shape(m)) a module.
 
     Args:

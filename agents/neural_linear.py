@@ -20,7 +20,7 @@ from crosschannel.agents.regression import Sums
 from crosschannel.agents.sampling import FLOOR, Floor
 from crosschannel.agents.schedule import Schedule
 from crosschannel.core.action_changes import carried, known_actions, places
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.random_state import generator_state, restore_generator
@@ -92,7 +92,7 @@ class NeuralLinear(Voting):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: NeuralLinearConfig | None = None,
         seed: int = 0,
@@ -111,7 +111,7 @@ class NeuralLinear(Voting):
         self._body = _hidden_layers(sizes, generator).to(self._device)
         self._settled = _hidden_layers(sizes, generator).to(self._device)
         self._width = 1 + context_dim + sizes[-1]
-        self._take_outputs([torch.zeros(1 + sizes[-1], modules.cells(m)) for m in range(len(modules))])
+        self._take_outputs([torch.zeros(1 + sizes[-1], modules.n_table_cells(m)) for m in range(len(modules))])
         self._scales = [self.config.effect_scale] * len(modules)
         self._drawn: list[Tensor] = []
         self._solve()
@@ -170,10 +170,10 @@ class NeuralLinear(Voting):
         reward = ((self._buffer["reward"][rows] - mean) / scale).to(self._device)
         weight = precision(self._buffer["se"][rows], reference, self.config.precision_cap).to(self._device)
         hidden = self._body(self._buffer["context"][rows].to(self._device))
-        sent = torch.from_numpy(self.modules.sent(actions)).to(self._device)
+        sent = torch.from_numpy(self.modules.sends(actions)).to(self._device)
         loss = torch.zeros((), device=self._device)
         for m, output in enumerate(self._outputs):
-            cell = torch.from_numpy(self._known.cell(m, actions)).to(self._device)
+            cell = torch.from_numpy(self._known.table_cell(m, actions)).to(self._device)
             error = (hidden @ output[1:] + output[0]).gather(1, cell[:, None])[:, 0] - reward
             loss = loss + ((weight if m == 0 else weight * sent) * error.square()).mean()
         self._optimiser.zero_grad()
@@ -183,7 +183,7 @@ class NeuralLinear(Voting):
 
     def _solve(self) -> None:
         self._settled.load_state_dict(self._body.state_dict())
-        sums = [Sums.nothing(self._known.cells(m), self._width) for m in range(len(self._known))]
+        sums = [Sums.nothing(self._known.n_table_cells(m), self._width) for m in range(len(self._known))]
         reference = usual(self._buffer["se"]) if len(self._buffer) else 1.0
         for start in range(0, len(self._buffer), BLOCK):
             rows = slice(start, start + BLOCK)
@@ -220,7 +220,7 @@ class NeuralLinear(Voting):
         Raises:
             ConfigError: If the state belongs to an agent of another shape, or of other modules.
         """
-        before = Modules.from_dict(state["known"])
+        before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
         try:
             self._body.load_state_dict(state["body"])
@@ -236,7 +236,7 @@ class NeuralLinear(Voting):
         self._known, self._scales = known, list(state["scales"])
         outputs = []
         for m, saved in enumerate(state["outputs"]):
-            fresh = np.zeros((known.cells(m), len(saved)), dtype=np.float32)
+            fresh = np.zeros((known.n_table_cells(m), len(saved)), dtype=np.float32)
             outputs.append(torch.from_numpy(carried(saved.T.numpy(), places(before, known, m), fresh).T.copy()))
         self._take_outputs(outputs)
         if known == before:

@@ -11,7 +11,7 @@ import numpy as np
 from crosschannel.agents.base import Batch, Decisions, Observations
 from crosschannel.agents.buffers.buffer import check_batch
 from crosschannel.agents.sampling import Floor, draw, floors, greedy, vote_shares
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.random_state import generator_state, restore_generator
 
@@ -26,7 +26,7 @@ class Policy(ABC):
         seed: Seed of the draws.
     """
 
-    def __init__(self, modules: Modules, seed: int) -> None:
+    def __init__(self, modules: ActionSpace, seed: int) -> None:
         self.modules = modules
         self._draws = np.random.default_rng([seed, 1])
 
@@ -80,7 +80,7 @@ class Voting(Policy):
             proper, less explores less, and with 0 all vote for what is best by the mean.
     """
 
-    def __init__(self, modules: Modules, seed: int, floor: Floor, spread: float) -> None:
+    def __init__(self, modules: ActionSpace, seed: int, floor: Floor, spread: float) -> None:
         super().__init__(modules, seed)
         self._floors = floors(modules, floor)
         self._spread = spread
@@ -94,7 +94,7 @@ class Voting(Policy):
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Vote shares with their floors."""
-        parts = self.modules.split(self.modules.closed(observations.action_mask))
+        parts = self.modules.split(self.modules.feasible_mask(observations.action_mask))
         out = [np.zeros((len(observations), *self.modules.shape(m))) for m in range(len(self.modules))]
         for rows, chunk in chunks(observations):
             for m, estimates in enumerate(self.expected_rewards(chunk)):

@@ -23,13 +23,13 @@ from crosschannel.agents.linear import (
     LinearThompson,
 )
 from crosschannel.agents.neural_linear import NeuralLinear, NeuralLinearConfig
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.import_class import imported
 
 GROUP = "crosschannel.agents"
 
-Maker = Callable[[Modules, int, Any, int, str], Agent]
+Maker = Callable[[ActionSpace, int, Any, int, str], Agent]
 
 AGENTS: dict[str, tuple[Maker, type]] = {
     "ensemble_thompson": (EnsembleThompson, EnsembleConfig),
@@ -47,7 +47,7 @@ AGENTS: dict[str, tuple[Maker, type]] = {
 
 def make_agent(
     name: str,
-    modules: Modules,
+    modules: ActionSpace,
     context_dim: int,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosschannel.agents.base import Decisions
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
 
@@ -16,7 +16,7 @@ Floor = float | Mapping[str, float]
 FLOOR = 0.02
 
 
-def floors(modules: Modules, floor: Floor) -> tuple[float, ...]:
+def floors(modules: ActionSpace, floor: Floor) -> tuple[float, ...]:
     """The share of uniform draws of each module, from one number for all or from numbers by module's name.
 
     A module that is not named has `FLOOR`.
@@ -54,7 +54,7 @@ def best_eligible(values: npt.NDArray[np.floating], mask: BoolArray, group: IntA
 
 
 def vote_shares(
-    modules: Modules, m: int, values: npt.NDArray[np.floating], mask: BoolArray, floor: float
+    modules: ActionSpace, m: int, values: npt.NDArray[np.floating], mask: BoolArray, floor: float
 ) -> FloatArray:
     r"""Exact probabilities (N, *shape(m)) of a module's actions when one of K members is drawn and obeyed.
 
@@ -78,7 +78,7 @@ def vote_shares(
     return out
 
 
-def spread_mask(modules: Modules, m: int, mask: BoolArray) -> BoolArray:
+def spread_mask(modules: ActionSpace, m: int, mask: BoolArray) -> BoolArray:
     """A module's mask (N, A_m) beside its probabilities, (N, *shape(m)): the same in all rows of a table."""
     c = modules.condition(m)
     return mask if c is None else np.repeat(mask[:, None], modules.sizes[c], axis=1)
@@ -92,27 +92,27 @@ def even(mask: BoolArray, group: IntArray) -> FloatArray:
     return np.asarray(eligible / np.maximum(eligible.sum(-1, keepdims=True), 1))
 
 
-def uniform_shares(modules: Modules, mask: BoolArray) -> list[FloatArray]:
+def uniform_shares(modules: ActionSpace, mask: BoolArray) -> list[FloatArray]:
     """Equal probabilities (N, *shape(m)) for the eligible actions of each module's groups."""
     shares = []
-    for m, part in enumerate(modules.split(modules.closed(mask))):
+    for m, part in enumerate(modules.split(modules.feasible_mask(mask))):
         spread = spread_mask(modules, m, part)
         shares.append(np.sum([even(spread, group) for group in modules.groups(m)], axis=0))
     return shares
 
 
-def draw(modules: Modules, probabilities: Sequence[FloatArray], rng: np.random.Generator) -> Decisions:
+def draw(modules: ActionSpace, probabilities: Sequence[FloatArray], rng: np.random.Generator) -> Decisions:
     """Draws one action for each row, module by module, each given the choices before it."""
     n = len(probabilities[0])
     actions = np.zeros((n, len(modules)), dtype=np.int64)
     for m, p in enumerate(probabilities):
-        actions[:, m] = _sample(modules.given(m, p, actions), rng.random(n))
+        actions[:, m] = _sample(modules.conditional(m, p, actions), rng.random(n))
     return decisions_of(modules, probabilities, actions)
 
 
-def greedy(modules: Modules, values: Sequence[npt.NDArray[np.floating]], mask: BoolArray) -> list[FloatArray]:
+def greedy(modules: ActionSpace, values: Sequence[npt.NDArray[np.floating]], mask: BoolArray) -> list[FloatArray]:
     """Probability 1 (N, *shape(m)) for the best eligible action of each group; ties go to the lowest code."""
-    parts = modules.split(modules.closed(mask))
+    parts = modules.split(modules.feasible_mask(mask))
     return [vote_shares(modules, m, v[None], part, 0.0) for m, (v, part) in enumerate(zip(values, parts, strict=True))]
 
 
@@ -139,10 +139,10 @@ def uniform_codes(mask: BoolArray, u: FloatArray) -> IntArray:
     return _sample(mask.astype(np.float64), u)
 
 
-def decisions_of(modules: Modules, probabilities: Sequence[FloatArray], actions: IntArray) -> Decisions:
+def decisions_of(modules: ActionSpace, probabilities: Sequence[FloatArray], actions: IntArray) -> Decisions:
     """Actions (N, M) with their exact probabilities, in canonical form."""
     actions = modules.canonical(actions)
-    each = modules.taken(probabilities, actions)
+    each = modules.chosen_probabilities(probabilities, actions)
     return Decisions(actions, each, each.prod(1))
 
 

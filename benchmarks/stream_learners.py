@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from benchmarks.streams import ACTIONS, WIDTH
 from crosschannel.agents import Batch, Observations, make_agent
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.hashing import mix
 
 FloatArray = npt.NDArray[np.floating]
 
-MODULES = Modules([Module("action", tuple(f"a{code}" for code in range(ACTIONS)))])
+MODULES = ActionSpace([Module("action", tuple(f"a{code}" for code in range(ACTIONS)))])
 
 
 class StreamLearner(Protocol):

@@ -15,13 +15,13 @@ from benchmarks.streams import stream
 from crosschannel.agents import Batch, Observations, make_agent
 from crosschannel.agents.ensemble.heads import STRIPS
 from crosschannel.agents.sampling import FLOOR
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import mix
 
 pytestmark = pytest.mark.benchmark
 
 USERS, WIDTH, ACTIONS, HIDDEN = 100_000, 32, 8, 128
-FIVE = Modules([Module(f"m{m}", tuple(f"a{code}" for code in range(ACTIONS))) for m in range(5)])
+FIVE = ActionSpace([Module(f"m{m}", tuple(f"a{code}" for code in range(ACTIONS))) for m in range(5)])
 FEATURES = 1 + 2 * WIDTH + HIDDEN
 NETWORK = 2 * WIDTH * HIDDEN
 
@@ -54,7 +54,7 @@ def beside_products(function: Callable[[], object], rounds: int) -> tuple[float,
     return min(times), max(rates)
 
 
-def batch(n: int, modules: Modules = FIVE) -> Batch:
+def batch(n: int, modules: ActionSpace = FIVE) -> Batch:
     """Random rows whose rewards are noise."""
     rng = np.random.default_rng(0)
     actions = modules.canonical(rng.integers(0, ACTIONS, (n, len(modules))))
@@ -91,7 +91,7 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
     agent.update(1)
     seen = batch(USERS).observations
     actions = benchmark.pedantic(agent.sample, args=(seen,), rounds=1, warmup_rounds=1)
-    decided = USERS + (len(FIVE) - 1) * int(FIVE.sent(actions).sum())
+    decided = USERS + (len(FIVE) - 1) * int(FIVE.sends(actions).sum())
     needed = decided * (1 - FLOOR) * (NETWORK + 2 * FEATURES * ACTIONS)
     seconds, rate = beside_products(lambda: agent.sample(seen), 16)
     share = needed / seconds / rate
@@ -111,7 +111,7 @@ def test_learning_against_a_matrix_product(benchmark):
     second share is of the products that are. The solution of the heads is in the time only.
     """
     members, rows, steps = 20, 100_000, 200
-    one = Modules([FIVE[0]])
+    one = ActionSpace([FIVE[0]])
     data = batch(rows, one)
 
     agents = [make_agent("ensemble_thompson", one, WIDTH, {"members": members}) for _ in range(17)]

@@ -60,8 +60,8 @@ def test_expected_effects_by_factors_against_the_list_of_all_joint_actions(bench
     p = [np.full((1000, size), 1.0 / size) for size in market.modules.sizes]
 
     def enumerated() -> np.ndarray:
-        table = market.true_effect(state, market.modules.composites[None])
-        return (market.modules.composite_probabilities(p) * table).sum(1)
+        table = market.true_effect(state, market.modules.joint_actions[None])
+        return (market.modules.all_joint_probabilities(p) * table).sum(1)
 
     found = benchmark.pedantic(market.expected_effect, args=(state, p), rounds=5, warmup_rounds=1)
     begin = perf_counter()

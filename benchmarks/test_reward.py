@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import DecisionLog, EventLog, History
@@ -86,7 +86,7 @@ def history_of(raw: Raw) -> History:
             joint=np.full(n, 0.5),
         ),
         EventLog(raw.event_user, raw.event_time, np.zeros(len(raw.value), dtype=np.int64), raw.value),
-        modules=Modules([Module("channel", ("none", "push"))]),
+        modules=ActionSpace([Module("channel", ("none", "push"))]),
         user_ids=np.arange(raw.users),
         event_names=("spend",),
         span=(0, DAYS * DAY),

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 
 
-def known_actions(present: Modules, before: Modules) -> Modules:
+def known_actions(present: ActionSpace, before: ActionSpace) -> ActionSpace:
     """The present actions, followed in each module by those known before and retired since.
 
     An agent keeps what it learned of retired actions: their labels go on to say something of new actions, and an
@@ -36,7 +36,7 @@ def known_actions(present: Modules, before: Modules) -> Modules:
             f"the action that sends nothing is {present[0].actions[0]!r}, but {before[0].actions[0]!r} was learned: "
             "it must stay the first"
         )
-    return Modules([_known(new, old) for new, old in zip(present, before, strict=True)])
+    return ActionSpace([_known(new, old) for new, old in zip(present, before, strict=True)])
 
 
 def _known(new: Module, old: Module) -> Module:
@@ -57,7 +57,7 @@ def _known(new: Module, old: Module) -> Module:
     )
 
 
-def recoded(actions: Tensor, before: Modules, after: Modules) -> Tensor:
+def recoded(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:
     """Actions (n, M) in the codes of `before`, in those of `after`, which knows them all."""
     out = actions.clone()
     for m in range(len(before)):
@@ -66,7 +66,7 @@ def recoded(actions: Tensor, before: Modules, after: Modules) -> Tensor:
     return out
 
 
-def places(before: Modules, after: Modules, m: int) -> IntArray:
+def places(before: ActionSpace, after: ActionSpace, m: int) -> IntArray:
     """The cell of module m in `before` that each of its cells in `after` was, (cells,); -1 for new ones."""
 
     def codes(j: int) -> IntArray:
@@ -89,14 +89,14 @@ def carried(saved: npt.NDArray[Any], place: IntArray, fresh: npt.NDArray[Any]) -
     return out
 
 
-def shown(values: npt.NDArray[Any], known: Modules, present: Modules, m: int) -> npt.NDArray[Any]:
+def shown(values: npt.NDArray[Any], known: ActionSpace, present: ActionSpace, m: int) -> npt.NDArray[Any]:
     """Of values of all known cells (..., cells), those of the present actions: (..., *present.shape(m))."""
     out = values.reshape(*values.shape[:-1], *known.shape(m))[..., : present.sizes[m]]
     c = present.condition(m)
     return out if c is None else out[..., : present.sizes[c], :]
 
 
-def design(modules: Modules, m: int) -> FloatArray:
+def design(modules: ActionSpace, m: int) -> FloatArray:
     """What the cells of module m have in common (cells, L): a one, the action's labels, and the parts of a table.
 
     A label that is a number gives one column, standardised over the module's actions; any other label has an indicator

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 
-MAX_COMPOSITES = 100_000
+MAX_JOINT_ACTIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def any_of(mask: npt.NDArray[Any]) -> BoolArray:
     return np.asarray(functools.reduce(np.logical_or, np.moveaxis(mask, -1, 0)))
 
 
-class Modules(Sequence[Module]):
+class ActionSpace(Sequence[Module]):
     """All modules of a history, in order. Action 0 of the first module is *send nothing*.
 
     An action is a row of M integer codes, one a module. If its first code is 0, nothing is sent, the other
@@ -136,13 +136,13 @@ class Modules(Sequence[Module]):
         return self._modules[self.names.index(index) if isinstance(index, str) else index]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Modules) and self._modules == other._modules
+        return isinstance(other, ActionSpace) and self._modules == other._modules
 
     def __hash__(self) -> int:
         return hash((self.names, self.sizes))
 
     def __repr__(self) -> str:
-        return f"Modules({', '.join(f'{module.name}[{len(module.actions)}]' for module in self)})"
+        return f"ActionSpace({', '.join(f'{module.name}[{len(module.actions)}]' for module in self)})"
 
     def parent(self, m: int) -> tuple[int, IntArray] | None:
         """The index of module m's parent, and for each action of m the parent's code that it requires."""
@@ -157,11 +157,11 @@ class Modules(Sequence[Module]):
         c = self._conditions[m]
         return (self.sizes[m],) if c is None else (self.sizes[c], self.sizes[m])
 
-    def cells(self, m: int) -> int:
+    def n_table_cells(self, m: int) -> int:
         """How many separate things there are to know of module m: its actions, for each choice it is conditioned on."""
         return math.prod(self.shape(m))
 
-    def cell(self, m: int, actions: IntArray) -> IntArray:
+    def table_cell(self, m: int, actions: IntArray) -> IntArray:
         """Which cell of module m each action (N, M) belongs to, (N,): its place in the flattened `shape(m)`."""
         c, codes = self._conditions[m], np.asarray(actions)
         return np.asarray(codes[:, m] if c is None else codes[:, c] * self.sizes[m] + codes[:, m], dtype=np.int64)
@@ -173,7 +173,7 @@ class Modules(Sequence[Module]):
             return [np.arange(self.sizes[m], dtype=np.int64)]
         return [np.flatnonzero(parent[1] == code) for code in np.unique(parent[1])]
 
-    def sent(self, actions: IntArray) -> BoolArray:
+    def sends(self, actions: IntArray) -> BoolArray:
         """Whether each action (N, M) sends a message, (N,)."""
         return np.asarray(np.asarray(actions)[:, 0] != 0)
 
@@ -188,7 +188,7 @@ class Modules(Sequence[Module]):
         actions = np.asarray(actions)
         inside = np.logical_and(actions >= 0, actions < np.asarray(self.sizes)).all(1)
         ok = inside.copy()
-        sent = self.sent(actions)
+        sent = self.sends(actions)
         for m, parent in enumerate(self._parents):
             if parent is not None:
                 code = np.clip(actions[:, m], 0, self.sizes[m] - 1)
@@ -199,7 +199,7 @@ class Modules(Sequence[Module]):
         """Views (N, A_m) on a flat array (N, total), one a module."""
         return [flat[..., s] for s in self.slices]
 
-    def closed(self, mask: npt.NDArray[Any]) -> BoolArray:
+    def feasible_mask(self, mask: npt.NDArray[Any]) -> BoolArray:
         """The mask (N, total) without the choices that lead nowhere, as a copy.
 
         Sending nothing is always eligible. An action of a parent module without an eligible child is not
@@ -236,7 +236,7 @@ class Modules(Sequence[Module]):
             part &= parent[1][None, :] == np.asarray(actions)[:, parent[0], None]
         return part
 
-    def given(self, m: int, probabilities: FloatArray, actions: IntArray) -> FloatArray:
+    def conditional(self, m: int, probabilities: FloatArray, actions: IntArray) -> FloatArray:
         """Probabilities (N, A_m) of module m, given the earlier modules' codes in `actions` (N, M).
 
         Args:
@@ -252,7 +252,7 @@ class Modules(Sequence[Module]):
             return np.where(parent[1][None, :] == codes[:, parent[0], None], probabilities, 0.0)
         return probabilities
 
-    def taken(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
+    def chosen_probabilities(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
         """Conditional probabilities (N, M) of the given actions, from one array (N, *shape(m)) a module.
 
         Where nothing is sent, the later modules make no choice and have probability 1. The joint probability of
@@ -260,19 +260,22 @@ class Modules(Sequence[Module]):
         """
         actions = self.canonical(actions)
         rows = np.arange(len(actions))
-        columns = [p.reshape(len(p), self.cells(m))[rows, self.cell(m, actions)] for m, p in enumerate(probabilities)]
+        columns = [
+            p.reshape(len(p), self.n_table_cells(m))[rows, self.table_cell(m, actions)]
+            for m, p in enumerate(probabilities)
+        ]
         out = np.stack(columns, axis=1).astype(np.float64)
-        out[~self.sent(actions), 1:] = 1.0
+        out[~self.sends(actions), 1:] = 1.0
         return out
 
     @cached_property
-    def composites(self) -> IntArray:
+    def joint_actions(self) -> IntArray:
         """Every action once, in canonical form, (J, M); row 0 sends nothing.
 
         Raises:
-            ConfigError: If there are more than `MAX_COMPOSITES`.
+            ConfigError: If there are more than `MAX_JOINT_ACTIONS`.
         """
-        if np.prod([float(size) for size in self.sizes]) > MAX_COMPOSITES:
+        if np.prod([float(size) for size in self.sizes]) > MAX_JOINT_ACTIONS:
             raise ConfigError(f"{self} has too many joint actions to list; evaluate it per module")
         grid = np.stack(np.meshgrid(*[np.arange(size) for size in self.sizes], indexing="ij"), -1).reshape(
             -1, len(self)
@@ -280,29 +283,29 @@ class Modules(Sequence[Module]):
         grid = grid[(grid[:, 0] != 0) & self.valid(grid)]
         return np.concatenate([np.zeros((1, len(self)), dtype=np.int64), grid.astype(np.int64)])
 
-    def composite_index(self, actions: IntArray) -> IntArray:
-        """The row of `composites` that each action (N, M) is, (N,)."""
+    def joint_index(self, actions: IntArray) -> IntArray:
+        """The row of `joint_actions` that each action (N, M) is, (N,)."""
         flat = np.ravel_multi_index(tuple(self.canonical(actions).T), self.sizes)
-        table = np.ravel_multi_index(tuple(self.composites.T), self.sizes)
+        table = np.ravel_multi_index(tuple(self.joint_actions.T), self.sizes)
         return np.asarray(np.searchsorted(table, flat), dtype=np.int64)
 
-    def composite_mask(self, mask: npt.NDArray[Any]) -> BoolArray:
-        """Which `composites` are eligible (N, J), from a mask (N, total); sending nothing always is."""
-        out = np.ones((len(mask), len(self.composites)), dtype=bool)
+    def joint_mask(self, mask: npt.NDArray[Any]) -> BoolArray:
+        """Which `joint_actions` are eligible (N, J), from a mask (N, total); sending nothing always is."""
+        out = np.ones((len(mask), len(self.joint_actions)), dtype=bool)
         for m, part in enumerate(self.split(mask)):
-            out &= np.asarray(part, dtype=bool)[:, self.composites[:, m]]
+            out &= np.asarray(part, dtype=bool)[:, self.joint_actions[:, m]]
         out[:, 0] = True
         return out
 
-    def composite_probabilities(self, probabilities: Sequence[FloatArray]) -> FloatArray:
-        """Joint probabilities (N, J) of all `composites`, from one conditional array (N, *shape(m)) a module."""
-        return self.joint_probabilities(probabilities, self.composites)
+    def all_joint_probabilities(self, probabilities: Sequence[FloatArray]) -> FloatArray:
+        """Joint probabilities (N, J) of all `joint_actions`, from one conditional array (N, *shape(m)) a module."""
+        return self.joint_probabilities(probabilities, self.joint_actions)
 
     def joint_probabilities(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
         """Probability (N, J) of each of J canonical actions (J, M) at each of N slots."""
         out = np.ones((len(probabilities[0]), len(actions)))
         for m, p in enumerate(probabilities):
-            factor = p.reshape(len(p), self.cells(m))[:, self.cell(m, actions)]
+            factor = p.reshape(len(p), self.n_table_cells(m))[:, self.table_cell(m, actions)]
             out *= factor if m == 0 else np.where(actions[None, :, 0] == 0, 1.0, factor)
         return out
 
@@ -352,7 +355,7 @@ class Modules(Sequence[Module]):
         return out
 
     @classmethod
-    def from_dict(cls, entries: Sequence[Mapping[str, Any]]) -> Modules:
+    def from_dict(cls, entries: Sequence[Mapping[str, Any]]) -> ActionSpace:
         """The inverse of `to_dict`.
 
         Raises:

@@ -11,6 +11,7 @@ if not __name__.startswith("crosschannel."):
     )
 
 
-from crosschannel.engines.base import ENGINES, Engine, add_up, in_process, make_engine
+from crosschannel.engines.base import ENGINES, Engine, add_up, make_engine
+from crosschannel.engines.local import run_locally
 
-__all__ = ["ENGINES", "Engine", "add_up", "in_process", "make_engine"]
+__all__ = ["ENGINES", "Engine", "add_up", "make_engine", "run_locally"]

@@ -1,4 +1,4 @@
-"""What an engine is, the plainest one, and adding up what engines give."""
+"""Engines by name, and adding up what they give."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.engines.processes import in_pool
-from crosschannel.engines.ray import on_ray
+from crosschannel.engines.local import run_locally
+from crosschannel.engines.processes import run_in_processes
+from crosschannel.engines.ray import run_on_ray
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,15 +24,10 @@ class Engine(Protocol):
         ...
 
 
-def in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Runs the function here, one item after the other: one bucket at a time is in memory."""
-    return map(function, items)
-
-
 ENGINES: dict[str, Callable[[int], Engine]] = {
-    "in_process": lambda workers: in_process,  # noqa: ARG005 - one worker is all there is
-    "pool": lambda workers: functools.partial(in_pool, workers=workers),
-    "ray": lambda workers: functools.partial(on_ray, workers=workers),
+    "local": lambda workers: run_locally,  # noqa: ARG005 - one worker is all there is
+    "processes": lambda workers: functools.partial(run_in_processes, workers=workers),
+    "ray": lambda workers: functools.partial(run_on_ray, workers=workers),
 }
 
 
@@ -40,7 +36,7 @@ def make_engine(name: str, workers: int = 2) -> Engine:
 
     Args:
         name: One of `ENGINES`.
-        workers: Processes that work at a time; `in_process` has only this one.
+        workers: Processes that work at a time; `local` has only this one.
 
     Raises:
         ConfigError: If there is no such engine, or no worker.

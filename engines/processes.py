@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_pool(function: Callable[[Item], Result], items: Sequence[Item], workers: int = 2) -> Iterator[Result]:
+def run_in_processes(function: Callable[[Item], Result], items: Sequence[Item], workers: int = 2) -> Iterator[Result]:
     """Runs the function in `workers` fresh processes; an error in one of them is raised here.
 
     The processes are spawned and not forked: a fork copies the locks of running threads, and may wait for ever.

@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def on_ray(function: Callable[[Item], Result], items: Sequence[Item], workers: int = 2) -> Iterator[Result]:
+def run_on_ray(function: Callable[[Item], Result], items: Sequence[Item], workers: int = 2) -> Iterator[Result]:
     """Runs the function on Ray Data, one block an item; results come in whatever order and are put into the items'.
 
     Where Ray runs already, that cluster is used and left running; otherwise a local one of `workers` processes is

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.hashing import uniforms
@@ -48,7 +48,7 @@ class OutcomeModel:
         errors: Mean squared error of every tried penalty on held-out users, by penalty.
     """
 
-    modules: Modules
+    modules: ActionSpace
     coefficients: tuple[FloatArray, ...]
     strength: float
     errors: dict[float, float]
@@ -56,7 +56,7 @@ class OutcomeModel:
     @classmethod
     def fit(
         cls,
-        modules: Modules,
+        modules: ActionSpace,
         context: npt.NDArray[Any],
         actions: IntArray,
         rewards: FloatArray,
@@ -153,26 +153,26 @@ class OutcomeModel:
         return out
 
 
-def indicators(modules: Modules, actions: IntArray) -> FloatArray:
+def indicators(modules: ActionSpace, actions: IntArray) -> FloatArray:
     """A one, and indicators of each module's choice (n, 1 + sum of actions), 0 for later modules if nothing is sent."""
     out = np.zeros((len(actions), 1 + modules.total))
     out[:, 0] = 1.0
-    rows, sent = np.arange(len(actions)), modules.sent(actions)
+    rows, sent = np.arange(len(actions)), modules.sends(actions)
     for m, part in enumerate(modules.slices):
         out[rows, 1 + part.start + actions[:, m]] = sent if m else 1.0
     return out
 
 
-def policy_marginals(modules: Modules, probabilities: Sequence[FloatArray]) -> FloatArray:
+def policy_marginals(modules: ActionSpace, probabilities: Sequence[FloatArray]) -> FloatArray:
     """The mean of `indicators` under a policy (n, 1 + sum of actions): a one, and every action's probability."""
     found = modules.marginals(probabilities)
     return np.concatenate([np.ones((len(found[0]), 1)), *found], axis=1)
 
 
-def module_choice(modules: Modules, probabilities: Sequence[FloatArray], actions: IntArray, m: int) -> FloatArray:
+def module_choice(modules: ActionSpace, probabilities: Sequence[FloatArray], actions: IntArray, m: int) -> FloatArray:
     """Module m's probabilities (n, A_m) given the logged earlier choices; all 0 where it makes no choice."""
-    chosen: BoolArray = modules.sent(actions) if m else np.ones(len(actions), dtype=bool)
-    return np.where(chosen[:, None], modules.given(m, probabilities[m], actions), 0.0)
+    chosen: BoolArray = modules.sends(actions) if m else np.ones(len(actions), dtype=bool)
+    return np.where(chosen[:, None], modules.conditional(m, probabilities[m], actions), 0.0)
 
 
 def _with_one(context: npt.NDArray[Any]) -> FloatArray:

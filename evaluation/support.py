@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.histories.history import PROPENSITY_SOURCES, History
@@ -37,7 +37,7 @@ class LoggedDecisions:
         InputError: If shapes differ, an action is none of its module's, or a propensity is not in (0, 1].
     """
 
-    modules: Modules
+    modules: ActionSpace
     actions: IntArray
     propensity: FloatArray
     joint: FloatArray
@@ -112,7 +112,7 @@ class LoggedDecisions:
         )
 
 
-def distinct_actions(modules: Modules, actions: IntArray) -> tuple[IntArray, IntArray]:
+def distinct_actions(modules: ActionSpace, actions: IntArray) -> tuple[IntArray, IntArray]:
     """The distinct rows of canonical actions (n, M), and which of them each row is (n,)."""
     if np.prod([float(size) for size in modules.sizes]) >= 2**62:
         rows, inverse = np.unique(actions, axis=0, return_inverse=True)
@@ -121,7 +121,7 @@ def distinct_actions(modules: Modules, actions: IntArray) -> tuple[IntArray, Int
     return np.stack(np.unravel_index(flat, modules.sizes), axis=1).astype(np.int64), inverse
 
 
-def check_policy(modules: Modules, probabilities: Sequence[FloatArray], n: int) -> None:
+def check_policy(modules: ActionSpace, probabilities: Sequence[FloatArray], n: int) -> None:
     """Checks a policy's probabilities, as `Agent.action_probabilities` gives them: (n, *modules.shape(m)) a module.
 
     Raises:
@@ -242,7 +242,7 @@ def describe_weights(
 
 def applies(log: LoggedDecisions, m: int | None) -> BoolArray:
     """At which decisions (n,) module m made a choice: all for the first and for the whole action, else those sent."""
-    return log.modules.sent(log.actions) if m else np.ones(len(log), dtype=bool)
+    return log.modules.sends(log.actions) if m else np.ones(len(log), dtype=bool)
 
 
 def importance_weights(log: LoggedDecisions, probabilities: Sequence[FloatArray], m: int | None) -> FloatArray:
@@ -255,10 +255,10 @@ def importance_weights(log: LoggedDecisions, probabilities: Sequence[FloatArray]
     the log does given the earlier choices: all other factors cancel. Where module m makes no choice (nothing was
     sent), the weight is 1. NaN where the log has no propensity.
     """
-    taken = log.modules.taken(probabilities, log.actions)
+    taken = log.modules.chosen_probabilities(probabilities, log.actions)
     if m is None:
         propensity = log.propensity.copy()
-        propensity[~log.modules.sent(log.actions), 1:] = 1.0
+        propensity[~log.modules.sends(log.actions), 1:] = 1.0
         joint = np.where(np.isnan(log.joint), propensity.prod(1), log.joint)
         return np.asarray(taken.prod(1) / joint)
     return np.where(applies(log, m), taken[:, m] / log.propensity[:, m], 1.0)
@@ -277,7 +277,7 @@ def unsupported_mass(log: LoggedDecisions, probabilities: Sequence[FloatArray], 
             return 1.0
         taken = np.zeros(log.modules.sizes[m], dtype=bool)
         taken[log.actions[chosen, m]] = True
-        possible = log.modules.given(m, probabilities[m][chosen], log.actions[chosen]) * taken
+        possible = log.modules.conditional(m, probabilities[m][chosen], log.actions[chosen]) * taken
         if log.eligible is not None:
             possible = possible * log.eligible[chosen, log.modules.slices[m]]
         return _missing(possible.sum(1))

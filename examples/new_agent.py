@@ -18,7 +18,7 @@ import crosschannel.envs  # noqa: F401 - registers the environments
 from crosschannel.agents import Agent, Batch, Observations, make_agent
 from crosschannel.agents.baselines import Baseline
 from crosschannel.agents.sampling import vote_shares
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
 from crosschannel.envs.replay.log import ReplayLog
@@ -35,7 +35,7 @@ class BestSoFar(Baseline):
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -47,7 +47,7 @@ class BestSoFar(Baseline):
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """The floor shared by the eligible actions, the rest for the best of them: exact, as every log needs them."""
-        masks = self.modules.split(self.modules.closed(observations.action_mask))
+        masks = self.modules.split(self.modules.feasible_mask(observations.action_mask))
         means = self.modules.split(self.total / self.count)
         return [
             vote_shares(self.modules, m, np.broadcast_to(mean, mask.shape)[None], mask, self.floor)
@@ -57,7 +57,7 @@ class BestSoFar(Baseline):
     def observe(self, batch: Batch) -> None:
         """Adds each reward to the actions it was earned with; later modules made no choice where nothing was sent."""
         for m, columns in enumerate(self.modules.slices):
-            rows = np.full(len(batch), m == 0) | self.modules.sent(batch.actions)
+            rows = np.full(len(batch), m == 0) | self.modules.sends(batch.actions)
             np.add.at(self.total, columns.start + batch.actions[rows, m], batch.rewards[rows])
             np.add.at(self.count, columns.start + batch.actions[rows, m], 1.0)
 

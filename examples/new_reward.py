@@ -88,7 +88,7 @@ def main(users: int = 4_000, seed: int = 0, keep: float = 0.1) -> dict[str, floa
     config = MarketConfig(users=users, seed=seed)
     history, truth = Market(config).history()
     spec = RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude")
-    sent = history.modules.sent(history.decisions.actions)
+    sent = history.modules.sends(history.decisions.actions)
     models: list[RewardModel] = [DidReward(spec), ShrunkDidReward(spec, keep)]
     distances = {}
     for model in models:

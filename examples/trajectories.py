@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.envs.market import Market, MarketConfig, MarketState, evaluate_policy
 from crosschannel.envs.market.policies.policies import Choice, draw, shares
@@ -40,7 +40,7 @@ class Sending:
     chance: float
     name: str = "sending"
 
-    def probabilities(self, modules: Modules, mask: BoolArray) -> list[FloatArray]:
+    def probabilities(self, modules: ActionSpace, mask: BoolArray) -> list[FloatArray]:
         """One array (N, A_m) a module, from eligible actions (N, sum of actions)."""
         parts = modules.split(mask)
         channel, can = shares(np.ones(parts[0].shape[1] - 1), parts[0][:, 1:])
@@ -80,7 +80,7 @@ def main(
     market = Market(MarketConfig(users=users, days=days, seed=seed, scenario="fatigue"))
     history, _ = market.history(Sending(logged))
     policy, decisions = Sending(evaluated), history.decisions
-    log, sent = LoggedDecisions.of(history), history.modules.sent(decisions.actions)
+    log, sent = LoggedDecisions.of(history), history.modules.sends(decisions.actions)
 
     # A message's windows hold no other message, so that its reward is of its own slot; sending nothing has no effect.
     model = DidReward(RewardSpec(goals=market.config.goals, pre="2d", post="1d", overlap="exclude"))

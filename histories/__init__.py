@@ -12,7 +12,7 @@ if not __name__.startswith("crosschannel."):
     )
 
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError, CrosschannelError, Fault, InputError, NotIdentified
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
@@ -28,6 +28,7 @@ from crosschannel.histories.validation import check_rewards
 
 __all__ = [
     "DATASETS",
+    "ActionSpace",
     "ConfigError",
     "ContextFeatures",
     "ContextSpec",
@@ -38,7 +39,6 @@ __all__ = [
     "History",
     "InputError",
     "Module",
-    "Modules",
     "NotIdentified",
     "Sends",
     "SlotGrid",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import nearest
 from crosschannel.core.table_validator import Sheet, first
@@ -14,7 +14,7 @@ from crosschannel.core.table_validator import Sheet, first
 JOINT_TOLERANCE = 1e-3
 
 
-def action_codes(d: Sheet, modules: Modules) -> IntArray:
+def action_codes(d: Sheet, modules: ActionSpace) -> IntArray:
     """Codes (n, M) of the actions, -1 where there is no such action; 0 in later modules where nothing is sent."""
     actions = np.zeros((len(d), len(modules)), dtype=np.int64)
     sent = np.ones(len(d), dtype=bool)
@@ -49,7 +49,7 @@ def action_codes(d: Sheet, modules: Modules) -> IntArray:
     return actions
 
 
-def _check_parent(d: Sheet, modules: Modules, m: int, actions: IntArray) -> None:
+def _check_parent(d: Sheet, modules: ActionSpace, m: int, actions: IntArray) -> None:
     parent = modules.parent(m)
     if parent is None:
         return
@@ -67,7 +67,7 @@ def _check_parent(d: Sheet, modules: Modules, m: int, actions: IntArray) -> None
         )
 
 
-def propensities(d: Sheet, modules: Modules, actions: IntArray) -> tuple[FloatArray, FloatArray]:
+def propensities(d: Sheet, modules: ActionSpace, actions: IntArray) -> tuple[FloatArray, FloatArray]:
     """Conditional (n, M) and joint (n,) propensities; NaN throughout where the log has none."""
     sent = actions[:, 0] != 0
     columns = [f"propensity_{name}" for name in modules.names]
@@ -126,7 +126,7 @@ def _probabilities(d: Sheet, column: str, applies: BoolArray) -> FloatArray:
     return values
 
 
-def eligible_mask(d: Sheet, modules: Modules, actions: IntArray) -> BoolArray | None:
+def eligible_mask(d: Sheet, modules: ActionSpace, actions: IntArray) -> BoolArray | None:
     """The logged action mask (n, sum of actions), or None where no module has one."""
     columns = [f"eligible_{name}" for name in modules.names]
     if not any(d.has(column) for column in columns):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK, duration
@@ -81,7 +81,7 @@ class Layout:
         )
 
 
-def _active(modules: Modules) -> tuple[tuple[str, int, int, int], ...]:
+def _active(modules: ActionSpace) -> tuple[tuple[str, int, int, int], ...]:
     found = []
     for m, module in enumerate(modules):
         for code, action in enumerate(module.actions):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.times import DAY, HOUR, WEEK, duration, timestamps
@@ -116,7 +116,7 @@ def guarded(guardrails: Guardrails, history: History) -> BoolArray:
     support there.
     """
     d = history.decisions
-    return history.modules.closed(history.eligible & eligible(guardrails, history, d.user, d.time))
+    return history.modules.feasible_mask(history.eligible & eligible(guardrails, history, d.user, d.time))
 
 
 def clock(text: str) -> int:
@@ -155,7 +155,7 @@ def zone(name: str) -> ZoneInfo:
         raise ConfigError(f"{name!r} is not a time zone: write it as Europe/Berlin") from None
 
 
-def _code(modules: Modules, module: str, action: str, place: str) -> int:
+def _code(modules: ActionSpace, module: str, action: str, place: str) -> int:
     if module not in modules.names:
         raise ConfigError(f"guardrails {place}: there is no module {module!r}. {nearest(module, modules.names)}")
     actions = modules[module].actions
@@ -193,7 +193,7 @@ def _sent_since(history: History, sent: BoolArray, user: IntArray, time: IntArra
 
 def _rested(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
     """Who (N,) may get a message at all after the earlier ones: the gap is over and the weekly cap is not reached."""
-    sent = history.modules.sent(history.decisions.actions)
+    sent = history.modules.sends(history.decisions.actions)
     out = np.ones(len(user), dtype=bool)
     if guardrails.min_gap is not None:
         out &= _sent_since(history, sent, user, time, duration(guardrails.min_gap)) == 0
@@ -233,7 +233,7 @@ def _awake(guardrails: Guardrails, history: History, user: IntArray, time: IntAr
     return out
 
 
-def _spans(modules: Modules) -> list[tuple[int, int, int, int]]:
+def _spans(modules: ActionSpace) -> list[tuple[int, int, int, int]]:
     """Actions that say when they are sent: module, code, microseconds from the slot to the beginning, and length."""
     out = []
     for m, module in enumerate(modules):

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
@@ -91,7 +91,7 @@ class History:
 
     decisions: DecisionLog
     events: EventLog
-    modules: Modules
+    modules: ActionSpace
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     span: tuple[int, int]
@@ -171,7 +171,7 @@ class History:
     def decisions_frame(self) -> pd.DataFrame:
         """The decisions as a table in the native folder's columns."""
         d = self.decisions
-        sent = self.modules.sent(d.actions)
+        sent = self.modules.sends(d.actions)
         frame = pd.DataFrame({"decision_id": d.id, "user_id": self.user_ids[d.user], "time": timestamps(d.time)})
         for m, module in enumerate(self.modules):
             named = np.asarray(module.actions, dtype=object)[d.actions[:, m]]
@@ -209,7 +209,7 @@ class History:
 
     def summary(self) -> str:
         """What was read, in one line: users, decisions, events and the time they span; then the notes, if any."""
-        sent = int(self.modules.sent(self.decisions.actions).sum())
+        sent = int(self.modules.sends(self.decisions.actions).sum())
         first, last = timestamps(np.array(self.span))
         read = (
             f"{self.name}: {self.n_users:,} users, {len(self.decisions):,} decisions ({sent:,} sent), "
@@ -224,7 +224,7 @@ class History:
         decisions: DecisionLog,
         events: EventLog,
         *,
-        modules: Modules,
+        modules: ActionSpace,
         user_ids: ObjectArray,
         event_names: Sequence[str],
         span: tuple[int, int],
@@ -253,7 +253,7 @@ class History:
         cls,
         decisions: pd.DataFrame,
         events: pd.DataFrame,
-        modules: Modules,
+        modules: ActionSpace,
         users: pd.DataFrame | None = None,
         *,
         span: tuple[int, int] | None = None,

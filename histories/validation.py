@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import ObjectArray, Sheet, first
@@ -66,7 +66,7 @@ class Tables:
 def check_tables(
     decisions: pd.DataFrame,
     events: pd.DataFrame,
-    modules: Modules,
+    modules: ActionSpace,
     users: pd.DataFrame | None,
     files: Mapping[str, str],
 ) -> Tables:
@@ -174,7 +174,7 @@ def check_rewards(rewards: npt.ArrayLike, ids: npt.ArrayLike, file: str = "rewar
     return values
 
 
-def _check_columns(d: Sheet, e: Sheet, u: Sheet | None, modules: Modules) -> None:
+def _check_columns(d: Sheet, e: Sheet, u: Sheet | None, modules: ActionSpace) -> None:
     d.require([*DECISION_COLUMNS, *modules.names])
     e.require(EVENT_COLUMNS)
     if len(d) == 0:

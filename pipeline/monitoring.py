@@ -10,7 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from crosschannel.agents.base import Batch, Decisions
 from crosschannel.agents.explain import as_markdown, as_scalars
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from crosschannel.histories.history import History
 from crosschannel.reward import REASONS, REWARDS, RewardFrame, RewardModel, Study, event_study
@@ -20,7 +20,7 @@ from crosschannel.reward.effects.report import picture
 class Monitor:
     """Averages what happens between two points, and writes the averages."""
 
-    def __init__(self, writer: SummaryWriter, modules: Modules) -> None:
+    def __init__(self, writer: SummaryWriter, modules: ActionSpace) -> None:
         self.shown: dict[str, str] = {}
         self._writer = writer
         self._modules = modules
@@ -54,7 +54,7 @@ class Monitor:
         chosen = decisions.actions[rows]
         self._add("replay/reward", float(batch.rewards.sum()), n)
         self._add("replay/matched", float(matched[rows].all(1).sum()), n)
-        sent = self._modules.sent(chosen)
+        sent = self._modules.sends(chosen)
         self._add("policy/sent", float(sent.sum()), n)
         for m, module in enumerate(self._modules):
             self._add(f"replay/matched/{module.name}", float(matched[rows, m].sum()), n)

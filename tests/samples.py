@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import DecisionLog, EventLog, History
 
-MODULES = Modules([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
+MODULES = ActionSpace([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
 
 
 def random_history(

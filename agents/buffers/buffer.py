@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crosschannel.agents.base import Batch, UIntArray
 from crosschannel.core.action_changes import recoded
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 
@@ -21,7 +21,7 @@ SMALLEST = 1e-12
 Column = TypeVar("Column", FloatArray, Tensor)
 
 
-def check_batch(batch: Batch, modules: Modules) -> None:
+def check_batch(batch: Batch, modules: ActionSpace) -> None:
     """Refuses rows that cannot be learned from.
 
     Raises:
@@ -72,7 +72,7 @@ class Buffer:
 
     _KINDS = (("context", torch.float32), ("actions", torch.int16), ("reward", torch.float32), ("se", torch.float32))
 
-    def __init__(self, width: int, modules: Modules, capacity: int) -> None:
+    def __init__(self, width: int, modules: ActionSpace, capacity: int) -> None:
         self.capacity = capacity
         self.seen = 0
         self._modules = modules
@@ -143,7 +143,7 @@ class Buffer:
         """All rows, and how many were ever seen."""
         return {"seen": self.seen, **{name: self[name].clone() for name in self._data}}
 
-    def load_state_dict(self, state: Mapping[str, Any], before: Modules, after: Modules) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], before: ActionSpace, after: ActionSpace) -> None:
         """The inverse of `state_dict`; actions that it has in the codes of `before` get those of `after`.
 
         Raises:

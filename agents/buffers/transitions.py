@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crosschannel.agents.base import Batch
 from crosschannel.core.action_changes import carried, places, recoded
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
 
@@ -40,7 +40,7 @@ class Transitions:
     factor: Tensor
 
     @classmethod
-    def empty(cls, width: int, modules: Modules) -> Transitions:
+    def empty(cls, width: int, modules: ActionSpace) -> Transitions:
         """No rows."""
         return cls(
             torch.zeros(0, width),
@@ -54,13 +54,15 @@ class Transitions:
         )
 
     @classmethod
-    def of(cls, batch: Batch, known: Modules, present: Modules, weight: FloatArray, discount: float) -> Transitions:
+    def of(
+        cls, batch: Batch, known: ActionSpace, present: ActionSpace, weight: FloatArray, discount: float
+    ) -> Transitions:
         """A batch's rows, all of which have a known follower or none."""
         assert batch.following is not None
         assert batch.elapsed is not None
         follows = batch.elapsed > 0
         opened = np.zeros((len(batch), known.sizes[0]), dtype=bool)
-        opened[:, : present.sizes[0]] = present.split(present.closed(batch.following.action_mask))[0]
+        opened[:, : present.sizes[0]] = present.split(present.feasible_mask(batch.following.action_mask))[0]
         context = np.where(follows[:, None], batch.following.context, 0.0).astype(np.float32)
         return cls(
             torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
@@ -84,7 +86,7 @@ class Transitions:
         """The rows of all parts, in order."""
         return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
-    def moved(self, before: Modules, known: Modules) -> Transitions:
+    def moved(self, before: ActionSpace, known: ActionSpace) -> Transitions:
         """The same rows in the codes of a changed set of actions.
 
         Whether a new action would have been eligible after an old decision is not known: it counts as eligible where

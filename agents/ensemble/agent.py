@@ -15,7 +15,7 @@ from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import WARM, Learner, LearnerConfig
 from crosschannel.agents.sampling import FLOOR, Floor, best_codes, draw, floors, spread_mask, turns, uniform_codes
 from crosschannel.core.action_changes import design, known_actions, places, shown
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.random_state import generator_state, restore_generator
@@ -73,7 +73,7 @@ class EnsembleThompson:
 
     def __init__(
         self,
-        modules: Modules,
+        modules: ActionSpace,
         context_dim: int,
         config: EnsembleConfig | None = None,
         seed: int = 0,
@@ -105,7 +105,7 @@ class EnsembleThompson:
 
     def _heads(self, m: int) -> Tensor:
         """The heads (cells, 1 + K, F) of module m's present cells."""
-        present = shown(np.arange(self._known.cells(m)), self._known, self.modules, m)
+        present = shown(np.arange(self._known.n_table_cells(m)), self._known, self.modules, m)
         return self._learners[m].heads[torch.from_numpy(present.reshape(-1))]
 
     def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
@@ -125,7 +125,7 @@ class EnsembleThompson:
             each.view(-1, size, *each.shape[1:]).transpose(1, 2).contiguous()
             for each, size in zip(found, modules.sizes, strict=True)
         ]
-        mask, context = modules.closed(observations.action_mask), _contexts(observations).numpy()
+        mask, context = modules.feasible_mask(observations.action_mask), _contexts(observations).numpy()
         actions = np.zeros((n, len(modules)), dtype=np.int64)
         size = SEGMENT * max(len(each) * each.shape[1] for each in heads)
         for start in range(0, n, size):
@@ -157,7 +157,7 @@ class EnsembleThompson:
             actions[rows, m] = self._obeyed(m, rows, ends[:last], context, eligible, voting)
             actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
             if m == 0:
-                asked = np.flatnonzero(modules.sent(actions))
+                asked = np.flatnonzero(modules.sends(actions))
 
     def _obeyed(
         self,
@@ -203,13 +203,14 @@ class EnsembleThompson:
     def _shares(self, observations: Observations, heads: Sequence[Tensor], shares: Sequence[float]) -> list[FloatArray]:
         """The shares of the votes of each module's heads (cells, C, F), in pieces of rows that stay in cache."""
         modules, n = self.modules, len(observations)
-        parts = modules.split(modules.closed(observations.action_mask))
+        parts = modules.split(modules.feasible_mask(observations.action_mask))
         masks = [
-            torch.from_numpy(spread_mask(modules, m, part).reshape(n, modules.cells(m))) for m, part in enumerate(parts)
+            torch.from_numpy(spread_mask(modules, m, part).reshape(n, modules.n_table_cells(m)))
+            for m, part in enumerate(parts)
         ]
         groups = [_competing(modules, m) for m in range(len(modules))]
         context = _contexts(observations)
-        out = [np.empty((n, modules.cells(m))) for m in range(len(modules))]
+        out = [np.empty((n, modules.n_table_cells(m))) for m in range(len(modules))]
         for start in range(0, len(context), CHUNK):
             rows = slice(start, start + CHUNK)
             x = context[rows].to(self._device)
@@ -276,7 +277,7 @@ class EnsembleThompson:
         Raises:
             ConfigError: If the state belongs to an ensemble of another shape, or of other modules.
         """
-        before = Modules.from_dict(state["known"])
+        before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
         self._known, self._changes = known, int(state["changes"]) + (known != before)
         self._learners = self._fresh()
@@ -298,9 +299,11 @@ def _contexts(observations: Observations) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(observations.context, dtype=np.float32))
 
 
-def _competing(modules: Modules, m: int) -> list[IntArray]:
+def _competing(modules: ActionSpace, m: int) -> list[IntArray]:
     """The cells of module m that compete with each other: its groups, in each row of its table."""
-    return [start + group for start in range(0, modules.cells(m), modules.sizes[m]) for group in modules.groups(m)]
+    return [
+        start + group for start in range(0, modules.n_table_cells(m), modules.sizes[m]) for group in modules.groups(m)
+    ]
 
 
 def vote(values: Tensor, eligible: Tensor, groups: Sequence[IntArray], floor: float) -> Tensor:

@@ -16,7 +16,7 @@ from crosschannel.agents.ensemble.network import Trunk, with_one
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, some_rows
 from crosschannel.agents.ensemble.prior import CURVES, NETWORK, learn_scales, trust
 from crosschannel.core.action_changes import carried
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import derive, uniforms
@@ -109,8 +109,8 @@ class Learner:
     Args:
         width: Context features.
         modules: All known actions.
-        m: The module. Its cells (`Modules.cells`) are what has a head each: its actions, or those of every row of its
-            table. The first module learns from all rows, the others from those in which something was sent.
+        m: The module. Its cells (`ActionSpace.n_table_cells`) are what has a head each: its actions, or those of every
+            row of its table. The first module learns from all rows, the others from those in which something was sent.
         design: What its cells have in common (cells, L), or L = 0: see `agents.heads.solve`.
         config: Settings.
         generator: Source of initial weights and prior draws.
@@ -121,7 +121,7 @@ class Learner:
     def __init__(
         self,
         width: int,
-        modules: Modules,
+        modules: ActionSpace,
         m: int,
         design: FloatArray,
         config: LearnerConfig,
@@ -131,7 +131,7 @@ class Learner:
     ) -> None:
         self._config, self._seed, self._device = config, seed, device
         self._modules, self._m = modules, m
-        actions = modules.cells(m)
+        actions = modules.n_table_cells(m)
         self._trunk = Trunk(width, actions, config.hidden, config.learning_rate, config.weight_decay, generator, device)
         self._blocks = self._trunk.blocks
         f, k = len(self._blocks), config.members
@@ -171,7 +171,9 @@ class Learner:
 
     def _cells(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Which cell of the module each of some rows belongs to (n,)."""
-        return torch.from_numpy(self._modules.cell(self._m, buffer["actions"].index_select(0, rows).long().numpy()))
+        return torch.from_numpy(
+            self._modules.table_cell(self._m, buffer["actions"].index_select(0, rows).long().numpy())
+        )
 
     def values(self, x: Tensor, heads: Tensor) -> Tensor:
         """Estimates (A, C, N) in standardised rewards for contexts (N, D), from heads (A, C, F)."""

@@ -150,7 +150,7 @@ def by_channel() -> None:
     """Effects of the logged messages on orders, relative to what their users order anyway."""
     market = Market(MarketConfig(users=USERS, goals=(Goal("order:*"),)))
     _, truth = market.history()
-    sent = np.flatnonzero(MODULES.sent(truth.actions))
+    sent = np.flatnonzero(MODULES.sends(truth.actions))
     effect, organic = truth.logged[sent], truth.organic[sent]
     print(f"logged messages: {effect.mean() / organic.mean():+.1%} orders")
     for code, channel in enumerate(CHANNELS[1:], start=1):

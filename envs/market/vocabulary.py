@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.times import DAY, HOUR
 
 CHANNELS = ("none", "email", "push", "sms", "in_app")
@@ -34,7 +34,7 @@ GREETINGS: Labels = {
     "wave": {"personal": 0.5, "emoji": 1.0},
 }
 
-MODULES = Modules(
+MODULES = ActionSpace(
     [
         Module("channel", CHANNELS),
         Module("send_time", BLOCKS),

@@ -49,7 +49,7 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
     ## Observation Space
     `Dict(context=Box, action_mask=MultiBinary)`. `context` (D,) float32 within +-10 is what was known strictly
     before the slot. `action_mask` (sum of actions,) int8 has the modules one after the other, 1 for an eligible
-    action; where a module depends on another, `Modules.conditional_mask` narrows its part to what the earlier
+    action; where a module depends on another, `ActionSpace.conditional_mask` narrows its part to what the earlier
     choices leave. All arrays are copies. After an episode's last step there is no further slot: that observation
     repeats the last context, with a mask under which only sending nothing is eligible.
 

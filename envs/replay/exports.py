@@ -80,7 +80,7 @@ def _episode(log: ReplayLog, user: int, minari: Any) -> Any:
 def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, Any]:
     """A log as the dictionary that Open Bandit Pipeline's estimators and learners take; that package is not needed.
 
-    Without a module, an action is the number of the joint action in `log.modules.composites`, and `pscore` its joint
+    Without a module, an action is the number of the joint action in `log.modules.joint_actions`, and `pscore` its joint
     propensity. With a module's name it is that module's code, and `pscore` the probability of that choice given the
     earlier modules' ones: a value then means "this module's policy, the others as logged". Modules after the first
     choose only where a message is sent, so their rounds are those slots.
@@ -106,10 +106,10 @@ def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, A
     rows = np.ones(len(log), dtype=bool)
     modules = log.modules
     if module is None:
-        action, pscore = modules.composite_index(log.actions), log.joint
-        mask = modules.composite_mask(log.action_mask)
-        codes = modules.composites
-        sent = modules.sent(codes)[:, None]
+        action, pscore = modules.joint_index(log.actions), log.joint
+        mask = modules.joint_mask(log.action_mask)
+        codes = modules.joint_actions
+        sent = modules.sends(codes)[:, None]
         parts = [np.eye(size)[codes[:, m]] * (sent | (m == 0)) for m, size in enumerate(modules.sizes)]
         action_context = np.concatenate(parts, axis=1)
     else:
@@ -117,7 +117,7 @@ def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, A
             raise ConfigError(f"there is no module {module!r}: name one of {list(modules.names)}")
         m = modules.names.index(module)
         if m > 0:
-            rows = modules.sent(log.actions)
+            rows = modules.sends(log.actions)
         action, pscore = log.actions[:, m], log.propensity[:, m]
         mask = modules.conditional_mask(m, log.action_mask, log.actions)
         action_context = np.eye(modules.sizes[m])

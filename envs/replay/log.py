@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, mix
@@ -63,7 +63,7 @@ class ReplayLog:
         name: The history's name.
     """
 
-    modules: Modules
+    modules: ActionSpace
     user_ids: ObjectArray
     user_keys: UIntArray
     gone: BoolArray
@@ -265,7 +265,7 @@ class ReplayLog:
         )
 
 
-def executable(modules: Modules, mask: BoolArray, actions: IntArray) -> IntArray:
+def executable(modules: ActionSpace, mask: BoolArray, actions: IntArray) -> IntArray:
     """Actions (N, M) as they would be executed: one that is not eligible sends nothing, as in the market. (N, M)."""
     rows = np.arange(len(actions))
     ok = modules.valid(actions)

@@ -114,7 +114,7 @@ def largest_weight(log: ReplayLog, probabilities: Sequence[FloatArray]) -> float
     Given to the env it makes `step_distribution` accept as much as can be: the bound that holds for every policy is
     1 / the smallest propensity, but a policy that spreads its choices, or resembles the logged one, stays far below.
     """
-    return float((log.modules.taken(probabilities, log.actions).prod(1) / log.joint).max())
+    return float((log.modules.chosen_probabilities(probabilities, log.actions).prod(1) / log.joint).max())
 
 
 def action_weights(log: ReplayLog, row: IntArray, actions: IntArray) -> FloatArray:
@@ -144,7 +144,7 @@ def distribution_weights(log: ReplayLog, row: IntArray, probabilities: Sequence[
                 f"the probabilities of module {modules.names[m]!r} at row {where}, {np.asarray(p)[where].tolist()}, do "
                 f"not add up to 1 over its eligible actions {eligible[where].astype(int).tolist()} alone"
             )
-    return np.asarray(modules.taken(probabilities, log.actions[row]).prod(1) / log.joint[row])
+    return np.asarray(modules.chosen_probabilities(probabilities, log.actions[row]).prod(1) / log.joint[row])
 
 
 def acceptance(weights: FloatArray, largest: float) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.envs.replay.log import ReplayLog
@@ -103,17 +103,17 @@ def acceptance_of(log: ReplayLog, tally: FloatArray, largest: float) -> Acceptan
     return Acceptance(int(judged), int(kept), mean, largest, log.propensity_source)
 
 
-def terminal_mask(modules: Modules) -> BoolArray:
+def terminal_mask(modules: ActionSpace) -> BoolArray:
     """The mask (sum of actions,) under which only sending nothing is eligible."""
-    return np.asarray(modules.closed(np.zeros((1, modules.total), dtype=bool))[0])
+    return np.asarray(modules.feasible_mask(np.zeros((1, modules.total), dtype=bool))[0])
 
 
-def matching(modules: Modules, chosen: IntArray, executed: IntArray) -> BoolArray:
+def matching(modules: ActionSpace, chosen: IntArray, executed: IntArray) -> BoolArray:
     """For each module, whether the chosen action equals the executed one, (N, M).
 
     Where nothing is sent the later modules make no choice, so that they match only if neither sends or both do.
     """
-    first, second = modules.sent(chosen), modules.sent(executed)
+    first, second = modules.sends(chosen), modules.sends(executed)
     both, neither = first & second, ~(first | second)
     same = np.empty(chosen.shape[::-1], dtype=bool)  # module by module, so that each operation is along the rows
     for m, row in enumerate(same):

@@ -12,7 +12,7 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorActionWrapper, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError
 
@@ -20,7 +20,7 @@ MAX_JOINT = 10_000
 
 
 class JointAction(gym.ActionWrapper[Any, np.int64, IntArray], RecordConstructorArgs):
-    """Numbers the joint actions: action j is row j of `modules.composites`, and 0 sends nothing.
+    """Numbers the joint actions: action j is row j of `modules.joint_actions`, and 0 sends nothing.
 
     Unlike `MultiDiscrete`, it lists each action once (nothing is sent in one way only) and none whose modules do not
     fit together. The number of joint actions is the product of the modules' sizes: right for small sets, where one in
@@ -33,7 +33,7 @@ class JointAction(gym.ActionWrapper[Any, np.int64, IntArray], RecordConstructorA
         modules: Its modules, such as `env.unwrapped.market.modules` or `env.unwrapped.log.modules`.
     """
 
-    def __init__(self, env: gym.Env[Any, IntArray], modules: Modules) -> None:
+    def __init__(self, env: gym.Env[Any, IntArray], modules: ActionSpace) -> None:
         RecordConstructorArgs.__init__(self, modules=modules)
         gym.ActionWrapper.__init__(self, env)
         self.modules = modules
@@ -43,12 +43,12 @@ class JointAction(gym.ActionWrapper[Any, np.int64, IntArray], RecordConstructorA
         """The codes (M,) of a joint action; raises `InvalidAction` if there is no such one."""
         if not self.action_space.contains(action):
             raise gym.error.InvalidAction(f"action {action!r} is not in {self.action_space}")
-        return np.array(self.modules.composites[action])
+        return np.array(self.modules.joint_actions[action])
 
     def action_masks(self) -> BoolArray:
         """The eligible joint actions (J,) of the slot that is seen now; sending nothing always is."""
         mask = self.env.get_wrapper_attr("action_masks")()
-        return np.asarray(self.modules.composite_mask(mask[None])[0])
+        return np.asarray(self.modules.joint_mask(mask[None])[0])
 
 
 class JointActionVector(VectorActionWrapper[Any, IntArray, IntArray, npt.NDArray[Any]]):
@@ -59,7 +59,7 @@ class JointActionVector(VectorActionWrapper[Any, IntArray, IntArray, npt.NDArray
         modules: Its modules.
     """
 
-    def __init__(self, env: VectorEnv[Any, IntArray, npt.NDArray[Any]], modules: Modules) -> None:
+    def __init__(self, env: VectorEnv[Any, IntArray, npt.NDArray[Any]], modules: ActionSpace) -> None:
         super().__init__(env)
         self.modules = modules
         self.single_action_space = spaces.Discrete(joint_size(modules, env.single_action_space))
@@ -69,14 +69,14 @@ class JointActionVector(VectorActionWrapper[Any, IntArray, IntArray, npt.NDArray
         """The codes (N, M) of joint actions (N,); raises `InvalidAction` if one is none."""
         if not self.action_space.contains(np.asarray(actions)):
             raise gym.error.InvalidAction(f"some actions are not in {self.single_action_space}")
-        return self.modules.composites[actions]
+        return self.modules.joint_actions[actions]
 
     def action_masks(self) -> BoolArray:
         """The eligible joint actions (N, J) of the slots that are seen now; sending nothing always is."""
-        return self.modules.composite_mask(self.env.action_masks())  # type: ignore[attr-defined]
+        return self.modules.joint_mask(self.env.action_masks())  # type: ignore[attr-defined]
 
 
-def joint_size(modules: Modules, space: gym.Space[Any]) -> int:
+def joint_size(modules: ActionSpace, space: gym.Space[Any]) -> int:
     """How many joint actions there are.
 
     Raises:
@@ -89,4 +89,4 @@ def joint_size(modules: Modules, space: gym.Space[Any]) -> int:
     size = float(np.prod([float(size) for size in modules.sizes]))
     if size > MAX_JOINT:
         raise ConfigError(f"{modules} has up to {size:,.0f} joint actions, above {MAX_JOINT:,}: keep MultiDiscrete")
-    return len(modules.composites)
+    return len(modules.joint_actions)

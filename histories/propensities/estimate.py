@@ -73,8 +73,8 @@ def estimate_propensities(
 
     .. math:: p_i(a) \propto \exp(b_a + s \, x_i^\top \beta_a) \text{ over the actions a eligible at decision i}
 
-    Within each group of competing actions (`Modules.groups`), :math:`\beta_a` comes from a binary logistic regression
-    of action a against the group's most frequent action, among the decisions that took one of the two while both
+    Within each group of competing actions (`ActionSpace.groups`), :math:`\beta_a` comes from a binary logistic
+    regression of action a against the group's most frequent action, among the decisions that took one of the two while both
     were eligible. Begg & Gray (1984), "Calculation of polychotomous logistic regression parameters using
     individualized regressions", Biometrika. Covariates are the context features, the calendar cell (`MAX_CELLS`) and
     the earlier modules' choices; slopes have a normal prior of variance 1 for standardised columns. With more than
@@ -113,7 +113,7 @@ def estimate_propensities(
     if not isinstance(features, ContextFeatures):
         features = ContextFeatures.fit(history, features)
     x = np.concatenate([features.covariates(history), _calendar(d.time)], axis=1)
-    mask = history.modules.closed(history.eligible)
+    mask = history.modules.feasible_mask(history.eligible)
     # Sums of doubles depend on their order: hashes of the decisions' ids decide it, not the place in a file. The
     # first rows in this order are, by the same token, a random sample.
     order = np.argsort(d.key, kind="stable")
@@ -123,7 +123,7 @@ def estimate_propensities(
     for m, module in enumerate(history.modules):
         eligible = history.modules.conditional_mask(m, mask, d.actions)
         eligible[np.arange(len(d)), d.actions[:, m]] = True
-        choice = (eligible.sum(1) > 1) & (history.modules.sent(d.actions) | (m == 0))
+        choice = (eligible.sum(1) > 1) & (history.modules.sends(d.actions) | (m == 0))
         if choice.any() and len(taken := np.unique(d.actions[choice, m])) == 1:
             raise NotIdentified(
                 f"the propensities of {module.name!r} cannot be estimated: every decision that had a choice made the "

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.histories.history import PROPENSITY_SOURCES, History
 from crosschannel.histories.readers.source_files import fail, read_parquet
@@ -180,7 +180,7 @@ def _description(path: Path) -> dict[str, Any]:
     _check_keys(file, content)
     out = dict(content)
     try:
-        out["modules"] = Modules.from_dict(content["modules"])
+        out["modules"] = ActionSpace.from_dict(content["modules"])
     except (ConfigError, TypeError, AttributeError) as error:
         raise fail(file, str(error), "Correct the modules.", column="modules") from error
     try:

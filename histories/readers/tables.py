@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.table_validator import Sheet
 from crosschannel.core.times import DAY, HOUR, SECOND
@@ -96,7 +96,7 @@ class TableMapping:
             span_of(self.span)
         if not self.events:
             raise ConfigError("the mapping has no `events`: name at least one file of events")
-        modules = Modules.from_dict(self.modules)
+        modules = ActionSpace.from_dict(self.modules)
         source = self.propensity_source
         if source is not None and source not in PROPENSITY_SOURCES:
             raise ConfigError(f"unknown propensity source {source!r}. {nearest(source, PROPENSITY_SOURCES)}")
@@ -126,7 +126,7 @@ def span_of(span: tuple[str, str]) -> tuple[int, int]:
     return first, last
 
 
-def decision_columns(modules: Modules) -> tuple[str, ...]:
+def decision_columns(modules: ActionSpace) -> tuple[str, ...]:
     """All native columns that decisions may have."""
     derived = [f"{prefix}_{name}" for name in modules.names for prefix in ("propensity", "eligible")]
     return (*DECISION_COLUMNS, *modules.names, *OPTIONAL_DECISION_COLUMNS, *derived)
@@ -141,7 +141,7 @@ def read_tables(mapping: TableMapping) -> History:
     Raises:
         InputError: With every fault found in a step.
     """
-    modules = Modules.from_dict(mapping.modules)
+    modules = ActionSpace.from_dict(mapping.modules)
     faults: list[Fault] = []
     known, required = decision_columns(modules), (*DECISION_COLUMNS, *modules.names)
     decisions = read_source(mapping.decisions, known, required, faults)

@@ -63,7 +63,7 @@ def chosen_decisions(history: History, choice: str | None) -> BoolArray:
         ConfigError: If there is no such module or action.
     """
     d, modules = history.decisions, history.modules
-    sent = modules.sent(d.actions)
+    sent = modules.sends(d.actions)
     if choice is None:
         return sent
     name, _, action = choice.partition("=")
@@ -114,7 +114,7 @@ def panel_from_history(
         raise NotIdentified(f"{history.name} has fewer than two whole periods of {period}: choose shorter ones")
     starts = begin + length * np.arange(count, dtype=np.int64)
 
-    sent, wanted = history.modules.sent(history.decisions.actions), chosen_decisions(history, choice)
+    sent, wanted = history.modules.sends(history.decisions.actions), chosen_decisions(history, choice)
     number, other = (_first_period(history, rows, starts, length) for rows in (wanted, sent & ~wanted))
     if others == "keep":
         other = np.full(history.n_users, NEVER)

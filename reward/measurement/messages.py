@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import History
@@ -36,7 +36,7 @@ class Messages:
     def of(cls, history: History) -> Messages:
         """The messages of a history."""
         d = history.decisions
-        sent = history.modules.sent(d.actions)
+        sent = history.modules.sends(d.actions)
         user, time = d.user[sent], d.time[sent]
         own_end = d.time + np.maximum(running_time(history.modules, d.actions), 1) - 1
         end = own_end[sent]
@@ -57,11 +57,11 @@ class Messages:
         return np.asarray(count - own > 0)
 
 
-def running_time(modules: Modules, actions: IntArray) -> IntArray:
+def running_time(modules: ActionSpace, actions: IntArray) -> IntArray:
     """How long the message of each action (n, M) is in force, microseconds (n,); 0 where no label says so."""
     longest = np.zeros(len(actions), dtype=np.int64)
     for m, module in enumerate(modules):
         days = [float(module.labels.get(action, {}).get("duration") or 0.0) for action in module.actions]
         length = np.rint(np.array(days) * DAY).astype(np.int64)
         longest = np.maximum(longest, length[actions[:, m]])
-    return np.where(modules.sent(actions), longest, 0)
+    return np.where(modules.sends(actions), longest, 0)

@@ -124,7 +124,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
         ConfigError: If a goal names an event, the spec an attribute or an arm that the history does not have.
     """
     d = history.decisions
-    treated = history.modules.sent(d.actions)
+    treated = history.modules.sends(d.actions)
     messages = Timeline(d.time[treated], np.searchsorted(d.user[treated], np.arange(history.n_users + 1)))
     post_length = duration(spec.post)
     cut = spec.overlap == "truncate"
@@ -218,7 +218,7 @@ def _kept(history: History, length: int) -> FloatArray:
     if length == 0:
         return np.ones(len(d))
     nothing = np.where(np.isnan(d.propensity[:, 0]), d.joint, d.propensity[:, 0])
-    nothing = np.where(history.modules.sent(d.actions), 1.0, nothing)
+    nothing = np.where(history.modules.sends(d.actions), 1.0, nothing)
     unknown = running(np.isnan(nothing).astype(np.int64))
     # Sums in fixed point, so that no entry depends on other users.
     total = running(to_fixed(np.log(np.where(np.isnan(nothing), 1.0, nothing))))

@@ -1,4 +1,4 @@
-"""Modules, observations and contextual problems with known truth, for the agents' tests."""
+"""Action spaces, observations and contextual problems with known truth, for the agents' tests."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 
 from crosschannel.agents import Agent, Batch, Observations
 from crosschannel.agents.base import Float32Array
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import mix
 
-PLAIN = Modules([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
-NESTED = Modules(
+PLAIN = ActionSpace([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
+NESTED = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module("kind", ("bogo", "discount", "info")),
@@ -21,7 +21,7 @@ NESTED = Modules(
         Module("hour", ("e9", "e18", "p12"), "channel", ("email", "email", "push")),
     ]
 )
-TABLES = Modules(
+TABLES = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module("hour", ("morning", "evening"), condition_on="channel"),
@@ -44,15 +44,15 @@ def observations_of(mask: BoolArray, width: int = 4, seed: int = 0) -> Observati
     return Observations(context, mask, mix(rng.integers(0, 12, len(mask)).astype(np.uint64)))
 
 
-def everything(n: int, modules: Modules) -> BoolArray:
+def everything(n: int, modules: ActionSpace) -> BoolArray:
     """A mask that forbids nothing."""
     return np.ones((n, modules.total), dtype=bool)
 
 
-def random_batch(n: int, modules: Modules = PLAIN, seed: int = 0, width: int = 4) -> Batch:
+def random_batch(n: int, modules: ActionSpace = PLAIN, seed: int = 0, width: int = 4) -> Batch:
     """Uniform actions with rewards that are noise, each followed by another one, the user's end or the log's."""
     rng = np.random.default_rng(seed)
-    composites = modules.composites
+    composites = modules.joint_actions
     actions = composites[rng.integers(0, len(composites), n)]
     observations = observations_of(everything(n, modules), width, seed)
     keys = mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 1_000_000))
@@ -69,7 +69,7 @@ class Problem:
     even: list[FloatArray]
     scale: float
     noise: float
-    modules: Modules = PLAIN
+    modules: ActionSpace = PLAIN
 
     @classmethod
     def make(cls, seed: int, scale: float, noise: float) -> Problem:
@@ -82,14 +82,14 @@ class Problem:
         """True rewards (N, J) of all composites; sending nothing has none."""
         x = np.concatenate([np.ones((len(context), 1)), context], axis=1)
         parts = [x @ a + (np.abs(context) - 0.8) @ b for a, b in zip(self.linear, self.even, strict=True)]
-        total = sum(p[:, self.modules.composites[:, m]] for m, p in enumerate(parts))
-        return self.scale * np.where(self.modules.composites[:, 0] == 0, 0.0, total)
+        total = sum(p[:, self.modules.joint_actions[:, m]] for m, p in enumerate(parts))
+        return self.scale * np.where(self.modules.joint_actions[:, 0] == 0, 0.0, total)
 
     def log(self, n: int, seed: int) -> Batch:
         """Rows logged by a policy that sends nothing half of the time, and otherwise favours the first feature."""
         rng = np.random.default_rng([seed, 7])
         context = rng.standard_normal((n, 8)).astype(np.float32)
-        composites = self.modules.composites
+        composites = self.modules.joint_actions
         score = np.outer(context[:, 0], np.linspace(-0.5, 0.5, len(composites) - 1))
         score += rng.gumbel(size=score.shape)
         chosen: IntArray = np.where(rng.random(n) < 0.5, 0, 1 + score.argmax(1))
@@ -109,10 +109,10 @@ class Problem:
         truth = self.effects(seen.context)
         best = truth.max(1).mean()
         if explore:
-            joint = self.modules.composite_probabilities(agent.action_probabilities(seen))
+            joint = self.modules.all_joint_probabilities(agent.action_probabilities(seen))
             value = (joint * truth).sum(1).mean()
         else:
-            chosen = self.modules.composite_index(agent.act(seen, explore=False).actions)
+            chosen = self.modules.joint_index(agent.act(seen, explore=False).actions)
             value = truth[np.arange(len(truth)), chosen].mean()
         return float((best - value) / (best - truth.mean(1).mean()))
 

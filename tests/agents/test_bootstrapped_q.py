@@ -8,12 +8,12 @@ import pytest
 from crosschannel.agents import Batch, Observations, make_agent
 from crosschannel.agents.bootstrapped_q import BootstrappedQ
 from crosschannel.agents.ensemble.noise import noise_factor
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.hashing import mix
 from tests.agents.samples import everything, random_batch
 
-PUSH = Modules([Module("channel", ("none", "push"))])
+PUSH = ActionSpace([Module("channel", ("none", "push"))])
 LEVELS, GAMMA = 4, 0.9
 EARNS = np.array([1.0, 0.7, 0.1, 0.05])
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from crosschannel.agents import AGENTS, Agent, load_agent, make_agent, restore_agent, save_agent
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, SMALL, TABLES, everything, observations_of, random_batch
 
@@ -20,7 +20,7 @@ def recipe(name: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "context_dim": 4, "settings": settings, "seed": 5}
 
 
-def made(name: str, modules: Modules = NESTED) -> tuple[Agent, dict[str, Any]]:
+def made(name: str, modules: ActionSpace = NESTED) -> tuple[Agent, dict[str, Any]]:
     how = recipe(name, **SETTINGS.get(name, {}))
     return make_agent(modules=modules, **how), how
 
@@ -38,7 +38,7 @@ def go_on(agent: Agent, seed: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(("name", "modules"), [(n, m) for n in AGENTS for m in (NESTED, TABLES)])
-def test_a_loaded_agent_goes_on_to_the_same_bits(name: str, modules: Modules, tmp_path: Path) -> None:
+def test_a_loaded_agent_goes_on_to_the_same_bits(name: str, modules: ActionSpace, tmp_path: Path) -> None:
     agent, how = made(name, modules)
     go_on(agent, 10)
     save_agent(agent, tmp_path / "c.pt", how, {"step": 3, "array": torch.arange(2)})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crosschannel.agents import AGENTS, Agent, Batch, Observations, make_agent
 from crosschannel.agents.base import join
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
 
@@ -21,7 +21,7 @@ MATRIX = [(name, kind) for name in AGENTS for kind in KINDS]
 every = pytest.mark.parametrize(("name", "kind"), MATRIX)
 
 
-def trained(name: str, modules: Modules, seed: int = 5, **settings: Any) -> Agent:
+def trained(name: str, modules: ActionSpace, seed: int = 5, **settings: Any) -> Agent:
     """An agent that has seen two batches and learned a little."""
     agent = make_agent(name, modules, 4, SETTINGS.get(name, {}) | settings, seed=seed)
     for i in range(2):
@@ -58,9 +58,9 @@ def test_trained_twice_gives_the_same_bits(name: str, kind: str) -> None:
     np.testing.assert_array_equal(first.act(seen).actions, second.act(seen).actions)
 
 
-def check_probabilities(modules: Modules, shares: list[np.ndarray], mask: BoolArray) -> None:
+def check_probabilities(modules: ActionSpace, shares: list[np.ndarray], mask: BoolArray) -> None:
     """Each competing set sums to 1 over what is eligible, and nothing else has any probability."""
-    for m, (p, part) in enumerate(zip(shares, modules.split(modules.closed(mask)), strict=True)):
+    for m, (p, part) in enumerate(zip(shares, modules.split(modules.feasible_mask(mask)), strict=True)):
         assert p.shape == (len(mask), *modules.shape(m))
         c = modules.condition(m)
         rows = [p] if c is None else [p[:, code] for code in range(modules.sizes[c])]
@@ -82,10 +82,10 @@ def test_probabilities_add_up_over_what_is_eligible(
     seen = observations_of(mask, seed=seed)
     if name != "no_send":  # which states a certainty, eligible or not: sending nothing always is
         check_probabilities(modules, agent.action_probabilities(seen), mask)
-    closed = modules.split(modules.closed(mask))
+    closed = modules.split(modules.feasible_mask(mask))
     for explore in (True, False):
         actions = agent.act(seen, explore=explore).actions
-        sent = modules.sent(actions)
+        sent = modules.sends(actions)
         for m, part in enumerate(closed):
             assert part[np.arange(30), actions[:, m]][sent | (m == 0)].all()
 
@@ -101,8 +101,8 @@ def test_propensities_are_the_frequencies_of_what_it_does(
     slots = observations_of(np.random.default_rng(seed).random((3, modules.total)) < density, seed=seed)
     n = 4000
     decisions = agent.act(slots[np.repeat(np.arange(3), n)])
-    drawn = modules.composite_index(decisions.actions).reshape(3, n)
-    stated = modules.composite_probabilities(agent.action_probabilities(slots))
+    drawn = modules.joint_index(decisions.actions).reshape(3, n)
+    stated = modules.all_joint_probabilities(agent.action_probabilities(slots))
     np.testing.assert_allclose(decisions.joint.reshape(3, n), np.take_along_axis(stated, drawn, 1), rtol=1e-9)
     for row in range(3):
         frequency, p = np.bincount(drawn[row], minlength=stated.shape[1]) / n, stated[row]

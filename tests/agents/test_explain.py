@@ -8,20 +8,20 @@ import pytest
 
 from crosschannel.agents import AGENTS, Agent, Observations, as_markdown, as_scalars, as_text, explain, make_agent
 from crosschannel.agents.explain import ALL, COLUMNS
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, SETTINGS, TABLES, everything, observations_of, random_batch
 
 KINDS = {"nested": NESTED, "tables": TABLES}
 
 
-def trained(name: str, modules: Modules) -> Agent:
+def trained(name: str, modules: ActionSpace) -> Agent:
     agent = make_agent(name, modules, 4, SETTINGS.get(name), seed=5)
     agent.observe(random_batch(400, modules))
     agent.update(3)
     return agent
 
 
-def seen(modules: Modules, n: int = 60) -> Observations:
+def seen(modules: ActionSpace, n: int = 60) -> Observations:
     return observations_of(np.random.default_rng(1).random((n, modules.total)) < 0.7)
 
 
@@ -40,15 +40,15 @@ def test_shares_and_rewards_are_means_over_the_segment(name: str, kind: str) -> 
     table = explain(agent, observations, segments)
     assert list(table.columns) == list(COLUMNS)
     assert list(table["segment"].unique()) == [ALL, "old", "young"]
-    joint = modules.composite_probabilities(agent.action_probabilities(observations))
+    joint = modules.all_joint_probabilities(agent.action_probabilities(observations))
     estimates = agent.expected_rewards(observations)  # type: ignore[attr-defined]
-    mask = modules.closed(observations.action_mask)
+    mask = modules.feasible_mask(observations.action_mask)
     old = segments == "old"
-    sent = modules.composites[:, 0] != 0
+    sent = modules.joint_actions[:, 0] != 0
     for m, module in enumerate(modules):
         for code, action in enumerate(module.actions):
             row = cell(table, "old", module.name, action)
-            these = (modules.composites[:, m] == code) & (sent | (m == 0))
+            these = (modules.joint_actions[:, m] == code) & (sent | (m == 0))
             asked = joint[old].sum() if m == 0 else joint[old][:, sent].sum()
             assert row["decisions"] == 30
             assert row["share"] == pytest.approx(joint[old][:, these].sum() / asked)

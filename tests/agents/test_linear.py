@@ -35,7 +35,7 @@ def test_each_beats_one_action_for_all(name: str) -> None:
 def test_one_action_for_all_is_the_best_one_where_the_log_is_fair() -> None:
     rng = np.random.default_rng(0)
     n = 20_000
-    composites = PLAIN.composites
+    composites = PLAIN.joint_actions
     j = rng.integers(0, len(composites), n)
     earns = np.array([0.0, 0.1, 0.2, 0.15, 0.4])
     batch = Batch(

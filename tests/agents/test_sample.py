@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from crosschannel.agents import EnsembleThompson, make_agent
 from crosschannel.agents.sampling import best_codes, turns, uniform_codes
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, everything, observations_of, random_batch
 
 KINDS = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
 
 
-def trained(modules: Modules, **how: object) -> EnsembleThompson:
+def trained(modules: ActionSpace, **how: object) -> EnsembleThompson:
     agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, "spread": 1.0, **how}, 0)
     assert isinstance(agent, EnsembleThompson)
     agent.observe(random_batch(800, modules, seed=0))
@@ -25,29 +25,29 @@ def trained(modules: Modules, **how: object) -> EnsembleThompson:
 
 @KINDS
 @pytest.mark.parametrize("floor", [0.0, 0.3, 1.0])
-def test_frequencies_are_the_probabilities(modules: Modules, floor: float) -> None:
+def test_frequencies_are_the_probabilities(modules: ActionSpace, floor: float) -> None:
     """5 slots with masks of their own, each drawn 8,000 times: every joint action within 4 standard errors."""
     agent = trained(modules, floor=floor)
     n = 8000
     rows = np.repeat(np.arange(5), n)
     seen = observations_of(np.random.default_rng(1).random((5, modules.total)) < 0.7)
-    joint = modules.composite_probabilities(agent.action_probabilities(seen))
+    joint = modules.all_joint_probabilities(agent.action_probabilities(seen))
     actions = agent.sample(seen[rows])
     np.testing.assert_array_equal(actions, modules.canonical(actions))
     frequency = np.zeros_like(joint)
-    np.add.at(frequency, (rows, modules.composite_index(actions)), 1 / n)
+    np.add.at(frequency, (rows, modules.joint_index(actions)), 1 / n)
     assert (np.abs(frequency - joint) <= 4 * np.sqrt(joint * (1 - joint) / n) + 1e-12).all()
 
 
 @KINDS
-def test_modules_draw_independently_of_where_rows_stand(modules: Modules, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_modules_draw_independently_of_where_rows_stand(modules: ActionSpace, monkeypatch: pytest.MonkeyPatch) -> None:
     """In blocks of a few rows, as in one of all: the same frequencies over many different slots."""
     agent = trained(modules, floor=0.1)
     seen = observations_of(np.random.default_rng(2).random((20_000, modules.total)) < 0.8)
     marginals = modules.marginals(agent.action_probabilities(seen))
     monkeypatch.setattr("crosschannel.agents.ensemble.agent.SEGMENT", 7)
     actions = agent.sample(seen)
-    sent = modules.sent(actions)
+    sent = modules.sends(actions)
     for m, p in enumerate(marginals):
         asked = sent if m else np.ones(len(sent), dtype=bool)
         taken = np.array([(asked & (actions[:, m] == code)).mean() for code in range(modules.sizes[m])])
@@ -58,14 +58,14 @@ def test_modules_draw_independently_of_where_rows_stand(modules: Modules, monkey
 @KINDS
 @given(seed=st.integers(0, 10_000), density=st.floats(0.0, 1.0))
 @settings(max_examples=10, deadline=None)
-def test_never_outside_the_mask(modules: Modules, seed: int, density: float) -> None:
+def test_never_outside_the_mask(modules: ActionSpace, seed: int, density: float) -> None:
     agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, "floor": 0.2}, seed)
     assert isinstance(agent, EnsembleThompson)
     mask = np.random.default_rng(seed).random((40, modules.total)) < density
     actions = agent.sample(observations_of(mask, seed=seed))
     assert modules.valid(actions).all()
-    sent = modules.sent(actions)
-    for m, part in enumerate(modules.split(modules.closed(mask))):
+    sent = modules.sends(actions)
+    for m, part in enumerate(modules.split(modules.feasible_mask(mask))):
         assert part[np.arange(40), actions[:, m]][sent | (m == 0)].all()
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosschannel.agents.sampling import FLOOR, draw, floors, greedy, uniform_shares, vote_shares
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
 from tests.agents.samples import NESTED, PLAIN, TABLES
@@ -16,8 +16,8 @@ from tests.agents.samples import NESTED, PLAIN, TABLES
 MODULES = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
 
 
-def random_shares(modules: Modules, mask: BoolArray, rng: np.random.Generator, floor: float) -> list[FloatArray]:
-    parts = modules.split(modules.closed(mask))
+def random_shares(modules: ActionSpace, mask: BoolArray, rng: np.random.Generator, floor: float) -> list[FloatArray]:
+    parts = modules.split(modules.feasible_mask(mask))
     votes = [rng.standard_normal((5, len(mask), *modules.shape(m))) for m in range(len(modules))]
     return [vote_shares(modules, m, votes[m], parts[m], floor) for m in range(len(modules))]
 
@@ -26,11 +26,11 @@ def random_shares(modules: Modules, mask: BoolArray, rng: np.random.Generator, f
 @given(seed=st.integers(0, 10_000), density=st.floats(0.0, 1.0), floor=st.sampled_from([0.0, 0.1, 1.0]))
 @settings(max_examples=60, deadline=None)
 def test_each_group_sums_to_one_over_its_eligible_actions(
-    modules: Modules, seed: int, density: float, floor: float
+    modules: ActionSpace, seed: int, density: float, floor: float
 ) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random((20, modules.total)) < density
-    parts = modules.split(modules.closed(mask))
+    parts = modules.split(modules.feasible_mask(mask))
     for m, table in enumerate(random_shares(modules, mask, rng, floor)):
         for p in [table] if modules.condition(m) is None else table.swapaxes(0, 1):
             assert (p[~parts[m]] == 0).all()
@@ -44,15 +44,17 @@ def test_each_group_sums_to_one_over_its_eligible_actions(
 @MODULES
 @given(seed=st.integers(0, 10_000), density=st.floats(0.0, 1.0))
 @settings(max_examples=60, deadline=None)
-def test_drawn_actions_are_eligible_and_carry_their_probability(modules: Modules, seed: int, density: float) -> None:
+def test_drawn_actions_are_eligible_and_carry_their_probability(
+    modules: ActionSpace, seed: int, density: float
+) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random((20, modules.total)) < density
     shares = random_shares(modules, mask, rng, 0.1)
     for decisions in (draw(modules, shares, rng), draw(modules, greedy(modules, shares, mask), rng)):
         assert modules.valid(decisions.actions).all()
         np.testing.assert_array_equal(decisions.actions, modules.canonical(decisions.actions))
-        sent = modules.sent(decisions.actions)
-        closed = modules.split(modules.closed(mask))
+        sent = modules.sends(decisions.actions)
+        closed = modules.split(modules.feasible_mask(mask))
         for m, part in enumerate(closed):
             chosen = part[np.arange(len(mask)), decisions.actions[:, m]]
             assert chosen[sent | (m == 0)].all()
@@ -62,23 +64,23 @@ def test_drawn_actions_are_eligible_and_carry_their_probability(modules: Modules
 
 
 @MODULES
-def test_joint_probabilities_of_all_actions_sum_to_one(modules: Modules) -> None:
+def test_joint_probabilities_of_all_actions_sum_to_one(modules: ActionSpace) -> None:
     rng = np.random.default_rng(3)
     mask = rng.random((50, modules.total)) < 0.6
-    joint = modules.composite_probabilities(random_shares(modules, mask, rng, 0.1))
+    joint = modules.all_joint_probabilities(random_shares(modules, mask, rng, 0.1))
     np.testing.assert_allclose(joint.sum(1), 1.0)
 
 
 @MODULES
 @pytest.mark.parametrize("density", [0.4, 1.0])
-def test_probabilities_are_the_frequencies_of_draws(modules: Modules, density: float) -> None:
+def test_probabilities_are_the_frequencies_of_draws(modules: ActionSpace, density: float) -> None:
     rng = np.random.default_rng(5)
     mask = rng.random((6, modules.total)) < density
     shares = random_shares(modules, mask, rng, 0.2)
     n = 20_000
-    joint = modules.composite_probabilities(shares)
+    joint = modules.all_joint_probabilities(shares)
     rows = np.repeat(np.arange(len(mask)), n)
-    drawn = modules.composite_index(draw(modules, [p[rows] for p in shares], rng).actions)
+    drawn = modules.joint_index(draw(modules, [p[rows] for p in shares], rng).actions)
     frequency = np.zeros_like(joint)
     np.add.at(frequency, (rows, drawn), 1 / n)
     error = np.sqrt(joint * (1 - joint) / n)

@@ -9,18 +9,18 @@ import pytest
 
 from crosschannel.agents import AGENTS, Agent, Batch, load_agent, make_agent, save_agent
 from crosschannel.core.action_changes import known_actions, labels, places
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from tests.agents.samples import SETTINGS, TABLES, everything, observations_of, random_batch
 
-BEFORE = Modules(
+BEFORE = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module("kind", ("bogo", "info"), condition_on="channel"),
         Module("offer", ("b1", "b2", "i1"), "kind", ("bogo", "bogo", "info"), {"b1": {"cost": 1}, "b2": {"cost": 5}}),
     ]
 )
-AFTER = Modules(
+AFTER = ActionSpace(
     [
         Module("channel", ("none", "sms", "push", "email")),
         Module("kind", ("info", "bogo"), condition_on="channel"),
@@ -60,32 +60,32 @@ def test_labels_are_columns() -> None:
     np.testing.assert_array_equal(labels(module), np.column_stack([emoji, [0, 0, 1, 0], [-1, 1, 0, 0]]))
 
 
-def changed(old: Modules, m: int, **parts: object) -> Modules:
+def changed(old: ActionSpace, m: int, **parts: object) -> ActionSpace:
     modules = list(old)
     modules[m] = Module(**{**vars(modules[m]), **parts})
-    return Modules(modules)
+    return ActionSpace(modules)
 
 
 @pytest.mark.parametrize(
     ("present", "message"),
     [
-        (Modules(list(TABLES)[:3]), "modules must stay the same"),
+        (ActionSpace(list(TABLES)[:3]), "modules must stay the same"),
         (changed(TABLES, 0, actions=("nothing", "email", "push")), "it must stay the first"),
         (changed(TABLES, 1, condition_on=None), "not what a module depends on"),
     ],
 )
-def test_no_more_than_the_actions_may_change(present: Modules, message: str) -> None:
+def test_no_more_than_the_actions_may_change(present: ActionSpace, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         known_actions(present, TABLES)
 
 
-def opened(agent: Agent, path: Path, modules: Modules) -> Agent:
+def opened(agent: Agent, path: Path, modules: ActionSpace) -> Agent:
     name = next(name for name, (made, _) in AGENTS.items() if type(agent) is made)
     save_agent(agent, path, {"name": name, "context_dim": 4, "settings": SETTINGS.get(name, {}), "seed": 5})
     return load_agent(path, modules=modules)
 
 
-def one_channel_earns(n: int, modules: Modules, good: str, seed: int = 0) -> Batch:
+def one_channel_earns(n: int, modules: ActionSpace, good: str, seed: int = 0) -> Batch:
     """One channel earns 1, the others nothing; noise of 1/2."""
     batch = random_batch(n, modules, seed)
     code = modules[0].actions.index(good)
@@ -140,13 +140,13 @@ def test_an_opened_agent_learns_on_and_is_saved_whole(name: str, tmp_path: Path)
 def test_a_new_action_begins_with_what_its_labels_earned(name: str, tmp_path: Path) -> None:
     """Tones with an emoji earn, those without do not; two tones are added that nobody has ever seen."""
     tones = {f"t{i}": {"emoji": i % 2 == 0} for i in range(8)}
-    old = Modules([Module("channel", ("none", "push")), Module("tone", tuple(tones), labels=tones)])
+    old = ActionSpace([Module("channel", ("none", "push")), Module("tone", tuple(tones), labels=tones)])
     batch = random_batch(6000, old)
     rewards = ((batch.actions[:, 1] % 2 == 0) & (batch.actions[:, 0] == 1)) * 1.0 + 0.5 * batch.rewards
     agent = make_agent(name, old, 4, SETTINGS.get(name), seed=5)
     learn(agent, Batch(batch.observations, batch.actions, rewards, batch.se, batch.keys))
     fresh = {"with": {"emoji": True}, "without": {"emoji": False}}
-    new = Modules([Module("channel", ("none", "push")), Module("tone", tuple(fresh), labels=fresh)])
+    new = ActionSpace([Module("channel", ("none", "push")), Module("tone", tuple(fresh), labels=fresh)])
     again = opened(agent, tmp_path / "c.pt", new)
     estimates = again.expected_rewards(observations_of(everything(50, new)))[1].mean((0, 1))  # type: ignore[attr-defined]
     assert estimates[0] - estimates[1] > 0.3, "a third or more of the true difference of 1, before any row"
@@ -188,7 +188,7 @@ def test_the_order_of_actions_does_not_matter_to_what_an_ensemble_learns_on(tmp_
     """
     order = [0, 2, 1]
     channels = ("none", "email", "push")
-    modules = Modules([Module("channel", channels), Module("offer", ("small", "large"))])
+    modules = ActionSpace([Module("channel", channels), Module("offer", ("small", "large"))])
     turned = changed(modules, 0, actions=tuple(channels[code] for code in order))
     agent = make_agent("ensemble_thompson", modules, 4, SETTINGS["ensemble_thompson"], seed=5)
     learn(agent, one_channel_earns(1000, modules, "email"))

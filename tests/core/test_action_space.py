@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 
-TREE = Modules(
+TREE = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module("hour", ("morning", "evening")),
@@ -24,7 +24,7 @@ TREE = Modules(
 
 
 @st.composite
-def module_trees(draw: st.DrawFn) -> Modules:
+def module_trees(draw: st.DrawFn) -> ActionSpace:
     """One to four modules; each later one may have a parent, whose sending actions it covers, or a condition."""
     sizes = draw(st.lists(st.integers(2, 3), min_size=1, max_size=4))
     modules = [Module("m0", tuple(f"a{i}" for i in range(sizes[0])))]
@@ -39,11 +39,11 @@ def module_trees(draw: st.DrawFn) -> Modules:
         requires = draw(st.permutations([*upper, *extra]))
         actions = tuple(f"a{i}" for i in range(len(requires)))
         modules.append(Module(f"m{m}", actions, parent=f"m{p}", requires=tuple(requires)))
-    return Modules(modules)
+    return ActionSpace(modules)
 
 
 @st.composite
-def masked(draw: st.DrawFn) -> tuple[Modules, np.ndarray]:
+def masked(draw: st.DrawFn) -> tuple[ActionSpace, np.ndarray]:
     modules = draw(module_trees())
     rows = draw(
         st.lists(st.lists(st.booleans(), min_size=modules.total, max_size=modules.total), min_size=1, max_size=4)
@@ -51,7 +51,7 @@ def masked(draw: st.DrawFn) -> tuple[Modules, np.ndarray]:
     return modules, np.array(rows, dtype=bool)
 
 
-def every_action(modules: Modules) -> list[tuple[int, ...]]:
+def every_action(modules: ActionSpace) -> list[tuple[int, ...]]:
     """All actions by trying every row of codes, slowly."""
     rows = itertools.product(*[range(size) for size in modules.sizes])
     out = set()
@@ -65,7 +65,7 @@ def every_action(modules: Modules) -> list[tuple[int, ...]]:
     return sorted(out)
 
 
-def allowed(modules: Modules, mask: np.ndarray, row: tuple[int, ...]) -> bool:
+def allowed(modules: ActionSpace, mask: np.ndarray, row: tuple[int, ...]) -> bool:
     if row[0] == 0:
         return True
     return all(mask[s.start + code] for s, code in zip(modules.slices, row, strict=True))
@@ -73,17 +73,17 @@ def allowed(modules: Modules, mask: np.ndarray, row: tuple[int, ...]) -> bool:
 
 @given(module_trees())
 @settings(max_examples=60, deadline=None)
-def test_composites_are_every_action_once(modules: Modules):
-    assert [tuple(row) for row in modules.composites.tolist()] == every_action(modules)
-    np.testing.assert_array_equal(modules.composite_index(modules.composites), np.arange(len(modules.composites)))
-    assert modules.valid(modules.composites).all()
+def test_composites_are_every_action_once(modules: ActionSpace):
+    assert [tuple(row) for row in modules.joint_actions.tolist()] == every_action(modules)
+    np.testing.assert_array_equal(modules.joint_index(modules.joint_actions), np.arange(len(modules.joint_actions)))
+    assert modules.valid(modules.joint_actions).all()
 
 
 @given(masked())
 @settings(max_examples=200, deadline=None)
-def test_a_closed_mask_has_no_dead_ends_and_loses_nothing(case: tuple[Modules, np.ndarray]):
+def test_a_closed_mask_has_no_dead_ends_and_loses_nothing(case: tuple[ActionSpace, np.ndarray]):
     modules, mask = case
-    closed = modules.closed(mask)
+    closed = modules.feasible_mask(mask)
     for before, after in zip(mask, closed, strict=True):
         possible = [row for row in every_action(modules) if allowed(modules, before, row)]
         assert possible == [row for row in every_action(modules) if allowed(modules, after, row)]
@@ -94,18 +94,18 @@ def test_a_closed_mask_has_no_dead_ends_and_loses_nothing(case: tuple[Modules, n
         else:
             # Only sending nothing is eligible; what modules without a parent offer then has no meaning.
             assert reached == {(0, 0)}
-    np.testing.assert_array_equal(modules.closed(closed), closed)
+    np.testing.assert_array_equal(modules.feasible_mask(closed), closed)
 
 
 def test_closing_a_mask_leaves_the_original_alone():
     mask = np.zeros((1, TREE.total), dtype=bool)
-    closed = TREE.closed(mask)
+    closed = TREE.feasible_mask(mask)
     assert not mask.any()
     assert closed[0, 0]
     assert not closed[0, 1:3].any()
 
 
-def random_policy(modules: Modules, n: int, seed: int) -> list[np.ndarray]:
+def random_policy(modules: ActionSpace, n: int, seed: int) -> list[np.ndarray]:
     """Probabilities that sum to 1 within each group, and in each row of a table."""
     rng = np.random.default_rng(seed)
     shares = []
@@ -117,7 +117,7 @@ def random_policy(modules: Modules, n: int, seed: int) -> list[np.ndarray]:
     return shares
 
 
-def chance(modules: Modules, shares: list[np.ndarray], row: int, action: tuple[int, ...]) -> float:
+def chance(modules: ActionSpace, shares: list[np.ndarray], row: int, action: tuple[int, ...]) -> float:
     """Probability of one action, factor by factor, slowly."""
     out = float(shares[0][row, action[0]])
     if action[0] == 0:
@@ -131,15 +131,15 @@ def chance(modules: Modules, shares: list[np.ndarray], row: int, action: tuple[i
 
 @given(masked(), st.integers(0, 2**32 - 1))
 @settings(max_examples=100, deadline=None)
-def test_joint_probabilities_are_products_and_add_up_to_1(case: tuple[Modules, np.ndarray], seed: int):
+def test_joint_probabilities_are_products_and_add_up_to_1(case: tuple[ActionSpace, np.ndarray], seed: int):
     modules, _ = case
     shares = random_policy(modules, 3, seed)
-    joint = modules.composite_probabilities(shares)
+    joint = modules.all_joint_probabilities(shares)
     np.testing.assert_allclose(joint.sum(axis=1), 1.0, rtol=1e-12)
-    for j, action in enumerate(modules.composites):
+    for j, action in enumerate(modules.joint_actions):
         slow = [chance(modules, shares, row, tuple(action)) for row in range(3)]
         np.testing.assert_allclose(joint[:, j], slow, rtol=1e-12)
-        taken = modules.taken(shares, np.tile(action, (3, 1)))
+        taken = modules.chosen_probabilities(shares, np.tile(action, (3, 1)))
         np.testing.assert_allclose(taken.prod(axis=1), joint[:, j], rtol=1e-12)
         if action[0] == 0:
             assert (taken[:, 1:] == 1).all()
@@ -147,45 +147,45 @@ def test_joint_probabilities_are_products_and_add_up_to_1(case: tuple[Modules, n
 
 @given(masked(), st.integers(0, 2**32 - 1))
 @settings(max_examples=100, deadline=None)
-def test_marginals_are_sums_over_joint_actions(case: tuple[Modules, np.ndarray], seed: int):
+def test_marginals_are_sums_over_joint_actions(case: tuple[ActionSpace, np.ndarray], seed: int):
     modules, _ = case
     shares = random_policy(modules, 3, seed)
-    joint = modules.composite_probabilities(shares)
+    joint = modules.all_joint_probabilities(shares)
     for m, found in enumerate(modules.marginals(shares)):
-        sent = (modules.composites[:, 0] != 0) | (m == 0)
+        sent = (modules.joint_actions[:, 0] != 0) | (m == 0)
         for code in range(modules.sizes[m]):
-            rows = sent & (modules.composites[:, m] == code)
+            rows = sent & (modules.joint_actions[:, m] == code)
             np.testing.assert_allclose(found[:, code], joint[:, rows].sum(axis=1), atol=1e-12)
 
 
 @given(module_trees(), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
-def test_what_is_given_earlier_choices_is_a_ratio_of_joint_probabilities(modules: Modules, seed: int):
+def test_what_is_given_earlier_choices_is_a_ratio_of_joint_probabilities(modules: ActionSpace, seed: int):
     shares = random_policy(modules, 1, seed)
-    joint = modules.composite_probabilities(shares)[0]
-    for action in modules.composites[1:]:
+    joint = modules.all_joint_probabilities(shares)[0]
+    for action in modules.joint_actions[1:]:
         for m in range(1, len(modules)):
-            found = modules.given(m, shares[m], action[None])[0]
-            before = (modules.composites[:, :m] == action[:m]).all(axis=1) & (modules.composites[:, 0] != 0)
+            found = modules.conditional(m, shares[m], action[None])[0]
+            before = (modules.joint_actions[:, :m] == action[:m]).all(axis=1) & (modules.joint_actions[:, 0] != 0)
             for code in range(modules.sizes[m]):
-                here = before & (modules.composites[:, m] == code)
+                here = before & (modules.joint_actions[:, m] == code)
                 np.testing.assert_allclose(found[code], joint[here].sum() / joint[before].sum(), atol=1e-12)
 
 
 @given(module_trees())
 @settings(max_examples=60, deadline=None)
-def test_cells_number_the_rows_of_a_table(modules: Modules):
+def test_cells_number_the_rows_of_a_table(modules: ActionSpace):
     for m in range(len(modules)):
-        table = np.arange(modules.cells(m)).reshape(modules.shape(m))
+        table = np.arange(modules.n_table_cells(m)).reshape(modules.shape(m))
         name = modules[m].condition_on
-        for action in modules.composites:
+        for action in modules.joint_actions:
             place = (action[m],) if name is None else (action[modules.names.index(name)], action[m])
-            assert modules.cell(m, action[None])[0] == table[place]
+            assert modules.table_cell(m, action[None])[0] == table[place]
 
 
 @given(module_trees())
 @settings(max_examples=60, deadline=None)
-def test_groups_divide_each_module(modules: Modules):
+def test_groups_divide_each_module(modules: ActionSpace):
     for m, size in enumerate(modules.sizes):
         groups = modules.groups(m)
         assert sorted(np.concatenate(groups).tolist()) == list(range(size))
@@ -196,12 +196,12 @@ def test_groups_divide_each_module(modules: Modules):
 
 @given(module_trees())
 @settings(max_examples=60, deadline=None)
-def test_a_description_gives_the_same_modules_back(modules: Modules):
-    assert Modules.from_dict(modules.to_dict()) == modules
+def test_a_description_gives_the_same_modules_back(modules: ActionSpace):
+    assert ActionSpace.from_dict(modules.to_dict()) == modules
 
 
 def test_the_description_keeps_labels():
-    again = Modules.from_dict(TREE.to_dict())
+    again = ActionSpace.from_dict(TREE.to_dict())
     assert again == TREE
     assert again["tone"].labels == {"warm": {"emoji": 1}}
 
@@ -210,7 +210,7 @@ def test_equal_actions_are_equal_in_canonical_form():
     actions = np.array([[0, 1, 2, 1], [1, 1, 1, 0]])
     np.testing.assert_array_equal(TREE.canonical(actions), [[0, 0, 0, 0], [1, 1, 1, 0]])
     assert actions[0, 1] == 1, "the given array is left alone"
-    assert TREE.sent(actions).tolist() == [False, True]
+    assert TREE.sends(actions).tolist() == [False, True]
 
 
 def test_valid_actions():
@@ -260,10 +260,10 @@ def test_a_conditional_mask_follows_the_parents_choice():
 )
 def test_modules_that_cannot_be(entries: list[dict[str, Any]], message: str):
     with pytest.raises(ConfigError, match=message):
-        Modules.from_dict(entries)
+        ActionSpace.from_dict(entries)
 
 
 def test_too_many_joint_actions_are_not_listed():
-    wide = Modules([Module(f"m{i}", tuple(f"a{j}" for j in range(20))) for i in range(5)])
+    wide = ActionSpace([Module(f"m{i}", tuple(f"a{j}" for j in range(20))) for i in range(5)])
     with pytest.raises(ConfigError, match="too many joint actions"):
-        _ = wide.composites
+        _ = wide.joint_actions

@@ -10,7 +10,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
-from crosschannel.engines import ENGINES, add_up, in_process, make_engine
+from crosschannel.engines import ENGINES, add_up, make_engine, run_locally
 
 
 def sums_of(seed: int) -> ExactSums:
@@ -28,13 +28,13 @@ def refuse(item: int) -> int:
 
 def test_a_pool_gives_what_this_process_gives():
     items = list(range(12))
-    here, pool = list(in_process(sums_of, items)), list(make_engine("pool", 2)(sums_of, items))
+    here, pool = list(run_locally(sums_of, items)), list(make_engine("processes", 2)(sums_of, items))
     for left, right in zip(here, pool, strict=True):
         assert np.array_equal(left.high, right.high)
         assert np.array_equal(left.low, right.low)
-    processes = set(make_engine("pool", 2)(process_of, items))
+    processes = set(make_engine("processes", 2)(process_of, items))
     assert os.getpid() not in processes
-    assert set(in_process(process_of, items)) == {os.getpid()}
+    assert set(run_locally(process_of, items)) == {os.getpid()}
 
 
 def test_sums_are_equal_in_any_order():
@@ -45,7 +45,7 @@ def test_sums_are_equal_in_any_order():
     assert not np.array_equal(sum(floats), sum(floats[::-1]))  # plain floats are not
 
 
-@pytest.mark.parametrize("name", ["in_process", "pool"])
+@pytest.mark.parametrize("name", ["local", "processes"])
 def test_an_error_in_an_item_comes_through(name):
     with pytest.raises(ConfigError, match="item 3 is wrong"):
         list(make_engine(name)(refuse, [3]))
@@ -53,15 +53,15 @@ def test_an_error_in_an_item_comes_through(name):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_no_items_give_no_results(name):
-    pytest.importorskip("ray" if name == "ray" else "engines", reason="Ray is not installed")
+    pytest.importorskip("ray" if name == "ray" else "crosschannel.engines", reason="Ray is not installed")
     assert list(make_engine(name)(sums_of, [])) == []
 
 
 def test_wrong_settings_say_what_is_wrong(monkeypatch):
-    with pytest.raises(ConfigError, match="pool"):
+    with pytest.raises(ConfigError, match="processes"):
         make_engine("poll")
     with pytest.raises(ConfigError, match="at least 1"):
-        make_engine("pool", 0)
+        make_engine("processes", 0)
     with pytest.raises(ConfigError, match="no buckets"):
         add_up([])
     monkeypatch.setitem(sys.modules, "ray", None)

@@ -6,28 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.evaluation import LoggedDecisions
 
-OFFERS = Modules(
+OFFERS = ActionSpace(
     [
         Module("type", ("none", "bogo", "discount")),
         Module("variant", ("b1", "b2", "d1", "d2"), "type", ("bogo", "bogo", "discount", "discount")),
         Module("hour", ("am", "pm")),
     ]
 )
-TABLES = Modules(
+TABLES = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module("hour", ("am", "pm"), condition_on="channel"),
         Module("tone", ("warm", "cold", "dry"), condition_on="hour"),
     ]
 )
-CHANNEL = Modules([Module("channel", ("none", "email", "push"))])
+CHANNEL = ActionSpace([Module("channel", ("none", "email", "push"))])
 
 
-def conditionals(modules: Modules, rng: np.random.Generator, cells: int, spread: float) -> list[FloatArray]:
+def conditionals(modules: ActionSpace, rng: np.random.Generator, cells: int, spread: float) -> list[FloatArray]:
     """Random conditional probabilities (cells, *shape(m)) a module, each competing group summing to 1."""
     out = []
     for m in range(len(modules)):
@@ -42,7 +42,7 @@ def conditionals(modules: Modules, rng: np.random.Generator, cells: int, spread:
 class World:
     """A bandit with a few contexts (cells): what the log does, what the policy does, and what each action earns."""
 
-    modules: Modules
+    modules: ActionSpace
     mu: list[FloatArray]
     pi: list[FloatArray]
     earns: FloatArray
@@ -50,13 +50,13 @@ class World:
     user_sd: float = 0.0
 
     @classmethod
-    def make(cls, modules: Modules, seed: int, cells: int = 4, noise: float = 1.0, user_sd: float = 0.0) -> World:
+    def make(cls, modules: ActionSpace, seed: int, cells: int = 4, noise: float = 1.0, user_sd: float = 0.0) -> World:
         """The policy likes what earns; the log is as likely to like anything else."""
         rng = np.random.default_rng(seed)
         mu, pi = conditionals(modules, rng, cells, 0.7), conditionals(modules, rng, cells, 0.7)
-        earns = rng.normal(size=(cells, len(modules.composites)))
+        earns = rng.normal(size=(cells, len(modules.joint_actions)))
         pi[0] = pi[0] * np.exp(
-            np.stack([earns[:, modules.composites[:, 0] == a].mean(1) for a in range(pi[0].shape[1])], 1)
+            np.stack([earns[:, modules.joint_actions[:, 0] == a].mean(1) for a in range(pi[0].shape[1])], 1)
         )
         pi[0] /= pi[0].sum(1, keepdims=True)
         return cls(modules, mu, pi, earns, noise, user_sd)
@@ -64,21 +64,21 @@ class World:
     def truth(self, m: int | None) -> float:
         """The policy's true value; with m, only module m is the policy's and the others are the log's."""
         mixed = self.pi if m is None else [*self.mu[:m], self.pi[m], *self.mu[m + 1 :]]
-        return float((self.modules.composite_probabilities(mixed) * self.earns).sum(1).mean())
+        return float((self.modules.all_joint_probabilities(mixed) * self.earns).sum(1).mean())
 
     def logged_truth(self) -> float:
         """The logged policy's true value."""
-        return float((self.modules.composite_probabilities(self.mu) * self.earns).sum(1).mean())
+        return float((self.modules.all_joint_probabilities(self.mu) * self.earns).sum(1).mean())
 
     def draw(self, rng: np.random.Generator, users: int, rows: int = 1) -> tuple[LoggedDecisions, IntArray, FloatArray]:
         """A log of so many users with so many decisions each, the cell of each decision, and the rewards."""
         n = users * rows
         user = np.repeat(np.arange(users), rows)
         cell = rng.integers(len(self.earns), size=n)
-        joint = self.modules.composite_probabilities([p[cell] for p in self.mu])
+        joint = self.modules.all_joint_probabilities([p[cell] for p in self.mu])
         j = (rng.random(n)[:, None] > np.cumsum(joint, 1)).sum(1).clip(max=joint.shape[1] - 1)
-        actions = self.modules.composites[j]
-        propensity = self.modules.taken([p[cell] for p in self.mu], actions)
+        actions = self.modules.joint_actions[j]
+        propensity = self.modules.chosen_probabilities([p[cell] for p in self.mu], actions)
         rewards = self.earns[cell, j] + self.noise * rng.normal(size=n) + self.user_sd * rng.normal(size=users)[user]
         return LoggedDecisions(self.modules, actions, propensity, joint[np.arange(n), j], user), cell, rewards
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import InputError
 from crosschannel.evaluation import IPS, LoggedDecisions, OutcomeModel, Sample, importance_weights
 from crosschannel.evaluation.outcome_model import indicators, module_choice, policy_marginals
@@ -20,41 +20,41 @@ KINDS = pytest.mark.parametrize("modules", [OFFERS, TABLES], ids=["parents", "ta
 @KINDS
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_marginals_are_those_of_the_joint_actions(modules: Modules, seed: int) -> None:
+def test_marginals_are_those_of_the_joint_actions(modules: ActionSpace, seed: int) -> None:
     p = World.make(modules, seed).pi
-    enumerated = modules.composite_probabilities(p) @ indicators(modules, modules.composites)
+    enumerated = modules.all_joint_probabilities(p) @ indicators(modules, modules.joint_actions)
     np.testing.assert_allclose(policy_marginals(modules, p), enumerated, atol=1e-12)
 
 
 @KINDS
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_weights_are_ratios_of_joint_probabilities(modules: Modules, seed: int) -> None:
+def test_weights_are_ratios_of_joint_probabilities(modules: ActionSpace, seed: int) -> None:
     """Of the whole action, and of the log's policy with one module replaced."""
     world = World.make(modules, seed)
     log, cell, _ = world.draw(np.random.default_rng(seed), 40)
-    rows, j = np.arange(40), modules.composite_index(log.actions)
-    mu = modules.composite_probabilities([p[cell] for p in world.mu])[rows, j]
+    rows, j = np.arange(40), modules.joint_index(log.actions)
+    mu = modules.all_joint_probabilities([p[cell] for p in world.mu])[rows, j]
     for m in (None, 0, 1, 2):
         mixed = world.pi if m is None else [*world.mu[:m], world.pi[m], *world.mu[m + 1 :]]
-        expected = modules.composite_probabilities([p[cell] for p in mixed])[rows, j] / mu
+        expected = modules.all_joint_probabilities([p[cell] for p in mixed])[rows, j] / mu
         np.testing.assert_allclose(importance_weights(log, world.policy(cell), m), expected, rtol=1e-9)
 
 
 @KINDS
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=30, deadline=None)
-def test_unsupported_mass_is_a_sum_over_actions(modules: Modules, seed: int) -> None:
+def test_unsupported_mass_is_a_sum_over_actions(modules: ActionSpace, seed: int) -> None:
     """Twelve decisions, so that the log takes few of the actions; half of the choices are not eligible."""
     world = World.make(modules, seed)
     rng = np.random.default_rng(seed)
     log, cell, _ = world.draw(rng, 12)
-    mask = modules.closed(rng.random((12, modules.total)) < 0.5)
+    mask = modules.feasible_mask(rng.random((12, modules.total)) < 0.5)
     log = LoggedDecisions(modules, log.actions, log.propensity, log.joint, log.user, mask)
     p = world.policy(cell)
-    joint = modules.composite_probabilities(p)
-    taken = np.isin(np.arange(joint.shape[1]), modules.composite_index(log.actions))
-    supported = (joint * (taken & modules.composite_mask(mask))).sum(1)
+    joint = modules.all_joint_probabilities(p)
+    taken = np.isin(np.arange(joint.shape[1]), modules.joint_index(log.actions))
+    supported = (joint * (taken & modules.joint_mask(mask))).sum(1)
     assert unsupported_mass(log, p, None) == pytest.approx(1 - supported.mean(), abs=1e-12)
     for m in (1, 2):
         sent = np.flatnonzero(log.actions[:, 0])
@@ -64,7 +64,7 @@ def test_unsupported_mass_is_a_sum_over_actions(modules: Modules, seed: int) -> 
         seen = set(log.actions[sent, m].tolist())
         mass = [
             sum(
-                modules.given(m, p[m], log.actions)[i, b]
+                modules.conditional(m, p[m], log.actions)[i, b]
                 for b in range(modules.sizes[m])
                 if b in seen and mask[i, modules.slices[m].start + b]
             )
@@ -100,7 +100,7 @@ def test_module_expectation_is_the_sum_over_its_actions(m: int) -> None:
     for b in range(TABLES.sizes[m]):
         changed = log.actions.copy()
         changed[:, m] = b
-        expected += TABLES.given(m, p[m], log.actions)[:, b] * predicted(changed)
+        expected += TABLES.conditional(m, p[m], log.actions)[:, b] * predicted(changed)
     sent = log.actions[:, 0] != 0
     np.testing.assert_allclose(found.policy, np.where(sent | (m == 0), expected, predicted(log.actions)), atol=1e-10)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray
 from crosschannel.evaluation import (
     DR,
@@ -21,7 +21,7 @@ from crosschannel.evaluation.bootstrap import degrees_of_freedom, t_interval
 from crosschannel.evaluation.support import kurtosis, raised_floor
 from tests.evaluation.bandit_worlds import World
 
-OFFER = Modules([Module("offer", ("none", *"abcdefg"))])
+OFFER = ActionSpace([Module("offer", ("none", *"abcdefg"))])
 Z = 1.96
 
 
@@ -33,7 +33,7 @@ def softmax(x: FloatArray) -> FloatArray:
 def skewed(seed: int, rate: float | None) -> World:
     """A log that hardly takes what the policy likes: weights of up to 200; rewards are normal, or 1 at about a rate."""
     rng = np.random.default_rng(seed)
-    shape = (30, len(OFFER.composites))
+    shape = (30, len(OFFER.joint_actions))
     earns = rng.normal(size=shape)
     mu = 0.96 * softmax(1.5 * rng.normal(size=shape)) + 0.04 / shape[1]
     pi = softmax(1.5 * rng.normal(size=shape) + 0.7 * earns)

@@ -226,8 +226,8 @@ def test_mass_on_actions_that_the_log_never_takes():
     world, log, cell, rewards = offers(users=600)
     never = (log.actions != [2, 3, 1]).any(1)
     part, p = log[never], world.policy(cell[never])
-    joint = OFFERS.composite_probabilities(p)
-    lost = joint[:, OFFERS.composite_index(np.array([[2, 3, 1]]))[0]].mean()
+    joint = OFFERS.all_joint_probabilities(p)
+    lost = joint[:, OFFERS.joint_index(np.array([[2, 3, 1]]))[0]].mean()
     assert unsupported_mass(part, p, None) == pytest.approx(lost)
     # Each single choice still occurs, so that the modules, one by one, are supported.
     assert unsupported_mass(part, p, 1) == pytest.approx(0.0, abs=1e-12)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.evaluation import IPS, SNIPS, Evaluation, EvaluationSettings, LoggedDecisions, evaluate
 from tests import SHARED_DATA
 
@@ -24,7 +24,7 @@ def read(name: str) -> pd.DataFrame:
 def test_uniform_policy_from_the_bernoulli_thompson_log():
     """There is no user id: every row is its own user. The items are 80, none is *send nothing*, which has mass 0."""
     bts, uniform = read("bts"), read("random")
-    modules = Modules([Module("item", ("none", *(f"item_{i}" for i in range(ITEMS))))])
+    modules = ActionSpace([Module("item", ("none", *(f"item_{i}" for i in range(ITEMS))))])
     n = len(bts)
     propensity = bts["propensity_score"].to_numpy()
     actions = bts["item_id"].to_numpy(dtype=np.int64)[:, None] + 1

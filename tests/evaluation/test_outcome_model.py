@@ -30,10 +30,10 @@ def test_joint_expectation_is_the_sum_over_joint_actions(fitted):
     world, log, cell, _, model = fitted
     x, p = world.one_hot(cell), world.policy(cell)
     joint = model.q_values(x, log.actions, p)[0]
-    probability = OFFERS.composite_probabilities(p)
-    q = np.stack([predicted(model, x, np.tile(c, (len(x), 1)), 2) for c in OFFERS.composites], axis=1)
+    probability = OFFERS.all_joint_probabilities(p)
+    q = np.stack([predicted(model, x, np.tile(c, (len(x), 1)), 2) for c in OFFERS.joint_actions], axis=1)
     np.testing.assert_allclose(joint.policy, (probability * q).sum(1), atol=1e-10)
-    np.testing.assert_allclose(joint.logged, q[np.arange(len(x)), OFFERS.composite_index(log.actions)], atol=1e-10)
+    np.testing.assert_allclose(joint.logged, q[np.arange(len(x)), OFFERS.joint_index(log.actions)], atol=1e-10)
 
 
 @pytest.mark.parametrize("m", [0, 1, 2])
@@ -57,7 +57,7 @@ def test_module_expectation_is_the_sum_over_its_actions(fitted, m):
 def test_marginals_are_those_of_the_joint_actions(fitted):
     world, _, cell, _, _ = fitted
     p = world.policy(cell)
-    enumerated = OFFERS.composite_probabilities(p) @ indicators(OFFERS, OFFERS.composites)
+    enumerated = OFFERS.all_joint_probabilities(p) @ indicators(OFFERS, OFFERS.joint_actions)
     np.testing.assert_allclose(policy_marginals(OFFERS, p), enumerated, atol=1e-12)
 
 

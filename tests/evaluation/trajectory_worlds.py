@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.evaluation import LoggedDecisions, Trajectories
 
-PUSH = Modules([Module("channel", ("none", "push"))])
+PUSH = ActionSpace([Module("channel", ("none", "push"))])
 
 
 @dataclass(frozen=True)

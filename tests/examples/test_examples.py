@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from crosschannel.agents import Batch, Observations, make_agent
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.envs.market import Market, MarketConfig
 from crosschannel.reward import DidReward, RewardSpec, refit
 from examples import new_agent, new_reward, trajectories
 from tests import ROOT
 
-MODULES = Modules([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
+MODULES = ActionSpace([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
 
 
 def run(example: str, *arguments: str, cwd: Path) -> str:

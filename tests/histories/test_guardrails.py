@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
@@ -30,10 +30,10 @@ WHEN = Module(
     "when", ("soon", "later", "any"), labels={"soon": {"send_from": 1}, "later": {"send_from": 9.5, "send_to": 13}}
 )
 CHANNEL, OFFER = Module("channel", ("none", "email", "push")), Module("offer", ("small", "summer"))
-AT_ONCE, DELAYED = Modules([CHANNEL, OFFER]), Modules([CHANNEL, WHEN, OFFER])
+AT_ONCE, DELAYED = ActionSpace([CHANNEL, OFFER]), ActionSpace([CHANNEL, WHEN, OFFER])
 
 
-def messages(seed: int, modules: Modules, users: int = 12, slots: int = 60) -> History:
+def messages(seed: int, modules: ActionSpace, users: int = 12, slots: int = 60) -> History:
     """Slots on whole hours, so that gaps and weeks are often met exactly; attributes with holes."""
     rng = np.random.default_rng(seed)
     user = rng.integers(0, users, slots)
@@ -216,7 +216,7 @@ def test_they_narrow_what_the_log_says_and_the_replay_shows_it():
 
 
 def test_a_child_without_a_date_takes_its_parents_action_out():
-    modules = Modules(
+    modules = ActionSpace(
         [
             Module("channel", ("none", "push")),
             Module("kind", ("sale", "news")),

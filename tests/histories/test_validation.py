@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import HOUR
 from crosschannel.histories.history import History
 from crosschannel.histories.validation import check_rewards
 
-MODULES = Modules(
+MODULES = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module("offer", ("long", "short", "tiny"), parent="channel", requires=("email", "email", "push")),
@@ -33,7 +33,7 @@ class Log:
     decisions: pd.DataFrame
     events: pd.DataFrame
     users: pd.DataFrame | None
-    modules: Modules = MODULES
+    modules: ActionSpace = MODULES
 
     def read(self) -> History:
         return History.from_tables(self.decisions, self.events, self.modules, self.users, files=FILES)
@@ -231,7 +231,7 @@ def test_wrong_input(spoil, place, value, problem, remedy):
 
 def test_a_module_may_not_have_the_name_of_a_native_column():
     log = good()
-    log.modules = Modules([*MODULES, Module("policy", ("a",))])
+    log.modules = ActionSpace([*MODULES, Module("policy", ("a",))])
     with pytest.raises(InputError, match="a module has the name of another native column"):
         log.read()
 
@@ -307,7 +307,7 @@ def test_propensities_may_be_absent():
 
 def test_the_only_modules_propensity_is_the_joint_one():
     log = good()
-    log.modules = Modules([MODULES[0]])
+    log.modules = ActionSpace([MODULES[0]])
     log.decisions = log.decisions[["decision_id", "user_id", "time", "channel", "propensity"]]
     history = log.read()
     np.testing.assert_array_equal(history.decisions.propensity[:, 0], history.decisions.joint)

@@ -8,14 +8,14 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import Goal, RewardSpec
 
-MODULES = Modules([Module("channel", ("none", "push"))])
+MODULES = ActionSpace([Module("channel", ("none", "push"))])
 Assignment = Literal["random", "level", "dip", "quiet", "region"]
 
 # Windows of a day around slots that are five days apart: no window ever holds another message.

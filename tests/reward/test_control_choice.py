@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import DidReward, Goal, RewardSpec, Study
 
-MODULES = Modules([Module("channel", ("none", "push"))])
+MODULES = ActionSpace([Module("channel", ("none", "push"))])
 SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="2d", cell="1d")
 USERS, DAYS = 3000, 20
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.histories.history import History
 from crosschannel.reward import Study, make_reward, measure
 from crosschannel.reward.controls import CellMeans
@@ -95,7 +95,7 @@ def two_actions(seed: int, users: int = 1500) -> History:
     push = np.random.default_rng([seed, 1]).random(len(before)) < 1 / (1 + np.exp(2.0 * np.log1p(before) - 2.0))
     d = history.decisions
     actions = d.actions * np.where(push, 1, 2)[:, None]
-    modules = Modules([Module("channel", ("none", "push", "email"))])
+    modules = ActionSpace([Module("channel", ("none", "push", "email"))])
     return replace(history, modules=modules, decisions=replace(d, actions=actions))
 
 

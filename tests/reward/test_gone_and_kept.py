@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
@@ -102,7 +102,7 @@ def test_weighing_by_kept_gives_back_the_decisions_that_later_messages_took_away
     assert np.mean(plain) < -10 * error
 
 
-ONE = Modules([Module("channel", ("none", "push"))])
+ONE = ActionSpace([Module("channel", ("none", "push"))])
 ANSWERED = RewardSpec(
     goals=(Goal("order"),),
     pre="12h",

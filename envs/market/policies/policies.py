@@ -63,7 +63,7 @@ def draw(probabilities: list[FloatArray], state: MarketState) -> Chosen:
         categorical(uniform(state.users.key, Purpose.POLICY, state.day, m), p) for m, p in enumerate(probabilities)
     ]
     actions = MODULES.canonical(np.stack(columns, axis=1))
-    return Chosen(actions, MODULES.taken(probabilities, actions))
+    return Chosen(actions, MODULES.chosen_probabilities(probabilities, actions))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.table_validator import Sheet
@@ -131,11 +131,11 @@ def _days(dates: pd.Series) -> pd.Series:
     return pd.to_datetime(dates).dt.normalize().dt.tz_localize(ZONE)
 
 
-def _modules(campaigns: pd.DataFrame) -> Modules:
+def _modules(campaigns: pd.DataFrame) -> ActionSpace:
     """The type of a campaign, and below it how many days it runs."""
     lengths = campaigns[["length", "action", "days"]].drop_duplicates().sort_values(["action", "days"])
     days = lengths["days"].tolist()
-    return Modules(
+    return ActionSpace(
         [
             Module("campaign_type", ("none", *TYPES.values())),
             Module(

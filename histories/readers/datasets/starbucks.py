@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.table_validator import Sheet
@@ -105,7 +105,7 @@ class _Offers:
     """The J offers: `ids` in the file's order, `modules`, and by code (0 is nothing) `actions` and `propensity`."""
 
     ids: pd.Index
-    modules: Modules
+    modules: ActionSpace
     actions: IntArray
     propensity: FloatArray
 
@@ -159,7 +159,7 @@ def _offers(sheet: Sheet) -> _Offers:
         name: {column: float(values[j]) for column, values in numbers.items()} | {"channels": list(channels[j])}
         for j, name in enumerate(names)
     }
-    modules = Modules(
+    modules = ActionSpace(
         [
             Module("offer_type", ("none", *types)),
             Module("variant", tuple(names), parent="offer_type", requires=tuple(kinds), labels=labels),

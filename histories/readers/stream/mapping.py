@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.histories.history import PROPENSITY_SOURCES
 from crosschannel.histories.readers.slots import SlotGrid
@@ -76,7 +76,7 @@ class StreamMapping:
     name: str = "history"
 
     def __post_init__(self) -> None:
-        modules = Modules.from_dict(self.modules)
+        modules = ActionSpace.from_dict(self.modules)
         if self.span is not None:
             span_of(self.span)
         source = self.propensity_source
@@ -96,7 +96,7 @@ class StreamMapping:
             raise ConfigError("`duplicates` needs `rows.columns.message_id`: say which column tells rows apart")
         self._check_slots()
 
-    def _check_sends(self, modules: Modules) -> None:
+    def _check_sends(self, modules: ActionSpace) -> None:
         known = tuple(name for name in decision_columns(modules) if name not in ROW_COLUMNS)
         names: list[str] = []
         for sends in self.sends:
@@ -123,7 +123,7 @@ class StreamMapping:
             name
             for sends in self.sends
             for name in (*sends.columns, *sends.constants)
-            if name.startswith(("propensity", "eligible_")) and name not in Modules.from_dict(self.modules).names
+            if name.startswith(("propensity", "eligible_")) and name not in ActionSpace.from_dict(self.modules).names
         )
         if only_sent or self.propensity_source is not None:
             raise ConfigError(

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.sorting import by_user_and_time
@@ -58,7 +58,7 @@ def read_stream(mapping: StreamMapping) -> History:
     Raises:
         InputError: With every fault found in a step.
     """
-    modules = Modules.from_dict(mapping.modules)
+    modules = ActionSpace.from_dict(mapping.modules)
     stream = open_stream(mapping)
     span = span_of(mapping.span) if mapping.span else (int(stream.time.min()), int(stream.time.max()))
     kept = _without_duplicates(mapping, stream)
@@ -97,7 +97,7 @@ def read_stream(mapping: StreamMapping) -> History:
     ]
     if isinstance(mapping.slots, SlotGrid):
         notes += _grid_notes(mapping.slots, history, stream, origin, unplaced)
-    elif history.modules.sent(history.decisions.actions).all():
+    elif history.modules.sends(history.decisions.actions).all():
         notes.append(
             "slots are sends only: nothing can be learned about sending nothing, and difference in differences has no "
             "controls"
@@ -137,7 +137,7 @@ def _rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:
     return rule
 
 
-def _refuse_nothing(mapping: StreamMapping, modules: Modules, stream: StreamRows, rule: IntArray) -> None:
+def _refuse_nothing(mapping: StreamMapping, modules: ActionSpace, stream: StreamRows, rule: IntArray) -> None:
     """On a grid a row that says that nothing was sent would be counted as a send, or hide one."""
     name, nothing = modules.names[0], modules[0].actions[0]
     bad = np.zeros(len(stream), dtype=bool)
@@ -204,7 +204,7 @@ def _origins(mapping: StreamMapping, stream: StreamRows, slots: UserSlots, sends
 
 def _decisions(
     mapping: StreamMapping,
-    modules: Modules,
+    modules: ActionSpace,
     stream: StreamRows,
     rule: IntArray,
     origin: IntArray,

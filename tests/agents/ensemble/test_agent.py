@@ -9,11 +9,11 @@ import torch
 from crosschannel.agents import Batch, EnsembleThompson, make_agent
 from crosschannel.agents.ensemble.agent import vote
 from crosschannel.agents.sampling import draw, vote_shares
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, Problem, everything, observations_of, random_batch
 
 
-def trained(modules: Modules = PLAIN, seed: int = 0, n: int = 800, **settings: object) -> EnsembleThompson:
+def trained(modules: ActionSpace = PLAIN, seed: int = 0, n: int = 800, **settings: object) -> EnsembleThompson:
     agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, **settings}, seed)
     assert isinstance(agent, EnsembleThompson)
     agent.observe(random_batch(n, modules, seed=seed))
@@ -22,16 +22,16 @@ def trained(modules: Modules = PLAIN, seed: int = 0, n: int = 800, **settings: o
 
 
 @pytest.mark.parametrize("modules", [PLAIN, NESTED], ids=["plain", "nested"])
-def test_reported_probabilities_are_the_frequencies_of_decisions(modules: Modules) -> None:
+def test_reported_probabilities_are_the_frequencies_of_decisions(modules: ActionSpace) -> None:
     agent = trained(modules, floor=0.1)
     rng = np.random.default_rng(1)
     mask = rng.random((5, modules.total)) < 0.7
     n = 8000
     rows = np.repeat(np.arange(5), n)
     seen = observations_of(mask)
-    joint = modules.composite_probabilities(agent.action_probabilities(seen))
+    joint = modules.all_joint_probabilities(agent.action_probabilities(seen))
     decisions = agent.act(seen[rows])
-    index = modules.composite_index(decisions.actions)
+    index = modules.joint_index(decisions.actions)
     np.testing.assert_allclose(decisions.joint, joint[rows, index])
     frequency = np.zeros_like(joint)
     np.add.at(frequency, (rows, index), 1 / n)
@@ -64,11 +64,11 @@ def test_without_exploring_the_best_action_on_the_mean_is_certain() -> None:
     assert (decisions.joint == 1).all()
     np.testing.assert_array_equal(decisions.actions, agent.act(seen, explore=False).actions)
     means = [estimates.mean(0, dtype=np.float64) for estimates in agent.expected_rewards(seen)]
-    closed = NESTED.closed(mask)
+    closed = NESTED.feasible_mask(mask)
     for m, mean in enumerate(means):
         eligible = NESTED.conditional_mask(m, closed, decisions.actions)
         best = np.where(eligible, mean, -np.inf).max(1)
-        asked = NESTED.sent(decisions.actions) if m else np.ones(300, dtype=bool)
+        asked = NESTED.sends(decisions.actions) if m else np.ones(300, dtype=bool)
         chosen = mean[np.arange(300), decisions.actions[:, m]]
         np.testing.assert_allclose(chosen[asked], best[asked], rtol=1e-5)
 
@@ -158,7 +158,7 @@ def test_what_no_longer_holds_is_forgotten(settings: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("modules", [PLAIN, NESTED], ids=["plain", "nested"])
-def test_votes_are_counted_as_the_plain_formula_says(modules: Modules) -> None:
+def test_votes_are_counted_as_the_plain_formula_says(modules: ActionSpace) -> None:
     rng = np.random.default_rng(3)
     for m, size in enumerate(modules.sizes):
         values = rng.integers(0, 4, (6, 500, size)).astype(np.float32)  # small integers: many are equal
@@ -173,7 +173,7 @@ def test_in_a_table_each_row_is_voted_on_by_its_own() -> None:
     agent = trained(TABLES, spread=1.0, floor={"channel": 0.3, "hour": 0.1})
     mask = np.random.default_rng(3).random((400, TABLES.total)) < 0.7
     seen = observations_of(mask)
-    parts = TABLES.split(TABLES.closed(mask))
+    parts = TABLES.split(TABLES.feasible_mask(mask))
     estimates, shares = agent.expected_rewards(seen), agent.action_probabilities(seen)
     for m, (values, floor) in enumerate(zip(estimates, (0.3, 0.1, 0.02, 0.02), strict=True)):
         assert values.shape == (5, 400, *TABLES.shape(m))

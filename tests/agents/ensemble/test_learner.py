@@ -11,7 +11,7 @@ import torch
 from crosschannel.agents import Batch, EnsembleThompson, Observations, make_agent
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import HELD_OUT, Learner, LearnerConfig, held_out, signs
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, SMALL, everything, observations_of, random_batch
 
@@ -158,7 +158,7 @@ def test_rows_of_noisy_contexts_count_for_less() -> None:
 def known_learner(order: np.ndarray) -> tuple[Learner, dict[str, torch.Tensor]]:
     """A learner of 300 rows in some order, whose contexts, errors and noise all differ; and these rows."""
     rng = np.random.default_rng(3)
-    n, modules = len(order), Modules([Module("a", ("none", "x", "y"))])
+    n, modules = len(order), ActionSpace([Module("a", ("none", "x", "y"))])
     context = rng.standard_normal((n, 2)).astype(np.float32)
     seen = Observations(context, np.ones((n, 3), dtype=bool))
     se, actions = rng.uniform(0.5, 2.0, n), rng.integers(0, 3, (n, 1))

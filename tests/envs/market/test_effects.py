@@ -46,7 +46,7 @@ def test_closed_forms_equal_simulation(goals):
     rng = np.random.default_rng(0)
     cases, copies = 40, 4000
     users = draw_users(user_keys(cases, 11), market.dynamics)
-    actions = market.modules.composites[rng.integers(1, len(market.modules.composites), cases)]
+    actions = market.modules.joint_actions[rng.integers(1, len(market.modules.joint_actions), cases)]
     fatigue = rng.uniform(0, 3, cases)
     case = np.repeat(np.arange(cases), copies)
     alike = replace(users.take(case), key=user_keys(len(case), 12))
@@ -77,7 +77,7 @@ def test_effects_follow_the_documented_formulas():
     state = market.reset(market.keys(60, seed=4))
     rng = np.random.default_rng(1)
     for _ in range(6):
-        actions = market.modules.composites[rng.integers(0, 4801, 60)]
+        actions = market.modules.joint_actions[rng.integers(0, 4801, 60)]
         effect, organic, users = market.true_effect(state, actions), market.organic_value(state), state.users
         for i, (c, b, s, o, k, g) in enumerate(actions.tolist()):
             own = [
@@ -129,12 +129,12 @@ def test_expected_effects_equal_the_sum_over_all_joint_actions(goals, given):
     _, truth = market.history()
     rows, modules = np.arange(0, len(truth), 199), market.modules
     p = random_policy(np.random.default_rng(3), modules, len(rows), given)
-    table = market.true_effect(truth.slots(rows), modules.composites[None])
+    table = market.true_effect(truth.slots(rows), modules.joint_actions[None])
     joint = np.ones(table.shape)
     for m, j in enumerate(given):
-        own = modules.composites[:, m]
-        factor = p[m][:, own] if j is None else p[m][:, modules.composites[:, j], own]
-        joint *= factor if m == 0 else np.where(modules.composites[:, 0] == 0, 1.0, factor)
+        own = modules.joint_actions[:, m]
+        factor = p[m][:, own] if j is None else p[m][:, modules.joint_actions[:, j], own]
+        joint *= factor if m == 0 else np.where(modules.joint_actions[:, 0] == 0, 1.0, factor)
     assert joint.sum(1) == pytest.approx(1.0)
     assert truth.expected_effect(rows, p, given) == pytest.approx((joint * table).sum(1), abs=1e-12)
 
@@ -155,12 +155,12 @@ def test_the_best_action_is_the_best_of_all_joint_actions(log):
     """With many of the actions not eligible, at slots of the log."""
     market, _, truth = log
     rows = np.arange(0, len(truth), 2003)
-    composites, rng = market.modules.composites, np.random.default_rng(0)
+    composites, rng = market.modules.joint_actions, np.random.default_rng(0)
     mask = rng.random((len(rows), market.modules.total)) < 0.6
     for part in market.modules.slices:
         mask[:, part.start] = True
     table = truth.market.true_effect(truth.slots(rows), composites[None])
-    best = np.where(market.modules.composite_mask(mask), table, -np.inf).max(1)
+    best = np.where(market.modules.joint_mask(mask), table, -np.inf).max(1)
     assert (best[1:] == 0).sum() > 3
     assert (best > 0).sum() > 3
     value, action = market.best_action(truth.slots(rows), mask)
@@ -256,9 +256,9 @@ def test_the_oracle_is_best_and_no_send_is_nothing():
 def test_nothing_has_an_effect_in_the_null_scenario():
     market = Market(MarketConfig(users=400, days=10, scenario="null"))
     history, truth = market.history()
-    assert history.modules.sent(truth.actions).sum() > 200
+    assert history.modules.sends(truth.actions).sum() > 200
     rows = np.arange(0, len(truth), 50)
-    assert (truth.market.true_effect(truth.slots(rows), history.modules.composites[None]) == 0).all()
+    assert (truth.market.true_effect(truth.slots(rows), history.modules.joint_actions[None]) == 0).all()
     assert (truth.logged == 0).all()
     value = evaluate_policy(market, "uniform", 300)
     assert (value.effect == 0).all()

@@ -122,7 +122,7 @@ def test_slots_and_events_lie_where_the_market_says(small):
 def test_guardrails_hold_in_the_log(small):
     history, truth = small
     d = history.decisions
-    sent = history.modules.sent(d.actions)
+    sent = history.modules.sends(d.actions)
     assert d.eligible[np.arange(len(d)), d.actions[:, 0]].all()
     assert truth.users.reachable[d.user, d.actions[:, 0]][sent].all()
     same = d.user[sent][1:] == d.user[sent][:-1]

@@ -51,7 +51,7 @@ def test_every_scenario_gives_a_valid_log_with_known_probabilities(name):
     seen, expected, variance = ([np.zeros(size) for size in MODULES.sizes] for _ in range(3))
     for _ in range(18):
         p, choice, mask = usual.probabilities(market, state), usual.choose(market, state), market.mask(state)
-        assert np.array_equal(choice.probabilities, MODULES.taken(p, choice.actions))
+        assert np.array_equal(choice.probabilities, MODULES.chosen_probabilities(p, choice.actions))
         for m, (part, eligible) in enumerate(zip(p, MODULES.split(mask), strict=True)):
             assert part.sum(1) == pytest.approx(1.0)
             assert np.array_equal(part > 0, eligible)
@@ -75,7 +75,7 @@ def test_markets_and_their_truth_can_be_pickled(name):
 def test_base_rates_and_effects_are_those_of_deployments():
     """Orders of a service a day and unsubscribes a message: 0.1 to 5 %; effects of the logged messages: 2 to 20 %."""
     _, history, truth = log_of("default", 3000)
-    sent = np.flatnonzero(MODULES.sent(truth.actions))
+    sent = np.flatnonzero(MODULES.sends(truth.actions))
     for service in SERVICES:
         of_service = Market(MarketConfig(goals=(Goal(f"order:{service}"),)))
         assert 0.001 < of_service.organic_value(truth.slots()).mean() < 0.05
@@ -245,7 +245,7 @@ class TestRefresh:
     def test_actions_retire_and_begin_in_mask_and_log(self):
         _, history, truth = log_of("refresh", 1500)
         late = truth.day >= 14 + REFRESHED
-        sent = MODULES.sent(truth.actions)
+        sent = MODULES.sends(truth.actions)
         for module, action in (*self.RETIRED, *self.NEW):
             m, code = self.code(module, action)
             eligible = history.decisions.eligible[:, MODULES.slices[m].start + code]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.churn import NEVER
 
-MODULES = Modules([Module("channel", ("none", "email", "push"))])
+MODULES = ActionSpace([Module("channel", ("none", "email", "push"))])
 #: Probability of the three actions for users of either kind x in the log, of reward 1, and of the agent's choice.
 LOGGED = np.array([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]])
 REWARD = np.array([[0.05, 0.10, 0.40], [0.10, 0.50, 0.20]])
@@ -31,7 +31,7 @@ def draw(rng: np.random.Generator, probabilities: np.ndarray) -> np.ndarray:
 
 
 def build(
-    modules: Modules, context: np.ndarray, actions: np.ndarray, propensity: np.ndarray, rewards: np.ndarray
+    modules: ActionSpace, context: np.ndarray, actions: np.ndarray, propensity: np.ndarray, rewards: np.ndarray
 ) -> ReplayLog:
     """A log of (users, slots): all users have all slots, a day apart, and rewards known at the next slot."""
     users, slots = rewards.shape
@@ -79,7 +79,7 @@ def bandit_log(seed: int, users: int, logged: np.ndarray = LOGGED) -> ReplayLog:
 def fatigue_log(seed: int, users: int) -> ReplayLog:
     """Two decisions a user; the context is 0 at the first, and 1 or 2 at the second: a message was sent, or was not."""
     rng = np.random.default_rng(seed)
-    modules = Modules([Module("channel", ("none", "push"))])
+    modules = ActionSpace([Module("channel", ("none", "push"))])
     first, second = rng.random((2, users)) < np.array([[SENT_FIRST], [0.5]])
     chance = np.stack([np.where(first, 0.2, QUIET), np.where(second, np.where(first, TIRED, FRESH), 0.05)], axis=1)
     propensity = np.stack([np.where(first, SENT_FIRST, 1 - SENT_FIRST), np.full(users, 0.5)], axis=1)

@@ -12,7 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 
 import crosschannel.envs  # noqa: F401 - registers the environments
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.env import CrossChannelReplay
 from crosschannel.envs.replay.settings import matching, terminal_mask
@@ -105,7 +105,7 @@ def test_a_step_pays_the_logged_reward_of_the_logged_action_and_only_the_log_end
 
 
 def test_modules_match_only_where_both_send_or_neither_does():
-    modules = Modules([Module("channel", ("none", "push")), Module("offer", ("small", "large"))])
+    modules = ActionSpace([Module("channel", ("none", "push")), Module("offer", ("small", "large"))])
     chosen = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [1, 0], [0, 0]])
     executed = np.array([[0, 0], [0, 0], [1, 0], [1, 0], [0, 0], [1, 0]])
     expected = [[True, True], [True, True], [True, True], [True, False], [False, False], [False, False]]

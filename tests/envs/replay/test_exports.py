@@ -121,7 +121,7 @@ def test_bandit_feedback_has_the_documented_keys_and_shapes(module):
 def test_whole_actions_are_numbered_as_the_composites():
     feedback = to_bandit_feedback(LOG)
     assert feedback["n_actions"] == 5
-    assert np.array_equal(MODULES.composites[feedback["action"]], LOG.actions)
+    assert np.array_equal(MODULES.joint_actions[feedback["action"]], LOG.actions)
     assert np.array_equal(feedback["pscore"], LOG.joint)
     assert np.array_equal(feedback["reward"], LOG.rewards)
     # channel one-hot, then offer; sending nothing has no offer.
@@ -152,11 +152,11 @@ def test_importance_weighting_of_the_feedback_is_that_of_the_log():
         Observations(LOG.context, LOG.action_mask)
     )
     feedback = to_bandit_feedback(LOG)
-    dist = MODULES.composite_probabilities(probabilities)
+    dist = MODULES.all_joint_probabilities(probabilities)
     assert np.allclose(dist.sum(1), 1.0)
     assert dist[~feedback["action_mask"]].max() == 0.0
     weights = dist[np.arange(len(LOG)), feedback["action"]] / feedback["pscore"]
-    own = MODULES.taken(probabilities, LOG.actions).prod(1) / LOG.joint
+    own = MODULES.chosen_probabilities(probabilities, LOG.actions).prod(1) / LOG.joint
     assert np.allclose(weights, own, rtol=1e-12, atol=0)
 
 

@@ -49,7 +49,7 @@ def test_steps_are_the_identified_decisions_up_to_leaving_counted_by_a_loop():
     np.testing.assert_array_equal(log.available_at, rewards.available_at[chosen])
     for name, column in {"actions": "actions", "keys": "key", "propensity": "propensity", "joint": "joint"}.items():
         np.testing.assert_array_equal(getattr(log, name), getattr(d, column)[chosen])
-    np.testing.assert_array_equal(log.action_mask, history.modules.closed(history.eligible[chosen]))
+    np.testing.assert_array_equal(log.action_mask, history.modules.feasible_mask(history.eligible[chosen]))
     np.testing.assert_array_equal(log.context, ContextFeatures.fit(history).transform(history)[chosen])
     np.testing.assert_array_equal(log.user_ids[log.user], history.user_ids[d.user[chosen]])
 

@@ -11,7 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env, data_equivalence
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.env import CrossChannelReplay
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
@@ -35,7 +35,7 @@ from tests.envs.wrappers.samples import LOG, Scripted, Tempting, native, side_by
 KINDS = ("market", "replay")
 
 
-def modules_of(kind: str, env) -> Modules:
+def modules_of(kind: str, env) -> ActionSpace:
     return env.unwrapped.market.modules if kind == "market" else env.unwrapped.log.modules
 
 
@@ -122,7 +122,7 @@ def test_a_flat_observation_is_context_then_mask(kind):
 
 def test_joint_actions_are_the_composites():
     env = JointAction(FlatContext(single("replay")), LOG.modules)
-    composites = LOG.modules.composites
+    composites = LOG.modules.joint_actions
     assert env.action_space.n == len(composites) == 5
     env.reset(seed=0)
     codes = [env.action(np.int64(j)).tolist() for j in range(5)]
@@ -147,7 +147,7 @@ def test_joint_actions_compare_as_their_codes_do():
     for _ in range(60):
         joint = int(env.action_space.sample())
         _, _, terminated, truncated, info = env.step(joint)
-        assert info["matched"] == (LOG.modules.composites[joint].tolist() == info["executed_action"].tolist())
+        assert info["matched"] == (LOG.modules.joint_actions[joint].tolist() == info["executed_action"].tolist())
         matched += info["matched"]
         if terminated or truncated:
             env.reset()
@@ -156,10 +156,10 @@ def test_joint_actions_compare_as_their_codes_do():
 
 def test_joint_actions_need_the_envs_own_modules_and_a_small_set():
     env = single("replay")
-    other = Modules([Module("channel", ("none", "email"))])
+    other = ActionSpace([Module("channel", ("none", "email"))])
     with pytest.raises(ConfigError, match="own modules"):
         JointAction(env, other)
-    large = Modules([Module(f"m{i}", tuple(f"a{j}" for j in range(20))) for i in range(4)])
+    large = ActionSpace([Module(f"m{i}", tuple(f"a{j}" for j in range(20))) for i in range(4)])
     wide = Scripted([1.0])
     wide.action_space = gym.spaces.MultiDiscrete(large.sizes)
     with pytest.raises(ConfigError, match="keep MultiDiscrete"):
@@ -424,7 +424,7 @@ def test_joint_actions_of_many_users():
     assert many.action_masks().shape == (4, 5)
     for joint in range(5):
         left = many.step(np.full(4, joint))
-        right = plain.step(LOG.modules.composites[np.full(4, joint)])
+        right = plain.step(LOG.modules.joint_actions[np.full(4, joint)])
         assert np.array_equal(left[4]["matched"], right[4]["matched"])
         assert np.array_equal(left[0], flatten(right[0]))
 

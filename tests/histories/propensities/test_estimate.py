@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import derive, keys
@@ -18,7 +18,7 @@ from crosschannel.histories.history import DecisionLog, EventLog, History, take_
 from crosschannel.histories.propensities.calibration import PlattScaling, Reliability, softmax
 from crosschannel.histories.propensities.estimate import _FOLD_SALT, PropensityReport, estimate_propensities
 
-MODULES = Modules(
+MODULES = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module("offer", ("e1", "e2", "p1", "p2", "p3"), "channel", ("email", "email", "push", "push", "push")),
@@ -56,7 +56,7 @@ def simulated_log(seed: int, users: int = 4000, slots: int = 5) -> tuple[History
     )
     third = (rng.random(n) < hour[:, 1]).astype(np.int64)
     actions = MODULES.canonical(np.stack([first, second, third], axis=1))
-    truth = MODULES.taken([channel, offer, hour], actions)
+    truth = MODULES.chosen_probabilities([channel, offer, hour], actions)
 
     # Orders depend on what makes messages likely, and on the action, so that ignoring the policy misleads.
     hit = (actions[:, 0] == 1) & (actions[:, 1] == 0) & (actions[:, 2] == 0)
@@ -102,7 +102,7 @@ def estimated(log) -> tuple[History, PropensityReport]:
 
 def test_estimates_are_close_to_the_true_propensities(log, estimated) -> None:
     truth, got = log[1], estimated[0].decisions.propensity
-    sent = log[0].modules.sent(log[0].decisions.actions)
+    sent = log[0].modules.sends(log[0].decisions.actions)
     for m, rows in enumerate((np.ones(len(sent), dtype=bool), sent, sent)):
         assert np.abs(got[rows, m] - truth[rows, m]).mean() < 0.03
         assert np.corrcoef(got[rows, m], truth[rows, m])[0, 1] > 0.97

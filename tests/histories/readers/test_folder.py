@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
@@ -18,7 +18,7 @@ from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.histories.readers.folder import read_history, write_history
 
 START = int(np.datetime64("2024-03-01", "us").astype(np.int64))
-MODULES = Modules(
+MODULES = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),
         Module(

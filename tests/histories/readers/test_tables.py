@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import History, take_rows
@@ -83,7 +83,7 @@ def test_files_become_the_history_that_native_tables_give(mapping: TableMapping)
                 "value": [12.5, 3.0, None],
             }
         ),
-        Modules.from_dict(MODULES),
+        ActionSpace.from_dict(MODULES),
         pd.DataFrame({"user_id": ["NA", "007"], "age": [41, None], "town": ["Bonn", "Kyiv"]}),
     )
     for name in ("id", "key", "user", "time", "actions", "joint", "propensity"):

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.history import History
 from crosschannel.reward import Effect, Goal, make_reward
@@ -38,7 +38,7 @@ def two_actions(seed: int, assignment="random") -> History:
     return replace(
         history,
         decisions=replace(d, actions=actions, propensity=np.full((len(d), 1), np.nan), joint=np.full(len(d), np.nan)),
-        modules=Modules([Module("channel", ("none", "push", "email"))]),
+        modules=ActionSpace([Module("channel", ("none", "push", "email"))]),
         propensity_source="missing",
     )
 

@@ -90,7 +90,7 @@ def test_excluded_overlap_is_excluded_as_far_as_each_bin():
     history = random_history(3, users=40, send=0.15)
     study = did(history, replace(SMALL, pre="1d", overlap="exclude"))
     events = event_study(study, history, EventTimes("1d", leads=3, lags=2))
-    d, sent = history.decisions, history.modules.sent(history.decisions.actions)
+    d, sent = history.decisions, history.modules.sends(history.decisions.actions)
     for k, effect in zip(events.times.offsets.tolist(), events.effects, strict=True):
         low, high = min(k, -1) * DAY, max(k + 1, 0) * DAY
         for i in range(0, len(d), 7):
@@ -249,7 +249,7 @@ def test_no_failure_is_hidden_in_the_verdict(statuses, begins):
 def test_decisions_without_an_arm_are_not_held_out(missing: object):
     """Such as those before a user's arm was known: nothing was sent at them, and yet nobody held them out."""
     history = random_history(5, users=60)
-    sent = history.modules.sent(history.decisions.actions)
+    sent = history.modules.sends(history.decisions.actions)
     arm = np.where(sent, "messages", "held out").astype(object)
     quiet = np.flatnonzero(~sent)
     arm[quiet[::2]] = missing

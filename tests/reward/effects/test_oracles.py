@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.histories.features import ContextSpec
@@ -14,7 +14,7 @@ from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import DidReward, Goal, RewardSpec, average_effect, make_reward, measure
 from crosschannel.reward.effects.staggered import NEVER, Panel, group_time_effects
 
-MODULES = Modules([Module("channel", ("none", "push"))])
+MODULES = ActionSpace([Module("channel", ("none", "push"))])
 SPEC = RewardSpec(
     goals=(Goal("spend", measure="value"),),
     pre="1d",

@@ -120,7 +120,7 @@ def two_messages(seed: int, users: int = 3000, periods: int = 8) -> History:
 def test_first_messages_have_their_true_effect():
     """Each user's first message alone: 5-day periods that begin with the slot, a quarter of the level a message."""
     history = simulate(0, "random", users=3000, effect=4.0).history
-    sent = history.modules.sent(history.decisions.actions)
+    sent = history.modules.sends(history.decisions.actions)
     rank = np.cumsum(sent) - np.concatenate([[0], np.cumsum(sent)])[history.decision_offsets[history.decisions.user]]
     only = take_rows(history.decisions, ~sent | (rank == 1))
     built = panel_from_history(replace(history, decisions=only), SPEC, "channel=push", "5d")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosschannel.core.action_space import Module, Modules
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.times import DAY
 from crosschannel.reward import Goal, RewardSpec, measure
 from crosschannel.reward.measurement.messages import Messages, running_time
@@ -21,7 +21,7 @@ def running_history(seed: int):
     """Messages with offers that run for 1.5 or 4 days."""
     history = random_history(seed, send=0.15)
     channel, offer = history.modules
-    return replace(history, modules=Modules([channel, Module("offer", offer.actions, labels=LABELS)]))
+    return replace(history, modules=ActionSpace([channel, Module("offer", offer.actions, labels=LABELS)]))
 
 
 @pytest.mark.parametrize(("first", "last"), [(-2 * DAY, DAY), (-5 * DAY, -3 * DAY), (0, 2 * DAY), (DAY, 2 * DAY)])
@@ -29,7 +29,7 @@ def running_history(seed: int):
 def test_others_equal_a_loop_over_pairs(first, last, runs):
     history = running_history(1) if runs else random_history(1, send=0.15)
     d = history.decisions
-    sent = history.modules.sent(d.actions)
+    sent = history.modules.sends(d.actions)
     days = np.where(d.actions[:, 1] == 1, 4.0, 1.5) if runs else np.zeros(len(d))
     end = d.time + np.maximum((days * DAY).astype(np.int64), 1)
     found = Messages.of(history).others(history, first, last)

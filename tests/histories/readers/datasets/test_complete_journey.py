@@ -175,7 +175,7 @@ def test_published_tables_give_the_published_counts(real: History) -> None:
     """2,469 households, 140 of them left out; 27 campaigns of three types reached 1,559, and 910 never."""
     assert real.notes[0].startswith("140 households")
     assert real.n_users == 2469 - 140
-    sent = real.modules.sent(real.decisions.actions)
+    sent = real.modules.sends(real.decisions.actions)
     per_user = np.bincount(real.decisions.user[sent], minlength=real.n_users)
     assert (per_user > 0).sum() == 1559 - 140
     assert (per_user == 0).sum() == 910
@@ -223,7 +223,7 @@ def test_published_campaigns_go_to_those_who_buy_more_and_the_estimate_sees_it(r
     history, report = estimate_propensities(real, ContextSpec(windows=("28d", "84d"), clock=False))
     d = history.decisions
     assert report.errors["campaign_type"] < 0.01
-    sent = history.modules.sent(d.actions)
+    sent = history.modules.sends(d.actions)
     probability = np.where(sent, d.propensity[:, 0], 1 - d.propensity[:, 0])
     assert probability[sent].mean() > 4 * probability[~sent].mean()
     assert history.propensity_source == "estimated"

@@ -224,7 +224,7 @@ def test_real_slots_and_shares(real: History):
     assert real.n_users == 11_975
     assert len(d) == 11_975 * 6
     assert sorted(set(((d.time - EPOCH) // HOUR).tolist())) == [0, 168, 336, 408, 504, 576]
-    sent = real.modules.sent(d.actions).reshape(-1, 6)
+    sent = real.modules.sends(d.actions).reshape(-1, 6)
     assert sent.sum() == 53_646
     # Four standard errors of a share of .75 among 11,975 users.
     assert (np.abs(sent.mean(axis=0) - 0.75) < 4 * np.sqrt(0.75 * 0.25 / 11_975)).all()
@@ -250,7 +250,7 @@ def test_real_times_reproduce_the_reference_differences(real: History):
     d, e = real.decisions, real.events
     paid = e.event == real.event_codes(["transaction"])[0]
     user, time, value = e.user[paid], e.time[paid], e.value[paid]
-    sent = real.modules.sent(d.actions).reshape(-1, 6)
+    sent = real.modules.sends(d.actions).reshape(-1, 6)
     moments = d.time.reshape(-1, 6)[0]
     figures = []
     for wave, t in enumerate(moments[1:], start=1):

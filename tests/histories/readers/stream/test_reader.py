@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.action_space import Modules
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import HOUR
 from crosschannel.envs.market import Market, MarketConfig
@@ -224,7 +224,7 @@ def test_more_than_one_send_in_a_period(mapping: StreamMapping, tmp_path: Path):
     assert "Email Sent" in history.event_names
     assert "1 sends outside of all slots or behind another one of their slot" in history.summary()
     finer = read_stream(replace(mapping, slots=SlotGrid("1min", "00:00")))
-    assert finer.modules.sent(finer.decisions.actions).sum() == 3
+    assert finer.modules.sends(finer.decisions.actions).sum() == 3
 
 
 def test_rows_that_stand_twice(mapping: StreamMapping):
@@ -439,7 +439,7 @@ def test_a_stream_shorter_than_a_period(mapping: StreamMapping):
 def market_stream(folder: Path, users: int) -> tuple[History, StreamMapping]:
     """A market's history, and the stream that a platform would have logged of it: sends some time after their slot."""
     history, _ = Market(MarketConfig(users=users, days=6)).history()
-    sent = history.modules.sent(history.decisions.actions)
+    sent = history.modules.sends(history.decisions.actions)
     d = history.decisions_frame()[sent]
     rng = np.random.default_rng(0)
     lag = rng.integers(0, 20 * HOUR, len(d))
@@ -476,7 +476,7 @@ def test_a_market_written_as_a_stream_comes_back(tmp_path: Path):
     history, mapping = market_stream(tmp_path, users=300)
     assert len(history.decisions) < 300 * 6, "some unsubscribe, and have no more slots"
     found = read_stream(mapping)
-    sent = history.modules.sent(history.decisions.actions)
+    sent = history.modules.sends(history.decisions.actions)
     for name in ("user", "time", "actions"):
         np.testing.assert_array_equal(getattr(found.decisions, name), getattr(history.decisions, name))
     np.testing.assert_array_equal(found.decisions.id[sent], history.decisions.id[sent])
@@ -488,7 +488,7 @@ def test_a_market_written_as_a_stream_comes_back(tmp_path: Path):
     )
     pd.testing.assert_frame_equal(found.users, history.users, check_dtype=False)
     assert (found.span, found.modules, found.n_users) == (history.span, history.modules, history.n_users)
-    assert found.modules == Modules.from_dict(mapping.modules)
+    assert found.modules == ActionSpace.from_dict(mapping.modules)
 
 
 def test_a_configuration_names_a_stream_and_learns_from_it(tmp_path: Path):
@@ -501,7 +501,7 @@ def test_a_configuration_names_a_stream_and_learns_from_it(tmp_path: Path):
     assert config.history == stream
     prepared = prepare(config)
     assert prepared.history.propensity_source == "estimated"
-    sent = prepared.train.modules.sent(prepared.train.decisions.actions)
+    sent = prepared.train.modules.sends(prepared.train.decisions.actions)
     expected = prepared.model.fit(history.select_users(prepared.part == "train"))
     expected = expected.transform(history.select_users(prepared.part == "train"))
     assert np.isfinite(prepared.rewards.reward[sent]).mean() > 0.3
