@@ -74,8 +74,8 @@ def estimate_propensities(
     .. math:: p_i(a) \propto \exp(b_a + s \, x_i^\top \beta_a) \text{ over the actions a eligible at decision i}
 
     Within each group of competing actions (`ActionSpace.groups`), :math:`\beta_a` comes from a binary logistic
-    regression of action a against the group's most frequent action, among the decisions that took one of the two while both
-    were eligible. Begg & Gray (1984), "Calculation of polychotomous logistic regression parameters using
+    regression of action a against the group's most frequent action, among the decisions that took one of the two while
+    both were eligible. Begg & Gray (1984), "Calculation of polychotomous logistic regression parameters using
     individualized regressions", Biometrika. Covariates are the context features, the calendar cell (`MAX_CELLS`) and
     the earlier modules' choices; slopes have a normal prior of variance 1 for standardised columns. With more than
     `MAX_ROWS` decisions of an action a stable random sample is fitted, and its intercept corrected.

@@ -76,7 +76,7 @@ def test_help_names_every_option_of_its_own(capsys):
     for option in ("--by", "--bin", "--leads", "--lags", "--plot", "--csv", "--staggered", "--each", "--lengths"):
         assert option in text
     with pytest.raises(SystemExit) as wrong:
-        main(["effect"])
+        main(["--by"])
     assert wrong.value.code == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
-from crosschannel.engines import in_process, make_engine
+from crosschannel.engines import make_engine, run_locally
 from crosschannel.envs.market import Market, MarketConfig
 from crosschannel.histories.buckets import bucket_paths, write_buckets
 from crosschannel.histories.history import History, take_rows
@@ -56,11 +56,11 @@ def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) 
 def test_rewards_are_those_of_the_whole_history(folders, n):
     whole = by_decision(HISTORY, DidReward(SPEC).fit(HISTORY).transform(HISTORY))
     assert np.isfinite(whole["reward"]).sum() > 500
-    assert_same_bits(over_buckets(folders[n], SPEC, in_process), whole)
+    assert_same_bits(over_buckets(folders[n], SPEC, run_locally), whole)
 
 
 def test_a_pool_gives_the_same_bits(folders):
-    here, pool = (over_buckets(folders[3], SPEC, run) for run in (in_process, make_engine("pool", 2)))
+    here, pool = (over_buckets(folders[3], SPEC, run) for run in (run_locally, make_engine("processes", 2)))
     assert_same_bits(pool, here)
 
 
@@ -68,7 +68,7 @@ def test_a_pool_gives_the_same_bits(folders):
 def test_ray_gives_the_same_bits(folders, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     pytest.importorskip("ray.data", reason="Ray is not installed")
-    here = over_buckets(folders[3], SPEC, in_process)
+    here = over_buckets(folders[3], SPEC, run_locally)
     assert_same_bits(over_buckets(folders[3], SPEC, make_engine("ray", 2)), here)
 
 
@@ -77,11 +77,11 @@ def test_what_is_learned_is_handed_over(folders):
     goals = (replace(MARKET.goals[0], winsor=0.9), *MARKET.goals[1:])
     spec = replace(SPEC, goals=goals, matching=Matching(strata=3, activity="5d"), min_controls=60)
     with pytest.raises(ConfigError, match=r"winsor quantile of 'order:\*', strata from all users at once"):
-        fit_did(folders[3], spec, in_process)
+        fit_did(folders[3], spec, run_locally)
     model = DidReward(spec).fit(HISTORY)
     whole = by_decision(HISTORY, model.transform(HISTORY))
     assert len(np.unique(whole["level"])) == 3  # some cells were widened, some had too few controls at any level
-    assert_same_bits(over_buckets(folders[3], spec, in_process, measure(HISTORY, spec).gauge), whole)
+    assert_same_bits(over_buckets(folders[3], spec, run_locally, measure(HISTORY, spec).gauge), whole)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -107,7 +107,7 @@ def test_sums_add_up_to_those_of_all_users(seed):
 
 def test_nothing_to_fit_on_and_too_large_sums_are_refused():
     with pytest.raises(ConfigError, match="no buckets"):
-        fit_did([], SPEC, in_process)
+        fit_did([], SPEC, run_locally)
     large = ExactSums(np.array([2**61]), np.array([0]))
     with pytest.raises(ConfigError, match="too large"):
         ExactSums.gathered([large, large], np.array([0, 0]), 1)
@@ -122,4 +122,4 @@ def test_a_goal_may_be_absent_from_a_bucket(tmp_path):
     spec = replace(SPEC, goals=(Goal("order:food"), Goal("visit:*", 0.1)))
     write_buckets(history, tmp_path, 3)
     whole = by_decision(history, DidReward(spec).fit(history).transform(history))
-    assert_same_bits(over_buckets(bucket_paths(tmp_path), spec, in_process), whole)
+    assert_same_bits(over_buckets(bucket_paths(tmp_path), spec, run_locally), whole)
