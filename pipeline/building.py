@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -11,7 +14,8 @@ import numpy.typing as npt
 from crosschannel.agents.base import Observations
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import Market, MarketConfig, MarketTruth
+from crosschannel.core.serialization import to_dict
+from crosschannel.envs.market import Market, MarketTruth
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import History
@@ -19,7 +23,7 @@ from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.readers.datasets import read_dataset
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import read_tables
+from crosschannel.histories.readers.tables import TableSource, read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig
 from crosschannel.reward import RewardFrame, RewardModel, make_reward
@@ -66,26 +70,49 @@ class Prepared:
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     """Reads or simulates the history.
 
-    A market is simulated with the reward's goals, so that the true effects are in the same units as the rewards.
+    Raises:
+        ConfigError: If the source needs a folder and none is given.
+        InputError: If the history cannot be read.
     """
     source: HistoryConfig = config.history
     if source.source == "market":
-        if source.market.goals not in (MarketConfig().goals, config.reward.goals):
-            raise ConfigError(
-                "the market's goals are those of the reward: set `reward.goals`, not `history.market.goals`"
-            )
-        return Market(replace(source.market, goals=config.reward.goals)).history()
+        return Market(config.market()).history()
     if source.source == "tables":
         assert source.tables is not None  # the configuration saw to that
-        return read_tables(source.tables), None
+        tables = source.tables
+        move = _mover([tables.decisions, *tables.events, tables.users], source.path)
+        moved = replace(
+            tables,
+            decisions=move(tables.decisions),
+            events=tuple(move(events) for events in tables.events),
+            users=None if tables.users is None else move(tables.users),
+        )
+        return read_tables(moved), None
     if source.source == "stream":
         assert source.stream is not None  # the configuration saw to that
-        return read_stream(source.stream), None
+        stream = source.stream
+        move = _mover([stream.rows, stream.users], source.path)
+        users = None if stream.users is None else move(stream.users)
+        return read_stream(replace(stream, rows=move(stream.rows), users=users)), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:
         raise ConfigError("history.source 'folder' needs a folder: add --history.path FOLDER")
     return read_history(source.path), None
+
+
+def _mover(sources: Sequence[TableSource | None], path: Path | None) -> Callable[[TableSource], TableSource]:
+    """Return a function that replaces the folder of a mapping's files by `path`, below which they keep their order.
+
+    A path may also take the place of a mapping's only file, or of its only folder of files.
+    """
+    if path is None:
+        return lambda source: source
+    files = [source.path.absolute() for source in sources if source is not None]
+    base = Path(os.path.commonpath([file.parent for file in files]))
+    if len(files) == 1 and (path.is_file() or not files[0].suffix):
+        base = files[0]
+    return lambda source: replace(source, path=path / source.path.absolute().relative_to(base))
 
 
 def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared:
@@ -137,6 +164,6 @@ def recipe_of(config: Config, prepared: Prepared) -> Recipe:
     return Recipe(
         name=config.agent.name,
         context_dim=prepared.features.dim,
-        settings=dict(config.agent.settings),
+        settings=to_dict(config.agent.settings),
         seed=config.seed,
     )

@@ -10,7 +10,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
-from crosschannel.core.serialization import from_plain, to_plain
+from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import take_rows
 from crosschannel.pipeline.configuration import RewardConfig
@@ -232,10 +232,10 @@ def test_settings_come_from_yaml():
         "matching": {"within": ["region"], "strata": 4, "widen": ["strata"]},
         "rhythm": "6h",
     }
-    config = from_plain(RewardConfig, data)
+    config = from_dict(RewardConfig, data)
     assert config.matching == Matching(within=("region",), strata=4, widen=("strata",))
     assert config.goals[0].decay == DAY
-    assert from_plain(RewardConfig, to_plain(config)) == config
+    assert from_dict(RewardConfig, to_dict(config)) == config
 
 
 @pytest.mark.parametrize("kind", ["raw", "did", "did_regression"])
