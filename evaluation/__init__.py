@@ -15,15 +15,12 @@ support. A value that the log does not identify is not a number but a reason.
 
 from evaluation.bootstrap import Interval, t_interval, user_bootstrap
 from evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sample, SwitchDR
-from evaluation.fqe import fitted_q
 from evaluation.off_policy import Refit, evaluate
 from evaluation.outcome_model import OutcomeModel, QValues
-from evaluation.page import html_page, write_html
-from evaluation.report import findings, headline, text_table, to_dict
+from evaluation.report.html_report import html_page, write_html
+from evaluation.report.text import findings, headline, text_table, to_dict
 from evaluation.results import Estimate, Evaluation, EvaluationSettings
-from evaluation.support import LoggedDecisions, Support, effective_sample_size, importance_weights, unsupported_mass
-from evaluation.trajectories import Episodes, Trajectories, blocks, first_slots
-from evaluation.trajectory_estimators import (
+from evaluation.sequential.estimators import (
     FQE,
     TRAJECTORY_ESTIMATORS,
     PerDecisionIPS,
@@ -33,12 +30,15 @@ from evaluation.trajectory_estimators import (
     TrajectoryIPS,
     WeightedDR,
 )
-from evaluation.trajectory_value import (
+from evaluation.sequential.fitted_q import fitted_q
+from evaluation.sequential.trajectories import Episodes, Trajectories, blocks, first_slots
+from evaluation.sequential.value import (
     TrajectoryEstimate,
     TrajectoryEvaluation,
     evaluate_trajectories,
     value_trajectories,
 )
+from evaluation.support import LoggedDecisions, Support, effective_sample_size, importance_weights, unsupported_mass
 
 __all__ = [
     "DM",

@@ -23,7 +23,7 @@ from evaluation import (
     to_dict,
     write_html,
 )
-from evaluation.forest import forest_plot, ticks
+from evaluation.report.forest_plot import forest_plot, ticks
 
 NASTY = '<script>alert("x")</script> & co'
 

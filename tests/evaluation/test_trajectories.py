@@ -34,7 +34,7 @@ from evaluation import (
     importance_weights,
     value_trajectories,
 )
-from evaluation.trajectory_value import uncentred_floor
+from evaluation.sequential.value import uncentred_floor
 from histories.errors import ConfigError, InputError, NotIdentified
 from histories.modules import FloatArray
 

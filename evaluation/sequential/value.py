@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.bootstrap import UNKNOWN, Interval, t_interval, user_bootstrap
-from evaluation.fqe import fitted_q
-from evaluation.report import SOURCES, aligned, bounds, number
+from evaluation.report.text import SOURCES, aligned, bounds, number
 from evaluation.results import EvaluationSettings
+from evaluation.sequential.estimators import TRAJECTORY_ESTIMATORS, Sums, TrajectoryEstimator
+from evaluation.sequential.fitted_q import fitted_q
+from evaluation.sequential.trajectories import Episodes, Trajectories
 from evaluation.support import (
     LoggedDecisions,
     Support,
@@ -21,8 +23,6 @@ from evaluation.support import (
     importance_weights,
     unsupported_mass,
 )
-from evaluation.trajectories import Episodes, Trajectories
-from evaluation.trajectory_estimators import TRAJECTORY_ESTIMATORS, Sums, TrajectoryEstimator
 from histories.errors import ConfigError
 from histories.modules import FloatArray
 

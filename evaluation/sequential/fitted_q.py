@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from evaluation.outcome_model import STRENGTHS, OutcomeModel, QValues
+from evaluation.sequential.trajectories import Episodes
 from evaluation.support import LoggedDecisions, check_policy
-from evaluation.trajectories import Episodes
 from histories.errors import ConfigError
 from histories.hashing import uniforms
 from histories.modules import FloatArray

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from evaluation.trajectories import Trajectories
+from evaluation.sequential.trajectories import Trajectories
 from histories.errors import NotIdentified
 from histories.modules import FloatArray
 

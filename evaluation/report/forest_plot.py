@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from evaluation.bootstrap import Interval
-from evaluation.report import bounds, number
+from evaluation.report.text import bounds, number
 
 WIDTH = 960
 LEFT = 270

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from evaluation.forest import forest_plot
-from evaluation.report import SOURCES, SUPPORT, bounds, findings, headline, number
+from evaluation.report.forest_plot import forest_plot
+from evaluation.report.text import SOURCES, SUPPORT, bounds, findings, headline, number
 from evaluation.results import Evaluation
 from histories.files import replacing
 

@@ -1,0 +1,1 @@
+"""The value of a policy that chooses at several slots of a user in a row, where effects outlast a slot."""
