@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
+
+from markupsafe import Markup, escape
 
 from evaluation.bootstrap import Interval
 from evaluation.report.text import bounds, number
@@ -16,7 +17,7 @@ STEP = 26
 TOP = 34
 
 
-def forest_plot(rows: Sequence[tuple[str, str, Interval]], label: str) -> str:
+def forest_plot(rows: Sequence[tuple[str, str, Interval]], label: str) -> Markup:
     """An SVG element of rows (group, name, interval), all known; each group's name stands once.
 
     Args:
@@ -24,7 +25,7 @@ def forest_plot(rows: Sequence[tuple[str, str, Interval]], label: str) -> str:
         label: What the horizontal axis measures.
     """
     if not rows:
-        return '<p class="note">No estimate is identified, so there is nothing to draw.</p>'
+        return Markup('<p class="note">No estimate is identified, so there is nothing to draw.</p>')
     low = min(0.0, *(i.low for *_, i in rows), *(i.point for *_, i in rows))
     high = max(0.0, *(i.high for *_, i in rows), *(i.point for *_, i in rows))
     margin = 0.04 * ((high - low) or 1.0)
@@ -52,7 +53,7 @@ def forest_plot(rows: Sequence[tuple[str, str, Interval]], label: str) -> str:
         text = f"{number(interval)} {bounds(interval)}"
         parts.append(f'<text class="soft" x="{WIDTH - RIGHT + 16}" y="{y + 4}">{escape(text)}</text>')
     height = bottom + 28
-    return (
+    return Markup(
         f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
