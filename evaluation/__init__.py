@@ -1,44 +1,47 @@
-"""Evaluation: what a policy is worth, from a log of another policy's decisions, and whether the log can say so.
+"""Off-policy evaluation: a policy's value from a log of another policy's decisions, if the log identifies it.
 
-`evaluate` answers for the whole action and for each module ("this module's policy, the others as logged"), by several
-estimators, each with a user-clustered interval, the effective sample size and the policy's mass without
-support. A value that the log does not identify is not a number but a reason.
+`evaluate` estimates the value of the whole action and of each module ("this module's policy, the others as logged"), by
+several estimators, each with a user-clustered interval, the effective sample size and the policy's mass without
+support. A value that the log does not identify is reported as not identified, with the reason.
 
     model = OutcomeModel.fit(modules, train_context, train_actions, train_rewards, train_user)
     p = agent.action_probabilities(test_observations)
     q = model.q_values(test_context, test_actions, p)
-    result = evaluate(LoggedDecisions.of(test), p, refit(reward_model, outcomes), q_values=q, rng=rng)
+    result = evaluate(LoggedDecisions.from_history(test), p, refit(reward_model, outcomes), q_values=q, rng=rng)
     print(text_table(result))
 
-`evaluate_trajectories` answers for a policy that chooses at several slots of a user in a row, where effects last.
+`evaluate_trajectories` estimates the value of a policy that chooses at several slots of a user in a row, where effects
+outlast a slot (`evaluation.sequential`).
 """
 
 from evaluation.bootstrap import Interval, t_interval, user_bootstrap
 from evaluation.estimators import DM, DR, ESTIMATORS, IPS, SNIPS, Estimator, Sample, SwitchDR
+from evaluation.logged_decisions import LoggedDecisions
 from evaluation.off_policy import Refit, evaluate
 from evaluation.outcome_model import OutcomeModel, QValues
-from evaluation.report.html_report import html_page, write_html
-from evaluation.report.text import findings, headline, text_table, to_dict
+from evaluation.report import caveats, headline, module_effects, render_html, text_table, to_dict, verdict, write_html
 from evaluation.results import Estimate, Evaluation, EvaluationSettings
-from evaluation.sequential.estimators import (
+from evaluation.sequential import (
     FQE,
     TRAJECTORY_ESTIMATORS,
     PerDecisionIPS,
     PerDecisionSNIPS,
     SequentialDR,
+    Trajectories,
+    TrajectoryEstimate,
     TrajectoryEstimator,
+    TrajectoryEvaluation,
+    TrajectoryIndex,
     TrajectoryIPS,
     WeightedDR,
-)
-from evaluation.sequential.fitted_q import fitted_q
-from evaluation.sequential.trajectories import Episodes, Trajectories, blocks, first_slots
-from evaluation.sequential.value import (
-    TrajectoryEstimate,
-    TrajectoryEvaluation,
+    blocks,
     evaluate_trajectories,
+    first_slots,
+    fit_q_values,
     value_trajectories,
 )
-from evaluation.support import LoggedDecisions, Support, effective_sample_size, importance_weights, unsupported_mass
+from evaluation.support import Support, kurtosis, required_ess, unsupported_mass
+from evaluation.weights import effective_sample_size, importance_weights
 
 __all__ = [
     "DM",
@@ -48,7 +51,6 @@ __all__ = [
     "IPS",
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
-    "Episodes",
     "Estimate",
     "Estimator",
     "Evaluation",
@@ -69,22 +71,27 @@ __all__ = [
     "TrajectoryEstimator",
     "TrajectoryEvaluation",
     "TrajectoryIPS",
+    "TrajectoryIndex",
     "WeightedDR",
     "blocks",
+    "caveats",
     "effective_sample_size",
     "evaluate",
     "evaluate_trajectories",
-    "findings",
     "first_slots",
-    "fitted_q",
+    "fit_q_values",
     "headline",
-    "html_page",
     "importance_weights",
+    "kurtosis",
+    "module_effects",
+    "render_html",
+    "required_ess",
     "t_interval",
     "text_table",
     "to_dict",
     "unsupported_mass",
     "user_bootstrap",
     "value_trajectories",
+    "verdict",
     "write_html",
 ]

@@ -79,7 +79,7 @@ def main(
     market = Market(MarketConfig(users=users, days=days, seed=seed, scenario="fatigue"))
     history, _ = market.history(Sending(logged))
     policy, decisions = Sending(evaluated), history.decisions
-    log, sent = LoggedDecisions.of(history), history.modules.sent(decisions.actions)
+    log, sent = LoggedDecisions.from_history(history), history.modules.sent(decisions.actions)
 
     # A message's windows hold no other message, so that its reward is of its own slot; sending nothing has no effect.
     model = DidReward(RewardSpec(goals=market.config.goals, pre="2d", post="1d", overlap="exclude"))

@@ -2,110 +2,81 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from evaluation.report.forest_plot import forest_plot
-from evaluation.report.text import SOURCES, SUPPORT, bounds, findings, headline, number
-from evaluation.results import Estimate, Evaluation
+from evaluation.report.formatting import (
+    PROPENSITY_LABELS,
+    SUPPORT_COLUMNS,
+    format_bounds,
+    format_number,
+    format_point,
+)
+from evaluation.report.sentences import caveats, headline, module_effects, verdict
+from evaluation.results import Evaluation
 from histories.files import replacing
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-@dataclass(frozen=True)
-class _Section:
-    """What the template needs of one evaluation beside its numbers."""
-
-    evaluation: Evaluation
-    verdict: str
-    tone: str
-    notes: Sequence[str]
-    plot: Markup
-
-    @property
-    def level(self) -> str:
-        return f"{self.evaluation.settings.level:.0%}"
-
-    @property
-    def one_each(self) -> list[Estimate]:
-        return list({e.module: e for e in self.evaluation.estimates}.values())
-
-    @property
-    def estimands(self) -> list[tuple[str, str]]:
-        return [(place(e), e.estimand) for e in self.one_each]
-
-    @property
-    def total(self) -> int:
-        return max(sum(self.evaluation.reward_counts.values()), 1)
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        e = self.evaluation
-        return [
-            ("log", e.log),
-            ("decisions with a reward", f"{e.decisions:,} of {e.users:,} users"),
-            ("propensities", SOURCES[e.propensity_source]),
-            ("interval", f"{self.level}, {e.settings.replicates:,} bootstrap replicates over users"),
-            ("rewards in the bootstrap", "re-fitted in every replicate" if e.refitted else "held fixed"),
-        ]
-
-
-def place(e: Estimate) -> str:
-    return e.module or "the whole action"
-
-
-def html_page(
+def render_html(
     evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None, title: str = "Evaluation"
 ) -> str:
-    """The page as a text.
+    """Return the report as HTML.
 
     Args:
         evaluations: One for each policy, in the order of the page.
         about: What was evaluated, in the reader's words: the run, the reward, the split.
         title: The page's heading.
     """
-    return (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            title=title,
-            about=list((about or {}).items()),
-            sections=[_section(e) for e in evaluations],
-            support_head=list(SUPPORT),
-        )
-    )
+    template = _environment().get_template("report.html.jinja")
+    return template.render(title=title, about=dict(about or {}), sections=[_section(e) for e in evaluations])
 
 
 def write_html(
     path: Path, evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None, title: str = "Evaluation"
 ) -> None:
-    """Writes the page to a file."""
+    """Write the report to a file; the arguments are those of `render_html`."""
     with replacing(path) as draft:
-        draft.write_text(html_page(evaluations, about, title), encoding="utf-8")
+        draft.write_text(render_html(evaluations, about, title), encoding="utf-8")
 
 
-def _section(evaluation: Evaluation) -> _Section:
-    verdict, *rest = findings(evaluation)
-    best = headline(evaluation)
-    tone = ""
-    if best.identified and not best.difference.contains(0.0):
-        tone = " better" if best.difference.point > 0 else " worse"
-    known = [e for e in evaluation.estimates if e.identified]
-    plot = forest_plot(
-        [(place(e), e.estimator, e.difference) for e in known],
-        label=(
-            f"{evaluation.policy} minus the logged policy, mean reward per decision, "
-            f"with {evaluation.settings.level:.0%} intervals"
+def _section(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the variables of one evaluation's section in the template."""
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    return {
+        "evaluation": evaluation,
+        "level": level,
+        "verdict": verdict(evaluation),
+        "direction": _direction(evaluation),
+        "notes": [*module_effects(evaluation), *caveats(evaluation)],
+        "facts": {
+            "log": evaluation.log,
+            "decisions with a reward": f"{evaluation.decisions:,}, of {evaluation.users:,} users",
+            "propensities": PROPENSITY_LABELS[evaluation.propensity_source],
+            "interval": f"{level}, {evaluation.settings.bootstrap_replicates:,} bootstrap replicates over users",
+            "rewards in the bootstrap": "re-fitted in every replicate" if evaluation.refitted else "held fixed",
+        },
+        "estimands": {e.label: e.estimand for e in evaluation.one_per_estimand},
+        "plot": forest_plot(
+            [(e.label, e.estimator, e.difference) for e in evaluation.estimates if e.identified],
+            axis=f"{evaluation.policy} minus the logging policy, mean reward per decision, with {level} intervals",
         ),
-    )
-    return _Section(evaluation=evaluation, verdict=verdict, tone=tone, notes=rest, plot=plot)
+        "n_rewards": max(sum(evaluation.reward_counts.values()), 1),
+    }
+
+
+def _direction(evaluation: Evaluation) -> str:
+    """Return `better` or `worse` where the interval of the headline's difference excludes zero, else `open`."""
+    best = headline(evaluation)
+    if not best.identified or best.difference.contains(0.0):
+        return "open"
+    return "better" if best.difference.point > 0 else "worse"
 
 
 @cache
@@ -118,9 +89,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "bounds": bounds, "place": place, "figure": _figure}
+    environment.filters |= {"point": format_point, "bounds": format_bounds, "number": format_number}
+    environment.globals["support_columns"] = SUPPORT_COLUMNS
     return environment
-
-
-def _figure(value: float, form: str) -> str:
-    return format(value, form) if math.isfinite(value) else "-"

@@ -1,8 +1,8 @@
-"""Trajectories: several slots of a user taken together, and what a policy that decided every one of them is worth.
+"""Trajectories: several slots of a user taken together, and the value of a policy that decides at each of them.
 
 `evaluate` values one decision with all else as logged. Where effects outlast a slot (fatigue, habits, unsubscribes), a
 policy that is followed changes what later slots are like. The estimand here is *the mean discounted sum of rewards over
-the first H slots, if the policy chose at every one of them*. Its weights are products of H ratios, so their effective
+the first H slots, if the policy chose at each of them*. Its weights are products of H ratios, so that their effective
 sample size falls geometrically: long horizons are not identified, whatever the estimator.
 
 A reward must belong to its own slot: where its window is longer than the gap to the next slot, the next message's
@@ -25,111 +25,144 @@ SOURCE = "trajectories"
 
 
 @dataclass(frozen=True)
-class Episodes:
-    """Which decisions of a log follow each other: n stretches of H slots, each of one user.
+class TrajectoryIndex:
+    """The rows of a log that make up n trajectories of H slots, each of one user.
 
     Attributes:
-        rows: The log's rows (n, H) in the order of their slots; -1 after the user was gone.
+        rows: The log's rows (n, H) in the order of their slots; -1 after the user churned.
         user: The users' codes (n,).
-        left_out: Stretches that are left out because the log ends before they do.
+        excluded: Number of trajectories that are excluded because the log ends before they do.
     """
 
     rows: IntArray
     user: IntArray
-    left_out: int = 0
+    excluded: int = 0
 
     @property
     def horizon(self) -> int:
-        """Slots of a stretch, H."""
+        """Return the slots of a trajectory, H."""
         return int(self.rows.shape[1])
 
     @property
     def length(self) -> IntArray:
-        """Slots that the user was there for (n,)."""
+        """Return the slots before the user churned (n,)."""
         return np.asarray((self.rows >= 0).sum(1), dtype=np.int64)
 
-    def of(self, column: npt.NDArray[Any]) -> FloatArray:
-        """The log's column (decisions,) as (n, H), 0 after the user was gone."""
+    def gather(self, column: npt.NDArray[Any]) -> FloatArray:
+        """Return the log's column (decisions,) as (n, H), 0 after the user churned."""
         return np.where(self.rows >= 0, column[self.rows], 0.0)
 
 
-def first_slots(user: IntArray, order: npt.NDArray[Any], horizon: int, gone: BoolArray | None = None) -> Episodes:
-    """Each user's first H slots: one stretch a user, all from where the log begins with the user.
+def first_slots(
+    user: IntArray, order: npt.NDArray[Any], horizon: int, churned: BoolArray | None = None
+) -> TrajectoryIndex:
+    """Take each user's first H slots: one trajectory per user, from the beginning of the user's log.
 
     Args:
         user: Users' codes of the decisions (decisions,).
         order: What a user's slots are ordered by, such as their times (decisions,).
         horizon: H, 1 or more.
-        gone: Whether the user was gone for good after the decision (decisions,), and so earned nothing more; such a
-            stretch is whole with fewer slots. By default nobody was. Users whose log ends otherwise are left out: that
-            is right only where how long a log is does not depend on what was sent.
+        churned: Whether the user churned after the decision (decisions,), and so earned nothing more; such a trajectory
+            is complete with fewer slots. By default nobody did. Users whose log ends otherwise are excluded: that is
+            right only where the length of a log does not depend on what was sent.
 
     Raises:
         ConfigError: If the horizon is below 1.
-        InputError: If shapes differ, two slots of a user have the same order, or a user has slots after being gone.
-        NotIdentified: If no stretch is whole.
+        InputError: If shapes differ, two slots of a user have the same order, or a user has slots after churning.
+        NotIdentified: If no trajectory is complete.
     """
-    return _cut(user, order, horizon, gone, first=True)
+    return _cut(user, order, horizon, churned, first=True)
 
 
-def blocks(user: IntArray, order: npt.NDArray[Any], horizon: int, gone: BoolArray | None = None) -> Episodes:
-    """Each user's slots in consecutive stretches of H: the policy takes over where the log has led users to.
+def blocks(user: IntArray, order: npt.NDArray[Any], horizon: int, churned: BoolArray | None = None) -> TrajectoryIndex:
+    """Cut each user's slots into consecutive trajectories of H slots.
 
-    More stretches than `first_slots`, and another estimand: H slots from where the *logged* policy's users stand at the
-    beginning of the stretches. Arguments and errors are those of `first_slots`.
+    They are more than those of `first_slots`, and have another estimand: H slots from the states that the *logging*
+    policy's users are in at the beginning of the trajectories. Arguments and errors are those of `first_slots`.
     """
-    return _cut(user, order, horizon, gone, first=False)
+    return _cut(user, order, horizon, churned, first=False)
 
 
-def _cut(user: IntArray, order: npt.NDArray[Any], horizon: int, gone: BoolArray | None, *, first: bool) -> Episodes:
+def _cut(
+    user: IntArray, order: npt.NDArray[Any], horizon: int, churned: BoolArray | None, *, first: bool
+) -> TrajectoryIndex:
     if horizon < 1:
         raise ConfigError(f"a horizon of {horizon} slots is below 1")
     n = len(user)
-    gone = np.zeros(n, dtype=bool) if gone is None else gone
+    churned = np.zeros(n, dtype=bool) if churned is None else churned
+    _check_columns(user, order, churned)
+    sort = np.lexsort((order, user))
+    same_user = user[sort][1:] == user[sort][:-1]
+    _check_order(sort, same_user, order, churned)
+
+    first_of_user = np.flatnonzero(np.concatenate([[True], ~same_user])[:n])
+    number = np.arange(n) - np.repeat(first_of_user, np.diff(np.append(first_of_user, n)))
+    trajectory = np.cumsum(number % horizon == 0) - 1
+    starts = np.flatnonzero(number % horizon == 0)
+    rows = np.full((len(starts), horizon), -1, dtype=np.int64)
+    rows[trajectory, number % horizon] = sort
+    wanted = number[starts] == 0 if first else np.ones(len(starts), dtype=bool)
+    last = np.append(starts[1:], n)[: len(starts)] - 1
+    complete = (rows[:, -1] >= 0) | churned[sort[last]]
+    chosen = wanted & complete
+    if not chosen.any():
+        raise NotIdentified(f"no user's log has {horizon} slots: choose a shorter horizon")
+    return TrajectoryIndex(rows=rows[chosen], user=user[sort[starts[chosen]]], excluded=int((wanted & ~complete).sum()))
+
+
+def _check_columns(user: IntArray, order: npt.NDArray[Any], churned: BoolArray) -> None:
+    n = len(user)
     faults = [
-        Fault(SOURCE, f"the shape is {array.shape}, not ({n},)", "Give one entry for each decision.", name)
-        for name, array in (("user", user), ("order", order), ("gone", gone))
+        Fault(
+            file=SOURCE,
+            problem=f"the shape is {array.shape}, not ({n},)",
+            remedy="Pass one entry for each decision.",
+            column=name,
+        )
+        for name, array in (("user", user), ("order", order), ("churned", churned))
         if array.shape != (n,)
     ]
     if faults:
         raise InputError(faults)
-    sort = np.lexsort((order, user))
-    same = user[sort][1:] == user[sort][:-1]
+
+
+def _check_order(sort: IntArray, same_user: BoolArray, order: npt.NDArray[Any], churned: BoolArray) -> None:
+    faults = []
     for name, wrong, problem, remedy in (
-        ("order", same & (order[sort][1:] == order[sort][:-1]), "is that of another slot of the user", "Order slots."),
-        ("gone", same & gone[sort][:-1], "the user has later slots", "Mark only a user's last decision."),
+        (
+            "order",
+            same_user & (order[sort][1:] == order[sort][:-1]),
+            "is the same as that of another slot of the user",
+            "Give each slot of a user its own order.",
+        ),
+        (
+            "churned",
+            same_user & churned[sort][:-1],
+            "the user has later slots",
+            "Mark only a user's last decision.",
+        ),
     ):
         if wrong.any():
             row = int(sort[:-1][wrong].min())
-            faults.append(Fault(SOURCE, problem, remedy, name, row + 1, count=int(wrong.sum())))
+            count = int(wrong.sum())
+            faults.append(Fault(file=SOURCE, problem=problem, remedy=remedy, column=name, row=row + 1, count=count))
     if faults:
         raise InputError(faults)
-    begins = np.flatnonzero(np.concatenate([[True], ~same])[:n])
-    number = np.arange(n) - np.repeat(begins, np.diff(np.append(begins, n)))
-    stretch = np.cumsum(number % horizon == 0) - 1
-    starts = np.flatnonzero(number % horizon == 0)
-    rows = np.full((len(starts), horizon), -1, dtype=np.int64)
-    rows[stretch, number % horizon] = sort
-    wanted = number[starts] == 0 if first else np.ones(len(starts), dtype=bool)
-    last = np.append(starts[1:], n)[: len(starts)] - 1
-    whole = (rows[:, -1] >= 0) | gone[sort[last]]
-    if not (wanted & whole).any():
-        raise NotIdentified(f"no user's log has {horizon} slots: choose a shorter horizon")
-    keep = wanted & whole
-    return Episodes(rows[keep], user[sort[starts[keep]]], int((wanted & ~whole).sum()))
 
 
 @dataclass(frozen=True)
 class Trajectories:
-    r"""What an estimator sees of n stretches of H slots, all 0 (ratios 1) once a user was gone, whatever is handed in.
+    r"""The data of n trajectories of H slots that an estimator sees.
+
+    After a user has churned, all entries are set to 0 and ratios to 1, whatever is passed.
 
     Attributes:
         rewards: Rewards :math:`r_{it}` of the logged actions, each of its own slot, in reward units (n, H).
         ratios: :math:`\rho_{it} = \pi(a_{it}|x_{it}) / \mu(a_{it}|x_{it})` of the whole action (n, H); NaN where the
             log has no propensity.
-        length: Slots that the user was there for, 1 to H (n,).
+        length: Slots before the user churned, 1 to H (n,).
         user: Integer codes of the users (n,).
-        counts: How often each stretch counts (n,).
+        counts: How often each trajectory counts (n,).
         discount: :math:`\gamma` in [0, 1]: what a slot's reward is worth at the slot before.
         q_logged: Modelled discounted sum of rewards from slot t to the last, :math:`q_t(x_{it}, a_{it})`, if the logged
             action is taken and the policy followed thereafter (n, H), or None.
@@ -152,79 +185,103 @@ class Trajectories:
     def __post_init__(self) -> None:
         if not 0 <= self.discount <= 1:
             raise ConfigError(f"the discount {self.discount} is not in [0, 1]")
+        self._check_shapes()
+        horizon = self.horizon
+        faults = _row_fault(
+            "length", (self.length < 1) | (self.length > horizon), self.length, f"is not in 1 to {horizon}"
+        )
+        faults += _row_fault("counts", ~(np.isfinite(self.counts) & (self.counts >= 0)), self.counts, "is not a count")
+        active = np.arange(horizon) < self.length[:, None]
+        for name, fill in (("rewards", 0.0), ("ratios", 1.0), ("q_logged", 0.0), ("q_policy", 0.0)):
+            array = getattr(self, name)
+            if array is None:
+                continue
+            array = np.where(active, array, fill)
+            valid = np.isfinite(array)
+            if name == "ratios":
+                valid = (valid & (array >= 0)) | np.isnan(array)
+            problem = "is not a ratio" if name == "ratios" else "is not a finite number"
+            faults += _row_fault(name, ~valid, array, problem)
+            object.__setattr__(self, name, array)
+        if faults:
+            raise InputError(faults)
+
+    def _check_shapes(self) -> None:
+        remedy = "Pass one row for each trajectory."
         if self.rewards.ndim != 2 or 0 in self.rewards.shape:
             problem = f"the shape is {self.rewards.shape}, not (n, H)"
-            raise InputError([Fault(SOURCE, problem, "Give a row for each stretch of slots.", "rewards")])
+            raise InputError([Fault(file=SOURCE, problem=problem, remedy=remedy, column="rewards")])
         n, horizon = self.rewards.shape
         shapes = {"ratios": (n, horizon), "length": (n,), "user": (n,), "counts": (n,)}
         shapes |= {"q_logged": (n, horizon), "q_policy": (n, horizon)}
         faults = [
-            Fault(SOURCE, f"the shape is {array.shape}, not {shape}", "Give a row for each stretch of slots.", name)
+            Fault(file=SOURCE, problem=f"the shape is {array.shape}, not {shape}", remedy=remedy, column=name)
             for name, shape in shapes.items()
             if (array := getattr(self, name)) is not None and array.shape != shape
         ]
         if faults:
             raise InputError(faults)
-        faults += _fault(
-            "length", (self.length < 1) | (self.length > horizon), self.length, f"is not in 1 to {horizon}"
-        )
-        faults += _fault("counts", ~(np.isfinite(self.counts) & (self.counts >= 0)), self.counts, "is no count")
-        alive = np.arange(horizon) < self.length[:, None]
-        for name, fill in (("rewards", 0.0), ("ratios", 1.0), ("q_logged", 0.0), ("q_policy", 0.0)):
-            array = getattr(self, name)
-            if array is None:
-                continue
-            array = np.where(alive, array, fill)
-            finite = np.isfinite(array)
-            if name == "ratios":
-                finite = (finite & (array >= 0)) | np.isnan(array)
-            faults += _fault(name, ~finite, array, "is no ratio" if name == "ratios" else "is not a finite number")
-            object.__setattr__(self, name, array)
-        if faults:
-            raise InputError(faults)
 
     @property
     def horizon(self) -> int:
-        """Slots of a stretch, H."""
+        """Return the slots of a trajectory, H."""
         return int(self.rewards.shape[1])
 
     @cached_property
-    def unknown(self) -> int:
-        """How many decisions have no ratio."""
+    def unknown_ratios(self) -> int:
+        """Return the number of decisions without a ratio."""
         return int(np.isnan(self.ratios).sum())
 
     @cached_property
-    def discounts(self) -> FloatArray:
-        r""":math:`\gamma^t` (H,)."""
+    def discount_factors(self) -> FloatArray:
+        r"""Return :math:`\gamma^t` (H,)."""
         return np.asarray(float(self.discount) ** np.arange(self.horizon))
 
     @cached_property
     def returns(self) -> FloatArray:
-        r"""Logged discounted sums :math:`\sum_t \gamma^t r_{it}` (n,)."""
-        return np.asarray(self.rewards @ self.discounts)
+        r"""Return the logged discounted sums :math:`\sum_t \gamma^t r_{it}` (n,)."""
+        return np.asarray(self.rewards @ self.discount_factors)
 
     @cached_property
     def weights(self) -> FloatArray:
-        r""":math:`w_{it} = \prod_{s \le t} \rho_{is}` (n, H). Raises `NotIdentified` where a ratio is unknown."""
-        if self.unknown:
-            raise NotIdentified(f"the log has no propensity of {self.unknown:,} decisions")
+        r"""Return :math:`w_{it} = \prod_{s \le t} \rho_{is}` (n, H).
+
+        Raises:
+            NotIdentified: If a ratio is unknown.
+        """
+        if self.unknown_ratios:
+            raise NotIdentified(f"the log has no propensity for {self.unknown_ratios:,} decisions")
         return np.asarray(self.ratios.cumprod(axis=1))
 
     @cached_property
-    def before(self) -> FloatArray:
-        """The weights of what came before each slot (n, H): 1 at the first, then those of the slot before."""
+    def previous_weights(self) -> FloatArray:
+        """Return the weights up to the slot before each one (n, H): 1 at the first slot."""
         return np.concatenate([np.ones((len(self.rewards), 1)), self.weights[:, :-1]], axis=1)
 
-    def model(self) -> tuple[FloatArray, FloatArray]:
-        """Modelled sums of the logged action and of the policy. Raises `NotIdentified` where there are none."""
+    def modelled_sums(self) -> tuple[FloatArray, FloatArray]:
+        """Return the modelled sums of rewards of the logged action and of the policy.
+
+        Raises:
+            NotIdentified: If there are none.
+        """
         if self.q_logged is None or self.q_policy is None:
-            raise NotIdentified("there are no modelled sums of rewards: hand in `q_logged` and `q_policy`")
+            raise NotIdentified("there are no modelled sums of rewards: pass `q_logged` and `q_policy`")
         return self.q_logged, self.q_policy
 
 
-def _fault(column: str, wrong: BoolArray, values: npt.NDArray[Any], problem: str) -> list[Fault]:
+def _row_fault(column: str, wrong: BoolArray, values: npt.NDArray[Any], problem: str) -> list[Fault]:
+    """Return the first faulty row with the number of faulty entries, or an empty list."""
     if not wrong.any():
         return []
     row = int(np.flatnonzero(wrong.reshape(len(wrong), -1).any(1))[0])
-    remedy = "Leave out users by what was known before their first slot, or correct it."
-    return [Fault(SOURCE, problem, remedy, column, row + 1, values[row].tolist(), int(wrong.sum()))]
+    return [
+        Fault(
+            file=SOURCE,
+            problem=problem,
+            remedy="Correct it, or leave out users by what was known before their first slot.",
+            column=column,
+            row=row + 1,
+            value=values[row].tolist(),
+            count=int(wrong.sum()),
+        )
+    ]
