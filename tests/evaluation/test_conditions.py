@@ -1,4 +1,4 @@
-"""ActionSpace that are conditioned on earlier choices: what evaluation makes of their tables, against enumeration."""
+"""Modules that are conditioned on earlier choices: what evaluation makes of their tables, against enumeration."""
 
 from __future__ import annotations
 
