@@ -1,29 +1,26 @@
-"""Judges the policy of a run on users that it has not learned from, and writes a report.
+"""Evaluate the policy of a run on users that it has not learned from, and write a report.
 
-    python evaluate.py runs/market          prints the estimates; writes evaluation.json, report.html and policy.csv
+  crosschannel evaluate runs/market                          print estimates; write the report to the run's folder
+  crosschannel evaluate runs/NAME --history.path FOLDER --out REPORT    on another log of the same layout
 
-Every value comes with its estimand, a 95 % interval over users and its effective sample size; what the log does not
-identify is not a number. What the policy does, and what it expects, is told by module, action and segment of users.
-Where the history was simulated, the market's truth stands beside the estimates.
+Every value comes with its estimand, an interval over users and its effective sample size; a value that the log does not
+identify is reported as such. The policy is explained by module, action and segment of users. Where the history is
+simulated, the ground truth stands beside the estimates. The files are evaluation.json, report.html and policy.csv.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from crosschannel.agents import load_agent
-from crosschannel.agents.explain import ALL, as_text
+from crosschannel import agents, evaluation, pipeline
 from crosschannel.core.files import replacing
-from crosschannel.evaluation import write_html
 from crosschannel.histories.fingerprint import fingerprint
-from crosschannel.pipeline.building import prepare
-from crosschannel.pipeline.command_line import program, say
-from crosschannel.pipeline.judging import assess, explained, fit_outcome_model
+from crosschannel.pipeline.command_line import Parser, program, refuse_existing, say
 from crosschannel.pipeline.run_folder import Run, write_json
-from crosschannel.pipeline.summary import about, metrics_of, summary_text
 
+# `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
+
+FILES = ("evaluation.json", "report.html", "policy.csv")
 CHANGED = (
     "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
     "none of the parts that the policy learned from"
@@ -31,29 +28,36 @@ CHANGED = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Opens a run, judges its policy, writes the report; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a folder that train.py wrote, such as runs/market")
-    parser.add_argument("--device", default="cpu", help="where the agent computes: cpu, cuda, mps or auto")
-    chosen = parser.parse_args(arguments)
+    """Open a run, evaluate its policy, write the report; return the exit code."""
+    parser = Parser("evaluate", __doc__)
+    parser.add_shared(
+        *("run", "--history.path", "--out", "--device", "--force"),
+        out="folder of the three files (default: the run's)",
+        force="overwrite files of an earlier evaluation in --out",
+    )
+    chosen = parser.parse(arguments)
+    run = Run.open_ended(chosen.run, history=chosen.history_path)
+    out = chosen.out or run.path
+    for name in FILES if chosen.out else ():
+        refuse_existing(out / name, chosen.force)
 
-    run = Run.open_ended(chosen.run)
-    agent = load_agent(run.checkpoint, chosen.device)
+    agent = agents.load_agent(run.checkpoint, chosen.device)
     say(f"preparing the history of {run.path}")
-    prepared = prepare(run.config, run.features())
+    prepared = pipeline.prepare(run.config, run.features())
     changed = not run.same_history(fingerprint(prepared.history))
     if changed:
         say(CHANGED)
-    assessment = assess(run.config, prepared, agent, fit_outcome_model(prepared), say)
-    write_json(metrics_of(assessment), run.path / "evaluation.json")
-    facts = about(run, prepared, assessment) | ({"attention": CHANGED} if changed else {})
-    write_html(run.path / "report.html", [assessment.evaluation], facts, run.path.name)
-    table = explained(run.config, prepared, agent)
-    with replacing(run.path / "policy.csv") as draft:
+    result = pipeline.assess(run.config, prepared, agent, pipeline.fit_outcome_model(prepared), say)
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(pipeline.metrics_of(result), out / "evaluation.json")
+    facts = pipeline.about(run, prepared, result) | ({"attention": CHANGED} if changed else {})
+    evaluation.write_html(out / "report.html", [result.evaluation], facts, run.path.name)
+    table = pipeline.explained(run.config, prepared, agent)
+    with replacing(out / "policy.csv") as draft:
         table.to_csv(draft, index=False)
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
-    print(as_text(table[table["segment"] == ALL]))
-    print(summary_text(assessment, run))
+    print(agents.as_text(table[table["segment"] == agents.ALL]))
+    print(f"{pipeline.summary_text(result)}\n\n{', '.join(str(out / name) for name in FILES)}")
     return 0
 
 

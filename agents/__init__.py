@@ -10,11 +10,13 @@ from crosschannel.agents.base import Agent, Batch, Decisions, Observations
 from crosschannel.agents.buffers.delay import Delay
 from crosschannel.agents.checkpoints import load_agent, restore_agent, save_agent
 from crosschannel.agents.ensemble.agent import EnsembleConfig, EnsembleThompson
-from crosschannel.agents.explain import as_markdown, as_scalars, as_text, explain
+from crosschannel.agents.explain import ALL, as_markdown, as_scalars, as_text, explain
 from crosschannel.agents.registry import AGENTS, make_agent, resolve_device
+from crosschannel.agents.sampling import draw
 
 __all__ = [
     "AGENTS",
+    "ALL",
     "Agent",
     "Batch",
     "Decisions",
@@ -25,6 +27,7 @@ __all__ = [
     "as_markdown",
     "as_scalars",
     "as_text",
+    "draw",
     "explain",
     "load_agent",
     "make_agent",

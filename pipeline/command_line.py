@@ -75,6 +75,8 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"{flag!r} is not expected here: see {self.prog} --help")
             known = [name for action in self._actions for name in action.option_strings]
             raise UsageError(f"there is no flag {flag}. {nearest(flag, known)} See {self.prog} --help")
+        if getattr(chosen, "force", False) and chosen.out is None:
+            raise UsageError("--force overwrites what --out names: give --out as well")
         return chosen
 
     def error(self, message: str) -> NoReturn:

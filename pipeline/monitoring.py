@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch.utils.tensorboard import SummaryWriter
 
 from crosschannel.agents.base import Batch, Decisions
 from crosschannel.agents.explain import as_markdown, as_scalars
@@ -18,11 +18,20 @@ from crosschannel.reward.effects.report import picture
 
 
 class Monitor:
-    """Averages what happens between two points, and writes the averages."""
+    """Averages what happens between two points, and writes the averages.
 
-    def __init__(self, writer: SummaryWriter, modules: ActionSpace) -> None:
+    Args:
+        folder: TensorBoard's folder.
+        modules: The action space.
+        resume_from: Step of the checkpoint that a run is resumed from; what was written later is discarded.
+    """
+
+    def __init__(self, folder: Path, modules: ActionSpace, resume_from: int = 0) -> None:
+        # Imports TensorBoard and PyTorch, for which a command line that only shows its help need not wait.
+        from torch.utils.tensorboard import SummaryWriter
+
         self.shown: dict[str, str] = {}
-        self._writer = writer
+        self._writer = SummaryWriter(str(folder), purge_step=resume_from + 1 if resume_from else None)
         self._modules = modules
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
@@ -97,6 +106,14 @@ class Monitor:
             if self._counts.get(name, 0) > 0:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"
         self._sums, self._counts, self._rewards, self._chances = {}, {}, [], []
+
+    def flush(self) -> None:
+        """Write to the disk what was added."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write to the disk what was added, and end."""
+        self._writer.close()
 
     def _add(self, name: str, total: float, count: float) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + total

@@ -8,6 +8,7 @@ from typing import Any
 
 from crosschannel.evaluation import text_table, to_dict
 from crosschannel.pipeline.building import Prepared
+from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.judging import Assessment, TrueValue
 from crosschannel.pipeline.run_folder import Run
 
@@ -67,17 +68,22 @@ def truth_table(values: Sequence[TrueValue]) -> str:
     return "\n".join([*lines, *note])
 
 
-def summary_text(assessment: Assessment, run: Run) -> str:
-    """What was learned, and the command to run next."""
+def summary_text(assessment: Assessment) -> str:
+    """Return what was learned, as text."""
     parts = ["", "Off-policy estimate, from the log alone", "", text_table(assessment.evaluation)]
     if assessment.truth:
         parts += ["", "Truth, known because the market is simulated", "", truth_table(assessment.truth)]
-    parts += [
-        "",
-        f"Next: python evaluate.py {run.path}   (writes {run.path / 'report.html'})",
+    return "\n".join(parts)
+
+
+def next_steps(run: Run) -> str:
+    """Return the commands to run after training."""
+    report = run.path / "report.html"
+    commands = [
+        f"Next: {invocation('evaluate')} {run.path}   (writes {report})",
         f"      tensorboard --logdir {run.path.parent}",
     ]
-    return "\n".join(parts)
+    return "\n".join(commands)
 
 
 def about(run: Run, prepared: Prepared, assessment: Assessment) -> dict[str, str]:

@@ -1,72 +1,90 @@
-"""What a log's messages did, with what speaks for and against believing it.
+"""Estimate the effects of the logged messages, with diagnostics of causal validity.
 
-crosschannel effects --config configs/market.yaml
-crosschannel effects --config FILE --history.path FOLDER --by all action period:2w --plot effects.png
-crosschannel effects --config FILE --reward.kind did_dr --bin 12h --leads 6 --lags 4 --csv effects.csv
-crosschannel effects --config FILE --staggered channel=email --period 1w
-crosschannel effects --config configs/complete_journey.yaml --lengths 14d 21d 42d
+  crosschannel effects --config configs/market.yaml
+  crosschannel effects --config FILE --history.path FOLDER --by all action period:2w --out plot.png
+  crosschannel effects --config FILE --reward.kind did_dr --bin 12h --leads 6 --lags 4 --out effects.csv
+  crosschannel effects --config FILE --staggered channel=email --period 1w
+  crosschannel effects --config configs/complete_journey.yaml --windows 14d 21d 42d
 
-Prints effects, the event study, diagnostics and a verdict; where nobody logged propensities, also what each action did
-to each goal by two reward kinds, with tests of their own. Every other flag overrides the configuration, as for train.py
-(`python train.py --help` lists them). All users are used: nothing is learned here that is later judged on them.
+Prints effects, the event study, diagnostics and a verdict; where propensities were not logged, also the effect of each
+action on each goal by two kinds of reward, with tests of their own. All users are used: nothing is learned here that is
+later evaluated on them.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import ROOT, program, settings_of
+from crosschannel.pipeline.command_line import Parser, UsageError, program, refuse_existing
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.flags import parse_settings
 from crosschannel.reward.effects.event_study import EventTimes
 from crosschannel.reward.effects.report import AUTO, BY, Request, report
 from crosschannel.reward.kinds import make_reward
 
+TABLES, PICTURES = (".csv",), (".png", ".svg", ".pdf")
 
-def request_of(arguments: Sequence[str] | None) -> tuple[Request, list[str]]:
-    """What is asked for, and the flags that are left for the configuration."""
-    parser = argparse.ArgumentParser(
-        prog="crosschannel effects",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+
+def parse(arguments: Sequence[str] | None) -> tuple[Request, Config]:
+    """Return what is asked for, and the configuration.
+
+    Raises:
+        ConfigError: If the configuration is wrong.
+        UsageError: If a flag or its value is wrong, or a file exists.
+    """
+    parser = Parser("effects", __doc__, "[--config FILE] [--SETTING VALUE ...]")
     parser.add_argument(
         "--by",
         nargs="+",
         default=list(BY),
-        metavar="GROUPING",
-        help="rows of the table of effects: all, goal, action, module:NAME, cell, period:LENGTH, attribute:NAME "
+        metavar="GROUP",
+        help="rows of the table: all, goal, action, module:NAME, cell, period:LENGTH, attribute:NAME "
         f"(default: {' '.join(BY)})",
     )
+    parser.add_argument("--bin", metavar="TIME", help="bin width of the event study (default: as fits the windows)")
+    parser.add_argument("--leads", metavar="INT", type=int, help="bins before the decision, base included (default: 4)")
+    parser.add_argument("--lags", metavar="INT", type=int, help="bins after the decision (default: 3)")
+    parser.add_argument("--staggered", metavar="MODULE=ACTION", help="study the first message of an action by period")
+    parser.add_argument("--period", metavar="TIME", default="1w", help="length of those periods (default: 1w)")
     parser.add_argument(
-        "--bin", help="length of the event study's bins; without any of these three they fit the reward"
-    )
-    parser.add_argument("--leads", type=int, help="bins before the decision, the base among them (4)")
-    parser.add_argument("--lags", type=int, help="bins after the decision (3)")
-    parser.add_argument("--plot", type=Path, help="write the event study's picture here (.png, .svg, .pdf)")
-    parser.add_argument("--csv", type=Path, help="write the table here")
-    parser.add_argument("--staggered", metavar="MODULE=ACTION", help="study the first message of an action in periods")
-    parser.add_argument("--period", default="1w", help="length of those periods (default: 1w)")
-    parser.add_argument(
-        "--each",
+        "--effects-of",
         metavar="MODULE",
         default=AUTO,
-        help="tell what each action of a module did to each goal, by `did` and `did_dr` (default: the first module, "
-        "where nobody logged propensities; `none` for none)",
+        help="module whose actions' effects on each goal are estimated by did and did_dr; none for none "
+        "(default: the first, where propensities were not logged)",
     )
-    parser.add_argument("--lengths", nargs="+", default=[], metavar="LENGTH", help="tell that with other windows too")
-    a, rest = parser.parse_known_args(arguments)
-    asked = {name: getattr(a, name) for name in ("bin", "leads", "lags") if getattr(a, name) is not None}
-    times = EventTimes(**asked) if asked else None
-    return Request(tuple(a.by), times, a.plot, a.csv, a.staggered, a.period, a.each, tuple(a.lengths)), rest
+    parser.add_argument(
+        "--windows", nargs="+", default=[], metavar="TIME", help="estimate those with these windows too"
+    )
+    parser.add_shared("--out", "--force", out="file to write: .csv for the table, .png, .svg or .pdf for the plot")
+    line = parse_settings(parser, arguments, sections=("history", "reward"))
+    chosen = line.options
+    asked = {name: getattr(chosen, name) for name in ("bin", "leads", "lags") if getattr(chosen, name) is not None}
+    files = {}
+    for path in chosen.out or ():
+        kind = "csv" if path.suffix in TABLES else "plot" if path.suffix in PICTURES else None
+        if kind is None or kind in files:
+            raise UsageError(f"--out {path}: give at most one .csv file and one .png, .svg or .pdf file")
+        refuse_existing(path, chosen.force)
+        files[kind] = path
+    request = Request(
+        by=tuple(chosen.by),
+        times=EventTimes(**asked) if asked else None,
+        plot=files.get("plot"),
+        csv=files.get("csv"),
+        staggered=chosen.staggered,
+        period=chosen.period,
+        each=chosen.effects_of,
+        lengths=tuple(chosen.windows),
+    )
+    return request, line.config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses, reads, estimates, prints; returns the exit code."""
-    request, rest = request_of(arguments)
-    config = settings_of(rest, default=ROOT / "configs" / "market.yaml", description=__doc__ or "").config
+    """Parse, read, estimate, print; return the exit code."""
+    request, config = parse(arguments)
     history, _ = build_history(config)
     print(report(history, make_reward(config.reward.kind, config.reward), request))
     return 0
