@@ -1,12 +1,13 @@
 """Choose for every user what to send now, and write the decisions with their exact propensities.
 
   crosschannel decide runs/NAME --history.path LOG --out decisions.parquet
-  crosschannel decide runs/NAME --history.path LOG --at 2026-11-24T06:00 --eligible eligible.csv --out decisions.csv
+  crosschannel decide runs/NAME --history.path LOG --eligible FILE --out decisions.csv
 
-The policy sees what the log holds of each user strictly before the time of the decisions. What may be sent comes from
---eligible, a file with the columns user_id and eligible_<module> (action names joined by |); without one it is what was
-eligible at each user's last slot. The run's guardrails hold in any case, and users who churned get nothing. The output
-has the columns of a native log's decisions, so that the next log can begin with it.
+The policy sees what the log holds of each user strictly before the time of the decisions. What may
+be sent comes from --eligible, a file with the columns user_id and eligible_<module> (action names
+joined by |); without one it is what was eligible at each user's last slot. The run's guardrails hold
+in any case, and users who churned get nothing. The output has the columns of a native log's
+decisions, so that the next log can begin with it.
 """
 
 from __future__ import annotations

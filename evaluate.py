@@ -1,11 +1,12 @@
 """Evaluate the policy of a run on users that it has not learned from, and write a report.
 
-  crosschannel evaluate runs/market                          print estimates; write the report to the run's folder
-  crosschannel evaluate runs/NAME --history.path FOLDER --out REPORT    on another log of the same layout
+  crosschannel evaluate runs/NAME                            the report goes to the run's folder
+  crosschannel evaluate runs/NAME --history.path LOG --out REPORT    on another log
 
-Every value comes with its estimand, an interval over users and its effective sample size; a value that the log does not
-identify is reported as such. The policy is explained by module, action and segment of users. Where the history is
-simulated, the ground truth stands beside the estimates. The files are evaluation.json, report.html and policy.csv.
+Every value comes with its estimand, an interval over users and its effective sample size; a value
+that the log does not identify is reported as such. The policy is explained by module, action and
+segment of users. Where the history is simulated, the ground truth stands beside the estimates. The
+files are evaluation.json, report.html and policy.csv.
 """
 
 from __future__ import annotations

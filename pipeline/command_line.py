@@ -74,7 +74,9 @@ class Parser(argparse.ArgumentParser):
             if not flag.startswith("-"):
                 raise UsageError(f"{flag!r} is not expected here: see {self.prog} --help")
             known = [name for action in self._actions for name in action.option_strings]
-            raise UsageError(f"there is no flag {flag}. {nearest(flag, known)} See {self.prog} --help")
+            close = nearest(flag, known)
+            hint = f" {close}" if close.startswith("Did you mean") else ""
+            raise UsageError(f"there is no flag {flag}.{hint} See {self.prog} --help")
         if getattr(chosen, "force", False) and chosen.out is None:
             raise UsageError("--force overwrites what --out names: give --out as well")
         return chosen

@@ -6,9 +6,9 @@
   crosschannel effects --config FILE --staggered channel=email --period 1w
   crosschannel effects --config configs/complete_journey.yaml --windows 14d 21d 42d
 
-Prints effects, the event study, diagnostics and a verdict; where propensities were not logged, also the effect of each
-action on each goal by two kinds of reward, with tests of their own. All users are used: nothing is learned here that is
-later evaluated on them.
+Prints effects, the event study, diagnostics and a verdict; where propensities were not logged, also
+the effect of each action on each goal by two kinds of reward, with tests of their own. All users are
+used: nothing is learned here that is later evaluated on them.
 """
 
 from __future__ import annotations
@@ -55,10 +55,15 @@ def parse(arguments: Sequence[str] | None) -> tuple[Request, Config]:
         help="module whose actions' effects on each goal are estimated by did and did_dr; none for none "
         "(default: the first, where propensities were not logged)",
     )
+    parser.add_argument("--windows", nargs="+", default=[], metavar="TIME", help="other windows for those estimates")
     parser.add_argument(
-        "--windows", nargs="+", default=[], metavar="TIME", help="estimate those with these windows too"
+        "--out",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="files to write: the table as .csv, the plot as .png, .svg or .pdf",
     )
-    parser.add_shared("--out", "--force", out="file to write: .csv for the table, .png, .svg or .pdf for the plot")
+    parser.add_shared("--force")
     line = parse_settings(parser, arguments, sections=("history", "reward"))
     chosen = line.options
     asked = {name: getattr(chosen, name) for name in ("bin", "leads", "lags") if getattr(chosen, name) is not None}
