@@ -13,6 +13,8 @@ SECOND = 1_000_000
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
 WEEK = 7 * DAY
+#: The time of what never happens: later than every other.
+NEVER = int(np.iinfo(np.int64).max)
 
 _UNITS = {"s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY, "w": WEEK}
 

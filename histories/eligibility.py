@@ -11,7 +11,6 @@ from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.table_validator import Sheet
 from crosschannel.histories.action_columns import eligible_mask
-from crosschannel.histories.churn import GONE_EVENTS, gone_at
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import read_any
 
@@ -69,8 +68,8 @@ def read_eligible(path: Path, history: History) -> BoolArray:
     return mask
 
 
-def without_gone(mask: BoolArray, history: History, at: int, names: tuple[str, ...] = GONE_EVENTS) -> BoolArray:
-    """A mask (U, sum of actions) under which users who are gone before a time get nothing sent, as a copy."""
+def without_churned(mask: BoolArray, history: History, at: int) -> BoolArray:
+    """Return a copy of a mask (U, sum of actions) with nothing to send to users who churned before a time."""
     out = mask.copy()
-    out[gone_at(history, names) < at, 1:] = False
+    out[history.churned_at < at, 1:] = False
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -16,12 +17,13 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArra
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import by_user_and_time
-from crosschannel.core.times import timestamps
+from crosschannel.core.times import NEVER, timestamps
 from crosschannel.histories.validation import check_tables
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
 PROPENSITY_SOURCES = ("logged", "by design", "estimated", "missing")
+DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class History:
         propensity_source: Where the propensities come from: one of `PROPENSITY_SOURCES`.
         name: The history's name, for reports.
         notes: What a reader left out or estimated, one line each, for the summary.
+        churn_events: Events by which a user leaves for good, so that nothing can be sent any more; `name*` stands for
+            all that begin so. A history need not have those of `DEFAULT_CHURN_EVENTS`, but must have any other.
     """
 
     decisions: DecisionLog
@@ -99,8 +103,10 @@ class History:
     propensity_source: str = "missing"
     name: str = "history"
     notes: tuple[str, ...] = ()
+    churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
 
     def __post_init__(self) -> None:
+        self._churn_codes()  # refuses an event that the history does not have
         for table in (self.decisions, self.events):
             for f in fields(table):
                 array = getattr(table, f.name)
@@ -135,6 +141,23 @@ class History:
             return self.decisions.eligible
         return np.ones((len(self.decisions), self.modules.total), dtype=bool)
 
+    @cached_property
+    def churned_at(self) -> IntArray:
+        """When each user churned, by the first of the `churn_events`, (U,) in microseconds; `NEVER` if not at all."""
+        rows = np.flatnonzero(np.isin(self.events.event, self._churn_codes()))
+        out = np.full(self.n_users, NEVER, dtype=np.int64)
+        user, first = np.unique(self.events.user[rows], return_index=True)
+        out[user] = self.events.time[rows[first]]
+        out.setflags(write=False)
+        return out
+
+    def _churn_codes(self) -> IntArray:
+        absent = set(DEFAULT_CHURN_EVENTS) - set(self.event_names)
+        try:
+            return self.event_codes([name for name in self.churn_events if name not in absent])
+        except ConfigError as error:
+            raise ConfigError(f"churn_events: {error}") from None
+
     def event_codes(self, names: Sequence[str]) -> IntArray:
         """Codes of events by name; a name ending in `*` stands for every event that begins so.
 
@@ -167,6 +190,36 @@ class History:
         """The same history with other propensities (n, M) and (n,), and where they come from."""
         decisions = replace(self.decisions, propensity=propensity, joint=joint)
         return replace(self, decisions=decisions, propensity_source=source)
+
+    def with_churn_events(self, names: Sequence[str] | None) -> History:
+        """Return the same history with other churn events; with None, with those that it has.
+
+        Raises:
+            ConfigError: If the history has no such event.
+        """
+        return self if names is None else replace(self, churn_events=tuple(names))
+
+    def fingerprint(self) -> str:
+        """Return a 128-bit digest, as text, of all that the history holds: equal logs have equal ones."""
+        digest = hashlib.blake2b(digest_size=16)
+
+        def add(*parts: object) -> None:
+            for part in parts:
+                digest.update(repr(part).encode())
+
+        add(self.span, self.event_names, self.churn_events, self.modules.to_dict())
+        for table in (self.decisions, self.events):
+            for f in fields(table):
+                array = getattr(table, f.name)
+                add(f.name, None if array is None else array.shape)
+                if array is not None:
+                    flat = keys(array) if array.dtype.kind in "OU" else array
+                    digest.update(np.ascontiguousarray(flat).tobytes())
+        columns = {} if self.users is None else {str(name): self.users[name] for name in self.users.columns}
+        for name, column in {"user_id": self.user_ids, **columns}.items():
+            add(name)
+            digest.update(keys(np.asarray(column, dtype=object).astype(str).astype(object)).tobytes())
+        return digest.hexdigest()
 
     def decisions_frame(self) -> pd.DataFrame:
         """The decisions as a table in the native folder's columns."""
@@ -231,6 +284,7 @@ class History:
         users: pd.DataFrame | None = None,
         propensity_source: str = "logged",
         name: str = "history",
+        churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
     ) -> History:
         """Sorts arrays that are known to be valid by (user, time) and freezes them."""
         d = by_user_and_time(decisions.user, decisions.time)
@@ -246,6 +300,7 @@ class History:
             users=users,
             propensity_source=propensity_source,
             name=name,
+            churn_events=tuple(churn_events),
         )
 
     @classmethod
@@ -259,6 +314,7 @@ class History:
         span: tuple[int, int] | None = None,
         propensity_source: str | None = None,
         name: str = "history",
+        churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
         files: Mapping[str, str] | None = None,
     ) -> History:
         """Validates tables in the native columns and builds a history of them.
@@ -274,10 +330,12 @@ class History:
                 reaches further must not read as one in which nothing happened.
             propensity_source: By default `logged` where there are propensities, else `missing`.
             name: The history's name, for reports.
+            churn_events: Events by which a user leaves for good.
             files: Where the tables come from, by table name, for error messages.
 
         Raises:
             InputError: With every fault found, each naming file, column, row, value and remedy.
+            ConfigError: If the events have none of a name in `churn_events` that is not a default.
         """
         tables = check_tables(decisions, events, modules, users, files or {})
         times = tables.event_time if len(tables.event_time) else tables.decision_time
@@ -303,6 +361,7 @@ class History:
             users=tables.users,
             propensity_source=propensity_source or ("logged" if has_any else "missing"),
             name=name,
+            churn_events=churn_events,
         )
 
 

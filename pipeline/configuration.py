@@ -41,6 +41,9 @@ class HistoryConfig:
         market: The simulated market, where `source` is `market`; its goals are always those of the reward.
         tables: How the columns of the files are called, where `source` is `tables`.
         stream: Which rows are sends and which slots there are, where `source` is `stream`.
+        churn_events: Events after which nothing can be sent to a user any more: later slots have no reward, end the
+            replay and get nothing sent. None: those that a native folder's `history.yaml` names, otherwise
+            `unsubscribed` and `app_removed`.
     """
 
     source: str = "market"
@@ -48,6 +51,7 @@ class HistoryConfig:
     market: MarketConfig = field(default_factory=MarketConfig)
     tables: tyro.conf.SuppressFixed[TableMapping | None] = None  # in a file only: flags cannot show it well
     stream: tyro.conf.Suppress[StreamMapping | None] = None  # its parts have no defaults to be flags of
+    churn_events: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:

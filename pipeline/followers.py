@@ -46,5 +46,5 @@ class Followers:
         log = self.log
         following = log.following[rows]
         gap = (log.time[following] - log.time[rows]) / self.slot
-        ends = np.where(log.gone[log.user[rows]], 0.0, np.nan)
+        ends = np.where(log.churned[log.user[rows]], 0.0, np.nan)
         return self.observations(following), np.where(following >= 0, gap, ends)

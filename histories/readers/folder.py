@@ -30,6 +30,7 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "propensity_source": str,
     "rows": dict,
     "event_names": list,
+    "churn_events": list,
     "attributes": (list, type(None)),
     "modules": list,
 }
@@ -65,6 +66,7 @@ def write_history(history: History, path: Path) -> None:
         "propensity_source": history.propensity_source,
         "rows": {name: len(frame) for name, frame in frames.items()},
         "event_names": list(history.event_names),
+        "churn_events": list(history.churn_events),
         "attributes": None if history.users is None else [str(name) for name in history.users.columns],
         "modules": history.modules.to_dict(),
     }
@@ -115,10 +117,14 @@ def read_history(path: Path) -> History:
         name=content["name"],
         files=files,
     )
-    return replace(
-        _with_event_names(history, tuple(content["event_names"]), files["events"]),
-        users=None if attributes is None else tables["users"][attributes],
-    )
+    history = _with_event_names(history, tuple(content["event_names"]), files["events"])
+    try:
+        history = history.with_churn_events([str(name) for name in content["churn_events"]])
+    except ConfigError as error:
+        remedy = "Correct the name there, or write the folder again."
+        problem = str(error).removeprefix("churn_events: ")
+        raise fail(path / DESCRIPTION, problem, remedy, column="churn_events") from None
+    return replace(history, users=None if attributes is None else tables["users"][attributes])
 
 
 def _users_frame(history: History) -> pd.DataFrame:

@@ -138,7 +138,7 @@ def event_study(study: Study, history: History, times: EventTimes | None = None)
     times = times or EventTimes.fitting(study)
     length = duration(times.bin)
     spec = _plain(study.model.spec, times.bin)
-    around = measure(history, spec)
+    around = measure(_shifted(history, 0), spec)
     effects, influences = [], []
     for k in times.offsets:
         label = f"{k * length / DAY:g} d"
@@ -178,7 +178,7 @@ def moved_back(study: Study, history: History, shift: int) -> Study:
     Where overlapping decisions are excluded, those with another message since the moved windows began are left out.
     """
     o, spec = study.outcomes, study.model.spec
-    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), gone_events=())
+    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=())
     moved = measure(_shifted(history, -shift), whole, replace(o.gauge, features=None))
     features = o.gauge.features
     outcomes = replace(
@@ -212,8 +212,9 @@ def messages_between(history: History, first: int, last: int) -> BoolArray:
 
 
 def _shifted(history: History, shift: int) -> History:
-    """The history with its decisions `shift` microseconds later, to measure windows around other moments."""
-    return replace(history, decisions=replace(history.decisions, time=history.decisions.time + shift))
+    """The history with its decisions `shift` microseconds later, churn or not, to measure windows around them."""
+    decisions = replace(history.decisions, time=history.decisions.time + shift)
+    return replace(history, decisions=decisions, churn_events=())
 
 
 def _plain(spec: RewardSpec, length: str) -> RewardSpec:
@@ -228,7 +229,6 @@ def _plain(spec: RewardSpec, length: str) -> RewardSpec:
         controls="not_sent",
         holdout_arms=(),
         matching=Matching(),
-        gone_events=(),
     )
 
 

@@ -172,7 +172,6 @@ def _period_values(
         holdout_arms=(),
         matching=Matching(),
         rhythm=None,
-        gone_events=(),
     )
-    post = measure(replace(history, decisions=slots), plain).post
+    post = measure(replace(history, decisions=slots, churn_events=()), plain).post
     return post.reshape(len(user), len(starts))

@@ -9,7 +9,6 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
-from crosschannel.histories.churn import gone_at
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, from_fixed, running, to_fixed
@@ -156,7 +155,7 @@ def measure(history: History, spec: RewardSpec, gauge: Gauge | None = None, *, a
     reason[np.isnan(post) | np.isnan(pre)] = NO_RHYTHM
     reason[short] = TOO_SHORT
     reason[outside] = OUTSIDE
-    reason[d.time > gone_at(history, spec.gone_events)[d.user]] = GONE
+    reason[d.time > history.churned_at[d.user]] = GONE
     observed = reason == IDENTIFIED
     allowed = ~overlap | (spec.controls != "untouched" and spec.overlap != "exclude")
     if spec.controls == "holdout":

@@ -27,7 +27,7 @@ def test_each_step_is_followed_by_the_same_users_next_one() -> None:
     for place, row in enumerate(rows):
         later = np.flatnonzero((log.user == log.user[row]) & (log.time > log.time[row]))
         if not len(later):
-            assert elapsed[place] == 0 if log.gone[log.user[row]] else np.isnan(elapsed[place])
+            assert elapsed[place] == 0 if log.churned[log.user[row]] else np.isnan(elapsed[place])
             continue
         following = later[log.time[later].argmin()]
         assert elapsed[place] == (log.time[following] - log.time[row]) / DAY >= 1

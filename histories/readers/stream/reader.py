@@ -33,8 +33,7 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.sorting import by_user_and_time
 from crosschannel.core.table_validator import ObjectArray
-from crosschannel.core.times import HOUR, timestamps
-from crosschannel.histories.churn import NEVER
+from crosschannel.core.times import HOUR, NEVER, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid, UserSlots, bounds
 from crosschannel.histories.readers.stream.mapping import StreamMapping

@@ -97,8 +97,8 @@ def test_a_step_pays_the_logged_reward_of_the_logged_action_and_only_the_log_end
             assert (terminated or truncated) == (step + 1 == len(steps_of(LOG, user)))
             if terminated or truncated:
                 break
-        assert terminated == LOG.gone[user]
-        assert truncated == (not LOG.gone[user])
+        assert terminated == LOG.churned[user]
+        assert truncated == (not LOG.churned[user])
     share = matched / len(LOG)
     assert (share == 1.0) == (policy == "as logged")
     assert share > 0

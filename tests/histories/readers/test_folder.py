@@ -75,6 +75,7 @@ def history(seed: int = 0, *, ids: str = "text", everything: bool = True) -> His
         else None,
         propensity_source="by design" if everything else "missing",
         name="a test",
+        churn_events=("never", "unsubscribed") if everything else (),
     )
 
 
@@ -85,7 +86,7 @@ def assert_equal(a: History, b: History) -> None:
             assert (left is None) == (right is None), f.name
             if left is not None:
                 np.testing.assert_array_equal(left, right, err_msg=f.name)
-    for name in ("modules", "event_names", "span", "propensity_source", "name"):
+    for name in ("modules", "event_names", "span", "propensity_source", "name", "churn_events"):
         assert getattr(a, name) == getattr(b, name), name
     np.testing.assert_array_equal(a.user_ids, b.user_ids)
     assert (a.users is None) == (b.users is None)
@@ -163,6 +164,10 @@ def spoil(path: Path, **changes: object) -> None:
         ({"modules": [{"name": "channel"}]}, "a module lacks ['actions']"),
         ({"modules": ["channel"]}, "column 'modules'"),
         ({"event_names": ["visit"]}, "these events are not in history.yaml: order"),
+        ({"churn_events": "REMOVED"}, "the key 'churn_events' is missing"),
+        ({"churn_events": "visit"}, "column 'churn_events', value 'visit': the value is of the wrong kind"),
+        ({"churn_events": ["closed"]}, "column 'churn_events': the history has no event 'closed'"),
+        ({"churn_events": [7]}, "column 'churn_events': the history has no event '7'"),
         ({"attributes": ["user_id", "shoe size"]}, "column 'shoe size': the attribute is missing"),
         ({"rows": {"decisions": 300, "events": 499, "users": 30}}, "has 500 rows, but history.yaml counts 499"),
     ],
