@@ -12,7 +12,7 @@ import yaml
 
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import replacing
-from crosschannel.core.serialization import from_plain, to_plain
+from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.evaluation import EvaluationSettings
 from crosschannel.histories.features import ContextSpec
@@ -219,13 +219,13 @@ def read_config(path: Path) -> Config:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: this is not YAML: {error}") from None
-    return from_plain(Config, data or {}, str(path))
+    return from_dict(Config, data or {}, str(path))
 
 
 def write_config(config: Config, path: Path) -> None:
     """Writes every setting, resolved, as YAML."""
     with replacing(path) as draft:
-        draft.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+        draft.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def override(config: Config, arguments: Sequence[str], description: str) -> Config:

@@ -60,7 +60,7 @@ class ControlSums:
         return cls(
             cell=cells,
             n=np.bincount(code, minlength=len(cells)).astype(np.int64),
-            total=ExactSums.of(change, code, len(cells)),
+            total=ExactSums.from_values(change, code, len(cells)),
             least=_extreme(np.minimum, np.inf, change, code, len(cells)),
             most=_extreme(np.maximum, -np.inf, change, code, len(cells)),
             closes=_extreme(np.maximum, _FURTHEST.min, closes, code, len(cells)),
@@ -72,7 +72,7 @@ class ControlSums:
         return ControlSums(
             cell=cells,
             n=np.bincount(code, np.concatenate([self.n, other.n]), size).astype(np.int64),
-            total=ExactSums.gathered([self.total, other.total], code, size),
+            total=ExactSums.combine([self.total, other.total], code, size),
             least=_extreme(np.minimum, np.inf, np.concatenate([self.least, other.least]), code, size),
             most=_extreme(np.maximum, -np.inf, np.concatenate([self.most, other.most]), code, size),
             closes=_extreme(np.maximum, _FURTHEST.min, np.concatenate([self.closes, other.closes]), code, size),
@@ -106,7 +106,7 @@ class ControlSquares:
 
     def __add__(self, other: ControlSquares) -> ControlSquares:
         cells, code = np.unique(np.concatenate([self.cell, other.cell]), return_inverse=True)
-        return ControlSquares(cells, ExactSums.gathered([self.total, other.total], code, len(cells)))
+        return ControlSquares(cells, ExactSums.combine([self.total, other.total], code, len(cells)))
 
 
 def control_sums(path: Path, spec: RewardSpec, gauge: Gauge) -> tuple[ControlSums, ...]:
@@ -125,7 +125,7 @@ def control_squares(
         distance = change - known.mean[place][code]
         with np.errstate(divide="ignore", invalid="ignore"):
             square = (distance / known.unit[place][code]) ** 2
-        out.append(ControlSquares(cells, ExactSums.of(square, code, len(cells))))
+        out.append(ControlSquares(cells, ExactSums.from_values(square, code, len(cells))))
     return tuple(out)
 
 

@@ -51,18 +51,18 @@ class CellMeans:
         odds = None if odds is None or (odds == 1.0).all() else odds
         o = np.ones(len(values)) if odds is None else _relative(odds, code, size)
         w = m * o
-        total = ExactSums.of(w, code, size).value()
+        total = ExactSums.from_values(w, code, size).value()
         last = np.zeros(size, dtype=np.int64)
         if closes is not None:
             last[:] = np.iinfo(np.int64).min
             np.maximum.at(last, code, closes)
         with np.errstate(divide="ignore", invalid="ignore"):
-            n = total if odds is None else total**2 / ExactSums.of(w * o, code, size).value()
-            mean = ExactSums.of(w * values, code, size).value() / total
+            n = total if odds is None else total**2 / ExactSums.from_values(w * o, code, size).value()
+            mean = ExactSums.from_values(w * values, code, size).value() / total
             # In units of a power of two near the cell's largest distance, squares stay small enough for exact sums.
             distance = np.where(w > 0, values - mean[code], 0.0)
             unit = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
-            square = ExactSums.of(w * (distance / unit[code]) ** 2, code, size).value()
+            square = ExactSums.from_values(w * (distance / unit[code]) ** 2, code, size).value()
             # Without weights total and n are equal, and this is exactly n - 1.
             sd = sd_of(square, unit, total - total / n)
         return cls(cells, n, mean, sd, last)

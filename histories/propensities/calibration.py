@@ -1,4 +1,4 @@
-"""Calibrates estimated choice probabilities, and measures how far they are from the shares that occurred."""
+"""Calibrate estimated choice probabilities, and measure their calibration error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
 MAX_STEPS = 50
-BINS = 10
+RELIABILITY_BINS = 10
 
 
 def softmax(score: FloatArray, eligible: BoolArray) -> FloatArray:
@@ -85,12 +85,12 @@ class PlattScaling:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predicted and observed shares of one choice, in bins of about as many rows each.
+    """Predicted and observed shares of one action, in bins of about equal size.
 
     Attributes:
-        n: Rows in each bin (b,).
+        n: Number of rows of each bin (b,).
         predicted: Mean predicted probability (b,).
-        observed: Share that was chosen (b,).
+        observed: Share of rows in which the action was taken (b,).
     """
 
     n: IntArray
@@ -98,8 +98,8 @@ class Reliability:
     observed: FloatArray
 
     @classmethod
-    def of(cls, probability: FloatArray, chosen: BoolArray, bins: int = BINS) -> Reliability:
-        """Sorts predictions (n,) into at most `bins` bins by their size; equal ones share a bin."""
+    def from_predictions(cls, probability: FloatArray, chosen: BoolArray, bins: int = RELIABILITY_BINS) -> Reliability:
+        """Sort predictions (n,) into at most `bins` bins by their size; equal ones share a bin."""
         edges = np.unique(np.quantile(probability, np.arange(1, bins) / bins)) if len(probability) else np.zeros(0)
         _, place = np.unique(np.searchsorted(edges, probability, side="left"), return_inverse=True)
         n = np.bincount(place)

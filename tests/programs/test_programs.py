@@ -193,10 +193,13 @@ def test_decisions_keep_to_a_file_of_what_is_eligible(small_run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is not read"),
+        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is unknown"),
         ("user_id,eligible_channel\nuser-1,sms", "row 1, value 'user-1': the log has no such user"),
         ("user_id,eligible_channel\nuser-000001,fax", "'fax' is not an action of the module 'channel'"),
-        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user stands"),
+        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "'user-000001': the user has an earlier row"),
+            "user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms",
+            "value 'user-000001': the user has an earlier row",
+        ),
         ("user,eligible_channel\nuser-000001,sms", "column 'user_id': the column is missing"),
         ("user_id\nuser-000001", "no module has a column"),
     ],

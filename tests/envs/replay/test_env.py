@@ -283,13 +283,13 @@ def test_an_unknown_propensity_is_left_out():
 def test_what_is_wrong_is_named():
     with pytest.raises(ConfigError, match=r"no mode 'logger'\. Did you mean 'logged'"):
         CrossChannelReplay(log=LOG, mode="logger")
-    with pytest.raises(ConfigError, match=r"no render mode 'human'\. Known are: 'ansi'"):
+    with pytest.raises(ConfigError, match=r"no render mode 'human'\. Available: 'ansi'"):
         CrossChannelReplay(log=LOG, render_mode="human")
     with pytest.raises(ConfigError, match=r"no order 'list'\. Did you mean 'listed'"):
         CrossChannelReplay(log=LOG).reset(options={"order": "list"})
     with pytest.raises(ConfigError, match="2 users, 1 different"):
         CrossChannelReplay(log=LOG).reset(options={"among": ["u001", "u001"]})
-    with pytest.raises(ConfigError, match=r"no mode 'zzz'\. Known are: 'logged', 'reject'"):
+    with pytest.raises(ConfigError, match=r"no mode 'zzz'\. Available: 'logged', 'reject'"):
         CrossChannelReplay(log=LOG, mode="zzz")
     for shard in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ConfigError, match="shard"):
