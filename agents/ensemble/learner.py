@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crosschannel.agents.buffers.buffer import Buffer, precision, usual
 from crosschannel.agents.ensemble.heads import Coordinates, Prior, Sums, add_rows, solve, untrained
-from crosschannel.agents.ensemble.network import Trunk, with_one
+from crosschannel.agents.ensemble.network import Trunk
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, some_rows
 from crosschannel.agents.ensemble.prior import CURVES, NETWORK, learn_scales, trust
 from crosschannel.core.action_changes import carried
@@ -156,8 +156,8 @@ class Learner:
     def _features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The features of contexts (N, D) on the CPU, in `out` if it is given."""
         if out is None or self._device.type == "cpu":
-            return self._trunk.features(with_one(x.to(self._device)), out).cpu()
-        return out.copy_(self._trunk.features(with_one(x.to(self._device))))
+            return self._trunk.features(x.to(self._device), out).cpu()
+        return out.copy_(self._trunk.features(x.to(self._device)))
 
     @property
     def _whole(self) -> Sums:
@@ -230,7 +230,7 @@ class Learner:
             picked = rows.index_select(0, torch.from_numpy(rng.integers(0, len(rows), size)).flatten())
             context = buffer["context"].index_select(0, picked)
             columns = (
-                with_one(context),
+                context,
                 self._cells(buffer, picked),
                 (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
                 self._weighed(buffer, picked, context)[0] * self._memories(buffer, picked),

@@ -13,6 +13,8 @@ from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.hashing import mix
 from tests.agents.samples import everything, random_batch
 
+pytestmark = pytest.mark.numerics
+
 PUSH = ActionSpace([Module("channel", ("none", "push"))])
 LEVELS, GAMMA = 4, 0.9
 EARNS = np.array([1.0, 0.7, 0.1, 0.05])

@@ -15,6 +15,8 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, SMALL, TABLES, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
+
 
 def recipe(name: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "context_dim": 4, "settings": settings, "seed": 5}

@@ -16,6 +16,8 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
+
 KINDS = {"plain": PLAIN, "nested": NESTED, "tables": TABLES}
 MATRIX = [(name, kind) for name in AGENTS for kind in KINDS]
 every = pytest.mark.parametrize(("name", "kind"), MATRIX)

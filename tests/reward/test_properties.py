@@ -17,6 +17,8 @@ from crosschannel.reward import REWARDS, RewardFrame, Study, make_reward
 from crosschannel.reward.measurement.outcomes import fold_of_users
 from tests.reward.samples import LEARNED, OPTIONS, rebuilt, rich_history, spec_of
 
+pytestmark = pytest.mark.numerics
+
 SEEDS = st.integers(0, 10_000)
 CASES = [(kind, option) for kind in REWARDS for option in OPTIONS]
 EXAMPLES = settings(max_examples=25, deadline=None)
