@@ -49,6 +49,16 @@ def test_every_option_gives_some_rewards(kind):
         assert sum(frame.widened().values()) == frame.identified.sum()
 
 
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("kind", REWARDS)
+def test_fitting_and_transforming_at_once_is_fitting_then_transforming(kind, option):
+    history = rich_history(3, users=80)
+    model = make_reward(kind, spec_of(option))
+    once, twice = model.fit_transform(history), model.fit(history).transform(history)
+    for name in once.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(once, name), getattr(twice, name), err_msg=name)
+
+
 @EXAMPLES
 @given(seed=SEEDS, case=st.sampled_from(CASES), weeks=st.integers(-4000, 300))
 def test_shifting_all_times_by_whole_weeks(seed, case, weeks):
