@@ -27,7 +27,7 @@ from crosschannel.evaluation.support import kurtosis, raised_floor
 from crosschannel.pipeline.building import Prepared
 from crosschannel.pipeline.configuration import Config
 from crosschannel.reward import RewardFrame, refit
-from crosschannel.reward.effects.estimates import strata
+from crosschannel.reward.effects import attribute_groups
 
 Progress = Callable[[str], None]
 
@@ -70,14 +70,15 @@ class Validation:
         history = prepared.users("validation")
         frame = prepared.model.fit(history).transform(history)
         keep = frame.identified
-        if not keep.any() or np.isnan(history.decisions.propensity[keep]).any() or np.isnan(frame.kept[keep]).any():
+        p_uncensored = frame.p_uncensored[keep]
+        if not keep.any() or np.isnan(history.decisions.propensity[keep]).any() or np.isnan(p_uncensored).any():
             return None
         rewards = frame.reward[keep]
         return cls(
             LoggedDecisions.of(history)[keep],
             prepared.observations(history)[keep],
             rewards,
-            1.0 / frame.kept[keep],
+            1.0 / p_uncensored,
             model,
             raised_floor(config.evaluation.ess_floor, kurtosis(rewards - rewards.mean())),
         )
@@ -105,7 +106,7 @@ def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
     segments = None
     if config.evaluation.segments is not None:
         segments = np.full(len(test.decisions), "other", dtype=object)
-        for label, users in strata(test, config.evaluation.segments):
+        for label, users in attribute_groups(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
     return explain(agent, prepared.observations(test), segments)
 
@@ -159,7 +160,7 @@ def assess(config: Config, prepared: Prepared, agent: Agent, model: OutcomeModel
         settings=config.evaluation,
         policy=config.agent.name,
         reward_counts=frame.counts(),
-        kept=frame.kept,
+        kept=frame.p_uncensored,
     )
     if prepared.truth is None:
         return Assessment(evaluation, ())

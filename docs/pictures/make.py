@@ -17,7 +17,8 @@ ROOT = HERE.parents[1]
 # The histories with a known truth are those of the statistical tests.
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "reward")]
 
-from crosschannel.reward import REWARDS, EventTimes, Study, diagnose, event_study, make_reward  # noqa: E402
+from crosschannel.reward import REWARDS, make_reward  # noqa: E402
+from crosschannel.reward.effects import EventTimes, TreatmentEffects, diagnose, event_study  # noqa: E402
 from crosschannel.reward.effects.plots import AFTER, BEFORE, DPI, INK, draw_event_study  # noqa: E402
 from tests.reward.simulated import SPEC, Assignment, Simulated, simulate  # noqa: E402
 
@@ -62,7 +63,7 @@ def kinds(logs: dict[str, Simulated]) -> Figure:
         axes.axvline(logs[name].att, color=INK, lw=1, ls="--", label="truth")
         print(f"{title}: truth {logs[name].att:.3f}")
         for y, kind in enumerate(reversed(REWARDS)):
-            effect = Study.of(make_reward(kind, SPEC), logs[name].history).effect()
+            effect = TreatmentEffects.fit(make_reward(kind, SPEC), logs[name].history).effect()
             right = effect.low <= logs[name].att <= effect.high
             axes.errorbar(
                 effect.value,
@@ -85,10 +86,10 @@ def dip(log: Simulated) -> Figure:
     """The event study of messages after a quiet day, unadjusted and given the trigger."""
     made = figure(8.0, 3.2)
     for axes, kind in zip(made.subplots(1, 2, sharey=True), ("did", "did_dr"), strict=True):
-        study = Study.of(make_reward(kind, SPEC), log.history)
-        events = event_study(study, log.history, EventTimes("1d", leads=4, lags=3))
+        fitted = TreatmentEffects.fit(make_reward(kind, SPEC), log.history)
+        events = event_study(fitted, log.history, EventTimes("1d", leads=4, lags=3))
         draw_event_study(axes, events, "orders")
-        found = diagnose(study, log.history, events)
+        found = diagnose(fitted, log.history, events)
         axes.set_title(f"{kind}\n{found.verdict}", fontsize=8)
         if kind != "did":
             axes.set_ylabel("")

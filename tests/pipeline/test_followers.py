@@ -15,7 +15,7 @@ from crosschannel.reward import Goal, RewardSpec, make_reward
 def test_each_step_is_followed_by_the_same_users_next_one() -> None:
     goals = (Goal("order:*", 1.0),)
     history, _ = Market(MarketConfig(users=120, days=10, goals=goals)).history()
-    rewards = make_reward("did", RewardSpec(goals=goals, pre="2d", post="1d", cell="1d", overlap="exclude")).fit(
+    rewards = make_reward("did", RewardSpec(goals=goals, pre="2d", post="1d", time_bucket="1d", overlap="exclude")).fit(
         history
     )
     log = ReplayLog.build(history, rewards.transform(history), ContextFeatures.fit(history, ContextSpec()))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from crosschannel.core.times import WEEK
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import History, take_rows
-from crosschannel.reward import REWARDS, RewardFrame, Study, make_reward
+from crosschannel.reward import REWARDS, RewardFrame, make_reward
+from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.measurement.outcomes import fold_of_users
 from tests.reward.samples import LEARNED, OPTIONS, rebuilt, rich_history, spec_of
 
@@ -44,7 +45,7 @@ def test_every_option_gives_some_rewards(kind):
         frame = frame_of(rich_history(0, users=150), kind, option)
         assert frame.identified.mean() > 0.1, option
         assert np.ptp(frame.reward[frame.identified]) > 0, option
-        assert sum(frame.widened().values()) == frame.identified.sum()
+        assert sum(frame.counts_by_level().values()) == frame.identified.sum()
 
 
 @EXAMPLES
@@ -120,7 +121,7 @@ def test_labels_in_other_folds_change_the_effect_by_less_than_its_error(kind):
     for k in range(5):
         ids = np.array([f"{k} {name}" for name in history.user_ids], dtype=object)
         users = None if history.users is None else history.users.assign(user_id=ids)
-        effect = Study.of(model, replace(history, user_ids=ids, users=users)).effect()
+        effect = TreatmentEffects.fit(model, replace(history, user_ids=ids, users=users)).effect()
         values.append(effect.value)
         errors.append(effect.se)
     assert 0 < np.std(values) < 0.25 * np.mean(errors)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from crosschannel.histories.features import ContextSpec
-from crosschannel.reward import Effect, EventTimes, Study, event_study, make_reward
+from crosschannel.reward import make_reward
+from crosschannel.reward.effects import Effect, EventTimes, TreatmentEffects, event_study
 from crosschannel.reward.effects.diagnostics import placebo_in_time, pre_trend_check
 from tests.reward.simulated import SPEC, Assignment, simulate, without_propensities
 
@@ -30,7 +31,7 @@ def estimates(kind: str, assignment: Assignment, effect: float, seeds: int) -> l
     found = []
     for seed in range(seeds):
         simulated = simulate(seed, assignment, effect=effect)
-        found.append((Study.of(make_reward(kind, SPEC), simulated.history).effect(), simulated.att))
+        found.append((TreatmentEffects.fit(make_reward(kind, SPEC), simulated.history).effect(), simulated.att))
     return found
 
 
@@ -107,7 +108,7 @@ def test_doubly_robust_with_estimated_propensities_covers():
     hits = []
     for seed in range(MANY):
         simulated = simulate(seed, "random")
-        e = Study.of(make_reward("did_dr", SPEC), without_propensities(simulated.history)).effect()
+        e = TreatmentEffects.fit(make_reward("did_dr", SPEC), without_propensities(simulated.history)).effect()
         hits.append(e.low <= simulated.att <= e.high)
     assert 0.93 <= np.mean(hits) <= 0.97
 
@@ -125,7 +126,7 @@ def alarms(assignment: Assignment, seeds: int) -> float:
     rung = []
     for seed in range(seeds):
         history = simulate(seed, assignment).history
-        check = pre_trend_check(event_study(Study.of(make_reward("did", SPEC), history), history, TIMES))
+        check = pre_trend_check(event_study(TreatmentEffects.fit(make_reward("did", SPEC), history), history, TIMES))
         rung.append(check.status == "failed")
     return float(np.mean(rung))
 
@@ -176,9 +177,9 @@ def rates(case: Case, seeds: int, users: int = 300) -> Rates:
     for seed in range(seeds):
         history = simulate(seed, case.assignment, users=users, effect=0.0).history
         history = history if case.logged else without_propensities(history)
-        study = Study.of(model, history)
-        e = study.effect()
-        checks = [pre_trend_check(event_study(study, history)), placebo_in_time(study, history)]
+        fitted = TreatmentEffects.fit(model, history)
+        e = fitted.effect()
+        checks = [pre_trend_check(event_study(fitted, history)), placebo_in_time(fitted, history)]
         assert "not tested" not in [check.status for check in checks]
         failed = [check.status == "failed" for check in checks]
         found.append([not e.low <= 0 <= e.high, *failed, any(failed)])
@@ -264,7 +265,7 @@ def scatter(case: Case, users: int, seeds: int) -> Scatter:
     found = []
     for seed in range(seeds):
         history = without_propensities(simulate(seed, case.assignment, users=users, effect=0.0).history)
-        found.append(Study.of(make_reward(case.kind, SPEC), history).effect())
+        found.append(TreatmentEffects.fit(make_reward(case.kind, SPEC), history).effect())
     value = np.array([e.value for e in found])
     rejected = float(np.mean([not e.low <= 0 <= e.high for e in found]))
     spread, se = float(value.std()), float(np.mean([e.se for e in found]))
@@ -292,7 +293,7 @@ def test_leads_across_an_earlier_message_are_nothing_where_overlap_is_excluded(k
     model, p, value = make_reward(kind, replace(SPEC, overlap="exclude")), [], []
     for seed in range(120):
         history = simulate(seed, assignment, users=600).history
-        events = event_study(Study.of(model, history), history, EventTimes("1d", leads=9, lags=0))
+        events = event_study(TreatmentEffects.fit(model, history), history, EventTimes("1d", leads=9, lags=0))
         assert events.effects[0].n_treated < 0.6 * events.effects[-2].n_treated
         p.append(events.pre_trends().p_value)
         value.append(events.value[events.leads])
@@ -307,6 +308,6 @@ def test_intervals_with_few_users_are_wide_enough():
     hits = []
     for seed in range(600):
         simulated = simulate(seed, "random", users=30)
-        e = Study.of(make_reward("did", replace(SPEC, min_controls=5)), simulated.history).effect()
+        e = TreatmentEffects.fit(make_reward("did", replace(SPEC, min_controls=5)), simulated.history).effect()
         hits.append(e.low <= simulated.att <= e.high)
     assert 0.92 <= np.mean(hits) <= 0.98

@@ -15,8 +15,8 @@ from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, evaluat
 from crosschannel.histories.churn import NEVER, gone_at
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from crosschannel.reward import REASONS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
-from crosschannel.reward.frame import GONE
+from crosschannel.reward import DidReward, Goal, Reason, RewardSpec, make_reward, measure, refit
+from crosschannel.reward.effects import TreatmentEffects
 from tests.samples import MODULES, random_history
 
 SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="exclude", min_controls=2)
@@ -46,11 +46,11 @@ def test_slots_after_a_user_is_gone_have_no_reward_and_are_no_controls():
     frame = DidReward(SPEC).fit(history).transform(history)
     assert 0 < late.sum() < len(late)
     assert not outcomes.control[late].any()
-    assert (frame.reason[late] == GONE).all()
-    assert not (frame.reason[~late] == GONE).any()
-    assert frame.counts()[REASONS[GONE]] == late.sum()
+    assert (frame.reason[late] == Reason.CHURNED).all()
+    assert not (frame.reason[~late] == Reason.CHURNED).any()
+    assert frame.counts()[Reason.CHURNED.text] == late.sum()
     nobody = measure(history, replace(SPEC, overlap="shared", gone_events=()))
-    assert not (nobody.reason == GONE).any()
+    assert not (nobody.reason == Reason.CHURNED).any()
 
 
 def test_an_event_that_ends_a_user_must_be_in_the_log():
@@ -64,7 +64,7 @@ def test_an_event_that_ends_a_user_must_be_in_the_log():
 def test_kept_equals_a_loop_over_later_slots(overlap):
     history, chance = with_propensities(3)
     spec = replace(SPEC, overlap=overlap, min_post="30h")
-    kept = measure(history, spec).kept
+    kept = measure(history, spec).p_uncensored
     d = history.decisions
     length = {"shared": 0, "exclude": 2 * DAY, "truncate": 30 * HOUR}[overlap]
     for i in range(len(d)):
@@ -75,7 +75,7 @@ def test_kept_equals_a_loop_over_later_slots(overlap):
 
 def test_kept_is_unknown_where_a_later_slot_has_no_propensity():
     history = random_history(3)
-    kept = measure(history, SPEC).kept
+    kept = measure(history, SPEC).p_uncensored
     d = history.decisions
     last = np.append(d.user[1:] != d.user[:-1], True)
     assert np.isnan(kept[~last & ~(np.append(d.actions[1:, 0], 0) > 0)]).any()
@@ -93,7 +93,7 @@ def test_weighing_by_kept_gives_back_the_decisions_that_later_messages_took_away
         spec = replace(SPEC, pre="1h")
         outcomes = measure(history, spec)
         kept = outcomes.observed & ~outcomes.overlap
-        weight = kept / np.where(kept, outcomes.kept, 1.0)
+        weight = kept / np.where(kept, outcomes.p_uncensored, 1.0)
         truth = chance[outcomes.observed].mean()
         plain.append(chance[kept].mean() - truth)
         weighted.append(float(weight @ chance) / weight.sum() - truth)
@@ -160,10 +160,12 @@ def test_effects_are_right_where_later_messages_answer_what_this_one_did(kind):
     z, unweighted = [], []
     for seed in range(10):
         history, odd = answered_log(seed, effect=1.0)
-        study = Study.of(make_reward(kind, ANSWERED), history).restricted(odd)
-        effect = study.effect()
+        fitted = TreatmentEffects.fit(make_reward(kind, ANSWERED), history).restricted(odd)
+        effect = fitted.effect()
         z.append((effect.value - 1.0) / effect.se)
-        plain = Study.of_outcomes(study.model, replace(study.outcomes, kept=np.ones(int(odd.sum())))).effect()
+        plain = TreatmentEffects.fit_outcomes(
+            fitted.model, replace(fitted.outcomes, p_uncensored=np.ones(int(odd.sum())))
+        ).effect()
         unweighted.append((plain.value - 1.0) / plain.se)
     assert abs(np.mean(z)) < 4 / 10**0.5
     assert 0.5 < np.std(z, ddof=1) < 1.7
@@ -184,6 +186,6 @@ def test_policies_are_right_where_later_messages_answer_what_this_one_did():
             refit(model, outcomes),
             rng=np.random.default_rng(0),
             settings=EvaluationSettings(replicates=60),
-            kept=frame.kept,
+            kept=frame.p_uncensored,
         ).get("snips")
         assert abs(found.value.point - truth) < max(4 * found.value.se, 1e-9)
