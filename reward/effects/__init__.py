@@ -6,6 +6,7 @@ Training does not need this package.
 from crosschannel.reward.effects.action_effects import ActionEffect, action_effects, action_effects_by_window
 from crosschannel.reward.effects.diagnostics import Check, Diagnostics, diagnose
 from crosschannel.reward.effects.estimates import (
+    GROUPINGS,
     Effect,
     TreatmentEffects,
     attribute_groups,
@@ -22,6 +23,7 @@ from crosschannel.reward.effects.staggered import GroupTimeEffects, Panel, aggre
 __all__ = [
     "AUTO",
     "DEFAULT_GROUPINGS",
+    "GROUPINGS",
     "ActionEffect",
     "Check",
     "Diagnostics",

@@ -221,7 +221,7 @@ def action_effects_text(found: Sequence[ActionEffect]) -> str:
     ]
     for title, names in (
         ("Do not read as causal", with_caveats),
-        ("No caveat found, but not all tests were possible, for want of earlier time or of events", untested),
+        ("No caveat found, but the log has too little earlier time or too few events for some tests", untested),
         ("Passed every test, which does not prove the effect", passed),
     ):
         lines += [f"{title}: {'; '.join(names)}."] if names else []

@@ -121,7 +121,7 @@ def pre_trend_check(events: EventStudy) -> Check:
         text = f"treated and controls differ before the message ({numbers}; at {worst.label} by {worst.value:.3g})"
         return Check(name, "failed", test.p_value, text)
     size = detectable(events.influence[:, events.leads]).max()
-    text = f"no difference found ({numbers}); one of {size:.2g} in a single bin is detected with 80 % power"
+    text = f"no difference found ({numbers}); one of {size:.2g} in a single bin would be detected with 80 % power"
     return Check(name, "passed", test.p_value, text)
 
 

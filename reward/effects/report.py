@@ -117,7 +117,8 @@ def about_text(fitted: TreatmentEffects) -> str:
             f"Estimand: the mean change that a message causes within {spec.post}, over the decisions at which one was "
             "sent (average effect on the treated).",
             f"Assumption: {ASSUMPTIONS[kind]}.",
-            "Interval: 95 %, clustered by user: decisions of one user may depend on each other, users may not.",
+            "Interval: 95 %, clustered by user: the decisions of one user may depend on each other; users are taken as "
+            "independent.",
             f"Identification: {identified:,} of {n:,} sent decisions have a reward; the diagnostics below test the "
             "assumption as far as the log can.",
         ]
@@ -166,8 +167,8 @@ def action_effects_section(history: History, spec: RewardSpec, module: str, requ
         by_window = action_effects_by_window(history, spec, module, request.windows) | {spec.post: found}
         ordered = dict(sorted(by_window.items(), key=lambda item: duration(item[0])))
         lines += [
-            "The same by length of the post window, the pre window in proportion: effect +- half its 95 % interval of "
-            "the number of sent decisions; ! marks an effect with caveats",
+            "The same by length of the post window, with the pre window in proportion. Each entry is the effect, half "
+            "its 95 % interval and the number of sent decisions; ! marks an effect with caveats",
             by_window_text(ordered),
         ]
     return "\n\n".join(lines)

@@ -9,7 +9,7 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import from_fixed, running, to_fixed
+from crosschannel.histories.windows import from_fixed, running_totals, to_fixed
 
 # Pairs of a decision and an event that are in memory at once.
 PAIRS_PER_CHUNK = 1 << 20
@@ -38,7 +38,7 @@ def window_amounts(
         total = _running_total(goal, history)
         return [_differences(total, first, last) for first, last in windows]
     chosen, amount = goal_events(goal, history)
-    count = running(chosen.astype(np.int64))
+    count = running_totals(chosen.astype(np.int64))
     when, value = history.events.time[chosen], amount[chosen]
     return [_decayed_sums(goal.decay, when, value, time, count[first], count[last]) for first, last in windows]
 
@@ -79,14 +79,14 @@ def _decayed_sums(
     on other users. Pairs are laid out by chunks, so that memory stays bounded.
     """
     size = last - first
-    ends = running(size)
+    ends = running_totals(size)
     out = np.zeros(len(time), dtype=np.int64)
     cuts = np.searchsorted(ends, np.arange(0, int(ends[-1]), PAIRS_PER_CHUNK))
     for low, high in pairwise(np.unique(np.concatenate([[0], cuts, [len(time)]]))):
-        begins = running(size[low:high])
+        begins = running_totals(size[low:high])
         owner = np.repeat(np.arange(low, high), size[low:high])
         row = np.arange(begins[-1]) - begins[owner - low] + first[owner]
         distance = np.abs(when[row] - time[owner]) / half_life
-        total = running(to_fixed(value[row] * np.exp2(-distance)))
+        total = running_totals(to_fixed(value[row] * np.exp2(-distance)))
         out[low:high] = total[begins[1:]] - total[begins[:-1]]
     return from_fixed(out)

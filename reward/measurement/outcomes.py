@@ -11,7 +11,7 @@ from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
 from crosschannel.histories.churn import gone_at
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import Timeline, from_fixed, running, to_fixed
+from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
 from crosschannel.reward.measurement.limits import Windows, limited_amounts
 from crosschannel.reward.measurement.messages import Messages
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing, in_arms, past_activity
@@ -245,9 +245,9 @@ def _p_uncensored(history: History, length: int) -> FloatArray:
         return np.ones(len(d))
     nothing = np.where(np.isnan(d.propensity[:, 0]), d.joint, d.propensity[:, 0])
     nothing = np.where(history.modules.sends(d.actions), 1.0, nothing)
-    unknown = running(np.isnan(nothing).astype(np.int64))
+    unknown = running_totals(np.isnan(nothing).astype(np.int64))
     # Sums in fixed point, so that no entry depends on other users.
-    total = running(to_fixed(np.log(np.where(np.isnan(nothing), 1.0, nothing))))
+    total = running_totals(to_fixed(np.log(np.where(np.isnan(nothing), 1.0, nothing))))
     slots = Timeline(d.time, history.decision_offsets)
     first, last = slots.before(d.user, d.time, inclusive=True), slots.before(d.user, d.time + length)
     return np.where(unknown[last] > unknown[first], np.nan, np.exp(from_fixed(total[last] - total[first])))

@@ -32,7 +32,7 @@ from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.times import WEEK
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import Timeline, from_fixed, running, to_fixed
+from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
 from crosschannel.reward.measurement.amounts import goal_events
 
 
@@ -109,7 +109,7 @@ def seasonal_amounts(
         for g, goal in enumerate(goals):
             if goal.decay not in spent:
                 spent[goal.decay] = _mass(goal, d.time, b, block, pre, end)
-            total = running(to_fixed(np.where(block_of_week == b, amounts[g], 0.0)))
+            total = running_totals(to_fixed(np.where(block_of_week == b, amounts[g], 0.0)))
             level = (from_fixed(total[high] - total[low]) + weeks * common[g]) / (n + weeks) / block
             for out, mass in zip((before, after), spent[goal.decay], strict=True):
                 out[g] += np.where(mass > 0, level * mass, 0.0)

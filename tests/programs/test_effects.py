@@ -14,10 +14,9 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.programs.effects import main
 from crosschannel.reward import DidReward
-from crosschannel.reward.effects import EventTimes, TreatmentEffects, event_study
+from crosschannel.reward.effects import EventTimes, TreatmentEffects, event_study, event_study_figure, picture
 from crosschannel.reward.effects.estimates import EFFECT_COLUMNS
-from crosschannel.reward.effects.plots import AFTER, BEFORE, event_study_figure
-from crosschannel.reward.effects.report import picture
+from crosschannel.reward.effects.plots import AFTER, BEFORE
 from tests import ROOT
 from tests.reward.simulated import SPEC, simulate
 
@@ -48,7 +47,11 @@ def test_effects_from_a_configuration(tmp_path):
         "placebo on controls: ",
         "staggered adoption",
         "treated before the second period",
-        "from cells of equal calendar and strata",
+        "from cells of equal time bucket and strata",
+        "Estimand: ",
+        "Assumption: ",
+        "Interval: ",
+        "Identification: ",
     ):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "picture.png").read_bytes()[:4] == b"\x89PNG"
@@ -74,7 +77,7 @@ def test_help_names_every_option_of_its_own(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    for option in ("--by", "--bin", "--leads", "--lags", "--plot", "--csv", "--staggered", "--each", "--lengths"):
+    for option in ("--by", "--bin", "--leads", "--lags", "--plot", "--csv", "--staggered", "--effects-of", "--windows"):
         assert option in text
     with pytest.raises(SystemExit) as wrong:
         main(["--by"])

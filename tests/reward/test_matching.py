@@ -206,7 +206,7 @@ def test_narrowest_and_when_its_controls_close():
     np.testing.assert_array_equal(chosen.mean, [1.0, 4.0, 5.0])
     np.testing.assert_array_equal(chosen.closes_at, [10, 30, 40])
     means = CellMeans.fit(np.arange(4.0), np.array([1, 1, 2, 2]), None, np.array([7, 5, 3, 9]))
-    np.testing.assert_array_equal(means.expected(np.array([2, 1, 3])).closes, [9, 7, 0])
+    np.testing.assert_array_equal(means.expected(np.array([2, 1, 3])).closes_at, [9, 7, 0])
 
 
 def test_a_reward_is_available_when_its_last_control_is():

@@ -130,7 +130,7 @@ def test_nothing_left_is_an_error_that_says_why():
     rewards = rewards_of(history)
     features = ContextFeatures.fit(history)
     nothing = replace(rewards, reward=np.full(len(rewards), np.nan))
-    with pytest.raises(ConfigError, match=r"nothing to replay.*window reaches outside.*shorter reward windows"):
+    with pytest.raises(ConfigError, match=r"nothing to replay.*window extends beyond.*shorter reward windows"):
         ReplayLog.build(history, nothing, features)
     with pytest.raises(ConfigError, match="compute the rewards from the history"):
         ReplayLog.build(history.select_users(np.arange(40) > 0), rewards, features)
