@@ -111,7 +111,7 @@ def pre_trend_check(events: EventStudy) -> Check:
     name, test = "pre-trends", events.pre_trends()
     if np.isnan(test.p_value):
         used = f" and before the {events.lookback / DAY:g} d that covariates or strata use" if events.lookback else ""
-        text = f"no bin before the base{used} is identified: ask for more leads, or the log begins too late"
+        text = f"no bin before the base{used} is identified: set more leads, or use a log that begins earlier"
         return Check(name, "not tested", np.nan, text)
     numbers = f"F test of {test.freedom} bins over {test.clusters:,} users, p = {test.p_value:.2g}"
     if test.p_value < SIGNIFICANCE_LEVEL:

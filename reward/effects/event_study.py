@@ -127,7 +127,7 @@ def event_study(fitted: TreatmentEffects, history: History, times: EventTimes | 
     since") use earlier events still, which costs the test power and does not change its level.
 
     Bins sum events as the goals do, each with the goal's limit (a quantile is learned from the bins next to the
-    decision), but credit does not decay and windows are not truncated: `EventStudy.notes` says so.
+    decision), but credit does not decay and windows are not truncated: `EventStudy.notes` lists what differs.
 
     Where overlapping decisions are excluded, bin k uses the decisions (of both sides) with no other message between
     it and the base, so that no bin holds the effect of another message, and far ones rest on fewer decisions. A lead is

@@ -24,7 +24,7 @@ BASE = RewardSpec(
     covariates=ContextSpec(windows=("3d",)),
     folds=3,
 )
-FADING = (
+DECAYING = (
     Goal("order", 1.0, measure="value", credit="exponential", half_life="9h"),
     Goal("visit", -0.3, credit="exponential", half_life="2d", clip=2.5),
     Goal("*", 0.2),
@@ -39,11 +39,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "within": {"matching": Matching(within=("region", "age"))},
     "strata": {"matching": Matching(within=("region",), strata=3, activity="36h")},
     "seasonality": {"seasonality": "6h"},
-    "fading": {"goals": FADING},
+    "decaying credit": {"goals": DECAYING},
     "winsor": {"goals": WINSOR},
     "long time bucket": {"time_bucket": "3.5d", "pre": "30h", "post": "2d"},
     "all": {
-        "goals": (*FADING, *WINSOR),
+        "goals": (*DECAYING, *WINSOR),
         "overlap": "truncate",
         "min_post": "6h",
         "seasonality": "12h",
@@ -104,6 +104,6 @@ def rich_history(seed: int, users: int = 30, days: int = 14) -> History:
 
 
 def rebuilt(history: History, decisions: DecisionLog, events: EventLog, **changed: Any) -> History:
-    """The history with other rows, sorted anew."""
+    """The history with other rows, sorted again."""
     same = {name: getattr(history, name) for name in ("modules", "user_ids", "event_names", "span", "users")}
     return History.from_arrays(decisions, events, **(same | changed))

@@ -1,4 +1,4 @@
-"""DiD rewards over buckets are those of the whole history to the last bit, however it is divided and whatever runs."""
+"""DiD rewards over buckets are those of the whole history to the last bit, however divided and on every engine."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_ray_gives_the_same_bits(folders, monkeypatch):
     assert_same_bits(over_buckets(folders[3], SPEC, make_engine("ray", 2)), here)
 
 
-def test_what_is_learned_is_handed_over(folders):
+def test_preprocessing_is_passed_in_where_it_has_to_be_fitted(folders):
     """Limits, strata and fallback: with the whole history's preprocessing, rewards are the whole history's again."""
     goals = (replace(MARKET.goals[0], winsor=0.9), *MARKET.goals[1:])
     spec = replace(SPEC, goals=goals, matching=Matching(strata=3, activity="5d"), min_controls=60)

@@ -1,4 +1,4 @@
-"""`did_dr`: which propensities it believes, how it divides, how it weighs one action, and its effective controls."""
+"""`did_dr`: which propensities it uses, how it normalises, how it weights one action, and its effective controls."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.samples import random_history
 ROBUST = make_reward("did_dr", MANY)
 
 
-def test_estimated_propensities_are_not_taken_for_logged_ones():
-    """Filling estimates into a history changes no reward: `did_dr` fits its own, with their error, and says so."""
+def test_estimated_propensities_are_not_used_as_logged_ones():
+    """Filling estimates into a history changes no reward: `did_dr` fits its own, with their error, and reports it."""
     history = random_history(3, users=60)
     blank = TreatmentEffects.fit(ROBUST, history)
     p = np.full((len(history.decisions), 2), 0.5)

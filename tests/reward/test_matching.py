@@ -1,4 +1,4 @@
-"""Who is compared with whom: attributes, strata of past activity, holdout arms, and the widening of cells."""
+"""Matching of controls: attributes, strata of past activity, holdout arms, and the fallback to wider cells."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def plain_cells(history, spec, level):
     return pd.MultiIndex.from_frame(pd.DataFrame(columns)).to_flat_index()
 
 
-def test_widening_takes_the_narrowest_cell_with_enough_controls():
+def test_fallback_takes_the_narrowest_cell_with_enough_controls():
     history = rich_history(3, users=80)
     spec = replace(BASE, matching=BOTH, time_bucket="2d", min_controls=4)
     outcomes = measure(history, spec)
@@ -70,7 +70,7 @@ def test_without_a_rule_a_cell_with_few_controls_is_counted():
     np.testing.assert_array_equal(frame.reward[~lost], widened.reward[~lost])
 
 
-def test_the_order_of_widening_is_the_declared_one():
+def test_the_order_of_fallback_is_the_declared_one():
     both = replace(BOTH, fallback=("within", "strata"))
     assert both.levels == (("within", "strata"), ("strata",), ())
     assert replace(BOTH, fallback=("within",)).levels == (("within", "strata"), ("strata",))
@@ -97,10 +97,10 @@ def test_strata_are_quantiles_of_goal_value_before_the_pre_window():
     sizes = np.bincount(outcomes.stratum[outcomes.observed & (outcomes.stratum >= 0)])
     assert np.ptp(sizes) <= 3  # thirds, but for ties
     later = measure_with(rich_history(5), spec, outcomes.preprocessing)
-    assert later.preprocessing is outcomes.preprocessing  # kept, not learned anew
+    assert later.preprocessing is outcomes.preprocessing  # not fitted again
 
 
-def test_values_that_the_fit_did_not_know_widen_the_cell():
+def test_values_unknown_to_the_fit_fall_back_to_wider_cells():
     history = rich_history(6, users=80)
     spec = replace(BASE, matching=Matching(within=("region",)))
     fitted = DidReward(spec).fit(history)
@@ -189,7 +189,7 @@ def test_matching_removes_a_shock_that_hits_one_region(kind):
     assert effect(Matching(within=("region",))) < 10.0
 
 
-def test_narrowest_and_when_its_controls_close():
+def test_narrowest_sufficient_and_when_its_controls_close():
     def found(n, mean, closes_at):
         return ExpectedChange(
             n=np.array(n),

@@ -181,7 +181,7 @@ def test_exact_sums_add_up_over_any_division():
 
 
 def test_a_future_event_never_changes_a_closed_reward():
-    """Events after a window closed change nothing that was paid for it, if the controls' windows closed too."""
+    """Events after a window closed do not change its reward, if the controls' windows closed too."""
     history = random_history(8)
     outcomes = measure(history, SPEC)
     cut = int(np.quantile(outcomes.available_at, 0.5))

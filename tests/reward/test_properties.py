@@ -177,7 +177,7 @@ def test_the_future_never_changes_a_closed_reward(seed, case, share):
 @EXAMPLES
 @given(seed=SEEDS, case=st.sampled_from(CASES), share=st.floats(0.3, 1.0))
 def test_a_future_event_never_changes_a_closed_reward_after_another_fit(seed, case, share):
-    """Also where the model is fitted anew: a reward is available only when all that it was learned from has closed."""
+    """Also where the model is fitted again: a reward is available only when all that it was learned from has closed."""
     history = rich_history(seed)
     cut = int(np.quantile(history.decisions.time, share))
     before = frame_of(history, *case)

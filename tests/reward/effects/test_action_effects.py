@@ -50,7 +50,7 @@ def two_actions(seed: int, assignment="random") -> History:
     )
 
 
-def test_each_finding_is_the_effect_of_its_action_alone():
+def test_each_effect_is_that_of_its_action_alone():
     """A `did` of one action is that of a log in which the other action's decisions are neither sent nor controls."""
     history = two_actions(0)
     spec = replace(SPEC, goals=(Goal("order", 2.0),))
@@ -79,7 +79,7 @@ def test_tests_are_those_of_the_action_alone():
         assert f.pre_trends == event_study(fitted, history, TIMES).pre_trends().p_value
 
 
-def test_controls_are_those_to_whom_the_action_was_open():
+def test_controls_are_the_decisions_at_which_the_action_was_eligible():
     history = two_actions(2)
     d = history.decisions
     eligible = np.ones((len(d), 3), dtype=bool)
@@ -89,14 +89,14 @@ def test_controls_are_those_to_whom_the_action_was_open():
     fits = fits_of(whole, history)
     assert fits["email"] is not None
     assert fits["push"] is not None
-    open_to = fits["email"].outcomes.control
-    assert open_to.sum() == (fits["push"].outcomes.control & eligible[:, 2]).sum()
-    # The table of effects and the findings compare the same decisions.
+    eligible_controls = fits["email"].outcomes.control
+    assert eligible_controls.sum() == (fits["push"].outcomes.control & eligible[:, 2]).sum()
+    # The table of effects and the effects of actions compare the same decisions.
     found = action_effects(history, SPEC, "channel", TIMES, ("did",))
     assert [f.effect for f in found] == whole.by_action(history, "channel")
 
 
-def test_after_a_dip_the_alarm_rings_for_each_action_and_the_text_says_so():
+def test_after_a_dip_the_pre_trend_test_fails_for_each_action_and_the_text_shows_it():
     history = two_actions(3, "dip")
     found = action_effects(history, SPEC, "channel", TIMES)
     did = [f for f in found if f.kind == "did"]
@@ -136,7 +136,7 @@ def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
 
 
 def test_what_cannot_be_fitted_is_not_identified():
-    """One e-mail only: no fold can learn whom e-mails go to."""
+    """One e-mail only: no fold can learn who gets e-mails."""
     history = two_actions(4)
     d = history.decisions
     email = np.flatnonzero(d.actions[:, 0] == 2)
@@ -148,12 +148,12 @@ def test_what_cannot_be_fitted_is_not_identified():
     assert "not identified" in action_effects_text(rare)
 
 
-def test_few_users_are_said():
+def test_few_users_are_a_caveat():
     effect = Effect("push", 3.0, 0.1, 4, 900, n_users=4)
     assert ActionEffect("push", "order", "did", effect, np.zeros(4)).caveats == ("only 4 users",)
 
 
-def test_other_lengths_scale_both_windows():
+def test_other_windows_scale_on_both_sides():
     history = two_actions(5)
     spec = replace(SPEC, pre="2d")
     by_length = action_effects_by_window(history, spec, "channel", ["12h", "36h"], ("did",))
@@ -166,7 +166,7 @@ def test_other_lengths_scale_both_windows():
     assert text.count(" of ") == 4
 
 
-def test_the_report_tells_each_action_with_other_lengths_and_where_propensities_come_from():
+def test_the_report_has_each_action_with_other_windows_and_the_source_of_propensities():
     history = two_actions(7)
     request = EffectsRequest(by=("all",), times=TIMES, windows=("2d",))
     text = effects_report(history, make_reward("did", SPEC), request)
@@ -181,7 +181,7 @@ def test_the_report_tells_each_action_with_other_lengths_and_where_propensities_
     assert "Effect of each channel" not in effects_report(logged, make_reward("did", SPEC), request)
 
 
-def test_the_module_is_the_first_where_nobody_logged_propensities():
+def test_the_module_is_the_first_where_no_propensities_were_logged():
     history = two_actions(6)
     logged = replace(history, propensity_source="logged")
     assert module_for_action_effects(history, AUTO) == "channel"

@@ -113,8 +113,8 @@ def test_the_placebo_in_time_sees_a_trend_of_the_treated():
     assert "effect before the message" in diagnose(did(moved, spec), moved).verdict
 
 
-def test_users_who_are_held_out_show_that_sends_follow_a_dip():
-    """Nobody held out was sent to. The others to whom nothing was sent are those without a dip: unlike, after one."""
+def test_users_held_out_show_that_sends_follow_a_dip():
+    """Users held out got nothing. The others who got nothing had no dip, so they differ."""
     dip, level = (simulate(1, assignment, users=3000, held_out=0.3).history for assignment in ("dip", "level"))
     found = placebo_on_holdout(did(dip, SPEC), dip)
     assert found is not None
@@ -128,7 +128,7 @@ def test_users_who_are_held_out_show_that_sends_follow_a_dip():
     assert placebo_on_holdout(did(none, SPEC), none) is None
 
 
-def test_users_of_a_region_that_move_together_are_noticed():
+def test_users_of_a_region_that_move_together_are_detected():
     """8 regions with shocks of their own, 3,000 users: their controls differ, until each is compared within its own."""
     history = simulate(5, "region", users=3000, regions=8).history
     found = placebo_on_controls(did(history, SPEC), history)
@@ -145,7 +145,7 @@ def test_users_of_a_region_that_move_together_are_noticed():
     assert found.status == "passed"
 
 
-def test_the_moved_design_knows_what_was_known_then():
+def test_the_moved_design_uses_what_was_known_then():
     """Covariates and strata of the placebo are those of decisions that were made so much earlier."""
     history = random_history(3, users=60)
     spec = replace(
@@ -170,7 +170,7 @@ def test_the_moved_design_knows_what_was_known_then():
     np.testing.assert_array_equal(moved.time_bucket, fitted.outcomes.time_bucket)
 
 
-def test_bins_fit_the_windows_and_say_what_they_leave_out():
+def test_bins_fit_the_windows_and_notes_list_what_they_leave_out():
     history = random_history(3, users=60)
     for post, length, lags in (("3d", "1d", 3), ("28d", "7d", 4), ("14d", "7d", 2), ("7d", "7d", 1), ("36h", "36h", 1)):
         times = EventTimes.default_for(did(history, replace(SMALL, pre="1d", post=post)))
@@ -200,7 +200,7 @@ def test_bins_have_the_limits_of_the_goals():
         assert abs(did(history, free).effect().value - fitted.effect().value) > 1e-3
 
 
-def test_facts_say_how_often_cells_were_widened():
+def test_facts_show_how_often_cells_fell_back():
     history = random_history(3, users=60)
     history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "region": ["a"] * 55 + ["b"] * 5}))
     fitted = did(history, replace(SMALL, min_controls=10, matching=Matching(within=("region",))))
@@ -208,7 +208,7 @@ def test_facts_say_how_often_cells_were_widened():
     assert f"cells, from the narrowest to the widest: {narrow:,} at level 0, {wide:,} at level 1" in facts_of(fitted)
 
 
-def test_rare_levels_are_one_stratum_and_counted():
+def test_rare_levels_are_one_group_and_counted():
     history = random_history(9, users=60, effect=1.0)
     town = np.array([f"t{i % 20:02d}" if i < 50 else f"x{i}" for i in range(60)])
     history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "town": town}))
@@ -238,7 +238,7 @@ def test_no_failure_is_hidden_in_the_verdict(statuses, begins):
 
 @pytest.mark.parametrize("missing", [None, np.nan])
 def test_decisions_without_an_arm_are_not_held_out(missing: object):
-    """Such as those before a user's arm was known: nothing was sent at them, and yet nobody held them out."""
+    """Such as those before a user's arm was known: nothing was sent at them, and yet they were not held out."""
     history = random_history(5, users=60)
     sent = history.modules.sends(history.decisions.actions)
     arm = np.where(sent, "messages", "held out").astype(object)
@@ -288,7 +288,7 @@ def test_effects_by_goal_add_up_and_each_grouping_partitions_the_decisions():
     assert (table.by == "age").sum() == 4
 
 
-def test_strata_compare_with_their_own_controls():
+def test_attribute_groups_compare_with_their_own_controls():
     history = random_history(9, users=60, effect=1.0)
     region = np.array(["north", "south"] * 30)
     history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "region": region}))
@@ -299,7 +299,7 @@ def test_strata_compare_with_their_own_controls():
 
 
 @pytest.mark.parametrize("kind", ["did", "did_regression", "did_dr"])
-def test_influence_through_widened_cells_is_the_derivative(kind):
+def test_influence_after_fallback_is_the_derivative(kind):
     """Narrow cells for some decisions, wide ones for the others: each user's influence is still the derivative."""
     history = random_history(3, users=48, effect=1.0)
     region = np.array((["north"] * 5 + ["south"]) * 8)
@@ -324,7 +324,7 @@ def test_influence_through_widened_cells_is_the_derivative(kind):
 
     step = 1e-4
     for user in range(0, history.n_users, 5):
-        # Never downwards: fewer than the least number of controls would widen another cell.
+        # Never downwards: fewer than the least number of controls would make another cell fall back.
         moved = (estimate(np.where(o.user == user, 1.0 + step, 1.0)) - estimate(np.ones(len(o)))) / step
         assert found[user] == pytest.approx(moved, abs=2e-4)
 

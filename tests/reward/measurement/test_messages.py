@@ -1,4 +1,4 @@
-"""When messages are in force, against a loop over decisions; and what a running campaign does to controls."""
+"""When messages are active, against a loop over decisions; and the effect of a running campaign on controls."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_message_that_still_runs_makes_neither_a_reward_nor_a_control():
     assert before.control[hidden].any()
 
 
-def test_time_in_force_is_the_longest_label_of_what_was_sent():
+def test_active_time_is_the_longest_label_of_what_was_sent():
     modules = running_history(0).modules
     actions = np.array([[0, 0], [1, 0], [2, 1]])
     assert active_time(modules, actions).tolist() == [0, round(1.5 * DAY), 4 * DAY]

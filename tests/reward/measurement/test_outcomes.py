@@ -16,12 +16,12 @@ from crosschannel.histories.history import EventLog
 from crosschannel.reward import DidReward, Goal, Matching, Reason, RewardSpec, measure
 from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.measurement import amounts
-from tests.reward.samples import FADING, rebuilt, rich_history
+from tests.reward.samples import DECAYING, rebuilt, rich_history
 from tests.samples import random_history
 
 
 def slow_amount(history, user, low, high, *, closed_low, goal, t):
-    """One user's amount of a goal in a window, the slow and obvious way; credit fades with the distance from t."""
+    """One user's amount of a goal in a window, the slow and obvious way; credit decays with the distance from t."""
     e = history.events
     names = np.asarray(history.event_names)[e.event]
     wanted = names == goal.event if not goal.event.endswith("*") else np.char.startswith(names, goal.event[:-1])
@@ -80,10 +80,10 @@ def test_windows_equal_a_loop_over_rows(seed, pre, post, clip):
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), post=st.sampled_from(["1d", "60h"]), pairs=st.sampled_from([1, 7, 1 << 20]))
-def test_fading_and_truncated_windows_equal_a_loop_over_rows(seed, post, pairs):
+def test_decaying_and_truncated_windows_equal_a_loop_over_rows(seed, post, pairs):
     """With chunks of one pair, of a few and of all: where they are cut changes nothing."""
     history = rich_history(seed, users=6)
-    goals = (*FADING, Goal("visit", 0.5, clip=2.0))
+    goals = (*DECAYING, Goal("visit", 0.5, clip=2.0))
     spec = RewardSpec(goals=goals, pre="36h", post=post, overlap="truncate", min_post="6h")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(amounts, "PAIRS_PER_CHUNK", pairs)
@@ -215,10 +215,10 @@ def test_truncating_removes_the_next_messages_effect():
     assert abs(cut - 2.0) < 3 * error
 
 
-def test_winsor_limits_are_learned_in_fit_and_kept():
+def test_winsor_limits_are_learned_in_fit_and_applied_as_they_are():
     train, other = rich_history(1), rich_history(2)
     spec = RewardSpec(goals=(Goal("order", 2.0, measure="value", winsor=0.7),), pre="2d", post="1d", min_controls=2)
-    # What is limited is a block of a day: the pre window has two.
+    # The limit acts on blocks of a day: the pre window has two.
     free = measure(train, replace(spec, pre="1d", goals=(Goal("order", 1.0, measure="value"),)))
     seen = measure(train, spec).observed
     amount = np.concatenate([free.pre[seen], free.post[seen]])

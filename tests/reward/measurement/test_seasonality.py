@@ -57,7 +57,7 @@ def slow_normal(history, spec, user, t, low, high):
     post=st.sampled_from(["30h", "9d"]),
     half_life=st.sampled_from([None, "1d"]),
 )
-def test_the_rhythm_equals_a_loop_over_blocks(seed, block, post, half_life):
+def test_seasonality_equals_a_loop_over_blocks(seed, block, post, half_life):
     history = rich_history(seed, users=5, days=30)
     credit = "uniform" if half_life is None else "exponential"
     goal = Goal("order", 1.0, measure="value", credit=credit, half_life=half_life)
@@ -124,7 +124,7 @@ def habits(seed: int, users: int = 1500, weeks: int = 8) -> tuple[History, float
     return rebuilt(sample, decisions, events, user_ids=names, span=(0, (weeks + 1) * WEEK)), 0.5
 
 
-def test_the_rhythm_removes_the_bias_of_sends_that_follow_habits():
+def test_seasonality_removes_the_bias_of_sends_that_follow_habits():
     """Sends just before the user's own evening look twice as good as they are, until that evening is expected."""
     history, truth = habits(0)
     spec = RewardSpec(goals=(Goal("order"),), pre="12h", post="12h", seasonality_weeks=0.25)
