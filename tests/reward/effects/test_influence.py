@@ -109,7 +109,7 @@ def test_effects_by_group_equal_clustered_regressions():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_errors_equal_a_user_bootstrap(kind):
-    """200 re-fitted bootstrap replicates: their deviation has an error of 5 %, more with cross-fitting in small logs."""
+    """200 re-fitted bootstrap replicates: their spread has an error of 5 %; cross-fitting in small logs adds some."""
     history = random_history(5, users=120, effect=1.0)
     model = make_reward(kind, replace(MANY, folds=3))
     fitted = TreatmentEffects.fit(model, history)
