@@ -27,7 +27,7 @@ from crosschannel.evaluation.support import kurtosis, required_ess
 from crosschannel.pipeline.building import Prepared
 from crosschannel.pipeline.configuration import Config
 from crosschannel.reward import RewardFrame, refit
-from crosschannel.reward.effects.estimates import strata
+from crosschannel.reward.effects import attribute_groups
 
 Progress = Callable[[str], None]
 
@@ -71,14 +71,15 @@ class Validation:
             return None
         split = prepared.validation
         log, frame, keep = LoggedDecisions.from_history(split.history), split.rewards, split.rewards.identified
-        if not keep.any() or np.isnan(log.propensity[keep]).any() or np.isnan(frame.kept[keep]).any():
+        p_uncensored = frame.p_uncensored[keep]
+        if not keep.any() or np.isnan(log.propensity[keep]).any() or np.isnan(p_uncensored).any():
             return None
         rewards = frame.reward[keep]
         return cls(
             log[keep],
             split.observations[keep],
             rewards,
-            1.0 / frame.kept[keep],
+            1.0 / p_uncensored,
             model,
             required_ess(config.evaluation.min_ess, kurtosis(rewards - rewards.mean())),
         )
@@ -106,7 +107,7 @@ def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
     segments = None
     if config.evaluation.segments is not None:
         segments = np.full(len(test.decisions), "other", dtype=object)
-        for label, users in strata(test, config.evaluation.segments):
+        for label, users in attribute_groups(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
     return explain(agent, prepared.test.observations, segments)
 
@@ -157,7 +158,7 @@ def assess(config: Config, prepared: Prepared, agent: Agent, model: OutcomeModel
         settings=config.evaluation,
         policy=config.agent.name,
         reward_counts=frame.counts(),
-        p_uncensored=frame.kept,
+        p_uncensored=frame.p_uncensored,
     )
     if prepared.truth is None:
         return Assessment(evaluation, ())

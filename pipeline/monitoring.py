@@ -13,8 +13,8 @@ from crosschannel.agents.explain import as_markdown, as_scalars
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from crosschannel.pipeline.building import Split
-from crosschannel.reward import REASONS, REWARDS, RewardFrame, Study, event_study
-from crosschannel.reward.effects.report import picture
+from crosschannel.reward import REWARDS, RewardFrame
+from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 
 
 class Monitor:
@@ -31,7 +31,7 @@ class Monitor:
 
     def rewards(self, frame: RewardFrame) -> None:
         """Writes once what the rewards are like: how many have which fate, and their distribution."""
-        for name, count in zip(REASONS, frame.counts().values(), strict=True):
+        for name, count in frame.counts().items():
             self._writer.add_scalar(f"reward/decisions/{name}", count, 0)
         ok = frame.identified
         if ok.any():
@@ -43,7 +43,7 @@ class Monitor:
         """Draws once what the logged messages did by time since the decision, and whether trends agreed before."""
         if type(split.model) not in REWARDS.values():  # a user's own kind need not have an influence function
             return
-        events = event_study(Study.of_outcomes(split.model, split.outcomes), split.history)
+        events = event_study(TreatmentEffects.fit_outcomes(split.model, split.outcomes), split.history)
         self._writer.add_figure("reward/event_study", picture(split.history, events), 0)
 
     def replayed(self, batch: Batch) -> None:

@@ -18,15 +18,14 @@ from crosschannel.histories.churn import GONE_EVENTS, NEVER, gone_at
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import DecisionLog, History
-from crosschannel.reward.frame import GONE as LATE
-from crosschannel.reward.frame import IDENTIFIED, REASONS, RewardFrame
+from crosschannel.reward import Reason, RewardFrame
 
 MIN_STEPS = 2
 
-GONE = REASONS[LATE]
+GONE = Reason.CHURNED.text
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
-SKIPPED = (*REASONS, NOT_FINITE, FEW_STEPS)
+SKIPPED = (*(reason.text for reason in Reason), NOT_FINITE, FEW_STEPS)
 
 
 class Observed(Protocol):
@@ -209,12 +208,14 @@ class ReplayLog:
         d = history.decisions
         left_at = gone_at(history, gone_events)
         why = _reasons(rewards, late=d.time > left_at[d.user])
-        per_user = np.bincount(d.user[why == IDENTIFIED], minlength=history.n_users)
+        per_user = np.bincount(d.user[why == Reason.IDENTIFIED], minlength=history.n_users)
         kept_user = per_user >= min_steps
-        why[(why == IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
-        rows = np.flatnonzero(why == IDENTIFIED)
+        why[(why == Reason.IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
+        rows = np.flatnonzero(why == Reason.IDENTIFIED)
         counts = np.bincount(why, minlength=len(SKIPPED))
-        skipped = {name: int(n) for name, n in zip(SKIPPED, counts, strict=True) if n and name != SKIPPED[IDENTIFIED]}
+        skipped = {
+            name: int(n) for name, n in zip(SKIPPED, counts, strict=True) if n and name != SKIPPED[Reason.IDENTIFIED]
+        }
         if len(rows) == 0:
             raise ConfigError(
                 f"{history.name} has nothing to replay: of {len(d):,} decisions none is a step of a user with at least "
@@ -307,8 +308,9 @@ def _decided_next(d: DecisionLog) -> IntArray:
 
 def _reasons(rewards: RewardFrame, late: BoolArray) -> IntArray:
     why = np.array(rewards.reason, dtype=np.int64)
-    why[(why == IDENTIFIED) & ~(np.isfinite(rewards.reward) & np.isfinite(rewards.se))] = SKIPPED.index(NOT_FINITE)
-    why[late] = LATE
+    finite = np.isfinite(rewards.reward) & np.isfinite(rewards.se)
+    why[(why == Reason.IDENTIFIED) & ~finite] = SKIPPED.index(NOT_FINITE)
+    why[late] = Reason.CHURNED
     return why
 
 

@@ -10,8 +10,8 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import History
-from crosschannel.reward import DidReward, Goal, RewardSpec, Study, make_reward
-from crosschannel.reward.effects.estimates import Effect
+from crosschannel.reward import DidReward, Goal, RewardSpec, make_reward
+from crosschannel.reward.effects import Effect, TreatmentEffects
 from crosschannel.reward.effects.inference import detectable, joint_test, two_sided_p_value
 from crosschannel.reward.effects.influence import Influences
 from tests.reward.effects.test_oracles import ERROR_TOLERANCE, SPEC, VALUE_TOLERANCE, two_periods
@@ -49,16 +49,16 @@ def test_influence_is_the_derivative_by_the_users_weight(kind, logged):
     if logged:
         history = with_propensities(history, 3)
     model = make_reward(kind, MANY)
-    study = Study.of(model, history)
-    o = study.outcomes
-    rows = o.treated & study.frame.identified & (o.actions[:, 0] == 1)
+    fitted = TreatmentEffects.fit(model, history)
+    o = fitted.outcomes
+    rows = o.treated & fitted.frame.identified & (o.actions[:, 0] == 1)
 
     def estimate(weights: np.ndarray) -> float:
         reward = model.fit_outcomes(o, weights).transform_outcomes(o).reward
         return float(np.average(reward[rows], weights=weights[rows]))
 
     step = 1e-4
-    found = study.influences.by_user(np.flatnonzero(rows))
+    found = fitted.influences.by_user(np.flatnonzero(rows))
     for user in range(0, history.n_users, 3):
         moved = [estimate(np.where(o.user == user, 1.0 + sign * step, 1.0)) for sign in (1, -1)]
         assert found[user] == pytest.approx((moved[0] - moved[1]) / (2 * step), abs=DERIVATIVE_TOLERANCE)
@@ -68,7 +68,7 @@ def test_influence_is_the_derivative_by_the_users_weight(kind, logged):
 def test_regression_error_equals_diff_diff(seed):
     diff_diff = pytest.importorskip("diff_diff")
     history, table = two_periods(seed)
-    mine = Study.of(make_reward("did_regression", SPEC), history).effect()
+    mine = TreatmentEffects.fit(make_reward("did_regression", SPEC), history).effect()
     model = diff_diff.CallawaySantAnna(estimation_method="reg")
     columns = {"outcome": "y", "unit": "unit", "time": "period", "first_treat": "first"}
     theirs = model.fit(table, **columns, covariates=["x1", "x2"])
@@ -82,17 +82,17 @@ def test_effects_by_group_equal_clustered_regressions():
     api = pytest.importorskip("statsmodels.api")
     history = random_history(11, users=60, effect=2.0)
     spec = replace(MANY, min_controls=2)
-    study = Study.of(DidReward(spec), history)
-    o = study.outcomes
-    effects = study.by_action(history, "offer")
+    fitted = TreatmentEffects.fit(DidReward(spec), history)
+    o = fitted.outcomes
+    effects = fitted.by_action(history, "offer")
     assert [e.label for e in effects] == ["small", "large"]
     for code, mine in enumerate(effects):
-        group = o.treated & study.frame.identified & (o.actions[:, 1] == code)
-        cells, place = np.unique(o.cell[group | o.control], return_inverse=True)
+        group = o.treated & fitted.frame.identified & (o.actions[:, 1] == code)
+        cells, place = np.unique(o.time_bucket[group | o.control], return_inverse=True)
         used = np.flatnonzero(group | o.control)
         dummies = (place[:, None] == np.arange(len(cells))).astype(float)
         # Average of the cell-wise effects with the group's shares: centre the interactions at those shares.
-        share = np.array([(o.cell[group] == cell).mean() for cell in cells])
+        share = np.array([(o.time_bucket[group] == cell).mean() for cell in cells])
         t = group[used].astype(float)
         kept = np.flatnonzero(share > 0)
         base = kept[0]
@@ -107,9 +107,9 @@ def test_effects_by_group_equal_clustered_regressions():
         # Theirs takes the shares as fixed: so is ours once the spread of the cells' effects is taken out.
         tau = dict(zip(cells[kept[1:]], fit.params[len(cells) + 1 :], strict=True))
         tau[cells[base]] = (mine.value - sum(share[k] * tau[cells[k]] for k in kept[1:])) / share[base]
-        own = np.array([tau[cell] for cell in o.cell[group]]) - mine.value
-        fixed = study.influences.by_user(np.flatnonzero(group)) - np.bincount(
-            o.user[group], own / group.sum(), study.influences.users
+        own = np.array([tau[cell] for cell in o.time_bucket[group]]) - mine.value
+        fixed = fitted.influences.by_user(np.flatnonzero(group)) - np.bincount(
+            o.user[group], own / group.sum(), fitted.influences.users
         )
         assert np.sqrt((fixed**2).sum()) == pytest.approx(fit.bse[len(cells)], abs=ERROR_TOLERANCE)
 
@@ -119,22 +119,22 @@ def test_errors_equal_a_user_bootstrap(kind):
     """200 re-fitted bootstrap replicates: their spread has an error of 5 %; cross-fitting in small logs adds some."""
     history = random_history(5, users=120, effect=1.0)
     model = make_reward(kind, replace(MANY, folds=3))
-    study = Study.of(model, history)
-    o = study.outcomes
-    rows = o.treated & study.frame.identified
+    fitted = TreatmentEffects.fit(model, history)
+    o = fitted.outcomes
+    rows = o.treated & fitted.frame.identified
     rng = np.random.default_rng(0)
     values = []
     for _ in range(200):
         w = rng.multinomial(history.n_users, np.full(history.n_users, 1 / history.n_users)).astype(float)[o.user]
         reward = model.fit_outcomes(o, w).transform_outcomes(o).reward
         values.append(np.average(reward[rows], weights=w[rows]))
-    assert study.effect().se == pytest.approx(np.std(values), rel=0.2)
+    assert fitted.effect().se == pytest.approx(np.std(values), rel=0.2)
 
 
 def test_a_kind_without_influence_function_is_refused():
-    study = Study.of(DidReward(MANY), random_history(1))
+    fitted = TreatmentEffects.fit(DidReward(MANY), random_history(1))
     with pytest.raises(ConfigError, match="'mine' has no influence function"):
-        Influences.of("mine", study.outcomes, MANY, study.frame, [study.frame.reward])
+        Influences.build("mine", fitted.outcomes, MANY, fitted.frame, [fitted.frame.reward])
 
 
 @pytest.mark.parametrize(("n", "k"), [(3, 2), (12, 3), (60, 8)])

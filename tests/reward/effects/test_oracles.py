@@ -11,7 +11,8 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from crosschannel.reward import DidReward, Goal, RewardSpec, average_effect, make_reward, measure
+from crosschannel.reward import DidReward, Goal, RewardSpec, make_reward, measure
+from crosschannel.reward.effects import average_effect
 from crosschannel.reward.effects.staggered import NEVER, Panel, group_time_effects
 
 pytestmark = pytest.mark.numerics

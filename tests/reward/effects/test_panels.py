@@ -19,7 +19,7 @@ from tests.samples import MODULES, random_history
 
 pytestmark = pytest.mark.numerics
 
-SMALL = RewardSpec(goals=(Goal("order", 2.0, "value"),))
+SMALL = RewardSpec(goals=(Goal("order", 2.0, measure="value"),))
 
 
 @pytest.mark.parametrize("others", ["censor", "leave_out", "keep"])
