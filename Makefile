@@ -5,7 +5,11 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: train test check slow benchmark format clean
+# Kernels for processors without AVX: with them OpenBLAS, PyTorch, MKL and NumPy round otherwise.
+KERNELS := OPENBLAS_CORETYPE=Prescott ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE \
+           NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL"
+
+.PHONY: train test fast check docs kernels slow benchmark coverage format clean
 
 train: $(STAMP)
 	$(BIN)/python train.py $(ARGS)
@@ -13,11 +17,22 @@ train: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
+fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -q -m fast $(ARGS)
+
 check: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p crosschannel
 	$(BIN)/mypy examples
+	$(BIN)/lint-imports
+	$(MAKE) docs
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+kernels: $(STAMP)
+	$(KERNELS) $(BIN)/python -m pytest -n 2 -m "numerics and not slow" $(ARGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)
@@ -25,12 +40,15 @@ slow: $(STAMP)
 benchmark: $(STAMP)
 	$(BIN)/python -m pytest benchmarks -m benchmark $(ARGS)
 
+coverage: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term --cov-report=html $(ARGS)
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build site htmlcov .coverage *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

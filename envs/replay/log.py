@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,28 @@ from crosschannel.core.times import NEVER
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import DecisionLog, History
-from crosschannel.reward.frame import GONE as AFTER_CHURN
-from crosschannel.reward.frame import IDENTIFIED, REASONS, RewardFrame
+from crosschannel.reward import Reason, RewardFrame
 
 MIN_STEPS = 2
 
-CHURNED = REASONS[AFTER_CHURN]
+CHURNED = Reason.CHURNED.text
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
-SKIPPED = (*REASONS, NOT_FINITE, FEW_STEPS)
+SKIPPED = (*(reason.text for reason in Reason), NOT_FINITE, FEW_STEPS)
+
+
+class Observed(Protocol):
+    """What was known at each decision of a history, such as `agents.Observations`."""
+
+    @property
+    def context(self) -> npt.NDArray[np.float32]:
+        """Context features (n, D)."""
+        ...
+
+    @property
+    def action_mask(self) -> BoolArray:
+        """Eligible actions (n, sum of actions)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +177,7 @@ class ReplayLog:
         *,
         min_steps: int = MIN_STEPS,
         guardrails: Guardrails | None = None,
+        observations: Observed | None = None,
     ) -> ReplayLog:
         """Prepares a history for replay.
 
@@ -177,6 +191,7 @@ class ReplayLog:
             features: Context features, fitted on this or on another history.
             min_steps: The fewest steps that a user may have, at least 1.
             guardrails: What narrows the log's eligibility further, or None.
+            observations: What `features` and `guardrails` give at every decision, where that was made already.
 
         Raises:
             ConfigError: If the rewards belong to another history, or no step is left.
@@ -190,12 +205,14 @@ class ReplayLog:
             raise ConfigError(f"min_steps is {min_steps}, but an episode has at least one step")
         d = history.decisions
         why = _reasons(rewards, late=d.time > history.churned_at[d.user])
-        per_user = np.bincount(d.user[why == IDENTIFIED], minlength=history.n_users)
+        per_user = np.bincount(d.user[why == Reason.IDENTIFIED], minlength=history.n_users)
         kept_user = per_user >= min_steps
-        why[(why == IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
-        rows = np.flatnonzero(why == IDENTIFIED)
+        why[(why == Reason.IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
+        rows = np.flatnonzero(why == Reason.IDENTIFIED)
         counts = np.bincount(why, minlength=len(SKIPPED))
-        skipped = {name: int(n) for name, n in zip(SKIPPED, counts, strict=True) if n and name != SKIPPED[IDENTIFIED]}
+        skipped = {
+            name: int(n) for name, n in zip(SKIPPED, counts, strict=True) if n and name != SKIPPED[Reason.IDENTIFIED]
+        }
         if len(rows) == 0:
             raise ConfigError(
                 f"{history.name} has nothing to replay: of {len(d):,} decisions none is a step of a user with at least "
@@ -203,6 +220,11 @@ class ReplayLog:
                 "model that needs fewer controls"
             )
         rows, slot, following = _slot_by_slot(rows, d.user[rows])
+        if observations is None:
+            context = features.at(history, d.user[rows], d.time[rows])
+            action_mask = guarded(guardrails or Guardrails(), history)[rows]
+        else:
+            context, action_mask = observations.context[rows], observations.action_mask[rows]
         user_ids = history.user_ids[kept_user]
         return cls(
             modules=history.modules,
@@ -212,8 +234,8 @@ class ReplayLog:
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
             slot=slot,
             following=following,
-            context=features.at(history, d.user[rows], d.time[rows]),
-            action_mask=guarded(guardrails or Guardrails(), history)[rows],
+            context=context,
+            action_mask=action_mask,
             actions=d.actions[rows],
             rewards=rewards.reward[rows],
             se=rewards.se[rows],
@@ -283,8 +305,9 @@ def _decided_next(d: DecisionLog) -> IntArray:
 
 def _reasons(rewards: RewardFrame, late: BoolArray) -> IntArray:
     why = np.array(rewards.reason, dtype=np.int64)
-    why[(why == IDENTIFIED) & ~(np.isfinite(rewards.reward) & np.isfinite(rewards.se))] = SKIPPED.index(NOT_FINITE)
-    why[late] = AFTER_CHURN
+    finite = np.isfinite(rewards.reward) & np.isfinite(rewards.se)
+    why[(why == Reason.IDENTIFIED) & ~finite] = SKIPPED.index(NOT_FINITE)
+    why[late] = Reason.CHURNED
     return why
 
 

@@ -37,6 +37,11 @@ def test_each_package_is_linked_and_not_copied(name):
     assert link.resolve() == ROOT / name
 
 
+@pytest.mark.parametrize("name", ["train.py", "evaluate.py", "decide.py"])
+def test_each_program_is_linked_and_not_copied(name):
+    assert (Path(crosschannel.__file__).parent / "programs" / name).resolve() == ROOT / name
+
+
 def test_classes_behind_links_are_pickled_by_the_one_name():
     space = ActionSpace([Module("channel", ("none", "push"))])
     data = pickle.dumps(space)
