@@ -6,7 +6,7 @@
 The run's policy sees what the folder's log says of each user strictly before `--at` (by default the end of the log).
 What is eligible comes from a file with the columns user_id and eligible_<module> (action names joined by |); without
 one it is what was eligible at each user's last slot. The run's guardrails (caps, gaps, quiet hours, ...) hold on top of
-that, and users who unsubscribed get nothing sent. The output has the columns of the native folder's decisions, so that
+that, and users who churned get nothing sent. The output has the columns of the native folder's decisions, so that
 the next log can begin with it.
 """
 
@@ -27,7 +27,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import replacing
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import SECOND, duration, timestamps
-from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import eligible as allowed
 from crosschannel.histories.history import DecisionLog, History
@@ -46,7 +46,7 @@ def decide(
     context = ContextFeatures.from_state_dict(features)
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
-    mask = without_gone(eligible, history, at, run.config.reward.gone_events)
+    mask = without_churned(eligible, history, at)
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
     mask &= allowed(run.config.guardrails, history, users, time + 1)
     observations = Observations(context.at(history, users, time), mask, history.user_keys)
@@ -118,7 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _newest(run: Run, folder: Path) -> History:
     """The log in a folder: as the run's own data set is read, or else a native one."""
     source = run.config.history.source
-    return read_dataset(source, folder) if source in DATASETS else read_history(folder)
+    history = read_dataset(source, folder) if source in DATASETS else read_history(folder)
+    return history.with_churn_events(run.config.history.churn_events)
 
 
 def _moment(text: str | None, history: History, stale: int) -> int:

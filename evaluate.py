@@ -18,7 +18,6 @@ from crosschannel.agents.explain import ALL, as_text
 from crosschannel.core.files import replacing
 from crosschannel.evaluation import write_html
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.fingerprint import fingerprint
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.command_line import program, say
 from crosschannel.pipeline.judging import assess, explained, fit_outcome_model
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     agent, features = load_policy(run.policy, chosen.device)
     say(f"preparing the history of {run.path}")
     prepared = prepare(run.config, ContextFeatures.from_state_dict(features))
-    changed = not run.same_history(fingerprint(prepared.history))
+    changed = not run.same_history(prepared.history.fingerprint())
     if changed:
         say(CHANGED)
     assessment = assess(run.config, prepared, agent, fit_outcome_model(prepared), say)

@@ -21,7 +21,6 @@ from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.transitions import TransitionIndex
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
 from crosschannel.evaluation import OutcomeModel
-from crosschannel.histories.fingerprint import fingerprint
 from crosschannel.pipeline.batches import batch_at
 from crosschannel.pipeline.building import Prepared, prepare, recipe_of
 from crosschannel.pipeline.command_line import ROOT, program, say, settings_of
@@ -123,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(log.summary())
     agent = make_agent(modules=log.modules, device=config.device, **recipe_of(config, prepared))
     outcome_model = fit_outcome_model(prepared)
-    known = fingerprint(prepared.history)
+    known = prepared.history.fingerprint()
     if resumed and not resumed.same_history(known):
         raise ConfigError(f"the history of {resumed.path} has changed since the run began: restore it, or train anew")
     run = resumed or Run.create(config, prepared.features, known)

@@ -21,7 +21,7 @@ from crosschannel.core.action_changes import carried, design, known_actions, pla
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 GROWTH = 1.05
 DRAWS = 20

@@ -13,7 +13,7 @@ from crosschannel.agents.buffers.buffer import check_batch
 from crosschannel.agents.sampling import Floor, draw, floors, greedy, vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 CHUNK = 2048
 

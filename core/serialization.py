@@ -1,7 +1,14 @@
-"""Typed dataclasses from plain data (YAML) and back; unknown keys are errors that name the nearest known key."""
+"""Convert between Python objects and what YAML, JSON and checkpoints can hold.
+
+Dataclasses become mappings and back, classes are named by their path, and random generators are saved as text, so that
+checkpoints can be read with `weights_only=True`.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import json
 import types
 import typing
 from collections.abc import Mapping
@@ -9,21 +16,23 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from crosschannel.core.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
 
-def from_plain(cls: type[T], data: Any, place: str = "") -> T:
-    """Builds a dataclass from plain data; keys that are absent keep their defaults.
+def from_dict(cls: type[T], data: Any, place: str = "") -> T:
+    """Build a dataclass from a mapping; missing keys keep their defaults.
 
     Args:
         cls: The dataclass.
         data: A mapping with the names of its fields.
-        place: Where the data stand (`configs/market.yaml: reward`), for error messages.
+        place: Where the data come from (`configs/market.yaml: reward`), for error messages.
 
     Raises:
-        ConfigError: If a key is unknown, absent without a default, or a value is of the wrong type.
+        ConfigError: If a key is unknown, missing without a default, or a value has the wrong type.
     """
     if not isinstance(data, Mapping):
         raise ConfigError(f"{place}: expected a mapping with the keys of {cls.__name__}, got {data!r}")
@@ -48,17 +57,17 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        choices = [a for a in arguments if a is not type(None)]
-        for choice in choices[:-1]:
+        alternatives = [a for a in arguments if a is not type(None)]
+        for alternative in alternatives[:-1]:
             try:
-                return _convert(choice, value, place)
+                return _convert(alternative, value, place)
             except ConfigError:
                 continue
-        return _convert(choices[-1], value, place)
+        return _convert(alternatives[-1], value, place)
     if hint is Any:
         return value
     if is_dataclass(hint):
-        return from_plain(typing.cast(type[Any], hint), value, place)
+        return from_dict(typing.cast(type[Any], hint), value, place)
     if origin is typing.Literal:
         if value not in arguments:
             raise ConfigError(f"{place}: {value!r} is not one of {', '.join(map(repr, arguments))}")
@@ -83,7 +92,7 @@ def _scalar(hint: Any, value: Any, place: str) -> Any:
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and not isinstance(value, bool):
-        # YAML reads 1e-3 as text; a number is meant.
+        # YAML reads 1e-3 as text, although it is a number.
         try:
             return float(value)
         except (TypeError, ValueError):
@@ -93,12 +102,43 @@ def _scalar(hint: Any, value: Any, place: str) -> Any:
     raise ConfigError(f"{place}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
 
 
-def to_plain(value: Any) -> Any:
-    """Plain data (mappings, lists, numbers, text) of a dataclass, for YAML and JSON."""
+def to_dict(value: Any) -> Any:
+    """Return a dataclass as mappings, lists, numbers and text, for YAML and JSON."""
     if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+        return {f.name: to_dict(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
+        return {str(key): to_dict(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
+        return [to_dict(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def import_class(path: str, what: str) -> type:
+    """Return the class that `package.module:Name` names, such as an agent that a user wrote.
+
+    Args:
+        path: Its module and its name.
+        what: What it should be (an agent, a reward kind), for error messages.
+
+    Raises:
+        ConfigError: If it cannot be imported, or is not a class.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the {what} {path!r} cannot be imported: {error}") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"the {what} {path!r} is of type {type(found).__name__}: name a class")
+    return found
+
+
+def generator_state(rng: np.random.Generator) -> str:
+    """Return the state of a generator as text; its integers are too long for a tensor."""
+    return json.dumps(rng.bit_generator.state)
+
+
+def restore_generator(rng: np.random.Generator, state: str) -> None:
+    """Set a generator to a state that `generator_state` returned."""
+    saved: dict[str, Any] = json.loads(state)
+    rng.bit_generator.state = saved

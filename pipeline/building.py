@@ -101,6 +101,12 @@ class Prepared:
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
+    """Read or simulate the history, with the configured churn events."""
+    history, truth = _read_or_simulate(config)
+    return history.with_churn_events(config.history.churn_events), truth
+
+
+def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     """Reads or simulates the history.
 
     A market is simulated with the reward's goals, so that the true effects are in the same units as the rewards.

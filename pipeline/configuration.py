@@ -12,7 +12,7 @@ import yaml
 
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import replacing
-from crosschannel.core.serialization import from_plain, to_plain
+from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.evaluation import EvaluationSettings
 from crosschannel.histories.features import ContextSpec
@@ -41,6 +41,9 @@ class HistoryConfig:
         market: The simulated market, where `source` is `market`; its goals are always those of the reward.
         tables: How the columns of the files are called, where `source` is `tables`.
         stream: Which rows are sends and which slots there are, where `source` is `stream`.
+        churn_events: Events after which nothing can be sent to a user any more: later slots have no reward, end the
+            replay and get nothing sent. None: those that a native folder's `history.yaml` names, otherwise
+            `unsubscribed` and `app_removed`.
     """
 
     source: str = "market"
@@ -48,6 +51,7 @@ class HistoryConfig:
     market: MarketConfig = field(default_factory=MarketConfig)
     tables: tyro.conf.SuppressFixed[TableMapping | None] = None  # in a file only: flags cannot show it well
     stream: tyro.conf.Suppress[StreamMapping | None] = None  # its parts have no defaults to be flags of
+    churn_events: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -215,13 +219,13 @@ def read_config(path: Path) -> Config:
         data = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: this is not YAML: {error}") from None
-    return from_plain(Config, data or {}, str(path))
+    return from_dict(Config, data or {}, str(path))
 
 
 def write_config(config: Config, path: Path) -> None:
     """Writes every setting, resolved, as YAML."""
     with replacing(path) as draft:
-        draft.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
+        draft.write_text(yaml.safe_dump(to_dict(config), sort_keys=False))
 
 
 def override(config: Config, arguments: Sequence[str], description: str) -> Config:

@@ -18,7 +18,7 @@ from crosschannel.core.action_changes import design, known_actions, places, show
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 CHUNK = 2048
 SEGMENT = 4096

@@ -18,7 +18,7 @@ from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.observables import attribute_columns, context_of
 from crosschannel.envs.market.state import MarketState
 from crosschannel.envs.market.vocabulary import MODULES
-from crosschannel.histories.features import CLIP, ContextFeatures
+from crosschannel.histories.features import MAX_ABS_FEATURE, ContextFeatures
 
 Observation = dict[str, npt.NDArray[Any]]
 
@@ -36,7 +36,7 @@ def observation_space(features: ContextFeatures) -> spaces.Dict:
     """What a policy sees of one slot."""
     return spaces.Dict(
         {
-            "context": spaces.Box(-CLIP, CLIP, (features.dim,), np.float32),
+            "context": spaces.Box(-MAX_ABS_FEATURE, MAX_ABS_FEATURE, (features.dim,), np.float32),
             "action_mask": spaces.MultiBinary(MODULES.total),
         }
     )

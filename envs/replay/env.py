@@ -260,7 +260,7 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         following = int(log.following[row])
         self._rejected = not kept
         self._done = self._rejected or following < 0
-        terminated = kept and self._done and bool(log.gone[self._user])
+        terminated = kept and self._done and bool(log.churned[self._user])
         if not self._done:
             self._row = following
         return self._observation(), reward, terminated, self._done and not terminated, info

@@ -71,8 +71,8 @@ def _episode(log: ReplayLog, user: int, minari: Any) -> Any:
         observations={"context": log.context[behind], "action_mask": mask.astype(np.int8)},
         actions=log.actions[rows],
         rewards=log.rewards[rows],
-        terminations=last & bool(log.gone[user]),
-        truncations=last & ~bool(log.gone[user]),
+        terminations=last & bool(log.churned[user]),
+        truncations=last & ~bool(log.churned[user]),
         infos={name: getattr(log, name)[behind] for name in INFOS},
     )
 

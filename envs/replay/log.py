@@ -14,7 +14,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, mix
-from crosschannel.histories.churn import GONE_EVENTS, NEVER, gone_at
+from crosschannel.core.times import NEVER
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import DecisionLog, History
@@ -22,7 +22,7 @@ from crosschannel.reward import Reason, RewardFrame
 
 MIN_STEPS = 2
 
-GONE = Reason.CHURNED.text
+CHURNED = Reason.CHURNED.text
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
 SKIPPED = (*(reason.text for reason in Reason), NOT_FINITE, FEW_STEPS)
@@ -54,7 +54,7 @@ class ReplayLog:
         modules: What could be chosen.
         user_ids: Ids of the users that are replayed (U,).
         user_keys: Stable 64-bit hashes of these ids (U,).
-        gone: Whether a user's steps end because the user unsubscribed or left, (U,); otherwise the log ends.
+        churned: Whether a user's steps end because the user churned, (U,); otherwise the log ends.
         user: Whose step it is, codes into `user_ids` (n,).
         slot: Which of its user's steps each row is, from 0 on (n,).
         following: Row of the same user's next step, -1 after the last (n,).
@@ -79,7 +79,7 @@ class ReplayLog:
     modules: ActionSpace
     user_ids: ObjectArray
     user_keys: UIntArray
-    gone: BoolArray
+    churned: BoolArray
     user: IntArray
     slot: IntArray
     following: IntArray
@@ -175,7 +175,6 @@ class ReplayLog:
         rewards: RewardFrame,
         features: ContextFeatures,
         *,
-        gone_events: Sequence[str] = GONE_EVENTS,
         min_steps: int = MIN_STEPS,
         guardrails: Guardrails | None = None,
         observations: Observed | None = None,
@@ -190,13 +189,12 @@ class ReplayLog:
             history: Decisions and events.
             rewards: The rewards of the history's decisions, in its order.
             features: Context features, fitted on this or on another history.
-            gone_events: Events after which a user is gone; slots after the first of them are no steps.
             min_steps: The fewest steps that a user may have, at least 1.
             guardrails: What narrows the log's eligibility further, or None.
             observations: What `features` and `guardrails` give at every decision, where that was made already.
 
         Raises:
-            ConfigError: If the rewards belong to another history, a named event is unknown, or no step is left.
+            ConfigError: If the rewards belong to another history, or no step is left.
         """
         if len(rewards) != len(history.decisions):
             raise ConfigError(
@@ -206,8 +204,7 @@ class ReplayLog:
         if min_steps < 1:
             raise ConfigError(f"min_steps is {min_steps}, but an episode has at least one step")
         d = history.decisions
-        left_at = gone_at(history, gone_events)
-        why = _reasons(rewards, late=d.time > left_at[d.user])
+        why = _reasons(rewards, late=d.time > history.churned_at[d.user])
         per_user = np.bincount(d.user[why == Reason.IDENTIFIED], minlength=history.n_users)
         kept_user = per_user >= min_steps
         why[(why == Reason.IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
@@ -233,7 +230,7 @@ class ReplayLog:
             modules=history.modules,
             user_ids=user_ids if user_ids.dtype.kind in "iu" else user_ids.astype(object),
             user_keys=history.user_keys[kept_user],
-            gone=left_at[kept_user] < NEVER,
+            churned=history.churned_at[kept_user] < NEVER,
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
             slot=slot,
             following=following,
@@ -281,7 +278,7 @@ class ReplayLog:
         steps, users, lost = len(self), self.n_users, sum(self.skipped.values())
         return (
             f"{self.name}: {users:,} of {users + self.dropped_users:,} users and {steps:,} of {steps + lost:,} "
-            f"decisions are replayed ({int(self.gone.sum()):,} users end gone, the others with the log). "
+            f"decisions are replayed ({int(self.churned.sum()):,} users end by churn, the others with the log). "
             f"Skipped: {_listed(self.skipped)}. Propensities {self.propensity_source}"
             + (f". {outside:,} logged actions are not eligible" if (outside := self.outside) else "")
         )

@@ -14,7 +14,7 @@ from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, bound, check_rejectable
-from crosschannel.histories.features import CLIP
+from crosschannel.histories.features import MAX_ABS_FEATURE
 
 MODES = ("logged", "reject")
 OUT_OF_TURN = -1
@@ -89,7 +89,7 @@ def replay_spaces(log: ReplayLog) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
     """Observation and action space of one env that replays a log."""
     observation = spaces.Dict(
         {
-            "context": spaces.Box(-CLIP, CLIP, (log.context.shape[1],), np.float32),
+            "context": spaces.Box(-MAX_ABS_FEATURE, MAX_ABS_FEATURE, (log.context.shape[1],), np.float32),
             "action_mask": spaces.MultiBinary(log.modules.total),
         }
     )

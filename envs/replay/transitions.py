@@ -32,4 +32,4 @@ class TransitionIndex:
         gap = log.time[log.following[followed]] - log.time[followed]
         steps = np.full(len(log), np.nan)
         steps[followed] = gap / (float(np.median(gap)) if len(gap) else 1.0)
-        return cls(log.following, steps, ~followed & log.gone[log.user])
+        return cls(log.following, steps, ~followed & log.churned[log.user])

@@ -214,7 +214,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
         following = log.following.take(row)
         last = acting & (following < 0)
-        gone = last & log.gone.take(self._user)
+        churned = last & log.churned.take(self._user)
         rewards = log.rewards.take(row)
         rewards[begun] = 0.0
         passed, judged = np.zeros(0, dtype=np.int64), {}
@@ -224,13 +224,13 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             over = rejected & (row == self._user) & (self._pass != OUT_OF_TURN)
             passed = np.flatnonzero(over)
             rewards[rejected] = 0.0
-            last, gone = (last | rejected) & ~over, gone & ~rejected
+            last, churned = (last | rejected) & ~over, churned & ~rejected
         self._done = last
         self._row = np.where(last, row, following)
         self._begin(begun, None)
         info = LazyInfo(partial(self._told, row, acting, begun, chosen, judged, self._user, self._pass))
         self._begin(passed, None)
-        return self.observations(), rewards, last & gone, last & ~gone, info
+        return self.observations(), rewards, last & churned, last & ~churned, info
 
     def _told(
         self,

@@ -1,4 +1,4 @@
-"""Calibrates estimated choice probabilities, and measures how far they are from the shares that occurred."""
+"""Calibrate estimated action probabilities, and measure their calibration error."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from scipy import special
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.histories.propensities.newton import maximise
 
-BINS = 10
+RELIABILITY_BINS = 10
 
 
 def softmax(score: FloatArray, eligible: BoolArray) -> FloatArray:
-    """Probabilities (n, G) of the eligible actions from their scores (n, G); 0 where an action is not eligible.
+    """Return probabilities (n, G) of actions from their scores (n, G), 0 for actions that are not eligible.
 
     Every row needs an eligible action.
     """
@@ -23,19 +23,19 @@ def softmax(score: FloatArray, eligible: BoolArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class PlattScaling:
-    r"""Platt scaling of a choice among G actions.
+    r"""Platt scaling of the probabilities of G actions.
 
     .. math:: p_i(a) \propto e^{b_a + s z_i(a)} \text{ over the eligible a}
 
-    fitted on scores z that are not of the data which made them. The slope s shrinks scores that are too sure of
-    themselves (or spreads those that are not sure enough), the offsets :math:`b_a` set the overall shares. Both have
-    a weak normal prior (variance 1, around 1 and around the offsets given), so that actions that do not occur stay
-    finite. Platt (1999), "Probabilistic outputs for support vector machines"; for several actions Guo, Pleiss, Sun &
+    It is fitted to scores z of a model that was fitted to other data. The slope s shrinks overconfident scores (or
+    spreads underconfident ones), and the offsets :math:`b_a` set the overall shares. Both have a weak normal prior
+    (variance 1, around 1 and around the given offsets), so that offsets of actions that do not occur remain finite.
+    Platt (1999), "Probabilistic outputs for support vector machines"; for several actions Guo, Pleiss, Sun &
     Weinberger (2017), "On calibration of modern neural networks", ICML.
 
     Attributes:
         slope: s.
-        offset: b, one an action (G,).
+        offset: b, one per action (G,).
     """
 
     slope: float
@@ -73,18 +73,18 @@ class PlattScaling:
         return cls(float(theta[0]), theta[1:])
 
     def predict(self, score: FloatArray, eligible: BoolArray) -> FloatArray:
-        """Calibrated probabilities (n, G) of scores (n, G)."""
+        """Return calibrated probabilities (n, G) of scores (n, G)."""
         return softmax(self.slope * score + self.offset, eligible)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predicted and observed shares of one choice, in bins of about as many rows each.
+    """Predicted and observed shares of one action, in bins of about equal size.
 
     Attributes:
-        n: Rows in each bin (b,).
+        n: Number of rows of each bin (b,).
         predicted: Mean predicted probability (b,).
-        observed: Share that was chosen (b,).
+        observed: Share of rows in which the action was taken (b,).
     """
 
     n: IntArray
@@ -92,8 +92,8 @@ class Reliability:
     observed: FloatArray
 
     @classmethod
-    def of(cls, probability: FloatArray, chosen: BoolArray, bins: int = BINS) -> Reliability:
-        """Sorts predictions (n,) into at most `bins` bins by their size; equal ones share a bin."""
+    def from_predictions(cls, probability: FloatArray, chosen: BoolArray, bins: int = RELIABILITY_BINS) -> Reliability:
+        """Sort predictions (n,) into at most `bins` bins by their size; equal ones share a bin."""
         edges = np.unique(np.quantile(probability, np.arange(1, bins) / bins)) if len(probability) else np.zeros(0)
         _, place = np.unique(np.searchsorted(edges, probability, side="left"), return_inverse=True)
         n = np.bincount(place)

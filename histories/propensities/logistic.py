@@ -51,7 +51,7 @@ class Logistic:
         start[0] = np.log(share / (1 - share))
         penalty = np.full(len(start), ridge * total)
         penalty[0] = 0.0
-        # By the log-odds of what happened no difference of nearly equal probabilities is taken.
+        # Log-odds of the outcomes avoid differences of nearly equal probabilities.
         sign = np.where(y, 1.0, -1.0)
 
         def objective(beta: FloatArray) -> float:
@@ -68,10 +68,10 @@ class Logistic:
         return cls(maximise(objective, derivatives, start))
 
     def logit(self, x: FloatArray) -> FloatArray:
-        """Log-odds (n,) of rows (n, p)."""
-        # Row by row: a matrix product may round a row differently at another place in the matrix.
+        """Return log-odds (n,) of rows (n, p)."""
+        # Row by row, as a matrix product may round a row differently depending on its position.
         return np.asarray(self.coefficients[0] + np.einsum("ij,j->i", x, self.coefficients[1:]))
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """Probabilities (n,) of rows (n, p)."""
+        """Return probabilities (n,) of rows (n, p)."""
         return np.asarray(expit(self.logit(x)))

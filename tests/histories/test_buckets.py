@@ -68,7 +68,7 @@ def test_an_incomplete_folder_is_refused(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "bucket-00002")
-    with pytest.raises(InputError, match="absent: bucket-00002"):
+    with pytest.raises(InputError, match="missing: bucket-00002"):
         bucket_paths(copy)
     (copy / "buckets.yaml").write_text("format: something else\n")
     with pytest.raises(InputError, match="Write the folder again"):

@@ -23,7 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.envs.market import Market, MarketConfig
-from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.histories.splits import split_time
@@ -160,11 +160,11 @@ def test_decisions_keep_to_what_was_eligible_last():
     d, e = history.decisions, history.events
     silent = replace(history, decisions=replace(d, eligible=None))
     end = history.span[1]
-    mask, silent_mask = (without_gone(last_eligible(h, end), h, end) for h in (history, silent))
-    gone = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
-    assert gone
+    mask, silent_mask = (without_churned(last_eligible(h, end), h, end) for h in (history, silent))
+    churned = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
+    assert churned
     for user in range(history.n_users):
-        if user in gone:
+        if user in churned:
             assert not mask[user, 1:].any()
             assert not silent_mask[user, 1:].any()
         else:
@@ -193,10 +193,10 @@ def test_decisions_keep_to_a_file_of_what_is_eligible(small_run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is not read"),
+        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is unknown"),
         ("user_id,eligible_channel\nuser-1,sms", "row 1, value 'user-1': the log has no such user"),
         ("user_id,eligible_channel\nuser-000001,fax", "'fax' is not an action of the module 'channel'"),
-        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user stands"),
+        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user has"),
         ("user,eligible_channel\nuser-000001,sms", "column 'user_id': the column is missing"),
         ("user_id\nuser-000001", "no module has a column"),
     ],

@@ -113,7 +113,7 @@ def test_nothing_to_fit_on_and_too_large_sums_are_refused():
         fit_did([], SPEC, run_locally)
     large = ExactSums(np.array([2**61]), np.array([0]))
     with pytest.raises(ConfigError, match="too large"):
-        ExactSums.gathered([large, large], np.array([0, 0]), 1)
+        ExactSums.combine([large, large], np.array([0, 0]), 1)
 
 
 def test_a_goal_may_be_absent_from_a_bucket(tmp_path):

@@ -189,8 +189,8 @@ def test_context_refuses_what_the_market_does_not_count(small):
     history, _ = small
     state = Market(SMALL).reset(Market(SMALL).keys(5))
     with pytest.raises(ConfigError, match="whole number of days"):
-        list(known_columns(state, Layout.of(ContextSpec(windows=("36h",)), history)))
-    layout = Layout.of(ContextSpec(), history)
+        list(known_columns(state, Layout.build(ContextSpec(windows=("36h",)), history)))
+    layout = Layout.build(ContextSpec(), history)
     with pytest.raises(ConfigError, match="not one of the market"):
         list(known_columns(state, Layout(**{**layout.__dict__, "sendable": (("fax", 1),)})))
 

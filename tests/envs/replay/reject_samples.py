@@ -6,9 +6,8 @@ import numpy as np
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
-from crosschannel.core.times import DAY
+from crosschannel.core.times import DAY, NEVER
 from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.histories.churn import NEVER
 
 MODULES = ActionSpace([Module("channel", ("none", "email", "push"))])
 #: Probability of the three actions for users of either kind x in the log, of reward 1, and of the agent's choice.
@@ -43,7 +42,7 @@ def build(
         modules=modules,
         user_ids=ids,
         user_keys=keys(ids),
-        gone=np.zeros(users, dtype=bool),
+        churned=np.zeros(users, dtype=bool),
         user=user,
         slot=slot,
         following=np.where(slot + 1 < slots, row + users, -1),

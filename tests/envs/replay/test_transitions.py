@@ -25,7 +25,7 @@ def test_each_step_leads_to_the_same_users_next_one(log: ReplayLog) -> None:
     transitions = TransitionIndex.from_log(log)
     for row in range(len(log)):
         later = np.flatnonzero((log.user == log.user[row]) & (log.time > log.time[row]))
-        assert transitions.terminal[row] == (len(later) == 0 and log.gone[log.user[row]])
+        assert transitions.terminal[row] == (len(later) == 0 and log.churned[log.user[row]])
         if len(later):
             following = later[log.time[later].argmin()]
             assert transitions.next_row[row] == following
