@@ -26,8 +26,7 @@ import pandas as pd
 from crosschannel.agents import Agent, Batch, make_agent
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import evaluate_policy
-from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog
 from crosschannel.pipeline.building import Prepared, prepare, recipe_of
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
 from crosschannel.pipeline.followers import Followers

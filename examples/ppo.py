@@ -18,10 +18,8 @@ import tyro
 from stable_baselines3 import PPO
 
 import crosschannel.envs  # noqa: F401 - registers the environments
-from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
-from crosschannel.envs.market.policies.policies import Chosen
-from crosschannel.envs.wrappers import FlatContextVector, RecordOutcomesVector, flatten
-from crosschannel.envs.wrappers.stable_baselines import StableBaselinesVec
+from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyChoice, PolicyValue, evaluate_policy
+from crosschannel.envs.wrappers import FlatContextVector, RecordOutcomesVector, StableBaselinesVec, flatten
 from crosschannel.histories.features import ContextFeatures
 
 
@@ -52,9 +50,9 @@ def learner(config: MarketConfig, users: int, seed: int, gamma: float) -> tuple[
 def deploy(model: PPO, features: ContextFeatures, market: Market, users: int) -> PolicyValue:
     """What PPO's policy is truly worth to fresh users."""
 
-    def act(context: np.ndarray, mask: np.ndarray) -> Chosen:
+    def act(context: np.ndarray, mask: np.ndarray) -> PolicyChoice:
         actions, _ = model.predict(flatten({"context": context, "action_mask": mask}), deterministic=False)
-        return Chosen(actions, np.ones(actions.shape))  # probabilities are only for logs; here none is written
+        return PolicyChoice(actions, np.ones(actions.shape))  # probabilities are only for logs; here none is written
 
     return evaluate_policy(market, ContextPolicy("ppo", features, act), users)
 

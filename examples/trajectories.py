@@ -16,8 +16,16 @@ import tyro
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.envs.market import Market, MarketConfig, MarketState, evaluate_policy
-from crosschannel.envs.market.policies.policies import Choice, draw, shares
+from crosschannel.envs.market import (
+    Choice,
+    Market,
+    MarketConfig,
+    MarketState,
+    evaluate_policy,
+    sample_choice,
+    shares_of_eligible,
+    simulate_history,
+)
 from crosschannel.evaluation import (
     DR,
     LoggedDecisions,
@@ -43,7 +51,7 @@ class Sending:
     def probabilities(self, modules: ActionSpace, mask: BoolArray) -> list[FloatArray]:
         """One array (N, A_m) a module, from eligible actions (N, sum of actions)."""
         parts = modules.split(mask)
-        channel, can = shares(np.ones(parts[0].shape[1] - 1), parts[0][:, 1:])
+        channel, can = shares_of_eligible(np.ones(parts[0].shape[1] - 1), parts[0][:, 1:])
         sent = self.chance * can
         content = [
             np.tile(np.array(module.actions) == action, (len(mask), 1)).astype(np.float64)
@@ -53,7 +61,7 @@ class Sending:
 
     def choose(self, market: Market, state: MarketState) -> Choice:
         """Draws an action for each user."""
-        return draw(self.probabilities(market.modules, market.mask(state)), state)
+        return sample_choice(self.probabilities(market.modules, market.mask(state)), state)
 
 
 def context_of(history: History, sent: BoolArray) -> FloatArray:
@@ -78,7 +86,7 @@ def main(
         seed: Seed of the market.
     """
     market = Market(MarketConfig(users=users, days=days, seed=seed, scenario="fatigue"))
-    history, _ = market.history(Sending(logged))
+    history, _ = simulate_history(market, Sending(logged))
     policy, decisions = Sending(evaluated), history.decisions
     log, sent = LoggedDecisions.of(history), history.modules.sends(decisions.actions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.reward import DidReward, RewardSpec
@@ -16,6 +16,6 @@ REWARD = RewardSpec(goals=CONFIG.goals, pre="2d", post="1d", min_controls=10)
 @cache
 def embedded_log() -> ReplayLog:
     """Two weeks of 200 simulated users with DiD rewards: the same log at every call."""
-    history, _ = Market(CONFIG).history()
+    history, _ = simulate_history(Market(CONFIG))
     rewards = DidReward(REWARD).fit(history).transform(history)
     return ReplayLog.build(history, rewards, ContextFeatures.fit(history))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from crosschannel.core.times import DAY
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.pipeline.followers import Followers
@@ -14,7 +14,7 @@ from crosschannel.reward import Goal, RewardSpec, make_reward
 
 def test_each_step_is_followed_by_the_same_users_next_one() -> None:
     goals = (Goal("order:*", 1.0),)
-    history, _ = Market(MarketConfig(users=120, days=10, goals=goals)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=120, days=10, goals=goals)))
     rewards = make_reward("did", RewardSpec(goals=goals, pre="2d", post="1d", cell="1d", overlap="exclude")).fit(
         history
     )

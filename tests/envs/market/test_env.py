@@ -15,9 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import crosschannel.envs  # noqa: F401 - registers the ids
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import SCENARIOS, Dynamics, MarketConfig, Scenario
-from crosschannel.envs.market.env import MarketEnv
-from crosschannel.envs.market.vector import MarketVectorEnv
+from crosschannel.envs.market import SCENARIOS, Dynamics, MarketConfig, MarketEnv, MarketVectorEnv, Scenario
 
 ID = "CrossChannelMarket-v0"
 
@@ -244,6 +242,15 @@ def test_wrong_calls_say_what_is_wrong():
 
 @pytest.mark.parametrize("cls", [MarketEnv, MarketVectorEnv])
 def test_docstrings_have_gymnasium_s_headings(cls):
-    headings = ["Action Space", "Observation Space", "Rewards", "Starting State", "Episode End", "Information"]
-    found = [line.strip()[3:] for line in cls.__doc__.splitlines() if line.strip().startswith("## ")]
-    assert found == [*headings, "Arguments", "Version History"]
+    headings = [line.strip()[3:] for line in cls.__doc__.splitlines() if line.strip().startswith("## ")]
+    assert headings == [
+        "Description",
+        "Action Space",
+        "Observation Space",
+        "Rewards",
+        "Starting State",
+        "Episode Termination",
+        "Information",
+        "Arguments",
+        "Version History",
+    ]
