@@ -158,7 +158,7 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
 
     def _reset_some(self, mask: BoolArray, seed: Any) -> tuple[Observation, dict[str, Any]]:
         if self._state is None or seed is not None:
-            raise ConfigError("option 'reset_mask' needs rows that have started and takes no seeds: reset them all first")
+            raise ConfigError("option 'reset_mask' needs started rows and takes no seeds: reset them all first")
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
             raise ConfigError(f"option 'reset_mask' is not an array of {self.num_envs} bools: {mask!r}")
         self._replace(self._state, np.flatnonzero(mask))

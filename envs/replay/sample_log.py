@@ -1,4 +1,4 @@
-"""The small market history that the replay environments walk where no log is given."""
+"""A small simulated log: what the replay environments replay if no log is given."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.reward import DidReward, RewardSpec
 
-CONFIG = MarketConfig(users=200, days=14, seed=0)
-REWARD = RewardSpec(goals=CONFIG.goals, pre="2d", post="1d", min_controls=10)
+SAMPLE_MARKET = MarketConfig(users=200, days=14, seed=0)
+SAMPLE_REWARD = RewardSpec(goals=SAMPLE_MARKET.goals, pre="2d", post="1d", min_controls=10)
 
 
 @cache
 def embedded_log() -> ReplayLog:
-    """Two weeks of 200 simulated users with DiD rewards: the same log at every call."""
-    history, _ = simulate_history(Market(CONFIG))
-    rewards = DidReward(REWARD).fit(history).transform(history)
+    """Return two weeks of 200 simulated users with DiD rewards, the same log at every call."""
+    history, _ = simulate_history(Market(SAMPLE_MARKET))
+    rewards = DidReward(SAMPLE_REWARD).fit(history).transform(history)
     return ReplayLog.build(history, rewards, ContextFeatures.fit(history))

@@ -1,4 +1,4 @@
-"""What the single and the vector form of the replay share: modes, options, spaces, and what matches."""
+"""Shared by the single and the vector form of the replay: modes, options, spaces, and the comparison of actions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUT_OF_TURN = -1
 
 
 def known_mode(mode: str) -> str:
-    """The mode itself.
+    """Check and return the mode.
 
     Raises:
         ConfigError: If replay has no such mode.
@@ -32,21 +32,21 @@ def known_mode(mode: str) -> str:
 
 
 def prepared_mode(log: ReplayLog, mode: str, largest_weight: float | None) -> float:
-    """The bound on weights with which a log is replayed in a mode; infinity in mode `logged`, which has none.
+    """Check that a log can be replayed in a mode, and return the bound on weights; infinity in mode `logged`.
 
     Raises:
-        ConfigError: If rejection is not exact on this log, or a bound is given without need.
+        ConfigError: If rejection is not exact on this log, or a bound is given for mode `logged`.
     """
     if mode == "reject":
         check_rejectable(log)
         return bound(log, largest_weight)
     if largest_weight is not None:
-        raise ConfigError(f"largest_weight is {largest_weight}, but mode {mode!r} weighs nothing: leave it out")
+        raise ConfigError(f"largest_weight is {largest_weight}, but mode {mode!r} uses no weights: leave it out")
     return float("inf")
 
 
 def known_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
-    """The render mode itself.
+    """Check and return the render mode.
 
     Raises:
         ConfigError: If the env does not declare it.
@@ -57,13 +57,13 @@ def known_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
 
 
 def check_distribution_mode(mode: str) -> None:
-    """Raises `ConfigError` in a mode that takes no distributions."""
+    """Raise `ConfigError` in a mode that takes no distributions."""
     if mode != "reject":
         raise ConfigError(f"step_distribution is for mode 'reject'; this replay's mode is {mode!r}")
 
 
 def known_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
-    """The options of `reset`, {} if there are none.
+    """Check and return the options of `reset`; {} if there are none.
 
     Raises:
         ConfigError: If one is unknown.
@@ -75,12 +75,12 @@ def known_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dic
 
 
 def begins_anew(options: dict[str, Any]) -> bool:
-    """Whether these options of `reset` choose users or their order."""
+    """Return whether these options of `reset` choose users or their order."""
     return "among" in options or "order" in options
 
 
 def replay_spaces(log: ReplayLog) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
-    """Observation and action space of one env that replays a log."""
+    """Return observation and action space of an env that replays a log."""
     observation = spaces.Dict(
         {
             "context": spaces.Box(-CLIP, CLIP, (log.context.shape[1],), np.float32),
@@ -91,27 +91,28 @@ def replay_spaces(log: ReplayLog) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
 
 
 def draw_order(log: ReplayLog, rng: np.random.Generator, block: int, options: dict[str, Any]) -> PassOrder:
-    """An order in all passes, `block` users at a time, of the users that the options choose."""
+    """Draw the order of the users that the options choose, `block` users at a time."""
     among = log.users_of(options["among"]) if "among" in options else None
     return PassOrder(log.user_keys, int(rng.integers(2**63)), block, among, options.get("order", "shuffled"))
 
 
 def acceptance_of(log: ReplayLog, tally: FloatArray, largest: float) -> Acceptance:
-    """The acceptance from a tally (3,) of judged slots, accepted ones and the sum of weights."""
+    """Return the acceptance, given a tally (3,) of judged slots, accepted slots and the sum of weights."""
     judged, kept, weight = tally.tolist()
     mean = weight / judged if judged else float("nan")
     return Acceptance(int(judged), int(kept), mean, largest, log.propensity_source)
 
 
 def terminal_mask(modules: ActionSpace) -> BoolArray:
-    """The mask (sum of actions,) under which only sending nothing is eligible."""
+    """Return the mask (sum of actions,) with which only sending nothing is eligible."""
     return np.asarray(modules.feasible_mask(np.zeros((1, modules.total), dtype=bool))[0])
 
 
 def matching(modules: ActionSpace, chosen: IntArray, executed: IntArray) -> BoolArray:
-    """For each module, whether the chosen action equals the executed one, (N, M).
+    """Return for each module whether the chosen action equals the executed one, (N, M).
 
-    Where nothing is sent the later modules make no choice, so that they match only if neither sends or both do.
+    Later modules make no choice where nothing is sent: all modules match if neither action sends a message, and no
+    module if only one of them does.
     """
     first, second = modules.sends(chosen), modules.sends(executed)
     both, neither = first & second, ~(first | second)

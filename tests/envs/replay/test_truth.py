@@ -213,17 +213,17 @@ def test_a_log_on_which_rejection_is_not_exact_is_refused():
     for make in (CrossChannelReplay, CrossChannelReplayVector):
         with pytest.raises(ConfigError, match="3 of 100 steps have none"):
             make(log=replace(log, joint=np.where(np.arange(100) < 3, np.nan, log.joint)), mode="reject")
-        with pytest.raises(ConfigError, match="50 steps come after one"):
+        with pytest.raises(ConfigError, match="50 steps follow one"):
             make(log=replace(log, decided_next=log.decided_next // 2), mode="reject")
-        with pytest.raises(ConfigError, match=r"carries over.*50 of 100 rewards.*post window no longer"):
+        with pytest.raises(ConfigError, match=r"later decisions.*50 of 100 rewards.*post window no longer"):
             make(log=replace(log, available_at=log.available_at + 1), mode="reject")
         with pytest.raises(ConfigError, match=r"largest_weight is 0\.5"):
             make(log=log, mode="reject", largest_weight=0.5)
-        with pytest.raises(ConfigError, match="mode 'logged' weighs nothing"):
+        with pytest.raises(ConfigError, match="mode 'logged' uses no weights"):
             make(log=log, largest_weight=2.0)
         with pytest.raises(ConfigError, match="step_distribution is for mode 'reject'"):
             make(log=log).step_distribution([np.ones((1, 2)) / 2])
     env = CrossChannelReplayVector(20, log=log, mode="reject", largest_weight=1.1)
     env.reset(seed=0)
-    with pytest.raises(ConfigError, match=r"a weight of .* is above the bound of 1\.1"):
+    with pytest.raises(ConfigError, match=r"a weight of .* exceeds the bound of 1\.1"):
         env.step(np.zeros((20, 1), dtype=np.int64))
