@@ -89,6 +89,6 @@ def joint_size(modules: ActionSpace, space: gym.Space[Any]) -> int:
     size = float(np.prod([float(size) for size in modules.sizes]))
     if size > MAX_JOINT_ACTIONS:
         raise ConfigError(
-            f"{modules} has up to {size:,.0f} joint actions, above {MAX_JOINT_ACTIONS:,}: keep MultiDiscrete"
+            f"{modules} has up to {size:,.0f} joint actions, more than {MAX_JOINT_ACTIONS:,}: use MultiDiscrete"
         )
     return len(modules.joint_actions)

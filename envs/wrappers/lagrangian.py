@@ -29,7 +29,7 @@ def check_settings(budget: float, rate: float, multiplier: float) -> None:
     if not 0.0 <= budget <= 1.0:
         raise ConfigError(f"budget {budget} is not a share of users between 0 and 1")
     if not rate > 0.0:
-        raise ConfigError(f"rate {rate} is not above 0: the multiplier would never move")
+        raise ConfigError(f"rate {rate} is not above 0: the multiplier would never change")
     if not multiplier >= 0.0:
         raise ConfigError(f"multiplier {multiplier} is below 0: it would reward unsubscribes")
 

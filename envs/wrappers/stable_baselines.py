@@ -11,9 +11,13 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 from gymnasium.vector import VectorEnv
-from stable_baselines3.common.vec_env import VecEnv
 
 from crosschannel.core.errors import ConfigError
+
+try:
+    from stable_baselines3.common.vec_env import VecEnv
+except ImportError as error:
+    raise ImportError("StableBaselinesVec needs Stable-Baselines3: pip install stable-baselines3") from error
 
 Array = npt.NDArray[Any]
 

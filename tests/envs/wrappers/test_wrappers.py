@@ -162,7 +162,7 @@ def test_joint_actions_need_the_envs_own_modules_and_a_small_set():
     large = ActionSpace([Module(f"m{i}", tuple(f"a{j}" for j in range(20))) for i in range(4)])
     wide = Scripted([1.0])
     wide.action_space = gym.spaces.MultiDiscrete(large.sizes)
-    with pytest.raises(ConfigError, match="keep MultiDiscrete"):
+    with pytest.raises(ConfigError, match="use MultiDiscrete"):
         JointAction(wide, large)
 
 
