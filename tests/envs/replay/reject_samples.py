@@ -23,7 +23,7 @@ SENT_FIRST = 0.61
 QUIET, FRESH, TIRED = 0.07, 0.30, 0.10
 #: The agent waits, then sends: .07 + .30. A slot at a time under the log's fatigue: .07 + .39 x .30 + .61 x .10.
 PATIENT_TRUTH = QUIET + FRESH
-WALKING_ON = QUIET + (1 - SENT_FIRST) * FRESH + SENT_FIRST * TIRED
+PER_SLOT_TRUTH = QUIET + (1 - SENT_FIRST) * FRESH + SENT_FIRST * TIRED
 
 
 def draw(rng: np.random.Generator, probabilities: np.ndarray) -> np.ndarray:
