@@ -2,9 +2,9 @@
 
     python examples/trajectories.py
 
-In the market's scenario `fatigue` messages tire users, and each is followed by two days without any. A policy that
-sends more often finds users who are more tired, or whom it may not contact: valued slot by slot, at the contexts of the
-log, it looks better than it is.
+In the market's scenario `fatigue` each message tires the user, and none may follow for two days. A policy that sends
+more often finds users who are more tired, or whom it may not contact: valued slot by slot, at the contexts of the log,
+it looks better than it is.
 """
 
 from __future__ import annotations

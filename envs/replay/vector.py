@@ -1,4 +1,4 @@
-"""Replay of many users at once, as arrays: the native vector form of `CrossChannelReplay-v0`."""
+"""Replay of many users at once with array operations: the native vector form of `CrossChannelReplay-v0`."""
 
 from __future__ import annotations
 
@@ -40,34 +40,52 @@ KNOWN = ("known_propensity", "known_propensities")
 
 
 class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
-    """N replays of one log, stepped as arrays; spaces, rewards and information as in `CrossChannelReplay`.
+    """N replays of one log side by side: the native vector form of `CrossChannelReplay`.
 
+    ## Description
     Equal to the last bit to `SyncVectorEnv` over N envs with the shards (0, N) to (N - 1, N), each seeded with the
-    same seed. The one difference: `step` always gives every information, with a mask of all False where no sub-env
-    has it, so that a loop needs no special case.
+    same seed. The one difference: `step` always returns every key of the information, with a mask of all False if no
+    sub-env has it, so that a loop needs no special case.
 
-    Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays 0 and gives the first
-    slot of its next user; `info["_executed_action"]` is False there. Arrays are new ones at every step, or read-only
-    where they seldom change (`pass`, `mode`, and which sub-envs have an information). The information is put
-    together when it is first looked at: who does not read it does not wait for it.
-
-    Learning from every user once takes::
+    Training on every user once takes::
 
         observation, info = env.reset(seed=seed)
         while env.passes_completed < passes:
             decisions = agent.act(...)  # of observation["context"] and observation["action_mask"].view(bool)
-            following, reward, _, _, info = env.step(decisions.actions)
+            next_observation, reward, _, _, info = env.step(decisions.actions)
             rows = info["_executed_action"] & (info["pass"] < passes)
             ...  # observation, info["executed_action"], reward, info["se"], info["key"] of these rows
-            observation = following
+            observation = next_observation
 
-    A sub-env that has served its share of a pass goes on with the next one, and `info["pass"]` tells them apart.
+    A sub-env that has replayed its share of a pass starts the next one; `info["pass"]` has the number of the pass.
+
+    ## Action Space
+    `MultiDiscrete` of the single env for each of the sub-envs, (N, M) int64.
+
+    ## Observation Space
+    `context` (N, D) float32 and `action_mask` (N, sum of actions) int8, as in the single env.
+
+    ## Rewards
+    As in the single env (N,); 0 for sub-envs that start a new episode.
+
+    ## Starting State
+    The first slots of the next N users, in the same order of passes as in the single env.
+
+    ## Episode Termination
+    As in the single env. Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays
+    0 and returns the first slot of its next user; `info["_executed_action"]` is False there.
+
+    ## Information
+    As in the single env: the values (N, ...) of each key, and under `_key` which sub-envs have them (N,). It is
+    computed when it is first read. Arrays are new ones at every step, or read-only if they seldom change (`pass`,
+    `mode`, and which sub-envs have a key).
 
     ## Arguments
-    num_envs: How many users are replayed at once; more than the log has is of no use.
-    log: What to replay; by default a small embedded market history.
-    mode: What a step pays: `logged` or `reject`.
-    largest_weight: For mode `reject`, as in the single env.
+    - `num_envs`: number of users that are replayed at once; more than the log has are of no use.
+    - `log`, `mode`, `largest_weight`: as in the single env.
+
+    ## Version History
+    - v0: first version.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -104,23 +122,23 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
     @property
     def passes_completed(self) -> int:
-        """How many passes are complete: every user was served to the last slot, unless `reset` broke an episode off."""
+        """Number of complete passes: each user was replayed to the last slot, unless `reset` ended an episode early."""
         under_way = ~self._done & (self._pass != OUT_OF_TURN)
         served = int((self._next - self.num_envs * under_way).min())
         return served // (self.log.n_users if self._order is None else len(self._order))
 
     @property
     def acceptance(self) -> Acceptance:
-        """How much of the log mode `reject` has used since the order was drawn."""
+        """Share of the log that mode `reject` has accepted since the order was drawn."""
         return acceptance_of(self.log, self._tally, self.largest_weight)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begins the next user's episode in every sub-env; with a seed, from the start of a new order.
+        """Start the next user's episode in every sub-env; with a seed, from the start of a new order.
 
         Args:
-            seed: Seeds `np_random` and draws a new order.
+            seed: Seed for `np_random` and a new order.
             options: `users`: replay the users with these ids (N,), out of turn. `among` and `order`: as in the single
                 env. `reset_mask` (N,) bool: reset only these sub-envs.
 
@@ -142,7 +160,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return self.observations(), self._episode(chosen, self._user, self._pass)
 
     def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Replays one slot in every sub-env, or begins the next user where the last one has ended.
+        """Replay one slot in every sub-env, or start the next user if the last episode has ended.
 
         Args:
             actions: Action codes (N, M); they are only compared with the logged ones.
@@ -162,16 +180,16 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
     def step_distribution(
         self, probabilities: Sequence[FloatArray]
     ) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Replays one slot in every sub-env in mode `reject`, given probabilities instead of actions drawn from them.
+        """Replay one slot in every sub-env in mode `reject`, given probabilities instead of actions sampled from them.
 
         Args:
-            probabilities: One array (N, A_m) a module, given the parent's choice where it has one. Those of sub-envs
-                that begin their next user are ignored.
+            probabilities: One array (N, A_m) per module, given the parent's choice if it has one. Those of sub-envs
+                that start their next user are ignored.
 
         Raises:
             ConfigError: In mode `logged`, or if a weight exceeds `largest_weight`.
             ResetNeeded: If the env was never reset.
-            InvalidAction: If these are no probabilities of eligible actions.
+            InvalidAction: If these are not probabilities of eligible actions.
         """
         check_distribution_mode(self.mode)
         self._check_begun()
@@ -185,16 +203,16 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
     def _check_begun(self) -> None:
         if self._order is None:
-            raise gym.error.ResetNeeded("no episode is under way: call reset() first")
+            raise gym.error.ResetNeeded("no episode is active: call reset() first")
 
     def _advance(
         self, weights: FloatArray | None, chosen: npt.NDArray[Any] | None
     ) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Pays the slots, tells of them, and goes on: to the next slot, or where an episode has ended to the next user.
+        """Pay the rewards of the slots, collect their information, and advance to the next slot or the next user.
 
         Args:
-            weights: In mode `reject`, the weights of the sub-envs that have a slot to judge.
-            chosen: The agent's actions (N, M), in small codes of our own, or None where it gave a distribution.
+            weights: In mode `reject`, the weights of the sub-envs with a slot to judge.
+            chosen: The agent's actions (N, M), as small integers, or None if it gave a distribution.
         """
         log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
         following = log.following.take(row)
@@ -227,9 +245,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         user: IntArray,
         number: IntArray,
     ) -> dict[str, Any]:
-        """What is told of a step: of whom, and what was executed; 0 where a sub-env begins anew.
+        """Return the information of a step: users and executed actions; 0 for sub-envs that start a new episode.
 
-        Its arguments are arrays of that step which nothing changes afterwards.
+        Its arguments are arrays of that step, which do not change afterwards.
         """
         taken = self.log.steps.take(row)
         taken[begun] = 0
@@ -244,7 +262,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return info | self._episode(self._everyone, user, number)
 
     def _judge(self, weights: FloatArray, acting: BoolArray) -> dict[str, npt.NDArray[Any]]:
-        """Accepts or rejects the slots of the acting sub-envs, of which there is one weight each."""
+        """Accept or reject the slots of the acting sub-envs, given one weight for each."""
         assert self._order is not None
         rows = np.flatnonzero(acting)
         likely = acceptance(weights, self.largest_weight)
@@ -257,13 +275,13 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return out
 
     def observations(self) -> Observation:
-        """What the policy sees now, as `reset` and `step` give it: copies, (N, D) and (N, sum of actions)."""
+        """Return the current observations, as `reset` and `step` do: copies, (N, D) and (N, sum of actions)."""
         mask = self.log.action_mask.take(self._row, axis=0, mode="clip")
         mask[np.flatnonzero(self._done)] = self._nowhere
         return {"context": self.log.context.take(self._row, axis=0, mode="clip"), "action_mask": mask.view(np.int8)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on with the same bits, as plain values."""
+        """Return all that is needed to resume with the same bits, as plain values."""
         return {
             "log": self.log.fingerprint,
             "mode": self.mode,
@@ -274,7 +292,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`; `observations()` then gives what the policy sees.
+        """Load the state of `state_dict`; `observations()` then returns the current observations.
 
         Raises:
             ConfigError: If the state belongs to another log, mode, bound or number of sub-envs.
@@ -311,7 +329,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return mask
 
     def _begin(self, which: IntArray, users: IntArray | None) -> None:
-        """Begins an episode in the sub-envs `which` (k,), of the users with these codes (k,) or of the next ones."""
+        """Start an episode in the sub-envs `which` (k,), of the users with these codes (k,) or of the next ones."""
         if len(which) == 0:
             return
         if users is None:
@@ -321,7 +339,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             self._next[which] += self.num_envs
         else:
             number = np.full(len(users), OUT_OF_TURN)
-        # New arrays, since the old ones were handed out, or will be when a step's information is looked at.
+        # New arrays, since the old ones are or will be part of a step's information.
         self._pass, self._user = self._pass.copy(), self._user.copy()
         self._pass[which], self._user[which] = number, users
         self._row[which] = users  # a user's first step is the row of the user's code
@@ -338,7 +356,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return actions
 
     def _episode(self, chosen: BoolArray, user: IntArray, number: IntArray) -> dict[str, Any]:
-        """Whom the chosen sub-envs replay."""
+        """Return the information about the users that the chosen sub-envs replay."""
         info: dict[str, Any] = {"user": self.log.user_ids[user], "pass": constant(number), "mode": self._modes}
         for name, value in tuple(info.items()):
             if not chosen.all():
@@ -349,7 +367,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
 
 def constant(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A view of an array through which it cannot be changed."""
+    """Return a read-only view of an array."""
     view = array.view()
     view.setflags(write=False)
     return view

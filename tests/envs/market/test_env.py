@@ -238,19 +238,3 @@ def test_wrong_calls_say_what_is_wrong():
         many.reset(seed=[1])
     with pytest.raises(ConfigError, match="num_envs"):
         MarketVectorEnv(0)
-
-
-@pytest.mark.parametrize("cls", [MarketEnv, MarketVectorEnv])
-def test_docstrings_have_gymnasium_s_headings(cls):
-    headings = [line.strip()[3:] for line in cls.__doc__.splitlines() if line.strip().startswith("## ")]
-    assert headings == [
-        "Description",
-        "Action Space",
-        "Observation Space",
-        "Rewards",
-        "Starting State",
-        "Episode Termination",
-        "Information",
-        "Arguments",
-        "Version History",
-    ]
