@@ -61,6 +61,10 @@ class Policy(ABC):
         """The random state."""
         return {"rng": generator_state(self._draws)}
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """What deciding needs: the whole state, where no more than that is kept."""
+        return self.state_dict()
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
         restore_generator(self._draws, state["rng"])

@@ -74,7 +74,16 @@ def make_agent(
     return agent
 
 
-_PARTS = ("modules", "act", "action_probabilities", "observe", "update", "state_dict", "load_state_dict")
+_PARTS = (
+    "modules",
+    "act",
+    "action_probabilities",
+    "observe",
+    "update",
+    "state_dict",
+    "policy_state_dict",
+    "load_state_dict",
+)
 
 
 def _settings(name: str, config: type, settings: Mapping[str, Any]) -> Any:

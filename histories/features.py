@@ -15,7 +15,7 @@ from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK, duration
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running, to_fixed
+from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running_totals, to_fixed
 
 CLIP = 10.0
 MAX_CATEGORIES = 20
@@ -112,8 +112,8 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
     for label, members in layout.groups:
         codes = [code for code, name in enumerate(history.event_names) if name in members]
         chosen = np.isin(events.event, codes)
-        counted = running(chosen.astype(np.int64))
-        summed = running(to_fixed(np.where(chosen, events.value, 0.0))) if label in layout.valued else None
+        counted = running_totals(chosen.astype(np.int64))
+        summed = running_totals(to_fixed(np.where(chosen, events.value, 0.0))) if label in layout.valued else None
         for (text, _), start in zip(layout.windows, starts, strict=True):
             yield f"count {label} {text}", (counted[now] - counted[start]).astype(np.float64)
             if summed is not None:
@@ -135,14 +135,14 @@ def _message_columns(
     starts = [timeline.before(user, time - length) for _, length in layout.windows]
     first = timeline.offsets[user]
     for label, code in layout.sendable:
-        sent = running((decisions.actions[:, 0] == code).astype(np.int64))
+        sent = running_totals((decisions.actions[:, 0] == code).astype(np.int64))
         for (text, _), start in zip(layout.windows, starts, strict=True):
             yield f"sent {label} {text}", (sent[now] - sent[start]).astype(np.float64)
         yield f"sent {label} ever", (sent[now] - sent[first]).astype(np.float64)
     any_sent = decisions.actions[:, 0] != 0
     yield "days since message", _days_since(any_sent, decisions.time, first, now, time)
     for label, m, code, length in layout.active:
-        total = running((any_sent & (decisions.actions[:, m] == code)).astype(np.int64))
+        total = running_totals((any_sent & (decisions.actions[:, m] == code)).astype(np.int64))
         yield f"active {label}", (total[now] - total[timeline.before(user, time - length)]).astype(np.float64)
 
 

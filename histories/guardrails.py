@@ -16,7 +16,7 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.times import DAY, HOUR, WEEK, duration, timestamps
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import Timeline, running
+from crosschannel.histories.windows import Timeline, running_totals
 
 #: Labels of an action that is sent later than its slot: from and up to how many hours after it.
 SEND_FROM, SEND_TO = "send_from", "send_to"
@@ -186,7 +186,7 @@ def _flags(history: History, attribute: str) -> BoolArray:
 def _sent_since(history: History, sent: BoolArray, user: IntArray, time: IntArray, length: int) -> IntArray:
     """How many of the chosen decisions (n,) each user had in `(time - length, time)`, (N,)."""
     timeline = Timeline(history.decisions.time, history.decision_offsets)
-    total = running(sent.astype(np.int64))
+    total = running_totals(sent.astype(np.int64))
     after = timeline.before(user, time - length, inclusive=True)
     return np.asarray(total[timeline.before(user, time)] - total[after])
 

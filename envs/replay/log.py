@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,15 +18,28 @@ from crosschannel.histories.churn import GONE_EVENTS, NEVER, gone_at
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import DecisionLog, History
-from crosschannel.reward.frame import GONE as LATE
-from crosschannel.reward.frame import IDENTIFIED, REASONS, RewardFrame
+from crosschannel.reward import Reason, RewardFrame
 
 MIN_STEPS = 2
 
-GONE = REASONS[LATE]
+GONE = Reason.CHURNED.text
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
-SKIPPED = (*REASONS, NOT_FINITE, FEW_STEPS)
+SKIPPED = (*(reason.text for reason in Reason), NOT_FINITE, FEW_STEPS)
+
+
+class Observed(Protocol):
+    """What was known at each decision of a history, such as `agents.Observations`."""
+
+    @property
+    def context(self) -> npt.NDArray[np.float32]:
+        """Context features (n, D)."""
+        ...
+
+    @property
+    def action_mask(self) -> BoolArray:
+        """Eligible actions (n, sum of actions)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +178,7 @@ class ReplayLog:
         gone_events: Sequence[str] = GONE_EVENTS,
         min_steps: int = MIN_STEPS,
         guardrails: Guardrails | None = None,
+        observations: Observed | None = None,
     ) -> ReplayLog:
         """Prepare a history for replay.
 
@@ -179,6 +193,7 @@ class ReplayLog:
             gone_events: Events after which a user is gone; slots after the first of them are no steps.
             min_steps: The fewest steps that a user may have, at least 1.
             guardrails: Further limits on the log's eligible actions, or None.
+            observations: Output of `features` and `guardrails` at every decision, if it has been computed already.
 
         Raises:
             ConfigError: If the rewards belong to another history, an event is unknown, or there are no steps.
@@ -193,12 +208,14 @@ class ReplayLog:
         d = history.decisions
         left_at = gone_at(history, gone_events)
         why = _reasons(rewards, late=d.time > left_at[d.user])
-        per_user = np.bincount(d.user[why == IDENTIFIED], minlength=history.n_users)
+        per_user = np.bincount(d.user[why == Reason.IDENTIFIED], minlength=history.n_users)
         kept_user = per_user >= min_steps
-        why[(why == IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
-        rows = np.flatnonzero(why == IDENTIFIED)
+        why[(why == Reason.IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
+        rows = np.flatnonzero(why == Reason.IDENTIFIED)
         counts = np.bincount(why, minlength=len(SKIPPED))
-        skipped = {name: int(n) for name, n in zip(SKIPPED, counts, strict=True) if n and name != SKIPPED[IDENTIFIED]}
+        skipped = {
+            name: int(n) for name, n in zip(SKIPPED, counts, strict=True) if n and name != SKIPPED[Reason.IDENTIFIED]
+        }
         if len(rows) == 0:
             raise ConfigError(
                 f"{history.name} has nothing to replay: of {len(d):,} decisions none is a step of a user with at least "
@@ -206,6 +223,11 @@ class ReplayLog:
                 "model that needs fewer controls"
             )
         rows, slot, following = _slot_by_slot(rows, d.user[rows])
+        if observations is None:
+            context = features.at(history, d.user[rows], d.time[rows])
+            action_mask = guarded(guardrails or Guardrails(), history)[rows]
+        else:
+            context, action_mask = observations.context[rows], observations.action_mask[rows]
         user_ids = history.user_ids[kept_user]
         return cls(
             modules=history.modules,
@@ -215,8 +237,8 @@ class ReplayLog:
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
             slot=slot,
             following=following,
-            context=features.at(history, d.user[rows], d.time[rows]),
-            action_mask=guarded(guardrails or Guardrails(), history)[rows],
+            context=context,
+            action_mask=action_mask,
             actions=d.actions[rows],
             rewards=rewards.reward[rows],
             se=rewards.se[rows],
@@ -286,8 +308,9 @@ def _decided_next(d: DecisionLog) -> IntArray:
 
 def _reasons(rewards: RewardFrame, late: BoolArray) -> IntArray:
     why = np.array(rewards.reason, dtype=np.int64)
-    why[(why == IDENTIFIED) & ~(np.isfinite(rewards.reward) & np.isfinite(rewards.se))] = SKIPPED.index(NOT_FINITE)
-    why[late] = LATE
+    finite = np.isfinite(rewards.reward) & np.isfinite(rewards.se)
+    why[(why == Reason.IDENTIFIED) & ~finite] = SKIPPED.index(NOT_FINITE)
+    why[late] = Reason.CHURNED
     return why
 
 

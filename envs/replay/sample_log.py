@@ -17,5 +17,5 @@ SAMPLE_REWARD = RewardSpec(goals=SAMPLE_MARKET.goals, pre="2d", post="1d", min_c
 def embedded_log() -> ReplayLog:
     """Return two weeks of 200 simulated users with DiD rewards, the same log at every call."""
     history, _ = simulate_history(Market(SAMPLE_MARKET))
-    rewards = DidReward(SAMPLE_REWARD).fit(history).transform(history)
+    rewards = DidReward(SAMPLE_REWARD).fit_transform(history)
     return ReplayLog.build(history, rewards, ContextFeatures.fit(history))

@@ -25,13 +25,13 @@ def timeline(
         user: The user's code.
         rows: Rows of the replayed slots, and last that of the next slot, if there is one.
         answers: For each replayed slot, the result of the comparison of the agent's action with the logged one.
-        chosen: For each replayed slot, the agent's action (M,), or None if it gave a distribution.
+        chosen: For each replayed slot, the agent's action (M,), or None if it gave none.
         head: Text for the first line.
     """
     n = int((log.user == user).sum())
     lines = [f"{log.name} | user {log.user_ids[user]} | {head} | {len(answers)} of {n} slots replayed"]
     names = [_name(log, log.actions[row]) for row in rows[: len(answers)]]
-    agent = ["(drawn from its distribution)" if action is None else _name(log, action) for action in chosen]
+    agent = ["(no action given)" if action is None else _name(log, action) for action in chosen]
     width = [max([len(title), *map(len, column)]) for title, column in (("logged", names), ("agent", agent))]
     lines.append(
         f"  {'slot':>4} {'time (UTC)':<16} {'logged':<{width[0]}} {'agent':<{width[1]}} {'':<8} {'reward':>8} {'+-':>7}"

@@ -25,6 +25,7 @@ from crosschannel.envs.replay.settings import (
     acceptance_of,
     begins_anew,
     check_distribution_mode,
+    check_logged_mode,
     draw_order,
     known_mode,
     known_options,
@@ -56,6 +57,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             rows = info["_executed_action"] & (info["pass"] < passes)
             ...  # observation, info["executed_action"], reward, info["se"], info["key"] of these rows
             observation = next_observation
+
+    `info["row"]` is the row of the log, which has all other data of the decision. In mode `logged`, `step_logged()`
+    replays a slot for a learner that need not choose an action.
 
     A sub-env that has replayed its share of a pass starts the next one; `info["pass"]` has the number of the pass.
 
@@ -201,6 +205,17 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         weights = distribution_weights(self.log, self._row[acting], given)
         return self._advance(weights, None)
 
+    def step_logged(self) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Replay one slot like `step` in mode `logged`, for a learner that need not choose actions.
+
+        Raises:
+            ConfigError: In mode `reject`.
+            ResetNeeded: If the env was never reset.
+        """
+        check_logged_mode(self.mode)
+        self._check_begun()
+        return self._advance(None, None)
+
     def _check_begun(self) -> None:
         if self._order is None:
             raise gym.error.ResetNeeded("no episode is active: call reset() first")
@@ -212,7 +227,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
         Args:
             weights: In mode `reject`, the weights of the sub-envs with a slot to judge.
-            chosen: The agent's actions (N, M), as small integers, or None if it gave a distribution.
+            chosen: The agent's actions (N, M), as small integers, or None if it gave none.
         """
         log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
         following = log.following.take(row)
@@ -251,7 +266,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         """
         taken = self.log.steps.take(row)
         taken[begun] = 0
-        info: dict[str, Any] = {name: taken[name] for name in DECISION} | judged
+        stood = row.copy()
+        stood[begun] = 0
+        info: dict[str, Any] = {name: taken[name] for name in DECISION} | {"row": stood} | judged
         if chosen is not None:
             same = matching(self.log.modules, chosen, self._codes.take(row, axis=0))
             same[begun] = False

@@ -339,9 +339,9 @@ def test_validation_users_without_a_reward_are_no_obstacle():
 
 def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():
     prepared = prepare(read_config(Path(SMALL[1])))
-    known = prepared.rewards.identified
+    known = prepared.train.rewards.identified
     assert known.any()
-    assert (prepared.rewards.available_at[known] <= prepared.history.span[1]).all()
+    assert (prepared.train.rewards.available_at[known] <= prepared.history.span[1]).all()
 
 
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
-from crosschannel.reward import Goal, RewardSpec, average_effect, make_reward, measure
+from crosschannel.reward import Goal, RewardSpec, make_reward, measure
+from crosschannel.reward.effects import average_effect
 
 GOALS = (Goal("order:*", 1.0), Goal("visit:*", 0.1), Goal("unsubscribed", -3.0))
 SPEC = RewardSpec(goals=GOALS, pre="2d", post="1d", overlap="exclude")

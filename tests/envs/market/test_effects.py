@@ -14,7 +14,8 @@ from crosschannel.envs.market.dynamics.users import draw_users, user_keys
 from crosschannel.envs.market.state import initial_state
 from crosschannel.envs.market.vocabulary import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
 from crosschannel.histories.goals import Goal
-from crosschannel.reward import Outcomes, RewardSpec, average_effect, measure
+from crosschannel.reward import Outcomes, RewardSpec, measure
+from crosschannel.reward.effects import average_effect
 
 EVERYTHING = (
     Goal("order:*", 1.0),
@@ -29,7 +30,7 @@ EVERYTHING = (
 
 
 def did_spec(config):
-    return RewardSpec(goals=config.goals, pre="2d", post="1d", cell="1d", controls="untouched")
+    return RewardSpec(goals=config.goals, pre="2d", post="1d", time_bucket="1d", controls="untouched")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,8 @@ from crosschannel.envs.market.policies.optimal_policy import ValueFunction, inte
 from crosschannel.envs.market.scenarios import REFRESH_SLOT
 from crosschannel.envs.market.vocabulary import GREETINGS, MODULES, OFFERS, SERVICES, TONES
 from crosschannel.histories.features import ContextSpec
-from crosschannel.reward import EventTimes, Goal, RewardSpec, Study, average_effect, event_study, make_reward, measure
+from crosschannel.reward import Goal, RewardSpec, make_reward, measure
+from crosschannel.reward.effects import EventTimes, TreatmentEffects, average_effect, event_study
 
 #: The counts on which business as usual looks: the two days before the slot and the two weeks before.
 TRIGGER = ContextSpec(windows=("2d", "14d"), events=("visit:*",), attributes=(), messages=False, clock=False)
@@ -37,11 +38,11 @@ def spec_of(market, **settings):
     return RewardSpec(goals=market.config.goals, pre="2d", post="1d", overlap="exclude", **settings)
 
 
-def distance(study, truth):
+def distance(fitted, truth):
     """Distance of the average effect on the treated from the truth, in standard errors."""
-    outcomes = study.outcomes
+    outcomes = fitted.outcomes
     counted = outcomes.treated & outcomes.observed & ~outcomes.overlap
-    effect = study.effect()
+    effect = fitted.effect()
     return (effect.value - truth.logged[counted].mean()) / effect.se
 
 
@@ -112,10 +113,10 @@ class TestNull:
 class TestDip:
     def test_did_is_biased_its_pre_trends_ring_and_did_dr_given_the_trigger_is_right(self):
         market, history, truth = log_of("dip", 2500)
-        did = Study.of(make_reward("did", spec_of(market)), history)
+        did = TreatmentEffects.fit(make_reward("did", spec_of(market)), history)
         assert distance(did, truth) > 8
         assert event_study(did, history, EventTimes("1d", leads=4, lags=1)).pre_trends().p_value < 1e-6
-        adjusted = Study.of(make_reward("did_dr", spec_of(market, covariates=TRIGGER)), history)
+        adjusted = TreatmentEffects.fit(make_reward("did_dr", spec_of(market, covariates=TRIGGER)), history)
         assert abs(distance(adjusted, truth)) < 3
 
     @pytest.mark.slow
@@ -125,7 +126,11 @@ class TestDip:
         for seed in range(20):
             market, history, truth = log_of("dip", 2000, seed)
             for kind, found in z.items():
-                found.append(distance(Study.of(make_reward(kind, spec_of(market, covariates=TRIGGER)), history), truth))
+                found.append(
+                    distance(
+                        TreatmentEffects.fit(make_reward(kind, spec_of(market, covariates=TRIGGER)), history), truth
+                    )
+                )
         assert abs(np.mean(z["did_dr"])) < 3 / np.sqrt(20)
         assert 0.5 < np.std(z["did_dr"]) < 1.5
         assert min(z["did"]) > 5
@@ -147,7 +152,7 @@ class TestFatigue:
 
     def test_did_still_finds_the_effect_of_single_messages(self):
         market, history, truth = log_of("fatigue", 3000)
-        assert abs(distance(Study.of(make_reward("did", spec_of(market)), history), truth)) < 3
+        assert abs(distance(TreatmentEffects.fit(make_reward("did", spec_of(market)), history), truth)) < 3
 
 
 class TestFarSighted:

@@ -19,7 +19,7 @@ from crosschannel.envs.replay.log import FEW_STEPS, GONE, NOT_FINITE, ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import EventLog, History
-from crosschannel.reward import REASONS
+from crosschannel.reward import Reason
 from tests.envs.replay.samples import rewards_of, sample_history, sample_log, steps_of
 
 
@@ -84,7 +84,7 @@ def test_every_decision_is_a_step_or_counted_under_one_reason():
     rewards = replace(rewards, reward=missing, se=se)
     log = ReplayLog.build(history, rewards, ContextFeatures.fit(history))
     assert len(log) + sum(log.skipped.values()) == len(history.decisions)
-    assert log.skipped[REASONS[1]] > 0
+    assert log.skipped[Reason.OUTSIDE_OBSERVATION.text] > 0
     assert log.skipped[GONE] > 0
     assert 0 < log.skipped[NOT_FINITE] <= len(ok[::7]) + len(ok[1::7])
     assert not np.isin(log.decision_row, np.concatenate([ok[::7], ok[1::7]])).any()
@@ -130,7 +130,7 @@ def test_nothing_left_is_an_error_that_says_why():
     rewards = rewards_of(history)
     features = ContextFeatures.fit(history)
     nothing = replace(rewards, reward=np.full(len(rewards), np.nan))
-    with pytest.raises(ConfigError, match=r"nothing to replay.*window reaches outside.*shorter reward windows"):
+    with pytest.raises(ConfigError, match=r"nothing to replay.*window extends beyond.*shorter reward windows"):
         ReplayLog.build(history, nothing, features)
     with pytest.raises(ConfigError, match="compute the rewards from the history"):
         ReplayLog.build(history.select_users(np.arange(40) > 0), rewards, features)
