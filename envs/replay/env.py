@@ -14,18 +14,18 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, acceptance, accepted, action_weights, distribution_weights
-from crosschannel.envs.replay.sample_log import embedded_log
 from crosschannel.envs.replay.settings import (
     OUT_OF_TURN,
     acceptance_of,
-    begins_anew,
     check_distribution_mode,
     check_logged_mode,
+    check_mode,
+    check_options,
+    check_render_mode,
+    chooses_users,
+    default_log,
     draw_order,
-    known_mode,
-    known_options,
-    known_render_mode,
-    prepared_mode,
+    rejection_bound,
     replay_spaces,
     terminal_mask,
 )
@@ -119,10 +119,10 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         largest_weight: float | None = None,
         render_mode: str | None = None,
     ) -> None:
-        self.log = embedded_log() if log is None else log
-        self.mode = known_mode(mode)
-        self.largest_weight = prepared_mode(self.log, mode, largest_weight)
-        self.render_mode = known_render_mode(render_mode, self.metadata["render_modes"])
+        self.log = default_log() if log is None else log
+        self.mode = check_mode(mode)
+        self.largest_weight = rejection_bound(self.log, mode, largest_weight)
+        self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
         first, stride = shard
         if not 0 <= first < stride:
             raise ConfigError(f"shard {shard} is not (i, n) with 0 <= i < n")
@@ -166,8 +166,8 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             ConfigError: If an option or a user is unknown.
         """
         super().reset(seed=seed)
-        options = known_options(options, ("user", "among", "order"))
-        if seed is not None or self._order is None or begins_anew(options):
+        options = check_options(options, ("user", "among", "order"))
+        if seed is not None or self._order is None or chooses_users(options):
             self._order = draw_order(self.log, self.np_random, self.shard[1], options)
             self._next = self.shard[0]
             self._tally[:] = 0
@@ -261,12 +261,12 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         if not kept and row == self._user and self._pass != OUT_OF_TURN:
             self._begin_next()
             return self._observation(), reward, False, False, info
-        following = int(log.following[row])
+        next_row = int(log.next_row[row])
         self._rejected = not kept
-        self._done = self._rejected or following < 0
+        self._done = self._rejected or next_row < 0
         terminated = kept and self._done and bool(log.gone[self._user])
         if not self._done:
-            self._row = following
+            self._row = next_row
         return self._observation(), reward, terminated, self._done and not terminated, info
 
     def _begin_next(self) -> None:

@@ -60,7 +60,7 @@ def to_minari(log: ReplayLog, dataset_id: str, **metadata: Any) -> Any:
 
 def _episode(log: ReplayLog, user: int, minari: Any) -> Any:
     rows = [user]  # a user's first step is the row of the user's code
-    while (row := int(log.following[rows[-1]])) >= 0:
+    while (row := int(log.next_row[rows[-1]])) >= 0:
         rows.append(row)
     behind = [*rows, rows[-1]]
     mask = log.action_mask[behind]

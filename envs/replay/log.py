@@ -48,7 +48,7 @@ class ReplayLog:
 
     Rows are sorted by (slot, user): first every user's first step, then the second steps of those who have one, and so
     on. Many users replayed together then read memory from front to back, which is several times as fast as jumping
-    from user to user. User u begins at row u, and `following` leads from step to step.
+    from user to user. User u begins at row u, and `next_row` leads from step to step.
 
     Attributes:
         modules: What could be chosen.
@@ -57,7 +57,7 @@ class ReplayLog:
         gone: Whether a user's steps end because the user unsubscribed or left, (U,); otherwise the log ends.
         user: Whose step it is, codes into `user_ids` (n,).
         slot: Which of its user's steps each row is, from 0 on (n,).
-        following: Row of the same user's next step, -1 after the last (n,).
+        next_row: Row of the same user's next step, -1 after the last (n,).
         context: What was known strictly before each slot (n, D) float32, within +-10.
         action_mask: The eligible actions, without those that have no eligible child (n, sum of actions).
         actions: Logged actions, canonical codes (n, M).
@@ -82,7 +82,7 @@ class ReplayLog:
     gone: BoolArray
     user: IntArray
     slot: IntArray
-    following: IntArray
+    next_row: IntArray
     context: npt.NDArray[np.float32]
     action_mask: BoolArray
     actions: IntArray
@@ -222,7 +222,7 @@ class ReplayLog:
                 f"{min_steps} of them ({_listed(skipped)}). Use shorter reward windows, a longer history or a reward "
                 "model that needs fewer controls"
             )
-        rows, slot, following = _slot_by_slot(rows, d.user[rows])
+        rows, slot, next_row = _slot_by_slot(rows, d.user[rows])
         if observations is None:
             context = features.at(history, d.user[rows], d.time[rows])
             action_mask = guarded(guardrails or Guardrails(), history)[rows]
@@ -236,7 +236,7 @@ class ReplayLog:
             gone=left_at[kept_user] < NEVER,
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
             slot=slot,
-            following=following,
+            next_row=next_row,
             context=context,
             action_mask=action_mask,
             actions=d.actions[rows],
@@ -322,9 +322,9 @@ def _slot_by_slot(rows: IntArray, user: IntArray) -> tuple[IntArray, IntArray, I
     order = np.argsort(slot, kind="stable")
     place = np.empty(n, dtype=np.int64)
     place[order] = np.arange(n)
-    following = np.append(place[1:], -1)
-    following[np.append(begins[1:], n) - 1] = -1
-    return rows[order].astype(np.int64), slot[order], following[order]
+    next_row = np.append(place[1:], -1)
+    next_row[np.append(begins[1:], n) - 1] = -1
+    return rows[order].astype(np.int64), slot[order], next_row[order]
 
 
 def _listed(skipped: Mapping[str, int]) -> str:

@@ -78,8 +78,8 @@ def check_rejectable(log: ReplayLog) -> None:
             f"mode 'reject' needs propensities, but {missing:,} of {len(log):,} steps have none: "
             "estimate them first, or use mode 'logged'"
         )
-    follower = log.following[log.following >= 0]
-    skipping = log.time[follower] != log.decided_next[log.following >= 0]
+    followed = log.next_row >= 0
+    skipping = log.time[log.next_row[followed]] != log.decided_next[followed]
     if skipping.any():
         raise ConfigError(
             f"mode 'reject' cannot judge a decision that is not a step, but {int(skipping.sum()):,} steps follow one "

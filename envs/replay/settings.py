@@ -1,8 +1,9 @@
-"""Shared by the single and the vector form of the replay: modes, options, spaces, and the comparison of actions."""
+"""Shared by both forms of the replay: default log, modes, options, spaces, and the comparison of actions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,16 +12,30 @@ from gymnasium import spaces
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, bound, check_rejectable
-from crosschannel.histories.features import CLIP
+from crosschannel.histories.features import CLIP, ContextFeatures
+from crosschannel.reward import DidReward, RewardSpec
 
 MODES = ("logged", "reject")
+#: Number of the pass of a user who is replayed out of turn.
 OUT_OF_TURN = -1
 
+DEFAULT_MARKET = MarketConfig(users=200, days=14, seed=0)
+DEFAULT_REWARD = RewardSpec(goals=DEFAULT_MARKET.goals, pre="2d", post="1d", min_controls=10)
 
-def known_mode(mode: str) -> str:
+
+@cache
+def default_log() -> ReplayLog:
+    """Return two weeks of 200 simulated users with DiD rewards, the same log at every call."""
+    history, _ = simulate_history(Market(DEFAULT_MARKET))
+    rewards = DidReward(DEFAULT_REWARD).fit_transform(history)
+    return ReplayLog.build(history, rewards, ContextFeatures.fit(history))
+
+
+def check_mode(mode: str) -> str:
     """Check and return the mode.
 
     Raises:
@@ -31,7 +46,7 @@ def known_mode(mode: str) -> str:
     return mode
 
 
-def prepared_mode(log: ReplayLog, mode: str, largest_weight: float | None) -> float:
+def rejection_bound(log: ReplayLog, mode: str, largest_weight: float | None) -> float:
     """Check that a log can be replayed in a mode, and return the bound on weights; infinity in mode `logged`.
 
     Raises:
@@ -45,7 +60,7 @@ def prepared_mode(log: ReplayLog, mode: str, largest_weight: float | None) -> fl
     return float("inf")
 
 
-def known_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
+def check_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
     """Check and return the render mode.
 
     Raises:
@@ -68,7 +83,7 @@ def check_logged_mode(mode: str) -> None:
         raise ConfigError(f"step_logged is for mode 'logged'; this replay's mode is {mode!r}")
 
 
-def known_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
+def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
     """Check and return the options of `reset`; {} if there are none.
 
     Raises:
@@ -80,7 +95,7 @@ def known_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dic
     return options or {}
 
 
-def begins_anew(options: dict[str, Any]) -> bool:
+def chooses_users(options: dict[str, Any]) -> bool:
     """Return whether these options of `reset` choose users or their order."""
     return "among" in options or "order" in options
 

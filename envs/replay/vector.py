@@ -19,25 +19,25 @@ from crosschannel.envs.replay.lazy_info import LazyInfo
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, acceptance, accepted, action_weights, distribution_weights
-from crosschannel.envs.replay.sample_log import embedded_log
 from crosschannel.envs.replay.settings import (
     OUT_OF_TURN,
     acceptance_of,
-    begins_anew,
     check_distribution_mode,
     check_logged_mode,
+    check_mode,
+    check_options,
+    chooses_users,
+    default_log,
     draw_order,
-    known_mode,
-    known_options,
     matching,
-    prepared_mode,
+    rejection_bound,
     replay_spaces,
     terminal_mask,
 )
 
-CURSORS = ("next", "pass", "user", "row", "done", "tally")
-DECISION = ("executed_action", "se", "slot", "key", "decision_row", "available_at", "propensity", "propensities")
-KNOWN = ("known_propensity", "known_propensities")
+CURSOR_FIELDS = ("next", "pass", "user", "row", "done", "tally")
+DECISION_INFO = ("executed_action", "se", "slot", "key", "decision_row", "available_at", "propensity", "propensities")
+PROPENSITY_FLAGS = ("known_propensity", "known_propensities")
 
 
 class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
@@ -104,9 +104,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}; a vector env has at least one")
         self.num_envs = num_envs
-        self.log = embedded_log() if log is None else log
-        self.mode = known_mode(mode)
-        self.largest_weight = prepared_mode(self.log, mode, largest_weight)
+        self.log = default_log() if log is None else log
+        self.mode = check_mode(mode)
+        self.largest_weight = rejection_bound(self.log, mode, largest_weight)
         self.single_observation_space, self.single_action_space = replay_spaces(self.log)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -150,8 +150,8 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             ConfigError: If an option or a user is unknown, or does not fit.
         """
         super().reset(seed=seed)
-        options = known_options(options, ("users", "among", "order", "reset_mask"))
-        anew = seed is not None or self._order is None or begins_anew(options)
+        options = check_options(options, ("users", "among", "order", "reset_mask"))
+        anew = seed is not None or self._order is None or chooses_users(options)
         chosen = self._reset_mask(options.get("reset_mask"), anew)
         if anew:
             self._order = draw_order(self.log, self.np_random, self.num_envs, options)
@@ -230,8 +230,8 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             chosen: The agent's actions (N, M), as small integers, or None if it gave none.
         """
         log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
-        following = log.following.take(row)
-        last = acting & (following < 0)
+        next_row = log.next_row.take(row)
+        last = acting & (next_row < 0)
         gone = last & log.gone.take(self._user)
         rewards = log.rewards.take(row)
         rewards[begun] = 0.0
@@ -244,7 +244,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             rewards[rejected] = 0.0
             last, gone = (last | rejected) & ~over, gone & ~rejected
         self._done = last
-        self._row = np.where(last, row, following)
+        self._row = np.where(last, row, next_row)
         self._begin(begun, None)
         info = LazyInfo(partial(self._told, row, acting, begun, chosen, judged, self._user, self._pass))
         self._begin(passed, None)
@@ -268,14 +268,14 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         taken[begun] = 0
         stood = row.copy()
         stood[begun] = 0
-        info: dict[str, Any] = {name: taken[name] for name in DECISION} | {"row": stood} | judged
+        info: dict[str, Any] = {name: taken[name] for name in DECISION_INFO} | {"row": stood} | judged
         if chosen is not None:
             same = matching(self.log.modules, chosen, self._codes.take(row, axis=0))
             same[begun] = False
             info |= {"matched": np.logical_and.reduce(same.T), "matched_modules": same}
         for name in tuple(info):
             known = f"known_{name}"
-            info[f"_{name}"] = taken[known] if known in KNOWN else acting
+            info[f"_{name}"] = taken[known] if known in PROPENSITY_FLAGS else acting
         return info | self._episode(self._everyone, user, number)
 
     def _judge(self, weights: FloatArray, acting: BoolArray) -> dict[str, npt.NDArray[Any]]:
@@ -305,7 +305,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             "largest_weight": self.largest_weight,
             "rng": self.np_random.bit_generator.state,
             "order": None if self._order is None else self._chosen(self._order),
-            **{name: getattr(self, f"_{name}").tolist() for name in CURSORS},
+            **{name: getattr(self, f"_{name}").tolist() for name in CURSOR_FIELDS},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -329,7 +329,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         if (chosen := state["order"]) is not None:
             among = None if chosen["among"] is None else np.array(chosen["among"], dtype=np.int64)
             self._order = PassOrder(self.log.user_keys, chosen["seed"], self.num_envs, among, chosen["order"])
-        for name in CURSORS:
+        for name in CURSOR_FIELDS:
             setattr(self, f"_{name}", np.array(state[name], dtype=getattr(self, f"_{name}").dtype))
 
     def _chosen(self, order: PassOrder) -> dict[str, Any]:

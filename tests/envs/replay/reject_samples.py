@@ -46,7 +46,7 @@ def build(
         gone=np.zeros(users, dtype=bool),
         user=user,
         slot=slot,
-        following=np.where(slot + 1 < slots, row + users, -1),
+        next_row=np.where(slot + 1 < slots, row + users, -1),
         context=np.ascontiguousarray(context.T.reshape(n, 1), dtype=np.float32),
         action_mask=np.ones((n, modules.total), dtype=bool),
         actions=np.ascontiguousarray(actions.T.reshape(n, 1)),
