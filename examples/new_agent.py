@@ -20,8 +20,15 @@ from crosschannel.agents.baselines import Baseline
 from crosschannel.agents.sampling import vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
-from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
-from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.market import (
+    ContextPolicy,
+    Market,
+    MarketConfig,
+    PolicyValue,
+    evaluate_policy,
+    simulate_history,
+)
+from crosschannel.envs.replay import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.reward import DidReward, RewardSpec
 
@@ -95,7 +102,7 @@ def main(users: int = 4_000, fresh_users: int = 4_000, seed: int = 0) -> dict[st
     """
     config = MarketConfig(users=users, seed=seed)
     market = Market(config)
-    history, _ = market.history()
+    history, _ = simulate_history(market)
     model = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude"))
     features = ContextFeatures.fit(history)
     log = ReplayLog.build(history, model.fit_transform(history), features)

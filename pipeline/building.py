@@ -12,7 +12,7 @@ import numpy.typing as npt
 from crosschannel.agents.base import Observations
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import Market, MarketConfig, MarketTruth
+from crosschannel.envs.market import Market, MarketConfig, MarketTruth, simulate_history
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import History
@@ -117,7 +117,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
             raise ConfigError(
                 "the market's goals are those of the reward: set `reward.goals`, not `history.market.goals`"
             )
-        return Market(replace(source.market, goals=config.reward.goals)).history()
+        return simulate_history(Market(replace(source.market, goals=config.reward.goals)))
     if source.source == "tables":
         assert source.tables is not None  # the configuration saw to that
         return read_tables(source.tables), None
