@@ -33,7 +33,7 @@ def find(path: Path) -> Path:
     if path.is_dir():
         raise fail(path, "this is a folder, not a file", "Name the file itself.")
     if not path.parent.is_dir():
-        raise fail(path, f"there is no folder {path.parent}", "Check the path.")
+        raise fail(path, f"the folder {path.parent} does not exist", "Check the path.")
     hint = nearest(path.name, sorted(item.name for item in path.parent.iterdir()))
     raise fail(path, "there is no such file", f"Check the path. {hint}")
 

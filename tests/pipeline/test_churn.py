@@ -16,12 +16,12 @@ from crosschannel.core.times import DAY, NEVER
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.replay.env import CrossChannelReplay
 from crosschannel.envs.replay.log import CHURNED, ReplayLog
-from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import DEFAULT_CHURN_EVENTS, EventLog, History
 from crosschannel.histories.readers.folder import write_history
-from crosschannel.pipeline.building import build_history, prepare
+from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
-from crosschannel.reward import Goal
+from crosschannel.reward import Goal, make_reward
 from tests.programs.samples import run_program
 from tests.samples import random_history
 
@@ -61,20 +61,21 @@ def config_of(folder: Path, churn_events: tuple[str, ...] | None) -> Config:
 
 
 def test_replay_and_rewards_end_with_a_churn_event_of_the_log(tmp_path):
-    history, closed_at = log_with_closed_accounts()
-    write_history(history, tmp_path)
-    prepared = prepare(config_of(tmp_path, ("closed_account",)))
-    train, rewards = prepared.train, prepared.rewards
-    of = dict(zip(history.user_ids, closed_at, strict=True))
-    closed = np.array([of[user] for user in train.user_ids])
+    written, closed_at = log_with_closed_accounts()
+    write_history(written, tmp_path)
+    config = config_of(tmp_path, ("closed_account",))
+    history, _ = build_history(config)
+    rewards = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    decisions = history.decisions
 
-    late = train.decisions.time > closed[train.decisions.user]
+    late = decisions.time > closed_at[decisions.user]
     assert 0 < late.sum() < len(late)
     assert ((rewards.to_pandas()["reason"] == CHURNED) == late).all()
     assert np.isnan(rewards.reward[late]).all()
 
-    log = ReplayLog.build(train, rewards, prepared.features, guardrails=prepared.guardrails)
+    log = ReplayLog.build(history, rewards, ContextFeatures.fit(history, config.context))
     assert log.skipped[CHURNED] == late.sum()
+    of = dict(zip(history.user_ids, closed_at, strict=True))
     env = CrossChannelReplay(log=log)
     ends = []
     for user in log.user_ids:
@@ -83,7 +84,7 @@ def test_replay_and_rewards_end_with_a_churn_event_of_the_log(tmp_path):
         while not (terminated or truncated):
             assert not terminated
             _, _, terminated, truncated, info = env.step(env.action_space.sample())
-            assert train.decisions.time[info["decision_row"]] <= of[user]
+            assert decisions.time[info["decision_row"]] <= of[user]
         assert (terminated, truncated) == (of[user] < NEVER, of[user] == NEVER)
         ends.append(terminated)
     assert 0 < sum(ends) < len(ends)
@@ -114,15 +115,13 @@ def test_the_programs_send_nothing_to_users_who_churned(tmp_path):
         "context": {"windows": ["3d"]},
         "reward": {"goals": [{"event": "order"}], "pre": "1d", "post": "1d", "min_controls": 2},
         "agent": {"name": "uniform"},
-        "train": {"final_steps": 0},
     }
     (tmp_path / "closed.yaml").write_text(yaml.safe_dump(settings))
     done = run_program("train.py", "--config", str(tmp_path / "closed.yaml"), cwd=tmp_path)
     ends = re.search(r"\((\d+) users end by churn", done.stdout + done.stderr)
     assert ends
     assert int(ends[1]) > 0
-    # The newest log may be in another folder, whose description does not know of the setting.
-    run_program("decide.py", "runs/closed", "--path", "log", "--output", "out.parquet", cwd=tmp_path)
+    run_program("decide.py", "runs/closed", "--out", "out.parquet", cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "out.parquet").set_index("user_id").loc[history.user_ids]
     churned = closed_at < NEVER
     assert (table["channel"][churned] == "none").all()
