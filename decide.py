@@ -26,7 +26,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import replacing
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import SECOND, duration, timestamps
-from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
+from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import eligible as allowed
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.pipeline.building import build_history
@@ -38,13 +39,14 @@ def decide(
     run: Run, history: History, at: int, eligible: BoolArray, *, explore: bool, device: str, seed: int
 ) -> pd.DataFrame:
     """One decision for each user of a history at a time, as a table in the native columns."""
-    agent = agents.load_agent(run.checkpoint, device, history.modules)
+    agent, features = agents.load_policy(run.policy, device, history.modules)
+    context = ContextFeatures.from_state_dict(features)
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
-    mask = without_gone(eligible, history, at, run.config.reward.gone_events)
+    mask = without_churned(eligible, history, at)
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
     mask &= allowed(run.config.guardrails, history, users, time + 1)
-    observations = agents.Observations(run.features().at(history, users, time), mask, history.user_keys)
+    observations = agents.Observations(context.at(history, users, time), mask, history.user_keys)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
         chosen = agents.draw(agent.modules, agent.action_probabilities(observations), rng)

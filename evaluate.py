@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from crosschannel import agents, evaluation, pipeline
 from crosschannel.core.files import replacing
-from crosschannel.histories.fingerprint import fingerprint
+from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing
 from crosschannel.pipeline.run_folder import Run, write_json
 
@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in FILES if chosen.out else ():
         refuse_existing(out / name, chosen.force)
 
-    agent = agents.load_agent(run.checkpoint, chosen.device)
+    agent, features = agents.load_policy(run.policy, chosen.device)
     logger.info(f"preparing the history of {run.path}")
-    prepared = pipeline.prepare(run.config, run.features())
-    changed = not run.same_history(fingerprint(prepared.history))
+    prepared = pipeline.prepare(run.config, ContextFeatures.from_state_dict(features))
+    changed = not run.same_history(prepared.history.fingerprint())
     if changed:
         logger.info(CHANGED)
     result = pipeline.assess(run.config, prepared, agent, pipeline.fit_outcome_model(prepared), logger.info)

@@ -5,7 +5,7 @@
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
   crosschannel train --resume runs/market                    resume a run, to the same bits
 
-A run writes config.yaml, checkpoint.pt, metrics.json and tensorboard/ to a folder of its own.
+A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json and tensorboard/ to its folder.
 In a checkout, `python train.py` is the same command.
 """
 
@@ -19,8 +19,8 @@ from tqdm import tqdm
 from crosschannel import agents, evaluation, pipeline
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.replay.transitions import TransitionIndex
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
-from crosschannel.histories.fingerprint import fingerprint
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, resumable
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
@@ -38,13 +38,15 @@ def train(
 ) -> None:
     """Replays the training users once, learning after every step, then learns on without replay.
 
+    The log pays its own actions, so that the agent chooses only at the steps whose choices are shown.
+
     The log has ended, so every reward it holds is known, and users are replayed side by side whatever the date. All
     that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
     """
     config = run.config
     env = CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
     validation = pipeline.Validation.of(config, prepared, outcome_model)
-    followers = pipeline.Followers.of(log)
+    transitions = TransitionIndex.from_log(log)
 
     env.reset(seed=config.seed)
     done = {"steps": 0, "decisions": 0, "offline_updates": 0}
@@ -55,8 +57,8 @@ def train(
         logger.info(f"{run.path} resumes from step {done['steps']:,}")
     monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=done["steps"])
     if not done["steps"]:
-        monitor.rewards(prepared.rewards)
-        monitor.event_study(prepared.model, prepared.train)
+        monitor.rewards(prepared.train.rewards)
+        monitor.event_study(prepared.train)
 
     def save() -> None:
         monitor.flush()
@@ -76,25 +78,24 @@ def train(
             save()
         return monitor.shown
 
-    # 1. Replay: the agent decides, the log answers with what was really done, and the agent learns from that.
+    # 1. Replay: the log says what was really done, and the agent learns from that.
     observation = env.observations()
     with tqdm(total=len(log), initial=done["decisions"], desc="replaying", unit=" decisions", unit_scale=True) as bar:
         while env.passes_completed < 1:
-            seen = agents.Observations(observation["context"], observation["action_mask"].astype(bool))
-            decisions = agent.act(seen)
-            observation, reward, _, _, info = env.step(decisions.actions)
-            rows = info["_executed_action"] & (info["pass"] == 0)
-            step = followers.rows(info["key"][rows])
-            batch = agents.Batch(
-                followers.observations(step),
-                info["executed_action"][rows],
-                reward[rows],
-                info["se"][rows],
-                info["key"][rows],
-                *followers.after(step),
-            )
+            shown = (done["steps"] + 1) % config.train.log_every == 0
+            if shown:
+                decisions = agent.act(
+                    agents.Observations(observation["context"], observation["action_mask"].astype(bool))
+                )
+                observation, _, _, _, info = env.step(decisions.actions)
+            else:
+                observation, _, _, _, info = env.step_logged()
+            rows = info["_row"] & (info["pass"] == 0)
+            batch = pipeline.batch_at(log, transitions, info["row"][rows])
             agent.observe(batch)
-            monitor.replayed(decisions, batch, rows, info["matched_modules"])
+            monitor.replayed(batch)
+            if shown:
+                monitor.chosen(decisions[rows], info["matched_modules"][rows])
             done["decisions"] += len(batch)
             bar.set_postfix(learn(), refresh=False)
             bar.update(len(batch))
@@ -109,6 +110,7 @@ def train(
             bar.update()
     monitor.explained(pipeline.explained(config, prepared, agent), done["steps"])
     save()
+    agents.save_policy(agent, run.policy, pipeline.recipe_of(config, prepared), prepared.features.state_dict())
     monitor.close()
 
 
@@ -147,11 +149,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
     prepared = pipeline.prepare(config, resumed.features() if resumed else None)
     logger.info(prepared.history.summary())
-    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features, guardrails=config.guardrails)
+    split = prepared.train
+    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     logger.info(log.summary())
     agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.recipe_of(config, prepared))
     outcome_model = pipeline.fit_outcome_model(prepared)
-    known = fingerprint(prepared.history)
+    known = prepared.history.fingerprint()
     if resumed and not resumed.same_history(known):
         raise ConfigError(f"the history of run {resumed.path} has changed: restore it, or train a new run")
     run = resumed or Run.create(config, prepared.features, known, out)

@@ -8,7 +8,7 @@ if not __name__.startswith("crosschannel."):
 
 from crosschannel.agents.base import Agent, Batch, Decisions, Observations
 from crosschannel.agents.buffers.delay import Delay
-from crosschannel.agents.checkpoints import load_agent, restore_agent, save_agent
+from crosschannel.agents.checkpoints import load_agent, load_policy, restore_agent, save_agent, save_policy
 from crosschannel.agents.ensemble.agent import EnsembleConfig, EnsembleThompson
 from crosschannel.agents.explain import ALL, as_markdown, as_scalars, as_text, explain
 from crosschannel.agents.registry import AGENTS, make_agent, resolve_device
@@ -30,8 +30,10 @@ __all__ = [
     "draw",
     "explain",
     "load_agent",
+    "load_policy",
     "make_agent",
     "resolve_device",
     "restore_agent",
     "save_agent",
+    "save_policy",
 ]

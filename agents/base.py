@@ -56,6 +56,9 @@ class Decisions:
     def __len__(self) -> int:
         return len(self.actions)
 
+    def __getitem__(self, rows: Any) -> Decisions:
+        return Decisions(self.actions[rows], self.probabilities[rows], self.joint[rows])
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -67,10 +70,11 @@ class Batch:
         rewards: Incremental rewards (N,), finite.
         se: Their standard errors (N,), 0 or more: 0 where the controls did not vary.
         keys: Stable 64-bit hashes of the decision ids (N,): signs of noise and held-out rows come from them.
-        following: What was known at each user's next slot that counts, for sequential agents; its rows have no meaning
-            where nothing follows. None where it was not handed over.
-        elapsed: Slots from each decision to `following` (N,), 1 or more; 0 where the user is gone after the decision,
-            so that nothing follows; NaN where the log ends, so that what follows is unknown.
+        next_observations: What was known at each user's next slot that counts, for sequential agents; its rows have no
+            meaning where there is none. None where it was not handed over.
+        steps_to_next: Slots from each decision to that one (N,), 1 or more; NaN where there is none: the user is gone
+            (`terminal`), or the log ends, so that what follows is unknown.
+        terminal: Whether the user is gone after the decision, so that nothing follows (N,).
     """
 
     observations: Observations
@@ -78,8 +82,9 @@ class Batch:
     rewards: FloatArray
     se: FloatArray
     keys: UIntArray
-    following: Observations | None = None
-    elapsed: FloatArray | None = None
+    next_observations: Observations | None = None
+    steps_to_next: FloatArray | None = None
+    terminal: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -91,8 +96,9 @@ class Batch:
             self.rewards[rows],
             self.se[rows],
             self.keys[rows],
-            None if self.following is None else self.following[rows],
-            None if self.elapsed is None else self.elapsed[rows],
+            None if self.next_observations is None else self.next_observations[rows],
+            None if self.steps_to_next is None else self.steps_to_next[rows],
+            None if self.terminal is None else self.terminal[rows],
         )
 
 
@@ -111,16 +117,23 @@ def join(batches: Sequence[Batch]) -> Batch:
             users,
         )
 
-    following = [batch.following for batch in batches if batch.following is not None]
+    later = [batch.next_observations for batch in batches if batch.next_observations is not None]
     return Batch(
         observations([batch.observations for batch in batches]),
         column("actions"),
         column("rewards"),
         column("se"),
         column("keys"),
-        observations(following) if following else None,
-        column("elapsed"),
+        observations(later) if later else None,
+        column("steps_to_next"),
+        column("terminal"),
     )
+
+
+DECIDES_ONLY = (
+    "the agent was opened from the state of its policy: it decides, but can neither learn on nor be saved to learn on. "
+    "Open its checkpoint instead"
+)
 
 
 @runtime_checkable
@@ -154,6 +167,10 @@ class Agent(Protocol):
         """Everything that is needed to go on, as tensors and plain values."""
         ...
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """What deciding needs of the state, without what only learning on needs, such as observed rows."""
+        ...
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """The inverse of `state_dict` and of `policy_state_dict`; after the latter the agent may refuse to learn."""
         ...

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Observations
 from crosschannel.agents.buffers.buffer import check_batch, precision, usual
 from crosschannel.agents.buffers.transitions import Transitions
 from crosschannel.agents.ensemble.learner import MOST_MEMBERS, signs
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, some_rows
-from crosschannel.agents.linear import check_width, effect_scales, estimates, sums_by_module
+from crosschannel.agents.linear import carried_sums, check_width, effect_scales, estimates, sums_by_module
 from crosschannel.agents.policy import Voting
 from crosschannel.agents.regression import Prior, Sums, fit, moments
 from crosschannel.agents.sampling import FLOOR, Floor
@@ -25,7 +25,7 @@ from crosschannel.core.action_changes import carried, design, known_actions, pla
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 GROWTH = 1.3
 BLOCK = 65_536
@@ -93,7 +93,7 @@ class BootstrappedQ(Voting):
     What follows is the first module's doing, in which sending nothing competes: how tired a user is depends on whether
     and on which channel something was sent. The other modules learn from the rewards of what was sent, and leave the
     noise of all that came later aside; an effect of content that outlasts the reward's window is not seen. Rows of
-    which it is not known what follows (`Batch.elapsed` is NaN) are left out.
+    which it is not known what follows (no next observation, and not terminal) are left out.
 
     Args:
         modules: What can be chosen.
@@ -130,6 +130,11 @@ class BootstrappedQ(Voting):
         self._reference = 0.0
         self._noisiness = torch.zeros(context_dim)
         self._value = 0.0
+        self._learns = True
+        width = self._width
+        self._sums = [Sums.nothing(modules.n_table_cells(m), width) for m in range(len(modules))]
+        self._moments = [torch.zeros(1 + self.config.members, *sums.moment.shape).double() for sums in self._sums]
+        self._sigma = 1.0
 
     def _draw_start(self, cells: int) -> Tensor:
         """Prior draws (1 + K, cells, F) in standard deviations of the prior; 0 for the best estimate."""
@@ -158,23 +163,30 @@ class BootstrappedQ(Voting):
 
         Raises:
             InputError: If a row cannot be learned from; nothing is kept then.
-            ConfigError: If contexts are of another width, or it was not handed over what followed.
+            ConfigError: If contexts are of another width, it was not handed over what followed, or the agent was opened
+                to decide only.
         """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         check_batch(batch, self.modules)
         check_width(batch.observations, self._context_dim)
-        if batch.following is None or batch.elapsed is None:
+        if batch.next_observations is None or batch.steps_to_next is None or batch.terminal is None:
             raise ConfigError(
-                "bootstrapped_q learns from what follows a decision: hand over `following` and `elapsed` in the batch"
+                "bootstrapped_q learns from what follows a decision: hand over `next_observations`, `steps_to_next` "
+                "and `terminal` in the batch"
             )
-        check_width(batch.following, self._context_dim)
-        wrong = (batch.elapsed < 0) | ((batch.elapsed > 0) & ~np.isfinite(batch.following.context).all(1))
+        check_width(batch.next_observations, self._context_dim)
+        steps, known = batch.steps_to_next, batch.terminal | ~np.isnan(batch.steps_to_next)
+        finite = np.isfinite(batch.next_observations.context).all(1)
+        wrong = known & ~batch.terminal & ~((steps > 0) & np.isfinite(steps) & finite)
         if wrong.any():
             row = int(wrong.argmax())
-            remedy = "Slots to the next observation are 1 or more, 0 if the user is gone, NaN if the log ends."
-            problem = "is negative, or what follows has a feature that is not a finite number"
-            value = float(batch.elapsed[row])
-            raise InputError([Fault("batch", problem, remedy, "elapsed", row + 1, value, int(wrong.sum()))])
-        batch = batch[~np.isnan(batch.elapsed)]
+            remedy = "Slots to the next observation are 1 or more; where there is none they are NaN."
+            problem = "is not above 0, or the next observation has a feature that is not a finite number"
+            raise InputError(
+                [Fault("batch", problem, remedy, "steps_to_next", row + 1, float(steps[row]), int(wrong.sum()))]
+            )
+        batch = batch[known]
         if len(batch) == 0:
             return
         if self._seen == 0:
@@ -217,11 +229,13 @@ class BootstrappedQ(Voting):
             each.moment + sigma * torch.cat([torch.zeros_like(more[:1]), more])
             for each, more in zip(sums, noise, strict=True)
         ]
-        self._coefficients[1:] = [self._solve(m, sums[m], rewards[m], sigma) for m in range(1, len(sums))]
+        self._sums, self._moments, self._sigma = sums, list(rewards), sigma
+        self._coefficients[1:] = [self._solve(m) for m in range(1, len(sums))]
         for _ in range(self.config.sweeps if self.config.discount > 0 else 1):
-            self._coefficients[0] = self._solve(0, sums[0], rewards[0] + self._later(weight), sigma)
+            self._moments[0] = rewards[0] + self._later(weight)
+            self._coefficients[0] = self._solve(0)
         some = self._rows[some_rows(len(self._rows))]
-        later, cell = self._following_values(some)[0], self._cells(some)
+        later, cell = self._next_values(some)[0], self._cells(some)
         error = some.reward + later - (self._phi(some.context) * self._coefficients[0][0, cell]).sum(1)
         self._noisiness = learn_noise(some.context, error.square() * some.weight)
         self._value = float(later.mean())
@@ -259,49 +273,67 @@ class BootstrappedQ(Voting):
         parts = []
         for block in self._blocks():
             rows = self._rows[block]
-            weighted = self._following_values(rows) * weights[block]
+            weighted = self._next_values(rows) * weights[block]
             parts.append(
                 moments(self._phi(rows.context), self._cells(rows), weighted, cells=self._known.n_table_cells(0))
             )
         return torch.stack(parts).sum(0)
 
-    def _solve(self, m: int, sums: Sums, moment: Tensor, noise: float) -> Tensor:
+    def _solve(self, m: int) -> Tensor:
         """Coefficients (1 + K, cells, F), the members' pulled towards their prior draws and centred."""
+        sums = self._sums[m]
         prior = Prior.of(torch.from_numpy(design(self._known, m)), self._width, self._scales[m])
-        start = self._starts[m] * prior.own.sqrt() * noise
-        rest = moment - (sums.gram @ start.unsqueeze(-1)).squeeze(-1)
+        start = self._starts[m] * prior.own.sqrt() * self._sigma
+        rest = self._moments[m] - (sums.gram @ start.unsqueeze(-1)).squeeze(-1)
         found = start + fit(replace(sums, moment=rest), prior).mean
         k = self.config.members
         deviations = (found[1:] - found[1:].mean(0)) * math.sqrt(k / max(k - 1, 1))
         return torch.cat([found[:1], found[:1] + deviations])
 
-    def _following_values(self, rows: Transitions) -> Tensor:
+    def _next_values(self, rows: Transitions) -> Tensor:
         """Discounted values (1 + K, n) of what follows each row: the best estimate's action, valued by each."""
-        values = self._phi(rows.following) @ self._coefficients[0].transpose(1, 2)
+        values = self._phi(rows.next_context) @ self._coefficients[0].transpose(1, 2)
         # A retired action is not worth waiting for.
         present = torch.arange(values.shape[-1]) < self.modules.sizes[0]
         best = values[0].masked_fill(~(rows.open & present), -math.inf).argmax(1).expand(len(values), -1)
         return values.gather(2, best.unsqueeze(-1)).squeeze(-1) * rows.factor
 
     def state_dict(self) -> dict[str, Any]:
-        """Coefficients, prior draws and rows of all actions ever known, and every random state."""
+        """Coefficients, prior draws and rows of all actions ever known, and every random state.
+
+        Raises:
+            ConfigError: If the agent was opened to decide only.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         self._gather()
-        return super().state_dict() | {
-            "known": self._known.to_dict(),
-            "layer": self._layer.clone(),
-            "starts": list(self._starts),
-            "scales": list(self._scales),
-            "coefficients": list(self._coefficients),
+        return self.policy_state_dict() | {
             "rows": dict(vars(self._rows)),
-            "priors": generator_state(self._priors),
             "schedule": self._schedule.state_dict(),
             "reference": self._reference,
             "noisiness": self._noisiness.clone(),
             "value": self._value,
         }
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Coefficients, prior draws and the sums that coefficients were last solved from; no rows."""
+        return super().state_dict() | {
+            "known": self._known.to_dict(),
+            "layer": self._layer.clone(),
+            "starts": list(self._starts),
+            "scales": list(self._scales),
+            "coefficients": list(self._coefficients),
+            "sums": [dict(vars(sums)) for sums in self._sums],
+            "moments": list(self._moments),
+            "sigma": self._sigma,
+            "priors": generator_state(self._priors),
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`, also where the set of actions has changed since: then it is fitted anew.
+
+        From the state of a policy the agent decides, but cannot learn on; where actions have changed, coefficients are
+        solved anew from the sums, with what follows valued as before.
 
         Raises:
             ConfigError: If the state belongs to an agent of another shape, or of other modules.
@@ -316,18 +348,23 @@ class BootstrappedQ(Voting):
             )
         super().load_state_dict(state)
         restore_generator(self._priors, state["priors"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._reference, self._value = float(state["reference"]), float(state["value"])
-        self._layer, self._noisiness = state["layer"].clone(), state["noisiness"].clone()
-        self._known = known
-        self._rows, self._new = Transitions(**state["rows"]), []
-        self._seen = len(self._rows)
+        self._known, self._learns = known, "rows" in state
+        self._layer, self._scales, self._sigma = state["layer"].clone(), list(state["scales"]), float(state["sigma"])
         self._starts, self._coefficients = list(state["starts"]), list(state["coefficients"])
-        self._scales = list(state["scales"])
+        self._sums = [carried_sums(saved, before, known, m) for m, saved in enumerate(state["sums"])]
+        self._moments = list(state["moments"])
+        if self._learns:
+            self._schedule.load_state_dict(state["schedule"])
+            self._reference, self._value = float(state["reference"]), float(state["value"])
+            self._noisiness = state["noisiness"].clone()
+            self._rows, self._new = Transitions(**state["rows"]), []
+            self._seen = len(self._rows)
         if known != before:
             self._move(before, known)
-            if len(self._rows):
+            if self._learns and len(self._rows):
                 self._fit()
+            elif float(self._sums[0].weight) > 0:
+                self._coefficients = [self._solve(m) for m in range(len(known))]
 
     def _move(self, before: ActionSpace, known: ActionSpace) -> None:
         """Puts all that has a place for each cell where the cells now are; new ones begin with a prior draw."""
@@ -340,4 +377,5 @@ class BootstrappedQ(Voting):
             place, start = places(before, known, m), self._draw_start(known.n_table_cells(m))
             self._starts[m] = along(self._starts[m], place, start)
             self._coefficients[m] = along(self._coefficients[m], place, start * self.config.effect_scale)
+            self._moments[m] = along(self._moments[m], place, torch.zeros_like(start))
         self._rows = self._rows.moved(before, known)

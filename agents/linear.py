@@ -21,7 +21,7 @@ from crosschannel.core.action_changes import carried, design, known_actions, pla
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 GROWTH = 1.05
 DRAWS = 20
@@ -199,14 +199,7 @@ class LinearAgent(Voting):
         self._seen, self._reference = int(state["seen"]), float(state["reference"])
         self._known = known
         self._scales, self._drawn = list(state["scales"]), list(state["drawn"])
-        self._sums = []
-        for m, saved in enumerate(state["sums"]):
-            place, fresh = places(before, known, m), Sums.nothing(known.n_table_cells(m), self._width)
-            gram, moment = (
-                torch.from_numpy(carried(saved[name].numpy(), place, getattr(fresh, name).numpy()))
-                for name in ("gram", "moment")
-            )
-            self._sums.append(Sums(**{**saved, "gram": gram, "moment": moment}))
+        self._sums = [carried_sums(saved, before, known, m) for m, saved in enumerate(state["sums"])]
         if known != before:
             self._solve()
 
@@ -310,6 +303,16 @@ def sums_by_module(
         rows = (phi, cell, r, w) if m == 0 else (phi[sent], cell[sent], r[..., sent], w[..., sent])
         out.append(Sums.of(*rows, cells=modules.n_table_cells(m)))
     return out
+
+
+def carried_sums(saved: Mapping[str, Tensor], before: ActionSpace, known: ActionSpace, m: int) -> Sums:
+    """Saved sums of module m's cells, in the places where these now stand; new cells have no rows."""
+    place, fresh = places(before, known, m), Sums.nothing(known.n_table_cells(m), saved["moment"].shape[-1])
+    gram, moment = (
+        torch.from_numpy(carried(saved[name].numpy(), place, getattr(fresh, name).numpy()))
+        for name in ("gram", "moment")
+    )
+    return Sums(**{**saved, "gram": gram, "moment": moment})
 
 
 def effect_scales(modules: ActionSpace, sums: Sequence[Sums], scales: Sequence[float], guess: float) -> list[float]:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Observations
 from crosschannel.agents.buffers.buffer import Buffer, precision, usual
-from crosschannel.agents.linear import effect_scales, estimates, posterior_draws, sums_by_module
+from crosschannel.agents.linear import carried_sums, effect_scales, estimates, posterior_draws, sums_by_module
 from crosschannel.agents.policy import Voting
 from crosschannel.agents.regression import Sums
 from crosschannel.agents.sampling import FLOOR, Floor
@@ -23,7 +23,7 @@ from crosschannel.core.action_changes import carried, known_actions, places
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 GROWTH = 1.3
 BLOCK = 65_536
@@ -114,6 +114,7 @@ class NeuralLinear(Voting):
         self._take_outputs([torch.zeros(1 + sizes[-1], modules.n_table_cells(m)) for m in range(len(modules))])
         self._scales = [self.config.effect_scale] * len(modules)
         self._drawn: list[Tensor] = []
+        self._learns = True
         self._solve()
 
     def _take_outputs(self, weights: list[Tensor]) -> None:
@@ -140,8 +141,10 @@ class NeuralLinear(Voting):
 
         Raises:
             InputError: If a row cannot be learned from; nothing is kept then.
-            ConfigError: If contexts are of another width.
+            ConfigError: If contexts are of another width, or the agent was opened to decide only.
         """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         self._buffer.add(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
@@ -195,45 +198,71 @@ class NeuralLinear(Voting):
                 precision(self._buffer["se"][rows].double(), reference, self.config.precision_cap).numpy(),
             )
             sums = [a.plus(b) for a, b in zip(sums, more, strict=True)]
-        self._scales = effect_scales(self._known, sums, self._scales, self.config.effect_scale)
-        self._drawn = posterior_draws(self._known, sums, self._scales, self.config.draws, self._normals)
+        self._sums = sums
+        self._draw()
+
+    def _draw(self) -> None:
+        self._scales = effect_scales(self._known, self._sums, self._scales, self.config.effect_scale)
+        self._drawn = posterior_draws(self._known, self._sums, self._scales, self.config.draws, self._normals)
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimiser, posterior draws, observed rows and every random state."""
-        return super().state_dict() | {
-            "known": self._known.to_dict(),
+        """Weights, optimiser, posterior draws, observed rows and every random state.
+
+        Raises:
+            ConfigError: If the agent was opened to decide only.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
+        return self.policy_state_dict() | {
             "body": self._body.state_dict(),
-            "settled": self._settled.state_dict(),
             "outputs": [output.detach().clone() for output in self._outputs],
             "optimiser": self._optimiser.state_dict(),
-            "scales": list(self._scales),
-            "drawn": list(self._drawn),
             "buffer": self._buffer.state_dict(),
-            "normals": generator_state(self._normals),
             "batches": generator_state(self._batches),
             "schedule": self._schedule.state_dict(),
         }
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """The features as last settled, the posterior draws and what they come from; no rows."""
+        return super().state_dict() | {
+            "known": self._known.to_dict(),
+            "settled": self._settled.state_dict(),
+            "scales": list(self._scales),
+            "drawn": list(self._drawn),
+            "sums": [dict(vars(sums)) for sums in self._sums],
+            "normals": generator_state(self._normals),
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`, also where the set of actions has changed since: then all is solved anew.
+
+        From the state of a policy the agent decides, but cannot learn on; where actions have changed, draws are then
+        new ones on the features as they were last settled.
 
         Raises:
             ConfigError: If the state belongs to an agent of another shape, or of other modules.
         """
         before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
+        self._learns = "buffer" in state
         try:
-            self._body.load_state_dict(state["body"])
             self._settled.load_state_dict(state["settled"])
-            self._buffer.load_state_dict(state["buffer"], before, known)
+            if self._learns:
+                self._body.load_state_dict(state["body"])
+                self._buffer.load_state_dict(state["buffer"], before, known)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ConfigError(f"the state is of an agent of another shape: {reason}") from None
         super().load_state_dict(state)
         restore_generator(self._normals, state["normals"])
+        self._known, self._scales, self._drawn = known, list(state["scales"]), list(state["drawn"])
+        self._sums = [carried_sums(saved, before, known, m) for m, saved in enumerate(state["sums"])]
+        if not self._learns:
+            if known != before:
+                self._draw()
+            return
         restore_generator(self._batches, state["batches"])
         self._schedule.load_state_dict(state["schedule"])
-        self._known, self._scales = known, list(state["scales"])
         outputs = []
         for m, saved in enumerate(state["outputs"]):
             fresh = np.zeros((known.n_table_cells(m), len(saved)), dtype=np.float32)
@@ -241,7 +270,6 @@ class NeuralLinear(Voting):
         self._take_outputs(outputs)
         if known == before:
             self._optimiser.load_state_dict(state["optimiser"])
-            self._drawn = list(state["drawn"])
         else:
             self._solve()
 

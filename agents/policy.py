@@ -13,7 +13,7 @@ from crosschannel.agents.buffers.buffer import check_batch
 from crosschannel.agents.sampling import Floor, draw, floors, greedy, vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 CHUNK = 2048
 
@@ -60,6 +60,10 @@ class Policy(ABC):
     def state_dict(self) -> dict[str, Any]:
         """The random state."""
         return {"rng": generator_state(self._draws)}
+
+    def policy_state_dict(self) -> dict[str, Any]:
+        """What deciding needs: the whole state, where no more than that is kept."""
+        return self.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""

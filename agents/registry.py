@@ -25,7 +25,7 @@ from crosschannel.agents.linear import (
 from crosschannel.agents.neural_linear import NeuralLinear, NeuralLinearConfig
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.import_class import imported
+from crosschannel.core.serialization import import_class
 
 GROUP = "crosschannel.agents"
 
@@ -74,7 +74,16 @@ def make_agent(
     return agent
 
 
-_PARTS = ("modules", "act", "action_probabilities", "observe", "update", "state_dict", "load_state_dict")
+_PARTS = (
+    "modules",
+    "act",
+    "action_probabilities",
+    "observe",
+    "update",
+    "state_dict",
+    "policy_state_dict",
+    "load_state_dict",
+)
 
 
 def _settings(name: str, config: type, settings: Mapping[str, Any]) -> Any:
@@ -107,7 +116,7 @@ def _own(name: str) -> Callable[..., Any]:
     found = entry_points(group=GROUP)
     path = f"{found[name].module}:{found[name].attr}" if name in found.names else name
     if ":" in path:
-        return imported(path, "agent")
+        return import_class(path, "agent")
     known = [*AGENTS, *sorted(found.names)]
     raise ConfigError(
         f"there is no agent {name!r}. {nearest(name, known)} Your own is 'package.module:Class', or the name of an "

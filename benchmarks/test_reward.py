@@ -95,7 +95,7 @@ def history_of(raw: Raw) -> History:
 
 def sums(history: History) -> list[np.ndarray]:
     """The goal's amounts before and after every decision."""
-    windows = Windows.of(history, LENGTH, LENGTH, np.full(len(history.decisions), LENGTH))
+    windows = Windows.build(history, LENGTH, LENGTH, np.full(len(history.decisions), LENGTH))
     return window_amounts(GOAL, history, history.decisions.time, windows.before.rows, windows.after.rows)
 
 

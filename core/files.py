@@ -1,4 +1,4 @@
-"""Files: written whole or not at all; YAML that is read strictly."""
+"""Write files atomically; read YAML strictly."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ MOST_YAML_VALUES = 100_000
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside a file, which takes its place once it is written.
+    """Yield a temporary path beside a file, and replace the file by it at the end.
 
-    An interruption leaves the old file or the new one, never a half.
+    An interruption leaves either the old file or the new one, never a partly written one.
     """
     temporary = path.with_name(f".{path.name}.part")
     try:

@@ -1,13 +1,22 @@
-"""Typed dataclasses from plain data (what YAML and JSON hold) and back, with every fault and its place."""
+"""Convert between Python objects and what YAML, JSON and checkpoints can hold.
+
+Dataclasses become mappings and back, classes are named by their path, and random generators are saved as text, so that
+checkpoints can be read with `weights_only=True`.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import json
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from crosschannel.core.errors import ConfigError, nearest
 
@@ -183,3 +192,34 @@ def _shown(value: object) -> str:
     """Return the value as a message shows it; what is long is cut."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def import_class(path: str, what: str) -> type:
+    """Return the class that `package.module:Name` names, such as an agent that a user wrote.
+
+    Args:
+        path: Its module and its name.
+        what: What it should be (an agent, a reward kind), for error messages.
+
+    Raises:
+        ConfigError: If it cannot be imported, or is not a class.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the {what} {path!r} cannot be imported: {error}") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"the {what} {path!r} is of type {type(found).__name__}: name a class")
+    return found
+
+
+def generator_state(rng: np.random.Generator) -> str:
+    """Return the state of a generator as text; its integers are too long for a tensor."""
+    return json.dumps(rng.bit_generator.state)
+
+
+def restore_generator(rng: np.random.Generator, state: str) -> None:
+    """Set a generator to a state that `generator_state` returned."""
+    saved: dict[str, Any] = json.loads(state)
+    rng.bit_generator.state = saved

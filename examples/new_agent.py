@@ -1,4 +1,4 @@
-"""An agent of your own: a class with six methods, named in the configuration as `package.module:Class`.
+"""An agent of your own: a class with the parts of `agents.Agent`, named in the configuration as `package.module:Class`.
 
 python examples/new_agent.py                                            learns from a small log, and is judged
 python train.py --agent.name examples.new_agent:BestSoFar               the same agent in a run, from this folder
@@ -20,8 +20,15 @@ from crosschannel.agents.baselines import Baseline
 from crosschannel.agents.sampling import vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
-from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
-from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.market import (
+    ContextPolicy,
+    Market,
+    MarketConfig,
+    PolicyValue,
+    evaluate_policy,
+    simulate_history,
+)
+from crosschannel.envs.replay import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.reward import DidReward, RewardSpec
 
@@ -95,10 +102,10 @@ def main(users: int = 4_000, fresh_users: int = 4_000, seed: int = 0) -> dict[st
     """
     config = MarketConfig(users=users, seed=seed)
     market = Market(config)
-    history, _ = market.history()
+    history, _ = simulate_history(market)
     model = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude"))
     features = ContextFeatures.fit(history)
-    log = ReplayLog.build(history, model.fit(history).transform(history), features)
+    log = ReplayLog.build(history, model.fit_transform(history), features)
     agent = make_agent(f"{__name__}:BestSoFar", log.modules, features.dim, {"floor": 0.1}, seed)
     learn(log, agent, seed)
 

@@ -1,4 +1,4 @@
-"""Goals: which events count, with which weight, and how their credit fades with the distance from the decision."""
+"""Goals: which events count, with which weight, and how their credit decays with the distance from the decision."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Goal:
     """One kind of event that the messages are meant to raise (or, with a negative weight, not to raise).
 
     Attributes:
-        event: The event's name; `name*` stands for every event that begins so.
+        event: The event's name; `name*` stands for every event whose name begins so.
         weight: What one unit is worth, in reward units; negative for harm.
         measure: `count` adds 1 for each event, `value` adds the event's value.
         clip: The largest amount that one user's window may have, in the measure's units per post window, before the
             weight; None for no limit. Clipping bounds the influence of rare, very large orders. Where windows differ in
-            length it acts on blocks of equal length: see `reward.limits`.
+            length it acts on blocks of equal length: see `reward.measurement.limits`.
         winsor: The same limit as a quantile of the training decisions' non-zero window amounts, such as 0.99. It is
-            learned when a reward model is fitted, and kept.
+            fitted with the reward model, and then applied as it is.
         credit: `uniform` counts every event of the window alike; `exponential` counts an event at the distance x from
-            the decision :math:`2^{-x/h}` times, before it as after it: what is close in time is more likely to be
-            the message's doing.
+            the decision :math:`2^{-x/h}` times, before it as after it: an event close in time is more likely to be an
+            effect of the message.
         half_life: The half-life h of exponential credit.
     """
 
@@ -65,7 +65,7 @@ class Goal:
         return None if self.half_life is None else duration(self.half_life)
 
     def mass(self, start: FloatArray | IntArray | float, end: FloatArray | IntArray | float) -> FloatArray:
-        r"""Integral of the credit over the distances `start` to `end` from a decision, all in microseconds.
+        r"""Integrate the credit over the distances `start` to `end` from a decision, all in microseconds.
 
         .. math:: \int_s^e 2^{-x/h} dx = \frac{h}{\ln 2} (2^{-s/h} - 2^{-e/h}), \qquad e - s \text{ if uniform}
 

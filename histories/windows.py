@@ -14,13 +14,13 @@ FIXED_POINT = 2.0**32
 LARGEST_SUM = 2.0**31
 
 #: Queries that are searched side by side: their arrays stay in the cache.
-BLOCK = 3 << 13
-#: Rows above which a user is searched alone.
-HEAVY = 4096
+QUERIES_PER_BLOCK = 3 << 13
+#: Users with more rows than this are searched one by one.
+MAX_ROWS_IN_STEP = 4096
 
 
 def to_fixed(value: FloatArray) -> IntArray:
-    """Values as 64-bit fixed-point numbers with a resolution of 2^-32.
+    """Convert values to 64-bit fixed-point numbers with a resolution of 2^-32.
 
     Integers add up exactly and in any order, so that no sum depends, even in its last bit, on other users' events,
     on the order of rows or on how a history is divided. A running total may wrap around: the difference of two
@@ -42,19 +42,22 @@ def to_fixed(value: FloatArray) -> IntArray:
 
 
 def from_fixed(value: IntArray) -> FloatArray:
-    """Fixed-point sums as floating-point numbers."""
+    """Convert fixed-point sums to floating-point numbers."""
     return np.asarray(value * (1 / FIXED_POINT), dtype=np.float64)
 
 
-def running(value: IntArray) -> IntArray:
-    """Running totals (e + 1,) of rows (e,): `total[j] - total[i]` is the sum of rows i up to, not including, j."""
+def running_totals(value: IntArray) -> IntArray:
+    """Return running totals (e + 1,) of rows (e,).
+
+    `total[j] - total[i]` is the sum of rows i up to, not including, j.
+    """
     total = np.zeros(len(value) + 1, dtype=np.int64)
     np.cumsum(value, out=total[1:])
     return total
 
 
 def exact_mean(values: FloatArray) -> float:
-    """The mean of values (n,), 0 where there are none, without rounding errors that depend on their order."""
+    """Return the mean of values (n,), 0 where there are none, without rounding errors that depend on their order."""
     largest = float(np.abs(values).max(initial=0.0))
     if largest == 0.0:
         return 0.0
@@ -75,11 +78,11 @@ class Timeline:
     offsets: IntArray
 
     def before(self, user: IntArray, time: IntArray, *, inclusive: bool = False) -> IntArray:
-        """For each (user, time), the row behind that user's last one before `time` (or at it, if `inclusive`).
+        """Return for each (user, time) the row behind that user's last one before `time` (or at it, if `inclusive`).
 
         The bisections of all queries run in lock-step: one step of all of them is one array operation, in blocks that
-        stay in cache, so that their number grows with the logarithm of the longest user. Users with more than `HEAVY`
-        rows, of whom there cannot be many, are searched one by one instead.
+        stay in cache, so that their number grows with the logarithm of the longest user. Users with more than
+        `MAX_ROWS_IN_STEP` rows, of whom there cannot be many, are searched one by one instead.
 
         Args:
             user: Codes (n,).
@@ -89,7 +92,7 @@ class Timeline:
         Returns:
             Rows in the shape of `time`.
         """
-        large = np.diff(self.offsets) > HEAVY
+        large = np.diff(self.offsets) > MAX_ROWS_IN_STEP
         if not large.any():
             return self._in_step(user, time, inclusive)
         if (user[1:] < user[:-1]).any():
@@ -107,10 +110,10 @@ class Timeline:
         return out
 
     def windows(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> tuple[IntArray, ...]:
-        """The rows of each user's windows `[time - pre, time)` and `(time, time + post]`.
+        """Find the rows of each user's windows `[time - pre, time)` and `(time, time + post]`.
 
         Windows mostly hold a small part of a user's rows, so their far ends are searched from the moments outwards, as
-        far as was needed for the block before. Bentley & Yao (1976), "An almost optimal algorithm for unbounded
+        far as was needed for the previous block. Bentley & Yao (1976), "An almost optimal algorithm for unbounded
         searching", Information Processing Letters.
 
         Args:
@@ -124,7 +127,7 @@ class Timeline:
         """
         if not len(self.time):
             return (np.zeros(len(user), dtype=np.int64),) * 4
-        if (np.diff(self.offsets) > HEAVY).any():
+        if (np.diff(self.offsets) > MAX_ROWS_IN_STEP).any():
             first, now, last = self.before(user, np.stack([time - pre, time, time + post + 1]))
             if not (self.time.take(now, mode="clip") == time).any():
                 return first, now, now, last
@@ -132,11 +135,11 @@ class Timeline:
         return tuple(self._outwards(user, time, pre, post))
 
     def _outwards(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> IntArray:
-        """The same (4, n) for users without very many rows."""
+        """Find the same (4, n) for users without very many rows."""
         out = np.empty((4, len(user)), dtype=np.int64)
         back = onward = 1
-        for start in range(0, len(user), BLOCK):
-            rows = slice(start, start + BLOCK)
+        for start in range(0, len(user), QUERIES_PER_BLOCK):
+            rows = slice(start, start + QUERIES_PER_BLOCK)
             asked, (first, end) = time[rows], self._ends(user[rows])
             # The few users with more rows than most need one step more, alone.
             step = _first_step(int((end - first).max()))
@@ -165,11 +168,11 @@ class Timeline:
         return out
 
     def _by_cell(self, first: int, last: int, time: IntArray) -> IntArray:
-        """The same for one user: rows are counted by cells of time, some rows each, and sought within cells."""
+        """Find the same for one user: rows are counted by cells of time, some rows each, and searched within cells."""
         times = self.time[first:last]
         cell = max(0, int(times[-1] - times[0]).bit_length() - len(times).bit_length() + 1)
         counts = np.bincount((times - times[0]) >> cell)
-        place = running(counts).take((time - times[0]) >> cell, mode="clip")
+        place = running_totals(counts).take((time - times[0]) >> cell, mode="clip")
         place -= 1
         step = _first_step(int(counts.max()))
         while step:  # what is later than all rows goes past the end, and back
@@ -178,9 +181,9 @@ class Timeline:
         return np.asarray(np.minimum(place, len(times) - 1) + (first + 1))
 
     def _in_step(self, user: IntArray, time: IntArray, inclusive: bool) -> IntArray:
-        """The same by bisection in steps of falling powers of two, for users of any size."""
+        """Find the same by bisection in steps of falling powers of two, for users of any size."""
         out = np.empty(time.shape, dtype=np.int64)
-        width = max(1, BLOCK * len(user) // max(time.size, 1))
+        width = max(1, QUERIES_PER_BLOCK * len(user) // max(time.size, 1))
         for start in range(0, len(user), width):
             rows = slice(start, start + width)
             first, end = self._ends(user[rows])
@@ -189,11 +192,11 @@ class Timeline:
         return out
 
     def _ends(self, user: IntArray) -> tuple[IntArray, IntArray]:
-        """The row in front of each user's first (n,), and the last (n,)."""
+        """Return the row in front of each user's first (n,), and the last (n,)."""
         return self.offsets[user] - 1, self.offsets[user + 1] - 1
 
     def _advance(self, place: IntArray, end: IntArray, time: IntArray, step: int) -> IntArray:
-        """The last row before each time, from a row that is known to be, in steps of falling powers of two."""
+        """Return the last row before each time, from a row that is known to be, in steps of falling powers of two."""
         place = np.broadcast_to(place, time.shape).copy()
         while step:
             place = self._step_on(place, end, time, step)
@@ -201,12 +204,12 @@ class Timeline:
         return place
 
     def _step_on(self, place: IntArray, end: IntArray, time: IntArray, step: int) -> IntArray:
-        """The places, or those so many rows on where these are before the time too."""
+        """Return the rows, or those `step` rows later where these are before the time as well."""
         reached = place + step
         return np.asarray(place + np.multiply(self._is_before(reached, end, time), step, out=reached))
 
     def _past(self, place: IntArray, end: IntArray, time: IntArray) -> IntArray:
-        """The last row at each time, from the last one before it: most often the same."""
+        """Return the last row at each time, from the last one before it: most often the same."""
         if not (self.time.take(place + 1, mode="clip") == time).any():
             return place
         return self._advance(place, end, time + 1, _first_step(int((end - place).max())))
@@ -218,5 +221,5 @@ class Timeline:
 
 
 def _first_step(rows: int) -> int:
-    """The first step of a bisection that can reach as many rows."""
+    """Return the first step of a bisection that can reach as many rows."""
     return 1 << rows.bit_length() >> 1

@@ -1,3 +1,4 @@
+from .batches import batch_at as batch_at
 from .building import Prepared as Prepared
 from .building import build_history as build_history
 from .building import prepare as prepare
@@ -10,7 +11,6 @@ from .configuration import Config as Config
 from .configuration import read_config as read_config
 from .configuration import write_config as write_config
 from .flags import parse_settings as parse_settings
-from .followers import Followers as Followers
 from .judging import Validation as Validation
 from .judging import assess as assess
 from .judging import explained as explained
@@ -24,7 +24,6 @@ from .summary import summary_text as summary_text
 
 __all__ = [
     "Config",
-    "Followers",
     "Monitor",
     "Parser",
     "Prepared",
@@ -33,6 +32,7 @@ __all__ = [
     "Validation",
     "about",
     "assess",
+    "batch_at",
     "build_history",
     "explained",
     "fit_outcome_model",

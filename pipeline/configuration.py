@@ -38,6 +38,9 @@ class HistoryConfig:
         market: The simulated market, where `source` is `market`.
         tables: Which file and column is which, where `source` is `tables`.
         stream: Which events are sends and which slots there are, where `source` is `stream`.
+        churn_events: Events after which nothing can be sent to a user any more. Later slots have no reward, end the replay
+            and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
+            `app_removed`.
     """
 
     source: str = "market"
@@ -45,6 +48,7 @@ class HistoryConfig:
     market: MarketConfig = field(default_factory=MarketConfig)
     tables: TableMapping | None = None
     stream: StreamMapping | None = None
+    churn_events: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -141,7 +145,7 @@ class TrainConfig:
         num_envs: Users that are replayed in parallel.
         updates_per_step: Learning updates after each step of the replay.
         offline_updates: Extra offline updates after one pass over the log.
-        log_every: Steps between two points in TensorBoard.
+        log_every: Steps between two points in TensorBoard. While the log is replayed, the agent chooses at these only.
         checkpoint_every: Steps between two checkpoints, a multiple of `log_every`.
     """
 

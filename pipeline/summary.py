@@ -95,9 +95,9 @@ def about(run: Run, prepared: Prepared, assessment: Assessment) -> dict[str, str
         "history": prepared.history.summary(),
         "reward": (
             f"{config.reward.kind}: {goals}; window {config.reward.pre} before and {config.reward.post} after, "
-            f"calendar cells of {config.reward.cell}, overlap {config.reward.overlap}, "
+            f"time buckets of {config.reward.time_bucket}, overlap {config.reward.overlap}, "
             f"controls {config.reward.controls}"
-            + (f", rhythm {config.reward.rhythm}" if config.reward.rhythm else "")
+            + (f", seasonality {config.reward.seasonality}" if config.reward.seasonality else "")
             + (f", within {', '.join(config.reward.matching.within)}" if config.reward.matching.within else "")
             + (f", {config.reward.matching.strata} strata of activity" if config.reward.matching.strata > 1 else "")
         ),

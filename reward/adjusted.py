@@ -9,11 +9,12 @@ from typing import ClassVar
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.reward.controls import CellMeans, Expected, narrowest
+from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient
 from crosschannel.reward.frame import RewardFrame, build_frame
-from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, RewardSpec
-from crosschannel.reward.models import FittedOn, ModelOn, one_level_each
+from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes
+from crosschannel.reward.models import BaseFittedReward, BaseRewardModel, specs_at_each_level
 from crosschannel.reward.odds import Odds
+from crosschannel.reward.spec import RewardSpec
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class OutcomeRegression:
 
     @classmethod
     def fit(cls, change: FloatArray, x: FloatArray, cell: IntArray, weights: FloatArray) -> OutcomeRegression:
-        """Fits n controls, each counted `weights` (n,) times; slopes come from differences within cells."""
+        """Fit to n controls, each counted `weights` (n,) times; slopes come from differences within cells."""
         # Least squares adds up in the order of rows: put them into an order that only their content decides.
         order = np.lexsort((*x.T, weights, change, cell))
         change, x, cell, weights = change[order], x[order], cell[order], weights[order]
-        means = CellMeans.of(change, cell, weights)
+        means = CellMeans.fit(change, cell, weights)
         place = np.searchsorted(means.cell, cell)
         x_mean = (
             np.stack([np.bincount(place, weights * column, len(means.cell)) for column in x.T], axis=1)
@@ -55,7 +56,7 @@ class OutcomeRegression:
         return cls(means, x_mean, beta)
 
     def predict(self, cell: IntArray, x: FloatArray) -> FloatArray:
-        """Expected changes (n,); NaN in cells without controls."""
+        """Return expected changes (n,); NaN in cells without controls."""
         _, mean, _ = self.change.look_up(cell)
         if len(self.change.cell) == 0:
             return mean
@@ -69,8 +70,8 @@ class AdjustedLevel:
 
     Attributes:
         regressions: One for each fold of users, fitted without that fold.
-        residual: The controls' residuals by cell. Their mean is what `did_dr` corrects the prediction by; it is 0
-            for `did_regression`, which does not correct.
+        residual: The controls' residuals by cell. `did_dr` corrects the prediction by their mean, which is set to 0 for
+            `did_regression`.
     """
 
     regressions: tuple[OutcomeRegression, ...]
@@ -78,12 +79,12 @@ class AdjustedLevel:
 
 
 @dataclass(frozen=True)
-class FittedAdjusted(FittedOn):
-    """A covariate-adjusted DiD reward whose regressions are known.
+class FittedAdjusted(BaseFittedReward):
+    """A covariate-adjusted DiD reward whose regressions are fitted.
 
     Attributes:
         levels: Regressions with cells from narrow to wide.
-        odds: The odds that residuals were averaged with, of the outcomes that it was fitted on; None for
+        odds: The odds by which residuals were weighted, of the outcomes that it was fitted on; None for
             `did_regression`.
     """
 
@@ -91,21 +92,21 @@ class FittedAdjusted(FittedOn):
     odds: Odds | None = None
 
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
-        """Rewards of measured outcomes."""
+        """Return the rewards of measured outcomes."""
         found = (
             _expected(fitted, outcomes, outcomes.cells(level))
             for fitted, level in zip(self.levels, self.spec.matching.levels, strict=True)
         )
-        expected = narrowest(found, self.spec.min_controls)
+        expected = narrowest_sufficient(found, self.spec.min_controls)
         return build_frame(outcomes, self.spec.overlap, outcomes.change - expected.mean, expected)
 
-    def one_level_each(self) -> Sequence[FittedOn]:
-        """The same with the cells of one level of the matching each, small cells included."""
-        alone = zip(one_level_each(self.spec), self.levels, strict=True)
+    def at_each_level(self) -> Sequence[BaseFittedReward]:
+        """Return one fitted reward for each level of the matching, without fallback and with small cells included."""
+        alone = zip(specs_at_each_level(self.spec), self.levels, strict=True)
         return [replace(self, spec=spec, levels=(level,)) for spec, level in alone]
 
 
-def _expected(fitted: AdjustedLevel, outcomes: Outcomes, cell: IntArray) -> Expected:
+def _expected(fitted: AdjustedLevel, outcomes: Outcomes, cell: IntArray) -> ExpectedChange:
     residual = fitted.residual.expected(cell)
     return replace(residual, mean=_predict(fitted.regressions, outcomes, cell) + residual.mean)
 
@@ -121,9 +122,9 @@ def _predict(regressions: tuple[OutcomeRegression, ...], outcomes: Outcomes, cel
 def _fit_level(
     outcomes: Outcomes, spec: RewardSpec, cell: IntArray, counts: FloatArray, odds: FloatArray | None
 ) -> AdjustedLevel:
-    """Fits the regressions with the cells (n,) of one level; residuals are averaged with the odds (n,), if given."""
+    """Fit the regressions with the cells (n,) of one level; residuals are weighted by the odds (n,), if given."""
     rows = outcomes.control & (cell != NO_CELL)
-    weights = counts * outcomes.stake
+    weights = counts * outcomes.ipc_weight
     regressions = []
     for k in range(spec.folds):
         mine = rows & ((outcomes.fold % spec.folds != k) | (spec.folds == 1))
@@ -133,13 +134,13 @@ def _fit_level(
     error = outcomes.change - _predict(tuple(regressions), outcomes, cell)
     rows &= ~np.isnan(error)
     # Slopes and odds rest on decisions of all cells: nothing is known before the last of their windows has closed.
-    closes = np.full(int(rows.sum()), outcomes.available_at[outcomes.observed].max(initial=np.iinfo(np.int64).min))
-    weight = outcomes.stake[rows] * (1.0 if odds is None else odds[rows])
-    return AdjustedLevel(tuple(regressions), CellMeans.of(error[rows], cell[rows], counts[rows], closes, weight))
+    closes_at = np.full(int(rows.sum()), outcomes.available_at[outcomes.observed].max(initial=np.iinfo(np.int64).min))
+    weight = outcomes.ipc_weight[rows] * (1.0 if odds is None else odds[rows])
+    return AdjustedLevel(tuple(regressions), CellMeans.fit(error[rows], cell[rows], counts[rows], closes_at, weight))
 
 
 @dataclass(frozen=True)
-class DidRegressionReward(ModelOn):
+class DidRegressionReward(BaseRewardModel):
     r"""DiD by outcome regression.
 
     .. math:: r_i = \Delta_i - \hat m_{-k(i)}(c_i, x_i), \qquad \hat m(c, x) = \hat\alpha_c + x^\top \hat\beta
@@ -147,8 +148,8 @@ class DidRegressionReward(ModelOn):
     with :math:`\Delta` the change from before to after, and m fitted on controls of other folds of users
     (cross-fitting), x being what was known before the decision and :math:`\alpha_c` the effect of the cell, at the
     narrowest level (`RewardSpec.matching`) that has enough controls. Assumes parallel trends among users of a cell with
-    the same x, and that m is of this form. It fails where the change is not linear in x, most of all if treated and
-    controls hardly overlap in x, and where what triggers the sends is not in x. Heckman, Ichimura & Todd (1997),
+    the same x, and that m has this form. It fails where the change is not linear in x, especially if treated and
+    controls hardly overlap in x, and where the trigger of the sends is not in x. Heckman, Ichimura & Todd (1997),
     "Matching as an econometric evaluation estimator", Review of Economic Studies.
     """
 
@@ -156,18 +157,18 @@ class DidRegressionReward(ModelOn):
     adjust: ClassVar[bool] = True
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
-        """Learns the regressions from measured outcomes."""
+        """Fit the regressions to measured outcomes."""
         counts = np.ones(len(outcomes)) if weights is None else weights
         levels = []
         for level in self.spec.matching.levels:
             fitted = _fit_level(outcomes, self.spec, outcomes.cells(level), counts, None)
-            nothing = replace(fitted.residual, mean=np.zeros(len(fitted.residual.mean)))
-            levels.append(replace(fitted, residual=nothing))
-        return FittedAdjusted(self.spec, outcomes.gauge, tuple(levels))
+            uncorrected = replace(fitted.residual, mean=np.zeros(len(fitted.residual.mean)))
+            levels.append(replace(fitted, residual=uncorrected))
+        return FittedAdjusted(self.spec, outcomes.preprocessing, tuple(levels))
 
 
 @dataclass(frozen=True)
-class DidDoublyRobustReward(ModelOn):
+class DidDoublyRobustReward(BaseRewardModel):
     r"""Doubly robust DiD: outcome regression, corrected by the reweighted residuals of the controls.
 
     .. math::
@@ -176,27 +177,27 @@ class DidDoublyRobustReward(ModelOn):
         \qquad w_j = \frac{p(x_j)}{1 - p(x_j)}
 
     with p the probability that something is sent, and cells as for `did_regression`. The mean over *all* sent
-    decisions of a cell is right if either m or p is. The mean over some of them, such as those of one action, has only
-    the regression to rely on, because the odds are those of sending at all: `Study.by_action` therefore weighs anew
-    for each action. Dividing by the sum of the weights (Hajek, 1971) makes a change that is common to all drop out
-    whatever p is.
+    decisions of a cell is right if either m or p is. The mean over some of them, such as those of one action, relies on
+    the regression alone, because the odds are those of sending at all; `TreatmentEffects.by_action` therefore fits
+    weights for each action. Dividing by the sum of the weights (Hajek, 1971) makes a change that is common to all drop
+    out whatever p is.
 
     p is the logged one wherever all controls have it (`History.propensity_source` says logged or by design), and else
     a logistic regression on x, fitted without the user's fold: see `Odds`. It fails where both are wrong, and where
-    some x are nearly always sent to: odds are capped at p = 0.995, and few controls then carry the mean; `n_controls`
-    is their effective number. Sant'Anna & Zhao (2020), "Doubly robust difference-in-differences estimators", Journal
-    of Econometrics.
+    users with some x nearly always get a message: odds are capped at p = 0.995, and the mean then rests on few
+    controls; `n_controls` is their effective number. Sant'Anna & Zhao (2020), "Doubly robust
+    difference-in-differences estimators", Journal of Econometrics.
     """
 
     name: ClassVar[str] = "did_dr"
     adjust: ClassVar[bool] = True
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedAdjusted:
-        """Learns regressions and propensities from measured outcomes."""
+        """Fit regressions and propensities to measured outcomes."""
         counts = np.ones(len(outcomes)) if weights is None else weights
-        odds = Odds.of(outcomes, self.spec, counts * outcomes.stake)
+        odds = Odds.fit(outcomes, self.spec, counts * outcomes.ipc_weight)
         levels = (
             _fit_level(outcomes, self.spec, outcomes.cells(level), counts, odds.value)
             for level in self.spec.matching.levels
         )
-        return FittedAdjusted(self.spec, outcomes.gauge, tuple(levels), odds)
+        return FittedAdjusted(self.spec, outcomes.preprocessing, tuple(levels), odds)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-
-if TYPE_CHECKING:
-    from crosschannel.reward.controls import Expected
-    from crosschannel.reward.measurement.outcomes import Outcomes
+from crosschannel.reward.controls import ExpectedChange
+from crosschannel.reward.measurement.outcomes import Outcomes
+from crosschannel.reward.reason import Reason
 
 
 @dataclass(frozen=True)
@@ -26,14 +24,15 @@ class RewardFrame:
         post: Goal value in the window after the decision.
         counterfactual: Expected change without a message, which was subtracted.
         n_controls: Controls that `counterfactual` rests on.
-        level: How often the decision's cell was widened until it had enough controls: 0 for the narrowest, then one
-            for each step of `Matching.levels`; -1 where there is no reward.
+        level: Level of the decision's cell in `Matching.levels`: 0 for the narrowest, then one more for each fallback
+            until there were enough controls; -1 where there is no reward.
         overlap: Whether another message falls into the pre or the post window, truncated or not.
         available_at: Microseconds since 1970 UTC at which the post window has closed, and all windows that the reward
             was learned from as well: those of the cell's controls, and for adjusted kinds, strata and learned limits
             those of the whole training history. No learner may use the reward earlier.
-        reason: Why there is no reward: one of `REASONS`, `identified` where there is one.
-        kept: Probability, by the log's propensities, that no later message takes the reward away: see `Outcomes.kept`.
+        reason: Why there is no reward: a code of `Reason`, `Reason.IDENTIFIED` where there is one.
+        p_uncensored: Probability, by the log's propensities, that no later message takes the reward away: see
+            `Outcomes.p_uncensored`.
     """
 
     reward: FloatArray
@@ -46,53 +45,42 @@ class RewardFrame:
     overlap: BoolArray
     available_at: IntArray
     reason: IntArray
-    kept: FloatArray
+    p_uncensored: FloatArray
 
     def __len__(self) -> int:
         return len(self.reward)
 
     @property
     def identified(self) -> BoolArray:
-        """Which decisions have a reward, (n,)."""
+        """Which decisions have a reward (n,)."""
         return ~np.isnan(self.reward)
 
     def counts(self) -> dict[str, int]:
-        """How many decisions have a reward, and how many lack one for each reason."""
-        return {name: int((self.reason == code).sum()) for code, name in enumerate(REASONS)}
+        """Count the decisions that have a reward, and those that lack one for each reason, by its text."""
+        return {reason.text: int((self.reason == reason).sum()) for reason in Reason}
 
-    def widened(self) -> dict[int, int]:
-        """How many decisions have their reward from cells of each level that occurs."""
+    def counts_by_level(self) -> dict[int, int]:
+        """Count the decisions whose reward comes from cells of each level that occurs."""
         levels, counts = np.unique(self.level[self.level >= 0], return_counts=True)
         return dict(zip(levels.tolist(), counts.tolist(), strict=True))
 
     def to_pandas(self) -> pd.DataFrame:
-        """The columns as a table, with `reason` by name."""
+        """Return the columns as a table, with `reason` as text."""
         columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        columns["reason"] = np.asarray(REASONS, dtype=object)[self.reason]
+        columns["reason"] = np.array([reason.text for reason in Reason], dtype=object)[self.reason]
         return pd.DataFrame(columns)
 
 
-IDENTIFIED, OUTSIDE, OVERLAPPING, FEW_CONTROLS, TOO_SHORT, NO_RHYTHM, GONE = range(7)
-REASONS = (
-    "identified",
-    "window reaches outside the observed time",
-    "window overlaps another message",
-    "too few controls in the calendar cell",
-    "window cut too short by the next message",
-    "no earlier time to learn the rhythm from",
-    "slot after the user was gone",
-)
-
-
-def build_frame(outcomes: Outcomes, overlap: str, reward: FloatArray, expected: Expected) -> RewardFrame:
-    """Puts rewards (n,) into a frame, and NaN with its reason where a decision has none."""
-    reason = np.where(expected.level < 0, FEW_CONTROLS, IDENTIFIED)
+def build_frame(outcomes: Outcomes, overlap: str, reward: FloatArray, expected: ExpectedChange) -> RewardFrame:
+    """Build a frame from rewards (n,), with NaN and a reason where a decision has none."""
+    reason = np.where(expected.level < 0, Reason.FEW_CONTROLS, Reason.IDENTIFIED)
     if overlap == "exclude":
-        reason[outcomes.overlap] = OVERLAPPING
+        reason[outcomes.overlap] = Reason.OVERLAPPING
     unseen = ~outcomes.observed
-    reason[unseen] = np.where(outcomes.reason == IDENTIFIED, OUTSIDE, outcomes.reason)[unseen]
-    ok = reason == IDENTIFIED
-    learned = np.maximum(expected.closes, outcomes.gauge.closes)
+    not_measured = np.where(outcomes.reason == Reason.IDENTIFIED, Reason.OUTSIDE_OBSERVATION, outcomes.reason)
+    reason[unseen] = not_measured[unseen]
+    ok = reason == Reason.IDENTIFIED
+    learned = np.maximum(expected.closes_at, outcomes.preprocessing.closes_at)
     return RewardFrame(
         reward=np.where(ok, reward, np.nan),
         se=np.where(ok, expected.se, np.nan),
@@ -104,5 +92,5 @@ def build_frame(outcomes: Outcomes, overlap: str, reward: FloatArray, expected: 
         overlap=outcomes.overlap,
         available_at=np.where(ok, np.maximum(outcomes.available_at, learned), outcomes.available_at),
         reason=reason,
-        kept=outcomes.kept,
+        p_uncensored=outcomes.p_uncensored,
     )

@@ -7,50 +7,49 @@ from typing import Literal
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import WEEK, duration
-from crosschannel.histories.churn import GONE_EVENTS
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.goals import Goal
 
-# Divisible by every number of folds that is in use, so that folds are equally large.
-FOLDS = 60
+# A user's hash for cross-fitting lies below it. 60 is divisible by 2 to 6, so that folds are equally large.
+MAX_FOLDS = 60
 
 Level = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Matching:
-    """What a control must share with the decision it is compared with, besides the calendar cell.
+    """What a control must share with the decision it is compared with, besides the time bucket.
 
     Attributes:
         within: User attributes, such as region or time zone, whose values must be equal; a missing value is a value.
         strata: Number of strata of past activity; 1 for none. A stratum lies between two quantiles of the goal value
-            in a window that ends where the pre window begins, so that it is no part of the change itself.
+            in a window that ends where the pre window begins, so that it is not part of the change itself.
         activity: Length of that window.
-        widen: What is given up, in this order, until a cell has enough controls. Without it a decision whose cell
+        fallback: What is dropped, in this order, until a cell has enough controls. Without it a decision whose cell
             has too few gets no reward. Adjusted kinds fit one regression at each level.
     """
 
     within: tuple[str, ...] = ()
     strata: int = 1
     activity: str = "28d"
-    widen: tuple[Literal["strata", "within"], ...] = ("strata", "within")
+    fallback: tuple[Literal["strata", "within"], ...] = ("strata", "within")
 
     def __post_init__(self) -> None:
         duration(self.activity)
         if self.strata < 1:
             raise ConfigError(f"strata {self.strata} is below 1: 1 compares without strata")
-        if unknown := set(self.widen) - {"strata", "within"}:
-            raise ConfigError(f"widen names {sorted(unknown)}; it may name 'strata' and 'within'")
-        for names, what in ((self.within, "within"), (self.widen, "widen")):
+        if unknown := set(self.fallback) - {"strata", "within"}:
+            raise ConfigError(f"fallback names {sorted(unknown)}; it may name 'strata' and 'within'")
+        for names, what in ((self.within, "within"), (self.fallback, "fallback")):
             if len(set(names)) < len(names):
                 raise ConfigError(f"{what} {list(names)} names something twice")
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """What cells share besides the calendar, from the narrowest to the widest that is allowed."""
+        """What the decisions of a cell share besides the time bucket, from the narrowest to the widest cells."""
         parts = (*(("within",) if self.within else ()), *(("strata",) if self.strata > 1 else ()))
         found = [parts]
-        for name in self.widen:
+        for name in self.fallback:
             if name in parts:
                 parts = tuple(part for part in parts if part != name)
                 found.append(parts)
@@ -65,54 +64,51 @@ class RewardSpec:
         goals: What counts.
         pre: Length of the window before the decision, `[t - pre, t)`.
         post: Length of the window after it, `(t, t + post]`.
-        cell: Decisions within the same calendar cell of this length are compared with each other. Shifting all times
-            by a multiple of the cell changes no reward (with `rhythm`, or with clock covariates, of the week as well).
+        time_bucket: Length of the calendar intervals within which decisions are compared with each other. Shifting all
+            times by a multiple of it changes no reward (with `seasonality` or clock covariates: of the week).
         overlap: `shared` lets every decision keep its windows; `exclude` gives no reward where another message of
             the same user falls into them; `truncate` ends the post window at the user's next message,
-            `(t, min(t + post, next message)]`, and scales what is in it to the full length. Truncating assumes that a
-            message acts evenly over the window (or as the goal's credit decays), and that the next message does not
-            come the sooner for what this one did. The pre window stays whole: cutting it behind the previous message
-            would keep just the hours that message acted on; that earlier messages act alike on treated and controls
-            is part of parallel trends.
+            `(t, min(t + post, next message)]`, and scales its amount to the full length. Truncating assumes that a
+            message acts evenly over the window (or as the goal's credit decays), and that what the message did does
+            not bring the next one forward. The pre window stays whole: cut after the previous message, it would keep
+            just the hours on which that message acted. That earlier messages act alike on treated and controls is
+            part of parallel trends.
         min_post: The shortest post window that `truncate` may leave; with a shorter one there is no reward.
-        controls: Who is compared with. `not_sent`: every decision of the cell at which nothing was sent; right where
-            each slot is randomised, since then both sides were messaged alike at other times. `untouched`: only those
-            whose two windows hold no message at all; right where messages follow one another by a plan. With
-            `overlap: exclude` controls are untouched in any case. `holdout`: decisions of the arms in `holdout_arms`
-            at which nothing was sent; right where the log keeps users without messages at random.
+        controls: Which decisions are compared with. `not_sent`: every decision of the cell at which nothing was sent;
+            right where each slot is randomised, since then both sides were messaged alike at other times. `untouched`:
+            only those whose two windows hold no message at all; right where messages follow one another by a plan.
+            With `overlap: exclude` controls are untouched in any case. `holdout`: decisions of the arms in
+            `holdout_arms` at which nothing was sent; right where the log keeps users without messages at random.
         holdout_arms: Experiment arms that hold users out, for `controls: holdout`.
-        min_controls: Controls that a cell needs; with fewer it is widened, see `Matching.widen`, and with fewer in
-            the widest cell its decisions get no reward.
-        matching: What controls share with a decision besides the calendar cell.
-        rhythm: Length of a block of the week, such as `6h`, in which the user's own normal level is learned and
-            subtracted from both windows; None to leave the rhythm in. See `reward.rhythm`.
-        rhythm_weeks: How many weeks of the population's level a user's own weeks are averaged with.
+        min_controls: Controls that a cell needs. With fewer, `Matching.fallback` widens the cell; with fewer in the
+            widest cell, its decisions get no reward.
+        matching: What controls share with a decision besides the time bucket.
+        seasonality: Length of the blocks of the week, such as `6h`, for which the user's own normal level is learned
+            and subtracted from both windows; None to subtract nothing. See `reward.measurement.seasonality`.
+        seasonality_weeks: Weight of the population's level in a user's own, as a number of weeks.
         covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
         folds: Folds of users for cross-fitting; 1 fits and predicts on the same users.
-        gone_events: Events after which a user is gone: later slots have no reward and are no controls, since nothing
-            could be sent there.
     """
 
     goals: tuple[Goal, ...] = field(default_factory=lambda: (Goal("order*"),))
     pre: str = "3d"
     post: str = "3d"
-    cell: str = "1d"
+    time_bucket: str = "1d"
     overlap: Literal["shared", "exclude", "truncate"] = "shared"
     min_post: str = "12h"
     controls: Literal["not_sent", "untouched", "holdout"] = "not_sent"
     holdout_arms: tuple[str, ...] = ()
     min_controls: int = 20
     matching: Matching = field(default_factory=Matching)
-    rhythm: str | None = None
-    rhythm_weeks: float = 4.0
+    seasonality: str | None = None
+    seasonality_weeks: float = 4.0
     covariates: ContextSpec = field(default_factory=ContextSpec)
     folds: int = 5
-    gone_events: tuple[str, ...] = GONE_EVENTS
 
     def __post_init__(self) -> None:
         if not self.goals:
             raise ConfigError("the reward has no goals: name at least one event that counts")
-        for name in ("pre", "post", "cell", "min_post"):
+        for name in ("pre", "post", "time_bucket", "min_post"):
             duration(getattr(self, name))
         if self.overlap not in ("shared", "exclude", "truncate"):
             raise ConfigError(f"overlap {self.overlap!r} is neither 'shared' nor 'exclude' nor 'truncate'")
@@ -124,14 +120,16 @@ class RewardSpec:
             raise ConfigError("`controls: holdout` and `holdout_arms` go together: name the arms, or other controls")
         if self.min_controls < 2:
             raise ConfigError(f"min_controls {self.min_controls} is below 2: an error needs at least two controls")
-        if self.rhythm is not None and WEEK % duration(self.rhythm):
-            raise ConfigError(f"rhythm {self.rhythm!r} does not divide the week into equal blocks: try 6h or 1d")
-        if not 0 < self.rhythm_weeks < float("inf"):
-            raise ConfigError(f"rhythm_weeks {self.rhythm_weeks} is not a positive number")
-        if not 1 <= self.folds <= FOLDS:
-            raise ConfigError(f"folds {self.folds} is not between 1 and {FOLDS}")
+        if self.seasonality is not None and WEEK % duration(self.seasonality):
+            raise ConfigError(
+                f"seasonality {self.seasonality!r} does not divide the week into equal blocks: try 6h or 1d"
+            )
+        if not 0 < self.seasonality_weeks < float("inf"):
+            raise ConfigError(f"seasonality_weeks {self.seasonality_weeks} is not a positive number")
+        if not 1 <= self.folds <= MAX_FOLDS:
+            raise ConfigError(f"folds {self.folds} is not between 1 and {MAX_FOLDS}")
 
     @property
-    def learns_amounts(self) -> bool:
-        """Whether windows are measured with what the training history's amounts were: winsor limits or strata."""
+    def learns_from_amounts(self) -> bool:
+        """Whether preprocessing learns from the training history's amounts: winsor limits or strata."""
         return self.matching.strata > 1 or any(goal.winsor is not None for goal in self.goals)

@@ -25,7 +25,7 @@ class Transitions:
         reward: Rewards (n,).
         weight: Precision weights (n,).
         key: Hashes of the decision ids (n,), as signed integers.
-        following: Features at the next slot (n, D); 0 where nothing follows.
+        next_context: Features at the next slot (n, D); 0 where nothing follows.
         open: Which actions of the first module, among all known ones, are eligible then (n, A_0).
         factor: What a value at the next slot counts now (n,): the discount, or 0 where nothing follows.
     """
@@ -35,7 +35,7 @@ class Transitions:
     reward: Tensor
     weight: Tensor
     key: Tensor
-    following: Tensor
+    next_context: Tensor
     open: Tensor
     factor: Tensor
 
@@ -57,13 +57,14 @@ class Transitions:
     def of(
         cls, batch: Batch, known: ActionSpace, present: ActionSpace, weight: FloatArray, discount: float
     ) -> Transitions:
-        """A batch's rows, all of which have a known follower or none."""
-        assert batch.following is not None
-        assert batch.elapsed is not None
-        follows = batch.elapsed > 0
+        """A batch's rows, all of which are terminal or have a next observation."""
+        assert batch.next_observations is not None
+        assert batch.steps_to_next is not None
+        assert batch.terminal is not None
+        ends = batch.terminal
         opened = np.zeros((len(batch), known.sizes[0]), dtype=bool)
-        opened[:, : present.sizes[0]] = present.split(present.feasible_mask(batch.following.action_mask))[0]
-        context = np.where(follows[:, None], batch.following.context, 0.0).astype(np.float32)
+        opened[:, : present.sizes[0]] = present.split(present.feasible_mask(batch.next_observations.action_mask))[0]
+        context = np.where(ends[:, None], 0.0, batch.next_observations.context).astype(np.float32)
         return cls(
             torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
             torch.from_numpy(batch.actions.astype(np.int16)),
@@ -72,7 +73,7 @@ class Transitions:
             torch.from_numpy(batch.keys.view(np.int64).copy()),
             torch.from_numpy(context),
             torch.from_numpy(opened),
-            torch.from_numpy(np.where(follows, discount ** np.where(follows, batch.elapsed, 1.0), 0.0)),
+            torch.from_numpy(np.where(ends, 0.0, discount ** np.where(ends, 1.0, batch.steps_to_next))),
         )
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Decisions, Float32Array, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import WARM, Learner, LearnerConfig
 from crosschannel.agents.sampling import FLOOR, Floor, best_codes, draw, floors, spread_mask, turns, uniform_codes
@@ -18,7 +18,7 @@ from crosschannel.core.action_changes import design, known_actions, places, show
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.random_state import generator_state, restore_generator
+from crosschannel.core.serialization import generator_state, restore_generator
 
 CHUNK = 2048
 SEGMENT = 4096
@@ -88,6 +88,7 @@ class EnsembleThompson:
         self._buffer = Buffer(context_dim, modules, self.config.capacity)
         self._draws = np.random.default_rng([seed, 1])
         self._batches = np.random.default_rng([seed, 2])
+        self._learns = True
 
     def _fresh(self) -> list[Learner]:
         """Learners of all known actions that have seen nothing; after each change of the actions with other draws."""
@@ -240,7 +241,10 @@ class EnsembleThompson:
 
         Raises:
             InputError: If a row cannot be learned from; nothing is kept then.
+            ConfigError: If the agent was opened to decide only.
         """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         self._buffer.add(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
@@ -261,7 +265,13 @@ class EnsembleThompson:
         return {"loss": losses[f"loss/{self.modules.names[0]}"], **losses, "reward_scale": self._learners[0].scale}
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, heads, observed rows and every random state, of all actions ever known."""
+        """Networks, optimisers, heads, observed rows and every random state, of all actions ever known.
+
+        Raises:
+            ConfigError: If the agent was opened to decide only.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         return {
             "known": self._known.to_dict(),
             "changes": self._changes,
@@ -271,8 +281,18 @@ class EnsembleThompson:
             "batches": generator_state(self._batches),
         }
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Networks, heads and what they are fitted from, of all actions ever known; no rows and no random state."""
+        return {
+            "known": self._known.to_dict(),
+            "changes": self._changes,
+            "learners": [learner.policy_state_dict() for learner in self._learners],
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`, also where the set of actions has changed since: then all heads are fitted anew.
+
+        From the state of a policy the agent decides, but cannot learn on.
 
         Raises:
             ConfigError: If the state belongs to an ensemble of another shape, or of other modules.
@@ -287,12 +307,15 @@ class EnsembleThompson:
                     learner.load_state_dict(saved)
                 else:
                     learner.carry(saved, places(before, known, m))
-            self._buffer.load_state_dict(state["buffer"], before, known)
+            self._learns = "buffer" in state
+            if self._learns:
+                self._buffer.load_state_dict(state["buffer"], before, known)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ConfigError(f"the state is of an ensemble of another shape: {reason}") from None
-        restore_generator(self._draws, state["draws"])
-        restore_generator(self._batches, state["batches"])
+        if self._learns:
+            restore_generator(self._draws, state["draws"])
+            restore_generator(self._batches, state["batches"])
 
 
 def _contexts(observations: Observations) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -43,6 +43,22 @@ class Sums:
         return Sums(
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums, of each symmetric matrix the upper half row by row (..., A, F (F + 1) / 2)."""
+        rows, columns = torch.triu_indices(*self.gram.shape[-2:])
+        others = {name: getattr(self, name).clone() for name in ("moment", "square", "rows")}
+        return {"gram": self.gram[..., rows, columns], **others}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> Sums:
+        """The inverse of `state_dict`."""
+        half, moment = state["gram"], state["moment"].clone()
+        features = moment.shape[-2]
+        rows, columns = torch.triu_indices(features, features)
+        gram = half.new_empty(*half.shape[:-1], features, features)
+        gram[..., rows, columns] = gram[..., columns, rows] = half
+        return cls(gram, moment, state["square"].clone(), state["rows"].clone())
 
     def fade(self, share: float) -> None:
         """Keeps that share of everything, in place: what is older counts for less."""
@@ -95,9 +111,8 @@ def add_rows(
                 sums.gram[place][first:last, first:] += found[:, : width - first]
                 sums.moment[place][first:last] += found[:, width - first :]
             sums.square[place[0]] += own[:, width].square().sum()
-    for strip in strips:
-        first, last = int(strip[0]), int(strip[-1]) + 1
-        sums.gram[..., last:, first:last] = sums.gram[..., first:last, last:].transpose(-1, -2)
+    upper = sums.gram.triu()
+    torch.add(upper, upper.triu(1).transpose(-1, -2), out=sums.gram)
     sums.rows.add_(torch.stack([each.double().sum() for each in torch.split(memory, counts.sum(1).tolist())]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crosschannel.agents.buffers.buffer import Buffer, precision, usual
 from crosschannel.agents.ensemble.heads import Coordinates, Prior, Sums, add_rows, solve, untrained
-from crosschannel.agents.ensemble.network import Trunk, with_one
+from crosschannel.agents.ensemble.network import Trunk
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, some_rows
 from crosschannel.agents.ensemble.prior import CURVES, NETWORK, learn_scales, trust
 from crosschannel.core.action_changes import carried
@@ -156,12 +156,12 @@ class Learner:
     def _features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """The features of contexts (N, D) on the CPU, in `out` if it is given."""
         if out is None or self._device.type == "cpu":
-            return self._trunk.features(with_one(x.to(self._device)), out).cpu()
-        return out.copy_(self._trunk.features(with_one(x.to(self._device))))
+            return self._trunk.features(x.to(self._device), out).cpu()
+        return out.copy_(self._trunk.features(x.to(self._device)))
 
     @property
     def _whole(self) -> Sums:
-        return self._sums[0] + self._sums[1]
+        return Sums(*(getattr(self._sums, f.name).sum(0) for f in fields(Sums)))
 
     def _coordinates(self, whole: Sums) -> Coordinates:
         if float(whole.rows) > 0:
@@ -230,7 +230,7 @@ class Learner:
             picked = rows.index_select(0, torch.from_numpy(rng.integers(0, len(rows), size)).flatten())
             context = buffer["context"].index_select(0, picked)
             columns = (
-                with_one(context),
+                context,
                 self._cells(buffer, picked),
                 (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
                 self._weighed(buffer, picked, context)[0] * self._memories(buffer, picked),
@@ -321,16 +321,26 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Everything that is needed to go on."""
         return {
+            **self._deciding(self._sums),
+            "counts": {"asked": self._asked, "taken": self._taken, "settled": dict(self._settled)},
+            "noisiness": self._noisiness.clone(),
+        }
+
+    def policy_state_dict(self) -> dict[str, Any]:
+        """What deciding needs. The sums, over all folds, are for the heads of actions that are still to come."""
+        whole = self._whole
+        return self._deciding(Sums(*(getattr(whole, f.name).unsqueeze(0) for f in fields(Sums))))
+
+    def _deciding(self, sums: Sums) -> dict[str, Any]:
+        return {
             "trunk": self._trunk.state_dict(),
             "heads": self.heads.clone(),
             "variance": self._prior.variance.clone(),
             "noise": self._prior.noise,
             "common": self._common.clone(),
             "own": self._own.clone(),
-            "sums": {name: getattr(self._sums, name).clone() for name in ("gram", "moment", "square", "rows")},
-            "counts": {"asked": self._asked, "taken": self._taken, "settled": dict(self._settled)},
+            "sums": sums.state_dict(),
             "units": [self.mean, self.scale, self.reference],
-            "noisiness": self._noisiness.clone(),
         }
 
     def carry(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -356,7 +366,7 @@ class Learner:
             return torch.from_numpy(carried(saved.numpy(), place, new.numpy()))
 
         sums = {
-            name: torch.stack([moved(*fold) for fold in zip(state["sums"][name], fresh["sums"][name], strict=True)])
+            name: torch.stack([moved(fold, fresh["sums"][name][0]) for fold in state["sums"][name]])
             for name in ("gram", "moment")
         }
         self.load_state_dict(
@@ -372,7 +382,7 @@ class Learner:
         self.heads = self._members()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`.
+        """The inverse of `state_dict` and of `policy_state_dict`.
 
         Raises:
             RuntimeError: If it is of a learner of another shape.
@@ -383,8 +393,8 @@ class Learner:
         self.heads = state["heads"].clone().to(self._device)
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
-        self._sums = Sums(**{name: value.clone() for name, value in state["sums"].items()})
-        counts = state["counts"]
-        self._asked, self._taken, self._settled = counts["asked"], counts["taken"], dict(counts["settled"])
+        self._sums = Sums.from_state_dict(state["sums"])
         self.mean, self.scale, self.reference = state["units"]
-        self._noisiness = state["noisiness"].clone()
+        if (counts := state.get("counts")) is not None:
+            self._asked, self._taken, self._settled = counts["asked"], counts["taken"], dict(counts["settled"])
+            self._noisiness = state["noisiness"].clone()

@@ -18,7 +18,14 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from crosschannel.envs.market import SCENARIOS, Market, MarketConfig, evaluate_policy  # noqa: E402
+from crosschannel.envs.market import (  # noqa: E402
+    SCENARIOS,
+    Market,
+    MarketConfig,
+    evaluate_policy,
+    make_policy,
+    simulate_history,
+)
 from crosschannel.envs.market.dynamics.responses import Slots, opening_table, organic_rates  # noqa: E402
 from crosschannel.envs.market.effects import best_content  # noqa: E402
 from crosschannel.envs.market.vocabulary import BLOCKS, CHANNELS, MODULES, SERVICES  # noqa: E402
@@ -101,11 +108,11 @@ def tiring(axes: Axes) -> None:
         market = Market(MarketConfig(scenario=name))
         slots = slots_of(market)
         mask = np.repeat(market.scenario.offered(np.zeros(1, dtype=np.int64)), USERS, axis=0)
-        content = best_content(market.content(slots), mask)[0]
+        content = best_content(market.content_value(slots), mask)[0]
         levels, effects = np.linspace(0, 5, 21), []
         for level in levels:
-            worth = market.opening(replace(slots, fatigue=np.full(USERS, level))).effects(content)
-            effects.append(np.maximum(worth.reshape(USERS, -1).max(1), 0.0).mean())
+            values = market.open_value(replace(slots, fatigue=np.full(USERS, level))).effects(content)
+            effects.append(np.maximum(values.reshape(USERS, -1).max(1), 0.0).mean())
         axes.plot(levels, effects, color=colour, lw=1.5, label=name)
     axes.set_xlabel("fatigue [messages not yet forgotten]", fontsize=8)
     axes.set_ylabel("mean effect of the best message", fontsize=8)
@@ -136,7 +143,7 @@ def sends(axes: Axes) -> None:
     """Messages a day of the myopic and the far-sighted optimum, in the scenario `fatigue`."""
     market = Market(MarketConfig(scenario="fatigue"))
     for name, colour in (("oracle", BEFORE), ("far_sighted", AFTER)):
-        state, policy, sent = market.reset(market.keys(1000, seed=1)), market.policy(name), []
+        state, policy, sent = market.reset(market.keys(1000, seed=1)), make_policy(name, market), []
         for _ in range(market.config.days):
             sent.append((market.step(state, policy.choose(market, state).actions).executed[:, 0] > 0).sum())
         axes.plot(np.cumsum(sent) / len(state), color=colour, lw=1.5, label=name)
@@ -149,7 +156,7 @@ def sends(axes: Axes) -> None:
 def by_channel() -> None:
     """Effects of the logged messages on orders, relative to what their users order anyway."""
     market = Market(MarketConfig(users=USERS, goals=(Goal("order:*"),)))
-    _, truth = market.history()
+    _, truth = simulate_history(market)
     sent = np.flatnonzero(MODULES.sends(truth.actions))
     effect, organic = truth.logged[sent], truth.organic[sent]
     print(f"logged messages: {effect.mean() / organic.mean():+.1%} orders")

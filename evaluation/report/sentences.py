@@ -69,7 +69,7 @@ def caveats(evaluation: Evaluation) -> list[str]:
     elif evaluation.dropped_share > MAX_DROPPED_SHARE:
         out.append(
             f"In an average replicate {evaluation.dropped_share:.1%} of the rewards are not identified, because some "
-            "calendar cells have barely enough controls."
+            "time buckets have barely enough controls."
         )
     if evaluation.min_p_uncensored < 1:
         out.append(

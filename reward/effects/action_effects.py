@@ -1,4 +1,4 @@
-"""What each action did to each goal, by several reward kinds side by side, each with the tests of its own decisions."""
+"""The effect of each action on each goal, by several reward kinds side by side, with tests on the same decisions."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import HOUR, duration
 from crosschannel.histories.history import History
-from crosschannel.reward.effects.diagnostics import LEVEL, time_placebo
-from crosschannel.reward.effects.estimates import Effect, Study
+from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, time_placebo
+from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
 from crosschannel.reward.effects.event_study import EventTimes, event_study
-from crosschannel.reward.effects.inference import two_sided
+from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.kinds import make_reward
 from crosschannel.reward.spec import RewardSpec
 
-KINDS = ("did", "did_dr")
-# Fewer users on the smaller side than this: an interval stands for so few that it is not read as one.
-FEWEST_USERS = 10
+COMPARED_KINDS = ("did", "did_dr")
+# With fewer users on the smaller side, the interval rests on too few to be relied on.
+MIN_USERS = 10
 
 
 @dataclass(frozen=True)
-class Finding:
-    """The effect of one action on one goal, and what speaks against it.
+class ActionEffect:
+    """The effect of one action on one goal, with its tests and caveats.
 
     Attributes:
         action: The action.
@@ -36,8 +36,8 @@ class Finding:
         influence: Influence of every user code on it (U,).
         pre_trends: p-value of the joint test that nothing differed before; NaN where it could not be tested.
         placebo: p-value of the placebo in time; NaN where it could not be tested.
-        kinds_differ: Smallest p-value of its difference to the other kinds, by what both owe to the same users.
-        contradicted_by: Other kinds that differ from it and fail no test of their own.
+        kinds_differ: Smallest p-value of its difference to the alternative estimates, which rest on the same users.
+        contradicted_by: Kinds whose estimate differs from it and fails no test of its own.
     """
 
     action: str
@@ -52,22 +52,22 @@ class Finding:
 
     @property
     def name(self) -> str:
-        """Of what on what, and by which kind."""
+        """The action, the goal and the kind in words."""
         return f"{self.action} on {self.goal} by {self.kind}"
 
     @property
     def failed(self) -> tuple[str, ...]:
         """The tests of its own that it fails."""
-        found = ["pre-trends differ"] if self.pre_trends < LEVEL else []
-        return (*found, *(["effect before the message"] if self.placebo < LEVEL else []))
+        found = ["pre-trends differ"] if self.pre_trends < SIGNIFICANCE_LEVEL else []
+        return (*found, *(["effect before the message"] if self.placebo < SIGNIFICANCE_LEVEL else []))
 
     @property
-    def against(self) -> tuple[str, ...]:
-        """What speaks against reading the effect as causal, in words; empty where nothing was found."""
+    def caveats(self) -> tuple[str, ...]:
+        """Reasons not to read the effect as causal, in words; empty where none was found."""
         if not self.effect.se > 0:
             return ("not identified",)
-        few = [f"{self.effect.n_users} users only"] if self.effect.n_users < FEWEST_USERS else []
-        return (*few, *self.failed, *(f"{kind} differs and passes" for kind in self.contradicted_by))
+        few = [f"only {self.effect.n_users} users"] if self.effect.n_users < MIN_USERS else []
+        return (*few, *self.failed, *(f"{kind} differs and passes its tests" for kind in self.contradicted_by))
 
     @property
     def untested(self) -> tuple[str, ...]:
@@ -76,48 +76,55 @@ class Finding:
         return tuple(name for name, p in names.items() if np.isnan(p))
 
 
-def findings(
-    history: History, spec: RewardSpec, module: str, times: EventTimes | None = None, kinds: Sequence[str] = KINDS
-) -> list[Finding]:
-    """The effect of every sent action of a module on every goal, each goal counted once and in its own units.
+def action_effects(
+    history: History,
+    spec: RewardSpec,
+    module: str,
+    times: EventTimes | None = None,
+    kinds: Sequence[str] = COMPARED_KINDS,
+) -> list[ActionEffect]:
+    """Estimate the effect of every sent action of a module on every goal, each goal with weight 1 and in its own units.
 
-    Each action's sent decisions are in a study of their own: see `Study.each_action`.
+    The model is fitted to each action's sent decisions alone: see `TreatmentEffects.for_each_action`.
 
     Args:
         history: The log.
         spec: What is measured.
-        module: Whose actions.
-        times: Bins of the pre-trend tests; by default those that fit each study.
+        module: The module.
+        times: Bins of the pre-trend tests; by default those that fit the windows.
         kinds: Reward kinds, side by side.
     """
-    found: list[Finding] = []
+    found: list[ActionEffect] = []
     for goal in spec.goals:
         alone = replace(spec, goals=(replace(goal, weight=1.0),))
         by_kind = [
             [
-                _finding(study, history, times, action, f"{goal.event} ({goal.measure})", kind)
-                for action, _, study in Study.of(make_reward(kind, alone), history).each_action(history, module)
+                _action_effect(fitted, history, times, action, f"{goal.event} ({goal.measure})", kind)
+                for action, _, fitted in TreatmentEffects.fit(make_reward(kind, alone), history).for_each_action(
+                    history, module
+                )
             ]
             for kind in kinds
         ]
-        for rivals in zip(*by_kind, strict=True):
-            found += against_rivals(rivals)
+        for alternative_estimates in zip(*by_kind, strict=True):
+            found += compare_estimates(alternative_estimates)
     return found
 
 
-def against_rivals(rivals: Sequence[Finding]) -> list[Finding]:
-    """Findings of several kinds with what the others say: where two differ, their assumptions cannot both hold."""
-    told = []
-    for one in rivals:
-        differ = {rival.kind: difference(one, rival) for rival in rivals if rival.kind != one.kind}
-        known = [p for p in differ.values() if not np.isnan(p)]
-        clear = [rival.kind for rival in rivals if not rival.failed and differ.get(rival.kind, np.nan) < LEVEL]
-        told.append(replace(one, kinds_differ=min(known, default=np.nan), contradicted_by=tuple(clear)))
-    return told
+def compare_estimates(alternative_estimates: Sequence[ActionEffect]) -> list[ActionEffect]:
+    """Compare the estimates of several kinds: where two differ, their assumptions cannot both hold."""
+    compared = []
+    for one in alternative_estimates:
+        others = [other for other in alternative_estimates if other.kind != one.kind]
+        p_values = {other.kind: difference(one, other) for other in others}
+        known = [p for p in p_values.values() if not np.isnan(p)]
+        clear = [other.kind for other in others if not other.failed and p_values[other.kind] < SIGNIFICANCE_LEVEL]
+        compared.append(replace(one, kinds_differ=min(known, default=np.nan), contradicted_by=tuple(clear)))
+    return compared
 
 
-def difference(one: Finding, other: Finding) -> float:
-    """p-value of the difference of two effects on the same decisions; NaN where there is none."""
+def difference(one: ActionEffect, other: ActionEffect) -> float:
+    """Return the p-value of the difference of two effects on the same decisions; NaN where there is none."""
     if not (one.effect.se > 0 and other.effect.se > 0) or one.effect.n_treated != other.effect.n_treated:
         return np.nan
     influence = one.influence - other.influence
@@ -125,57 +132,59 @@ def difference(one: Finding, other: Finding) -> float:
     if users < 2:
         return np.nan
     se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
-    return two_sided((one.effect.value - other.effect.value) / se, min(one.effect.n_users, other.effect.n_users) - 1)
+    freedom = min(one.effect.n_users, other.effect.n_users) - 1
+    return two_sided_p_value((one.effect.value - other.effect.value) / se, freedom)
 
 
-def _finding(
-    study: Study | None, history: History, times: EventTimes | None, action: str, goal: str, kind: str
-) -> Finding:
-    if study is None:
-        return Finding(action, goal, kind, Effect(action, np.nan, np.nan, 0, 0), np.zeros(0))
-    effect, influence = study.effect_and_influence(None, action)
-    found = Finding(action, goal, kind, effect, influence)
-    if not effect.se > 0:
+def _action_effect(
+    fitted: TreatmentEffects | None, history: History, times: EventTimes | None, action: str, goal: str, kind: str
+) -> ActionEffect:
+    if fitted is None:
+        effect, influence = Effect.not_identified(action), np.zeros(0)
+    else:
+        effect, influence = fitted.effect_and_influence(None, action)
+    found = ActionEffect(action=action, goal=goal, kind=kind, effect=effect, influence=influence)
+    if fitted is None or not effect.se > 0:
         return found
     return replace(
         found,
-        pre_trends=_or_nan(lambda: _pre_trends(study, history, times)),
-        placebo=_or_nan(lambda: _placebo(study, history)),
+        pre_trends=_p_value_or_nan(lambda: _pre_trends(fitted, history, times)),
+        placebo=_p_value_or_nan(lambda: _placebo(fitted, history)),
     )
 
 
-def _pre_trends(study: Study, history: History, times: EventTimes | None) -> float:
-    leads = replace(times or EventTimes.fitting(study), lags=0)
-    return event_study(study, history, leads).pre_trends().p_value
+def _pre_trends(fitted: TreatmentEffects, history: History, times: EventTimes | None) -> float:
+    leads = replace(times or EventTimes.default_for(fitted), lags=0)
+    return event_study(fitted, history, leads).pre_trends().p_value
 
 
-def _placebo(study: Study, history: History) -> float:
-    back = time_placebo(study, history)
-    return two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
+def _placebo(fitted: TreatmentEffects, history: History) -> float:
+    back = time_placebo(fitted, history)
+    return two_sided_p_value(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
 
 
-def _or_nan(p_value: Callable[[], float]) -> float:
-    """A p-value; NaN where the model cannot be fitted to the few decisions that were seen so far back."""
+def _p_value_or_nan(p_value: Callable[[], float]) -> float:
+    """Return a p-value; NaN where the model cannot be fitted to the few decisions that were observed so far back."""
     try:
         return p_value()
     except NotIdentified:
         return np.nan
 
 
-def other_lengths(
-    history: History, spec: RewardSpec, module: str, lengths: Sequence[str], kinds: Sequence[str] = KINDS
-) -> dict[str, list[Finding]]:
-    """The findings with post windows of other lengths, the pre window in proportion; by the post window's length."""
-    return {length: findings(history, _stretched(spec, length), module, None, kinds) for length in lengths}
+def action_effects_by_window(
+    history: History, spec: RewardSpec, module: str, windows: Sequence[str], kinds: Sequence[str] = COMPARED_KINDS
+) -> dict[str, list[ActionEffect]]:
+    """Estimate the effects with post windows of other lengths, the pre window in proportion; by the post window."""
+    return {post: action_effects(history, _with_windows(spec, post), module, None, kinds) for post in windows}
 
 
-def _stretched(spec: RewardSpec, post: str) -> RewardSpec:
+def _with_windows(spec: RewardSpec, post: str) -> RewardSpec:
     pre = duration(spec.pre) * duration(post) / duration(spec.post)
     return replace(spec, pre=f"{pre / HOUR:g}h", post=post)
 
 
-def findings_table(found: Sequence[Finding]) -> pd.DataFrame:
-    """One row a finding, with what speaks against it."""
+def action_effects_table(found: Sequence[ActionEffect]) -> pd.DataFrame:
+    """Return one row per action, goal and kind, with its caveats."""
     return pd.DataFrame(
         {
             "action": f.action,
@@ -189,50 +198,49 @@ def findings_table(found: Sequence[Finding]) -> pd.DataFrame:
             "pre_trends": f.pre_trends,
             "placebo": f.placebo,
             "kinds_differ": f.kinds_differ,
-            "against": ", ".join(f.against),
+            "caveats": ", ".join(f.caveats),
         }
         for f in found
     )
 
 
-def findings_text(found: Sequence[Finding]) -> str:
-    """The findings as a table for the terminal, and in words which of them are not to be read as causal."""
-    table = findings_table(found)
-    known = table["effect"].notna() & ~table["against"].str.contains("not identified")
+def action_effects_text(found: Sequence[ActionEffect]) -> str:
+    """Return the effects as a table for the terminal, and a list of those that are not to be read as causal."""
+    table = action_effects_table(found)
+    known = table["effect"].notna() & ~table["caveats"].str.contains("not identified")
     for column in ("effect", "low", "high"):
         table[column] = [f"{v:.3g}" if ok else "-" for v, ok in zip(table[column], known, strict=True)]
     for column in ("pre_trends", "placebo", "kinds_differ"):
         table[column] = ["-" if np.isnan(p) else f"{p:.2g}" for p in table[column]]
-    failed = [f"{f.action} on {f.goal} by {f.kind} ({', '.join(f.against)})" for f in found if f.against]
-    clear = [f"{f.action} on {f.goal} by {f.kind}" for f in found if not f.against and not f.untested]
-    unproved = [
-        f"{f.action} on {f.goal} by {f.kind} ({', '.join(f.untested)})" for f in found if not f.against and f.untested
-    ]
+    with_caveats = [f"{f.name} ({', '.join(f.caveats)})" for f in found if f.caveats]
+    untested = [f"{f.name} ({', '.join(f.untested)})" for f in found if not f.caveats and f.untested]
+    passed = [f.name for f in found if not f.caveats and not f.untested]
     tests = sum(not np.isnan(p) for f in found for p in (f.pre_trends, f.placebo))
     lines = [
         table.to_string(index=False),
-        f"{tests} tests of pre-trends and placebos: by chance alone {tests * LEVEL:.1f} would fail.",
-        f"Do not read as causal: {'; '.join(failed)}." if failed else "",
-        f"Nothing speaks against, but for want of earlier time or events not tested: {'; '.join(unproved)}."
-        if unproved
-        else "",
-        f"Nothing speaks against, and nothing proves: {'; '.join(clear)}." if clear else "",
+        f"{tests} tests of pre-trends and placebos: by chance alone {tests * SIGNIFICANCE_LEVEL:.1f} would fail.",
     ]
-    return "\n".join(line for line in lines if line)
+    for title, names in (
+        ("Do not read as causal", with_caveats),
+        ("No caveat found, but the log has too little earlier time or too few events for some tests", untested),
+        ("Passed every test, which does not prove the effect", passed),
+    ):
+        lines += [f"{title}: {'; '.join(names)}."] if names else []
+    return "\n".join(lines)
 
 
-def lengths_text(by_length: Mapping[str, Sequence[Finding]]) -> str:
-    """Effects by length of the windows: half the 95 % interval, sent decisions, `!` where something speaks against."""
+def by_window_text(by_window: Mapping[str, Sequence[ActionEffect]]) -> str:
+    """Return effects by window: the effect, half its 95 % interval, sent decisions, and `!` where there are caveats."""
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
-    for length, found in by_length.items():
+    for window, found in by_window.items():
         for f in found:
-            rows.setdefault((f.action, f.goal, f.kind), {})[length] = _cell(f)
+            rows.setdefault((f.action, f.goal, f.kind), {})[window] = _short_text(f)
     table = pd.DataFrame([dict(zip(("action", "goal", "kind"), key, strict=True)) | row for key, row in rows.items()])
     return str(table.to_string(index=False))
 
 
-def _cell(f: Finding) -> str:
+def _short_text(f: ActionEffect) -> str:
     if not f.effect.se > 0:
         return f"- of {f.effect.n_treated:,}"
-    mark = "!" if f.against else ""
+    mark = "!" if f.caveats else ""
     return f"{f.effect.value:.3g} +-{f.effect.high - f.effect.value:.2g} of {f.effect.n_treated:,}{mark}"

@@ -7,21 +7,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
 from crosschannel.reward.adjusted import FittedAdjusted
-from crosschannel.reward.effects.inference import student_quantile
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS, WITHOUT_INFLUENCE, Influences
-from crosschannel.reward.frame import FEW_CONTROLS, RewardFrame
-from crosschannel.reward.measurement.outcomes import Outcomes, RewardSpec, measure
-from crosschannel.reward.models import DidReward, FittedOn, RewardModel
+from crosschannel.reward.frame import RewardFrame
+from crosschannel.reward.measurement.outcomes import Outcomes, measure
+from crosschannel.reward.models import BaseFittedReward, DidReward, RewardModel
+from crosschannel.reward.reason import Reason
+from crosschannel.reward.spec import RewardSpec
 
-COLUMNS = ("by", "label", "effect", "se", "low", "high", "n_treated", "n_controls", "n_users", "n_without")
+EFFECT_COLUMNS = ("by", "label", "effect", "se", "low", "high", "n_treated", "n_controls", "n_users", "n_without")
+GROUPINGS = ("all", "goal", "action", "module:NAME", "time_bucket", "period:LENGTH", "attribute:NAME")
 QUANTILE_GROUPS = 4
-MAX_LEVELS = 20
+MAX_ATTRIBUTE_GROUPS = 20
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Effect:
     """An average effect on the treated.
 
     Attributes:
-        label: Of whom.
+        label: The group of decisions that it is about.
         value: The effect, in reward units per decision; NaN where it is not identified.
         se: Its user-clustered standard error.
         n_treated: Sent decisions that it averages.
@@ -46,34 +49,43 @@ class Effect:
     n_without: int = 0
     n_users: int = 0
 
+    @classmethod
+    def not_identified(cls, label: str, *, n_treated: int = 0, n_without: int = 0) -> Effect:
+        """Return an effect without a value."""
+        return cls(label, np.nan, np.nan, n_treated=n_treated, n_controls=0, n_without=n_without)
+
     @property
     def low(self) -> float:
         """Lower end of the 95 % interval, by Student's t with one degree of freedom less than `n_users`."""
-        return self.value - student_quantile(max(self.n_users - 1, 1)) * self.se
+        return self.value - self._margin
 
     @property
     def high(self) -> float:
         """Upper end of the 95 % interval."""
-        return self.value + student_quantile(max(self.n_users - 1, 1)) * self.se
+        return self.value + self._margin
+
+    @property
+    def _margin(self) -> float:
+        return float(stats.t.ppf(0.975, max(self.n_users - 1, 1))) * self.se
 
 
 @dataclass(frozen=True)
-class Study:
+class TreatmentEffects:
     r"""A reward model, fitted on a log, whose rewards can be averaged over groups of its sent decisions.
 
     .. math:: \widehat{ATT}_g = \frac{1}{n_1} \sum_{i \in g} r_i, \qquad
         \hat V = \frac{G}{G - 1} \sum_u \psi_u^2
 
-    over the group's sent decisions that have a reward, with :math:`\psi_u` the influence of user u (`Influences`): the
-    error of the controls' means is in it, and decisions of one user may depend on each other. For `raw` and `change`
-    it is a plain average with its error, an effect only under their assumptions. Where `overlap: exclude` takes rewards
-    away, decisions count `Outcomes.stake` times on both sides, so that the average is about all of them.
+    over the group's sent decisions that have a reward, with :math:`\psi_u` the influence of user u (`Influences`): it
+    includes the error of the controls' means, and decisions of one user may depend on each other. For `raw` and
+    `change` it is a plain average with its error, an effect only under their assumptions. Where `overlap: exclude`
+    takes rewards away, both sides are averaged with `Outcomes.ipc_weight`, so that the average is about all decisions.
 
     Attributes:
         model: The reward model.
         outcomes: What was measured (n decisions).
         frame: The rewards.
-        influences: What they depend on.
+        influences: The influence of users on averages of them.
     """
 
     model: RewardModel
@@ -82,44 +94,45 @@ class Study:
     influences: Influences
 
     @classmethod
-    def of(cls, model: RewardModel, history: History) -> Study:
-        """Measures a history, and fits the model on it."""
-        return cls.of_outcomes(model, model.measure(history))
+    def fit(cls, model: RewardModel, history: History) -> TreatmentEffects:
+        """Measure a history, and fit the model on it."""
+        return cls.fit_outcomes(model, model.measure(history))
 
     @classmethod
-    def of_outcomes(cls, model: RewardModel, outcomes: Outcomes) -> Study:
-        """Fits the model on measured outcomes.
+    def fit_outcomes(cls, model: RewardModel, outcomes: Outcomes) -> TreatmentEffects:
+        """Fit the model on measured outcomes.
 
         Raises:
             ConfigError: If the model is not one of this package's kinds: it has no influence function.
         """
         fitted = model.fit_outcomes(outcomes)
         frame = fitted.transform_outcomes(outcomes)
-        if not isinstance(fitted, FittedOn):
+        if not isinstance(fitted, BaseFittedReward):
             raise ConfigError(WITHOUT_INFLUENCE.format(model.name))
         by_level = [frame.reward]
-        if len(model.spec.matching.levels) > 1 or (frame.reason == FEW_CONTROLS).any():
-            by_level = [one.transform_outcomes(outcomes).reward for one in fitted.one_level_each()]
+        if len(model.spec.matching.levels) > 1 or (frame.reason == Reason.FEW_CONTROLS).any():
+            by_level = [one.transform_outcomes(outcomes).reward for one in fitted.at_each_level()]
         odds = fitted.odds if isinstance(fitted, FittedAdjusted) else None
-        return cls(model, outcomes, frame, Influences.of(model.name, outcomes, model.spec, frame, by_level, odds))
+        return cls(model, outcomes, frame, Influences.build(model.name, outcomes, model.spec, frame, by_level, odds))
 
     def effect(self, group: BoolArray | None = None, label: str = "all") -> Effect:
-        """The average effect on the sent decisions of a group (n,), by default on all.
+        """Return the average effect on the sent decisions of a group (n,), by default on all.
 
-        For `did_dr` a group of whole cells is doubly robust, as all are; any other group rests on the regression alone
-        (`by_action` and `by_attribute` fit the model anew, and do not).
+        For `did_dr` a group of whole cells is doubly robust, as all are; any other group relies on the regression alone
+        (`by_action` and `by_attribute` fit the model to each group, and do not).
         """
         return self.effect_and_influence(group, label)[0]
 
     def effect_and_influence(self, group: BoolArray | None = None, label: str = "all") -> tuple[Effect, FloatArray]:
-        """The same with the influence of every user code (U,), for joint tests; all 0 where there is no effect."""
+        """Return the effect and the influence of every user code (U,), for joint tests; all 0 where there is none."""
         o = self.outcomes
         wanted = o.treated if group is None else o.treated & group
         rows = np.flatnonzero(wanted & self.frame.identified)
         without = int(wanted.sum()) - len(rows)
         if len(rows) < 2:
-            return Effect(label, np.nan, np.nan, len(rows), 0, without), np.zeros(self.influences.users)
-        value = float(np.average(self.frame.reward[rows], weights=o.stake[rows]))
+            none = Effect.not_identified(label, n_treated=len(rows), n_without=without)
+            return none, np.zeros(self.influences.users)
+        value = float(np.average(self.frame.reward[rows], weights=o.ipc_weight[rows]))
         influence = self.influences.by_user(rows)
         controls = self.influences.controls_of(rows)
         treated_users, control_users = np.unique(o.user[rows]), np.unique(o.user[controls])
@@ -127,28 +140,35 @@ class Study:
         fewer = (
             len(treated_users) if self.model.name in WITHOUT_CONTROLS else min(len(treated_users), len(control_users))
         )
-        if users < 2:
-            return Effect(label, value, np.nan, len(rows), len(controls), without, fewer), influence
-        se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
-        return Effect(label, value, se, len(rows), len(controls), without, fewer), influence
+        se = float(np.sqrt((influence**2).sum() * users / (users - 1))) if users > 1 else np.nan
+        effect = Effect(
+            label=label,
+            value=value,
+            se=se,
+            n_treated=len(rows),
+            n_controls=len(controls),
+            n_without=without,
+            n_users=fewer,
+        )
+        return effect, influence
 
-    def by_cell(self) -> list[Effect]:
-        """One effect for each calendar cell in which something was sent."""
-        return self.by_period(self.model.spec.cell)
+    def by_time_bucket(self) -> list[Effect]:
+        """Return one effect for each time bucket in which something was sent."""
+        return self.by_period(self.model.spec.time_bucket)
 
     def by_period(self, period: str = "1w") -> list[Effect]:
-        """One effect for each calendar period (whole lengths since 1970) in which something was sent."""
+        """Return one effect for each calendar period (whole lengths since 1970) in which something was sent."""
         code = (self.outcomes.available_at - duration(self.model.spec.post)) // duration(period)
         codes = np.unique(code[self.outcomes.treated])
         names = timestamps(codes * duration(period)).dt.strftime("%Y-%m-%d %H:%M")
         return [self.effect(code == c, name) for c, name in zip(codes, names, strict=True)]
 
-    def each_action(self, history: History, module: str) -> Iterator[tuple[str, int, Study | None]]:
-        """Each action of a module that was ever sent, how often, and its own study; None where it is too rare to fit.
+    def for_each_action(self, history: History, module: str) -> Iterator[tuple[str, int, TreatmentEffects | None]]:
+        """Yield each action of a module that was ever sent, how often, and the model fitted to it; None if too rare.
 
         Sends of other actions are neither treated nor controls, and the odds of `did_dr` are those of this action
-        against nothing, so that each number is doubly robust: see `Odds`. Controls are those of the whole at slots
-        where the action was eligible: where it could not be sent, not sending it says nothing about whom it goes to.
+        against nothing, so that each number is doubly robust: see `Odds`. Controls are those of all sends, at slots
+        where the action was eligible: where it could not be sent, not sending it does not depend on the user.
 
         Raises:
             ConfigError: If there is no such module.
@@ -160,21 +180,22 @@ class Study:
         for code in np.unique(o.actions[o.treated, m]):
             treated, control = o.treated & (o.actions[:, m] == code), o.control & eligible[:, code]
             label = history.modules[module].actions[code]
+            fitted: TreatmentEffects | None
             try:
-                study = Study.of_outcomes(self.model, replace(o, treated=treated, control=control))
+                fitted = TreatmentEffects.fit_outcomes(self.model, replace(o, treated=treated, control=control))
             except NotIdentified:
-                study = None
-            yield label, int(treated.sum()), study
+                fitted = None
+            yield label, int(treated.sum()), fitted
 
     def by_action(self, history: History, module: str) -> list[Effect]:
-        """One effect for each action of a module that was ever sent: see `each_action`."""
+        """Return one effect for each action of a module that was ever sent: see `for_each_action`."""
         return [
-            Effect(label, np.nan, np.nan, 0, 0, sent) if alone is None else alone.effect(None, label)
-            for label, sent, alone in self.each_action(history, module)
+            Effect.not_identified(label, n_without=sent) if fitted is None else fitted.effect(None, label)
+            for label, sent, fitted in self.for_each_action(history, module)
         ]
 
     def by_goal(self, history: History) -> list[Effect]:
-        """One effect for each goal, with its weight, as if it were the only one; they add up to the whole."""
+        """Return one effect for each goal, with its weight, as if it were the only one; they add up to the whole."""
         return [
             self.with_values(one.pre, one.post).effect(None, f"{goal.event} x {goal.weight:g}")
             for goal in self.model.spec.goals
@@ -182,27 +203,30 @@ class Study:
         ]
 
     def by_attribute(self, history: History, name: str) -> list[Effect]:
-        """One effect for each stratum of users by an attribute, each against the controls of its own stratum.
+        """Return one effect for each group of users by an attribute, each against the controls of its own group.
 
-        Numbers are cut into quarters of users; of other values the most frequent `MAX_LEVELS` are taken, and the rest
-        are one stratum, labelled with their number. Only what is fixed before the log may divide users: groups by their
-        activity in the log would regress to the mean.
+        Only what is fixed before the log may divide users: groups by their activity in the log would regress to the
+        mean. See `attribute_groups`.
         """
         return [
-            self.restricted(stratum[self.outcomes.user]).effect(None, label) for label, stratum in strata(history, name)
+            self.restricted(users[self.outcomes.user]).effect(None, label)
+            for label, users in attribute_groups(history, name)
         ]
 
-    def with_values(self, pre: FloatArray, post: FloatArray) -> Study:
-        """The same decisions and controls with other values before and after, and the model fitted on those."""
-        return self.of_outcomes(self.model, replace(self.outcomes, pre=pre, post=post))
+    def with_values(self, pre: FloatArray, post: FloatArray) -> TreatmentEffects:
+        """Fit the model on the same decisions and controls with other values before and after."""
+        return self.fit_outcomes(self.model, replace(self.outcomes, pre=pre, post=post))
 
-    def restricted(self, rows: BoolArray) -> Study:
-        """The study of some of the decisions alone."""
-        return self.of_outcomes(self.model, self.outcomes.select(rows))
+    def restricted(self, rows: BoolArray) -> TreatmentEffects:
+        """Fit the model on some of the decisions alone."""
+        return self.fit_outcomes(self.model, self.outcomes.select(rows))
 
 
-def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:
-    """Strata of users by an attribute: label and mask (U,). See `Study.by_attribute`.
+def attribute_groups(history: History, name: str) -> list[tuple[str, BoolArray]]:
+    """Divide users into groups by an attribute: label and mask (U,).
+
+    Numbers are cut into quarters of users. Of other values the `MAX_ATTRIBUTE_GROUPS` most frequent make a group each,
+    and the rest one group, labelled with their number.
 
     Raises:
         ConfigError: If the users have no such attribute.
@@ -211,7 +235,7 @@ def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:
     if history.users is None or name not in known:
         raise ConfigError(f"the users have no attribute {name!r}. {nearest(name, known)}")
     column = history.users[name]
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > MAX_LEVELS:
+    if pd.api.types.is_numeric_dtype(column) and column.nunique() > MAX_ATTRIBUTE_GROUPS:
         value = column.to_numpy(dtype=np.float64, na_value=np.nan)
         edges = np.unique(np.nanquantile(value, np.linspace(0, 1, QUANTILE_GROUPS + 1)))
         code = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
@@ -221,62 +245,61 @@ def strata(history: History, name: str) -> list[tuple[str, BoolArray]]:
         return [*found, (f"{name} missing", np.isnan(value))] if np.isnan(value).any() else found
     text = column.astype(str).to_numpy()
     frequent = column.astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable").index
-    found = [(f"{name} {level}", np.asarray(text == level)) for level in frequent[:MAX_LEVELS].sort_values()]
-    rest = ~np.isin(text, frequent[:MAX_LEVELS].to_numpy())
-    return [*found, (f"{name}: {len(frequent) - MAX_LEVELS} others", rest)] if rest.any() else found
+    own = frequent[:MAX_ATTRIBUTE_GROUPS]
+    found = [(f"{name} {level}", np.asarray(text == level)) for level in own.sort_values()]
+    rest = ~np.isin(text, own.to_numpy())
+    return [*found, (f"{name}: {len(frequent) - len(own)} others", rest)] if rest.any() else found
 
 
 def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:
-    r"""DiD estimate of the average effect on the treated decisions of a group.
+    r"""Return the DiD estimate of the average effect on the treated decisions of a group.
 
     .. math:: \widehat{ATT} = \sum_c \frac{n_{1c}}{n_1} (\bar\Delta_{1c} - \bar\Delta_{0c})
 
-    over calendar cells c, with :math:`\bar\Delta_{1c}` the mean change of the group's treated decisions and
+    over cells c, with :math:`\bar\Delta_{1c}` the mean change of the group's treated decisions and
     :math:`\bar\Delta_{0c}` that of the controls.
     """
-    return Study.of_outcomes(DidReward(spec), outcomes).effect(group, label)
+    return TreatmentEffects.fit_outcomes(DidReward(spec), outcomes).effect(group, label)
 
 
-def tidy(effects: Mapping[str, Sequence[Effect]]) -> pd.DataFrame:
-    """Effects by grouping as one table with the columns `COLUMNS`, one row an effect."""
+def effects_table(effects: Mapping[str, Sequence[Effect]]) -> pd.DataFrame:
+    """Return effects by grouping as one table with the columns `EFFECT_COLUMNS`, one row per effect."""
     rows = [
         (by, e.label, e.value, e.se, e.low, e.high, e.n_treated, e.n_controls, e.n_users, e.n_without)
         for by, group in effects.items()
         for e in group
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(EFFECT_COLUMNS))
 
 
-def effects_of(study: Study, history: History, by: Sequence[str]) -> dict[str, list[Effect]]:
-    """Effects by each grouping named.
+def effects_by(fitted: TreatmentEffects, history: History, groupings: Sequence[str]) -> dict[str, list[Effect]]:
+    """Estimate effects by each grouping named.
 
     Args:
-        study: The fitted model.
-        history: The history that it was fitted on.
-        by: Any of `all`, `goal`, `action` (every module), `module:NAME`, `cell`, `period` (weeks), `period:LENGTH`,
-            `attribute:NAME`.
+        fitted: The model, fitted on the history.
+        history: The history.
+        groupings: Any of `GROUPINGS`; `action` stands for every module, `period` for weeks.
 
     Raises:
         ConfigError: If a grouping is not known.
     """
     found: dict[str, list[Effect]] = {}
-    for name in by:
+    for name in groupings:
         kind, _, detail = name.partition(":")
         if kind == "all":
-            found["all"] = [study.effect()]
+            found["all"] = [fitted.effect()]
         elif kind == "goal":
-            found["goal"] = study.by_goal(history)
+            found["goal"] = fitted.by_goal(history)
         elif kind == "action":
-            found |= {module.name: study.by_action(history, module.name) for module in history.modules}
+            found |= {module.name: fitted.by_action(history, module.name) for module in history.modules}
         elif kind == "module":
-            found[detail] = study.by_action(history, detail)
-        elif kind == "cell":
-            found["cell"] = study.by_cell()
+            found[detail] = fitted.by_action(history, detail)
+        elif kind == "time_bucket":
+            found["time_bucket"] = fitted.by_time_bucket()
         elif kind == "period":
-            found["period"] = study.by_period(detail or "1w")
+            found["period"] = fitted.by_period(detail or "1w")
         elif kind == "attribute":
-            found[detail] = study.by_attribute(history, detail)
+            found[detail] = fitted.by_attribute(history, detail)
         else:
-            groupings = ("all", "goal", "action", "module:NAME", "cell", "period:LENGTH", "attribute:NAME")
-            raise ConfigError(f"there is no grouping {name!r}. {nearest(kind, groupings)}")
+            raise ConfigError(f"there is no grouping {name!r}. {nearest(kind, GROUPINGS)}")
     return found

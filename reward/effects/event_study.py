@@ -1,4 +1,4 @@
-"""Event study: the effect of sending by time since the decision; what comes before it are pre-trends."""
+"""Event study: the effect of sending by time since the decision; before the decision it shows pre-trends."""
 
 from __future__ import annotations
 
@@ -11,21 +11,23 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
-from crosschannel.reward.effects.estimates import Effect, Study, tidy
+from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, effects_table
 from crosschannel.reward.effects.inference import JointTest, joint_test
-from crosschannel.reward.frame import IDENTIFIED, OUTSIDE, OVERLAPPING
 from crosschannel.reward.measurement.messages import Messages
-from crosschannel.reward.measurement.outcomes import Outcomes, RewardSpec, measure
-from crosschannel.reward.spec import Matching
+from crosschannel.reward.measurement.outcomes import Outcomes, measure, measure_with
+from crosschannel.reward.reason import Reason
+from crosschannel.reward.spec import Matching, RewardSpec
 
 BASE = -1
-# Bins that the post window is divided into at most, and bins that are tested at least where the log is long enough.
-MOST_LAGS, LEAST_TESTED = 4, 3
+# Into how many bins the post window is divided at most.
+MAX_LAGS = 4
+# How many bins are tested as pre-trends at least, where the log is long enough.
+MIN_TESTED_LEADS = 3
 
 
 @dataclass(frozen=True)
 class EventTimes:
-    """Which bins of time around a decision are looked at.
+    """The bins of time around a decision.
 
     Attributes:
         bin: Length of a bin. Bin k >= 0 is `(t + k bin, t + (k + 1) bin]`, and before the decision
@@ -44,19 +46,19 @@ class EventTimes:
             raise ConfigError(f"leads {self.leads} must be at least 1 (the base), lags {self.lags} at least 0")
 
     @classmethod
-    def fitting(cls, study: Study) -> EventTimes:
-        """Bins that fit a study's windows: the post window is a whole number of them, the pre window is covered.
+    def default_for(cls, fitted: TreatmentEffects) -> EventTimes:
+        """Return bins that fit the windows: the post window is a whole number of them, the pre window is covered.
 
-        A bin is a whole number of days where that divides the post window into at most `MOST_LAGS` bins (shorter ones
-        would show the hours of the day), and else the whole post window. `LEAST_TESTED` bins lie before all that
-        the study's covariates and strata look at.
+        A bin is a whole number of days where that divides the post window into at most `MAX_LAGS` bins (shorter ones
+        would show the hours of the day), and else the whole post window. `MIN_TESTED_LEADS` bins lie before all events
+        that covariates and strata use.
         """
-        pre, post = duration(study.model.spec.pre), duration(study.model.spec.post)
-        days = [k for k in range(MOST_LAGS, 1, -1) if post % (k * DAY) == 0]
+        pre, post = duration(fitted.model.spec.pre), duration(fitted.model.spec.post)
+        days = [k for k in range(MAX_LAGS, 1, -1) if post % (k * DAY) == 0]
         lags = days[0] if days else 1
         length = post // lags
-        leads = max(-(-pre // length), -(-lookback(study) // length) + LEAST_TESTED, 1 + LEAST_TESTED)
-        return cls(f"{length // DAY}d" if days else study.model.spec.post, leads, lags)
+        leads = max(-(-pre // length), -(-lookback(fitted) // length) + MIN_TESTED_LEADS, 1 + MIN_TESTED_LEADS)
+        return cls(f"{length // DAY}d" if days else fitted.model.spec.post, leads, lags)
 
     @property
     def offsets(self) -> IntArray:
@@ -71,9 +73,9 @@ class EventStudy:
     Attributes:
         times: The bins.
         kind: The reward kind that estimated them.
-        effects: One a bin, in reward units per bin; NaN where the log does not identify it. That of the base is 0.
+        effects: One per bin, in reward units per bin; NaN where the log does not identify it. That of the base is 0.
         influence: Influence of every user code on each (U, k).
-        lookback: How far back from the decision covariates and strata look at events, microseconds.
+        lookback: How far before the decision the events lie that covariates and strata use, microseconds.
         notes: What the bins leave out of the reward, one line each.
     """
 
@@ -91,96 +93,104 @@ class EventStudy:
 
     @property
     def leads(self) -> BoolArray:
-        """Which bins are tested as pre-trends (k,): identified, before the base and before what covariates look at."""
+        """Which bins are tested as pre-trends (k,): identified, before the base and before what covariates use."""
         usable = np.array([effect.se > 0 for effect in self.effects])
         ends = (self.times.offsets + 1) * duration(self.times.bin)
         return np.asarray((self.times.offsets < BASE) & (ends <= -self.lookback) & usable)
 
     def pre_trends(self) -> JointTest:
-        """Joint test that nothing differs before the decision."""
+        """Test jointly that nothing differs before the decision."""
         chosen = self.leads
         return joint_test(self.value[chosen], self.influence[:, chosen])
 
     def to_pandas(self) -> pd.DataFrame:
-        """The effects as a tidy table; the label is the bin's start in days after the decision."""
-        return tidy({"event time": self.effects})
+        """Return the effects as a tidy table; the label is the bin's start in days after the decision."""
+        return effects_table({"event time": self.effects})
 
 
-def event_study(study: Study, history: History, times: EventTimes | None = None) -> EventStudy:
-    r"""Estimates the effect in bins before and after the decision, relative to the base bin.
+def event_study(fitted: TreatmentEffects, history: History, times: EventTimes | None = None) -> EventStudy:
+    r"""Estimate the effect in bins before and after the decision, relative to the base bin.
 
     .. math:: \hat\theta_k = \widehat{ATT} \text{ of } Y_k - Y_{-1}, \qquad k = -K, \dots, L - 1
 
-    each by the study's own reward kind, with the same decisions, cells, controls, covariates and propensities. Without
+    each by the model's own reward kind, with the same decisions, cells, controls, covariates and propensities. Without
     messages all are 0 if treated and controls move in parallel; so the leads, k < -1, test what cannot be tested for
     k >= 0. `raw` has no base: it shows the level in each bin.
 
-    What an adjusted kind assumes is that, given what was known at t, sending tells nothing more about the user; then
-    it tells nothing about the user's past either, and every lead is 0. But a regression that is given the sum of the
-    last four days cannot find a difference within them, whoever is sent to: there leads are near 0 by construction.
-    So only bins before all that covariates (and strata of past activity) look at are tested, against a base that lies
-    within it; this is the test on a lagged outcome that was not adjusted for of Imbens & Rubin (2015), "Causal
-    inference for statistics, social, and biomedical sciences", chapter 21. Propensities that were logged balance all
-    that came before the decision, so with them each lead is 0 if they are the true ones. Features without a window
-    ("days since") look farther still, which costs the test power and not its level.
+    An adjusted kind assumes that, given what was known at t, sending does not depend on anything else about the user;
+    then it does not depend on the user's past either, and every lead is 0. But a regression on the sum of the last four
+    days cannot find a difference within them, whoever gets the messages: there leads are near 0 by construction. So
+    only bins before all events that covariates and strata of past activity use are tested, against a base that lies
+    within them; this is the test on a lagged outcome that was not adjusted for of Imbens & Rubin (2015), "Causal
+    inference for statistics, social, and biomedical sciences", chapter 21. Logged propensities balance everything that
+    came before the decision, so with them each lead is 0 if they are the true ones. Features without a window ("days
+    since") use earlier events still, which costs the test power and does not change its level.
 
     Bins sum events as the goals do, each with the goal's limit (a quantile is learned from the bins next to the
-    decision), but credit does not fade and windows are not truncated: `EventStudy.notes` says so.
+    decision), but credit does not decay and windows are not truncated: `EventStudy.notes` lists what differs.
 
     Where overlapping decisions are excluded, bin k uses the decisions (of both sides) with no other message between
-    it and the base, so that each bin is clean, and far ones rest on fewer decisions. A lead is then about those whom
-    no message reached since: they are chosen on both sides by what was known before the decision, which makes no
-    difference where there is none, but tests the trends of these users alone. A lag beyond the spacing of messages
-    then compares decisions that are chosen by what happened after them: read lags within the post window.
+    it and the base, so that no bin holds the effect of another message, and far ones rest on fewer decisions. A lead is
+    then about users whom no message reached since: they are selected on both sides by what was known before the
+    decision, which does not cause a difference where there is none, but the lead tests the trends of these users alone.
+    A lag beyond the spacing of messages compares decisions that are selected by what happened after them: read lags
+    within the post window.
     Freyaldenhoven, Hansen & Shapiro (2019), "Pre-event trends in the panel event-study design", American Economic
     Review.
     """
-    times = times or EventTimes.fitting(study)
+    times = times or EventTimes.default_for(fitted)
     length = duration(times.bin)
-    spec = _plain(study.model.spec, times.bin)
-    around = measure(history, spec)
+    spec = _bin_spec(fitted.model.spec, times.bin)
+    around = measure(_shifted(history, 0), spec)
     effects, influences = [], []
     for k in times.offsets:
         label = f"{k * length / DAY:g} d"
         if k == BASE:
-            effects.append(Effect(label, 0.0, 0.0, 0, 0))
-            influences.append(np.zeros(study.influences.users))
+            effects.append(Effect(label, 0.0, 0.0, n_treated=0, n_controls=0))
+            influences.append(np.zeros(fitted.influences.users))
             continue
-        moved = measure(_shifted(history, int(k if k >= 0 else k + 1) * length), spec, around.gauge)
+        shifted = _shifted(history, int(k if k >= 0 else k + 1) * length)
+        moved = measure_with(shifted, spec, around.preprocessing)
         first, last = min(int(k), BASE) * length, max(int(k) + 1, 0) * length
-        outcomes = replace(study.outcomes, pre=around.pre, post=moved.post if k >= 0 else moved.pre)
+        outcomes = replace(fitted.outcomes, pre=around.pre, post=moved.post if k >= 0 else moved.pre)
         try:
-            bins = refitted(study, history, outcomes, moved.observed & around.observed, first, last)
+            bins = refit_on(fitted, history, outcomes, moved.observed & around.observed, first, last)
             effect, influence = bins.effect_and_influence(None, label)
         except NotIdentified:  # the odds of a doubly robust kind need both sent and unsent decisions in the bin
-            effect = Effect(label, np.nan, np.nan, 0, 0, int(study.outcomes.treated.sum()))
-            influence = np.zeros(study.influences.users)
+            effect = Effect.not_identified(label, n_without=int(fitted.outcomes.treated.sum()))
+            influence = np.zeros(fitted.influences.users)
         effects.append(effect)
         influences.append(influence)
-    stacked = np.stack(influences, axis=1)
-    return EventStudy(times, study.model.name, effects, stacked, lookback(study), _notes(study, times))
+    return EventStudy(
+        times=times,
+        kind=fitted.model.name,
+        effects=effects,
+        influence=np.stack(influences, axis=1),
+        lookback=lookback(fitted),
+        notes=_notes(fitted, times),
+    )
 
 
-def lookback(study: Study) -> int:
-    """How far back from a decision the study's covariates and strata look at events, microseconds; 0 if they do not."""
-    matching, features = study.model.spec.matching, study.outcomes.gauge.features
-    past = duration(study.model.spec.pre) + duration(matching.activity) if matching.strata > 1 else 0
+def lookback(fitted: TreatmentEffects) -> int:
+    """Return how far before a decision the events lie that covariates and strata use, microseconds; 0 if none."""
+    matching, features = fitted.model.spec.matching, fitted.outcomes.preprocessing.features
+    past = duration(fitted.model.spec.pre) + duration(matching.activity) if matching.strata > 1 else 0
     return max(past, 0 if features is None else features.lookback)
 
 
-def moved_back(study: Study, history: History, shift: int) -> Study:
-    """The whole design `shift` microseconds before the decisions: windows, covariates, strata and propensities.
+def moved_back(fitted: TreatmentEffects, history: History, shift: int) -> TreatmentEffects:
+    """Move the whole design `shift` microseconds before the decisions: windows, covariates, strata and propensities.
 
-    The decisions, their cells and who was sent to stay, so the effect should be 0. Everything that the design knows of
-    a decision is what was known at the moved time: an estimated propensity is that of sending `shift` later, given
-    this. Logged propensities stay as they are: they depend on what happened since, but if they are the true ones,
-    controls weighted with the odds are like the treated in everything before the decision, the moved windows included.
-    Where overlapping decisions are excluded, those with another message since the moved windows began are left out.
+    The decisions, their time buckets and the treatment stay, so the effect should be 0. All that the design uses about
+    a decision was known at the moved time: an estimated propensity is that of sending `shift` later, given this. Logged
+    propensities stay as they are: they depend on what happened since, but if they are the true ones, controls weighted
+    with the odds are like the treated in everything before the decision, the moved windows included. Where overlapping
+    decisions are excluded, those with another message since the moved windows began are left out.
     """
-    o, spec = study.outcomes, study.model.spec
-    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), gone_events=())
-    moved = measure(_shifted(history, -shift), whole, replace(o.gauge, features=None))
-    features = o.gauge.features
+    o, spec = fitted.outcomes, fitted.model.spec
+    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=())
+    moved = measure_with(_shifted(history, -shift), whole, replace(o.preprocessing, features=None))
+    features = o.preprocessing.features
     outcomes = replace(
         o,
         pre=moved.pre,
@@ -188,36 +198,40 @@ def moved_back(study: Study, history: History, shift: int) -> Study:
         stratum=moved.stratum,
         covariates=o.covariates if features is None else features.covariates(history, -shift),
     )
-    return refitted(study, history, outcomes, moved.observed, -(shift + duration(spec.pre)), 0)
+    return refit_on(fitted, history, outcomes, moved.observed, -(shift + duration(spec.pre)), 0)
 
 
-def refitted(study: Study, history: History, outcomes: Outcomes, seen: BoolArray, first: int, last: int) -> Study:
-    """The study's model fitted on other outcomes of its decisions, of those (n,) whose windows were `seen`.
+def refit_on(
+    fitted: TreatmentEffects, history: History, outcomes: Outcomes, seen: BoolArray, first: int, last: int
+) -> TreatmentEffects:
+    """Fit the model on other outcomes of the same decisions, of those (n,) whose windows were `seen`.
 
-    If it excludes overlap, also without other messages from `first` to `last` microseconds around the decision.
+    If it excludes overlap, leave out those with another message from `first` to `last` microseconds around them.
     """
     o = outcomes
-    reason, overlap = np.where((o.reason == IDENTIFIED) & ~seen, OUTSIDE, o.reason), o.overlap
-    if study.model.spec.overlap == "exclude":
+    reason = np.where((o.reason == Reason.IDENTIFIED) & ~seen, Reason.OUTSIDE_OBSERVATION, o.reason)
+    overlap = o.overlap
+    if fitted.model.spec.overlap == "exclude":
         overlap = overlap | messages_between(history, first, last)
-        reason = np.where((reason == IDENTIFIED) & overlap, OVERLAPPING, reason)
-    control = o.control & (reason == IDENTIFIED)
+        reason = np.where((reason == Reason.IDENTIFIED) & overlap, Reason.OVERLAPPING, reason)
+    control = o.control & (reason == Reason.IDENTIFIED)
     changed = replace(o, observed=o.observed & seen, reason=reason, overlap=overlap, control=control)
-    return Study.of_outcomes(study.model, changed)
+    return TreatmentEffects.fit_outcomes(fitted.model, changed)
 
 
 def messages_between(history: History, first: int, last: int) -> BoolArray:
-    """Whether another message is in force within `first` to `last` microseconds of each decision (n,)."""
-    return Messages.of(history).others(history, first, last)
+    """Return whether another message is active within `first` to `last` microseconds of each decision (n,)."""
+    return Messages.from_history(history).others_active(history, first, last)
 
 
 def _shifted(history: History, shift: int) -> History:
-    """The history with its decisions `shift` microseconds later, to measure windows around other moments."""
-    return replace(history, decisions=replace(history.decisions, time=history.decisions.time + shift))
+    """Return the history with its decisions `shift` microseconds later and without churn, to measure windows there."""
+    decisions = replace(history.decisions, time=history.decisions.time + shift)
+    return replace(history, decisions=decisions, churn_events=())
 
 
-def _plain(spec: RewardSpec, length: str) -> RewardSpec:
-    """The spec with windows of a bin, in which every event counts alike and none is cut short."""
+def _bin_spec(spec: RewardSpec, length: str) -> RewardSpec:
+    """Return the spec with windows of a bin, in which every event counts alike and none is cut short."""
     goals = tuple(replace(goal, credit="uniform", half_life=None) for goal in spec.goals)
     return replace(
         spec,
@@ -228,24 +242,25 @@ def _plain(spec: RewardSpec, length: str) -> RewardSpec:
         controls="not_sent",
         holdout_arms=(),
         matching=Matching(),
-        gone_events=(),
     )
 
 
-def _notes(study: Study, times: EventTimes) -> tuple[str, ...]:
-    """What the bins leave out of the reward."""
-    spec, bin_, back = study.model.spec, times.bin, lookback(study)
+def _notes(fitted: TreatmentEffects, times: EventTimes) -> tuple[str, ...]:
+    """Return what the bins leave out of the reward, in words."""
+    spec, bin_, back = fitted.model.spec, times.bin, lookback(fitted)
     limited = [goal.event for goal in spec.goals if goal.clip is not None or goal.winsor is not None]
-    fading = [goal.event for goal in spec.goals if goal.decay is not None]
+    decaying = [goal.event for goal in spec.goals if goal.decay is not None]
     notes = []
     if back:
-        notes.append(f"bins within {back / DAY:g} d before the decision are not tested: covariates or strata see them")
+        notes.append(f"bins within {back / DAY:g} d before the decision are not tested: covariates or strata use them")
     if limited and not duration(bin_) == duration(spec.pre) == duration(spec.post):
-        notes.append(f"the limit of {', '.join(limited)} holds for each bin of {bin_}: they do not add up")
-    if fading:
-        notes.append(f"the credit of {', '.join(fading)} fades in the reward, not in the bins")
+        notes.append(
+            f"the limit of {', '.join(limited)} holds for each bin of {bin_}: the bins do not add up to the window"
+        )
+    if decaying:
+        notes.append(f"the credit of {', '.join(decaying)} decays in the reward, not in the bins")
     if spec.overlap == "truncate":
-        notes.append("the reward's windows end at the next message; bins hold what later messages did as well")
+        notes.append("the reward's windows end at the next message; bins hold the effect of later messages as well")
     if duration(spec.post) % duration(bin_):
         notes.append(f"the post window of {spec.post} is not a whole number of bins of {bin_}")
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""From a history to a panel: when each user first got a message, and goal values by period."""
+"""From a history to a panel: the period of each user's first message, and goal values by period."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.times import duration
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.reward.effects.staggered import NEVER, Panel
-from crosschannel.reward.measurement.outcomes import RewardSpec, measure
-from crosschannel.reward.spec import Matching
+from crosschannel.reward.measurement.outcomes import measure
+from crosschannel.reward.spec import Matching, RewardSpec
 
 Others = Literal["censor", "leave_out", "keep"]
 
 
 @dataclass(frozen=True)
 class HistoryPanel:
-    """A panel of users, and who is not in it.
+    """A panel of users, and the number of those left out.
 
     Attributes:
         panel: Goal value of each user in each period; periods are numbered from 1.
@@ -31,8 +31,7 @@ class HistoryPanel:
         n_censored: Of these, how many are not observed to the end, because another message came.
         n_never: Users who got no message at all.
         n_until: Controls until another message came, from which on they are not observed.
-        n_already: Users left out because they were treated before the second period: nothing shows what they did
-            before.
+        n_already: Users left out because they were treated before the second period: no period before is observed.
         n_others: Users left out because of other messages: too early, or (`leave_out`) at any time.
     """
 
@@ -47,7 +46,7 @@ class HistoryPanel:
     n_others: int
 
     def summary(self) -> str:
-        """Who is in the panel and who is not, in two lines."""
+        """Describe in two lines who is in the panel and who is not."""
         return (
             f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_censored:,} of them "
             f"observed only until another message; controls: {self.n_never:,} without any message, {self.n_until:,} "
@@ -57,7 +56,7 @@ class HistoryPanel:
 
 
 def chosen_decisions(history: History, choice: str | None) -> BoolArray:
-    """The sent decisions (n,) of an action written `MODULE=ACTION`; of any action without it.
+    """Return the sent decisions (n,) of an action written `MODULE=ACTION`; of any action without it.
 
     Raises:
         ConfigError: If there is no such module or action.
@@ -84,28 +83,28 @@ def panel_from_history(
     start: int | None = None,
     others: Others = "censor",
 ) -> HistoryPanel:
-    """Builds a panel: the period of each user's first message of a chosen action, and goal values by period.
+    """Build a panel: the period of each user's first message of a chosen action, and goal values by period.
 
-    Only whole periods within the observed time are used. A user whose first message lies before the second period has
-    no period before it, and is left out and counted.
+    Only whole periods within the observation period are used. A user whose first message lies before the second period
+    has no period before it, and is left out and counted.
 
-    Other messages act on the goals too. With `others: censor` nobody, treated or control, is observed from the period
-    of a first other message on; who then has fewer than two periods is left out and counted. What remains is the
-    effect while no other message has come, of those to whom none has: right if other messages do not follow what users
-    were about to do. It is no effect of the plan as a whole; for that, `keep` them.
+    Other messages act on the goals too. With `others: censor` no user, treated or control, is observed from the period
+    of a first other message on; users who then have fewer than two periods are left out and counted. What remains is
+    the effect while no other message has come, on the users who have not had one: right if other messages do not depend
+    on what users were about to do. It is not the effect of the plan as a whole; for that, `keep` them.
 
     Args:
         history: The log.
-        spec: Its goals are summed, each with its weight and clip; windows and cells are not used.
+        spec: Its goals are summed, each with its weight and clip; windows and time buckets are not used.
         choice: `MODULE=ACTION`; None for a message of any kind.
         period: Length of a period.
-        start: When the first period begins, microseconds; by default when the observed time does.
-        others: What other messages do: `censor` their users from then on, `leave_out` their users, who are then chosen
-            by what happened later, or `keep` them, so that the effects of other messages are in the result.
+        start: When the first period begins, microseconds; by default when the observation period does.
+        others: How other messages are handled: `censor` their users from then on, `leave_out` their users, which
+            selects users by what happened later, or `keep` them, so that the result includes their effects.
 
     Raises:
         ConfigError: If there is no such module or action.
-        NotIdentified: If the observed time holds fewer than two periods.
+        NotIdentified: If the observation period holds fewer than two periods.
     """
     length = duration(period)
     begin = history.span[0] if start is None else start
@@ -140,7 +139,7 @@ def panel_from_history(
 
 
 def _first_period(history: History, rows: BoolArray, starts: IntArray, length: int) -> IntArray:
-    """Number of the period of each user's first decision among `rows` (U,), below 1 before them; `NEVER` after them."""
+    """Return the period of each user's first decision among `rows` (U,): below 1 if earlier, `NEVER` if later."""
     d = history.decisions
     first = np.full(history.n_users, NEVER, dtype=np.int64)
     np.minimum.at(first, d.user[rows], d.time[rows])
@@ -151,7 +150,7 @@ def _first_period(history: History, rows: BoolArray, starts: IntArray, length: i
 def _period_values(
     history: History, spec: RewardSpec, user: IntArray, starts: IntArray, period: str
 ) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Goal values (U', T): the window after a slot a microsecond before each period's start, so `[start, end)`."""
+    """Sum goal values (U', T): the window after a slot a microsecond before each period's start, so `[start, end)`."""
     rows = len(user) * len(starts)
     ids = np.arange(rows).astype(str).astype(object)
     slots = DecisionLog(
@@ -163,7 +162,7 @@ def _period_values(
         propensity=np.full((rows, len(history.modules)), np.nan),
         joint=np.full(rows, np.nan),
     )
-    plain = replace(
+    period_spec = replace(
         spec,
         pre=period,
         post=period,
@@ -171,8 +170,7 @@ def _period_values(
         controls="not_sent",
         holdout_arms=(),
         matching=Matching(),
-        rhythm=None,
-        gone_events=(),
+        seasonality=None,
     )
-    post = measure(replace(history, decisions=slots), plain).post
+    post = measure(replace(history, decisions=slots, churn_events=()), period_spec).post
     return post.reshape(len(user), len(starts))

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from crosschannel.core.times import DAY, HOUR, duration
 from crosschannel.reward.effects.event_study import BASE, EventStudy
 
+if TYPE_CHECKING:  # Matplotlib takes long to import: it is loaded where a picture is drawn.
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 # Two colours that remain apart for every kind of colour vision, and in print: Okabe & Ito (2008).
 BEFORE, AFTER, INK = "#E69F00", "#0072B2", "#444444"
-SIZE, DPI = (6.4, 3.6), 110
+FIGURE_INCHES, DPI = (6.4, 3.6), 110
 
 
-def event_study_figure(events: EventStudy, title: str = "", *, words: str = "", unit: str = "reward") -> Figure:
-    """The effect in each bin around the decision, with its 95 % interval.
+def event_study_figure(events: EventStudy, title: str = "", *, subtitle: str = "", unit: str = "reward") -> Figure:
+    """Draw the effect in each bin around the decision, with its 95 % interval.
 
     Args:
         events: The event study.
-        title: Of whom.
-        words: A line below the title, such as what the pre-trend test found.
+        title: The title; by default it names the reward kind.
+        subtitle: Lines below the title, such as the result of the pre-trend test.
         unit: Unit of the goals, for the axis.
     """
-    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=FIGURE_INCHES, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     if not np.isfinite([e.se for k, e in zip(events.times.offsets, events.effects, strict=True) if k != BASE]).any():
@@ -35,13 +40,13 @@ def event_study_figure(events: EventStudy, title: str = "", *, words: str = "", 
     # Below the axes, where it hides no interval.
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     figure.suptitle(title or f"Effect of sending by time since the decision ({events.kind})", fontsize=11)
-    if words:
-        axes.set_title(words, fontsize=8, color=INK)
+    if subtitle:
+        axes.set_title(subtitle, fontsize=8, color=INK)
     return figure
 
 
 def draw_event_study(axes: Axes, events: EventStudy, unit: str = "reward") -> None:
-    """Draws an event study: bins before the decision as squares, after it as circles, the base as an empty circle."""
+    """Draw an event study: bins before the decision as squares, after it as circles, the base as an empty circle."""
     length = duration(events.times.bin)
     scale, name = (DAY, "days") if length >= DAY / 2 else (HOUR, "hours")
     middle = (events.times.offsets + 0.5) * (length / scale)
@@ -73,6 +78,6 @@ def draw_event_study(axes: Axes, events: EventStudy, unit: str = "reward") -> No
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Writes a figure as PNG, SVG or PDF by the name's ending."""
+    """Write a figure as PNG, SVG or PDF, by the suffix of its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=DPI)

@@ -1,160 +1,192 @@
-"""The text that tells what a log's messages did: effects, event study, diagnostics and a verdict."""
+"""The text report on the effects of a log's messages: estimates, event study, diagnostics and a verdict."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
-from crosschannel.reward.effects.action_effects import findings, findings_text, lengths_text, other_lengths
-from crosschannel.reward.effects.diagnostics import LEVEL, Diagnostics, diagnose
-from crosschannel.reward.effects.estimates import Study, effects_of, tidy
+from crosschannel.reward.effects.action_effects import (
+    action_effects,
+    action_effects_by_window,
+    action_effects_text,
+    by_window_text,
+)
+from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, Diagnostics, diagnose
+from crosschannel.reward.effects.estimates import TreatmentEffects, effects_by, effects_table
 from crosschannel.reward.effects.event_study import EventStudy, EventTimes, event_study
 from crosschannel.reward.effects.panels import panel_from_history
 from crosschannel.reward.effects.plots import event_study_figure, save_figure
-from crosschannel.reward.effects.staggered import FEWEST_UNITS, aggregate, group_time_effects
-from crosschannel.reward.measurement.outcomes import RewardSpec
+from crosschannel.reward.effects.staggered import MIN_UNITS, aggregate, group_time_effects
+from crosschannel.reward.measurement.outcomes import KNOWN_SOURCES
 from crosschannel.reward.models import RewardModel
+from crosschannel.reward.spec import RewardSpec
 
-BY = ("all", "goal", "action", "period:1w")
+if TYPE_CHECKING:  # Matplotlib takes long to import: it is loaded where a picture is drawn.
+    from matplotlib.figure import Figure
+
+DEFAULT_GROUPINGS = ("all", "goal", "action", "period:1w")
 AUTO, NONE = "auto", "none"
+ASSUMPTIONS = {
+    "raw": "nothing would have happened without the message",
+    "change": "nothing but the message changed from before to after",
+    "did": "without messages, sent decisions and their controls would have changed alike (parallel trends)",
+    "did_regression": "without messages, sent decisions and controls with equal covariates would have changed alike, "
+    "and the change is linear in the covariates",
+    "did_dr": "without messages, sent decisions and controls with equal covariates would have changed alike, "
+    "and the model of the change or that of the propensities is right",
+}
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a report holds.
+class EffectsRequest:
+    """The content of a report.
 
     Attributes:
-        by: Groupings of the table: see `effects_of`.
-        times: Bins of the event study, or None for those that fit the reward's windows.
-        plot: Where its picture goes, or None.
-        csv: Where the table goes, or None.
+        by: Groupings of the table: see `effects_by`.
+        times: Bins of the event study; None for those that fit the reward's windows.
+        plot: File for its picture, or None.
+        csv: File for the table, or None.
         staggered: `MODULE=ACTION` whose first messages are studied by period as well, or None.
-        period: Period of that study.
-        each: The module of whose actions every effect on every goal is told with tests of its own; `AUTO` for the
-            first one where nobody logged propensities, so that nothing but such tests speaks for an effect.
-        lengths: Other lengths of the post window to tell those effects with.
+        period: Length of these periods.
+        effects_of: The module whose actions' effects on every goal are reported with tests of their own; `AUTO` for the
+            first one where no propensities were logged, so that such tests are all there is; `NONE` for none.
+        windows: Other lengths of the post window for these effects.
     """
 
-    by: tuple[str, ...] = BY
+    by: tuple[str, ...] = DEFAULT_GROUPINGS
     times: EventTimes | None = None
     plot: Path | None = None
     csv: Path | None = None
     staggered: str | None = None
     period: str = "1w"
-    each: str = AUTO
-    lengths: tuple[str, ...] = ()
+    effects_of: str = AUTO
+    windows: tuple[str, ...] = ()
 
 
-def report(history: History, model: RewardModel, request: Request) -> str:
-    """Estimates, writes the files that are asked for, and gives the text to print.
+def effects_report(history: History, model: RewardModel, request: EffectsRequest) -> str:
+    """Estimate, write the files that are asked for, and return the text to print.
 
     Raises:
         ConfigError: If a grouping, module or action is not known.
     """
-    study = Study.of(model, history)
-    table = tidy(effects_of(study, history, request.by))
-    events = event_study(study, history, request.times)
-    checks = diagnose(study, history, events)
+    fitted = TreatmentEffects.fit(model, history)
+    table = effects_table(effects_by(fitted, history, request.by))
+    events = event_study(fitted, history, request.times)
+    diagnostics = diagnose(fitted, history, events)
     if request.csv is not None:
         request.csv.parent.mkdir(parents=True, exist_ok=True)
         pd.concat([table, events.to_pandas()]).to_csv(request.csv, index=False)
     if request.plot is not None:
-        save_figure(picture(history, events, checks), request.plot)
-    spec = model.spec
+        save_figure(picture(history, events, diagnostics), request.plot)
     parts = [
         history.summary(),
-        f"Reward `{model.name}`: windows of {spec.pre} before and {spec.post} after, cells of {spec.cell}, "
-        f"overlap {spec.overlap}, controls {spec.controls}.",
-        "Average effects on the treated, in reward units per sent decision, with user-clustered 95 % intervals",
-        shown(table),
+        about_text(fitted),
+        "Average effects on the treated, in reward units per sent decision, with 95 % intervals (low to high)",
+        effects_text(table),
         f"Event study, in reward units per bin of {events.times.bin}, relative to the last bin before the decision",
-        shown(events.to_pandas()),
+        effects_text(events.to_pandas()),
         *(["\n".join(f"- {note}" for note in events.notes)] if events.notes else []),
         "Diagnostics",
-        "\n".join(f"- {check.name}: {check.status}; {check.words}" for check in checks.checks),
-        "\n".join([*checks.facts, *widened_text(study)]),
-        f"Verdict: {checks.verdict}",
+        "\n".join(f"- {check.name}: {check.status}; {check.text}" for check in diagnostics.checks),
+        "\n".join([*diagnostics.facts, *fallback_lines(fitted)]),
+        f"Verdict: {diagnostics.verdict}",
     ]
-    if (module := each_module(history, request.each)) is not None:
-        parts.append(each_text(history, spec, module, request))
+    if (module := module_for_action_effects(history, request.effects_of)) is not None:
+        parts.append(action_effects_section(history, model.spec, module, request))
     if request.staggered is not None:
-        parts.append(staggered_text(history, spec, request.staggered, request.period))
+        parts.append(staggered_section(history, model.spec, request.staggered, request.period))
     parts += [f"Written: {path}" for path in (request.csv, request.plot) if path is not None]
     return "\n\n".join(parts)
 
 
-def widened_text(study: Study) -> list[str]:
-    """How many rewards come from cells of which width, where cells may be widened."""
-    levels = study.model.spec.matching.levels
+def about_text(fitted: TreatmentEffects) -> str:
+    """Describe the windows, the estimand, its assumption, its interval and how far the log identifies it."""
+    spec, kind, sent = fitted.model.spec, fitted.model.name, fitted.outcomes.treated
+    n, identified = int(sent.sum()), int((sent & fitted.frame.identified).sum())
+    return "\n".join(
+        [
+            f"Reward `{kind}`: windows of {spec.pre} before and {spec.post} after, time buckets of {spec.time_bucket}, "
+            f"overlap {spec.overlap}, controls {spec.controls}.",
+            f"Estimand: the mean change that a message causes within {spec.post}, over the decisions at which one was "
+            "sent (average effect on the treated).",
+            f"Assumption: {ASSUMPTIONS[kind]}.",
+            "Interval: 95 %, clustered by user: the decisions of one user may depend on each other; users are taken as "
+            "independent.",
+            f"Identification: {identified:,} of {n:,} sent decisions have a reward; the diagnostics below test the "
+            "assumption as far as the log can.",
+        ]
+    )
+
+
+def fallback_lines(fitted: TreatmentEffects) -> list[str]:
+    """Describe how many rewards come from cells of each level, where there is a fallback to wider cells."""
+    levels = fitted.model.spec.matching.levels
     if len(levels) == 1:
         return []
     found = [
-        f"  {count:,} from cells of equal {' and '.join(('calendar', *levels[level]))}"
-        for level, count in study.frame.widened().items()
+        f"  {count:,} from cells of equal {' and '.join(('time bucket', *levels[level]))}"
+        for level, count in fitted.frame.counts_by_level().items()
     ]
-    return ["rewards by what their controls share (a cell with too few is widened):", *found]
+    return ["rewards by what their controls share (a cell with too few falls back to a wider one):", *found]
 
 
-def each_module(history: History, each: str) -> str | None:
-    """The module whose actions are told one by one; None for none.
+def module_for_action_effects(history: History, effects_of: str) -> str | None:
+    """Return the module whose actions' effects are reported one by one; None for none.
 
     Raises:
         ConfigError: If there is no such module.
     """
     names = history.modules.names
-    if each == NONE or (each == AUTO and history.propensity_source in ("logged", "by design")):
+    if effects_of == NONE or (effects_of == AUTO and history.propensity_source in KNOWN_SOURCES):
         return None
-    if each != AUTO and each not in names:
-        raise ConfigError(f"there is no module {each!r}. {nearest(each, names)}")
-    return names[0] if each == AUTO else each
+    if effects_of != AUTO and effects_of not in names:
+        raise ConfigError(f"there is no module {effects_of!r}. {nearest(effects_of, names)}")
+    return names[0] if effects_of == AUTO else effects_of
 
 
-def each_text(history: History, spec: RewardSpec, module: str, request: Request) -> str:
-    """The effect of each action of a module on each goal, each with tests of its own, and with other windows."""
-    found = findings(history, spec, module, request.times)
-    known = history.propensity_source in ("logged", "by design")
+def action_effects_section(history: History, spec: RewardSpec, module: str, request: EffectsRequest) -> str:
+    """Report the effect of each action of a module on each goal, with tests of its own and with other windows."""
+    found = action_effects(history, spec, module, request.times)
+    odds = "estimated by a logistic regression on the covariates"
+    if history.propensity_source in KNOWN_SOURCES:
+        odds = f"{history.propensity_source} for sending at all, estimated for which action"
     lines = [
         f"Effect of each {module} on each goal, per sent decision within {spec.post}, goals in their own units; "
         "pre_trends, placebo and kinds_differ are p-values of tests on the same decisions",
-        "`did_dr` weighs controls with odds that are "
-        + (
-            f"{history.propensity_source} for sending at all, estimated for which action."
-            if known
-            else "estimated by a logistic regression on the covariates."
-        ),
-        findings_text(found),
+        f"`did_dr` weights controls by odds that are {odds}.",
+        action_effects_text(found),
     ]
-    if request.lengths:
-        by_length = other_lengths(history, spec, module, request.lengths) | {spec.post: found}
-        ordered = dict(sorted(by_length.items(), key=lambda item: duration(item[0])))
+    if request.windows:
+        by_window = action_effects_by_window(history, spec, module, request.windows) | {spec.post: found}
+        ordered = dict(sorted(by_window.items(), key=lambda item: duration(item[0])))
         lines += [
-            "The same by length of the post window, the pre window in proportion: effect +- half its 95 % interval of "
-            "how many sent decisions; ! where something speaks against it",
-            lengths_text(ordered),
+            "The same by length of the post window, with the pre window in proportion. Each entry is the effect, half "
+            "its 95 % interval and the number of sent decisions; ! marks an effect with caveats",
+            by_window_text(ordered),
         ]
     return "\n\n".join(lines)
 
 
-def picture(history: History, events: EventStudy, checks: Diagnostics | None = None) -> Figure:
-    """The event study as a picture, with what the pre-trend test and the other diagnostics say."""
+def picture(history: History, events: EventStudy, diagnostics: Diagnostics | None = None) -> Figure:
+    """Draw the event study, with the results of the pre-trend test and the other diagnostics as its subtitle."""
     p = events.pre_trends().p_value
-    words = "pre-trends not tested" if np.isnan(p) else f"pre-trend test: p = {p:.2g}"
-    if checks is not None:
-        words += f"\n{checks.verdict}"
-    elif p < LEVEL:
-        words += ": they differ before the message, do not read the effect as causal"
-    return event_study_figure(events, f"{history.name}: effect of sending (`{events.kind}`)", words=words)
+    subtitle = "pre-trends not tested" if np.isnan(p) else f"pre-trend test: p = {p:.2g}"
+    if diagnostics is not None:
+        subtitle += f"\n{diagnostics.verdict}"
+    elif p < SIGNIFICANCE_LEVEL:
+        subtitle += ": pre-trends differ, do not read the effect as causal"
+    return event_study_figure(events, f"{history.name}: effect of sending (`{events.kind}`)", subtitle=subtitle)
 
 
-def shown(table: pd.DataFrame) -> str:
-    """A tidy table for the terminal: not identified where there is no number."""
+def effects_text(table: pd.DataFrame) -> str:
+    """Return a table of effects for the terminal, with "not identified" where there is no number."""
     out = table.copy()
     for column in ("effect", "se", "low", "high"):
         out[column] = [f"{value:.4g}" if np.isfinite(value) else "-" for value in table[column]]
@@ -162,10 +194,13 @@ def shown(table: pd.DataFrame) -> str:
     return str(out.to_string(index=False))
 
 
-def staggered_text(history: History, spec: RewardSpec, choice: str, period: str) -> str:
-    """Effects of the first message of an action by Callaway & Sant'Anna (2021), in reward units per period."""
+def staggered_section(history: History, spec: RewardSpec, choice: str, period: str) -> str:
+    """Report the effects of the first message of an action by Callaway & Sant'Anna (2021), per period."""
     built = panel_from_history(history, spec, choice, period)
-    lines = [f"First message with {choice}, by periods of {period} (staggered adoption)", built.summary()]
+    lines = [
+        f"First message with {choice}, by periods of {period} (staggered adoption), in reward units per period",
+        built.summary(),
+    ]
     never = built.n_never + built.n_until > 0
     try:
         effects = group_time_effects(built.panel, "never" if never else "not_yet")
@@ -175,14 +210,14 @@ def staggered_text(history: History, spec: RewardSpec, choice: str, period: str)
         return "\n".join([*lines, f"not identified: {error}"])
     lines.append(f"controls: users {'never' if never else 'not yet'} treated")
     if effects.n_small:
-        lines.append(f"left out: {effects.n_small} pairs of group and period with fewer than {FEWEST_UNITS} users")
+        lines.append(f"left out: {effects.n_small} pairs of group and period with fewer than {MIN_UNITS} users")
     for name, e in (("overall", overall), *((f"period {e.label}", e) for e in dynamic)):
-        lines.append(f"{name:>10}  {e.value: .4g}  se {e.se:.4g}  95 % from {e.low:.4g} to {e.high:.4g}")
+        lines.append(f"{name:>10}  {e.value: .4g}  se {e.se:.4g}  95 % interval {e.low:.4g} to {e.high:.4g}")
     before = [e for e in dynamic if int(e.label) < 0]
     influence = np.stack([e.influence for e in before], axis=1) if before else np.zeros((len(built.user), 0))
     test = effects.joint(np.array([e.value for e in before]), influence)
     if np.isnan(test.p_value):
         return "\n".join([*lines, "pre-trends: not tested"])
-    verdict = ": they differ, do not read the effect as causal" if test.p_value < LEVEL else ""
-    words = f"pre-trends: F test of {test.freedom} periods before, p = {test.p_value:.2g}{verdict}"
-    return "\n".join([*lines, words])
+    verdict = ": they differ, do not read the effect as causal" if test.p_value < SIGNIFICANCE_LEVEL else ""
+    lines.append(f"pre-trends: F test of {test.freedom} periods before, p = {test.p_value:.2g}{verdict}")
+    return "\n".join(lines)

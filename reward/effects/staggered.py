@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +14,8 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.reward.effects.inference import Z95, JointTest, cluster_sums, clustered_se, joint_test
 
 NEVER = np.iinfo(np.int64).max
-# With fewer observed units on either side an entry is left out: so few do not tell their own spread.
-FEWEST_UNITS = 5
+# With fewer observed units on either side an entry is left out: their variance cannot be estimated.
+MIN_UNITS = 5
 ControlGroup = Literal["never", "not_yet"]
 Aggregation = Literal["simple", "dynamic", "group", "calendar"]
 
@@ -28,7 +28,7 @@ class Panel:
         outcome: Outcomes (U, T); NaN where a unit is not observed.
         period: The periods, ascending (T,).
         first: First treated period of each unit (U,), or `NEVER`.
-        cluster: Cluster codes of the units (U,); each unit its own by default.
+        cluster: Cluster codes of the units (U,); by default each unit is a cluster.
     """
 
     outcome: FloatArray
@@ -38,7 +38,7 @@ class Panel:
 
     @classmethod
     def from_long(cls, table: pd.DataFrame, unit: str, period: str, outcome: str, first: str) -> Panel:
-        """A panel from one row a unit and period; `first` is 0, missing or infinite for units never treated.
+        """Build a panel from one row per unit and period; `first` is 0, missing or infinite for units never treated.
 
         Raises:
             ConfigError: If a unit lacks a period, has one twice, or changes its first treated period.
@@ -64,10 +64,10 @@ class Estimate:
     """An estimate with its influence function.
 
     Attributes:
-        label: Of what: an event time, a group, a period or `overall`.
+        label: What is estimated: an event time, a group, a period or `overall`.
         value: The estimate.
         se: Its cluster-robust standard error.
-        influence: Influence of each unit (U,): the error is their mean.
+        influence: Influence of each unit (U,): the error is its mean.
     """
 
     label: str
@@ -98,7 +98,7 @@ class GroupTimeEffects:
         cluster: Cluster codes (U,).
         share: Share of each entry's group among all units (k,).
         first: First treated period of each unit (U,).
-        n_small: Entries left out because fewer than `FEWEST_UNITS` units were observed on one side.
+        n_small: Entries left out because fewer than `MIN_UNITS` units were observed on one side.
     """
 
     group: IntArray
@@ -116,27 +116,27 @@ class GroupTimeEffects:
         return clustered_se(self.influence, self.cluster)
 
     def pre_trends(self) -> JointTest:
-        """Joint test that all effects before treatment are 0."""
+        """Test jointly that all effects before treatment are 0."""
         before = self.period < self.group
         return self.joint(self.att[before], self.influence[:, before])
 
     def joint(self, value: FloatArray, influence: FloatArray) -> JointTest:
-        """Joint test that estimates (k,) with influence functions (U, k) are all 0."""
+        """Test jointly that estimates (k,) with influence functions (U, k) are all 0."""
         return joint_test(value, cluster_sums(influence, self.cluster) / len(influence))
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row an entry."""
+        """Return one row per entry."""
         return pd.DataFrame({"group": self.group, "period": self.period, "att": self.att, "se": self.se})
 
 
 def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTimeEffects:
-    r"""Effects of every group g in every period t.
+    r"""Estimate the effect of every group g in every period t.
 
     .. math:: ATT(g,t) = E[Y_t - Y_b | G = g] - E[Y_t - Y_b | C]
 
     with base period b = g - 1 for t >= g and b = t - 1 before, and controls C that are never treated, or not yet
     at t (nor at b). Assumes parallel trends between g and C, and no anticipation. Units that are not observed at both b
-    and t take no part in an entry: if they go missing for what they were about to do, the entry is about the others.
+    and t are not part of an entry: if missingness depends on what they were about to do, the entry is about the others.
     Callaway & Sant'Anna (2021), "Difference-in-differences with multiple time periods", Journal of Econometrics.
 
     Raises:
@@ -155,7 +155,7 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
             seen = ~np.isnan(change)
             mine = (treated_from == g) & seen
             controls = _controls(panel, int(g), t, base, control) & seen
-            if min(mine.sum(), controls.sum()) < FEWEST_UNITS:
+            if min(mine.sum(), controls.sum()) < MIN_UNITS:
                 small += 1
                 continue
             change = np.where(seen, change, 0.0)
@@ -167,7 +167,7 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
             entries.append((int(g), int(panel.period[t]), treated_mean - control_mean, influence, share_))
     if not entries:
         raise NotIdentified(
-            f"no treatment group has a period before its treatment and {FEWEST_UNITS} observed units and controls"
+            f"no treatment group has a period before its treatment and {MIN_UNITS} observed units and controls"
         )
     g_, t_, att, influence_, share = zip(*entries, strict=True)
     cluster = np.arange(n) if panel.cluster is None else panel.cluster
@@ -191,7 +191,7 @@ def _controls(panel: Panel, g: int, t: int, base: int, control: ControlGroup) ->
 
 
 def aggregate(effects: GroupTimeEffects, how: Aggregation) -> tuple[Estimate, list[Estimate]]:
-    r"""Averages of the group-time effects: the overall one, and the entries that it averages.
+    r"""Average the group-time effects; return the overall effect, and the entries that it averages.
 
     With :math:`P_g` the share of group g and sums over treated entries (t >= g) only:
 
@@ -208,13 +208,13 @@ def aggregate(effects: GroupTimeEffects, how: Aggregation) -> tuple[Estimate, li
         return _weighted(effects, after, "overall"), []
     if how == "dynamic":
         entries = _entries(effects, effects.period - effects.group, np.ones(len(after), dtype=bool))
-        kept = [entry for entry in entries if int(entry.label) >= 0]
-        return _mean(effects, kept), entries
+        after_treatment = [entry for entry in entries if int(entry.label) >= 0]
+        return _mean(effects, after_treatment), entries
     if how == "calendar":
         entries = _entries(effects, effects.period, after)
         return _mean(effects, entries), entries
     groups = np.unique(effects.group[after])
-    entries = [_plain(effects, after & (effects.group == g), str(g)) for g in groups]
+    entries = [_unweighted(effects, after & (effects.group == g), str(g)) for g in groups]
     share = np.array([effects.share[effects.group == g][0] for g in groups])
     value = np.array([entry.value for entry in entries])
     weight = share / share.sum()
@@ -227,7 +227,7 @@ def _entries(effects: GroupTimeEffects, key: IntArray, rows: BoolArray) -> list[
     return [_weighted(effects, rows & (key == k), str(k)) for k in np.unique(key[rows])]
 
 
-def _plain(effects: GroupTimeEffects, rows: BoolArray, label: str) -> Estimate:
+def _unweighted(effects: GroupTimeEffects, rows: BoolArray, label: str) -> Estimate:
     return _estimate(effects, label, float(effects.att[rows].mean()), effects.influence[:, rows].mean(1))
 
 
@@ -239,18 +239,17 @@ def _weighted(effects: GroupTimeEffects, rows: BoolArray, label: str) -> Estimat
 
 
 def _share_influence(effects: GroupTimeEffects, group: IntArray, share: FloatArray) -> FloatArray:
-    """Influence of each unit (U, k) on the weights `share / sum(share)`, which are estimated too."""
+    """Return the influence of each unit (U, k) on the weights `share / sum(share)`, which are estimated too."""
     deviation = (effects.first[:, None] == group[None, :]) - share[None, :]
     total = share.sum()
     return np.asarray(deviation / total - deviation.sum(1, keepdims=True) * share[None, :] / total**2)
 
 
-def _mean(effects: GroupTimeEffects, entries: Iterable[Estimate]) -> Estimate:
-    kept = list(entries)
-    if not kept:
+def _mean(effects: GroupTimeEffects, entries: Sequence[Estimate]) -> Estimate:
+    if not entries:
         raise NotIdentified("there is no period after treatment: no overall effect")
-    influence = np.mean([entry.influence for entry in kept], axis=0)
-    return _estimate(effects, "overall", float(np.mean([entry.value for entry in kept])), influence)
+    influence = np.mean([entry.influence for entry in entries], axis=0)
+    return _estimate(effects, "overall", float(np.mean([entry.value for entry in entries])), influence)
 
 
 def _estimate(effects: GroupTimeEffects, label: str, value: float, influence: FloatArray) -> Estimate:

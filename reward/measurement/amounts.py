@@ -9,16 +9,16 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import from_fixed, running, to_fixed
+from crosschannel.histories.windows import from_fixed, running_totals, to_fixed
 
 # Pairs of a decision and an event that are in memory at once.
-PAIRS = 1 << 20
-# Rows whose amounts are worked out at once: they stay in the cache.
-CHUNK = 1 << 16
+PAIRS_PER_CHUNK = 1 << 20
+# Rows whose amounts are computed at once: they stay in the cache.
+ROWS_PER_CHUNK = 1 << 16
 
 
 def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
-    """Which events of a history a goal means (e,), and the amount of every event in the goal's units (e,)."""
+    """Return which events of a history count for a goal (e,), and the amount of every event in the goal's unit (e,)."""
     chosen = np.isin(history.events.event, history.event_codes([goal.event]))
     return chosen, history.events.value if goal.measure == "value" else np.ones(len(history.events))
 
@@ -26,31 +26,31 @@ def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
 def window_amounts(
     goal: Goal, history: History, time: IntArray, *windows: tuple[IntArray, IntArray]
 ) -> list[FloatArray]:
-    """Amounts (n,) of a goal, before weight and limit, in one or more windows of each decision.
+    """Return the amounts (n,) of a goal, before weight and limit, in one or more windows of each decision.
 
     Args:
         goal: The goal.
         history: The events.
-        time: When the decisions were made (n,): credit fades with the distance from it.
+        time: When the decisions were made (n,): credit decays with the distance from it.
         *windows: Windows as event rows (n,) from the first up to, not including, the last.
     """
     if goal.decay is None:
         total = _running_total(goal, history)
         return [_differences(total, first, last) for first, last in windows]
     chosen, amount = goal_events(goal, history)
-    count = running(chosen.astype(np.int64))
+    count = running_totals(chosen.astype(np.int64))
     when, value = history.events.time[chosen], amount[chosen]
-    return [_faded(goal.decay, when, value, time, count[first], count[last]) for first, last in windows]
+    return [_decayed_sums(goal.decay, when, value, time, count[first], count[last]) for first, last in windows]
 
 
 def _running_total(goal: Goal, history: History) -> IntArray:
-    """Running totals (e + 1,) of a goal's amounts in fixed point, in chunks: only the totals themselves stay."""
+    """Return running totals (e + 1,) of a goal's amounts in fixed point, by chunks: only the totals stay in memory."""
     codes, events = history.event_codes([goal.event]), history.events
     every = len(codes) == len(history.event_names)
     total = np.empty(len(events) + 1, dtype=np.int64)
     total[0] = 0
-    for start in range(0, len(events), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, len(events), ROWS_PER_CHUNK):
+        rows = slice(start, start + ROWS_PER_CHUNK)
         event = events.event[rows]
         amount = events.value[rows] if goal.measure == "value" else np.ones(len(event))
         if not every:
@@ -62,31 +62,31 @@ def _running_total(goal: Goal, history: History) -> IntArray:
 
 
 def _differences(total: IntArray, first: IntArray, last: IntArray) -> FloatArray:
-    """Sums (n,) over rows `first` up to `last` from running totals, in chunks that stay in cache."""
+    """Return sums (n,) over rows `first` up to `last` from running totals, by chunks that stay in the cache."""
     out = np.empty(len(first))
-    for start in range(0, len(first), CHUNK):
-        rows = slice(start, start + CHUNK)
+    for start in range(0, len(first), ROWS_PER_CHUNK):
+        rows = slice(start, start + ROWS_PER_CHUNK)
         out[rows] = from_fixed(total[last[rows]] - total[first[rows]])
     return out
 
 
-def _faded(
+def _decayed_sums(
     half_life: int, when: IntArray, value: FloatArray, time: IntArray, first: IntArray, last: IntArray
 ) -> FloatArray:
-    """Sums (n,) of `value * 2^(-distance / half_life)` over rows `first` up to `last`.
+    """Return sums (n,) of `value * 2^(-distance / half_life)` over rows `first` up to `last`.
 
-    Each pair of a decision and an event adds a fixed-point number of its own, so that the sums are exact and depend
-    on nobody else. Pairs are laid out in chunks, so that memory stays bounded.
+    Each pair of a decision and an event adds its own fixed-point number, so that the sums are exact and do not depend
+    on other users. Pairs are laid out by chunks, so that memory stays bounded.
     """
     size = last - first
-    ends = running(size)
+    ends = running_totals(size)
     out = np.zeros(len(time), dtype=np.int64)
-    cuts = np.searchsorted(ends, np.arange(0, int(ends[-1]), PAIRS))
+    cuts = np.searchsorted(ends, np.arange(0, int(ends[-1]), PAIRS_PER_CHUNK))
     for low, high in pairwise(np.unique(np.concatenate([[0], cuts, [len(time)]]))):
-        begins = running(size[low:high])
+        begins = running_totals(size[low:high])
         owner = np.repeat(np.arange(low, high), size[low:high])
         row = np.arange(begins[-1]) - begins[owner - low] + first[owner]
         distance = np.abs(when[row] - time[owner]) / half_life
-        total = running(to_fixed(value[row] * np.exp2(-distance)))
+        total = running_totals(to_fixed(value[row] * np.exp2(-distance)))
         out[low:high] = total[begins[1:]] - total[begins[:-1]]
     return from_fixed(out)

@@ -1,15 +1,15 @@
-r"""Amounts of a goal around each decision, in units of the post window, and with a limit on what one window may have.
+r"""Amounts of a goal around each decision, in units of the post window, with a limit on the amount of one window.
 
-A limit on an amount is fair only if it acts on amounts of equal variability: the mean of three days, limited, is more
-than the limited amount of one. So where windows differ in length, the longer one is divided into whole blocks of the
-length of the shorter, from the decision outwards, and the limit acts on each:
+A limit is unbiased only if it acts on amounts of equal variability: the limited mean of three days is more than the
+limited amount of one. So where windows differ in length, the longer one is divided into whole blocks of the length of
+the shorter, from the decision outwards, and the limit acts on each block:
 
 .. math:: Y = \sum_b \frac{\mu_b}{\sum_b \mu_b} \min\Big(\frac{\mu}{\mu_b} A_b, \; limit\Big)
 
 with :math:`A_b` the amount in block b, :math:`\mu_b` its credit (`Goal.mass`) and :math:`\mu` that of the whole post
-window. For a user whose activity is steady every block has the same distribution, with fading credit too (exponential
-credit fades within each block alike), so that the expected change is exactly 0, whatever the lengths and wherever a
-truncated window ends. What is left over beyond the last whole block is not used, where there is a limit.
+window. For a user whose activity is steady every block has the same distribution, with decaying credit too (exponential
+credit decays within each block alike), so that the expected change is exactly 0, whatever the lengths and wherever a
+truncated window ends. Where there is a limit, the time beyond the last whole block is not used.
 """
 
 from __future__ import annotations
@@ -61,21 +61,21 @@ class Windows:
     after: Block
 
     @classmethod
-    def of(cls, history: History, pre: int, post: int, end: IntArray) -> Windows:
-        """Finds the rows of events in `[t - pre, t)` and `(t, t + end]`."""
+    def build(cls, history: History, pre: int, post: int, end: IntArray) -> Windows:
+        """Find the rows of events in `[t - pre, t)` and `(t, t + end]`."""
         d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
         first, before, behind, last = events.windows(d.user, d.time, pre, end)
         nothing = np.broadcast_to(np.int64(0), end.shape)
         return cls(
-            pre,
-            post,
-            end,
-            Block(nothing, np.broadcast_to(np.int64(pre), end.shape), (first, before)),
-            Block(nothing, end, (behind, last)),
+            pre=pre,
+            post=post,
+            end=end,
+            before=Block(nothing, np.broadcast_to(np.int64(pre), end.shape), (first, before)),
+            after=Block(nothing, end, (behind, last)),
         )
 
     def blocks(self, history: History) -> tuple[list[Block], list[Block]]:
-        """Whole blocks, of the length of each decision's shorter window, before and after."""
+        """Return the whole blocks before and after, each as long as the decision's shorter window."""
         short = np.minimum(self.pre, self.end)
         if (short == self.pre).all() and (short == self.end).all():
             return [self.before], [self.after]
@@ -90,7 +90,7 @@ class Windows:
 def limited_amounts(
     goals: Sequence[Goal], limits: FloatArray, history: History, windows: Windows
 ) -> tuple[FloatArray, FloatArray]:
-    """Amounts of each goal before and after every decision, (G, n) each, per post window and within limits (G,)."""
+    """Return the limited amounts of each goal before and after every decision, (G, n) each, per post window."""
     whole = [windows.before], [windows.after]
     blocks = windows.blocks(history) if np.isfinite(limits).any() else whole
     before, after = [], []
@@ -102,10 +102,10 @@ def limited_amounts(
     return np.stack(before), np.stack(after)
 
 
-def learn_limits(goals: Sequence[Goal], history: History, windows: Windows, rows: IntArray) -> FloatArray:
-    """The limit of each goal (G,), learned from the amounts of the decisions `rows` where it is a quantile.
+def fit_limits(goals: Sequence[Goal], history: History, windows: Windows, rows: IntArray) -> FloatArray:
+    """Return the limit of each goal (G,), learned from the amounts of the decisions `rows` where it is a quantile.
 
-    What is limited is the amount of a block: so the quantile is that of the blocks next to the decisions.
+    The limit acts on the amount of a block, so the quantile is that of the blocks next to the decisions.
     """
     limits = np.array([np.inf if goal.clip is None else goal.clip for goal in goals])
     if all(goal.winsor is None for goal in goals):
@@ -124,7 +124,7 @@ def learn_limits(goals: Sequence[Goal], history: History, windows: Windows, rows
 
 
 def _average(goal: Goal, limit: float, blocks: list[Block], amounts: list[FloatArray], post: int) -> FloatArray:
-    """Mean (n,) of the blocks' limited amounts per post window, weighted with their credit."""
+    """Return the mean (n,) of the blocks' limited amounts per post window, weighted with their credit."""
     credits = [goal.mass(block.near, block.far) for block in blocks]
     total = np.sum(credits, axis=0)
     out = np.zeros(len(total))

@@ -1,4 +1,4 @@
-"""When messages are in force, and whether another one of the user falls into a stretch of time around a decision."""
+"""When messages are active, and whether another message of the user is active around a decision."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from crosschannel.histories.windows import Timeline
 class Messages:
     """The sent decisions of a history.
 
-    A message is in force from its send until the days in its action's label `duration` have passed (an offer that
-    runs for a week, a campaign of coupons); without such a label at the moment of the send alone.
+    A message is active from its send until the days in its action's label `duration` have passed (an offer that
+    runs for a week, a campaign of coupons); without such a label, at the moment of the send alone.
 
     Attributes:
         sends: When messages were sent.
-        ends: The last microsecond at which they were in force, sorted anew.
-        own_end: The same for every decision, sent or not (n,).
+        ends: The last microsecond at which they were active, sorted by (user, end).
+        own_end: The same for every decision, sent or not, in the history's order (n,).
         sent: Whether a decision sent a message (n,).
     """
 
@@ -33,12 +33,12 @@ class Messages:
     sent: BoolArray
 
     @classmethod
-    def of(cls, history: History) -> Messages:
-        """The messages of a history."""
+    def from_history(cls, history: History) -> Messages:
+        """Collect the messages of a history."""
         d = history.decisions
         sent = history.modules.sends(d.actions)
         user, time = d.user[sent], d.time[sent]
-        own_end = d.time + np.maximum(running_time(history.modules, d.actions), 1) - 1
+        own_end = d.time + np.maximum(active_time(history.modules, d.actions), 1) - 1
         end = own_end[sent]
         offsets = np.searchsorted(user, np.arange(history.n_users + 1)).astype(np.int64)
         order = np.arange(len(end))
@@ -46,10 +46,10 @@ class Messages:
             order = np.lexsort((end, user))
         return cls(Timeline(time, offsets), Timeline(end[order], offsets), own_end, sent)
 
-    def others(self, history: History, first: int, last: int) -> BoolArray:
-        """Whether another message of the user is in force within `[t + first, t + last)` of each decision (n,).
+    def others_active(self, history: History, first: int, last: int) -> BoolArray:
+        """Return whether another message of the user is active within `[t + first, t + last)` of each decision (n,).
 
-        Those sent before the stretch ends, less those no longer in force when it begins, less the decision's own.
+        Count those sent before the interval ends, less those that ended before it begins, less the decision's own.
         """
         d = history.decisions
         count = self.sends.before(d.user, d.time + last) - self.ends.before(d.user, d.time + first)
@@ -57,8 +57,8 @@ class Messages:
         return np.asarray(count - own > 0)
 
 
-def running_time(modules: ActionSpace, actions: IntArray) -> IntArray:
-    """How long the message of each action (n, M) is in force, microseconds (n,); 0 where no label says so."""
+def active_time(modules: ActionSpace, actions: IntArray) -> IntArray:
+    """Return how long the message of each action (n, M) is active, microseconds (n,); 0 where no label says so."""
     longest = np.zeros(len(actions), dtype=np.int64)
     for m, module in enumerate(modules):
         days = [float(module.labels.get(action, {}).get("duration") or 0.0) for action in module.actions]

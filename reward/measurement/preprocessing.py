@@ -1,4 +1,4 @@
-"""The gauge: what is learned of a training history in order to measure every other one alike."""
+"""What is learned from a training history in order to measure every other history in the same way."""
 
 from __future__ import annotations
 
@@ -11,107 +11,160 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline
 from crosschannel.reward.measurement.amounts import window_amounts
-from crosschannel.reward.measurement.seasonality import Population
+from crosschannel.reward.measurement.limits import Windows, fit_limits
+from crosschannel.reward.measurement.seasonality import PopulationSeasonality
+from crosschannel.reward.spec import RewardSpec
+
+# `FittedPreprocessing.closes_at` where nothing was learned from windows: earlier than every time.
+NO_WINDOWS_USED = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
-class Gauge:
-    """Learned once from a training history and then kept, also inside a bootstrap.
+class FittedPreprocessing:
+    """Fitted once on a training history, and then applied as it is to other histories and in a bootstrap.
 
     Attributes:
         limits: The largest amount of each goal (G,): its clip, its learned winsor quantile, or infinity.
         edges: Quantiles of past activity between the strata, ascending (s,); empty without strata.
-        values: The known combinations of `Matching.within`, for codes; None without them.
-        rhythm: The population's level by block of time; None without a rhythm.
+        attribute_values: The known combinations of `Matching.within`; None without them.
+        seasonality: The population's level by block of time; None without `RewardSpec.seasonality`.
         features: Covariates of the adjusted kinds; None without them.
-        closes: When the last window that limits and edges were learned from closes, microseconds; the smallest integer
-            where neither was learned. No reward that was measured with them is available before.
+        closes_at: When the last window that limits and edges were learned from closes, microseconds;
+            `NO_WINDOWS_USED` where neither was learned. No reward measured with them is available before.
     """
 
     limits: FloatArray
     edges: FloatArray
-    values: pd.MultiIndex | None
-    rhythm: Population | None
+    attribute_values: pd.MultiIndex | None
+    seasonality: PopulationSeasonality | None
     features: ContextFeatures | None
-    closes: int
+    closes_at: int
 
-    def within(self, history: History, names: Sequence[str]) -> IntArray:
-        """Codes of the users' attribute values (U,); -1 where the training history had no such user."""
-        if self.values is None:
+    @classmethod
+    def fit(
+        cls,
+        history: History,
+        spec: RewardSpec,
+        windows: Windows,
+        observed: BoolArray,
+        activity: FloatArray,
+        *,
+        adjust: bool,
+    ) -> FittedPreprocessing:
+        """Learn from the decisions (n,) of a history whose windows were `observed`.
+
+        Args:
+            history: The training history.
+            spec: What is measured.
+            windows: The windows around its decisions.
+            observed: Whether both windows of each decision were observed, and none was cut too short (n,).
+            activity: Past activity of each decision's user (n,); NaN where it was not observed.
+            adjust: Whether covariates are fitted.
+
+        Raises:
+            ConfigError: If the spec names an event, an attribute or an arm that the history does not have.
+        """
+        if spec.controls == "holdout":
+            _check_arms(history, spec.holdout_arms)
+        closes_at = (history.decisions.time + windows.post)[observed].max(initial=NO_WINDOWS_USED)
+        return cls(
+            limits=fit_limits(spec.goals, history, windows, np.flatnonzero(observed)),
+            edges=_stratum_edges(activity[observed], spec.matching.strata),
+            attribute_values=_attribute_values(history, spec.matching.within),
+            seasonality=(
+                None
+                if spec.seasonality is None
+                else PopulationSeasonality.fit(history, spec.goals, duration(spec.seasonality))
+            ),
+            features=ContextFeatures.fit(history, spec.covariates) if adjust else None,
+            closes_at=int(closes_at) if spec.learns_from_amounts else NO_WINDOWS_USED,
+        )
+
+    @property
+    def n_attribute_values(self) -> int:
+        """Number of known combinations of attribute values; 1 without attributes."""
+        return 1 if self.attribute_values is None else len(self.attribute_values)
+
+    @property
+    def n_strata(self) -> int:
+        """Number of strata of past activity."""
+        return len(self.edges) + 1
+
+    def attribute_codes(self, history: History, names: Sequence[str]) -> IntArray:
+        """Return codes of the users' attribute values (U,); -1 where the training history had no such user."""
+        if self.attribute_values is None:
             return np.zeros(history.n_users, dtype=np.int64)
-        return np.asarray(self.values.get_indexer(_table(history, names)), dtype=np.int64)
+        return np.asarray(self.attribute_values.get_indexer(_attribute_table(history, names)), dtype=np.int64)
 
     def stratum(self, activity: FloatArray) -> IntArray:
-        """Strata (n,) of past activity (n,); -1 where it is not known."""
+        """Return the strata (n,) of past activity (n,); -1 where it is not known."""
         return np.where(np.isnan(activity), -1, np.searchsorted(self.edges, activity)).astype(np.int64)
 
 
-def learn_edges(activity: FloatArray, strata: int) -> FloatArray:
-    """Quantiles (strata - 1,) of the known past activities."""
-    known = activity[~np.isnan(activity)]
-    return _quantiles(known, [j / strata for j in range(1, strata)]) if len(known) else np.zeros(0)
-
-
-def learn_values(history: History, names: Sequence[str]) -> pd.MultiIndex | None:
-    """The distinct combinations of attributes among a history's users.
-
-    Raises:
-        ConfigError: If the users have no such attribute.
-    """
-    # Sorted, so that codes, and with them the order of cells, do not depend on who comes first.
-    return _table(history, names).unique().sort_values() if names else None
-
-
 def past_activity(history: History, goals: Sequence[Goal], pre: int, length: int) -> FloatArray:
-    """Goal value in `[t - pre - length, t - pre)` (n,), with uniform credit; NaN where that was not observed."""
+    """Return the goal value in `[t - pre - length, t - pre)` (n,), with uniform credit; NaN where not observed."""
     d = history.decisions
     timeline = Timeline(history.events.time, history.event_offsets)
     rows = timeline.before(d.user, d.time - pre - length), timeline.before(d.user, d.time - pre)
     total = np.zeros(len(d))
     for goal in goals:
-        plain = Goal(goal.event, goal.weight, goal.measure)
-        total += goal.weight * window_amounts(plain, history, d.time, rows)[0]
+        unlimited = Goal(goal.event, goal.weight, measure=goal.measure)
+        total += goal.weight * window_amounts(unlimited, history, d.time, rows)[0]
     return np.where(d.time - pre - length >= history.span[0], total, np.nan)
 
 
-def in_arms(history: History, arms: Sequence[str], *, learning: bool) -> BoolArray:
-    """Which decisions belong to the named experiment arms (n,).
-
-    Raises:
-        ConfigError: If the history that is learned from has no arms, or not these.
-    """
-    arm = history.decisions.arm
-    if arm is None:
-        if learning:
-            raise ConfigError(
-                f"{history.name} has no column `arm`, but `controls: holdout` needs it: choose other controls"
-            )
+def in_arms(history: History, arms: Sequence[str]) -> BoolArray:
+    """Return which decisions belong to the named experiment arms (n,); none where the history has no arms."""
+    if history.decisions.arm is None:
         return np.zeros(len(history.decisions), dtype=bool)
-    text: npt.NDArray[np.str_] = np.asarray(arm).astype(str)
-    if learning and (absent := sorted(set(arms) - set(np.unique(text).tolist()))):
-        raise ConfigError(f"{history.name} has no arms {absent} to hold out; it has {np.unique(text).tolist()}")
-    return np.isin(text, list(arms))
+    return np.isin(_arm_names(history), list(arms))
 
 
-def _quantiles(values: FloatArray, levels: Sequence[float]) -> FloatArray:
+def _check_arms(history: History, arms: Sequence[str]) -> None:
+    if history.decisions.arm is None:
+        raise ConfigError(
+            f"{history.name} has no column `arm`, but `controls: holdout` needs it: choose other controls"
+        )
+    known = np.unique(_arm_names(history)).tolist()
+    if absent := sorted(set(arms) - set(known)):
+        raise ConfigError(f"{history.name} has no arms {absent} to hold out; it has {known}")
+
+
+def _arm_names(history: History) -> npt.NDArray[np.str_]:
+    return np.asarray(history.decisions.arm).astype(str)
+
+
+def _stratum_edges(activity: FloatArray, strata: int) -> FloatArray:
+    """Return the quantiles (strata - 1,) of the known past activities."""
+    known = activity[~np.isnan(activity)]
+    if not len(known):
+        return np.zeros(0)
     # Always one of the values themselves, so that nothing depends on rounding.
-    return np.asarray(np.quantile(values, levels, method="inverted_cdf"), dtype=np.float64)
+    levels = [j / strata for j in range(1, strata)]
+    return np.asarray(np.quantile(known, levels, method="inverted_cdf"), dtype=np.float64)
 
 
-def _table(history: History, names: Sequence[str]) -> pd.MultiIndex:
+def _attribute_values(history: History, names: Sequence[str]) -> pd.MultiIndex | None:
+    """Return the distinct combinations of attributes among a history's users; None without attributes."""
+    # Sorted, so that codes, and with them the order of cells, do not depend on who comes first.
+    return _attribute_table(history, names).unique().sort_values() if names else None
+
+
+def _attribute_table(history: History, names: Sequence[str]) -> pd.MultiIndex:
     columns = [] if history.users is None else [name for name in history.users.columns if name != "user_id"]
     if history.users is None or (unknown := sorted(set(names) - set(columns))):
         missing = sorted(names) if history.users is None else unknown
         raise ConfigError(f"the users of {history.name} have no attributes {missing}; they have {sorted(columns)}")
-    return pd.MultiIndex.from_arrays([_texts(history.users[name]) for name in names], names=list(names))
+    return pd.MultiIndex.from_arrays([_as_text(history.users[name]) for name in names], names=list(names))
 
 
-def _texts(column: pd.Series) -> npt.NDArray[np.str_]:
+def _as_text(column: pd.Series) -> npt.NDArray[np.str_]:
     # Numbers by value: a column that lacks some is read as floating-point, and 3 must stay equal to 3.0.
     numeric = pd.api.types.is_numeric_dtype(column)
     values = column.to_numpy(dtype=np.float64, na_value=np.nan) if numeric else column.to_numpy(dtype=object)

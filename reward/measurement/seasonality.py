@@ -1,21 +1,21 @@
-r"""The user's own rhythm: the normal level of each block of the week, learned only from time before the windows.
+r"""The user's own seasonality: the normal level of each block of the week, learned only from time before the windows.
 
 For logs in which messages follow the users' habits. A week is divided into B blocks of equal length l. For decision i
 of user u at time t, let :math:`\tau_i` be the last end of a block at or before the start of the pre window, `t - pre`,
 :math:`n_{ib}` the number of blocks b that were observed whole before it, and :math:`S_{ib}` the user's goal amount in
-them. The normal level of block b is shrunk to the population's, as an empirical-Bayes mean does it:
+them. The normal level of block b is shrunk to the population's, as an empirical-Bayes mean:
 
 .. math:: \lambda_{ib} = \frac{S_{ib} + k\,\bar\lambda_b(\tau_i)}{n_{ib} + k}, \qquad
     \bar\lambda_b(\tau) = \frac{\text{amount of all } U \text{ training users in blocks b before } \tau}{U\,n_b(\tau)}
 
-with k = `RewardSpec.rhythm_weeks`. What is subtracted from a window W, before it is compared with the other, is
+with k = `RewardSpec.seasonality_weeks`. What is subtracted from a window W, before it is compared with the other, is
 :math:`\sum_b \lambda_{ib} / l` times the credit's integral over the part of W that lies in blocks b. Because nothing
-later than the pre window's start enters, neither the window itself nor the future can change it; a decision before
+later than the pre window's start enters, neither the window itself nor the future can change it. A decision before
 which no whole block was observed has no reward, and is counted.
 
-Assumes that habits do not change, that users were there since the history began (no event then means no activity),
-and that earlier messages did not make the habit. It fails where they did: part of the effect is then subtracted; and
-where blocks are wider than the habit, which is then smeared over the whole block, as it is by a large k. A
+Assumes that habits do not change, that users were present since the history began (no event then means no activity),
+and that earlier messages did not cause the habit. It fails where they did: part of the effect is then subtracted. It
+fails also where blocks are wider than the habit, which is then averaged over the whole block, as it is by a large k. A
 goal's limit (clip or winsor) bounds the normal amount as well, which only approximates the mean of limited amounts.
 Robbins (1956), "An empirical Bayes approach to statistics"; Morris (1983), "Parametric empirical Bayes inference".
 """
@@ -32,13 +32,13 @@ from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.times import WEEK
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import Timeline, from_fixed, running, to_fixed
+from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
 from crosschannel.reward.measurement.amounts import goal_events
 
 
 @dataclass(frozen=True)
-class Population:
-    """What all training users did in every block of the observed time.
+class PopulationSeasonality:
+    """The training users' mean amounts in every block of the observation period.
 
     Attributes:
         block: Length of a block, microseconds; it divides the week.
@@ -51,8 +51,8 @@ class Population:
     amount: FloatArray
 
     @classmethod
-    def of(cls, history: History, goals: Sequence[Goal], block: int) -> Population:
-        """Adds up a history's goal events by block."""
+    def fit(cls, history: History, goals: Sequence[Goal], block: int) -> PopulationSeasonality:
+        """Sum a history's goal events by block."""
         first, last = -(-history.span[0] // block), history.span[1] // block
         count = max(last - first, 0)
         number = history.events.time // block - first
@@ -60,11 +60,11 @@ class Population:
         for g, goal in enumerate(goals):
             chosen, value = goal_events(goal, history)
             rows = chosen & (number >= 0) & (number < count)
-            amount[g] = ExactSums.of(value[rows], number[rows], count).value() / max(history.n_users, 1)
+            amount[g] = ExactSums.from_values(value[rows], number[rows], count).value() / max(history.n_users, 1)
         return cls(block, first, amount)
 
     def before(self, b: int, until: IntArray) -> tuple[IntArray, FloatArray]:
-        """How many blocks b of the week precede the blocks `until` (n,), and their mean amount by goal (G, n)."""
+        """Return the number of blocks b of the week before the blocks `until` (n,) and their mean amount (G, n)."""
         per_week = WEEK // self.block
         begin = (b - self.first) % per_week
         mine = self.amount[:, begin::per_week]
@@ -74,21 +74,21 @@ class Population:
             return n, total[:, n] / np.where(n > 0, n, np.nan)
 
 
-def normal_amounts(
+def seasonal_amounts(
     history: History,
     goals: Sequence[Goal],
-    population: Population,
+    population: PopulationSeasonality,
     weeks: float,
     pre: int,
     end: IntArray,
 ) -> tuple[FloatArray, FloatArray]:
-    """Normal amounts of each goal before and after every decision, (G, n) each; NaN where they are not known.
+    """Return the normal amounts of each goal before and after every decision, (G, n) each; NaN where not known.
 
     Args:
         history: Decisions and events.
         goals: What counts.
         population: The training users' amounts by block.
-        weeks: k, how many of the population's weeks a user's own are averaged with.
+        weeks: k, the weight of the population's level in the user's own, as a number of weeks.
         pre: Length of the window before, microseconds.
         end: Length of each decision's window after, microseconds (n,).
     """
@@ -109,7 +109,7 @@ def normal_amounts(
         for g, goal in enumerate(goals):
             if goal.decay not in spent:
                 spent[goal.decay] = _mass(goal, d.time, b, block, pre, end)
-            total = running(to_fixed(np.where(block_of_week == b, amounts[g], 0.0)))
+            total = running_totals(to_fixed(np.where(block_of_week == b, amounts[g], 0.0)))
             level = (from_fixed(total[high] - total[low]) + weeks * common[g]) / (n + weeks) / block
             for out, mass in zip((before, after), spent[goal.decay], strict=True):
                 out[g] += np.where(mass > 0, level * mass, 0.0)
@@ -117,7 +117,7 @@ def normal_amounts(
 
 
 def _mass(goal: Goal, time: IntArray, b: int, block: int, pre: int, end: IntArray) -> tuple[FloatArray, FloatArray]:
-    """The credit's integral over the parts of the pre and the post windows that lie in block b of the week (n,)."""
+    """Integrate the credit over the parts of the pre and post windows that lie in block b of the week (n,)."""
     behind = (time - b * block) % WEEK  # distance back to the last start of the block
     before, after = np.zeros(len(time)), np.zeros(len(time))
     for week in range(-(-pre // WEEK) + 1):

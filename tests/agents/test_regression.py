@@ -10,6 +10,8 @@ from crosschannel.agents.regression import Prior, Sums, deviations, evidence, fi
 from crosschannel.core.action_changes import design
 from tests.agents.samples import TABLES
 
+pytestmark = pytest.mark.numerics
+
 A, F, N = 5, 3, 200
 
 

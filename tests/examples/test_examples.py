@@ -14,7 +14,7 @@ import pytest
 
 from crosschannel.agents import Batch, Observations, make_agent
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.reward import DidReward, RewardSpec, refit
 from examples import new_agent, new_reward, trajectories
 from tests import ROOT
@@ -94,7 +94,7 @@ def test_the_new_reward_is_closer_to_the_truth_of_single_messages():
 
 def test_the_new_reward_keeps_what_did_says_on_average():
     config = MarketConfig(users=600)
-    history, _ = Market(config).history()
+    history, _ = simulate_history(Market(config))
     spec = RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude")
     plain = DidReward(spec).fit(history).transform(history)
     model = new_reward.ShrunkDidReward(spec, keep=0.3)

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories import windows
-from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running, to_fixed
+from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running_totals, to_fixed
+
+pytestmark = pytest.mark.numerics
 
 
 @settings(max_examples=60, deadline=None)
@@ -30,8 +32,8 @@ def test_before_equals_counting(seed, users, events, block, heavy, inclusive):
     offsets = np.searchsorted(user, np.arange(users + 1))
     asked_user, asked_time = rng.integers(0, users, 40), rng.integers(-7, 7, 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "BLOCK", block)
-        patch.setattr(windows, "HEAVY", heavy)
+        patch.setattr(windows, "QUERIES_PER_BLOCK", block)
+        patch.setattr(windows, "MAX_ROWS_IN_STEP", heavy)
         found = Timeline(time, offsets).before(asked_user, asked_time, inclusive=inclusive)
     for row, u, t in zip(found, asked_user, asked_time, strict=True):
         mine = time[user == u]
@@ -57,8 +59,8 @@ def test_windows_equal_counting(seed, users, events, spread, block, heavy):
     asked_user, asked_time = rng.integers(0, users, 40), rng.integers(-spread - 2, spread + 2, 40)
     pre, post = int(rng.integers(1, spread)), rng.integers(0, 2 * spread, 40)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(windows, "BLOCK", block)
-        patch.setattr(windows, "HEAVY", heavy)
+        patch.setattr(windows, "QUERIES_PER_BLOCK", block)
+        patch.setattr(windows, "MAX_ROWS_IN_STEP", heavy)
         found = Timeline(time, offsets).windows(asked_user, asked_time, pre, post)
     for rows, u, t, length in zip(np.stack(found, axis=1), asked_user, asked_time, post, strict=True):
         mine = time[user == u]
@@ -87,7 +89,7 @@ def test_fixed_point_sums_do_not_depend_on_order_and_survive_wrapping():
     fixed = to_fixed(values)
     shuffled = rng.permutation(20_000)
     assert fixed.sum() == fixed[shuffled].sum()
-    many = running(np.full(10_000, to_fixed(np.array([2e6]))[0]))  # the running total wraps around
+    many = running_totals(np.full(10_000, to_fixed(np.array([2e6]))[0]))  # the running total wraps around
     assert from_fixed(many[5001:5002] - many[5000:5001]).tolist() == [2e6]
 
 

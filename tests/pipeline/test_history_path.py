@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from crosschannel.histories.fingerprint import fingerprint
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market import Market, MarketConfig
-from crosschannel.histories.fingerprint import fingerprint
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.pipeline.building import build_history

@@ -14,10 +14,10 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.command_line import UsageError
 from crosschannel.programs.effects import main
-from crosschannel.reward import DidReward, EventTimes, Study, event_study
-from crosschannel.reward.effects.estimates import COLUMNS
-from crosschannel.reward.effects.plots import AFTER, BEFORE, event_study_figure
-from crosschannel.reward.effects.report import picture
+from crosschannel.reward import DidReward
+from crosschannel.reward.effects import EventTimes, TreatmentEffects, event_study, event_study_figure, picture
+from crosschannel.reward.effects.estimates import EFFECT_COLUMNS
+from crosschannel.reward.effects.plots import AFTER, BEFORE
 from tests import ROOT
 from tests.reward.simulated import SPEC, simulate
 
@@ -48,12 +48,16 @@ def test_effects_from_a_configuration(tmp_path):
         "placebo on controls: ",
         "staggered adoption",
         "treated before the second period",
-        "from cells of equal calendar and strata",
+        "from cells of equal time bucket and strata",
+        "Estimand: ",
+        "Assumption: ",
+        "Interval: ",
+        "Identification: ",
     ):
         assert words in done.stdout, words
     assert (tmp_path / "out" / "picture.png").read_bytes()[:4] == b"\x89PNG"
     table = pd.read_csv(tmp_path / "out" / "table.csv")
-    assert list(table.columns) == list(COLUMNS)
+    assert list(table.columns) == list(EFFECT_COLUMNS)
     assert set(table.by) == {"all", "channel", "goal", "event time"}
 
 
@@ -82,7 +86,7 @@ def test_help_names_every_option_of_its_own(capsys):
 
 def test_the_picture_shows_every_interval_and_has_labelled_axes():
     history = simulate(0, "random").history
-    events = event_study(Study.of(DidReward(SPEC), history), history, EventTimes("1d", leads=3, lags=2))
+    events = event_study(TreatmentEffects.fit(DidReward(SPEC), history), history, EventTimes("1d", leads=3, lags=2))
     figure = event_study_figure(events, "title")
     axes = figure.axes[0]
     assert "[days]" in axes.get_xlabel()
@@ -101,13 +105,13 @@ def test_a_picture_without_diagnostics_still_says_that_pre_trends_differ():
     """As at the start of training, where only the event study is made."""
     for assignment, differ in (("dip", True), ("random", False)):
         history = simulate(1, assignment).history
-        figure = picture(history, event_study(Study.of(DidReward(SPEC), history), history))
+        figure = picture(history, event_study(TreatmentEffects.fit(DidReward(SPEC), history), history))
         assert ("do not read the effect as causal" in figure.axes[0].get_title()) == differ
 
 
 @pytest.mark.parametrize("bins", [EventTimes("1d", leads=1, lags=0), EventTimes("30d", leads=3, lags=2)])
 def test_a_picture_of_nothing_says_so(bins):
     history = simulate(0, "random").history
-    figure = picture(history, event_study(Study.of(DidReward(SPEC), history), history, bins))
+    figure = picture(history, event_study(TreatmentEffects.fit(DidReward(SPEC), history), history, bins))
     assert any("not identified" in text.get_text() for text in figure.axes[0].texts)
     assert "not tested" in figure.axes[0].get_title()

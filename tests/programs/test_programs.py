@@ -22,8 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import DAY, HOUR
-from crosschannel.envs.market import Market, MarketConfig
-from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.histories.splits import split_time
@@ -223,15 +223,15 @@ def test_ctrl_c_names_the_command_that_resumes(tmp_path):
 
 
 def test_decisions_keep_to_what_was_eligible_last():
-    history, _ = Market(MarketConfig(users=400, days=14)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=14)))
     d, e = history.decisions, history.events
     silent = replace(history, decisions=replace(d, eligible=None))
     end = history.span[1]
-    mask, silent_mask = (without_gone(last_eligible(h, end), h, end) for h in (history, silent))
-    gone = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
-    assert gone
+    mask, silent_mask = (without_churned(last_eligible(h, end), h, end) for h in (history, silent))
+    churned = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
+    assert churned
     for user in range(history.n_users):
-        if user in gone:
+        if user in churned:
             assert not mask[user, 1:].any()
             assert not silent_mask[user, 1:].any()
         else:
@@ -261,17 +261,17 @@ def test_decisions_keep_to_a_file_of_what_is_eligible(small_run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is not read"),
+        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is unknown"),
         ("user_id,eligible_channel\nuser-1,sms", "row 1, value 'user-1': the log has no such user"),
         ("user_id,eligible_channel\nuser-000001,fax", "'fax' is not an action of the module 'channel'"),
-        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user stands"),
+        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user has"),
         ("user,eligible_channel\nuser-000001,sms", "column 'user_id': the column is missing"),
         ("user_id\nuser-000001", "no module has a column"),
     ],
 )
 def test_a_wrong_file_of_what_is_eligible_is_explained(text, message, tmp_path):
     (tmp_path / "now.csv").write_text(text)
-    history, _ = Market(MarketConfig(users=20, days=2)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=20, days=2)))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         read_eligible(tmp_path / "now.csv", history)
     assert "now.csv" in str(caught.value)
@@ -280,7 +280,7 @@ def test_a_wrong_file_of_what_is_eligible_is_explained(text, message, tmp_path):
 def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_path):
     """The same decisions from the whole log and from one that ends at their time."""
     run, _ = small_run
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     at = int(history.decisions.time.min()) + 2 * DAY + HOUR
     known, _ = split_time(history, at)
     write_history(history, tmp_path / "whole")
@@ -301,7 +301,7 @@ def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_pat
 def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
     """No channel but e-mail, and nobody within three days after a message, the last slot's included."""
     run, _ = small_run
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     write_history(replace(history, decisions=replace(history.decisions, eligible=None)), tmp_path / "log")
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -334,7 +334,7 @@ def test_decisions_need_a_log_that_reaches_their_time(small_run, tmp_path):
 def test_decisions_and_their_log_are_a_history_again(small_run, tmp_path):
     run, _ = small_run
     table = decided(run, tmp_path)
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     both = pd.concat([history.decisions_frame(), table], ignore_index=True)
     again = History.from_tables(both, history.events_frame(), history.modules, history.users)
     assert len(again.decisions) == len(history.decisions) + 400
@@ -409,9 +409,9 @@ def test_validation_users_without_a_reward_are_no_obstacle():
 
 def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():
     prepared = prepare(read_config(Path(SMALL[1])))
-    known = prepared.rewards.identified
+    known = prepared.train.rewards.identified
     assert known.any()
-    assert (prepared.rewards.available_at[known] <= prepared.history.span[1]).all()
+    assert (prepared.train.rewards.available_at[known] <= prepared.history.span[1]).all()
 
 
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):
@@ -440,7 +440,7 @@ def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
 
 def test_a_folder_is_learned_from_as_a_market_is(tmp_path):
     """The native folder round: write a market's log, train from it, without any truth at hand."""
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     write_history(history, tmp_path / "log")
     done = run_program(
         "train.py", *SMALL, "--history.source=folder", f"--history.path={tmp_path / 'log'}", cwd=tmp_path

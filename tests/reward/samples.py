@@ -17,19 +17,19 @@ from crosschannel.reward.spec import Matching
 from tests.samples import MODULES
 
 BASE = RewardSpec(
-    goals=(Goal("order", 1.0, "value"), Goal("visit", -0.3)),
+    goals=(Goal("order", 1.0, measure="value"), Goal("visit", -0.3)),
     pre="2d",
     post="1d",
     min_controls=3,
     covariates=ContextSpec(windows=("3d",)),
     folds=3,
 )
-FADING = (
-    Goal("order", 1.0, "value", credit="exponential", half_life="9h"),
+DECAYING = (
+    Goal("order", 1.0, measure="value", credit="exponential", half_life="9h"),
     Goal("visit", -0.3, credit="exponential", half_life="2d", clip=2.5),
     Goal("*", 0.2),
 )
-WINSOR = (Goal("order", 1.0, "value", winsor=0.8), Goal("visit", -0.3, winsor=0.5))
+WINSOR = (Goal("order", 1.0, measure="value", winsor=0.8), Goal("visit", -0.3, winsor=0.5))
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
     "exclude": {"overlap": "exclude"},
@@ -38,18 +38,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "holdout": {"controls": "holdout", "holdout_arms": ("held out",)},
     "within": {"matching": Matching(within=("region", "age"))},
     "strata": {"matching": Matching(within=("region",), strata=3, activity="36h")},
-    "rhythm": {"rhythm": "6h"},
-    "fading": {"goals": FADING},
+    "seasonality": {"seasonality": "6h"},
+    "decaying credit": {"goals": DECAYING},
     "winsor": {"goals": WINSOR},
-    "long cell": {"cell": "3.5d", "pre": "30h", "post": "2d"},
+    "long time bucket": {"time_bucket": "3.5d", "pre": "30h", "post": "2d"},
     "all": {
-        "goals": (*FADING, *WINSOR),
+        "goals": (*DECAYING, *WINSOR),
         "overlap": "truncate",
         "min_post": "6h",
-        "rhythm": "12h",
+        "seasonality": "12h",
         "controls": "holdout",
         "holdout_arms": ("held out", "small"),
-        "matching": Matching(within=("region",), strata=2, activity="2d", widen=("within", "strata")),
+        "matching": Matching(within=("region",), strata=2, activity="2d", fallback=("within", "strata")),
     },
 }
 # Options with which windows are measured with what was learned of the whole training history.
@@ -104,6 +104,6 @@ def rich_history(seed: int, users: int = 30, days: int = 14) -> History:
 
 
 def rebuilt(history: History, decisions: DecisionLog, events: EventLog, **changed: Any) -> History:
-    """The history with other rows, sorted anew."""
+    """The history with other rows, sorted again."""
     same = {name: getattr(history, name) for name in ("modules", "user_ids", "event_names", "span", "users")}
     return History.from_arrays(decisions, events, **(same | changed))

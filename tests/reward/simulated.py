@@ -54,7 +54,7 @@ def simulate(
     held_out: float = 0.0,
     regions: int = 0,
 ) -> Simulated:
-    """Draws a history.
+    """Draw a history.
 
     Orders of a day are Poisson: the user's level, plus the day's shock, which is the same for all (so trends are
     parallel). A message adds Poisson orders to the following day, `effect` times a quarter of the user's level: effects

@@ -1,4 +1,4 @@
-"""DiD rewards over buckets are those of the whole history to the last bit, however it is divided and whatever runs."""
+"""DiD rewards over buckets are those of the whole history to the last bit, however divided and on every engine."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.engines import make_engine, run_locally
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import bucket_paths, write_buckets
 from crosschannel.histories.history import History, take_rows
 from crosschannel.histories.readers.folder import read_history
-from crosschannel.reward import DidReward, Goal, Matching, RewardSpec, measure
+from crosschannel.reward import DidReward, Goal, Matching, RewardFrame, RewardSpec, measure
 from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did
-from crosschannel.reward.frame import RewardFrame
+
+pytestmark = pytest.mark.numerics
 
 MARKET = MarketConfig(users=400, days=10)
-HISTORY, _ = Market(MARKET).history()
+HISTORY, _ = simulate_history(Market(MARKET))
 SPEC = RewardSpec(goals=MARKET.goals, pre="2d", post="1d", overlap="exclude", min_controls=5)
 
 
@@ -38,8 +39,8 @@ def by_decision(history: History, frame: RewardFrame) -> dict[str, np.ndarray]:
     return {f.name: getattr(frame, f.name)[order] for f in fields(frame)}
 
 
-def over_buckets(paths, spec: RewardSpec, run, gauge=None) -> dict[str, np.ndarray]:
-    fitted = fit_did(paths, spec, run, gauge)
+def over_buckets(paths, spec: RewardSpec, run, preprocessing=None) -> dict[str, np.ndarray]:
+    fitted = fit_did(paths, spec, run, preprocessing)
     frames = list(run(partial(bucket_rewards, fitted=fitted), paths))
     key = np.concatenate([read_history(path).decisions.key for path in paths])
     order = np.argsort(key)
@@ -72,16 +73,18 @@ def test_ray_gives_the_same_bits(folders, monkeypatch):
     assert_same_bits(over_buckets(folders[3], SPEC, make_engine("ray", 2)), here)
 
 
-def test_what_is_learned_is_handed_over(folders):
-    """Limits, strata and widening: with the whole history's gauge, rewards are the whole history's again."""
+def test_preprocessing_is_passed_in_where_it_has_to_be_fitted(folders):
+    """Limits, strata and fallback: with the whole history's preprocessing, rewards are the whole history's again."""
     goals = (replace(MARKET.goals[0], winsor=0.9), *MARKET.goals[1:])
     spec = replace(SPEC, goals=goals, matching=Matching(strata=3, activity="5d"), min_controls=60)
     with pytest.raises(ConfigError, match=r"winsor quantile of 'order:\*', strata from all users at once"):
         fit_did(folders[3], spec, run_locally)
     model = DidReward(spec).fit(HISTORY)
     whole = by_decision(HISTORY, model.transform(HISTORY))
-    assert len(np.unique(whole["level"])) == 3  # some cells were widened, some had too few controls at any level
-    assert_same_bits(over_buckets(folders[3], spec, run_locally, measure(HISTORY, spec).gauge), whole)
+    assert (
+        len(np.unique(whole["level"])) == 3
+    )  # some cells fell back to wider ones, some had too few controls at any level
+    assert_same_bits(over_buckets(folders[3], spec, run_locally, measure(HISTORY, spec).preprocessing), whole)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -94,12 +97,12 @@ def test_sums_add_up_to_those_of_all_users(seed):
     change[cell == 7] = 0.125
     closes = rng.integers(0, 10**9, n)
     parts = rng.integers(0, 6, n)
-    whole = ControlSums.of(change, cell, closes)
+    whole = ControlSums.from_controls(change, cell, closes)
     added = None
     for part in rng.permutation(6):
-        mine = ControlSums.of(change[parts == part], cell[parts == part], closes[parts == part])
+        mine = ControlSums.from_controls(change[parts == part], cell[parts == part], closes[parts == part])
         added = mine if added is None else added + mine
-    for name in ("cell", "n", "least", "most", "closes", "mean", "unit"):
+    for name in ("cell", "n", "smallest", "largest", "closes_at", "mean", "unit"):
         assert getattr(added, name).tobytes() == getattr(whole, name).tobytes(), name
     for code, mean in zip(whole.cell, whole.mean, strict=True):
         assert mean == pytest.approx(change[cell == code].mean(), rel=1e-9, abs=1e-12)
@@ -110,7 +113,7 @@ def test_nothing_to_fit_on_and_too_large_sums_are_refused():
         fit_did([], SPEC, run_locally)
     large = ExactSums(np.array([2**61]), np.array([0]))
     with pytest.raises(ConfigError, match="too large"):
-        ExactSums.gathered([large, large], np.array([0, 0]), 1)
+        ExactSums.combine([large, large], np.array([0, 0]), 1)
 
 
 def test_a_goal_may_be_absent_from_a_bucket(tmp_path):

@@ -11,10 +11,13 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from crosschannel.reward import DidReward, Goal, RewardSpec, Study
+from crosschannel.reward import DidReward, Goal, RewardSpec
+from crosschannel.reward.effects import TreatmentEffects
+
+pytestmark = pytest.mark.numerics
 
 MODULES = ActionSpace([Module("channel", ("none", "push"))])
-SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="2d", cell="1d")
+SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="2d", time_bucket="1d")
 USERS, DAYS = 3000, 20
 
 
@@ -60,7 +63,7 @@ def test_where_slots_are_randomised_controls_are_messaged_at_other_times_too(con
     windows of the treated hold .8 orders of other messages before and .4 after, and .4 of the effect is lost.
     """
     sent = np.random.default_rng(0).random((USERS, DAYS)) < 0.4
-    e = Study.of(DidReward(replace(SPEC, controls=controls)), daily_log(sent, np.array([1.0]), 0)).effect()
+    e = TreatmentEffects.fit(DidReward(replace(SPEC, controls=controls)), daily_log(sent, np.array([1.0]), 0)).effect()
     assert (abs(e.value - 1.0) < 3 * e.se) == right
     if not right:
         assert e.value == pytest.approx(0.6, abs=3 * e.se)
@@ -76,7 +79,7 @@ def test_where_messages_follow_a_plan_controls_must_be_untouched(controls, right
     sent = np.zeros((USERS, DAYS), dtype=bool)
     sent[: USERS // 3, 10] = True
     sent[USERS // 3 : 2 * USERS // 3, 11] = True
-    e = Study.of(DidReward(replace(SPEC, controls=controls)), daily_log(sent, np.ones(3), 0)).effect()
+    e = TreatmentEffects.fit(DidReward(replace(SPEC, controls=controls)), daily_log(sent, np.ones(3), 0)).effect()
     assert (abs(e.value - 2.0) < 3 * e.se) == right
     if not right:
         assert e.value == pytest.approx(1.5, abs=3 * e.se)

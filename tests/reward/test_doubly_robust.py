@@ -1,4 +1,4 @@
-"""`did_dr`: which propensities it believes, how it divides, how it weighs one action, and its effective controls."""
+"""`did_dr`: which propensities it uses, how it normalises, how it weights one action, and its effective controls."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.histories.history import History
-from crosschannel.reward import Study, make_reward, measure
+from crosschannel.reward import make_reward, measure
 from crosschannel.reward.controls import CellMeans
+from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.effects.diagnostics import facts_of
 from crosschannel.reward.odds import ESTIMATED, LOGGED, Odds
-from tests.reward.effects.test_influence import MANY, with_propensities
-from tests.reward.effects.test_oracles import SPEC, two_periods
+from tests.reward.effects.test_influence import DERIVATIVE_TOLERANCE, MANY, with_propensities
+from tests.reward.effects.test_oracles import ERROR_TOLERANCE, SPEC, VALUE_TOLERANCE, two_periods
 from tests.reward.simulated import SPEC as WORLD
 from tests.reward.simulated import simulate, without_propensities
 from tests.samples import random_history
 
+pytestmark = pytest.mark.numerics
+
 ROBUST = make_reward("did_dr", MANY)
 
 
-def test_estimated_propensities_are_not_taken_for_logged_ones():
-    """Filling estimates into a history changes no reward: `did_dr` fits its own, with their error, and says so."""
+def test_estimated_propensities_are_not_used_as_logged_ones():
+    """Filling estimates into a history changes no reward: `did_dr` fits its own, with their error, and reports it."""
     history = random_history(3, users=60)
-    blank = Study.of(ROBUST, history)
+    blank = TreatmentEffects.fit(ROBUST, history)
     p = np.full((len(history.decisions), 2), 0.5)
     for source, label in (("estimated", ESTIMATED), ("logged", LOGGED), ("by design", LOGGED)):
-        filled = Study.of(ROBUST, history.with_propensities(p, p.prod(1), source))
+        filled = TreatmentEffects.fit(ROBUST, history.with_propensities(p, p.prod(1), source))
         assert f"propensities: {label}" in facts_of(filled)
         assert (filled.effect() == blank.effect()) == (label == ESTIMATED)
         same = np.array_equal(filled.frame.reward, blank.frame.reward, equal_nan=True)
@@ -40,7 +43,7 @@ def test_effect_and_error_equal_the_published_formulas(seed):
     """Sant'Anna & Zhao (2020), section 3.1 and theorem A.1, written out, with regressions by statsmodels."""
     api = pytest.importorskip("statsmodels.api")
     history, table = two_periods(seed)
-    mine = Study.of(make_reward("did_dr", SPEC), history).effect()
+    mine = TreatmentEffects.fit(make_reward("did_dr", SPEC), history).effect()
     n, treated = history.n_users, table[table.period == 1].treated.to_numpy().astype(float)
     change = table[table.period == 2].y.to_numpy() - table[table.period == 1].y.to_numpy()
     x = api.add_constant(table[table.period == 1][["x1", "x2"]].to_numpy())
@@ -48,7 +51,7 @@ def test_effect_and_error_equal_the_published_formulas(seed):
     p, m = logit.predict(x), api.OLS(change[treated == 0], x[treated == 0]).fit().predict(x)
     one, zero, left = treated, (1 - treated) * p / (1 - p), change - m
     means = [(w * left).mean() / w.mean() for w in (one, zero)]
-    assert mine.value == pytest.approx(means[0] - means[1], abs=1e-8)
+    assert mine.value == pytest.approx(means[0] - means[1], abs=VALUE_TOLERANCE)
     bread = np.linalg.inv(((1 - treated)[:, None] * x).T @ x / n)
     slopes = ((1 - treated) * left)[:, None] * x @ bread
     chance = (treated - p)[:, None] * x @ (logit.cov_params() * n)
@@ -56,7 +59,7 @@ def test_effect_and_error_equal_the_published_formulas(seed):
     weighted = (zero * (left - means[1]))[:, None] * x
     second = zero * (left - means[1]) + chance @ weighted.mean(0) - slopes @ (zero[:, None] * x).mean(0)
     influence = first - second / zero.mean()
-    assert mine.se == pytest.approx(np.sqrt((influence**2).sum() / (n * (n - 1))), rel=1e-6)
+    assert mine.se == pytest.approx(np.sqrt((influence**2).sum() / (n * (n - 1))), rel=ERROR_TOLERANCE)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,19 +76,20 @@ def test_effect_equals_the_weighting_of_diff_diff(seed):
     columns = {"outcome": "y", "unit": "unit", "time": "period", "first_treat": "first"}
     model = diff_diff.CallawaySantAnna(estimation_method="ipw", pscore_trim=0.005)
     theirs = model.fit(table, **columns, covariates=["x1", "x2"]).overall_att
-    assert Study.of(make_reward("did_dr", SPEC), history).effect().value == pytest.approx(theirs, abs=1e-8)
+    found = TreatmentEffects.fit(make_reward("did_dr", SPEC), history).effect().value
+    assert found == pytest.approx(theirs, abs=VALUE_TOLERANCE)
 
 
 def test_odds_need_to_be_right_up_to_a_factor_only():
     """The reason to divide by the sum of the weights: by the number treated, the correction would be halved here."""
     history = simulate(1, "level").history
-    study = Study.of(make_reward("did_dr", WORLD), history)
-    o = study.outcomes
+    fitted = TreatmentEffects.fit(make_reward("did_dr", WORLD), history)
+    o = fitted.outcomes
     p = o.p_nothing
     halved = replace(o, p_nothing=2 * p / (1 + p))  # odds of (1 - p) / p, halved
-    again = Study.of_outcomes(study.model, halved)
-    assert again.effect().value == pytest.approx(study.effect().value, abs=1e-9)
-    assert again.effect().se == pytest.approx(study.effect().se, rel=1e-9)
+    again = TreatmentEffects.fit_outcomes(fitted.model, halved)
+    assert again.effect().value == pytest.approx(fitted.effect().value, abs=1e-9)
+    assert again.effect().se == pytest.approx(fitted.effect().se, rel=1e-9)
 
 
 def two_actions(seed: int, users: int = 1500) -> History:
@@ -105,9 +109,9 @@ def test_each_action_is_doubly_robust_on_its_own():
     alone, grouped = [], []
     for seed in range(10):
         history = two_actions(seed)
-        study = Study.of(make_reward("did_dr", WORLD), history)
-        alone.append([e.value for e in study.by_action(history, "channel")])
-        grouped.append([study.effect(history.decisions.actions[:, 0] == code).value for code in (1, 2)])
+        fitted = TreatmentEffects.fit(make_reward("did_dr", WORLD), history)
+        alone.append([e.value for e in fitted.by_action(history, "channel")])
+        grouped.append([fitted.effect(history.decisions.actions[:, 0] == code).value for code in (1, 2)])
     for found, right in ((np.array(alone), True), (np.array(grouped), False)):
         z = found.mean(0) / (found.std(0, ddof=1) / np.sqrt(len(found)))
         assert (abs(z) < 4).all() if right else (abs(z) > 4).all()
@@ -119,7 +123,7 @@ def test_intervals_of_one_action_cover():
     hits = []
     for seed in range(400):
         history = two_actions(seed, users=300)
-        effects = Study.of(make_reward("did_dr", WORLD), history).by_action(history, "channel")
+        effects = TreatmentEffects.fit(make_reward("did_dr", WORLD), history).by_action(history, "channel")
         hits.append([e.low <= 0 <= e.high for e in effects])
     assert (np.mean(hits, axis=0) >= 0.93).all()
     assert (np.mean(hits, axis=0) <= 0.98).all()
@@ -129,9 +133,9 @@ def test_intervals_of_one_action_cover():
 def test_influence_on_one_action_is_the_derivative(logged):
     history = random_history(3, users=40, effect=1.0)
     history = with_propensities(history, 3) if logged else history
-    study = Study.of(ROBUST, history)
-    o = study.outcomes
-    one = Study.of_outcomes(ROBUST, replace(o, treated=o.treated & (o.actions[:, 0] == 1)))
+    fitted = TreatmentEffects.fit(ROBUST, history)
+    o = fitted.outcomes
+    one = TreatmentEffects.fit_outcomes(ROBUST, replace(o, treated=o.treated & (o.actions[:, 0] == 1)))
     rows = one.outcomes.treated & one.frame.identified
     found = one.influences.by_user(np.flatnonzero(rows))
 
@@ -141,7 +145,7 @@ def test_influence_on_one_action_is_the_derivative(logged):
 
     for user in range(0, history.n_users, 4):
         moved = [estimate(np.where(o.user == user, 1.0 + step, 1.0)) for step in (1e-4, -1e-4)]
-        assert found[user] == pytest.approx((moved[0] - moved[1]) / 2e-4, abs=2e-5)
+        assert found[user] == pytest.approx((moved[0] - moved[1]) / 2e-4, abs=DERIVATIVE_TOLERANCE)
 
 
 def test_an_action_that_is_too_rare_is_not_identified():
@@ -151,7 +155,7 @@ def test_an_action_that_is_too_rare_is_not_identified():
     actions = d.actions.copy()
     actions[once[1:]] = 1
     history = without_propensities(replace(history, decisions=replace(d, actions=actions)))
-    push, email = Study.of(make_reward("did_dr", WORLD), history).by_action(history, "channel")
+    push, email = TreatmentEffects.fit(make_reward("did_dr", WORLD), history).by_action(history, "channel")
     assert push.se > 0
     assert np.isnan(email.value)
     assert email.n_without == 1
@@ -160,17 +164,17 @@ def test_an_action_that_is_too_rare_is_not_identified():
 def test_weighted_controls_count_by_their_effective_number():
     """One control with nearly all the weight is one control: no reward rests on it."""
     values, cell = np.arange(20.0), np.zeros(20, dtype=np.int64)
-    equal = CellMeans.of(values, cell, None)
-    np.testing.assert_allclose(CellMeans.of(values, cell, None, odds=np.full(20, 0.37)).sd, equal.sd, rtol=1e-12)
+    equal = CellMeans.fit(values, cell, None)
+    np.testing.assert_allclose(CellMeans.fit(values, cell, None, weights=np.full(20, 0.37)).sd, equal.sd, rtol=1e-12)
     odds = np.r_[1.0, np.full(19, 1e-4)]
-    one = CellMeans.of(values, cell, None, odds=odds)
+    one = CellMeans.fit(values, cell, None, weights=odds)
     assert one.n[0] == pytest.approx(odds.sum() ** 2 / (odds**2).sum(), rel=1e-9)
     assert one.n[0] < 1.01
     history = with_propensities(random_history(3, users=60), 3)
     o = measure(history, MANY, adjust=True)
     frame = ROBUST.fit_outcomes(o).transform_outcomes(o)
-    odds = Odds.of(o, MANY, np.ones(len(o))).value
+    odds = Odds.fit(o, MANY, np.ones(len(o))).value
     for i in np.flatnonzero(frame.identified)[::40]:
-        mine = odds[o.control & (o.cell == o.cell[i])]
+        mine = odds[o.control & (o.time_bucket == o.time_bucket[i])]
         assert frame.n_controls[i] == int(mine.sum() ** 2 / (mine**2).sum() + 1e-9)
         assert frame.n_controls[i] < len(mine)

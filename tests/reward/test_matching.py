@@ -1,4 +1,4 @@
-"""Who is compared with whom: attributes, strata of past activity, holdout arms, and the widening of cells."""
+"""Matching of controls: attributes, strata of past activity, holdout arms, and the fallback to wider cells."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import take_rows
 from crosschannel.pipeline.configuration import RewardConfig
-from crosschannel.reward import REASONS, DidReward, Goal, Matching, make_reward, measure
-from crosschannel.reward.controls import CellMeans, Expected, narrowest
+from crosschannel.reward import DidReward, Goal, Matching, Reason, make_reward, measure, measure_with
+from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient
 from tests.reward.samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
 from tests.samples import random_history
+
+pytestmark = pytest.mark.numerics
 
 BOTH = Matching(within=("region", "age"), strata=3, activity="36h")
 
@@ -25,7 +27,7 @@ BOTH = Matching(within=("region", "age"), strata=3, activity="36h")
 def plain_cells(history, spec, level):
     """Cells as tuples of what they stand for, by pandas."""
     d = history.decisions
-    columns = {"cell": d.time // duration(spec.cell)}
+    columns = {"cell": d.time // duration(spec.time_bucket)}
     users = history.users.iloc[d.user].reset_index(drop=True)
     if "within" in level:
         for name in spec.matching.within:
@@ -35,9 +37,9 @@ def plain_cells(history, spec, level):
     return pd.MultiIndex.from_frame(pd.DataFrame(columns)).to_flat_index()
 
 
-def test_widening_takes_the_narrowest_cell_with_enough_controls():
+def test_fallback_takes_the_narrowest_cell_with_enough_controls():
     history = rich_history(3, users=80)
-    spec = replace(BASE, matching=BOTH, cell="2d", min_controls=4)
+    spec = replace(BASE, matching=BOTH, time_bucket="2d", min_controls=4)
     outcomes = measure(history, spec)
     frame = DidReward(spec).fit(history).transform(history)
     assert spec.matching.levels == (("within", "strata"), ("within",), ())
@@ -54,33 +56,33 @@ def test_widening_takes_the_narrowest_cell_with_enough_controls():
         expected[enough], level[enough] = mean[enough], code
     np.testing.assert_allclose(frame.counterfactual, expected, rtol=1e-9)
     np.testing.assert_array_equal(frame.level, level)
-    assert set(frame.widened()) == {0, 1, 2}
-    assert frame.widened() == {code: int((level == code).sum()) for code in range(3)}
+    assert set(frame.counts_by_level()) == {0, 1, 2}
+    assert frame.counts_by_level() == {code: int((level == code).sum()) for code in range(3)}
 
 
 def test_without_a_rule_a_cell_with_few_controls_is_counted():
     history = rich_history(3, users=80)
-    strict = replace(BASE, matching=replace(BOTH, widen=()), min_controls=4)
+    strict = replace(BASE, matching=replace(BOTH, fallback=()), min_controls=4)
     frame = DidReward(strict).fit(history).transform(history)
     widened = DidReward(replace(strict, matching=BOTH)).fit(history).transform(history)
-    assert set(frame.widened()) == {0}
+    assert set(frame.counts_by_level()) == {0}
     lost = widened.level > 0
     assert lost.any()
-    assert (frame.reason[lost] == REASONS.index("too few controls in the calendar cell")).all()
+    assert (frame.reason[lost] == Reason.FEW_CONTROLS).all()
     np.testing.assert_array_equal(frame.reward[~lost], widened.reward[~lost])
 
 
-def test_the_order_of_widening_is_the_declared_one():
-    both = replace(BOTH, widen=("within", "strata"))
+def test_the_order_of_fallback_is_the_declared_one():
+    both = replace(BOTH, fallback=("within", "strata"))
     assert both.levels == (("within", "strata"), ("strata",), ())
-    assert replace(BOTH, widen=("within",)).levels == (("within", "strata"), ("strata",))
+    assert replace(BOTH, fallback=("within",)).levels == (("within", "strata"), ("strata",))
     assert Matching().levels == ((),)
-    assert Matching(strata=4, widen=("within", "strata")).levels == (("strata",), ())
+    assert Matching(strata=4, fallback=("within", "strata")).levels == (("strata",), ())
 
 
 def test_strata_are_quantiles_of_goal_value_before_the_pre_window():
     history = rich_history(4)
-    spec = replace(BASE, goals=(Goal("order", 1.0, "value"), Goal("visit", -0.3)), matching=BOTH)
+    spec = replace(BASE, goals=(Goal("order", 1.0, measure="value"), Goal("visit", -0.3)), matching=BOTH)
     outcomes = measure(history, spec)
     d, e = history.decisions, history.events
     worth = np.where(e.event == 0, e.value, -0.3)
@@ -96,18 +98,18 @@ def test_strata_are_quantiles_of_goal_value_before_the_pre_window():
         assert lower.max() < upper.min()
     sizes = np.bincount(outcomes.stratum[outcomes.observed & (outcomes.stratum >= 0)])
     assert np.ptp(sizes) <= 3  # thirds, but for ties
-    later = measure(rich_history(5), spec, outcomes.gauge)
-    assert later.gauge is outcomes.gauge  # kept, not learned anew
+    later = measure_with(rich_history(5), spec, outcomes.preprocessing)
+    assert later.preprocessing is outcomes.preprocessing  # not fitted again
 
 
-def test_values_that_the_fit_did_not_know_widen_the_cell():
+def test_values_unknown_to_the_fit_fall_back_to_wider_cells():
     history = rich_history(6, users=80)
     spec = replace(BASE, matching=Matching(within=("region",)))
     fitted = DidReward(spec).fit(history)
     assert history.users is not None
     abroad = replace(history, users=history.users.assign(region="west"))
     frame = fitted.transform(abroad)
-    assert set(frame.widened()) == {1}
+    assert set(frame.counts_by_level()) == {1}
     plain = DidReward(BASE).fit(history).transform(history)
     np.testing.assert_array_equal(frame.reward, plain.reward)
 
@@ -133,8 +135,8 @@ def test_holdout_arms_are_the_only_controls():
     held = history.decisions.arm == "held out"
     np.testing.assert_array_equal(outcomes.control, held & outcomes.observed & ~outcomes.treated)
     frame = DidReward(spec).fit(history).transform(history)
-    cells = pd.Series(outcomes.change[outcomes.control]).groupby(outcomes.cell[outcomes.control])
-    expected = cells.mean().reindex(outcomes.cell).to_numpy()
+    cells = pd.Series(outcomes.change[outcomes.control]).groupby(outcomes.time_bucket[outcomes.control])
+    expected = cells.mean().reindex(outcomes.time_bucket).to_numpy()
     np.testing.assert_allclose(frame.counterfactual[frame.identified], expected[frame.identified], rtol=1e-9)
     assert frame.identified[outcomes.treated].any()
 
@@ -189,18 +191,24 @@ def test_matching_removes_a_shock_that_hits_one_region(kind):
     assert effect(Matching(within=("region",))) < 10.0
 
 
-def test_narrowest_and_when_its_controls_close():
-    def found(n, mean, closes):
-        return Expected(np.array(n), np.array(mean), np.ones(3), np.array(closes), np.zeros(3, dtype=np.int64))
+def test_narrowest_sufficient_and_when_its_controls_close():
+    def found(n, mean, closes_at):
+        return ExpectedChange(
+            n=np.array(n),
+            mean=np.array(mean),
+            se=np.ones(3),
+            closes_at=np.array(closes_at),
+            level=np.zeros(3, dtype=np.int64),
+        )
 
     narrow = found([5.0, 1.0, 5.0], [1.0, 2.0, np.nan], [10, 10, 10])
     wide = found([9.0, 9.0, 2.0], [3.0, 4.0, 5.0], [20, 30, 40])
-    chosen = narrowest([narrow, wide], 4)
+    chosen = narrowest_sufficient([narrow, wide], 4)
     np.testing.assert_array_equal(chosen.level, [0, 1, -1])
     np.testing.assert_array_equal(chosen.mean, [1.0, 4.0, 5.0])
-    np.testing.assert_array_equal(chosen.closes, [10, 30, 40])
-    means = CellMeans.of(np.arange(4.0), np.array([1, 1, 2, 2]), None, np.array([7, 5, 3, 9]))
-    np.testing.assert_array_equal(means.expected(np.array([2, 1, 3])).closes, [9, 7, 0])
+    np.testing.assert_array_equal(chosen.closes_at, [10, 30, 40])
+    means = CellMeans.fit(np.arange(4.0), np.array([1, 1, 2, 2]), None, np.array([7, 5, 3, 9]))
+    np.testing.assert_array_equal(means.expected(np.array([2, 1, 3])).closes_at, [9, 7, 0])
 
 
 def test_a_reward_is_available_when_its_last_control_is():
@@ -208,7 +216,7 @@ def test_a_reward_is_available_when_its_last_control_is():
     outcomes = measure(history, BASE)
     frame = DidReward(BASE).fit(history).transform(history)
     for i in np.flatnonzero(frame.identified):
-        controls = outcomes.control & (outcomes.cell == outcomes.cell[i])
+        controls = outcomes.control & (outcomes.time_bucket == outcomes.time_bucket[i])
         assert frame.available_at[i] == max(outcomes.available_at[i], outcomes.available_at[controls].max())
     raw = make_reward("raw", BASE).fit(history).transform(history)
     np.testing.assert_array_equal(raw.available_at, outcomes.available_at)
@@ -216,9 +224,9 @@ def test_a_reward_is_available_when_its_last_control_is():
 
 def test_sums_that_are_too_large_are_refused_and_squares_are_not():
     with pytest.raises(ConfigError, match="too large for exact sums"):
-        ExactSums.of(np.full(10, 1e13), np.zeros(10, dtype=np.int64), 1)
+        ExactSums.from_values(np.full(10, 1e13), np.zeros(10, dtype=np.int64), 1)
     values = np.random.default_rng(0).standard_normal(1000) * 1e6
-    means = CellMeans.of(values, np.zeros(1000, dtype=np.int64), None)
+    means = CellMeans.fit(values, np.zeros(1000, dtype=np.int64), None)
     assert means.sd[0] == pytest.approx(values.std(ddof=1), rel=1e-10)
 
 
@@ -229,11 +237,11 @@ def test_settings_come_from_yaml():
         "overlap": "truncate",
         "controls": "holdout",
         "holdout_arms": ["control"],
-        "matching": {"within": ["region"], "strata": 4, "widen": ["strata"]},
-        "rhythm": "6h",
+        "matching": {"within": ["region"], "strata": 4, "fallback": ["strata"]},
+        "seasonality": "6h",
     }
     config = from_dict(RewardConfig, data)
-    assert config.matching == Matching(within=("region",), strata=4, widen=("strata",))
+    assert config.matching == Matching(within=("region",), strata=4, fallback=("strata",))
     assert config.goals[0].decay == DAY
     assert from_dict(RewardConfig, to_dict(config)) == config
 

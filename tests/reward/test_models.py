@@ -12,8 +12,11 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
-from crosschannel.reward import REASONS, REWARDS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
+from crosschannel.reward import REWARDS, DidReward, Goal, Reason, RewardSpec, make_reward, measure, refit
+from crosschannel.reward.effects import TreatmentEffects
 from tests.samples import random_history
+
+pytestmark = pytest.mark.numerics
 
 SPEC = RewardSpec(goals=(Goal("order", measure="value"),), pre="2d", post="1d", min_controls=3)
 
@@ -22,7 +25,7 @@ def test_did_is_the_change_minus_the_controls_mean_change():
     history = random_history(5)
     frame = DidReward(SPEC).fit(history).transform(history)
     outcomes = measure(history, SPEC)
-    table = pd.DataFrame({"cell": outcomes.cell, "change": outcomes.change, "control": outcomes.control})
+    table = pd.DataFrame({"cell": outcomes.time_bucket, "change": outcomes.change, "control": outcomes.control})
     means = table[table.control].groupby("cell").change.agg(["mean", "std", "size"])
     ok = frame.identified
     expected = table.change - means["mean"].reindex(table.cell).to_numpy()
@@ -31,8 +34,8 @@ def test_did_is_the_change_minus_the_controls_mean_change():
     np.testing.assert_allclose(frame.se[ok], (sd * np.sqrt(1 + 1 / n))[ok], rtol=1e-9)
     assert (frame.n_controls[ok] == n[ok]).all()
     assert (frame.available_at == history.decisions.time + DAY).all()
-    for cell in np.unique(outcomes.cell[ok]):
-        assert frame.reward[ok & outcomes.control & (outcomes.cell == cell)].sum() == pytest.approx(0, abs=1e-8)
+    for cell in np.unique(outcomes.time_bucket[ok]):
+        assert frame.reward[ok & outcomes.control & (outcomes.time_bucket == cell)].sum() == pytest.approx(0, abs=1e-8)
 
 
 def test_raw_and_change():
@@ -49,7 +52,7 @@ def test_raw_and_change():
 def test_cells_without_enough_controls_give_no_reward_and_are_counted():
     history = random_history(2, users=24)
     outcomes = measure(history, SPEC)
-    n = pd.Series(outcomes.control).groupby(outcomes.cell).sum().reindex(outcomes.cell).to_numpy()
+    n = pd.Series(outcomes.control).groupby(outcomes.time_bucket).sum().reindex(outcomes.time_bucket).to_numpy()
     enough = int(np.median(n))
     spec = replace(SPEC, min_controls=enough)
     frame = DidReward(spec).fit(history).transform(history)
@@ -57,7 +60,7 @@ def test_cells_without_enough_controls_give_no_reward_and_are_counted():
     assert few.any()
     assert not few[outcomes.observed].all()
     assert np.isnan(frame.reward[few]).all()
-    assert frame.counts()[REASONS[3]] == few.sum()
+    assert frame.counts()[Reason.FEW_CONTROLS.text] == few.sum()
     assert sum(frame.counts().values()) == len(frame)
 
 
@@ -72,9 +75,9 @@ def test_excluded_overlap_gives_no_reward():
 def test_cells_that_were_not_in_the_fit_give_no_reward():
     history = random_history(4)
     outcomes = measure(history, SPEC)
-    early = outcomes.select(outcomes.cell <= np.median(outcomes.cell))
+    early = outcomes.select(outcomes.time_bucket <= np.median(outcomes.time_bucket))
     frame = DidReward(SPEC).fit_outcomes(early).transform_outcomes(outcomes)
-    late = outcomes.observed & ~np.isin(outcomes.cell, early.cell)
+    late = outcomes.observed & ~np.isin(outcomes.time_bucket, early.time_bucket)
     assert late.any()
     assert np.isnan(frame.reward[late]).all()
 
@@ -149,7 +152,7 @@ def test_a_users_own_reward_model():
     mine, did = (m.fit(history).transform(history).reward for m in (model, DidReward(SPEC)))
     np.testing.assert_array_equal(mine, did)
     with pytest.raises(ConfigError, match="'twice' has no influence function"):
-        Study.of(model, history)
+        TreatmentEffects.fit(model, history)
 
 
 @pytest.mark.parametrize(
@@ -171,16 +174,16 @@ def test_exact_sums_add_up_over_any_division():
     rng = np.random.default_rng(0)
     values = rng.standard_normal(10_000) * 10.0 ** rng.integers(-6, 6, 10_000)
     group = rng.integers(0, 7, 10_000)
-    whole = ExactSums.of(values, group, 7)
+    whole = ExactSums.from_values(values, group, 7)
     order = rng.permutation(10_000)
-    parts = [ExactSums.of(values[p], group[p], 7) for p in np.array_split(order, 13)]
+    parts = [ExactSums.from_values(values[p], group[p], 7) for p in np.array_split(order, 13)]
     total = sum(parts[1:], parts[0])
     np.testing.assert_array_equal(whole.value(), total.value())
     np.testing.assert_allclose(whole.value(), np.bincount(group, values), rtol=1e-10)
 
 
 def test_a_future_event_never_changes_a_closed_reward():
-    """Events after a window closed change nothing that was paid for it, if the controls' windows closed too."""
+    """Events after a window closed do not change its reward, if the controls' windows closed too."""
     history = random_history(8)
     outcomes = measure(history, SPEC)
     cut = int(np.quantile(outcomes.available_at, 0.5))

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from crosschannel.core.times import WEEK
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import History, take_rows
-from crosschannel.reward import REWARDS, RewardFrame, Study, make_reward
+from crosschannel.reward import REWARDS, RewardFrame, make_reward
+from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.measurement.outcomes import fold_of_users
 from tests.reward.samples import LEARNED, OPTIONS, rebuilt, rich_history, spec_of
+
+pytestmark = pytest.mark.numerics
 
 SEEDS = st.integers(0, 10_000)
 CASES = [(kind, option) for kind in REWARDS for option in OPTIONS]
@@ -44,7 +47,17 @@ def test_every_option_gives_some_rewards(kind):
         frame = frame_of(rich_history(0, users=150), kind, option)
         assert frame.identified.mean() > 0.1, option
         assert np.ptp(frame.reward[frame.identified]) > 0, option
-        assert sum(frame.widened().values()) == frame.identified.sum()
+        assert sum(frame.counts_by_level().values()) == frame.identified.sum()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("kind", REWARDS)
+def test_fitting_and_transforming_at_once_is_fitting_then_transforming(kind, option):
+    history = rich_history(3, users=80)
+    model = make_reward(kind, spec_of(option))
+    once, twice = model.fit_transform(history), model.fit(history).transform(history)
+    for name in once.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(once, name), getattr(twice, name), err_msg=name)
 
 
 @EXAMPLES
@@ -120,7 +133,7 @@ def test_labels_in_other_folds_change_the_effect_by_less_than_its_error(kind):
     for k in range(5):
         ids = np.array([f"{k} {name}" for name in history.user_ids], dtype=object)
         users = None if history.users is None else history.users.assign(user_id=ids)
-        effect = Study.of(model, replace(history, user_ids=ids, users=users)).effect()
+        effect = TreatmentEffects.fit(model, replace(history, user_ids=ids, users=users)).effect()
         values.append(effect.value)
         errors.append(effect.se)
     assert 0 < np.std(values) < 0.25 * np.mean(errors)
@@ -176,7 +189,7 @@ def test_the_future_never_changes_a_closed_reward(seed, case, share):
 @EXAMPLES
 @given(seed=SEEDS, case=st.sampled_from(CASES), share=st.floats(0.3, 1.0))
 def test_a_future_event_never_changes_a_closed_reward_after_another_fit(seed, case, share):
-    """Also where the model is fitted anew: a reward is available only when all that it was learned from has closed."""
+    """Also where the model is fitted again: a reward is available only when all that it was learned from has closed."""
     history = rich_history(seed)
     cut = int(np.quantile(history.decisions.time, share))
     before = frame_of(history, *case)

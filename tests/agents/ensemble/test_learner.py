@@ -15,6 +15,8 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, SMALL, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
+
 KEYS = mix(np.arange(20_000, dtype=np.uint64))
 
 

@@ -12,6 +12,8 @@ from crosschannel.agents.ensemble.heads import Coordinates, Sums, solve
 from crosschannel.agents.ensemble.prior import CONVINCING, CURVES, ENOUGH, NETWORK, TRUSTS, learn_scales, lowest, trust
 from tests.agents.ensemble.samples import BLOCKS, A, prior, rows, sums_of
 
+pytestmark = pytest.mark.numerics
+
 
 def problem(n: int, strength: float, seed: int) -> Sums:
     """Targets of noise variance 1 and an effect of features 1 to 3, each action's its own."""

@@ -10,8 +10,7 @@ from crosschannel.core.times import DAY
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import EventLog, History
-from crosschannel.reward import DidReward, Goal, RewardSpec
-from crosschannel.reward.frame import RewardFrame
+from crosschannel.reward import DidReward, Goal, RewardFrame, RewardSpec
 from tests.samples import MODULES, random_history
 
 SPEC = RewardSpec(goals=(Goal("order", measure="value"),), pre="3d", post="1d", min_controls=2)
@@ -45,7 +44,7 @@ def sample_history(seed: int = 0, users: int = 40, days: int = 14, leaving: floa
 
 
 def rewards_of(history: History) -> RewardFrame:
-    return DidReward(SPEC).fit(history).transform(history)
+    return DidReward(SPEC).fit_transform(history)
 
 
 def steps_of(log: ReplayLog, user: int) -> list[int]:

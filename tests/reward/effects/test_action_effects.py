@@ -10,21 +10,30 @@ import pytest
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.history import History
-from crosschannel.reward import Effect, Goal, make_reward
-from crosschannel.reward.effects.action_effects import (
-    Finding,
-    against_rivals,
-    difference,
-    findings,
-    findings_text,
-    lengths_text,
-    other_lengths,
+from crosschannel.reward import Goal, make_reward
+from crosschannel.reward.effects import (
+    AUTO,
+    Effect,
+    EffectsRequest,
+    EventTimes,
+    TreatmentEffects,
+    effects_report,
+    event_study,
 )
-from crosschannel.reward.effects.estimates import Study
-from crosschannel.reward.effects.event_study import EventTimes, event_study
-from crosschannel.reward.effects.inference import two_sided
-from crosschannel.reward.effects.report import AUTO, NONE, Request, each_module, report
+from crosschannel.reward.effects.action_effects import (
+    ActionEffect,
+    action_effects,
+    action_effects_by_window,
+    action_effects_text,
+    by_window_text,
+    compare_estimates,
+    difference,
+)
+from crosschannel.reward.effects.inference import two_sided_p_value
+from crosschannel.reward.effects.report import NONE, module_for_action_effects
 from tests.reward.simulated import SPEC, simulate
+
+pytestmark = pytest.mark.numerics
 
 TIMES = EventTimes("1d", leads=3, lags=1)
 
@@ -43,13 +52,13 @@ def two_actions(seed: int, assignment="random") -> History:
     )
 
 
-def test_each_finding_is_the_effect_of_its_action_alone():
+def test_each_effect_is_that_of_its_action_alone():
     """A `did` of one action is that of a log in which the other action's decisions are neither sent nor controls."""
     history = two_actions(0)
     spec = replace(SPEC, goals=(Goal("order", 2.0),))
-    found = findings(history, spec, "channel", TIMES, ("did",))
+    found = action_effects(history, spec, "channel", TIMES, ("did",))
     assert [(f.action, f.goal, f.kind) for f in found] == [(a, "order (count)", "did") for a in ("push", "email")]
-    whole = Study.of(make_reward("did", SPEC), history)
+    whole = TreatmentEffects.fit(make_reward("did", SPEC), history)
     for one, effect in zip(found, whole.by_action(history, "channel"), strict=True):
         assert one.effect.value == pytest.approx(effect.value, abs=1e-12)  # per order, whatever the goal's weight
         assert one.effect.se == pytest.approx(effect.se, rel=1e-9)
@@ -59,42 +68,42 @@ def test_each_finding_is_the_effect_of_its_action_alone():
     assert sum(f.effect.n_treated for f in found) == whole.effect().n_treated
 
 
-def studies_of(whole: Study, history: History) -> dict[str, Study | None]:
-    return {action: study for action, _, study in whole.each_action(history, "channel")}
+def fits_of(whole: TreatmentEffects, history: History) -> dict[str, TreatmentEffects | None]:
+    return {action: fitted for action, _, fitted in whole.for_each_action(history, "channel")}
 
 
 def test_tests_are_those_of_the_action_alone():
     history = two_actions(1)
-    studies = studies_of(Study.of(make_reward("did", SPEC), history), history)
-    for f in findings(history, SPEC, "channel", TIMES, ("did",)):
-        study = studies[f.action]
-        assert study is not None
-        assert f.pre_trends == event_study(study, history, TIMES).pre_trends().p_value
+    fits = fits_of(TreatmentEffects.fit(make_reward("did", SPEC), history), history)
+    for f in action_effects(history, SPEC, "channel", TIMES, ("did",)):
+        fitted = fits[f.action]
+        assert fitted is not None
+        assert f.pre_trends == event_study(fitted, history, TIMES).pre_trends().p_value
 
 
-def test_controls_are_those_to_whom_the_action_was_open():
+def test_controls_are_the_decisions_at_which_the_action_was_eligible():
     history = two_actions(2)
     d = history.decisions
     eligible = np.ones((len(d), 3), dtype=bool)
     eligible[::2, 2] = d.actions[::2, 0] == 2
     history = replace(history, decisions=replace(d, eligible=eligible))
-    whole = Study.of(make_reward("did", SPEC), history)
-    studies = studies_of(whole, history)
-    assert studies["email"] is not None
-    assert studies["push"] is not None
-    open_to = studies["email"].outcomes.control
-    assert open_to.sum() == (studies["push"].outcomes.control & eligible[:, 2]).sum()
-    # The table of effects and the findings compare the same decisions.
-    found = findings(history, SPEC, "channel", TIMES, ("did",))
+    whole = TreatmentEffects.fit(make_reward("did", SPEC), history)
+    fits = fits_of(whole, history)
+    assert fits["email"] is not None
+    assert fits["push"] is not None
+    eligible_controls = fits["email"].outcomes.control
+    assert eligible_controls.sum() == (fits["push"].outcomes.control & eligible[:, 2]).sum()
+    # The table of effects and the effects of actions compare the same decisions.
+    found = action_effects(history, SPEC, "channel", TIMES, ("did",))
     assert [f.effect for f in found] == whole.by_action(history, "channel")
 
 
-def test_after_a_dip_the_alarm_rings_for_each_action_and_the_text_says_so():
+def test_after_a_dip_the_pre_trend_test_fails_for_each_action_and_the_text_shows_it():
     history = two_actions(3, "dip")
-    found = findings(history, SPEC, "channel", TIMES)
+    found = action_effects(history, SPEC, "channel", TIMES)
     did = [f for f in found if f.kind == "did"]
-    assert all("pre-trends differ" in f.against for f in did)
-    text = findings_text(found)
+    assert all("pre-trends differ" in f.caveats for f in did)
+    text = action_effects_text(found)
     assert "Do not read as causal: push on order (count) by did (pre-trends differ" in text
     assert "tests of pre-trends and placebos: by chance alone" in text
 
@@ -103,58 +112,66 @@ def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
     """Two estimates on the same 400 users, ten errors of their difference apart; then one fails a test of its own."""
     noise = np.random.default_rng(0).standard_normal((2, 400)) / 400
     one, other = (
-        Finding("push", "order", kind, Effect("push", value, 0.05, 400, 400, n_users=400), influence, 0.5, 0.5)
+        ActionEffect(
+            "push",
+            "order",
+            kind,
+            Effect("push", value, 0.05, n_treated=400, n_controls=400, n_users=400),
+            influence,
+            0.5,
+            0.5,
+        )
         for kind, value, influence in zip(("did", "did_dr"), (0.0, 0.7), noise, strict=True)
     )
     se = np.sqrt(((one.influence - other.influence) ** 2).sum() * 400 / 399)
-    assert difference(one, other) == pytest.approx(two_sided(-0.7 / se, 399))
-    told = against_rivals((one, other))
-    assert [f.contradicted_by for f in told] == [("did_dr",), ("did",)]
-    assert told[0].against == ("did_dr differs and passes",)
-    told = against_rivals((replace(one, pre_trends=0.01), other))
-    assert [f.contradicted_by for f in told] == [("did_dr",), ()]
-    assert [f.kinds_differ < 1e-6 for f in told] == [True, True]
-    alike = against_rivals((one, replace(other, effect=replace(other.effect, value=0.0))))
-    assert [f.against for f in alike] == [(), ()]
+    assert difference(one, other) == pytest.approx(two_sided_p_value(-0.7 / se, 399))
+    compared = compare_estimates((one, other))
+    assert [f.contradicted_by for f in compared] == [("did_dr",), ("did",)]
+    assert compared[0].caveats == ("did_dr differs and passes its tests",)
+    compared = compare_estimates((replace(one, pre_trends=0.01), other))
+    assert [f.contradicted_by for f in compared] == [("did_dr",), ()]
+    assert [f.kinds_differ < 1e-6 for f in compared] == [True, True]
+    alike = compare_estimates((one, replace(other, effect=replace(other.effect, value=0.0))))
+    assert [f.caveats for f in alike] == [(), ()]
     # Kinds that average other decisions may differ for that alone.
     assert np.isnan(difference(one, replace(other, effect=replace(other.effect, n_treated=300))))
 
 
 def test_what_cannot_be_fitted_is_not_identified():
-    """One e-mail only: no fold can learn whom e-mails go to."""
+    """One e-mail only: no fold can learn who gets e-mails."""
     history = two_actions(4)
     d = history.decisions
     email = np.flatnonzero(d.actions[:, 0] == 2)
     actions = d.actions.copy()
     actions[email[1:]] = 1
-    found = findings(replace(history, decisions=replace(d, actions=actions)), SPEC, "channel", TIMES)
+    found = action_effects(replace(history, decisions=replace(d, actions=actions)), SPEC, "channel", TIMES)
     rare = [f for f in found if f.action == "email"]
-    assert [f.against for f in rare] == [("not identified",)] * 2
-    assert "not identified" in findings_text(rare)
+    assert [f.caveats for f in rare] == [("not identified",)] * 2
+    assert "not identified" in action_effects_text(rare)
 
 
-def test_few_users_are_said():
+def test_few_users_are_a_caveat():
     effect = Effect("push", 3.0, 0.1, 4, 900, n_users=4)
-    assert Finding("push", "order", "did", effect, np.zeros(4)).against == ("4 users only",)
+    assert ActionEffect("push", "order", "did", effect, np.zeros(4)).caveats == ("only 4 users",)
 
 
-def test_other_lengths_scale_both_windows():
+def test_other_windows_scale_on_both_sides():
     history = two_actions(5)
     spec = replace(SPEC, pre="2d")
-    by_length = other_lengths(history, spec, "channel", ["12h", "36h"], ("did",))
+    by_length = action_effects_by_window(history, spec, "channel", ["12h", "36h"], ("did",))
     for length, pre in (("12h", "24h"), ("36h", "72h")):
-        direct = findings(history, replace(spec, pre=pre, post=length), "channel", None, ("did",))
+        direct = action_effects(history, replace(spec, pre=pre, post=length), "channel", None, ("did",))
         assert [f.effect for f in by_length[length]] == [f.effect for f in direct]
-    text = lengths_text(by_length)
+    text = by_window_text(by_length)
     assert "12h" in text
     assert "36h" in text
     assert text.count(" of ") == 4
 
 
-def test_the_report_tells_each_action_with_other_lengths_and_where_propensities_come_from():
+def test_the_report_has_each_action_with_other_windows_and_the_source_of_propensities():
     history = two_actions(7)
-    request = Request(by=("all",), times=TIMES, lengths=("2d",))
-    text = report(history, make_reward("did", SPEC), request)
+    request = EffectsRequest(by=("all",), times=TIMES, windows=("2d",))
+    text = effects_report(history, make_reward("did", SPEC), request)
     for words in (
         "Effect of each channel on each goal, per sent decision within 1d",
         "odds that are estimated by a logistic regression",
@@ -163,15 +180,15 @@ def test_the_report_tells_each_action_with_other_lengths_and_where_propensities_
     ):
         assert words in text, words
     logged = replace(history, propensity_source="logged")
-    assert "Effect of each channel" not in report(logged, make_reward("did", SPEC), request)
+    assert "Effect of each channel" not in effects_report(logged, make_reward("did", SPEC), request)
 
 
-def test_the_module_is_the_first_where_nobody_logged_propensities():
+def test_the_module_is_the_first_where_no_propensities_were_logged():
     history = two_actions(6)
     logged = replace(history, propensity_source="logged")
-    assert each_module(history, AUTO) == "channel"
-    assert each_module(logged, AUTO) is None
-    assert each_module(logged, "channel") == "channel"
-    assert each_module(history, NONE) is None
+    assert module_for_action_effects(history, AUTO) == "channel"
+    assert module_for_action_effects(logged, AUTO) is None
+    assert module_for_action_effects(logged, "channel") == "channel"
+    assert module_for_action_effects(history, NONE) is None
     with pytest.raises(ConfigError, match=r"no module 'chanel'\. Did you mean 'channel'"):
-        each_module(history, "chanel")
+        module_for_action_effects(history, "chanel")

@@ -1,4 +1,4 @@
-"""Do 95 % intervals cover 95 % of the time, do tests reject 5 % of nothing, and does the alarm ring when it must?
+"""Coverage of 95 % intervals, rejection rates of tests without an effect, and power of the diagnostics.
 
 Quick versions run by default with 60 histories; the slow ones with more. The bounds asked for, 93 to 97 % and 3 to 7 %,
 are 2 % wide on either side. With 200 histories the binomial error of a rate of 95 % is 1.5 %, and a right method would
@@ -15,11 +15,14 @@ import numpy as np
 import pytest
 
 from crosschannel.histories.features import ContextSpec
-from crosschannel.reward import Effect, EventTimes, Study, event_study, make_reward
+from crosschannel.reward import make_reward
+from crosschannel.reward.effects import Effect, EventTimes, TreatmentEffects, event_study
 from crosschannel.reward.effects.diagnostics import placebo_in_time, pre_trend_check
 from tests.reward.simulated import SPEC, Assignment, simulate, without_propensities
 
-QUICK, MANY, ALARMS = 60, 1000, 200
+pytestmark = pytest.mark.numerics
+
+QUICK, MANY, DIAGNOSED = 60, 1000, 200
 # Four slots' windows are five days apart: bins from three days before the slot on hold no other message's effect.
 TIMES = EventTimes(bin="1d", leads=3, lags=1)
 
@@ -30,7 +33,7 @@ def estimates(kind: str, assignment: Assignment, effect: float, seeds: int) -> l
     found = []
     for seed in range(seeds):
         simulated = simulate(seed, assignment, effect=effect)
-        found.append((Study.of(make_reward(kind, SPEC), simulated.history).effect(), simulated.att))
+        found.append((TreatmentEffects.fit(make_reward(kind, SPEC), simulated.history).effect(), simulated.att))
     return found
 
 
@@ -107,7 +110,7 @@ def test_doubly_robust_with_estimated_propensities_covers():
     hits = []
     for seed in range(MANY):
         simulated = simulate(seed, "random")
-        e = Study.of(make_reward("did_dr", SPEC), without_propensities(simulated.history)).effect()
+        e = TreatmentEffects.fit(make_reward("did_dr", SPEC), without_propensities(simulated.history)).effect()
         hits.append(e.low <= simulated.att <= e.high)
     assert 0.93 <= np.mean(hits) <= 0.97
 
@@ -120,25 +123,25 @@ def test_adjusting_for_the_outcome_before_misleads_where_messages_go_by_level():
     assert abs(bias(estimates("did", "level", 0.0, QUICK))[0]) < 0.1 * mean
 
 
-def alarms(assignment: Assignment, seeds: int) -> float:
+def pre_trend_failure_rate(assignment: Assignment, seeds: int) -> float:
     """How often the pre-trend test fails for `did`."""
     rung = []
     for seed in range(seeds):
         history = simulate(seed, assignment).history
-        check = pre_trend_check(event_study(Study.of(make_reward("did", SPEC), history), history, TIMES))
+        check = pre_trend_check(event_study(TreatmentEffects.fit(make_reward("did", SPEC), history), history, TIMES))
         rung.append(check.status == "failed")
     return float(np.mean(rung))
 
 
-def test_the_pre_trend_alarm_rings_after_a_dip_and_seldom_otherwise():
-    assert alarms("dip", 15) == 1.0
-    assert alarms("level", 15) <= 0.3
+def test_the_pre_trend_test_fails_after_a_dip_and_rarely_otherwise():
+    assert pre_trend_failure_rate("dip", 15) == 1.0
+    assert pre_trend_failure_rate("level", 15) <= 0.3
 
 
 @pytest.mark.slow
-def test_the_pre_trend_alarm_is_false_five_times_in_a_hundred():
+def test_the_pre_trend_test_fails_without_cause_five_times_in_a_hundred():
     """600 histories: binomial error 0.9 %, bounds of more than two errors."""
-    assert 0.03 <= alarms("level", 600) <= 0.07
+    assert 0.03 <= pre_trend_failure_rate("level", 600) <= 0.07
 
 
 @dataclass(frozen=True)
@@ -176,9 +179,9 @@ def rates(case: Case, seeds: int, users: int = 300) -> Rates:
     for seed in range(seeds):
         history = simulate(seed, case.assignment, users=users, effect=0.0).history
         history = history if case.logged else without_propensities(history)
-        study = Study.of(model, history)
-        e = study.effect()
-        checks = [pre_trend_check(event_study(study, history)), placebo_in_time(study, history)]
+        fitted = TreatmentEffects.fit(model, history)
+        e = fitted.effect()
+        checks = [pre_trend_check(event_study(fitted, history)), placebo_in_time(fitted, history)]
         assert "not tested" not in [check.status for check in checks]
         failed = [check.status == "failed" for check in checks]
         found.append([not e.low <= 0 <= e.high, *failed, any(failed)])
@@ -207,13 +210,13 @@ STEP = Case("did_dr", "dip", "1d", False)
 
 
 @pytest.mark.parametrize("case", WRONG, ids=str)
-def test_alarms_of_adjusted_kinds_ring_where_they_are_wrong(case):
-    """4 histories of 3,000 users: whatever covariates hide, both tests together see each time."""
+def test_diagnostics_of_adjusted_kinds_fail_where_they_are_wrong(case):
+    """4 histories of 3,000 users: whatever covariates hide, at least one of the two tests fails each time."""
     assert rates(case, 4, users=3000).either == 1.0
 
 
 @pytest.mark.parametrize("case", RIGHT[2:4], ids=str)
-def test_alarms_of_adjusted_kinds_are_quiet_where_they_are_right(case):
+def test_diagnostics_of_adjusted_kinds_pass_where_they_are_right(case):
     """4 histories of 3,000 users, two tests of 5 % each: four or more of eight fail once in 2,700 times."""
     found = rates(case, 4, users=3000)
     assert found.pre_trends + found.placebo < 1.0
@@ -221,9 +224,9 @@ def test_alarms_of_adjusted_kinds_are_quiet_where_they_are_right(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", WRONG, ids=str)
-def test_alarms_ring_at_least_as_often_as_the_false_effect_is_found(case):
+def test_diagnostics_fail_at_least_as_often_as_the_false_effect_is_found(case):
     """200 histories of 300 users: a rate of 50 % has an error of 3.5 %."""
-    found = rates(case, ALARMS)
+    found = rates(case, DIAGNOSED)
     assert found.effect > 0.3
     assert found.either > found.effect - 0.1
     assert found.either > 0.4
@@ -231,19 +234,19 @@ def test_alarms_ring_at_least_as_often_as_the_false_effect_is_found(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", RIGHT, ids=str)
-def test_alarms_are_false_five_times_in_a_hundred(case):
+def test_diagnostics_fail_without_cause_five_times_in_a_hundred(case):
     """200 histories of 300 users: binomial error 1.5 %, bounds of three errors."""
-    found = rates(case, ALARMS)
+    found = rates(case, DIAGNOSED)
     assert max(found.effect, found.pre_trends, found.placebo) < 0.1
 
 
 @pytest.mark.slow
-def test_the_placebo_is_a_false_alarm_where_the_trigger_comes_after_the_moved_time():
+def test_the_placebo_fails_without_cause_where_the_trigger_comes_after_the_moved_time():
     """Known and documented: pre-trends, given all that was known at the decision, are right; the placebo is not.
 
     200 logs: binomial error 1.5 %, bounds of three errors.
     """
-    found = rates(LATE, ALARMS)
+    found = rates(LATE, DIAGNOSED)
     assert max(found.effect, found.pre_trends) < 0.1
     assert found.placebo > 0.5
 
@@ -264,7 +267,7 @@ def scatter(case: Case, users: int, seeds: int) -> Scatter:
     found = []
     for seed in range(seeds):
         history = without_propensities(simulate(seed, case.assignment, users=users, effect=0.0).history)
-        found.append(Study.of(make_reward(case.kind, SPEC), history).effect())
+        found.append(TreatmentEffects.fit(make_reward(case.kind, SPEC), history).effect())
     value = np.array([e.value for e in found])
     rejected = float(np.mean([not e.low <= 0 <= e.high for e in found]))
     spread, se = float(value.std()), float(np.mean([e.se for e in found]))
@@ -292,7 +295,7 @@ def test_leads_across_an_earlier_message_are_nothing_where_overlap_is_excluded(k
     model, p, value = make_reward(kind, replace(SPEC, overlap="exclude")), [], []
     for seed in range(120):
         history = simulate(seed, assignment, users=600).history
-        events = event_study(Study.of(model, history), history, EventTimes("1d", leads=9, lags=0))
+        events = event_study(TreatmentEffects.fit(model, history), history, EventTimes("1d", leads=9, lags=0))
         assert events.effects[0].n_treated < 0.6 * events.effects[-2].n_treated
         p.append(events.pre_trends().p_value)
         value.append(events.value[events.leads])
@@ -307,6 +310,6 @@ def test_intervals_with_few_users_are_wide_enough():
     hits = []
     for seed in range(600):
         simulated = simulate(seed, "random", users=30)
-        e = Study.of(make_reward("did", replace(SPEC, min_controls=5)), simulated.history).effect()
+        e = TreatmentEffects.fit(make_reward("did", replace(SPEC, min_controls=5)), simulated.history).effect()
         hits.append(e.low <= simulated.att <= e.high)
     assert 0.92 <= np.mean(hits) <= 0.98

@@ -11,19 +11,8 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
 from crosschannel.histories.features import ContextSpec
-from crosschannel.reward import (
-    DidReward,
-    EventTimes,
-    Goal,
-    Matching,
-    RewardSpec,
-    Study,
-    diagnose,
-    effects_of,
-    event_study,
-    make_reward,
-    tidy,
-)
+from crosschannel.reward import DidReward, Goal, Matching, RewardSpec, make_reward
+from crosschannel.reward.effects import EventTimes, TreatmentEffects, diagnose, effects_by, effects_table, event_study
 from crosschannel.reward.effects.diagnostics import (
     Check,
     Diagnostics,
@@ -34,14 +23,17 @@ from crosschannel.reward.effects.diagnostics import (
     time_placebo,
 )
 from crosschannel.reward.effects.event_study import lookback, messages_between, moved_back
+from tests.reward.effects.test_influence import DERIVATIVE_TOLERANCE
 from tests.reward.simulated import SPEC, simulate
 from tests.samples import random_history
+
+pytestmark = pytest.mark.numerics
 
 SMALL = RewardSpec(goals=(Goal("order", measure="value"), Goal("visit", -0.5)), pre="2d", post="1d", min_controls=3)
 
 
-def did(history, spec=SMALL) -> Study:
-    return Study.of(DidReward(spec), history)
+def did(history, spec=SMALL) -> TreatmentEffects:
+    return TreatmentEffects.fit(DidReward(spec), history)
 
 
 def slow_bin(history, low: np.ndarray, high: np.ndarray, *, closed_low: bool) -> np.ndarray:
@@ -58,10 +50,10 @@ def slow_bin(history, low: np.ndarray, high: np.ndarray, *, closed_low: bool) ->
 @pytest.mark.parametrize("length", ["1d", "12h"])
 def test_event_study_equals_a_loop_over_rows(length):
     history = random_history(2, users=25)
-    study = did(history)
-    events = event_study(study, history, EventTimes(length, leads=3, lags=2))
+    fitted = did(history)
+    events = event_study(fitted, history, EventTimes(length, leads=3, lags=2))
     step = {"1d": DAY, "12h": DAY // 2}[length]
-    t, o = history.decisions.time, study.outcomes
+    t, o = history.decisions.time, fitted.outcomes
     base = slow_bin(history, t - step, t, closed_low=True)
     for k, effect in zip(events.times.offsets.tolist(), events.effects, strict=True):
         if k == -1:
@@ -70,9 +62,9 @@ def test_event_study_equals_a_loop_over_rows(length):
         low, high = t + k * step, t + (k + 1) * step
         change = slow_bin(history, low, high, closed_low=k < 0) - base
         seen = o.observed & (np.minimum(low, t - step) >= history.span[0]) & (high <= history.span[1])
-        table = pd.DataFrame({"cell": o.cell, "change": change})
+        table = pd.DataFrame({"cell": o.time_bucket, "change": change})
         controls = table[o.control & seen].groupby("cell").change.agg(["mean", "size"])
-        controls = controls[controls["size"] >= 3]["mean"].reindex(o.cell).to_numpy()
+        controls = controls[controls["size"] >= 3]["mean"].reindex(o.time_bucket).to_numpy()
         rows = o.treated & seen & ~np.isnan(controls)
         assert effect.n_treated == rows.sum()
         assert effect.value == pytest.approx((change - controls)[rows].mean(), abs=1e-8)
@@ -81,15 +73,15 @@ def test_event_study_equals_a_loop_over_rows(length):
 def test_the_bins_of_the_windows_add_up_to_the_effect():
     """Pre and post of two bins each: the effect is the sum of the bins after minus the sum of those before."""
     history = random_history(4, users=30)
-    study = did(history, replace(SMALL, pre="2d", post="2d"))
-    value = event_study(study, history, EventTimes("1d", leads=2, lags=2)).value
-    assert study.effect().value == pytest.approx(value[2] + value[3] - value[0] - value[1], abs=1e-8)
+    fitted = did(history, replace(SMALL, pre="2d", post="2d"))
+    value = event_study(fitted, history, EventTimes("1d", leads=2, lags=2)).value
+    assert fitted.effect().value == pytest.approx(value[2] + value[3] - value[0] - value[1], abs=1e-8)
 
 
 def test_excluded_overlap_is_excluded_as_far_as_each_bin():
     history = random_history(3, users=40, send=0.15)
-    study = did(history, replace(SMALL, pre="1d", overlap="exclude"))
-    events = event_study(study, history, EventTimes("1d", leads=3, lags=2))
+    fitted = did(history, replace(SMALL, pre="1d", overlap="exclude"))
+    events = event_study(fitted, history, EventTimes("1d", leads=3, lags=2))
     d, sent = history.decisions, history.modules.sends(history.decisions.actions)
     for k, effect in zip(events.times.offsets.tolist(), events.effects, strict=True):
         low, high = min(k, -1) * DAY, max(k + 1, 0) * DAY
@@ -97,13 +89,13 @@ def test_excluded_overlap_is_excluded_as_far_as_each_bin():
             gap = d.time[sent & (d.user == d.user[i]) & (np.arange(len(d)) != i)] - d.time[i]
             assert messages_between(history, low, high)[i] == ((gap >= low) & (gap < high)).any()
         if k != -1:
-            clean = study.frame.identified & ~messages_between(history, low, high) & sent
+            clean = fitted.frame.identified & ~messages_between(history, low, high) & sent
             assert effect.n_treated <= clean.sum()
 
 
 def test_a_reward_of_no_message_before_it_is_zero_and_a_dip_is_seen():
     calm, dip = (simulate(1, assignment).history for assignment in ("random", "dip"))
-    assert diagnose(did(calm, SPEC), calm).verdict.startswith("Nothing speaks against")
+    assert diagnose(did(calm, SPEC), calm).verdict.startswith("No test fails")
     found = diagnose(did(dip, SPEC), dip)
     assert found.verdict.startswith("Pre-trends differ: do not read the effect as causal")
     assert found.to_pandas().set_index("check").status["pre-trends"] == "failed"
@@ -124,22 +116,22 @@ def test_the_placebo_in_time_sees_a_trend_of_the_treated():
     assert "effect before the message" in diagnose(did(moved, spec), moved).verdict
 
 
-def test_users_who_are_held_out_show_that_sends_follow_a_dip():
-    """Nobody held out was sent to. The others to whom nothing was sent are those without a dip: unlike, after one."""
+def test_users_held_out_show_that_sends_follow_a_dip():
+    """Users held out got nothing. The others who got nothing had no dip, so they differ."""
     dip, level = (simulate(1, assignment, users=3000, held_out=0.3).history for assignment in ("dip", "level"))
     found = placebo_on_holdout(did(dip, SPEC), dip)
     assert found is not None
     assert found.status == "failed"
     assert "differ from those of the users held out" in diagnose(did(dip, SPEC), dip).verdict
-    for study in (did(level, SPEC), Study.of(make_reward("did_dr", SPEC), dip)):
-        found = placebo_on_holdout(study, level if study.model.name == "did" else dip)
+    for fitted in (did(level, SPEC), TreatmentEffects.fit(make_reward("did_dr", SPEC), dip)):
+        found = placebo_on_holdout(fitted, level if fitted.model.name == "did" else dip)
         assert found is not None
         assert found.status == "passed"
     none = simulate(1, "dip").history
     assert placebo_on_holdout(did(none, SPEC), none) is None
 
 
-def test_users_of_a_region_that_move_together_are_noticed():
+def test_users_of_a_region_that_move_together_are_detected():
     """8 regions with shocks of their own, 3,000 users: their controls differ, until each is compared within its own."""
     history = simulate(5, "region", users=3000, regions=8).history
     found = placebo_on_controls(did(history, SPEC), history)
@@ -156,7 +148,7 @@ def test_users_of_a_region_that_move_together_are_noticed():
     assert found.status == "passed"
 
 
-def test_the_moved_design_knows_what_was_known_then():
+def test_the_moved_design_uses_what_was_known_then():
     """Covariates and strata of the placebo are those of decisions that were made so much earlier."""
     history = random_history(3, users=60)
     spec = replace(
@@ -165,36 +157,38 @@ def test_the_moved_design_knows_what_was_known_then():
         covariates=ContextSpec(windows=("2d",), clock=False),
         matching=Matching(strata=3, activity="36h"),
     )
-    study = Study.of(make_reward("did_dr", spec), history)
-    assert lookback(study) == 2.5 * DAY
-    moved = moved_back(study, history, 2 * DAY).outcomes
+    fitted = TreatmentEffects.fit(make_reward("did_dr", spec), history)
+    assert lookback(fitted) == 2.5 * DAY
+    moved = moved_back(fitted, history, 2 * DAY).outcomes
     d = history.decisions
     for i in np.flatnonzero(moved.observed)[::37]:
         at, mine = d.time[i] - 2 * DAY, history.events.user == d.user[i]
         seen = (history.events.time[mine] >= at - 2 * DAY) & (history.events.time[mine] < at)
         orders = seen & (history.events.event[mine] == 0)
-        column = study.outcomes.gauge.features.names.index("count order 2d")
-        features = study.outcomes.gauge.features
+        column = fitted.outcomes.preprocessing.features.names.index("count order 2d")
+        features = fitted.outcomes.preprocessing.features
         expected = (np.log1p(orders.sum()) - features.mean[column]) / features.scale[column]
         assert moved.covariates[i, column] == pytest.approx(expected, abs=1e-9)
-    assert (moved.stratum != study.outcomes.stratum)[moved.observed].mean() > 0.2
-    np.testing.assert_array_equal(moved.cell, study.outcomes.cell)
+    assert (moved.stratum != fitted.outcomes.stratum)[moved.observed].mean() > 0.2
+    np.testing.assert_array_equal(moved.time_bucket, fitted.outcomes.time_bucket)
 
 
-def test_bins_fit_the_windows_and_say_what_they_leave_out():
+def test_bins_fit_the_windows_and_notes_list_what_they_leave_out():
     history = random_history(3, users=60)
     for post, length, lags in (("3d", "1d", 3), ("28d", "7d", 4), ("14d", "7d", 2), ("7d", "7d", 1), ("36h", "36h", 1)):
-        times = EventTimes.fitting(did(history, replace(SMALL, pre="1d", post=post)))
+        times = EventTimes.default_for(did(history, replace(SMALL, pre="1d", post=post)))
         assert (times.bin, times.lags, times.leads) == (length, lags, 4)
-    study = Study.of(make_reward("did_regression", replace(SMALL, covariates=ContextSpec(windows=("4d",)))), history)
-    events = event_study(study, history)
+    fitted = TreatmentEffects.fit(
+        make_reward("did_regression", replace(SMALL, covariates=ContextSpec(windows=("4d",)))), history
+    )
+    events = event_study(fitted, history)
     assert (events.times.leads, events.lookback) == (7, 4 * DAY)
     assert not events.leads[events.times.offsets >= -4].any()
     assert "bins within 4 d" in events.notes[0]
     goals = (Goal("order", winsor=0.9), Goal("visit", credit="exponential", half_life="1d"))
     changed = replace(SMALL, goals=goals, overlap="truncate", min_post="12h", post="36h")
     notes = " ".join(event_study(did(history, changed), history, EventTimes("1d", 3, 2)).notes)
-    for word in ("limit of order", "credit of visit fades", "end at the next message", "not a whole number of bins"):
+    for word in ("limit of order", "credit of visit decays", "end at the next message", "not a whole number of bins"):
         assert word in notes
 
 
@@ -202,22 +196,22 @@ def test_bins_have_the_limits_of_the_goals():
     """One bin after and one before, as long as the windows: the effect itself, limited as it is."""
     history = random_history(3, users=60)
     for goal in (Goal("order", clip=1.0), Goal("order", measure="value", winsor=0.7)):
-        study = did(history, replace(SMALL, goals=(goal,), pre="1d", post="1d"))
-        events = event_study(study, history, EventTimes("1d", leads=1, lags=1))
-        assert events.value[1] == pytest.approx(study.effect().value, abs=1e-9)
+        fitted = did(history, replace(SMALL, goals=(goal,), pre="1d", post="1d"))
+        events = event_study(fitted, history, EventTimes("1d", leads=1, lags=1))
+        assert events.value[1] == pytest.approx(fitted.effect().value, abs=1e-9)
         free = replace(SMALL, goals=(replace(goal, clip=None, winsor=None),), pre="1d", post="1d")
-        assert abs(did(history, free).effect().value - study.effect().value) > 1e-3
+        assert abs(did(history, free).effect().value - fitted.effect().value) > 1e-3
 
 
-def test_facts_say_how_often_cells_were_widened():
+def test_facts_show_how_often_cells_fell_back():
     history = random_history(3, users=60)
     history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "region": ["a"] * 55 + ["b"] * 5}))
-    study = did(history, replace(SMALL, min_controls=10, matching=Matching(within=("region",))))
-    narrow, wide = (study.frame.widened()[level] for level in (0, 1))
-    assert f"cells, from the narrowest to the widest: {narrow:,} at level 0, {wide:,} at level 1" in facts_of(study)
+    fitted = did(history, replace(SMALL, min_controls=10, matching=Matching(within=("region",))))
+    narrow, wide = (fitted.frame.counts_by_level()[level] for level in (0, 1))
+    assert f"cells, from the narrowest to the widest: {narrow:,} at level 0, {wide:,} at level 1" in facts_of(fitted)
 
 
-def test_rare_levels_are_one_stratum_and_counted():
+def test_rare_levels_are_one_group_and_counted():
     history = random_history(9, users=60, effect=1.0)
     town = np.array([f"t{i % 20:02d}" if i < 50 else f"x{i}" for i in range(60)])
     history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "town": town}))
@@ -230,7 +224,7 @@ def test_rare_levels_are_one_stratum_and_counted():
 @pytest.mark.parametrize(
     ("statuses", "begins"),
     [
-        (("passed", "passed", "passed"), "Nothing speaks against the effect; no test can prove it."),
+        (("passed", "passed", "passed"), "No test fails, which does not prove the effect."),
         (("not tested", "passed", "passed"), "Not tested: pre-trends."),
         (
             ("failed", "not tested", "passed"),
@@ -247,7 +241,7 @@ def test_no_failure_is_hidden_in_the_verdict(statuses, begins):
 
 @pytest.mark.parametrize("missing", [None, np.nan])
 def test_decisions_without_an_arm_are_not_held_out(missing: object):
-    """Such as those before a user's arm was known: nothing was sent at them, and yet nobody held them out."""
+    """Such as those before a user's arm was known: nothing was sent at them, and yet they were not held out."""
     history = random_history(5, users=60)
     sent = history.modules.sends(history.decisions.actions)
     arm = np.where(sent, "messages", "held out").astype(object)
@@ -260,15 +254,15 @@ def test_decisions_without_an_arm_are_not_held_out(missing: object):
 
 def test_without_controls_there_is_no_causal_verdict():
     history = simulate(1, "random").history
-    study = Study.of(make_reward("raw", SPEC), history)
-    assert "compares with nobody" in diagnose(study, history).verdict
+    fitted = TreatmentEffects.fit(make_reward("raw", SPEC), history)
+    assert "has no controls" in diagnose(fitted, history).verdict
 
 
 def test_a_log_that_begins_too_late_is_not_tested():
     history = simulate(1, "random").history
     short = replace(history, span=(int(history.decisions.time.min()) - DAY, history.span[1]))
     first = short.decisions.time == short.decisions.time.min()
-    rows = replace(study := did(short, SPEC), outcomes=study.outcomes.select(first))
+    rows = replace(fitted := did(short, SPEC), outcomes=fitted.outcomes.select(first))
     events = event_study(did(short, SPEC), short, EventTimes("1d", leads=1, lags=1))
     found = diagnose(did(short, SPEC), short, events)
     assert rows.outcomes.observed.all()
@@ -280,14 +274,14 @@ def test_effects_by_goal_add_up_and_each_grouping_partitions_the_decisions():
     history = random_history(9, users=60, effect=1.0)
     users = pd.DataFrame({"user_id": history.user_ids, "age": np.arange(60.0), "region": ["north", "south"] * 30})
     history = replace(history, users=users)
-    by = ("all", "goal", "action", "cell", "period:3d", "attribute:age", "attribute:region")
-    table = tidy(effects_of(did(history), history, by))
+    by = ("all", "goal", "action", "time_bucket", "period:3d", "attribute:age", "attribute:region")
+    table = effects_table(effects_by(did(history), history, by))
     whole = table[table.by == "all"].iloc[0]
     assert table[table.by == "goal"].effect.sum() == pytest.approx(whole.effect, abs=1e-8)
-    for by in ("channel", "offer", "cell", "period", "age", "region"):
+    for by in ("channel", "offer", "time_bucket", "period", "age", "region"):
         part = table[table.by == by]
         assert (part.n_treated + part.n_without).sum() == whole.n_treated + whole.n_without, by
-    for by in ("channel", "offer", "cell", "period"):
+    for by in ("channel", "offer", "time_bucket", "period"):
         part = table[(table.by == by) & (table.n_treated > 1)]
         assert np.average(part.effect, weights=part.n_treated) == pytest.approx(whole.effect, abs=0.2), by
     channel = table[table.by == "channel"]
@@ -297,7 +291,7 @@ def test_effects_by_goal_add_up_and_each_grouping_partitions_the_decisions():
     assert (table.by == "age").sum() == 4
 
 
-def test_strata_compare_with_their_own_controls():
+def test_attribute_groups_compare_with_their_own_controls():
     history = random_history(9, users=60, effect=1.0)
     region = np.array(["north", "south"] * 30)
     history = replace(history, users=pd.DataFrame({"user_id": history.user_ids, "region": region}))
@@ -308,7 +302,7 @@ def test_strata_compare_with_their_own_controls():
 
 
 @pytest.mark.parametrize("kind", ["did", "did_regression", "did_dr"])
-def test_influence_through_widened_cells_is_the_derivative(kind):
+def test_influence_after_fallback_is_the_derivative(kind):
     """Narrow cells for some decisions, wide ones for the others: each user's influence is still the derivative."""
     history = random_history(3, users=48, effect=1.0)
     region = np.array((["north"] * 5 + ["south"]) * 8)
@@ -321,11 +315,11 @@ def test_influence_through_widened_cells_is_the_derivative(kind):
         folds=1,
     )
     model = make_reward(kind, spec)
-    study = Study.of(model, history)
-    o = study.outcomes
-    rows = o.treated & study.frame.identified
-    assert len(np.unique(study.frame.level[rows])) == 2
-    found = study.influences.by_user(np.flatnonzero(rows))
+    fitted = TreatmentEffects.fit(model, history)
+    o = fitted.outcomes
+    rows = o.treated & fitted.frame.identified
+    assert len(np.unique(fitted.frame.level[rows])) == 2
+    found = fitted.influences.by_user(np.flatnonzero(rows))
 
     def estimate(weights: np.ndarray) -> float:
         reward = model.fit_outcomes(o, weights).transform_outcomes(o).reward
@@ -333,9 +327,10 @@ def test_influence_through_widened_cells_is_the_derivative(kind):
 
     step = 1e-4
     for user in range(0, history.n_users, 5):
-        # Never downwards: fewer than the least number of controls would widen another cell.
-        moved = (estimate(np.where(o.user == user, 1.0 + step, 1.0)) - estimate(np.ones(len(o)))) / step
-        assert found[user] == pytest.approx(moved, abs=2e-4)
+        # Never downwards: fewer than the least number of controls would make another cell fall back.
+        zero, one, two = (estimate(np.where(o.user == user, 1.0 + k * step, 1.0)) for k in range(3))
+        moved = (-3.0 * zero + 4.0 * one - two) / (2.0 * step)
+        assert found[user] == pytest.approx(moved, abs=DERIVATIVE_TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -348,7 +343,7 @@ def test_influence_through_widened_cells_is_the_derivative(kind):
 )
 def test_unknown_groupings_are_explained(by, message):
     with pytest.raises(ConfigError, match=message):
-        effects_of(did(random_history(1)), random_history(1), (by,))
+        effects_by(did(random_history(1)), random_history(1), (by,))
 
 
 def test_wrong_event_times_are_explained():

@@ -17,7 +17,9 @@ from crosschannel.reward.effects.staggered import NEVER, aggregate, group_time_e
 from tests.reward.simulated import SPEC, simulate
 from tests.samples import MODULES, random_history
 
-SMALL = RewardSpec(goals=(Goal("order", 2.0, "value"),))
+pytestmark = pytest.mark.numerics
+
+SMALL = RewardSpec(goals=(Goal("order", 2.0, measure="value"),))
 
 
 @pytest.mark.parametrize("others", ["censor", "leave_out", "keep"])

@@ -10,6 +10,8 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.reward.effects.staggered import NEVER, Panel, aggregate, group_time_effects
 from tests import SHARED_DATA
 
+pytestmark = pytest.mark.numerics
+
 MPDTA = SHARED_DATA / "did" / "mpdta.csv.gz"
 PUBLISHED = {
     (2004, 2004): -0.0105,
@@ -95,16 +97,16 @@ def test_errors_of_aggregations_equal_the_spread_of_a_bootstrap(how):
     assert overall.se == pytest.approx(np.std([one.value for one in drawn]), rel=0.08)
 
 
-def test_units_that_go_missing_take_no_part():
+def test_units_with_missing_outcomes_are_left_out():
     """Missing outcomes give what the panel without those units gives, entry by entry."""
     panel = simulated(2)
-    gone = np.random.default_rng(0).random(len(panel.first)) < 0.3
+    missing = np.random.default_rng(0).random(len(panel.first)) < 0.3
     outcome = panel.outcome.copy()
-    outcome[gone, 4:] = np.nan
+    outcome[missing, 4:] = np.nan
     with_gaps = group_time_effects(Panel(outcome, panel.period, panel.first))
     whole, rest = (
         group_time_effects(Panel(panel.outcome[rows], panel.period, panel.first[rows]))
-        for rows in (np.ones_like(gone), ~gone)
+        for rows in (np.ones_like(missing), ~missing)
     )
     late = with_gaps.period > 4
     np.testing.assert_allclose(with_gaps.att[late], rest.att[late])
@@ -112,7 +114,7 @@ def test_units_that_go_missing_take_no_part():
     np.testing.assert_allclose(with_gaps.att[~late], whole.att[~late])
 
 
-def test_groups_too_small_to_tell_their_spread_are_left_out_and_counted():
+def test_groups_too_small_for_a_variance_are_left_out_and_counted():
     panel = simulated(5)
     first = panel.first.copy()
     third = np.flatnonzero(first == 3)
@@ -143,7 +145,7 @@ def test_dynamic_effects_are_the_truth(control):
     assert abs(overall.value - 3.0) < 3 * overall.se  # event times 0 to 4: the mean of 1 to 5
 
 
-def test_pre_trend_test_tells_a_trend_from_none():
+def test_pre_trend_test_distinguishes_a_trend_from_none():
     test = group_time_effects(simulated(1)).pre_trends()
     assert test.freedom == 4  # periods 2 for group 3; 2, 3 and 4 for group 5
     assert test.p_value > 0.01

@@ -10,19 +10,20 @@ import pytest
 
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.datasets.starbucks import read_starbucks_rewards
-from crosschannel.reward import DidReward, Goal, RewardSpec, Study
+from crosschannel.reward import DidReward, Goal, RewardSpec
+from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.effects.inference import joint_test
 from tests import SHARED_DATA
 
 FOLDER = SHARED_DATA / "starbucks_rewards"
-SPEC = RewardSpec(goals=(Goal("transaction", measure="value", clip=100.0),), pre="72h", post="72h", cell="1h")
+SPEC = RewardSpec(goals=(Goal("transaction", measure="value", clip=100.0),), pre="72h", post="72h", time_bucket="1h")
 BY_WAVE = {168: (5.244, 0.366), 336: (5.547, 0.369), 408: (3.840, 0.418), 504: (4.515, 0.425), 576: (3.375, 0.434)}
 BY_OFFER = [5.516, 6.028, 2.759, 2.752, 1.514, 6.220, 7.274, 4.383, 5.691, 2.946]
 
 
 @cache
-def study() -> Study:
-    return Study.of(DidReward(SPEC), history())
+def fitted() -> TreatmentEffects:
+    return TreatmentEffects.fit(DidReward(SPEC), history())
 
 
 @cache
@@ -33,7 +34,7 @@ def history() -> History:
 
 
 def test_effects_by_wave_are_the_reference():
-    effects = study().by_cell()
+    effects = fitted().by_time_bucket()
     first, waves = effects[0], effects[1:]
     assert np.isnan(first.value)  # the first wave has no window before it, so no effect
     assert first.n_without == 8921
@@ -42,19 +43,19 @@ def test_effects_by_wave_are_the_reference():
 
 def test_effects_by_offer_are_the_reference():
     log = history()
-    effects = study().by_action(log, "variant")
+    effects = fitted().by_action(log, "variant")
     assert [e.label for e in effects] == list(log.modules["variant"].actions)
     assert [round(e.value, 3) for e in effects] == BY_OFFER
 
 
 def test_did_agrees_with_the_difference_in_means_as_randomised_waves_must():
     """Both share the post window, so the error of their difference is that of the pre window's difference alone."""
-    outcomes = study().outcomes
-    after = Study.of_outcomes(DidReward(SPEC), replace(outcomes, pre=np.zeros(len(outcomes))))
+    outcomes = fitted().outcomes
+    after = TreatmentEffects.fit_outcomes(DidReward(SPEC), replace(outcomes, pre=np.zeros(len(outcomes))))
     differences, influences = [], []
-    for cell in np.unique(outcomes.cell)[1:]:
-        did, one = study().effect_and_influence(outcomes.cell == cell)
-        means, other = after.effect_and_influence(outcomes.cell == cell)
+    for cell in np.unique(outcomes.time_bucket)[1:]:
+        did, one = fitted().effect_and_influence(outcomes.time_bucket == cell)
+        means, other = after.effect_and_influence(outcomes.time_bucket == cell)
         se = np.sqrt(((one - other) ** 2).sum())
         assert se < 0.8 * np.hypot(did.se, means.se)  # a narrower gate than that of two independent estimates
         assert abs(did.value - means.value) < 2 * se, cell

@@ -1,4 +1,4 @@
-"""When messages are in force, against a loop over decisions; and what a running campaign does to controls."""
+"""When messages are active, against a loop over decisions; and the effect of a running campaign on controls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.times import DAY
 from crosschannel.reward import Goal, RewardSpec, measure
-from crosschannel.reward.measurement.messages import Messages, running_time
+from crosschannel.reward.measurement.messages import Messages, active_time
 from tests.samples import random_history
 
 SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="1d", min_controls=2)
@@ -32,7 +32,7 @@ def test_others_equal_a_loop_over_pairs(first, last, runs):
     sent = history.modules.sends(d.actions)
     days = np.where(d.actions[:, 1] == 1, 4.0, 1.5) if runs else np.zeros(len(d))
     end = d.time + np.maximum((days * DAY).astype(np.int64), 1)
-    found = Messages.of(history).others(history, first, last)
+    found = Messages.from_history(history).others_active(history, first, last)
     for i in range(len(d)):
         others = sent & (d.user == d.user[i]) & (np.arange(len(d)) != i)
         assert found[i] == (others & (d.time < d.time[i] + last) & (end > d.time[i] + first)).any()
@@ -51,7 +51,7 @@ def test_a_message_that_still_runs_makes_neither_a_reward_nor_a_control():
     assert before.control[hidden].any()
 
 
-def test_time_in_force_is_the_longest_label_of_what_was_sent():
+def test_active_time_is_the_longest_label_of_what_was_sent():
     modules = running_history(0).modules
     actions = np.array([[0, 0], [1, 0], [2, 1]])
-    assert running_time(modules, actions).tolist() == [0, round(1.5 * DAY), 4 * DAY]
+    assert active_time(modules, actions).tolist() == [0, round(1.5 * DAY), 4 * DAY]

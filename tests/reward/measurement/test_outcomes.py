@@ -13,15 +13,17 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import duration
 from crosschannel.histories.history import EventLog
-from crosschannel.reward import REASONS, DidReward, Goal, Matching, RewardSpec, Study, measure
-from crosschannel.reward.frame import TOO_SHORT
+from crosschannel.reward import DidReward, Goal, Matching, Reason, RewardSpec, measure
+from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.measurement import amounts
-from tests.reward.samples import FADING, rebuilt, rich_history
+from tests.reward.samples import DECAYING, rebuilt, rich_history
 from tests.samples import random_history
+
+pytestmark = pytest.mark.numerics
 
 
 def slow_amount(history, user, low, high, *, closed_low, goal, t):
-    """One user's amount of a goal in a window, the slow and obvious way; credit fades with the distance from t."""
+    """One user's amount of a goal in a window, the slow and obvious way; credit decays with the distance from t."""
     e = history.events
     names = np.asarray(history.event_names)[e.event]
     wanted = names == goal.event if not goal.event.endswith("*") else np.char.startswith(names, goal.event[:-1])
@@ -69,7 +71,7 @@ def slow_values(history, user, t, pre, end, post, goals):
 )
 def test_windows_equal_a_loop_over_rows(seed, pre, post, clip):
     history = random_history(seed, users=6, days=8)
-    goals = (Goal("order", 2.0, "value", clip), Goal("visit", -0.5), Goal("*", 0.25))
+    goals = (Goal("order", 2.0, measure="value", clip=clip), Goal("visit", -0.5), Goal("*", 0.25))
     outcomes = measure(history, RewardSpec(goals=goals, pre=pre, post=post))
     d = history.decisions
     for i in range(len(d)):
@@ -80,13 +82,13 @@ def test_windows_equal_a_loop_over_rows(seed, pre, post, clip):
 
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 1000), post=st.sampled_from(["1d", "60h"]), pairs=st.sampled_from([1, 7, 1 << 20]))
-def test_fading_and_truncated_windows_equal_a_loop_over_rows(seed, post, pairs):
+def test_decaying_and_truncated_windows_equal_a_loop_over_rows(seed, post, pairs):
     """With chunks of one pair, of a few and of all: where they are cut changes nothing."""
     history = rich_history(seed, users=6)
-    goals = (*FADING, Goal("visit", 0.5, clip=2.0))
+    goals = (*DECAYING, Goal("visit", 0.5, clip=2.0))
     spec = RewardSpec(goals=goals, pre="36h", post=post, overlap="truncate", min_post="6h")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(amounts, "PAIRS", pairs)
+        patch.setattr(amounts, "PAIRS_PER_CHUNK", pairs)
         outcomes = measure(history, spec)
     d, pre, full = history.decisions, duration("36h"), duration(post)
     sent = d.actions[:, 0] > 0
@@ -146,8 +148,8 @@ def test_a_limit_makes_no_effect_where_there_is_none(pre, post, overlap, goal):
     events = EventLog(np.repeat(np.arange(users), count), rng.integers(0, 12 * day, n), np.zeros(n, int), np.ones(n))
     names = np.arange(users).astype(str).astype(object)
     log = rebuilt(base, decisions, events, user_ids=names, span=(0, 12 * day), users=None)
-    spec = RewardSpec(goals=(goal,), pre=pre, post=post, overlap=overlap, cell="1d", min_post="12h")
-    effect = Study.of(DidReward(spec), log).effect()
+    spec = RewardSpec(goals=(goal,), pre=pre, post=post, overlap=overlap, time_bucket="1d", min_post="12h")
+    effect = TreatmentEffects.fit(DidReward(spec), log).effect()
     assert abs(effect.value) < 3.5 * effect.se
 
 
@@ -163,8 +165,8 @@ def test_windows_cut_too_short_give_no_reward_and_are_counted():
         gap = d.time[sent & (d.user == d.user[i])] - d.time[i]
         short = bool(((gap > 0) & (gap < duration("12h"))).any())
         assert outcomes.observed[i] == (inside[i] and not short)
-        assert (frame.reason[i] == TOO_SHORT) == (inside[i] and short)
-    assert 0 < frame.counts()[REASONS[TOO_SHORT]] < inside.sum()
+        assert (frame.reason[i] == Reason.TOO_SHORT) == (inside[i] and short)
+    assert 0 < frame.counts()[Reason.TOO_SHORT.text] < inside.sum()
     np.testing.assert_array_equal(outcomes.overlap, measure(history, replace(spec, overlap="shared")).overlap)
 
 
@@ -215,23 +217,23 @@ def test_truncating_removes_the_next_messages_effect():
     assert abs(cut - 2.0) < 3 * error
 
 
-def test_winsor_limits_are_learned_in_fit_and_kept():
+def test_winsor_limits_are_learned_in_fit_and_applied_as_they_are():
     train, other = rich_history(1), rich_history(2)
-    spec = RewardSpec(goals=(Goal("order", 2.0, "value", winsor=0.7),), pre="2d", post="1d", min_controls=2)
-    # What is limited is a block of a day: the pre window has two.
-    free = measure(train, replace(spec, pre="1d", goals=(Goal("order", 1.0, "value"),)))
+    spec = RewardSpec(goals=(Goal("order", 2.0, measure="value", winsor=0.7),), pre="2d", post="1d", min_controls=2)
+    # The limit acts on blocks of a day: the pre window has two.
+    free = measure(train, replace(spec, pre="1d", goals=(Goal("order", 1.0, measure="value"),)))
     seen = measure(train, spec).observed
     amount = np.concatenate([free.pre[seen], free.post[seen]])
     amount = np.sort(amount[amount != 0])
     limit = amount[int(np.ceil(0.7 * len(amount))) - 1]
     outcomes = measure(train, spec)
-    assert outcomes.gauge.limits[0] == pytest.approx(limit, rel=1e-12)
-    assert outcomes.post.max() == 2.0 * outcomes.gauge.limits[0]
+    assert outcomes.preprocessing.limits[0] == pytest.approx(limit, rel=1e-12)
+    assert outcomes.post.max() == 2.0 * outcomes.preprocessing.limits[0]
     assert (free.post > limit).any()
     fitted = DidReward(spec).fit(train)
-    clipped = replace(spec, goals=(Goal("order", 2.0, "value", clip=float(outcomes.gauge.limits[0])),))
+    clipped = replace(spec, goals=(Goal("order", 2.0, measure="value", clip=float(outcomes.preprocessing.limits[0])),))
     np.testing.assert_array_equal(fitted.transform(other).post, measure(other, clipped).post)
-    assert measure(other, spec).gauge.limits[0] != outcomes.gauge.limits[0]
+    assert measure(other, spec).preprocessing.limits[0] != outcomes.preprocessing.limits[0]
 
 
 def test_window_ends_are_half_open():
@@ -292,8 +294,8 @@ def test_windows_outside_the_log_are_not_observed():
         (lambda: RewardSpec(controls="holdout"), "go together"),
         (lambda: RewardSpec(holdout_arms=("a",)), "go together"),
         (lambda: RewardSpec(overlap="truncate", min_post="4d"), "min_post 4d is longer than post 3d"),
-        (lambda: RewardSpec(rhythm="5h"), "does not divide the week"),
-        (lambda: RewardSpec(rhythm="6h", rhythm_weeks=0.0), "not a positive number"),
+        (lambda: RewardSpec(seasonality="5h"), "does not divide the week"),
+        (lambda: RewardSpec(seasonality="6h", seasonality_weeks=0.0), "not a positive number"),
         (lambda: Goal("order", clip=1.0, winsor=0.9), "both clip and winsor"),
         (lambda: Goal("order", winsor=99.0), "not a quantile"),
         (lambda: Goal("order", credit="linear"), "neither 'uniform' nor 'exponential'"),  # type: ignore[arg-type]
@@ -301,7 +303,7 @@ def test_windows_outside_the_log_are_not_observed():
         (lambda: Goal("order", half_life="1d"), "go together"),
         (lambda: Matching(strata=0), "below 1"),
         (lambda: Matching(within=("region", "region")), "twice"),
-        (lambda: Matching(widen=("cell",)), "may name 'strata' and 'within'"),  # type: ignore[arg-type]
+        (lambda: Matching(fallback=("cell",)), "may name 'strata' and 'within'"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_settings_are_explained(wrong, message):

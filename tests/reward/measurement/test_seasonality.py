@@ -1,4 +1,4 @@
-"""The user's rhythm against a loop over blocks, and the bias that it removes."""
+"""The user's seasonality against a loop over blocks, and the bias that it removes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR, WEEK, duration
 from crosschannel.histories.history import EventLog, History
-from crosschannel.reward import DidReward, Goal, RewardSpec, measure
-from crosschannel.reward.frame import NO_RHYTHM
+from crosschannel.reward import DidReward, Goal, Reason, RewardSpec, measure
 from tests.reward.samples import rebuilt, rich_history
 from tests.samples import random_history
+
+pytestmark = pytest.mark.numerics
 
 
 def slow_level(history, user, b, block, until, weeks):
@@ -37,14 +38,16 @@ def slow_level(history, user, b, block, until, weeks):
 
 def slow_normal(history, spec, user, t, low, high):
     """Normal amount in the window from low to high, block by block."""
-    goal, block = spec.goals[0], duration(spec.rhythm)
+    goal, block = spec.goals[0], duration(spec.seasonality)
     total = 0.0
     for start in range(low // block * block, high, block):
         a, c = max(start, low), min(start + block, high)
         if c > a:
             distances = sorted((abs(a - t), abs(c - t)))
             mass = goal.mass(*distances)
-            level = slow_level(history, user, start % WEEK // block, block, t - duration(spec.pre), spec.rhythm_weeks)
+            level = slow_level(
+                history, user, start % WEEK // block, block, t - duration(spec.pre), spec.seasonality_weeks
+            )
             total += float(mass) * level / block
     return total
 
@@ -56,12 +59,12 @@ def slow_normal(history, spec, user, t, low, high):
     post=st.sampled_from(["30h", "9d"]),
     half_life=st.sampled_from([None, "1d"]),
 )
-def test_the_rhythm_equals_a_loop_over_blocks(seed, block, post, half_life):
+def test_seasonality_equals_a_loop_over_blocks(seed, block, post, half_life):
     history = rich_history(seed, users=5, days=30)
     credit = "uniform" if half_life is None else "exponential"
-    goal = Goal("order", 1.0, "value", credit=credit, half_life=half_life)
-    spec = RewardSpec(goals=(goal,), pre="2d", post=post, rhythm=block, rhythm_weeks=1.5)
-    free = measure(history, replace(spec, rhythm=None))
+    goal = Goal("order", 1.0, measure="value", credit=credit, half_life=half_life)
+    spec = RewardSpec(goals=(goal,), pre="2d", post=post, seasonality=block, seasonality_weeks=1.5)
+    free = measure(history, replace(spec, seasonality=None))
     net = measure(history, spec)
     scale = float(goal.mass(0, duration(post)) / goal.mass(0, duration("2d")))
     d = history.decisions
@@ -71,7 +74,7 @@ def test_the_rhythm_equals_a_loop_over_blocks(seed, block, post, half_life):
         after = slow_normal(history, spec, u, t, t, t + duration(post))
         if np.isnan(before + after):
             assert not net.observed[i]
-            assert net.reason[i] == NO_RHYTHM or not free.observed[i]
+            assert net.reason[i] == Reason.NO_SEASONALITY or not free.observed[i]
         else:
             assert net.pre[i] == pytest.approx(free.pre[i] - scale * before, rel=1e-9, abs=1e-7)
             assert net.post[i] == pytest.approx(free.post[i] - after, rel=1e-9, abs=1e-7)
@@ -79,13 +82,13 @@ def test_the_rhythm_equals_a_loop_over_blocks(seed, block, post, half_life):
 
 def test_decisions_without_an_earlier_week_give_no_reward_and_are_counted():
     history = rich_history(0, days=28)
-    spec = RewardSpec(goals=(Goal("order"),), pre="1d", post="1d", rhythm="1d", min_controls=2)
+    spec = RewardSpec(goals=(Goal("order"),), pre="1d", post="1d", seasonality="1d", min_controls=2)
     frame = DidReward(spec).fit(history).transform(history)
     early = history.decisions.time - DAY < history.span[0] + 2 * DAY
     late = history.decisions.time - DAY >= history.span[0] + WEEK + DAY
     inside = (history.decisions.time - DAY >= history.span[0]) & (history.decisions.time + DAY <= history.span[1])
-    assert (frame.reason[early & inside] == NO_RHYTHM).all()
-    assert not (frame.reason[late] == NO_RHYTHM).any()
+    assert (frame.reason[early & inside] == Reason.NO_SEASONALITY).all()
+    assert not (frame.reason[late] == Reason.NO_SEASONALITY).any()
 
 
 def habits(seed: int, users: int = 1500, weeks: int = 8) -> tuple[History, float]:
@@ -123,13 +126,13 @@ def habits(seed: int, users: int = 1500, weeks: int = 8) -> tuple[History, float
     return rebuilt(sample, decisions, events, user_ids=names, span=(0, (weeks + 1) * WEEK)), 0.5
 
 
-def test_the_rhythm_removes_the_bias_of_sends_that_follow_habits():
+def test_seasonality_removes_the_bias_of_sends_that_follow_habits():
     """Sends just before the user's own evening look twice as good as they are, until that evening is expected."""
     history, truth = habits(0)
-    spec = RewardSpec(goals=(Goal("order"),), pre="12h", post="12h", rhythm_weeks=0.25)
+    spec = RewardSpec(goals=(Goal("order"),), pre="12h", post="12h", seasonality_weeks=0.25)
 
-    def effect(rhythm: str | None) -> tuple[float, float]:
-        frame = DidReward(replace(spec, rhythm=rhythm)).fit(history).transform(history)
+    def effect(seasonality: str | None) -> tuple[float, float]:
+        frame = DidReward(replace(spec, seasonality=seasonality)).fit(history).transform(history)
         mine = frame.reward[(history.decisions.actions[:, 0] > 0) & frame.identified]
         return float(mine.mean()), float(2 * mine.std() / np.sqrt(len(mine)))
 

@@ -1,4 +1,4 @@
-"""Slots after a user is gone, and the chance that no later message takes a reward away."""
+"""Slots after a user has churned, and the probability that no later message censors a reward."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ import numpy as np
 import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
-from crosschannel.core.times import DAY, HOUR
+from crosschannel.core.times import DAY, HOUR, NEVER
 from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, evaluate
-from crosschannel.histories.churn import NEVER, gone_at
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from crosschannel.reward import REASONS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
-from crosschannel.reward.frame import GONE
+from crosschannel.reward import DidReward, Goal, Reason, RewardSpec, make_reward, measure, refit
+from crosschannel.reward.effects import TreatmentEffects
 from tests.samples import MODULES, random_history
+
+pytestmark = pytest.mark.numerics
 
 SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="exclude", min_controls=2)
 
 
 def with_propensities(seed: int, users: int = 60):
-    """A log whose users have each their own chance of a message, the same at all slots."""
+    """A log in which each user has a probability of a message, the same at all slots."""
     history = random_history(seed, users=users)
     rng = np.random.default_rng(seed)
     chance = rng.uniform(0.1, 0.6, users)[history.decisions.user]
@@ -34,9 +34,9 @@ def with_propensities(seed: int, users: int = 60):
     return replace(history, decisions=decisions, propensity_source="logged"), chance
 
 
-def test_slots_after_a_user_is_gone_have_no_reward_and_are_no_controls():
+def test_slots_after_a_user_churned_have_no_reward_and_are_not_controls():
     history = replace(random_history(1), event_names=("order", "app_removed"))
-    left = gone_at(history)
+    left = history.churned_at
     d = history.decisions
     for u in range(history.n_users):
         mine = history.events.time[(history.events.user == u) & (history.events.event == 1)]
@@ -46,43 +46,36 @@ def test_slots_after_a_user_is_gone_have_no_reward_and_are_no_controls():
     frame = DidReward(SPEC).fit(history).transform(history)
     assert 0 < late.sum() < len(late)
     assert not outcomes.control[late].any()
-    assert (frame.reason[late] == GONE).all()
-    assert not (frame.reason[~late] == GONE).any()
-    assert frame.counts()[REASONS[GONE]] == late.sum()
-    nobody = measure(history, replace(SPEC, overlap="shared", gone_events=()))
-    assert not (nobody.reason == GONE).any()
-
-
-def test_an_event_that_ends_a_user_must_be_in_the_log():
-    history = random_history(0)
-    assert (gone_at(history) == NEVER).all()
-    with pytest.raises(ConfigError, match="no event 'removed'"):
-        gone_at(history, ("removed",))
+    assert (frame.reason[late] == Reason.CHURNED).all()
+    assert not (frame.reason[~late] == Reason.CHURNED).any()
+    assert frame.counts()[Reason.CHURNED.text] == late.sum()
+    nobody = measure(history.with_churn_events(()), replace(SPEC, overlap="shared"))
+    assert not (nobody.reason == Reason.CHURNED).any()
 
 
 @pytest.mark.parametrize("overlap", ["shared", "exclude", "truncate"])
-def test_kept_equals_a_loop_over_later_slots(overlap):
+def test_p_uncensored_equals_a_loop_over_later_slots(overlap):
     history, chance = with_propensities(3)
     spec = replace(SPEC, overlap=overlap, min_post="30h")
-    kept = measure(history, spec).kept
+    p_uncensored = measure(history, spec).p_uncensored
     d = history.decisions
     length = {"shared": 0, "exclude": 2 * DAY, "truncate": 30 * HOUR}[overlap]
     for i in range(len(d)):
         rows = (d.user == d.user[i]) & (d.time > d.time[i]) & (d.time < d.time[i] + length)
         if not (d.actions[rows, 0] > 0).any():
-            assert kept[i] == pytest.approx((1 - chance[rows]).prod(), abs=1e-8)
+            assert p_uncensored[i] == pytest.approx((1 - chance[rows]).prod(), abs=1e-8)
 
 
-def test_kept_is_unknown_where_a_later_slot_has_no_propensity():
+def test_p_uncensored_is_unknown_where_a_later_slot_has_no_propensity():
     history = random_history(3)
-    kept = measure(history, SPEC).kept
+    p_uncensored = measure(history, SPEC).p_uncensored
     d = history.decisions
     last = np.append(d.user[1:] != d.user[:-1], True)
-    assert np.isnan(kept[~last & ~(np.append(d.actions[1:, 0], 0) > 0)]).any()
-    assert (kept[last] == 1).all()
+    assert np.isnan(p_uncensored[~last & ~(np.append(d.actions[1:, 0], 0) > 0)]).any()
+    assert (p_uncensored[last] == 1).all()
 
 
-def test_weighing_by_kept_gives_back_the_decisions_that_later_messages_took_away():
+def test_ipc_weights_restore_the_mean_over_all_decisions():
     """Users with a high chance of messages lose most rewards: unweighted, the mean chance is far too low.
 
     Each of 20 logs has 400 users; the tolerance is four standard errors over the logs.
@@ -92,10 +85,10 @@ def test_weighing_by_kept_gives_back_the_decisions_that_later_messages_took_away
         history, chance = with_propensities(seed, users=400)
         spec = replace(SPEC, pre="1h")
         outcomes = measure(history, spec)
-        kept = outcomes.observed & ~outcomes.overlap
-        weight = kept / np.where(kept, outcomes.kept, 1.0)
+        uncensored = outcomes.observed & ~outcomes.overlap
+        weight = uncensored / np.where(uncensored, outcomes.p_uncensored, 1.0)
         truth = chance[outcomes.observed].mean()
-        plain.append(chance[kept].mean() - truth)
+        plain.append(chance[uncensored].mean() - truth)
         weighted.append(float(weight @ chance) / weight.sum() - truth)
     error = np.std(weighted, ddof=1) / 20**0.5
     assert abs(np.mean(weighted)) < 4 * error
@@ -156,14 +149,16 @@ def answered_log(seed: int, effect: float, users: int = 1500, days: int = 16) ->
 
 @pytest.mark.parametrize("kind", ["did", "did_regression", "did_dr"])
 def test_effects_are_right_where_later_messages_answer_what_this_one_did(kind):
-    """Ten logs: the mean z is within 4/sqrt(10) of 0; with the chances forgotten it is below, the effect too small."""
+    """Ten logs: the mean z is within 4/sqrt(10) of 0; without the weights it is below, the effect too small."""
     z, unweighted = [], []
     for seed in range(10):
         history, odd = answered_log(seed, effect=1.0)
-        study = Study.of(make_reward(kind, ANSWERED), history).restricted(odd)
-        effect = study.effect()
+        fitted = TreatmentEffects.fit(make_reward(kind, ANSWERED), history).restricted(odd)
+        effect = fitted.effect()
         z.append((effect.value - 1.0) / effect.se)
-        plain = Study.of_outcomes(study.model, replace(study.outcomes, kept=np.ones(int(odd.sum())))).effect()
+        plain = TreatmentEffects.fit_outcomes(
+            fitted.model, replace(fitted.outcomes, p_uncensored=np.ones(int(odd.sum())))
+        ).effect()
         unweighted.append((plain.value - 1.0) / plain.se)
     assert abs(np.mean(z)) < 4 / 10**0.5
     assert 0.5 < np.std(z, ddof=1) < 1.7
@@ -184,6 +179,6 @@ def test_policies_are_right_where_later_messages_answer_what_this_one_did():
             refit(model, outcomes),
             rng=np.random.default_rng(0),
             settings=EvaluationSettings(bootstrap_replicates=60),
-            p_uncensored=frame.kept,
+            p_uncensored=frame.p_uncensored,
         ).get("snips")
         assert abs(found.value.point - truth) < max(4 * found.value.se, 1e-9)
