@@ -84,9 +84,8 @@ def train(
         while env.passes_completed < 1:
             shown = (done["steps"] + 1) % config.train.log_every == 0
             if shown:
-                decisions = agent.act(
-                    agents.Observations(observation["context"], observation["action_mask"].astype(bool))
-                )
+                mask = observation["action_mask"].astype(bool)
+                decisions = agent.act(agents.Observations(observation["context"], mask))
                 observation, _, _, _, info = env.step(decisions.actions)
             else:
                 observation, _, _, _, info = env.step_logged()

@@ -38,8 +38,8 @@ class HistoryConfig:
         market: The simulated market, where `source` is `market`.
         tables: Which file and column is which, where `source` is `tables`.
         stream: Which events are sends and which slots there are, where `source` is `stream`.
-        churn_events: Events after which nothing can be sent to a user any more. Later slots have no reward, end the replay
-            and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
+        churn_events: Events after which nothing can be sent to a user any more. Later slots have no reward, end the
+            replay and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
             `app_removed`.
     """
 

@@ -8,7 +8,7 @@ from typing import Literal
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import WEEK, duration
 from crosschannel.histories.features import ContextSpec
-from crosschannel.histories.goals import Goal
+from crosschannel.histories.goals import Goal as Goal  # exported by this package as well
 
 # A user's hash for cross-fitting lies below it. 60 is divisible by 2 to 6, so that folds are equally large.
 MAX_FOLDS = 60

@@ -191,7 +191,7 @@ def test_a_run_has_the_folder_that_is_named_and_replaces_an_earlier_one_if_asked
 def test_an_evaluation_on_another_log_goes_to_a_folder_of_its_own(small_run, tmp_path):
     run, _ = small_run
     before = {path: path.read_bytes() for path in run.glob("*.json")}
-    history, _ = Market(MarketConfig(users=300, days=8, seed=3)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=300, days=8, seed=3)))
     write_history(history, tmp_path / "log")
     flags = (str(run), "--history.path", "log", "--out", "report")
     done = run_program("evaluate.py", *flags, cwd=tmp_path)
