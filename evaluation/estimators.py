@@ -18,13 +18,13 @@ SOURCE = "evaluation sample"
 
 @dataclass(frozen=True)
 class Sample:
-    r"""What an estimator sees of n decisions.
+    r"""The data of n decisions that an estimator sees.
 
     Attributes:
         rewards: Rewards :math:`r_i` of the logged actions, in reward units (n,).
         weights: Importance weights :math:`w_i = \pi(a_i|x_i) / \mu(a_i|x_i)`, 0 or more (n,).
-        counts: How often each decision counts (n,): ones for the data as they are, a user's number of draws in a
-            bootstrap replicate.
+        counts: How often each decision counts, :math:`c_i` (n,): ones for the data as they are, times a user's number
+            of draws in a bootstrap replicate.
         q_logged: Modelled reward of the logged action :math:`q(x_i, a_i)` (n,), or None.
         q_policy: Modelled reward of the evaluated policy :math:`E_{a \sim \pi} q(x_i, a)` (n,), or None.
 
@@ -43,7 +43,7 @@ class Sample:
         for name in ("rewards", "weights", "counts", "q_logged", "q_policy"):
             array = getattr(self, name)
             if array is not None:
-                faults += check_column(name, array, len(self.rewards), nonnegative=name in ("weights", "counts"))
+                faults += _column_faults(name, array, len(self.rewards), nonnegative=name in ("weights", "counts"))
         if faults:
             raise InputError(faults)
 
@@ -57,19 +57,22 @@ class Sample:
         """Ones (n,)."""
         return np.ones(len(self.rewards))
 
-    def model(self) -> tuple[FloatArray, FloatArray]:
-        """Modelled rewards of the logged action and of the policy. Raises `NotIdentified` where there are none."""
+    def modelled_rewards(self) -> tuple[FloatArray, FloatArray]:
+        """Return the modelled rewards of the logged action and of the policy.
+
+        Raises:
+            NotIdentified: If there is no outcome model.
+        """
         if self.q_logged is None or self.q_policy is None:
-            raise NotIdentified("there is no outcome model: hand in `q_logged` and `q_policy`")
+            raise NotIdentified("there is no outcome model: pass `q_logged` and `q_policy`")
         return self.q_logged, self.q_policy
 
 
-def check_column(
-    name: str, array: FloatArray, n: int, *, nonnegative: bool = False, file: str = SOURCE
-) -> Sequence[Fault]:
-    """Faults of a column that should be (n,) and finite, and 0 or more where asked."""
+def _column_faults(name: str, array: FloatArray, n: int, *, nonnegative: bool) -> Sequence[Fault]:
+    """Return the faults of a column that should be (n,) and finite, and 0 or more where asked."""
     if array.shape != (n,):
-        return [Fault(file, f"the shape is {array.shape}, not ({n},)", "Give one entry for each decision.", name)]
+        problem = f"the shape is {array.shape}, not ({n},)"
+        return [Fault(file=SOURCE, problem=problem, remedy="Pass one entry for each decision.", column=name)]
     faults = []
     for wrong, problem, remedy in (
         (~np.isfinite(array), "is not a finite number", "Leave out decisions without one, and count them."),
@@ -77,48 +80,66 @@ def check_column(
     ):
         if wrong.any():
             row = int(wrong.argmax())
-            faults.append(Fault(file, problem, remedy, name, row + 1, float(array[row]), int(wrong.sum())))
+            faults.append(
+                Fault(
+                    file=SOURCE,
+                    problem=problem,
+                    remedy=remedy,
+                    column=name,
+                    row=row + 1,
+                    value=float(array[row]),
+                    count=int(wrong.sum()),
+                )
+            )
     return faults
 
 
 @dataclass(frozen=True)
 class Terms:
-    r"""An estimator's terms on n decisions: every estimator here is a ratio of sums, linear in the rewards.
+    r"""The terms of an estimator on n decisions: every estimator here is a ratio of sums, linear in the rewards.
 
-    .. math:: \hat V = \sum_i c_i (\text{constant}_i + \text{slope}_i r_i) \Big/ \sum_i c_i \, \text{mass}_i
+    .. math:: \hat V = \sum_i c_i (\text{constant}_i + \text{slope}_i r_i) \Big/ \sum_i c_i \, \text{denominator}_i
 
-    So the bootstrap, which changes only the counts c and the rewards r, needs them once.
+    The bootstrap changes only the counts c and the rewards r, so that the terms are computed once.
     """
 
     constant: FloatArray
     slope: FloatArray
-    mass: FloatArray
+    denominator: FloatArray
 
 
 class Estimator(ABC):
-    """The value of a policy from a sample.
+    """An estimator of a policy's value from a sample.
 
     Attributes:
         name: Short name, for tables.
-        weighted: Whether it rests on importance weights, so on propensities.
-        modelled: Whether it rests on an outcome model.
+        uses_weights: Whether it uses importance weights, and so propensities.
+        uses_model: Whether it uses an outcome model.
     """
 
     name: ClassVar[str]
-    weighted: ClassVar[bool] = True
-    modelled: ClassVar[bool] = False
+    uses_weights: ClassVar[bool] = True
+    uses_model: ClassVar[bool] = False
 
     @abstractmethod
     def terms(self, sample: Sample) -> Terms:
-        """The terms of the estimator, each (n,). Raises `NotIdentified` if it needs a model and there is none."""
+        """Return the estimator's terms, each (n,).
+
+        Raises:
+            NotIdentified: If the estimator needs a model and there is none.
+        """
 
     def value(self, sample: Sample) -> float:
-        """The value, in reward units. Raises `NotIdentified` where no decision has any mass, or a model is missing."""
+        """Return the value, in reward units.
+
+        Raises:
+            NotIdentified: If no decision has any weight, or a model is missing.
+        """
         t = self.terms(sample)
-        mass = float(sample.counts @ t.mass)
-        if not mass > 0:
+        denominator = float(sample.counts @ t.denominator)
+        if not denominator > 0:
             raise NotIdentified("no decision has any weight")
-        return float(sample.counts @ (t.constant + t.slope * sample.rewards)) / mass
+        return float(sample.counts @ (t.constant + t.slope * sample.rewards)) / denominator
 
 
 @dataclass(frozen=True)
@@ -127,15 +148,16 @@ class IPS(Estimator):
 
     .. math:: \hat V = \frac{\sum_i c_i w_i r_i}{\sum_i c_i}, \qquad w_i = \pi(a_i|x_i) / \mu(a_i|x_i)
 
-    Unbiased where the log has support; its variance grows with the largest weight. Horvitz & Thompson (1952), "A
-    generalization of sampling without replacement from a finite universe", JASA.
+    Assumption: the propensities are right, and the log takes every action that the policy takes. It is then unbiased;
+    its variance grows with the largest weight. Horvitz & Thompson (1952), "A generalization of sampling without
+    replacement from a finite universe", JASA.
     """
 
     name: ClassVar[str] = "ips"
 
     def terms(self, sample: Sample) -> Terms:
-        """The weighted rewards over all decisions."""
-        return Terms(sample.zeros, sample.weights, sample.ones)
+        """Return the weighted rewards over all decisions."""
+        return Terms(constant=sample.zeros, slope=sample.weights, denominator=sample.ones)
 
 
 @dataclass(frozen=True)
@@ -144,35 +166,36 @@ class SNIPS(Estimator):
 
     .. math:: \hat V = \sum_i c_i w_i r_i \Big/ \sum_i c_i w_i
 
-    Biased of order 1/n, within the range of the rewards, unchanged by a constant added to them. Swaminathan &
-    Joachims (2015), "The self-normalized estimator for counterfactual learning", NeurIPS.
+    Assumption: as for `IPS`. It has a bias of order 1/n, stays within the range of the rewards, and shifts with a
+    constant that is added to them. Swaminathan & Joachims (2015), "The self-normalized estimator for counterfactual
+    learning", NeurIPS.
     """
 
     name: ClassVar[str] = "snips"
 
     def terms(self, sample: Sample) -> Terms:
-        """The weighted rewards over the weights."""
-        return Terms(sample.zeros, sample.weights, sample.weights)
+        """Return the weighted rewards over the weights."""
+        return Terms(constant=sample.zeros, slope=sample.weights, denominator=sample.weights)
 
 
 @dataclass(frozen=True)
 class DM(Estimator):
-    r"""Direct method: the outcome model's word for it.
+    r"""Direct method: the mean of the outcome model's predictions under the policy.
 
     .. math:: \hat V = \frac{\sum_i c_i E_{a \sim \pi} q(x_i, a)}{\sum_i c_i}
 
-    Needs no propensities and has little variance, but all of the model's bias, which no interval around it shows.
-    Dudik, Langford & Li (2011), "Doubly robust policy evaluation and learning", ICML.
+    Assumption: the outcome model is right. It needs no propensities and has little variance, but all of the model's
+    bias, which its interval ignores. Dudik, Langford & Li (2011), "Doubly robust policy evaluation and learning", ICML.
     """
 
     name: ClassVar[str] = "dm"
-    weighted: ClassVar[bool] = False
-    modelled: ClassVar[bool] = True
+    uses_weights: ClassVar[bool] = False
+    uses_model: ClassVar[bool] = True
 
     def terms(self, sample: Sample) -> Terms:
-        """The modelled rewards over all decisions."""
-        _, q_policy = sample.model()
-        return Terms(q_policy, sample.zeros, sample.ones)
+        """Return the modelled rewards over all decisions."""
+        _, q_policy = sample.modelled_rewards()
+        return Terms(constant=q_policy, slope=sample.zeros, denominator=sample.ones)
 
 
 @dataclass(frozen=True)
@@ -181,17 +204,18 @@ class DR(Estimator):
 
     .. math:: \hat V = \frac{\sum_i c_i \{ E_{a \sim \pi} q(x_i, a) + w_i (r_i - q(x_i, a_i)) \}}{\sum_i c_i}
 
-    Unbiased if the propensities or the model are right, and less noisy than IPS by what the model explains. Dudik,
-    Langford & Li (2011), "Doubly robust policy evaluation and learning", ICML.
+    Assumption: the propensities are right and the log has support, or the outcome model is right; one of the two is
+    enough. It is less noisy than `IPS` by what the model explains. Dudik, Langford & Li (2011), "Doubly robust policy
+    evaluation and learning", ICML.
     """
 
     name: ClassVar[str] = "dr"
-    modelled: ClassVar[bool] = True
+    uses_model: ClassVar[bool] = True
 
     def terms(self, sample: Sample) -> Terms:
-        """The model and its weighted errors over all decisions."""
-        q_logged, q_policy = sample.model()
-        return Terms(q_policy - sample.weights * q_logged, sample.weights, sample.ones)
+        """Return the model and its weighted errors over all decisions."""
+        q_logged, q_policy = sample.modelled_rewards()
+        return Terms(constant=q_policy - sample.weights * q_logged, slope=sample.weights, denominator=sample.ones)
 
 
 @dataclass(frozen=True)
@@ -201,8 +225,9 @@ class SwitchDR(Estimator):
     .. math:: \hat V = \frac{\sum_i c_i \{ E_{a \sim \pi} q(x_i, a) + w_i s_i (r_i - q(x_i, a_i)) \}}{\sum_i c_i},
         \qquad s_i = 1[w_i \le \tau]
 
-    Trades the variance of large weights for the model's bias on the decisions that have them. Wang, Agarwal & Dudik
-    (2017), "Optimal and adaptive off-policy evaluation in contextual bandits", ICML.
+    Assumption: as for `DR` where the weight is at most :math:`\tau`; elsewhere the outcome model is right. It trades
+    the variance of large weights for the model's bias. Wang, Agarwal & Dudik (2017), "Optimal and adaptive off-policy
+    evaluation in contextual bandits", ICML.
 
     Attributes:
         threshold: :math:`\tau`, the largest weight that is used.
@@ -210,16 +235,16 @@ class SwitchDR(Estimator):
 
     threshold: float = 10.0
     name: ClassVar[str] = "switch-dr"
-    modelled: ClassVar[bool] = True
+    uses_model: ClassVar[bool] = True
 
     def terms(self, sample: Sample) -> Terms:
-        """The model, and its errors where the weight is small enough, over all decisions."""
-        q_logged, q_policy = sample.model()
-        kept = np.where(sample.weights <= self.threshold, sample.weights, 0.0)
-        return Terms(q_policy - kept * q_logged, kept, sample.ones)
+        """Return the model, and its errors where the weight is small enough, over all decisions."""
+        q_logged, q_policy = sample.modelled_rewards()
+        weights = np.where(sample.weights <= self.threshold, sample.weights, 0.0)
+        return Terms(constant=q_policy - weights * q_logged, slope=weights, denominator=sample.ones)
 
-    def left_to_model(self, sample: Sample) -> float:
-        """Share of the weight that is above the threshold: there the value is the model's alone."""
+    def model_only_share(self, sample: Sample) -> float:
+        """Return the share of the weight that is above the threshold, where the value comes from the model alone."""
         weight = sample.weights * sample.counts
         total = float(weight.sum())
         return float(weight[sample.weights > self.threshold].sum()) / total if total > 0 else 0.0

@@ -15,9 +15,9 @@ from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.hashing import uniforms
 from crosschannel.evaluation.support import distinct_actions
 
-STRENGTHS = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
+PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 FOLD_SALT = 0x0F01D
-PATTERNS_AT_ONCE = 256
+PATTERNS_PER_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -36,22 +36,22 @@ class OutcomeModel:
         h(a) = (1, \text{one indicator for every action of every module})
 
     Where nothing is sent, only the first module's indicator is 1. As q is linear in h, its mean under a policy needs
-    only the probability of every single module's action, not the list of joint actions.
+    only the probability of each module's actions, not the list of joint actions.
 
-    There is one model for each number of modules, `coefficients[m]` seeing the context and the choices of modules 0
-    to m: the last one serves the whole action, and model m serves the estimand of module m (see `q_values`).
+    There is one model for each number of modules; `coefficients[m]` sees the context and the choices of modules 0 to m.
+    The last one serves the whole action, and model m serves the estimand of module m (see `q_values`).
 
     Attributes:
         modules: What can be chosen.
         coefficients: C of every model, (D + 1, 1 + actions of modules 0 to m).
-        strength: The penalty that cross-validation chose.
-        errors: Mean squared error of every tried penalty on held-out users, by penalty.
+        penalty: The penalty that cross-validation chose.
+        cv_errors: Mean squared error on held-out users, by penalty.
     """
 
     modules: ActionSpace
     coefficients: tuple[FloatArray, ...]
-    strength: float
-    errors: dict[float, float]
+    penalty: float
+    cv_errors: dict[float, float]
 
     @classmethod
     def fit(
@@ -62,16 +62,16 @@ class OutcomeModel:
         rewards: FloatArray,
         user: IntArray,
         *,
-        strengths: Sequence[float] = STRENGTHS,
+        penalties: Sequence[float] = PENALTIES,
         folds: int = 5,
     ) -> OutcomeModel:
-        r"""Fits on training decisions; give it none of the users that will be evaluated.
+        r"""Fit the model on training decisions, of which no user may be evaluated later.
 
         The penalty is :math:`\lambda (\|C_{0x}\|^2 + \|C_{a1}\|^2 + D \|C_{ax}\|^2)`: an action's effect and all of
         its interactions with the context together have the same prior variance, :math:`\sigma^2 / \lambda`, so that
-        :math:`\lambda` says how many decisions the belief in *no effect* weighs. Single incremental rewards are
-        nearly all noise, so the tried strengths reach to a model that is a constant. Hoerl & Kennard (1970), "Ridge
-        regression", Technometrics.
+        the prior of *no effect* counts as much as :math:`\lambda` decisions. Single incremental rewards are nearly all
+        noise, so the largest penalty gives a model that is nearly constant. Hoerl & Kennard (1970), "Ridge regression",
+        Technometrics.
 
         Args:
             modules: What can be chosen.
@@ -79,55 +79,47 @@ class OutcomeModel:
             actions: Canonical codes (n, M).
             rewards: Rewards (n,); decisions whose reward is NaN are left out.
             user: Integer codes of the users (n,).
-            strengths: Penalties to choose from, by squared error on held-out users.
-            folds: Folds of the cross-validation; a hash of the user's code says which one a user is in.
+            penalties: Penalties to choose from, by squared error on held-out users.
+            folds: Folds of the cross-validation; a hash of the user's code assigns the user to one.
 
         Raises:
             InputError: If shapes differ.
             ConfigError: If there are fewer users with a reward than folds.
         """
-        n = len(rewards)
-        shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
-            "context": (context, (n, context.shape[-1])),
-            "actions": (actions, (n, len(modules))),
-            "user": (user, (n,)),
-        }
-        faults = [
-            Fault("outcome model", f"the shape is {array.shape}, not {shape}", "Give one row for each decision.", name)
-            for name, (array, shape) in shapes.items()
-            if array.shape != shape
-        ]
-        if faults:
-            raise InputError(faults)
-        keep = np.isfinite(rewards)
-        users = len(np.unique(user[keep]))
+        _check_shapes(len(modules), context, actions, user, n=len(rewards))
+        known = np.isfinite(rewards)
+        users = len(np.unique(user[known]))
         if folds < 2 or users < folds:
             raise ConfigError(
                 f"the outcome model needs 2 folds or more and as many users: {folds} folds, {users} users"
             )
-        z = _with_one(context[keep])
-        distinct, pattern = distinct_actions(modules, modules.canonical(actions[keep]))
-        h = indicators(modules, distinct)
-        fold = (uniforms(user[keep].astype(np.uint64), FOLD_SALT) * folds).astype(np.int64)
-        parts = [_Moments.of(z[fold == k], h, pattern[fold == k], rewards[keep][fold == k]) for k in range(folds)]
-        whole = _Moments.total(parts)
-        penalty = _penalty(h.shape[1], z.shape[1])
-        errors = {
-            float(s): sum(part.error((whole - part).solve(float(s) * penalty)) for part in parts) / whole.n
-            for s in strengths
+        z = _with_intercept(context[known])
+        distinct, pattern = distinct_actions(modules, modules.canonical(actions[known]))
+        h = action_indicators(modules, distinct)
+        fold = (uniforms(user[known].astype(np.uint64), FOLD_SALT) * folds).astype(np.int64)
+        by_fold = [
+            _SufficientStatistics.from_decisions(z[fold == k], h, pattern[fold == k], rewards[known][fold == k])
+            for k in range(folds)
+        ]
+        total = _SufficientStatistics.total(by_fold)
+        scale = _penalty_scale(h.shape[1], z.shape[1])
+        cv_errors = {
+            float(p): sum(held_out.squared_error((total - held_out).solve(float(p) * scale)) for held_out in by_fold)
+            / total.n
+            for p in penalties
         }
-        best = min(errors, key=lambda s: (errors[s], -s))
+        best = min(cv_errors, key=lambda p: (cv_errors[p], -p))
         coefficients = []
         for part in modules.slices:
             size = (1 + part.stop) * z.shape[1]
-            solution = whole.solve(best * penalty, size)
+            solution = total.solve(best * scale, size)
             coefficients.append(np.ascontiguousarray(solution.reshape(1 + part.stop, z.shape[1]).T))
-        return cls(modules, tuple(coefficients), best, errors)
+        return cls(modules=modules, coefficients=tuple(coefficients), penalty=best, cv_errors=cv_errors)
 
     def q_values(
         self, context: npt.NDArray[Any], actions: IntArray, probabilities: Sequence[FloatArray]
     ) -> list[QValues]:
-        r"""Modelled rewards for the joint estimand and then for each module's, a list of 1 + M.
+        r"""Return modelled rewards for the joint estimand and then for each module's, a list of 1 + M.
 
         Joint: :math:`q(x, a)` and :math:`E_{a \sim \pi} q(x, a)`. Module m: :math:`q_m(x, a_{\le m})` of the logged
         choices up to m, and :math:`\sum_b \pi_m(b | x, a_{<m}) q_m(x, a_{<m}, b)`, the earlier choices as logged. As
@@ -137,24 +129,27 @@ class OutcomeModel:
         Args:
             context: Context features (n, D).
             actions: Logged actions, canonical codes (n, M).
-            probabilities: The policy's probabilities, one array (n, *modules.shape(m)) a module.
+            probabilities: The policy's probabilities, one array (n, *modules.shape(m)) per module.
         """
-        z = _with_one(context)
-        logged = indicators(self.modules, actions)
-        expected = policy_marginals(self.modules, probabilities)
+        z = _with_intercept(context)
+        logged = action_indicators(self.modules, actions)
+        expected = expected_indicators(self.modules, probabilities)
         scores = z @ self.coefficients[-1]
         out = [QValues(_dot(scores, logged), _dot(scores, expected))]
         for m, part in enumerate(self.modules.slices):
             scores = z @ self.coefficients[m]
             h = logged[:, : 1 + part.stop]
             mixed = h.copy()
-            mixed[:, 1 + part.start :] = module_choice(self.modules, probabilities, actions, m)
+            mixed[:, 1 + part.start :] = conditional_probabilities(self.modules, probabilities, actions, m)
             out.append(QValues(_dot(scores, h), _dot(scores, mixed)))
         return out
 
 
-def indicators(modules: ActionSpace, actions: IntArray) -> FloatArray:
-    """A one, and indicators of each module's choice (n, 1 + sum of actions), 0 for later modules if nothing is sent."""
+def action_indicators(modules: ActionSpace, actions: IntArray) -> FloatArray:
+    """Return a one and an indicator of each action of each module (n, 1 + sum of actions).
+
+    The indicators of all modules but the first are 0 where nothing is sent.
+    """
     out = np.zeros((len(actions), 1 + modules.total))
     out[:, 0] = 1.0
     rows, sent = np.arange(len(actions)), modules.sends(actions)
@@ -163,19 +158,41 @@ def indicators(modules: ActionSpace, actions: IntArray) -> FloatArray:
     return out
 
 
-def policy_marginals(modules: ActionSpace, probabilities: Sequence[FloatArray]) -> FloatArray:
-    """The mean of `indicators` under a policy (n, 1 + sum of actions): a one, and every action's probability."""
-    found = modules.marginals(probabilities)
-    return np.concatenate([np.ones((len(found[0]), 1)), *found], axis=1)
+def expected_indicators(modules: ActionSpace, probabilities: Sequence[FloatArray]) -> FloatArray:
+    """Return the mean of `action_indicators` under a policy: a one, and every action's probability."""
+    marginals = modules.marginals(probabilities)
+    return np.concatenate([np.ones((len(marginals[0]), 1)), *marginals], axis=1)
 
 
-def module_choice(modules: ActionSpace, probabilities: Sequence[FloatArray], actions: IntArray, m: int) -> FloatArray:
-    """Module m's probabilities (n, A_m) given the logged earlier choices; all 0 where it makes no choice."""
+def conditional_probabilities(
+    modules: ActionSpace, probabilities: Sequence[FloatArray], actions: IntArray, m: int
+) -> FloatArray:
+    """Return module m's probabilities (n, A_m) given the logged earlier choices; all 0 where it makes no choice."""
     chosen: BoolArray = modules.sends(actions) if m else np.ones(len(actions), dtype=bool)
     return np.where(chosen[:, None], modules.conditional(m, probabilities[m], actions), 0.0)
 
 
-def _with_one(context: npt.NDArray[Any]) -> FloatArray:
+def _check_shapes(n_modules: int, context: npt.NDArray[Any], actions: IntArray, user: IntArray, n: int) -> None:
+    shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
+        "context": (context, (n, context.shape[-1])),
+        "actions": (actions, (n, n_modules)),
+        "user": (user, (n,)),
+    }
+    faults = [
+        Fault(
+            file="outcome model",
+            problem=f"the shape is {array.shape}, not {shape}",
+            remedy="Pass one row for each decision.",
+            column=name,
+        )
+        for name, (array, shape) in shapes.items()
+        if array.shape != shape
+    ]
+    if faults:
+        raise InputError(faults)
+
+
+def _with_intercept(context: npt.NDArray[Any]) -> FloatArray:
     return np.concatenate([np.ones((len(context), 1)), np.asarray(context, dtype=np.float64)], axis=1)
 
 
@@ -183,7 +200,8 @@ def _dot(scores: FloatArray, h: FloatArray) -> FloatArray:
     return np.asarray(np.einsum("nt,nt->n", scores, h))
 
 
-def _penalty(n_indicators: int, width: int) -> FloatArray:
+def _penalty_scale(n_indicators: int, width: int) -> FloatArray:
+    """Return each coefficient's share of the penalty: 0 for the intercept, 1 for main effects, D for interactions."""
     out = np.full((n_indicators, width), float(max(width - 1, 1)))
     out[0, :] = 1.0
     out[:, 0] = 1.0
@@ -192,8 +210,15 @@ def _penalty(n_indicators: int, width: int) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class _Moments:
-    """What a least-squares fit and its error need: n, the Gram matrix, and the products with and of the rewards."""
+class _SufficientStatistics:
+    """The sums that a least-squares fit and its error need.
+
+    Attributes:
+        n: Number of decisions.
+        gram: Gram matrix of the features.
+        cross: Products of the features with the rewards.
+        square: Sum of the squared rewards.
+    """
 
     n: int
     gram: FloatArray
@@ -201,11 +226,13 @@ class _Moments:
     square: float
 
     @classmethod
-    def of(cls, z: FloatArray, h: FloatArray, pattern: IntArray, rewards: FloatArray) -> _Moments:
-        """Moments of the features `h[pattern] (x) z`, without ever building them.
+    def from_decisions(
+        cls, z: FloatArray, h: FloatArray, pattern: IntArray, rewards: FloatArray
+    ) -> _SufficientStatistics:
+        """Compute the sums of the features `h[pattern] (x) z`, without ever building these.
 
-        Decisions with the same indicators share their part of the Kronecker product, so a Gram matrix of z for each
-        distinct row of h is enough.
+        Decisions with the same indicators share their part of the Kronecker product, so that a Gram matrix of z for
+        each distinct row of h is enough.
         """
         width, count = z.shape[1], h.shape[1]
         order = np.argsort(pattern, kind="stable")
@@ -213,34 +240,39 @@ class _Moments:
         edges = np.searchsorted(pattern[order], np.arange(len(h) + 1))
         gram = np.zeros((count * count, width * width))
         cross = np.zeros((count, width))
-        for block in np.array_split(np.arange(len(h)), -(-len(h) // PATTERNS_AT_ONCE)):
+        for block in np.array_split(np.arange(len(h)), -(-len(h) // PATTERNS_PER_BLOCK)):
             rows = [slice(edges[j], edges[j + 1]) for j in block]
             squares = np.stack([z[r].T @ z[r] for r in rows]).reshape(len(block), -1)
             pairs = (h[block][:, :, None] * h[block][:, None, :]).reshape(len(block), -1)
             gram += pairs.T @ squares
             cross += h[block].T @ np.stack([z[r].T @ rewards[r] for r in rows])
         full = gram.reshape(count, count, width, width).transpose(0, 2, 1, 3).reshape(count * width, count * width)
-        return cls(len(z), full, cross.reshape(-1), float(rewards @ rewards))
+        return cls(n=len(z), gram=full, cross=cross.reshape(-1), square=float(rewards @ rewards))
 
     @classmethod
-    def total(cls, parts: Sequence[_Moments]) -> _Moments:
-        """The moments of all parts together."""
+    def total(cls, parts: Sequence[_SufficientStatistics]) -> _SufficientStatistics:
+        """Add up the sums of all parts."""
         return cls(
-            sum(p.n for p in parts),
-            np.sum([p.gram for p in parts], axis=0),
-            np.sum([p.cross for p in parts], axis=0),
-            sum(p.square for p in parts),
+            n=sum(p.n for p in parts),
+            gram=np.sum([p.gram for p in parts], axis=0),
+            cross=np.sum([p.cross for p in parts], axis=0),
+            square=sum(p.square for p in parts),
         )
 
-    def __sub__(self, other: _Moments) -> _Moments:
-        return _Moments(self.n - other.n, self.gram - other.gram, self.cross - other.cross, self.square - other.square)
+    def __sub__(self, other: _SufficientStatistics) -> _SufficientStatistics:
+        return _SufficientStatistics(
+            n=self.n - other.n,
+            gram=self.gram - other.gram,
+            cross=self.cross - other.cross,
+            square=self.square - other.square,
+        )
 
     def solve(self, penalty: FloatArray, size: int | None = None) -> FloatArray:
-        """Coefficients of the first `size` features under a diagonal penalty."""
+        """Return the coefficients of the first `size` features under a diagonal penalty."""
         return np.asarray(
             np.linalg.solve(self.gram[:size, :size] + np.diag(penalty[:size]), self.cross[:size]), dtype=np.float64
         )
 
-    def error(self, coefficients: FloatArray) -> float:
-        """Sum of squared errors of coefficients on these decisions."""
+    def squared_error(self, coefficients: FloatArray) -> float:
+        """Return the sum of squared errors of coefficients on these decisions."""
         return float(self.square - 2 * coefficients @ self.cross + coefficients @ self.gram @ coefficients)

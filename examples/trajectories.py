@@ -1,10 +1,10 @@
-"""A policy followed for several slots in a row, valued from the log of another one, and by the market's truth.
+"""Estimate the value of a policy over several slots from the log of another one, and compare it with the ground truth.
 
     python examples/trajectories.py
 
-In the market's scenario `fatigue` messages tire, and after each there are none for two days. A policy that sends more
-often meets users who are more tired, and who may not be written to: valued slot by slot, at the log's contexts, it
-looks better than it is.
+In the market's scenario `fatigue` messages tire users, and each is followed by two days without any. A policy that
+sends more often finds users who are more tired, or whom it may not contact: valued slot by slot, at the contexts of the
+log, it looks better than it is.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ MESSAGE = ("evening", "food", "percent_20", "friendly", "by_name")
 
 @dataclass(frozen=True)
 class Sending:
-    """Sends with a fixed chance wherever it may, by any channel that reaches the user, always the same message."""
+    """Sends with a fixed probability wherever it may, by any channel that reaches the user, always the same message."""
 
     chance: float
     name: str = "sending"
 
     def probabilities(self, modules: ActionSpace, mask: BoolArray) -> list[FloatArray]:
-        """One array (N, A_m) a module, from eligible actions (N, sum of actions)."""
+        """Return one array (N, A_m) per module, from eligible actions (N, sum of actions)."""
         parts = modules.split(mask)
         channel, can = shares(np.ones(parts[0].shape[1] - 1), parts[0][:, 1:])
         sent = self.chance * can
@@ -52,12 +52,12 @@ class Sending:
         return [np.column_stack([1 - sent, sent[:, None] * channel]), *content]
 
     def choose(self, market: Market, state: MarketState) -> Choice:
-        """Draws an action for each user."""
+        """Draw an action for each user."""
         return draw(self.probabilities(market.modules, market.mask(state)), state)
 
 
 def context_of(history: History, sent: BoolArray) -> FloatArray:
-    """Some of what a slot's future depends on, (decisions, 2): may the user be written to, and messages so far."""
+    """Return part of the state (decisions, 2): may the user be contacted, and how many messages there were before."""
     before: IntArray = np.cumsum(sent) - sent
     user = history.decisions.user
     first = np.searchsorted(user, user)
@@ -68,19 +68,19 @@ def context_of(history: History, sent: BoolArray) -> FloatArray:
 def main(
     users: int = 30_000, days: int = 12, logged: float = 0.3, evaluated: float = 0.6, seed: int = 0
 ) -> tuple[TrajectoryEvaluation, float]:
-    """Logs one policy, evaluates another; returns its values and the truth.
+    """Log one policy and evaluate another; return its estimates and its true value.
 
     Args:
-        users: Users of the log, and of the deployment that tells the truth.
-        days: Days of the market, one slot a day: the horizon.
-        logged: The log's chance to send.
-        evaluated: The evaluated policy's.
+        users: Users of the log, and of the deployment that gives the true value.
+        days: Days of the market, one slot per day: the horizon.
+        logged: The logging policy's probability to send.
+        evaluated: The evaluated policy's probability to send.
         seed: Seed of the market.
     """
     market = Market(MarketConfig(users=users, days=days, seed=seed, scenario="fatigue"))
     history, _ = market.history(Sending(logged))
     policy, decisions = Sending(evaluated), history.decisions
-    log, sent = LoggedDecisions.of(history), history.modules.sends(decisions.actions)
+    log, sent = LoggedDecisions.from_history(history), history.modules.sends(decisions.actions)
 
     # A message's windows hold no other message, so that its reward is of its own slot; sending nothing has no effect.
     model = DidReward(RewardSpec(goals=market.config.goals, pre="2d", post="1d", overlap="exclude"))
@@ -90,22 +90,22 @@ def main(
     context = context_of(history, sent)
     # A user with fewer slots than days has unsubscribed: no later message, so no later effect.
     last = np.append(decisions.user[1:] != decisions.user[:-1], True)
-    gone = last & (np.bincount(decisions.user)[decisions.user] < days)
+    churned = last & (np.bincount(decisions.user)[decisions.user] < days)
     rng = np.random.default_rng(seed)
-    episodes = first_slots(decisions.user, decisions.time, days, gone)
+    index = first_slots(decisions.user, decisions.time, days, churned)
     name = f"sending at {evaluated:g}"
-    found = evaluate_trajectories(log, p, rewards, episodes, rng=rng, context=context, policy=name)
-    print(found)
+    evaluation = evaluate_trajectories(log, p, rewards, index, rng=rng, context=context, policy=name)
+    print(evaluation)
 
     outcome = OutcomeModel.fit(history.modules, context, decisions.actions, rewards, decisions.user)
     q = outcome.q_values(context, decisions.actions, p)
     alone = evaluate(log, p, rewards, rng=rng, q_values=q, estimators=[DR()]).get("dr").value
     slots = len(log) / users
-    print(f"\nevery slot by itself, at the log's contexts: {alone.point:.4f} +- {alone.se:.4f} a decision, ", end="")
+    print(f"\nSlot by slot, at the contexts of the log: {alone.point:.4f} +- {alone.se:.4f} per decision, ", end="")
     print(f"{slots * alone.point:.4f} +- {slots * alone.se:.4f} over the {slots:.2f} decisions of a user")
     truth = evaluate_policy(market, policy, users)
-    print(f"the market's truth, on {users:,} fresh users: {truth.mean:.4f} +- {truth.se:.4f}")
-    return found, truth.mean
+    print(f"True value, on {users:,} fresh users: {truth.mean:.4f} +- {truth.se:.4f}")
+    return evaluation, truth.mean
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from crosschannel.evaluation import (
     evaluate,
     importance_weights,
 )
-from crosschannel.evaluation.support import kurtosis, raised_floor
+from crosschannel.evaluation.support import kurtosis, required_ess
 from crosschannel.pipeline.building import Prepared
 from crosschannel.pipeline.configuration import Config
 from crosschannel.reward import RewardFrame, refit
@@ -72,12 +72,12 @@ class Validation:
             return None
         rewards = frame.reward[keep]
         return cls(
-            LoggedDecisions.of(history)[keep],
+            LoggedDecisions.from_history(history)[keep],
             prepared.observations(history)[keep],
             rewards,
             1.0 / frame.kept[keep],
             model,
-            raised_floor(config.evaluation.ess_floor, kurtosis(rewards - rewards.mean())),
+            required_ess(config.evaluation.min_ess, kurtosis(rewards - rewards.mean())),
         )
 
     def scores(self, agent: Agent) -> dict[str, float]:
@@ -149,7 +149,7 @@ def assess(config: Config, prepared: Prepared, agent: Agent, model: OutcomeModel
     outcomes = prepared.model.measure(test)
     frame = prepared.model.fit_outcomes(outcomes).transform_outcomes(outcomes)
     evaluation = evaluate(
-        replace(LoggedDecisions.of(test), name=f"the test users of {test.name}"),
+        replace(LoggedDecisions.from_history(test), name=f"the test users of {test.name}"),
         probabilities,
         refit(prepared.model, outcomes),
         rng=np.random.default_rng([config.seed, 1]),
@@ -157,7 +157,7 @@ def assess(config: Config, prepared: Prepared, agent: Agent, model: OutcomeModel
         settings=config.evaluation,
         policy=config.agent.name,
         reward_counts=frame.counts(),
-        kept=frame.kept,
+        p_uncensored=frame.kept,
     )
     if prepared.truth is None:
         return Assessment(evaluation, ())

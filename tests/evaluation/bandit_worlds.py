@@ -1,4 +1,4 @@
-"""Small logged bandits whose truth is known by enumeration, for the tests of the evaluation room."""
+"""Small logged bandits whose truth is known by enumeration, for the tests of the evaluation package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.evaluation import LoggedDecisions
+from crosschannel.evaluation import Estimate, LoggedDecisions
 
 OFFERS = ActionSpace(
     [
@@ -89,3 +89,19 @@ class World:
     def one_hot(self, cell: IntArray) -> FloatArray:
         """The cells as context features (n, cells - 1)."""
         return np.eye(len(self.earns))[cell][:, 1:]
+
+
+def offers(users: int = 1500, rows: int = 2, seed: int = 0) -> tuple[World, LoggedDecisions, IntArray, FloatArray]:
+    """A world of offers with a log, the cell of each decision, and the rewards."""
+    world = World.make(OFFERS, seed=1)
+    log, cell, rewards = world.draw(np.random.default_rng(seed), users, rows)
+    return world, log, cell, rewards
+
+
+def check_not_identified(e: Estimate, reason: str) -> None:
+    """An estimate that is not identified has a reason and no number."""
+    assert not e.identified
+    assert reason in e.reason
+    assert np.isnan([e.value.point, e.value.low, e.value.high, e.value.se]).all()
+    assert np.isnan([e.difference.point, e.difference.low, e.difference.high]).all()
+    assert "not identified (" in str(e)

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import InputError
 from crosschannel.evaluation import IPS, LoggedDecisions, OutcomeModel, Sample, importance_weights
-from crosschannel.evaluation.outcome_model import indicators, module_choice, policy_marginals
-from crosschannel.evaluation.support import check_policy, unsupported_mass
+from crosschannel.evaluation.logged_decisions import check_probabilities
+from crosschannel.evaluation.outcome_model import action_indicators, conditional_probabilities, expected_indicators
+from crosschannel.evaluation.support import unsupported_mass
 from tests.evaluation.bandit_worlds import OFFERS, TABLES, World
 
 KINDS = pytest.mark.parametrize("modules", [OFFERS, TABLES], ids=["parents", "tables"])
@@ -22,8 +23,8 @@ KINDS = pytest.mark.parametrize("modules", [OFFERS, TABLES], ids=["parents", "ta
 @settings(max_examples=30, deadline=None)
 def test_marginals_are_those_of_the_joint_actions(modules: ActionSpace, seed: int) -> None:
     p = World.make(modules, seed).pi
-    enumerated = modules.all_joint_probabilities(p) @ indicators(modules, modules.joint_actions)
-    np.testing.assert_allclose(policy_marginals(modules, p), enumerated, atol=1e-12)
+    enumerated = modules.all_joint_probabilities(p) @ action_indicators(modules, modules.joint_actions)
+    np.testing.assert_allclose(expected_indicators(modules, p), enumerated, atol=1e-12)
 
 
 @KINDS
@@ -77,7 +78,7 @@ def test_a_modules_choice_is_the_row_that_the_log_calls_for() -> None:
     world = World.make(TABLES, 3)
     log, cell, _ = world.draw(np.random.default_rng(3), 50)
     p = world.policy(cell)
-    found = module_choice(TABLES, p, log.actions, 2)
+    found = conditional_probabilities(TABLES, p, log.actions, 2)
     for i, action in enumerate(log.actions):
         expected = p[2][i, action[1]] if action[0] else np.zeros(3)
         np.testing.assert_array_equal(found[i], expected)
@@ -93,7 +94,7 @@ def test_module_expectation_is_the_sum_over_its_actions(m: int) -> None:
     z = np.concatenate([np.ones((len(x), 1)), x], axis=1)
 
     def predicted(actions: np.ndarray) -> np.ndarray:
-        h = indicators(TABLES, actions)[:, : 1 + TABLES.slices[m].stop]
+        h = action_indicators(TABLES, actions)[:, : 1 + TABLES.slices[m].stop]
         return np.asarray(((z @ model.coefficients[m]) * h).sum(1))
 
     expected = np.zeros(len(x))
@@ -121,10 +122,10 @@ def test_importance_weighting_finds_the_value_of_a_policy_with_tables() -> None:
 
 def test_a_table_of_the_wrong_shape_is_refused() -> None:
     world = World.make(TABLES, 5)
-    check_policy(TABLES, world.pi, 4)
+    check_probabilities(TABLES, world.pi, 4)
     with pytest.raises(InputError, match=r"column 'hour': the shape is \(4, 2\), not \(4, 3, 2\)"):
-        check_policy(TABLES, [world.pi[0], world.pi[1][:, 0], world.pi[2]], 4)
+        check_probabilities(TABLES, [world.pi[0], world.pi[1][:, 0], world.pi[2]], 4)
     wrong = world.pi[1].copy()
     wrong[2, 1, 0] = 1.5
     with pytest.raises(InputError, match="column 'hour', row 3"):
-        check_policy(TABLES, [world.pi[0], wrong, world.pi[2]], 4)
+        check_probabilities(TABLES, [world.pi[0], wrong, world.pi[2]], 4)

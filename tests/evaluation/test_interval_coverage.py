@@ -18,7 +18,7 @@ from crosschannel.evaluation import (
     importance_weights,
 )
 from crosschannel.evaluation.bootstrap import degrees_of_freedom, t_interval
-from crosschannel.evaluation.support import kurtosis, raised_floor
+from crosschannel.evaluation.support import kurtosis, required_ess
 from tests.evaluation.bandit_worlds import World
 
 OFFER = ActionSpace([Module("offer", ("none", *"abcdefg"))])
@@ -70,9 +70,9 @@ def coverage(world: World, ess: float, logs: int, settings: EvaluationSettings, 
     return {name: np.array(values, dtype=float) for name, values in hits.items()}
 
 
-def test_intervals_just_above_the_floor_cover_roughly():
+def test_intervals_just_above_the_minimum_cover_roughly():
     """At a coverage of 95 %, fewer than 50 hits in 60 happen less than once in 2,000; most logs are identified."""
-    found = coverage(skewed(0, None), 230, 60, EvaluationSettings(replicates=60), rare=False)
+    found = coverage(skewed(0, None), 230, 60, EvaluationSettings(bootstrap_replicates=60), rare=False)
     assert len(found) == 6
     assert all(len(hits) > 40 and hits[:, 0].mean() >= 50 / 60 for hits in found.values()), found
 
@@ -80,14 +80,15 @@ def test_intervals_just_above_the_floor_cover_roughly():
 @pytest.mark.slow
 @pytest.mark.parametrize(("rate", "ess"), [(None, 220), (None, 400), (None, 1000), (0.1, 700), (0.3, 220)])
 def test_intervals_cover_where_a_value_is_identified(rate, ess):
-    """1,000 logs of each of two worlds, from just above the floor: 2,000 have a standard error of 0.5 %.
+    """1,000 logs of each of two worlds, from just above the minimum: 2,000 have a standard error of 0.5 %.
 
     .93 is what is promised. Normal rewards come to .94 and more, rewards of 1 at a rate of .1 to little more than .93.
-    These have a kurtosis of 7 or so, and a floor of about 500. The promise is of dr and snips; ips, whose error moves
-    with the mean weight, misses it where rewards are far from 0 (.927 at a rate of .3): .92 is its bound.
+    These have a kurtosis of 7 or so, and a required ESS of about 500. The promise is of dr and snips; ips, whose error
+    moves with the mean weight, misses it where rewards are far from 0 (.927 at a rate of .3): .92 is its bound.
     """
     found = [
-        coverage(skewed(seed, rate), ess, 1000, EvaluationSettings(replicates=100), rate is not None) for seed in (0, 1)
+        coverage(skewed(seed, rate), ess, 1000, EvaluationSettings(bootstrap_replicates=100), rate is not None)
+        for seed in (0, 1)
     ]
     for name in found[0]:
         hits = np.concatenate([one[name] for one in found])
@@ -104,32 +105,34 @@ def test_rare_rewards_are_not_identified_where_normal_ones_are():
     p = world.policy(cell)
     ess = effective_sample_size(importance_weights(log, p, None))
     assert 300 < ess < 1000
-    settings = EvaluationSettings(replicates=40)
+    settings = EvaluationSettings(bootstrap_replicates=40)
     assert evaluate(log, p, rewards, rng=rng, settings=settings).get("snips").identified
     rare = (np.arange(4000) % 50 == 0).astype(np.float64)
     e = evaluate(log, p, rare, rng=rng, settings=settings).get("snips")
     # The fourth moment of a share of 1 in 50 over its squared variance.
     by_hand = (0.02 * 0.98**4 + 0.98 * 0.02**4) / (0.02 * 0.98) ** 2
     assert e.support.kurtosis == pytest.approx(by_hand)
-    assert e.reason == f"ESS {ess:,.0f} < {200 * by_hand / 3:,.0f}, the floor for rewards as rare or uneven as these"
+    assert e.reason == f"ESS {ess:,.0f} < {200 * by_hand / 3:,.0f}, the minimum for rewards this rare or uneven"
 
 
 def test_that_nothing_has_happened_is_not_that_nothing_can():
     world = skewed(0, None)
     rng = np.random.default_rng(0)
     log, cell, _ = world.draw(rng, 4000)
-    result = evaluate(log, world.policy(cell), np.zeros(4000), rng=rng, settings=EvaluationSettings(replicates=40))
-    assert "the floor for rewards as rare" in result.get("snips").reason
+    result = evaluate(
+        log, world.policy(cell), np.zeros(4000), rng=rng, settings=EvaluationSettings(bootstrap_replicates=40)
+    )
+    assert "the minimum for rewards this rare" in result.get("snips").reason
 
 
-def test_kurtosis_and_the_floor():
+def test_kurtosis_and_the_required_ess():
     x = np.random.default_rng(0).normal(size=200_000)
     assert kurtosis(x) == pytest.approx(3.0, abs=0.05)
     assert kurtosis(np.array([1.0, -1.0, 1.0, -1.0])) == 1.0
     assert kurtosis(np.eye(50)[0]) == pytest.approx(50.0)
     assert kurtosis(np.zeros(50)) == 50.0
-    assert raised_floor(200.0, 1.0) == 200.0
-    assert raised_floor(200.0, 30.0) == pytest.approx(2000.0)
+    assert required_ess(200.0, 1.0) == 200.0
+    assert required_ess(200.0, 30.0) == pytest.approx(2000.0)
 
 
 def test_degrees_of_freedom():

@@ -35,10 +35,12 @@ def test_uniform_policy_from_the_bernoulli_thompson_log():
         clicks = bts["click"].to_numpy(dtype=np.float64)
         return evaluate(log, p, clicks, rng=np.random.default_rng(0), settings=settings, estimators=[IPS(), SNIPS()])
 
-    # An effective sample size of 340 is one or two clicks: not identified, unless one asks for less on purpose.
-    reason = "ESS 340 < 15,740, the floor for rewards as rare or uneven as these"
-    assert [e.reason for e in under(EvaluationSettings(replicates=200)).estimates if e.module is None] == [reason] * 2
-    result = under(EvaluationSettings(replicates=200, ess_floor=4, users_floor=4))
+    # An effective sample size of 340 is one or two clicks: not identified, unless the settings require less.
+    reason = "ESS 340 < 15,740, the minimum for rewards this rare or uneven"
+    assert [e.reason for e in under(EvaluationSettings(bootstrap_replicates=200)).estimates if e.module is None] == [
+        reason
+    ] * 2
+    result = under(EvaluationSettings(bootstrap_replicates=200, min_ess=4, min_users=4))
     assert uniform["propensity_score"].to_numpy() == pytest.approx(1 / ITEMS)
     truth = uniform["click"].mean()
     error = uniform["click"].std() / np.sqrt(len(uniform))

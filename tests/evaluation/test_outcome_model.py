@@ -7,7 +7,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.evaluation import OutcomeModel
-from crosschannel.evaluation.outcome_model import STRENGTHS, indicators, policy_marginals
+from crosschannel.evaluation.outcome_model import PENALTIES, action_indicators, expected_indicators
 from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, World
 
 
@@ -22,7 +22,7 @@ def fitted():
 def predicted(model: OutcomeModel, context: np.ndarray, actions: np.ndarray, m: int) -> np.ndarray:
     """q of the model of modules 0 to m, by its formula."""
     z = np.concatenate([np.ones((len(context), 1)), context], axis=1)
-    h = indicators(model.modules, actions)[:, : 1 + model.modules.slices[m].stop]
+    h = action_indicators(model.modules, actions)[:, : 1 + model.modules.slices[m].stop]
     return ((z @ model.coefficients[m]) * h).sum(1)
 
 
@@ -57,17 +57,17 @@ def test_module_expectation_is_the_sum_over_its_actions(fitted, m):
 def test_marginals_are_those_of_the_joint_actions(fitted):
     world, _, cell, _, _ = fitted
     p = world.policy(cell)
-    enumerated = OFFERS.all_joint_probabilities(p) @ indicators(OFFERS, OFFERS.joint_actions)
-    np.testing.assert_allclose(policy_marginals(OFFERS, p), enumerated, atol=1e-12)
+    enumerated = OFFERS.all_joint_probabilities(p) @ action_indicators(OFFERS, OFFERS.joint_actions)
+    np.testing.assert_allclose(expected_indicators(OFFERS, p), enumerated, atol=1e-12)
 
 
 def test_fit_equals_ridge_on_the_whole_design():
     world = World.make(OFFERS, seed=2)
     log, cell, rewards = world.draw(np.random.default_rng(1), 200, 2)
     x = world.one_hot(cell)
-    model = OutcomeModel.fit(OFFERS, x, log.actions, rewards, log.user, strengths=[7.0])
+    model = OutcomeModel.fit(OFFERS, x, log.actions, rewards, log.user, penalties=[7.0])
     z = np.concatenate([np.ones((len(x), 1)), x], axis=1)
-    h = indicators(OFFERS, log.actions)
+    h = action_indicators(OFFERS, log.actions)
     design = (h[:, :, None] * z[:, None, :]).reshape(len(x), -1)
     penalty = np.full((h.shape[1], z.shape[1]), 7.0 * x.shape[1])
     penalty[0, :] = penalty[:, 0] = 7.0
@@ -81,12 +81,12 @@ def test_strong_signal_gets_a_weak_penalty_and_noise_a_strong_one():
     log, cell, rewards = world.draw(np.random.default_rng(2), 3000)
     x = world.one_hot(cell)
     clear = OutcomeModel.fit(CHANNEL, x, log.actions, rewards, log.user)
-    assert clear.strength <= 10.0
+    assert clear.penalty <= 10.0
     found = clear.q_values(x, log.actions, world.policy(cell))[0].logged
     assert np.sqrt(np.mean((found - world.earns[cell, log.actions[:, 0]]) ** 2)) < 0.05
     noise = np.random.default_rng(3).normal(size=len(log))
     empty = OutcomeModel.fit(CHANNEL, x, log.actions, noise, log.user)
-    assert empty.strength >= 1e3
+    assert empty.penalty >= 1e3
     assert empty.q_values(x, log.actions, world.policy(cell))[0].logged.std() < 0.05
 
 
@@ -100,7 +100,7 @@ def test_users_are_never_on_both_sides_of_the_cross_validation():
     actions = np.zeros((len(user), 1), dtype=np.int64)
     by_user = OutcomeModel.fit(CHANNEL, x, actions, rewards, user)
     by_row = OutcomeModel.fit(CHANNEL, x, actions, rewards, np.arange(len(user)))
-    assert by_user.strength > 100 * by_row.strength
+    assert by_user.penalty > 100 * by_row.penalty
 
 
 def test_rewards_that_are_not_identified_are_left_out():
@@ -111,7 +111,7 @@ def test_rewards_that_are_not_identified_are_left_out():
     with_gaps = OutcomeModel.fit(CHANNEL, x, log.actions, gaps, log.user)
     without = OutcomeModel.fit(CHANNEL, x[100:], log.actions[100:], rewards[100:], log.user[100:])
     np.testing.assert_array_equal(with_gaps.coefficients[-1], without.coefficients[-1])
-    assert set(with_gaps.errors) == set(STRENGTHS)
+    assert set(with_gaps.cv_errors) == set(PENALTIES)
 
 
 @pytest.mark.parametrize(

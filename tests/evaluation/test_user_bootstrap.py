@@ -15,12 +15,12 @@ from crosschannel.evaluation import (
     t_interval,
     user_bootstrap,
 )
-from crosschannel.evaluation.bootstrap import user_draws
+from crosschannel.evaluation.bootstrap import draw_user_counts
 from tests.evaluation.bandit_worlds import CHANNEL, World
 
 
 def test_draws_are_as_many_users_as_there_are():
-    draws = np.stack([user_draws(50, np.random.default_rng(seed)) for seed in range(200)])
+    draws = np.stack([draw_user_counts(50, np.random.default_rng(seed)) for seed in range(200)])
     assert (draws.sum(1) == 50).all()
     # A multinomial count has mean 1 and variance 1 - 1/U.
     assert draws.mean() == 1.0
@@ -62,7 +62,7 @@ def coverage(replications: int, users: int, rows: int, *, ignore_users: bool = F
     """Share of intervals that include the truth, by estimand and estimator."""
     world = World.make(CHANNEL, seed=3, user_sd=1.5)
     rng = np.random.default_rng(23)
-    settings = EvaluationSettings(replicates=200)
+    settings = EvaluationSettings(bootstrap_replicates=200)
     hits: dict[str, list[bool]] = {}
     for _ in range(replications):
         log, cell, rewards = world.draw(rng, users, rows)
@@ -97,9 +97,9 @@ def test_intervals_cover_at_their_level():
 def test_an_undefined_replicate_leaves_no_interval():
     replicates = np.append(np.linspace(0, 1, 99), np.nan)
     influence = np.linspace(-1, 1, 30)
-    assert not t_interval(0.5, replicates, influence).known
-    assert t_interval(0.5, replicates[:-1], influence).known
-    assert not t_interval(np.nan, replicates[:-1], influence).known
+    assert not t_interval(0.5, replicates, influence).is_defined
+    assert t_interval(0.5, replicates[:-1], influence).is_defined
+    assert not t_interval(np.nan, replicates[:-1], influence).is_defined
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_too_few_replicates(replicates, level, message):
     with pytest.raises(ConfigError, match=message):
         t_interval(0.0, np.zeros(replicates), np.zeros(3), level)
     with pytest.raises(ConfigError, match=message):
-        EvaluationSettings(replicates=replicates, level=level)
+        EvaluationSettings(bootstrap_replicates=replicates, confidence_level=level)

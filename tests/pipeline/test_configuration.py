@@ -81,8 +81,8 @@ def test_an_unknown_flag_names_the_nearest(capsys):
 
 def test_numbers_in_scientific_notation_are_numbers(tmp_path):
     path = tmp_path / "some.yaml"
-    path.write_text("evaluation: {ess_floor: 1e2}")
-    assert read_config(path).evaluation.ess_floor == 100.0
+    path.write_text("evaluation: {min_ess: 1e2}")
+    assert read_config(path).evaluation.min_ess == 100.0
 
 
 def test_an_absent_file_is_named(tmp_path):

@@ -26,6 +26,6 @@ def test_the_learned_policy_earns_more_than_the_logged_one_and_the_report_says_b
     assert found["support"]["ess"] > 1000
     report = (run / "report.html").read_text()
     for text in (done.stdout, report):
-        assert "The log shows that ensemble_thompson is better than the logged policy" in text
+        assert "The log shows that ensemble_thompson is better than the logging policy" in text
         assert found["estimand"] in text
         assert f"{found['support']['ess']:,.0f}" in text

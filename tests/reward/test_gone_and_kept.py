@@ -176,14 +176,14 @@ def test_policies_are_right_where_later_messages_answer_what_this_one_did():
     model = make_reward("did", ANSWERED)
     outcomes = model.measure(history).select(odd)
     frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
-    log = LoggedDecisions.of(history)[odd]
+    log = LoggedDecisions.from_history(history)[odd]
     for policy, truth in (((1.0, 0.0), 0.0), ((0.0, 1.0), 1.0)):
         found = evaluate(
             log,
             [np.tile(policy, (len(log), 1))],
             refit(model, outcomes),
             rng=np.random.default_rng(0),
-            settings=EvaluationSettings(replicates=60),
-            kept=frame.kept,
+            settings=EvaluationSettings(bootstrap_replicates=60),
+            p_uncensored=frame.kept,
         ).get("snips")
         assert abs(found.value.point - truth) < max(4 * found.value.se, 1e-9)

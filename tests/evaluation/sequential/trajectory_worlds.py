@@ -23,7 +23,7 @@ class FatigueWorld:
         log: The log's chance to send (H, 2, 2).
         policy: The evaluated policy's (H, 2, 2).
         earns: Chance of a reward of 1 (H, 2, 2, 2).
-        leaves: Chance that the user is gone after the slot (H, 2, 2, 2).
+        leaves: Chance that the user churns after the slot (H, 2, 2, 2).
     """
 
     log: FloatArray
@@ -73,7 +73,7 @@ class FatigueWorld:
 
 @dataclass(frozen=True)
 class Walk:
-    """A drawn log, (users, H), with what went on after a user was gone still in it, as it must not matter."""
+    """A drawn log, (users, H), with what happens after a user churned still in it, as it must not matter."""
 
     world: FatigueWorld
     kind: IntArray
@@ -101,7 +101,7 @@ class Walk:
         return Trajectories(self.rewards, ratios, self.length, np.arange(users), np.ones(users), discount, **modelled)
 
     def flat(self) -> tuple[LoggedDecisions, dict[str, FloatArray], list[FloatArray]]:
-        """The same as a flat log, its columns (time, gone, rewards, context), and the policy's probabilities there."""
+        """As a flat log, its columns (time, churned, rewards, context), and the policy's probabilities there."""
         user, slot = np.nonzero(np.arange(self.world.horizon) < self.length[:, None])
         kind, tired, sent = self.kind[user], self.tired[user, slot], self.sent[user, slot]
         propensity = self.chances(self.world.log)[user, slot]
@@ -109,7 +109,7 @@ class Walk:
         send = self.world.policy[slot, kind, tired]
         columns = {
             "time": slot,
-            "gone": (slot + 1 == self.length[user]) & (self.length[user] < self.world.horizon),
+            "churned": (slot + 1 == self.length[user]) & (self.length[user] < self.world.horizon),
             "rewards": self.rewards[user, slot],
             "context": np.stack([kind, tired, kind * tired], axis=1) - 0.5,
         }
@@ -139,3 +139,18 @@ def fatigue_world(horizon: int) -> FatigueWorld:
     earns = np.array([[[0.2, 0.6], [0.25, 0.1]], [[0.3, 0.5], [0.3, 0.2]]])
     leaves = np.array([[[0.0, 0.02], [0.0, 0.3]], [[0.0, 0.0], [0.05, 0.2]]])
     return FatigueWorld(log, policy, one[..., None] * earns, one[..., None] * leaves)
+
+
+def by_hand(**changes: object) -> Trajectories:
+    """Two trajectories of two slots; the second user churned after the first."""
+    arrays: dict[str, object] = {
+        "rewards": np.array([[1.0, 2.0], [4.0, 9.0]]),
+        "ratios": np.array([[0.5, 3.0], [2.0, 7.0]]),
+        "length": np.array([2, 1]),
+        "user": np.array([0, 1]),
+        "counts": np.array([1.0, 3.0]),
+        "discount": 0.5,
+        "q_logged": np.array([[1.0, 1.0], [3.0, 5.0]]),
+        "q_policy": np.array([[0.0, 2.0], [1.0, 5.0]]),
+    }
+    return Trajectories(**{**arrays, **changes})  # type: ignore[arg-type]

@@ -1,30 +1,31 @@
-"""A forest plot (values with intervals, one a row, around zero) as inline SVG that follows the page's colours."""
+"""A forest plot (values with intervals, one per row, around zero) as inline SVG that uses the page's colours."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
+
+from markupsafe import Markup, escape
 
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.report import bounds, number
+from crosschannel.evaluation.report.formatting import format_bounds, format_point
 
 WIDTH = 960
 LEFT = 270
 RIGHT = 240
-STEP = 26
+ROW_HEIGHT = 26
 TOP = 34
 
 
-def forest_plot(rows: Sequence[tuple[str, str, Interval]], label: str) -> str:
-    """An SVG element of rows (group, name, interval), all known; each group's name stands once.
+def forest_plot(rows: Sequence[tuple[str, str, Interval]], axis: str) -> Markup:
+    """Draw an SVG element; every text in it is escaped.
 
     Args:
-        rows: What to draw, from top to bottom.
-        label: What the horizontal axis measures.
+        rows: Group, name and interval, from top to bottom; each group's name is printed once.
+        axis: What the horizontal axis measures.
     """
     if not rows:
-        return '<p class="note">No estimate is identified, so there is nothing to draw.</p>'
+        return Markup('<p class="note">No estimate is identified, so there is no plot.</p>')
     low = min(0.0, *(i.low for *_, i in rows), *(i.point for *_, i in rows))
     high = max(0.0, *(i.high for *_, i in rows), *(i.point for *_, i in rows))
     margin = 0.04 * ((high - low) or 1.0)
@@ -33,39 +34,39 @@ def forest_plot(rows: Sequence[tuple[str, str, Interval]], label: str) -> str:
     def x(value: float) -> str:
         return f"{LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT):.1f}"
 
-    bottom = TOP + STEP * len(rows)
-    parts = [f'<text class="soft" x="0" y="14">{escape(label)}</text>']
-    for tick in ticks(low, high):
+    bottom = TOP + ROW_HEIGHT * len(rows)
+    parts = [f'<text class="soft" x="0" y="14">{escape(axis)}</text>']
+    for tick in round_ticks(low, high):
         parts.append(f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{TOP}" y2="{bottom}"/>')
         parts.append(f'<text class="soft" x="{x(tick)}" y="{bottom + 18}" text-anchor="middle">{tick:.6g}</text>')
     parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="{TOP}" y2="{bottom}"/>')
     previous = None
     for k, (group, name, interval) in enumerate(rows):
-        y = TOP + STEP * (k + 0.5)
-        tone = "" if interval.contains(0.0) else (" better" if interval.point > 0 else " worse")
+        y = TOP + ROW_HEIGHT * (k + 0.5)
+        direction = "" if interval.contains(0.0) else (" better" if interval.point > 0 else " worse")
         if group != previous:
-            parts.append(f'<text x="0" y="{y + 4}">{escape(shortened(group))}</text>')
+            parts.append(f'<text x="0" y="{y + 4}">{escape(shorten(group))}</text>')
         previous = group
         parts.append(f'<text class="soft" x="{LEFT - 90}" y="{y + 4}">{escape(name)}</text>')
-        parts.append(f'<line class="bar{tone}" x1="{x(interval.low)}" x2="{x(interval.high)}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<circle class="dot{tone}" cx="{x(interval.point)}" cy="{y}" r="4.5"/>')
-        text = f"{number(interval)} {bounds(interval)}"
+        parts.append(f'<line class="bar{direction}" x1="{x(interval.low)}" x2="{x(interval.high)}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<circle class="dot{direction}" cx="{x(interval.point)}" cy="{y}" r="4.5"/>')
+        text = f"{format_point(interval)} {format_bounds(interval)}"
         parts.append(f'<text class="soft" x="{WIDTH - RIGHT + 16}" y="{y + 4}">{escape(text)}</text>')
     height = bottom + 28
-    return (
+    return Markup(
         f'<svg viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'aria-label="{escape(axis)}">{"".join(parts)}</svg>'
     )
 
 
-def ticks(low: float, high: float, count: int = 8) -> list[float]:
-    """Round numbers between two bounds, about `count` of them; `low` below `high`."""
+def round_ticks(low: float, high: float, count: int = 8) -> list[float]:
+    """Return about `count` round numbers between two bounds; `low` is below `high`."""
     rough = (high - low) / count
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * (1 - 1e-9))
     return [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def shortened(text: str, length: int = 24) -> str:
-    """A text cut to a length, with an ellipsis where it was cut."""
+def shorten(text: str, length: int = 24) -> str:
+    """Cut a text to a length, with an ellipsis where it was cut."""
     return text if len(text) <= length else text[: length - 1] + "…"

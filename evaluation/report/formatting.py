@@ -1,0 +1,42 @@
+"""The pieces that all forms of the report share: numbers as text, columns, names of propensity sources."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from crosschannel.evaluation.bootstrap import Interval
+
+NOTHING = "-"
+#: The first columns of a table of the support, as text and as HTML.
+SUPPORT_COLUMNS = ("policy chooses", "decisions", "ESS", "ESS of users", "kurtosis", "largest weight")
+PROPENSITY_LABELS = {
+    "logged": "logged propensities",
+    "by design": "propensities by design",
+    "estimated": "estimated propensities",
+    "missing": "no propensities",
+}
+
+
+def format_point(interval: Interval) -> str:
+    """Return the value with four digits, or a dash where there is none."""
+    return f"{interval.point:+.4g}" if interval.is_defined else NOTHING
+
+
+def format_bounds(interval: Interval) -> str:
+    """Return the interval's bounds, or a dash where there are none."""
+    return f"[{interval.low:.4g}, {interval.high:.4g}]" if interval.is_defined else NOTHING
+
+
+def format_number(value: float, form: str) -> str:
+    """Return a number in a format such as `.3g`, or a dash if it is not finite."""
+    return format(value, form) if math.isfinite(value) else NOTHING
+
+
+def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Pad columns to the width of their cells; a reason may extend over the empty cells to its right."""
+    widths = [
+        max(len(row[j]) for row in rows if j + 1 == len(row) or row[j + 1] or not row[j].startswith("not identified"))
+        for j in range(len(rows[0]))
+    ]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

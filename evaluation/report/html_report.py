@@ -1,0 +1,94 @@
+"""The evaluation as one self-contained HTML page: no script, no file beside it, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from crosschannel.core.files import replacing
+from crosschannel.evaluation.report.forest_plot import forest_plot
+from crosschannel.evaluation.report.formatting import (
+    PROPENSITY_LABELS,
+    SUPPORT_COLUMNS,
+    format_bounds,
+    format_number,
+    format_point,
+)
+from crosschannel.evaluation.report.sentences import caveats, headline, module_effects, verdict
+from crosschannel.evaluation.results import Evaluation
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_html(
+    evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None, title: str = "Evaluation"
+) -> str:
+    """Return the report as HTML.
+
+    Args:
+        evaluations: One for each policy, in the order of the page.
+        about: What was evaluated, in the reader's words: the run, the reward, the split.
+        title: The page's heading.
+    """
+    template = _environment().get_template("report.html.jinja")
+    return template.render(title=title, about=dict(about or {}), sections=[_section(e) for e in evaluations])
+
+
+def write_html(
+    path: Path, evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None, title: str = "Evaluation"
+) -> None:
+    """Write the report to a file; the arguments are those of `render_html`."""
+    with replacing(path) as draft:
+        draft.write_text(render_html(evaluations, about, title), encoding="utf-8")
+
+
+def _section(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the variables of one evaluation's section in the template."""
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    return {
+        "evaluation": evaluation,
+        "level": level,
+        "verdict": verdict(evaluation),
+        "direction": _direction(evaluation),
+        "notes": [*module_effects(evaluation), *caveats(evaluation)],
+        "facts": {
+            "log": evaluation.log,
+            "decisions with a reward": f"{evaluation.decisions:,}, of {evaluation.users:,} users",
+            "propensities": PROPENSITY_LABELS[evaluation.propensity_source],
+            "interval": f"{level}, {evaluation.settings.bootstrap_replicates:,} bootstrap replicates over users",
+            "rewards in the bootstrap": "re-fitted in every replicate" if evaluation.refitted else "held fixed",
+        },
+        "estimands": {e.label: e.estimand for e in evaluation.one_per_estimand},
+        "plot": forest_plot(
+            [(e.label, e.estimator, e.difference) for e in evaluation.estimates if e.identified],
+            axis=f"{evaluation.policy} minus the logging policy, mean reward per decision, with {level} intervals",
+        ),
+        "n_rewards": max(sum(evaluation.reward_counts.values()), 1),
+    }
+
+
+def _direction(evaluation: Evaluation) -> str:
+    """Return `better` or `worse` where the interval of the headline's difference excludes zero, else `open`."""
+    best = headline(evaluation)
+    if not best.identified or best.difference.contains(0.0):
+        return "open"
+    return "better" if best.difference.point > 0 else "worse"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"point": format_point, "bounds": format_bounds, "number": format_number}
+    environment.globals["support_columns"] = SUPPORT_COLUMNS
+    return environment

@@ -1,0 +1,87 @@
+"""The evaluation in sentences: the verdict, the effects of single modules, and the caveats."""
+
+from __future__ import annotations
+
+import math
+
+from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.results import Estimate, Evaluation
+
+ESTIMATOR_ORDER = ("dr", "snips", "ips", "switch-dr")
+MAX_SHARE_OF_ONE_DECISION = 0.05
+MAX_DROPPED_SHARE = 0.01
+
+
+def headline(evaluation: Evaluation) -> Estimate:
+    """Return the estimate of the whole action to report: doubly robust where there is a model, else SNIPS.
+
+    It is never the direct method if there is another, because that one relies on the model alone. If the log identifies
+    no weighted estimate of the whole action, it is the first of those that are not identified.
+    """
+    rank = {name: k for k, name in enumerate(ESTIMATOR_ORDER)}
+    joint = [e for e in evaluation.estimates if e.module is None]
+    return min(joint, key=lambda e: (e.estimator == "dm", not e.identified, rank.get(e.estimator, len(rank))))
+
+
+def verdict(evaluation: Evaluation) -> str:
+    """Return a sentence on whether the log shows the policy to be better or worse than the logging policy."""
+    e = headline(evaluation)
+    if not e.identified:
+        return f"The log does not identify the value of {evaluation.policy} ({e.reason})."
+    d, level = e.difference, f"{evaluation.settings.confidence_level:.0%}"
+    numbers = f"{e.estimator}: difference {format_point(d)}, {level} interval {format_bounds(d)}"
+    if d.contains(0.0):
+        return (
+            f"The interval includes zero: the log does not show that {evaluation.policy} is better or worse than the "
+            f"logging policy ({numbers})."
+        )
+    word = "better" if d.point > 0 else "worse"
+    return f"The log shows that {evaluation.policy} is {word} than the logging policy ({numbers})."
+
+
+def module_effects(evaluation: Evaluation) -> list[str]:
+    """Return a sentence for each module's identified effect, where the whole action's value is not identified."""
+    best = headline(evaluation)
+    if best.identified:
+        return []
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    return [
+        f"Changing only `{e.module}` would change the mean reward by {format_point(e.difference)}, {level} interval "
+        f"{format_bounds(e.difference)}" + (", which includes zero." if e.difference.contains(0.0) else ".")
+        for e in evaluation.estimates
+        if e.module is not None and e.estimator == best.estimator and e.identified
+    ]
+
+
+def caveats(evaluation: Evaluation) -> list[str]:
+    """Return a sentence for everything that limits what the numbers mean."""
+    out = []
+    if evaluation.propensity_source == "estimated":
+        out.append("The weights use estimated propensities; the intervals ignore the error of these estimates.")
+    total = sum(evaluation.reward_counts.values())
+    if evaluation.decisions < total:
+        out.append(
+            f"{total - evaluation.decisions:,} of {total:,} decisions have no reward and are left out; all values are "
+            "about the others."
+        )
+    if not evaluation.refitted:
+        out.append("The rewards were held fixed in the bootstrap; the intervals ignore their error.")
+    elif evaluation.dropped_share > MAX_DROPPED_SHARE:
+        out.append(
+            f"In an average replicate {evaluation.dropped_share:.1%} of the rewards are not identified, because some "
+            "calendar cells have barely enough controls."
+        )
+    if evaluation.min_p_uncensored < 1:
+        out.append(
+            "Later messages censor some rewards. The other decisions are weighted by the inverse of their probability "
+            f"of not being censored (at least {evaluation.min_p_uncensored:.2g}), so that all values are those of an "
+            "action with nothing sent in the rest of its window."
+        )
+    for e in evaluation.one_per_estimand:
+        s = e.support
+        share = s.largest_weight / (s.decisions * s.mean_weight) if s.decisions and s.mean_weight else math.nan
+        if share > MAX_SHARE_OF_ONE_DECISION:
+            out.append(f"One decision has {share:.0%} of the weight of {e.label}; these values depend on it.")
+    if any(e.estimator == "dm" and e.identified for e in evaluation.estimates):
+        out.append("`dm` relies on the outcome model alone; its interval ignores the model's bias.")
+    return out

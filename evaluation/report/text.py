@@ -1,0 +1,52 @@
+"""The evaluation as plain text for the terminal: tables of the values and the support, and what they mean."""
+
+from __future__ import annotations
+
+from crosschannel.evaluation.report.formatting import (
+    PROPENSITY_LABELS,
+    SUPPORT_COLUMNS,
+    align,
+    format_bounds,
+    format_number,
+    format_point,
+)
+from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
+from crosschannel.evaluation.results import Evaluation
+
+
+def text_table(evaluation: Evaluation) -> str:
+    """Return the evaluation as text: what was evaluated, the values, the support, the verdict and the caveats."""
+    head = (
+        f"{evaluation.policy} on {evaluation.log}: mean reward per decision, {evaluation.decisions:,} decisions with a "
+        f"reward, {evaluation.users:,} users, {PROPENSITY_LABELS[evaluation.propensity_source]}"
+    )
+    estimands = [f"{e.label}: {e.estimand}" for e in evaluation.one_per_estimand]
+    sentences = [verdict(evaluation), *module_effects(evaluation), *caveats(evaluation)]
+    blocks = [[head], estimands, align(_value_rows(evaluation)), align(_support_rows(evaluation)), sentences]
+    return "\n\n".join("\n".join(lines) for lines in blocks)
+
+
+def _value_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    logged = evaluation.logged
+    rows: list[tuple[str, ...]] = [
+        ("policy chooses", "estimator", "value", level, "difference", level),
+        ("(logging policy)", "mean", format_point(logged), format_bounds(logged), "", ""),
+    ]
+    for e in evaluation.estimates:
+        if e.identified:
+            value = (format_point(e.value), format_bounds(e.value))
+            rows.append((e.label, e.estimator, *value, format_point(e.difference), format_bounds(e.difference)))
+        else:
+            rows.append((e.label, e.estimator, f"not identified ({e.reason})", "", "", ""))
+    return rows
+
+
+def _support_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [(*SUPPORT_COLUMNS, "mean weight", "unsupported mass")]
+    for e in evaluation.one_per_estimand:
+        s = e.support
+        sizes = [format_number(x, ",.0f") for x in (s.ess, s.ess_users)]
+        numbers = [format_number(x, ".3g") for x in (s.kurtosis, s.largest_weight, s.mean_weight)]
+        rows.append((e.label, f"{s.decisions:,}", *sizes, *numbers, f"{s.unsupported_mass:.1%}"))
+    return rows

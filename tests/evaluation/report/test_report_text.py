@@ -1,0 +1,92 @@
+"""The text of the report: every estimate is in it, in words that fit the numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from crosschannel.evaluation import EvaluationSettings, Interval, caveats, headline, module_effects, text_table, verdict
+from tests.evaluation.report.samples import evaluated, identified, not_identified
+
+
+def test_table_has_every_estimate():
+    good = identified()
+    text = text_table(good)
+    for e in good.estimates:
+        row = next(line for line in text.splitlines() if line.startswith(f"{e.label}  ") and f" {e.estimator} " in line)
+        for interval in (e.value, e.difference):
+            assert f"{interval.point:+.4g} " in row
+            assert f"[{interval.low:.4g}, {interval.high:.4g}]" in row
+        assert f"{e.label}: {e.estimand}" in text
+    assert "logged propensities" in text
+    assert f"{good.logged.point:+.4g}" in text
+
+
+def test_below_the_minimum_ess_the_table_gives_the_reason_and_no_number():
+    poor = not_identified()
+    text = text_table(poor)
+    e = poor.get("snips")
+    row = next(line for line in text.splitlines() if line.startswith("the whole action") and " snips " in line)
+    assert row.endswith(f"not identified (ESS {e.support.ess:.0f} < 1e+06)")
+    assert "nan" not in text
+
+
+def difference(low: float, high: float) -> Interval:
+    return Interval((low + high) / 2, low, high, (high - low) / 4)
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [
+        (difference(-0.1, 0.3), "The interval includes zero: the log does not show that agent is better or worse"),
+        (difference(0.1, 0.3), "The log shows that agent is better than the logging policy"),
+        (difference(-0.3, -0.1), "The log shows that agent is worse than the logging policy"),
+    ],
+)
+def test_the_verdict_fits_the_interval(interval, words):
+    good = identified()
+    changed = tuple(replace(e, difference=interval) for e in good.estimates)
+    assert verdict(replace(good, estimates=changed)).startswith(words)
+
+
+def test_the_headline_is_doubly_robust_unless_it_is_not_identified():
+    good, poor = identified(), not_identified()
+    assert headline(good).estimator == "dr"
+    assert headline(good).module is None
+    assert headline(poor).estimator == "dr"
+    assert poor.get("dm").identified
+    assert verdict(poor).startswith("The log does not identify the value of agent (ESS ")
+    unmodelled = evaluated(q_values=None)
+    assert headline(unmodelled).estimator == "snips"
+    nothing = evaluated(q_values=None, settings=EvaluationSettings(bootstrap_replicates=60, min_ess=1e6))
+    assert verdict(nothing).startswith("The log does not identify the value of policy (ESS ")
+
+
+def test_effects_of_modules_are_told_where_the_whole_action_is_not_identified():
+    assert module_effects(identified()) == []
+    assert module_effects(not_identified()) == []
+    # An effective sample size of 321 of the whole action, of 413 and 518 of the first two modules, of 328 of the last.
+    some = evaluated(policy="agent", settings=EvaluationSettings(bootstrap_replicates=60, min_ess=330))
+    first, second = module_effects(some)
+    assert first == "Changing only `type` would change the mean reward by +0.1897, 95% interval [0.1013, 0.278]."
+    assert second.startswith("Changing only `variant` would change the mean reward by -0.119, 95% interval")
+    zero = tuple(replace(e, difference=difference(-0.1, 0.3)) for e in some.estimates)
+    assert all(text.endswith(", which includes zero.") for text in module_effects(replace(some, estimates=zero)))
+
+
+def test_caveats_name_what_the_numbers_rest_on():
+    good = identified()
+    assert any("held fixed" in line for line in caveats(good))
+    estimated = replace(good, propensity_source="estimated")
+    assert any("estimated propensities" in line for line in caveats(estimated))
+    assert "estimated propensities" in text_table(estimated)
+    gaps = replace(good, reward_counts={"identified": good.decisions, "too few controls": 50})
+    assert any("50 of 850 decisions have no reward" in line for line in caveats(gaps))
+    dropped = replace(good, refitted=True, dropped_share=0.2)
+    assert any("20.0% of the rewards are not identified" in line for line in caveats(dropped))
+    heavy = replace(
+        good, estimates=tuple(replace(e, support=replace(e.support, largest_weight=100.0)) for e in good.estimates)
+    )
+    assert any("One decision has" in line for line in caveats(heavy))
+    assert all(line in text_table(heavy) for line in caveats(heavy))
