@@ -63,12 +63,13 @@ def agent_settings(name: str) -> type[Any] | None:
     return None
 
 
-def check_settings(name: str, settings: Mapping[str, Any] | None = None) -> Any:
+def check_settings(name: str, settings: Any = None) -> Any:
     """Check an agent's name and settings without making the agent.
 
     Args:
         name: A built-in agent, the entry point of an installed package, or `package.module:Class`.
-        settings: Plain values as in YAML; what is absent keeps its default.
+        settings: A mapping of plain values as in YAML, in which what is absent keeps its default; or the settings
+            object of a built-in agent.
 
     Returns:
         The settings object of a built-in agent, and the plain values of a user's own agent.
@@ -76,19 +77,20 @@ def check_settings(name: str, settings: Mapping[str, Any] | None = None) -> Any:
     Raises:
         ConfigError: If there is no such agent, or it has no such setting, or a value is not allowed.
     """
-    settings = dict(settings or {})
     known = agent_settings(name)
     if known is not None:
-        return from_plain(known, settings, f"{name}.settings")
+        if isinstance(settings, known):
+            return settings
+        return from_plain(known, {} if settings is None else settings, f"{name}.settings")
     _agent_class(name)
-    return settings
+    return dict(settings or {})
 
 
 def make_agent(
     name: str,
     modules: ActionSpace,
     context_dim: int,
-    settings: Mapping[str, Any] | None = None,
+    settings: Any = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> Agent:
@@ -102,7 +104,7 @@ def make_agent(
         name: The agent.
         modules: The action space.
         context_dim: Number of context features.
-        settings: Plain values as in YAML; what is absent keeps its default.
+        settings: A mapping of plain values as in YAML, or the settings object of a built-in agent.
         seed: Seed of everything random in the agent.
         device: Where it computes: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
 

@@ -130,7 +130,7 @@ def sample_member(u: FloatArray, members: int, floor: float) -> IntArray:
 def best_codes(values: npt.NDArray[np.floating], eligible: BoolArray) -> IntArray:
     """Return the best eligible action of each row (N,) from estimates and a mask (A, N); ties go to the lowest code.
 
-    Comparing all values with the largest is vectorized; `argmax` over the short first axis is not.
+    Comparing all values with the largest is vectorised; `argmax` over the short first axis is not.
     """
     values = np.where(eligible, values, -np.inf)
     actions = len(values)
