@@ -141,7 +141,7 @@ class BootstrappedQ(VotingPolicy):
         self._seen += len(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
-        """Iterate fitted Q on all rows if the schedule says so.
+        """Iterate fitted Q on all rows if a fit is due.
 
         Returns:
             The mean discounted value of the next slots, in reward units.

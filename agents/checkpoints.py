@@ -74,7 +74,7 @@ def restore_agent(agent: Agent, path: Path) -> dict[str, Any]:
 def load_agent(path: Path, device: str = "cpu", modules: ActionSpace | None = None) -> Agent:
     """Rebuild an agent from its checkpoint, optionally with another set of actions.
 
-    Actions that the checkpoint knows keep what was learned, wherever they now stand. New actions start from the agent's
+    Actions of the checkpoint keep what was learned, wherever they now stand. New actions start from the agent's
     prior, or if they have labels, from the rewards of actions with the same labels. Retired actions are no longer
     chosen, but the agent keeps what it learned of them, in case they return.
 

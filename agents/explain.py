@@ -75,7 +75,7 @@ class _Totals:
 
     def __init__(self, segments: int, size: int) -> None:
         self.chosen = np.zeros((segments, size))
-        self.asked = np.zeros(segments)
+        self.reached = np.zeros(segments)
         self.estimates: FloatArray | None = None
         self.eligible = np.zeros((segments, size))
         self.votes = np.zeros((3, segments))
@@ -91,7 +91,7 @@ class _Totals:
     ) -> None:
         """Add N slots; `member` (S, N) marks each segment's slots."""
         self.chosen += member @ marginals[m]
-        self.asked += member @ marginals[m].sum(1)
+        self.reached += member @ marginals[m].sum(1)
         if estimates is None:
             return
         ways, sets = choice_sets(modules, m, marginals, mask)
@@ -156,18 +156,18 @@ def _table(
         each = total.estimates / np.where(total.eligible > 0, total.eligible, np.nan)
         mean = each.mean(0)
         sd = each.std(0, ddof=1) if len(each) > 1 else nothing
-    asked = np.where(total.votes[0] > 0, total.votes[0], np.nan)
+    reached = np.where(total.votes[0] > 0, total.votes[0], np.nan)
     columns = {
         "segment": np.repeat(kinds, a),
         "decisions": np.repeat(decisions, a),
         "module": module,
         "action": np.tile(actions, s),
-        "share": (total.chosen / np.where(total.asked > 0, total.asked, np.nan)[:, None]).reshape(-1),
+        "share": (total.chosen / np.where(total.reached > 0, total.reached, np.nan)[:, None]).reshape(-1),
         "reward": mean.reshape(-1),
         "low": (mean - NORMAL_QUANTILE_975 * sd).reshape(-1),
         "high": (mean + NORMAL_QUANTILE_975 * sd).reshape(-1),
-        "top_vote_share": np.repeat(total.votes[1] / asked, a),
-        "entropy": np.repeat(total.votes[2] / asked, a),
+        "top_vote_share": np.repeat(total.votes[1] / reached, a),
+        "entropy": np.repeat(total.votes[2] / reached, a),
     }
     return pd.DataFrame(columns, columns=list(COLUMNS))
 

@@ -123,22 +123,22 @@ class EnsembleThompson:
             mask: Eligible actions (N, sum of actions).
             heads: The members' heads (rows of the table, K, A, F) for each module.
         """
-        modules, asked = self.modules, np.arange(len(actions))
+        modules, reached = self.modules, np.arange(len(actions))
         for m, voting in enumerate(heads):
             members, c = voting.shape[1], modules.condition(m)
-            head = sample_member(self._draws.random(len(asked)), members, self._floors[m])
+            head = sample_member(self._draws.random(len(reached)), members, self._floors[m])
             uniform = head == members
             if c is not None:
-                head += actions[asked, c] * members
+                head += actions[reached, c] * members
             head[uniform] = last = len(voting) * members
             order = np.argsort(head.astype(np.min_scalar_type(last)), kind="stable")
             ends = np.bincount(head, minlength=last).cumsum().tolist()
             eligible = modules.conditional_mask(m, mask, actions)
-            rows, free = np.split(asked[order], [ends[last - 1]])
+            rows, free = np.split(reached[order], [ends[last - 1]])
             actions[rows, m] = self._best_by_member(m, rows, ends[:last], context, eligible, voting)
             actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
             if m == 0:
-                asked = np.flatnonzero(modules.sends(actions))
+                reached = np.flatnonzero(modules.sends(actions))
 
     def _best_by_member(
         self,

@@ -103,7 +103,7 @@ class LinearAgent(VotingPolicy):
         self._seen += len(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
-        """Refit the regressions and redraw the coefficients if the schedule says so.
+        """Refit the regressions and redraw the coefficients if a fit is due.
 
         Returns:
             The first module's mean squared error divided by the variance of the rewards: 1 is as good as the mean.

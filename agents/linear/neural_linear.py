@@ -102,7 +102,7 @@ class NeuralLinear(VotingPolicy):
         self._buffer.add(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
-        """Make gradient steps, and refit the regressions if the schedule says so.
+        """Make gradient steps, and refit the regressions if a fit is due.
 
         Returns:
             The network's mean loss over modules, in squared standard deviations of the reward.
