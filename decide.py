@@ -20,13 +20,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents import Observations, load_agent, sample_actions
+from crosschannel.agents import Observations, load_policy, sample_actions
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import replacing
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import SECOND, duration, timestamps
 from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import eligible as allowed
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.histories.readers.datasets import DATASETS, read_dataset
@@ -40,13 +41,14 @@ def decide(
     run: Run, history: History, at: int, eligible: BoolArray, *, explore: bool, device: str, seed: int
 ) -> pd.DataFrame:
     """One decision for each user of a history at a time, as a table in the native columns."""
-    agent = load_agent(run.checkpoint, device, history.modules)
+    agent, features = load_policy(run.policy, device, history.modules)
+    context = ContextFeatures.from_state_dict(features)
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
     mask = without_gone(eligible, history, at, run.config.reward.gone_events)
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
     mask &= allowed(run.config.guardrails, history, users, time + 1)
-    observations = Observations(run.features().at(history, users, time), mask, history.user_keys)
+    observations = Observations(context.at(history, users, time), mask, history.user_keys)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
         chosen = sample_actions(agent.modules, agent.action_probabilities(observations), rng)

@@ -13,9 +13,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosschannel.agents import ALL_DECISIONS, as_text, load_agent
+from crosschannel.agents import ALL_DECISIONS, as_text, load_policy
 from crosschannel.core.files import replacing
 from crosschannel.evaluation import write_html
+from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.fingerprint import fingerprint
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.command_line import program, say
@@ -37,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
 
     run = Run.open_ended(chosen.run)
-    agent = load_agent(run.checkpoint, chosen.device)
+    agent, features = load_policy(run.policy, chosen.device)
     say(f"preparing the history of {run.path}")
-    prepared = prepare(run.config, run.features())
+    prepared = prepare(run.config, ContextFeatures.from_state_dict(features))
     changed = not run.same_history(fingerprint(prepared.history))
     if changed:
         say(CHANGED)

@@ -5,7 +5,7 @@
     python train.py --config FILE --train.envs 256              any setting as a dotted flag
     python train.py --resume runs/market                        go on after an interruption, to the same bits
 
-A run writes runs/NAME/: config.yaml, checkpoint.pt, metrics.json and tensorboard/.
+A run writes runs/NAME/: config.yaml, checkpoint.pt, policy.pt, metrics.json and tensorboard/.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from collections.abc import Sequence
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from crosschannel.agents import Agent, Batch, Observations, make_agent, restore_agent, save_agent
+from crosschannel.agents import Agent, Observations, make_agent, restore_agent, save_agent, save_policy
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.replay.transitions import TransitionIndex
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
 from crosschannel.evaluation import OutcomeModel
 from crosschannel.histories.fingerprint import fingerprint
-from crosschannel.pipeline.building import Prepared, prepare, recipe_of
+from crosschannel.pipeline.batches import batch_at
+from crosschannel.pipeline.building import Prepared, agent_spec, prepare
 from crosschannel.pipeline.command_line import ROOT, program, say, settings_of
-from crosschannel.pipeline.followers import Followers
 from crosschannel.pipeline.judging import Validation, assess, explained, fit_outcome_model
 from crosschannel.pipeline.monitoring import Monitor
 from crosschannel.pipeline.run_folder import Run, write_json
@@ -33,13 +34,15 @@ from crosschannel.pipeline.summary import metrics_of, summary_text
 def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_model: OutcomeModel) -> None:
     """Replays the training users once, learning after every step, then learns on without replay.
 
+    The log pays its own actions, so that the agent chooses only at the steps whose choices are shown.
+
     The log has ended, so every reward it holds is known, and users are replayed side by side whatever the date. All
     that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
     """
     config = run.config
     env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
     validation = Validation.of(config, prepared, outcome_model)
-    followers = Followers.of(log)
+    transitions = TransitionIndex.from_log(log)
 
     env.reset(seed=config.seed)
     done = {"steps": 0, "decisions": 0, "final_steps": 0}
@@ -51,12 +54,12 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
     writer = SummaryWriter(str(run.tensorboard), purge_step=done["steps"] + 1 if done["steps"] else None)
     monitor = Monitor(writer, log.modules)
     if not done["steps"]:
-        monitor.rewards(prepared.rewards)
-        monitor.event_study(prepared.model, prepared.train)
+        monitor.rewards(prepared.train.rewards)
+        monitor.event_study(prepared.train)
 
     def save() -> None:
         writer.flush()
-        save_agent(agent, run.checkpoint, recipe_of(config, prepared), {"env": env.state_dict(), "done": done})
+        save_agent(agent, run.checkpoint, agent_spec(config, prepared), {"env": env.state_dict(), "done": done})
 
     def learn() -> dict[str, str]:
         """Updates the agent; every so often writes scalars and a checkpoint. Gives the numbers for the bar."""
@@ -70,25 +73,22 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
             save()
         return monitor.shown
 
-    # 1. Replay: the agent decides, the log answers with what was really done, and the agent learns from that.
+    # 1. Replay: the log says what was really done, and the agent learns from that.
     observation = env.observations()
     with tqdm(total=len(log), initial=done["decisions"], desc="replaying", unit=" decisions", unit_scale=True) as bar:
         while env.passes_completed < 1:
-            seen = Observations(observation["context"], observation["action_mask"].astype(bool))
-            decisions = agent.act(seen)
-            observation, reward, _, _, info = env.step(decisions.actions)
-            rows = info["_executed_action"] & (info["pass"] == 0)
-            step = followers.rows(info["key"][rows])
-            batch = Batch(
-                followers.observations(step),
-                info["executed_action"][rows],
-                reward[rows],
-                info["se"][rows],
-                info["key"][rows],
-                *followers.after(step),
-            )
+            shown = (done["steps"] + 1) % config.train.log_every == 0
+            if shown:
+                decisions = agent.act(Observations(observation["context"], observation["action_mask"].astype(bool)))
+                observation, _, _, _, info = env.step(decisions.actions)
+            else:
+                observation, _, _, _, info = env.step_logged()
+            rows = info["_row"] & (info["pass"] == 0)
+            batch = batch_at(log, transitions, info["row"][rows])
             agent.observe(batch)
-            monitor.replayed(decisions, batch, rows, info["matched_modules"])
+            monitor.replayed(batch)
+            if shown:
+                monitor.chosen(decisions[rows], info["matched_modules"][rows])
             done["decisions"] += len(batch)
             bar.set_postfix(learn(), refresh=False)
             bar.update(len(batch))
@@ -101,6 +101,7 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
             bar.update()
     monitor.explained(explained(config, prepared, agent), done["steps"])
     save()
+    save_policy(agent, run.policy, agent_spec(config, prepared), prepared.features.state_dict())
     writer.close()
 
 
@@ -117,9 +118,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
     prepared = prepare(config, resumed.features() if resumed else None)
     say(prepared.history.summary())
-    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features, guardrails=config.guardrails)
+    split = prepared.train
+    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     say(log.summary())
-    agent = make_agent(modules=log.modules, device=config.device, **recipe_of(config, prepared))
+    agent = make_agent(modules=log.modules, device=config.device, **agent_spec(config, prepared))
     outcome_model = fit_outcome_model(prepared)
     known = fingerprint(prepared.history)
     if resumed and not resumed.same_history(known):

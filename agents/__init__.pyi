@@ -10,8 +10,10 @@ from .beta import BetaThompson as BetaThompson
 from .bootstrapped_q import BootstrappedQ as BootstrappedQ
 from .buffers.delay import Delay as Delay
 from .checkpoints import load_agent as load_agent
+from .checkpoints import load_policy as load_policy
 from .checkpoints import restore_agent as restore_agent
 from .checkpoints import save_agent as save_agent
+from .checkpoints import save_policy as save_policy
 from .ensemble.agent import EnsembleThompson as EnsembleThompson
 from .explain import ALL_DECISIONS as ALL_DECISIONS
 from .explain import as_markdown as as_markdown
@@ -76,12 +78,14 @@ __all__ = [
     "as_text",
     "check_settings",
     "load_agent",
+    "load_policy",
     "make_agent",
     "policy_table",
     "resolve_device",
     "restore_agent",
     "sample_actions",
     "save_agent",
+    "save_policy",
     "uniform_shares",
     "vote_shares",
 ]

@@ -56,6 +56,9 @@ class Decisions:
     def __len__(self) -> int:
         return len(self.actions)
 
+    def __getitem__(self, rows: Any) -> Decisions:
+        return Decisions(self.actions[rows], self.probabilities[rows], self.joint[rows])
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -67,10 +70,11 @@ class Batch:
         rewards: Incremental rewards (N,), finite.
         se: Their standard errors (N,), 0 or more: 0 where the controls did not vary.
         keys: Stable 64-bit hashes of the decision ids (N,): signs of noise and held-out rows come from them.
-        following: What was known at each user's next slot that counts, for sequential agents; its rows have no meaning
-            where nothing follows. None where it was not handed over.
-        elapsed: Slots from each decision to `following` (N,), 1 or more; 0 where the user is gone after the decision,
-            so that nothing follows; NaN where the log ends, so that what follows is unknown.
+        next_observations: What was known at each user's next slot, for agents that learn from later slots; its rows
+            have no meaning where there is no next slot. None where it is not provided.
+        steps_to_next: Number of slots from each decision to the next one (N,), 1 or more; NaN where there is none,
+            because the user has churned (`terminal`) or the log ends, so that the next slot is unknown.
+        terminal: Whether the user has churned after the decision, so that there is no next slot (N,).
     """
 
     observations: Observations
@@ -78,26 +82,28 @@ class Batch:
     rewards: FloatArray
     se: FloatArray
     keys: UIntArray
-    following: Observations | None = None
-    elapsed: FloatArray | None = None
+    next_observations: Observations | None = None
+    steps_to_next: FloatArray | None = None
+    terminal: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def __getitem__(self, rows: Any) -> Batch:
         return Batch(
-            self.observations[rows],
-            self.actions[rows],
-            self.rewards[rows],
-            self.se[rows],
-            self.keys[rows],
-            None if self.following is None else self.following[rows],
-            None if self.elapsed is None else self.elapsed[rows],
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            se=self.se[rows],
+            keys=self.keys[rows],
+            next_observations=None if self.next_observations is None else self.next_observations[rows],
+            steps_to_next=None if self.steps_to_next is None else self.steps_to_next[rows],
+            terminal=None if self.terminal is None else self.terminal[rows],
         )
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """All rows of batches that have the same optional parts, in order."""
+    """Join all rows of batches that have the same optional parts, in order."""
 
     def column(name: str) -> Any:
         parts = [getattr(batch, name) for batch in batches]
@@ -111,16 +117,23 @@ def join(batches: Sequence[Batch]) -> Batch:
             users,
         )
 
-    following = [batch.following for batch in batches if batch.following is not None]
+    later = [batch.next_observations for batch in batches if batch.next_observations is not None]
     return Batch(
-        observations([batch.observations for batch in batches]),
-        column("actions"),
-        column("rewards"),
-        column("se"),
-        column("keys"),
-        observations(following) if following else None,
-        column("elapsed"),
+        observations=observations([batch.observations for batch in batches]),
+        actions=column("actions"),
+        rewards=column("rewards"),
+        se=column("se"),
+        keys=column("keys"),
+        next_observations=observations(later) if later else None,
+        steps_to_next=column("steps_to_next"),
+        terminal=column("terminal"),
     )
+
+
+DECIDES_ONLY = (
+    "the agent was loaded from a policy file: it can make decisions, but it cannot learn or be saved as a checkpoint. "
+    "Load its checkpoint instead"
+)
 
 
 @runtime_checkable
@@ -154,6 +167,10 @@ class Agent(Protocol):
         """Return everything that is needed to resume, as tensors and plain values."""
         ...
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return the part of the state that decisions need, without observed rows and all else that learning needs."""
+        ...
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` or `policy_state_dict` returned; after the latter the agent may refuse to learn."""
         ...

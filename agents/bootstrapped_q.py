@@ -11,12 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Observations
 from crosschannel.agents.buffers.buffer import check_batch, check_context_width, median_variance, precision
 from crosschannel.agents.buffers.transitions import Transitions
 from crosschannel.agents.ensemble.learner import signs
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
-from crosschannel.agents.linear.module_regression import estimates, learn_effect_scales, statistics_by_module
+from crosschannel.agents.linear.module_regression import (
+    estimates,
+    learn_effect_scales,
+    moved_statistics,
+    statistics_by_module,
+)
 from crosschannel.agents.linear.regression import Prior, RefitSchedule, RegressionStatistics, fit, moments
 from crosschannel.agents.policy import VotingPolicy
 from crosschannel.agents.settings import BootstrappedQSettings
@@ -50,7 +55,7 @@ class BootstrappedQ(VotingPolicy):
     Later rewards are credited to the first module alone, where sending nothing is one of the actions: a user's fatigue
     depends on whether and on which channel something was sent. The other modules learn from the rewards of what was
     sent, without the noise of all later rewards; an effect of content that outlasts the reward's window is not seen.
-    Rows whose next slot is unknown (`Batch.elapsed` is NaN) are left out.
+    Rows whose next slot is unknown (neither a next observation nor terminal) are left out.
 
     Args:
         modules: The action space.
@@ -87,6 +92,12 @@ class BootstrappedQ(VotingPolicy):
         self._reference = 0.0
         self._noisiness = torch.zeros(context_dim)
         self._value = 0.0
+        self._learns = True
+        self._statistics = [
+            RegressionStatistics.zeros(modules.n_table_cells(m), self._width) for m in range(len(modules))
+        ]
+        self._moments = [torch.zeros_like(start) for start in self._starts]
+        self._sigma = 1.0
 
     def _draw_start(self, cells: int) -> Tensor:
         """Draw the members' prior means (1 + K, cells, F), in prior standard deviations; 0 for the best estimate."""
@@ -115,29 +126,36 @@ class BootstrappedQ(VotingPolicy):
 
         Raises:
             InputError: If a row cannot be learned from; then no row is added.
-            ConfigError: If contexts have another width, or the batch lacks the next slots.
+            ConfigError: If contexts have another width, the batch lacks the next slots, or the agent was loaded from a
+                policy file.
         """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         check_batch(batch, self.modules)
         check_context_width(batch.observations, self._context_dim)
-        if batch.following is None or batch.elapsed is None:
+        if batch.next_observations is None or batch.steps_to_next is None or batch.terminal is None:
             raise ConfigError(
-                "bootstrapped_q learns from what follows a decision: hand over `following` and `elapsed` in the batch"
+                "bootstrapped_q learns from later slots: provide `next_observations`, `steps_to_next` and `terminal` "
+                "in the batch"
             )
-        check_context_width(batch.following, self._context_dim)
-        wrong = (batch.elapsed < 0) | ((batch.elapsed > 0) & ~np.isfinite(batch.following.context).all(1))
+        check_context_width(batch.next_observations, self._context_dim)
+        steps, known = batch.steps_to_next, batch.terminal | ~np.isnan(batch.steps_to_next)
+        finite = np.isfinite(batch.next_observations.context).all(1)
+        wrong = known & ~batch.terminal & ~((steps > 0) & np.isfinite(steps) & finite)
         if wrong.any():
             row = int(wrong.argmax())
-            remedy = "Slots to the next observation are 1 or more, 0 if the user is gone, NaN if the log ends."
-            problem = "is negative, or what follows has a feature that is not a finite number"
-            value = float(batch.elapsed[row])
-            raise InputError([Fault("batch", problem, remedy, "elapsed", row + 1, value, int(wrong.sum()))])
-        batch = batch[~np.isnan(batch.elapsed)]
+            remedy = "Slots to the next observation are 1 or more; where there is none they are NaN."
+            problem = "is not above 0, or the next observation has a feature that is not a finite number"
+            raise InputError(
+                [Fault("batch", problem, remedy, "steps_to_next", row + 1, float(steps[row]), int(wrong.sum()))]
+            )
+        batch = batch[known]
         if len(batch) == 0:
             return
         if self._seen == 0:
             self._reference = median_variance(batch.se)
         weight = precision(batch.se, self._reference, self.settings.precision_cap)
-        self._new.append(Transitions.of(batch, self._known, self.modules, weight, self.settings.discount))
+        self._new.append(Transitions.from_batch(batch, self._known, self.modules, weight, self.settings.discount))
         self._seen += len(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
@@ -174,9 +192,11 @@ class BootstrappedQ(VotingPolicy):
             each.moment + sigma * torch.cat([torch.zeros_like(more[:1]), more])
             for each, more in zip(statistics, noise, strict=True)
         ]
-        self._coefficients[1:] = [self._solve(m, statistics[m], rewards[m], sigma) for m in range(1, len(statistics))]
+        self._statistics, self._moments, self._sigma = statistics, list(rewards), sigma
+        self._coefficients[1:] = [self._solve(m) for m in range(1, len(statistics))]
         for _ in range(self.settings.sweeps if self.settings.discount > 0 else 1):
-            self._coefficients[0] = self._solve(0, statistics[0], rewards[0] + self._next_moments(weight), sigma)
+            self._moments[0] = rewards[0] + self._next_moments(weight)
+            self._coefficients[0] = self._solve(0)
         some = self._rows[subsample(len(self._rows))]
         later, cell = self._next_values(some)[0], self._cells(some)
         error = some.reward + later - (self._phi(some.context) * self._coefficients[0][0, cell]).sum(1)
@@ -222,11 +242,12 @@ class BootstrappedQ(VotingPolicy):
             parts.append(moments(self._phi(rows.context), self._cells(rows), weighted, cells=cells))
         return torch.stack(parts).sum(0)
 
-    def _solve(self, m: int, statistics: RegressionStatistics, moment: Tensor, noise: float) -> Tensor:
+    def _solve(self, m: int) -> Tensor:
         """Solve for the coefficients (1 + K, cells, F): the members start from their prior draws and are centred."""
+        statistics = self._statistics[m]
         prior = Prior.build(torch.from_numpy(design(self._known, m)), self._width, self._scales[m])
-        start = self._starts[m] * prior.own.sqrt() * noise
-        rest = moment - (statistics.gram @ start.unsqueeze(-1)).squeeze(-1)
+        start = self._starts[m] * prior.own.sqrt() * self._sigma
+        rest = self._moments[m] - (statistics.gram @ start.unsqueeze(-1)).squeeze(-1)
         found = start + fit(replace(statistics, moment=rest), prior).mean
         k = self.settings.members
         deviations = (found[1:] - found[1:].mean(0)) * math.sqrt(k / max(k - 1, 1))
@@ -234,31 +255,48 @@ class BootstrappedQ(VotingPolicy):
 
     def _next_values(self, rows: Transitions) -> Tensor:
         """Return the discounted values (1 + K, n) of each row's next slot; the best estimate chooses the action."""
-        values = self._phi(rows.following) @ self._coefficients[0].transpose(1, 2)
+        values = self._phi(rows.next_context) @ self._coefficients[0].transpose(1, 2)
         # Retired actions cannot be chosen later.
         present = torch.arange(values.shape[-1]) < self.modules.sizes[0]
         best = values[0].masked_fill(~(rows.open & present), -math.inf).argmax(1).expand(len(values), -1)
         return values.gather(2, best.unsqueeze(-1)).squeeze(-1) * rows.factor
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the coefficients, prior draws and rows of all known actions, and every random state."""
+        """Return the coefficients, prior draws and rows of all known actions, and every random state.
+
+        Raises:
+            ConfigError: If the agent was loaded from a policy file.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         self._append_new_rows()
-        return super().state_dict() | {
-            "known": self._known.to_dict(),
-            "layer": self._layer.clone(),
-            "starts": list(self._starts),
-            "scales": list(self._scales),
-            "coefficients": list(self._coefficients),
+        return self.policy_state_dict() | {
             "rows": dict(vars(self._rows)),
-            "priors": generator_state(self._priors),
             "schedule": self._schedule.state_dict(),
             "reference": self._reference,
             "noisiness": self._noisiness.clone(),
             "value": self._value,
         }
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return the coefficients, the prior draws and the statistics of the last fit, without rows."""
+        return super().state_dict() | {
+            "known": self._known.to_dict(),
+            "layer": self._layer.clone(),
+            "starts": list(self._starts),
+            "scales": list(self._scales),
+            "coefficients": list(self._coefficients),
+            "statistics": [dict(vars(each)) for each in self._statistics],
+            "moments": list(self._moments),
+            "sigma": self._sigma,
+            "priors": generator_state(self._priors),
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; if the set of actions has changed since, refit.
+        """Restore what `state_dict` or `policy_state_dict` returned; if the set of actions has changed since, refit.
+
+        With the state of a policy the agent can make decisions, but cannot learn. If the actions have changed, its
+        coefficients are then solved again from the statistics, with the next slots' values of the last fit.
 
         Raises:
             ConfigError: If the state belongs to an agent of another shape or with other modules.
@@ -273,18 +311,23 @@ class BootstrappedQ(VotingPolicy):
             )
         super().load_state_dict(state)
         restore_generator(self._priors, state["priors"])
-        self._schedule.load_state_dict(state["schedule"])
-        self._reference, self._value = float(state["reference"]), float(state["value"])
-        self._layer, self._noisiness = state["layer"].clone(), state["noisiness"].clone()
-        self._known = known
-        self._rows, self._new = Transitions(**state["rows"]), []
-        self._seen = len(self._rows)
+        self._known, self._learns = known, "rows" in state
+        self._layer, self._scales, self._sigma = state["layer"].clone(), list(state["scales"]), float(state["sigma"])
         self._starts, self._coefficients = list(state["starts"]), list(state["coefficients"])
-        self._scales = list(state["scales"])
+        self._statistics = [moved_statistics(saved, before, known, m) for m, saved in enumerate(state["statistics"])]
+        self._moments = list(state["moments"])
+        if self._learns:
+            self._schedule.load_state_dict(state["schedule"])
+            self._reference, self._value = float(state["reference"]), float(state["value"])
+            self._noisiness = state["noisiness"].clone()
+            self._rows, self._new = Transitions(**state["rows"]), []
+            self._seen = len(self._rows)
         if known != before:
             self._move(before, known)
-            if len(self._rows):
+            if self._learns and len(self._rows):
                 self._fit()
+            elif float(self._statistics[0].weight) > 0:
+                self._coefficients = [self._solve(m) for m in range(len(known))]
 
     def _move(self, before: ActionSpace, known: ActionSpace) -> None:
         """Move everything that is stored by cell to the cells' new places; new cells start from a prior draw."""
@@ -297,4 +340,5 @@ class BootstrappedQ(VotingPolicy):
             place, start = places(before, known, m), self._draw_start(known.n_table_cells(m))
             self._starts[m] = along(self._starts[m], place, start)
             self._coefficients[m] = along(self._coefficients[m], place, start * self.settings.effect_scale)
+            self._moments[m] = along(self._moments[m], place, torch.zeros_like(start))
         self._rows = self._rows.moved(before, known)

@@ -62,6 +62,10 @@ class Policy(ABC):
         """Return the random state."""
         return {"rng": generator_state(self._draws)}
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return the part of the state that decisions need; here that is the whole state."""
+        return self.state_dict()
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         restore_generator(self._draws, state["rng"])

@@ -119,7 +119,16 @@ def make_agent(
     return agent
 
 
-_AGENT_METHODS = ("modules", "act", "action_probabilities", "observe", "update", "state_dict", "load_state_dict")
+_AGENT_METHODS = (
+    "modules",
+    "act",
+    "action_probabilities",
+    "observe",
+    "update",
+    "state_dict",
+    "policy_state_dict",
+    "load_state_dict",
+)
 
 
 def _agent_class(name: str) -> Callable[..., Any]:
@@ -134,7 +143,7 @@ def _class_path(name: str) -> str:
         return path
     known = [*AGENTS, *sorted(found.names)]
     raise ConfigError(
-        f"there is no agent {name!r}. {nearest(name, known)} Name your own agent as 'package.module:Class', or as an "
+        f"unknown agent {name!r}. {nearest(name, known)} Name your own agent as 'package.module:Class', or as an "
         f"entry point of the group {ENTRY_POINT_GROUP!r}"
     )
 

@@ -23,14 +23,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents import Agent, Batch, make_agent
+from crosschannel.agents import Agent, make_agent
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import evaluate_policy
 from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.replay.transitions import TransitionIndex
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
-from crosschannel.pipeline.building import Prepared, prepare, recipe_of
+from crosschannel.pipeline.batches import batch_at
+from crosschannel.pipeline.building import Prepared, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.followers import Followers
 from crosschannel.pipeline.judging import assess, fit_outcome_model, learned_policy
 
 MYOPIC = "bootstrapped_q, discount 0"
@@ -48,21 +49,14 @@ REFERENCES = ("business_as_usual", "uniform", "no_send", "oracle", "far_sighted"
 def learn(agent: Agent, log: ReplayLog, config: Config, until: int | None = None) -> Agent:
     """Replays the log once, from every decision before a time if one is given, and learns on as `train.py` does."""
     env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
-    followers = Followers.of(log)
-    nothing = np.zeros((env.num_envs, len(log.modules)), dtype=np.int64)
+    transitions = TransitionIndex.from_log(log)
     env.reset(seed=config.seed)
     while env.passes_completed < 1:
-        # In mode `logged` what the log answers does not depend on what the agent would do.
-        _, _, _, _, info = env.step(nothing)
-        seen = info["_executed_action"] & (info["pass"] == 0)
-        rows = followers.rows(info["key"][seen])
+        _, _, _, _, info = env.step_logged()
+        rows = info["row"][info["_row"] & (info["pass"] == 0)]
         if until is not None:
             rows = rows[log.available_at[rows] <= until]
-        batch = Batch(
-            followers.observations(rows), log.actions[rows], log.rewards[rows], log.se[rows], log.keys[rows],
-            *followers.after(rows),
-        )  # fmt: skip
-        agent.observe(batch)
+        agent.observe(batch_at(log, transitions, rows))
         agent.update(config.train.updates)
     for _ in range(config.train.final_steps):
         agent.update(config.train.updates)
@@ -72,11 +66,11 @@ def learn(agent: Agent, log: ReplayLog, config: Config, until: int | None = None
 def per_decision(prepared: Prepared, agent: Agent | None, first: int, last: int) -> float:
     """Mean true effect of the agent's policy, or of the best actions, at test users' slots of some of the days."""
     assert prepared.truth is not None
-    test = prepared.users("test")
-    day = (test.decisions.time - prepared.history.decisions.time.min()) // DAY
+    test = prepared.test
+    day = (test.history.decisions.time - prepared.history.decisions.time.min()) // DAY
     inside = (day >= first) & (day < last)
     rows = np.flatnonzero(prepared.rows("test"))[inside]
-    seen = prepared.observations(test)[inside]
+    seen = test.observations[inside]
     if agent is None:
         return float(prepared.truth.best_effect(rows, seen.action_mask).mean())
     return float(prepared.truth.expected_effect(rows, agent.action_probabilities(seen)).mean())
@@ -87,7 +81,8 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
     prepared = prepare(config)
     assert prepared.truth is not None
     market, users = prepared.truth.market, config.evaluation.market_users
-    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features)
+    split = prepared.train
+    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     begun, days = int(prepared.history.decisions.time.min()), config.history.market.days
     deployed = {name: evaluate_policy(market, name, users) for name in REFERENCES}
     rows: list[dict[str, Any]] = [{"agent": name} for name in REFERENCES]
@@ -99,12 +94,12 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         started = time.perf_counter()
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
         made = replace(config, agent=AgentConfig(agent_name, settings))
-        recipe = recipe_of(made, prepared)
-        agent = learn(make_agent(modules=log.modules, **recipe), log, made)
+        spec = agent_spec(made, prepared)
+        agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
-        deployed[name] = evaluate_policy(market, learned_policy(name, prepared, agent), users)
+        deployed[name] = evaluate_policy(market, learned_policy(name, prepared, agent, config.seed), users)
         if config.history.market.scenario == "refresh":
-            half = learn(make_agent(modules=log.modules, **recipe), log, made, begun + days // 2 * DAY)
+            half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
             row["former"], row["present"] = (
                 per_decision(prepared, each, *week) for each, week in zip((half, agent), weeks, strict=True)
             )

@@ -25,7 +25,7 @@ SINGLES = 256
 def log() -> ReplayLog:
     config = MarketConfig(users=10_020, days=28)
     history, _ = Market(config).history()
-    rewards = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d")).fit(history).transform(history)
+    rewards = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d")).fit_transform(history)
     return ReplayLog.build(history, rewards, ContextFeatures.fit(history))
 
 

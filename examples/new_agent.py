@@ -1,4 +1,4 @@
-"""Write an agent of your own: a class with six methods, named in the configuration as `package.module:Class`.
+"""Write an agent of your own: implement `crosschannel.agents.Agent` and name it as `package.module:Class`.
 
 python examples/new_agent.py                                            learn from a small log, then evaluate
 python train.py --agent.name examples.new_agent:BestSoFar               use the same agent in a run, from this folder
@@ -102,7 +102,7 @@ def main(users: int = 4_000, fresh_users: int = 4_000, seed: int = 0) -> dict[st
     history, _ = market.history()
     model = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude"))
     features = ContextFeatures.fit(history)
-    log = ReplayLog.build(history, model.fit(history).transform(history), features)
+    log = ReplayLog.build(history, model.fit_transform(history), features)
     agent = make_agent(f"{__name__}:BestSoFar", log.modules, features.dim, {"floor": 0.1}, seed)
     learn(log, agent, seed)
 

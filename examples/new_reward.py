@@ -1,4 +1,4 @@
-"""A reward of your own: a class with `spec`, `measure`, `fit` and `fit_outcomes`, used wherever a reward model is.
+"""A reward of your own: `measure`, `fit`, `fit_outcomes` and `fit_transform`, used wherever a reward model is.
 
     python examples/new_reward.py
 
@@ -76,6 +76,11 @@ class ShrunkDidReward:
             mean = np.bincount(action, w * np.nan_to_num(reward)) / np.bincount(action, w)
         return FittedShrunk(inner, mean, self.keep)
 
+    def fit_transform(self, train: History) -> RewardFrame:
+        """Rewards of the decisions that it learns from, which are measured once."""
+        outcomes = self.measure(train)
+        return self.fit_outcomes(outcomes).transform_outcomes(outcomes)
+
 
 def main(users: int = 4_000, seed: int = 0, keep: float = 0.1) -> dict[str, float]:
     """Simulates a log, and compares both rewards with the true effect of every message.
@@ -92,7 +97,7 @@ def main(users: int = 4_000, seed: int = 0, keep: float = 0.1) -> dict[str, floa
     models: list[RewardModel] = [DidReward(spec), ShrunkDidReward(spec, keep)]
     distances = {}
     for model in models:
-        frame = model.fit(history).transform(history)
+        frame = model.fit_transform(history)
         rows = sent & frame.identified
         distance = frame.reward[rows] - truth.logged[rows]
         distances[model.name] = rmse = float(np.sqrt((distance**2).mean()))

@@ -84,7 +84,7 @@ def main(
 
     # A message's windows hold no other message, so that its reward is of its own slot; sending nothing has no effect.
     model = DidReward(RewardSpec(goals=market.config.goals, pre="2d", post="1d", overlap="exclude"))
-    rewards = np.where(sent, model.fit(history).transform(history).reward, 0.0)
+    rewards = np.where(sent, model.fit_transform(history).reward, 0.0)
 
     p = policy.probabilities(history.modules, history.eligible)
     context = context_of(history, sent)

@@ -123,10 +123,12 @@ class History:
         """Where each user's events begin, (U + 1,)."""
         return _offsets(self.events.user, self.n_users)
 
-    @property
+    @cached_property
     def user_keys(self) -> UIntArray:
         """Stable 64-bit hashes of the user ids (U,)."""
-        return keys(self.user_ids)
+        out = keys(self.user_ids)
+        out.setflags(write=False)
+        return out
 
     @property
     def eligible(self) -> BoolArray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypedDict
 
 import numpy as np
@@ -22,45 +23,81 @@ from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig
-from crosschannel.reward import RewardFrame, RewardModel, make_reward
+from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of the users, and what is made of their history: each once, when it is first asked for.
+
+    Attributes:
+        history: Their history.
+        model: The reward model.
+        features: How context is built.
+        guardrails: What may be sent at all.
+    """
+
+    history: History
+    model: RewardModel
+    features: ContextFeatures
+    guardrails: Guardrails
+
+    @cached_property
+    def observations(self) -> Observations:
+        """What a policy sees at every decision."""
+        history = self.history
+        users = history.user_keys[history.decisions.user]
+        return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """What was measured around every decision."""
+        return self.model.measure(self.history)
+
+    @cached_property
+    def rewards(self) -> RewardFrame:
+        """The rewards, from these users' own controls."""
+        return self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A history with its splits, and all that is fitted on the training users.
+    """A history with its splits, and what is fitted on the training users.
 
     Attributes:
         history: The whole history.
         truth: The market's hidden truth of every decision, if the history is simulated.
         part: Name of the part that each user belongs to (U,).
         model: The reward model.
-        train: History of the training users.
-        rewards: Their rewards.
-        features: Context features, fitted on them.
+        features: Context features, fitted on the training users.
         guardrails: What may be sent at all.
+        train: The users that the agent and the outcome model learn from.
     """
 
     history: History
     truth: MarketTruth | None
     part: npt.NDArray[Any]
     model: RewardModel
-    train: History
-    rewards: RewardFrame
     features: ContextFeatures
     guardrails: Guardrails
+    train: Split
 
-    def users(self, name: str) -> History:
-        """History of the users of a part."""
-        return self.history.select_users(self.part == name)
+    @cached_property
+    def validation(self) -> Split:
+        """The users whose estimates are shown while training."""
+        return self._split("validation")
+
+    @cached_property
+    def test(self) -> Split:
+        """The users that the evaluation rests on."""
+        return self._split("test")
+
+    def _split(self, name: str) -> Split:
+        return Split(self.history.select_users(self.part == name), self.model, self.features, self.guardrails)
 
     def rows(self, name: str) -> BoolArray:
         """Which decisions of the whole history belong to a part (n,)."""
         return np.asarray((self.part == name)[self.history.decisions.user])
-
-    def observations(self, history: History) -> Observations:
-        """What a policy sees at every decision of a history."""
-        users = history.user_keys[history.decisions.user]
-        return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
@@ -89,7 +126,7 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
 
 
 def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared:
-    """Builds the history, splits its users, and fits rewards and context on the training users.
+    """Builds the history, splits its users, and fits the context on the training users; see `Split` for the rest.
 
     Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
     history's summary says so, and every number that rests on them is labelled by `History.propensity_source`.
@@ -109,22 +146,22 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared
     for name, share in config.split.shares.items():
         if share > 0 and not (part == name).any():
             raise ConfigError(f"{history.name} has {history.n_users} users: too few for a {name} part of {share:.0%}")
-    train = history.select_users(part == "train")
     model = make_reward(config.reward.kind, config.reward)
+    train = history.select_users(part == "train")
+    features = features or ContextFeatures.fit(train, config.context)
     return Prepared(
         history=history,
         truth=truth,
         part=part,
         model=model,
-        train=train,
-        rewards=model.fit(train).transform(train),
-        features=features or ContextFeatures.fit(train, config.context),
+        features=features,
         guardrails=config.guardrails,
+        train=Split(train, model, features, config.guardrails),
     )
 
 
-class Recipe(TypedDict):
-    """How a run's agent is made: the arguments of `make_agent` that its checkpoint keeps."""
+class AgentSpec(TypedDict):
+    """The arguments of `make_agent` that make a run's agent and that its checkpoint stores."""
 
     name: str
     context_dim: int
@@ -132,9 +169,9 @@ class Recipe(TypedDict):
     seed: int
 
 
-def recipe_of(config: Config, prepared: Prepared) -> Recipe:
-    """The recipe of a run's agent."""
-    return Recipe(
+def agent_spec(config: Config, prepared: Prepared) -> AgentSpec:
+    """Return the arguments that make a run's agent."""
+    return AgentSpec(
         name=config.agent.name,
         context_dim=prepared.features.dim,
         settings=dict(config.agent.settings),

@@ -124,7 +124,7 @@ class TrainConfig:
         envs: Users that are replayed side by side.
         updates: Learning updates after each step.
         final_steps: Steps without replay, for learning only, after the whole log was replayed.
-        log_every: Steps between two points in TensorBoard.
+        log_every: Steps between two points in TensorBoard; while the log is replayed the agent chooses at these only.
         checkpoint_every: Steps between two checkpoints; a multiple of `log_every`, so that no average is cut in two.
     """
 

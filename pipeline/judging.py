@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents import Agent, Observations, policy_table, uniform_shares
-from crosschannel.core.arrays import FloatArray
+from crosschannel.agents import Agent, Decisions, Observations, policy_table, sample_actions, uniform_shares
+from crosschannel.agents.base import Float32Array
+from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.envs.market import ContextPolicy, MarketPolicy, PolicyValue, evaluate_policy
 from crosschannel.evaluation import (
     DR,
@@ -29,13 +30,15 @@ from crosschannel.reward.effects.estimates import strata
 
 Progress = Callable[[str], None]
 
+#: Streams of random numbers, beside the run's seed.
+BOOTSTRAP, DEPLOYMENT = 1, 5
+
 
 def fit_outcome_model(prepared: Prepared) -> OutcomeModel:
     """The reward expected of an action in a context, learned from the training users alone."""
-    train = prepared.train
-    context = prepared.features.transform(train)
+    train, decisions = prepared.train, prepared.train.history.decisions
     return OutcomeModel.fit(
-        train.modules, context, train.decisions.actions, prepared.rewards.reward, train.decisions.user
+        prepared.history.modules, train.observations.context, decisions.actions, train.rewards.reward, decisions.user
     )
 
 
@@ -65,15 +68,14 @@ class Validation:
         """Prepares the validation users' decisions; None where none can be judged: no reward, or no propensity."""
         if config.split.validation == 0:
             return None
-        history = prepared.users("validation")
-        frame = prepared.model.fit(history).transform(history)
-        keep = frame.identified
-        if not keep.any() or np.isnan(history.decisions.propensity[keep]).any() or np.isnan(frame.kept[keep]).any():
+        split = prepared.validation
+        log, frame, keep = LoggedDecisions.from_history(split.history), split.rewards, split.rewards.identified
+        if not keep.any() or np.isnan(log.propensity[keep]).any() or np.isnan(frame.kept[keep]).any():
             return None
         rewards = frame.reward[keep]
         return cls(
-            LoggedDecisions.from_history(history)[keep],
-            prepared.observations(history)[keep],
+            log[keep],
+            split.observations[keep],
             rewards,
             1.0 / frame.kept[keep],
             model,
@@ -99,13 +101,13 @@ def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
     Raises:
         ConfigError: If the users have no attribute `evaluation.segments`.
     """
-    test = prepared.users("test")
+    test = prepared.test.history
     segments = None
     if config.evaluation.segments is not None:
         segments = np.full(len(test.decisions), "other", dtype=object)
         for label, users in strata(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
-    return policy_table(agent, prepared.observations(test), segments)
+    return policy_table(agent, prepared.test.observations, segments)
 
 
 @dataclass(frozen=True)
@@ -143,17 +145,14 @@ def assess(config: Config, prepared: Prepared, agent: Agent, model: OutcomeModel
     `model` is the outcome model of the training users: `fit_outcome_model`.
     """
     say("evaluating the policy on the test users")
-    test = prepared.users("test")
-    observations = prepared.observations(test)
-    probabilities = agent.action_probabilities(observations)
-    outcomes = prepared.model.measure(test)
-    frame = prepared.model.fit_outcomes(outcomes).transform_outcomes(outcomes)
+    test, history, frame = prepared.test, prepared.test.history, prepared.test.rewards
+    probabilities = agent.action_probabilities(test.observations)
     evaluation = evaluate(
-        replace(LoggedDecisions.from_history(test), name=f"the test users of {test.name}"),
+        replace(LoggedDecisions.from_history(history), name=f"the test users of {history.name}"),
         probabilities,
-        refit(prepared.model, outcomes),
-        rng=np.random.default_rng([config.seed, 1]),
-        q_values=model.q_values(observations.context, test.decisions.actions, probabilities),
+        refit(prepared.model, test.outcomes),
+        rng=np.random.default_rng([config.seed, BOOTSTRAP]),
+        q_values=model.q_values(test.observations.context, history.decisions.actions, probabilities),
         settings=config.evaluation,
         policy=config.agent.name,
         reward_counts=frame.counts(),
@@ -185,7 +184,7 @@ def _true_values(
     learned = expected([p[frame.identified] for p in probabilities])
     best = float(truth.best_effect(rows, mask).mean())
     policies: list[tuple[str, str | MarketPolicy, float]] = [
-        (config.agent.name, learned_policy(config.agent.name, prepared, agent), learned),
+        (config.agent.name, learned_policy(config.agent.name, prepared, agent, config.seed), learned),
         ("oracle", "oracle", best),
         ("business as usual", "business_as_usual", float(truth.effect(rows, truth.actions[rows]).mean())),
         ("uniform", "uniform", expected(uniform_shares(modules, mask))),
@@ -198,6 +197,14 @@ def _true_values(
     return values
 
 
-def learned_policy(name: str, prepared: Prepared, agent: Agent) -> ContextPolicy:
-    """The agent as a market policy that sees context and mask only."""
-    return ContextPolicy(name, prepared.features, lambda context, mask: agent.act(Observations(context, mask)))
+def learned_policy(name: str, prepared: Prepared, agent: Agent, seed: int) -> ContextPolicy:
+    """The agent's exploring policy as a market policy that sees context and mask only.
+
+    Its draws have a generator of their own, so that a policy's value does not depend on what it has chosen before.
+    """
+    rng = np.random.default_rng([seed, DEPLOYMENT])
+
+    def act(context: Float32Array, mask: BoolArray) -> Decisions:
+        return sample_actions(agent.modules, agent.action_probabilities(Observations(context, mask)), rng)
+
+    return ContextPolicy(name, prepared.features, act)

@@ -11,8 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 from crosschannel.agents import Batch, Decisions, as_markdown, as_scalars
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
-from crosschannel.histories.history import History
-from crosschannel.reward import REASONS, REWARDS, RewardFrame, RewardModel, Study, event_study
+from crosschannel.pipeline.building import Split
+from crosschannel.reward import REASONS, REWARDS, RewardFrame, Study, event_study
 from crosschannel.reward.effects.report import picture
 
 
@@ -38,32 +38,30 @@ class Monitor:
             self._writer.add_histogram("reward/all", frame.reward[ok], 0)
             self._writer.add_histogram("reward/n_controls", frame.n_controls[ok], 0)
 
-    def event_study(self, model: RewardModel, history: History) -> None:
+    def event_study(self, split: Split) -> None:
         """Draws once what the logged messages did by time since the decision, and whether trends agreed before."""
-        if type(model) not in REWARDS.values():  # a user's own kind need not have an influence function
+        if type(split.model) not in REWARDS.values():  # a user's own kind need not have an influence function
             return
-        events = event_study(Study.of(model, history), history)
-        self._writer.add_figure("reward/event_study", picture(history, events), 0)
+        events = event_study(Study.of_outcomes(split.model, split.outcomes), split.history)
+        self._writer.add_figure("reward/event_study", picture(split.history, events), 0)
 
-    def replayed(self, decisions: Decisions, batch: Batch, rows: BoolArray, matched: BoolArray) -> None:
-        """Takes in one replayed step: what the agent chose, and what the log did."""
-        if not rows.any():
-            return
-        n = float(len(batch))
-        chosen = decisions.actions[rows]
-        self._add("replay/reward", float(batch.rewards.sum()), n)
-        self._add("replay/matched", float(matched[rows].all(1).sum()), n)
-        sent = self._modules.sends(chosen)
+    def replayed(self, batch: Batch) -> None:
+        """Takes in what the log did in one replayed step."""
+        self._add("replay/reward", float(batch.rewards.sum()), float(len(batch)))
+        self._rewards.append(batch.rewards)
+
+    def chosen(self, decisions: Decisions, matched: BoolArray) -> None:
+        """Takes in what the agent chose at the slots of one step, and for which modules (N, M) the log did the same."""
+        n, actions = float(len(decisions)), decisions.actions
+        self._add("replay/matched", float(matched.all(1).sum()), n)
+        sent = self._modules.sends(actions)
         self._add("policy/sent", float(sent.sum()), n)
         for m, module in enumerate(self._modules):
-            self._add(f"replay/matched/{module.name}", float(matched[rows, m].sum()), n)
-            made = np.ones(len(chosen), dtype=bool) if m == 0 else sent
-            for code, action in enumerate(module.actions):
-                self._add(
-                    f"policy/share/{module.name}/{action}", float((chosen[made, m] == code).sum()), float(made.sum())
-                )
-        self._rewards.append(batch.rewards)
-        self._chances.append(decisions.joint[rows])
+            self._add(f"replay/matched/{module.name}", float(matched[:, m].sum()), n)
+            made = actions[:, m] if m == 0 else actions[sent, m]
+            for action, count in zip(module.actions, np.bincount(made, minlength=len(module.actions)), strict=True):
+                self._add(f"policy/share/{module.name}/{action}", float(count), float(len(made)))
+        self._chances.append(decisions.joint)
 
     def losses(self, scalars: Mapping[str, float]) -> None:
         """Takes in what the agent says of its update."""
@@ -89,9 +87,9 @@ class Monitor:
         for name, total in self._sums.items():
             if self._counts[name] > 0:
                 self._writer.add_scalar(name, total / self._counts[name], step)
-        if self._rewards:
-            self._writer.add_histogram("replay/rewards", np.concatenate(self._rewards), step)
-            self._writer.add_histogram("policy/probability", np.concatenate(self._chances), step)
+        for name, values in (("replay/rewards", self._rewards), ("policy/probability", self._chances)):
+            if sum(map(len, values)):
+                self._writer.add_histogram(name, np.concatenate(values), step)
         for name, short in (("train/loss", "loss"), ("policy/sent", "sent"), ("replay/matched", "matched")):
             if self._counts.get(name, 0) > 0:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"

@@ -15,7 +15,7 @@ from crosschannel.pipeline.configuration import Config, read_config, write_confi
 
 @dataclass(frozen=True)
 class Run:
-    """A folder with `config.yaml`, `context.json`, `checkpoint.pt`, `metrics.json`, `tensorboard/`, later a report."""
+    """A folder with `config.yaml`, `context.json`, `checkpoint.pt`, `policy.pt`, `metrics.json` and `tensorboard/`."""
 
     path: Path
     config: Config
@@ -24,6 +24,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Where all that is needed to go on is kept."""
         return self.path / "checkpoint.pt"
+
+    @property
+    def policy(self) -> Path:
+        """Where what deciding needs is kept, once the run has learned."""
+        return self.path / "policy.pt"
 
     @property
     def metrics(self) -> Path:

@@ -20,7 +20,7 @@ REWARDS: dict[str, Callable[[RewardSpec], RewardModel]] = {
 }
 
 
-_PARTS = ("name", "adjust", "spec", "measure", "fit", "fit_outcomes")
+_PARTS = ("name", "adjust", "spec", "measure", "fit", "fit_outcomes", "fit_transform")
 
 
 def make_reward(kind: str, spec: RewardSpec) -> RewardModel:

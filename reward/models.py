@@ -30,7 +30,7 @@ class FittedReward(Protocol):
 
 
 class RewardModel(Protocol):
-    """How outcomes become rewards: `model.fit(train).transform(history)`."""
+    """How outcomes become rewards: `model.fit(train).transform(history)`, or `model.fit_transform(history)` at once."""
 
     name: ClassVar[str]
     adjust: ClassVar[bool]
@@ -53,6 +53,10 @@ class RewardModel(Protocol):
 
         What the outcomes were measured with, `Outcomes.gauge`, is kept for other histories and not learned anew.
         """
+        ...
+
+    def fit_transform(self, train: History) -> RewardFrame:
+        """Rewards of the very decisions that the model is fitted on: `fit(train).transform(train)`, measured once."""
         ...
 
 
@@ -79,6 +83,11 @@ class ModelOn(ABC):
     @abstractmethod
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedReward:
         """The same from outcomes that were measured already, each counted `weights` (n,) times."""
+
+    def fit_transform(self, train: History) -> RewardFrame:
+        """Rewards of the very decisions that the model is fitted on: `fit(train).transform(train)`, measured once."""
+        outcomes = self.measure(train)
+        return self.fit_outcomes(outcomes).transform_outcomes(outcomes)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ REPLACED_IN_TEXT = {
     r"\bexperiment/": "pipeline/",
 }
 REPLACED_NAMES = {
-    *("Gauge", "gauge", "Study", "Sums", "Coordinates", "Sheet", "Modules", "Followers", "Happenings", "Opening"),
+    *("Gauge", "gauge", "Study", "Sums", "Coordinates", "Sheet", "ActionSpace", "Followers", "Happenings", "Opening"),
     *("from_plain", "to_plain", "imported", "gone", "gone_at", "gone_events", "GONE_EVENTS", "stake", "rivals"),
     *("trust", "TRUSTS", "CONVINCING", "composites", "known_columns", "html_page", "Prepared", "recipe", "recipe_of"),
     *("Assessment", "explained", "say", "ess_floor", "users_floor", "unsupported_limit", "replicates", "elapsed"),

@@ -12,6 +12,8 @@ from crosschannel.agents.base import Batch, Observations, join
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 
+COLUMNS = ("actions", "rewards", "se", "keys", "steps_to_next", "terminal")
+
 
 class Delay:
     """A queue of observed rows that returns each row once, as soon as its reward is available.
@@ -62,8 +64,8 @@ class Delay:
         held = self._held
         arrays = {
             **_observed("", held.observations),
-            **({} if held.following is None else _observed("following_", held.following)),
-            **{name: getattr(held, name) for name in ("actions", "rewards", "se", "keys", "elapsed")},
+            **({} if held.next_observations is None else _observed("next_", held.next_observations)),
+            **{name: getattr(held, name) for name in COLUMNS},
             "available_at": self._available,
         }
         return {name: _tensor(array) for name, array in arrays.items() if array is not None}
@@ -76,13 +78,14 @@ class Delay:
             return
         self._available = arrays["available_at"]
         self._held = Batch(
-            _observations("", arrays),
-            arrays["actions"],
-            arrays["rewards"],
-            arrays["se"],
-            arrays["keys"].view(np.uint64),
-            _observations("following_", arrays) if "following_context" in arrays else None,
-            arrays.get("elapsed"),
+            observations=_observations("", arrays),
+            actions=arrays["actions"],
+            rewards=arrays["rewards"],
+            se=arrays["se"],
+            keys=arrays["keys"].view(np.uint64),
+            next_observations=_observations("next_", arrays) if "next_context" in arrays else None,
+            steps_to_next=arrays.get("steps_to_next"),
+            terminal=arrays.get("terminal"),
         )
 
 

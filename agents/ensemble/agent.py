@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Decisions, Float32Array, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import Learner
 from crosschannel.agents.sampling import (
@@ -70,6 +70,7 @@ class EnsembleThompson:
         self._buffer = Buffer(context_dim, modules, self.settings.capacity)
         self._draws = np.random.default_rng([seed, 1])
         self._batches = np.random.default_rng([seed, 2])
+        self._learns = True
 
     def _build_learners(self) -> list[Learner]:
         """Build untrained learners of all known actions; every change of the actions gives them other prior draws."""
@@ -161,10 +162,10 @@ class EnsembleThompson:
         """
         most = int(np.diff(ends, prepend=0).max())
         values = torch.empty(voting.shape[2], len(rows), device=self._device)
-        room = torch.empty(most, self.settings.hidden[-1], device=self._device)
+        hidden = torch.empty(most, self.settings.hidden[-1], device=self._device)
         for head, start, end in zip(voting.flatten(0, 1), [0, *ends], ends, strict=False):
             x = torch.from_numpy(context.take(rows[start:end], 0)).to(self._device)
-            self._learners[m].estimates(x, head, values[:, start:end], room[: len(x)])
+            self._learners[m].estimates(x, head, values[:, start:end], hidden[: len(x)])
         return best_codes(values.cpu().numpy(), eligible.take(rows, 0).T)
 
     def _greedy_probabilities(self, observations: Observations) -> list[FloatArray]:
@@ -224,7 +225,10 @@ class EnsembleThompson:
 
         Raises:
             InputError: If a row cannot be learned from; then no row is added.
+            ConfigError: If the agent was loaded from a policy file.
         """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         self._buffer.add(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
@@ -245,7 +249,13 @@ class EnsembleThompson:
         return {"loss": losses[f"loss/{self.modules.names[0]}"], **losses, "reward_scale": self._learners[0].scale}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the networks, optimisers and heads of all known actions, the rows, and every random state."""
+        """Return the networks, optimisers and heads of all known actions, the rows, and every random state.
+
+        Raises:
+            ConfigError: If the agent was loaded from a policy file.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         return {
             "known": self._known.to_dict(),
             "changes": self._changes,
@@ -255,8 +265,18 @@ class EnsembleThompson:
             "batches": generator_state(self._batches),
         }
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return the networks, heads and statistics of all known actions, without rows and random states."""
+        return {
+            "known": self._known.to_dict(),
+            "changes": self._changes,
+            "learners": [learner.policy_state_dict() for learner in self._learners],
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; if the set of actions has changed since, refit all heads.
+        """Restore what `state_dict` or `policy_state_dict` returned; if the actions have changed, refit all heads.
+
+        With the state of a policy the agent can make decisions, but cannot learn.
 
         Raises:
             ConfigError: If the state belongs to an ensemble of another shape or with other modules.
@@ -271,12 +291,15 @@ class EnsembleThompson:
                     learner.load_state_dict(saved)
                 else:
                     learner.load_moved_state_dict(saved, places(before, known, m))
-            self._buffer.load_state_dict(state["buffer"], before, known)
+            self._learns = "buffer" in state
+            if self._learns:
+                self._buffer.load_state_dict(state["buffer"], before, known)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ConfigError(f"the state is of an ensemble of another shape: {reason}") from None
-        restore_generator(self._draws, state["draws"])
-        restore_generator(self._batches, state["batches"])
+        if self._learns:
+            restore_generator(self._draws, state["draws"])
+            restore_generator(self._batches, state["batches"])
 
 
 def _contexts(observations: Observations) -> Tensor:

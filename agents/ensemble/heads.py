@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -43,6 +43,26 @@ class SufficientStatistics:
         return SufficientStatistics(
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
+
+    def sum_folds(self, *, keepdim: bool = False) -> SufficientStatistics:
+        """Return the sums over the first dimension, which stays with length 1 if `keepdim`."""
+        return SufficientStatistics(*(getattr(self, f.name).sum(0, keepdim=keepdim) for f in fields(self)))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the statistics, of each symmetric matrix the upper half row by row (..., A, F (F + 1) / 2)."""
+        rows, columns = torch.triu_indices(*self.gram.shape[-2:])
+        others = {name: getattr(self, name).clone() for name in ("moment", "square", "rows")}
+        return {"gram": self.gram[..., rows, columns], **others}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> SufficientStatistics:
+        """Restore what `state_dict` returned."""
+        half, moment = state["gram"], state["moment"].clone()
+        features = moment.shape[-2]
+        rows, columns = torch.triu_indices(features, features)
+        gram = half.new_empty(*half.shape[:-1], features, features)
+        gram[..., rows, columns] = gram[..., columns, rows] = half
+        return cls(gram, moment, state["square"].clone(), state["rows"].clone())
 
     def discount(self, factor: float) -> None:
         """Multiply all statistics by a factor, in place, so that the rows so far count for less."""
@@ -95,9 +115,8 @@ def add_rows(
                 statistics.gram[place][first:last, first:] += found[:, : width - first]
                 statistics.moment[place][first:last] += found[:, width - first :]
             statistics.square[place[0]] += own[:, width].square().sum()
-    for strip in strips:
-        first, last = int(strip[0]), int(strip[-1]) + 1
-        statistics.gram[..., last:, first:last] = statistics.gram[..., first:last, last:].transpose(-1, -2)
+    upper = statistics.gram.triu()
+    torch.add(upper, upper.triu(1).transpose(-1, -2), out=statistics.gram)
     statistics.rows.add_(torch.stack([each.double().sum() for each in torch.split(age_weight, counts.sum(1).tolist())]))
 
 

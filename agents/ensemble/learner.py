@@ -12,7 +12,7 @@ from torch import Tensor
 
 from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
-from crosschannel.agents.ensemble.network import Trunk, with_one
+from crosschannel.agents.ensemble.network import SharedNetwork
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
 from crosschannel.agents.ensemble.prior import ABSOLUTE_BLOCK, NETWORK_BLOCK, learn_scales, select_prior_scale
 from crosschannel.agents.settings import EnsembleThompsonSettings
@@ -85,8 +85,8 @@ class Learner:
         self._modules, self._m = modules, m
         actions = modules.n_table_cells(m)
         rate, decay = settings.learning_rate, settings.weight_decay
-        self._trunk = Trunk(width, actions, settings.hidden, rate, decay, generator, device)
-        self._blocks = self._trunk.blocks
+        self._network = SharedNetwork(width, actions, settings.hidden, rate, decay, generator, device)
+        self._blocks = self._network.blocks
         f, k = len(self._blocks), settings.members
         # Scaled to rows of length 1 on average, so that the prior of the shared part does not depend on the labels.
         size = np.square(design).sum(1).mean()
@@ -110,11 +110,8 @@ class Learner:
     def _features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the features of contexts (N, D) on the CPU, in `out` if it is given."""
         if out is None or self._device.type == "cpu":
-            return self._trunk.features(with_one(x.to(self._device)), out).cpu()
-        return out.copy_(self._trunk.features(with_one(x.to(self._device))))
-
-    def _all_statistics(self) -> SufficientStatistics:
-        return self._statistics[0] + self._statistics[1]
+            return self._network.features(x.to(self._device), out).cpu()
+        return out.copy_(self._network.features(x.to(self._device)))
 
     def _fit_scaler(self, statistics: SufficientStatistics) -> FeatureScaler:
         if float(statistics.rows) > 0:
@@ -133,9 +130,9 @@ class Learner:
         found = self.estimates(x.to(self._device), heads.flatten(0, 1))
         return found.view(*heads.shape[:2], len(x))
 
-    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, room: Tensor | None = None) -> Tensor:
-        """Return estimates (C, N) for contexts (N, D) on the device, from heads (C, F); see `Trunk.estimates`."""
-        return self._trunk.estimates(x, heads, out, room)
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Return estimates (C, N) for contexts (N, D) on the device, from heads (C, F): see `network.SharedNetwork`."""
+        return self._network.estimates(x, heads, out, hidden)
 
     def learn(self, buffer: Buffer, steps: int, rng: np.random.Generator) -> float:
         """Make gradient steps on the module's rows, keep the heads up to date, and return the mean loss.
@@ -155,7 +152,7 @@ class Learner:
             self._learn_noise(buffer, rows)
             self._fit_reward_units(buffer, rows)
         loss = self._train(buffer, rows, steps, rng)
-        if not refit and self._trunk.steps >= FREEZE_AT_STEP_GROWTH * self._frozen["steps"]:
+        if not refit and self._network.steps >= FREEZE_AT_STEP_GROWTH * self._frozen["steps"]:
             self._learn_noise(buffer, rows)
             refit = True
         if refit:
@@ -183,23 +180,23 @@ class Learner:
             picked = rows.index_select(0, torch.from_numpy(rng.integers(0, len(rows), size)).flatten())
             context = buffer["context"].index_select(0, picked)
             columns = (
-                with_one(context),
+                context,
                 self._cells(buffer, picked),
                 (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
                 self._row_weights(buffer, picked, context)[0] * self._age_weights(buffer, picked),
             )
             parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
             for step in zip(*parts, strict=True):
-                total += self._trunk.step(*step)
+                total += self._network.step(*step)
         return float(total) / steps
 
     def _refit(self, buffer: Buffer, rows: Tensor) -> None:
         """Freeze the features of the network as it is now, sum all rows again, and fit the prior and the heads."""
-        self._trunk.settle()
+        self._network.freeze()
         self._statistics = SufficientStatistics.zeros(*self._statistics.moment.shape)
         self._add(buffer, rows)
-        self._frozen = {"rows": buffer.seen, "steps": self._trunk.steps}
-        statistics = self._all_statistics()
+        self._frozen = {"rows": buffer.seen, "steps": self._network.steps}
+        statistics = self._statistics.sum_folds()
         scaler = self._fit_scaler(statistics)
         self._prior = learn_scales(scaler.transform(statistics), self._prior, self._blocks, MAX_SCALE_STEPS)
         train, held = scaler.transform(self._statistics[0]), scaler.transform(self._statistics[1])
@@ -244,7 +241,7 @@ class Learner:
 
     def _fit_heads(self) -> Tensor:
         """Fit the heads (A, 1 + K, F) on the frozen features: the posterior mean, then the members around it."""
-        statistics = self._all_statistics()
+        statistics = self._statistics.sum_folds()
         scaler = self._fit_scaler(statistics)
         scaled = scaler.transform(statistics)
         found = solve(scaled, self._prior, self._blocks, self._common, self._own, self._design)
@@ -274,16 +271,25 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Return everything that is needed to resume."""
         return {
-            "trunk": self._trunk.state_dict(),
+            **self._policy_state(self._statistics),
+            "counts": {"seen": self._seen, "included": self._included, "frozen": dict(self._frozen)},
+            "noisiness": self._noisiness.clone(),
+        }
+
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return what decisions need. The statistics, summed over the folds, are for the heads of later actions."""
+        return self._policy_state(self._statistics.sum_folds(keepdim=True))
+
+    def _policy_state(self, statistics: SufficientStatistics) -> dict[str, Any]:
+        return {
+            "network": self._network.state_dict(),
             "heads": self.heads.clone(),
             "variance": self._prior.variance.clone(),
             "noise": self._prior.noise,
             "common": self._common.clone(),
             "own": self._own.clone(),
-            "statistics": {name: value.clone() for name, value in vars(self._statistics).items()},
-            "counts": {"seen": self._seen, "included": self._included, "frozen": dict(self._frozen)},
+            "statistics": statistics.state_dict(),
             "units": [self.mean, self.scale, self.reference],
-            "noisiness": self._noisiness.clone(),
         }
 
     def load_moved_state_dict(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -310,13 +316,12 @@ class Learner:
 
         before, empty = state["statistics"], fresh["statistics"]
         statistics = {
-            name: torch.stack([moved(*fold) for fold in zip(before[name], empty[name], strict=True)])
-            for name in ("gram", "moment")
+            name: torch.stack([moved(fold, empty[name][0]) for fold in before[name]]) for name in ("gram", "moment")
         }
         self.load_state_dict(
             {
                 **state,
-                "trunk": self._trunk.moved(state["trunk"], torch.from_numpy(place)),
+                "network": self._network.moved_state_dict(state["network"], torch.from_numpy(place)),
                 "heads": fresh["heads"],
                 "common": torch.cat([state["common"][:f], fresh["common"][f:]]),
                 "own": moved(state["own"], fresh["own"]),
@@ -326,19 +331,19 @@ class Learner:
         self.heads = self._fit_heads()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned.
+        """Restore what `state_dict` or `policy_state_dict` returned.
 
         Raises:
             RuntimeError: If the state is of a learner of another shape.
         """
         if state["own"].shape != self._own.shape:
             raise RuntimeError(f"its heads are of shape {list(state['own'].shape)}, not {list(self._own.shape)}")
-        self._trunk.load_state_dict(state["trunk"])
+        self._network.load_state_dict(state["network"])
         self.heads = state["heads"].clone().to(self._device)
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
-        self._statistics = SufficientStatistics(**{name: value.clone() for name, value in state["statistics"].items()})
-        counts = state["counts"]
-        self._seen, self._included, self._frozen = counts["seen"], counts["included"], dict(counts["frozen"])
+        self._statistics = SufficientStatistics.from_state_dict(state["statistics"])
         self.mean, self.scale, self.reference = state["units"]
-        self._noisiness = state["noisiness"].clone()
+        if (counts := state.get("counts")) is not None:
+            self._seen, self._included, self._frozen = counts["seen"], counts["included"], dict(counts["frozen"])
+            self._noisiness = state["noisiness"].clone()

@@ -66,8 +66,8 @@ def learn_scales(statistics: SufficientStatistics, prior: Prior, blocks: Tensor,
         common, own = variance[:, blocks]
         found = parts.fit(common, own)
         if statistics.rows > MIN_ROWS_TO_LEARN_NOISE:
-            explained = float((parts.moment * found.coefficients).sum())
-            noise = max((float(statistics.square) - explained) / float(statistics.rows), MIN_NOISE_VARIANCE)
+            fitted = float((parts.moment * found.coefficients).sum())
+            noise = max((float(statistics.square) - fitted) / float(statistics.rows), MIN_NOISE_VARIANCE)
         covariance = torch.cholesky_inverse(found.factor)
         # Law of total variance: the own parts' variance given the common part, and that of their conditional mean.
         shrinkage = found.rows / own

@@ -14,13 +14,14 @@ from crosschannel.agents.buffers.buffer import check_batch, check_context_width,
 from crosschannel.agents.linear.module_regression import (
     estimates,
     learn_effect_scales,
+    moved_statistics,
     posterior_draws,
     statistics_by_module,
 )
 from crosschannel.agents.linear.regression import RefitSchedule, RegressionStatistics
 from crosschannel.agents.policy import VotingPolicy
 from crosschannel.agents.settings import BestFixedSettings, EpsilonGreedySettings, LinearThompsonSettings
-from crosschannel.core.action_changes import carried, known_actions, places
+from crosschannel.core.action_changes import known_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
@@ -153,15 +154,7 @@ class LinearAgent(VotingPolicy):
         self._seen, self._reference = int(state["seen"]), float(state["reference"])
         self._known = known
         self._scales, self._drawn = list(state["scales"]), list(state["drawn"])
-        self._statistics = []
-        for m, saved in enumerate(state["statistics"]):
-            place = places(before, known, m)
-            fresh = RegressionStatistics.zeros(known.n_table_cells(m), self._width)
-            gram, moment = (
-                torch.from_numpy(carried(saved[name].numpy(), place, getattr(fresh, name).numpy()))
-                for name in ("gram", "moment")
-            )
-            self._statistics.append(RegressionStatistics(**{**saved, "gram": gram, "moment": moment}))
+        self._statistics = [moved_statistics(saved, before, known, m) for m, saved in enumerate(state["statistics"])]
         if known != before:
             self._fit()
 

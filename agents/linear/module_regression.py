@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from crosschannel.agents.linear.regression import Prior, RegressionStatistics, deviations, fit, learn_scale
-from crosschannel.core.action_changes import design, shown
+from crosschannel.core.action_changes import carried, design, places, shown
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 
@@ -35,6 +35,19 @@ def statistics_by_module(
         rows = (phi, cell, r, w) if m == 0 else (phi[sent], cell[sent], r[..., sent], w[..., sent])
         out.append(RegressionStatistics.from_rows(*rows, cells=modules.n_table_cells(m)))
     return out
+
+
+def moved_statistics(
+    saved: Mapping[str, Tensor], before: ActionSpace, known: ActionSpace, m: int
+) -> RegressionStatistics:
+    """Move saved statistics of module m's cells to the cells' new places; new cells have no rows."""
+    place = places(before, known, m)
+    fresh = RegressionStatistics.zeros(known.n_table_cells(m), saved["moment"].shape[-1])
+    gram, moment = (
+        torch.from_numpy(carried(saved[name].numpy(), place, getattr(fresh, name).numpy()))
+        for name in ("gram", "moment")
+    )
+    return RegressionStatistics(**{**saved, "gram": gram, "moment": moment})
 
 
 def learn_effect_scales(

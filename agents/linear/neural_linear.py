@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Observations
 from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
 from crosschannel.agents.linear.module_regression import (
     estimates,
     learn_effect_scales,
+    moved_statistics,
     posterior_draws,
     statistics_by_module,
 )
@@ -71,6 +72,7 @@ class NeuralLinear(VotingPolicy):
         self._set_outputs([torch.zeros(1 + sizes[-1], modules.n_table_cells(m)) for m in range(len(modules))])
         self._scales = [self.settings.effect_scale] * len(modules)
         self._drawn: list[Tensor] = []
+        self._learns = True
         self._fit()
 
     def _set_outputs(self, weights: list[Tensor]) -> None:
@@ -97,8 +99,10 @@ class NeuralLinear(VotingPolicy):
 
         Raises:
             InputError: If a row cannot be learned from; then no row is added.
-            ConfigError: If contexts have another width.
+            ConfigError: If contexts have another width, or the agent was loaded from a policy file.
         """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
         self._buffer.add(batch)
 
     def update(self, steps: int = 1) -> dict[str, float]:
@@ -153,45 +157,73 @@ class NeuralLinear(VotingPolicy):
                 precision(buffer["se"][rows].double(), reference, self.settings.precision_cap).numpy(),
             )
             statistics = [old.plus(more) for old, more in zip(statistics, new, strict=True)]
+        self._statistics = statistics
+        self._draw()
+
+    def _draw(self) -> None:
+        """Learn the prior scales and draw the coefficients, from the statistics."""
+        known, statistics = self._known, self._statistics
         self._scales = learn_effect_scales(known, statistics, self._scales, self.settings.effect_scale)
         self._drawn = posterior_draws(known, statistics, self._scales, self.settings.draws, self._normals)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the weights, the optimiser, the posterior draws, the rows and every random state."""
-        return super().state_dict() | {
-            "known": self._known.to_dict(),
+        """Return the weights, the optimiser, the posterior draws, the rows and every random state.
+
+        Raises:
+            ConfigError: If the agent was loaded from a policy file.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
+        return self.policy_state_dict() | {
             "body": self._body.state_dict(),
-            "frozen": self._frozen.state_dict(),
             "outputs": [output.detach().clone() for output in self._outputs],
             "optimiser": self._optimiser.state_dict(),
-            "scales": list(self._scales),
-            "drawn": list(self._drawn),
             "buffer": self._buffer.state_dict(),
-            "normals": generator_state(self._normals),
             "batches": generator_state(self._batches),
             "schedule": self._schedule.state_dict(),
         }
 
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return the frozen features, the posterior draws and the statistics of the last fit, without rows."""
+        return super().state_dict() | {
+            "known": self._known.to_dict(),
+            "frozen": self._frozen.state_dict(),
+            "scales": list(self._scales),
+            "drawn": list(self._drawn),
+            "statistics": [dict(vars(each)) for each in self._statistics],
+            "normals": generator_state(self._normals),
+        }
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned; if the set of actions has changed since, refit the regressions.
+        """Restore what `state_dict` or `policy_state_dict` returned; if the set of actions has changed since, refit.
+
+        With the state of a policy the agent can make decisions, but cannot learn. If the actions have changed, its
+        coefficients are then drawn again, on the frozen features.
 
         Raises:
             ConfigError: If the state belongs to an agent of another shape or with other modules.
         """
         before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
+        self._learns = "buffer" in state
         try:
-            self._body.load_state_dict(state["body"])
             self._frozen.load_state_dict(state["frozen"])
-            self._buffer.load_state_dict(state["buffer"], before, known)
+            if self._learns:
+                self._body.load_state_dict(state["body"])
+                self._buffer.load_state_dict(state["buffer"], before, known)
         except (RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
             raise ConfigError(f"the state is of an agent of another shape: {reason}") from None
         super().load_state_dict(state)
         restore_generator(self._normals, state["normals"])
+        self._known, self._scales, self._drawn = known, list(state["scales"]), list(state["drawn"])
+        self._statistics = [moved_statistics(saved, before, known, m) for m, saved in enumerate(state["statistics"])]
+        if not self._learns:
+            if known != before:
+                self._draw()
+            return
         restore_generator(self._batches, state["batches"])
         self._schedule.load_state_dict(state["schedule"])
-        self._known, self._scales = known, list(state["scales"])
         outputs = []
         for m, saved in enumerate(state["outputs"]):
             fresh = np.zeros((known.n_table_cells(m), len(saved)), dtype=np.float32)
@@ -199,7 +231,6 @@ class NeuralLinear(VotingPolicy):
         self._set_outputs(outputs)
         if known == before:
             self._optimiser.load_state_dict(state["optimiser"])
-            self._drawn = list(state["drawn"])
         else:
             self._fit()
 

@@ -20,6 +20,7 @@ from crosschannel.envs.replay.settings import (
     acceptance_of,
     begins_anew,
     check_distribution_mode,
+    check_logged_mode,
     draw_order,
     known_mode,
     known_options,
@@ -84,10 +85,11 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
     `step`: these, and of the decision that was just replayed: `executed_action` (M,), `propensity` (of the whole
     executed action), `propensities` (M,) (of each module's choice given the earlier ones), `matched` (the action
     passed equals the executed one), `matched_modules` (M,), `se` (the reward's standard error), `slot` (which of
-    the user's steps, from 0), `key` (hash of the decision id), `decision_row` (row of the history's decisions) and
-    `available_at` (when the reward is known, microseconds since 1970 UTC). A propensity that the log does not give is
+    the user's steps, from 0), `key` (hash of the decision id), `row` (row of the `ReplayLog`), `decision_row` (row of
+    the history's decisions) and `available_at` (when the reward is known, microseconds since 1970 UTC). A propensity
+    that the log does not give is
     left out. Mode `reject` adds `accepted`, `weight` and `acceptance` (the probability of being accepted);
-    `step_distribution` leaves out `matched` and `matched_modules`.
+    `step_distribution` and `step_logged` leave out `matched` and `matched_modules`.
 
     ## Arguments
     log: What to replay; by default a small embedded market history.
@@ -208,6 +210,17 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         given = [np.asarray(p)[None] for p in probabilities]
         return self._advance(distribution_weights(self.log, np.array([self._row]), given), None, {})
 
+    def step_logged(self) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Replays one slot as `step` does in mode `logged`, for a learner that need not choose an action there.
+
+        Raises:
+            ConfigError: In mode `reject`.
+            ResetNeeded: If no episode is under way.
+        """
+        check_logged_mode(self.mode)
+        self._check_under_way()
+        return self._advance(None, None, {})
+
     def render(self) -> str | None:
         """The user's timeline up to now, in render mode `ansi`."""
         if self.render_mode is None:
@@ -236,7 +249,9 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             kept = bool(accepted(log, np.array([row]), np.array([self._pass]), self._order.seed, likely)[0])
             self._tally += (1, kept, weights[0])
             info |= {"accepted": kept, "weight": float(weights[0]), "acceptance": float(likely[0])}
-        answer = ("accepted" if kept else "rejected") if weights is not None else "matched" if told["matched"] else "-"
+        answer = "matched" if told.get("matched") else "-"
+        if weights is not None:
+            answer = "accepted" if kept else "rejected"
         self._shown.append((row, chosen, answer))
         reward = float(log.rewards[row]) if kept else 0.0
         if not kept and row == self._user and self._pass != OUT_OF_TURN:
@@ -275,6 +290,7 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             "se": float(log.se[row]),
             "slot": log.slot[row],
             "key": log.keys[row],
+            "row": row,
             "decision_row": log.decision_row[row],
             "available_at": log.available_at[row],
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,20 @@ GONE = REASONS[LATE]
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
 SKIPPED = (*REASONS, NOT_FINITE, FEW_STEPS)
+
+
+class Observed(Protocol):
+    """What was known at each decision of a history, such as `agents.Observations`."""
+
+    @property
+    def context(self) -> npt.NDArray[np.float32]:
+        """Context features (n, D)."""
+        ...
+
+    @property
+    def action_mask(self) -> BoolArray:
+        """Eligible actions (n, sum of actions)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +179,7 @@ class ReplayLog:
         gone_events: Sequence[str] = GONE_EVENTS,
         min_steps: int = MIN_STEPS,
         guardrails: Guardrails | None = None,
+        observations: Observed | None = None,
     ) -> ReplayLog:
         """Prepares a history for replay.
 
@@ -179,6 +194,7 @@ class ReplayLog:
             gone_events: Events after which a user is gone; slots after the first of them are no steps.
             min_steps: The fewest steps that a user may have, at least 1.
             guardrails: What narrows the log's eligibility further, or None.
+            observations: What `features` and `guardrails` give at every decision, where that was made already.
 
         Raises:
             ConfigError: If the rewards belong to another history, a named event is unknown, or no step is left.
@@ -206,6 +222,11 @@ class ReplayLog:
                 "model that needs fewer controls"
             )
         rows, slot, following = _slot_by_slot(rows, d.user[rows])
+        if observations is None:
+            context = features.at(history, d.user[rows], d.time[rows])
+            action_mask = guarded(guardrails or Guardrails(), history)[rows]
+        else:
+            context, action_mask = observations.context[rows], observations.action_mask[rows]
         user_ids = history.user_ids[kept_user]
         return cls(
             modules=history.modules,
@@ -215,8 +236,8 @@ class ReplayLog:
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
             slot=slot,
             following=following,
-            context=features.at(history, d.user[rows], d.time[rows]),
-            action_mask=guarded(guardrails or Guardrails(), history)[rows],
+            context=context,
+            action_mask=action_mask,
             actions=d.actions[rows],
             rewards=rewards.reward[rows],
             se=rewards.se[rows],

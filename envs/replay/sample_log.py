@@ -17,5 +17,5 @@ REWARD = RewardSpec(goals=CONFIG.goals, pre="2d", post="1d", min_controls=10)
 def embedded_log() -> ReplayLog:
     """Two weeks of 200 simulated users with DiD rewards: the same log at every call."""
     history, _ = Market(CONFIG).history()
-    rewards = DidReward(REWARD).fit(history).transform(history)
+    rewards = DidReward(REWARD).fit_transform(history)
     return ReplayLog.build(history, rewards, ContextFeatures.fit(history))

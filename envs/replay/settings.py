@@ -62,6 +62,12 @@ def check_distribution_mode(mode: str) -> None:
         raise ConfigError(f"step_distribution is for mode 'reject'; this replay's mode is {mode!r}")
 
 
+def check_logged_mode(mode: str) -> None:
+    """Raises `ConfigError` in a mode in which the agent's action decides what is paid."""
+    if mode != "logged":
+        raise ConfigError(f"step_logged is for mode 'logged'; this replay's mode is {mode!r}")
+
+
 def known_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
     """The options of `reset`, {} if there are none.
 

@@ -25,13 +25,13 @@ def timeline(
         user: The user's code.
         rows: Rows of the slots that were replayed, and last the one that comes next, if there is one.
         answers: For each replayed slot, how the agent's action compares with the logged one.
-        chosen: For each replayed slot, the agent's action (M,), or None where it gave a distribution.
+        chosen: For each replayed slot, the agent's action (M,), or None where it gave none.
         head: What else the first line says.
     """
     n = int((log.user == user).sum())
     lines = [f"{log.name} | user {log.user_ids[user]} | {head} | {len(answers)} of {n} slots replayed"]
     names = [_name(log, log.actions[row]) for row in rows[: len(answers)]]
-    wished = ["(drawn from its distribution)" if action is None else _name(log, action) for action in chosen]
+    wished = ["(no action given)" if action is None else _name(log, action) for action in chosen]
     width = [max([len(title), *map(len, column)]) for title, column in (("logged", names), ("agent", wished))]
     lines.append(
         f"  {'slot':>4} {'time (UTC)':<16} {'logged':<{width[0]}} {'agent':<{width[1]}} {'':<8} {'reward':>8} {'+-':>7}"

@@ -25,6 +25,7 @@ from crosschannel.envs.replay.settings import (
     acceptance_of,
     begins_anew,
     check_distribution_mode,
+    check_logged_mode,
     draw_order,
     known_mode,
     known_options,
@@ -60,6 +61,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             rows = info["_executed_action"] & (info["pass"] < passes)
             ...  # observation, info["executed_action"], reward, info["se"], info["key"] of these rows
             observation = following
+
+    `info["row"]` is the row of the log, where all else that is known of the decision stands, and in mode `logged`
+    `step_logged()` replays a slot for a learner that need not choose an action there.
 
     A sub-env that has served its share of a pass goes on with the next one, and `info["pass"]` tells them apart.
 
@@ -183,6 +187,17 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         weights = distribution_weights(self.log, self._row[acting], given)
         return self._advance(weights, None)
 
+    def step_logged(self) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Replays one slot as `step` does in mode `logged`, for a learner that need not choose actions there.
+
+        Raises:
+            ConfigError: In mode `reject`.
+            ResetNeeded: If the env was never reset.
+        """
+        check_logged_mode(self.mode)
+        self._check_begun()
+        return self._advance(None, None)
+
     def _check_begun(self) -> None:
         if self._order is None:
             raise gym.error.ResetNeeded("no episode is under way: call reset() first")
@@ -194,7 +209,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
         Args:
             weights: In mode `reject`, the weights of the sub-envs that have a slot to judge.
-            chosen: The agent's actions (N, M), in small codes of our own, or None where it gave a distribution.
+            chosen: The agent's actions (N, M), in small codes of our own, or None where it gave none.
         """
         log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
         following = log.following.take(row)
@@ -233,7 +248,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         """
         taken = self.log.steps.take(row)
         taken[begun] = 0
-        info: dict[str, Any] = {name: taken[name] for name in DECISION} | judged
+        stood = row.copy()
+        stood[begun] = 0
+        info: dict[str, Any] = {name: taken[name] for name in DECISION} | {"row": stood} | judged
         if chosen is not None:
             same = matching(self.log.modules, chosen, self._codes.take(row, axis=0))
             same[begun] = False

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.histories.propensities.newton import maximise
 
-MAX_STEPS = 50
 BINS = 10
 
 
@@ -17,9 +18,7 @@ def softmax(score: FloatArray, eligible: BoolArray) -> FloatArray:
 
     Every row needs an eligible action.
     """
-    masked = np.where(eligible, score, -np.inf)
-    power = np.exp(masked - masked.max(1, keepdims=True))
-    return np.asarray(power / power.sum(1, keepdims=True))
+    return np.asarray(special.softmax(np.where(eligible, score, -np.inf), axis=1))
 
 
 @dataclass(frozen=True)
@@ -44,38 +43,33 @@ class PlattScaling:
 
     @classmethod
     def fit(cls, offset: FloatArray, score: FloatArray, eligible: BoolArray, taken: IntArray) -> PlattScaling:
-        """Newton's method from slope 1 and the offsets (G,) given; scores and eligible (n, G), taken codes (n,)."""
+        """Maximise the posterior density of scores and eligible (n, G), taken codes (n,) and prior offsets (G,).
+
+        The prior makes the maximum finite and unique; see `newton.maximise` for when the iteration has converged.
+        """
         n, size = score.shape
         prior = np.concatenate([[1.0], offset])
         z = np.where(eligible, score, 0.0)
         chosen = np.zeros((n, size))
         chosen[np.arange(n), taken] = 1.0
 
-        def loss(theta: FloatArray) -> float:
+        def objective(theta: FloatArray) -> float:
             masked = np.where(eligible, theta[0] * z + theta[1:], -np.inf)
-            top = masked.max(1)
-            total = np.log(np.exp(masked - top[:, None]).sum(1)) + top
-            return float((total - masked[np.arange(n), taken]).sum() + 0.5 * ((theta - prior) ** 2).sum())
+            likelihood = masked[np.arange(n), taken] - special.logsumexp(masked, axis=1)
+            return float(likelihood.sum() - 0.5 * ((theta - prior) ** 2).sum())
 
-        theta = prior.copy()
-        current = loss(theta)
-        for _ in range(MAX_STEPS):
+        def derivatives(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
             p = softmax(theta[0] * z + theta[1:], eligible)
             missed = chosen - p
-            spread = p * (z - (p * z).sum(1, keepdims=True))
             gradient = np.concatenate([[(missed * z).sum()], missed.sum(0)]) - (theta - prior)
-            curvature = np.eye(size + 1)
-            curvature[0, 0] += (spread * z).sum()
-            curvature[0, 1:] = curvature[1:, 0] = spread.sum(0)
-            curvature[1:, 1:] += np.diag(p.sum(0)) - p.T @ p
-            step = np.linalg.solve(curvature, gradient)
-            length = 1.0
-            while (new := loss(theta + length * step)) > current and length > 1e-8:
-                length /= 2
-            theta = theta + length * step
-            if current - new < 1e-10 * (1 + abs(current)):
-                break
-            current = new
+            deviation = p * (z - (p * z).sum(1, keepdims=True))
+            information = np.eye(size + 1)
+            information[0, 0] += (deviation * z).sum()
+            information[0, 1:] = information[1:, 0] = deviation.sum(0)
+            information[1:, 1:] += np.diag(p.sum(0)) - p.T @ p
+            return gradient, information
+
+        theta = maximise(objective, derivatives, prior)
         return cls(float(theta[0]), theta[1:])
 
     def predict(self, score: FloatArray, eligible: BoolArray) -> FloatArray:

@@ -15,7 +15,7 @@ from crosschannel.histories.history import History
 from crosschannel.reward.effects.diagnostics import LEVEL, time_placebo
 from crosschannel.reward.effects.estimates import Effect, Study
 from crosschannel.reward.effects.event_study import EventTimes, event_study
-from crosschannel.reward.effects.inference import two_sided
+from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.kinds import make_reward
 from crosschannel.reward.spec import RewardSpec
 
@@ -125,7 +125,8 @@ def difference(one: Finding, other: Finding) -> float:
     if users < 2:
         return np.nan
     se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
-    return two_sided((one.effect.value - other.effect.value) / se, min(one.effect.n_users, other.effect.n_users) - 1)
+    freedom = min(one.effect.n_users, other.effect.n_users) - 1
+    return two_sided_p_value((one.effect.value - other.effect.value) / se, freedom)
 
 
 def _finding(
@@ -151,7 +152,7 @@ def _pre_trends(study: Study, history: History, times: EventTimes | None) -> flo
 
 def _placebo(study: Study, history: History) -> float:
     back = time_placebo(study, history)
-    return two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
+    return two_sided_p_value(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
 
 
 def _or_nan(p_value: Callable[[], float]) -> float:

@@ -56,9 +56,20 @@ def random_batch(n: int, modules: ActionSpace = PLAIN, seed: int = 0, width: int
     actions = composites[rng.integers(0, len(composites), n)]
     observations = observations_of(everything(n, modules), width, seed)
     keys = mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 1_000_000))
-    following = observations_of(rng.random((n, modules.total)) < 0.7, width, seed + 1)
-    elapsed = rng.choice([0.0, 1.0, 2.0, np.nan], n)
-    return Batch(observations, actions, rng.standard_normal(n), rng.uniform(0.5, 1.0, n), keys, following, elapsed)
+    later = observations_of(rng.random((n, modules.total)) < 0.7, width, seed + 1)
+    steps = rng.choice([0.0, 1.0, 2.0, np.nan], n)
+    terminal = steps == 0
+    steps[terminal] = np.nan
+    return Batch(
+        observations=observations,
+        actions=actions,
+        rewards=rng.standard_normal(n),
+        se=rng.uniform(0.5, 1.0, n),
+        keys=keys,
+        next_observations=later,
+        steps_to_next=steps,
+        terminal=terminal,
+    )
 
 
 @dataclass(frozen=True)

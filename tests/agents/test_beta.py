@@ -12,6 +12,8 @@ from crosschannel.agents.beta import BetaThompson, largest_draw
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, everything
 
+pytestmark = pytest.mark.numerics
+
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 6), strength=st.sampled_from([4.0, 30.0, 1000.0]))
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -16,6 +16,8 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
+
 KINDS = {"plain": PLAIN, "nested": NESTED, "tables": TABLES}
 MATRIX = [(name, kind) for name in AGENTS for kind in KINDS]
 every = pytest.mark.parametrize(("name", "kind"), MATRIX)
@@ -185,8 +187,9 @@ def test_an_empty_batch_changes_nothing(name: str) -> None:
 def test_batches_are_joined_with_all_their_parts() -> None:
     batch = random_batch(10)
     again = join([batch[:4], batch[4:]])
-    np.testing.assert_array_equal(again.elapsed, batch.elapsed)
+    np.testing.assert_array_equal(again.steps_to_next, batch.steps_to_next)
+    np.testing.assert_array_equal(again.terminal, batch.terminal)
     np.testing.assert_array_equal(again.observations.users, batch.observations.users)
-    assert again.following is not None
-    assert batch.following is not None
-    np.testing.assert_array_equal(again.following.context, batch.following.context)
+    assert again.next_observations is not None
+    assert batch.next_observations is not None
+    np.testing.assert_array_equal(again.next_observations.context, batch.next_observations.context)

@@ -23,6 +23,8 @@ from crosschannel.agents.explain import COLUMNS
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, SETTINGS, TABLES, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
+
 KINDS = {"nested": NESTED, "tables": TABLES}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosschannel.agents import AGENTS, Agent, Batch, load_agent, make_agent, save_agent
+from crosschannel.agents import AGENTS, Agent, Batch, load_agent, load_policy, make_agent, save_agent, save_policy
 from crosschannel.core.action_changes import known_actions, labels, places
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
@@ -151,6 +151,22 @@ def test_a_new_action_begins_with_what_its_labels_earned(name: str, tmp_path: Pa
     again = opened(agent, tmp_path / "c.pt", new)
     estimates = again.expected_rewards(observations_of(everything(50, new)))[1].mean((0, 1))  # type: ignore[attr-defined]
     assert estimates[0] - estimates[1] > 0.3, "a third or more of the true difference of 1, before any row"
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_policy_opens_with_other_actions_as_a_checkpoint_does(name: str, tmp_path: Path) -> None:
+    """To the bit, but where a checkpoint fits its rows again on newer features, or with what follows valued anew."""
+    how = {"name": name, "context_dim": 4, "settings": SETTINGS.get(name, {}), "seed": 5}
+    agent = make_agent(name, BEFORE, 4, SETTINGS.get(name), seed=5)
+    learn(agent, one_channel_earns(3000, BEFORE, "email"))
+    save_policy(agent, tmp_path / "p.pt", how, {})
+    policy, _ = load_policy(tmp_path / "p.pt", modules=AFTER)
+    seen = observations_of(everything(100, AFTER), seed=2)
+    found = policy.action_probabilities(seen)
+    if name not in ("neural_linear", "bootstrapped_q"):
+        for a, b in zip(found, opened(agent, tmp_path / "c.pt", AFTER).action_probabilities(seen), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert found[0][:, 3].mean() > 0.8, "e-mail, which stands elsewhere now, is still the best"
 
 
 @pytest.mark.parametrize("name", LEARNING)

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 
+pytestmark = pytest.mark.numerics
+
 TREE = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),

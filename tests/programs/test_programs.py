@@ -339,9 +339,9 @@ def test_validation_users_without_a_reward_are_no_obstacle():
 
 def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():
     prepared = prepare(read_config(Path(SMALL[1])))
-    known = prepared.rewards.identified
+    known = prepared.train.rewards.identified
     assert known.any()
-    assert (prepared.rewards.available_at[known] <= prepared.history.span[1]).all()
+    assert (prepared.train.rewards.available_at[known] <= prepared.history.span[1]).all()
 
 
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):
@@ -355,7 +355,7 @@ def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small
     [
         ("train.py", ["--config", "none.yaml"], "none.yaml: there is no such configuration file"),
         ("train.py", ["--resume", "runs/none"], "runs/none is not a run"),
-        ("train.py", [*SMALL, "--agent.name", "thomson"], "there is no agent 'thomson'"),
+        ("train.py", [*SMALL, "--agent.name", "thomson"], "unknown agent 'thomson'"),
         ("train.py", [*SMALL, "--history.source", "folder"], "needs a folder: add --history.path"),
         ("evaluate.py", ["runs/none"], "runs/none is not a run"),
         ("decide.py", ["runs/none", "--output", "x.xlsx"], "written as .parquet or .csv"),

@@ -19,6 +19,8 @@ from crosschannel.reward import DidReward, Goal, Matching, RewardSpec, measure
 from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did
 from crosschannel.reward.frame import RewardFrame
 
+pytestmark = pytest.mark.numerics
+
 MARKET = MarketConfig(users=400, days=10)
 HISTORY, _ = Market(MARKET).history()
 SPEC = RewardSpec(goals=MARKET.goals, pre="2d", post="1d", overlap="exclude", min_controls=5)

@@ -13,6 +13,8 @@ from crosschannel.core.times import DAY
 from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import DidReward, Goal, RewardSpec, Study
 
+pytestmark = pytest.mark.numerics
+
 MODULES = ActionSpace([Module("channel", ("none", "push"))])
 SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="2d", cell="1d")
 USERS, DAYS = 3000, 20

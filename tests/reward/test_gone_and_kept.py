@@ -19,6 +19,8 @@ from crosschannel.reward import REASONS, DidReward, Goal, RewardSpec, Study, mak
 from crosschannel.reward.frame import GONE
 from tests.samples import MODULES, random_history
 
+pytestmark = pytest.mark.numerics
+
 SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="exclude", min_controls=2)
 
 

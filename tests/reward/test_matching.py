@@ -19,6 +19,8 @@ from crosschannel.reward.controls import CellMeans, Expected, narrowest
 from tests.reward.samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
 from tests.samples import random_history
 
+pytestmark = pytest.mark.numerics
+
 BOTH = Matching(within=("region", "age"), strata=3, activity="36h")
 
 

@@ -15,6 +15,8 @@ from crosschannel.histories.history import History
 from crosschannel.reward import REASONS, REWARDS, DidReward, Goal, RewardSpec, Study, make_reward, measure, refit
 from tests.samples import random_history
 
+pytestmark = pytest.mark.numerics
+
 SPEC = RewardSpec(goals=(Goal("order", measure="value"),), pre="2d", post="1d", min_controls=3)
 
 

@@ -14,6 +14,8 @@ from crosschannel.agents.sampling import sample_actions, vote_shares
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, Problem, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
+
 
 def trained(modules: ActionSpace = PLAIN, seed: int = 0, n: int = 800, **settings: object) -> EnsembleThompson:
     agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, **settings}, seed)

@@ -18,6 +18,8 @@ from crosschannel.agents.ensemble.heads import (
 )
 from tests.agents.ensemble.samples import BLOCKS, A, C, F, by_fold, prior, rows, sums_of
 
+pytestmark = pytest.mark.numerics
+
 
 def test_sums_are_those_of_a_loop_over_rows() -> None:
     phi, action, targets, weight = rows(200)

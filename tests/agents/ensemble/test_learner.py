@@ -15,6 +15,8 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, SMALL, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
+
 KEYS = mix(np.arange(20_000, dtype=np.uint64))
 
 
@@ -186,7 +188,7 @@ def test_members_vary_as_the_estimate_does() -> None:
     sqrt(1 / p) for sqrt(v / p) by one of 1.7.
     """
     learner, rows = known_learner(np.arange(300))
-    scaler = learner._fit_scaler(learner._all_statistics())
+    scaler = learner._fit_scaler(learner._statistics.sum_folds())
 
     def parts(x: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         phi = (learner._features(x).double() - scaler.mean) * scaler.scale

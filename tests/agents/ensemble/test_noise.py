@@ -8,6 +8,8 @@ import torch
 
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights
 
+pytestmark = pytest.mark.numerics
+
 TRUTH = torch.tensor([0.8, -0.4, 0.0, 0.0])
 
 

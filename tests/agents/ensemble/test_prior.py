@@ -21,6 +21,8 @@ from crosschannel.agents.ensemble.prior import (
 )
 from tests.agents.ensemble.samples import BLOCKS, A, prior, rows, sums_of
 
+pytestmark = pytest.mark.numerics
+
 
 def problem(n: int, strength: float, seed: int) -> SufficientStatistics:
     """Targets of noise variance 1 and an effect of features 1 to 3, each action's its own."""

@@ -11,6 +11,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, Problem, everything, observations_of
 
+pytestmark = pytest.mark.numerics
+
 
 def learned(name: str, batch: Batch, seed: int = 0, **settings: object) -> LinearAgent:
     agent = make_agent(name, PLAIN, batch.observations.context.shape[1], settings, seed)

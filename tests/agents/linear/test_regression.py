@@ -18,6 +18,8 @@ from crosschannel.agents.linear.regression import (
 from crosschannel.core.action_changes import design
 from tests.agents.samples import TABLES
 
+pytestmark = pytest.mark.numerics
+
 A, F, N = 5, 3, 200
 
 

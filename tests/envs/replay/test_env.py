@@ -84,6 +84,7 @@ def test_a_step_pays_the_logged_reward_of_the_logged_action_and_only_the_log_end
             }[policy]
             _, reward, terminated, truncated, info = env.step(action)
             assert reward == LOG.rewards[row]
+            assert info["row"] == row
             assert info["decision_row"] == LOG.decision_row[row]
             assert info["executed_action"].tolist() == LOG.actions[row].tolist()
             assert info["propensity"] == LOG.joint[row]

@@ -223,6 +223,10 @@ def test_a_log_on_which_rejection_is_not_exact_is_refused():
             make(log=log, largest_weight=2.0)
         with pytest.raises(ConfigError, match="step_distribution is for mode 'reject'"):
             make(log=log).step_distribution([np.ones((1, 2)) / 2])
+        with pytest.raises(ConfigError, match="step_logged is for mode 'logged'; this replay's mode is 'reject'"):
+            make(log=log, mode="reject").step_logged()
+        with pytest.raises(gym.error.ResetNeeded):
+            make(log=log).step_logged()
     env = CrossChannelReplayVector(20, log=log, mode="reject", largest_weight=1.1)
     env.reset(seed=0)
     with pytest.raises(ConfigError, match=r"a weight of .* is above the bound of 1\.1"):

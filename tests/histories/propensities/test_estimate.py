@@ -18,6 +18,8 @@ from crosschannel.histories.history import DecisionLog, EventLog, History, take_
 from crosschannel.histories.propensities.calibration import PlattScaling, Reliability, softmax
 from crosschannel.histories.propensities.estimate import _FOLD_SALT, PropensityReport, estimate_propensities
 
+pytestmark = pytest.mark.numerics
+
 MODULES = ActionSpace(
     [
         Module("channel", ("none", "email", "push")),

@@ -22,9 +22,11 @@ from crosschannel.reward.effects.action_effects import (
 )
 from crosschannel.reward.effects.estimates import Study
 from crosschannel.reward.effects.event_study import EventTimes, event_study
-from crosschannel.reward.effects.inference import two_sided
+from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.effects.report import AUTO, NONE, Request, each_module, report
 from tests.reward.simulated import SPEC, simulate
+
+pytestmark = pytest.mark.numerics
 
 TIMES = EventTimes("1d", leads=3, lags=1)
 
@@ -107,7 +109,7 @@ def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
         for kind, value, influence in zip(("did", "did_dr"), (0.0, 0.7), noise, strict=True)
     )
     se = np.sqrt(((one.influence - other.influence) ** 2).sum() * 400 / 399)
-    assert difference(one, other) == pytest.approx(two_sided(-0.7 / se, 399))
+    assert difference(one, other) == pytest.approx(two_sided_p_value(-0.7 / se, 399))
     told = against_rivals((one, other))
     assert [f.contradicted_by for f in told] == [("did_dr",), ("did",)]
     assert told[0].against == ("did_dr differs and passes",)

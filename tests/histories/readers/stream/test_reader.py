@@ -501,11 +501,11 @@ def test_a_configuration_names_a_stream_and_learns_from_it(tmp_path: Path):
     assert config.history == stream
     prepared = prepare(config)
     assert prepared.history.propensity_source == "estimated"
-    sent = prepared.train.modules.sends(prepared.train.decisions.actions)
+    sent = prepared.train.history.modules.sends(prepared.train.history.decisions.actions)
     expected = prepared.model.fit(history.select_users(prepared.part == "train"))
     expected = expected.transform(history.select_users(prepared.part == "train"))
-    assert np.isfinite(prepared.rewards.reward[sent]).mean() > 0.3
-    np.testing.assert_array_equal(prepared.rewards.reward, expected.reward)
+    assert np.isfinite(prepared.train.rewards.reward[sent]).mean() > 0.3
+    np.testing.assert_array_equal(prepared.train.rewards.reward, expected.reward)
 
 
 @pytest.mark.parametrize(("at", "shares"), [("09:00", ("100.0%", "0.0%")), ("12:00", ("0.0%", "0.0%"))])
