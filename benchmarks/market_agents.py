@@ -102,12 +102,12 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         started = time.perf_counter()
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
         made = replace(config, agent=AgentConfig(agent_name, settings))
-        recipe = recipe_of(made, prepared)
-        agent = learn(make_agent(modules=log.modules, **recipe), log, made)
+        agent_spec = recipe_of(made, prepared)
+        agent = learn(make_agent(modules=log.modules, **agent_spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
         deployed[name] = evaluate_policy(market, learned_policy(name, prepared, agent, config.seed), users)
         if config.history.market.scenario == "refresh":
-            half = learn(make_agent(modules=log.modules, **recipe), log, made, begun + days // 2 * DAY)
+            half = learn(make_agent(modules=log.modules, **agent_spec), log, made, begun + days // 2 * DAY)
             row["second_week_effect"] = per_decision(prepared, half, *weeks[0])
             row["last_week_effect"] = per_decision(prepared, agent, *weeks[1])
         if config.history.market.scenario == "null" and name == config.agent.name:

@@ -17,7 +17,7 @@ from crosschannel.reward import Goal, RewardSpec, make_reward
 def log() -> ReplayLog:
     goals = (Goal("order:*", 1.0),)
     history, _ = simulate_history(Market(MarketConfig(users=120, days=10, goals=goals)))
-    model = make_reward("did", RewardSpec(goals=goals, pre="2d", post="1d", cell="1d", overlap="exclude"))
+    model = make_reward("did", RewardSpec(goals=goals, pre="2d", post="1d", time_bucket="1d", overlap="exclude"))
     return ReplayLog.build(history, model.fit_transform(history), ContextFeatures.fit(history, ContextSpec()))
 
 
