@@ -63,7 +63,7 @@ def train(
     def save() -> None:
         monitor.flush()
         agents.save_agent(
-            agent, run.checkpoint, pipeline.recipe_of(config, prepared), {"env": env.state_dict(), "done": done}
+            agent, run.checkpoint, pipeline.agent_spec(config, prepared), {"env": env.state_dict(), "done": done}
         )
 
     def learn() -> dict[str, str]:
@@ -109,7 +109,7 @@ def train(
             bar.update()
     monitor.explained(pipeline.explained(config, prepared, agent), done["steps"])
     save()
-    agents.save_policy(agent, run.policy, pipeline.recipe_of(config, prepared), prepared.features.state_dict())
+    agents.save_policy(agent, run.policy, pipeline.agent_spec(config, prepared), prepared.features.state_dict())
     monitor.close()
 
 
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     split = prepared.train
     log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     logger.info(log.summary())
-    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.recipe_of(config, prepared))
+    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, prepared))
     outcome_model = pipeline.fit_outcome_model(prepared)
     known = prepared.history.fingerprint()
     if resumed and not resumed.same_history(known):

@@ -24,7 +24,7 @@ from crosschannel.core.times import DAY
 from crosschannel.envs.market import evaluate_policy
 from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, TransitionIndex
 from crosschannel.pipeline.batches import batch_at
-from crosschannel.pipeline.building import Prepared, prepare, recipe_of
+from crosschannel.pipeline.building import Prepared, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
 from crosschannel.pipeline.judging import assess, fit_outcome_model, learned_policy
 
@@ -102,12 +102,12 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         started = time.perf_counter()
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
         made = replace(config, agent=AgentConfig(agent_name, settings))
-        recipe = recipe_of(made, prepared)
-        agent = learn(make_agent(modules=log.modules, **recipe), log, made)
+        spec = agent_spec(made, prepared)
+        agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
         deployed[name] = evaluate_policy(market, learned_policy(name, prepared, agent, config.seed), users)
         if config.history.market.scenario == "refresh":
-            half = learn(make_agent(modules=log.modules, **recipe), log, made, begun + days // 2 * DAY)
+            half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
             row["second_week_effect"] = per_decision(prepared, half, *weeks[0])
             row["last_week_effect"] = per_decision(prepared, agent, *weeks[1])
         if config.history.market.scenario == "null" and name == config.agent.name:

@@ -1,8 +1,8 @@
 from .batches import batch_at as batch_at
 from .building import Prepared as Prepared
+from .building import agent_spec as agent_spec
 from .building import build_history as build_history
 from .building import prepare as prepare
-from .building import recipe_of as recipe_of
 from .command_line import Parser as Parser
 from .command_line import UsageError as UsageError
 from .command_line import logger as logger
@@ -31,6 +31,7 @@ __all__ = [
     "UsageError",
     "Validation",
     "about",
+    "agent_spec",
     "assess",
     "batch_at",
     "build_history",
@@ -43,7 +44,6 @@ __all__ = [
     "prepare",
     "program",
     "read_config",
-    "recipe_of",
     "summary_text",
     "write_config",
 ]

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.agents.base import Observations
+from crosschannel.agents import Observations
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import to_dict
@@ -193,8 +193,8 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared
     )
 
 
-class Recipe(TypedDict):
-    """How a run's agent is made: the arguments of `make_agent` that its checkpoint keeps."""
+class AgentSpec(TypedDict):
+    """The arguments of `make_agent` that make a run's agent and that its checkpoint stores."""
 
     name: str
     context_dim: int
@@ -202,9 +202,9 @@ class Recipe(TypedDict):
     seed: int
 
 
-def recipe_of(config: Config, prepared: Prepared) -> Recipe:
-    """The recipe of a run's agent."""
-    return Recipe(
+def agent_spec(config: Config, prepared: Prepared) -> AgentSpec:
+    """Return the arguments that make a run's agent."""
+    return AgentSpec(
         name=config.agent.name,
         context_dim=prepared.features.dim,
         settings=to_dict(config.agent.settings),
