@@ -288,7 +288,7 @@ def read_config(path: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such configuration file")
     data = read_yaml(path)
-    return from_dict(Config, {} if data is None else data, str(path))
+    return from_dict(Config, {} if data is None else data, f"{path}:")
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
@@ -66,7 +66,7 @@ class Effect:
 
     @property
     def _margin(self) -> float:
-        return float(stats.t.ppf(0.975, max(self.n_users - 1, 1))) * self.se
+        return float(scipy.stats.t.ppf(0.975, max(self.n_users - 1, 1))) * self.se
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts are imported on first use; `scipy.stats` takes half a second
 
 from crosschannel.core.arrays import FloatArray, IntArray
 
-Z95 = float(stats.norm.ppf(0.975))
+Z95 = float(scipy.special.ndtri(0.975))
 
 
 def cluster_sums(influence: FloatArray, cluster: IntArray) -> FloatArray:
@@ -68,7 +68,7 @@ def joint_test(value: FloatArray, sums: FloatArray) -> JointTest:
     statistic, q = _quadratic(value, _small_sample(sums, g))
     if q == 0 or g <= q:
         return JointTest(math.nan, q, g, math.nan)
-    return JointTest(statistic, q, g, float(stats.f.sf(statistic * (g - q) / (q * (g - 1)), q, g - q)))
+    return JointTest(statistic, q, g, float(scipy.stats.f.sf(statistic * (g - q) / (q * (g - 1)), q, g - q)))
 
 
 def _small_sample(sums: FloatArray, g: int) -> FloatArray:
@@ -94,16 +94,16 @@ def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> Flo
     q = int(np.linalg.matrix_rank(v, hermitian=True)) if k else 0
     if q == 0 or g <= q:
         return np.full(k, np.inf)
-    limit = stats.f.isf(level, q, g - q)
+    limit = scipy.stats.f.isf(level, q, g - q)
 
     def excess(noncentrality: float) -> float:
         """How much likelier than 1 - power the test is to miss the difference."""
-        return float(stats.ncf.cdf(limit, q, g - q, noncentrality)) - (1.0 - power)
+        return float(scipy.stats.ncf.cdf(limit, q, g - q, noncentrality)) - (1.0 - power)
 
     high = 1.0
     while excess(high) > 0:
         high *= 2.0
-    needed = optimize.brentq(excess, 0.0, high)
+    needed = scipy.optimize.brentq(excess, 0.0, high)
     precision = np.diag(np.linalg.pinv(v, hermitian=True))
     with np.errstate(divide="ignore"):
         return np.asarray(np.sqrt(needed / np.maximum(precision, 0.0)))
@@ -111,4 +111,4 @@ def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> Flo
 
 def two_sided_p_value(t: float, freedom: float) -> float:
     """Return the probability of a t-statistic farther from 0 in either direction; NaN without degrees of freedom."""
-    return float(2.0 * stats.t.sf(abs(t), freedom))
+    return float(2.0 * scipy.stats.t.sf(abs(t), freedom))
