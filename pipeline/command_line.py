@@ -21,7 +21,7 @@ logger = logging.getLogger("crosschannel")
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "market.yaml"
 
 WIDTH = 100  # columns of the help texts, where the terminal is not narrower
-FLAG_WIDTH = 38  # columns that a flag and its value may take before the explanation begins on a line of its own
+FLAG_WIDTH = 42  # columns that a flag and its value may take before the explanation begins on a line of its own
 
 
 class UsageError(ConfigError):

@@ -20,7 +20,7 @@ import yaml
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import parse_yaml
 from crosschannel.core.serialization import alternatives, convert, from_dict, to_dict
-from crosschannel.pipeline.command_line import DEFAULT_CONFIG, Parser, UsageError, hyphenated
+from crosschannel.pipeline.command_line import DEFAULT_CONFIG, FLAG_WIDTH, WIDTH, Parser, UsageError, hyphenated
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
 
 #: Settings that stand in a file only: the first two are long, and the market's goals are those of the reward.
@@ -71,11 +71,13 @@ class Setting:
         return _METAVARS.get(allowed[0], "YAML")
 
     def help_text(self, in_full: bool) -> str:
-        """Return what the help says of it: the first sentence of its explanation, or all, and its default."""
+        """Return the first sentence of its explanation, or all, and its default in brackets."""
         text, value = self.explanation, _default(self.value)
         if not in_full:
-            text, value = _first_sentence(text), textwrap.shorten(value, 40, placeholder=" ...")
-        return f"{text.rstrip('.')} (default: {value})".replace("%", "%%")
+            text = _first_sentence(text)
+            space = max(WIDTH - FLAG_WIDTH - len(text) - 3, len("[none]"))
+            value = textwrap.shorten(value, space, placeholder=" ...") if " " in value else value
+        return f"{text.rstrip('.')} [{value}]".replace("%", "%%")
 
     def parse(self, given: str | list[str]) -> Any:
         """Return the value that a flag's text stands for, as plain data.
@@ -95,7 +97,7 @@ class Setting:
         return to_dict(convert(self.hint, value, self.flag))
 
 
-_METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", bool: "BOOL", Path: "PATH"}
+_METAVARS = {int: "INT", float: "NUM", str: "TEXT", bool: "BOOL", Path: "PATH"}
 
 
 def _plain(allowed: tuple[Any, ...], text: str, place: str) -> Any:
@@ -166,7 +168,8 @@ def parse_settings(
         names = re.findall(r"^--agent\.settings\.([^=\n]+)", "\n".join(given), re.MULTILINE)
         free = [Setting((*AGENT, name.replace("-", "_")), Any, None, "") for name in names]
         known |= {one.flag: one for one in free}
-    parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration (default: {DEFAULT_CONFIG.name})")
+    parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration [{DEFAULT_CONFIG.name}]")
+    parser.epilog = "What is in [brackets] is the default, that of the configuration included; none is no value."
     _add_settings(parser, config, list(known.values()), in_full="--help-all" in given)
     options = parser.parse(given)
     texts = {flag: getattr(options, flag) for flag in known if hasattr(options, flag)}
@@ -247,6 +250,8 @@ def _default(value: Any) -> str:
     """Return a value as one would give it in a flag."""
     if isinstance(value, tuple) and all(isinstance(item, str | int | float) for item in value):
         return " ".join(map(str, value)) or "empty"
+    if isinstance(value, tuple) and all(is_dataclass(item) for item in value):
+        return " ".join(str(getattr(item, fields(item)[0].name)) for item in value)
     if isinstance(value, tuple | Mapping):
         return yaml.safe_dump(to_dict(value), default_flow_style=True, width=10_000).strip()
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -77,7 +77,11 @@ CASES = {
         {"members": "ten"},
         "ensemble_thompson.settings.members: expected a whole number, got 'ten'",
     ),
-    "fraction of a member": ("ensemble_thompson", {"members": 2.5}, "settings.members: expected a whole number, got 2.5"),
+    "fraction of a member": (
+        "ensemble_thompson",
+        {"members": 2.5},
+        "settings.members: expected a whole number, got 2.5",
+    ),
     "wrong list": ("ensemble_thompson", {"hidden": [64, "x"]}, "settings.hidden[1]: expected a whole number, got 'x'"),
     "not a list": ("ensemble_thompson", {"hidden": 64}, "settings.hidden: expected a list, got 64"),
     "no layer": ("ensemble_thompson", {"hidden": []}, "give at least one layer"),
