@@ -47,7 +47,7 @@ def decide(
     observations = agents.Observations(run.features().at(history, users, time), mask, history.user_keys)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
-        chosen = agents.draw(agent.modules, agent.action_probabilities(observations), rng)
+        chosen = agents.sample_actions(agent.modules, agent.action_probabilities(observations), rng)
     else:
         chosen = agent.act(observations, explore=False)
     moment = pd.Timestamp(at, unit="us", tz="UTC").strftime("%Y%m%dT%H%M%S")

@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with replacing(out / "policy.csv") as draft:
         table.to_csv(draft, index=False)
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
-    print(agents.as_text(table[table["segment"] == agents.ALL]))
+    print(agents.as_text(table[table["segment"] == agents.ALL_DECISIONS]))
     print(f"{pipeline.summary_text(result)}\n\n{', '.join(str(out / name) for name in FILES)}")
     return 0
 

@@ -1,4 +1,4 @@
-"""What an agent is: arrays in, actions with exact probabilities out."""
+"""The interface of an agent: arrays in, actions with exact probabilities out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Observations:
     Attributes:
         context: Features (N, D) float32, known strictly before the slot.
         action_mask: Eligible actions (N, sum of actions) bool.
-        users: Stable 64-bit hashes of the users' ids (N,), for agents that keep something of each user; None where it
-            is not known who the users are.
+        users: Stable 64-bit hashes of the users' ids (N,), for agents that learn about each user; None where the users
+            are unknown.
     """
 
     context: Float32Array
@@ -45,8 +45,8 @@ class Decisions:
 
     Attributes:
         actions: Canonical codes (N, M) int64.
-        probabilities: Probability of each module's choice given the earlier ones (N, M).
-        joint: Probability of the whole action (N,): the product of the row.
+        probabilities: Probability of each module's choice given the earlier choices (N, M).
+        joint: Probability of the whole action (N,): the product over modules.
     """
 
     actions: IntArray
@@ -125,16 +125,16 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 @runtime_checkable
 class Agent(Protocol):
-    """A policy that learns. Batch first: one user is a batch of one."""
+    """A policy that learns. All methods take batches: one user is a batch of one."""
 
     modules: ActionSpace
 
     def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
-        """Chooses one action for each slot; without `explore`, the best action on the mean estimate."""
+        """Choose one action for each slot; without `explore`, the best action by the mean estimate."""
         ...
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """The exploring policy's exact probabilities, one array (N, *modules.shape(m)) a module.
+        """Return the exploring policy's exact probabilities, one array (N, *modules.shape(m)) per module.
 
         Entry m is conditional on the parent's choice that the action requires: it sums to 1 within each group of
         `modules.groups(m)` that has an eligible action, and is 0 elsewhere. Where module m is conditioned on an earlier
@@ -143,17 +143,17 @@ class Agent(Protocol):
         ...
 
     def observe(self, batch: Batch) -> None:
-        """Takes in executed actions and their rewards."""
+        """Record executed actions and their rewards."""
         ...
 
     def update(self, steps: int = 1) -> dict[str, float]:
-        """Learns for some steps from what was observed; returns scalars for the log."""
+        """Learn for some steps from the recorded rows; return scalars for the log."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on, as tensors and plain values."""
+        """Return everything that is needed to resume, as tensors and plain values."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` returned."""
         ...

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, replacing
 from crosschannel.core.serialization import from_dict, to_dict
@@ -20,7 +21,6 @@ from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.tables import TableMapping
-from crosschannel.pipeline.agents_adapter import agent_settings
 from crosschannel.reward import REWARDS, RewardSpec
 
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosschannel.agents.base import Observations
+from crosschannel.agents import Observations
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
 from crosschannel.envs.replay.log import ReplayLog
 

@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents.base import Agent, Observations
-from crosschannel.agents.explain import explain
-from crosschannel.agents.sampling import uniform_shares
+from crosschannel.agents import Agent, Observations, policy_table, uniform_shares
 from crosschannel.core.arrays import FloatArray
 from crosschannel.envs.market import ContextPolicy, MarketPolicy, PolicyValue, evaluate_policy
 from crosschannel.evaluation import (
@@ -96,7 +94,7 @@ class Validation:
 
 
 def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
-    """What the policy does at the test users' slots and why, by module, action and segment: see `agents.explain`.
+    """What the policy does at the test users' slots and why, by module, action and segment: see `agents.policy_table`.
 
     Raises:
         ConfigError: If the users have no attribute `evaluation.segments`.
@@ -107,7 +105,7 @@ def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
         segments = np.full(len(test.decisions), "other", dtype=object)
         for label, users in strata(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
-    return explain(agent, prepared.observations(test), segments)
+    return policy_table(agent, prepared.observations(test), segments)
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,9 @@ class Problem:
         chosen: IntArray = np.where(rng.random(n) < 0.5, 0, 1 + score.argmax(1))
         reward = self.effects(context)[np.arange(n), chosen] + self.noise * rng.standard_normal(n)
         keys = mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 10**9))
-        mask = everything(n, self.modules)
-        return Batch(Observations(context, mask), composites[chosen], reward, np.full(n, self.noise), keys)
+        observations = Observations(context, everything(n, self.modules))
+        se = np.full(n, self.noise)
+        return Batch(observations=observations, actions=composites[chosen], rewards=reward, se=se, keys=keys)
 
     def test_contexts(self, n: int = 5000) -> Observations:
         """Fresh contexts."""

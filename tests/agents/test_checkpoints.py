@@ -16,13 +16,13 @@ from crosschannel.core.errors import ConfigError
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, SMALL, TABLES, everything, observations_of, random_batch
 
 
-def recipe(name: str, **settings: Any) -> dict[str, Any]:
+def spec(name: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "context_dim": 4, "settings": settings, "seed": 5}
 
 
 def made(name: str, modules: ActionSpace = NESTED) -> tuple[Agent, dict[str, Any]]:
-    how = recipe(name, **SETTINGS.get(name, {}))
-    return make_agent(modules=modules, **how), how
+    agent_spec = spec(name, **SETTINGS.get(name, {}))
+    return make_agent(modules=modules, **agent_spec), agent_spec
 
 
 def go_on(agent: Agent, seed: int) -> list[np.ndarray]:
@@ -39,9 +39,9 @@ def go_on(agent: Agent, seed: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("name", "modules"), [(n, m) for n in AGENTS for m in (NESTED, TABLES)])
 def test_a_loaded_agent_goes_on_to_the_same_bits(name: str, modules: ActionSpace, tmp_path: Path) -> None:
-    agent, how = made(name, modules)
+    agent, agent_spec = made(name, modules)
     go_on(agent, 10)
-    save_agent(agent, tmp_path / "c.pt", how, {"step": 3, "array": torch.arange(2)})
+    save_agent(agent, tmp_path / "c.pt", agent_spec, {"step": 3, "array": torch.arange(2)})
     expected = go_on(agent, 20)
     for loaded in (load_agent(tmp_path / "c.pt"), made(name, modules)[0]):
         extra = restore_agent(loaded, tmp_path / "c.pt")
@@ -51,20 +51,20 @@ def test_a_loaded_agent_goes_on_to_the_same_bits(name: str, modules: ActionSpace
 
 
 def test_a_loaded_agent_knows_its_modules_and_settings(tmp_path: Path) -> None:
-    agent, how = made("ensemble_thompson")
-    save_agent(agent, tmp_path / "c.pt", how)
+    agent, agent_spec = made("ensemble_thompson")
+    save_agent(agent, tmp_path / "c.pt", agent_spec)
     loaded = load_agent(tmp_path / "c.pt")
     assert loaded.modules == NESTED
-    assert loaded.config.members == 5  # type: ignore[attr-defined]
+    assert loaded.settings.members == 5  # type: ignore[attr-defined]
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    agent, how = made("logging")
+    agent, agent_spec = made("logging")
     path = tmp_path / "c.pt"
-    save_agent(agent, path, how, {"step": 1})
+    save_agent(agent, path, agent_spec, {"step": 1})
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        save_agent(agent, path, how, {"step": lambda: 2})
+        save_agent(agent, path, agent_spec, {"step": lambda: 2})
     assert restore_agent(agent, path)["step"] == 1
 
 
@@ -75,7 +75,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_faults_are_said(tmp_path: Path) -> None:
-    agent, how = made("uniform")
+    agent, agent_spec = made("uniform")
     with pytest.raises(ConfigError, match="there is no such checkpoint"):
         load_agent(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("hello")
@@ -85,10 +85,10 @@ def test_faults_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="version None"):
         load_agent(tmp_path / "list.pt")
     torch.save({"version": 99}, tmp_path / "new.pt")
-    with pytest.raises(ConfigError, match="version 99; this program reads version 5"):
+    with pytest.raises(ConfigError, match="version 99; this program reads version 6"):
         load_agent(tmp_path / "new.pt")
-    save_agent(agent, tmp_path / "c.pt", how)
-    with pytest.raises(ConfigError, match="actions must not have changed"):
+    save_agent(agent, tmp_path / "c.pt", agent_spec)
+    with pytest.raises(ConfigError, match="a run resumes with the same actions only"):
         restore_agent(make_agent("uniform", PLAIN, 4), tmp_path / "c.pt")
 
 

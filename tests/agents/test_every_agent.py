@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosschannel.agents import AGENTS, Agent, Batch, Observations, make_agent
+from crosschannel.agents import AGENTS, Agent, make_agent
 from crosschannel.agents.base import join
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
@@ -146,16 +146,12 @@ def test_what_cannot_be_learned_from_is_refused_whole(name: str) -> None:
     rewards = batch.rewards.copy()
     rewards[3] = np.nan
     with pytest.raises(ValueError, match="row 4, value nan: is not a finite number"):
-        agent.observe(Batch(batch.observations, batch.actions, rewards, batch.se, batch.keys, *parts_of(batch)))
+        agent.observe(replace(batch, rewards=rewards))
     agent.update(1)
     agent.update(1)
     if name not in ("ensemble_thompson", "neural_linear"):  # which learn on from the rows they have
         for a, b in zip(agent.action_probabilities(seen), before, strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def parts_of(batch: Batch) -> tuple[Observations | None, Any]:
-    return batch.following, batch.elapsed
 
 
 @pytest.mark.parametrize("name", LEARNING)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
+from crosschannel.agents import agent_settings
 from crosschannel.core.errors import ConfigError
-from crosschannel.pipeline.agents_adapter import agent_settings
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config, write_config
 from tests import ROOT
