@@ -1,7 +1,7 @@
 """Evaluate the policy of a run on users that it has not learned from, and write a report.
 
-  crosschannel evaluate runs/NAME                            the report goes to the run's folder
-  crosschannel evaluate runs/NAME --history.path LOG --out REPORT    on another log
+  crosschannel evaluate runs/NAME                                    on the log of the run
+  crosschannel evaluate runs/NAME --history.path LOG --out FOLDER    on another log
 
 Every value comes with its estimand, an interval over users and its effective sample size; a value
 that the log does not identify is reported as such. The policy is explained by module, action and

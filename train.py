@@ -3,7 +3,7 @@
   crosschannel train                                         the default market, simulated
   crosschannel train --config FILE --history.path FOLDER     a log, described in FILE
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
-  crosschannel train --resume runs/market                    resume an interrupted run, to the same bits
+  crosschannel train --resume runs/market                    resume a run, to the same bits
 
 A run writes config.yaml, checkpoint.pt, metrics.json and tensorboard/ to a folder of its own.
 In a checkout, `python train.py` is the same command.
