@@ -90,7 +90,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     chosen = parser.parse(arguments)
     if chosen.out is None or chosen.out.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"--out {chosen.out or ''}: decisions are written to a file that ends in .parquet or .csv")
+        raise UsageError(f"--out {chosen.out or ''}: decisions are written as .parquet or .csv")
     refuse_existing(chosen.out, chosen.force)
     return chosen
 

@@ -47,7 +47,7 @@ REFERENCES = ("business_as_usual", "uniform", "no_send", "oracle", "far_sighted"
 
 def learn(agent: Agent, log: ReplayLog, config: Config, until: int | None = None) -> Agent:
     """Replays the log once, from every decision before a time if one is given, and learns on as `train.py` does."""
-    env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
+    env = CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
     followers = Followers.of(log)
     nothing = np.zeros((env.num_envs, len(log.modules)), dtype=np.int64)
     env.reset(seed=config.seed)
@@ -63,9 +63,9 @@ def learn(agent: Agent, log: ReplayLog, config: Config, until: int | None = None
             *followers.after(rows),
         )  # fmt: skip
         agent.observe(batch)
-        agent.update(config.train.updates)
-    for _ in range(config.train.final_steps):
-        agent.update(config.train.updates)
+        agent.update(config.train.updates_per_step)
+    for _ in range(config.train.offline_updates):
+        agent.update(config.train.updates_per_step)
     return agent
 
 
