@@ -30,7 +30,7 @@ from crosschannel.histories.eligibility import last_eligible, read_eligible, wit
 from crosschannel.histories.guardrails import eligible as allowed
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, program, refuse_existing, say
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -100,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parse(arguments)
     run = Run.open_ended(chosen.run, history=chosen.history_path)
     history = build_history(run.config)[0]
-    say(history.summary())
+    logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))
     if chosen.eligible is not None:
         eligible = read_eligible(chosen.eligible, history)
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         eligible = last_eligible(history, at)
         said = history.decisions.eligible is not None
         what = "what was eligible at each user's last slot before" if said else "everything: the log does not say"
-        say(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
+        logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
     table = decide(run, history, at, eligible, explore=not chosen.greedy, device=chosen.device, seed=chosen.seed)
     with replacing(chosen.out) as draft:
         if chosen.out.suffix == ".csv":

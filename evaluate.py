@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from crosschannel import agents, evaluation, pipeline
 from crosschannel.core.files import replacing
 from crosschannel.histories.fingerprint import fingerprint
-from crosschannel.pipeline.command_line import Parser, program, refuse_existing, say
+from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing
 from crosschannel.pipeline.run_folder import Run, write_json
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
@@ -43,12 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse_existing(out / name, chosen.force)
 
     agent = agents.load_agent(run.checkpoint, chosen.device)
-    say(f"preparing the history of {run.path}")
+    logger.info(f"preparing the history of {run.path}")
     prepared = pipeline.prepare(run.config, run.features())
     changed = not run.same_history(fingerprint(prepared.history))
     if changed:
-        say(CHANGED)
-    result = pipeline.assess(run.config, prepared, agent, pipeline.fit_outcome_model(prepared), say)
+        logger.info(CHANGED)
+    result = pipeline.assess(run.config, prepared, agent, pipeline.fit_outcome_model(prepared), logger.info)
     out.mkdir(parents=True, exist_ok=True)
     write_json(pipeline.metrics_of(result), out / "evaluation.json")
     facts = pipeline.about(run, prepared, result) | ({"attention": CHANGED} if changed else {})

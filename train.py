@@ -21,7 +21,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
 from crosschannel.histories.fingerprint import fingerprint
-from crosschannel.pipeline.command_line import Parser, UsageError, program, refuse_existing, resumable, say
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, resumable
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run, write_json
@@ -52,7 +52,7 @@ def train(
         saved = agents.restore_agent(agent, run.checkpoint)
         env.load_state_dict(saved["env"])
         done = dict(saved["done"])
-        say(f"{run.path} resumes from step {done['steps']:,}")
+        logger.info(f"{run.path} resumes from step {done['steps']:,}")
     monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=done["steps"])
     if not done["steps"]:
         monitor.rewards(prepared.rewards)
@@ -146,20 +146,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
     prepared = pipeline.prepare(config, resumed.features() if resumed else None)
-    say(prepared.history.summary())
+    logger.info(prepared.history.summary())
     log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features, guardrails=config.guardrails)
-    say(log.summary())
+    logger.info(log.summary())
     agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.recipe_of(config, prepared))
     outcome_model = pipeline.fit_outcome_model(prepared)
     known = fingerprint(prepared.history)
     if resumed and not resumed.same_history(known):
         raise ConfigError(f"the history of run {resumed.path} has changed: restore it, or train a new run")
     run = resumed or Run.create(config, prepared.features, known, out)
-    say(f"writing to {run.path}")
+    logger.info(f"writing to {run.path}")
 
     with resumable(run.path):
         train(run, prepared, log, agent, outcome_model)
-        result = pipeline.assess(run.config, prepared, agent, outcome_model, say)
+        result = pipeline.assess(run.config, prepared, agent, outcome_model, logger.info)
     write_json(pipeline.metrics_of(result), run.metrics)
     print(f"{pipeline.summary_text(result)}\n\n{pipeline.next_steps(run)}")
     return 0

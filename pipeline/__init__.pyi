@@ -4,8 +4,8 @@ from .building import prepare as prepare
 from .building import recipe_of as recipe_of
 from .command_line import Parser as Parser
 from .command_line import UsageError as UsageError
+from .command_line import logger as logger
 from .command_line import program as program
-from .command_line import say as say
 from .configuration import Config as Config
 from .configuration import read_config as read_config
 from .configuration import write_config as write_config
@@ -36,6 +36,7 @@ __all__ = [
     "build_history",
     "explained",
     "fit_outcome_model",
+    "logger",
     "metrics_of",
     "next_steps",
     "parse_settings",
@@ -43,7 +44,6 @@ __all__ = [
     "program",
     "read_config",
     "recipe_of",
-    "say",
     "summary_text",
     "write_config",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,6 +13,8 @@ from typing import Any, NoReturn
 
 from crosschannel.core.errors import ConfigError, CrosschannelError, nearest
 from crosschannel.pipeline.configuration import check_device, check_seed
+
+logger = logging.getLogger("crosschannel")
 
 #: The configuration of a run that names none; it is installed with the package.
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "market.yaml"
@@ -149,11 +152,15 @@ def invocation(command: str) -> str:
     return f"crosschannel {command}"
 
 
-def say(text: str) -> None:
-    """Print one line for the person at the terminal, beside the progress bars."""
-    from tqdm import tqdm
+class _TerminalHandler(logging.Handler):
+    """Prints messages beside the progress bars, dimmed on a terminal."""
 
-    tqdm.write(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        from tqdm import tqdm
+
+        text = self.format(record)
+        tqdm.write(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
 
 
 def refuse_existing(path: Path, force: bool) -> None:
@@ -177,7 +184,10 @@ def resumable(run: Path) -> Iterator[None]:
 
 
 def program(main: Callable[[], int]) -> NoReturn:
-    """Run a program and exit; its own errors become one clear message, without a traceback."""
+    """Run a program, show its messages, and exit; the project's own errors become one line, without a traceback."""
+    if not logger.handlers:
+        logger.addHandler(_TerminalHandler())
+    logger.setLevel(logging.INFO)
     try:
         sys.exit(main())
     except CrosschannelError as error:
