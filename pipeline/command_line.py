@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -144,12 +145,13 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def invocation(command: str) -> str:
-    """Return how to run a command as this process was run: `python train.py`, or `crosschannel train`."""
+def invocation(command: str, *arguments: str | Path) -> str:
+    """Return how to run a command as this process was run: `python train.py ...`, or `crosschannel train ...`."""
     script = Path(sys.argv[0])
+    words = ["crosschannel", command]
     if script.suffix == ".py" and script.stem != "__main__" and (script.parent / f"{command}.py").is_file():
-        return f"python {script.parent / f'{command}.py'}"
-    return f"crosschannel {command}"
+        words = ["python", str(script.parent / f"{command}.py")]
+    return shlex.join([*words, *map(str, arguments)])
 
 
 class _TerminalHandler(logging.Handler):
@@ -179,7 +181,7 @@ def resumable(run: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        command = f"{invocation('train')} --resume {run}"
+        command = invocation("train", "--resume", run)
         raise Interrupted(f"interrupted; resume the run from its last checkpoint with: {command}") from None
 
 

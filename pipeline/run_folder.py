@@ -92,7 +92,7 @@ class Run:
         """
         run = cls.open(path)
         if not run.ended:
-            raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train')} --resume {path}")
+            raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train', '--resume', path)}")
         if history is None:
             return run
         return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))

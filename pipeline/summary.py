@@ -80,7 +80,7 @@ def next_steps(run: Run) -> str:
     """Return the commands to run after training."""
     report = run.path / "report.html"
     commands = [
-        f"Next: {invocation('evaluate')} {run.path}   (writes {report})",
+        f"Next: {invocation('evaluate', run.path)}   (writes {report})",
         f"      tensorboard --logdir {run.path.parent}",
     ]
     return "\n".join(commands)
