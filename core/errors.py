@@ -65,7 +65,8 @@ class InputError(CrosschannelError, ValueError):
 def nearest(name: object, known: Iterable[object]) -> str:
     """Return a hint such as `Did you mean 'push'?`, or the list of known names if none is similar."""
     names = [str(item) for item in known]
-    close = difflib.get_close_matches(str(name), names, n=1)
+    longer = [item for item in names if len(str(name)) > 3 and item.startswith(str(name))]
+    close = longer or difflib.get_close_matches(str(name), names, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(repr(item) for item in names[:10]) + (", ..." if len(names) > 10 else "")

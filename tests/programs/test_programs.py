@@ -75,7 +75,7 @@ def test_a_run_writes_what_it_promises(small_run):
         "business as usual",
         "no_send",
     }
-    assert "python evaluate.py" in printed
+    assert f"Next: python {ROOT / 'evaluate.py'} runs/market" in printed
     assert "per user**" in printed
 
 
@@ -145,14 +145,81 @@ def test_evaluate_writes_a_report(small_run):
 
 def test_decide_writes_decisions_that_are_a_log_again(small_run, tmp_path):
     run, _ = small_run
-    run_program("decide.py", str(run), "--output", str(tmp_path / "out.parquet"), cwd=tmp_path)
-    run_program("decide.py", str(run), "--output", str(tmp_path / "again.csv"), cwd=tmp_path)
+    run_program("decide.py", str(run), "--out", str(tmp_path / "out.parquet"), cwd=tmp_path)
+    run_program("decide.py", str(run), "--out", str(tmp_path / "again.csv"), cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "out.parquet")
     assert len(table) == table.user_id.nunique() == 400
     assert table.propensity.between(0, 1).all()
     again = pd.read_csv(tmp_path / "again.csv")
     assert (again.decision_id == table.decision_id).all()
     assert (again.channel.fillna("") == table.channel.fillna("")).all()
+
+
+def test_decisions_are_not_overwritten_unless_asked(small_run, tmp_path):
+    run, _ = small_run
+    out = tmp_path / "out.csv"
+    out.write_text("kept")
+    done = run_program("decide.py", str(run), "--out", str(out), cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert f"{out} exists already: give another --out, or overwrite it with --force" in done.stderr
+    assert out.read_text() == "kept"
+    run_program("decide.py", str(run), "--out", str(out), "--force", cwd=tmp_path)
+    assert len(pd.read_csv(out)) == 400
+
+
+def test_a_run_has_the_folder_that_is_named_and_replaces_an_earlier_one_if_asked(tmp_path):
+    flags = (*SMALL, "--train.offline-updates=0", "--agent.name=best_fixed", "--out", "here/first")
+    run_program("train.py", *flags, cwd=tmp_path)
+    run = tmp_path / "here" / "first"
+    assert yaml.safe_load((run / "config.yaml").read_text())["name"] == "first"
+    written = (run / "metrics.json").stat().st_mtime_ns
+    done = run_program("train.py", *flags, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "here/first exists already" in done.stderr
+    assert (run / "metrics.json").stat().st_mtime_ns == written
+    (run / "report.html").touch()
+    run_program("train.py", *flags, "--force", cwd=tmp_path)
+    assert (run / "metrics.json").stat().st_mtime_ns > written
+    assert not (run / "report.html").exists()
+    (tmp_path / "here" / "notes").mkdir()
+    (tmp_path / "here" / "notes" / "thesis.txt").touch()
+    done = run_program("train.py", *flags[:-1], "here/notes", "--force", cwd=tmp_path, check=False)
+    assert "here/notes is not a run" in done.stderr
+    assert (tmp_path / "here" / "notes" / "thesis.txt").is_file()
+
+
+def test_an_evaluation_on_another_log_goes_to_a_folder_of_its_own(small_run, tmp_path):
+    run, _ = small_run
+    before = {path: path.read_bytes() for path in run.glob("*.json")}
+    history, _ = Market(MarketConfig(users=300, days=8, seed=3)).history()
+    write_history(history, tmp_path / "log")
+    flags = (str(run), "--history.path", "log", "--out", "report")
+    done = run_program("evaluate.py", *flags, cwd=tmp_path)
+    assert "the history has changed since the run was trained" in done.stderr
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"evaluation.json", "report.html", "policy.csv"}
+    assert {path: path.read_bytes() for path in run.glob("*.json")} == before
+    done = run_program("evaluate.py", *flags, cwd=tmp_path, check=False)
+    assert "report/evaluation.json exists already" in done.stderr
+
+
+def test_ctrl_c_names_the_command_that_resumes(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *SMALL, "--train.offline-updates=100000"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / "market" / "checkpoint.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate()
+    assert process.returncode == 130
+    command = f"python {ROOT / 'train.py'} --resume runs/market"
+    assert shown.splitlines()[-1] == f"interrupted; resume the run from its last checkpoint with: {command}"
+    assert "Traceback" not in shown
 
 
 def test_decisions_keep_to_what_was_eligible_last():
@@ -172,8 +239,9 @@ def test_decisions_keep_to_what_was_eligible_last():
             assert silent_mask[user].all()
 
 
-def decided(run: Path, folder: Path, *arguments: str) -> pd.DataFrame:
-    run_program("decide.py", str(run), "--output", str(folder / "out.parquet"), *arguments, cwd=folder)
+def decided(run: Path, folder: Path, *arguments: str, log: Path | None = None) -> pd.DataFrame:
+    arguments = (*(("--history.path", str(log)) if log else ()), *arguments)
+    run_program("decide.py", str(run), "--out", str(folder / "out.parquet"), "--force", *arguments, cwd=folder)
     return pd.read_parquet(folder / "out.parquet")
 
 
@@ -223,7 +291,9 @@ def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_pat
     config["history"]["source"] = "folder"
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
     moment = str(pd.Timestamp(at, unit="us"))
-    whole, early = (decided(copy, tmp_path, "--path", str(tmp_path / n), "--at", moment) for n in ("whole", "known"))
+    whole, early = (
+        decided(copy, tmp_path, "--history.path", str(tmp_path / n), "--at", moment) for n in ("whole", "known")
+    )
     pd.testing.assert_frame_equal(whole, early)
     assert (whole.channel != "none").any()
 
@@ -239,7 +309,9 @@ def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
     config["history"]["source"] = "folder"
     config["guardrails"] |= {"min_gap": "3d", "weekly_caps": {"push": 0, "sms": 0, "in_app": 0}}
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    table = decided(copy, tmp_path, "--path", str(tmp_path / "log"), "--at", "2024-01-22T06:00:00").set_index("user_id")
+    table = decided(copy, tmp_path, "--history.path", str(tmp_path / "log"), "--at", "2024-01-22T06:00:00").set_index(
+        "user_id"
+    )
     at = int(pd.Timestamp("2024-01-22T06:00:00").as_unit("us").to_datetime64().astype(np.int64))
     d = history.decisions
     recent = (d.actions[:, 0] > 0) & (d.time > at - 3 * DAY) & (d.time <= at)
@@ -252,7 +324,7 @@ def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
 def test_decisions_need_a_log_that_reaches_their_time(small_run, tmp_path):
     run, _ = small_run
     for at in ("2023-01-01", "2030-01-01"):
-        output = ("--output", str(tmp_path / "x.csv"))
+        output = ("--out", str(tmp_path / "x.csv"))
         done = run_program("decide.py", str(run), *output, "--at", at, cwd=tmp_path, check=False)
         assert done.returncode != 0
         assert "is not covered by the log" in done.stderr
@@ -274,12 +346,10 @@ def test_half_learned_policies_are_neither_judged_nor_used(small_run, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(run, half)
     (half / "metrics.json").unlink()
-    for program, arguments in (("evaluate.py", []), ("decide.py", ["--output", "x.csv"])):
+    for program, arguments in (("evaluate.py", []), ("decide.py", ["--out", "x.csv"])):
         done = run_program(program, str(half), *arguments, cwd=tmp_path, check=False)
         assert done.returncode != 0
-        assert (
-            f"has not ended, so its policy is half learned: go on with python train.py --resume {half}" in done.stderr
-        )
+        assert f"run {half} is not finished; resume it with: python {ROOT / 'train.py'} --resume {half}" in done.stderr
 
 
 def test_a_changed_history_is_noticed(small_run, tmp_path):
@@ -296,7 +366,7 @@ def test_a_changed_history_is_noticed(small_run, tmp_path):
     (changed / "metrics.json").unlink()
     done = run_program("train.py", "--resume", str(changed), cwd=tmp_path, check=False)
     assert done.returncode != 0
-    assert "has changed since the run began" in done.stderr
+    assert "has changed: restore it, or train a new run" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -321,7 +391,7 @@ def test_goals_without_an_organic_level_have_no_lift(tmp_path):
     path = tmp_path / "some.yaml"
     config = yaml.safe_load(Path(SMALL[1]).read_text())
     config["reward"]["goals"] = [{"event": "unsubscribed", "weight": -1.0}]
-    config["train"]["final_steps"] = 0
+    config["train"]["offline_updates"] = 0
     path.write_text(yaml.safe_dump(config))
     run_program("train.py", "--config", str(path), cwd=tmp_path)
     truth = json.loads((tmp_path / "runs" / "market" / "metrics.json").read_text())["truth"]
@@ -347,7 +417,7 @@ def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):
     run, _ = small_run
     done = run_program("train.py", "--resume", str(run), cwd=run.parent.parent)
-    assert "has ended already" in done.stdout
+    assert "is finished: its metrics are in" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -358,7 +428,7 @@ def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small
         ("train.py", [*SMALL, "--agent.name", "thomson"], "unknown agent 'thomson'"),
         ("train.py", [*SMALL, "--history.source", "folder"], "needs a folder: add --history.path"),
         ("evaluate.py", ["runs/none"], "runs/none is not a run"),
-        ("decide.py", ["runs/none", "--output", "x.xlsx"], "written as .parquet or .csv"),
+        ("decide.py", ["runs/none", "--out", "x.xlsx"], "written as .parquet or .csv"),
     ],
 )
 def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
