@@ -72,8 +72,8 @@ def learn(
 ) -> None:
     """Replay the training users once, with updates after every step, then update offline.
 
-    The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Every reward of an
-    ended log is known, so users are replayed in parallel whatever the date. All that the rest of the run depends on is
+    The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Rewards of an
+    ended log are known, so users are replayed in parallel whatever the date. All that the rest of the run depends on is
     in the checkpoint, so that an interrupted run resumes to the same bits.
     """
     config = run.config
