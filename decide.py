@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents import Observations, load_policy
-from crosschannel.agents.sampling import draw
+from crosschannel.agents import Observations, load_policy, sample_actions
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import replacing
@@ -52,7 +51,7 @@ def decide(
     observations = Observations(context.at(history, users, time), mask, history.user_keys)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
-        chosen = draw(agent.modules, agent.action_probabilities(observations), rng)
+        chosen = sample_actions(agent.modules, agent.action_probabilities(observations), rng)
     else:
         chosen = agent.act(observations, explore=False)
     moment = pd.Timestamp(at, unit="us", tz="UTC").strftime("%Y%m%dT%H%M%S")

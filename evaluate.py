@@ -13,8 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosschannel.agents import load_policy
-from crosschannel.agents.explain import ALL, as_text
+from crosschannel.agents import ALL_DECISIONS, as_text, load_policy
 from crosschannel.core.files import replacing
 from crosschannel.evaluation import write_html
 from crosschannel.histories.features import ContextFeatures
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with replacing(run.path / "policy.csv") as draft:
         table.to_csv(draft, index=False)
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
-    print(as_text(table[table["segment"] == ALL]))
+    print(as_text(table[table["segment"] == ALL_DECISIONS]))
     print(summary_text(assessment, run))
     return 0
 

@@ -22,7 +22,7 @@ from crosschannel.envs.replay.transitions import TransitionIndex
 from crosschannel.envs.replay.vector import CrossChannelReplayVector
 from crosschannel.evaluation import OutcomeModel
 from crosschannel.pipeline.batches import batch_at
-from crosschannel.pipeline.building import Prepared, prepare, recipe_of
+from crosschannel.pipeline.building import Prepared, agent_spec, prepare
 from crosschannel.pipeline.command_line import ROOT, program, say, settings_of
 from crosschannel.pipeline.judging import Validation, assess, explained, fit_outcome_model
 from crosschannel.pipeline.monitoring import Monitor
@@ -58,7 +58,7 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
 
     def save() -> None:
         writer.flush()
-        save_agent(agent, run.checkpoint, recipe_of(config, prepared), {"env": env.state_dict(), "done": done})
+        save_agent(agent, run.checkpoint, agent_spec(config, prepared), {"env": env.state_dict(), "done": done})
 
     def learn() -> dict[str, str]:
         """Updates the agent; every so often writes scalars and a checkpoint. Gives the numbers for the bar."""
@@ -100,7 +100,7 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
             bar.update()
     monitor.explained(explained(config, prepared, agent), done["steps"])
     save()
-    save_policy(agent, run.policy, recipe_of(config, prepared), prepared.features.state_dict())
+    save_policy(agent, run.policy, agent_spec(config, prepared), prepared.features.state_dict())
     writer.close()
 
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     split = prepared.train
     log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     say(log.summary())
-    agent = make_agent(modules=log.modules, device=config.device, **recipe_of(config, prepared))
+    agent = make_agent(modules=log.modules, device=config.device, **agent_spec(config, prepared))
     outcome_model = fit_outcome_model(prepared)
     known = prepared.history.fingerprint()
     if resumed and not resumed.same_history(known):

@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.history import History
 from crosschannel.reward import DidReward, FittedReward, Outcomes, RewardFrame, RewardModel, RewardSpec
 
@@ -91,7 +91,7 @@ def main(users: int = 4_000, seed: int = 0, keep: float = 0.1) -> dict[str, floa
         keep: Share k of a reward's distance from its mean that is kept.
     """
     config = MarketConfig(users=users, seed=seed)
-    history, truth = Market(config).history()
+    history, truth = simulate_history(Market(config))
     spec = RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude")
     sent = history.modules.sends(history.decisions.actions)
     models: list[RewardModel] = [DidReward(spec), ShrunkDidReward(spec, keep)]

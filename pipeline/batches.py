@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from crosschannel.agents.base import Batch, Observations
+from crosschannel.agents import Batch, Observations
 from crosschannel.core.arrays import IntArray
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.transitions import TransitionIndex
 
 
 def observations_at(log: ReplayLog, rows: IntArray) -> Observations:
-    """What was known at steps of a log (N,), and of whom."""
+    """Return what was known at steps of a log (N,), and of whom."""
     return Observations(log.context[rows], log.action_mask[rows], log.user_keys[log.user[rows]])
 
 
 def batch_at(log: ReplayLog, transitions: TransitionIndex, rows: IntArray) -> Batch:
-    """The decisions at steps of a log (N,), what they earned and what followed them."""
+    """Return the decisions at steps of a log (N,), their rewards and the next slots."""
     return Batch(
         observations=observations_at(log, rows),
         actions=log.actions[rows],

@@ -9,10 +9,10 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.agents.base import Observations
+from crosschannel.agents import Observations
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import Market, MarketConfig, MarketTruth
+from crosschannel.envs.market import Market, MarketConfig, MarketTruth, simulate_history
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import History
@@ -117,7 +117,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
             raise ConfigError(
                 "the market's goals are those of the reward: set `reward.goals`, not `history.market.goals`"
             )
-        return Market(replace(source.market, goals=config.reward.goals)).history()
+        return simulate_history(Market(replace(source.market, goals=config.reward.goals)))
     if source.source == "tables":
         assert source.tables is not None  # the configuration saw to that
         return read_tables(source.tables), None
@@ -166,8 +166,8 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared
     )
 
 
-class Recipe(TypedDict):
-    """How a run's agent is made: the arguments of `make_agent` that its checkpoint keeps."""
+class AgentSpec(TypedDict):
+    """The arguments of `make_agent` that make a run's agent and that its checkpoint stores."""
 
     name: str
     context_dim: int
@@ -175,9 +175,9 @@ class Recipe(TypedDict):
     seed: int
 
 
-def recipe_of(config: Config, prepared: Prepared) -> Recipe:
-    """The recipe of a run's agent."""
-    return Recipe(
+def agent_spec(config: Config, prepared: Prepared) -> AgentSpec:
+    """Return the arguments that make a run's agent."""
+    return AgentSpec(
         name=config.agent.name,
         context_dim=prepared.features.dim,
         settings=dict(config.agent.settings),

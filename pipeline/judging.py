@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents.base import Agent, Decisions, Float32Array, Observations
-from crosschannel.agents.explain import explain
-from crosschannel.agents.sampling import draw, uniform_shares
+from crosschannel.agents import Agent, Decisions, Observations, policy_table, sample_actions, uniform_shares
+from crosschannel.agents.base import Float32Array
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.envs.market import ContextPolicy, MarketPolicy, PolicyValue, evaluate_policy
 from crosschannel.evaluation import (
@@ -98,7 +97,7 @@ class Validation:
 
 
 def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
-    """What the policy does at the test users' slots and why, by module, action and segment: see `agents.explain`.
+    """What the policy does at the test users' slots and why, by module, action and segment: see `agents.policy_table`.
 
     Raises:
         ConfigError: If the users have no attribute `evaluation.segments`.
@@ -109,7 +108,7 @@ def explained(config: Config, prepared: Prepared, agent: Agent) -> pd.DataFrame:
         segments = np.full(len(test.decisions), "other", dtype=object)
         for label, users in attribute_groups(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
-    return explain(agent, prepared.test.observations, segments)
+    return policy_table(agent, prepared.test.observations, segments)
 
 
 @dataclass(frozen=True)
@@ -207,6 +206,6 @@ def learned_policy(name: str, prepared: Prepared, agent: Agent, seed: int) -> Co
     rng = np.random.default_rng([seed, DEPLOYMENT])
 
     def act(context: Float32Array, mask: BoolArray) -> Decisions:
-        return draw(agent.modules, agent.action_probabilities(Observations(context, mask)), rng)
+        return sample_actions(agent.modules, agent.action_probabilities(Observations(context, mask)), rng)
 
     return ContextPolicy(name, prepared.features, act)

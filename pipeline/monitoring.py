@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from torch.utils.tensorboard import SummaryWriter
 
-from crosschannel.agents.base import Batch, Decisions
-from crosschannel.agents.explain import as_markdown, as_scalars
+from crosschannel.agents import Batch, Decisions, as_markdown, as_scalars
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from crosschannel.pipeline.building import Split
@@ -68,7 +67,7 @@ class Monitor:
         """Takes in what the agent says of its update."""
         for name, value in scalars.items():
             if np.isfinite(value):
-                self._add(f"agent/{name}", float(value), 1.0)
+                self._add(f"train/{name}", float(value), 1.0)
 
     def scores(self, scores: Mapping[str, float], step: int) -> None:
         """Writes the validation users' scores."""
@@ -91,7 +90,7 @@ class Monitor:
         for name, values in (("replay/rewards", self._rewards), ("policy/probability", self._chances)):
             if sum(map(len, values)):
                 self._writer.add_histogram(name, np.concatenate(values), step)
-        for name, short in (("agent/loss", "loss"), ("policy/sent", "sent"), ("replay/matched", "matched")):
+        for name, short in (("train/loss", "loss"), ("policy/sent", "sent"), ("replay/matched", "matched")):
             if self._counts.get(name, 0) > 0:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"
         self._sums, self._counts, self._rewards, self._chances = {}, {}, [], []

@@ -17,7 +17,7 @@ from crosschannel.core.arrays import FloatArray
 
 @dataclass(frozen=True)
 class Transitions:
-    """Decisions and what followed them, n rows.
+    """Decisions and the next slots, n rows.
 
     Attributes:
         context: Features (n, D).
@@ -25,9 +25,9 @@ class Transitions:
         reward: Rewards (n,).
         weight: Precision weights (n,).
         key: Hashes of the decision ids (n,), as signed integers.
-        next_context: Features at the next slot (n, D); 0 where nothing follows.
-        open: Which actions of the first module, among all known ones, are eligible then (n, A_0).
-        factor: What a value at the next slot counts now (n,): the discount, or 0 where nothing follows.
+        next_context: Features at the next slot (n, D); 0 where there is none.
+        open: Which actions of the first module, among all known ones, are eligible there (n, A_0).
+        factor: Discount factor of values at the next slot (n,); 0 where there is none.
     """
 
     context: Tensor
@@ -41,23 +41,23 @@ class Transitions:
 
     @classmethod
     def empty(cls, width: int, modules: ActionSpace) -> Transitions:
-        """No rows."""
+        """Return no rows."""
         return cls(
-            torch.zeros(0, width),
-            torch.zeros(0, len(modules), dtype=torch.int16),
-            torch.zeros(0, dtype=torch.float64),
-            torch.zeros(0, dtype=torch.float64),
-            torch.zeros(0, dtype=torch.int64),
-            torch.zeros(0, width),
-            torch.zeros(0, modules.sizes[0], dtype=torch.bool),
-            torch.zeros(0, dtype=torch.float64),
+            context=torch.zeros(0, width),
+            actions=torch.zeros(0, len(modules), dtype=torch.int16),
+            reward=torch.zeros(0, dtype=torch.float64),
+            weight=torch.zeros(0, dtype=torch.float64),
+            key=torch.zeros(0, dtype=torch.int64),
+            next_context=torch.zeros(0, width),
+            open=torch.zeros(0, modules.sizes[0], dtype=torch.bool),
+            factor=torch.zeros(0, dtype=torch.float64),
         )
 
     @classmethod
-    def of(
+    def from_batch(
         cls, batch: Batch, known: ActionSpace, present: ActionSpace, weight: FloatArray, discount: float
     ) -> Transitions:
-        """A batch's rows, all of which are terminal or have a next observation."""
+        """Convert a batch, all of whose rows are terminal or have a next observation."""
         assert batch.next_observations is not None
         assert batch.steps_to_next is not None
         assert batch.terminal is not None
@@ -66,29 +66,29 @@ class Transitions:
         opened[:, : present.sizes[0]] = present.split(present.feasible_mask(batch.next_observations.action_mask))[0]
         context = np.where(ends[:, None], 0.0, batch.next_observations.context).astype(np.float32)
         return cls(
-            torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
-            torch.from_numpy(batch.actions.astype(np.int16)),
-            torch.from_numpy(np.array(batch.rewards, dtype=np.float64)),
-            torch.from_numpy(weight),
-            torch.from_numpy(batch.keys.view(np.int64).copy()),
-            torch.from_numpy(context),
-            torch.from_numpy(opened),
-            torch.from_numpy(np.where(ends, 0.0, discount ** np.where(ends, 1.0, batch.steps_to_next))),
+            context=torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
+            actions=torch.from_numpy(batch.actions.astype(np.int16)),
+            reward=torch.from_numpy(np.array(batch.rewards, dtype=np.float64)),
+            weight=torch.from_numpy(weight),
+            key=torch.from_numpy(batch.keys.view(np.int64).copy()),
+            next_context=torch.from_numpy(context),
+            open=torch.from_numpy(opened),
+            factor=torch.from_numpy(np.where(ends, 0.0, discount ** np.where(ends, 1.0, batch.steps_to_next))),
         )
 
     def __len__(self) -> int:
         return len(self.weight)
 
     def __getitem__(self, rows: slice) -> Transitions:
-        return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return Transitions(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @classmethod
     def joined(cls, parts: Sequence[Transitions]) -> Transitions:
-        """The rows of all parts, in order."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        """Join the rows of all parts, in order."""
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def moved(self, before: ActionSpace, known: ActionSpace) -> Transitions:
-        """The same rows in the codes of a changed set of actions.
+        """Return the same rows in the codes of a changed set of actions.
 
         Whether a new action would have been eligible after an old decision is not known: it counts as eligible where
         any message was.

@@ -1,4 +1,4 @@
-"""The network that a module's members share: it describes a context, and their heads are linear in that description."""
+"""The network that a module's members share: it maps contexts to features, and the heads are linear in them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OUTPUTS = ("of_hidden.weight", "of_context.weight", "of_context.bias")
 
 
 def absolute(x: Tensor) -> Tensor:
-    """The block |x|; by itself so that an ablation can take it away."""
+    """Return the block |x|; a function of its own, so that an ablation can replace it."""
     return x.abs()
 
 
@@ -42,9 +42,9 @@ class RewardNetwork(nn.Module):
     r"""Estimates of each action's reward, :math:`U h(x) + V x + c` with h the hidden layers.
 
     Args:
-        sizes: Context features D, then units of each hidden layer; the last one has H.
-        actions: Actions A. Their output layers begin at 0.
-        generator: Where the hidden layers' weights come from.
+        sizes: Number of context features D, then units of each hidden layer; the last one has H.
+        actions: Number of actions A. Their output layers start at 0.
+        generator: Source of the hidden layers' weights.
     """
 
     def __init__(self, sizes: Sequence[int], actions: int, generator: torch.Generator) -> None:
@@ -60,24 +60,23 @@ class RewardNetwork(nn.Module):
         return torch.add(self.of_hidden(self.hidden(x)), self.of_context(x))
 
 
-class Trunk:
-    r"""One network whose last hidden layer is a block of features, beside blocks that need no learning.
+class SharedNetwork:
+    r"""A network whose last hidden layer is one block of features, next to blocks that need no learning.
 
     .. math:: \phi(x) = [1, \; x, \; |x|, \; h(x)]
 
-    The linear path serves where data are few, the absolute values find effects that are strong at both ends of a
-    feature, and h finds the rest. Gradient descent only shapes h: its own output layers, one for h and one for x,
-    serve to train it. What `features` shows is the moving average of the weights (Polyak & Juditsky 1992), since
-    single rewards are mostly noise, as it was when last settled: features must not move under the heads that were
-    fitted to them.
+    The linear block suffices while rows are few, the absolute values fit effects that are strong at both ends of a
+    feature, and h fits the rest. Gradient steps train h only, through separate output layers of h and x. `features`
+    uses the moving average of the weights (Polyak & Juditsky 1992), because single rewards are mostly noise. The
+    average is frozen between two calls of `freeze`, so that features do not change after the heads were fitted to them.
 
     Args:
-        width: Context features D.
-        actions: Actions A.
+        width: Number of context features D.
+        actions: Number of actions A.
         hidden: Units of each hidden layer; the last one has H.
-        learning_rate: Of AdamW (Loshchilov & Hutter 2019).
-        weight_decay: Pull of the weights towards 0, per update and learning rate.
-        generator: Where the initial weights come from.
+        learning_rate: Learning rate of AdamW (Loshchilov & Hutter 2019).
+        weight_decay: Weight decay of AdamW.
+        generator: Source of the initial weights.
         device: Where it computes.
     """
 
@@ -95,7 +94,7 @@ class Trunk:
         self.blocks = torch.repeat_interleave(torch.tensor(self._widths))
         self._network = RewardNetwork([width, *hidden], actions, generator).to(device)
         self._average = copy.deepcopy(self._network.hidden).requires_grad_(False)
-        self._settled = copy.deepcopy(self._average)
+        self._frozen = copy.deepcopy(self._average)
         self._rate, self._decay = learning_rate, weight_decay
         self._first = {name: torch.zeros_like(weight) for name, weight in self._network.state_dict().items()}
         self._second = copy.deepcopy(self._first)
@@ -103,35 +102,34 @@ class Trunk:
 
     @torch.no_grad()
     def features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """What the heads see of contexts (N, D): (N, F) in the order of `blocks`, in `out` if it is given."""
+        """Return the features (N, F) of contexts (N, D) in the order of `blocks`, in `out` if it is given."""
         if out is None:
             out = x.new_empty(len(x), len(self.blocks))
         level, linear, bent, inner = torch.split(out, self._widths, 1)
         level.fill_(1.0)
         linear.copy_(x)
         bent.copy_(absolute(x))
-        inner.copy_(self._settled(x))
+        inner.copy_(self._frozen(x))
         return out
 
     @torch.no_grad()
-    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, room: Tensor | None = None) -> Tensor:
-        """What heads (C, F) make of contexts (N, D): their products with the features, (C, N), in `out` if given.
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Return the products (C, N) of heads (C, F) and the features of contexts (N, D), in `out` if it is given.
 
-        The last hidden layer (N, H) is written to `room` if given: memory that is used again is still in cache.
-
-        To put the blocks of features side by side for one product would take longer than to add up the products.
+        The last hidden layer (N, H) is written to `hidden` if it is given: memory that is reused is still in the cache.
+        One product for each block, added up, is faster than joining the blocks for a single product.
         """
         level, linear, bent, inner = torch.split(heads, self._widths, 1)
-        below, last = self._settled[:-2], cast(nn.Linear, self._settled[-2])
-        units = torch.addmm(last.bias, below(x), last.weight.t(), out=room).relu_()
+        below, last = self._frozen[:-2], cast(nn.Linear, self._frozen[-2])
+        units = torch.addmm(last.bias, below(x), last.weight.t(), out=hidden).relu_()
         return torch.addmm(level, inner, units.t(), out=out).addmm_(linear, x.t()).addmm_(bent, absolute(x).t())
 
-    def settle(self) -> None:
-        """Make the present average the one that `features` shows."""
-        self._settled.load_state_dict(self._average.state_dict())
+    def freeze(self) -> None:
+        """Freeze the present average of the weights as the network of `features`."""
+        self._frozen.load_state_dict(self._average.state_dict())
 
     def step(self, x: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """One gradient step on the weighted mean squared error of the taken actions; gives that error.
+        """Make a gradient step on the weighted mean squared error of the taken actions, and return that error.
 
         Args:
             x: Contexts (N, D).
@@ -147,10 +145,10 @@ class Trunk:
 
     @torch.no_grad()
     def _descend(self, weights: list[Tensor], gradient: Sequence[Tensor]) -> None:
-        """Move the weights by AdamW, and their average after them.
+        """Update the weights by AdamW, then their average.
 
-        This is the function of `torch.optim.AdamW`: to make an object of that class loads PyTorch's compiler, a second
-        and 75 MB in every process that has an agent.
+        This is the function that `torch.optim.AdamW` calls. Making an object of that class loads PyTorch's compiler,
+        which takes a second and 75 MB in every process that has an agent.
         """
         adamw(
             weights,
@@ -173,30 +171,30 @@ class Trunk:
             average.lerp_(present, max(1.0 / self.steps, AVERAGE))
 
     def state_dict(self) -> dict[str, Any]:
-        """Present, averaged and settled weights, the moments of the gradient, and how many steps there were."""
+        """Return the present, averaged and frozen weights, the moments of the gradient, and the number of steps."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         return copy.deepcopy({**parts, "first": self._first, "second": self._second, "steps": self.steps})
 
     def _parts(self) -> dict[str, nn.Module]:
-        return {"network": self._network, "average": self._average, "settled": self._settled}
+        return {"network": self._network, "average": self._average, "frozen": self._frozen}
 
-    def moved(self, state: Mapping[str, Any], place: Tensor) -> dict[str, Any]:
-        """A state of a network for other actions, as one for these: output layers and their moments in new places.
+    def moved_state_dict(self, state: Mapping[str, Any], place: Tensor) -> dict[str, Any]:
+        """Convert the state of a network for other actions: move output layers and their moments to the new places.
 
         Args:
-            state: As `state_dict` gives it.
-            place: Which action each was before (A,); -1 for a new one, whose output layers begin at 0.
+            state: The result of the other network's `state_dict`.
+            place: Where each action was before (A,); -1 for a new one, whose output layers start at 0.
         """
 
         def move(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            """Outputs have an action in each row; the row behind the last is 0."""
+            """Move the output layers' rows, one for each action; the row after the last, place -1, is 0."""
             rows = {name: torch.cat([values[name], torch.zeros_like(values[name][:1])])[place] for name in OUTPUTS}
             return {**values, **rows}
 
         return {**state, **{name: move(state[name]) for name in ("network", "first", "second")}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`.
+        """Restore what `state_dict` returned.
 
         Raises:
             RuntimeError: If the weights are of a network of another shape.

@@ -49,14 +49,14 @@ def log_of(n: int, seed: int, noise: float = 1.0, end: float = 0.0) -> Batch:
     steps = np.where(rng.random(n) < end, np.nan, 1.0)
     mask = everything(n, PUSH)
     return Batch(
-        Observations(one_hot(level), mask),
-        sent[:, None].astype(np.int64),
-        reward,
-        np.ones(n),
-        mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 10**9)),
-        Observations(one_hot(following(level, sent)), mask),
-        steps,
-        np.zeros(n, dtype=bool),
+        observations=Observations(one_hot(level), mask),
+        actions=sent[:, None].astype(np.int64),
+        rewards=reward,
+        se=np.ones(n),
+        keys=mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 10**9)),
+        next_observations=Observations(one_hot(following(level, sent)), mask),
+        steps_to_next=steps,
+        terminal=np.zeros(n, dtype=bool),
     )
 
 
@@ -145,8 +145,8 @@ def test_it_does_not_matter_in_which_order_rows_come() -> None:
 def test_what_follows_must_be_handed_over() -> None:
     batch = log_of(10, 0)
     agent = make_agent("bootstrapped_q", PUSH, LEVELS - 1)
-    with pytest.raises(ConfigError, match="hand over `next_observations`, `steps_to_next` and `terminal`"):
-        agent.observe(Batch(batch.observations, batch.actions, batch.rewards, batch.se, batch.keys))
+    with pytest.raises(ConfigError, match="provide `next_observations`, `steps_to_next` and `terminal` in the batch"):
+        agent.observe(replace(batch, next_observations=None, steps_to_next=None, terminal=None))
     wrong = replace(batch, steps_to_next=np.array([1.0] * 9 + [-1.0]))
     with pytest.raises(InputError, match=r"column 'steps_to_next', row 10, value -1\.0"):
         agent.observe(wrong)
@@ -170,6 +170,6 @@ def test_slots_of_noisy_contexts_count_for_less() -> None:
     batch = log_of(20_000, 7, noise=0.0)
     loud = batch.observations.context.sum(1) == 0
     noise = np.random.default_rng(0).standard_normal(20_000) * np.where(loud, 3.0, 0.3)
-    agent = learned(Batch(**{**vars(batch), "rewards": batch.rewards + noise}), discount=0.0)
+    agent = learned(replace(batch, rewards=batch.rewards + noise), discount=0.0)
     weight = agent._weights(noise_factor(agent._rows.context, agent._noisiness)).numpy()
     assert weight[~loud].mean() > 2 * weight[loud].mean()

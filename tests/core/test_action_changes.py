@@ -81,7 +81,7 @@ def test_no_more_than_the_actions_may_change(present: ActionSpace, message: str)
 
 
 def opened(agent: Agent, path: Path, modules: ActionSpace) -> Agent:
-    name = next(name for name, (made, _) in AGENTS.items() if type(agent) is made)
+    name = next(name for name, (_, path) in AGENTS.items() if path.endswith(f":{type(agent).__name__}"))
     save_agent(agent, path, {"name": name, "context_dim": 4, "settings": SETTINGS.get(name, {}), "seed": 5})
     return load_agent(path, modules=modules)
 
@@ -145,7 +145,7 @@ def test_a_new_action_begins_with_what_its_labels_earned(name: str, tmp_path: Pa
     batch = random_batch(6000, old)
     rewards = ((batch.actions[:, 1] % 2 == 0) & (batch.actions[:, 0] == 1)) * 1.0 + 0.5 * batch.rewards
     agent = make_agent(name, old, 4, SETTINGS.get(name), seed=5)
-    learn(agent, Batch(batch.observations, batch.actions, rewards, batch.se, batch.keys))
+    learn(agent, replace(batch, rewards=rewards))
     fresh = {"with": {"emoji": True}, "without": {"emoji": False}}
     new = ActionSpace([Module("channel", ("none", "push")), Module("tone", tuple(fresh), labels=fresh)])
     again = opened(agent, tmp_path / "c.pt", new)
@@ -218,4 +218,4 @@ def test_the_order_of_actions_does_not_matter_to_what_an_ensemble_learns_on(tmp_
         np.testing.assert_allclose(plain[0][..., order], other[0], atol=atol)
         np.testing.assert_allclose(plain[1], other[1], atol=atol)
         learn(agent, more)
-        learn(again, Batch(more.observations, codes, more.rewards, more.se, more.keys))
+        learn(again, replace(more, actions=codes))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from crosschannel.envs.replay.sample_log import embedded_log
+from crosschannel.envs.replay import default_log
 from crosschannel.envs.replay.transitions import TransitionIndex
 from crosschannel.pipeline.batches import batch_at
 
 
 def test_a_batch_of_rows_is_what_the_log_says_of_them() -> None:
-    log = embedded_log()
+    log = default_log()
     transitions = TransitionIndex.from_log(log)
     rows = np.random.default_rng(0).permutation(len(log))[:200]
     batch = batch_at(log, transitions, rows)

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import DAY, HOUR
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
@@ -156,7 +156,7 @@ def test_decide_writes_decisions_that_are_a_log_again(small_run, tmp_path):
 
 
 def test_decisions_keep_to_what_was_eligible_last():
-    history, _ = Market(MarketConfig(users=400, days=14)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=14)))
     d, e = history.decisions, history.events
     silent = replace(history, decisions=replace(d, eligible=None))
     end = history.span[1]
@@ -203,7 +203,7 @@ def test_decisions_keep_to_a_file_of_what_is_eligible(small_run, tmp_path):
 )
 def test_a_wrong_file_of_what_is_eligible_is_explained(text, message, tmp_path):
     (tmp_path / "now.csv").write_text(text)
-    history, _ = Market(MarketConfig(users=20, days=2)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=20, days=2)))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         read_eligible(tmp_path / "now.csv", history)
     assert "now.csv" in str(caught.value)
@@ -212,7 +212,7 @@ def test_a_wrong_file_of_what_is_eligible_is_explained(text, message, tmp_path):
 def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_path):
     """The same decisions from the whole log and from one that ends at their time."""
     run, _ = small_run
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     at = int(history.decisions.time.min()) + 2 * DAY + HOUR
     known, _ = split_time(history, at)
     write_history(history, tmp_path / "whole")
@@ -231,7 +231,7 @@ def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_pat
 def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
     """No channel but e-mail, and nobody within three days after a message, the last slot's included."""
     run, _ = small_run
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     write_history(replace(history, decisions=replace(history.decisions, eligible=None)), tmp_path / "log")
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -262,7 +262,7 @@ def test_decisions_need_a_log_that_reaches_their_time(small_run, tmp_path):
 def test_decisions_and_their_log_are_a_history_again(small_run, tmp_path):
     run, _ = small_run
     table = decided(run, tmp_path)
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     both = pd.concat([history.decisions_frame(), table], ignore_index=True)
     again = History.from_tables(both, history.events_frame(), history.modules, history.users)
     assert len(again.decisions) == len(history.decisions) + 400
@@ -355,7 +355,7 @@ def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small
     [
         ("train.py", ["--config", "none.yaml"], "none.yaml: there is no such configuration file"),
         ("train.py", ["--resume", "runs/none"], "runs/none is not a run"),
-        ("train.py", [*SMALL, "--agent.name", "thomson"], "there is no agent 'thomson'"),
+        ("train.py", [*SMALL, "--agent.name", "thomson"], "unknown agent 'thomson'"),
         ("train.py", [*SMALL, "--history.source", "folder"], "needs a folder: add --history.path"),
         ("evaluate.py", ["runs/none"], "runs/none is not a run"),
         ("decide.py", ["runs/none", "--output", "x.xlsx"], "written as .parquet or .csv"),
@@ -370,7 +370,7 @@ def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
 
 def test_a_folder_is_learned_from_as_a_market_is(tmp_path):
     """The native folder round: write a market's log, train from it, without any truth at hand."""
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     write_history(history, tmp_path / "log")
     done = run_program(
         "train.py", *SMALL, "--history.source=folder", f"--history.path={tmp_path / 'log'}", cwd=tmp_path

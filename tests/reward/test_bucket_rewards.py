@@ -11,7 +11,7 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.engines import make_engine, run_locally
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import bucket_paths, write_buckets
 from crosschannel.histories.history import History, take_rows
 from crosschannel.histories.readers.folder import read_history
@@ -21,7 +21,7 @@ from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did
 pytestmark = pytest.mark.numerics
 
 MARKET = MarketConfig(users=400, days=10)
-HISTORY, _ = Market(MARKET).history()
+HISTORY, _ = simulate_history(Market(MARKET))
 SPEC = RewardSpec(goals=MARKET.goals, pre="2d", post="1d", overlap="exclude", min_controls=5)
 
 

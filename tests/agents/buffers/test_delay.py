@@ -61,5 +61,5 @@ def test_what_is_held_outlives_a_restart() -> None:
 
 
 def test_one_time_a_row() -> None:
-    with pytest.raises(ConfigError, match="one time a row"):
+    with pytest.raises(ConfigError, match="one time per row"):
         Delay().put(random_batch(5), np.arange(4))

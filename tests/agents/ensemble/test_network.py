@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from crosschannel.agents.ensemble.network import AVERAGE, Trunk
+from crosschannel.agents.ensemble.network import AVERAGE, SharedNetwork
 
 pytestmark = pytest.mark.numerics
 
@@ -16,8 +16,8 @@ WIDTH, ACTIONS = 3, 4
 RATE, DECAY = 1e-2, 0.1
 
 
-def trunk(hidden: tuple[int, ...] = (6, 5), actions: int = ACTIONS) -> Trunk:
-    return Trunk(WIDTH, actions, hidden, RATE, DECAY, torch.Generator().manual_seed(0), torch.device("cpu"))
+def network(hidden: tuple[int, ...] = (6, 5), actions: int = ACTIONS) -> SharedNetwork:
+    return SharedNetwork(WIDTH, actions, hidden, RATE, DECAY, torch.Generator().manual_seed(0), torch.device("cpu"))
 
 
 def rows(n: int = 50) -> tuple[torch.Tensor, ...]:
@@ -41,7 +41,7 @@ def _double() -> Iterator[None]:
 @pytest.mark.usefixtures("_double")
 @pytest.mark.parametrize("hidden", [(7,), (6, 5), (6, 5, 4)])
 def test_steps_are_those_of_adamw_on_the_weighted_squared_error(hidden: tuple[int, ...]) -> None:
-    mine = trunk(hidden)
+    mine = network(hidden)
     x, action, target, weight = rows()
     *body, out, slope, level = (p.detach().clone().requires_grad_() for p in mine._network.parameters())
     optimizer = torch.optim.AdamW([*body, out, slope, level], lr=RATE, weight_decay=DECAY)
@@ -59,8 +59,8 @@ def test_steps_are_those_of_adamw_on_the_weighted_squared_error(hidden: tuple[in
         torch.testing.assert_close(found, expected)
 
 
-def test_features_are_the_blocks_and_move_only_when_settled() -> None:
-    mine = trunk()
+def test_features_are_the_blocks_and_move_only_when_frozen() -> None:
+    mine = network()
     x, *rest = rows()
     before = mine.features(x)
     assert before.shape == (len(x), len(mine.blocks))
@@ -73,37 +73,37 @@ def test_features_are_the_blocks_and_move_only_when_settled() -> None:
     out = torch.full_like(before, torch.nan)
     assert mine.features(x, out) is out
     torch.testing.assert_close(out, before, rtol=0, atol=0)
-    mine.settle()
+    mine.freeze()
     assert not torch.allclose(mine.features(x), before)
 
 
 @pytest.mark.parametrize("hidden", [(7,), (6, 5)])
 def test_estimates_are_the_heads_products_with_the_features(hidden: tuple[int, ...]) -> None:
-    mine = trunk(hidden)
+    mine = network(hidden)
     x, *rest = rows()
     for _ in range(20):
         mine.step(x, *rest)
-    mine.settle()
+    mine.freeze()
     heads = torch.randn(9, len(mine.blocks), generator=torch.Generator().manual_seed(2))
     wide = torch.full((9, len(x) + 2), torch.nan)
-    room = torch.full((len(x), hidden[-1]), torch.nan)
-    found = mine.estimates(x, heads, wide[:, 1:-1], room)
+    last = torch.full((len(x), hidden[-1]), torch.nan)
+    found = mine.estimates(x, heads, wide[:, 1:-1], last)
     torch.testing.assert_close(found, heads @ mine.features(x).t())
     torch.testing.assert_close(mine.estimates(x, heads), found)
     torch.testing.assert_close(wide[:, 1:-1], found, rtol=0, atol=0)
-    torch.testing.assert_close(room, mine.features(x)[:, 1 + 2 * WIDTH :])
+    torch.testing.assert_close(last, mine.features(x)[:, 1 + 2 * WIDTH :])
 
 
-def hidden_weights(mine: Trunk) -> torch.Tensor:
+def hidden_weights(mine: SharedNetwork) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in mine._network.hidden.parameters()])
 
 
-def averaged_weights(mine: Trunk) -> torch.Tensor:
+def averaged_weights(mine: SharedNetwork) -> torch.Tensor:
     return torch.cat([weight.flatten() for weight in mine._average.parameters()])
 
 
 def test_the_average_is_the_mean_at_first_and_fades_then() -> None:
-    mine = trunk()
+    mine = network()
     seen = []
     for _ in range(10):
         mine.step(*rows())
@@ -117,37 +117,37 @@ def test_the_average_is_the_mean_at_first_and_fades_then() -> None:
 
 
 def test_a_restored_network_goes_on_to_the_same_bits() -> None:
-    mine, other = trunk(), trunk()
+    mine, other = network(), network()
     for _ in range(3):
         mine.step(*rows())
-    mine.settle()
+    mine.freeze()
     other.load_state_dict(copy.deepcopy(mine.state_dict()))
     for _ in range(3):
         assert torch.equal(mine.step(*rows()), other.step(*rows()))
     assert torch.equal(averaged_weights(mine), averaged_weights(other))
     assert torch.equal(mine.features(rows()[0]), other.features(rows()[0]))
     with pytest.raises(RuntimeError, match="size mismatch"):
-        trunk((6, 4)).load_state_dict(mine.state_dict())
+        network((6, 4)).load_state_dict(mine.state_dict())
 
 
 def test_a_state_is_a_copy() -> None:
-    mine = trunk()
+    mine = network()
     mine.step(*rows())
     state, same = mine.state_dict(), mine.state_dict()
     mine.step(*rows())
-    for part in ("network", "average", "settled", "first", "second"):
+    for part in ("network", "average", "frozen", "first", "second"):
         for name, value in state[part].items():
             assert torch.equal(value, same[part][name]), (part, name)
 
 
 def test_outputs_move_with_their_actions() -> None:
     """Four actions become three: the third, a new one, the first. All weights and moments of each are at its place."""
-    mine, other = trunk(), trunk(actions=3)
+    mine, other = network(), network(actions=3)
     x, action, target, weight = rows()
     for _ in range(5):
         mine.step(x, action, target, weight)
     place = torch.tensor([2, -1, 0])
-    other.load_state_dict(other.moved(mine.state_dict(), place))
+    other.load_state_dict(other.moved_state_dict(mine.state_dict(), place))
     with torch.no_grad():
         before, after = mine._network(x), other._network(x)
     torch.testing.assert_close(after, torch.stack([before[:, 2], torch.zeros(len(x)), before[:, 0]], 1))

@@ -22,7 +22,7 @@ SENT_FIRST = 0.61
 QUIET, FRESH, TIRED = 0.07, 0.30, 0.10
 #: The agent waits, then sends: .07 + .30. A slot at a time under the log's fatigue: .07 + .39 x .30 + .61 x .10.
 PATIENT_TRUTH = QUIET + FRESH
-WALKING_ON = QUIET + (1 - SENT_FIRST) * FRESH + SENT_FIRST * TIRED
+PER_SLOT_TRUTH = QUIET + (1 - SENT_FIRST) * FRESH + SENT_FIRST * TIRED
 
 
 def draw(rng: np.random.Generator, probabilities: np.ndarray) -> np.ndarray:
@@ -45,7 +45,7 @@ def build(
         churned=np.zeros(users, dtype=bool),
         user=user,
         slot=slot,
-        following=np.where(slot + 1 < slots, row + users, -1),
+        next_row=np.where(slot + 1 < slots, row + users, -1),
         context=np.ascontiguousarray(context.T.reshape(n, 1), dtype=np.float32),
         action_mask=np.ones((n, modules.total), dtype=bool),
         actions=np.ascontiguousarray(actions.T.reshape(n, 1)),

@@ -61,7 +61,7 @@ def test_rows_are_slot_by_slot_and_following_leads_through_each_user_in_time():
         row, mine = user, []
         while row >= 0:
             mine.append(row)
-            row = int(log.following[row])
+            row = int(log.next_row[row])
         assert mine == steps_of(log, user)
         assert (np.diff(log.time[mine]) > 0).all()
         seen += mine

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from crosschannel.core.times import DAY
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.transitions import TransitionIndex
 from crosschannel.histories.features import ContextFeatures, ContextSpec
@@ -16,7 +16,7 @@ from crosschannel.reward import Goal, RewardSpec, make_reward
 @pytest.fixture(scope="module")
 def log() -> ReplayLog:
     goals = (Goal("order:*", 1.0),)
-    history, _ = Market(MarketConfig(users=120, days=10, goals=goals)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=120, days=10, goals=goals)))
     model = make_reward("did", RewardSpec(goals=goals, pre="2d", post="1d", time_bucket="1d", overlap="exclude"))
     return ReplayLog.build(history, model.fit_transform(history), ContextFeatures.fit(history, ContextSpec()))
 

@@ -181,7 +181,7 @@ def test_probabilities_must_be_those_of_eligible_actions():
     for wrong, message in (
         ([right[0] * 0.9, right[1]], "module 'channel' at row 0"),
         ([right[0], right[1] + 0.1], "module 'offer'"),
-        ([1 - right[0] * 0, right[1]], "do not add up to 1 over its eligible actions"),
+        ([1 - right[0] * 0, right[1]], "do not sum to 1 over the eligible actions"),
         ([right[0]], "shapes"),
         ([right[0][:3], right[1]], r"for \[3, 4\] sub-envs"),
     ):

@@ -14,7 +14,7 @@ import pytest
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import HOUR
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
@@ -436,7 +436,7 @@ def test_a_stream_shorter_than_a_period(mapping: StreamMapping):
 
 def market_stream(folder: Path, users: int) -> tuple[History, StreamMapping]:
     """A market's history, and the stream that a platform would have logged of it: sends some time after their slot."""
-    history, _ = Market(MarketConfig(users=users, days=6)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=users, days=6)))
     sent = history.modules.sends(history.decisions.actions)
     d = history.decisions_frame()[sent]
     rng = np.random.default_rng(0)

@@ -1,0 +1,3 @@
+from . import market, replay, wrappers
+
+__all__ = ["market", "replay", "wrappers"]
