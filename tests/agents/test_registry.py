@@ -71,7 +71,7 @@ CASES = {
         {"member": 3},
         "ensemble_thompson.settings: unknown key 'member'. Did you mean 'members'?",
     ),
-    "setting of none": ("uniform", {"floor": 0.1}, "uniform.settings: unknown key 'floor'. Known are: none."),
+    "setting of none": ("uniform", {"floor": 0.1}, "uniform.settings: unknown key 'floor'. Available: none."),
     "wrong type": (
         "ensemble_thompson",
         {"members": "ten"},

@@ -82,7 +82,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
         {"drows": 3},
         "neural_linear.settings: unknown key 'drows'. Did you mean 'draws'?",
     ),
-    "a setting of another agent": ("best_fixed", {"members": 3}, "Known are: 'effect_scale'"),
+    "a setting of another agent": ("best_fixed", {"members": 3}, "Available: 'effect_scale'"),
     "no probability": ("beta_thompson", {"floor": {"channel": -0.1}}, "floor is -0.1: it must be between 0 and 1"),
     "not a number": ("linear_thompson", {"exploration_scale": float("nan")}, "exploration_scale is nan"),
 }
