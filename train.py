@@ -17,9 +17,7 @@ from tqdm import tqdm
 
 from crosschannel.agents import Agent, Observations, make_agent, restore_agent, save_agent, save_policy
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.envs.replay.transitions import TransitionIndex
-from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, TransitionIndex
 from crosschannel.evaluation import OutcomeModel
 from crosschannel.pipeline.batches import batch_at
 from crosschannel.pipeline.building import Prepared, agent_spec, prepare
