@@ -38,7 +38,7 @@ from crosschannel.pipeline.run_folder import Run
 def decide(
     run: Run, history: History, at: int, eligible: BoolArray, *, explore: bool, device: str, seed: int
 ) -> pd.DataFrame:
-    """One decision for each user of a history at a time, as a table in the native columns."""
+    """Choose for each user of a history at a time; return the decisions as a table in the native columns."""
     agent, features = agents.load_policy(run.policy, device, history.modules)
     context = ContextFeatures.from_state_dict(features)
     users = np.arange(history.n_users)
@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _moment(text: str | None, history: History, stale: int) -> int:
-    """The time of the decisions, which the log must reach."""
+    """Return the time of the decisions, which the log must reach."""
     start, end = history.span
     if text is None:
         return end

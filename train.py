@@ -5,8 +5,8 @@
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
   crosschannel train --resume runs/market                    resume a run, to the same bits
 
-A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json and tensorboard/ to its folder.
-In a checkout, `python train.py` is the same command.
+A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json and tensorboard/ to
+a folder of its own. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations
@@ -16,37 +16,70 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from crosschannel import agents, evaluation, pipeline
+from crosschannel import agents, envs, evaluation, pipeline
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.envs.replay.transitions import TransitionIndex
-from crosschannel.envs.replay.vector import CrossChannelReplayVector
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, resumable
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run, write_json
 
-# `agents.NAME` and `pipeline.NAME` are imported on first use, so that help and wrong flags do not wait for PyTorch.
+# `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
 
-def train(
+def train(config: Config, out: Path | None = None, resume: Run | None = None) -> Run:
+    """Train an agent on the history that a configuration names, and judge its policy.
+
+    Args:
+        config: The configuration.
+        out: Exact folder of the run; by default that of the configuration, with a number where it is taken.
+        resume: A run that was interrupted; it is resumed to the same bits.
+
+    Returns:
+        The finished run: its folder with the policy, the metrics and the evaluation.
+
+    Raises:
+        ConfigError: If the settings do not fit the history, or a resumed run's history has changed.
+        InputError: If the history cannot be read.
+    """
+    # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
+    data = pipeline.prepare(config, resume.features() if resume else None)
+    logger.info(data.history.summary())
+    split = data.train
+    log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
+    logger.info(log.summary())
+    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
+    outcome_model = pipeline.fit_outcome_model(data)
+    fingerprint = data.history.fingerprint()
+    if resume and not resume.same_history(fingerprint):
+        raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
+    run = resume or Run.create(config, data.features, fingerprint, out)
+    logger.info(f"writing to {run.path}")
+
+    with resumable(run.path):
+        learn(run, data, log, agent, outcome_model)
+        result = pipeline.judge(run.config, data, agent, outcome_model)
+    run.write_result(result, fingerprint)
+    write_json(result.metrics(), run.metrics)  # last, since it marks the run as finished
+    return run
+
+
+def learn(
     run: Run,
-    prepared: pipeline.Prepared,
-    log: ReplayLog,
+    data: pipeline.TrainingData,
+    log: envs.replay.ReplayLog,
     agent: agents.Agent,
     outcome_model: evaluation.OutcomeModel,
 ) -> None:
-    """Replays the training users once, learning after every step, then learns on without replay.
+    """Replay the training users once, with updates after every step, then update offline.
 
-    The log pays its own actions, so that the agent chooses only at the steps whose choices are shown.
-
-    The log has ended, so every reward it holds is known, and users are replayed side by side whatever the date. All
-    that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
+    The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Rewards of an
+    ended log are known, so users are replayed in parallel whatever the date. All that the rest of the run depends on is
+    in the checkpoint, so that an interrupted run resumes to the same bits.
     """
     config = run.config
-    env = CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
-    validation = pipeline.Validation.of(config, prepared, outcome_model)
-    transitions = TransitionIndex.from_log(log)
+    env = envs.replay.CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
+    validation = pipeline.Validation.build(config, data, outcome_model)
+    transitions = envs.replay.TransitionIndex.from_log(log)
 
     env.reset(seed=config.seed)
     done = {"steps": 0, "decisions": 0, "offline_updates": 0}
@@ -57,17 +90,16 @@ def train(
         logger.info(f"{run.path} resumes from step {done['steps']:,}")
     monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=done["steps"])
     if not done["steps"]:
-        monitor.rewards(prepared.train.rewards)
-        monitor.event_study(prepared.train)
+        monitor.rewards(data.train.rewards)
+        monitor.event_study(data.train)
 
     def save() -> None:
         monitor.flush()
-        agents.save_agent(
-            agent, run.checkpoint, pipeline.agent_spec(config, prepared), {"env": env.state_dict(), "done": done}
-        )
+        extra = {"env": env.state_dict(), "done": done}
+        agents.save_agent(agent, run.checkpoint, pipeline.agent_spec(config, data), extra)
 
-    def learn() -> dict[str, str]:
-        """Updates the agent; every so often writes scalars and a checkpoint. Gives the numbers for the bar."""
+    def update() -> dict[str, str]:
+        """Update the agent; write scalars and a checkpoint where they are due; return the progress bar's numbers."""
         monitor.losses(agent.update(config.train.updates_per_step))
         done["steps"] += 1
         if done["steps"] % config.train.log_every == 0:
@@ -78,7 +110,7 @@ def train(
             save()
         return monitor.shown
 
-    # 1. Replay: the log says what was really done, and the agent learns from that.
+    # 1. Replay: the agent learns from what was logged.
     observation = env.observations()
     with tqdm(total=len(log), initial=done["decisions"], desc="replaying", unit=" decisions", unit_scale=True) as bar:
         while env.passes_completed < 1:
@@ -96,20 +128,19 @@ def train(
             if shown:
                 monitor.chosen(decisions[rows], info["matched_modules"][rows])
             done["decisions"] += len(batch)
-            bar.set_postfix(learn(), refresh=False)
+            bar.set_postfix(update(), refresh=False)
             bar.update(len(batch))
 
-    # 2. Learn on from what was observed.
-    with tqdm(
-        total=config.train.offline_updates, initial=done["offline_updates"], desc="learning", unit=" steps"
-    ) as bar:
-        while done["offline_updates"] < config.train.offline_updates:
+    # 2. Offline: the agent learns from what it has observed.
+    total = config.train.offline_updates
+    with tqdm(total=total, initial=done["offline_updates"], desc="learning", unit=" steps") as bar:
+        while done["offline_updates"] < total:
             done["offline_updates"] += 1
-            bar.set_postfix(learn(), refresh=False)
+            bar.set_postfix(update(), refresh=False)
             bar.update()
-    monitor.explained(pipeline.explained(config, prepared, agent), done["steps"])
     save()
-    agents.save_policy(agent, run.policy, pipeline.agent_spec(config, prepared), prepared.features.state_dict())
+    agents.save_policy(agent, run.policy, pipeline.agent_spec(config, data), data.features.state_dict())
+    monitor.policy_table(pipeline.explain_policy(config, data, agent), done["steps"])
     monitor.close()
 
 
@@ -139,31 +170,13 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | N
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse, build, learn, evaluate, write; return the exit code."""
+    """Parse, train, print what was found; return the exit code."""
     config, resumed, out = parse(arguments)
     if resumed and resumed.ended:
         print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
-
-    # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
-    prepared = pipeline.prepare(config, resumed.features() if resumed else None)
-    logger.info(prepared.history.summary())
-    split = prepared.train
-    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
-    logger.info(log.summary())
-    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, prepared))
-    outcome_model = pipeline.fit_outcome_model(prepared)
-    known = prepared.history.fingerprint()
-    if resumed and not resumed.same_history(known):
-        raise ConfigError(f"the history of run {resumed.path} has changed: restore it, or train a new run")
-    run = resumed or Run.create(config, prepared.features, known, out)
-    logger.info(f"writing to {run.path}")
-
-    with resumable(run.path):
-        train(run, prepared, log, agent, outcome_model)
-        result = pipeline.assess(run.config, prepared, agent, outcome_model, logger.info)
-    write_json(pipeline.metrics_of(result), run.metrics)
-    print(f"{pipeline.summary_text(result)}\n\n{pipeline.next_steps(run)}")
+    run = train(config, out, resumed)
+    print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0
 
 

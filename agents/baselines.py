@@ -12,7 +12,7 @@ from crosschannel.agents.base import Batch, Observations
 from crosschannel.agents.policy import Policy
 from crosschannel.agents.sampling import expand_mask, uniform_shares
 from crosschannel.agents.settings import NoSettings
-from crosschannel.core.action_changes import carried, known_actions, places, shown
+from crosschannel.core.action_changes import carry_over, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
@@ -81,7 +81,7 @@ class Logging(Baseline):
         parts = self.modules.split(self.modules.feasible_mask(observations.action_mask))
         out = []
         for m, counts in enumerate(self._counts):
-            weight = expand_mask(self.modules, m, parts[m]) * shown(counts, self._known, self.modules, m)
+            weight = expand_mask(self.modules, m, parts[m]) * select_present(counts, self._known, self.modules, m)
             shares = np.zeros(weight.shape)
             for group in self.modules.groups(m):
                 total = weight[..., group].sum(-1, keepdims=True)
@@ -108,6 +108,6 @@ class Logging(Baseline):
         before = ActionSpace.from_dict(state["known"])
         self._known = known_actions(self.modules, before)
         self._counts = [
-            carried(saved.numpy(), places(before, self._known, m), np.ones(self._known.n_table_cells(m)))
+            carry_over(saved.numpy(), previous_cells(before, self._known, m), np.ones(self._known.n_table_cells(m)))
             for m, saved in enumerate(state["counts"])
         ]

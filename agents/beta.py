@@ -13,7 +13,7 @@ from crosschannel.agents.buffers.buffer import check_batch, median_variance, pre
 from crosschannel.agents.policy import Policy
 from crosschannel.agents.sampling import expand_mask, floor_by_module, uniform_over_eligible
 from crosschannel.agents.settings import BetaThompsonSettings
-from crosschannel.core.action_changes import carried, known_actions, labels, places, shown
+from crosschannel.core.action_changes import carry_over, known_actions, label_columns, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
@@ -120,7 +120,7 @@ class BetaThompson(Policy):
         """Return the probability of success of all users together (cells,); labels share it between actions."""
         success, weight = self._pooled[m]
         nu = self.settings.pooled_strength
-        label = labels(self._known[m])
+        label = label_columns(self._known[m])
         if label.shape[1]:
             # All cells of an action have its labels, whatever the choice they are conditioned on.
             label = np.tile(label, (len(weight) // len(label), 1))
@@ -142,11 +142,12 @@ class BetaThompson(Policy):
         success = np.tile(nu * pooled, (len(observations), 1))
         failure = np.tile(nu * (1 - pooled), (len(observations), 1))
         if place is not None and len(self._users):
-            known = place >= 0
-            counts = self._user_counts[m][place[known]] * self._decay
-            success[known] += counts[:, 0]
-            failure[known] += np.maximum(counts[:, 1] - counts[:, 0], 0.0)
-        return shown(success, self._known, self.modules, m), shown(failure, self._known, self.modules, m)
+            seen = place >= 0
+            counts = self._user_counts[m][place[seen]] * self._decay
+            success[seen] += counts[:, 0]
+            failure[seen] += np.maximum(counts[:, 1] - counts[:, 0], 0.0)
+        known, present = self._known, self.modules
+        return select_present(success, known, present, m), select_present(failure, known, present, m)
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Return each action's probability of the largest draw, mixed with the floor."""
@@ -203,11 +204,11 @@ class BetaThompson(Policy):
         self._seen = int(state["seen"])
         self._limit, self._reference, self._decay = state["units"]
         for m in range(len(known)):
-            place = places(before, known, m)
+            place = previous_cells(before, known, m)
             for counts, name in ((self._user_counts, "user_counts"), (self._pooled, "pooled")):
                 saved = np.moveaxis(state[name][m].numpy(), -1, 0)
                 fresh = np.zeros((known.n_table_cells(m), *saved.shape[1:]), dtype=saved.dtype)
-                counts[m] = np.ascontiguousarray(np.moveaxis(carried(saved, place, fresh), 0, -1))
+                counts[m] = np.ascontiguousarray(np.moveaxis(carry_over(saved, place, fresh), 0, -1))
 
 
 def largest_draw(success: FloatArray, failure: FloatArray, mask: BoolArray) -> FloatArray:

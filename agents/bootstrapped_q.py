@@ -25,7 +25,7 @@ from crosschannel.agents.linear.module_regression import (
 from crosschannel.agents.linear.regression import Prior, RefitSchedule, RegressionStatistics, fit, moments
 from crosschannel.agents.policy import VotingPolicy
 from crosschannel.agents.settings import BootstrappedQSettings
-from crosschannel.core.action_changes import carried, design, known_actions, places
+from crosschannel.core.action_changes import carry_over, design_matrix, known_actions, previous_cells
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
@@ -245,7 +245,7 @@ class BootstrappedQ(VotingPolicy):
     def _solve(self, m: int) -> Tensor:
         """Solve for the coefficients (1 + K, cells, F): the members start from their prior draws and are centred."""
         statistics = self._statistics[m]
-        prior = Prior.build(torch.from_numpy(design(self._known, m)), self._width, self._scales[m])
+        prior = Prior.build(torch.from_numpy(design_matrix(self._known, m)), self._width, self._scales[m])
         start = self._starts[m] * prior.own.sqrt() * self._sigma
         rest = self._moments[m] - (statistics.gram @ start.unsqueeze(-1)).squeeze(-1)
         found = start + fit(replace(statistics, moment=rest), prior).mean
@@ -333,11 +333,11 @@ class BootstrappedQ(VotingPolicy):
         """Move everything that is stored by cell to the cells' new places; new cells start from a prior draw."""
 
         def along(values: Tensor, place: Any, fresh: Tensor) -> Tensor:
-            moved = carried(values.transpose(0, 1).numpy(), place, fresh.transpose(0, 1).numpy())
+            moved = carry_over(values.transpose(0, 1).numpy(), place, fresh.transpose(0, 1).numpy())
             return torch.from_numpy(np.ascontiguousarray(np.swapaxes(moved, 0, 1)))
 
         for m in range(len(known)):
-            place, start = places(before, known, m), self._draw_start(known.n_table_cells(m))
+            place, start = previous_cells(before, known, m), self._draw_start(known.n_table_cells(m))
             self._starts[m] = along(self._starts[m], place, start)
             self._coefficients[m] = along(self._coefficients[m], place, start * self.settings.effect_scale)
             self._moments[m] = along(self._moments[m], place, torch.zeros_like(start))

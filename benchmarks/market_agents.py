@@ -24,9 +24,9 @@ from crosschannel.core.times import DAY
 from crosschannel.envs.market import evaluate_policy
 from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, TransitionIndex
 from crosschannel.pipeline.batches import batch_at
-from crosschannel.pipeline.building import Prepared, agent_spec, prepare
+from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.judging import assess, fit_outcome_model, learned_policy
+from crosschannel.pipeline.judging import deployable_policy, fit_outcome_model, judge
 
 MYOPIC = "bootstrapped_q, discount 0"
 DEFAULT_AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", "ensemble_thompson")
@@ -71,47 +71,47 @@ def learn(agent: Agent, log: ReplayLog, config: Config, until: int | None = None
     return agent
 
 
-def per_decision(prepared: Prepared, agent: Agent | None, first: int, last: int) -> float:
+def per_decision(data: TrainingData, agent: Agent | None, first: int, last: int) -> float:
     """Return the mean true effect of the agent's policy, or of the best actions, at test users' slots of some days."""
-    assert prepared.truth is not None
-    test = prepared.test
-    day = (test.history.decisions.time - prepared.history.decisions.time.min()) // DAY
+    assert data.truth is not None
+    test = data.test
+    day = (test.history.decisions.time - data.history.decisions.time.min()) // DAY
     inside = (day >= first) & (day < last)
-    rows = np.flatnonzero(prepared.rows("test"))[inside]
+    rows = np.flatnonzero(data.rows("test"))[inside]
     seen = test.observations[inside]
     if agent is None:
-        return float(prepared.truth.best_effect(rows, seen.action_mask).mean())
-    return float(prepared.truth.expected_effect(rows, agent.action_probabilities(seen)).mean())
+        return float(data.truth.best_effect(rows, seen.action_mask).mean())
+    return float(data.truth.expected_effect(rows, agent.action_probabilities(seen)).mean())
 
 
 def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Return one row per policy, with its true value on new users and the other columns."""
-    prepared = prepare(config)
-    assert prepared.truth is not None
-    market, users = prepared.truth.market, config.evaluation.market_users
-    split = prepared.train
+    data = prepare(config)
+    assert data.truth is not None
+    market, users = data.truth.market, config.evaluation.market_users
+    split = data.train
     log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
-    begun, days = int(prepared.history.decisions.time.min()), config.history.market.days
+    begun, days = int(data.history.decisions.time.min()), config.history.market.days
     deployed = {name: evaluate_policy(market, name, users) for name in REFERENCES}
     rows: list[dict[str, Any]] = [{"agent": name} for name in REFERENCES]
     weeks = (days // 4, days // 2), (3 * days // 4, days)
     if config.history.market.scenario == "refresh":
-        second, last = (per_decision(prepared, None, *week) for week in weeks)
+        second, last = (per_decision(data, None, *week) for week in weeks)
         rows[REFERENCES.index("oracle")] |= {"second_week_effect": second, "last_week_effect": last}
     for name in names:
         started = time.perf_counter()
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
         made = replace(config, agent=AgentConfig(agent_name, settings))
-        spec = agent_spec(made, prepared)
+        spec = agent_spec(made, data)
         agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
-        deployed[name] = evaluate_policy(market, learned_policy(name, prepared, agent, config.seed), users)
+        deployed[name] = evaluate_policy(market, deployable_policy(name, data, agent, config.seed), users)
         if config.history.market.scenario == "refresh":
             half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
-            row["second_week_effect"] = per_decision(prepared, half, *weeks[0])
-            row["last_week_effect"] = per_decision(prepared, agent, *weeks[1])
+            row["second_week_effect"] = per_decision(data, half, *weeks[0])
+            row["last_week_effect"] = per_decision(data, agent, *weeks[1])
         if config.history.market.scenario == "null" and name == config.agent.name:
-            judged = assess(made, prepared, agent, fit_outcome_model(prepared), lambda _: None).evaluation
+            judged = judge(made, data, agent, fit_outcome_model(data)).evaluation
             known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
             row |= {"identified": len(known), "significant": sum(not each.contains(0.0) for each in known)}
         rows.append(row)

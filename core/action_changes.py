@@ -57,7 +57,7 @@ def _known(new: Module, old: Module) -> Module:
     )
 
 
-def recoded(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:
+def recode_actions(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:
     """Translate actions (n, M) from the codes of `before` to those of `after`, which has all of these actions."""
     out = actions.clone()
     for m in range(len(before)):
@@ -66,7 +66,7 @@ def recoded(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:
     return out
 
 
-def places(before: ActionSpace, after: ActionSpace, m: int) -> IntArray:
+def previous_cells(before: ActionSpace, after: ActionSpace, m: int) -> IntArray:
     """Return the cell in `before` of each of module m's table cells in `after`, (cells,); -1 for new cells."""
 
     def codes(j: int) -> IntArray:
@@ -81,7 +81,7 @@ def places(before: ActionSpace, after: ActionSpace, m: int) -> IntArray:
     return np.where((upper[:, None] < 0) | (own[None, :] < 0), -1, cell).reshape(-1)
 
 
-def carried(saved: npt.NDArray[Any], place: IntArray, fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def carry_over(saved: npt.NDArray[Any], place: IntArray, fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Move saved values (cells before, ...) to their new cells (cells after, ...); new cells take those of `fresh`."""
     out = np.array(fresh)
     old = place >= 0
@@ -89,21 +89,21 @@ def carried(saved: npt.NDArray[Any], place: IntArray, fresh: npt.NDArray[Any]) -
     return out
 
 
-def shown(values: npt.NDArray[Any], known: ActionSpace, present: ActionSpace, m: int) -> npt.NDArray[Any]:
+def select_present(values: npt.NDArray[Any], known: ActionSpace, present: ActionSpace, m: int) -> npt.NDArray[Any]:
     """Select from values of all known cells (..., cells) those of the present actions (..., *present.shape(m))."""
     out = values.reshape(*values.shape[:-1], *known.shape(m))[..., : present.sizes[m]]
     c = present.condition(m)
     return out if c is None else out[..., : present.sizes[c], :]
 
 
-def design(modules: ActionSpace, m: int) -> FloatArray:
+def design_matrix(modules: ActionSpace, m: int) -> FloatArray:
     """Return the design matrix (cells, L) of module m's table cells: an intercept, labels, and indicators.
 
     A numeric label is one column, standardised over the module's actions; any other label has an indicator column for
     each of its values. Actions without the label have 0. If the module is conditioned on another, each action of either
     module has an indicator column as well, so that cells share what is learned.
     """
-    own = np.concatenate([np.ones((modules.sizes[m], 1)), labels(modules[m])], axis=1)
+    own = np.concatenate([np.ones((modules.sizes[m], 1)), label_columns(modules[m])], axis=1)
     c = modules.condition(m)
     if c is None:
         return own
@@ -113,7 +113,7 @@ def design(modules: ActionSpace, m: int) -> FloatArray:
     )
 
 
-def labels(module: Module) -> FloatArray:
+def label_columns(module: Module) -> FloatArray:
     """Return the labels of a module's actions as columns (A_m, labels)."""
     columns: list[FloatArray] = []
     for name in sorted({name for entry in module.labels.values() for name in entry}):

@@ -1,7 +1,7 @@
 """Convert between Python objects and what YAML, JSON and checkpoints can hold.
 
-Dataclasses become mappings and back, classes are named by their path, and random generators are saved as text, so that
-checkpoints can be read with `weights_only=True`.
+Dataclasses become plain mappings and back, with every fault and its place; classes are named by their path; and random
+generators are saved as text, so that checkpoints can be read with `weights_only=True`.
 """
 
 from __future__ import annotations

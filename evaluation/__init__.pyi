@@ -15,6 +15,7 @@ from .off_policy import evaluate as evaluate
 from .outcome_model import OutcomeModel as OutcomeModel
 from .outcome_model import QValues as QValues
 from .report import caveats as caveats
+from .report import from_dict as from_dict
 from .report import headline as headline
 from .report import module_effects as module_effects
 from .report import render_html as render_html
@@ -86,6 +87,7 @@ __all__ = [
     "evaluate_trajectories",
     "first_slots",
     "fit_q_values",
+    "from_dict",
     "headline",
     "importance_weights",
     "kurtosis",

@@ -1,4 +1,4 @@
-"""Builds each part of a run from its configuration: history, splits, rewards, context."""
+"""Build each part of a run from its configuration: history, splits, rewards, context."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import TableSource, read_tables
 from crosschannel.histories.splits import split_users
-from crosschannel.pipeline.configuration import Config, HistoryConfig
+from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
 from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
 
 
@@ -48,24 +48,24 @@ class Split:
 
     @cached_property
     def observations(self) -> Observations:
-        """What a policy sees at every decision."""
+        """Return what a policy sees at every decision."""
         history = self.history
         users = history.user_keys[history.decisions.user]
         return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
 
     @cached_property
     def outcomes(self) -> Outcomes:
-        """What was measured around every decision."""
+        """Return what was measured around every decision."""
         return self.model.measure(self.history)
 
     @cached_property
     def rewards(self) -> RewardFrame:
-        """The rewards, from these users' own controls."""
+        """Return the rewards, from these users' own controls."""
         return self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TrainingData:
     """A history with its splits, and what is fitted on the training users.
 
     Attributes:
@@ -88,19 +88,19 @@ class Prepared:
 
     @cached_property
     def validation(self) -> Split:
-        """The users whose estimates are shown while training."""
+        """Return the users whose estimates are shown while training."""
         return self._split("validation")
 
     @cached_property
     def test(self) -> Split:
-        """The users that the evaluation rests on."""
+        """Return the users that the evaluation rests on."""
         return self._split("test")
 
     def _split(self, name: str) -> Split:
         return Split(self.history.select_users(self.part == name), self.model, self.features, self.guardrails)
 
     def rows(self, name: str) -> BoolArray:
-        """Which decisions of the whole history belong to a part (n,)."""
+        """Return which decisions of the whole history belong to a part (n,)."""
         return np.asarray((self.part == name)[self.history.decisions.user])
 
 
@@ -111,7 +111,7 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
-    """Reads or simulates the history.
+    """Read or simulate the history.
 
     Raises:
         ConfigError: If the source needs a folder and none is given.
@@ -121,7 +121,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "market":
         return simulate_history(Market(config.market()))
     if source.source == "tables":
-        assert source.tables is not None  # the configuration saw to that
+        assert source.tables is not None  # the configuration requires it
         tables = source.tables
         move = _mover([tables.decisions, *tables.events, tables.users], source.path)
         moved = replace(
@@ -132,7 +132,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
         )
         return read_tables(moved), None
     if source.source == "stream":
-        assert source.stream is not None  # the configuration saw to that
+        assert source.stream is not None  # the configuration requires it
         stream = source.stream
         move = _mover([stream.rows, stream.users], source.path)
         users = None if stream.users is None else move(stream.users)
@@ -158,11 +158,34 @@ def _mover(sources: Sequence[TableSource | None], path: Path | None) -> Callable
     return lambda source: replace(source, path=path / source.path.absolute().relative_to(base))
 
 
-def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared:
-    """Builds the history, splits its users, and fits the context on the training users; see `Split` for the rest.
+def load_history(source: Config | str | Path) -> History:
+    """Read the history that a configuration names, or simulate it.
+
+    Args:
+        source: A configuration, or a folder in the native layout.
+
+    Raises:
+        ConfigError: If the source needs a folder and none is given.
+        InputError: If the history cannot be read; the message has every fault with its file, row, column and value.
+    """
+    return build_history(source)[0] if isinstance(source, Config) else read_history(Path(source))
+
+
+def compute_rewards(history: History, config: Config | RewardConfig) -> RewardFrame:
+    """Compute the incremental reward of every decision, with the history's own controls.
+
+    Raises:
+        ConfigError: If a goal or an attribute that the settings name is not in the history.
+    """
+    settings = config.reward if isinstance(config, Config) else config
+    return make_reward(settings.kind, settings).fit_transform(history)
+
+
+def prepare(config: Config, features: ContextFeatures | None = None) -> TrainingData:
+    """Build the history, split its users, and fit the context on the training users; see `Split` for the rest.
 
     Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
-    history's summary says so, and every number that rests on them is labelled by `History.propensity_source`.
+    history's summary reports this, and every number that rests on them is labelled by `History.propensity_source`.
 
     Args:
         config: The configuration.
@@ -182,7 +205,7 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared
     model = make_reward(config.reward.kind, config.reward)
     train = history.select_users(part == "train")
     features = features or ContextFeatures.fit(train, config.context)
-    return Prepared(
+    return TrainingData(
         history=history,
         truth=truth,
         part=part,
@@ -202,11 +225,11 @@ class AgentSpec(TypedDict):
     seed: int
 
 
-def agent_spec(config: Config, prepared: Prepared) -> AgentSpec:
+def agent_spec(config: Config, data: TrainingData) -> AgentSpec:
     """Return the arguments that make a run's agent."""
     return AgentSpec(
         name=config.agent.name,
-        context_dim=prepared.features.dim,
+        context_dim=data.features.dim,
         settings=to_dict(config.agent.settings),
         seed=config.seed,
     )

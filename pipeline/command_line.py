@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from crosschannel.core.errors import ConfigError, CrosschannelError, nearest
-from crosschannel.pipeline.configuration import check_device, check_seed
+from crosschannel.pipeline.configuration import CONFIG_FOLDER, check_device, check_seed
+
+logger = logging.getLogger("crosschannel")
 
 logger = logging.getLogger("crosschannel")
 
 #: The configuration of a run that names none; it is installed with the package.
-DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "configs" / "market.yaml"
+DEFAULT_CONFIG = CONFIG_FOLDER / "market.yaml"
 
 WIDTH = 100  # columns of the help texts, where the terminal is not narrower
 FLAG_WIDTH = 42  # columns that a flag and its value may take before the explanation begins on a line of its own
@@ -84,6 +86,16 @@ class Parser(argparse.ArgumentParser):
         if getattr(chosen, "force", False) and chosen.out is None:
             raise UsageError("--force overwrites what --out names: give --out as well")
         return chosen
+
+    def first_positional(self, arguments: Sequence[str] | None) -> Path | None:
+        """Return the first argument that is neither a flag nor its value: a run's settings are the defaults of flags."""
+        given = hyphenated(arguments)
+        switches = {name for action in self._actions if action.nargs == 0 for name in action.option_strings}
+        for before, text in zip(["", *given], given, strict=False):
+            is_value = before.startswith("--") and "=" not in before and before not in switches
+            if not text.startswith("-") and not is_value:
+                return Path(text)
+        return None
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UsageError`, where argparse would print the usage and exit."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from crosschannel.reward import REWARDS, RewardSpec
 
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
+CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEVICES = ("cpu", "cuda", "mps", "auto")
 
 
@@ -186,6 +187,11 @@ class EvaluationConfig(EvaluationSettings):
         if self.market_users < 2:
             raise ConfigError(f"market_users {self.market_users} is below 2: a standard error needs two users")
 
+    @property
+    def estimation(self) -> EvaluationSettings:
+        """Return the settings of the off-policy estimates."""
+        return EvaluationSettings(**{f.name: getattr(self, f.name) for f in fields(EvaluationSettings)})
+
 
 @dataclass(frozen=True)
 class Config:
@@ -291,6 +297,49 @@ def read_config(path: Path) -> Config:
         raise ConfigError(f"{path}: there is no such configuration file")
     data = read_yaml(path)
     return from_dict(Config, {} if data is None else data, f"{path}:")
+
+
+def load_config(source: str | Path = "market", settings: Mapping[str, Any] | None = None) -> Config:
+    """Return a configuration, with some settings replaced.
+
+    Args:
+        source: A YAML file, or the name of a configuration that comes with the package, such as `market`.
+        settings: Values by dotted name, such as `{"history.market.users": 2000}`.
+
+    Raises:
+        ConfigError: If there is no such configuration, or a setting is unknown or refused; the nearest name is given.
+    """
+    path = Path(source)
+    if not path.suffix:
+        path = CONFIG_FOLDER / f"{source}.yaml"
+        known = sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml"))
+        if str(source) not in known:
+            raise ConfigError(f"there is no configuration {str(source)!r}. {nearest(str(source), known)}")
+    return override(read_config(path), settings or {})
+
+
+def override(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return a configuration with settings replaced; an agent other than before begins with its own defaults.
+
+    Args:
+        config: The configuration.
+        settings: Values by dotted name, such as `{"history.market.users": 2000}`.
+
+    Raises:
+        ConfigError: If a setting is unknown or refused; the nearest name is given.
+    """
+    data = to_dict(config)
+    if settings.get("agent.name", config.agent.name) != config.agent.name:
+        data["agent"]["settings"] = {}
+    for name, value in settings.items():
+        *sections, last = name.split(".")
+        section = data
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{name}: {part!r} is a setting, not a section")
+        section[last] = to_dict(value)
+    return from_dict(Config, data)
 
 
 def write_config(config: Config, path: Path) -> None:

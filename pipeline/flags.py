@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-import operator
 import re
 import textwrap
 import typing
@@ -19,9 +18,9 @@ import yaml
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import parse_yaml
-from crosschannel.core.serialization import alternatives, convert, from_dict, to_dict
+from crosschannel.core.serialization import alternatives, convert, to_dict
 from crosschannel.pipeline.command_line import DEFAULT_CONFIG, FLAG_WIDTH, WIDTH, Parser, UsageError, hyphenated
-from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
+from crosschannel.pipeline.configuration import AgentConfig, Config, override, read_config
 
 #: Settings that stand in a file only: the first two are long, and the market's goals are those of the reward.
 FILE_ONLY = (("history", "tables"), ("history", "stream"), ("history", "market", "goals"))
@@ -148,32 +147,37 @@ class CommandLine:
 
 
 def parse_settings(
-    parser: Parser, arguments: Sequence[str] | None, sections: Sequence[str] | None = None
+    parser: Parser,
+    arguments: Sequence[str] | None,
+    sections: Sequence[str] | None = None,
+    base: Config | None = None,
 ) -> CommandLine:
-    """Parse a command line of a program that reads a configuration: `--config FILE`, and flags that override it.
+    """Parse a command line of a program that has settings: `--config FILE`, and flags that override it.
 
     Args:
         parser: The parser with the program's own flags; it gets `--config`, `--help-all` and a flag for each setting.
         arguments: What follows the program's name; by default that of this process.
         sections: Sections that the program reads; by default all, and the settings that are in none.
+        base: The configuration that the flags override, such as that of a run; there is no `--config` then.
 
     Raises:
         ConfigError: If the file is wrong.
         UsageError: If a flag is wrong.
     """
     given = hyphenated(arguments)
-    config = _read(parser, given, sections)
+    config = base or _read(parser, given, sections)
     known = {one.flag: one for one in each_setting(config) if sections is None or one.path[0] in sections}
     if isinstance(config.agent.settings, Mapping):
         names = re.findall(r"^--agent\.settings\.([^=\n]+)", "\n".join(given), re.MULTILINE)
         free = [Setting((*AGENT, name.replace("-", "_")), Any, None, "") for name in names]
         known |= {one.flag: one for one in free}
-    parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration [{DEFAULT_CONFIG.name}]")
     parser.epilog = "What is in [brackets] is the default, that of the configuration included; none is no value."
+    if base is None:
+        parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration [{DEFAULT_CONFIG.name}]")
     _add_settings(parser, config, list(known.values()), in_full="--help-all" in given)
     options = parser.parse(given)
     texts = {flag: getattr(options, flag) for flag in known if hasattr(options, flag)}
-    overrides = (*(("--config",) if options.config else ()), *texts)
+    overrides = (*(("--config",) if base is None and options.config else ()), *texts)
     return CommandLine(options, _override(config, known, texts), overrides)
 
 
@@ -194,17 +198,16 @@ def _read(parser: Parser, given: Sequence[str], sections: Sequence[str] | None) 
 def _override(config: Config, known: Mapping[str, Setting], texts: Mapping[str, Any]) -> Config:
     if not texts:
         return config
-    faults, data = [], to_dict(config)
+    faults, values = [], {}
     for flag, text in texts.items():
-        *sections, name = known[flag].path
         try:
-            functools.reduce(operator.getitem, sections, data)[name] = known[flag].parse(text)
+            values[".".join(known[flag].path)] = known[flag].parse(text)
         except ConfigError as error:
             faults.append(str(error))
     if faults:
         raise UsageError("\n".join(faults))
     with _as_usage():
-        return from_dict(Config, data)
+        return override(config, values)
 
 
 @contextmanager

@@ -15,9 +15,15 @@ from crosschannel.pipeline.building import Split
 from crosschannel.reward import REWARDS, RewardFrame
 from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 
+SHOWN_BY_THE_PROGRESS_BAR = {
+    "train/loss": "loss",
+    "policy/send_rate": "sent",
+    "replay/action_match_rate": "matched",
+}
+
 
 class Monitor:
-    """Averages what happens between two points, and writes the averages.
+    """Average what happens between two points, and write the averages.
 
     Args:
         folder: TensorBoard's folder.
@@ -35,10 +41,10 @@ class Monitor:
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
         self._rewards: list[np.ndarray] = []
-        self._chances: list[np.ndarray] = []
+        self._probabilities: list[np.ndarray] = []
 
     def rewards(self, frame: RewardFrame) -> None:
-        """Writes once what the rewards are like: how many have which fate, and their distribution."""
+        """Write once how many decisions have a reward, why the others have none, and the rewards' distribution."""
         for name, count in frame.counts().items():
             self._writer.add_scalar(f"reward/decisions/{name}", count, 0)
         ok = frame.identified
@@ -48,32 +54,32 @@ class Monitor:
             self._writer.add_histogram("reward/n_controls", frame.n_controls[ok], 0)
 
     def event_study(self, split: Split) -> None:
-        """Draws once what the logged messages did by time since the decision, and whether trends agreed before."""
+        """Draw once the effect of the logged messages by time since the decision, with the pre-trends."""
         if type(split.model) not in REWARDS.values():  # a user's own kind need not have an influence function
             return
         events = event_study(TreatmentEffects.fit_outcomes(split.model, split.outcomes), split.history)
         self._writer.add_figure("reward/event_study", picture(split.history, events), 0)
 
     def replayed(self, batch: Batch) -> None:
-        """Takes in what the log did in one replayed step."""
+        """Add what the log did in one replayed step."""
         self._add("replay/reward", float(batch.rewards.sum()), float(len(batch)))
         self._rewards.append(batch.rewards)
 
     def chosen(self, decisions: Decisions, matched: BoolArray) -> None:
-        """Takes in what the agent chose at the slots of one step, and for which modules (N, M) the log did the same."""
+        """Add what the agent chose at the slots of one step, and for which modules (N, M) the log did the same."""
         n, actions = float(len(decisions)), decisions.actions
-        self._add("replay/matched", float(matched.all(1).sum()), n)
+        self._add("replay/action_match_rate", float(matched.all(1).sum()), n)
         sent = self._modules.sends(actions)
-        self._add("policy/sent", float(sent.sum()), n)
+        self._add("policy/send_rate", float(sent.sum()), n)
         for m, module in enumerate(self._modules):
-            self._add(f"replay/matched/{module.name}", float(matched[:, m].sum()), n)
+            self._add(f"replay/action_match_rate/{module.name}", float(matched[:, m].sum()), n)
             made = actions[:, m] if m == 0 else actions[sent, m]
             for action, count in zip(module.actions, np.bincount(made, minlength=len(module.actions)), strict=True):
                 self._add(f"policy/share/{module.name}/{action}", float(count), float(len(made)))
-        self._chances.append(decisions.joint)
+        self._probabilities.append(decisions.joint)
 
     def losses(self, scalars: Mapping[str, float]) -> None:
-        """Takes in what the agent says of its update."""
+        """Add the scalars of an update."""
         for name, value in scalars.items():
             if np.isfinite(value):
                 self._add(f"train/{name}", float(value), 1.0)
@@ -85,8 +91,8 @@ class Monitor:
         if "validation/value" in scores:
             self.shown["validation"] = f"{scores['validation/value']:.4g}"
 
-    def explained(self, table: pd.DataFrame, step: int) -> None:
-        """Writes what the learned policy does and why: as a table of text, and all decisions' numbers as scalars."""
+    def policy_table(self, table: pd.DataFrame, step: int) -> None:
+        """Write what the learned policy does: a table as text, and the numbers of all decisions as scalars."""
         self._writer.add_text("explain/policy", as_markdown(table), step)
         for name, value in as_scalars(table).items():
             self._writer.add_scalar(name, value, step)
@@ -96,13 +102,13 @@ class Monitor:
         for name, total in self._sums.items():
             if self._counts[name] > 0:
                 self._writer.add_scalar(name, total / self._counts[name], step)
-        for name, values in (("replay/rewards", self._rewards), ("policy/probability", self._chances)):
+        for name, values in (("replay/rewards", self._rewards), ("policy/probability", self._probabilities)):
             if sum(map(len, values)):
                 self._writer.add_histogram(name, np.concatenate(values), step)
-        for name, short in (("train/loss", "loss"), ("policy/sent", "sent"), ("replay/matched", "matched")):
+        for name, short in SHOWN_BY_THE_PROGRESS_BAR.items():
             if self._counts.get(name, 0) > 0:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"
-        self._sums, self._counts, self._rewards, self._chances = {}, {}, [], []
+        self._sums, self._counts, self._rewards, self._probabilities = {}, {}, [], []
 
     def flush(self) -> None:
         """Write to the disk what was added."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.base import Batch, Observations, UIntArray
-from crosschannel.core.action_changes import recoded
+from crosschannel.core.action_changes import recode_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
@@ -169,4 +169,4 @@ class Buffer:
             raise ValueError(f"its contexts have {width} features, not {self._widths['context']}")
         self.seen = int(state["seen"])
         self._data = {name: state[name].clone() for name in self._data}
-        self._data["actions"] = recoded(self._data["actions"], before, after)
+        self._data["actions"] = recode_actions(self._data["actions"], before, after)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.base import Batch
-from crosschannel.core.action_changes import carried, places, recoded
+from crosschannel.core.action_changes import carry_over, previous_cells, recode_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
@@ -94,9 +94,9 @@ class Transitions:
         any message was.
         """
         sendable = np.tile(self.open[:, 1:].any(1).numpy(), (known.sizes[0], 1))
-        opened = carried(self.open.numpy().T, places(before, known, 0), sendable)
+        opened = carry_over(self.open.numpy().T, previous_cells(before, known, 0), sendable)
         return replace(
             self,
-            actions=recoded(self.actions, before, known),
+            actions=recode_actions(self.actions, before, known),
             open=torch.from_numpy(np.ascontiguousarray(opened.T)),
         )

@@ -21,7 +21,7 @@ from crosschannel.agents.sampling import (
     uniform_codes,
 )
 from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettings
-from crosschannel.core.action_changes import design, known_actions, places, shown
+from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
@@ -80,7 +80,7 @@ class EnsembleThompson:
         generator = torch.Generator().manual_seed(seed)
         learners = []
         for m in range(len(self._known)):
-            shared = design(self._known, m)[:, 1:]
+            shared = design_matrix(self._known, m)[:, 1:]
             learners.append(
                 Learner(self._width, self._known, m, shared, self.settings, generator, self._seed, self._device)
             )
@@ -88,7 +88,7 @@ class EnsembleThompson:
 
     def _heads(self, m: int) -> Tensor:
         """Return the heads (cells, 1 + K, F) of module m's present cells."""
-        present = shown(np.arange(self._known.n_table_cells(m)), self._known, self.modules, m)
+        present = select_present(np.arange(self._known.n_table_cells(m)), self._known, self.modules, m)
         return self._learners[m].heads[torch.from_numpy(present.reshape(-1))]
 
     def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
@@ -290,7 +290,7 @@ class EnsembleThompson:
                 if known == before:
                     learner.load_state_dict(saved)
                 else:
-                    learner.load_moved_state_dict(saved, places(before, known, m))
+                    learner.load_moved_state_dict(saved, previous_cells(before, known, m))
             self._learns = "buffer" in state
             if self._learns:
                 self._buffer.load_state_dict(state["buffer"], before, known)

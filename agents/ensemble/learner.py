@@ -16,7 +16,7 @@ from crosschannel.agents.ensemble.network import SharedNetwork
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
 from crosschannel.agents.ensemble.prior import ABSOLUTE_BLOCK, NETWORK_BLOCK, learn_scales, select_prior_scale
 from crosschannel.agents.settings import EnsembleThompsonSettings
-from crosschannel.core.action_changes import carried
+from crosschannel.core.action_changes import carry_over
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
 from crosschannel.core.hashing import derive, uniforms
@@ -312,7 +312,7 @@ class Learner:
             )
 
         def moved(saved: Tensor, new: Tensor) -> Tensor:
-            return torch.from_numpy(carried(saved.numpy(), place, new.numpy()))
+            return torch.from_numpy(carry_over(saved.numpy(), place, new.numpy()))
 
         before, empty = state["statistics"], fresh["statistics"]
         statistics = {

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.linear.regression import Prior, RegressionStatistics, deviations, fit, learn_scale
-from crosschannel.core.action_changes import carried, design, places, shown
+from crosschannel.core.action_changes import carry_over, design_matrix, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 
@@ -41,10 +41,10 @@ def moved_statistics(
     saved: Mapping[str, Tensor], before: ActionSpace, known: ActionSpace, m: int
 ) -> RegressionStatistics:
     """Move saved statistics of module m's cells to the cells' new places; new cells have no rows."""
-    place = places(before, known, m)
+    place = previous_cells(before, known, m)
     fresh = RegressionStatistics.zeros(known.n_table_cells(m), saved["moment"].shape[-1])
     gram, moment = (
-        torch.from_numpy(carried(saved[name].numpy(), place, getattr(fresh, name).numpy()))
+        torch.from_numpy(carry_over(saved[name].numpy(), place, getattr(fresh, name).numpy()))
         for name in ("gram", "moment")
     )
     return RegressionStatistics(**{**saved, "gram": gram, "moment": moment})
@@ -55,7 +55,7 @@ def learn_effect_scales(
 ) -> list[float]:
     """Choose each module's prior scale of effects by the evidence, from its last value and the initial guess."""
     return [
-        learn_scale(each, torch.from_numpy(design(modules, m)), each.moment.shape[-1], scale, guess)
+        learn_scale(each, torch.from_numpy(design_matrix(modules, m)), each.moment.shape[-1], scale, guess)
         for m, (each, scale) in enumerate(zip(statistics, scales, strict=True))
     ]
 
@@ -82,7 +82,7 @@ def posterior_draws(
     drawn = []
     for m, (each, scale) in enumerate(zip(statistics, scales, strict=True)):
         width = each.moment.shape[-1]
-        prior = Prior.build(torch.from_numpy(design(modules, m)), width, scale)
+        prior = Prior.build(torch.from_numpy(design_matrix(modules, m)), width, scale)
         posterior = fit(each, prior)
         normals = rng.standard_normal((k, sum(prior.design.shape), width))
         normals = (normals - normals.mean(0)) * math.sqrt(k / max(k - 1, 1))
@@ -103,4 +103,4 @@ def estimates(
         modules: The present actions.
     """
     found = [(phi @ each.transpose(1, 2)).numpy() for each in coefficients]
-    return [shown(each, known, modules, m) for m, each in enumerate(found)]
+    return [select_present(each, known, modules, m) for m, each in enumerate(found)]

@@ -23,7 +23,7 @@ from crosschannel.agents.linear.module_regression import (
 from crosschannel.agents.linear.regression import RefitSchedule, RegressionStatistics
 from crosschannel.agents.policy import VotingPolicy
 from crosschannel.agents.settings import NeuralLinearSettings
-from crosschannel.core.action_changes import carried, known_actions, places
+from crosschannel.core.action_changes import carry_over, known_actions, previous_cells
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
@@ -227,7 +227,8 @@ class NeuralLinear(VotingPolicy):
         outputs = []
         for m, saved in enumerate(state["outputs"]):
             fresh = np.zeros((known.n_table_cells(m), len(saved)), dtype=np.float32)
-            outputs.append(torch.from_numpy(carried(saved.T.numpy(), places(before, known, m), fresh).T.copy()))
+            moved = carry_over(saved.T.numpy(), previous_cells(before, known, m), fresh)
+            outputs.append(torch.from_numpy(moved.T.copy()))
         self._set_outputs(outputs)
         if known == before:
             self._optimiser.load_state_dict(state["optimiser"])

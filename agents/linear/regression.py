@@ -96,8 +96,8 @@ class Prior:
     r"""The prior of the coefficients, in units of the noise.
 
     A cell's coefficients are :math:`\theta_a = \sum_l Z_{al} g_l + d_a`: a part that all cells and those with the same
-    labels share (`core.action_changes.design`), and the cell's own part. The estimate of a new action therefore starts
-    from the rewards of actions with its labels.
+    labels share (`core.action_changes.design_matrix`), and the cell's own part. The estimate of a new action therefore
+    starts from the rewards of actions with its labels.
 
     Attributes:
         design: Z, (A, L); its first column is 1.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from crosschannel.agents import AGENTS, Agent, Batch, load_agent, load_policy, make_agent, save_agent, save_policy
-from crosschannel.core.action_changes import known_actions, labels, places
+from crosschannel.core.action_changes import known_actions, label_columns, previous_cells
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from tests.agents.samples import SETTINGS, TABLES, everything, observations_of, random_batch
@@ -40,11 +40,11 @@ def test_known_actions_are_the_present_ones_and_then_the_retired() -> None:
     assert known_actions(BEFORE, known)["offer"].actions == ("b1", "b2", "i1", "b3")
 
 
-def test_places_say_where_each_cell_was() -> None:
+def test_previous_cells_are_those_before_the_change() -> None:
     known = known_actions(AFTER, BEFORE)
-    np.testing.assert_array_equal(places(BEFORE, known, 0), [0, -1, 2, 1])
-    np.testing.assert_array_equal(places(BEFORE, known, 1), [1, 0, -1, -1, 5, 4, 3, 2])
-    np.testing.assert_array_equal(places(BEFORE, known, 2), [2, -1, 0, 1])
+    np.testing.assert_array_equal(previous_cells(BEFORE, known, 0), [0, -1, 2, 1])
+    np.testing.assert_array_equal(previous_cells(BEFORE, known, 1), [1, 0, -1, -1, 5, 4, 3, 2])
+    np.testing.assert_array_equal(previous_cells(BEFORE, known, 2), [2, -1, 0, 1])
 
 
 def test_labels_are_columns() -> None:
@@ -58,7 +58,7 @@ def test_labels_are_columns() -> None:
         },
     )
     emoji = np.array([[1, 0], [0, 1], [1, 0], [0, 0]])
-    np.testing.assert_array_equal(labels(module), np.column_stack([emoji, [0, 0, 1, 0], [-1, 1, 0, 0]]))
+    np.testing.assert_array_equal(label_columns(module), np.column_stack([emoji, [0, 0, 1, 0], [-1, 1, 0, 0]]))
 
 
 def changed(old: ActionSpace, m: int, **parts: object) -> ActionSpace:

@@ -13,8 +13,9 @@ reasons:
 - The decision must not depend on anything after its time. This holds if the sends of a period are determined when the
   slot begins. It does not hold for a message that responds to what the user did between the slot and the send (an
   abandoned cart): the cause of the message would count as its effect. The stream cannot reveal that, but the notes of
-  the history bound it: they give the time between slots and sends, and the share of sends whose users had an event in
-  between, next to the same share of slots without a send. The remedy is a finer grid, or one just before the sends.
+  the history indicate how often it may happen: they give the time between slots and sends, and the share of sends whose
+  users had an event in between, next to the same share of slots without a send. The remedy is a finer grid, or one just
+  before the sends.
 
 So the reward of a decision compares sending within the period with not sending in it, from the slot on.
 """

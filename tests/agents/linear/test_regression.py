@@ -15,7 +15,7 @@ from crosschannel.agents.linear.regression import (
     fit,
     learn_scale,
 )
-from crosschannel.core.action_changes import design
+from crosschannel.core.action_changes import design_matrix
 from tests.agents.samples import TABLES
 
 pytestmark = pytest.mark.numerics
@@ -156,7 +156,7 @@ def test_an_action_never_seen_begins_with_what_its_labels_earned() -> None:
 
 
 def test_the_design_of_a_table_knows_the_action_and_the_choice() -> None:
-    hour, tone = design(TABLES, 1), design(TABLES, 2)
+    hour, tone = design_matrix(TABLES, 1), design_matrix(TABLES, 2)
     assert hour.shape == (6, 1 + 2 + 3)
     np.testing.assert_array_equal(hour[3], [1, 0, 1, 0, 1, 0])  # email, evening
     np.testing.assert_array_equal(tone, [[1, 1, 0], [1, 0, 1], [1, 0, 0]])
