@@ -88,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         return chosen
 
     def first_positional(self, arguments: Sequence[str] | None) -> Path | None:
-        """Return the first argument that is neither a flag nor its value: a run's settings are the defaults of flags."""
+        """Return the first argument that is neither a flag nor a flag's value, before settings are added as flags."""
         given = hyphenated(arguments)
         switches = {name for action in self._actions if action.nargs == 0 for name in action.option_strings}
         for before, text in zip(["", *given], given, strict=False):
