@@ -5,7 +5,11 @@ ARGS   ?=
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: train test fast check docs slow benchmark coverage format clean
+# Kernels for processors without AVX: with them OpenBLAS, PyTorch, MKL and NumPy round otherwise.
+KERNELS := OPENBLAS_CORETYPE=Prescott ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE \
+           NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL"
+
+.PHONY: train test fast check docs kernels slow benchmark coverage format clean
 
 train: $(STAMP)
 	$(BIN)/python train.py $(ARGS)
@@ -26,6 +30,9 @@ check: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+kernels: $(STAMP)
+	$(KERNELS) $(BIN)/python -m pytest -n 2 -m "numerics and not slow" $(ARGS)
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -1,59 +1,116 @@
-"""Judges the policy of a run on users that it has not learned from, and writes a report.
+"""Evaluate the policy of a run on users that it has not learned from, and write a report.
 
-    python evaluate.py runs/market          prints the estimates; writes evaluation.json, report.html and policy.csv
+  crosschannel evaluate runs/NAME                                    on the log of the run
+  crosschannel evaluate runs/NAME --history.path LOG --out FOLDER    on another log
+  crosschannel evaluate runs/NAME --evaluation.confidence-level 0.9  with other settings
 
-Every value comes with its estimand, a 95 % interval over users and its effective sample size; what the log does not
-identify is not a number. What the policy does, and what it expects, is told by module, action and segment of users.
-Where the history was simulated, the market's truth stands beside the estimates.
+Every value comes with its estimand, an interval over users and its effective sample size; a value
+that the log does not identify is reported as such. The policy is explained by module, action and
+segment of users. Where the history is simulated, the ground truth stands beside the estimates. The
+files are evaluation.json, report.html and policy.csv. What the training found for the same log, policy
+and settings is read and not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from crosschannel.agents import load_agent
-from crosschannel.agents.explain import ALL, as_text
-from crosschannel.core.files import replacing
-from crosschannel.evaluation import write_html
-from crosschannel.histories.fingerprint import fingerprint
-from crosschannel.pipeline.building import prepare
-from crosschannel.pipeline.command_line import program, say
-from crosschannel.pipeline.judging import assess, explained, fit_outcome_model
-from crosschannel.pipeline.run_folder import Run, write_json
-from crosschannel.pipeline.summary import about, metrics_of, summary_text
+from crosschannel import agents, pipeline
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing
+from crosschannel.pipeline.configuration import Config, EvaluationConfig
+from crosschannel.pipeline.flags import parse_settings
+from crosschannel.pipeline.run_folder import Run
 
-CHANGED = (
-    "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
-    "none of the parts that the policy learned from"
+# `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
+
+FILES = ("evaluation.json", "report.html", "policy.csv")
+OTHER_LOG = (
+    "The log is not the one that the run was trained on: the values are for those of its users who are in none of the "
+    "parts that the policy learned from."
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Opens a run, judges its policy, writes the report; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="a folder that train.py wrote, such as runs/market")
-    parser.add_argument("--device", default="cpu", help="where the agent computes: cpu, cuda, mps or auto")
-    chosen = parser.parse_args(arguments)
+def evaluate(
+    run: Run | str | Path,
+    history: Path | None = None,
+    settings: EvaluationConfig | None = None,
+    *,
+    device: str = "cpu",
+    out: Path | None = None,
+) -> pipeline.EvaluationResult:
+    """Evaluate the policy of a finished run on users that it has not learned from, and write the report.
 
-    run = Run.open_ended(chosen.run)
-    agent = load_agent(run.checkpoint, chosen.device)
-    say(f"preparing the history of {run.path}")
-    prepared = prepare(run.config, run.features())
-    changed = not run.same_history(fingerprint(prepared.history))
-    if changed:
-        say(CHANGED)
-    assessment = assess(run.config, prepared, agent, fit_outcome_model(prepared), say)
-    write_json(metrics_of(assessment), run.path / "evaluation.json")
-    facts = about(run, prepared, assessment) | ({"attention": CHANGED} if changed else {})
-    write_html(run.path / "report.html", [assessment.evaluation], facts, run.path.name)
-    table = explained(run.config, prepared, agent)
-    with replacing(run.path / "policy.csv") as draft:
-        table.to_csv(draft, index=False)
+    Args:
+        run: The run, or its folder.
+        history: Another log of the same layout, in place of the run's own.
+        settings: Settings of the evaluation, in place of the run's own.
+        device: Where the agent computes.
+        out: Folder of the files; by default that of the run.
+
+    Raises:
+        ConfigError: If the run is not finished, or the log does not fit it.
+        InputError: If the log cannot be read.
+    """
+    run = Run.open_ended(run.path if isinstance(run, Run) else Path(run), history=history)
+    if settings is not None:
+        run = replace(run, config=replace(run.config, evaluation=settings))
+    folder = out or run.path
+    result = run.stored_result() if history is None else None
+    if result is not None and _log_is_unchanged(run):
+        logger.info(f"{run.path} has an evaluation of this log, policy and settings")
+        fingerprint = run.fingerprint
+    else:
+        logger.info(f"preparing the history of {run.path}")
+        agent, features = agents.load_policy(run.policy, device)
+        data = pipeline.prepare(run.config, ContextFeatures.from_state_dict(features))
+        fingerprint = data.history.fingerprint()
+        notes = () if run.same_history(fingerprint) else (OTHER_LOG,)
+        result = pipeline.judge(run.config, data, agent, pipeline.fit_outcome_model(data), notes)
+    run.write_result(result, fingerprint, folder)
+    pipeline.write_report(run, result, folder / "report.html")
+    return result
+
+
+def _log_is_unchanged(run: Run) -> bool:
+    """Return whether the log of a run is still the one that it learned from; a simulated one always is."""
+    if run.config.history.source == "market":
+        return True
+    return run.same_history(pipeline.load_history(run.config).fingerprint())
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, EvaluationConfig]:
+    """Return what the command line asks for, and the settings of the evaluation.
+
+    Raises:
+        ConfigError: If there is no such run.
+        UsageError: If a flag or its value is wrong, or a file exists.
+    """
+    parser = Parser("evaluate", __doc__, "RUN [--history.path PATH] [--evaluation.SETTING VALUE ...]")
+    parser.add_shared(
+        *("run", "--history.path", "--out", "--device", "--force"),
+        out="folder of the three files (default: the run's)",
+        force="overwrite files of an earlier evaluation in --out",
+    )
+    folder = parser.first_positional(arguments)
+    base = Config() if folder is None else Run.open_ended(folder).config
+    line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
+    for name in FILES if line.options.out else ():
+        refuse_existing(line.options.out / name, line.options.force)
+    return line.options, line.config.evaluation
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Open a run, evaluate its policy, write and print the report; return the exit code."""
+    chosen, settings = parse(arguments)
+    result = evaluate(chosen.run, chosen.history_path, settings, device=chosen.device, out=chosen.out)
+    table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
-    print(as_text(table[table["segment"] == ALL]))
-    print(summary_text(assessment, run))
+    print(agents.as_text(table[table["segment"] == agents.ALL_DECISIONS]))
+    print(f"{result}\n\n{', '.join(str((chosen.out or chosen.run) / name) for name in FILES)}")
     return 0
 
 

@@ -1,66 +1,106 @@
-"""Learns a messaging policy from a logged history, and says what it is worth.
+"""Learn a messaging policy from a logged history, and estimate its value.
 
-    python train.py                                             the default market, simulated
-    python train.py --config configs/starbucks_rewards.yaml --history.path FOLDER
-    python train.py --config FILE --train.envs 256              any setting as a dotted flag
-    python train.py --resume runs/market                        go on after an interruption, to the same bits
+  crosschannel train                                         the default market, simulated
+  crosschannel train --config FILE --history.path FOLDER     a log, described in FILE
+  crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
+  crosschannel train --resume runs/market                    resume a run, to the same bits
 
-A run writes runs/NAME/: config.yaml, checkpoint.pt, metrics.json and tensorboard/.
+A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json and tensorboard/ to
+a folder of its own. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from crosschannel.agents import Agent, Batch, Observations, make_agent, restore_agent, save_agent
+from crosschannel import agents, envs, evaluation, pipeline
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.envs.replay.vector import CrossChannelReplayVector
-from crosschannel.evaluation import OutcomeModel
-from crosschannel.histories.fingerprint import fingerprint
-from crosschannel.pipeline.building import Prepared, prepare, recipe_of
-from crosschannel.pipeline.command_line import ROOT, program, say, settings_of
-from crosschannel.pipeline.followers import Followers
-from crosschannel.pipeline.judging import Validation, assess, explained, fit_outcome_model
-from crosschannel.pipeline.monitoring import Monitor
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, resumable
+from crosschannel.pipeline.configuration import Config, check_name
+from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run, write_json
-from crosschannel.pipeline.summary import metrics_of, summary_text
+
+# `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
 
-def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_model: OutcomeModel) -> None:
-    """Replays the training users once, learning after every step, then learns on without replay.
+def train(config: Config, out: Path | None = None, resume: Run | None = None) -> Run:
+    """Train an agent on the history that a configuration names, and judge its policy.
 
-    The log has ended, so every reward it holds is known, and users are replayed side by side whatever the date. All
-    that the rest of the run depends on is in the checkpoint, so that an interrupted run goes on to the same bits.
+    Args:
+        config: The configuration.
+        out: Exact folder of the run; by default that of the configuration, with a number where it is taken.
+        resume: A run that was interrupted; it is resumed to the same bits.
+
+    Returns:
+        The finished run: its folder with the policy, the metrics and the evaluation.
+
+    Raises:
+        ConfigError: If the settings do not fit the history, or a resumed run's history has changed.
+        InputError: If the history cannot be read.
+    """
+    # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
+    data = pipeline.prepare(config, resume.features() if resume else None)
+    logger.info(data.history.summary())
+    split = data.train
+    log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
+    logger.info(log.summary())
+    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
+    outcome_model = pipeline.fit_outcome_model(data)
+    fingerprint = data.history.fingerprint()
+    if resume and not resume.same_history(fingerprint):
+        raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
+    run = resume or Run.create(config, data.features, fingerprint, out)
+    logger.info(f"writing to {run.path}")
+
+    with resumable(run.path):
+        learn(run, data, log, agent, outcome_model)
+        result = pipeline.judge(run.config, data, agent, outcome_model)
+    run.write_result(result, fingerprint)
+    write_json(result.metrics(), run.metrics)  # last, since it marks the run as finished
+    return run
+
+
+def learn(
+    run: Run,
+    data: pipeline.TrainingData,
+    log: envs.replay.ReplayLog,
+    agent: agents.Agent,
+    outcome_model: evaluation.OutcomeModel,
+) -> None:
+    """Replay the training users once, with updates after every step, then update offline.
+
+    The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Rewards of an
+    ended log are known, so users are replayed in parallel whatever the date. All that the rest of the run depends on is
+    in the checkpoint, so that an interrupted run resumes to the same bits.
     """
     config = run.config
-    env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
-    validation = Validation.of(config, prepared, outcome_model)
-    followers = Followers.of(log)
+    env = envs.replay.CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
+    validation = pipeline.Validation.build(config, data, outcome_model)
+    transitions = envs.replay.TransitionIndex.from_log(log)
 
     env.reset(seed=config.seed)
-    done = {"steps": 0, "decisions": 0, "final_steps": 0}
+    done = {"steps": 0, "decisions": 0, "offline_updates": 0}
     if run.checkpoint.is_file():
-        saved = restore_agent(agent, run.checkpoint)
+        saved = agents.restore_agent(agent, run.checkpoint)
         env.load_state_dict(saved["env"])
         done = dict(saved["done"])
-        say(f"{run.path} goes on from step {done['steps']:,}")
-    writer = SummaryWriter(str(run.tensorboard), purge_step=done["steps"] + 1 if done["steps"] else None)
-    monitor = Monitor(writer, log.modules)
+        logger.info(f"{run.path} resumes from step {done['steps']:,}")
+    monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=done["steps"])
     if not done["steps"]:
-        monitor.rewards(prepared.rewards)
-        monitor.event_study(prepared.model, prepared.train)
+        monitor.rewards(data.train.rewards)
+        monitor.event_study(data.train)
 
     def save() -> None:
-        writer.flush()
-        save_agent(agent, run.checkpoint, recipe_of(config, prepared), {"env": env.state_dict(), "done": done})
+        monitor.flush()
+        extra = {"env": env.state_dict(), "done": done}
+        agents.save_agent(agent, run.checkpoint, pipeline.agent_spec(config, data), extra)
 
-    def learn() -> dict[str, str]:
-        """Updates the agent; every so often writes scalars and a checkpoint. Gives the numbers for the bar."""
-        monitor.losses(agent.update(config.train.updates))
+    def update() -> dict[str, str]:
+        """Update the agent; write scalars and a checkpoint where they are due; return the progress bar's numbers."""
+        monitor.losses(agent.update(config.train.updates_per_step))
         done["steps"] += 1
         if done["steps"] % config.train.log_every == 0:
             monitor.write(done["steps"])
@@ -70,67 +110,73 @@ def train(run: Run, prepared: Prepared, log: ReplayLog, agent: Agent, outcome_mo
             save()
         return monitor.shown
 
-    # 1. Replay: the agent decides, the log answers with what was really done, and the agent learns from that.
+    # 1. Replay: the agent learns from what was logged.
     observation = env.observations()
     with tqdm(total=len(log), initial=done["decisions"], desc="replaying", unit=" decisions", unit_scale=True) as bar:
         while env.passes_completed < 1:
-            seen = Observations(observation["context"], observation["action_mask"].astype(bool))
-            decisions = agent.act(seen)
-            observation, reward, _, _, info = env.step(decisions.actions)
-            rows = info["_executed_action"] & (info["pass"] == 0)
-            step = followers.rows(info["key"][rows])
-            batch = Batch(
-                followers.observations(step),
-                info["executed_action"][rows],
-                reward[rows],
-                info["se"][rows],
-                info["key"][rows],
-                *followers.after(step),
-            )
+            shown = (done["steps"] + 1) % config.train.log_every == 0
+            if shown:
+                mask = observation["action_mask"].astype(bool)
+                decisions = agent.act(agents.Observations(observation["context"], mask))
+                observation, _, _, _, info = env.step(decisions.actions)
+            else:
+                observation, _, _, _, info = env.step_logged()
+            rows = info["_row"] & (info["pass"] == 0)
+            batch = pipeline.batch_at(log, transitions, info["row"][rows])
             agent.observe(batch)
-            monitor.replayed(decisions, batch, rows, info["matched_modules"])
+            monitor.replayed(batch)
+            if shown:
+                monitor.chosen(decisions[rows], info["matched_modules"][rows])
             done["decisions"] += len(batch)
-            bar.set_postfix(learn(), refresh=False)
+            bar.set_postfix(update(), refresh=False)
             bar.update(len(batch))
 
-    # 2. Learn on from what was observed.
-    with tqdm(total=config.train.final_steps, initial=done["final_steps"], desc="learning", unit=" steps") as bar:
-        while done["final_steps"] < config.train.final_steps:
-            done["final_steps"] += 1
-            bar.set_postfix(learn(), refresh=False)
+    # 2. Offline: the agent learns from what it has observed.
+    total = config.train.offline_updates
+    with tqdm(total=total, initial=done["offline_updates"], desc="learning", unit=" steps") as bar:
+        while done["offline_updates"] < total:
+            done["offline_updates"] += 1
+            bar.set_postfix(update(), refresh=False)
             bar.update()
-    monitor.explained(explained(config, prepared, agent), done["steps"])
     save()
-    writer.close()
+    agents.save_policy(agent, run.policy, pipeline.agent_spec(config, data), data.features.state_dict())
+    monitor.policy_table(pipeline.explain_policy(config, data, agent), done["steps"])
+    monitor.close()
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None]:
+    """Return the configuration, the run to resume if any, and the folder that the run is to have if one is named.
+
+    Raises:
+        ConfigError: If the configuration is wrong, or there is no such run.
+        UsageError: If a flag is wrong, or does not go together with the others.
+    """
+    parser = Parser("train", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the run to resume, as it was configured")
+    parser.add_shared("--out", "--force", out="exact folder of the run, in place of --run-dir and --name")
+    line = parse_settings(parser, arguments)
+    resume, out = line.options.resume, line.options.out
+    if resume is not None:
+        if line.overrides or out:
+            raise UsageError("--resume keeps the run's own settings: leave out --config, --out and all settings")
+        run = Run.open(resume)
+        return run.config, run, None
+    if out is not None:
+        if {"--name", "--run-dir"} & set(line.overrides):
+            raise UsageError("--out names the run's folder: leave out --name and --run-dir")
+        check_name(out.name)
+        refuse_existing(out, line.options.force)
+    return line.config, None, out
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses, builds, learns, judges, writes; returns the exit code."""
-    settings = settings_of(arguments, default=ROOT / "configs" / "market.yaml", description=__doc__ or "")
-    resumed = Run.open(settings.resume) if settings.resume else None
+    """Parse, train, print what was found; return the exit code."""
+    config, resumed, out = parse(arguments)
     if resumed and resumed.ended:
-        where = resumed.path
-        print(f"{where} has ended already: its numbers are in {resumed.metrics}.\nNext: python evaluate.py {where}")
+        print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
-    config = resumed.config if resumed else settings.config
-
-    # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
-    prepared = prepare(config, resumed.features() if resumed else None)
-    say(prepared.history.summary())
-    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features, guardrails=config.guardrails)
-    say(log.summary())
-    agent = make_agent(modules=log.modules, device=config.device, **recipe_of(config, prepared))
-    outcome_model = fit_outcome_model(prepared)
-    known = fingerprint(prepared.history)
-    if resumed and not resumed.same_history(known):
-        raise ConfigError(f"the history of {resumed.path} has changed since the run began: restore it, or train anew")
-    run = resumed or Run.create(config, prepared.features, known)
-    say(f"writing to {run.path}")
-
-    train(run, prepared, log, agent, outcome_model)
-    assessment = assess(run.config, prepared, agent, outcome_model, say)
-    write_json(metrics_of(assessment), run.metrics)
-    print(summary_text(assessment, run))
+    run = train(config, out, resumed)
+    print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Policies over arrays: Thompson ensembles and the baselines that they are compared with."""
+"""Agents: policies over arrays of contexts and action masks that state exact probabilities and learn from rewards.
+
+The names of `__all__` are imported on first use, so that listing agents and their settings does not import torch.
+"""
 
 if not __name__.startswith("crosschannel."):
     raise ImportError(
@@ -6,29 +9,6 @@ if not __name__.startswith("crosschannel."):
     )
 
 
-from crosschannel.agents.base import Agent, Batch, Decisions, Observations
-from crosschannel.agents.buffers.delay import Delay
-from crosschannel.agents.checkpoints import load_agent, restore_agent, save_agent
-from crosschannel.agents.ensemble.agent import EnsembleConfig, EnsembleThompson
-from crosschannel.agents.explain import as_markdown, as_scalars, as_text, explain
-from crosschannel.agents.registry import AGENTS, make_agent, resolve_device
+import lazy_loader
 
-__all__ = [
-    "AGENTS",
-    "Agent",
-    "Batch",
-    "Decisions",
-    "Delay",
-    "EnsembleConfig",
-    "EnsembleThompson",
-    "Observations",
-    "as_markdown",
-    "as_scalars",
-    "as_text",
-    "explain",
-    "load_agent",
-    "make_agent",
-    "resolve_device",
-    "restore_agent",
-    "save_agent",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

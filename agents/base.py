@@ -1,4 +1,4 @@
-"""What an agent is: arrays in, actions with exact probabilities out."""
+"""The interface of an agent: arrays in, actions with exact probabilities out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Observations:
     Attributes:
         context: Features (N, D) float32, known strictly before the slot.
         action_mask: Eligible actions (N, sum of actions) bool.
-        users: Stable 64-bit hashes of the users' ids (N,), for agents that keep something of each user; None where it
-            is not known who the users are.
+        users: Stable 64-bit hashes of the users' ids (N,), for agents that learn about each user; None where the users
+            are unknown.
     """
 
     context: Float32Array
@@ -45,8 +45,8 @@ class Decisions:
 
     Attributes:
         actions: Canonical codes (N, M) int64.
-        probabilities: Probability of each module's choice given the earlier ones (N, M).
-        joint: Probability of the whole action (N,): the product of the row.
+        probabilities: Probability of each module's choice given the earlier choices (N, M).
+        joint: Probability of the whole action (N,): the product over modules.
     """
 
     actions: IntArray
@@ -55,6 +55,9 @@ class Decisions:
 
     def __len__(self) -> int:
         return len(self.actions)
+
+    def __getitem__(self, rows: Any) -> Decisions:
+        return Decisions(self.actions[rows], self.probabilities[rows], self.joint[rows])
 
 
 @dataclass(frozen=True)
@@ -67,10 +70,11 @@ class Batch:
         rewards: Incremental rewards (N,), finite.
         se: Their standard errors (N,), 0 or more: 0 where the controls did not vary.
         keys: Stable 64-bit hashes of the decision ids (N,): signs of noise and held-out rows come from them.
-        following: What was known at each user's next slot that counts, for sequential agents; its rows have no meaning
-            where nothing follows. None where it was not handed over.
-        elapsed: Slots from each decision to `following` (N,), 1 or more; 0 where the user is gone after the decision,
-            so that nothing follows; NaN where the log ends, so that what follows is unknown.
+        next_observations: What was known at each user's next slot, for agents that learn from later slots; its rows
+            have no meaning where there is no next slot. None where it is not provided.
+        steps_to_next: Number of slots from each decision to the next one (N,), 1 or more; NaN where there is none,
+            because the user has churned (`terminal`) or the log ends, so that the next slot is unknown.
+        terminal: Whether the user has churned after the decision, so that there is no next slot (N,).
     """
 
     observations: Observations
@@ -78,26 +82,28 @@ class Batch:
     rewards: FloatArray
     se: FloatArray
     keys: UIntArray
-    following: Observations | None = None
-    elapsed: FloatArray | None = None
+    next_observations: Observations | None = None
+    steps_to_next: FloatArray | None = None
+    terminal: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
 
     def __getitem__(self, rows: Any) -> Batch:
         return Batch(
-            self.observations[rows],
-            self.actions[rows],
-            self.rewards[rows],
-            self.se[rows],
-            self.keys[rows],
-            None if self.following is None else self.following[rows],
-            None if self.elapsed is None else self.elapsed[rows],
+            observations=self.observations[rows],
+            actions=self.actions[rows],
+            rewards=self.rewards[rows],
+            se=self.se[rows],
+            keys=self.keys[rows],
+            next_observations=None if self.next_observations is None else self.next_observations[rows],
+            steps_to_next=None if self.steps_to_next is None else self.steps_to_next[rows],
+            terminal=None if self.terminal is None else self.terminal[rows],
         )
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """All rows of batches that have the same optional parts, in order."""
+    """Join all rows of batches that have the same optional parts, in order."""
 
     def column(name: str) -> Any:
         parts = [getattr(batch, name) for batch in batches]
@@ -111,30 +117,37 @@ def join(batches: Sequence[Batch]) -> Batch:
             users,
         )
 
-    following = [batch.following for batch in batches if batch.following is not None]
+    later = [batch.next_observations for batch in batches if batch.next_observations is not None]
     return Batch(
-        observations([batch.observations for batch in batches]),
-        column("actions"),
-        column("rewards"),
-        column("se"),
-        column("keys"),
-        observations(following) if following else None,
-        column("elapsed"),
+        observations=observations([batch.observations for batch in batches]),
+        actions=column("actions"),
+        rewards=column("rewards"),
+        se=column("se"),
+        keys=column("keys"),
+        next_observations=observations(later) if later else None,
+        steps_to_next=column("steps_to_next"),
+        terminal=column("terminal"),
     )
+
+
+DECIDES_ONLY = (
+    "the agent was loaded from a policy file: it can make decisions, but it cannot learn or be saved as a checkpoint. "
+    "Load its checkpoint instead"
+)
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """A policy that learns. Batch first: one user is a batch of one."""
+    """A policy that learns. All methods take batches: one user is a batch of one."""
 
     modules: ActionSpace
 
     def act(self, observations: Observations, *, explore: bool = True) -> Decisions:
-        """Chooses one action for each slot; without `explore`, the best action on the mean estimate."""
+        """Choose one action for each slot; without `explore`, the best action by the mean estimate."""
         ...
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """The exploring policy's exact probabilities, one array (N, *modules.shape(m)) a module.
+        """Return the exploring policy's exact probabilities, one array (N, *modules.shape(m)) per module.
 
         Entry m is conditional on the parent's choice that the action requires: it sums to 1 within each group of
         `modules.groups(m)` that has an eligible action, and is 0 elsewhere. Where module m is conditioned on an earlier
@@ -143,17 +156,21 @@ class Agent(Protocol):
         ...
 
     def observe(self, batch: Batch) -> None:
-        """Takes in executed actions and their rewards."""
+        """Record executed actions and their rewards."""
         ...
 
     def update(self, steps: int = 1) -> dict[str, float]:
-        """Learns for some steps from what was observed; returns scalars for the log."""
+        """Learn for some steps from the recorded rows; return scalars for the log."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on, as tensors and plain values."""
+        """Return everything that is needed to resume, as tensors and plain values."""
+        ...
+
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return the part of the state that decisions need, without observed rows and all else that learning needs."""
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` or `policy_state_dict` returned; after the latter the agent may refuse to learn."""
         ...

@@ -1,9 +1,8 @@
-"""Policies to compare with: uniform, the log's own frequencies, and sending nothing."""
+"""Baseline policies: uniform, the log's action frequencies, and never sending."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,25 +10,21 @@ import torch
 
 from crosschannel.agents.base import Batch, Observations
 from crosschannel.agents.policy import Policy
-from crosschannel.agents.sampling import spread_mask, uniform_shares
-from crosschannel.core.action_changes import carried, known_actions, places, shown
+from crosschannel.agents.sampling import expand_mask, uniform_shares
+from crosschannel.agents.settings import NoSettings
+from crosschannel.core.action_changes import carry_over, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
 
-@dataclass(frozen=True)
-class NoSettings:
-    """A policy without settings."""
-
-
 class Baseline(Policy):
-    """A policy without settings that does not look at the context.
+    """A policy without settings that ignores the context.
 
     Args:
-        modules: What can be chosen.
-        context_dim: Context features; not used.
-        config: Settings; there are none.
-        seed: Seed of the draws.
+        modules: The action space.
+        context_dim: Number of context features; not used.
+        settings: Settings; there are none.
+        seed: Seed of the sampled actions.
         device: Not used.
     """
 
@@ -37,7 +32,7 @@ class Baseline(Policy):
         self,
         modules: ActionSpace,
         context_dim: int,  # noqa: ARG002
-        config: NoSettings | None = None,  # noqa: ARG002
+        settings: NoSettings | None = None,  # noqa: ARG002
         seed: int = 0,
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
@@ -45,18 +40,18 @@ class Baseline(Policy):
 
 
 class Uniform(Baseline):
-    """Every eligible action of a module with the same probability."""
+    """A policy that takes every eligible action of a module with the same probability."""
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """Equal shares of the eligible actions in each group."""
+        """Return equal shares of the eligible actions in each group."""
         return uniform_shares(self.modules, observations.action_mask)
 
 
 class NoSend(Baseline):
-    """Never sends anything."""
+    """A policy that never sends anything."""
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """Probability 1 of sending nothing; the other modules are never asked, and stay uniform."""
+        """Return probability 1 of sending nothing; the other modules are never sampled and stay uniform."""
         shares = uniform_shares(self.modules, observations.action_mask)
         shares[0] = np.zeros_like(shares[0])
         shares[0][:, 0] = 1.0
@@ -64,29 +59,29 @@ class NoSend(Baseline):
 
 
 class Logging(Baseline):
-    """The log's own action frequencies, whatever the context: each module's among the eligible actions of a group.
+    """A policy with the log's action frequencies: each module's, among the eligible actions of a group.
 
-    This is not the policy that made the log, which may look at the user: its value is the mean of the logged rewards.
+    This is not the policy that made the log, which may depend on the user and whose value is the mean logged reward.
     """
 
     def __init__(
         self,
         modules: ActionSpace,
         context_dim: int,
-        config: NoSettings | None = None,
+        settings: NoSettings | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        super().__init__(modules, context_dim, config, seed, device)
+        super().__init__(modules, context_dim, settings, seed, device)
         self._known = modules
         self._counts = [np.ones(modules.n_table_cells(m)) for m in range(len(modules))]
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """Frequencies of the eligible actions; before anything was observed they are equal."""
+        """Return the frequencies of the eligible actions; before any observation they are equal."""
         parts = self.modules.split(self.modules.feasible_mask(observations.action_mask))
         out = []
         for m, counts in enumerate(self._counts):
-            weight = spread_mask(self.modules, m, parts[m]) * shown(counts, self._known, self.modules, m)
+            weight = expand_mask(self.modules, m, parts[m]) * select_present(counts, self._known, self.modules, m)
             shares = np.zeros(weight.shape)
             for group in self.modules.groups(m):
                 total = weight[..., group].sum(-1, keepdims=True)
@@ -95,7 +90,7 @@ class Logging(Baseline):
         return out
 
     def observe(self, batch: Batch) -> None:
-        """Counts the executed actions, on top of one of each."""
+        """Count the executed actions; every count starts at 1."""
         super().observe(batch)
         sent = self.modules.sends(batch.actions)
         for m, counts in enumerate(self._counts):
@@ -103,16 +98,16 @@ class Logging(Baseline):
             counts += np.bincount(self._known.table_cell(m, made), minlength=len(counts))
 
     def state_dict(self) -> dict[str, Any]:
-        """The random state, and the counts of all actions ever known."""
+        """Return the random state and the counts of all known actions."""
         counts = [torch.from_numpy(counts.copy()) for counts in self._counts]
         return super().state_dict() | {"known": self._known.to_dict(), "counts": counts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`, also where the set of actions has changed since."""
+        """Restore what `state_dict` returned; the set of actions may have changed since."""
         super().load_state_dict(state)
         before = ActionSpace.from_dict(state["known"])
         self._known = known_actions(self.modules, before)
         self._counts = [
-            carried(saved.numpy(), places(before, self._known, m), np.ones(self._known.n_table_cells(m)))
+            carry_over(saved.numpy(), previous_cells(before, self._known, m), np.ones(self._known.n_table_cells(m)))
             for m, saved in enumerate(state["counts"])
         ]

@@ -1,4 +1,4 @@
-"""What a policy does and why, for those who write the messages: by module, action and segment of users."""
+"""Tables that explain a policy by module, action and user segment: what it does, and what it expects to earn."""
 
 from __future__ import annotations
 
@@ -14,50 +14,51 @@ from crosschannel.agents.sampling import vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
 
-ALL = "all decisions"
-COLUMNS = ("segment", "decisions", "module", "action", "share", "reward", "low", "high", "certainty", "entropy")
-Z = 1.96
+ALL_DECISIONS = "all decisions"
+COLUMNS = ("segment", "decisions", "module", "action", "share", "reward", "low", "high", "top_vote_share", "entropy")
+NORMAL_QUANTILE_975 = 1.96
 
 
 @runtime_checkable
-class Estimating(Protocol):
-    """An agent that says what it expects, not only what it would do."""
+class EstimatingAgent(Protocol):
+    """An agent with estimates of the actions' expected rewards."""
 
     def expected_rewards(self, observations: Observations) -> list[npt.NDArray[Any]]:
-        """K estimates of each module's actions, (K, N, *modules.shape(m)) a module, in reward units."""
+        """Return K estimates of each module's actions, (K, N, *modules.shape(m)) per module, in reward units."""
         ...
 
 
-def explain(agent: Agent, observations: Observations, segments: npt.NDArray[Any] | None = None) -> pd.DataFrame:
-    r"""How often each action is chosen, what it is expected to earn, and how sure the agent is.
+def policy_table(agent: Agent, observations: Observations, segments: npt.NDArray[Any] | None = None) -> pd.DataFrame:
+    r"""Tabulate how often a policy chooses each action, the action's expected reward, and the agreement of the votes.
 
     Args:
         agent: The agent.
-        observations: The slots to look at, N rows.
-        segments: The name of the segment that each row belongs to (N,); all rows together come first in any case.
+        observations: Slots to average over, N rows.
+        segments: Name of each row's segment (N,); the rows of all segments together always come first.
 
     Returns:
         A table with one row for each segment, module and action, and the columns
 
-        - `decisions`: slots in the segment;
-        - `share`: how often the action is chosen; of a module but the first, as a share of the messages;
-        - `reward`: its expected incremental reward, the mean over the slots at which it is eligible, a choice that it
-          is conditioned on as the policy makes it; with `low` and `high`, a 95 % interval of what the agent's estimates
-          say, :math:`\bar q \pm 1.96\,\mathrm{sd}_k(q_k)`. NaN where the agent has no estimates;
-        - `certainty`: the module's winner's share of the estimates' votes, mean over slots; 1 is sure;
-        - `entropy`: of these votes, as a share of what equal votes would have; 0 is sure.
+        - `decisions`: number of slots in the segment;
+        - `share`: how often the policy chooses the action; for modules after the first, as a share of the messages;
+        - `reward`: the action's expected incremental reward, averaged over the slots at which it is eligible, with the
+          choice that it is conditioned on made by the policy; `low` and `high` are the 95 % interval of the agent's
+          estimates, :math:`\bar q \pm 1.96\,\mathrm{sd}_k(q_k)`. NaN for agents without estimates;
+        - `top_vote_share`: share of the estimates' votes for the module's best action, averaged over slots; 1 where all
+          agree;
+        - `entropy`: entropy of these votes divided by that of equal votes; 0 where all agree.
 
-        Certainty and entropy belong to a module, and are the same in the rows of its actions. NaN where there is no
-        choice at any slot.
+        `top_vote_share` and `entropy` describe a module and repeat in the rows of its actions. They are NaN where no
+        slot has a choice.
     """
     modules = agent.modules
-    names = np.full(len(observations), ALL) if segments is None else np.asarray(segments).astype(str)
-    kinds = [ALL, *(np.unique(names) if segments is not None else [])]
-    member = np.stack([np.ones(len(names), dtype=bool) if kind == ALL else names == kind for kind in kinds])
-    totals = [_Totals.nothing(len(kinds), size) for size in modules.sizes]
+    names = np.full(len(observations), ALL_DECISIONS) if segments is None else np.asarray(segments).astype(str)
+    kinds = [ALL_DECISIONS, *(np.unique(names) if segments is not None else [])]
+    member = np.stack([np.ones(len(names), dtype=bool) if kind == ALL_DECISIONS else names == kind for kind in kinds])
+    totals = [_Totals(len(kinds), size) for size in modules.sizes]
     for rows, chunk in chunks(observations):
         probabilities = agent.action_probabilities(chunk)
-        estimates = agent.expected_rewards(chunk) if isinstance(agent, Estimating) else [None] * len(modules)
+        estimates = agent.expected_rewards(chunk) if isinstance(agent, EstimatingAgent) else [None] * len(modules)
         mask = modules.split(modules.feasible_mask(chunk.action_mask))
         marginals = modules.marginals(probabilities)
         for m, total in enumerate(totals):
@@ -70,19 +71,14 @@ def explain(agent: Agent, observations: Observations, segments: npt.NDArray[Any]
 
 
 class _Totals:
-    """Sums over slots, by segment (S, ...): choices, estimates where eligible, and votes of one module."""
+    """Sums over slots by segment (S, ...) for one module: choices, estimates where eligible, and votes."""
 
     def __init__(self, segments: int, size: int) -> None:
         self.chosen = np.zeros((segments, size))
-        self.asked = np.zeros(segments)
+        self.reached = np.zeros(segments)
         self.estimates: FloatArray | None = None
         self.eligible = np.zeros((segments, size))
         self.votes = np.zeros((3, segments))
-
-    @classmethod
-    def nothing(cls, segments: int, size: int) -> _Totals:
-        """No slot."""
-        return cls(segments, size)
 
     def add(
         self,
@@ -93,9 +89,9 @@ class _Totals:
         mask: BoolArray,
         estimates: npt.NDArray[Any] | None,
     ) -> None:
-        """Adds N slots, of which `member` (S, N) says who belongs to which segment."""
+        """Add N slots; `member` (S, N) marks each segment's slots."""
         self.chosen += member @ marginals[m]
-        self.asked += member @ marginals[m].sum(1)
+        self.reached += member @ marginals[m].sum(1)
         if estimates is None:
             return
         ways, sets = choice_sets(modules, m, marginals, mask)
@@ -121,17 +117,17 @@ class _Totals:
 def choice_sets(
     modules: ActionSpace, m: int, marginals: list[FloatArray], mask: BoolArray
 ) -> tuple[FloatArray, BoolArray]:
-    """The sets of actions of module m among which a choice may be made, and how likely each is reached.
+    """Return the sets of actions that compete in module m, and the probability of a choice from each.
 
     Args:
-        modules: The modules.
-        m: Which one.
+        modules: The action space.
+        m: Index of the module.
         marginals: Probability (N, A_j) of each action of each module (`ActionSpace.marginals`).
         mask: Eligible actions of module m (N, A_m).
 
     Returns:
-        The probability (N, C) that each of C sets comes up, and which eligible actions are in it (N, C, A_m). There is
-        one for each choice of the parent or of the condition, or a single one.
+        The probability (N, C) of a choice from each of C sets, and the eligible actions in it (N, C, A_m). There is one
+        set for each choice of the parent or of the condition, or a single one.
     """
     n, parent, c = len(mask), modules.parent(m), modules.condition(m)
     if c is not None:
@@ -160,30 +156,31 @@ def _table(
         each = total.estimates / np.where(total.eligible > 0, total.eligible, np.nan)
         mean = each.mean(0)
         sd = each.std(0, ddof=1) if len(each) > 1 else nothing
-    asked = np.where(total.votes[0] > 0, total.votes[0], np.nan)
+    reached = np.where(total.votes[0] > 0, total.votes[0], np.nan)
     columns = {
         "segment": np.repeat(kinds, a),
         "decisions": np.repeat(decisions, a),
         "module": module,
         "action": np.tile(actions, s),
-        "share": (total.chosen / np.where(total.asked > 0, total.asked, np.nan)[:, None]).reshape(-1),
+        "share": (total.chosen / np.where(total.reached > 0, total.reached, np.nan)[:, None]).reshape(-1),
         "reward": mean.reshape(-1),
-        "low": (mean - Z * sd).reshape(-1),
-        "high": (mean + Z * sd).reshape(-1),
-        "certainty": np.repeat(total.votes[1] / asked, a),
-        "entropy": np.repeat(total.votes[2] / asked, a),
+        "low": (mean - NORMAL_QUANTILE_975 * sd).reshape(-1),
+        "high": (mean + NORMAL_QUANTILE_975 * sd).reshape(-1),
+        "top_vote_share": np.repeat(total.votes[1] / reached, a),
+        "entropy": np.repeat(total.votes[2] / reached, a),
     }
     return pd.DataFrame(columns, columns=list(COLUMNS))
 
 
 def as_text(table: pd.DataFrame) -> str:
-    """A table of `explain` in lines that can be read aloud, the most frequent action first."""
+    """Format a `policy_table` as lines of text, the most frequent action of each module first."""
     lines = []
     for (segment, module), part in table.groupby(["segment", "module"], sort=False):
         rows = part.sort_values("share", ascending=False, kind="stable").to_dict("records")
         first = rows[0]
-        sure = "" if np.isnan(first["certainty"]) else f", {first['certainty']:.0%} of the votes for the best"
-        lines.append(f"{segment} ({first['decisions']:,}), {module}{sure}:")
+        top = first["top_vote_share"]
+        votes = "" if np.isnan(top) else f", {top:.0%} of the votes for the best"
+        lines.append(f"{segment} ({first['decisions']:,}), {module}{votes}:")
         for row in rows:
             earns = "" if np.isnan(row["reward"]) else f"   earns {row['reward']:+.4g}"
             between = "" if np.isnan(row["low"]) else f" ({row['low']:+.4g} to {row['high']:+.4g})"
@@ -193,7 +190,7 @@ def as_text(table: pd.DataFrame) -> str:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """A table of `explain` for TensorBoard's text view."""
+    """Format a `policy_table` as Markdown, for TensorBoard's text view."""
     head = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     body = [
         "| " + " | ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row) + " |"
@@ -203,11 +200,11 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def as_scalars(table: pd.DataFrame) -> dict[str, float]:
-    """All decisions' numbers by TensorBoard tag: `explain/reward/MODULE/ACTION` and `explain/certainty/MODULE`."""
+    """Return a `policy_table`'s numbers over all decisions by TensorBoard tag (docs/metrics.md)."""
     out = {}
-    for row in table[table["segment"] == ALL].to_dict("records"):
+    for row in table[table["segment"] == ALL_DECISIONS].to_dict("records"):
         if not np.isnan(row["reward"]):
             out[f"explain/reward/{row['module']}/{row['action']}"] = float(row["reward"])
-        if not np.isnan(row["certainty"]):
-            out[f"explain/certainty/{row['module']}"] = float(row["certainty"])
+        if not np.isnan(row["top_vote_share"]):
+            out[f"policy/top_vote_share/{row['module']}"] = float(row["top_vote_share"])
     return out

@@ -1,126 +1,160 @@
-"""Agents by name, with their typed settings."""
+"""Built-in agents by name: their settings, and their classes, which are imported only when an agent is made."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from importlib.metadata import entry_points
-from typing import Any
-
-import torch
+from typing import Any, NamedTuple
 
 from crosschannel.agents.base import Agent
-from crosschannel.agents.baselines import Logging, NoSend, NoSettings, Uniform
-from crosschannel.agents.beta import BetaConfig, BetaThompson
-from crosschannel.agents.bootstrapped_q import BootstrappedQ, BootstrappedQConfig
-from crosschannel.agents.ensemble.agent import EnsembleConfig, EnsembleThompson
-from crosschannel.agents.linear import (
-    BestFixed,
-    BestFixedConfig,
-    EpsilonGreedy,
-    EpsilonGreedyConfig,
-    LinearConfig,
-    LinearThompson,
+from crosschannel.agents.settings import (
+    BestFixedSettings,
+    BetaThompsonSettings,
+    BootstrappedQSettings,
+    EnsembleThompsonSettings,
+    EpsilonGreedySettings,
+    LinearThompsonSettings,
+    NeuralLinearSettings,
+    NoSettings,
 )
-from crosschannel.agents.neural_linear import NeuralLinear, NeuralLinearConfig
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.import_class import imported
+from crosschannel.core.serialization import from_dict, import_class
 
-GROUP = "crosschannel.agents"
+ENTRY_POINT_GROUP = "crosschannel.agents"
 
-Maker = Callable[[ActionSpace, int, Any, int, str], Agent]
 
-AGENTS: dict[str, tuple[Maker, type]] = {
-    "ensemble_thompson": (EnsembleThompson, EnsembleConfig),
-    "linear_thompson": (LinearThompson, LinearConfig),
-    "neural_linear": (NeuralLinear, NeuralLinearConfig),
-    "beta_thompson": (BetaThompson, BetaConfig),
-    "bootstrapped_q": (BootstrappedQ, BootstrappedQConfig),
-    "epsilon_greedy": (EpsilonGreedy, EpsilonGreedyConfig),
-    "best_fixed": (BestFixed, BestFixedConfig),
-    "uniform": (Uniform, NoSettings),
-    "logging": (Logging, NoSettings),
-    "no_send": (NoSend, NoSettings),
+class BuiltInAgent(NamedTuple):
+    """An agent of this package.
+
+    Attributes:
+        settings: The dataclass of its settings.
+        path: Its class as `package.module:Class`.
+    """
+
+    settings: type[Any]
+    path: str
+
+
+AGENTS: Mapping[str, BuiltInAgent] = {
+    "ensemble_thompson": BuiltInAgent(EnsembleThompsonSettings, "crosschannel.agents.ensemble.agent:EnsembleThompson"),
+    "linear_thompson": BuiltInAgent(LinearThompsonSettings, "crosschannel.agents.linear.agent:LinearThompson"),
+    "neural_linear": BuiltInAgent(NeuralLinearSettings, "crosschannel.agents.linear.neural_linear:NeuralLinear"),
+    "beta_thompson": BuiltInAgent(BetaThompsonSettings, "crosschannel.agents.beta:BetaThompson"),
+    "bootstrapped_q": BuiltInAgent(BootstrappedQSettings, "crosschannel.agents.bootstrapped_q:BootstrappedQ"),
+    "epsilon_greedy": BuiltInAgent(EpsilonGreedySettings, "crosschannel.agents.linear.agent:EpsilonGreedy"),
+    "best_fixed": BuiltInAgent(BestFixedSettings, "crosschannel.agents.linear.agent:BestFixed"),
+    "uniform": BuiltInAgent(NoSettings, "crosschannel.agents.baselines:Uniform"),
+    "logging": BuiltInAgent(NoSettings, "crosschannel.agents.baselines:Logging"),
+    "no_send": BuiltInAgent(NoSettings, "crosschannel.agents.baselines:NoSend"),
 }
+
+
+def agent_settings(name: str) -> type[Any] | None:
+    """Return the dataclass of an agent's settings, or None for a user's own agent, whose settings are free.
+
+    Raises:
+        ConfigError: If there is no such agent.
+    """
+    if name in AGENTS:
+        return AGENTS[name].settings
+    _class_path(name)
+    return None
+
+
+def check_settings(name: str, settings: Any = None) -> Any:
+    """Check an agent's name and settings without making the agent.
+
+    Args:
+        name: A built-in agent, the entry point of an installed package, or `package.module:Class`.
+        settings: A mapping of plain values as in YAML, in which what is absent keeps its default; or the settings
+            object of a built-in agent.
+
+    Returns:
+        The settings object of a built-in agent, and the plain values of a user's own agent.
+
+    Raises:
+        ConfigError: If there is no such agent, or it has no such setting, or a value is not allowed.
+    """
+    known = agent_settings(name)
+    if known is not None:
+        if isinstance(settings, known):
+            return settings
+        return from_dict(known, {} if settings is None else settings, f"{name}.settings")
+    _agent_class(name)
+    return dict(settings or {})
 
 
 def make_agent(
     name: str,
     modules: ActionSpace,
     context_dim: int,
-    settings: Mapping[str, Any] | None = None,
+    settings: Any = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> Agent:
-    """An agent by its name, or a user's own class as `package.module:Class` or by the name of its entry point.
+    """Make an agent by its name, a user's own class included.
 
-    A class of your own is called as `Class(modules, context_dim, settings, seed, device)`, its settings as they stand
-    in the configuration. An installed package offers it by an entry point of the group `crosschannel.agents`; the
-    names of this package's own agents come first.
+    A user's own class is named as `package.module:Class`, or an installed package offers it as an entry point of the
+    group `crosschannel.agents`. It is called as `Class(modules, context_dim, settings, seed, device)`, with the plain
+    values of the configuration as its settings. The names of built-in agents take precedence.
+
+    Args:
+        name: The agent.
+        modules: The action space.
+        context_dim: Number of context features.
+        settings: A mapping of plain values as in YAML, or the settings object of a built-in agent.
+        seed: Seed of everything random in the agent.
+        device: Where it computes: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
 
     Raises:
-        ConfigError: If there is no such agent, or it has no such setting, or the class does not fit.
+        ConfigError: If there is no such agent, or it has no such setting, or the class does not implement `Agent`.
     """
-    settings = dict(settings or {})
-    device = resolve_device(device)
-    if name in AGENTS:
-        maker, config = AGENTS[name]
-        return maker(modules, context_dim, _settings(name, config, settings), seed, device)
-    agent = _own(name)(modules, context_dim, settings, seed, device)
+    checked = check_settings(name, settings)
+    agent = _agent_class(name)(modules, context_dim, checked, seed, resolve_device(device))
     if not isinstance(agent, Agent):
-        missing = sorted(part for part in _PARTS if not hasattr(agent, part))
+        missing = sorted(part for part in _AGENT_METHODS if not hasattr(agent, part))
         raise ConfigError(f"{name} is not an agent: it lacks {', '.join(missing)}")
     return agent
 
 
-_PARTS = ("modules", "act", "action_probabilities", "observe", "update", "state_dict", "load_state_dict")
+_AGENT_METHODS = (
+    "modules",
+    "act",
+    "action_probabilities",
+    "observe",
+    "update",
+    "state_dict",
+    "policy_state_dict",
+    "load_state_dict",
+)
 
 
-def _settings(name: str, config: type, settings: Mapping[str, Any]) -> Any:
-    known = {f.name: f for f in fields(config)}
-    typed = {}
-    for key, value in settings.items():
-        if key not in known:
-            raise ConfigError(f"agent {name!r} has no setting {key!r}. {nearest(key, known)}")
-        default = known[key].default
-        typed[key] = tuple(value) if isinstance(default, tuple) and isinstance(value, list) else value
-        if not _fits(typed[key], default) and not (known[key].type == "Floor" and _is_floor(value)):
-            expected = f"list of {type(default[0]).__name__}" if isinstance(default, tuple) else type(default).__name__
-            raise ConfigError(f"setting {key!r} of agent {name!r} is {value!r}: expected a {expected}")
-    return config(**typed)
+def _agent_class(name: str) -> Callable[..., Any]:
+    return import_class(AGENTS[name].path if name in AGENTS else _class_path(name), "agent")
 
 
-def _fits(value: Any, default: Any) -> bool:
-    """Whether a value is of the default's type; whole numbers will do for floats."""
-    if isinstance(default, tuple):
-        return isinstance(value, tuple) and all(_fits(item, default[0]) for item in value)
-    return type(value) is type(default) or (type(value) is int and isinstance(default, float))
-
-
-def _is_floor(value: Any) -> bool:
-    """Whether a value gives a floor for each of some modules (`agents.choice.floors`)."""
-    return isinstance(value, Mapping) and all(_fits(share, 0.0) for share in value.values())
-
-
-def _own(name: str) -> Callable[..., Any]:
-    found = entry_points(group=GROUP)
+def _class_path(name: str) -> str:
+    """The path `package.module:Class` of a user's own agent, which may be the name of an entry point."""
+    found = entry_points(group=ENTRY_POINT_GROUP)
     path = f"{found[name].module}:{found[name].attr}" if name in found.names else name
     if ":" in path:
-        return imported(path, "agent")
+        return path
     known = [*AGENTS, *sorted(found.names)]
     raise ConfigError(
-        f"there is no agent {name!r}. {nearest(name, known)} Your own is 'package.module:Class', or the name of an "
-        f"entry point of the group {GROUP!r}"
+        f"unknown agent {name!r}. {nearest(name, known)} Name your own agent as 'package.module:Class', or as an "
+        f"entry point of the group {ENTRY_POINT_GROUP!r}"
     )
 
 
 def resolve_device(name: str) -> str:
-    """The device by its name; `auto` is a GPU if there is one.
+    """Return the name of a device that this machine has; `auto` is a GPU if there is one.
 
     Raises:
         ConfigError: If this machine has no such device.
     """
+    import torch
+
     if name == "auto":
         if torch.cuda.is_available():
             return "cuda"

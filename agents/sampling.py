@@ -1,4 +1,4 @@
-"""From votes to actions: eligible shares with a floor, module-by-module draws, exact probabilities."""
+"""From votes to actions: vote shares with a floor, sampling module by module, exact probabilities."""
 
 from __future__ import annotations
 
@@ -8,36 +8,31 @@ import numpy as np
 import numpy.typing as npt
 
 from crosschannel.agents.base import Decisions
+from crosschannel.agents.settings import DEFAULT_FLOOR, Floor, check_floor
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
 
-Floor = float | Mapping[str, float]
-FLOOR = 0.02
 
+def floor_by_module(modules: ActionSpace, floor: Floor) -> tuple[float, ...]:
+    """Return each module's probability of a uniform draw, from one number for all or from numbers by module name.
 
-def floors(modules: ActionSpace, floor: Floor) -> tuple[float, ...]:
-    """The share of uniform draws of each module, from one number for all or from numbers by module's name.
-
-    A module that is not named has `FLOOR`.
+    A module that is not named has `DEFAULT_FLOOR`.
 
     Raises:
         ConfigError: If there is no such module, or a share is not between 0 and 1.
     """
-    if isinstance(floor, Mapping):
-        for name in floor:
-            if name not in modules.names:
-                raise ConfigError(f"floor names the module {name!r}. {nearest(name, modules.names)}")
-        found = tuple(float(floor.get(name, FLOOR)) for name in modules.names)
-    else:
-        found = (float(floor),) * len(modules)
-    if wrong := [share for share in found if not 0.0 <= share <= 1.0]:
-        raise ConfigError(f"floor {wrong[0]} is not between 0 and 1")
-    return found
+    check_floor(floor)
+    if not isinstance(floor, Mapping):
+        return (float(floor),) * len(modules)
+    for name in floor:
+        if name not in modules.names:
+            raise ConfigError(f"floor names the module {name!r}. {nearest(name, modules.names)}")
+    return tuple(float(floor.get(name, DEFAULT_FLOOR)) for name in modules.names)
 
 
 def best_eligible(values: npt.NDArray[np.floating], mask: BoolArray, group: IntArray) -> BoolArray:
-    """Which action of a group is best among the eligible ones: one-hot (..., A); all False where none is eligible.
+    """Mark the best eligible action of a group, one-hot (..., A); mark none where none is eligible.
 
     Args:
         values: Estimated rewards (..., A).
@@ -56,7 +51,7 @@ def best_eligible(values: npt.NDArray[np.floating], mask: BoolArray, group: IntA
 def vote_shares(
     modules: ActionSpace, m: int, values: npt.NDArray[np.floating], mask: BoolArray, floor: float
 ) -> FloatArray:
-    r"""Exact probabilities (N, *shape(m)) of a module's actions when one of K members is drawn and obeyed.
+    r"""Return the exact probabilities (N, *shape(m)) of a policy that samples one of K members and acts greedily on it.
 
     .. math:: \pi(a) = (1 - \epsilon) \frac{1}{K} \sum_k 1[a = \arg\max q_k] + \epsilon / n_{eligible}
 
@@ -64,28 +59,28 @@ def vote_shares(
     for each choice of the module that m is conditioned on.
 
     Args:
-        modules: The modules.
-        m: Which one.
+        modules: The action space.
+        m: Index of the module.
         values: The members' estimates (K, N, *shape(m)).
         mask: Eligible actions (N, A_m).
-        floor: The share :math:`\epsilon` of uniform draws.
+        floor: Probability :math:`\epsilon` of a uniform draw.
     """
-    mask = spread_mask(modules, m, mask)
+    mask = expand_mask(modules, m, mask)
     out = np.zeros(values.shape[1:])
     for group in modules.groups(m):
         share = best_eligible(values, mask[None], group).mean(0)
-        out += (1.0 - floor) * share + floor * even(mask, group)
+        out += (1.0 - floor) * share + floor * uniform_over_eligible(mask, group)
     return out
 
 
-def spread_mask(modules: ActionSpace, m: int, mask: BoolArray) -> BoolArray:
-    """A module's mask (N, A_m) beside its probabilities, (N, *shape(m)): the same in all rows of a table."""
+def expand_mask(modules: ActionSpace, m: int, mask: BoolArray) -> BoolArray:
+    """Repeat a module's mask (N, A_m) for each row of its table, to the shape (N, *shape(m)) of its probabilities."""
     c = modules.condition(m)
     return mask if c is None else np.repeat(mask[:, None], modules.sizes[c], axis=1)
 
 
-def even(mask: BoolArray, group: IntArray) -> FloatArray:
-    """Equal shares (..., A) of the eligible actions of a group; all 0 where none is eligible."""
+def uniform_over_eligible(mask: BoolArray, group: IntArray) -> FloatArray:
+    """Return equal shares (..., A) of the eligible actions of a group; all 0 where none is eligible."""
     inside = np.zeros(mask.shape[-1], dtype=bool)
     inside[group] = True
     eligible = mask & inside
@@ -93,40 +88,49 @@ def even(mask: BoolArray, group: IntArray) -> FloatArray:
 
 
 def uniform_shares(modules: ActionSpace, mask: BoolArray) -> list[FloatArray]:
-    """Equal probabilities (N, *shape(m)) for the eligible actions of each module's groups."""
+    """Return the uniform policy's probabilities (N, *shape(m)) per module, from a flat mask (N, sum of actions)."""
     shares = []
     for m, part in enumerate(modules.split(modules.feasible_mask(mask))):
-        spread = spread_mask(modules, m, part)
-        shares.append(np.sum([even(spread, group) for group in modules.groups(m)], axis=0))
+        expanded = expand_mask(modules, m, part)
+        shares.append(np.sum([uniform_over_eligible(expanded, group) for group in modules.groups(m)], axis=0))
     return shares
 
 
-def draw(modules: ActionSpace, probabilities: Sequence[FloatArray], rng: np.random.Generator) -> Decisions:
-    """Draws one action for each row, module by module, each given the choices before it."""
-    n = len(probabilities[0])
-    actions = np.zeros((n, len(modules)), dtype=np.int64)
-    for m, p in enumerate(probabilities):
-        actions[:, m] = _sample(modules.conditional(m, p, actions), rng.random(n))
-    return decisions_of(modules, probabilities, actions)
-
-
-def greedy(modules: ActionSpace, values: Sequence[npt.NDArray[np.floating]], mask: BoolArray) -> list[FloatArray]:
-    """Probability 1 (N, *shape(m)) for the best eligible action of each group; ties go to the lowest code."""
+def greedy_shares(
+    modules: ActionSpace, values: Sequence[npt.NDArray[np.floating]], mask: BoolArray
+) -> list[FloatArray]:
+    """Return probability 1 (N, *shape(m)) for the best eligible action of each group; ties go to the lowest code."""
     parts = modules.split(modules.feasible_mask(mask))
     return [vote_shares(modules, m, v[None], part, 0.0) for m, (v, part) in enumerate(zip(values, parts, strict=True))]
 
 
-def turns(u: FloatArray, members: int, floor: float) -> IntArray:
-    """Who decides (N,), from uniform numbers (N,): one of K members, or K where the floor lets chance decide."""
+def sample_actions(modules: ActionSpace, probabilities: Sequence[FloatArray], rng: np.random.Generator) -> Decisions:
+    """Sample one action for each row, module by module, each given the earlier choices.
+
+    Args:
+        modules: The action space.
+        probabilities: Each module's probabilities (N, *shape(m)), as `Agent.action_probabilities` returns them.
+        rng: The random generator.
+    """
+    n = len(probabilities[0])
+    actions = np.zeros((n, len(modules)), dtype=np.int64)
+    for m, p in enumerate(probabilities):
+        actions[:, m] = _sample_codes(modules.conditional(m, p, actions), rng.random(n))
+    actions = modules.canonical(actions)
+    chosen = modules.chosen_probabilities(probabilities, actions)
+    return Decisions(actions, chosen, chosen.prod(1))
+
+
+def sample_member(u: FloatArray, members: int, floor: float) -> IntArray:
+    """Choose the member (N,) that decides each row from uniform numbers (N,): 0 to K - 1, or K for a uniform draw."""
     each = members / max(1.0 - floor, 1e-300)
     return np.minimum(u * each, members).astype(np.int64)
 
 
 def best_codes(values: npt.NDArray[np.floating], eligible: BoolArray) -> IntArray:
-    """The best eligible action of each row (N,), of equal ones the lowest code, from estimates and a mask (A, N).
+    """Return the best eligible action of each row (N,) from estimates and a mask (A, N); ties go to the lowest code.
 
-    What equals the largest value is found by comparing all, several at once; a search for its place would go one by
-    one.
+    Comparing all values with the largest is vectorised; `argmax` over the short first axis is not.
     """
     values = np.where(eligible, values, -np.inf)
     actions = len(values)
@@ -135,19 +139,12 @@ def best_codes(values: npt.NDArray[np.floating], eligible: BoolArray) -> IntArra
 
 
 def uniform_codes(mask: BoolArray, u: FloatArray) -> IntArray:
-    """One eligible action of each row (N, A), all with equal probability, from uniform numbers (N,)."""
-    return _sample(mask.astype(np.float64), u)
+    """Sample one eligible action of each row (N, A), all with equal probability, from uniform numbers (N,)."""
+    return _sample_codes(mask.astype(np.float64), u)
 
 
-def decisions_of(modules: ActionSpace, probabilities: Sequence[FloatArray], actions: IntArray) -> Decisions:
-    """Actions (N, M) with their exact probabilities, in canonical form."""
-    actions = modules.canonical(actions)
-    each = modules.chosen_probabilities(probabilities, actions)
-    return Decisions(actions, each, each.prod(1))
-
-
-def _sample(probabilities: FloatArray, u: FloatArray) -> IntArray:
-    """One code for each row of probabilities, by inverting their running sum; an impossible action is never drawn."""
+def _sample_codes(probabilities: FloatArray, u: FloatArray) -> IntArray:
+    """Sample one code for each row by inverting the cumulative sum; an action of probability 0 is never sampled."""
     cumulative = probabilities.cumsum(1)
     total = cumulative[:, -1:]
     code = (cumulative <= u[:, None] * total).sum(1)

@@ -1,8 +1,8 @@
-"""What each part of the ensemble is worth: relative regret on the streams with one part changed, lower is better.
+"""Ablation of the ensemble: relative regret on the streams with one part changed; lower is better.
 
     python -m benchmarks.ablation --csv docs/ablation.csv
 
-The seeds are none of those that results are reported on: settings were chosen here.
+Settings were chosen on these seeds, which are disjoint from the seeds of the reported results.
 """
 
 from __future__ import annotations
@@ -20,59 +20,64 @@ from torch import Tensor
 
 from benchmarks.quality import table
 from benchmarks.stream_learners import OurAgent, StreamLearner
-from crosschannel.agents.ensemble.heads import Prior, Sums
-from crosschannel.agents.ensemble.prior import NETWORK, trust
+from crosschannel.agents.ensemble.heads import Prior, SufficientStatistics
+from crosschannel.agents.ensemble.prior import NETWORK_BLOCK, select_prior_scale
 
 SEEDS, ROWS = (100, 101), 20_000
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "as it is": {},
-    "spread 0": {"spread": 0.0},
-    "spread 0.5": {"spread": 0.5},
-    "spread 1: Thompson sampling proper": {"spread": 1.0},
+    "default": {},
+    "exploration scale 0: greedy": {"exploration_scale": 0.0},
+    "exploration scale 0.5": {"exploration_scale": 0.5},
+    "exploration scale 1: standard Thompson sampling": {"exploration_scale": 1.0},
     "two hidden layers, 128 and 64": {"hidden": [128, 64]},
     "weight decay 0.1": {"weight_decay": 0.1},
     "learning rate 0.003": {"learning_rate": 3e-3},
-    "no more gradient steps early": {"warm_rows": 0},
+    "no extra gradient steps early": {"warm_rows": 0},
     "no floor": {"floor": 0.0},
 }
 
 
-def as_guessed(_sums: Sums, prior: Prior, _blocks: Tensor, _steps: int) -> Prior:
-    """In place of `learn_scales`: the scales stay where they began."""
+def keep_scales(_statistics: SufficientStatistics, prior: Prior, _blocks: Tensor, _steps: int) -> Prior:
+    """Replace `learn_scales`: keep the initial scales."""
     return prior
 
 
-def as_everywhere(context: Tensor, _square: Tensor) -> Tensor:
-    """In place of `learn_noise`: no context is noisier than another."""
+def equal_noise(context: Tensor, _square: Tensor) -> Tensor:
+    """Replace `learn_noise`: the variance of rewards is the same in every context."""
     return torch.zeros(context.shape[1])
 
 
 def without_network(
-    train: Sums, held_out: Sums, prior: Prior, blocks: Tensor, which: Tensor, chosen: Callable[..., Prior] = trust
+    train: SufficientStatistics,
+    held_out: SufficientStatistics,
+    prior: Prior,
+    blocks: Tensor,
+    which: Tensor,
+    select: Callable[..., Prior] = select_prior_scale,
 ) -> Prior:
-    """In place of `trust`: the network keeps the trust that it begins with, next to none."""
-    return prior if which is NETWORK else chosen(train, held_out, prior, blocks, which)
+    """Replace `select_prior_scale`: the network's block keeps its initial variance, which is next to 0."""
+    return prior if which is NETWORK_BLOCK else select(train, held_out, prior, blocks, which)
 
 
 PARTS: dict[str, tuple[str, Any]] = {
-    "scales not learned": ("crosschannel.agents.ensemble.learner.learn_scales", as_guessed),
-    "noise taken as the same in every context": ("crosschannel.agents.ensemble.learner.learn_noise", as_everywhere),
-    "no network": ("crosschannel.agents.ensemble.learner.trust", without_network),
-    "trusted however little it convinces": ("crosschannel.agents.ensemble.prior.CONVINCING", 0.0),
+    "prior scales not learned": ("crosschannel.agents.ensemble.learner.learn_scales", keep_scales),
+    "noise variance equal in all contexts": ("crosschannel.agents.ensemble.learner.learn_noise", equal_noise),
+    "no network": ("crosschannel.agents.ensemble.learner.select_prior_scale", without_network),
+    "no minimum log-likelihood gain": ("crosschannel.agents.ensemble.prior.MIN_LOG_LIKELIHOOD_GAIN", 0.0),
     "no absolute values": ("crosschannel.agents.ensemble.network.absolute", torch.zeros_like),
 }
 
 
 @contextmanager
 def changed(part: str) -> Iterator[None]:
-    """One part replaced, as long as the context lasts."""
+    """Replace one part within the context."""
     with patch(*PARTS[part]):
         yield
 
 
 def main() -> None:
-    """Runs every variant and writes the table."""
+    """Run every variant and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--csv", type=Path, required=True)
     given = parser.parse_args()

@@ -1,14 +1,10 @@
-"""What each agent is truly worth on the simulated market, and as which share of the oracle's worth.
+"""True value of each agent's policy on the simulated market, also as a share of the oracle's.
 
-    python -m benchmarks.market_agents --scenarios default null --seeds 0 1 2 3 4 --output docs/market_agents
+    python -m benchmarks.market_agents --scenarios default null --seeds 0 1 2 3 4 --output docs/market/agents
 
-Learns from one simulated log of business as usual a scenario and seed, as `train.py` does, and deploys every policy to
-the same fresh users with the same random numbers. Writes OUTPUT.csv (one row a policy, scenario and seed) and OUTPUT.md
-(means over seeds). `former` and `present` are true effects per decision at test users' slots of the second and of the
-last week, of the agent that had learned until the middle of the log and of the one that learned from all of it; the
-oracle's are what there was to be had in these weeks. `identified` counts the doubly robust estimates, of the whole
-policy and of each module, that the log of a scenario without effects identifies, and `claimed` those of them whose 95 %
-interval excludes that nothing is gained or lost.
+Trains on one simulated log of business as usual per scenario and seed, as `train.py` does, and deploys every policy to
+the same new users with the same random numbers. Writes OUTPUT.csv (one row per policy, scenario and seed) and OUTPUT.md
+(means over seeds, and the meaning of the columns).
 """
 
 from __future__ import annotations
@@ -23,95 +19,101 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents import Agent, Batch, make_agent
+from crosschannel.agents import Agent, make_agent
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import evaluate_policy
-from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.envs.replay.vector import CrossChannelReplayVector
-from crosschannel.pipeline.building import Prepared, prepare, recipe_of
+from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, TransitionIndex
+from crosschannel.pipeline.batches import batch_at
+from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.followers import Followers
-from crosschannel.pipeline.judging import assess, fit_outcome_model, learned_policy
+from crosschannel.pipeline.judging import deployable_policy, fit_outcome_model, judge
 
 MYOPIC = "bootstrapped_q, discount 0"
-AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", "ensemble_thompson")
-FATIGUE = ("bootstrapped_q", MYOPIC)
-# Where settings are not the package's. One reward here is nearly all noise: of strengths from 20 to 200,000 the largest
-# was best on seeds 100 and 101, and with the default of 20 no user's own rewards say anything.
+DEFAULT_AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", "ensemble_thompson")
+SEQUENTIAL_AGENTS = ("bootstrapped_q", MYOPIC)
+# Settings that differ from the defaults. Single rewards are mostly noise here: of strengths from 20 to 200,000 the
+# largest was best on seeds 100 and 101, and with the default of 20 a user's own rewards have no influence.
 SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     MYOPIC: ("bootstrapped_q", {"discount": 0.0}),
     "beta_thompson": ("beta_thompson", {"strength": 200_000.0}),
 }
 REFERENCES = ("business_as_usual", "uniform", "no_send", "oracle", "far_sighted")
+COLUMNS = {
+    "value": "incremental goal value per user, on new users",
+    "share_of_oracle": "value divided by that of the oracle",
+    "lift_over_usual": "value minus that of business as usual",
+    "identified": "number of doubly robust estimates, of the whole policy and of each module, that the log identifies",
+    "significant": "number of these whose 95 % interval of the difference to the log excludes 0",
+    "sends": "messages per user",
+    "unsubscribed": "share of users who unsubscribed",
+    "second_week_effect": "true effect per decision at the test users' slots of the second week, after training on the "
+    "first half of the log; the oracle's is the largest possible one",
+    "last_week_effect": "the same of the last week, after training on the whole log",
+    "sd of value": "standard deviation of the value over seeds",
+    "wins": "seeds at which the lift is above two standard errors",
+}
 
 
 def learn(agent: Agent, log: ReplayLog, config: Config, until: int | None = None) -> Agent:
-    """Replays the log once, from every decision before a time if one is given, and learns on as `train.py` does."""
-    env = CrossChannelReplayVector(min(config.train.envs, log.n_users), log)
-    followers = Followers.of(log)
-    nothing = np.zeros((env.num_envs, len(log.modules)), dtype=np.int64)
+    """Replay the log once, up to a time if one is given, and train the agent as `train.py` does."""
+    env = CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
+    transitions = TransitionIndex.from_log(log)
     env.reset(seed=config.seed)
     while env.passes_completed < 1:
-        # In mode `logged` what the log answers does not depend on what the agent would do.
-        _, _, _, _, info = env.step(nothing)
-        seen = info["_executed_action"] & (info["pass"] == 0)
-        rows = followers.rows(info["key"][seen])
+        _, _, _, _, info = env.step_logged()
+        rows = info["row"][info["_row"] & (info["pass"] == 0)]
         if until is not None:
             rows = rows[log.available_at[rows] <= until]
-        batch = Batch(
-            followers.observations(rows), log.actions[rows], log.rewards[rows], log.se[rows], log.keys[rows],
-            *followers.after(rows),
-        )  # fmt: skip
-        agent.observe(batch)
-        agent.update(config.train.updates)
-    for _ in range(config.train.final_steps):
-        agent.update(config.train.updates)
+        agent.observe(batch_at(log, transitions, rows))
+        agent.update(config.train.updates_per_step)
+    for _ in range(config.train.offline_updates):
+        agent.update(config.train.updates_per_step)
     return agent
 
 
-def per_decision(prepared: Prepared, agent: Agent | None, first: int, last: int) -> float:
-    """Mean true effect of the agent's policy, or of the best actions, at test users' slots of some of the days."""
-    assert prepared.truth is not None
-    test = prepared.users("test")
-    day = (test.decisions.time - prepared.history.decisions.time.min()) // DAY
+def per_decision(data: TrainingData, agent: Agent | None, first: int, last: int) -> float:
+    """Return the mean true effect of the agent's policy, or of the best actions, at test users' slots of some days."""
+    assert data.truth is not None
+    test = data.test
+    day = (test.history.decisions.time - data.history.decisions.time.min()) // DAY
     inside = (day >= first) & (day < last)
-    rows = np.flatnonzero(prepared.rows("test"))[inside]
-    seen = prepared.observations(test)[inside]
+    rows = np.flatnonzero(data.rows("test"))[inside]
+    seen = test.observations[inside]
     if agent is None:
-        return float(prepared.truth.best_effect(rows, seen.action_mask).mean())
-    return float(prepared.truth.expected_effect(rows, agent.action_probabilities(seen)).mean())
+        return float(data.truth.best_effect(rows, seen.action_mask).mean())
+    return float(data.truth.expected_effect(rows, agent.action_probabilities(seen)).mean())
 
 
 def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """One row a policy: what it was worth to the fresh users, and what else is known of it."""
-    prepared = prepare(config)
-    assert prepared.truth is not None
-    market, users = prepared.truth.market, config.evaluation.market_users
-    log = ReplayLog.build(prepared.train, prepared.rewards, prepared.features)
-    begun, days = int(prepared.history.decisions.time.min()), config.history.market.days
+    """Return one row per policy, with its true value on new users and the other columns."""
+    data = prepare(config)
+    assert data.truth is not None
+    market, users = data.truth.market, config.evaluation.market_users
+    split = data.train
+    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
+    begun, days = int(data.history.decisions.time.min()), config.history.market.days
     deployed = {name: evaluate_policy(market, name, users) for name in REFERENCES}
     rows: list[dict[str, Any]] = [{"agent": name} for name in REFERENCES]
     weeks = (days // 4, days // 2), (3 * days // 4, days)
     if config.history.market.scenario == "refresh":
-        best_ever = rows[REFERENCES.index("oracle")]
-        best_ever["former"], best_ever["present"] = (per_decision(prepared, None, *week) for week in weeks)
+        second, last = (per_decision(data, None, *week) for week in weeks)
+        rows[REFERENCES.index("oracle")] |= {"second_week_effect": second, "last_week_effect": last}
     for name in names:
         started = time.perf_counter()
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
         made = replace(config, agent=AgentConfig(agent_name, settings))
-        recipe = recipe_of(made, prepared)
-        agent = learn(make_agent(modules=log.modules, **recipe), log, made)
+        spec = agent_spec(made, data)
+        agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
-        deployed[name] = evaluate_policy(market, learned_policy(name, prepared, agent), users)
+        deployed[name] = evaluate_policy(market, deployable_policy(name, data, agent, config.seed), users)
         if config.history.market.scenario == "refresh":
-            half = learn(make_agent(modules=log.modules, **recipe), log, made, begun + days // 2 * DAY)
-            row["former"], row["present"] = (
-                per_decision(prepared, each, *week) for each, week in zip((half, agent), weeks, strict=True)
-            )
+            half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
+            row["second_week_effect"] = per_decision(data, half, *weeks[0])
+            row["last_week_effect"] = per_decision(data, agent, *weeks[1])
         if config.history.market.scenario == "null" and name == config.agent.name:
-            judged = assess(made, prepared, agent, fit_outcome_model(prepared), lambda _: None).evaluation
+            judged = judge(made, data, agent, fit_outcome_model(data)).evaluation
             known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
-            row |= {"identified": len(known), "claimed": sum(not each.contains(0.0) for each in known)}
+            row |= {"identified": len(known), "significant": sum(not each.contains(0.0) for each in known)}
         rows.append(row)
     best, usual = deployed["oracle"].mean, deployed["business_as_usual"]
     for row in rows:
@@ -120,59 +122,62 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         row |= {
             "value": value.mean,
             "se": value.se,
-            "of_oracle": value.mean / best if best > 0 else float("nan"),
-            "over_usual": difference,
-            "over_usual_se": error,
+            "share_of_oracle": value.mean / best if best > 0 else float("nan"),
+            "lift_over_usual": difference,
+            "lift_over_usual_se": error,
             "sends": float(value.sends.mean()),
             "unsubscribed": float(value.unsubscribed.mean()),
         }
     return rows
 
 
+def page(command: str, frame: pd.DataFrame) -> str:
+    """Format the whole page: command, one table per scenario, meaning of the columns."""
+    tables = table(frame)
+    meaning = [f"- `{name}`: {text}" for name, text in COLUMNS.items() if f"| {name} |" in tables]
+    return f"# True value of each agent on the market\n\n```\n{command}\n```\n\n{tables}\n" + "\n".join(meaning) + "\n"
+
+
 def table(frame: pd.DataFrame) -> str:
-    """Means over seeds as Markdown, one table a scenario."""
-    columns = ["value", "of_oracle", "over_usual", "identified", "claimed", "sends", "unsubscribed"]
-    columns += ["former", "present"]
+    """Format means over seeds as Markdown, one table per scenario."""
     lines = []
     for scenario, part in frame.groupby("scenario", sort=False):
-        shown = [column for column in columns if column in part and part[column].notna().any()]
+        shown = [column for column in COLUMNS if column in part and part[column].notna().any()]
         values = part.pivot(index="seed", columns="agent", values="value")
         lines += [f"\n## {scenario} ({len(values)} seeds)\n", f"| policy | {' | '.join(shown)} | sd of value | wins |"]
         lines.append("|---|" + "---|" * (len(shown) + 2))
         for agent, own in part.groupby("agent", sort=False):
             means = own[shown].mean()
             numbers = ["" if np.isnan(means[c]) else f"{means[c]:.3f}" for c in shown]
-            # A win is a seed at which it was worth more than business as usual, by two errors of the difference.
-            wins = int((own["over_usual"] > 2 * own["over_usual_se"]).sum())
-            spread = f"{values[agent].std():.3f}" if len(values) > 1 else ""
-            lines.append(f"| {agent} | {' | '.join(numbers)} | {spread} | {wins} of {len(own)} |")
+            wins = int((own["lift_over_usual"] > 2 * own["lift_over_usual_se"]).sum())
+            deviation = f"{values[agent].std():.3f}" if len(values) > 1 else ""
+            lines.append(f"| {agent} | {' | '.join(numbers)} | {deviation} | {wins} of {len(own)} |")
     return "\n".join(lines).strip() + "\n"
 
 
 def main() -> None:
-    """Runs every scenario and seed that is asked for; files are written anew after each."""
+    """Run the chosen scenarios and seeds; the files are replaced after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/market.yaml"))
     parser.add_argument("--scenarios", nargs="+", default=["default", "null", "refresh", "fatigue"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
-    parser.add_argument("--agents", nargs="+", default=list(AGENTS))
-    parser.add_argument("--users", type=int, default=None, help="users of the log; by default the configuration's")
+    parser.add_argument("--agents", nargs="+", default=list(DEFAULT_AGENTS))
+    parser.add_argument("--users", type=int, default=None, help="users of the log; default: the configuration's")
     parser.add_argument("--output", type=Path, required=True, help="path of the two files, without suffix")
     chosen = parser.parse_args()
     base = read_config(chosen.config)
     command = " ".join(["python -m benchmarks.market_agents", *sys.argv[1:]])
-    heading = f"# What each agent is truly worth on the market\n\n```\n{command}\n```\n"
     rows: list[dict[str, Any]] = []
     for scenario in chosen.scenarios:
         for seed in chosen.seeds:
             market = replace(base.history.market, scenario=scenario, seed=seed)
             market = replace(market, users=chosen.users or market.users)
             config = replace(base, seed=seed, history=replace(base.history, market=market))
-            names = (*chosen.agents, *(FATIGUE if scenario == "fatigue" else ()))
+            names = (*chosen.agents, *(SEQUENTIAL_AGENTS if scenario == "fatigue" else ()))
             rows += [{"scenario": scenario, "seed": seed, **row} for row in results(config, names)]
             frame = pd.DataFrame(rows)
             frame.to_csv(chosen.output.with_suffix(".csv"), index=False, float_format="%.5g")
-            chosen.output.with_suffix(".md").write_text(f"{heading}\n{table(frame)}")
+            chosen.output.with_suffix(".md").write_text(page(command, frame))
             print(table(frame[(frame["scenario"] == scenario) & (frame["seed"] == seed)]), flush=True)
 
 

@@ -1,9 +1,9 @@
-"""How well learners decide on streams with known truth: relative regret, lower is better.
+"""Measure how well learners decide on streams with known truth: relative regret, lower is better.
 
     python -m benchmarks.quality                                      all learners, seeds 0 to 4
-    python -m benchmarks.quality --learners ensemble_thompson --seeds 100 101 --set spread=0.5
+    python -m benchmarks.quality --learners ensemble_thompson --seeds 100 101 --set exploration_scale=0.5
 
-Peers need the extra `baselines`. The table goes to the screen and, with --csv, to a file.
+The other packages need the extra `baselines`. The table is printed and, with --csv, written to a file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CELLS: tuple[Cell, ...] = (("nonlinear", 10_000), ("nonlinear", 100_000), ("even
 
 
 def run(learner: StreamLearner, kind: str, n: int, seed: int) -> tuple[float, float]:
-    """Relative regret over n rows, and rows per second, decisions included."""
+    """Return the relative regret over n rows, and rows per second, decisions included."""
     rows = stream(kind, n, seed)
     chosen = np.zeros(n, dtype=np.int64)
     begin = perf_counter()
@@ -40,7 +40,7 @@ def run(learner: StreamLearner, kind: str, n: int, seed: int) -> tuple[float, fl
 def table(
     learners: dict[str, Callable[[int], StreamLearner]], cells: Sequence[Cell], seeds: Sequence[int]
 ) -> list[dict[str, object]]:
-    """One row for each learner and cell, with the mean and standard error over seeds; printed as they come."""
+    """Return one row for each learner and cell, with the mean and standard error over seeds, and print it."""
     found = []
     for name, make in learners.items():
         for kind, n in cells:
@@ -63,7 +63,7 @@ def table(
 
 
 def main() -> None:
-    """Reads the arguments, runs, writes."""
+    """Parse the arguments, run, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learners", nargs="*", default=list(LEARNERS))
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(5)))

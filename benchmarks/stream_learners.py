@@ -1,4 +1,4 @@
-"""The learners that are compared on streams, each behind the same two calls."""
+"""The learners that are compared on streams, behind one interface of two methods."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MODULES = ActionSpace([Module("action", tuple(f"a{code}" for code in range(ACTIO
 
 
 class StreamLearner(Protocol):
-    """Chooses for contexts (n, 32); then learns what the chosen actions (n,) earned (n,)."""
+    """A learner that chooses for contexts (n, 32), then learns from the rewards (n,) of the chosen actions (n,)."""
 
     def choose(self, x: FloatArray) -> IntArray: ...
 
@@ -29,7 +29,7 @@ class StreamLearner(Protocol):
 
 
 class OurAgent:
-    """An agent of this package. With every batch it makes `steps` updates."""
+    """An agent of this package, with `steps` updates per batch."""
 
     def __init__(self, seed: int, name: str = "ensemble_thompson", steps: int = 6, **settings: Any) -> None:
         self.agent = make_agent(name, MODULES, WIDTH, settings, seed)
@@ -42,12 +42,15 @@ class OurAgent:
         keys = mix(np.arange(self._seen, self._seen + len(x), dtype=np.uint64))
         self._seen += len(x)
         seen = Observations(x, np.ones((len(x), ACTIONS), dtype=bool))
-        self.agent.observe(Batch(seen, actions[:, None], rewards.astype(float), np.ones(len(x)), keys))
+        batch = Batch(
+            observations=seen, actions=actions[:, None], rewards=rewards.astype(float), se=np.ones(len(x)), keys=keys
+        )
+        self.agent.observe(batch)
         self.agent.update(self._steps)
 
 
 class LinearThompson:
-    """One Bayesian ridge regression an action, a posterior draw a row (Agrawal & Goyal 2013)."""
+    """One Bayesian ridge regression per action and one posterior draw per row (Agrawal & Goyal 2013)."""
 
     def __init__(self, seed: int, v: float = 0.1) -> None:
         self._rng, self._v = np.random.default_rng(seed), v
@@ -70,7 +73,7 @@ class LinearThompson:
 
 
 class MabwiserLinTS:
-    """mabwiser's linear Thompson sampling, with its alpha at the same value as ours."""
+    """Linear Thompson sampling of mabwiser, with alpha equal to v of `LinearThompson`."""
 
     def __init__(self, seed: int, alpha: float = 0.1) -> None:
         from mabwiser.mab import MAB, LearningPolicy
@@ -89,7 +92,7 @@ class MabwiserLinTS:
 
 
 class VowpalWabbit:
-    """Vowpal Wabbit, bootstrap exploration: `--cb_explore_adf --bag 10`, context crossed with actions."""
+    """Vowpal Wabbit with bootstrap exploration: `--cb_explore_adf --bag 10`, context crossed with actions."""
 
     OPTIONS = "--cb_explore_adf --bag 10 -q ua --quiet"
 
@@ -110,9 +113,9 @@ class VowpalWabbit:
 
 
 def vowpal_wabbit_file(x: FloatArray, actions: IntArray, rewards: FloatArray, path: Path) -> float:
-    """Rows per second at which the same Vowpal Wabbit predicts for and learns from a file that it reads by itself.
+    """Return the rows per second at which Vowpal Wabbit predicts for and learns from a file that it reads itself.
 
-    The actions (n,) are taken as drawn uniformly. The file is written before the clock starts.
+    The logged actions (n,) count as drawn uniformly. The file is written before the clock starts.
     """
     from vowpalwabbit import Workspace
 
@@ -125,7 +128,7 @@ def vowpal_wabbit_file(x: FloatArray, actions: IntArray, rewards: FloatArray, pa
 
 
 def example(row: FloatArray, label: str = "", action: int = -1) -> list[str]:
-    """A context with its actions in Vowpal Wabbit's text; the label stands before the action that was taken."""
+    """Return a context with its actions in Vowpal Wabbit's text format, the label before the chosen action."""
     shared = "shared |u " + " ".join(f"{i}:{value:.5g}" for i, value in enumerate(row))
     return [shared, *(f"{label if code == action else ''} |a a{code}" for code in range(ACTIONS))]
 

@@ -1,7 +1,7 @@
 """Contextual streams with known truth, on which learners are compared row by row.
 
-A learner sees batches of 1,000 rows: it chooses for the whole batch, then learns what the chosen actions earned.
-Everything is drawn from one generator of `SEED + seed`, so that figures can be compared between machines.
+A learner sees batches of 1,000 rows: it chooses for the whole batch, then learns from the rewards of its choices.
+Everything is drawn from one generator with the seed `SEED + seed`, so that results are comparable between machines.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ KINDS = ("nonlinear", "even")
 
 @dataclass(frozen=True)
 class Stream:
-    """Contexts (n, 32) float32, the actions' mean rewards (n, 8) and what each would earn (n, 8), 0 or 1."""
+    """Contexts (n, 32) float32, the actions' mean rewards (n, 8), and each action's reward (n, 8), 0 or 1."""
 
     context: FloatArray
     mean: FloatArray
     reward: FloatArray
 
     def relative_regret(self, chosen: IntArray, first: int | None = None) -> float:
-        """What actions (n,) forgo over the first rows, in percent of what choosing uniformly forgoes."""
+        """Return the regret of actions (n,) over the first rows, in percent of the uniform policy's regret."""
         mean, chosen = self.mean[:first], chosen[:first]
         best = mean.max(1)
         lost = best - mean[np.arange(len(mean)), chosen]
@@ -37,7 +37,7 @@ class Stream:
 
 
 def stream(kind: str, n: int, seed: int) -> Stream:
-    """The rows of one stream.
+    """Generate one stream.
 
     `nonlinear`: a network of 48 rectified units, and a linear part. `even`: 24 absolute values of projections of the
     first 8 features, so that no action has any linear effect. The logits are centred over the rows.

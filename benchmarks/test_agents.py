@@ -1,4 +1,4 @@
-"""How fast the ensemble decides and learns, as ratios to matrix products and to Vowpal Wabbit in the same run."""
+"""Speed of the ensemble's decisions and learning, as ratios to matrix products and Vowpal Wabbit in the same run."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks.quality import run
 from benchmarks.stream_learners import OurAgent, VowpalWabbit, vowpal_wabbit_file
 from benchmarks.streams import stream
 from crosschannel.agents import Batch, Observations, make_agent
-from crosschannel.agents.ensemble.heads import STRIPS
-from crosschannel.agents.sampling import FLOOR
+from crosschannel.agents.ensemble.heads import GRAM_STRIPS
+from crosschannel.agents.settings import DEFAULT_FLOOR
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import mix
 
@@ -27,7 +27,7 @@ NETWORK = 2 * WIDTH * HIDDEN
 
 
 def shortest(function: Callable[[], object], rounds: int) -> float:
-    """Shortest of some calls, in seconds."""
+    """Return the time of the fastest of some calls, in seconds."""
     times = []
     for _ in range(rounds):
         begin = perf_counter()
@@ -37,15 +37,15 @@ def shortest(function: Callable[[], object], rounds: int) -> float:
 
 
 def matrix_product_rate() -> float:
-    """Floating-point operations per second of one large product, single precision."""
+    """Return the floating-point operations per second of one large product in single precision."""
     a = torch.randn(1024, 1024, generator=torch.Generator().manual_seed(0))
     return 2.0 * 1024**3 / shortest(lambda: a @ a, 10)
 
 
 def beside_products(function: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Shortest of some calls, in seconds, and the best rate of products measured between them.
+    """Return the time of the fastest of some calls, in seconds, and the best rate of products measured between them.
 
-    Where other work shares the machine, both are the nearest to what they are without it.
+    On a shared machine these two are closest to what an idle machine would show.
     """
     times, rates = [], [matrix_product_rate()]
     for _ in range(rounds):
@@ -55,15 +55,21 @@ def beside_products(function: Callable[[], object], rounds: int) -> tuple[float,
 
 
 def batch(n: int, modules: ActionSpace = FIVE) -> Batch:
-    """Random rows whose rewards are noise."""
+    """Return random rows whose rewards are noise."""
     rng = np.random.default_rng(0)
     actions = modules.canonical(rng.integers(0, ACTIONS, (n, len(modules))))
     seen = Observations(rng.standard_normal((n, WIDTH)).astype(np.float32), np.ones((n, modules.total), dtype=bool))
-    return Batch(seen, actions, rng.standard_normal(n), np.ones(n), mix(np.arange(n, dtype=np.uint64)))
+    return Batch(
+        observations=seen,
+        actions=actions,
+        rewards=rng.standard_normal(n),
+        se=np.ones(n),
+        keys=mix(np.arange(n, dtype=np.uint64)),
+    )
 
 
 def test_drawing_with_exact_propensities_against_a_matrix_product(benchmark):
-    """100,000 users x 5 modules; counted are the products of the networks and of all K = 10 heads that vote."""
+    """100,000 users x 5 modules; the count includes the products of the networks and of all K = 10 voting heads."""
     members = 10
     agent = make_agent("ensemble_thompson", FIVE, WIDTH, {"members": members})
     agent.observe(batch(5_000))
@@ -82,9 +88,9 @@ def test_drawing_with_exact_propensities_against_a_matrix_product(benchmark):
 
 
 def test_drawing_without_propensities_against_a_matrix_product(benchmark):
-    """The same; counted are the products of the network and of one head where a member decides about a module.
+    """The same; the count includes the products of the network and one head for each module that a member decides.
 
-    Chance decides about the floor's share, and nobody about the other modules where nothing is sent.
+    No head is needed for uniform draws, nor for modules after the first where nothing is sent.
     """
     agent = make_agent("ensemble_thompson", FIVE, WIDTH, {"members": 10})
     agent.observe(batch(5_000))
@@ -92,7 +98,7 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
     seen = batch(USERS).observations
     actions = benchmark.pedantic(agent.sample, args=(seen,), rounds=1, warmup_rounds=1)
     decided = USERS + (len(FIVE) - 1) * int(FIVE.sends(actions).sum())
-    needed = decided * (1 - FLOOR) * (NETWORK + 2 * FEATURES * ACTIONS)
+    needed = decided * (1 - DEFAULT_FLOOR) * (NETWORK + 2 * FEATURES * ACTIONS)
     seconds, rate = beside_products(lambda: agent.sample(seen), 16)
     share = needed / seconds / rate
     benchmark.extra_info |= {
@@ -104,11 +110,11 @@ def test_drawing_without_propensities_against_a_matrix_product(benchmark):
 
 
 def test_learning_against_a_matrix_product(benchmark):
-    """100,000 rows in one go, K = 20: gradient steps of the network, sums of features, and heads, as they come.
+    """100,000 rows at once, K = 20: gradient steps of the network, sums of features, and the solution of the heads.
 
-    Counted is what learning takes if written down plainly: a gradient step is three times its forward pass, and sums
-    are whole products. Of that a third of the step and the symmetric part of the sums are not computed here; the
-    second share is of the products that are. The solution of the heads is in the time only.
+    The count is that of a plain implementation: a gradient step is three times its forward pass, and sums are whole
+    products. This implementation skips a third of the step and the symmetric half of the sums; the second share counts
+    only the products that it computes. The time includes the solution of the heads, the count does not.
     """
     members, rows, steps = 20, 100_000, 200
     one = ActionSpace([FIVE[0]])
@@ -119,22 +125,22 @@ def test_learning_against_a_matrix_product(benchmark):
         agent.observe(data)
     gradient = steps * 512 * 3 * (NETWORK + 2 * (HIDDEN + WIDTH) * ACTIONS)
     sums = rows * (NETWORK + 2 * FEATURES * (FEATURES + 1 + members))
-    strips = [len(strip) for strip in torch.arange(FEATURES).chunk(STRIPS)]
+    strips = [len(strip) for strip in torch.arange(FEATURES).chunk(GRAM_STRIPS)]
     beside = [sum(strips[i:]) + 1 + members for i in range(len(strips))]
     made = gradient * 2 / 3 + rows * (NETWORK + 2 * sum(a * b for a, b in zip(strips, beside, strict=True)))
     benchmark.pedantic(agents.pop().update, args=(steps,), rounds=1)
     seconds, rate = beside_products(lambda: agents.pop().update(steps), 16)
     share = (gradient + sums) / seconds / rate
     benchmark.extra_info |= {"share of the matrix product": share, "of products made": made / seconds / rate}
-    print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {made / seconds / rate:.0%} by the products that are made")
+    print(f"\n{share:.0%} of {rate / 1e9:.0f} GFLOP/s; {made / seconds / rate:.0%} of the products that are computed")
     assert share >= 0.22
 
 
 def test_rows_per_second_against_vowpal_wabbit(benchmark, tmp_path):
     """Decisions and learning on a stream of 20,000 and 100,000 rows, K = 10, against `--bag 10`.
 
-    Vowpal Wabbit is driven from Python, choosing like our agent before it learns, and by itself from a file of rows
-    that were logged uniformly, for which it predicts too.
+    Vowpal Wabbit runs from Python, where it chooses before it learns as our agent does, and on its own from a file of
+    uniformly logged rows, for which it predicts as well.
     """
     pytest.importorskip("vowpalwabbit")
     threads = torch.get_num_threads()

@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
 
-from crosschannel.envs.market import Market, MarketConfig
-from crosschannel.envs.replay.env import CrossChannelReplay
-from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.envs.replay.vector import CrossChannelReplayVector
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
+from crosschannel.envs.replay import CrossChannelReplay, CrossChannelReplayVector, ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.reward import DidReward, RewardSpec
 
@@ -24,8 +22,8 @@ SINGLES = 256
 @pytest.fixture(scope="module")
 def log() -> ReplayLog:
     config = MarketConfig(users=10_020, days=28)
-    history, _ = Market(config).history()
-    rewards = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d")).fit(history).transform(history)
+    history, _ = simulate_history(Market(config))
+    rewards = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d")).fit_transform(history)
     return ReplayLog.build(history, rewards, ContextFeatures.fit(history))
 
 

@@ -1,4 +1,4 @@
-"""What every package needs: action spaces, array types, errors, hashing, times, files and serialization.
+"""Shared by every package: action spaces, array types, errors, hashing, times, files and serialization.
 
 This package imports none of the others.
 """

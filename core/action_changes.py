@@ -1,4 +1,4 @@
-"""Sets of actions that change: what an agent has known, where each action stood before, and what labels share."""
+"""Change the actions of an agent: map old codes to new ones, and share what was learned through labels."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from crosschannel.core.errors import ConfigError
 
 
 def known_actions(present: ActionSpace, before: ActionSpace) -> ActionSpace:
-    """The present actions, followed in each module by those known before and retired since.
+    """Return the present actions, followed in each module by those that were known before and are retired.
 
-    An agent keeps what it learned of retired actions: their labels go on to say something of new actions, and an
-    action may come back. Present actions come first, so that they have the same codes in both.
+    An agent keeps what it learned about retired actions: new actions with the same labels profit from it, and a retired
+    action may return. Present actions come first, so that their codes are the same in both spaces.
 
     Raises:
-        ConfigError: If more has changed than the actions: the modules' names, their order, what they depend on, or
-            the action that sends nothing.
+        ConfigError: If more has changed than the actions: the modules' names, their order, their dependencies, or the
+            action that sends nothing.
     """
     if present == before:
         return present
     if present.names != before.names:
         raise ConfigError(
-            f"the modules {list(present.names)} are not those that were learned, {list(before.names)}: actions may be "
-            "added and retired, but modules must stay the same"
+            f"the modules {list(present.names)} differ from those the agent learned, {list(before.names)}: actions may "
+            "be added and retired, but modules must stay the same"
         )
     if present[0].actions[0] != before[0].actions[0]:
         raise ConfigError(
-            f"the action that sends nothing is {present[0].actions[0]!r}, but {before[0].actions[0]!r} was learned: "
-            "it must stay the first"
+            f"the action that sends nothing is {present[0].actions[0]!r}, but the agent learned "
+            f"{before[0].actions[0]!r}: it must stay the first"
         )
     return ActionSpace([_known(new, old) for new, old in zip(present, before, strict=True)])
 
@@ -42,8 +42,8 @@ def known_actions(present: ActionSpace, before: ActionSpace) -> ActionSpace:
 def _known(new: Module, old: Module) -> Module:
     if (new.parent, new.condition_on) != (old.parent, old.condition_on):
         raise ConfigError(
-            f"module {new.name!r} depends on {new.parent or new.condition_on!r}, but was learned depending on "
-            f"{old.parent or old.condition_on!r}: actions may change, but not what a module depends on"
+            f"module {new.name!r} depends on {new.parent or new.condition_on!r}, but the agent learned it depending on "
+            f"{old.parent or old.condition_on!r}: actions may change, dependencies may not"
         )
     retired = [code for code, name in enumerate(old.actions) if name not in new.actions]
     names = [old.actions[code] for code in retired]
@@ -57,8 +57,8 @@ def _known(new: Module, old: Module) -> Module:
     )
 
 
-def recoded(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:
-    """Actions (n, M) in the codes of `before`, in those of `after`, which knows them all."""
+def recode_actions(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:
+    """Translate actions (n, M) from the codes of `before` to those of `after`, which has all of these actions."""
     out = actions.clone()
     for m in range(len(before)):
         code = [after[m].actions.index(name) for name in before[m].actions]
@@ -66,8 +66,8 @@ def recoded(actions: Tensor, before: ActionSpace, after: ActionSpace) -> Tensor:
     return out
 
 
-def places(before: ActionSpace, after: ActionSpace, m: int) -> IntArray:
-    """The cell of module m in `before` that each of its cells in `after` was, (cells,); -1 for new ones."""
+def previous_cells(before: ActionSpace, after: ActionSpace, m: int) -> IntArray:
+    """Return the cell in `before` of each of module m's table cells in `after`, (cells,); -1 for new cells."""
 
     def codes(j: int) -> IntArray:
         there = {name: code for code, name in enumerate(before[j].actions)}
@@ -81,29 +81,29 @@ def places(before: ActionSpace, after: ActionSpace, m: int) -> IntArray:
     return np.where((upper[:, None] < 0) | (own[None, :] < 0), -1, cell).reshape(-1)
 
 
-def carried(saved: npt.NDArray[Any], place: IntArray, fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """What was saved (cells before, ...), in its new places (cells after, ...), and `fresh` where it is new."""
+def carry_over(saved: npt.NDArray[Any], place: IntArray, fresh: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Move saved values (cells before, ...) to their new cells (cells after, ...); new cells take those of `fresh`."""
     out = np.array(fresh)
     old = place >= 0
     out[old] = saved[place[old]]
     return out
 
 
-def shown(values: npt.NDArray[Any], known: ActionSpace, present: ActionSpace, m: int) -> npt.NDArray[Any]:
-    """Of values of all known cells (..., cells), those of the present actions: (..., *present.shape(m))."""
+def select_present(values: npt.NDArray[Any], known: ActionSpace, present: ActionSpace, m: int) -> npt.NDArray[Any]:
+    """Select from values of all known cells (..., cells) those of the present actions (..., *present.shape(m))."""
     out = values.reshape(*values.shape[:-1], *known.shape(m))[..., : present.sizes[m]]
     c = present.condition(m)
     return out if c is None else out[..., : present.sizes[c], :]
 
 
-def design(modules: ActionSpace, m: int) -> FloatArray:
-    """What the cells of module m have in common (cells, L): a one, the action's labels, and the parts of a table.
+def design_matrix(modules: ActionSpace, m: int) -> FloatArray:
+    """Return the design matrix (cells, L) of module m's table cells: an intercept, labels, and indicators.
 
-    A label that is a number gives one column, standardised over the module's actions; any other label has an indicator
-    for each of its values. An action without the label has 0. In a table there are indicators of the action and of the
-    choice it is conditioned on, too, so that what was learned under one choice tells something of the others.
+    A numeric label is one column, standardised over the module's actions; any other label has an indicator column for
+    each of its values. Actions without the label have 0. If the module is conditioned on another, each action of either
+    module has an indicator column as well, so that cells share what is learned.
     """
-    own = np.concatenate([np.ones((modules.sizes[m], 1)), labels(modules[m])], axis=1)
+    own = np.concatenate([np.ones((modules.sizes[m], 1)), label_columns(modules[m])], axis=1)
     c = modules.condition(m)
     if c is None:
         return own
@@ -113,21 +113,21 @@ def design(modules: ActionSpace, m: int) -> FloatArray:
     )
 
 
-def labels(module: Module) -> FloatArray:
-    """The labels of a module's actions as columns (A_m, labels)."""
+def label_columns(module: Module) -> FloatArray:
+    """Return the labels of a module's actions as columns (A_m, labels)."""
     columns: list[FloatArray] = []
     for name in sorted({name for entry in module.labels.values() for name in entry}):
-        values = [_plain(module.labels.get(action, {}).get(name)) for action in module.actions]
+        values = [_hashable(module.labels.get(action, {}).get(name)) for action in module.actions]
         given = [value for value in values if value is not None]
         if all(isinstance(value, int | float) and not isinstance(value, bool) for value in given):
-            center, spread = np.mean(given), np.std(given)
-            if spread > 0:
-                columns.append(np.array([0.0 if v is None else (v - center) / spread for v in values]))
+            mean, deviation = np.mean(given), np.std(given)
+            if deviation > 0:
+                columns.append(np.array([0.0 if v is None else (v - mean) / deviation for v in values]))
             continue
         columns += [np.array([float(value == kind) for value in values]) for kind in dict.fromkeys(given)]
     return np.stack(columns, axis=1) if columns else np.zeros((len(module.actions), 0))
 
 
-def _plain(value: Any) -> Any:
-    """A label's value as something that can be a key."""
+def _hashable(value: Any) -> Any:
+    """Return a label's value as something that can be a key of a mapping."""
     return tuple(value) if isinstance(value, list) else value

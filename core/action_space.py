@@ -1,4 +1,4 @@
-"""Action modules: the separate choices (channel, time, offer, ...) that together make one action."""
+"""Action spaces of modules (channel, send time, offer, ...) whose choices together make one joint action."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MAX_JOINT_ACTIONS = 100_000
 
 @dataclass(frozen=True)
 class Module:
-    """One choice of the composite action.
+    """One part of the joint action, such as the channel.
 
     Attributes:
-        name: The module's name, and its column on disk.
+        name: The module's name, and the name of its column in files.
         actions: The names of its actions.
-        parent: An earlier module on which the eligible actions depend, or None.
+        parent: An earlier module that determines which actions are eligible, or None.
         requires: For each action, the action of `parent` under which it is eligible.
         labels: Optional facts about an action (`{"offer_1": {"difficulty": 10}}`).
-        condition_on: An earlier module whose choice this one's may depend on, or None: every action stays eligible, but
-            a policy has one row of probabilities for each choice of the earlier module. A module has a parent or a
-            condition, not both.
+        condition_on: An earlier module on whose action the policy may condition this one, or None: every action stays
+            eligible, but a policy has one row of probabilities for each action of the earlier module. A module has a
+            parent or a condition, not both.
     """
 
     name: str
@@ -47,8 +47,8 @@ class Module:
         if not self.actions:
             raise ConfigError(f"module {self.name!r} has no actions: give it at least one")
         if odd := [action for action in self.actions if not isinstance(action, str)]:
-            # YAML reads a bare `no` or `off` as false, and 10 as a number.
-            raise ConfigError(f"module {self.name!r} has the action {odd[0]!r}, which is not text: put it in quotes")
+            # YAML reads `no` and `off` without quotes as false, and 10 as a number.
+            raise ConfigError(f"module {self.name!r} has the action {odd[0]!r}, which is not text: quote it")
         if len(set(self.actions)) != len(self.actions):
             raise ConfigError(f"module {self.name!r} names an action twice: {list(self.actions)}")
         if (self.parent is None) != (not self.requires):
@@ -60,7 +60,7 @@ class Module:
             )
         if self.parent is not None and self.condition_on is not None:
             raise ConfigError(
-                f"module {self.name!r} has the parent {self.parent!r}, on which its choice depends already: "
+                f"module {self.name!r} has the parent {self.parent!r}, which determines its actions already: "
                 "leave out `condition_on`"
             )
         if unknown := sorted(set(self.labels) - set(self.actions)):
@@ -68,22 +68,22 @@ class Module:
 
 
 def any_of(mask: npt.NDArray[Any]) -> BoolArray:
-    """Whether any entry of the last axis is set, (...,): column by column, as short rows are slow to reduce."""
+    """Return whether any entry of the last axis is set (...,), column by column, as reducing short rows is slow."""
     return np.asarray(functools.reduce(np.logical_or, np.moveaxis(mask, -1, 0)))
 
 
 class ActionSpace(Sequence[Module]):
-    """All modules of a history, in order. Action 0 of the first module is *send nothing*.
+    """The M modules of a history, in order. Action 0 of the first module is *send nothing*.
 
-    An action is a row of M integer codes, one a module. If its first code is 0, nothing is sent, the other
-    choices have no meaning, and the canonical form stores them as 0, so that equal actions are equal.
+    A joint action is a row of M integer codes, one per module. If its first code is 0, nothing is sent; the other codes
+    then have no meaning and are 0 in canonical form, so that equal actions have equal codes.
 
-    A flat array over the actions of all modules (such as an action mask) has the modules one after the other:
-    module m owns the columns `slices[m]`.
+    A flat array over the actions of all modules (such as an action mask) concatenates the modules: the columns
+    `slices[m]` belong to module m.
 
-    Probabilities of a policy are a list with one array a module, (N, *shape(m)): (N, A_m), or a table (N, A_c, A_m)
-    with a row for each choice of the module c that m is conditioned on. Row 0 of a table on the first module has no
-    meaning, as nothing is sent then.
+    Probabilities of a policy are a list with one array per module, (N, *shape(m)): (N, A_m), or a table (N, A_c, A_m)
+    with a row for each action of the module c that m is conditioned on. If c is the first module, row 0 of the table
+    has no meaning, as nothing is sent then.
     """
 
     def __init__(self, modules: Sequence[Module]) -> None:
@@ -145,46 +145,46 @@ class ActionSpace(Sequence[Module]):
         return f"ActionSpace({', '.join(f'{module.name}[{len(module.actions)}]' for module in self)})"
 
     def parent(self, m: int) -> tuple[int, IntArray] | None:
-        """The index of module m's parent, and for each action of m the parent's code that it requires."""
+        """Return the index of module m's parent, and for each action of m the parent's code that it requires."""
         return self._parents[m]
 
     def condition(self, m: int) -> int | None:
-        """The index of the earlier module that module m is conditioned on, or None."""
+        """Return the index of the earlier module that module m is conditioned on, or None."""
         return self._conditions[m]
 
     def shape(self, m: int) -> tuple[int, ...]:
-        """The shape of one row of module m's probabilities: (A_m,), or (A_c, A_m) where it is conditioned on c."""
+        """Return the shape of one row of module m's probabilities: (A_m,), or (A_c, A_m) if it is conditioned on c."""
         c = self._conditions[m]
         return (self.sizes[m],) if c is None else (self.sizes[c], self.sizes[m])
 
     def n_table_cells(self, m: int) -> int:
-        """How many separate things there are to know of module m: its actions, for each choice it is conditioned on."""
+        """Return the number of entries of `shape(m)`: module m's actions, for each action it is conditioned on."""
         return math.prod(self.shape(m))
 
     def table_cell(self, m: int, actions: IntArray) -> IntArray:
-        """Which cell of module m each action (N, M) belongs to, (N,): its place in the flattened `shape(m)`."""
+        """Return the index of each action (N, M) in the flattened `shape(m)` of module m, (N,)."""
         c, codes = self._conditions[m], np.asarray(actions)
         return np.asarray(codes[:, m] if c is None else codes[:, c] * self.sizes[m] + codes[:, m], dtype=np.int64)
 
     def groups(self, m: int) -> list[IntArray]:
-        """The actions of module m that compete with each other: all, or those that require the same parent's action."""
+        """Return the sets of alternatives in module m: all actions, or those that require the same parent's action."""
         parent = self._parents[m]
         if parent is None:
             return [np.arange(self.sizes[m], dtype=np.int64)]
         return [np.flatnonzero(parent[1] == code) for code in np.unique(parent[1])]
 
     def sends(self, actions: IntArray) -> BoolArray:
-        """Whether each action (N, M) sends a message, (N,)."""
+        """Return whether each action (N, M) sends a message, (N,)."""
         return np.asarray(np.asarray(actions)[:, 0] != 0)
 
     def canonical(self, actions: IntArray) -> IntArray:
-        """A copy of the actions (N, M) with 0 in every module where nothing is sent."""
+        """Return a copy of the actions (N, M) with 0 in every module where nothing is sent."""
         out = np.array(actions, dtype=np.int64)
         out[out[:, 0] == 0] = 0
         return out
 
     def valid(self, actions: IntArray) -> BoolArray:
-        """Whether each row (N, M) is an action: codes in range, and each parent's choice as required. (N,)."""
+        """Return whether each row (N, M) is an action, (N,): codes in range, and parents' actions as required."""
         actions = np.asarray(actions)
         inside = np.logical_and(actions >= 0, actions < np.asarray(self.sizes)).all(1)
         ok = inside.copy()
@@ -196,14 +196,14 @@ class ActionSpace(Sequence[Module]):
         return np.asarray(ok)
 
     def split(self, flat: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        """Views (N, A_m) on a flat array (N, total), one a module."""
+        """Return views (N, A_m) of a flat array (N, total), one per module."""
         return [flat[..., s] for s in self.slices]
 
     def feasible_mask(self, mask: npt.NDArray[Any]) -> BoolArray:
-        """The mask (N, total) without the choices that lead nowhere, as a copy.
+        """Return a copy of the mask (N, total) without actions that are not part of any eligible joint action.
 
-        Sending nothing is always eligible. An action of a parent module without an eligible child is not
-        eligible, and where some module has no eligible action at all, only sending nothing is.
+        Sending nothing is always eligible. An action of a parent module without an eligible child is not eligible. If
+        a module has no eligible action at all, sending nothing is the only eligible joint action.
         """
         out = np.array(mask, dtype=bool)
         parts = self.split(out)
@@ -223,13 +223,13 @@ class ActionSpace(Sequence[Module]):
         return out
 
     def _descend(self, parts: Sequence[npt.NDArray[Any]]) -> None:
-        """Takes out, in place, the actions whose parent's action is not eligible."""
+        """Remove, in place, the actions whose parent's action is not eligible."""
         for m, parent in enumerate(self._parents):
             if parent is not None:
                 parts[m][...] &= parts[parent[0]][..., parent[1]]
 
     def conditional_mask(self, m: int, mask: npt.NDArray[Any], actions: IntArray) -> BoolArray:
-        """The eligible actions of module m, (N, A_m), given the earlier modules' codes in `actions` (N, M)."""
+        """Return the eligible actions of module m (N, A_m), given the earlier modules' codes in `actions` (N, M)."""
         part = np.array(mask[:, self.slices[m]], dtype=bool)
         parent = self._parents[m]
         if parent is not None:
@@ -237,12 +237,12 @@ class ActionSpace(Sequence[Module]):
         return part
 
     def conditional(self, m: int, probabilities: FloatArray, actions: IntArray) -> FloatArray:
-        """Probabilities (N, A_m) of module m, given the earlier modules' codes in `actions` (N, M).
+        """Return the probabilities (N, A_m) of module m, given the earlier modules' codes in `actions` (N, M).
 
         Args:
-            m: Which module.
+            m: Index of the module.
             probabilities: Its probabilities (N, *shape(m)).
-            actions: Codes; those of module m and later ones are not looked at.
+            actions: Codes; those of module m and of later ones are ignored.
         """
         codes = np.asarray(actions)
         c, parent = self._conditions[m], self._parents[m]
@@ -253,10 +253,10 @@ class ActionSpace(Sequence[Module]):
         return probabilities
 
     def chosen_probabilities(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
-        """Conditional probabilities (N, M) of the given actions, from one array (N, *shape(m)) a module.
+        """Return the conditional probabilities (N, M) of given actions, from one array (N, *shape(m)) per module.
 
-        Where nothing is sent, the later modules make no choice and have probability 1. The joint probability of
-        an action is the product of its row.
+        Where nothing is sent, the later modules have probability 1. The joint probability of an action is the product
+        of its row.
         """
         actions = self.canonical(actions)
         rows = np.arange(len(actions))
@@ -270,13 +270,15 @@ class ActionSpace(Sequence[Module]):
 
     @cached_property
     def joint_actions(self) -> IntArray:
-        """Every action once, in canonical form, (J, M); row 0 sends nothing.
+        """All joint actions in canonical form, (J, M); row 0 sends nothing.
 
         Raises:
             ConfigError: If there are more than `MAX_JOINT_ACTIONS`.
         """
         if np.prod([float(size) for size in self.sizes]) > MAX_JOINT_ACTIONS:
-            raise ConfigError(f"{self} has too many joint actions to list; evaluate it per module")
+            raise ConfigError(
+                f"{self} has more than {MAX_JOINT_ACTIONS:,} joint actions: evaluate each module separately"
+            )
         grid = np.stack(np.meshgrid(*[np.arange(size) for size in self.sizes], indexing="ij"), -1).reshape(
             -1, len(self)
         )
@@ -284,13 +286,13 @@ class ActionSpace(Sequence[Module]):
         return np.concatenate([np.zeros((1, len(self)), dtype=np.int64), grid.astype(np.int64)])
 
     def joint_index(self, actions: IntArray) -> IntArray:
-        """The row of `joint_actions` that each action (N, M) is, (N,)."""
+        """Return the row of `joint_actions` that holds each action (N, M), (N,)."""
         flat = np.ravel_multi_index(tuple(self.canonical(actions).T), self.sizes)
         table = np.ravel_multi_index(tuple(self.joint_actions.T), self.sizes)
         return np.asarray(np.searchsorted(table, flat), dtype=np.int64)
 
     def joint_mask(self, mask: npt.NDArray[Any]) -> BoolArray:
-        """Which `joint_actions` are eligible (N, J), from a mask (N, total); sending nothing always is."""
+        """Return which `joint_actions` are eligible (N, J), from a mask (N, total); sending nothing always is."""
         out = np.ones((len(mask), len(self.joint_actions)), dtype=bool)
         for m, part in enumerate(self.split(mask)):
             out &= np.asarray(part, dtype=bool)[:, self.joint_actions[:, m]]
@@ -298,11 +300,11 @@ class ActionSpace(Sequence[Module]):
         return out
 
     def all_joint_probabilities(self, probabilities: Sequence[FloatArray]) -> FloatArray:
-        """Joint probabilities (N, J) of all `joint_actions`, from one conditional array (N, *shape(m)) a module."""
+        """Return joint probabilities (N, J) of all `joint_actions`, from one array (N, *shape(m)) per module."""
         return self.joint_probabilities(probabilities, self.joint_actions)
 
     def joint_probabilities(self, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
-        """Probability (N, J) of each of J canonical actions (J, M) at each of N slots."""
+        """Return the probability (N, J) of each of J canonical actions (J, M) at each of N slots."""
         out = np.ones((len(probabilities[0]), len(actions)))
         for m, p in enumerate(probabilities):
             factor = p.reshape(len(p), self.n_table_cells(m))[:, self.table_cell(m, actions)]
@@ -310,13 +312,13 @@ class ActionSpace(Sequence[Module]):
         return out
 
     def marginals(self, probabilities: Sequence[FloatArray]) -> list[FloatArray]:
-        """Probability (N, A_m) that each action of each module is taken, one array a module.
+        """Return the marginal probability (N, A_m) of each action, one array per module.
 
-        A later module takes none where nothing is sent. It depends on one earlier module at most, its parent or its
-        condition, so that marginals lead to marginals.
+        Where nothing is sent, no action of a later module is taken. A module depends on at most one earlier module, its
+        parent or its condition, so its marginals follow from those of that module.
 
         Args:
-            probabilities: One conditional array (N, *shape(m)) a module.
+            probabilities: One conditional array (N, *shape(m)) per module.
         """
         found = [np.asarray(probabilities[0], dtype=np.float64)]
         sent = found[0].copy()
@@ -332,7 +334,7 @@ class ActionSpace(Sequence[Module]):
         return found
 
     def names_of(self, actions: IntArray) -> list[tuple[str, ...]]:
-        """Action names of each row (N, M); only the first where nothing is sent."""
+        """Return the action names of each row (N, M); only the first where nothing is sent."""
         return [
             (self[0].actions[0],)
             if row[0] == 0
@@ -341,7 +343,7 @@ class ActionSpace(Sequence[Module]):
         ]
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """A plain description, for YAML and checkpoints."""
+        """Return a description of lists, mappings and text, for YAML and checkpoints."""
         out: list[dict[str, Any]] = []
         for module in self:
             entry: dict[str, Any] = {"name": module.name, "actions": list(module.actions)}
@@ -356,7 +358,7 @@ class ActionSpace(Sequence[Module]):
 
     @classmethod
     def from_dict(cls, entries: Sequence[Mapping[str, Any]]) -> ActionSpace:
-        """The inverse of `to_dict`.
+        """Build an action space from what `to_dict` returned.
 
         Raises:
             ConfigError: If an entry has an unknown key or lacks its name or actions.

@@ -1,4 +1,4 @@
-"""Array types that every package uses."""
+"""Array types for annotations."""
 
 from __future__ import annotations
 

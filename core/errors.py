@@ -1,4 +1,4 @@
-"""The project's own exceptions; each message says what is wrong, where, and what to do about it."""
+"""The package's exceptions; each message names the problem, its place and a remedy."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Any
 
 
 class CrosschannelError(Exception):
-    """Base of every error that the project raises on purpose."""
+    """Base class of every error that the package raises deliberately."""
 
 
 class ConfigError(CrosschannelError, ValueError):
-    """A setting that is unknown, of the wrong type, or does not fit the others."""
+    """A setting that is unknown, has the wrong type, or contradicts other settings."""
 
 
 class NotIdentified(CrosschannelError):
-    """A value that the log cannot identify; raised instead of returning a number that looks good."""
+    """A value that the log cannot identify; raised instead of returning a misleading number."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong with an input, and where it stands.
+    """One problem of an input, with its place and a remedy.
 
     Attributes:
-        file: The file's path, or the table's name where the input came from memory.
-        problem: What is wrong, in words.
-        remedy: What the reader can do about it.
-        column: The column's name, if the fault has one.
-        row: The row's number as the reader counts rows in the file: 1 is the first row of data.
-        value: The offending value, if the fault has one.
-        count: How many rows share this fault; `row` and `value` belong to the first of them.
+        file: The file's path, or the table's name if the input came from memory.
+        problem: What is wrong.
+        remedy: What the user can do about it.
+        column: The column's name, if the fault belongs to a column.
+        row: The number of the row in the file, if the fault belongs to a row; 1 is the first row of data.
+        value: The offending value, if there is one.
+        count: How many rows share this fault; `row` and `value` are those of the first.
     """
 
     file: str
@@ -55,7 +55,7 @@ class Fault:
 
 
 class InputError(CrosschannelError, ValueError):
-    """Input that cannot be read as it stands; carries every fault that was found, not only the first."""
+    """Input that cannot be read; `faults` holds every fault that was found, not only the first."""
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
@@ -63,10 +63,11 @@ class InputError(CrosschannelError, ValueError):
 
 
 def nearest(name: object, known: Iterable[object]) -> str:
-    """A hint such as `Did you mean 'push'?`, or the list of what is known where nothing is similar."""
+    """Return a hint such as `Did you mean 'push'?`, or the list of known names if none is similar."""
     names = [str(item) for item in known]
-    close = difflib.get_close_matches(str(name), names, n=1)
+    longer = [item for item in names if len(str(name)) > 3 and item.startswith(str(name))]
+    close = longer or difflib.get_close_matches(str(name), names, n=1)
     if close:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(repr(item) for item in names[:10]) + (", ..." if len(names) > 10 else "")
-    return f"Known are: {shown or 'none'}."
+    return f"Available: {shown or 'none'}."

@@ -1,4 +1,4 @@
-"""Stable hashes of ids: the same on every machine, after every restart and in every order of rows."""
+"""Stable hashes of ids: the same on every machine, after a restart and in any order of rows."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from crosschannel.core.arrays import FloatArray, UIntArray
 
 
 def mix(values: UIntArray) -> UIntArray:
-    """Scrambles 64-bit words so that neighbours become independent: the finaliser of splitmix64.
+    """Scramble 64-bit words so that neighbouring ones become independent, by the finaliser of splitmix64.
 
     Steele, Lea & Flood (2014), "Fast splittable pseudorandom number generators", OOPSLA.
     """
@@ -24,23 +24,23 @@ def mix(values: UIntArray) -> UIntArray:
 
 
 def keys(ids: npt.NDArray[Any]) -> UIntArray:
-    """One 64-bit key for each id (n,), from its text, so that 17 and "17" are the same user."""
+    """Return a 64-bit key for each id (n,), from its text: 17 and "17" are the same user."""
     array = np.asarray(ids)
     text = array.astype(str).astype(object) if array.dtype.kind != "O" else array
     return np.asarray(pd.util.hash_array(np.asarray(text, dtype=object), categorize=False), dtype=np.uint64)
 
 
 def derive(key: UIntArray, salt: int) -> UIntArray:
-    """New independent keys from old ones and a salt."""
+    """Return new keys, independent of the old ones, from these and a salt."""
     salted = mix(np.asarray([salt & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))[0]
     return mix(np.asarray(key, dtype=np.uint64) ^ salted)
 
 
 def unit(words: UIntArray) -> FloatArray:
-    """Numbers strictly between 0 and 1 from the upper 52 bits of 64-bit words: with 53, the largest would be 1."""
+    """Return numbers strictly between 0 and 1 from the upper 52 bits of words; with 53, the largest would be 1."""
     return (words >> np.uint64(12)).astype(np.float64) * 2.0**-52 + 2.0**-53
 
 
 def uniforms(key: UIntArray, salt: int) -> FloatArray:
-    """Uniform numbers in (0, 1), one for each key, that depend on nothing but the key and the salt."""
+    """Return a uniform number in (0, 1) for each key; it depends on the key and the salt only."""
     return unit(derive(key, salt))

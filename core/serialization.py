@@ -1,104 +1,225 @@
-"""Typed dataclasses from plain data (YAML) and back; unknown keys are errors that name the nearest known key."""
+"""Convert between Python objects and what YAML, JSON and checkpoints can hold.
+
+Dataclasses become plain mappings and back, with every fault and its place; classes are named by their path; and random
+generators are saved as text, so that checkpoints can be read with `weights_only=True`.
+"""
 
 from __future__ import annotations
 
+import functools
+import importlib
+import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from crosschannel.core.errors import ConfigError, nearest
 
 T = TypeVar("T")
 
 
-def from_plain(cls: type[T], data: Any, place: str = "") -> T:
-    """Builds a dataclass from plain data; keys that are absent keep their defaults.
+def from_dict(cls: type[T], data: Any, place: str = "") -> T:
+    """Build a dataclass from plain data; keys that are absent keep their defaults.
 
     Args:
         cls: The dataclass.
         data: A mapping with the names of its fields.
-        place: Where the data stand (`configs/market.yaml: reward`), for error messages.
+        place: Where the data come from (`configs/market.yaml`), for error messages.
 
     Raises:
-        ConfigError: If a key is unknown, absent without a default, or a value is of the wrong type.
+        ConfigError: With a line for each unknown key, missing key, value of a wrong type, and refusal by a dataclass.
     """
+    faults: list[str] = []
+    value = _dataclass(cls, data, place, faults)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return typing.cast(T, value)
+
+
+def convert(hint: Any, value: Any, place: str = "") -> Any:
+    """Return plain data as a value of an annotated type.
+
+    Args:
+        hint: The type, as in the annotation of a dataclass's field.
+        value: What stands there.
+        place: Where it stands, for error messages.
+
+    Raises:
+        ConfigError: With a line for each fault.
+    """
+    faults: list[str] = []
+    found = _convert(hint, value, place, faults)
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return found
+
+
+def to_dict(value: Any) -> Any:
+    """Return the plain data (mappings, lists, numbers, text) of a dataclass, for YAML and JSON."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_dict(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_dict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_dict(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types that an annotation allows: those of a union, or the one it names."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _dataclass(cls: Any, data: Any, place: str, faults: list[str]) -> Any:
+    """Build a dataclass; where a part of it is wrong, note that, and return None."""
     if not isinstance(data, Mapping):
-        raise ConfigError(f"{place}: expected a mapping with the keys of {cls.__name__}, got {data!r}")
+        faults.append(f"{place}: expected a mapping with the keys of {cls.__name__}, got {_shown(data)}")
+        return None
+    before = len(faults)
     hints = typing.get_type_hints(cls)
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    known = [f.name for f in fields(cls)]
     values: dict[str, Any] = {}
     for key, value in data.items():
-        if key not in known:
-            raise ConfigError(f"{place}: unknown key {key!r}. {nearest(key, known)}")
-        values[key] = _convert(hints[key], value, f"{place}.{key}" if place else str(key))
-    for f in fields(cls):  # type: ignore[arg-type]
+        if key in known:
+            values[key] = _convert(hints[key], value, _inside(place, key), faults)
+        else:
+            faults.append(f"{place}: unknown key {key!r}. {nearest(key, known)}")
+    for f in fields(cls):
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise ConfigError(f"{place}: the key {f.name!r} is missing")
+            faults.append(f"{place}: the key {f.name!r} is missing")
+    if len(faults) > before:
+        return None
     try:
         return cls(**values)
     except ConfigError as error:
-        raise ConfigError(f"{place}: {error}") from None
+        faults += [f"{place}: {line}" if place else line for line in str(error).splitlines()]
+        return None
 
 
-def _convert(hint: Any, value: Any, place: str) -> Any:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
+def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
+    allowed = alternatives(hint)
+    if len(allowed) > 1:
+        if value is None and type(None) in allowed:
             return None
-        choices = [a for a in arguments if a is not type(None)]
-        for choice in choices[:-1]:
-            try:
-                return _convert(choice, value, place)
-            except ConfigError:
-                continue
-        return _convert(choices[-1], value, place)
+        allowed = tuple(one for one in allowed if one is not type(None))
+        # Only these are written as mappings, so that a fault inside of one is told as such.
+        mappings = tuple(one for one in allowed if _written_as_mapping(one))
+        found, trial = None, list[str]()
+        for one in mappings if isinstance(value, Mapping) and mappings else allowed:
+            trial = []
+            found = _convert(one, value, place, trial)
+            if not trial:
+                break
+        faults += trial
+        return found
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
     if is_dataclass(hint):
-        return from_plain(typing.cast(type[Any], hint), value, place)
+        return _dataclass(hint, value, place, faults)
     if origin is typing.Literal:
         if value not in arguments:
-            raise ConfigError(f"{place}: {value!r} is not one of {', '.join(map(repr, arguments))}")
+            listed = ", ".join(map(repr, arguments))
+            faults.append(f"{place}: {_shown(value)} is not one of {listed}{_suggestion(value, arguments)}")
         return value
     if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise ConfigError(f"{place}: expected a list, got {value!r}")
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_convert(arguments[0], item, f"{place}[{i}]") for i, item in enumerate(value))
-        if len(value) != len(arguments):
-            raise ConfigError(f"{place}: expected {len(arguments)} entries, got {value!r}")
-        pairs = enumerate(zip(arguments, value, strict=True))
-        return tuple(_convert(a, item, f"{place}[{i}]") for i, (a, item) in pairs)
+        return _tuple(arguments, value, place, faults)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{place}: expected a mapping, got {value!r}")
-        return {str(key): _convert(arguments[1], item, f"{place}.{key}") for key, item in value.items()}
-    return _scalar(hint, value, place)
+            faults.append(f"{place}: expected a mapping, got {_shown(value)}")
+            return None
+        return {str(key): _convert(arguments[1], item, _inside(place, key), faults) for key, item in value.items()}
+    return _scalar(hint, value, place, faults)
 
 
-def _scalar(hint: Any, value: Any, place: str) -> Any:
+def _tuple(arguments: tuple[Any, ...], value: Any, place: str, faults: list[str]) -> Any:
+    if not isinstance(value, list | tuple):
+        faults.append(f"{place}: expected a list, got {_shown(value)}")
+        return None
+    types_of: Sequence[Any] = arguments
+    if len(arguments) == 2 and arguments[1] is Ellipsis:
+        types_of = arguments[:1] * len(value)
+    elif len(value) != len(arguments):
+        faults.append(f"{place}: expected {len(arguments)} entries, got {_shown(value)}")
+        return None
+    return tuple(
+        _convert(one, item, f"{place}[{i}]", faults) for i, (one, item) in enumerate(zip(types_of, value, strict=True))
+    )
+
+
+def _scalar(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and not isinstance(value, bool):
-        # YAML reads 1e-3 as text; a number is meant.
+        # Text as well: `inf` is a number to people, but not to YAML, which writes it `.inf`.
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    raise ConfigError(f"{place}: expected {getattr(hint, '__name__', hint)}, got {value!r}")
+    faults.append(f"{place}: expected {_NAMES.get(hint, getattr(hint, '__name__', hint))}, got {_shown(value)}")
+    return None
 
 
-def to_plain(value: Any) -> Any:
-    """Plain data (mappings, lists, numbers, text) of a dataclass, for YAML and JSON."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+
+
+def _inside(place: str, key: object) -> str:
+    """Return the place of a key: `file: section.key`."""
+    if not place:
+        return str(key)
+    return f"{place}{'.' if ': ' in place else ': '}{key}"
+
+
+def _written_as_mapping(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    return is_dataclass(hint) or (isinstance(origin, type) and issubclass(origin, Mapping))
+
+
+def _suggestion(value: object, known: tuple[Any, ...]) -> str:
+    hint = nearest(value, known)
+    return f". {hint}" if hint.startswith("Did you mean") else ""
+
+
+def _shown(value: object) -> str:
+    """Return the value as a message shows it; what is long is cut."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def import_class(path: str, what: str) -> type:
+    """Return the class that `package.module:Name` names, such as an agent that a user wrote.
+
+    Args:
+        path: Its module and its name.
+        what: What it should be (an agent, a reward kind), for error messages.
+
+    Raises:
+        ConfigError: If it cannot be imported, or is not a class.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"the {what} {path!r} cannot be imported: {error}") from None
+    if not isinstance(found, type):
+        raise ConfigError(f"the {what} {path!r} is of type {type(found).__name__}: name a class")
+    return found
+
+
+def generator_state(rng: np.random.Generator) -> str:
+    """Return the state of a generator as text; its integers are too long for a tensor."""
+    return json.dumps(rng.bit_generator.state)
+
+
+def restore_generator(rng: np.random.Generator, state: str) -> None:
+    """Set a generator to a state that `generator_state` returned."""
+    saved: dict[str, Any] = json.loads(state)
+    rng.bit_generator.state = saved

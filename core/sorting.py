@@ -1,4 +1,4 @@
-"""The order of rows by user and time, at little more than the cost of sorting one array of integers."""
+"""Sort rows by user and time, at little more than the cost of sorting one array of integers."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from crosschannel.core.arrays import IntArray
 
-# Fewer bits than this for the time would leave most rows tied.
-_LEAST_TIME_BITS = 12
-# Rows that are packed at once: they stay in the cache.
-CHUNK = 1 << 15
+#: With fewer bits for the time, most rows would be tied.
+MIN_TIME_BITS = 12
+#: Rows that are packed at once; they fit into the cache.
+ROWS_PER_CHUNK = 1 << 15
 
 
-def by_user_and_time(user: IntArray, time: IntArray, *ties: IntArray) -> IntArray:
-    """The stable order (n,) of rows by user (codes >= 0), then time, then `ties`: that of `np.lexsort`.
+def argsort_by_user_and_time(user: IntArray, time: IntArray, *ties: IntArray) -> IntArray:
+    """Return the stable order (n,) of rows by user (codes >= 0), then time, then `ties`, equal to `np.lexsort`.
 
-    Integers are sorted several times faster than rows are ordered, so user, time and row go into one integer of 63
-    bits. Where that is too narrow for the time, its last bits are left out, and the few rows that are then tied are
-    ordered among themselves.
+    Sorting integers is several times as fast as a lexicographic sort, so user, time and row number are packed into one
+    integer of 63 bits. If the time does not fit, its last bits are dropped, and the few rows that are then tied are
+    sorted separately.
     """
     n = len(user)
     if n < 2:
@@ -26,11 +26,11 @@ def by_user_and_time(user: IntArray, time: IntArray, *ties: IntArray) -> IntArra
     row_bits, user_bits = (n - 1).bit_length(), int(user.max()).bit_length()
     needed = (int(time.max()) - first).bit_length()
     time_bits = min(needed, 63 - row_bits - user_bits)
-    if time_bits < min(needed, _LEAST_TIME_BITS):
+    if time_bits < min(needed, MIN_TIME_BITS):
         return np.lexsort((*ties[::-1], time, user))
     packed = np.arange(n)
-    for start in range(0, n, CHUNK):
-        part = slice(start, start + CHUNK)
+    for start in range(0, n, ROWS_PER_CHUNK):
+        part = slice(start, start + ROWS_PER_CHUNK)
         high = (user[part] << time_bits) + ((time[part] - first) >> (needed - time_bits))
         packed[part] |= high << row_bits
     packed.sort()

@@ -1,4 +1,4 @@
-"""One table under validation: gives its columns as arrays and notes every fault on the way."""
+"""Validate a table: convert its columns to arrays and collect every fault."""
 
 from __future__ import annotations
 
@@ -7,34 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, nearest
 
-ObjectArray = npt.NDArray[Any]
-
-EARLIEST = np.datetime64("1990-01-01", "us")
-LATEST = np.datetime64("2100-01-01", "us")
+EARLIEST_TIME = np.datetime64("1990-01-01", "us")
+LATEST_TIME = np.datetime64("2100-01-01", "us")
 
 
-def first(mask: BoolArray) -> int | None:
-    """The first row of a mask (n,) that is set, if any."""
+def first_true(mask: BoolArray) -> int | None:
+    """Return the first row of a mask (n,) that is set, or None."""
     row = int(np.argmax(mask)) if len(mask) else 0
     return row if len(mask) and mask[row] else None
 
 
 @dataclass
-class Sheet:
-    """A table, where it comes from, and the list to which its faults are added.
+class TableValidator:
+    """A table, its file, and the list to which its faults are added.
 
-    In the words of a fault, a native column stands between backticks, so that a reader that renamed columns can
-    put the file's own names back.
+    The text of a fault has the names of native columns in backticks, so that a reader that renamed columns can replace
+    them by those of the file.
 
     Attributes:
         frame: The table in the native columns, n rows.
-        file: Its path, or its name where it came from memory.
+        file: Its path, or its name if it came from memory.
         faults: All faults found so far, of this and other tables.
     """
 
@@ -45,23 +42,23 @@ class Sheet:
     def __post_init__(self) -> None:
         names = self.frame.columns
         for name in names[names.duplicated()].unique():
-            self.add("two columns have this name", "Rename or drop one of them.", column=str(name))
+            self.flag("two columns have this name", "Rename or drop one of them.", column=str(name))
         self.frame = self.frame.loc[:, ~names.duplicated()].reset_index(drop=True)
 
     def __len__(self) -> int:
         return len(self.frame)
 
     def has(self, column: str) -> bool:
-        """Whether the table has a column."""
+        """Return whether the table has a column."""
         return column in self.frame.columns
 
-    def add(self, problem: str, remedy: str, *, column: str | None = None) -> None:
-        """Notes a fault that belongs to no row."""
+    def flag(self, problem: str, remedy: str, *, column: str | None = None) -> None:
+        """Add a fault of the whole table or of a whole column."""
         self.faults.append(Fault(file=self.file, problem=problem, remedy=remedy, column=column))
 
-    def note(self, column: str, bad: BoolArray, problem: str, remedy: str) -> None:
-        """Notes one fault for the rows of a mask (n,), if there are any; `column` holds the offending values."""
-        row = first(bad)
+    def flag_rows(self, column: str, bad: BoolArray, problem: str, remedy: str) -> None:
+        """Add one fault for the rows of a mask (n,), if there are any; `column` holds the offending values."""
+        row = first_true(bad)
         if row is not None:
             self.faults.append(
                 Fault(
@@ -70,20 +67,20 @@ class Sheet:
                     remedy=remedy,
                     column=column,
                     row=row + 1,
-                    value=_plain(self.frame[column].iloc[row]),
+                    value=_readable(self.frame[column].iloc[row]),
                     count=int(np.count_nonzero(bad)),
                 )
             )
 
     def require(self, columns: Sequence[str]) -> None:
-        """Notes every column that is missing, with the name that comes nearest."""
+        """Add a fault for every column that is missing, with the most similar name."""
         for column in columns:
             if not self.has(column):
                 hint = nearest(column, self.frame.columns)
-                self.add("the column is missing", f"Add it, or map one of yours to it. {hint}", column=column)
+                self.flag("the column is missing", f"Add it, or map one of yours to it. {hint}", column=column)
 
     def missing(self, column: str) -> BoolArray:
-        """Which entries (n,) are null or empty text."""
+        """Return which entries (n,) are null or empty text."""
         series = self.frame[column]
         empty = series.isna().to_numpy(dtype=bool)
         if not pd.api.types.is_numeric_dtype(series) and not pd.api.types.is_datetime64_any_dtype(series):
@@ -91,33 +88,33 @@ class Sheet:
         return np.asarray(empty)
 
     def integers(self, column: str) -> IntArray | None:
-        """The column (n,) as integers with 0 where missing, or None where it holds anything else."""
+        """Return the column (n,) as integers with 0 where missing, or None if it holds anything else."""
         series = self.frame[column]
         if pd.api.types.is_bool_dtype(series) or not pd.api.types.is_numeric_dtype(series):
             return None
         if pd.api.types.is_integer_dtype(series):
             filled = series.fillna(0)
             return None if filled.max() > np.iinfo(np.int64).max else filled.to_numpy(dtype=np.int64)
-        # A column of integers with a gap is read as floating-point numbers: 17.0 is the id 17.
+        # pandas reads a column of integers with missing values as floating-point numbers: 17.0 is the id 17.
         filled = series.fillna(0.0)
         values = filled.to_numpy(dtype=np.float64)
         exact = np.isfinite(values).all() and (np.abs(values) < 2**53).all() and (values % 1 == 0).all()
         return values.astype(np.int64) if exact else None
 
     def texts(self, column: str) -> ObjectArray:
-        """The column (n,) as text, empty where missing."""
+        """Return the column (n,) as text, empty where missing."""
         missing = self.missing(column)
         whole = self.integers(column)
         series = pd.Series(whole) if whole is not None else self.frame[column].astype(object)
         out = np.array(series.to_numpy(dtype=object))
-        # Texts need no conversion, which takes most of the time of reading a large table.
+        # Text is not converted again: that would take most of the time of reading a large table.
         if pd.api.types.infer_dtype(out, skipna=True) != "string":
             out = np.array(series.where(~missing, "").astype(str).to_numpy(dtype=object))
         out[missing] = ""
         return out
 
     def labels(self, column: str) -> ObjectArray | None:
-        """An optional column (n,) as text with None where missing; None where there is no such column."""
+        """Return an optional column (n,) as text with None where missing, or None if there is no such column."""
         if not self.has(column):
             return None
         out = self.texts(column)
@@ -125,57 +122,57 @@ class Sheet:
         return out
 
     def times(self, column: str) -> tuple[IntArray, BoolArray]:
-        """Times (n,) in microseconds since 1970 UTC, and which of them are good; a time without zone is UTC."""
+        """Return times (n,) in microseconds since 1970 UTC, and which are valid; times without a zone are UTC."""
         if not self.has(column):
             return np.zeros(len(self), dtype=np.int64), np.zeros(len(self), dtype=bool)
         missing = self.missing(column)
-        self.note(column, missing, "the time is missing", "Give every row its time, or leave the row out.")
+        self.flag_rows(column, missing, "the time is missing", "Give every row its time, or leave the row out.")
         series = self.frame[column]
         if pd.api.types.is_datetime64_any_dtype(series):
             parsed = pd.to_datetime(series, utc=True)
         elif pd.api.types.is_numeric_dtype(series):
-            self.note(
+            self.flag_rows(
                 column,
                 ~missing,
-                "a bare number does not say its unit or its origin",
+                "a number has neither a unit nor an origin",
                 "Write times such as 2024-05-01T09:30:00Z, or state the unit in a column mapping.",
             )
             return np.zeros(len(self), dtype=np.int64), np.zeros(len(self), dtype=bool)
         else:
             text = pd.Series(self.texts(column), dtype=object).astype(str)
-            # Fewer than 8 characters are a year or a month at best, which is no moment.
+            # Fewer than 8 characters are a year or a month at most, which is not a time.
             parsed = pd.to_datetime(text.where(text.str.len() >= 8), utc=True, errors="coerce", format="ISO8601")
         stamp = parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
         unknown = np.isnat(stamp)
-        self.note(
+        self.flag_rows(
             column,
             unknown & ~missing,
             "this is not a time",
             "Write times such as 2024-05-01T09:30:00Z, or state the format in a column mapping.",
         )
-        outside = ~unknown & ((stamp < EARLIEST) | (stamp >= LATEST))
-        self.note(
+        outside = ~unknown & ((stamp < EARLIEST_TIME) | (stamp >= LATEST_TIME))
+        self.flag_rows(
             column,
             outside,
-            "the time lies outside of the years 1990 to 2099",
+            "the time is outside the years 1990 to 2099",
             "Check the unit and the origin of the times.",
         )
-        good = ~unknown & ~outside
-        return np.where(good, stamp.astype(np.int64), 0), np.asarray(good)
+        valid = ~unknown & ~outside
+        return np.where(valid, stamp.astype(np.int64), 0), np.asarray(valid)
 
     def numbers(self, column: str) -> tuple[FloatArray, BoolArray]:
-        """Numbers (n,) with NaN where missing or not a number, and which entries are missing."""
+        """Return numbers (n,), NaN where missing or not a number, and which entries are missing."""
         missing = self.missing(column)
         series = self.frame[column]
         series = series.astype(object) if series.dtype.kind in "mM" else series
         try:
             values = pd.to_numeric(series, errors="coerce")
-        except OverflowError:  # a whole number beyond all floating ones, which as text is infinite
+        except OverflowError:  # an integer above the largest float; as text it is infinite
             values = pd.to_numeric(
                 series.map(lambda value: str(value) if isinstance(value, int) else value), errors="coerce"
             )
         out = np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
-        self.note(
+        self.flag_rows(
             column,
             np.isnan(out) & ~missing,
             "this is not a number",
@@ -184,8 +181,8 @@ class Sheet:
         return out, missing
 
 
-def _plain(value: Any) -> Any:
-    """A value as it reads best in a message."""
+def _readable(value: Any) -> Any:
+    """Return a value as it should appear in a message."""
     if isinstance(value, np.generic):
         return value.item()
     return str(value) if isinstance(value, pd.Timestamp) else value

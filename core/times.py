@@ -13,12 +13,14 @@ SECOND = 1_000_000
 HOUR = 3600 * SECOND
 DAY = 24 * HOUR
 WEEK = 7 * DAY
+#: The time of an event that does not happen; every other time is earlier.
+NEVER = int(np.iinfo(np.int64).max)
 
 _UNITS = {"s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY, "w": WEEK}
 
 
 def duration(text: str) -> int:
-    """Microseconds of a duration such as `30min`, `72h`, `1.5d` or `2w`.
+    """Return the microseconds of a duration such as `30min`, `72h`, `1.5d` or `2w`.
 
     Raises:
         ConfigError: If `text` is not a positive number followed by one of s, min, h, d, w.
@@ -30,5 +32,5 @@ def duration(text: str) -> int:
 
 
 def timestamps(microseconds: np.ndarray) -> pd.Series:
-    """Times (n,) in microseconds as a pandas series of UTC timestamps."""
+    """Return times (n,) in microseconds as a pandas series of UTC timestamps."""
     return pd.Series(pd.to_datetime(np.asarray(microseconds, dtype="datetime64[us]"), utc=True))

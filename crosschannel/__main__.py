@@ -7,34 +7,41 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from crosschannel.core.errors import nearest
 from crosschannel.pipeline.command_line import program
+from crosschannel.version import __version__
 
 COMMANDS = {
-    "train": "learn a policy from a logged history",
-    "evaluate": "judge the policy of a run on users it has not learned from",
-    "decide": "decide for every user what to send now",
-    "effects": "estimate what a log's messages did",
+    "train": "learn a policy from a logged history, and estimate its value",
+    "evaluate": "evaluate the policy of a run on users that it has not learned from",
+    "decide": "choose for every user what to send now",
+    "effects": "estimate the effects of the logged messages",
 }
+USAGE = "\n".join(
+    [
+        "usage: crosschannel COMMAND ...",
+        "",
+        *(f"  {name:{max(map(len, COMMANDS))}}  {what}" for name, what in COMMANDS.items()),
+        "",
+        "crosschannel COMMAND --help explains each command, crosschannel --version prints the version.",
+    ]
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names; return its exit code."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given or given[0] in ("-h", "--help"):
-        print(usage())
+        print(USAGE)
         return 0
     command, rest = given[0], given[1:]
+    if command == "--version":
+        print(f"crosschannel {__version__}")
+        return 0
     if command not in COMMANDS:
-        print(f"error: there is no command {command!r}\n\n{usage()}", file=sys.stderr)
+        print(f"error: there is no command {command!r}. {nearest(command, COMMANDS)}\n\n{USAGE}", file=sys.stderr)
         return 2
     return int(importlib.import_module(f"crosschannel.programs.{command}").main(rest))
-
-
-def usage() -> str:
-    """Return the list of commands."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {what}" for name, what in COMMANDS.items()]
-    return "\n".join(["usage: crosschannel COMMAND ...", "", *lines, "", "crosschannel COMMAND --help explains each."])
 
 
 def run() -> NoReturn:

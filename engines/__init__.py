@@ -1,8 +1,7 @@
-"""Runs a pure function over the buckets of a history: in this process, in a pool of processes, or on Ray Data.
+"""Run a pure function over the buckets of a history: in this process, in a pool of processes, or on Ray Data.
 
-An engine takes a function and the items it is to be run over, and gives the results in the items' order; the results
-are the same whichever engine is used. What is computed for all buckets is a reduce over these results, exact where they
-are integer sums.
+An engine takes a function and its items, and returns the results in the items' order; they do not depend on the engine.
+Totals over all buckets are a reduction of these results, which is exact for integer sums.
 """
 
 if not __name__.startswith("crosschannel."):

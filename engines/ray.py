@@ -1,4 +1,4 @@
-"""An engine over Ray Data, for clusters; Ray is needed only when it is called."""
+"""An engine on Ray Data, for clusters; Ray is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 
 def run_on_ray(function: Callable[[Item], Result], items: Sequence[Item], workers: int = 2) -> Iterator[Result]:
-    """Runs the function on Ray Data, one block an item; results come in whatever order and are put into the items'.
+    """Run the function on Ray Data, one block per item; yield the results in the items' order.
 
-    Where Ray runs already, that cluster is used and left running; otherwise a local one of `workers` processes is
-    started, and stopped in the end. Paths in `items` must be readable on every machine of the cluster.
+    If Ray is running already, that cluster is used and keeps running; otherwise a local one of `workers` processes is
+    started, and stopped at the end. Paths in `items` must be readable on every machine of the cluster.
 
     Raises:
         ConfigError: If Ray is not installed.
@@ -33,19 +33,19 @@ def run_on_ray(function: Callable[[Item], Result], items: Sequence[Item], worker
     if own:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
-        rows = [{"place": place, "item": pickle.dumps(item)} for place, item in enumerate(items)]
+        rows = [{"index": index, "item": pickle.dumps(item)} for index, item in enumerate(items)]
         blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
         waiting: dict[int, Result] = {}
-        following = 0
+        next_index = 0
         for row in blocks.map(functools.partial(_apply, function=function)).iter_rows():
-            waiting[row["place"]] = pickle.loads(row["result"])
-            while following in waiting:
-                yield waiting.pop(following)
-                following += 1
+            waiting[row["index"]] = pickle.loads(row["result"])
+            while next_index in waiting:
+                yield waiting.pop(next_index)
+                next_index += 1
     finally:
         if own:
             ray.shutdown()
 
 
 def _apply(row: dict[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
-    return {"place": row["place"], "result": pickle.dumps(function(pickle.loads(row["item"])))}
+    return {"index": row["index"], "result": pickle.dumps(function(pickle.loads(row["item"])))}

@@ -1,4 +1,8 @@
-"""Gymnasium environments over logged histories and over a simulated market with known truth."""
+"""Gymnasium environments over logged histories and over a simulated market with known truth.
+
+Importing this package registers `CrossChannelReplay-v0` and `CrossChannelMarket-v0` with Gymnasium. The packages
+`replay`, `market` and `wrappers` are loaded when they are first used.
+"""
 
 if not __name__.startswith("crosschannel."):
     raise ImportError(
@@ -7,6 +11,9 @@ if not __name__.startswith("crosschannel."):
 
 
 import gymnasium
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 gymnasium.register(
     id="CrossChannelMarket-v0",

@@ -1,7 +1,7 @@
-"""An agent of your own: a class with six methods, named in the configuration as `package.module:Class`.
+"""Write an agent of your own: implement `crosschannel.agents.Agent` and name it as `package.module:Class`.
 
-python examples/new_agent.py                                            learns from a small log, and is judged
-python train.py --agent.name examples.new_agent:BestSoFar               the same agent in a run, from this folder
+python examples/new_agent.py                                            learn from a small log, then evaluate
+python train.py --agent.name examples.new_agent:BestSoFar               use the same agent in a run, from this folder
 """
 
 from __future__ import annotations
@@ -15,38 +15,43 @@ import torch
 import tyro
 
 import crosschannel.envs  # noqa: F401 - registers the environments
-from crosschannel.agents import Agent, Batch, Observations, make_agent
-from crosschannel.agents.baselines import Baseline
-from crosschannel.agents.sampling import vote_shares
+from crosschannel.agents import Agent, Baseline, Batch, Observations, make_agent, vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
-from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
-from crosschannel.envs.replay.log import ReplayLog
+from crosschannel.envs.market import (
+    ContextPolicy,
+    Market,
+    MarketConfig,
+    PolicyValue,
+    evaluate_policy,
+    simulate_history,
+)
+from crosschannel.envs.replay import ReplayLog
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.reward import DidReward, RewardSpec
 
 
 class BestSoFar(Baseline):
-    """Takes of each module the eligible action with the best mean reward so far; a share `floor` of draws is uniform.
+    """Take in each module the eligible action with the best mean reward so far, or a uniform draw (setting `floor`).
 
-    The base class draws the actions and keeps the random state; `modules`, the layout of masks and the exact
-    probabilities of what is drawn come from the package.
+    The base class samples the actions and stores the random state. It provides `modules`, the layout of masks, and the
+    exact probabilities of the sampled actions.
     """
 
     def __init__(
         self,
         modules: ActionSpace,
         context_dim: int,
-        config: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
         super().__init__(modules, context_dim, None, seed, device)
-        self.floor = float((config or {}).get("floor", 0.1))
+        self.floor = float((settings or {}).get("floor", 0.1))
         self.total, self.count = np.zeros(modules.total), np.ones(modules.total)
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
-        """The floor shared by the eligible actions, the rest for the best of them: exact, as every log needs them."""
+        """Return the exact probabilities: the floor is shared by all eligible actions, the rest goes to the best."""
         masks = self.modules.split(self.modules.feasible_mask(observations.action_mask))
         means = self.modules.split(self.total / self.count)
         return [
@@ -55,25 +60,25 @@ class BestSoFar(Baseline):
         ]
 
     def observe(self, batch: Batch) -> None:
-        """Adds each reward to the actions it was earned with; later modules made no choice where nothing was sent."""
+        """Add each reward to its actions; modules after the first made no choice where nothing was sent."""
         for m, columns in enumerate(self.modules.slices):
             rows = np.full(len(batch), m == 0) | self.modules.sends(batch.actions)
             np.add.at(self.total, columns.start + batch.actions[rows, m], batch.rewards[rows])
             np.add.at(self.count, columns.start + batch.actions[rows, m], 1.0)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return what a checkpoint stores."""
         learned = {"total": torch.from_numpy(self.total.copy()), "count": torch.from_numpy(self.count.copy())}
         return super().state_dict() | learned
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.total, self.count = state["total"].numpy().copy(), state["count"].numpy().copy()
 
 
 def learn(log: ReplayLog, agent: Agent, seed: int) -> None:
-    """Serves the log's users once; the agent learns from what was executed, whatever it would have done itself."""
+    """Replay the log's users once; the agent learns from the executed actions, whatever it would have chosen."""
     env: Any = gym.make_vec("CrossChannelReplay-v0", num_envs=256, log=log, vectorization_mode="vector_entry_point")
     observation, _ = env.reset(seed=seed)
     while env.passes_completed < 1:
@@ -81,24 +86,30 @@ def learn(log: ReplayLog, agent: Agent, seed: int) -> None:
         observation, reward, _, _, info = env.step(agent.act(seen).actions)
         rows = info["_executed_action"] & (info["pass"] < 1)
         agent.observe(
-            Batch(seen[rows], info["executed_action"][rows], reward[rows], info["se"][rows], info["key"][rows])
+            Batch(
+                observations=seen[rows],
+                actions=info["executed_action"][rows],
+                rewards=reward[rows],
+                se=info["se"][rows],
+                keys=info["key"][rows],
+            )
         )
 
 
 def main(users: int = 4_000, fresh_users: int = 4_000, seed: int = 0) -> dict[str, PolicyValue]:
-    """Simulates a log of business as usual, learns from it, and asks the market what that was worth.
+    """Simulate a log of business as usual, learn from it, and evaluate the policy on fresh users of the market.
 
     Args:
-        users: Users of the log.
-        fresh_users: Users whom the policies are judged on.
+        users: Number of users in the log.
+        fresh_users: Number of users for the evaluation.
         seed: Seed of the market and of the agent.
     """
     config = MarketConfig(users=users, seed=seed)
     market = Market(config)
-    history, _ = market.history()
+    history, _ = simulate_history(market)
     model = DidReward(RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude"))
     features = ContextFeatures.fit(history)
-    log = ReplayLog.build(history, model.fit(history).transform(history), features)
+    log = ReplayLog.build(history, model.fit_transform(history), features)
     agent = make_agent(f"{__name__}:BestSoFar", log.modules, features.dim, {"floor": 0.1}, seed)
     learn(log, agent, seed)
 

@@ -1,4 +1,4 @@
-"""A reward of your own: a class with `spec`, `measure`, `fit` and `fit_outcomes`, used wherever a reward model is.
+"""A reward of your own: `measure`, `fit`, `fit_outcomes` and `fit_transform`, used wherever a reward model is.
 
     python examples/new_reward.py
 
@@ -15,7 +15,7 @@ import numpy as np
 import tyro
 
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.history import History
 from crosschannel.reward import DidReward, FittedReward, Outcomes, RewardFrame, RewardModel, RewardSpec
 
@@ -76,6 +76,11 @@ class ShrunkDidReward:
             mean = np.bincount(action, w * np.nan_to_num(reward)) / np.bincount(action, w)
         return FittedShrunk(inner, mean, self.keep)
 
+    def fit_transform(self, train: History) -> RewardFrame:
+        """Rewards of the decisions that it learns from, which are measured once."""
+        outcomes = self.measure(train)
+        return self.fit_outcomes(outcomes).transform_outcomes(outcomes)
+
 
 def main(users: int = 4_000, seed: int = 0, keep: float = 0.1) -> dict[str, float]:
     """Simulates a log, and compares both rewards with the true effect of every message.
@@ -86,13 +91,13 @@ def main(users: int = 4_000, seed: int = 0, keep: float = 0.1) -> dict[str, floa
         keep: Share k of a reward's distance from its mean that is kept.
     """
     config = MarketConfig(users=users, seed=seed)
-    history, truth = Market(config).history()
+    history, truth = simulate_history(Market(config))
     spec = RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude")
     sent = history.modules.sends(history.decisions.actions)
     models: list[RewardModel] = [DidReward(spec), ShrunkDidReward(spec, keep)]
     distances = {}
     for model in models:
-        frame = model.fit(history).transform(history)
+        frame = model.fit_transform(history)
         rows = sent & frame.identified
         distance = frame.reward[rows] - truth.logged[rows]
         distances[model.name] = rmse = float(np.sqrt((distance**2).mean()))

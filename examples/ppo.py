@@ -1,11 +1,11 @@
-"""Stable-Baselines3's PPO learns on the market through the flattening wrapper; neither side is changed.
+"""Train PPO of Stable-Baselines3 on the simulated market, through wrappers and without changes to either side.
 
     pip install stable-baselines3
     python examples/ppo.py
     python examples/ppo.py --steps 400000 --seed 1
 
-It is paid what an app sees, the goal value of each slot's day, whoever caused it; it is judged by what the market
-knows: the true incremental value of its messages to fresh users, the same for every policy.
+The reward is what an app can see: the goal value of each slot's day, whether or not a message caused it. The policies
+are compared by what the market knows: the true incremental value of their messages on the same new users.
 """
 
 from __future__ import annotations
@@ -18,18 +18,16 @@ import tyro
 from stable_baselines3 import PPO
 
 import crosschannel.envs  # noqa: F401 - registers the environments
-from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyValue, evaluate_policy
-from crosschannel.envs.market.policies.policies import Chosen
-from crosschannel.envs.wrappers import FlatContextVector, RecordOutcomesVector, flatten
-from crosschannel.envs.wrappers.stable_baselines import StableBaselinesVec
+from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyChoice, PolicyValue, evaluate_policy
+from crosschannel.envs.wrappers import FlatContextVector, RecordOutcomesVector, StableBaselinesVec, flatten
 from crosschannel.histories.features import ContextFeatures
 
 
 def learner(config: MarketConfig, users: int, seed: int, gamma: float) -> tuple[PPO, ContextFeatures]:
-    """PPO over `users` simulated users side by side, and the context features that it sees.
+    """Build PPO over `users` simulated users side by side, and the context features that it sees.
 
-    A rollout is one episode of every user. In the default scenario messages act until the next slot, so a `gamma` of 0
-    loses little of the future and saves the noise of all later orders; where fatigue lasts, it would over-send.
+    A rollout is one episode of every user. In the default scenario a message acts until the next slot, so `gamma = 0`
+    neglects little and avoids the noise of all later orders; with lasting fatigue it would send too much.
     """
     market: Any = gym.make_vec(
         "CrossChannelMarket-v0", num_envs=users, config=config, vectorization_mode="vector_entry_point"
@@ -50,11 +48,11 @@ def learner(config: MarketConfig, users: int, seed: int, gamma: float) -> tuple[
 
 
 def deploy(model: PPO, features: ContextFeatures, market: Market, users: int) -> PolicyValue:
-    """What PPO's policy is truly worth to fresh users."""
+    """Return the true value of PPO's policy on new users."""
 
-    def act(context: np.ndarray, mask: np.ndarray) -> Chosen:
+    def act(context: np.ndarray, mask: np.ndarray) -> PolicyChoice:
         actions, _ = model.predict(flatten({"context": context, "action_mask": mask}), deterministic=False)
-        return Chosen(actions, np.ones(actions.shape))  # probabilities are only for logs; here none is written
+        return PolicyChoice(actions, np.ones(actions.shape))  # only logs need probabilities
 
     return evaluate_policy(market, ContextPolicy("ppo", features, act), users)
 
@@ -62,14 +60,14 @@ def deploy(model: PPO, features: ContextFeatures, market: Market, users: int) ->
 def main(
     steps: int = 100_000, users: int = 512, fresh_users: int = 4_000, days: int = 28, seed: int = 0, gamma: float = 0.0
 ) -> dict[str, PolicyValue]:
-    """Learns, and compares with sending at random.
+    """Train PPO, and compare its policy with uniform actions.
 
     Args:
-        steps: Decisions to learn from.
-        users: Users simulated side by side.
-        fresh_users: Users whom the policies are judged on.
-        days: Decision slots of a user.
-        seed: Seed of the market, its users and of PPO.
+        steps: Number of decisions to train on.
+        users: Number of users simulated side by side.
+        fresh_users: Number of new users to evaluate the policies on.
+        days: Decision slots per user.
+        seed: Seed of the market, of its users and of PPO.
         gamma: PPO's discount factor.
     """
     config = MarketConfig(days=days, seed=seed)

@@ -2,9 +2,9 @@
 
     python examples/trajectories.py
 
-In the market's scenario `fatigue` messages tire users, and each is followed by two days without any. A policy that
-sends more often finds users who are more tired, or whom it may not contact: valued slot by slot, at the contexts of the
-log, it looks better than it is.
+In the market's scenario `fatigue` each message tires the user, and none may follow for two days. A policy that sends
+more often finds users who are more tired, or whom it may not contact: valued slot by slot, at the contexts of the log,
+it looks better than it is.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ import tyro
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.envs.market import Market, MarketConfig, MarketState, evaluate_policy
-from crosschannel.envs.market.policies.policies import Choice, draw, shares
+from crosschannel.envs.market import (
+    Choice,
+    Market,
+    MarketConfig,
+    MarketState,
+    evaluate_policy,
+    sample_choice,
+    shares_of_eligible,
+    simulate_history,
+)
 from crosschannel.evaluation import (
     DR,
     LoggedDecisions,
@@ -43,7 +51,7 @@ class Sending:
     def probabilities(self, modules: ActionSpace, mask: BoolArray) -> list[FloatArray]:
         """Return one array (N, A_m) per module, from eligible actions (N, sum of actions)."""
         parts = modules.split(mask)
-        channel, can = shares(np.ones(parts[0].shape[1] - 1), parts[0][:, 1:])
+        channel, can = shares_of_eligible(np.ones(parts[0].shape[1] - 1), parts[0][:, 1:])
         sent = self.chance * can
         content = [
             np.tile(np.array(module.actions) == action, (len(mask), 1)).astype(np.float64)
@@ -52,8 +60,8 @@ class Sending:
         return [np.column_stack([1 - sent, sent[:, None] * channel]), *content]
 
     def choose(self, market: Market, state: MarketState) -> Choice:
-        """Draw an action for each user."""
-        return draw(self.probabilities(market.modules, market.mask(state)), state)
+        """Sample an action for each user."""
+        return sample_choice(self.probabilities(market.modules, market.mask(state)), state)
 
 
 def context_of(history: History, sent: BoolArray) -> FloatArray:
@@ -78,13 +86,13 @@ def main(
         seed: Seed of the market.
     """
     market = Market(MarketConfig(users=users, days=days, seed=seed, scenario="fatigue"))
-    history, _ = market.history(Sending(logged))
+    history, _ = simulate_history(market, Sending(logged))
     policy, decisions = Sending(evaluated), history.decisions
     log, sent = LoggedDecisions.from_history(history), history.modules.sends(decisions.actions)
 
     # A message's windows hold no other message, so that its reward is of its own slot; sending nothing has no effect.
     model = DidReward(RewardSpec(goals=market.config.goals, pre="2d", post="1d", overlap="exclude"))
-    rewards = np.where(sent, model.fit(history).transform(history).reward, 0.0)
+    rewards = np.where(sent, model.fit_transform(history).reward, 0.0)
 
     p = policy.probabilities(history.modules, history.eligible)
     context = context_of(history, sent)

@@ -1,9 +1,9 @@
-"""Logged histories: their schema, reading, validation, action modules and context features.
+"""Logged histories: reading, validation, context features, propensities, eligibility, splits and buckets.
 
-A `History` holds the decisions and events of many users as arrays. It comes from the native folder
-(`read_history`), from CSV or Parquet files of any layout (`read_tables`), from one event stream (`read_stream`), from a
-named public data set (`read_dataset`), from pandas tables (`History.from_tables`) or from a simulator
-(`History.from_arrays`). Input that cannot be read as it stands raises an `InputError` with every fault that was found.
+A `History` has the decisions and events of many users as arrays. It is read from the native folder (`read_history`),
+from CSV or Parquet files of any layout (`read_tables`), from one event stream (`read_stream`) or from a named public
+data set (`read_dataset`), or built from pandas tables (`History.from_tables`) or arrays (`History.from_arrays`). Input
+that cannot be read raises an `InputError` with every fault that was found.
 """
 
 if not __name__.startswith("crosschannel."):
@@ -14,8 +14,13 @@ if not __name__.startswith("crosschannel."):
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError, CrosschannelError, Fault, InputError, NotIdentified
+from crosschannel.histories.buckets import bucket_of, bucket_paths, write_buckets
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
 from crosschannel.histories.features import ContextFeatures, ContextSpec
-from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.goals import Goal
+from crosschannel.histories.guardrails import Guardrails
+from crosschannel.histories.history import DEFAULT_CHURN_EVENTS, DecisionLog, EventLog, History
+from crosschannel.histories.propensities import PropensityReport, estimate_propensities
 from crosschannel.histories.readers.datasets import DATASETS, read_dataset
 from crosschannel.histories.readers.datasets.starbucks import read_starbucks_rewards
 from crosschannel.histories.readers.folder import read_history, write_history
@@ -28,6 +33,7 @@ from crosschannel.histories.validation import check_rewards
 
 __all__ = [
     "DATASETS",
+    "DEFAULT_CHURN_EVENTS",
     "ActionSpace",
     "ConfigError",
     "ContextFeatures",
@@ -36,22 +42,32 @@ __all__ = [
     "DecisionLog",
     "EventLog",
     "Fault",
+    "Goal",
+    "Guardrails",
     "History",
     "InputError",
     "Module",
     "NotIdentified",
+    "PropensityReport",
     "Sends",
     "SlotGrid",
     "StreamMapping",
     "TableMapping",
     "TableSource",
+    "bucket_of",
+    "bucket_paths",
     "check_rewards",
+    "estimate_propensities",
+    "last_eligible",
     "read_dataset",
+    "read_eligible",
     "read_history",
     "read_starbucks_rewards",
     "read_stream",
     "read_tables",
     "split_time",
     "split_users",
+    "without_churned",
+    "write_buckets",
     "write_history",
 ]

@@ -1,4 +1,4 @@
-"""Reads what was chosen at each decision: actions, their propensities, and what was eligible."""
+"""Read the actions of decisions from a table, with their propensities and the eligible alternatives."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import nearest
-from crosschannel.core.table_validator import Sheet, first
+from crosschannel.core.table_validator import TableValidator, first_true
 
-# Logged joint propensities are often rounded; a different policy is further away than this.
-JOINT_TOLERANCE = 1e-3
+#: How far, relatively, a logged joint propensity may be from the modules' product: enough for rounding.
+JOINT_PROPENSITY_TOLERANCE = 1e-3
 
 
-def action_codes(d: Sheet, modules: ActionSpace) -> IntArray:
-    """Codes (n, M) of the actions, -1 where there is no such action; 0 in later modules where nothing is sent."""
-    actions = np.zeros((len(d), len(modules)), dtype=np.int64)
-    sent = np.ones(len(d), dtype=bool)
+def action_codes(table: TableValidator, modules: ActionSpace) -> IntArray:
+    """Return codes (n, M) of the actions, -1 for an unknown action; 0 in later modules where nothing is sent."""
+    actions = np.zeros((len(table), len(modules)), dtype=np.int64)
+    sent = np.ones(len(table), dtype=bool)
     for m, module in enumerate(modules):
-        if not d.has(module.name):
+        if not table.has(module.name):
             actions[:, m] = -1
             sent &= m > 0
             continue
-        missing = d.missing(module.name) & sent
-        pattern, names = pd.factorize(d.texts(module.name))
+        missing = table.missing(module.name) & sent
+        pattern, names = pd.factorize(table.texts(module.name))
         code = pd.Index(module.actions).get_indexer(pd.Index(names))[pattern].astype(np.int64)
         actions[:, m] = np.where(sent, code, 0)
-        d.note(
+        table.flag_rows(
             module.name,
             missing,
             "the action is missing" + (" although something was sent" if m > 0 else ""),
@@ -36,8 +36,8 @@ def action_codes(d: Sheet, modules: ActionSpace) -> IntArray:
             else f"Write {module.actions[0]!r} where nothing was sent.",
         )
         unknown = sent & ~missing & (code < 0)
-        if (row := first(unknown)) is not None:
-            d.note(
+        if (row := first_true(unknown)) is not None:
+            table.flag_rows(
                 module.name,
                 unknown,
                 f"this is not an action of the module {module.name!r}",
@@ -45,121 +45,121 @@ def action_codes(d: Sheet, modules: ActionSpace) -> IntArray:
             )
         if m == 0:
             sent = code > 0
-        _check_parent(d, modules, m, actions)
+        _check_parent(table, modules, m, actions)
     return actions
 
 
-def _check_parent(d: Sheet, modules: ActionSpace, m: int, actions: IntArray) -> None:
+def _check_parent(table: TableValidator, modules: ActionSpace, m: int, actions: IntArray) -> None:
     parent = modules.parent(m)
     if parent is None:
         return
     p, required = parent
     code, upper = actions[:, m], actions[:, p]
     wrong = (actions[:, 0] > 0) & (code >= 0) & (upper >= 0) & (required[np.maximum(code, 0)] != upper)
-    if (row := first(wrong)) is not None:
+    if (row := first_true(wrong)) is not None:
         module = modules[m]
-        d.note(
+        table.flag_rows(
             module.name,
             wrong,
-            f"the action needs {module.requires[code[row]]!r} in `{module.parent}`, but the row has "
+            f"the action requires {module.requires[code[row]]!r} in `{module.parent}`, but the row has "
             f"{modules[p].actions[upper[row]]!r}",
             f"Correct either column, or `requires` of the module {module.name!r}.",
         )
 
 
-def propensities(d: Sheet, modules: ActionSpace, actions: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Conditional (n, M) and joint (n,) propensities; NaN throughout where the log has none."""
+def propensities(table: TableValidator, modules: ActionSpace, actions: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Return conditional (n, M) and joint (n,) propensities, all NaN if the log has none."""
     sent = actions[:, 0] != 0
     columns = [f"propensity_{name}" for name in modules.names]
-    logged = [column for column in columns if d.has(column) and not d.missing(column).all()]
-    propensity = np.full((len(d), len(modules)), np.nan)
+    logged = [column for column in columns if table.has(column) and not table.missing(column).all()]
+    propensity = np.full((len(table), len(modules)), np.nan)
     if logged and (absent := [column for column in columns if column not in logged]):
-        d.add(
-            f"there are propensities of some modules only, and none in {', '.join(f'`{c}`' for c in absent)}",
-            "Log all of them, or only `propensity`, that of the whole action, or none.",
+        table.flag(
+            f"some modules have propensities, but {', '.join(f'`{c}`' for c in absent)} are missing",
+            "Log the propensities of all modules, or only that of the joint action (`propensity`), or none.",
             column=logged[0],
         )
     for m, column in enumerate(columns):
         if column in logged:
             applies = sent | (m == 0)
-            propensity[:, m] = np.where(applies, _probabilities(d, column, applies), 1.0)
+            propensity[:, m] = np.where(applies, _probabilities(table, column, applies), 1.0)
     product = propensity.prod(axis=1)
-    if not d.has("propensity") or d.missing("propensity").all():
+    if not table.has("propensity") or table.missing("propensity").all():
         return propensity, product
-    joint = _probabilities(d, "propensity", np.ones(len(d), dtype=bool))
-    # Numbers that are no probabilities have been noted already.
-    sound = (product > 0) & (product <= 1) & (joint > 0) & (joint <= 1)
-    differs = sound & (np.abs(joint - product) > JOINT_TOLERANCE * product)
-    if (row := first(differs)) is not None:
-        d.note(
+    joint = _probabilities(table, "propensity", np.ones(len(table), dtype=bool))
+    # Numbers that are not probabilities have been flagged already.
+    valid = (product > 0) & (product <= 1) & (joint > 0) & (joint <= 1)
+    differs = valid & (np.abs(joint - product) > JOINT_PROPENSITY_TOLERANCE * product)
+    if (row := first_true(differs)) is not None:
+        table.flag_rows(
             "propensity",
             differs,
-            f"the modules' propensities multiply to {product[row]:.6g}",
-            "The joint propensity is the product of the modules', each given the earlier choices: correct one.",
+            f"the product of the modules' propensities is {product[row]:.6g}",
+            "The joint propensity is the product of the modules' conditional propensities: correct one of them.",
         )
     if len(modules) == 1 and not logged:
         propensity[:, 0] = joint
     return propensity, joint
 
 
-def _probabilities(d: Sheet, column: str, applies: BoolArray) -> FloatArray:
-    """A propensity column (n,), checked in the rows that a mask (n,) names."""
-    values, missing = d.numbers(column)
-    d.note(
+def _probabilities(table: TableValidator, column: str, applies: BoolArray) -> FloatArray:
+    """Return a propensity column (n,), validated in the rows of a mask (n,)."""
+    values, missing = table.numbers(column)
+    table.flag_rows(
         column,
         missing & applies,
         "the propensity is missing in some rows only",
         "Fill it in, or leave the whole column out: missing propensities are estimated.",
     )
-    d.note(
+    table.flag_rows(
         column,
         applies & (values <= 0),
-        "a propensity must be above 0: an action that is taken had a chance",
+        "a propensity must be above 0, since the action was taken",
         "Log the probability with which the policy chose this action.",
     )
-    d.note(
+    table.flag_rows(
         column,
         applies & (values > 1),
         "a propensity is at most 1",
-        "Log a probability, neither a percentage nor a score.",
+        "Log a probability, not a percentage or a score.",
     )
     return values
 
 
-def eligible_mask(d: Sheet, modules: ActionSpace, actions: IntArray) -> BoolArray | None:
-    """The logged action mask (n, sum of actions), or None where no module has one."""
+def eligible_mask(table: TableValidator, modules: ActionSpace, actions: IntArray) -> BoolArray | None:
+    """Return the logged action mask (n, sum of actions), or None if no module has one."""
     columns = [f"eligible_{name}" for name in modules.names]
-    if not any(d.has(column) for column in columns):
+    if not any(table.has(column) for column in columns):
         return None
-    mask = np.ones((len(d), modules.total), dtype=bool)
+    mask = np.ones((len(table), modules.total), dtype=bool)
     for m, (column, part) in enumerate(zip(columns, modules.split(mask), strict=True)):
-        if not d.has(column):
+        if not table.has(column):
             continue
         module = modules[m]
-        # Rows share few different lists, and only those are taken apart.
-        pattern, lists = pd.factorize(d.texts(column))
+        # There are few different lists, and only those are parsed.
+        pattern, lists = pd.factorize(table.texts(column))
         parsed = [[name for name in str(text).split("|") if name] for text in lists]
-        table = np.array([[name in names for name in module.actions] for names in parsed], dtype=bool)
-        part[...] = table.reshape(len(lists), len(module.actions))[pattern]
+        listed = np.array([[name in names for name in module.actions] for names in parsed], dtype=bool)
+        part[...] = listed.reshape(len(lists), len(module.actions))[pattern]
 
-        strange = [[name for name in names if name not in module.actions] for names in parsed]
-        unknown = np.array([len(names) > 0 for names in strange], dtype=bool)[pattern]
-        if (row := first(unknown)) is not None:
-            name = strange[pattern[row]][0]
-            d.note(
+        others = [[name for name in names if name not in module.actions] for names in parsed]
+        unknown = np.array([len(names) > 0 for names in others], dtype=bool)[pattern]
+        if (row := first_true(unknown)) is not None:
+            name = others[pattern[row]][0]
+            table.flag_rows(
                 column,
                 unknown,
                 f"{name!r} is not an action of the module {module.name!r}",
                 f"List action names joined by |. {nearest(name, module.actions)}",
             )
         code = actions[:, m]
-        # Sending nothing needs no leave: it is always eligible.
-        absent = (actions[:, 0] > 0) & (code >= 0) & ~part[np.arange(len(d)), np.maximum(code, 0)]
-        if (row := first(absent)) is not None:
-            d.note(
+        # Sending nothing is always eligible.
+        absent = (actions[:, 0] > 0) & (code >= 0) & ~part[np.arange(len(table)), np.maximum(code, 0)]
+        if (row := first_true(absent)) is not None:
+            table.flag_rows(
                 column,
                 absent,
                 f"the action taken, {module.actions[code[row]]!r}, is not among the eligible ones",
-                "Log the actions that were eligible before the choice was made.",
+                "Log the actions that were eligible before the decision was made.",
             )
     return mask

@@ -1,4 +1,4 @@
-"""Context features: what was known of a user strictly before a time, as standardised arrays."""
+"""Context features: standardised arrays of what was known about a user strictly before a time."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ from crosschannel.core.times import DAY, WEEK, duration
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running_totals, to_fixed
 
-CLIP = 10.0
+#: Standardised features are clipped to plus or minus this.
+MAX_ABS_FEATURE = 10.0
+#: The most frequent categories of an attribute that have a column of their own.
 MAX_CATEGORIES = 20
+#: Standard deviation up to which a column counts as constant.
+MIN_DEVIATION = 1e-9
 
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """Which context features to build.
+    """Settings of the context features.
 
     Attributes:
         windows: Trailing windows over which events and messages are counted.
-        events: Events to count, each on its own; `name*` counts all that begin so together. None: every event of
-            the history on its own.
+        events: Events to count, each separately; `name*` counts all events whose names have this prefix together. None:
+            every event of the history separately.
         attributes: User attributes to use. None: all of them.
         messages: Whether earlier messages are counted.
         clock: Whether the hour of the day and the day of the week are features.
@@ -43,13 +47,13 @@ class ContextSpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """A `ContextSpec` resolved against one kind of history: which raw columns there are, and from what.
+    """The raw columns that a `ContextSpec` gives for one history, and their sources.
 
     Attributes:
-        groups: For each counted event its label, and the names of the events that it stands for.
-        valued: Labels of the groups whose values differ from 1, so that sums say more than counts.
+        groups: For each counted event, its label and the names of the events that are counted.
+        valued: Labels of the groups whose values differ from 1, so that sums differ from counts.
         windows: Trailing windows: label and microseconds.
-        sendable: Actions of the first module that send: label and code.
+        sendable: Actions of the first module that send a message: label and code.
         active: Actions with a label `duration` (days): label, module, code and microseconds.
         clock: Whether clock features are built.
     """
@@ -62,8 +66,8 @@ class Layout:
     clock: bool
 
     @classmethod
-    def of(cls, spec: ContextSpec, history: History) -> Layout:
-        """Resolves a spec against a history."""
+    def build(cls, spec: ContextSpec, history: History) -> Layout:
+        """Build the layout of a spec for a history."""
         names = history.event_names if spec.events is None else spec.events
         groups = tuple((name, tuple(history.event_names[c] for c in history.event_codes([name]))) for name in names)
         values = history.events.value
@@ -92,7 +96,7 @@ def _active(modules: ActionSpace) -> tuple[tuple[str, int, int, int], ...]:
 
 
 def clock_columns(time: IntArray) -> Iterator[tuple[str, FloatArray]]:
-    """Hour of the day and day of the week of times (N,), as points on circles."""
+    """Yield the hour of the day and the day of the week of times (N,), as sine and cosine."""
     for name, period in (("day", DAY), ("week", WEEK)):
         angle = 2 * np.pi * ((time % period) / period)
         yield f"clock {name} sin", np.sin(angle)
@@ -100,9 +104,9 @@ def clock_columns(time: IntArray) -> Iterator[tuple[str, FloatArray]]:
 
 
 def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray) -> Iterator[tuple[str, FloatArray]]:
-    """Raw columns (N,) of what was known of each user strictly before each time.
+    """Yield raw columns (N,) of what was known about each user strictly before each time.
 
-    Counts and sums are over `[time - window, time)`; days since the last event are NaN where there is none.
+    Counts and sums are over `[time - window, time)`; days since the last event are NaN if there is none.
     """
     events = history.events
     timeline = Timeline(events.time, history.event_offsets)
@@ -158,27 +162,26 @@ def _days_since(
 
 @dataclass(frozen=True)
 class UserEncoding:
-    """How static attributes become columns: numeric ones with a flag for missing, others one-hot.
+    """Encoding of static attributes: numeric ones with an indicator of missing values, others one-hot.
 
     Attributes:
         numeric: Names of numeric attributes.
-        categories: For each categorical attribute its name and the categories that have a
-            column of their own.
+        categories: For each categorical attribute, its name and the categories that have a column of their own.
     """
 
     numeric: tuple[str, ...]
     categories: tuple[tuple[str, tuple[str, ...]], ...]
 
     @classmethod
-    def of(cls, users: pd.DataFrame | None, names: tuple[str, ...] | None) -> UserEncoding:
-        """Learns the encoding of a table of users.
+    def fit(cls, users: pd.DataFrame | None, names: tuple[str, ...] | None) -> UserEncoding:
+        """Fit the encoding to a table of users.
 
         Raises:
             ConfigError: If a name is not among the attributes.
         """
         table = pd.DataFrame() if users is None else users.drop(columns="user_id", errors="ignore")
         if unknown := sorted(set(names or ()) - set(table.columns)):
-            raise ConfigError(f"the users have no attributes {unknown}; they have {sorted(table.columns)}")
+            raise ConfigError(f"the users do not have the attributes {unknown}; they have {sorted(table.columns)}")
         chosen = tuple(table.columns) if names is None else names
         numeric = tuple(name for name in chosen if pd.api.types.is_numeric_dtype(table[name]))
         categories = tuple(
@@ -189,7 +192,7 @@ class UserEncoding:
         return cls(numeric, categories)
 
     def columns(self, users: pd.DataFrame | None) -> Iterator[tuple[str, FloatArray]]:
-        """Raw columns (U,) of the attributes; NaN where a number is missing."""
+        """Yield raw columns (U,) of the attributes, NaN where a number is missing."""
         if users is None:
             return
         for name in self.numeric:
@@ -206,9 +209,9 @@ class UserEncoding:
 class ContextFeatures:
     """Standardised context of decision slots, fitted on one history and applied to others.
 
-    Counts, sums and days enter as `log(1 + x)`, every column is centred and scaled by the fitted history's
-    decisions, missing values become 0 (the mean), columns that do not vary are dropped, and all is clipped to
-    +-`CLIP`.
+    Counts, sums and days are transformed by `log(1 + x)`. Columns are standardised by the decisions of the fitted
+    history, missing values become 0 (the mean), constant columns are dropped, and values are clipped to plus or minus
+    `MAX_ABS_FEATURE`.
 
     Attributes:
         layout: The raw columns.
@@ -226,37 +229,39 @@ class ContextFeatures:
 
     @classmethod
     def fit(cls, history: History, spec: ContextSpec | None = None) -> ContextFeatures:
-        """Learns which columns there are, and their means and standard deviations, from all decisions."""
+        """Fit the columns, and their means and standard deviations, to all decisions of a history."""
         spec = spec or ContextSpec()
-        layout = Layout.of(spec, history)
-        encoding = UserEncoding.of(history.users, spec.attributes)
+        layout = Layout.build(spec, history)
+        encoding = UserEncoding.fit(history.users, spec.attributes)
         d = history.decisions
         names, mean, scale = [], [], []
         for name, column in _all_columns(layout, encoding, history, d.user, d.time):
             value = _transform(name, column)
             known = value[~np.isnan(value)]
-            centre = exact_mean(known)
-            sd = exact_mean((known - centre) ** 2) ** 0.5
-            if sd > 1e-9:
+            average = exact_mean(known)
+            sd = exact_mean((known - average) ** 2) ** 0.5
+            if sd > MIN_DEVIATION:
                 names.append(name)
-                mean.append(centre)
+                mean.append(average)
                 scale.append(sd)
         return cls(layout, encoding, tuple(names), np.array(mean), np.array(scale))
 
     @property
     def dim(self) -> int:
-        """How many features there are."""
+        """Number of features D."""
         return len(self.names)
 
     @property
     def lookback(self) -> int:
-        """How far back events are counted, microseconds; 0 where none are."""
+        """Length of the longest window over which events are counted, microseconds; 0 if none are."""
         return max((length for _, length in self.layout.windows), default=0) if self.layout.groups else 0
 
     def covariates(self, history: History, shift: int = 0) -> FloatArray:
-        """The same features of every decision in double precision (n, D), for regressions.
+        """Return the features of every decision in double precision (n, D), for regressions.
 
-        With a `shift`, in microseconds, they are those of so long after the decisions (before, if negative).
+        Args:
+            history: The history.
+            shift: Microseconds after each decision (before, if negative) at which the features are measured.
         """
         d = history.decisions
         return self._assemble(
@@ -264,19 +269,19 @@ class ContextFeatures:
         )
 
     def transform(self, history: History) -> npt.NDArray[np.float32]:
-        """Context of every decision of a history, (n, D)."""
+        """Return the context of every decision of a history, (n, D)."""
         return self.at(history, history.decisions.user, history.decisions.time)
 
     def at(self, history: History, user: IntArray, time: IntArray) -> npt.NDArray[np.float32]:
-        """Context (N, D) of users (N,) at times (N,), from what a history says strictly before them."""
+        """Return the context (N, D) of users (N,) at times (N,), from what the history has strictly before them."""
         columns = _all_columns(self.layout, self.encoding, history, user, time)
         return self.assemble(columns, len(user))
 
     def assemble(self, columns: Iterator[tuple[str, FloatArray]], n: int) -> npt.NDArray[np.float32]:
-        """Context (n, D) from raw columns by name, as `raw_columns` gives them or as a simulator keeps them.
+        """Return the context (n, D) from raw columns by name, of `raw_columns` or of a simulator.
 
         Raises:
-            ConfigError: If a column is absent.
+            ConfigError: If a column is missing.
         """
         return self._assemble(columns, np.zeros((n, self.dim), dtype=np.float32))
 
@@ -286,13 +291,13 @@ class ContextFeatures:
             j = place.pop(name, None)
             if j is not None:
                 value = (_transform(name, column) - self.mean[j]) / self.scale[j]
-                out[:, j] = np.clip(np.where(np.isnan(value), 0.0, value), -CLIP, CLIP)
+                out[:, j] = np.clip(np.where(np.isnan(value), 0.0, value), -MAX_ABS_FEATURE, MAX_ABS_FEATURE)
         if place:
-            raise ConfigError(f"the context needs columns that this history does not give: {sorted(place)}")
+            raise ConfigError(f"the context needs columns that this history does not have: {sorted(place)}")
         return out
 
     def state_dict(self) -> dict[str, Any]:
-        """A plain description, for checkpoints."""
+        """Return the fitted features as mappings, lists, numbers and text, for checkpoints."""
         layout = {name: getattr(self.layout, name) for name in Layout.__dataclass_fields__}
         return {
             "layout": layout,
@@ -305,7 +310,7 @@ class ContextFeatures:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> ContextFeatures:
-        """The inverse of `state_dict`."""
+        """Build the features that `state_dict` described."""
         layout = {name: _tuples(value) for name, value in state["layout"].items()}
         return cls(
             Layout(**layout),

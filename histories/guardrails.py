@@ -1,4 +1,4 @@
-"""Guardrails: which actions a user may get at a time, whatever a policy would like, from what was known before."""
+"""Guardrails: limits on messages that hold for every policy, such as caps, gaps and quiet hours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from crosschannel.core.times import DAY, HOUR, WEEK, duration, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, running_totals
 
-#: Labels of an action that is sent later than its slot: from and up to how many hours after it.
+#: Labels of an action that is sent after its slot: the earliest and the latest hour after it.
 SEND_FROM, SEND_TO = "send_from", "send_to"
 
 
@@ -27,18 +27,18 @@ class Guardrails:
     """Limits on what is sent. Without any setting every action is eligible.
 
     Attributes:
-        weekly_cap: Most messages in any 7 days, this one included; None for no limit.
-        weekly_caps: The same for single channels: actions of the first module by name.
-        min_gap: Least time between two messages, such as `24h`; None for none.
-        quiet_hours: From when to when nothing is sent, such as `["21:00", "08:00"]`, in the user's time zone; None for
-            never. It applies to the slot's time; an action with the labels `send_from` and `send_to` (hours after the
-            slot) is sent in that span instead, and is not eligible if any of it is quiet.
-        time_zone: The user attribute that names the time zone (`Europe/Berlin`); None: all are in `default_time_zone`.
-        default_time_zone: Where users are whose time zone is missing.
-        reachable: For channels by name the user attribute (true or false) that says whether the channel reaches the
-            user. Attributes do not change with time; a missing value means that it does not reach.
-        starts: For modules by name the first day (`"2026-11-24"`, from midnight UTC on) of actions by name.
-        ends: The same with the last day, which is included.
+        weekly_cap: Maximum number of messages in any 7 days, including this one; None for no limit.
+        weekly_caps: The same for single channels, which are actions of the first module, by name.
+        min_gap: Minimum time between two messages, such as `24h`; None for no limit.
+        quiet_hours: Times of day between which nothing is sent, such as `["21:00", "08:00"]`, in the user's time zone;
+            None for no quiet hours. They apply to the slot's time. An action with the labels `send_from` and `send_to`
+            (hours after the slot) is sent in that interval instead, and must not overlap with quiet hours.
+        time_zone: The user attribute with the time zone (`Europe/Berlin`); None if all are in `default_time_zone`.
+        default_time_zone: Time zone of users without one.
+        reachable: For channels by name, the user attribute (true or false) that says whether the channel reaches the
+            user. Attributes do not change over time; a missing value counts as false.
+        starts: For modules by name, the first day (`"2026-11-24"`, from midnight UTC) of actions by name.
+        ends: The same with the last day, inclusive.
     """
 
     weekly_cap: int | None = None
@@ -55,13 +55,13 @@ class Guardrails:
         caps = {"weekly_cap": self.weekly_cap} | {f"weekly_caps.{name}": cap for name, cap in self.weekly_caps.items()}
         for name, cap in caps.items():
             if cap is not None and cap < 0:
-                raise ConfigError(f"{name} is {cap}: it must be at least 0, where nothing is sent")
+                raise ConfigError(f"{name} is {cap}: it must be at least 0 (nothing is sent)")
         if self.min_gap is not None:
             duration(self.min_gap)
         if self.quiet_hours is not None:
             begin, end = (clock(text) for text in self.quiet_hours)
             if begin == end:
-                raise ConfigError(f"quiet_hours {list(self.quiet_hours)} end when they begin: name two times, or none")
+                raise ConfigError(f"quiet_hours {list(self.quiet_hours)} are empty: give two different times, or none")
         zone(self.default_time_zone)
         for side, dates in (("starts", self.starts), ("ends", self.ends)):
             for module, days in dates.items():
@@ -70,11 +70,11 @@ class Guardrails:
 
 
 def eligible(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
-    """The actions that the guardrails allow users (N,) at times (N,), as a flat mask (N, sum of actions).
+    """Return the actions that the guardrails allow users (N,) at times (N,), as a flat mask (N, sum of actions).
 
-    Only messages strictly before a time count, each at its decision's time, so that the mask at a slot does not depend
-    on what is decided there. To count a message that was decided at this very moment as well, ask for one microsecond
-    later. Sending nothing is always eligible. The log's own eligibility is not looked at: see `guarded`.
+    Messages count from their decision's time, and only if it is strictly before the given time, so that the mask at a
+    slot does not depend on the decision there. To include messages of the same time, pass a time one microsecond later.
+    Sending nothing is always eligible. The log's own eligibility is ignored: see `guarded`.
 
     Args:
         guardrails: The limits.
@@ -83,12 +83,12 @@ def eligible(guardrails: Guardrails, history: History, user: IntArray, time: Int
         time: Microseconds since 1970 UTC.
 
     Raises:
-        ConfigError: If the guardrails name a channel, module, action, attribute or time zone that is not there.
+        ConfigError: If the guardrails name an unknown channel, module, action, attribute or time zone.
     """
     modules = history.modules
     mask = np.ones((len(user), modules.total), dtype=bool)
     channels = modules.split(mask)[0]
-    channels[:, 1:] &= _rested(guardrails, history, user, time)[:, None]
+    channels[:, 1:] &= _below_limits(guardrails, history, user, time)[:, None]
     for name, cap in guardrails.weekly_caps.items():
         code = _code(modules, modules.names[0], name, "weekly_caps")
         sent = history.decisions.actions[:, 0] == code
@@ -104,15 +104,15 @@ def eligible(guardrails: Guardrails, history: History, user: IntArray, time: Int
                 running_then = time >= day if side == "starts" else time < day + DAY
                 modules.split(mask)[modules.names.index(module)][:, code] &= running_then
     if guardrails.quiet_hours is not None:
-        mask &= _awake(guardrails, history, user, time)
+        mask &= _outside_quiet_hours(guardrails, history, user, time)
     channels[:, 0] = True
     return mask
 
 
 def guarded(guardrails: Guardrails, history: History) -> BoolArray:
-    """The mask of every decision (n, sum of actions): eligible in the log, allowed here, and leading somewhere.
+    """Return the mask (n, sum of actions) of actions that are eligible in the log, allowed and feasible.
 
-    A logged action may be outside: then the log did what the guardrails forbid, and a policy under them has no
+    The mask may exclude a logged action, if the log did what the guardrails forbid; a policy that respects them has no
     support there.
     """
     d = history.decisions
@@ -120,10 +120,10 @@ def guarded(guardrails: Guardrails, history: History) -> BoolArray:
 
 
 def clock(text: str) -> int:
-    """Microseconds after midnight of a time of day such as `21:00`.
+    """Return the microseconds after midnight of a time of day such as `21:00`.
 
     Raises:
-        ConfigError: If it is none.
+        ConfigError: If the text is not a time of day.
     """
     hours, _, minutes = str(text).partition(":")
     if hours.isdigit() and minutes.isdigit() and len(minutes) == 2 and int(hours) < 24 and int(minutes) < 60:
@@ -132,10 +132,10 @@ def clock(text: str) -> int:
 
 
 def midnight(text: str, place: str) -> int:
-    """Microseconds since 1970 UTC at which a day such as `2026-11-24` begins.
+    """Return the microseconds since 1970 UTC at which a day such as `2026-11-24` begins.
 
     Raises:
-        ConfigError: If it is none; `place` is named.
+        ConfigError: If the text is not a day; the message begins with `place`.
     """
     try:
         return int(np.datetime64(pd.to_datetime(str(text), format="%Y-%m-%d"), "us").astype(np.int64))
@@ -144,10 +144,10 @@ def midnight(text: str, place: str) -> int:
 
 
 def zone(name: str) -> ZoneInfo:
-    """The time zone of a name.
+    """Return a time zone by its name.
 
     Raises:
-        ConfigError: If there is none.
+        ConfigError: If there is no such time zone.
     """
     try:
         return ZoneInfo(name)
@@ -172,27 +172,27 @@ def _column(history: History, attribute: str) -> pd.Series[Any]:
 
 
 def _flags(history: History, attribute: str) -> BoolArray:
-    """An attribute that is true or false, (U,); False where it is missing."""
+    """Return an attribute that is true or false, (U,), False where it is missing."""
     column = _column(history, attribute)
     truth = column.map({True: True, False: False, "true": True, "false": False})
-    if (strange := truth.isna() & column.notna()).any():
+    if (invalid := truth.isna() & column.notna()).any():
         raise ConfigError(
-            f"guardrails: attribute {attribute!r} of user {history.user_ids[int(strange.to_numpy().argmax())]!r} is "
-            f"{column[strange].iloc[0]!r} ({int(strange.sum()):,} users in all): it should be true or false"
+            f"guardrails: attribute {attribute!r} of user {history.user_ids[int(invalid.to_numpy().argmax())]!r} is "
+            f"{column[invalid].iloc[0]!r} ({int(invalid.sum()):,} users in all): it must be true or false"
         )
     return np.asarray(truth.eq(True).to_numpy(dtype=bool))
 
 
 def _sent_since(history: History, sent: BoolArray, user: IntArray, time: IntArray, length: int) -> IntArray:
-    """How many of the chosen decisions (n,) each user had in `(time - length, time)`, (N,)."""
+    """Return how many of the chosen decisions (n,) each user had in `(time - length, time)`, (N,)."""
     timeline = Timeline(history.decisions.time, history.decision_offsets)
     total = running_totals(sent.astype(np.int64))
     after = timeline.before(user, time - length, inclusive=True)
     return np.asarray(total[timeline.before(user, time)] - total[after])
 
 
-def _rested(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
-    """Who (N,) may get a message at all after the earlier ones: the gap is over and the weekly cap is not reached."""
+def _below_limits(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
+    """Return which users (N,) may get a message: the gap is over and the weekly cap is not reached."""
     sent = history.modules.sends(history.decisions.actions)
     out = np.ones(len(user), dtype=bool)
     if guardrails.min_gap is not None:
@@ -202,8 +202,8 @@ def _rested(guardrails: Guardrails, history: History, user: IntArray, time: IntA
     return out
 
 
-def _local(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> IntArray:
-    """Microseconds after local midnight (N,)."""
+def _local_time_of_day(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> IntArray:
+    """Return microseconds after local midnight (N,)."""
     names = np.full(history.n_users, guardrails.default_time_zone, dtype=object)
     if guardrails.time_zone is not None:
         column = _column(history, guardrails.time_zone)
@@ -217,24 +217,24 @@ def _local(guardrails: Guardrails, history: History, user: IntArray, time: IntAr
     return out
 
 
-def _awake(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
-    """The actions (N, sum of actions) of which no part is sent in quiet hours."""
+def _outside_quiet_hours(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
+    """Return the actions (N, sum of actions) that are not sent in quiet hours."""
     assert guardrails.quiet_hours is not None
     begin, end = (clock(text) for text in guardrails.quiet_hours)
     quiet = (end - begin) % DAY
     modules = history.modules
     out = np.ones((len(user), modules.total), dtype=bool)
-    spans = _spans(modules)
-    # Without times of sending a message goes out at the slot.
-    for m, code, first, length in spans or [(0, c, 0, 0) for c in range(1, modules.sizes[0])]:
-        local = _local(guardrails, history, user, time + first)
+    intervals = _send_intervals(modules)
+    # Actions without these labels are sent at the slot.
+    for m, code, first, length in intervals or [(0, c, 0, 0) for c in range(1, modules.sizes[0])]:
+        local = _local_time_of_day(guardrails, history, user, time + first)
         begins_quiet, reaches_quiet = (local - begin) % DAY < quiet, (begin - local) % DAY < length
         modules.split(out)[m][:, code] = ~(begins_quiet | reaches_quiet)
     return out
 
 
-def _spans(modules: ActionSpace) -> list[tuple[int, int, int, int]]:
-    """Actions that say when they are sent: module, code, microseconds from the slot to the beginning, and length."""
+def _send_intervals(modules: ActionSpace) -> list[tuple[int, int, int, int]]:
+    """Return actions with send times: module, code, microseconds from the slot to the first time, and length."""
     out = []
     for m, module in enumerate(modules):
         for code, action in enumerate(module.actions):

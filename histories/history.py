@@ -1,7 +1,8 @@
-"""The History: decisions and events of many users, columnar, sorted by (user, time), immutable."""
+"""The logged history of many users: decisions and events as immutable columns, sorted by (user, time)."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -15,18 +16,19 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
-from crosschannel.core.sorting import by_user_and_time
-from crosschannel.core.times import timestamps
+from crosschannel.core.sorting import argsort_by_user_and_time
+from crosschannel.core.times import NEVER, timestamps
 from crosschannel.histories.validation import check_tables
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
 PROPENSITY_SOURCES = ("logged", "by design", "estimated", "missing")
+DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
 
 
 @dataclass(frozen=True)
 class DecisionLog:
-    """Decisions of a history, one entry a slot, sent or not.
+    """Decisions of a history, one entry per slot, whether or not a message was sent.
 
     Attributes:
         id: Ids (n,), unique.
@@ -36,9 +38,9 @@ class DecisionLog:
         actions: Canonical codes (n, M).
         propensity: Logged probability of each module's choice given the earlier ones (n, M); NaN where unknown.
         joint: Logged probability of the whole action (n,); NaN where unknown.
-        policy: Who decided (n,), or None.
+        policy: The policy that decided (n,), or None.
         arm: Experiment arm (n,), or None.
-        eligible: Which actions could have been taken (n, sum of actions), or None where the log does not say.
+        eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
     """
 
     id: ObjectArray
@@ -73,20 +75,22 @@ class EventLog:
 class History:
     """Logged cross-channel history of many users.
 
-    Build one with `from_tables` (pandas, validated) or `from_arrays` (trusted arrays, for simulators). All arrays
-    are read-only.
+    Build one with `from_tables` (pandas tables, which are validated) or `from_arrays` (arrays that are known to be
+    valid, for simulators). All arrays are read-only.
 
     Attributes:
         decisions: The decision slots.
         events: Goal and message events.
-        modules: What could be chosen.
+        modules: The action space.
         user_ids: Ids of all users (U,); users without a decision or an event are allowed.
         event_names: Names of the event codes.
-        span: First and last observed time in microseconds: what lies outside was not recorded.
-        users: Static attributes, one row a user in the order of `user_ids`, or None.
-        propensity_source: Where the propensities come from: one of `PROPENSITY_SOURCES`.
+        span: Start and end of the observation period in microseconds; nothing outside was recorded.
+        users: Static attributes, one row per user in the order of `user_ids`, or None.
+        propensity_source: The source of the propensities: one of `PROPENSITY_SOURCES`.
         name: The history's name, for reports.
         notes: What a reader left out or estimated, one line each, for the summary.
+        churn_events: Events after which nothing can be sent to a user any more; `name*` stands for all names with this
+            prefix. All but those of `DEFAULT_CHURN_EVENTS` must be events of the history.
     """
 
     decisions: DecisionLog
@@ -99,8 +103,10 @@ class History:
     propensity_source: str = "missing"
     name: str = "history"
     notes: tuple[str, ...] = ()
+    churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
 
     def __post_init__(self) -> None:
+        self._churn_codes()  # raises if the history does not have one of the events
         for table in (self.decisions, self.events):
             for f in fields(table):
                 array = getattr(table, f.name)
@@ -110,36 +116,55 @@ class History:
 
     @property
     def n_users(self) -> int:
-        """How many users there are."""
+        """Number of users."""
         return len(self.user_ids)
 
     @cached_property
     def decision_offsets(self) -> IntArray:
-        """Where each user's decisions begin, (U + 1,): user u owns rows `offsets[u]:offsets[u + 1]`."""
+        """First row of each user's decisions (U + 1,): those of user u are `offsets[u]:offsets[u + 1]`."""
         return _offsets(self.decisions.user, self.n_users)
 
     @cached_property
     def event_offsets(self) -> IntArray:
-        """Where each user's events begin, (U + 1,)."""
+        """First row of each user's events (U + 1,)."""
         return _offsets(self.events.user, self.n_users)
 
-    @property
+    @cached_property
     def user_keys(self) -> UIntArray:
         """Stable 64-bit hashes of the user ids (U,)."""
-        return keys(self.user_ids)
+        out = keys(self.user_ids)
+        out.setflags(write=False)
+        return out
 
     @property
     def eligible(self) -> BoolArray:
-        """The action mask of each decision (n, sum of actions): as logged, or every action where the log is silent."""
+        """Action mask of each decision (n, sum of actions); if the log has no eligibility, every action is eligible."""
         if self.decisions.eligible is not None:
             return self.decisions.eligible
         return np.ones((len(self.decisions), self.modules.total), dtype=bool)
 
+    @cached_property
+    def churned_at(self) -> IntArray:
+        """Time of each user's first churn event (U,), microseconds; `NEVER` for users who have not churned."""
+        rows = np.flatnonzero(np.isin(self.events.event, self._churn_codes()))
+        out = np.full(self.n_users, NEVER, dtype=np.int64)
+        user, first = np.unique(self.events.user[rows], return_index=True)
+        out[user] = self.events.time[rows[first]]
+        out.setflags(write=False)
+        return out
+
+    def _churn_codes(self) -> IntArray:
+        absent = set(DEFAULT_CHURN_EVENTS) - set(self.event_names)
+        try:
+            return self.event_codes([name for name in self.churn_events if name not in absent])
+        except ConfigError as error:
+            raise ConfigError(f"churn_events: {error}") from None
+
     def event_codes(self, names: Sequence[str]) -> IntArray:
-        """Codes of events by name; a name ending in `*` stands for every event that begins so.
+        """Return the codes of events by name; `name*` stands for every event whose name has this prefix.
 
         Raises:
-            ConfigError: If no event of the history is meant.
+            ConfigError: If no event of the history has the name.
         """
         codes: list[int] = []
         for name in names:
@@ -154,7 +179,7 @@ class History:
         return np.array(codes, dtype=np.int64)
 
     def select_users(self, chosen: BoolArray) -> History:
-        """The history of the users chosen by a mask (U,)."""
+        """Return the history of the users chosen by a mask (U,)."""
         code = np.cumsum(chosen) - 1
         decisions = take_rows(self.decisions, chosen[self.decisions.user])
         decisions = replace(decisions, user=code[decisions.user])
@@ -164,12 +189,42 @@ class History:
         return replace(self, decisions=decisions, events=events, user_ids=self.user_ids[chosen], users=users)
 
     def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str) -> History:
-        """The same history with other propensities (n, M) and (n,), and where they come from."""
+        """Return the same history with other propensities (n, M) and (n,), and their source."""
         decisions = replace(self.decisions, propensity=propensity, joint=joint)
         return replace(self, decisions=decisions, propensity_source=source)
 
+    def with_churn_events(self, names: Sequence[str] | None) -> History:
+        """Return the same history with other churn events; with None, with those that it has.
+
+        Raises:
+            ConfigError: If the history has no such event.
+        """
+        return self if names is None else replace(self, churn_events=tuple(names))
+
+    def fingerprint(self) -> str:
+        """Return a 128-bit digest, as text, of all that the history holds: equal logs have equal ones."""
+        digest = hashlib.blake2b(digest_size=16)
+
+        def add(*parts: object) -> None:
+            for part in parts:
+                digest.update(repr(part).encode())
+
+        add(self.span, self.event_names, self.churn_events, self.modules.to_dict())
+        for table in (self.decisions, self.events):
+            for f in fields(table):
+                array = getattr(table, f.name)
+                add(f.name, None if array is None else array.shape)
+                if array is not None:
+                    flat = keys(array) if array.dtype.kind in "OU" else array
+                    digest.update(np.ascontiguousarray(flat).tobytes())
+        columns = {} if self.users is None else {str(name): self.users[name] for name in self.users.columns}
+        for name, column in {"user_id": self.user_ids, **columns}.items():
+            add(name)
+            digest.update(keys(np.asarray(column, dtype=object).astype(str).astype(object)).tobytes())
+        return digest.hexdigest()
+
     def decisions_frame(self) -> pd.DataFrame:
-        """The decisions as a table in the native folder's columns."""
+        """Return the decisions as a table in the native folder's columns."""
         d = self.decisions
         sent = self.modules.sends(d.actions)
         frame = pd.DataFrame({"decision_id": d.id, "user_id": self.user_ids[d.user], "time": timestamps(d.time)})
@@ -195,7 +250,7 @@ class History:
         return frame
 
     def events_frame(self) -> pd.DataFrame:
-        """The events as a table in the native folder's columns."""
+        """Return the events as a table in the native folder's columns."""
         e = self.events
         names = np.asarray(self.event_names, dtype=object)
         return pd.DataFrame(
@@ -208,7 +263,7 @@ class History:
         )
 
     def summary(self) -> str:
-        """What was read, in one line: users, decisions, events and the time they span; then the notes, if any."""
+        """Return a line with the numbers of users, decisions and events and the period, then the notes."""
         sent = int(self.modules.sends(self.decisions.actions).sum())
         first, last = timestamps(np.array(self.span))
         read = (
@@ -231,10 +286,11 @@ class History:
         users: pd.DataFrame | None = None,
         propensity_source: str = "logged",
         name: str = "history",
+        churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
     ) -> History:
-        """Sorts arrays that are known to be valid by (user, time) and freezes them."""
-        d = by_user_and_time(decisions.user, decisions.time)
-        e = by_user_and_time(events.user, events.time, events.event)
+        """Build a history from arrays that are known to be valid; sort them by (user, time) and make them read-only."""
+        d = argsort_by_user_and_time(decisions.user, decisions.time)
+        e = argsort_by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)
         return cls(
             decisions=decisions,
@@ -246,6 +302,7 @@ class History:
             users=users,
             propensity_source=propensity_source,
             name=name,
+            churn_events=tuple(churn_events),
         )
 
     @classmethod
@@ -259,25 +316,28 @@ class History:
         span: tuple[int, int] | None = None,
         propensity_source: str | None = None,
         name: str = "history",
+        churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
         files: Mapping[str, str] | None = None,
     ) -> History:
-        """Validates tables in the native columns and builds a history of them.
+        """Validate tables in the native columns and build a history from them.
 
         Args:
             decisions: `decision_id, user_id, time`, one column per module, and optionally `propensity_<module>`,
                 `propensity`, `policy`, `arm`, `eligible_<module>` (eligible action names joined by `|`).
             events: `user_id, time, event` and optionally `value`.
-            modules: What could be chosen.
+            modules: The action space.
             users: `user_id` and static attributes; without it the users are those of the decisions.
-            span: First and last observed time in microseconds; by default those of the events (of the decisions where
-                there are none). Events that end before the last decisions were not recorded to the end: a window that
-                reaches further must not read as one in which nothing happened.
-            propensity_source: By default `logged` where there are propensities, else `missing`.
+            span: Start and end of the observation period in microseconds; by default the first and the last event (or
+                decision, if there are no events). If the events end before the last decisions, a window that extends
+                beyond them was not observed, which differs from a window without events.
+            propensity_source: By default `logged` if there are propensities, else `missing`.
             name: The history's name, for reports.
-            files: Where the tables come from, by table name, for error messages.
+            churn_events: Events after which nothing can be sent to a user any more.
+            files: The file of each table, by table name, for error messages.
 
         Raises:
             InputError: With every fault found, each naming file, column, row, value and remedy.
+            ConfigError: If a name in `churn_events` is neither an event of the history nor a default.
         """
         tables = check_tables(decisions, events, modules, users, files or {})
         times = tables.event_time if len(tables.event_time) else tables.decision_time
@@ -303,6 +363,7 @@ class History:
             users=tables.users,
             propensity_source=propensity_source or ("logged" if has_any else "missing"),
             name=name,
+            churn_events=churn_events,
         )
 
 
@@ -311,7 +372,7 @@ def _offsets(user: IntArray, n_users: int) -> IntArray:
 
 
 def take_rows(table: Table, rows: npt.NDArray[Any]) -> Table:
-    """The chosen rows of a log, by mask or by index."""
+    """Return the chosen rows of a log, by mask or by index."""
     chosen = {f.name: getattr(table, f.name) for f in fields(table)}
     index = np.flatnonzero(rows) if rows.dtype == bool else rows
     return replace(table, **{name: array.take(index, axis=0) for name, array in chosen.items() if array is not None})

@@ -1,4 +1,4 @@
-"""Validation: turns tables in the native columns into arrays, or says everything that is wrong with them."""
+"""Validate tables in the native columns and convert them to arrays, or report every fault."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest
-from crosschannel.core.table_validator import ObjectArray, Sheet, first
+from crosschannel.core.table_validator import TableValidator, first_true
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
@@ -33,14 +33,14 @@ class Tables:
         actions: Codes (n, M); 0 in the later modules where nothing is sent.
         propensity: Probability of each module's choice given the earlier ones (n, M); NaN where not logged.
         joint: Probability of the whole action (n,); NaN where not logged.
-        policy: Who decided (n,), or None.
+        policy: The policy that decided (n,), or None.
         arm: Experiment arm (n,), or None.
-        eligible: Which actions could have been taken (n, sum of actions), or None where the log does not say.
+        eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
         event_user: Codes into `user_ids` (e,).
         event_time: Microseconds since 1970 UTC (e,).
         event: Codes into `event_names` (e,).
         value: Values (e,), 1.0 for events that have none.
-        user_ids: Ids (U,), in the order of the table of users; sorted where there is none.
+        user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
         event_names: Names of the event codes, sorted.
         users: The table of users, or None.
     """
@@ -70,35 +70,34 @@ def check_tables(
     users: pd.DataFrame | None,
     files: Mapping[str, str],
 ) -> Tables:
-    """Checks tables in the native columns and gives them back as arrays.
+    """Validate tables in the native columns and return them as arrays.
 
-    Conventions, so that nothing is repaired silently:
+    Nothing is repaired silently:
 
-    - Times are datetimes or ISO 8601 text; a time without zone is UTC.
-    - Ids may be integers or text. Where tables differ in that, ids are compared as text.
-    - Where nothing is sent, what the later modules' columns hold has no meaning: actions become 0, and
-      propensities 1.
-    - A propensity column that is empty throughout counts as absent; one with some gaps is a fault. Where every
-      module has a propensity and the joint one is absent, it is their product.
-    - `eligible_<module>` lists action names joined by `|`; an empty entry says that none is eligible. A module
-      without such a column, where others have one, has all its actions eligible.
-    - An event whose name never has a value gets the value 1; one that has it in some rows only is a fault.
-    - Columns with other names are not read.
+    - Times are datetimes or ISO 8601 text; a time without a zone is UTC.
+    - Ids may be integers or text. If tables differ in that, ids are compared as text.
+    - Where nothing is sent, the columns of the later modules have no meaning: actions become 0, and propensities 1.
+    - A propensity column without any entry is ignored; one with some missing entries is a fault. If every module has a
+      propensity and the joint one is missing, it is their product.
+    - `eligible_<module>` lists action names joined by `|`; an empty entry means that no action is eligible. If other
+      modules have such a column and a module has none, all its actions are eligible.
+    - Events that never have a value get the value 1; a value that is missing in some of an event's rows is a fault.
+    - Other columns are ignored.
 
     Args:
         decisions: As in `History.from_tables`.
         events: As in `History.from_tables`.
         modules: What could be chosen.
         users: `user_id` and attributes, or None.
-        files: Where the tables come from, by table name, for messages.
+        files: The file of each table, by table name, for messages.
 
     Raises:
-        InputError: With one fault for every kind of thing that is wrong, in any table.
+        InputError: With one fault for each kind of problem in each table.
     """
     faults: list[Fault] = []
-    d = Sheet(decisions, files.get("decisions", "decisions"), faults)
-    e = Sheet(events, files.get("events", "events"), faults)
-    u = None if users is None else Sheet(users, files.get("users", "users"), faults)
+    d = TableValidator(decisions, files.get("decisions", "decisions"), faults)
+    e = TableValidator(events, files.get("events", "events"), faults)
+    u = None if users is None else TableValidator(users, files.get("users", "users"), faults)
     _check_columns(d, e, u, modules)
 
     user_ids, decision_user, event_user = _users(d, e, u)
@@ -107,10 +106,10 @@ def check_tables(
     event_time, _ = e.times("time")
     if d.has("time"):
         twice = pd.DataFrame({"user": decision_user, "time": decision_time}).duplicated().to_numpy()
-        d.note(
+        d.flag_rows(
             "time",
             twice & timed & (decision_user >= 0),
-            "the user has another decision at this very time",
+            "the user has another decision at the same time",
             "Merge them into one action, or give each slot its own time.",
         )
     actions = action_codes(d, modules)
@@ -142,95 +141,95 @@ def check_tables(
 
 
 def check_rewards(rewards: npt.ArrayLike, ids: npt.ArrayLike, file: str = "rewards") -> FloatArray:
-    """Rewards (n,) as float64, once it is sure that a learner may have them.
+    """Validate rewards (n,) before a learner gets them, and return them as float64.
 
     Args:
         rewards: One reward for each decision (n,).
-        ids: Decision ids (n,), to name the decision that is wrong.
-        file: Where the rewards come from, for messages.
+        ids: Decision ids (n,), for messages.
+        file: The source of the rewards, for messages.
 
     Raises:
-        InputError: If a reward is missing, infinite or not a number, or their count is not that of the ids.
+        InputError: If a reward is missing, infinite or not a number, or the numbers of rewards and ids differ.
     """
     names = np.asarray(ids)
     faults: list[Fault] = []
-    sheet = Sheet(pd.DataFrame({"reward": rewards}), file, faults)
-    if len(sheet) != len(names):
-        sheet.add(
-            f"there are {len(sheet):,} rewards for {len(names):,} decisions",
+    table = TableValidator(pd.DataFrame({"reward": rewards}), file, faults)
+    if len(table) != len(names):
+        table.flag(
+            f"there are {len(table):,} rewards for {len(names):,} decisions",
             "Give each decision exactly one reward.",
             column="reward",
         )
         raise InputError(faults)
-    values, missing = sheet.numbers("reward")
+    values, missing = table.numbers("reward")
     for bad, what, remedy in (
-        (missing, "NaN", "Leave out the decisions whose reward the log does not identify; never fill them in."),
-        (np.isinf(values), "infinite", "Check the values of the goal events that the reward is made of."),
+        (missing, "NaN", "Leave out the decisions whose reward the log does not identify; do not fill them in."),
+        (np.isinf(values), "infinite", "Check the values of the goal events."),
     ):
-        if (row := first(bad)) is not None:
-            sheet.note("reward", bad, f"the reward of decision {names[row]!s} is {what}", remedy)
+        if (row := first_true(bad)) is not None:
+            table.flag_rows("reward", bad, f"the reward of decision {names[row]!s} is {what}", remedy)
     if faults:
         raise InputError(faults)
     return values
 
 
-def _check_columns(d: Sheet, e: Sheet, u: Sheet | None, modules: ActionSpace) -> None:
+def _check_columns(d: TableValidator, e: TableValidator, u: TableValidator | None, modules: ActionSpace) -> None:
     d.require([*DECISION_COLUMNS, *modules.names])
     e.require(EVENT_COLUMNS)
     if len(d) == 0:
-        d.add(
+        d.flag(
             "the log has no decisions",
-            "Check the path and the filters; slots in which nothing was sent are rows, too.",
+            "Check the path and the filters; slots in which nothing was sent are rows as well.",
         )
     derived = [f"{prefix}_{name}" for prefix in ("propensity", "eligible") for name in modules.names]
     taken = {*DECISION_COLUMNS, *OPTIONAL_DECISION_COLUMNS, *derived}
     for name in modules.names:
         if name in taken:
-            d.add("a module has the name of another native column", "Rename the module.", column=name)
+            d.flag("a module has the name of another native column", "Rename the module.", column=name)
     for column in map(str, d.frame.columns):
         if column.startswith(("propensity_", "eligible_")) and column not in {*derived, *modules.names}:
-            d.add("the column names no module", f"Rename or drop it. {nearest(column, derived)}", column=column)
-    for sheet, optional in ((d, OPTIONAL_DECISION_COLUMNS), (e, ("value",))):
+            d.flag("the column names no module", f"Rename or drop it. {nearest(column, derived)}", column=column)
+    for table, optional in ((d, OPTIONAL_DECISION_COLUMNS), (e, ("value",))):
         known = {*DECISION_COLUMNS, *EVENT_COLUMNS, *taken, *modules.names}
-        _check_misspelt(sheet, optional, known)
+        _flag_misspelled(table, optional, known)
     if u is not None:
         u.require(["user_id"])
         names: list[Any] = list(u.frame.columns)
         for column in names:
             if not isinstance(column, str):
-                u.add("the name of the attribute is not text", "Name the column in words.", column=str(column))
+                u.flag("the name of the attribute is not text", "Rename the column.", column=str(column))
 
 
-def _check_misspelt(sheet: Sheet, optional: Sequence[str], known: set[str]) -> None:
-    """An optional column with a slip in its name would be left unread, and nobody would notice."""
-    absent = [column for column in optional if not sheet.has(column)]
-    for column in map(str, sheet.frame.columns):
+def _flag_misspelled(table: TableValidator, optional: Sequence[str], known: set[str]) -> None:
+    """Flag columns whose names resemble those of missing optional ones, as they would be ignored silently."""
+    absent = [column for column in optional if not table.has(column)]
+    for column in map(str, table.frame.columns):
         close = difflib.get_close_matches(column.lower(), absent, n=1, cutoff=0.82)
         if close and column not in known:
-            sheet.add("the column is not read", f"Rename or drop it. Did you mean {close[0]!r}?", column=column)
+            table.flag("the column is unknown", f"Rename or drop it. Did you mean {close[0]!r}?", column=column)
 
 
-def _user_column(sheet: Sheet, whole: bool) -> tuple[ObjectArray, BoolArray]:
-    """User ids (n,), as integers if all tables have such, and which are missing."""
-    if not sheet.has("user_id"):
-        return np.full(len(sheet), "", dtype=object), np.ones(len(sheet), dtype=bool)
-    missing = sheet.missing("user_id")
-    sheet.note("user_id", missing, "the user id is missing", "Give every row its user, or leave the row out.")
-    ids = sheet.integers("user_id") if whole else None
-    return (sheet.texts("user_id") if ids is None else ids), missing
+def _user_column(table: TableValidator, whole: bool) -> tuple[ObjectArray, BoolArray]:
+    """Return user ids (n,), as integers if those of all tables are `whole`, and which are missing."""
+    if not table.has("user_id"):
+        return np.full(len(table), "", dtype=object), np.ones(len(table), dtype=bool)
+    missing = table.missing("user_id")
+    table.flag_rows("user_id", missing, "the user id is missing", "Give every row its user, or leave the row out.")
+    ids = table.integers("user_id") if whole else None
+    return (table.texts("user_id") if ids is None else ids), missing
 
 
-def _users(d: Sheet, e: Sheet, u: Sheet | None) -> tuple[ObjectArray, IntArray, IntArray]:
-    """All user ids (U,), and the codes of the decisions' (n,) and the events' (e,) users, -1 where unknown."""
-    filled = [sheet for sheet in (d, e, u) if sheet is not None and sheet.has("user_id") and len(sheet)]
-    whole = all(sheet.integers("user_id") is not None for sheet in filled)
+def _users(d: TableValidator, e: TableValidator, u: TableValidator | None) -> tuple[ObjectArray, IntArray, IntArray]:
+    """Return all user ids (U,), and the user codes of decisions (n,) and events (e,), -1 for unknown users."""
+    filled = [table for table in (d, e, u) if table is not None and table.has("user_id") and len(table)]
+    whole = all(table.integers("user_id") is not None for table in filled)
     d_ids, d_missing = _user_column(d, whole)
     if u is not None and u.has("user_id"):
         u_ids, u_missing = _user_column(u, whole)
-        u.note(
+        u.flag_rows(
             "user_id",
             pd.Series(u_ids).duplicated().to_numpy() & ~u_missing,
-            "the user stands in the table twice",
+            "the user has an earlier row",
             "Keep one row for each user.",
         )
         user_ids = np.asarray(pd.unique(pd.Series(u_ids[~u_missing])))
@@ -238,59 +237,59 @@ def _users(d: Sheet, e: Sheet, u: Sheet | None) -> tuple[ObjectArray, IntArray, 
     else:
         user_ids = np.asarray(pd.factorize(d_ids[~d_missing], sort=True)[1])
         where = "the decisions"
-        remedy = "Give a table of users that lists everyone, or leave out events of users without a decision."
+        remedy = "Add a table that lists all users, or leave out events of users without a decision."
     index = pd.Index(user_ids)
     codes = []
-    for sheet, (ids, missing) in ((d, (d_ids, d_missing)), (e, _user_column(e, whole))):
+    for table, (ids, missing) in ((d, (d_ids, d_missing)), (e, _user_column(e, whole))):
         code = np.where(missing, -1, index.get_indexer(pd.Index(ids))).astype(np.int64)
-        # Where there is no one to compare with, that is the fault, and not every row of the events.
+        # Without any decision that alone is the fault, and not every row of the events.
         if u is not None or len(d):
-            sheet.note("user_id", (code < 0) & ~missing, f"the user is not in {where}", remedy)
+            table.flag_rows("user_id", (code < 0) & ~missing, f"the user is not in {where}", remedy)
         codes.append(code)
     return user_ids, codes[0], codes[1]
 
 
-def _decision_ids(d: Sheet) -> ObjectArray:
+def _decision_ids(d: TableValidator) -> ObjectArray:
     if not d.has("decision_id"):
         return np.arange(len(d))
     missing = d.missing("decision_id")
     whole = d.integers("decision_id")
     ids = np.asarray(d.texts("decision_id") if whole is None else whole)
-    d.note("decision_id", missing, "the decision id is missing", "Give every decision an id of its own.")
-    d.note(
+    d.flag_rows("decision_id", missing, "the decision id is missing", "Give every decision a unique id.")
+    d.flag_rows(
         "decision_id",
         pd.Series(ids).duplicated().to_numpy() & ~missing,
         "another decision has the same id",
-        "Drop the copy, or give every decision an id of its own.",
+        "Drop the copy, or give every decision a unique id.",
     )
     return ids
 
 
-def _events(e: Sheet) -> tuple[IntArray, tuple[str, ...]]:
-    """Codes (e,) of the events, -1 where missing, and the sorted names."""
+def _events(e: TableValidator) -> tuple[IntArray, tuple[str, ...]]:
+    """Return codes (e,) of the events, -1 where missing, and the sorted names."""
     if not e.has("event"):
         return np.full(len(e), -1, dtype=np.int64), ()
     missing = e.missing("event")
-    e.note("event", missing, "the event has no name", "Name the event, or leave the row out.")
+    e.flag_rows("event", missing, "the event has no name", "Name the event, or leave the row out.")
     codes, names = pd.factorize(pd.Series(e.texts("event"), dtype=object).mask(missing, None), sort=True)
     return codes.astype(np.int64), tuple(str(name) for name in names)
 
 
-def _values(e: Sheet, event: IntArray, names: tuple[str, ...]) -> FloatArray:
-    """Values (e,) of the events, 1.0 for events that never have one."""
+def _values(e: TableValidator, event: IntArray, names: tuple[str, ...]) -> FloatArray:
+    """Return values (e,) of the events, 1.0 for events that never have one."""
     if not e.has("value"):
         return np.ones(len(e))
     values, missing = e.numbers("value")
-    e.note("value", np.isinf(values), "the value is infinite", "Correct it, or leave the row out.")
+    e.flag_rows("value", np.isinf(values), "the value is infinite", "Correct it, or leave the row out.")
     named = event >= 0
     valued = np.bincount(event[named & ~missing], minlength=len(names)) > 0
     gaps = np.zeros(len(e), dtype=bool)
     gaps[named] = missing[named] & valued[event[named]]
-    if (row := first(gaps)) is not None:
-        e.note(
+    if (row := first_true(gaps)) is not None:
+        e.flag_rows(
             "value",
             gaps,
             f"the value is missing, although other events {names[event[row]]!r} have one",
-            "Write the value; leave it empty only for an event that never has one.",
+            "Add the value; leave it empty only for an event that never has one.",
         )
     return np.where(missing, 1.0, values)

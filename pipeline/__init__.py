@@ -4,3 +4,8 @@ if not __name__.startswith("crosschannel."):
     raise ImportError(
         "import `crosschannel.pipeline` instead of `pipeline`: a second copy of its classes would not fit the first"
     )
+
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

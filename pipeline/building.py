@@ -1,17 +1,22 @@
-"""Builds each part of a run from its configuration: history, splits, rewards, context."""
+"""Build each part of a run from its configuration: history, splits, rewards, context."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.agents.base import Observations
+from crosschannel.agents import Observations
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import Market, MarketConfig, MarketTruth
+from crosschannel.core.serialization import to_dict
+from crosschannel.envs.market import Market, MarketTruth, simulate_history
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import History
@@ -19,68 +24,119 @@ from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.readers.datasets import read_dataset
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import read_tables
+from crosschannel.histories.readers.tables import TableSource, read_tables
 from crosschannel.histories.splits import split_users
-from crosschannel.pipeline.configuration import Config, HistoryConfig
-from crosschannel.reward import RewardFrame, RewardModel, make_reward
+from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
+from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A history with its splits, and all that is fitted on the training users.
+class Split:
+    """A part of the users, and what is made of their history: each once, when it is first asked for.
+
+    Attributes:
+        history: Their history.
+        model: The reward model.
+        features: How context is built.
+        guardrails: What may be sent at all.
+    """
+
+    history: History
+    model: RewardModel
+    features: ContextFeatures
+    guardrails: Guardrails
+
+    @cached_property
+    def observations(self) -> Observations:
+        """Return what a policy sees at every decision."""
+        history = self.history
+        users = history.user_keys[history.decisions.user]
+        return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
+
+    @cached_property
+    def outcomes(self) -> Outcomes:
+        """Return what was measured around every decision."""
+        return self.model.measure(self.history)
+
+    @cached_property
+    def rewards(self) -> RewardFrame:
+        """Return the rewards, from these users' own controls."""
+        return self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """A history with its splits, and what is fitted on the training users.
 
     Attributes:
         history: The whole history.
         truth: The market's hidden truth of every decision, if the history is simulated.
         part: Name of the part that each user belongs to (U,).
         model: The reward model.
-        train: History of the training users.
-        rewards: Their rewards.
-        features: Context features, fitted on them.
+        features: Context features, fitted on the training users.
         guardrails: What may be sent at all.
+        train: The users that the agent and the outcome model learn from.
     """
 
     history: History
     truth: MarketTruth | None
     part: npt.NDArray[Any]
     model: RewardModel
-    train: History
-    rewards: RewardFrame
     features: ContextFeatures
     guardrails: Guardrails
+    train: Split
 
-    def users(self, name: str) -> History:
-        """History of the users of a part."""
-        return self.history.select_users(self.part == name)
+    @cached_property
+    def validation(self) -> Split:
+        """Return the users whose estimates are shown while training."""
+        return self._split("validation")
+
+    @cached_property
+    def test(self) -> Split:
+        """Return the users that the evaluation rests on."""
+        return self._split("test")
+
+    def _split(self, name: str) -> Split:
+        return Split(self.history.select_users(self.part == name), self.model, self.features, self.guardrails)
 
     def rows(self, name: str) -> BoolArray:
-        """Which decisions of the whole history belong to a part (n,)."""
+        """Return which decisions of the whole history belong to a part (n,)."""
         return np.asarray((self.part == name)[self.history.decisions.user])
-
-    def observations(self, history: History) -> Observations:
-        """What a policy sees at every decision of a history."""
-        users = history.user_keys[history.decisions.user]
-        return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
-    """Reads or simulates the history.
+    """Read or simulate the history, with the configured churn events."""
+    history, truth = _read_or_simulate(config)
+    return history.with_churn_events(config.history.churn_events), truth
 
-    A market is simulated with the reward's goals, so that the true effects are in the same units as the rewards.
+
+def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
+    """Read or simulate the history.
+
+    Raises:
+        ConfigError: If the source needs a folder and none is given.
+        InputError: If the history cannot be read.
     """
     source: HistoryConfig = config.history
     if source.source == "market":
-        if source.market.goals not in (MarketConfig().goals, config.reward.goals):
-            raise ConfigError(
-                "the market's goals are those of the reward: set `reward.goals`, not `history.market.goals`"
-            )
-        return Market(replace(source.market, goals=config.reward.goals)).history()
+        return simulate_history(Market(config.market()))
     if source.source == "tables":
-        assert source.tables is not None  # the configuration saw to that
-        return read_tables(source.tables), None
+        assert source.tables is not None  # the configuration requires it
+        tables = source.tables
+        move = _mover([tables.decisions, *tables.events, tables.users], source.path)
+        moved = replace(
+            tables,
+            decisions=move(tables.decisions),
+            events=tuple(move(events) for events in tables.events),
+            users=None if tables.users is None else move(tables.users),
+        )
+        return read_tables(moved), None
     if source.source == "stream":
-        assert source.stream is not None  # the configuration saw to that
-        return read_stream(source.stream), None
+        assert source.stream is not None  # the configuration requires it
+        stream = source.stream
+        move = _mover([stream.rows, stream.users], source.path)
+        users = None if stream.users is None else move(stream.users)
+        return read_stream(replace(stream, rows=move(stream.rows), users=users)), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:
@@ -88,11 +144,48 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     return read_history(source.path), None
 
 
-def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared:
-    """Builds the history, splits its users, and fits rewards and context on the training users.
+def _mover(sources: Sequence[TableSource | None], path: Path | None) -> Callable[[TableSource], TableSource]:
+    """Return a function that replaces the folder of a mapping's files by `path`, below which they keep their order.
+
+    A path may also take the place of a mapping's only file, or of its only folder of files.
+    """
+    if path is None:
+        return lambda source: source
+    files = [source.path.absolute() for source in sources if source is not None]
+    base = Path(os.path.commonpath([file.parent for file in files]))
+    if len(files) == 1 and (path.is_file() or not files[0].suffix):
+        base = files[0]
+    return lambda source: replace(source, path=path / source.path.absolute().relative_to(base))
+
+
+def load_history(source: Config | str | Path) -> History:
+    """Read the history that a configuration names, or simulate it.
+
+    Args:
+        source: A configuration, or a folder in the native layout.
+
+    Raises:
+        ConfigError: If the source needs a folder and none is given.
+        InputError: If the history cannot be read; the message has every fault with its file, row, column and value.
+    """
+    return build_history(source)[0] if isinstance(source, Config) else read_history(Path(source))
+
+
+def compute_rewards(history: History, config: Config | RewardConfig) -> RewardFrame:
+    """Compute the incremental reward of every decision, with the history's own controls.
+
+    Raises:
+        ConfigError: If a goal or an attribute that the settings name is not in the history.
+    """
+    settings = config.reward if isinstance(config, Config) else config
+    return make_reward(settings.kind, settings).fit_transform(history)
+
+
+def prepare(config: Config, features: ContextFeatures | None = None) -> TrainingData:
+    """Build the history, split its users, and fit the context on the training users; see `Split` for the rest.
 
     Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
-    history's summary says so, and every number that rests on them is labelled by `History.propensity_source`.
+    history's summary reports this, and every number that rests on them is labelled by `History.propensity_source`.
 
     Args:
         config: The configuration.
@@ -109,22 +202,22 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Prepared
     for name, share in config.split.shares.items():
         if share > 0 and not (part == name).any():
             raise ConfigError(f"{history.name} has {history.n_users} users: too few for a {name} part of {share:.0%}")
-    train = history.select_users(part == "train")
     model = make_reward(config.reward.kind, config.reward)
-    return Prepared(
+    train = history.select_users(part == "train")
+    features = features or ContextFeatures.fit(train, config.context)
+    return TrainingData(
         history=history,
         truth=truth,
         part=part,
         model=model,
-        train=train,
-        rewards=model.fit(train).transform(train),
-        features=features or ContextFeatures.fit(train, config.context),
+        features=features,
         guardrails=config.guardrails,
+        train=Split(train, model, features, config.guardrails),
     )
 
 
-class Recipe(TypedDict):
-    """How a run's agent is made: the arguments of `make_agent` that its checkpoint keeps."""
+class AgentSpec(TypedDict):
+    """The arguments of `make_agent` that make a run's agent and that its checkpoint stores."""
 
     name: str
     context_dim: int
@@ -132,11 +225,11 @@ class Recipe(TypedDict):
     seed: int
 
 
-def recipe_of(config: Config, prepared: Prepared) -> Recipe:
-    """The recipe of a run's agent."""
-    return Recipe(
+def agent_spec(config: Config, data: TrainingData) -> AgentSpec:
+    """Return the arguments that make a run's agent."""
+    return AgentSpec(
         name=config.agent.name,
-        context_dim=prepared.features.dim,
-        settings=dict(config.agent.settings),
+        context_dim=data.features.dim,
+        settings=to_dict(config.agent.settings),
         seed=config.seed,
     )

@@ -1,62 +1,205 @@
-"""What the programs' command lines share: which configuration, which run, and one clear line for every error."""
+"""What the command lines of all programs share: flag names, help, errors of one line, and how a run is resumed."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import shlex
+import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from tqdm import tqdm
+from crosschannel.core.errors import ConfigError, CrosschannelError, nearest
+from crosschannel.pipeline.configuration import CONFIG_FOLDER, check_device, check_seed
 
-from crosschannel.core.errors import ConfigError, CrosschannelError
-from crosschannel.pipeline.configuration import Config, override, read_config
+logger = logging.getLogger("crosschannel")
 
-ROOT = Path(__file__).resolve().parent.parent
+#: The configuration of a run that names none; it is installed with the package.
+DEFAULT_CONFIG = CONFIG_FOLDER / "market.yaml"
+
+WIDTH = 100  # columns of the help texts, where the terminal is not narrower
+FLAG_WIDTH = 38  # columns that a flag and its value may take before the explanation begins on a line of its own
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a command line asks for.
+class UsageError(ConfigError):
+    """A command line that a program cannot run; its exit code is 2, where other errors have 1."""
 
-    Attributes:
-        config: The resolved configuration of a new run.
-        resume: The run to go on with instead, or None.
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with what to run in order to resume."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A program's parser: wrong usage is a `UsageError`, and flags may have underscores for their hyphens.
+
+    Args:
+        command: The command, such as `train`.
+        description: The program's docstring, shown by `--help`.
+        usage: What follows the command in the line of usage; by default what argparse makes of the flags.
     """
 
-    config: Config
-    resume: Path | None
+    def __init__(self, command: str, description: str | None, usage: str | None = None) -> None:
+        prog = invocation(command)
+        super().__init__(
+            prog=prog,
+            usage=None if usage is None else f"{prog} {usage}",
+            description=description,
+            formatter_class=_HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def add_shared(self, *names: str, **explanations: str) -> None:
+        """Add flags that mean the same in all programs.
+
+        Args:
+            names: Names out of `SHARED`.
+            explanations: What else stands in the help than there, by the name without its leading hyphens.
+        """
+        for name in names:
+            options = SHARED[name]
+            help_text = explanations.get(name.lstrip("-").replace(".", "_"), options["help"])
+            self.add_argument(name, **{**options, "help": help_text})
+
+    def parse(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Return what a command line asks for.
+
+        Args:
+            arguments: What follows the program's name; by default that of this process.
+
+        Raises:
+            UsageError: If a flag is unknown or lacks its value; the nearest known one is named.
+        """
+        chosen, rest = self.parse_known_args(hyphenated(arguments))
+        if rest:
+            flag = rest[0].partition("=")[0]
+            if not flag.startswith("-"):
+                raise UsageError(f"{flag!r} is not expected here: see {self.prog} --help")
+            known = [name for action in self._actions for name in action.option_strings]
+            close = nearest(flag, known)
+            hint = f" {close}" if close.startswith("Did you mean") else ""
+            raise UsageError(f"there is no flag {flag}.{hint} See {self.prog} --help")
+        if getattr(chosen, "force", False) and chosen.out is None:
+            raise UsageError("--force overwrites what --out names: give --out as well")
+        return chosen
+
+    def first_positional(self, arguments: Sequence[str] | None) -> Path | None:
+        """Return the first argument that is not a flag, or None: the settings of a run are known before its flags."""
+        given = hyphenated(arguments)
+        return Path(given[0]) if given and not given[0].startswith("-") else None
+
+    def error(self, message: str) -> NoReturn:
+        """Raise a `UsageError`, where argparse would print the usage and exit."""
+        raise UsageError(f"{message}. See {self.prog} --help")
 
 
-def settings_of(arguments: Sequence[str] | None, *, default: Path, description: str) -> Settings:
-    """Reads `--config FILE` and `--resume RUN`; everything else is a dotted flag that overrides the file.
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        columns = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+        super().__init__(prog, max_help_position=FLAG_WIDTH, width=columns)
+
+
+def hyphenated(arguments: Sequence[str] | None) -> list[str]:
+    """Return a command line whose flags are written with hyphens, `--train.num-envs` for `--train.num_envs`."""
+    given = sys.argv[1:] if arguments is None else arguments
+    found = []
+    for text in given:
+        flag, equals, value = text.partition("=")
+        found.append(f"{flag.replace('_', '-')}{equals}{value}" if text.startswith("--") else text)
+    return found
+
+
+def _checked(convert: Callable[[str], Any], check: Callable[[Any], None]) -> Callable[[str], Any]:
+    """Return a type for argparse that shows why a value is refused."""
+
+    def converted(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+        try:
+            check(value)
+        except ConfigError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    return converted
+
+
+#: Flags that mean the same in every program that has them.
+SHARED: Mapping[str, Mapping[str, Any]] = {
+    "run": {"metavar": "RUN", "type": Path, "help": "folder of a finished run, such as runs/market"},
+    "--history.path": {
+        "metavar": "PATH",
+        "type": Path,
+        "dest": "history_path",
+        "help": "folder or file of another log in the layout of the run's own (default: the run's log)",
+    },
+    "--at": {"metavar": "TIME", "help": "time of the decisions in UTC (default: the end of the log)"},
+    "--out": {"metavar": "PATH", "type": Path, "help": "where to write"},
+    "--seed": {"metavar": "INT", "type": _checked(int, check_seed), "default": 0, "help": "seed of the random draws"},
+    "--device": {
+        "metavar": "TEXT",
+        "type": _checked(str, check_device),
+        "default": "cpu",
+        "help": "where the agent computes: cpu, cuda, cuda:1, mps or auto (default: cpu)",
+    },
+    "--force": {"action": "store_true", "help": "overwrite what --out names"},
+}
+
+
+def invocation(command: str, *arguments: str | Path) -> str:
+    """Return how to run a command as this process was run: `python train.py ...`, or `crosschannel train ...`."""
+    script = Path(sys.argv[0])
+    words = ["crosschannel", command]
+    if script.suffix == ".py" and script.stem != "__main__" and (script.parent / f"{command}.py").is_file():
+        words = ["python", str(script.parent / f"{command}.py")]
+    return shlex.join([*words, *map(str, arguments)])
+
+
+class _TerminalHandler(logging.Handler):
+    """Prints messages beside the progress bars, dimmed on a terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one message."""
+        from tqdm import tqdm
+
+        text = self.format(record)
+        tqdm.write(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Refuse to overwrite a file or a folder that is not empty, unless that is asked for.
 
     Raises:
-        ConfigError: If the file is wrong, or `--resume` stands beside other settings.
+        UsageError: If it exists and `force` is False.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--config", type=Path, default=None)
-    first.add_argument("--resume", type=Path, default=None)
-    chosen, rest = first.parse_known_args(sys.argv[1:] if arguments is None else list(arguments))
-    if chosen.resume is not None and (rest or chosen.config):
-        raise ConfigError("--resume goes on with the run's own settings: leave out --config and every other flag")
-    config = override(read_config(chosen.config or default), rest, description)
-    return Settings(config, chosen.resume)
+    if not force and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+        raise UsageError(f"{path} exists already: give another --out, or overwrite it with --force")
 
 
-def say(text: str) -> None:
-    """One line for the person at the terminal, beside the progress bars."""
-    tqdm.write(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
+@contextmanager
+def resumable(run: Path) -> Iterator[None]:
+    """Turn Ctrl-C into an `Interrupted` that has the command by which the run is resumed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        command = invocation("train", "--resume", run)
+        raise Interrupted(f"interrupted; resume the run from its last checkpoint with: {command}") from None
 
 
 def program(main: Callable[[], int]) -> NoReturn:
-    """Runs a program; its own errors become one clear message, without a traceback."""
+    """Run a program, show its messages, and exit; the project's own errors become one line, without a traceback."""
+    if not logger.handlers:
+        logger.addHandler(_TerminalHandler())
+    logger.setLevel(logging.INFO)
     try:
         sys.exit(main())
     except CrosschannelError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted; a run goes on from its last checkpoint with: python train.py --resume RUN", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, UsageError) else 1)
+    except KeyboardInterrupt as error:
+        print(str(error) or "interrupted", file=sys.stderr)
         sys.exit(130)

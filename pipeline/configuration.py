@@ -1,18 +1,19 @@
-"""The typed configuration of a run: YAML gives the defaults, dotted flags override them."""
+"""The typed configuration of a run, read from YAML and checked before any data are read or simulated."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import tyro
 import yaml
 
+from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.files import replacing
-from crosschannel.core.serialization import from_plain, to_plain
+from crosschannel.core.files import read_yaml, replacing
+from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.evaluation import EvaluationSettings
 from crosschannel.histories.features import ContextSpec
@@ -20,12 +21,12 @@ from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.tables import TableMapping
-from crosschannel.reward import RewardSpec
+from crosschannel.reward import REWARDS, RewardSpec
 
-WITHOUT_PATH = ("market", "tables", "stream")
-SOURCES = (*WITHOUT_PATH, "folder", *DATASETS)
+SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
-AGENT_FLAG = "--agent.settings."
+CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+DEVICES = ("cpu", "cuda", "mps", "auto")
 
 
 @dataclass(frozen=True)
@@ -33,35 +34,38 @@ class HistoryConfig:
     """Where the history comes from.
 
     Attributes:
-        source: `market` simulates one, `folder` reads the native folder, `tables` reads CSV or Parquet files by
-            the mapping in `tables`, `stream` reads one event stream by the mapping in `stream`, or the name of a data
-            set such as `starbucks_rewards`.
-        path: The folder to read; not used by `market`, and not needed by a data set that an installed package brings
-            (`complete_journey`).
-        market: The simulated market, where `source` is `market`; its goals are always those of the reward.
-        tables: How the columns of the files are called, where `source` is `tables`.
-        stream: Which rows are sends and which slots there are, where `source` is `stream`.
+        source: `market` (simulated), `folder` (native), `tables`, `stream`, or a data set by name.
+        path: Folder to read. For `tables` and `stream` it replaces the folder that their files are in.
+        market: The simulated market, where `source` is `market`.
+        tables: Which file and column is which, where `source` is `tables`.
+        stream: Which events are sends and which slots there are, where `source` is `stream`.
+        churn_events: Events after which nothing can be sent to a user any more. Later slots have no reward, end the
+            replay and get nothing sent. None: those that a native folder's `history.yaml` names, otherwise
+            `unsubscribed` and `app_removed`.
     """
 
     source: str = "market"
     path: Path | None = None
     market: MarketConfig = field(default_factory=MarketConfig)
-    tables: tyro.conf.SuppressFixed[TableMapping | None] = None  # in a file only: flags cannot show it well
-    stream: tyro.conf.Suppress[StreamMapping | None] = None  # its parts have no defaults to be flags of
+    tables: TableMapping | None = None
+    stream: StreamMapping | None = None
+    churn_events: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
-        if self.path is not None and self.source in WITHOUT_PATH:
-            where = "is simulated" if self.source == "market" else f"is read from the files in `{self.source}`"
+        if self.path is not None and self.source == "market":
+            others = ", ".join(SOURCES[1:])
             raise ConfigError(
-                f"path {str(self.path)!r} is not read: with source {self.source!r} the history {where}. Say which "
-                f"source reads that folder: {', '.join(name for name in SOURCES if name not in WITHOUT_PATH)}"
+                f"path {str(self.path)!r} is not read: the history of the source 'market' is simulated. "
+                f"Choose the source that reads the path: {others}"
             )
-        if self.source == "tables" and self.tables is None:
-            raise ConfigError("source 'tables' needs the mapping `tables`: say which file and column is which")
-        if self.source == "stream" and self.stream is None:
-            raise ConfigError("source 'stream' needs the mapping `stream`: say which events are sends")
+        if self.source in ("tables", "stream") and getattr(self, self.source) is None:
+            raise ConfigError(f"the source {self.source!r} needs the mapping `{self.source}`: see docs/histories.md")
+
+    def with_path(self, path: Path) -> HistoryConfig:
+        """Return the configuration of another log of the same layout; that of a market is in the native layout."""
+        return replace(self, source="folder" if self.source == "market" else self.source, path=path)
 
 
 @dataclass(frozen=True)
@@ -69,21 +73,28 @@ class RewardConfig(RewardSpec):
     """How goal events become rewards.
 
     Attributes:
-        kind: `did` subtracts the change of comparable users who got nothing; `change` and `raw` do not, and are
-            there to be compared with. A class of your own is `package.module:Class`.
+        kind: `did`, `did_regression`, `did_dr`, `change`, `raw`, or your own `package.module:Class`.
     """
 
     kind: str = "did"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in REWARDS and not _names_a_class(self.kind):
+            raise ConfigError(
+                f"there is no reward kind {self.kind!r}. {nearest(self.kind, REWARDS)} "
+                "Your own is 'package.module:Class'"
+            )
+
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """Shares of the users that train, validate and test; a user is in one part only.
+    """Shares of users that train, validate and test.
 
     Attributes:
-        train: Share that the agent and the reward model learn from.
-        validation: Share whose estimates are shown while training.
-        test: Share that the final evaluation rests on.
+        train: Share of users that the agent and the reward model learn from.
+        validation: Share of users whose estimates are shown while training.
+        test: Share of users that the evaluation rests on.
     """
 
     train: float = 0.6
@@ -91,7 +102,10 @@ class SplitConfig:
     test: float = 0.3
 
     def __post_init__(self) -> None:
-        if min(self.train, self.validation, self.test) < 0 or abs(sum(self.shares.values()) - 1) > 1e-9:
+        for name, share in self.shares.items():
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} is {share}: a share lies between 0 and 1")
+        if not abs(sum(self.shares.values()) - 1) <= 1e-9:
             raise ConfigError(f"the shares {self.shares} do not add up to 1")
         if self.train == 0 or self.test == 0:
             raise ConfigError("the shares of `train` and `test` must be above 0: values need users of their own")
@@ -107,38 +121,48 @@ class AgentConfig:
     """Which agent learns.
 
     Attributes:
-        name: A name from the agents' registry, or `package.module:Class` for your own. Its settings are flags too:
-            `--agent.settings.members 20`.
-        settings: Its settings; what is absent keeps the agent's default.
+        name: Name of an agent, or your own `package.module:Class`.
+        settings: The agent's settings: typed and complete for an agent of this package, plain values for your own.
     """
 
     name: str = "ensemble_thompson"
-    settings: tyro.conf.Suppress[Mapping[str, Any]] = field(default_factory=dict)
+    settings: Any = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = agent_settings(self.name)
+        if known is None:
+            if not isinstance(self.settings, Mapping):
+                raise ConfigError(f"settings: expected a mapping, got {self.settings!r}")
+        elif not isinstance(self.settings, known):
+            # A frozen dataclass sets a field of its own in no other way.
+            object.__setattr__(self, "settings", from_dict(known, self.settings, "settings"))
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the log is replayed and learned from.
+    """How the agent learns from the log.
 
     Attributes:
-        envs: Users that are replayed side by side.
-        updates: Learning updates after each step.
-        final_steps: Steps without replay, for learning only, after the whole log was replayed.
-        log_every: Steps between two points in TensorBoard.
-        checkpoint_every: Steps between two checkpoints; a multiple of `log_every`, so that no average is cut in two.
+        num_envs: Users that are replayed in parallel.
+        updates_per_step: Learning updates after each step of the replay.
+        offline_updates: Extra offline updates after one pass over the log.
+        log_every: Steps between two points in TensorBoard; during the replay the agent chooses at these only.
+        checkpoint_every: Steps between two checkpoints, a multiple of `log_every`.
     """
 
-    envs: int = 1024
-    updates: int = 4
-    final_steps: int = 200
+    num_envs: int = 1024
+    updates_per_step: int = 4
+    offline_updates: int = 200
     log_every: int = 20
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
-        for name, least in (("envs", 1), ("log_every", 1), ("checkpoint_every", 1), ("updates", 0), ("final_steps", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        least = {"num_envs": 1, "updates_per_step": 0, "offline_updates": 0, "log_every": 1, "checkpoint_every": 1}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least {value}")
         if self.checkpoint_every % self.log_every:
+            # An average that a checkpoint cut in two could not be resumed to the same bits.
             raise ConfigError(
                 f"checkpoint_every {self.checkpoint_every} is not a multiple of log_every {self.log_every}"
             )
@@ -146,12 +170,11 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig(EvaluationSettings):
-    """How the learned policy is judged.
+    """How the learned policy is evaluated.
 
     Attributes:
-        market_users: Fresh simulated users who get each policy's messages, where the history is a market.
-        segments: User attribute by whose values the policy is explained as well, such as `platform`; numbers are cut
-            into quarters of users. None: for all users together only.
+        market_users: New simulated users to whom each policy is deployed, where the history is a market.
+        segments: User attribute, such as `platform`, by whose values the policy is also explained.
     """
 
     market_users: int = 4000
@@ -162,28 +185,33 @@ class EvaluationConfig(EvaluationSettings):
         if self.market_users < 2:
             raise ConfigError(f"market_users {self.market_users} is below 2: a standard error needs two users")
 
+    @property
+    def estimation(self) -> EvaluationSettings:
+        """Return the settings of the off-policy estimates."""
+        return EvaluationSettings(**{f.name: getattr(self, f.name) for f in fields(EvaluationSettings)})
+
 
 @dataclass(frozen=True)
 class Config:
     """A run of crosschannel.
 
     Attributes:
-        name: The run's name; it writes `runs/<name>/`.
-        runs: Where runs are written.
-        seed: Seed of everything random in the run, but not of the market (`history.market.seed`).
-        device: Where the agent computes: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto`.
+        name: Name of the run's folder; a number is added to a name that is taken.
+        run_dir: Folder in which runs are written.
+        seed: Seed of everything random in the run, except the market.
+        device: Where the agent computes: `cpu`, `cuda`, `cuda:1`, `mps` or `auto`.
         history: Where the history comes from.
-        guardrails: What may be sent at all, on top of what the log says was eligible.
+        guardrails: What may be sent, beyond the log's own eligibility.
         context: Which context features are built.
         reward: How goal events become rewards.
-        split: Who trains and who tests.
+        split: Shares of users that train, validate and test.
         agent: Which agent learns.
-        train: How it learns.
-        evaluation: How it is judged.
+        train: How the agent learns from the log.
+        evaluation: How the learned policy is evaluated.
     """
 
     name: str = "market"
-    runs: Path = Path("runs")
+    run_dir: Path = Path("runs")
     seed: int = 0
     device: str = "cpu"
     history: HistoryConfig = field(default_factory=HistoryConfig)
@@ -196,72 +224,108 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
     def __post_init__(self) -> None:
-        if self.history.source == "market" and self.guardrails != Guardrails():
+        check_name(self.name)
+        check_seed(self.seed)
+        check_device(self.device)
+        if self.history.source == "market":
+            self.market()
+            if self.guardrails != Guardrails():
+                raise ConfigError(
+                    "the market has its own rules of what is eligible (history.market.min_gap_days), and deploys "
+                    "policies under those: leave out `guardrails`, which are for logs"
+                )
+
+    def market(self) -> MarketConfig:
+        """Return the market to simulate, whose true effects are in the units of the rewards.
+
+        Raises:
+            ConfigError: If the market cannot have the reward's goals, or was given goals of its own.
+        """
+        if self.history.market.goals not in (MarketConfig().goals, self.reward.goals):
             raise ConfigError(
-                "the market has its own rules of what is eligible (history.market.min_gap_days), and deploys policies "
-                "under those: leave out `guardrails`, which are for logs"
+                "the market's goals are those of the reward: set `reward.goals`, not `history.market.goals`"
             )
+        return replace(self.history.market, goals=self.reward.goals)
+
+
+def check_name(name: str) -> None:
+    """Refuse a run's name that is not a plain folder name.
+
+    Raises:
+        ConfigError: If the name is empty, hidden, too long, or leads to another folder.
+    """
+    if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}", name):
+        raise ConfigError(
+            f"name {name!r} is not a plain folder name: it must not be empty, begin with a dot, or have slashes; "
+            "run_dir says where runs are written"
+        )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed below 0.
+
+    Raises:
+        ConfigError: If it is.
+    """
+    if seed < 0:
+        raise ConfigError(f"seed {seed} is below 0: give a whole number of 0 or more")
+
+
+def check_device(device: str) -> None:
+    """Refuse what cannot name a device on any machine; whether this machine has it shows when the agent is made.
+
+    Raises:
+        ConfigError: If the name is not one of a device.
+    """
+    if not re.fullmatch(r"cpu|mps|auto|cuda(:\d+)?", device):
+        raise ConfigError(f"unknown device {device!r}. {nearest(device, DEVICES)} One of several GPUs is 'cuda:1'")
+
+
+def _names_a_class(path: str) -> bool:
+    return all(part.isidentifier() for part in re.split(r"[.:]", path)) and path.count(":") == 1
 
 
 def read_config(path: Path) -> Config:
-    """Reads a YAML file; relative paths in it are relative to where the program runs.
+    """Read a YAML file; relative paths in it are relative to where the program runs.
 
     Raises:
-        ConfigError: If the file is absent, is not YAML, or has a key that is not known.
+        ConfigError: With every fault of the file that can be told without data.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such configuration file")
-    try:
-        data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: this is not YAML: {error}") from None
-    return from_plain(Config, data or {}, str(path))
+    data = read_yaml(path)
+    return from_dict(Config, {} if data is None else data, str(path))
+
+
+def load_config(source: str | Path = "market", settings: Mapping[str, Any] | None = None) -> Config:
+    """Return a configuration, with some settings replaced.
+
+    Args:
+        source: A YAML file, or the name of a configuration that comes with the package, such as `market`.
+        settings: Values by dotted name, such as `{"history.market.users": 2000}`.
+
+    Raises:
+        ConfigError: If there is no such configuration, or a setting is unknown or refused; the nearest name is given.
+    """
+    path = Path(source)
+    if not path.suffix:
+        path = CONFIG_FOLDER / f"{source}.yaml"
+        known = sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml"))
+        if str(source) not in known:
+            raise ConfigError(f"there is no configuration {str(source)!r}. {nearest(str(source), known)}")
+    data = to_dict(read_config(path))
+    for name, value in (settings or {}).items():
+        *sections, last = name.split(".")
+        section = data
+        for part in sections:
+            section = section.setdefault(part, {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"{name}: {part!r} is a setting, not a section")
+        section[last] = to_dict(value)
+    return from_dict(Config, data)
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Writes every setting, resolved, as YAML."""
+    """Write every setting as YAML, defaults included."""
     with replacing(path) as draft:
-        draft.write_text(yaml.safe_dump(to_plain(config), sort_keys=False))
-
-
-def override(config: Config, arguments: Sequence[str], description: str) -> Config:
-    """The configuration with dotted flags (`--train.envs 256`) applied; `--help` lists them all.
-
-    An agent's own settings are flags as well, `--agent.settings.KEY VALUE` with the value as in YAML; which there are
-    depends on the agent, so that they are checked when it is made.
-
-    Raises:
-        ConfigError: If the settings do not fit together.
-    """
-    settings, rest = _agent_settings(arguments)
-    changed = tyro.cli(Config, args=rest, default=config, description=description)
-    return replace(changed, agent=replace(changed.agent, settings={**config.agent.settings, **settings}))
-
-
-def _number(text: str) -> float | str:
-    # YAML reads 1e-3 as text; a number is meant.
-    try:
-        return float(text)
-    except ValueError:
-        return text
-
-
-def _agent_settings(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The agent's settings among the flags, and the other flags."""
-    settings: dict[str, Any] = {}
-    rest = []
-    left = iter(arguments)
-    for flag in left:
-        if not flag.startswith(AGENT_FLAG):
-            rest.append(flag)
-            continue
-        name, given, value = flag.removeprefix(AGENT_FLAG).partition("=")
-        text = value if given else next(left, None)
-        if text is None:
-            raise ConfigError(f"{flag} has no value: write {flag} VALUE")
-        try:
-            parsed = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"{flag}: {text!r} is not a value as in YAML") from None
-        settings[name.replace("-", "_")] = _number(parsed) if isinstance(parsed, str) else parsed
-    return settings, rest
+        draft.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")

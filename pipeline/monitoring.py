@@ -3,34 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch.utils.tensorboard import SummaryWriter
 
-from crosschannel.agents.base import Batch, Decisions
-from crosschannel.agents.explain import as_markdown, as_scalars
+from crosschannel.agents import Batch, Decisions, as_markdown, as_scalars
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
-from crosschannel.histories.history import History
-from crosschannel.reward import REWARDS, RewardFrame, RewardModel
+from crosschannel.pipeline.building import Split
+from crosschannel.reward import REWARDS, RewardFrame
 from crosschannel.reward.effects import TreatmentEffects, event_study, picture
+
+SHOWN_BY_THE_PROGRESS_BAR = {
+    "train/loss": "loss",
+    "policy/send_rate": "sent",
+    "replay/action_match_rate": "matched",
+}
 
 
 class Monitor:
-    """Averages what happens between two points, and writes the averages."""
+    """Average what happens between two points, and write the averages.
 
-    def __init__(self, writer: SummaryWriter, modules: ActionSpace) -> None:
+    Args:
+        folder: TensorBoard's folder.
+        modules: The action space.
+        resume_from: Step of the checkpoint that a run is resumed from; what was written later is discarded.
+    """
+
+    def __init__(self, folder: Path, modules: ActionSpace, resume_from: int = 0) -> None:
+        # Imports TensorBoard and PyTorch, for which a command line that only shows its help need not wait.
+        from torch.utils.tensorboard import SummaryWriter
+
         self.shown: dict[str, str] = {}
-        self._writer = writer
+        self._writer = SummaryWriter(str(folder), purge_step=resume_from + 1 if resume_from else None)
         self._modules = modules
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
         self._rewards: list[np.ndarray] = []
-        self._chances: list[np.ndarray] = []
+        self._probabilities: list[np.ndarray] = []
 
     def rewards(self, frame: RewardFrame) -> None:
-        """Writes once what the rewards are like: how many have which fate, and their distribution."""
+        """Write once how many decisions have a reward, why the others have none, and the rewards' distribution."""
         for name, count in frame.counts().items():
             self._writer.add_scalar(f"reward/decisions/{name}", count, 0)
         ok = frame.identified
@@ -39,38 +53,36 @@ class Monitor:
             self._writer.add_histogram("reward/all", frame.reward[ok], 0)
             self._writer.add_histogram("reward/n_controls", frame.n_controls[ok], 0)
 
-    def event_study(self, model: RewardModel, history: History) -> None:
-        """Draws once what the logged messages did by time since the decision, and whether trends agreed before."""
-        if type(model) not in REWARDS.values():  # a user's own kind need not have an influence function
+    def event_study(self, split: Split) -> None:
+        """Draw once the effect of the logged messages by time since the decision, with the pre-trends."""
+        if type(split.model) not in REWARDS.values():  # a user's own kind need not have an influence function
             return
-        events = event_study(TreatmentEffects.fit(model, history), history)
-        self._writer.add_figure("reward/event_study", picture(history, events), 0)
+        events = event_study(TreatmentEffects.fit_outcomes(split.model, split.outcomes), split.history)
+        self._writer.add_figure("reward/event_study", picture(split.history, events), 0)
 
-    def replayed(self, decisions: Decisions, batch: Batch, rows: BoolArray, matched: BoolArray) -> None:
-        """Takes in one replayed step: what the agent chose, and what the log did."""
-        if not rows.any():
-            return
-        n = float(len(batch))
-        chosen = decisions.actions[rows]
-        self._add("replay/reward", float(batch.rewards.sum()), n)
-        self._add("replay/matched", float(matched[rows].all(1).sum()), n)
-        sent = self._modules.sends(chosen)
-        self._add("policy/sent", float(sent.sum()), n)
-        for m, module in enumerate(self._modules):
-            self._add(f"replay/matched/{module.name}", float(matched[rows, m].sum()), n)
-            made = np.ones(len(chosen), dtype=bool) if m == 0 else sent
-            for code, action in enumerate(module.actions):
-                self._add(
-                    f"policy/share/{module.name}/{action}", float((chosen[made, m] == code).sum()), float(made.sum())
-                )
+    def replayed(self, batch: Batch) -> None:
+        """Add what the log did in one replayed step."""
+        self._add("replay/reward", float(batch.rewards.sum()), float(len(batch)))
         self._rewards.append(batch.rewards)
-        self._chances.append(decisions.joint[rows])
+
+    def chosen(self, decisions: Decisions, matched: BoolArray) -> None:
+        """Add what the agent chose at the slots of one step, and for which modules (N, M) the log did the same."""
+        n, actions = float(len(decisions)), decisions.actions
+        self._add("replay/action_match_rate", float(matched.all(1).sum()), n)
+        sent = self._modules.sends(actions)
+        self._add("policy/send_rate", float(sent.sum()), n)
+        for m, module in enumerate(self._modules):
+            self._add(f"replay/action_match_rate/{module.name}", float(matched[:, m].sum()), n)
+            made = actions[:, m] if m == 0 else actions[sent, m]
+            for action, count in zip(module.actions, np.bincount(made, minlength=len(module.actions)), strict=True):
+                self._add(f"policy/share/{module.name}/{action}", float(count), float(len(made)))
+        self._probabilities.append(decisions.joint)
 
     def losses(self, scalars: Mapping[str, float]) -> None:
-        """Takes in what the agent says of its update."""
+        """Add the scalars of an update."""
         for name, value in scalars.items():
             if np.isfinite(value):
-                self._add(f"agent/{name}", float(value), 1.0)
+                self._add(f"train/{name}", float(value), 1.0)
 
     def scores(self, scores: Mapping[str, float], step: int) -> None:
         """Writes the validation users' scores."""
@@ -79,8 +91,8 @@ class Monitor:
         if "validation/value" in scores:
             self.shown["validation"] = f"{scores['validation/value']:.4g}"
 
-    def explained(self, table: pd.DataFrame, step: int) -> None:
-        """Writes what the learned policy does and why: as a table of text, and all decisions' numbers as scalars."""
+    def policy_table(self, table: pd.DataFrame, step: int) -> None:
+        """Write what the learned policy does: a table as text, and the numbers of all decisions as scalars."""
         self._writer.add_text("explain/policy", as_markdown(table), step)
         for name, value in as_scalars(table).items():
             self._writer.add_scalar(name, value, step)
@@ -90,13 +102,21 @@ class Monitor:
         for name, total in self._sums.items():
             if self._counts[name] > 0:
                 self._writer.add_scalar(name, total / self._counts[name], step)
-        if self._rewards:
-            self._writer.add_histogram("replay/rewards", np.concatenate(self._rewards), step)
-            self._writer.add_histogram("policy/probability", np.concatenate(self._chances), step)
-        for name, short in (("agent/loss", "loss"), ("policy/sent", "sent"), ("replay/matched", "matched")):
+        for name, values in (("replay/rewards", self._rewards), ("policy/probability", self._probabilities)):
+            if sum(map(len, values)):
+                self._writer.add_histogram(name, np.concatenate(values), step)
+        for name, short in SHOWN_BY_THE_PROGRESS_BAR.items():
             if self._counts.get(name, 0) > 0:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"
-        self._sums, self._counts, self._rewards, self._chances = {}, {}, [], []
+        self._sums, self._counts, self._rewards, self._probabilities = {}, {}, [], []
+
+    def flush(self) -> None:
+        """Write to the disk what was added."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write to the disk what was added, and end."""
+        self._writer.close()
 
     def _add(self, name: str, total: float, count: float) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + total

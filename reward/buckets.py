@@ -61,7 +61,7 @@ class ControlSums:
         return cls(
             cell=cells,
             n=np.bincount(code, minlength=len(cells)).astype(np.int64),
-            total=ExactSums.of(change, code, len(cells)),
+            total=ExactSums.from_values(change, code, len(cells)),
             smallest=_extreme(np.minimum, np.inf, change, code, len(cells)),
             largest=_extreme(np.maximum, -np.inf, change, code, len(cells)),
             closes_at=_extreme(np.maximum, _EARLIEST, closes_at, code, len(cells)),
@@ -73,7 +73,7 @@ class ControlSums:
         return ControlSums(
             cell=cells,
             n=np.bincount(code, np.concatenate([self.n, other.n]), size).astype(np.int64),
-            total=ExactSums.gathered([self.total, other.total], code, size),
+            total=ExactSums.combine([self.total, other.total], code, size),
             smallest=_extreme(np.minimum, np.inf, np.concatenate([self.smallest, other.smallest]), code, size),
             largest=_extreme(np.maximum, -np.inf, np.concatenate([self.largest, other.largest]), code, size),
             closes_at=_extreme(np.maximum, _EARLIEST, np.concatenate([self.closes_at, other.closes_at]), code, size),
@@ -108,7 +108,7 @@ class ControlSquares:
 
     def __add__(self, other: ControlSquares) -> ControlSquares:
         cells, code = np.unique(np.concatenate([self.cell, other.cell]), return_inverse=True)
-        return ControlSquares(cells, ExactSums.gathered([self.total, other.total], code, len(cells)))
+        return ControlSquares(cells, ExactSums.combine([self.total, other.total], code, len(cells)))
 
 
 def control_sums(path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing) -> tuple[ControlSums, ...]:
@@ -127,7 +127,7 @@ def control_squares(
         distance = change - known.mean[place][code]
         with np.errstate(divide="ignore", invalid="ignore"):
             square = (distance / known.unit[place][code]) ** 2
-        out.append(ControlSquares(cells, ExactSums.of(square, code, len(cells))))
+        out.append(ControlSquares(cells, ExactSums.from_values(square, code, len(cells))))
     return tuple(out)
 
 

@@ -51,18 +51,18 @@ class CellMeans:
         weights = None if weights is None or (weights == 1.0).all() else weights
         o = np.ones(len(values)) if weights is None else _scaled_by_cell(weights, code, size)
         w = m * o
-        total = ExactSums.of(w, code, size).value()
+        total = ExactSums.from_values(w, code, size).value()
         last = np.zeros(size, dtype=np.int64)
         if closes_at is not None:
             last[:] = np.iinfo(np.int64).min
             np.maximum.at(last, code, closes_at)
         with np.errstate(divide="ignore", invalid="ignore"):
-            n = total if weights is None else total**2 / ExactSums.of(w * o, code, size).value()
-            mean = ExactSums.of(w * values, code, size).value() / total
+            n = total if weights is None else total**2 / ExactSums.from_values(w * o, code, size).value()
+            mean = ExactSums.from_values(w * values, code, size).value() / total
             # In units of a power of two near the cell's largest distance, squares stay small enough for exact sums.
             distance = np.where(w > 0, values - mean[code], 0.0)
             unit = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
-            square = ExactSums.of(w * (distance / unit[code]) ** 2, code, size).value()
+            square = ExactSums.from_values(w * (distance / unit[code]) ** 2, code, size).value()
             # Without weights total and n are equal, and this is exactly n - 1.
             sd = sd_from_squares(square, unit, total - total / n)
         return cls(cell=cells, n=n, mean=mean, sd=sd, closes_at=last)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.import_class import imported
+from crosschannel.core.serialization import import_class
 from crosschannel.reward.adjusted import DidDoublyRobustReward, DidRegressionReward
 from crosschannel.reward.measurement.outcomes import Outcomes
 from crosschannel.reward.models import ChangeReward, DidReward, RawReward, RewardModel
@@ -20,7 +20,7 @@ REWARDS: dict[str, Callable[[RewardSpec], RewardModel]] = {
     "did_dr": DidDoublyRobustReward,
 }
 
-_REQUIRED_ATTRIBUTES = ("name", "adjust", "spec", "measure", "fit", "fit_outcomes")
+_REQUIRED_ATTRIBUTES = ("name", "adjust", "spec", "measure", "fit", "fit_outcomes", "fit_transform")
 
 
 def make_reward(kind: str, spec: RewardSpec) -> RewardModel:
@@ -38,7 +38,7 @@ def make_reward(kind: str, spec: RewardSpec) -> RewardModel:
         raise ConfigError(
             f"there is no reward kind {kind!r}. {nearest(kind, REWARDS)} Your own is 'package.module:Class'"
         )
-    model: RewardModel = imported(kind, "reward kind")(spec)
+    model: RewardModel = import_class(kind, "reward kind")(spec)
     if missing := [part for part in _REQUIRED_ATTRIBUTES if not hasattr(model, part)]:
         raise ConfigError(f"{kind} is not a reward model: it lacks {', '.join(missing)}")
     return model

@@ -31,7 +31,7 @@ class FittedReward(Protocol):
 
 
 class RewardModel(Protocol):
-    """How outcomes become rewards: `model.fit(train).transform(history)`."""
+    """How outcomes become rewards: `model.fit(train).transform(history)`, or `model.fit_transform(history)` at once."""
 
     name: ClassVar[str]
     adjust: ClassVar[bool]
@@ -54,6 +54,10 @@ class RewardModel(Protocol):
 
         The preprocessing is not fitted again: `Outcomes.preprocessing` is applied to other histories as it is.
         """
+        ...
+
+    def fit_transform(self, train: History) -> RewardFrame:
+        """Rewards of the very decisions that the model is fitted on: `fit(train).transform(train)`, measured once."""
         ...
 
 
@@ -80,6 +84,11 @@ class BaseRewardModel(ABC):
     @abstractmethod
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedReward:
         """Fit to outcomes that were measured already, each counted `weights` (n,) times."""
+
+    def fit_transform(self, train: History) -> RewardFrame:
+        """Rewards of the very decisions that the model is fitted on: `fit(train).transform(train)`, measured once."""
+        outcomes = self.measure(train)
+        return self.fit_outcomes(outcomes).transform_outcomes(outcomes)
 
 
 @dataclass(frozen=True)

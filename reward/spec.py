@@ -7,7 +7,6 @@ from typing import Literal
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import WEEK, duration
-from crosschannel.histories.churn import GONE_EVENTS
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.goals import Goal
 
@@ -89,8 +88,6 @@ class RewardSpec:
         seasonality_weeks: Weight of the population's level in a user's own, as a number of weeks.
         covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
         folds: Folds of users for cross-fitting; 1 fits and predicts on the same users.
-        gone_events: Events after which a user has churned: later slots have no reward and are not controls, since
-            nothing could be sent there.
     """
 
     goals: tuple[Goal, ...] = field(default_factory=lambda: (Goal("order*"),))
@@ -107,7 +104,6 @@ class RewardSpec:
     seasonality_weeks: float = 4.0
     covariates: ContextSpec = field(default_factory=ContextSpec)
     folds: int = 5
-    gone_events: tuple[str, ...] = GONE_EVENTS
 
     def __post_init__(self) -> None:
         if not self.goals:

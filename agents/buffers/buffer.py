@@ -1,4 +1,4 @@
-"""What an agent has observed: growing arrays, the oldest rows overwritten once the capacity is reached."""
+"""A replay buffer: growing arrays that overwrite the oldest rows at capacity; checks and weights of rows."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, UIntArray
-from crosschannel.core.action_changes import recoded
+from crosschannel.agents.base import Batch, Observations, UIntArray
+from crosschannel.core.action_changes import recode_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 
-SMALLEST = 1e-12
+MIN_VARIANCE = 1e-12
 
 Column = TypeVar("Column", FloatArray, Tensor)
 
 
 def check_batch(batch: Batch, modules: ActionSpace) -> None:
-    """Refuses rows that cannot be learned from.
+    """Refuse rows that cannot be learned from.
 
     Raises:
         InputError: If a reward or a context is not finite, a standard error is negative, or an action is not one
-            of the modules'; names the first such row of each kind.
+            of the modules'; it names the first such row of each kind.
     """
     context, actions = batch.observations.context, np.asarray(batch.actions)
     leave_out = "Leave out decisions whose reward is not identified."
@@ -34,7 +34,7 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
     faults = []
     for column, values, wrong, problem, remedy in (
         ("rewards", batch.rewards, ~np.isfinite(batch.rewards), "is not a finite number", leave_out),
-        ("se", batch.se, ~(batch.se >= 0) | ~np.isfinite(batch.se), "is not a number of 0 or more", leave_out),
+        ("se", batch.se, ~(batch.se >= 0) | ~np.isfinite(batch.se), "is not 0 or a positive number", leave_out),
         ("context", context, ~np.isfinite(context).all(1), "has a feature that is not a finite number", fill_in),
         ("actions", actions, ~modules.valid(actions), "is not an action", f"Actions are codes of {modules}."),
     ):
@@ -46,28 +46,47 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
         raise InputError(faults)
 
 
-def usual(se: FloatArray | Tensor) -> float:
-    """The median of se^2 (n,) where there is an error, which has a precision of 1.
+def check_context_width(observations: Observations, width: int) -> None:
+    """Refuse contexts of another width.
 
-    A cell in which no control did anything states an error of 0. Where most do, these must not make all others, in
-    which something happened, count for nothing.
+    Raises:
+        ConfigError: If they are.
+    """
+    if observations.context.shape[1:] != (width,):
+        raise ConfigError(
+            f"contexts have {observations.context.shape[1]} features; the agent was made for {width}: "
+            "give `context_dim` the width of the contexts"
+        )
+
+
+def median_variance(se: FloatArray | Tensor) -> float:
+    """Return the median of the positive se^2 (n,): the variance of a row with precision 1.
+
+    Standard errors of 0 are left out: a cell whose controls did not vary reports 0, and if most cells did, the weight
+    of all other rows would vanish.
     """
     square = np.square(np.asarray(se, dtype=np.float64))
-    return max(float(np.median(square[square > 0])), SMALLEST) if (square > 0).any() else SMALLEST
+    return max(float(np.median(square[square > 0])), MIN_VARIANCE) if (square > 0).any() else MIN_VARIANCE
 
 
 def precision(se: Column, reference: float, cap: float) -> Column:
-    """Capped precisions (n,) of rewards with standard errors (n,), which may be 0, by what is `usual` of se^2."""
-    return (reference / (se * se).clip(SMALLEST)).clip(max=cap)
+    """Return the capped precisions (n,) of rewards with standard errors (n,), in multiples of `1 / reference`.
+
+    Args:
+        se: Standard errors (n,), 0 or more.
+        reference: The variance with precision 1, such as the `median_variance`.
+        cap: The largest precision.
+    """
+    return (reference / (se * se).clip(MIN_VARIANCE)).clip(max=cap)
 
 
 class Buffer:
-    """Observed rows as tensors on the CPU.
+    """Observed rows as tensors on the CPU; at capacity new rows overwrite the oldest.
 
     Args:
-        width: Context features.
-        modules: What can be chosen.
-        capacity: Rows that are kept at most.
+        width: Number of context features.
+        modules: The action space.
+        capacity: Largest number of rows.
     """
 
     _KINDS = (("context", torch.float32), ("actions", torch.int16), ("reward", torch.float32), ("se", torch.float32))
@@ -90,17 +109,13 @@ class Buffer:
         return self._data[name][: len(self)]
 
     def add(self, batch: Batch) -> None:
-        """Appends a batch's rows, the last `capacity` of them.
+        """Append a batch's rows, the last `capacity` of them.
 
         Raises:
             InputError: If a row cannot be learned from.
-            ConfigError: If contexts are of another width.
+            ConfigError: If contexts have another width.
         """
-        if batch.observations.context.shape[1:] != (self._widths["context"],):
-            raise ConfigError(
-                f"contexts have {batch.observations.context.shape[1]} features; the agent was made for "
-                f"{self._widths['context']}: give `context_dim` the width of the contexts"
-            )
+        check_context_width(batch.observations, self._widths["context"])
         check_batch(batch, self._modules)
         skipped = max(len(batch) - self.capacity, 0)
         columns: dict[str, npt.NDArray[Any]] = {
@@ -117,17 +132,17 @@ class Buffer:
         self.seen += len(batch)
 
     def rows(self, sent_only: bool, since: int = 0) -> Tensor:
-        """Places (n,) of the rows that were seen after the first `since`, or of those of them that sent something."""
+        """Return the positions (n,) of the rows after the first `since`, or of those in which something was sent."""
         new = min(self.seen - since, len(self))
         places = torch.arange(self.seen - new, self.seen) % self.capacity if since else torch.arange(len(self))
         return places[self["actions"][places, 0] != 0] if sent_only else places
 
     def age(self, rows: Tensor) -> Tensor:
-        """How many rows have been seen since those at some places (n,), float32."""
+        """Return how many rows were added after those at some positions (n,), float32."""
         return ((self.seen - 1 - rows) % self.capacity).float()
 
     def keys(self, rows: Tensor) -> UIntArray:
-        """The rows' keys (n,)."""
+        """Return the keys (n,) of the rows at some positions (n,)."""
         return self["key"][rows].numpy().view(np.uint64)
 
     def _grow(self, rows: int) -> None:
@@ -140,18 +155,18 @@ class Buffer:
             self._data[name][:have] = old
 
     def state_dict(self) -> dict[str, Any]:
-        """All rows, and how many were ever seen."""
+        """Return all rows, and how many were ever added."""
         return {"seen": self.seen, **{name: self[name].clone() for name in self._data}}
 
     def load_state_dict(self, state: Mapping[str, Any], before: ActionSpace, after: ActionSpace) -> None:
-        """The inverse of `state_dict`; actions that it has in the codes of `before` get those of `after`.
+        """Restore what `state_dict` returned, with actions recoded from the codes of `before` to those of `after`.
 
         Raises:
-            ValueError: If contexts are of another width.
+            ValueError: If contexts have another width.
         """
         width = state["context"].shape[1]
         if width != self._widths["context"]:
-            raise ValueError(f"it has seen contexts of {width} features, not {self._widths['context']}")
+            raise ValueError(f"its contexts have {width} features, not {self._widths['context']}")
         self.seen = int(state["seen"])
         self._data = {name: state[name].clone() for name in self._data}
-        self._data["actions"] = recoded(self._data["actions"], before, after)
+        self._data["actions"] = recode_actions(self._data["actions"], before, after)

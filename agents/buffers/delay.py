@@ -1,4 +1,4 @@
-"""Learning under delay: holds what was observed until its reward is known."""
+"""Delayed rewards: a queue that holds rows until their rewards are available."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from crosschannel.agents.base import Batch, Observations, join
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 
+COLUMNS = ("actions", "rewards", "se", "keys", "steps_to_next", "terminal")
+
 
 class Delay:
-    """A queue of observed rows that gives each one out once, at the first question after its reward is available.
+    """A queue of observed rows that returns each row once, as soon as its reward is available.
 
-    A learner at time s that takes its rows from here uses only rewards with `available_at <= s`. Rows come in the order
-    of `available_at`, and of their keys where that is equal, so that it does not matter how they were put in.
+    A learner at time s that takes its rows from this queue uses only rewards with `available_at <= s`. Rows come in the
+    order of `available_at`, and of their keys where that is equal, so that the order of insertion does not matter.
     """
 
     def __init__(self) -> None:
@@ -28,22 +30,24 @@ class Delay:
         return len(self._available)
 
     def put(self, batch: Batch, available_at: IntArray) -> None:
-        """Holds rows until their rewards are available.
+        """Add rows.
 
         Args:
             batch: N rows.
-            available_at: When each reward is known (N,), microseconds since 1970 UTC.
+            available_at: Time at which each reward is known (N,), microseconds since 1970 UTC.
 
         Raises:
             ConfigError: If there is not one time for each row.
         """
         if available_at.shape != (len(batch),):
-            raise ConfigError(f"available_at has the shape {available_at.shape}, not ({len(batch)},): one time a row")
+            raise ConfigError(
+                f"available_at has shape {available_at.shape}, not ({len(batch)},): give one time per row"
+            )
         self._held = batch if self._held is None else join([self._held, batch])
         self._available = np.concatenate([self._available, available_at.astype(np.int64)])
 
     def due(self, now: int) -> Batch | None:
-        """The rows whose reward is available at a time, in order, no longer held then; None where there are none."""
+        """Remove and return the rows whose reward is available at a time, in order; None where there are none."""
         ready = self._available <= now
         if self._held is None or not ready.any():
             return None
@@ -54,33 +58,34 @@ class Delay:
         return out
 
     def state_dict(self) -> dict[str, Any]:
-        """All held rows, as tensors."""
+        """Return all rows of the queue, as tensors."""
         if self._held is None:
             return {}
         held = self._held
         arrays = {
             **_observed("", held.observations),
-            **({} if held.following is None else _observed("following_", held.following)),
-            **{name: getattr(held, name) for name in ("actions", "rewards", "se", "keys", "elapsed")},
+            **({} if held.next_observations is None else _observed("next_", held.next_observations)),
+            **{name: getattr(held, name) for name in COLUMNS},
             "available_at": self._available,
         }
         return {name: _tensor(array) for name, array in arrays.items() if array is not None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
+        """Restore what `state_dict` returned."""
         arrays = {name: tensor.numpy().copy() for name, tensor in state.items()}
         if not arrays:
             self._held, self._available = None, np.zeros(0, dtype=np.int64)
             return
         self._available = arrays["available_at"]
         self._held = Batch(
-            _observations("", arrays),
-            arrays["actions"],
-            arrays["rewards"],
-            arrays["se"],
-            arrays["keys"].view(np.uint64),
-            _observations("following_", arrays) if "following_context" in arrays else None,
-            arrays.get("elapsed"),
+            observations=_observations("", arrays),
+            actions=arrays["actions"],
+            rewards=arrays["rewards"],
+            se=arrays["se"],
+            keys=arrays["keys"].view(np.uint64),
+            next_observations=_observations("next_", arrays) if "next_context" in arrays else None,
+            steps_to_next=arrays.get("steps_to_next"),
+            terminal=arrays.get("terminal"),
         )
 
 
@@ -95,5 +100,5 @@ def _observations(prefix: str, arrays: Mapping[str, Any]) -> Observations:
 
 
 def _tensor(array: Any) -> torch.Tensor:
-    # A tensor of unsigned 64-bit numbers cannot be read back everywhere; their bits as signed ones can.
+    # Not every version of torch loads tensors of unsigned 64-bit integers; signed ones keep the bits.
     return torch.from_numpy(array.view(np.int64).copy() if array.dtype == np.uint64 else array.copy())

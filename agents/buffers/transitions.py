@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.base import Batch
-from crosschannel.core.action_changes import carried, places, recoded
+from crosschannel.core.action_changes import carry_over, previous_cells, recode_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """Decisions and what followed them, n rows.
+    """Decisions and the next slots, n rows.
 
     Attributes:
         context: Features (n, D).
@@ -25,9 +25,9 @@ class Transitions:
         reward: Rewards (n,).
         weight: Precision weights (n,).
         key: Hashes of the decision ids (n,), as signed integers.
-        following: Features at the next slot (n, D); 0 where nothing follows.
-        open: Which actions of the first module, among all known ones, are eligible then (n, A_0).
-        factor: What a value at the next slot counts now (n,): the discount, or 0 where nothing follows.
+        next_context: Features at the next slot (n, D); 0 where there is none.
+        open: Which actions of the first module, among all known ones, are eligible there (n, A_0).
+        factor: Discount factor of values at the next slot (n,); 0 where there is none.
     """
 
     context: Tensor
@@ -35,67 +35,68 @@ class Transitions:
     reward: Tensor
     weight: Tensor
     key: Tensor
-    following: Tensor
+    next_context: Tensor
     open: Tensor
     factor: Tensor
 
     @classmethod
     def empty(cls, width: int, modules: ActionSpace) -> Transitions:
-        """No rows."""
+        """Return no rows."""
         return cls(
-            torch.zeros(0, width),
-            torch.zeros(0, len(modules), dtype=torch.int16),
-            torch.zeros(0, dtype=torch.float64),
-            torch.zeros(0, dtype=torch.float64),
-            torch.zeros(0, dtype=torch.int64),
-            torch.zeros(0, width),
-            torch.zeros(0, modules.sizes[0], dtype=torch.bool),
-            torch.zeros(0, dtype=torch.float64),
+            context=torch.zeros(0, width),
+            actions=torch.zeros(0, len(modules), dtype=torch.int16),
+            reward=torch.zeros(0, dtype=torch.float64),
+            weight=torch.zeros(0, dtype=torch.float64),
+            key=torch.zeros(0, dtype=torch.int64),
+            next_context=torch.zeros(0, width),
+            open=torch.zeros(0, modules.sizes[0], dtype=torch.bool),
+            factor=torch.zeros(0, dtype=torch.float64),
         )
 
     @classmethod
-    def of(
+    def from_batch(
         cls, batch: Batch, known: ActionSpace, present: ActionSpace, weight: FloatArray, discount: float
     ) -> Transitions:
-        """A batch's rows, all of which have a known follower or none."""
-        assert batch.following is not None
-        assert batch.elapsed is not None
-        follows = batch.elapsed > 0
+        """Convert a batch, all of whose rows are terminal or have a next observation."""
+        assert batch.next_observations is not None
+        assert batch.steps_to_next is not None
+        assert batch.terminal is not None
+        ends = batch.terminal
         opened = np.zeros((len(batch), known.sizes[0]), dtype=bool)
-        opened[:, : present.sizes[0]] = present.split(present.feasible_mask(batch.following.action_mask))[0]
-        context = np.where(follows[:, None], batch.following.context, 0.0).astype(np.float32)
+        opened[:, : present.sizes[0]] = present.split(present.feasible_mask(batch.next_observations.action_mask))[0]
+        context = np.where(ends[:, None], 0.0, batch.next_observations.context).astype(np.float32)
         return cls(
-            torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
-            torch.from_numpy(batch.actions.astype(np.int16)),
-            torch.from_numpy(np.array(batch.rewards, dtype=np.float64)),
-            torch.from_numpy(weight),
-            torch.from_numpy(batch.keys.view(np.int64).copy()),
-            torch.from_numpy(context),
-            torch.from_numpy(opened),
-            torch.from_numpy(np.where(follows, discount ** np.where(follows, batch.elapsed, 1.0), 0.0)),
+            context=torch.from_numpy(np.array(batch.observations.context, dtype=np.float32)),
+            actions=torch.from_numpy(batch.actions.astype(np.int16)),
+            reward=torch.from_numpy(np.array(batch.rewards, dtype=np.float64)),
+            weight=torch.from_numpy(weight),
+            key=torch.from_numpy(batch.keys.view(np.int64).copy()),
+            next_context=torch.from_numpy(context),
+            open=torch.from_numpy(opened),
+            factor=torch.from_numpy(np.where(ends, 0.0, discount ** np.where(ends, 1.0, batch.steps_to_next))),
         )
 
     def __len__(self) -> int:
         return len(self.weight)
 
     def __getitem__(self, rows: slice) -> Transitions:
-        return Transitions(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return Transitions(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @classmethod
     def joined(cls, parts: Sequence[Transitions]) -> Transitions:
-        """The rows of all parts, in order."""
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+        """Join the rows of all parts, in order."""
+        return cls(**{f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
     def moved(self, before: ActionSpace, known: ActionSpace) -> Transitions:
-        """The same rows in the codes of a changed set of actions.
+        """Return the same rows in the codes of a changed set of actions.
 
         Whether a new action would have been eligible after an old decision is not known: it counts as eligible where
         any message was.
         """
         sendable = np.tile(self.open[:, 1:].any(1).numpy(), (known.sizes[0], 1))
-        opened = carried(self.open.numpy().T, places(before, known, 0), sendable)
+        opened = carry_over(self.open.numpy().T, previous_cells(before, known, 0), sendable)
         return replace(
             self,
-            actions=recoded(self.actions, before, known),
+            actions=recode_actions(self.actions, before, known),
             open=torch.from_numpy(np.ascontiguousarray(opened.T)),
         )

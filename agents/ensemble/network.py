@@ -1,52 +1,82 @@
-"""The network that a module's members share: it describes a context, and their heads are linear in that description."""
+"""The network that a module's members share: it maps contexts to features, and the heads are linear in them."""
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 AVERAGE = 0.01
-DECAYS = 0.9, 0.999
-TINY = 1e-8
-
-
-def with_one(x: Tensor) -> Tensor:
-    """Contexts (N, D) behind a column of ones, (N, 1 + D): what a network takes, so that biases are weights too."""
-    return torch.nn.functional.pad(x, (1, 0), value=1.0)
+OUTPUTS = ("of_hidden.weight", "of_context.weight", "of_context.bias")
 
 
 def absolute(x: Tensor) -> Tensor:
-    """The block |x|; by itself so that an ablation can take it away."""
+    """Return the block |x|; a function of its own, so that an ablation can replace it."""
     return x.abs()
 
 
-class Trunk:
-    r"""One network whose last hidden layer is a block of features, beside blocks that need no learning.
+def _linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
+    """Return a layer without initial weights, which PyTorch would draw from its global generator."""
+    return nn.Linear(inputs, outputs, bias, device="meta").to_empty(device="cpu")
+
+
+def hidden_layers(sizes: Sequence[int], generator: torch.Generator) -> nn.Sequential:
+    """Return fully connected layers with rectifiers, their weights drawn from a generator (He et al. 2015)."""
+    layers: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        layer = _linear(a, b)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(a, b, generator=generator).t() * math.sqrt(2.0 / max(a, 1)))
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class RewardNetwork(nn.Module):
+    r"""Estimates of each action's reward, :math:`U h(x) + V x + c` with h the hidden layers.
+
+    Args:
+        sizes: Number of context features D, then units of each hidden layer; the last one has H.
+        actions: Number of actions A. Their output layers start at 0.
+        generator: Source of the hidden layers' weights.
+    """
+
+    def __init__(self, sizes: Sequence[int], actions: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.hidden = hidden_layers(sizes, generator)
+        self.of_hidden = _linear(sizes[-1], actions, bias=False)
+        self.of_context = _linear(sizes[0], actions)
+        for name in OUTPUTS:
+            nn.init.zeros_(self.get_parameter(name))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return estimates (N, A) for contexts (N, D)."""
+        return torch.add(self.of_hidden(self.hidden(x)), self.of_context(x))
+
+
+class SharedNetwork:
+    r"""A network whose last hidden layer is one block of features, next to blocks that need no learning.
 
     .. math:: \phi(x) = [1, \; x, \; |x|, \; h(x)]
 
-    The linear path serves where data are few, the absolute values find effects that are strong at both ends of a
-    feature, and h finds the rest. Gradient descent only shapes h: its own output layers, one for h and one for x,
-    serve to train it. What `features` shows is the moving average of the weights (Polyak & Juditsky 1992), since
-    single rewards are mostly noise, as it was when last settled: features must not move under the heads that were
-    fitted to them.
-
-    All weights are views on one vector, and gradient and update are written out by hand: for networks as small as these
-    the bookkeeping of automatic differentiation and of an optimiser takes longer than the products. What there is of
-    each action has the rows along its second dimension: thin products are quicker where the long side is contiguous.
+    The linear block suffices while rows are few, the absolute values fit effects that are strong at both ends of a
+    feature, and h fits the rest. Gradient steps train h only, through separate output layers of h and x. `features`
+    uses the moving average of the weights (Polyak & Juditsky 1992), because single rewards are mostly noise. The
+    average is frozen between two calls of `freeze`, so that features do not change after the heads were fitted to them.
 
     Args:
-        width: Context features D.
-        actions: Actions A.
+        width: Number of context features D.
+        actions: Number of actions A.
         hidden: Units of each hidden layer; the last one has H.
-        learning_rate: Of Adam (Kingma & Ba 2015).
-        weight_decay: Pull of the weights towards 0, per update and learning rate (Loshchilov & Hutter 2019).
-        generator: Where the initial weights come from.
+        learning_rate: Learning rate of AdamW (Loshchilov & Hutter 2019).
+        weight_decay: Weight decay of AdamW.
+        generator: Source of the initial weights.
         device: Where it computes.
     """
 
@@ -60,155 +90,118 @@ class Trunk:
         generator: torch.Generator,
         device: torch.device,
     ) -> None:
-        sizes = [width, *hidden]
         self._widths = [1, width, width, hidden[-1]]
         self.blocks = torch.repeat_interleave(torch.tensor(self._widths))
-        self._device = device
-        self._depth = len(hidden)
-        # The first row of a layer is its bias, and so is the first column of the output layer of x.
-        layers = [(1 + a, b) for a, b in itertools.pairwise(sizes)]
-        self._shapes = [*layers, (actions, hidden[-1]), (actions, 1 + width)]
-        size = sum(a * b for a, b in self._shapes)
-        self._flat, self._gradient = torch.zeros(size, device=device), torch.zeros(size, device=device)
-        self._weights = self._views(self._flat)
-        for layer, (a, b) in zip(self._weights[: self._depth], itertools.pairwise(sizes), strict=True):
-            layer[1:] = torch.randn(a, b, generator=generator) * math.sqrt(2.0 / max(a, 1))
-        self._average, self._settled = self._flat.clone(), self._flat.clone()
-        self._gradients, self._shown = self._views(self._gradient), self._views(self._settled)
+        self._network = RewardNetwork([width, *hidden], actions, generator).to(device)
+        self._average = copy.deepcopy(self._network.hidden).requires_grad_(False)
+        self._frozen = copy.deepcopy(self._average)
         self._rate, self._decay = learning_rate, weight_decay
-        self._first, self._second = torch.zeros_like(self._flat), torch.zeros_like(self._flat)
+        self._first = {name: torch.zeros_like(weight) for name, weight in self._network.state_dict().items()}
+        self._second = copy.deepcopy(self._first)
         self.steps = 0
 
-    def _views(self, flat: Tensor) -> list[Tensor]:
-        parts = torch.split(flat, [a * b for a, b in self._shapes])
-        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
-
-    def _layers(self, x: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
-        """Every hidden layer's units."""
-        out = [torch.mm(x, weights[0]).relu_()]
-        for layer in weights[1 : self._depth]:
-            out.append(torch.addmm(layer[:1], out[-1], layer[1:]).relu_())
-        return out
-
+    @torch.no_grad()
     def features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """What the heads see of contexts (N, 1 + D): (N, F) in the order of `blocks`, in `out` if it is given."""
+        """Return the features (N, F) of contexts (N, D) in the order of `blocks`, in `out` if it is given."""
         if out is None:
             out = x.new_empty(len(x), len(self.blocks))
-        level, slope = x.shape[1], 2 * x.shape[1] - 1
-        out[:, :level] = x
-        out[:, level:slope] = absolute(x[:, 1:])
-        out[:, slope:] = self._layers(x, self._shown)[-1]
+        level, linear, bent, inner = torch.split(out, self._widths, 1)
+        level.fill_(1.0)
+        linear.copy_(x)
+        bent.copy_(absolute(x))
+        inner.copy_(self._frozen(x))
         return out
 
-    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, room: Tensor | None = None) -> Tensor:
-        """What heads (C, F) make of contexts (N, D): their products with the features, (C, N), in `out` if given.
+    @torch.no_grad()
+    def estimates(self, x: Tensor, heads: Tensor, out: Tensor | None = None, hidden: Tensor | None = None) -> Tensor:
+        """Return the products (C, N) of heads (C, F) and the features of contexts (N, D), in `out` if it is given.
 
-        The last hidden layer (N, H) is written to `room` if given: memory that is used again is still in cache.
-
-        To put the blocks of features side by side for one product would take longer than to add up the products, and
-        contexts behind a one longer than to add the biases: their rows would begin off the bounds of cache lines.
+        The last hidden layer (N, H) is written to `hidden` if it is given: memory that is reused is still in the cache.
+        One product for each block, added up, is faster than joining the blocks for a single product.
         """
         level, linear, bent, inner = torch.split(heads, self._widths, 1)
-        *below, last = self._shown[: self._depth]
-        units = x
-        for layer in below:
-            units = torch.addmm(layer[:1], units, layer[1:]).relu_()
-        units = torch.addmm(last[:1], units, last[1:], out=room).relu_()
+        below, last = self._frozen[:-2], cast(nn.Linear, self._frozen[-2])
+        units = torch.addmm(last.bias, below(x), last.weight.t(), out=hidden).relu_()
         return torch.addmm(level, inner, units.t(), out=out).addmm_(linear, x.t()).addmm_(bent, absolute(x).t())
 
-    def settle(self) -> None:
-        """Makes the present average the one that `features` shows."""
-        self._settled.copy_(self._average)
+    def freeze(self) -> None:
+        """Freeze the present average of the weights as the network of `features`."""
+        self._frozen.load_state_dict(self._average.state_dict())
 
     def step(self, x: Tensor, action: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-        """One gradient step on the weighted mean squared error of the taken actions; gives that error.
+        """Make a gradient step on the weighted mean squared error of the taken actions, and return that error.
 
         Args:
-            x: Contexts (N, 1 + D), the first column 1.
+            x: Contexts (N, D).
             action: Codes of the taken actions (N,).
             target: Standardised rewards (N,).
             weight: Weights of the rows (N,).
         """
-        out, linear = self._weights[-2:]
-        layers = self._layers(x, self._weights)
-        values, place = torch.mm(out, layers[-1].t()).addmm_(linear, x.t()), action.unsqueeze(0)
-        error = values.gather(0, place).squeeze(0).sub_(target)
-        pull = (error * weight).mul_(2.0 / len(x))
-        loss = torch.dot(pull, error) / 2.0
-        back = values.zero_().scatter_(0, place, pull.unsqueeze(0))
-        torch.mm(back, layers[-1], out=self._gradients[-2])
-        torch.mm(back, x, out=self._gradients[-1])
-        back = out.index_select(0, action).mul_(pull.unsqueeze(1))
-        for i in reversed(range(self._depth)):
-            back.mul_(layers[i].sign())  # the slope of the rectifier
-            if i:
-                torch.sum(back, 0, keepdim=True, out=self._gradients[i][:1])
-                torch.mm(layers[i - 1].t(), back, out=self._gradients[i][1:])
-                back = back @ self._weights[i][1:].t()
-            else:
-                torch.mm(x.t(), back, out=self._gradients[0])
-        self._descend()
-        return loss
+        error = self._network(x).gather(1, action.unsqueeze(1)).squeeze(1) - target
+        loss: Tensor = (weight * error.square()).mean()
+        weights: list[Tensor] = list(self._network.parameters())
+        self._descend(weights, torch.autograd.grad(loss, weights))
+        return loss.detach()
 
-    def _descend(self) -> None:
-        r"""Moves the weights by Adam with decoupled weight decay, and their average after them.
+    @torch.no_grad()
+    def _descend(self, weights: list[Tensor], gradient: Sequence[Tensor]) -> None:
+        """Update the weights by AdamW, then their average.
 
-        .. math:: w \leftarrow (1 - \eta \lambda) w - \eta \, \hat m / (\sqrt{\hat v} + \epsilon)
+        This is the function that `torch.optim.AdamW` calls. Making an object of that class loads PyTorch's compiler,
+        which takes a second and 75 MB in every process that has an agent.
         """
+        adamw(
+            weights,
+            list(gradient),
+            list(self._first.values()),
+            list(self._second.values()),
+            [],
+            [weight.new_tensor(float(self.steps)) for weight in weights],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self._rate,
+            weight_decay=self._decay,
+            eps=1e-8,
+            maximize=False,
+        )
         self.steps += 1
-        fast, slow = DECAYS
-        self._first.lerp_(self._gradient, 1.0 - fast)
-        self._second.mul_(slow).addcmul_(self._gradient, self._gradient, value=1.0 - slow)
-        root = math.sqrt(1.0 - slow**self.steps)
-        rate = self._rate * root / (1.0 - fast**self.steps)
-        self._flat.mul_(1.0 - self._rate * self._decay)
-        self._flat.addcdiv_(self._first, self._second.sqrt().add_(TINY * root), value=-rate)
-        self._average.lerp_(self._flat, max(1.0 / self.steps, AVERAGE))
+        for average, present in zip(self._average.parameters(), self._network.hidden.parameters(), strict=True):
+            average.lerp_(present, max(1.0 / self.steps, AVERAGE))
 
     def state_dict(self) -> dict[str, Any]:
-        """Present, averaged and settled weights, the moments of the gradient, and how many steps there were."""
-        return {**{name: mine.clone() for name, mine in self._vectors().items()}, "steps": self.steps}
+        """Return the present, averaged and frozen weights, the moments of the gradient, and the number of steps."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return copy.deepcopy({**parts, "first": self._first, "second": self._second, "steps": self.steps})
 
-    def _vectors(self) -> dict[str, Tensor]:
-        return {
-            "flat": self._flat,
-            "average": self._average,
-            "settled": self._settled,
-            "first": self._first,
-            "second": self._second,
-        }
+    def _parts(self) -> dict[str, nn.Module]:
+        return {"network": self._network, "average": self._average, "frozen": self._frozen}
 
-    def moved(self, state: Mapping[str, Any], place: Tensor) -> dict[str, Any]:
-        """A state of a network for other actions, as one for these: output layers and their moments in new places.
+    def moved_state_dict(self, state: Mapping[str, Any], place: Tensor) -> dict[str, Any]:
+        """Convert the state of a network for other actions: move output layers and their moments to the new places.
 
         Args:
-            state: As `state_dict` gives it.
-            place: Which action each was before (A,); -1 for a new one, whose output layers begin at 0.
-
-        Raises:
-            RuntimeError: If the hidden layers are of another shape.
+            state: The result of the other network's `state_dict`.
+            place: Where each action was before (A,); -1 for a new one, whose output layers start at 0.
         """
-        body = sum(a * b for a, b in self._shapes[:-2])
-        widths = [self._shapes[-2][1], self._shapes[-1][1]]
-        actions, left = divmod(len(state["flat"]) - body, sum(widths))
-        if left or actions <= int(place.max()):
-            raise RuntimeError(f"its network has {len(state['flat'])} weights, which do not fit {self._shapes}")
 
-        def move(flat: Tensor) -> Tensor:
-            inner, *outputs = torch.split(flat, [body, *(width * actions for width in widths)])
-            each = [torch.nn.functional.pad(out.view(actions, -1), (0, 0, 0, 1))[place] for out in outputs]
-            return torch.cat([inner, *(out.flatten() for out in each)])
+        def move(values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            """Move the output layers' rows, one for each action; the row after the last, place -1, is 0."""
+            rows = {name: torch.cat([values[name], torch.zeros_like(values[name][:1])])[place] for name in OUTPUTS}
+            return {**values, **rows}
 
-        return {**state, **{name: move(state[name]) for name in self._vectors()}}
+        return {**state, **{name: move(state[name]) for name in ("network", "first", "second")}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`.
+        """Restore what `state_dict` returned.
 
         Raises:
             RuntimeError: If the weights are of a network of another shape.
         """
-        if state["flat"].shape != self._flat.shape:
-            raise RuntimeError(f"its network has {len(state['flat'])} weights, not {len(self._flat)}")
-        for name, mine in self._vectors().items():
-            mine.copy_(state[name])
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        for mine, saved in ((self._first, state["first"]), (self._second, state["second"])):
+            for name, moment in mine.items():
+                moment.copy_(saved[name])
         self.steps = int(state["steps"])

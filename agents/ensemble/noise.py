@@ -1,57 +1,57 @@
-"""How noisy a reward is in a context: an active user's rewards vary more than a quiet one's."""
+"""Heteroscedastic rewards: a log-linear model of their variance by context, and the row weights that follow."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-STEPS = 16
-HALVINGS = 8
-PLAUSIBLE = 0.5
-FARTHEST = 3.0
-NEGLIGIBLE = 1e-4
-ENOUGH = 16_384
+MAX_SCORING_STEPS = 16
+MAX_HALVINGS = 8
+PRIOR_SD = 0.5
+MAX_LOG_FACTOR = 3.0
+MIN_GAIN = 1e-4
+SUBSAMPLE_ROWS = 16_384
 
 
 def noise_factor(context: Tensor, coefficients: Tensor) -> Tensor:
-    """How many times the usual variance rewards have in contexts (N, D), from coefficients (D,): (N,)."""
-    return (context @ coefficients).clamp(-FARTHEST, FARTHEST).exp()
+    """Return the relative variance (N,) of rewards in contexts (N, D), from coefficients (D,)."""
+    return (context @ coefficients).clamp(-MAX_LOG_FACTOR, MAX_LOG_FACTOR).exp()
 
 
 def row_weights(precision: Tensor, factor: Tensor, cap: float) -> Tensor:
-    r"""Weights (n,) of rows whose reported precision is p and whose noise is v times the usual.
+    r"""Return the weights (n,) of rows with reported precision p and relative variance v.
 
     .. math:: w = \min(p / \sqrt v, c)
 
-    Weights of :math:`p / v` would be the most precise if the description of rewards were complete (Aitken 1936). It
-    never is: then a fit is the best for quiet users, and wrong for the active ones, where most is to be gained. The
-    root keeps most of the gain, and half of the rows' say.
+    Weights of :math:`p / v` would be optimal if the model of the mean rewards were correctly specified (Aitken 1936).
+    It never is, and then such a fit is good for inactive users, whose rewards vary little, and poor for active users,
+    where effects are largest. The square root keeps most of the gain in precision.
 
     Args:
-        precision: As the rewards' own errors have it, 1 for a usual row, capped (n,).
-        factor: The noise factor (n,).
+        precision: Capped precision by the rewards' standard errors (n,), 1 at the median.
+        factor: The relative variance (n,).
         cap: The largest weight.
     """
     return (precision / factor.sqrt()).clamp(max=cap)
 
 
-def some_rows(n: int) -> slice:
-    """Evenly spaced rows of n, about as many as the variance needs to be learned from."""
-    return slice(None, None, max(n // ENOUGH, 1))
+def subsample(n: int) -> slice:
+    """Select evenly spaced rows of n, about `SUBSAMPLE_ROWS`, which suffice to fit the variance."""
+    return slice(None, None, max(n // SUBSAMPLE_ROWS, 1))
 
 
 def learn_noise(context: Tensor, square: Tensor) -> Tensor:
-    r"""Coefficients (D,) of a log-linear variance of the rewards, up to a common factor.
+    r"""Fit the coefficients (D,) of a log-linear variance of the rewards, up to a common factor.
 
     .. math::
         \max_{a, b} \; -\frac{1}{2 \phi} \sum_i (\eta_i + s_i e^{-\eta_i}) - \frac{D}{2 \tau^2} |b|^2, \qquad
         \eta_i = a + x_i^\top b, \qquad \phi = \max(1, \tfrac12 \overline{(s - 1)^2})
 
-    the likelihood of squared errors s of normal rewards, of mean 1, by Fisher scoring with halved steps (Harvey 1976,
+    the likelihood of squared errors s with mean 1 of normal rewards, by Fisher scoring with step halving (Harvey 1976,
     "Estimating regression models with multiplicative heteroscedasticity", Econometrica). Squared errors of rare or
-    skewed rewards vary more than those of normal ones and say so much less: by their overdispersion :math:`\phi`
-    (Wedderburn 1974, "Quasi-likelihood functions", Biometrika). The prior believes that variances differ by a factor of
-    about :math:`e^\tau`, as long as few rows say otherwise.
+    skewed rewards vary more than those of normal rewards and carry less information, by their overdispersion
+    :math:`\phi` (Wedderburn 1974, "Quasi-likelihood functions", Biometrika). The prior shrinks the variances towards
+    each other: it expects them to differ by a factor of about :math:`e^\tau`.
 
     Args:
         context: Contexts (N, D), standardised.
@@ -60,7 +60,7 @@ def learn_noise(context: Tensor, square: Tensor) -> Tensor:
     phi = torch.cat([torch.ones_like(context[:, :1]), context], 1).double()
     square = (square.double() / square.double().mean().clamp_min(1e-300)).unsqueeze(1)
     dispersion = max(0.5 * float((square - 1.0).square().mean()), 1.0)
-    ridge = torch.full((phi.shape[1], 1), dispersion * (phi.shape[1] - 1) / PLAUSIBLE**2, dtype=torch.float64)
+    ridge = torch.full((phi.shape[1], 1), dispersion * (phi.shape[1] - 1) / PRIOR_SD**2, dtype=torch.float64)
     ridge[0] = 0.0
     information = torch.linalg.cholesky(0.5 * phi.t() @ phi + torch.diag(ridge[:, 0] + 1e-9))
 
@@ -70,10 +70,10 @@ def learn_noise(context: Tensor, square: Tensor) -> Tensor:
 
     coefficients = torch.zeros(phi.shape[1], 1, dtype=torch.float64)
     best = objective(coefficients)
-    for _ in range(STEPS):
+    for _ in range(MAX_SCORING_STEPS):
         score = 0.5 * phi.t() @ (square * (-(phi @ coefficients)).exp() - 1.0) - ridge * coefficients
         step = torch.cholesky_solve(score, information)
-        for _ in range(HALVINGS):
+        for _ in range(MAX_HALVINGS):
             gain = objective(coefficients + step) - best
             if gain > 0:
                 break
@@ -81,6 +81,6 @@ def learn_noise(context: Tensor, square: Tensor) -> Tensor:
         if not gain > 0:
             break
         coefficients, best = coefficients + step, best + gain
-        if gain < NEGLIGIBLE * dispersion:
+        if gain < MIN_GAIN * dispersion:
             break
     return coefficients[1:, 0].float()

@@ -1,7 +1,7 @@
-"""Draws the pictures of docs/environments.md about the market and prints the numbers that it quotes.
+"""Draw the figure of docs/environments.md about the market, and print the numbers that it quotes.
 
-python docs/pictures/market.py           pictures and effects by channel, 20 seconds
-python docs/pictures/market.py --table   what policies are truly worth in every scenario, 2 minutes
+python docs/pictures/market.py           figure and effects by channel, 20 seconds
+python docs/pictures/market.py --table   true values of policies in every scenario, 2 minutes
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from matplotlib.figure import Figure
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
-from crosschannel.envs.market import SCENARIOS, Market, MarketConfig, evaluate_policy  # noqa: E402
+from crosschannel.envs.market import (  # noqa: E402
+    SCENARIOS,
+    Market,
+    MarketConfig,
+    evaluate_policy,
+    make_policy,
+    simulate_history,
+)
 from crosschannel.envs.market.dynamics.responses import Slots, opening_table, organic_rates  # noqa: E402
 from crosschannel.envs.market.effects import best_content  # noqa: E402
 from crosschannel.envs.market.vocabulary import BLOCKS, CHANNELS, MODULES, SERVICES  # noqa: E402
@@ -31,26 +38,26 @@ POLICIES = ("business_as_usual", "uniform", "oracle", "far_sighted")
 
 
 def figure(width: float, height: float) -> Figure:
-    """An empty figure."""
+    """Return an empty figure."""
     made = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(made)
     return made
 
 
 def tidy(axes: Axes, title: str) -> None:
-    """Title, and no box."""
+    """Set the title, and remove the box."""
     axes.set_title(title, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=7)
 
 
 def slots_of(market: Market) -> Slots:
-    """Slots of many users on the market's first day."""
+    """Return slots of many users on the market's first day."""
     return market.reset(market.keys(USERS, seed=1)).slots()
 
 
-def rhythm(market: Market, axes: Axes) -> None:
-    """Mean organic visits of a user by hour of the week: 35 slots, of one service each line."""
+def seasonality(market: Market, axes: Axes) -> None:
+    """Plot mean organic visits per user in the 35 blocks of a week, one line per service."""
     slots = slots_of(market)
     for service, name in enumerate(SERVICES):
         week = range(14, 21)
@@ -64,7 +71,7 @@ def rhythm(market: Market, axes: Axes) -> None:
 
 
 def opening(market: Market, axes: Axes) -> None:
-    """Mean probability of opening by block and channel."""
+    """Plot the mean probability of opening by block and channel."""
     opened = opening_table(slots_of(market), market.dynamics, market.calendar)[0].mean(0)[1:]
     axes.imshow(opened, aspect="auto", cmap="Greens")
     for c in range(len(CHANNELS) - 1):
@@ -76,8 +83,8 @@ def opening(market: Market, axes: Axes) -> None:
     tidy(axes, "share of messages opened")
 
 
-def spread(market: Market, axes: Axes) -> None:
-    """How the effects of the best message and of one and the same message are spread over users."""
+def heterogeneity(market: Market, axes: Axes) -> None:
+    """Plot the distribution over users of the effects of the best message, and of one and the same message."""
     slots = slots_of(market)
     mask = np.ones((USERS, MODULES.total), dtype=bool)
     mask[:, 0] = True
@@ -95,17 +102,17 @@ def spread(market: Market, axes: Axes) -> None:
     print(f"nothing is best for {(best <= 0).mean():.0%}; one e-mail for all harms {(same < 0).mean():.0%}")
 
 
-def tiring(axes: Axes) -> None:
-    """Mean effect of each user's best message by fatigue, in two scenarios."""
+def fatigue(axes: Axes) -> None:
+    """Plot the mean effect of each user's best message by fatigue, in two scenarios."""
     for name, colour in (("default", BEFORE), ("fatigue", AFTER)):
         market = Market(MarketConfig(scenario=name))
         slots = slots_of(market)
         mask = np.repeat(market.scenario.offered(np.zeros(1, dtype=np.int64)), USERS, axis=0)
-        content = best_content(market.content(slots), mask)[0]
+        content = best_content(market.content_value(slots), mask)[0]
         levels, effects = np.linspace(0, 5, 21), []
         for level in levels:
-            worth = market.opening(replace(slots, fatigue=np.full(USERS, level))).effects(content)
-            effects.append(np.maximum(worth.reshape(USERS, -1).max(1), 0.0).mean())
+            values = market.open_value(replace(slots, fatigue=np.full(USERS, level))).effects(content)
+            effects.append(np.maximum(values.reshape(USERS, -1).max(1), 0.0).mean())
         axes.plot(levels, effects, color=colour, lw=1.5, label=name)
     axes.set_xlabel("fatigue [messages not yet forgotten]", fontsize=8)
     axes.set_ylabel("mean effect of the best message", fontsize=8)
@@ -114,8 +121,8 @@ def tiring(axes: Axes) -> None:
     tidy(axes, "fatigue")
 
 
-def moving(axes: Axes) -> None:
-    """True mean effect of the same message about each service, by day, in the scenario `drift`."""
+def drift(axes: Axes) -> None:
+    """Plot the true mean effect of the same message about each service, by day, in the scenario `drift`."""
     market = Market(MarketConfig(scenario="drift"))
     slots = slots_of(market)
     for service, name in enumerate(SERVICES):
@@ -133,10 +140,10 @@ def moving(axes: Axes) -> None:
 
 
 def sends(axes: Axes) -> None:
-    """Messages a day of the myopic and the far-sighted optimum, in the scenario `fatigue`."""
+    """Plot messages per user of the myopic and the far-sighted optimum, in the scenario `fatigue`."""
     market = Market(MarketConfig(scenario="fatigue"))
     for name, colour in (("oracle", BEFORE), ("far_sighted", AFTER)):
-        state, policy, sent = market.reset(market.keys(1000, seed=1)), market.policy(name), []
+        state, policy, sent = market.reset(market.keys(1000, seed=1)), make_policy(name, market), []
         for _ in range(market.config.days):
             sent.append((market.step(state, policy.choose(market, state).actions).executed[:, 0] > 0).sum())
         axes.plot(np.cumsum(sent) / len(state), color=colour, lw=1.5, label=name)
@@ -147,9 +154,9 @@ def sends(axes: Axes) -> None:
 
 
 def by_channel() -> None:
-    """Effects of the logged messages on orders, relative to what their users order anyway."""
+    """Print effects of the logged messages on orders, relative to organic orders."""
     market = Market(MarketConfig(users=USERS, goals=(Goal("order:*"),)))
-    _, truth = market.history()
+    _, truth = simulate_history(market)
     sent = np.flatnonzero(MODULES.sends(truth.actions))
     effect, organic = truth.logged[sent], truth.organic[sent]
     print(f"logged messages: {effect.mean() / organic.mean():+.1%} orders")
@@ -159,7 +166,7 @@ def by_channel() -> None:
 
 
 def table() -> None:
-    """What policies are truly worth in every scenario."""
+    """Print true values of policies in every scenario."""
     for name in SCENARIOS:
         market = Market(MarketConfig(scenario=name))
         for policy in POLICIES:
@@ -168,18 +175,18 @@ def table() -> None:
 
 
 def main() -> None:
-    """Draws the picture."""
+    """Draw the figure."""
     if sys.argv[1:] == ["--table"]:
         return table()
     market = Market(MarketConfig())
     made = figure(9.6, 5.4)
     (a, b, c), (d, e, f) = made.subplots(2, 3)
-    rhythm(market, a)
+    seasonality(market, a)
     opening(market, b)
-    spread(market, c)
-    tiring(d)
+    heterogeneity(market, c)
+    fatigue(d)
     sends(e)
-    moving(f)
+    drift(f)
     made.savefig(HERE / "market.png", dpi=DPI)
     by_channel()
     return None

@@ -1,4 +1,4 @@
-"""The market's settings: what a simulation consists of, and what its goals are worth."""
+"""Settings of the market, and the value of its goal events."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ DEFAULT_GOALS = (Goal("order:*", 1.0), Goal("visit:*", 0.1), Goal("unsubscribed"
 
 @dataclass(frozen=True)
 class MarketConfig:
-    """What is simulated.
+    """Settings of a simulation.
 
     Attributes:
-        users: Users of the market's history.
-        days: Days with a decision slot, at least 2.
-        warmup_days: Days of organic behaviour before the first slot, at least 2.
+        users: Number of users in the market's history.
+        days: Number of days with a decision slot, at least 2.
+        warmup_days: Number of days of organic behaviour before the first slot, at least 2.
         seed: Seed of the calendar and of the history's users.
-        scenario: Name of the market's parameters, one of `SCENARIOS`.
-        min_gap_days: After a message nothing may be sent on so many days.
-        goals: What counts, with which weight.
+        scenario: Name of a set of parameters, one of `SCENARIOS`.
+        min_gap_days: Number of days after a message on which no other message may be sent.
+        goals: Events that count, each with a weight.
     """
 
     users: int = 20_000
@@ -48,38 +48,39 @@ class MarketConfig:
 
     @property
     def horizon(self) -> int:
-        """How many days are simulated, warm-up included."""
+        """Number of simulated days, warm-up included."""
         return self.warmup_days + self.days
 
     @property
     def parameters(self) -> Scenario:
-        """The scenario's parameters."""
+        """Parameters of the scenario."""
         return SCENARIOS[self.scenario]()
 
     @property
     def dynamics(self) -> Dynamics:
-        """How the scenario's users behave and respond."""
+        """Behaviour and responses of the scenario's users."""
         return self.parameters.dynamics
 
 
 def goal_weights(goals: tuple[Goal, ...]) -> FloatArray:
-    """What one unit of each daily count is worth, (N_COLUMNS,), in reward units.
+    """Return the value of one unit of each daily count, (N_COLUMNS,), in reward units.
 
     Raises:
-        ConfigError: If a goal names no event of the market, or is clipped or fades: such a sum has no closed-form mean.
+        ConfigError: If a goal's event does not exist on the market, or a goal is clipped or has fading credit: such a
+            sum has no closed-form mean.
     """
     weights = np.zeros(N_COLUMNS)
     for goal in goals:
         prefix = goal.event[:-1] if goal.event.endswith("*") else None
-        meant = [i for i, name in enumerate(EVENTS) if name == goal.event or (prefix and name.startswith(prefix))]
-        if not meant:
+        matching = [i for i, name in enumerate(EVENTS) if name == goal.event or (prefix and name.startswith(prefix))]
+        if not matching:
             raise ConfigError(f"the market has no event {goal.event!r}. {nearest(goal.event, EVENTS)}")
         if goal.clip is not None or goal.winsor is not None or goal.credit != "uniform":
             raise ConfigError(
                 f"goal {goal.event!r} has a clip, a winsor quantile or fading credit: "
-                "the market's true effects exist only without them"
+                "the market's true effects are only known without them"
             )
-        for event in meant:
+        for event in matching:
             valued = goal.measure == "value" and ORDER <= event < ORDER + len(SERVICES)
             weights[event - ORDER + BASKET if valued else event] += goal.weight
     return weights

@@ -1,10 +1,9 @@
-"""The market's log: a valid History of simulated users, with the truth about every decision beside it."""
+"""Simulation of the market's log: a valid `History`, and the truth about each of its decisions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,23 +12,21 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, SECOND
 from crosschannel.envs.market.dynamics.calendar import slot_time
 from crosschannel.envs.market.dynamics.responses import Slots
-from crosschannel.envs.market.dynamics.simulated_events import Happenings
+from crosschannel.envs.market.dynamics.simulated_events import SimulatedEvents
 from crosschannel.envs.market.dynamics.users import Users
-from crosschannel.envs.market.policies.policies import MarketPolicy
+from crosschannel.envs.market.market import Market
+from crosschannel.envs.market.policies import MarketPolicy, make_policy
 from crosschannel.envs.market.vocabulary import EVENTS, MODULES, START
 from crosschannel.histories.history import DecisionLog, EventLog, History
-
-if TYPE_CHECKING:
-    from crosschannel.envs.market.market import Market
 
 
 @dataclass(frozen=True)
 class MarketTruth:
-    """What is true of the decisions of a market's history, in its order.
+    """Truth about the decisions of a simulated history, in the history's order.
 
     Attributes:
         market: The market.
-        users: The history's users, one row a user.
+        users: The history's users, one row for each.
         user: User codes (n,).
         day: Market days (n,).
         fatigue: Fatigue before each slot (n,).
@@ -47,12 +44,12 @@ class MarketTruth:
         return len(self.user)
 
     def slots(self, rows: IntArray | BoolArray | None = None) -> Slots:
-        """The slots of the chosen decisions, or of all."""
+        """Return the slots of the chosen decisions, or of all."""
         chosen = np.arange(len(self)) if rows is None else rows
         return Slots(self.users.take(self.user[chosen]), self.day[chosen], self.fatigue[chosen])
 
     def effect(self, rows: IntArray | BoolArray | None, actions: IntArray) -> FloatArray:
-        """Expected effects (k,) of any actions (k, M) at the chosen decisions, had they been executed."""
+        """Return expected effects (k,) of any actions (k, M) at the chosen decisions, if they were executed."""
         return self.market.true_effect(self.slots(rows), actions)
 
     def expected_effect(
@@ -61,11 +58,11 @@ class MarketTruth:
         probabilities: Sequence[FloatArray],
         given: Sequence[int | None] | None = None,
     ) -> FloatArray:
-        """Expected effects (k,) of a policy's probabilities at the chosen decisions; see `Market.expected_effect`."""
+        """Return expected effects (k,) of a policy at the chosen decisions; see `Market.expected_effect`."""
         return self.market.expected_effect(self.slots(rows), probabilities, given)
 
     def best_effect(self, rows: IntArray | BoolArray | None, mask: BoolArray) -> FloatArray:
-        """Largest effects (k,) among the eligible actions (k, sum of actions) at the chosen decisions."""
+        """Return the largest effects (k,) of the eligible actions (k, sum of actions) at the chosen decisions."""
         return self.market.best_action(self.slots(rows), mask)[0]
 
     @property
@@ -75,17 +72,27 @@ class MarketTruth:
 
     @property
     def organic(self) -> FloatArray:
-        """Expected goal values (n,) of the slots' days with nothing sent."""
+        """Expected goal values (n,) of the slots' days if nothing is sent."""
         return self.market.organic_value(self.slots())
 
 
-def simulate_history(market: Market, policy: str | MarketPolicy) -> tuple[History, MarketTruth]:
-    """Simulates the config's users under a policy, and logs what an app would log.
+def simulate_history(market: Market, policy: str | MarketPolicy = "business_as_usual") -> tuple[History, MarketTruth]:
+    """Simulate the config's users under a policy, and log what an app would log.
 
-    Events run from the warm-up's first day to the end of the last slot's day. Users who unsubscribed have no more
-    slots, but go on being active by themselves.
+    Events run from the first day of the warm-up to the end of the last slot's day. Users who unsubscribed have no
+    further slots, but remain active.
+
+    Args:
+        market: The market.
+        policy: A policy or its name, one of `envs.market.policies.POLICIES`.
+
+    Returns:
+        The history, and the truth about its decisions.
+
+    Raises:
+        ConfigError: If no policy has this name.
     """
-    config, chosen = market.config, market.policy(policy)
+    config, chosen = market.config, make_policy(policy, market)
     state = market.reset(market.keys(config.users), record=True)
     user, day, fatigue, actions, propensity, eligible = [], [], [], [], [], []
     for _ in range(config.days):
@@ -144,8 +151,8 @@ def _decision_log(
     )
 
 
-def _event_log(log: list[Happenings]) -> EventLog:
-    events = Happenings.joined(log)
+def _event_log(log: list[SimulatedEvents]) -> EventLog:
+    events = SimulatedEvents.concatenate(log)
     return EventLog(
         user=events.row,
         time=slot_time(events.day) + events.second * SECOND,

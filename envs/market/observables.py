@@ -1,4 +1,4 @@
-"""What an app knows of simulated users at a slot: the same raw columns that a logged history would give there."""
+"""Context of simulated users at a slot: the same features that a logged history would give there."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from crosschannel.histories.features import ContextFeatures, Layout, clock_colum
 _N_ORDERS = len(SERVICES)
 
 
-def known_columns(state: MarketState, layout: Layout) -> Iterator[tuple[str, FloatArray]]:
-    """Raw columns (N,) at the users' next slots, equal to the last bit to `histories.context.raw_columns`.
+def observable_features(state: MarketState, layout: Layout) -> Iterator[tuple[str, FloatArray]]:
+    """Yield names and raw features (N,) at the users' next slots, equal to the last bit to those of a logged history.
 
     Raises:
-        ConfigError: If a window is not a whole number of days, or the layout is of other channels.
+        ConfigError: If a window is not a whole number of days, or the layout has other channels.
     """
     channels = tuple((name, code) for code, name in enumerate(CHANNELS) if code > 0)
     if layout.sendable != channels or layout.active:
-        raise ConfigError(f"the context's layout is not one of the market, whose channels are {list(CHANNELS)}")
+        raise ConfigError(f"the context was not fitted on a history of the market, whose channels are {list(CHANNELS)}")
     windows = []
     for text, length in layout.windows:
         if length % DAY:
-            raise ConfigError(f"context window {text!r} is not a whole number of days: the market counts by day")
+            raise ConfigError(f"context window {text!r} is not a whole number of days: the market counts events by day")
         windows.append((text, state.window(length // DAY, 0)))
 
     for label, members in layout.groups:
@@ -56,18 +56,18 @@ def _days_since(state: MarketState, since_start: IntArray, never: npt.NDArray[np
     return np.where(never, np.nan, (state.day * DAY - since_start) / DAY)
 
 
-def attribute_columns(features: ContextFeatures, users: Users) -> dict[str, FloatArray]:
-    """Raw columns (N,) of the users' observable attributes."""
+def attribute_features(features: ContextFeatures, users: Users) -> dict[str, FloatArray]:
+    """Return raw features (N,) of the users' observable attributes, by name."""
     return dict(features.encoding.columns(users.attributes()))
 
 
-def context_of(
+def build_context(
     features: ContextFeatures, state: MarketState, attributes: dict[str, FloatArray]
 ) -> npt.NDArray[np.float32]:
-    """Context (N, D) at the users' next slots, given their attributes' columns."""
+    """Return the context (N, D) at the users' next slots, given the features of their attributes."""
 
-    def columns() -> Iterator[tuple[str, FloatArray]]:
-        yield from known_columns(state, features.layout)
+    def raw_features() -> Iterator[tuple[str, FloatArray]]:
+        yield from observable_features(state, features.layout)
         yield from attributes.items()
 
-    return features.assemble(columns(), len(state))
+    return features.assemble(raw_features(), len(state))

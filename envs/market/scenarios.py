@@ -1,4 +1,4 @@
-"""The market's named scenarios: the parameters of each, and what a correct method must find there."""
+"""Named scenarios of the market: their parameters, and what a correct method must find in each."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market.vocabulary import CHANNELS, MODULES
 
-#: Slots after the first from which the scenario `refresh` has its new actions.
-REFRESHED = 14
+#: First slot of the scenario `refresh` with the new actions, counted from 0.
+REFRESH_SLOT = 14
 
 
 @dataclass(frozen=True)
 class Dynamics:
-    """How users behave and respond. Tuples are by channel, service or block.
+    """Parameters of the users' behaviour and responses. Tuples are by channel, service or block.
 
     Attributes:
-        popularity: Mean organic visits a day of each service that belong to the user.
-        common: Mean visits a day of each service that all users have in common, and that move with the calendar.
+        popularity: Mean organic visits per day of each service that differ by user.
+        common: Mean organic visits per day of each service that are the same for all users and vary with the calendar.
         shock: Standard deviation of the logarithm of the daily shock to the common visits.
         conversion: Probability that a visit ends in an order.
         basket: Smallest and largest order value; values are whole numbers, all equally likely.
-        open_intercept: Log odds of opening on each channel but `none`.
+        open_intercept: Log odds of opening on each channel except `none`.
         time_match: Change of the log odds of opening in the user's best block (minus half of it elsewhere).
         weekend_match: Standard deviation of the users' change of the log odds of opening at weekends.
-        fatigue_open: Fall of the log odds of opening per unit of fatigue (phi).
-        fatigue_unsubscribe: Rise of the log hazard of unsubscribing per unit of fatigue (gamma).
-        fatigue_kept: Share of fatigue that is left after a day.
+        fatigue_open: Decrease of the log odds of opening per unit of fatigue (phi).
+        fatigue_unsubscribe: Increase of the log hazard of unsubscribing per unit of fatigue (gamma).
+        fatigue_retention: Share of fatigue that is left after a day (rho).
         uplift: Mean extra visits per opened message at average taste and content (kappa).
-        drift: How far the draw of messages about food and rides falls, and that of the other services rises, over
-            four weeks: from `exp(drift)` to `exp(-drift)` times its mean.
-        hazard: Hazard of unsubscribing per delivered message on each channel but `none`.
+        drift: How far the appeal of messages about food and rides falls over four weeks, and that of the other services
+            rises: from `exp(drift)` to `exp(-drift)` times its mean.
+        hazard: Hazard of unsubscribing per delivered message on each channel except `none`.
     """
 
     popularity: tuple[float, ...] = (0.12, 0.09, 0.11, 0.08)
@@ -47,7 +47,7 @@ class Dynamics:
     weekend_match: float = 0.3
     fatigue_open: float = 0.35
     fatigue_unsubscribe: float = 0.5
-    fatigue_kept: float = 0.8
+    fatigue_retention: float = 0.8
     uplift: float = 0.55
     drift: float = 0.0
     hazard: tuple[float, ...] = (0.0045, 0.0060, 0.0100, 0.0040)
@@ -55,15 +55,15 @@ class Dynamics:
 
 @dataclass(frozen=True)
 class Rules:
-    """What business as usual does: see `envs.market.policies.BusinessAsUsual`.
+    """Parameters of business as usual: see `envs.market.policies.BusinessAsUsual`.
 
     Attributes:
-        limits: Visits in `[t - 14 d, t - 2 d)` from which the second and the third segment begin.
+        limits: Smallest numbers of visits in `[t - 14 d, t - 2 d)` of the second and the third segment.
         send: Probability of sending in each segment.
-        quiet: Factors on it for users with a visit in the two days before the slot, and for those without.
-        channel: Preference for each channel but `none`, where push does not reach the user and where it does.
+        quiet: Factors on this probability for users with and without a visit in the two days before the slot.
+        channel: Preference for each channel except `none`, for users whom push does not reach and for those it reaches.
         send_time: Preference for each block.
-        favourite: Probability that the most visited service is chosen as such.
+        favourite: Probability of the most visited service, on top of its share of a uniform choice.
         offer: Preference for each offer.
         tone: Preference for each tone.
         greeting: Preference for each greeting.
@@ -81,14 +81,14 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Dates:
-    """When an action can be chosen.
+class ActionDates:
+    """Slots at which an action can be chosen.
 
     Attributes:
-        module: The module's name, not that of the first.
-        action: The action's name; action 0 of a module has no dates, so that there is always something to choose.
-        start: First slot at which it is eligible, counted from the first slot.
-        end: First slot at which it no longer is; None: never.
+        module: The module's name; not the first module.
+        action: The action's name; action 0 of a module has no dates, so that one action is always eligible.
+        start: First slot at which the action is eligible, counted from 0.
+        end: First slot at which it is no longer eligible; None means never.
     """
 
     module: str
@@ -99,27 +99,27 @@ class Dates:
     def __post_init__(self) -> None:
         if self.module not in MODULES.names[1:] or self.action not in MODULES[self.module].actions[1:]:
             raise ConfigError(
-                f"dates are given for {self.module!r}, {self.action!r}: name an action of {list(MODULES.names[1:])} "
-                "that is not the module's first"
+                f"dates are given for action {self.action!r} of module {self.module!r}: only actions of "
+                f"{list(MODULES.names[1:])} that are not the module's first can have dates"
             )
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A market's parameters.
+    """Parameters of a market.
 
     Attributes:
-        dynamics: How users behave and respond.
-        rules: What business as usual does.
-        dates: When actions can be chosen, of those that cannot always be.
+        dynamics: Behaviour and responses of the users.
+        rules: Parameters of business as usual.
+        dates: Dates of the actions that cannot always be chosen.
     """
 
     dynamics: Dynamics = field(default_factory=Dynamics)
     rules: Rules = field(default_factory=Rules)
-    dates: tuple[Dates, ...] = ()
+    dates: tuple[ActionDates, ...] = ()
 
     def offered(self, slot: IntArray) -> BoolArray:
-        """Which actions of all modules can be chosen (N, sum of actions) at the slots of these numbers (N,)."""
+        """Return which actions of all modules can be chosen (N, sum of actions) at slots (N,), counted from 0."""
         start, end = np.zeros(MODULES.total, dtype=np.int64), np.full(MODULES.total, np.iinfo(np.int64).max)
         for dates in self.dates:
             m = MODULES.names.index(dates.module)
@@ -133,9 +133,9 @@ class Scenario:
 def default() -> Scenario:
     """Messages help or harm depending on user, channel, time, service and content.
 
-    A correct method finds the truth that the market tells: DiD with windows of two days before and one day after has
-    parallel trends in levels, because business as usual does not look at the two days before the slot. A comparison
-    of levels finds far too much, as active users get more messages. A good policy leaves users of habit alone.
+    A correct method finds the true effects: DiD with windows of two days before and one day after has parallel trends
+    in levels, because business as usual does not depend on the two days before the slot. A comparison of levels
+    overstates the effects by far, as active users get more messages. A good policy sends little to habitual users.
     """
     return Scenario()
 
@@ -143,37 +143,37 @@ def default() -> Scenario:
 def null() -> Scenario:
     """Messages are delivered and opened, but cause no visit, no order and no unsubscribe.
 
-    A correct method finds nothing, although messaged users are more active than others: intervals of the effect
-    include zero, and no policy is worth more than sending nothing.
+    A correct method finds no effect, although users with messages are more active than others: intervals of the effect
+    include zero, and no policy has a higher value than sending nothing.
     """
     return Scenario(replace(Dynamics(), uplift=0.0, hazard=(0.0,) * (len(CHANNELS) - 1)))
 
 
 def dip() -> Scenario:
-    """Business as usual sends to those who were quiet for two days; effects are those of the default scenario.
+    """Business as usual targets users without a visit for two days; effects are those of the default scenario.
 
-    A quiet user is back at the usual level the next day, with or without a message. `did` takes this for an effect
-    and is biased upwards, and its pre-trend test must say so. `did_dr`, given what triggers the messages, by logged
-    propensities or by the counts of the last two days among its covariates, finds the truth.
+    Such a user is back at the usual level the next day, with or without a message (Ashenfelter's dip). `did` mistakes
+    this for an effect and is biased upwards, and its pre-trend test must reject. `did_dr` finds the true effect if it
+    is given what triggers the messages: logged propensities, or the counts of the last two days as covariates.
     """
     return Scenario(rules=replace(Rules(), quiet=(0.25, 1.6)))
 
 
 def fatigue() -> Scenario:
-    """Fatigue outlasts the reward's window by weeks: half of it is left after nine days, and it spoils every opening.
+    """Fatigue lasts weeks longer than the reward's window: half of it is left after nine days, and lowers open rates.
 
-    The effect of a single message at its slot is still found by DiD, and a policy that maximises it over-sends. A
-    correct sequential method sends less than the myopic oracle and ends higher: `far_sighted` is the reference, the
-    exact optimum. Off-policy values of one step say nothing about such a policy.
+    DiD still finds the effect of a single message at its slot, but a policy that maximises this effect sends too much.
+    A correct sequential method sends less than the myopic oracle and reaches a higher value: `far_sighted`, the exact
+    optimum, is the reference. Off-policy estimates of one step do not apply to such a policy.
     """
-    return Scenario(replace(Dynamics(), fatigue_open=0.9, fatigue_unsubscribe=0.25, fatigue_kept=0.93))
+    return Scenario(replace(Dynamics(), fatigue_open=0.9, fatigue_unsubscribe=0.25, fatigue_retention=0.93))
 
 
 def drift() -> Scenario:
-    """Tastes move: messages about food and rides begin strong and end weak, those about the other services reverse.
+    """Tastes drift: messages about food and rides start strong and end weak, those about other services the reverse.
 
-    A correct method finds effects by period that move as the truth does, and a mean over all periods for what it is.
-    What was learned in the first two weeks is wrong in the last two: methods that forget, or learn time, end higher.
+    A correct method finds effects by period that follow the true ones. What was learned in the first two weeks is wrong
+    in the last two: methods that discount old data, or have time as a feature, reach a higher value.
     """
     return Scenario(replace(Dynamics(), drift=0.8))
 
@@ -181,17 +181,17 @@ def drift() -> Scenario:
 def refresh() -> Scenario:
     """Two weeks after the first slot a marketer retires three actions and brings three new ones.
 
-    `percent_20`, `urgent` and `by_name` end; `free_delivery`, `playful` and `wave` begin. The mask of eligible
-    actions says so at every slot, and nothing ineligible is ever in the log. A correct method goes on with what it
-    knows of the actions that stay, never counts on retired ones, and learns the new ones fast: they share labels
-    (`Module.labels`) with old ones, and users respond to labels.
+    `percent_20`, `urgent` and `by_name` end; `free_delivery`, `playful` and `wave` begin. The mask of eligible actions
+    has these dates, and the log contains no ineligible action. A correct method keeps what it has learned about the
+    other actions, never chooses retired ones, and learns the new ones fast: they share labels (`Module.labels`) with
+    old ones, and users respond to labels.
     """
     retired = (("offer", "percent_20"), ("tone", "urgent"), ("greeting", "by_name"))
     new = (("offer", "free_delivery"), ("tone", "playful"), ("greeting", "wave"))
     return Scenario(
         dates=(
-            *(Dates(module, action, end=REFRESHED) for module, action in retired),
-            *(Dates(module, action, start=REFRESHED) for module, action in new),
+            *(ActionDates(module, action, end=REFRESH_SLOT) for module, action in retired),
+            *(ActionDates(module, action, start=REFRESH_SLOT) for module, action in new),
         )
     )
 

@@ -1,4 +1,4 @@
-"""Where the simulated users stand: what has happened to them so far, one row a user."""
+"""State of the simulated users: their past so far, one row for each user."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.envs.market.config import MarketConfig
 from crosschannel.envs.market.dynamics.calendar import Calendar
 from crosschannel.envs.market.dynamics.responses import Slots
-from crosschannel.envs.market.dynamics.simulated_events import Happenings, organic
+from crosschannel.envs.market.dynamics.simulated_events import SimulatedEvents, organic_events
 from crosschannel.envs.market.dynamics.users import Users
 from crosschannel.envs.market.vocabulary import DAY_SECONDS, EVENTS, N_COLUMNS, SERVICES
 
 Int32Array = npt.NDArray[np.int32]
 
 NEVER = -1
-N_ORGANIC = 2 * len(SERVICES)
-CHUNK = 4096
+N_ORGANIC_EVENTS = 2 * len(SERVICES)
+ROWS_PER_CHUNK = 4096
 
 
 @dataclass
 class MarketState:
-    """N users, each before the slot of some day; `Market.step` moves it on in place.
+    """N users, each before the slot of some day; `Market.step` advances them in place.
 
     Attributes:
         users: The users.
         day: Market day of the next slot (N,).
         fatigue: Fatigue before that slot (N,).
-        subscribed: Who still gets slots (N,).
+        subscribed: Whether the user still gets slots (N,).
         last_sent: Day of the last message (N,), or `NEVER`.
         total: Running totals at the beginning of each day (N, horizon + 1, N_COLUMNS), filled up to `day`.
         last: Second since the market's start of the last event of each kind (N, E), or `NEVER`.
-        organic: Daily counts of organic behaviour, all days, the coming ones too (N, horizon, N_COLUMNS).
+        organic: Daily counts of organic behaviour on all days, future ones included (N, horizon, N_COLUMNS).
         organic_last: Last second of the organic events (visits and orders) of each day, or `NEVER`
-            (N, horizon, N_ORGANIC).
-        log: Everything that happened, if asked for at reset.
+            (N, horizon, N_ORGANIC_EVENTS).
+        log: All events so far, if recorded.
     """
 
     users: Users
@@ -50,43 +50,43 @@ class MarketState:
     last: IntArray
     organic: npt.NDArray[np.int16]
     organic_last: Int32Array
-    log: list[Happenings] | None = None
+    log: list[SimulatedEvents] | None = None
 
     def __len__(self) -> int:
         return len(self.day)
 
     def slots(self, rows: npt.NDArray[Any] | None = None) -> Slots:
-        """The users' next slots, of all or of the given rows."""
+        """Return the next slots of all users, or of those in the given rows."""
         if rows is None:
             return Slots(self.users, self.day, self.fatigue)
         return Slots(self.users.take(rows), self.day[rows], self.fatigue[rows])
 
     def put(self, rows: npt.NDArray[Any], other: MarketState) -> None:
-        """Replaces the users of the given rows, in place; the log is left alone."""
+        """Replace the users of the given rows, in place; the log stays as it is."""
         self.users.put(rows, other.users)
         for name in ("day", "fatigue", "subscribed", "last_sent", "total", "last", "organic", "organic_last"):
             getattr(self, name)[rows] = getattr(other, name)
 
     def window(self, first: IntArray | int, last: IntArray | int) -> Int32Array:
-        """Counts (N, N_COLUMNS) in `[t - first days, t - last days)` before each user's slot at t."""
+        """Return counts (N, N_COLUMNS) in `[t - first days, t - last days)` before each user's slot at t."""
         rows = np.arange(len(self))
         begin, end = np.maximum(self.day - first, 0), np.maximum(self.day - last, 0)
         return np.asarray(self.total[rows, end] - self.total[rows, begin])
 
 
-def begin(users: Users, config: MarketConfig, calendar: Calendar, *, record: bool) -> MarketState:
-    """Users after the warm-up, before their first slot.
+def initial_state(users: Users, config: MarketConfig, calendar: Calendar, *, record: bool) -> MarketState:
+    """Simulate the warm-up, and return the users before their first slot.
 
-    Organic behaviour depends on no action, so that all of it, to the last day, is drawn here. A slot's observation
-    is made of `total` and `last`, which know of past days only.
+    Organic behaviour does not depend on actions, so that all of it, up to the last day, is drawn here. A slot's
+    observation is built from `total` and `last`, which contain past days only.
     """
     n, warmup, days = len(users), config.warmup_days, np.arange(config.horizon)
     counts = np.zeros((n, len(days), N_COLUMNS), dtype=np.int16)
-    latest = np.full((n, len(days), N_ORGANIC), NEVER, dtype=np.int32)
+    latest = np.full((n, len(days), N_ORGANIC_EVENTS), NEVER, dtype=np.int32)
     log = []
-    for start in range(0, n, CHUNK):
-        chunk = users.take(slice(start, start + CHUNK))
-        events = organic(chunk, days, config.dynamics, calendar)
+    for start in range(0, n, ROWS_PER_CHUNK):
+        chunk = users.take(slice(start, start + ROWS_PER_CHUNK))
+        events = organic_events(chunk, days, config.dynamics, calendar)
         cell = events.row * len(days) + events.day
         block = slice(start, start + len(chunk))
         counts[block] = events.tally(cell, len(chunk) * len(days)).reshape(len(chunk), len(days), N_COLUMNS)
@@ -98,7 +98,7 @@ def begin(users: Users, config: MarketConfig, calendar: Calendar, *, record: boo
     last = np.full((n, len(EVENTS)), NEVER, dtype=np.int64)
     past = latest[:, :warmup]
     stamp = np.where(past == NEVER, NEVER, past + (days[:warmup] * DAY_SECONDS)[:, None])
-    last[:, :N_ORGANIC] = stamp.max(axis=1)
+    last[:, :N_ORGANIC_EVENTS] = stamp.max(axis=1)
     return MarketState(
         users=users,
         day=np.full(n, warmup, dtype=np.int64),

@@ -1,4 +1,4 @@
-"""`CrossChannelMarket-v0` for many users at once: one array operation steps them all."""
+"""`CrossChannelMarket-v0` for many users at once, stepped by array operations."""
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ from crosschannel.envs.market.env import (
     refuse_options,
 )
 from crosschannel.envs.market.market import Market
-from crosschannel.envs.market.observables import attribute_columns
+from crosschannel.envs.market.observables import attribute_features
 from crosschannel.envs.market.state import MarketState
 from crosschannel.envs.market.vocabulary import MODULES
 from crosschannel.histories.features import ContextFeatures
 
 
 class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
-    """Many simulated users side by side, equal to the last bit to as many single `MarketEnv` with the same seeds.
+    """Many simulated users side by side: the native vector form of `MarketEnv`.
+
+    ## Description
+    Equal to the last bit to as many single `MarketEnv` with the same seeds, and many times as fast.
 
     ## Action Space
     `MultiDiscrete` of the single env for each of the users, (N, 6) int64.
@@ -41,22 +44,22 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     `context` (N, D) float32 and `action_mask` (N, 26) int8, as in the single env.
 
     ## Rewards
-    Goal values of the slots' days (N,), as in the single env; 0 where a user was replaced by a fresh one.
+    Goal values of the slots' days (N,), as in the single env; 0 for rows that start a new episode.
 
     ## Starting State
-    A fresh user for each row. With an integer seed s, row i begins as a single env with seed s + i does.
+    A new user for each row. With an integer seed s, row i starts like a single env with seed s + i.
 
-    ## Episode End
-    As in the single env. A row whose episode is over begins a new one at the next step, which ignores its action
+    ## Episode Termination
+    As in the single env. A row whose episode has ended starts a new one at the next step, which ignores its action
     (`AutoresetMode.NEXT_STEP`).
 
     ## Information
-    As in the single env, each key with its values (N, ...), and `_key` (N,) telling the rows that have them: all
-    but those that were reset.
+    As in the single env: the values (N, ...) of each key, and under `_key` which rows have them (N,): all except those
+    that start a new episode.
 
     ## Arguments
-    - `num_envs`: how many users.
-    - `config`, `features`: as in the single env.
+    - `num_envs`: number of users.
+    - `config`, `features`, `render_mode`: as in the single env.
 
     ## Version History
     - v0: first version.
@@ -89,11 +92,11 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begins the episodes of fresh users.
+        """Start the episodes of new users.
 
         Args:
-            seed: One for each row, or an integer s for s, s + 1, ...; rows without one go on with their random numbers.
-            options: `reset_mask` (N,) bool: reset only these rows; the others stay as they are, and take no seed.
+            seed: One for each row, or an integer s for s, s + 1, ...; rows without a seed keep their random generator.
+            options: `reset_mask` (N,) bool: reset only these rows, without seeds; the others stay as they are.
 
         Raises:
             ConfigError: If the number of seeds or the mask does not fit the rows, or another option is given.
@@ -108,20 +111,20 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         else:
             seeds = seed
         if len(seeds) != self.num_envs:
-            raise ConfigError(f"{len(seeds)} seeds for {self.num_envs} rows: give one each, or one integer")
+            raise ConfigError(f"{len(seeds)} seeds for {self.num_envs} rows: give one per row, or one integer")
         for i, single in enumerate(seeds):
             if single is not None or self._generators[i] is None:
                 self._generators[i] = seeding.np_random(single)[0]
-        self._state = self.market.reset(self._fresh_keys(np.arange(self.num_envs)))
-        self._attributes = attribute_columns(self.features, self._state.users)
+        self._state = self.market.reset(self._new_user_keys(np.arange(self.num_envs)))
+        self._attributes = attribute_features(self.features, self._state.users)
         self._over = np.zeros(self.num_envs, dtype=bool)
         return observe(self.market, self.features, self._state, self._attributes), {}
 
     def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Executes one action a row (N, M); rows whose episode is over begin a new one instead.
+        """Execute one action per row (N, M); rows whose episode has ended start a new one instead.
 
         Raises:
-            ResetNeeded: If the episodes have not begun.
+            ResetNeeded: If the env was never reset.
             InvalidAction: If an action is not in the action space.
         """
         state = self._state
@@ -137,25 +140,25 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         if not self.action_space.contains(chosen):
             raise gym.error.InvalidAction(f"an action is not in {self.single_action_space}")
 
-        outcome = self.market.step(state, chosen, active)
-        terminated = outcome.unsubscribed
+        result = self.market.step(state, chosen, active)
+        terminated = result.unsubscribed
         truncated = active & self.market.done(state) & ~terminated
         if self._over.any():
             self._replace(state, np.flatnonzero(self._over))
         self._over = terminated | truncated
         info = {
-            "true_effect": outcome.true_effect,
-            "incremental": outcome.incremental,
-            "executed_action": outcome.executed,
-            "eligible": outcome.eligible,
+            "true_effect": result.true_effect,
+            "incremental": result.incremental,
+            "executed_action": result.executed,
+            "eligible": result.eligible,
         }
         marks = {f"_{name}": active.copy() for name in info}
         observation = observe(self.market, self.features, state, self._attributes)
-        return observation, outcome.value, terminated.copy(), truncated, info | marks if active.any() else {}
+        return observation, result.value, terminated.copy(), truncated, info | marks if active.any() else {}
 
     def _reset_some(self, mask: BoolArray, seed: Any) -> tuple[Observation, dict[str, Any]]:
         if self._state is None or seed is not None:
-            raise ConfigError("seeds are for all rows: reset them all first, without 'reset_mask'")
+            raise ConfigError("option 'reset_mask' needs started rows and takes no seeds: reset them all first")
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
             raise ConfigError(f"option 'reset_mask' is not an array of {self.num_envs} bools: {mask!r}")
         self._replace(self._state, np.flatnonzero(mask))
@@ -163,11 +166,11 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         return observe(self.market, self.features, self._state, self._attributes), {}
 
     def _replace(self, state: MarketState, rows: IntArray) -> None:
-        fresh = self.market.reset(self._fresh_keys(rows))
-        state.put(rows, fresh)
-        for name, column in attribute_columns(self.features, fresh.users).items():
+        new = self.market.reset(self._new_user_keys(rows))
+        state.put(rows, new)
+        for name, column in attribute_features(self.features, new.users).items():
             self._attributes[name][rows] = column
 
-    def _fresh_keys(self, rows: IntArray) -> UIntArray:
+    def _new_user_keys(self, rows: IntArray) -> UIntArray:
         generators = [self._generators[row] for row in rows]
         return np.array([draw_key(generator) for generator in generators if generator is not None], dtype=np.uint64)

@@ -1,4 +1,4 @@
-"""What the market's actions and events are called, what the actions say, and which column counts which event."""
+"""Names of the market's actions and events, labels of the actions, and columns of the daily counts."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ SERVICES = ("food", "groceries", "rides", "payments")
 
 Labels = Mapping[str, Mapping[str, float]]
 
-#: What an offer, a tone and a greeting say: users respond to these labels, so that what one action teaches about a
-#: label holds for every other action that has it. Action 0 of each says nothing.
+#: Labels of offers, tones and greetings: users respond to labels, so that what one action teaches about a label holds
+#: for every other action that has it. Action 0 of each module has labels of 0 only.
 OFFERS: Labels = {
     "no_offer": {"discount": 0.0, "points": 0.0},
     "points": {"discount": 0.0, "points": 1.0},
@@ -49,7 +49,7 @@ MODULES = ActionSpace(
 IN_APP = CHANNELS.index("in_app")
 DAY_SECONDS = 86_400
 
-#: Second of the slot's day at which each block begins, and the day's end: 06-10, 10-14, 14-18, 18-22 and 22-06 UTC.
+#: Seconds after the slot at which each block begins, and the day ends: 06-10, 10-14, 14-18, 18-22 and 22-06 UTC.
 BLOCK_BOUNDS = (0, 14_400, 28_800, 43_200, 57_600, DAY_SECONDS)
 
 #: Market day 0 begins on Monday 2024-01-01 at 06:00 UTC; the slot of day d is at `START + d * DAY`.
@@ -67,7 +67,7 @@ VISIT, ORDER = EVENTS.index("visit:food"), EVENTS.index("order:food")
 DELIVERED, OPENED = EVENTS.index("delivered"), EVENTS.index("opened:email")
 CLICKED, UNSUBSCRIBED = EVENTS.index("clicked"), EVENTS.index("unsubscribed")
 
-#: What is counted a day: every event, the orders' values (`BASKET + s`), and messages by channel (`SENT + c - 1`).
+#: Columns of daily counts: each event, the orders' values (`BASKET + s`), and messages by channel (`SENT + c - 1`).
 BASKET = len(EVENTS)
 SENT = BASKET + len(SERVICES)
 N_COLUMNS = SENT + len(CHANNELS) - 1

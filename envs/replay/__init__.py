@@ -1,1 +1,5 @@
-"""Replay of a logged history: the log, the single and the vector environment, and exact rejection."""
+"""Replay of a logged history: the log, the single and the vector environment, exact rejection and exports."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

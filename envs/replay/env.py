@@ -1,4 +1,4 @@
-"""Replay of a history as a Gymnasium environment: one episode a user, one step a decision slot."""
+"""Replay of a history as a Gymnasium environment: one episode is one user, one step is one decision slot."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, acceptance, accepted, action_weights, distribution_weights
-from crosschannel.envs.replay.sample_log import embedded_log
 from crosschannel.envs.replay.settings import (
     OUT_OF_TURN,
     acceptance_of,
-    begins_anew,
     check_distribution_mode,
+    check_logged_mode,
+    check_mode,
+    check_options,
+    check_render_mode,
+    chooses_users,
+    default_log,
     draw_order,
-    known_mode,
-    known_options,
-    known_render_mode,
-    prepared_mode,
+    rejection_bound,
     replay_spaces,
     terminal_mask,
 )
@@ -32,75 +33,80 @@ from crosschannel.envs.replay.timeline import timeline
 
 Observation = dict[str, npt.NDArray[Any]]
 
-NO_WALKING_ON = (
-    "the last slot was rejected, and this replay does not walk on: what the log says next follows the action that was "
+EPISODE_REJECTED = (
+    "the last slot was rejected, which truncates the episode: what comes next in the log follows the action that was "
     "logged, not the agent's, so later slots would not be distributed as under the agent (their fatigue, gaps and "
-    "earlier orders are another policy's). Call reset() for the next user"
+    "earlier orders are those of another policy). Call reset() for the next user"
 )
 
 
 class CrossChannelReplay(gym.Env[Observation, IntArray]):
-    """A logged history as sequential decisions: one episode is one user, one step is one decision slot.
+    """A logged history as sequential decisions.
+
+    ## Description
+    One episode is one user, one step is one decision slot of the log. The log's actions were executed, not those of the
+    agent: mode `logged` replays them as they are, mode `reject` accepts slots so that they are distributed as under the
+    agent.
 
     ## Action Space
-    `MultiDiscrete`, one entry a module. Action 0 of the first module sends nothing; then the other entries have no
+    `MultiDiscrete`, one entry per module. Action 0 of the first module sends nothing; then the other entries have no
     meaning.
 
     ## Observation Space
     `Dict(context=Box, action_mask=MultiBinary)`. `context` (D,) float32 within +-10 is what was known strictly
     before the slot. `action_mask` (sum of actions,) int8 has the modules one after the other, 1 for an eligible
-    action; where a module depends on another, `ActionSpace.conditional_mask` narrows its part to what the earlier
-    choices leave. All arrays are copies. After an episode's last step there is no further slot: that observation
-    repeats the last context, with a mask under which only sending nothing is eligible.
+    action; if a module depends on another, `ActionSpace.conditional_mask` restricts its part to what the earlier
+    choices allow. All arrays are copies. After an episode's last step there is no further slot: that observation
+    repeats the last context, with a mask that allows only sending nothing.
 
     ## Rewards
     Mode `logged`: the logged incremental reward of the *logged* action, whatever action was passed to `step`.
-    The sum of these rewards is a fact about the logged policy and **never the agent's return**: a learner
+    The sum of these rewards is the return of the logged policy, and **never that of the agent**: a learner
     learns from `info["executed_action"]`, and a policy's value comes from `evaluation`, which weights by
-    `info["propensity"]`. Every step has a reward that the log identifies; other slots are no steps
+    `info["propensity"]`. Every step has a reward that the log identifies; other slots are not steps
     (`ReplayLog.summary` counts them).
 
-    Mode `reject`: the logged reward where the slot is accepted, so that the accepted slots are distributed as if the
-    agent had decided them (`envs.replay_reject` has the formula); 0 where it is rejected, which **is no reward**:
-    only steps with `info["accepted"]` count. An action that is not eligible is taken as sending nothing.
-    Averages are to be taken slot by slot: of the accepted slots early ones are more than under the agent, since each
-    acceptance depends on those before it.
+    Mode `reject`: the logged reward if the slot is accepted, so that the accepted slots are distributed as if the
+    agent had decided them (`envs.replay.rejection` has the formula); 0 if it is rejected, which **is not a reward**:
+    only steps with `info["accepted"]` count. An action that is not eligible counts as sending nothing.
+    Take averages slot by slot: early slots are overrepresented among the accepted ones, since a slot can only be
+    accepted if those before it were.
 
     ## Starting State
-    The first slot of the next user. Each pass serves every chosen user once, in an order of its own that is drawn from
-    `np_random` when the env is seeded. `reset(options=...)` knows `user`: replay the user with this id out of turn;
-    `among`: from now on replay the users with these ids only; `order`: `shuffled`, or `listed` for the order of `among`
-    (without it, of the log). A seed, `among` or `order` begins a new row of passes over the users chosen with it.
+    The first slot of the next user. Each pass replays every chosen user once, in an order of its own that is drawn from
+    `np_random` when the env is seeded. `reset(options=...)` takes `user`: replay the user with this id out of turn;
+    `among`: from now on replay only the users with these ids; `order`: `shuffled`, or `listed` for the order of `among`
+    (without it, of the log). A seed, `among` or `order` starts a new sequence of passes over the chosen users.
 
-    ## Episode End
-    `terminated` after the last slot of a user who unsubscribed or left; `truncated` where the log ends. In mode
-    `logged` an action that differs from the logged one never ends an episode. In mode `reject` a rejected first slot is
-    passed over: the episode goes on with the next user's first slot (of a user out of turn, it is truncated). A later
-    slot that is rejected truncates the episode, and a further `step` is refused: the log cannot say what would have
-    followed.
+    ## Episode Termination
+    `terminated` after the last slot of a user who unsubscribed or left; `truncated` if the log ends. In mode `logged`
+    an action that differs from the logged one never ends an episode. In mode `reject`, if a user's first slot is
+    rejected, the episode continues with the first slot of the next user (it is truncated for a user out of turn). A
+    later slot that is rejected truncates the episode, and a further `step` raises an error: what would have followed is
+    unknown.
 
     ## Information
     `reset`: `user` (the id), `pass` (number of the pass, -1 out of turn) and `mode`.
-    `step`: these, and of the decision that was just replayed: `executed_action` (M,), `propensity` (of the whole
+    `step`: these, and for the decision that was just replayed: `executed_action` (M,), `propensity` (of the whole
     executed action), `propensities` (M,) (of each module's choice given the earlier ones), `matched` (the action
     passed equals the executed one), `matched_modules` (M,), `se` (the reward's standard error), `slot` (which of
-    the user's steps, from 0), `key` (hash of the decision id), `decision_row` (row of the history's decisions) and
-    `available_at` (when the reward is known, microseconds since 1970 UTC). A propensity that the log does not give is
-    left out. Mode `reject` adds `accepted`, `weight` and `acceptance` (the probability of being accepted);
-    `step_distribution` leaves out `matched` and `matched_modules`.
+    the user's steps, from 0), `key` (hash of the decision id), `row` (row of the `ReplayLog`), `decision_row` (row of
+    the history's decisions) and `available_at` (when the reward is known, microseconds since 1970 UTC). A propensity
+    that the log does not have is left out. Mode `reject` adds `accepted`, `weight` and `acceptance` (the probability of
+    acceptance); `step_distribution` and `step_logged` leave out `matched` and `matched_modules`.
 
     ## Arguments
-    log: What to replay; by default a small embedded market history.
-    mode: What a step pays: `logged` or `reject`.
-    shard: `(i, n)`: take every n-th user of the shared order from the i-th on. n envs with the shards 0 to n - 1
-    and the same seed serve each user once in a pass, and equal `CrossChannelReplayVector` with n sub-envs.
-    largest_weight: For mode `reject`, a bound that no weight of the policy exceeds; its inverse is the acceptance. By
-    default 1 / the smallest propensity, which holds for every policy; `replay_reject.largest_weight` finds a policy's
-    own.
-    render_mode: None, or `ansi`: `render()` gives the user's timeline as text.
+    - `log`: the log to replay; by default a small simulated one.
+    - `mode`: `logged` or `reject`: see the rewards above.
+    - `shard`: `(i, n)`: take every n-th user of the shared order, starting at the i-th. n envs with the shards 0 to
+      n - 1 and the same seed replay each user once in a pass, and equal `CrossChannelReplayVector` with n sub-envs.
+    - `largest_weight`: for mode `reject`, a bound that no weight of the policy exceeds; its inverse is the expected
+      share of accepted slots. By default 1 / the smallest propensity, which holds for every policy;
+      `envs.replay.largest_weight` computes the bound of a fixed policy.
+    - `render_mode`: None, or `ansi`: `render()` returns the user's timeline as text.
 
     ## Version History
-    v0: first version.
+    - v0: first version.
     """
 
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 - as Gymnasium declares it
@@ -113,10 +119,10 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         largest_weight: float | None = None,
         render_mode: str | None = None,
     ) -> None:
-        self.log = embedded_log() if log is None else log
-        self.mode = known_mode(mode)
-        self.largest_weight = prepared_mode(self.log, mode, largest_weight)
-        self.render_mode = known_render_mode(render_mode, self.metadata["render_modes"])
+        self.log = default_log() if log is None else log
+        self.mode = check_mode(mode)
+        self.largest_weight = rejection_bound(self.log, mode, largest_weight)
+        self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
         first, stride = shard
         if not 0 <= first < stride:
             raise ConfigError(f"shard {shard} is not (i, n) with 0 <= i < n")
@@ -136,23 +142,23 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
 
     @property
     def passes_completed(self) -> int:
-        """How many passes over the chosen users are complete, as far as this env's shard is concerned."""
+        """Number of complete passes over the chosen users of this env's shard."""
         under_way = not self._done and self._pass != OUT_OF_TURN
         served = self._next - self.shard[1] * under_way
         return served // (self.log.n_users if self._order is None else len(self._order))
 
     @property
     def acceptance(self) -> Acceptance:
-        """How much of the log mode `reject` has used since the order was drawn."""
+        """Share of the log that mode `reject` has accepted since the order was drawn."""
         return acceptance_of(self.log, self._tally, self.largest_weight)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begins the next user's episode; with a seed, the first user's of a new order.
+        """Start the next user's episode; with a seed, that of the first user of a new order.
 
         Args:
-            seed: Seeds `np_random` and draws a new order.
+            seed: Seed for `np_random` and a new order.
             options: `user`: replay the user with this id out of turn. `among`: ids of the users to replay from now on.
                 `order`: `shuffled` or `listed`.
 
@@ -160,8 +166,8 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             ConfigError: If an option or a user is unknown.
         """
         super().reset(seed=seed)
-        options = known_options(options, ("user", "among", "order"))
-        if seed is not None or self._order is None or begins_anew(options):
+        options = check_options(options, ("user", "among", "order"))
+        if seed is not None or self._order is None or chooses_users(options):
             self._order = draw_order(self.log, self.np_random, self.shard[1], options)
             self._next = self.shard[0]
             self._tally[:] = 0
@@ -172,10 +178,10 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         return self._observation(), self._episode()
 
     def step(self, action: IntArray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Replays one slot; the action is only compared with the logged one.
+        """Replay one slot; the action is only compared with the logged one.
 
         Raises:
-            ResetNeeded: If no episode is under way.
+            ResetNeeded: If no episode is active.
             InvalidAction: If the action is not in the action space.
         """
         self._check_under_way()
@@ -193,23 +199,34 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
     def step_distribution(
         self, probabilities: Sequence[FloatArray]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Replays one slot in mode `reject`, given the agent's probabilities instead of one action drawn from them.
+        """Replay one slot in mode `reject`, given the agent's probabilities instead of an action sampled from them.
 
         Args:
-            probabilities: One array (A_m,) a module, given the parent's choice where it has one.
+            probabilities: One array (A_m,) per module, given the parent's choice if it has one.
 
         Raises:
             ConfigError: In mode `logged`, or if a weight exceeds `largest_weight`.
-            ResetNeeded: If no episode is under way.
-            InvalidAction: If these are no probabilities of eligible actions.
+            ResetNeeded: If no episode is active.
+            InvalidAction: If these are not probabilities of eligible actions.
         """
         check_distribution_mode(self.mode)
         self._check_under_way()
         given = [np.asarray(p)[None] for p in probabilities]
         return self._advance(distribution_weights(self.log, np.array([self._row]), given), None, {})
 
+    def step_logged(self) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Replay one slot like `step` in mode `logged`, for a learner that need not choose an action.
+
+        Raises:
+            ConfigError: In mode `reject`.
+            ResetNeeded: If no episode is active.
+        """
+        check_logged_mode(self.mode)
+        self._check_under_way()
+        return self._advance(None, None, {})
+
     def render(self) -> str | None:
-        """The user's timeline up to now, in render mode `ansi`."""
+        """Return the user's timeline so far, in render mode `ansi`."""
         if self.render_mode is None:
             return None
         rows = [row for row, _, _ in self._shown] + ([] if self._done else [self._row])
@@ -220,13 +237,13 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
     def _check_under_way(self) -> None:
         if self._done:
             raise gym.error.ResetNeeded(
-                NO_WALKING_ON if self._rejected else "no episode is under way: call reset() first"
+                EPISODE_REJECTED if self._rejected else "no episode is active: call reset() first"
             )
 
     def _advance(
         self, weights: FloatArray | None, chosen: IntArray | None, told: dict[str, Any]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Pays the slot, tells of it, and goes on to the next."""
+        """Pay the reward of the slot, collect its information, and advance to the next slot."""
         log, row = self.log, self._row
         info = self._episode() | self._decision(row) | told
         kept = True
@@ -236,18 +253,20 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             kept = bool(accepted(log, np.array([row]), np.array([self._pass]), self._order.seed, likely)[0])
             self._tally += (1, kept, weights[0])
             info |= {"accepted": kept, "weight": float(weights[0]), "acceptance": float(likely[0])}
-        answer = ("accepted" if kept else "rejected") if weights is not None else "matched" if told["matched"] else "-"
+        answer = "matched" if told.get("matched") else "-"
+        if weights is not None:
+            answer = "accepted" if kept else "rejected"
         self._shown.append((row, chosen, answer))
         reward = float(log.rewards[row]) if kept else 0.0
         if not kept and row == self._user and self._pass != OUT_OF_TURN:
             self._begin_next()
             return self._observation(), reward, False, False, info
-        following = int(log.following[row])
+        next_row = int(log.next_row[row])
         self._rejected = not kept
-        self._done = self._rejected or following < 0
-        terminated = kept and self._done and bool(log.gone[self._user])
+        self._done = self._rejected or next_row < 0
+        terminated = kept and self._done and bool(log.churned[self._user])
         if not self._done:
-            self._row = following
+            self._row = next_row
         return self._observation(), reward, terminated, self._done and not terminated, info
 
     def _begin_next(self) -> None:
@@ -275,6 +294,7 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             "se": float(log.se[row]),
             "slot": log.slot[row],
             "key": log.keys[row],
+            "row": row,
             "decision_row": log.decision_row[row],
             "available_at": log.available_at[row],
         }

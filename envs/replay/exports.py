@@ -1,4 +1,4 @@
-"""A replayed log in the formats of other packages: Minari episodes, and the Open Bandit Pipeline's feedback."""
+"""Export of a replayed log to other packages: Minari episodes, and bandit feedback of the Open Bandit Pipeline."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.settings import replay_spaces, terminal_mask
 
-INFOS = ("propensity", "joint", "se", "keys", "time", "available_at", "decision_row")
+EXPORTED_INFO = ("propensity", "joint", "se", "keys", "time", "available_at", "decision_row")
 
 
 def to_minari(log: ReplayLog, dataset_id: str, **metadata: Any) -> Any:
-    """Writes a log into the local Minari store, one episode a user, as `CrossChannelReplay` in mode `logged` walks it.
+    """Write a log into the local Minari store, one episode per user, as in mode `logged` of `CrossChannelReplay`.
 
-    Actions are the executed ones and rewards those of the log, so that an episode's sum is a fact about the logged
-    policy. What a learner needs to learn off policy is in the information at the same place as the action: `propensity`
-    (M,), `joint`, `se`, `keys`, `time`, `available_at` and `decision_row`, as in `ReplayLog`. Minari keeps one more
-    observation and information than steps: the last context again under a mask that has only sending nothing, as in the
-    env, and the last information again. An episode's id is the user's code; the users' own ids are not exported.
+    Actions are the executed ones and rewards those of the log, so that an episode's return is that of the logged
+    policy. The information of each step has the data for off-policy learning: `propensity` (M,), `joint`, `se`, `keys`,
+    `time`, `available_at` and `decision_row`, as in `ReplayLog`. Minari stores one more observation and information
+    than steps: the last context again, with a mask that allows only sending nothing, as in the env, and the last
+    information again. An episode's id is the user's code; the users' own ids are not exported.
 
     Args:
-        log: What is exported.
+        log: The log to export.
         dataset_id: Name of the data set, such as `shop/replay/logged-v0`.
-        metadata: More for `minari.create_dataset_from_buffers`, such as `author`, or one of these keys instead of ours.
+        metadata: Further arguments for `minari.create_dataset_from_buffers`, such as `author`; they replace ours.
 
     Returns:
         The `minari.MinariDataset`; `description` says where the propensities come from.
 
     Raises:
-        ConfigError: If Minari is not installed, or the log does not know every propensity.
+        ConfigError: If Minari is not installed, or a propensity is unknown.
     """
     minari = _minari()
     check_propensities(log, np.isfinite(log.joint) & np.isfinite(log.propensity).all(1))
@@ -45,7 +45,7 @@ def to_minari(log: ReplayLog, dataset_id: str, **metadata: Any) -> Any:
                 "log": log.summary(),
                 "propensity_source": log.propensity_source,
                 "modules": log.modules.to_dict(),
-                "rewards": "incremental rewards of the executed actions; their sum is the logged policy's",
+                "rewards": "incremental rewards of the executed actions; their sum is the return of the logged policy",
             }
         ),
     }
@@ -60,7 +60,7 @@ def to_minari(log: ReplayLog, dataset_id: str, **metadata: Any) -> Any:
 
 def _episode(log: ReplayLog, user: int, minari: Any) -> Any:
     rows = [user]  # a user's first step is the row of the user's code
-    while (row := int(log.following[rows[-1]])) >= 0:
+    while (row := int(log.next_row[rows[-1]])) >= 0:
         rows.append(row)
     behind = [*rows, rows[-1]]
     mask = log.action_mask[behind]
@@ -71,37 +71,37 @@ def _episode(log: ReplayLog, user: int, minari: Any) -> Any:
         observations={"context": log.context[behind], "action_mask": mask.astype(np.int8)},
         actions=log.actions[rows],
         rewards=log.rewards[rows],
-        terminations=last & bool(log.gone[user]),
-        truncations=last & ~bool(log.gone[user]),
-        infos={name: getattr(log, name)[behind] for name in INFOS},
+        terminations=last & bool(log.churned[user]),
+        truncations=last & ~bool(log.churned[user]),
+        infos={name: getattr(log, name)[behind] for name in EXPORTED_INFO},
     )
 
 
 def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, Any]:
-    """A log as the dictionary that Open Bandit Pipeline's estimators and learners take; that package is not needed.
+    """Return a log as the feedback dictionary of Open Bandit Pipeline; that package need not be installed.
 
     Without a module, an action is the number of the joint action in `log.modules.joint_actions`, and `pscore` its joint
     propensity. With a module's name it is that module's code, and `pscore` the probability of that choice given the
-    earlier modules' ones: a value then means "this module's policy, the others as logged". Modules after the first
-    choose only where a message is sent, so their rounds are those slots.
+    choices of earlier modules: estimates are then of this module's policy, with the others as logged. Modules after
+    the first only choose when a message is sent, so their rounds are those slots.
 
-    What the pipeline cannot know: rounds of one user are not independent, so its intervals are too narrow (`user` has
-    the users' codes, to cluster by), and actions that are not eligible must get no probability (`action_mask`).
+    The pipeline does not know two things: rounds of one user are not independent, so its intervals are too narrow
+    (`user` has the users' codes, to cluster by), and ineligible actions must have probability 0 (`action_mask`).
 
     Saito, Aihara, Matsutani & Narita (2021), "Open Bandit Dataset and Pipeline: towards realistic and reproducible
     off-policy evaluation", NeurIPS Datasets and Benchmarks.
 
     Args:
-        log: What is exported.
+        log: The log to export.
         module: Name of one module, or None for the whole action.
 
     Returns:
         `n_rounds`, `n_actions`, `action` (n,) int, `position` (n,) all 0, `reward` (n,), `pscore` (n,) in (0, 1],
-        `context` (n, D) and `action_context` (A, d): one-hot codes, of all modules side by side for whole actions. On
-        top of the pipeline's own keys `user` (n,), `action_mask` (n, A) and `propensity_source`.
+        `context` (n, D) and `action_context` (A, d): one-hot codes, of all modules side by side for whole actions; and,
+        in addition to the pipeline's own keys, `user` (n,), `action_mask` (n, A) and `propensity_source`.
 
     Raises:
-        ConfigError: If there is no such module, too many joint actions, or the log does not know every propensity.
+        ConfigError: If there is no such module, there are too many joint actions, or a propensity is unknown.
     """
     rows = np.ones(len(log), dtype=bool)
     modules = log.modules
@@ -138,15 +138,15 @@ def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, A
 
 
 def check_propensities(log: ReplayLog, known: BoolArray) -> None:
-    """Refuses a log that does not say how probable its actions were.
+    """Check that the log has all propensities that an export needs.
 
     Raises:
-        ConfigError: If a propensity that the export needs is not known.
+        ConfigError: If one is unknown.
     """
     if not known.all():
         raise ConfigError(
-            f"{log.name} does not know the propensities of {int((~known).sum()):,} of {len(known):,} decisions, and no "
-            "estimate from the export could be right: log them, or estimate them first with "
+            f"{log.name} lacks the propensities of {int((~known).sum()):,} of {len(known):,} decisions, without which "
+            "no estimate from the export could be right: log them, or estimate them first with "
             "crosschannel.histories.propensities.estimate_propensities, which labels them as estimated"
         )
 

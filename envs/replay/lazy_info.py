@@ -1,13 +1,12 @@
-"""Information of a step that is put together when somebody first looks at it."""
+"""Information of a step that is computed when it is first read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-#: Every way of looking at a dictionary or changing it. `__iter__` is also what keeps `dict(info)` and `{**info}` from
-#: reading past these methods.
-LOOKS = (
+#: All methods that read or change a dictionary. With `__iter__` among them, `dict(info)` and `{**info}` use them too.
+ACCESS_METHODS = (
     *("__contains__", "__delitem__", "__eq__", "__getitem__", "__ior__", "__iter__", "__len__", "__ne__", "__or__"),
     *("__repr__", "__reversed__", "__ror__", "__setitem__", "clear", "copy", "get", "items", "keys", "pop", "popitem"),
     *("setdefault", "update", "values"),
@@ -15,10 +14,10 @@ LOOKS = (
 
 
 class LazyInfo(dict[str, Any]):
-    """A dictionary that is filled by a function when it is first looked at, whole and only once.
+    """A dictionary that a function fills, once and completely, when it is first read.
 
-    The function must rest on what no longer changes, so that it does not matter when that is. A copy, also a pickled
-    one, is a plain dictionary.
+    The function may only use data that no longer change, so that the result does not depend on when it is called. A
+    copy, also a pickled one, is a plain dictionary.
     """
 
     def __init__(self, fill: Callable[[], dict[str, Any]]) -> None:
@@ -26,7 +25,7 @@ class LazyInfo(dict[str, Any]):
         self._fill: Callable[[], dict[str, Any]] | None = fill
 
     def fill(self) -> None:
-        """Fills the dictionary, unless it is filled already."""
+        """Fill the dictionary, unless it is filled already."""
         if self._fill is not None:
             fill, self._fill = self._fill, None
             self.update(fill())
@@ -38,13 +37,13 @@ class LazyInfo(dict[str, Any]):
 def _after_filling(name: str) -> Callable[..., Any]:
     method = getattr(dict, name)
 
-    def look(self: LazyInfo, *arguments: Any, **named: Any) -> Any:
+    def access(self: LazyInfo, *arguments: Any, **named: Any) -> Any:
         self.fill()
         return method(self, *arguments, **named)
 
-    look.__name__, look.__doc__ = name, method.__doc__
-    return look
+    access.__name__, access.__doc__ = name, method.__doc__
+    return access
 
 
-for _name in LOOKS:
+for _name in ACCESS_METHODS:
     setattr(LazyInfo, _name, _after_filling(_name))

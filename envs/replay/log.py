@@ -1,11 +1,11 @@
-"""The log as a replay walks it: frozen arrays of the decisions whose reward the log identifies, slot by slot."""
+"""Log of a replay: read-only arrays of the decisions whose reward the log identifies, slot by slot."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, mix
-from crosschannel.histories.churn import GONE_EVENTS, NEVER, gone_at
+from crosschannel.core.times import NEVER
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded
 from crosschannel.histories.history import DecisionLog, History
@@ -22,30 +22,44 @@ from crosschannel.reward import Reason, RewardFrame
 
 MIN_STEPS = 2
 
-GONE = Reason.CHURNED.text
+CHURNED = Reason.CHURNED.text
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
 SKIPPED = (*(reason.text for reason in Reason), NOT_FINITE, FEW_STEPS)
 
 
+class Observed(Protocol):
+    """What was known at each decision of a history, such as `agents.Observations`."""
+
+    @property
+    def context(self) -> npt.NDArray[np.float32]:
+        """Context features (n, D)."""
+        ...
+
+    @property
+    def action_mask(self) -> BoolArray:
+        """Eligible actions (n, sum of actions)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class ReplayLog:
-    """Steps of U users, one row a decision whose reward is identified; all arrays are read-only.
+    """Steps of U users, one row for each decision whose reward is identified; all arrays are read-only.
 
     Rows are sorted by (slot, user): first every user's first step, then the second steps of those who have one, and so
     on. Many users replayed together then read memory from front to back, which is several times as fast as jumping
-    from user to user. User u begins at row u, and `following` leads from step to step.
+    from user to user. User u begins at row u, and `next_row` leads from step to step.
 
     Attributes:
         modules: What could be chosen.
         user_ids: Ids of the users that are replayed (U,).
         user_keys: Stable 64-bit hashes of these ids (U,).
-        gone: Whether a user's steps end because the user unsubscribed or left, (U,); otherwise the log ends.
+        churned: Whether a user's steps end because the user churned, (U,); otherwise the log ends.
         user: Whose step it is, codes into `user_ids` (n,).
         slot: Which of its user's steps each row is, from 0 on (n,).
-        following: Row of the same user's next step, -1 after the last (n,).
+        next_row: Row of the same user's next step, -1 after the last (n,).
         context: What was known strictly before each slot (n, D) float32, within +-10.
-        action_mask: The eligible actions, without the choices that lead nowhere (n, sum of actions).
+        action_mask: The eligible actions, without those that have no eligible child (n, sum of actions).
         actions: Logged actions, canonical codes (n, M).
         rewards: Their incremental rewards (n,), finite.
         se: The rewards' standard errors (n,), finite.
@@ -54,10 +68,10 @@ class ReplayLog:
         joint: Logged probability of the whole action (n,); NaN where unknown.
         time: When the decision was made, microseconds since 1970 UTC (n,).
         available_at: When the reward is known, in the same unit (n,).
-        decided_next: When the user's next decision was made, a step or not; the largest integer after the last (n,).
-        decision_row: Which row of `History.decisions` each step is (n,).
-        skipped: How many decisions are no steps, for each reason.
-        dropped_users: How many users of the history are not replayed.
+        decided_next: Time of the user's next decision, a step or not; the largest integer after the last (n,).
+        decision_row: Row of `History.decisions` of each step (n,).
+        skipped: Number of decisions that are not steps, by reason.
+        dropped_users: Number of users of the history that are not replayed.
         propensity_source: Where the propensities come from.
         name: The history's name.
     """
@@ -65,10 +79,10 @@ class ReplayLog:
     modules: ActionSpace
     user_ids: ObjectArray
     user_keys: UIntArray
-    gone: BoolArray
+    churned: BoolArray
     user: IntArray
     slot: IntArray
-    following: IntArray
+    next_row: IntArray
     context: npt.NDArray[np.float32]
     action_mask: BoolArray
     actions: IntArray
@@ -96,7 +110,7 @@ class ReplayLog:
                 value.setflags(write=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is made of the other arrays is made anew, not kept twice.
+        # Arrays that are computed from others are not stored.
         return {name: value for name, value in self.__dict__.items() if name != "steps"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -116,7 +130,7 @@ class ReplayLog:
 
     @property
     def n_users(self) -> int:
-        """How many users are replayed."""
+        """Number of users that are replayed."""
         return len(self.user_ids)
 
     @property
@@ -128,12 +142,12 @@ class ReplayLog:
 
     @property
     def outside(self) -> int:
-        """How many logged actions are not eligible themselves: the guardrails forbid what the log did."""
+        """Number of logged actions that are not eligible, such as those that the guardrails forbid."""
         return int((executable(self.modules, self.action_mask, self.actions) != self.actions).any(axis=1).sum())
 
     @cached_property
     def steps(self) -> npt.NDArray[np.void]:
-        """What a step tells of each row, side by side (n,): one jump to a row reads it all."""
+        """Information of a step for each row, in one structured array (n,): one memory access reads a whole row."""
         m = len(self.modules)
         columns: dict[str, tuple[Any, Any]] = {
             "executed_action": (self.actions, (np.int64, (m,))),
@@ -161,26 +175,26 @@ class ReplayLog:
         rewards: RewardFrame,
         features: ContextFeatures,
         *,
-        gone_events: Sequence[str] = GONE_EVENTS,
         min_steps: int = MIN_STEPS,
         guardrails: Guardrails | None = None,
+        observations: Observed | None = None,
     ) -> ReplayLog:
-        """Prepares a history for replay.
+        """Prepare a history for replay.
 
-        A decision without an identified reward is no step: it is never paid as 0, but skipped and counted. A user
-        with fewer than `min_steps` steps is dropped and counted: an episode that is truncated at its first step
-        breaks what learners may expect of an env.
+        A decision without an identified reward is not a step: it is never paid as 0, but skipped and counted. A user
+        with fewer than `min_steps` steps is dropped and counted: learners may not expect an episode that is truncated
+        at its first step.
 
         Args:
             history: Decisions and events.
             rewards: The rewards of the history's decisions, in its order.
             features: Context features, fitted on this or on another history.
-            gone_events: Events after which a user is gone; slots after the first of them are no steps.
             min_steps: The fewest steps that a user may have, at least 1.
-            guardrails: What narrows the log's eligibility further, or None.
+            guardrails: Further limits on the log's eligible actions, or None.
+            observations: Output of `features` and `guardrails` at every decision, if it has been computed already.
 
         Raises:
-            ConfigError: If the rewards belong to another history, a named event is unknown, or no step is left.
+            ConfigError: If the rewards belong to another history, or there are no steps.
         """
         if len(rewards) != len(history.decisions):
             raise ConfigError(
@@ -190,8 +204,7 @@ class ReplayLog:
         if min_steps < 1:
             raise ConfigError(f"min_steps is {min_steps}, but an episode has at least one step")
         d = history.decisions
-        left_at = gone_at(history, gone_events)
-        why = _reasons(rewards, late=d.time > left_at[d.user])
+        why = _reasons(rewards, late=d.time > history.churned_at[d.user])
         per_user = np.bincount(d.user[why == Reason.IDENTIFIED], minlength=history.n_users)
         kept_user = per_user >= min_steps
         why[(why == Reason.IDENTIFIED) & ~kept_user[d.user]] = SKIPPED.index(FEW_STEPS)
@@ -206,18 +219,23 @@ class ReplayLog:
                 f"{min_steps} of them ({_listed(skipped)}). Use shorter reward windows, a longer history or a reward "
                 "model that needs fewer controls"
             )
-        rows, slot, following = _slot_by_slot(rows, d.user[rows])
+        rows, slot, next_row = _slot_by_slot(rows, d.user[rows])
+        if observations is None:
+            context = features.at(history, d.user[rows], d.time[rows])
+            action_mask = guarded(guardrails or Guardrails(), history)[rows]
+        else:
+            context, action_mask = observations.context[rows], observations.action_mask[rows]
         user_ids = history.user_ids[kept_user]
         return cls(
             modules=history.modules,
             user_ids=user_ids if user_ids.dtype.kind in "iu" else user_ids.astype(object),
             user_keys=history.user_keys[kept_user],
-            gone=left_at[kept_user] < NEVER,
+            churned=history.churned_at[kept_user] < NEVER,
             user=(np.cumsum(kept_user) - 1)[d.user[rows]],
             slot=slot,
-            following=following,
-            context=features.at(history, d.user[rows], d.time[rows]),
-            action_mask=guarded(guardrails or Guardrails(), history)[rows],
+            next_row=next_row,
+            context=context,
+            action_mask=action_mask,
             actions=d.actions[rows],
             rewards=rewards.reward[rows],
             se=rewards.se[rows],
@@ -235,7 +253,7 @@ class ReplayLog:
         )
 
     def users_of(self, ids: Sequence[Any] | ObjectArray) -> IntArray:
-        """Codes of users (k,) into `user_ids`, by their ids (k,).
+        """Return codes of users (k,) into `user_ids`, by their ids (k,).
 
         Raises:
             ConfigError: If a user is not replayed.
@@ -256,18 +274,18 @@ class ReplayLog:
         return codes.astype(np.int64)
 
     def summary(self) -> str:
-        """What is replayed, what was skipped for which reason, and how many users were dropped."""
+        """Describe what is replayed, what was skipped for which reason, and how many users were dropped."""
         steps, users, lost = len(self), self.n_users, sum(self.skipped.values())
         return (
             f"{self.name}: {users:,} of {users + self.dropped_users:,} users and {steps:,} of {steps + lost:,} "
-            f"decisions are replayed ({int(self.gone.sum()):,} users end gone, the others with the log). "
+            f"decisions are replayed ({int(self.churned.sum()):,} users end by churn, the others with the log). "
             f"Skipped: {_listed(self.skipped)}. Propensities {self.propensity_source}"
             + (f". {outside:,} logged actions are not eligible" if (outside := self.outside) else "")
         )
 
 
 def executable(modules: ActionSpace, mask: BoolArray, actions: IntArray) -> IntArray:
-    """Actions (N, M) as they would be executed: one that is not eligible sends nothing, as in the market. (N, M)."""
+    """Return actions (N, M) as they would be executed: an ineligible one sends nothing, as in the market."""
     rows = np.arange(len(actions))
     ok = modules.valid(actions)
     for m, part in enumerate(modules.split(mask)):
@@ -278,7 +296,7 @@ def executable(modules: ActionSpace, mask: BoolArray, actions: IntArray) -> IntA
 
 
 def _decided_next(d: DecisionLog) -> IntArray:
-    """The time of the same user's next decision, `NEVER` after the last, (n,)."""
+    """Return the time of the same user's next decision, `NEVER` after the last, (n,)."""
     out = np.full(len(d), NEVER, dtype=np.int64)
     same = d.user[1:] == d.user[:-1]
     out[:-1][same] = d.time[1:][same]
@@ -294,16 +312,16 @@ def _reasons(rewards: RewardFrame, late: BoolArray) -> IntArray:
 
 
 def _slot_by_slot(rows: IntArray, user: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Rows (n,) of users (n,), sorted by (user, time), sorted anew by (slot, user), with slots and followers."""
+    """Sort rows (n,) of users (n,) by (slot, user) instead of (user, time); return rows, slots and next rows."""
     n = len(rows)
     begins = np.flatnonzero(np.diff(user, prepend=-1))
     slot = np.arange(n) - np.repeat(begins, np.diff(begins, append=n))
     order = np.argsort(slot, kind="stable")
     place = np.empty(n, dtype=np.int64)
     place[order] = np.arange(n)
-    following = np.append(place[1:], -1)
-    following[np.append(begins[1:], n) - 1] = -1
-    return rows[order].astype(np.int64), slot[order], following[order]
+    next_row = np.append(place[1:], -1)
+    next_row[np.append(begins[1:], n) - 1] = -1
+    return rows[order].astype(np.int64), slot[order], next_row[order]
 
 
 def _listed(skipped: Mapping[str, int]) -> str:

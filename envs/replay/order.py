@@ -1,4 +1,4 @@
-"""Which user a replay serves when: every chosen user once in each pass, by default in a new random order each time."""
+"""Order of the replayed users: every chosen user once in each pass, by default in a new random order each time."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from crosschannel.core.arrays import IntArray, UIntArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.hashing import derive
 
-KEPT = 8
+MAX_CACHED_ORDERS = 8
 ORDERS = ("shuffled", "listed")
 
 
 class PassOrder:
-    """An endless row of passes over the chosen users; position p is place `p % K` of pass `p // K`.
+    """An endless sequence of passes over the chosen users; position p is place `p % K` of pass `p // K`.
 
-    Replays share one row: of n replays the i-th takes the positions i, i + n, i + 2n, ..., so that together they serve
-    every chosen user exactly once in each pass.
+    Replays share one sequence: of n replays the i-th takes the positions i, i + n, i + 2n, ..., so that together they
+    replay every chosen user exactly once in each pass.
 
-    `shuffled`: within each block of n positions, whose users are replayed at the same time, users ascend from a random
-    one on and go round: who comes together and who comes where is random, but memory is read in one direction.
-    `listed`: in every pass as they were named.
+    `shuffled`: within each block of n positions, whose users are replayed at the same time, users are sorted by code,
+    starting at a random one: which users share a block, and the place of each, is random, but memory is read in one
+    direction. `listed`: the given order, in every pass.
 
-    The order of a pass is a function of the seed, the block and the users' keys alone, so that nothing else has to be
-    kept.
+    The order of a pass is a function of the seed, the block and the users' keys alone, so that nothing else needs to be
+    stored.
 
     Attributes:
-        seed: Gives the orders, and whatever else a replay draws by hash.
-        block: How many users are replayed at the same time.
+        seed: Seed of the orders, and of all other draws of a replay.
+        block: Number of users that are replayed at the same time.
         among: Codes of the chosen users (K,), each once.
         order: One of `ORDERS`.
 
     Raises:
-        ConfigError: If there is no such order, no user is chosen, or one is chosen twice.
+        ConfigError: If the order is unknown, no user is chosen, or one is chosen twice.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class PassOrder:
         chosen = np.arange(len(user_keys)) if among is None else np.asarray(among, dtype=np.int64)
         different = len(np.unique(chosen))
         if different == 0 or different < len(chosen):
-            raise ConfigError(f"option 'among' has {len(chosen)} users, {different} different: name each once")
+            raise ConfigError(f"option 'among' has {len(chosen)} users, {different} different: list each user once")
         self.seed = seed
         self.block = block
         self.among = chosen if order == "listed" else np.sort(chosen)
@@ -57,24 +57,24 @@ class PassOrder:
         self._orders: dict[int, IntArray] = {}
 
     def __len__(self) -> int:
-        """How many users are chosen, K."""
+        """Number of chosen users, K."""
         return len(self.among)
 
     def users(self, position: IntArray) -> IntArray:
-        """The users' codes (k,) at positions (k,)."""
+        """Return the users' codes (k,) at positions (k,)."""
         number, place = np.divmod(position, len(self))
         if self.order == "listed":
             return np.asarray(self.among[place])
         out = np.empty_like(number)
-        for p in np.unique(number):  # few passes are under way at once
+        for p in np.unique(number):  # few passes are active at once
             chosen = number == p
             out[chosen] = self._shuffled(int(p))[place[chosen]]
         return np.asarray(self.among[out])
 
     def _shuffled(self, p: int) -> IntArray:
-        """Places in `among` (K,) in the order of pass p."""
+        """Return places in `among` (K,) in the order of pass p."""
         if p not in self._orders:
-            if len(self._orders) >= KEPT:
+            if len(self._orders) >= MAX_CACHED_ORDERS:
                 del self._orders[min(self._orders)]
             order = np.argsort(derive(self._keys, self.seed + p))
             n, position = len(order), np.arange(len(order)) + p * len(order)

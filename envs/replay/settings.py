@@ -1,8 +1,9 @@
-"""What the single and the vector form of the replay share: modes, options, spaces, and what matches."""
+"""Shared by both forms of the replay: default log, modes, options, spaces, and the comparison of actions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,17 +12,31 @@ from gymnasium import spaces
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, bound, check_rejectable
-from crosschannel.histories.features import CLIP
+from crosschannel.histories.features import MAX_ABS_FEATURE, ContextFeatures
+from crosschannel.reward import DidReward, RewardSpec
 
 MODES = ("logged", "reject")
+#: Number of the pass of a user who is replayed out of turn.
 OUT_OF_TURN = -1
 
+DEFAULT_MARKET = MarketConfig(users=200, days=14, seed=0)
+DEFAULT_REWARD = RewardSpec(goals=DEFAULT_MARKET.goals, pre="2d", post="1d", min_controls=10)
 
-def known_mode(mode: str) -> str:
-    """The mode itself.
+
+@cache
+def default_log() -> ReplayLog:
+    """Return two weeks of 200 simulated users with DiD rewards, the same log at every call."""
+    history, _ = simulate_history(Market(DEFAULT_MARKET))
+    rewards = DidReward(DEFAULT_REWARD).fit_transform(history)
+    return ReplayLog.build(history, rewards, ContextFeatures.fit(history))
+
+
+def check_mode(mode: str) -> str:
+    """Check and return the mode.
 
     Raises:
         ConfigError: If replay has no such mode.
@@ -31,22 +46,22 @@ def known_mode(mode: str) -> str:
     return mode
 
 
-def prepared_mode(log: ReplayLog, mode: str, largest_weight: float | None) -> float:
-    """The bound on weights with which a log is replayed in a mode; infinity in mode `logged`, which has none.
+def rejection_bound(log: ReplayLog, mode: str, largest_weight: float | None) -> float:
+    """Check that a log can be replayed in a mode, and return the bound on weights; infinity in mode `logged`.
 
     Raises:
-        ConfigError: If rejection is not exact on this log, or a bound is given without need.
+        ConfigError: If rejection is not exact on this log, or a bound is given for mode `logged`.
     """
     if mode == "reject":
         check_rejectable(log)
         return bound(log, largest_weight)
     if largest_weight is not None:
-        raise ConfigError(f"largest_weight is {largest_weight}, but mode {mode!r} weighs nothing: leave it out")
+        raise ConfigError(f"largest_weight is {largest_weight}, but mode {mode!r} uses no weights: leave it out")
     return float("inf")
 
 
-def known_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
-    """The render mode itself.
+def check_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
+    """Check and return the render mode.
 
     Raises:
         ConfigError: If the env does not declare it.
@@ -57,13 +72,19 @@ def known_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
 
 
 def check_distribution_mode(mode: str) -> None:
-    """Raises `ConfigError` in a mode that takes no distributions."""
+    """Raise `ConfigError` in a mode that takes no distributions."""
     if mode != "reject":
         raise ConfigError(f"step_distribution is for mode 'reject'; this replay's mode is {mode!r}")
 
 
-def known_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
-    """The options of `reset`, {} if there are none.
+def check_logged_mode(mode: str) -> None:
+    """Raises `ConfigError` in a mode in which the agent's action decides what is paid."""
+    if mode != "logged":
+        raise ConfigError(f"step_logged is for mode 'logged'; this replay's mode is {mode!r}")
+
+
+def check_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dict[str, Any]:
+    """Check and return the options of `reset`; {} if there are none.
 
     Raises:
         ConfigError: If one is unknown.
@@ -74,16 +95,16 @@ def known_options(options: dict[str, Any] | None, known: tuple[str, ...]) -> dic
     return options or {}
 
 
-def begins_anew(options: dict[str, Any]) -> bool:
-    """Whether these options of `reset` choose users or their order."""
+def chooses_users(options: dict[str, Any]) -> bool:
+    """Return whether these options of `reset` choose users or their order."""
     return "among" in options or "order" in options
 
 
 def replay_spaces(log: ReplayLog) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
-    """Observation and action space of one env that replays a log."""
+    """Return observation and action space of an env that replays a log."""
     observation = spaces.Dict(
         {
-            "context": spaces.Box(-CLIP, CLIP, (log.context.shape[1],), np.float32),
+            "context": spaces.Box(-MAX_ABS_FEATURE, MAX_ABS_FEATURE, (log.context.shape[1],), np.float32),
             "action_mask": spaces.MultiBinary(log.modules.total),
         }
     )
@@ -91,27 +112,28 @@ def replay_spaces(log: ReplayLog) -> tuple[spaces.Dict, spaces.MultiDiscrete]:
 
 
 def draw_order(log: ReplayLog, rng: np.random.Generator, block: int, options: dict[str, Any]) -> PassOrder:
-    """An order in all passes, `block` users at a time, of the users that the options choose."""
+    """Draw the order of the users that the options choose, `block` users at a time."""
     among = log.users_of(options["among"]) if "among" in options else None
     return PassOrder(log.user_keys, int(rng.integers(2**63)), block, among, options.get("order", "shuffled"))
 
 
 def acceptance_of(log: ReplayLog, tally: FloatArray, largest: float) -> Acceptance:
-    """The acceptance from a tally (3,) of judged slots, accepted ones and the sum of weights."""
+    """Return the acceptance, given a tally (3,) of judged slots, accepted slots and the sum of weights."""
     judged, kept, weight = tally.tolist()
     mean = weight / judged if judged else float("nan")
     return Acceptance(int(judged), int(kept), mean, largest, log.propensity_source)
 
 
 def terminal_mask(modules: ActionSpace) -> BoolArray:
-    """The mask (sum of actions,) under which only sending nothing is eligible."""
+    """Return the mask (sum of actions,) with which only sending nothing is eligible."""
     return np.asarray(modules.feasible_mask(np.zeros((1, modules.total), dtype=bool))[0])
 
 
 def matching(modules: ActionSpace, chosen: IntArray, executed: IntArray) -> BoolArray:
-    """For each module, whether the chosen action equals the executed one, (N, M).
+    """Return for each module whether the chosen action equals the executed one, (N, M).
 
-    Where nothing is sent the later modules make no choice, so that they match only if neither sends or both do.
+    Later modules make no choice where nothing is sent: all modules match if neither action sends a message, and no
+    module if only one of them does.
     """
     first, second = modules.sends(chosen), modules.sends(executed)
     both, neither = first & second, ~(first | second)

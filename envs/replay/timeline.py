@@ -1,4 +1,4 @@
-"""A replayed user's timeline as text: one line a slot, on one screen."""
+"""Timeline of a replayed user as text: one line per slot, on one screen."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from crosschannel.core.arrays import IntArray
 from crosschannel.core.times import timestamps
 from crosschannel.envs.replay.log import ReplayLog
 
-LINES = 18
-BAR = 8
-NAME = 32
+MAX_SLOTS = 18
+BAR_WIDTH = 8
+MAX_NAME_LENGTH = 32
 
 
 def timeline(
     log: ReplayLog, user: int, rows: Sequence[int], answers: Sequence[str], chosen: Sequence[IntArray | None], head: str
 ) -> str:
-    """What has been replayed of a user, at most `LINES` slots up to the one where the replay stands.
+    """Return the replayed slots of a user as text, at most the last `MAX_SLOTS`.
 
     Args:
-        log: What is replayed.
+        log: The replayed log.
         user: The user's code.
-        rows: Rows of the slots that were replayed, and last the one that comes next, if there is one.
-        answers: For each replayed slot, how the agent's action compares with the logged one.
-        chosen: For each replayed slot, the agent's action (M,), or None where it gave a distribution.
-        head: What else the first line says.
+        rows: Rows of the replayed slots, and last that of the next slot, if there is one.
+        answers: For each replayed slot, the result of the comparison of the agent's action with the logged one.
+        chosen: For each replayed slot, the agent's action (M,), or None if it gave none.
+        head: Text for the first line.
     """
     n = int((log.user == user).sum())
     lines = [f"{log.name} | user {log.user_ids[user]} | {head} | {len(answers)} of {n} slots replayed"]
     names = [_name(log, log.actions[row]) for row in rows[: len(answers)]]
-    wished = ["(drawn from its distribution)" if action is None else _name(log, action) for action in chosen]
-    width = [max([len(title), *map(len, column)]) for title, column in (("logged", names), ("agent", wished))]
+    agent = ["(no action given)" if action is None else _name(log, action) for action in chosen]
+    width = [max([len(title), *map(len, column)]) for title, column in (("logged", names), ("agent", agent))]
     lines.append(
         f"  {'slot':>4} {'time (UTC)':<16} {'logged':<{width[0]}} {'agent':<{width[1]}} {'':<8} {'reward':>8} {'+-':>7}"
     )
-    shown = range(max(0, len(rows) - LINES), len(rows))
+    shown = range(max(0, len(rows) - MAX_SLOTS), len(rows))
     if shown.start:
         lines.append(f"       {shown.start} earlier slots, rewards {log.rewards[list(rows[: shown.start])].sum():+.3f}")
     largest = np.abs(log.rewards[list(rows[: len(answers)])]).max(initial=1e-12)
@@ -48,9 +48,9 @@ def timeline(
             eligible = ", ".join(np.asarray(first.actions, dtype=object)[mask])
             lines.append(f"> {k + 1:>4} {time:<16} next; {first.name} may be {eligible}")
             continue
-        bar = ("#" if log.rewards[row] > 0 else "-") * round(BAR * abs(float(log.rewards[row])) / largest)
+        bar = ("#" if log.rewards[row] > 0 else "-") * round(BAR_WIDTH * abs(float(log.rewards[row])) / largest)
         lines.append(
-            f"  {k + 1:>4} {time:<16} {names[k]:<{width[0]}} {wished[k]:<{width[1]}} {answers[k]:<8} "
+            f"  {k + 1:>4} {time:<16} {names[k]:<{width[0]}} {agent[k]:<{width[1]}} {answers[k]:<8} "
             f"{log.rewards[row]:>+8.3f} {log.se[row]:>7.3f} {bar}".rstrip()
         )
     lines.append(f"  rewards are those of the logged actions; propensities {log.propensity_source}")
@@ -59,4 +59,4 @@ def timeline(
 
 def _name(log: ReplayLog, action: IntArray) -> str:
     name = "/".join(log.modules.names_of(log.modules.canonical(action[None]))[0])
-    return name if len(name) <= NAME else name[: NAME - 2] + ".."
+    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 2] + ".."

@@ -1,4 +1,4 @@
-"""Replay of many users at once, as arrays: the native vector form of `CrossChannelReplay-v0`."""
+"""Replay of many users at once with array operations: the native vector form of `CrossChannelReplay-v0`."""
 
 from __future__ import annotations
 
@@ -19,55 +19,77 @@ from crosschannel.envs.replay.lazy_info import LazyInfo
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, acceptance, accepted, action_weights, distribution_weights
-from crosschannel.envs.replay.sample_log import embedded_log
 from crosschannel.envs.replay.settings import (
     OUT_OF_TURN,
     acceptance_of,
-    begins_anew,
     check_distribution_mode,
+    check_logged_mode,
+    check_mode,
+    check_options,
+    chooses_users,
+    default_log,
     draw_order,
-    known_mode,
-    known_options,
     matching,
-    prepared_mode,
+    rejection_bound,
     replay_spaces,
     terminal_mask,
 )
 
-CURSORS = ("next", "pass", "user", "row", "done", "tally")
-DECISION = ("executed_action", "se", "slot", "key", "decision_row", "available_at", "propensity", "propensities")
-KNOWN = ("known_propensity", "known_propensities")
+CURSOR_FIELDS = ("next", "pass", "user", "row", "done", "tally")
+DECISION_INFO = ("executed_action", "se", "slot", "key", "decision_row", "available_at", "propensity", "propensities")
+PROPENSITY_FLAGS = ("known_propensity", "known_propensities")
 
 
 class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
-    """N replays of one log, stepped as arrays; spaces, rewards and information as in `CrossChannelReplay`.
+    """N replays of one log side by side: the native vector form of `CrossChannelReplay`.
 
+    ## Description
     Equal to the last bit to `SyncVectorEnv` over N envs with the shards (0, N) to (N - 1, N), each seeded with the
-    same seed. The one difference: `step` always gives every information, with a mask of all False where no sub-env
-    has it, so that a loop needs no special case.
+    same seed. The one difference: `step` always returns every key of the information, with a mask of all False if no
+    sub-env has it, so that a loop needs no special case.
 
-    Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays 0 and gives the first
-    slot of its next user; `info["_executed_action"]` is False there. Arrays are new ones at every step, or read-only
-    where they seldom change (`pass`, `mode`, and which sub-envs have an information). The information is put
-    together when it is first looked at: who does not read it does not wait for it.
-
-    Learning from every user once takes::
+    Training on every user once takes::
 
         observation, info = env.reset(seed=seed)
         while env.passes_completed < passes:
             decisions = agent.act(...)  # of observation["context"] and observation["action_mask"].view(bool)
-            following, reward, _, _, info = env.step(decisions.actions)
+            next_observation, reward, _, _, info = env.step(decisions.actions)
             rows = info["_executed_action"] & (info["pass"] < passes)
             ...  # observation, info["executed_action"], reward, info["se"], info["key"] of these rows
-            observation = following
+            observation = next_observation
 
-    A sub-env that has served its share of a pass goes on with the next one, and `info["pass"]` tells them apart.
+    `info["row"]` is the row of the log, which has all other data of the decision. In mode `logged`, `step_logged()`
+    replays a slot for a learner that need not choose an action.
+
+    A sub-env that has replayed its share of a pass starts the next one; `info["pass"]` has the number of the pass.
+
+    ## Action Space
+    `MultiDiscrete` of the single env for each of the sub-envs, (N, M) int64.
+
+    ## Observation Space
+    `context` (N, D) float32 and `action_mask` (N, sum of actions) int8, as in the single env.
+
+    ## Rewards
+    As in the single env (N,); 0 for sub-envs that start a new episode.
+
+    ## Starting State
+    The first slots of the next N users, in the same order of passes as in the single env.
+
+    ## Episode Termination
+    As in the single env. Autoreset is `NEXT_STEP`: the step after an episode's end ignores that sub-env's action, pays
+    0 and returns the first slot of its next user; `info["_executed_action"]` is False there.
+
+    ## Information
+    As in the single env: the values (N, ...) of each key, and under `_key` which sub-envs have them (N,). It is
+    computed when it is first read. Arrays are new ones at every step, or read-only if they seldom change (`pass`,
+    `mode`, and which sub-envs have a key).
 
     ## Arguments
-    num_envs: How many users are replayed at once; more than the log has is of no use.
-    log: What to replay; by default a small embedded market history.
-    mode: What a step pays: `logged` or `reject`.
-    largest_weight: For mode `reject`, as in the single env.
+    - `num_envs`: number of users that are replayed at once; more than the log has are of no use.
+    - `log`, `mode`, `largest_weight`: as in the single env.
+
+    ## Version History
+    - v0: first version.
     """
 
     metadata: dict[str, Any] = {"render_modes": [], "autoreset_mode": AutoresetMode.NEXT_STEP}  # noqa: RUF012
@@ -82,9 +104,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}; a vector env has at least one")
         self.num_envs = num_envs
-        self.log = embedded_log() if log is None else log
-        self.mode = known_mode(mode)
-        self.largest_weight = prepared_mode(self.log, mode, largest_weight)
+        self.log = default_log() if log is None else log
+        self.mode = check_mode(mode)
+        self.largest_weight = rejection_bound(self.log, mode, largest_weight)
         self.single_observation_space, self.single_action_space = replay_spaces(self.log)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -104,23 +126,23 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
     @property
     def passes_completed(self) -> int:
-        """How many passes are complete: every user was served to the last slot, unless `reset` broke an episode off."""
+        """Number of complete passes: each user was replayed to the last slot, unless `reset` ended an episode early."""
         under_way = ~self._done & (self._pass != OUT_OF_TURN)
         served = int((self._next - self.num_envs * under_way).min())
         return served // (self.log.n_users if self._order is None else len(self._order))
 
     @property
     def acceptance(self) -> Acceptance:
-        """How much of the log mode `reject` has used since the order was drawn."""
+        """Share of the log that mode `reject` has accepted since the order was drawn."""
         return acceptance_of(self.log, self._tally, self.largest_weight)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Begins the next user's episode in every sub-env; with a seed, from the start of a new order.
+        """Start the next user's episode in every sub-env; with a seed, from the start of a new order.
 
         Args:
-            seed: Seeds `np_random` and draws a new order.
+            seed: Seed for `np_random` and a new order.
             options: `users`: replay the users with these ids (N,), out of turn. `among` and `order`: as in the single
                 env. `reset_mask` (N,) bool: reset only these sub-envs.
 
@@ -128,8 +150,8 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             ConfigError: If an option or a user is unknown, or does not fit.
         """
         super().reset(seed=seed)
-        options = known_options(options, ("users", "among", "order", "reset_mask"))
-        anew = seed is not None or self._order is None or begins_anew(options)
+        options = check_options(options, ("users", "among", "order", "reset_mask"))
+        anew = seed is not None or self._order is None or chooses_users(options)
         chosen = self._reset_mask(options.get("reset_mask"), anew)
         if anew:
             self._order = draw_order(self.log, self.np_random, self.num_envs, options)
@@ -142,7 +164,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return self.observations(), self._episode(chosen, self._user, self._pass)
 
     def step(self, actions: IntArray) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Replays one slot in every sub-env, or begins the next user where the last one has ended.
+        """Replay one slot in every sub-env, or start the next user if the last episode has ended.
 
         Args:
             actions: Action codes (N, M); they are only compared with the logged ones.
@@ -162,16 +184,16 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
     def step_distribution(
         self, probabilities: Sequence[FloatArray]
     ) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Replays one slot in every sub-env in mode `reject`, given probabilities instead of actions drawn from them.
+        """Replay one slot in every sub-env in mode `reject`, given probabilities instead of actions sampled from them.
 
         Args:
-            probabilities: One array (N, A_m) a module, given the parent's choice where it has one. Those of sub-envs
-                that begin their next user are ignored.
+            probabilities: One array (N, A_m) per module, given the parent's choice if it has one. Those of sub-envs
+                that start their next user are ignored.
 
         Raises:
             ConfigError: In mode `logged`, or if a weight exceeds `largest_weight`.
             ResetNeeded: If the env was never reset.
-            InvalidAction: If these are no probabilities of eligible actions.
+            InvalidAction: If these are not probabilities of eligible actions.
         """
         check_distribution_mode(self.mode)
         self._check_begun()
@@ -183,23 +205,34 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         weights = distribution_weights(self.log, self._row[acting], given)
         return self._advance(weights, None)
 
+    def step_logged(self) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
+        """Replay one slot like `step` in mode `logged`, for a learner that need not choose actions.
+
+        Raises:
+            ConfigError: In mode `reject`.
+            ResetNeeded: If the env was never reset.
+        """
+        check_logged_mode(self.mode)
+        self._check_begun()
+        return self._advance(None, None)
+
     def _check_begun(self) -> None:
         if self._order is None:
-            raise gym.error.ResetNeeded("no episode is under way: call reset() first")
+            raise gym.error.ResetNeeded("no episode is active: call reset() first")
 
     def _advance(
         self, weights: FloatArray | None, chosen: npt.NDArray[Any] | None
     ) -> tuple[Observation, FloatArray, BoolArray, BoolArray, dict[str, Any]]:
-        """Pays the slots, tells of them, and goes on: to the next slot, or where an episode has ended to the next user.
+        """Pay the rewards of the slots, collect their information, and advance to the next slot or the next user.
 
         Args:
-            weights: In mode `reject`, the weights of the sub-envs that have a slot to judge.
-            chosen: The agent's actions (N, M), in small codes of our own, or None where it gave a distribution.
+            weights: In mode `reject`, the weights of the sub-envs with a slot to judge.
+            chosen: The agent's actions (N, M), as small integers, or None if it gave none.
         """
         log, row, acting, begun = self.log, self._row, constant(~self._done), np.flatnonzero(self._done)
-        following = log.following.take(row)
-        last = acting & (following < 0)
-        gone = last & log.gone.take(self._user)
+        next_row = log.next_row.take(row)
+        last = acting & (next_row < 0)
+        churned = last & log.churned.take(self._user)
         rewards = log.rewards.take(row)
         rewards[begun] = 0.0
         passed, judged = np.zeros(0, dtype=np.int64), {}
@@ -209,13 +242,13 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             over = rejected & (row == self._user) & (self._pass != OUT_OF_TURN)
             passed = np.flatnonzero(over)
             rewards[rejected] = 0.0
-            last, gone = (last | rejected) & ~over, gone & ~rejected
+            last, churned = (last | rejected) & ~over, churned & ~rejected
         self._done = last
-        self._row = np.where(last, row, following)
+        self._row = np.where(last, row, next_row)
         self._begin(begun, None)
         info = LazyInfo(partial(self._told, row, acting, begun, chosen, judged, self._user, self._pass))
         self._begin(passed, None)
-        return self.observations(), rewards, last & gone, last & ~gone, info
+        return self.observations(), rewards, last & churned, last & ~churned, info
 
     def _told(
         self,
@@ -227,24 +260,26 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         user: IntArray,
         number: IntArray,
     ) -> dict[str, Any]:
-        """What is told of a step: of whom, and what was executed; 0 where a sub-env begins anew.
+        """Return the information of a step: users and executed actions; 0 for sub-envs that start a new episode.
 
-        Its arguments are arrays of that step which nothing changes afterwards.
+        Its arguments are arrays of that step, which do not change afterwards.
         """
         taken = self.log.steps.take(row)
         taken[begun] = 0
-        info: dict[str, Any] = {name: taken[name] for name in DECISION} | judged
+        stood = row.copy()
+        stood[begun] = 0
+        info: dict[str, Any] = {name: taken[name] for name in DECISION_INFO} | {"row": stood} | judged
         if chosen is not None:
             same = matching(self.log.modules, chosen, self._codes.take(row, axis=0))
             same[begun] = False
             info |= {"matched": np.logical_and.reduce(same.T), "matched_modules": same}
         for name in tuple(info):
             known = f"known_{name}"
-            info[f"_{name}"] = taken[known] if known in KNOWN else acting
+            info[f"_{name}"] = taken[known] if known in PROPENSITY_FLAGS else acting
         return info | self._episode(self._everyone, user, number)
 
     def _judge(self, weights: FloatArray, acting: BoolArray) -> dict[str, npt.NDArray[Any]]:
-        """Accepts or rejects the slots of the acting sub-envs, of which there is one weight each."""
+        """Accept or reject the slots of the acting sub-envs, given one weight for each."""
         assert self._order is not None
         rows = np.flatnonzero(acting)
         likely = acceptance(weights, self.largest_weight)
@@ -257,24 +292,24 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return out
 
     def observations(self) -> Observation:
-        """What the policy sees now, as `reset` and `step` give it: copies, (N, D) and (N, sum of actions)."""
+        """Return the current observations, as `reset` and `step` do: copies, (N, D) and (N, sum of actions)."""
         mask = self.log.action_mask.take(self._row, axis=0, mode="clip")
         mask[np.flatnonzero(self._done)] = self._nowhere
         return {"context": self.log.context.take(self._row, axis=0, mode="clip"), "action_mask": mask.view(np.int8)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that is needed to go on with the same bits, as plain values."""
+        """Return all that is needed to resume with the same bits, as plain values."""
         return {
             "log": self.log.fingerprint,
             "mode": self.mode,
             "largest_weight": self.largest_weight,
             "rng": self.np_random.bit_generator.state,
             "order": None if self._order is None else self._chosen(self._order),
-            **{name: getattr(self, f"_{name}").tolist() for name in CURSORS},
+            **{name: getattr(self, f"_{name}").tolist() for name in CURSOR_FIELDS},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`; `observations()` then gives what the policy sees.
+        """Load the state of `state_dict`; `observations()` then returns the current observations.
 
         Raises:
             ConfigError: If the state belongs to another log, mode, bound or number of sub-envs.
@@ -294,7 +329,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         if (chosen := state["order"]) is not None:
             among = None if chosen["among"] is None else np.array(chosen["among"], dtype=np.int64)
             self._order = PassOrder(self.log.user_keys, chosen["seed"], self.num_envs, among, chosen["order"])
-        for name in CURSORS:
+        for name in CURSOR_FIELDS:
             setattr(self, f"_{name}", np.array(state[name], dtype=getattr(self, f"_{name}").dtype))
 
     def _chosen(self, order: PassOrder) -> dict[str, Any]:
@@ -311,7 +346,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return mask
 
     def _begin(self, which: IntArray, users: IntArray | None) -> None:
-        """Begins an episode in the sub-envs `which` (k,), of the users with these codes (k,) or of the next ones."""
+        """Start an episode in the sub-envs `which` (k,), of the users with these codes (k,) or of the next ones."""
         if len(which) == 0:
             return
         if users is None:
@@ -321,7 +356,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             self._next[which] += self.num_envs
         else:
             number = np.full(len(users), OUT_OF_TURN)
-        # New arrays, since the old ones were handed out, or will be when a step's information is looked at.
+        # New arrays, since the old ones are or will be part of a step's information.
         self._pass, self._user = self._pass.copy(), self._user.copy()
         self._pass[which], self._user[which] = number, users
         self._row[which] = users  # a user's first step is the row of the user's code
@@ -338,7 +373,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         return actions
 
     def _episode(self, chosen: BoolArray, user: IntArray, number: IntArray) -> dict[str, Any]:
-        """Whom the chosen sub-envs replay."""
+        """Return the information about the users that the chosen sub-envs replay."""
         info: dict[str, Any] = {"user": self.log.user_ids[user], "pass": constant(number), "mode": self._modes}
         for name, value in tuple(info.items()):
             if not chosen.all():
@@ -349,7 +384,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
 
 
 def constant(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """A view of an array through which it cannot be changed."""
+    """Return a read-only view of an array."""
     view = array.view()
     view.setflags(write=False)
     return view

@@ -1,22 +1,5 @@
-"""Wrappers around both environments, for standard agents and for rewards with a delay or a price."""
+"""Wrappers around both environments: for standard agents, and for rewards with a delay or a price."""
 
-from crosschannel.envs.wrappers.delayed import DelayedReward, DelayedRewardVector, LogDelay
-from crosschannel.envs.wrappers.flat import FlatContext, FlatContextVector, flatten
-from crosschannel.envs.wrappers.joint import JointAction, JointActionVector
-from crosschannel.envs.wrappers.lagrangian import LagrangianCost, LagrangianCostVector
-from crosschannel.envs.wrappers.outcomes import RecordOutcomes, RecordOutcomesVector
+import lazy_loader
 
-__all__ = [
-    "DelayedReward",
-    "DelayedRewardVector",
-    "FlatContext",
-    "FlatContextVector",
-    "JointAction",
-    "JointActionVector",
-    "LagrangianCost",
-    "LagrangianCostVector",
-    "LogDelay",
-    "RecordOutcomes",
-    "RecordOutcomesVector",
-    "flatten",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

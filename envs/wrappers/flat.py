@@ -1,4 +1,4 @@
-"""One flat observation for standard agents: the context, and behind it the mask of eligible actions."""
+"""Wrappers with flat observations for standard agents: the context, followed by the mask of eligible actions."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ Observation = Mapping[str, npt.NDArray[Any]]
 
 
 def flatten(observation: Observation) -> Float32Array:
-    """Context (..., D) and action mask (..., A) one after the other: (..., D + A) float32, the mask as 0 and 1.
+    """Concatenate context (..., D) and action mask (..., A) to (..., D + A) float32, with the mask as 0 and 1.
 
-    A policy that learned behind `FlatContext` is deployed by giving it this.
+    A policy that was trained with `FlatContext` needs observations of this form in deployment.
     """
     mask = np.asarray(observation["action_mask"], dtype=np.float32)
     return np.concatenate([observation["context"], mask], axis=-1)
 
 
 def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
-    """The space (D + A,) of flattened observations.
+    """Return the space (D + A,) of flat observations.
 
     Raises:
-        ConfigError: If the observations are no `Dict` of `context` and `action_mask`.
+        ConfigError: If the observations are not a `Dict` of `context` and `action_mask`.
     """
     if not isinstance(space, spaces.Dict) or set(space) != {"context", "action_mask"}:
         raise ConfigError(f"observations are {space}, not a Dict of context and action_mask: flatten them only once")
@@ -48,13 +48,12 @@ def flat_space(space: gym.Space[Any]) -> gym.Space[Any]:
 
 
 class FlatContext(gym.ObservationWrapper[Float32Array, IntArray, Any], RecordConstructorArgs):
-    """Gives `Box` observations (D + A,) float32 instead of a `Dict`: see `flatten`.
+    """Returns `Box` observations (D + A,) float32 instead of a `Dict`: see `flatten`.
 
-    Actions stay `MultiDiscrete`. The mask stays in reach of agents that sample under one: `action_masks()` gives it
-    for the slot that is seen now, under the name and in the layout (all modules one after the other) by which masked
-    policy-gradient agents ask for it (Huang & Ontanon, 2022, "A closer look at invalid action masking in policy
-    gradient algorithms", FLAIRS). An agent that does not ask loses nothing but tries: the market executes an ineligible
-    action as sending nothing.
+    Actions stay `MultiDiscrete`. Agents that sample under a mask get it for the current slot from `action_masks()`,
+    with the name and the layout (all modules one after the other) that masked policy-gradient agents expect (Huang &
+    Ontanon, 2022, "A closer look at invalid action masking in policy gradient algorithms", FLAIRS). Other agents may
+    choose ineligible actions, which the market executes as sending nothing.
 
     Args:
         env: An env whose observations are a `Dict` of `context` and `action_mask`.
@@ -67,21 +66,21 @@ class FlatContext(gym.ObservationWrapper[Float32Array, IntArray, Any], RecordCon
         self._mask: BoolArray | None = None
 
     def observation(self, observation: Observation) -> Float32Array:
-        """The flat observation."""
+        """Return the flat observation."""
         self._mask = np.array(observation["action_mask"], dtype=bool)
         return flatten(observation)
 
     def action_masks(self) -> BoolArray:
-        """The eligible actions (sum of actions,) of the slot that is seen now, as a copy.
+        """Return the eligible actions (sum of actions,) of the current slot, as a copy.
 
         Raises:
-            ResetNeeded: If nothing was seen yet.
+            ResetNeeded: If there was no observation yet.
         """
-        return seen(self._mask)
+        return copy_of_mask(self._mask)
 
 
 class FlatContextVector(VectorObservationWrapper[Float32Array, IntArray, Any, npt.NDArray[Any]]):
-    """The same for many users: observations (N, D + A), `action_masks()` (N, sum of actions).
+    """`FlatContext` for many users: observations (N, D + A), `action_masks()` (N, sum of actions).
 
     Args:
         env: A vector env whose observations are a `Dict` of `context` and `action_mask`.
@@ -94,25 +93,25 @@ class FlatContextVector(VectorObservationWrapper[Float32Array, IntArray, Any, np
         self._mask: BoolArray | None = None
 
     def observations(self, observations: Observation) -> Float32Array:
-        """The flat observations."""
+        """Return the flat observations."""
         self._mask = np.array(observations["action_mask"], dtype=bool)
         return flatten(observations)
 
     def action_masks(self) -> BoolArray:
-        """The eligible actions (N, sum of actions) of the slots that are seen now, as a copy.
+        """Return the eligible actions (N, sum of actions) of the current slots, as a copy.
 
         Raises:
-            ResetNeeded: If nothing was seen yet.
+            ResetNeeded: If there was no observation yet.
         """
-        return seen(self._mask)
+        return copy_of_mask(self._mask)
 
 
-def seen(mask: BoolArray | None) -> BoolArray:
-    """A copy of the mask.
+def copy_of_mask(mask: BoolArray | None) -> BoolArray:
+    """Return a copy of the mask.
 
     Raises:
         ResetNeeded: If there is none yet.
     """
     if mask is None:
-        raise gym.error.ResetNeeded("no slot was seen yet: call reset() first")
+        raise gym.error.ResetNeeded("there was no observation yet: call reset() first")
     return mask.copy()

@@ -1,4 +1,4 @@
-"""One number for the whole action, for agents that know only `Discrete` actions."""
+"""Wrappers with one number for the whole action, for agents that only support `Discrete` actions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError
 
-MAX_JOINT = 10_000
+MAX_JOINT_ACTIONS = 10_000
 
 
 class JointAction(gym.ActionWrapper[Any, np.int64, IntArray], RecordConstructorArgs):
     """Numbers the joint actions: action j is row j of `modules.joint_actions`, and 0 sends nothing.
 
-    Unlike `MultiDiscrete`, it lists each action once (nothing is sent in one way only) and none whose modules do not
-    fit together. The number of joint actions is the product of the modules' sizes: right for small sets, where one in
-    hundreds is tried often enough to be learned about.
+    Unlike `MultiDiscrete`, it lists each action once (there is one way to send nothing) and only valid combinations of
+    the modules' actions. The number of joint actions grows with the product of the modules' sizes, so use it for small
+    sets of actions.
 
-    Over a `FlatContext`, `action_masks()` gives the eligible joint actions (J,).
+    Around a `FlatContext`, `action_masks()` returns the eligible joint actions (J,).
 
     Args:
         env: An env with `MultiDiscrete` actions.
-        modules: Its modules, such as `env.unwrapped.market.modules` or `env.unwrapped.log.modules`.
+        modules: The env's modules, such as `env.unwrapped.market.modules` or `env.unwrapped.log.modules`.
     """
 
     def __init__(self, env: gym.Env[Any, IntArray], modules: ActionSpace) -> None:
@@ -40,23 +40,23 @@ class JointAction(gym.ActionWrapper[Any, np.int64, IntArray], RecordConstructorA
         self.action_space = spaces.Discrete(joint_size(modules, env.action_space))
 
     def action(self, action: np.int64) -> IntArray:
-        """The codes (M,) of a joint action; raises `InvalidAction` if there is no such one."""
+        """Return the codes (M,) of a joint action; raise `InvalidAction` if it does not exist."""
         if not self.action_space.contains(action):
             raise gym.error.InvalidAction(f"action {action!r} is not in {self.action_space}")
         return np.array(self.modules.joint_actions[action])
 
     def action_masks(self) -> BoolArray:
-        """The eligible joint actions (J,) of the slot that is seen now; sending nothing always is."""
+        """Return the eligible joint actions (J,) of the current slot; sending nothing is always eligible."""
         mask = self.env.get_wrapper_attr("action_masks")()
         return np.asarray(self.modules.joint_mask(mask[None])[0])
 
 
 class JointActionVector(VectorActionWrapper[Any, IntArray, IntArray, npt.NDArray[Any]]):
-    """The same for many users: actions (N,), `action_masks()` (N, J) over a `FlatContextVector`.
+    """`JointAction` for many users: actions (N,), `action_masks()` (N, J) around a `FlatContextVector`.
 
     Args:
         env: A vector env with `MultiDiscrete` actions.
-        modules: Its modules.
+        modules: The env's modules.
     """
 
     def __init__(self, env: VectorEnv[Any, IntArray, npt.NDArray[Any]], modules: ActionSpace) -> None:
@@ -66,27 +66,29 @@ class JointActionVector(VectorActionWrapper[Any, IntArray, IntArray, npt.NDArray
         self.action_space = batch_space(self.single_action_space, env.num_envs)
 
     def actions(self, actions: IntArray) -> IntArray:
-        """The codes (N, M) of joint actions (N,); raises `InvalidAction` if one is none."""
+        """Return the codes (N, M) of joint actions (N,); raise `InvalidAction` if one does not exist."""
         if not self.action_space.contains(np.asarray(actions)):
             raise gym.error.InvalidAction(f"some actions are not in {self.single_action_space}")
         return self.modules.joint_actions[actions]
 
     def action_masks(self) -> BoolArray:
-        """The eligible joint actions (N, J) of the slots that are seen now; sending nothing always is."""
+        """Return the eligible joint actions (N, J) of the current slots; sending nothing is always eligible."""
         return self.modules.joint_mask(self.env.action_masks())  # type: ignore[attr-defined]
 
 
 def joint_size(modules: ActionSpace, space: gym.Space[Any]) -> int:
-    """How many joint actions there are.
+    """Return the number of joint actions.
 
     Raises:
-        ConfigError: If the modules are not those of the action space, or there are more than `MAX_JOINT`.
+        ConfigError: If the modules do not fit the action space, or there are more than `MAX_JOINT_ACTIONS`.
     """
     if not isinstance(space, spaces.MultiDiscrete) or tuple(space.nvec) != modules.sizes:
         raise ConfigError(
-            f"the actions are {space}, the modules' sizes {modules.sizes}: hand over the env's own modules"
+            f"the actions are {space}, but the modules' sizes {modules.sizes}: pass the env's own modules"
         )
     size = float(np.prod([float(size) for size in modules.sizes]))
-    if size > MAX_JOINT:
-        raise ConfigError(f"{modules} has up to {size:,.0f} joint actions, above {MAX_JOINT:,}: keep MultiDiscrete")
+    if size > MAX_JOINT_ACTIONS:
+        raise ConfigError(
+            f"{modules} has up to {size:,.0f} joint actions, more than {MAX_JOINT_ACTIONS:,}: use MultiDiscrete"
+        )
     return len(modules.joint_actions)

@@ -1,4 +1,4 @@
-"""A price on unsubscribes that rises until they keep to a budget."""
+"""Wrappers that price unsubscribes, with a Lagrange multiplier that rises until a budget is kept."""
 
 from __future__ import annotations
 
@@ -12,62 +12,62 @@ from gymnasium.vector import VectorEnv
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.wrappers.episodes import Array, EpisodesVector, Step
+from crosschannel.envs.wrappers.episodes import Array, EpisodeStateVector, VectorStep
 
 
-def ascend(multiplier: float, rate: float, excess: float) -> float:
-    r"""A step of dual ascent, :math:`[\lambda + \eta (C - d)]_+`, where `excess` is the cost above the budget."""
+def dual_ascent_step(multiplier: float, rate: float, excess: float) -> float:
+    r"""Return the multiplier after a step of dual ascent, :math:`[\lambda + \eta (C - d)]_+`; `excess` is C - d."""
     return max(0.0, multiplier + rate * excess)
 
 
 def check_settings(budget: float, rate: float, multiplier: float) -> None:
-    """Checks what the wrappers are given.
+    """Check the settings of the wrappers.
 
     Raises:
-        ConfigError: If the budget is no share of users, or the rate or the multiplier is not positive or 0.
+        ConfigError: If the budget is not a share, the rate is not positive, or the multiplier is negative.
     """
     if not 0.0 <= budget <= 1.0:
         raise ConfigError(f"budget {budget} is not a share of users between 0 and 1")
     if not rate > 0.0:
-        raise ConfigError(f"rate {rate} is not above 0: the multiplier would never move")
+        raise ConfigError(f"rate {rate} is not above 0: the multiplier would never change")
     if not multiplier >= 0.0:
         raise ConfigError(f"multiplier {multiplier} is below 0: it would reward unsubscribes")
 
 
 def refuse_replay(info: Mapping[str, Any]) -> None:
-    """A replay's episodes end as the log ends, or where it rejects the agent: no share of them is the agent's doing.
+    """Check that the env is not a replay, whose episodes do not end because of the agent's actions.
 
     Raises:
-        ConfigError: If the information of a reset tells of a replay's mode.
+        ConfigError: If the information of a reset has a replay's mode.
     """
     if "mode" in info:
         raise ConfigError(
-            "a replay ends where its log ends or rejects the agent, whatever the agent would have caused: a price on "
-            "its unsubscribes teaches nothing. Use the market, or weigh 'unsubscribed' as a goal of the reward"
+            "episodes of a replay end with the log or at a rejection, whatever the agent would have caused: a price on "
+            "unsubscribes teaches the agent nothing. Use the market, or make 'unsubscribed' a goal of the reward"
         )
 
 
 class LagrangianCost(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructorArgs):
-    r"""Takes a price for an unsubscribe from the reward, and moves the price until the budget is kept.
+    r"""Subtracts a price for each unsubscribe from the reward, and adapts the price until the budget is kept.
 
     .. math:: r'_t = r_t - \lambda c_t, \qquad \lambda \leftarrow [\lambda + \eta (C - d)]_+
 
-    where :math:`c_t` is 1 at the step at which the user unsubscribes or leaves (the episode terminates), C its sum over
-    the episode, d the budget: the share of users that may be lost. The multiplier moves at each episode's end. An
-    agent that answers to it maximises the reward subject to :math:`E[C] \le d`; at the optimum :math:`\lambda` is what
-    one more lost user would be worth (Altman, 1999, "Constrained Markov decision processes"; Tessler, Mankowitz &
-    Mannor, 2019, "Reward constrained policy optimization", ICLR). The multiplier should move more slowly than the agent
-    learns: take a small `rate`. A goal that prices unsubscribes already, as the market's does by default, counts
-    on top.
+    where :math:`c_t` is 1 at the step at which the user unsubscribes or leaves (the episode terminates), else 0, C is
+    its sum over the episode, and d is the budget: the share of users that may be lost. The multiplier is updated at the
+    end of each episode. An agent that maximises the new reward maximises the old one subject to :math:`E[C] \le d`; at
+    the optimum :math:`\lambda` is the marginal value of one more lost user (Altman, 1999, "Constrained Markov decision
+    processes"; Tessler, Mankowitz & Mannor, 2019, "Reward constrained policy optimization", ICLR). The multiplier
+    should change more slowly than the agent learns: use a small `rate`. A goal with a price for unsubscribes, such as
+    the market has by default, counts in addition.
 
-    `info["cost"]` is :math:`c_t`, `info["multiplier"]` the :math:`\lambda` of this step's reward. A run that goes on
-    later sets `multiplier` to where it was.
+    `info["cost"]` is :math:`c_t`, `info["multiplier"]` the :math:`\lambda` of this step's reward. To resume a run, set
+    `multiplier` to its last value.
 
     Args:
         env: An env whose episodes depend on the agent's actions: the market.
         budget: The share d of episodes that may end with an unsubscribe.
         rate: Step size :math:`\eta` of the dual ascent, in reward units.
-        multiplier: Where :math:`\lambda` begins, in reward units.
+        multiplier: Initial :math:`\lambda`, in reward units.
     """
 
     def __init__(self, env: gym.Env[Any, IntArray], budget: float, rate: float = 0.01, multiplier: float = 0.0) -> None:
@@ -79,7 +79,7 @@ class LagrangianCost(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructo
         self.multiplier = multiplier
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode; the multiplier stays.
+        """Start an episode; the multiplier does not change.
 
         Raises:
             ConfigError: If the env is a replay.
@@ -89,23 +89,23 @@ class LagrangianCost(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructo
         return observation, info
 
     def step(self, action: IntArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Steps; the reward is net of the price of an unsubscribe."""
+        """Step; the reward is net of the price of an unsubscribe."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         cost, multiplier = float(terminated), self.multiplier
         if terminated or truncated:
-            self.multiplier = ascend(multiplier, self.rate, cost - self.budget)
-        told = {"cost": cost, "multiplier": multiplier}
-        return observation, float(reward) - multiplier * cost, terminated, truncated, info | told
+            self.multiplier = dual_ascent_step(multiplier, self.rate, cost - self.budget)
+        added = {"cost": cost, "multiplier": multiplier}
+        return observation, float(reward) - multiplier * cost, terminated, truncated, info | added
 
 
-class LagrangianCostVector(EpisodesVector):
-    """The same for many users, who share one multiplier: each step moves it by the excess of all episodes that ended.
+class LagrangianCostVector(EpisodeStateVector):
+    """`LagrangianCost` for many users with one multiplier: a step updates it by the excess of all ended episodes.
 
     Args:
         env: A vector env whose episodes depend on the agent's actions: the market.
         budget: The share of episodes that may end with an unsubscribe.
-        rate: Step size of the dual ascent for each episode, in reward units.
-        multiplier: Where it begins, in reward units.
+        rate: Step size of the dual ascent per episode, in reward units.
+        multiplier: Initial multiplier, in reward units.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class LagrangianCostVector(EpisodesVector):
         self.multiplier = multiplier
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets all rows, or those of the option `reset_mask` (N,); the multiplier stays.
+        """Reset all rows, or those of the option `reset_mask` (N,); the multiplier does not change.
 
         Raises:
             ConfigError: If the env is a replay.
@@ -127,13 +127,13 @@ class LagrangianCostVector(EpisodesVector):
         refuse_replay(info)
         return observations, info
 
-    def begin(self, rows: BoolArray) -> None:
-        """Nothing is kept from step to step but the multiplier."""
+    def start_episodes(self, rows: BoolArray) -> None:
+        """Keep the multiplier, the only state."""
 
-    def follow(self, step: Step) -> tuple[FloatArray, dict[str, Any]]:
-        """The rewards net of the price of the unsubscribes."""
+    def transform_step(self, step: VectorStep) -> tuple[FloatArray, dict[str, Any]]:
+        """Return the rewards net of the price of unsubscribes."""
         cost, multiplier = step.terminated.astype(np.float64), self.multiplier
-        self.multiplier = ascend(multiplier, self.rate, float(cost.sum() - self.budget * step.over.sum()))
-        told = {"cost": cost, "multiplier": np.where(step.acting, multiplier, 0.0)}
-        marks = {f"_{name}": step.acting.copy() for name in told}
-        return step.rewards - multiplier * cost, told | marks
+        self.multiplier = dual_ascent_step(multiplier, self.rate, float(cost.sum() - self.budget * step.over.sum()))
+        added = {"cost": cost, "multiplier": np.where(step.acting, multiplier, 0.0)}
+        marks = {f"_{name}": step.acting.copy() for name in added}
+        return step.rewards - multiplier * cost, added | marks

@@ -1,4 +1,4 @@
-"""Records what each episode brought: reward, slots, messages, unsubscribes and, where it is known, what they caused."""
+"""Wrappers that record totals of each episode: reward, slots, messages, unsubscribes and, if known, true effects."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from gymnasium.vector import VectorEnv
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.wrappers.episodes import Array, EpisodesVector, Step
+from crosschannel.envs.wrappers.episodes import Array, EpisodeStateVector, VectorStep
 
-#: What only a market knows of a step.
-CAUSED = ("incremental", "true_effect")
+#: Totals that only a market knows.
+TRUE_EFFECTS = ("incremental", "true_effect")
 
 
 def refuse_rejection(info: Mapping[str, Any]) -> None:
-    """In mode `reject` an episode ends where the log parts from the agent: its totals are of no policy's episodes.
+    """Check that the env is not a replay in mode `reject`, whose episodes end early at a rejection.
 
     Raises:
-        ConfigError: If the information of a reset tells of that mode.
+        ConfigError: If the information of a reset has that mode.
     """
     if "reject" in np.ravel(info.get("mode", "")).tolist():
         raise ConfigError(
-            "a replay in mode 'reject' breaks episodes off where the log rejects the agent, and totals of such "
-            "episodes are of no policy: average over the slots with info['accepted'] instead"
+            "a replay in mode 'reject' truncates episodes at a rejection, so that their totals are not those of the "
+            "agent's policy: average over the slots with info['accepted'] instead"
         )
 
 
-def amounts(reward: Any, terminated: Any, info: Mapping[str, Any]) -> dict[str, Any]:
-    """What a step adds to each total: numbers for one user, arrays (N,) for many.
+def step_totals(reward: Any, terminated: Any, info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a step adds to each total: numbers for one user, arrays (N,) for many.
 
     Raises:
-        ConfigError: If the information does not say what was executed.
+        ConfigError: If the information lacks the executed action.
     """
     if "executed_action" not in info:
-        raise ConfigError(f"info has {sorted(info)}, but no executed_action: wrap an env of this package")
+        raise ConfigError(f"info has {sorted(info)}, but not 'executed_action': wrap an env of this package")
     return {
         "reward": reward,
         "slots": np.ones_like(reward),
         "sends": np.not_equal(np.asarray(info["executed_action"])[..., 0], 0),
         "unsubscribed": terminated,
-        **{name: info[name] for name in CAUSED if name in info},
+        **{name: info[name] for name in TRUE_EFFECTS if name in info},
     }
 
 
 class RecordOutcomes(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructorArgs):
-    """Sums up each episode; `info["outcome"]` of its last step has the totals as floats.
+    """Records totals of each episode, as floats, in `info["outcome"]` of its last step.
 
-    - `reward`: the sum of what was paid: the goal value on the market. On a replay in mode `logged` it is the logged
-      policy's incremental reward, and never the agent's return.
-    - `slots`, `sends`: decisions, and those at which a message was sent: executed, not only chosen.
-    - `unsubscribed`: 1 if the episode terminated, as the user unsubscribed or left.
-    - `incremental`, `true_effect`: the part of the goal value that the messages caused, and its expectation. Only a
-      market knows them.
+    - `reward`: the sum of rewards. On the market it is the goal value; on a replay in mode `logged` it is the
+      incremental reward of the logged policy, not the agent's return.
+    - `slots`, `sends`: the number of decisions, and of messages that were sent (executed, not only chosen).
+    - `unsubscribed`: 1 if the episode terminated, because the user unsubscribed or left.
+    - `incremental`, `true_effect`: the part of the goal value that the messages caused, and its expectation; on the
+      market only.
 
-    `means()` averages the totals over all episodes that have ended. Where a further wrapper changes the reward,
-    this one belongs under it to record goal values, and over it to record what the agent was paid.
+    `means()` averages the totals over all episodes that have ended. If another wrapper changes the reward, put this one
+    inside it to record goal values, or outside it to record the changed reward.
 
     Args:
         env: A market or a replay.
@@ -73,7 +73,7 @@ class RecordOutcomes(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructo
         self.episodes = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begins an episode, with totals of 0.
+        """Start an episode, with totals of 0.
 
         Raises:
             ConfigError: If the env is a replay in mode `reject`.
@@ -84,9 +84,9 @@ class RecordOutcomes(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructo
         return observation, info
 
     def step(self, action: IntArray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Steps, and adds up what the step brought."""
+        """Step, and add to the totals."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        for name, value in amounts(reward, terminated, info).items():
+        for name, value in step_totals(reward, terminated, info).items():
             self._totals[name] = self._totals.get(name, 0.0) + float(value)
         if terminated or truncated:
             info = info | {"outcome": dict(self._totals)}
@@ -96,12 +96,12 @@ class RecordOutcomes(gym.Wrapper[Any, IntArray, Any, IntArray], RecordConstructo
         return observation, float(reward), terminated, truncated, info
 
     def means(self) -> dict[str, float]:
-        """The mean of each total over the episodes that have ended; empty before the first has."""
+        """Return the mean of each total over the episodes that have ended; empty before the first one."""
         return {name: value / self.episodes for name, value in self._sums.items()}
 
 
-class RecordOutcomesVector(EpisodesVector):
-    """The same for many users: `info["outcome"]` has each total (N,), and `info["_outcome"]` (N,) whose episode ended.
+class RecordOutcomesVector(EpisodeStateVector):
+    """`RecordOutcomes` for many users: `info["outcome"]` has totals (N,), `info["_outcome"]` (N,) whose episode ended.
 
     Args:
         env: A vector env of a market or a replay.
@@ -114,7 +114,7 @@ class RecordOutcomesVector(EpisodesVector):
         self.episodes = 0
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Resets all rows, or those of the option `reset_mask` (N,).
+        """Reset all rows, or those of the option `reset_mask` (N,).
 
         Raises:
             ConfigError: If the env is a replay in mode `reject`.
@@ -123,16 +123,16 @@ class RecordOutcomesVector(EpisodesVector):
         refuse_rejection(info)
         return observations, info
 
-    def begin(self, rows: BoolArray) -> None:
-        """Totals of 0."""
+    def start_episodes(self, rows: BoolArray) -> None:
+        """Set the totals to 0."""
         for total in self._totals.values():
             total[rows] = 0.0
 
-    def follow(self, step: Step) -> tuple[FloatArray, dict[str, Any]]:
-        """Adds up what the step brought."""
+    def transform_step(self, step: VectorStep) -> tuple[FloatArray, dict[str, Any]]:
+        """Add to the totals."""
         acting, over = step.acting, step.over
         if acting.any():
-            for name, value in amounts(step.rewards, step.terminated, step.info).items():
+            for name, value in step_totals(step.rewards, step.terminated, step.info).items():
                 total = self._totals.setdefault(name, np.zeros(self.num_envs))
                 total[acting] += np.asarray(value, dtype=np.float64)[acting]
         outcome: dict[str, Array] = {}
@@ -143,5 +143,5 @@ class RecordOutcomesVector(EpisodesVector):
         return step.rewards, {"outcome": outcome, "_outcome": over.copy()}
 
     def means(self) -> dict[str, float]:
-        """The mean of each total over the episodes that have ended; empty before the first has."""
+        """Return the mean of each total over the episodes that have ended; empty before the first one."""
         return {name: value / self.episodes for name, value in self._sums.items()} if self.episodes else {}

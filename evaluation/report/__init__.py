@@ -1,17 +1,5 @@
 """An evaluation as text, as plain values for JSON, and as an HTML page."""
 
-from crosschannel.evaluation.report.html_report import render_html, write_html
-from crosschannel.evaluation.report.sentences import caveats, headline, module_effects, verdict
-from crosschannel.evaluation.report.serialization import to_dict
-from crosschannel.evaluation.report.text import text_table
+import lazy_loader
 
-__all__ = [
-    "caveats",
-    "headline",
-    "module_effects",
-    "render_html",
-    "text_table",
-    "to_dict",
-    "verdict",
-    "write_html",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,15 +1,17 @@
-"""The evaluation as plain values, for JSON."""
+"""The evaluation as plain values, for JSON, and back."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.bootstrap import UNDEFINED, Interval
 from crosschannel.evaluation.report.formatting import PROPENSITY_LABELS
 from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
-from crosschannel.evaluation.results import Estimate, Evaluation
+from crosschannel.evaluation.results import Estimate, Evaluation, EvaluationSettings
+from crosschannel.evaluation.support import Support
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -55,3 +57,44 @@ def _interval(interval: Interval) -> dict[str, Any] | None:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def from_dict(data: Mapping[str, Any]) -> Evaluation:
+    """Return the evaluation that `to_dict` turned into plain values; what is None becomes NaN."""
+    sources = {label: source for source, label in PROPENSITY_LABELS.items()}
+    return Evaluation(
+        policy=data["policy"],
+        log=data["log"],
+        logged=_read_interval(data["logged"]),
+        estimates=tuple(_read_estimate(entry) for entry in data["estimates"]),
+        decisions=data["decisions"],
+        users=data["users"],
+        propensity_source=sources[data["propensities"]],
+        reward_counts=dict(data["reward_counts"]),
+        refitted=data["reward_refitted"],
+        dropped_share=_read_number(data["reward_dropped_share"]),
+        min_p_uncensored=_read_number(data["min_p_uncensored"]),
+        settings=EvaluationSettings(**data["settings"]),
+    )
+
+
+def _read_estimate(entry: Mapping[str, Any]) -> Estimate:
+    return Estimate(
+        estimand=entry["estimand"],
+        module=entry["module"],
+        estimator=entry["estimator"],
+        value=_read_interval(entry["value"]),
+        difference=_read_interval(entry["difference"]),
+        decisions=entry["decisions"],
+        users=entry["users"],
+        support=Support(**{name: _read_number(value) for name, value in entry["support"].items()}),
+        reason=entry["reason"] or "",
+    )
+
+
+def _read_interval(entry: Mapping[str, float] | None) -> Interval:
+    return UNDEFINED if entry is None else Interval(**entry)
+
+
+def _read_number(value: float | None) -> Any:
+    return math.nan if value is None else value

@@ -1,4 +1,4 @@
-"""Propensities that nobody logged: estimated by cross-fitted, calibrated logistic regressions."""
+"""Estimate propensities that were not logged, by cross-fitted and calibrated logistic regressions."""
 
 from crosschannel.histories.propensities.estimate import PropensityReport, estimate_propensities
 

@@ -1,42 +1,41 @@
-"""Calibrates estimated choice probabilities, and measures how far they are from the shares that occurred."""
+"""Calibrate estimated action probabilities, and measure their calibration error."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.histories.propensities.newton import maximise
 
-MAX_STEPS = 50
-BINS = 10
+RELIABILITY_BINS = 10
 
 
 def softmax(score: FloatArray, eligible: BoolArray) -> FloatArray:
-    """Probabilities (n, G) of the eligible actions from their scores (n, G); 0 where an action is not eligible.
+    """Return probabilities (n, G) of actions from their scores (n, G), 0 for actions that are not eligible.
 
     Every row needs an eligible action.
     """
-    masked = np.where(eligible, score, -np.inf)
-    power = np.exp(masked - masked.max(1, keepdims=True))
-    return np.asarray(power / power.sum(1, keepdims=True))
+    return np.asarray(special.softmax(np.where(eligible, score, -np.inf), axis=1))
 
 
 @dataclass(frozen=True)
 class PlattScaling:
-    r"""Platt scaling of a choice among G actions.
+    r"""Platt scaling of the probabilities of G actions.
 
     .. math:: p_i(a) \propto e^{b_a + s z_i(a)} \text{ over the eligible a}
 
-    fitted on scores z that are not of the data which made them. The slope s shrinks scores that are too sure of
-    themselves (or spreads those that are not sure enough), the offsets :math:`b_a` set the overall shares. Both have
-    a weak normal prior (variance 1, around 1 and around the offsets given), so that actions that do not occur stay
-    finite. Platt (1999), "Probabilistic outputs for support vector machines"; for several actions Guo, Pleiss, Sun &
+    It is fitted to scores z of a model that was fitted to other data. The slope s shrinks overconfident scores (or
+    spreads underconfident ones), and the offsets :math:`b_a` set the overall shares. Both have a weak normal prior
+    (variance 1, around 1 and around the given offsets), so that offsets of actions that do not occur remain finite.
+    Platt (1999), "Probabilistic outputs for support vector machines"; for several actions Guo, Pleiss, Sun &
     Weinberger (2017), "On calibration of modern neural networks", ICML.
 
     Attributes:
         slope: s.
-        offset: b, one an action (G,).
+        offset: b, one per action (G,).
     """
 
     slope: float
@@ -44,53 +43,48 @@ class PlattScaling:
 
     @classmethod
     def fit(cls, offset: FloatArray, score: FloatArray, eligible: BoolArray, taken: IntArray) -> PlattScaling:
-        """Newton's method from slope 1 and the offsets (G,) given; scores and eligible (n, G), taken codes (n,)."""
+        """Maximise the posterior density of scores and eligible (n, G), taken codes (n,) and prior offsets (G,).
+
+        The prior makes the maximum finite and unique; see `newton.maximise` for when the iteration has converged.
+        """
         n, size = score.shape
         prior = np.concatenate([[1.0], offset])
         z = np.where(eligible, score, 0.0)
         chosen = np.zeros((n, size))
         chosen[np.arange(n), taken] = 1.0
 
-        def loss(theta: FloatArray) -> float:
+        def objective(theta: FloatArray) -> float:
             masked = np.where(eligible, theta[0] * z + theta[1:], -np.inf)
-            top = masked.max(1)
-            total = np.log(np.exp(masked - top[:, None]).sum(1)) + top
-            return float((total - masked[np.arange(n), taken]).sum() + 0.5 * ((theta - prior) ** 2).sum())
+            likelihood = masked[np.arange(n), taken] - special.logsumexp(masked, axis=1)
+            return float(likelihood.sum() - 0.5 * ((theta - prior) ** 2).sum())
 
-        theta = prior.copy()
-        current = loss(theta)
-        for _ in range(MAX_STEPS):
+        def derivatives(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
             p = softmax(theta[0] * z + theta[1:], eligible)
             missed = chosen - p
-            spread = p * (z - (p * z).sum(1, keepdims=True))
             gradient = np.concatenate([[(missed * z).sum()], missed.sum(0)]) - (theta - prior)
-            curvature = np.eye(size + 1)
-            curvature[0, 0] += (spread * z).sum()
-            curvature[0, 1:] = curvature[1:, 0] = spread.sum(0)
-            curvature[1:, 1:] += np.diag(p.sum(0)) - p.T @ p
-            step = np.linalg.solve(curvature, gradient)
-            length = 1.0
-            while (new := loss(theta + length * step)) > current and length > 1e-8:
-                length /= 2
-            theta = theta + length * step
-            if current - new < 1e-10 * (1 + abs(current)):
-                break
-            current = new
+            deviation = p * (z - (p * z).sum(1, keepdims=True))
+            information = np.eye(size + 1)
+            information[0, 0] += (deviation * z).sum()
+            information[0, 1:] = information[1:, 0] = deviation.sum(0)
+            information[1:, 1:] += np.diag(p.sum(0)) - p.T @ p
+            return gradient, information
+
+        theta = maximise(objective, derivatives, prior)
         return cls(float(theta[0]), theta[1:])
 
     def predict(self, score: FloatArray, eligible: BoolArray) -> FloatArray:
-        """Calibrated probabilities (n, G) of scores (n, G)."""
+        """Return calibrated probabilities (n, G) of scores (n, G)."""
         return softmax(self.slope * score + self.offset, eligible)
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Predicted and observed shares of one choice, in bins of about as many rows each.
+    """Predicted and observed shares of one action, in bins of about equal size.
 
     Attributes:
-        n: Rows in each bin (b,).
+        n: Number of rows of each bin (b,).
         predicted: Mean predicted probability (b,).
-        observed: Share that was chosen (b,).
+        observed: Share of rows in which the action was taken (b,).
     """
 
     n: IntArray
@@ -98,8 +92,8 @@ class Reliability:
     observed: FloatArray
 
     @classmethod
-    def of(cls, probability: FloatArray, chosen: BoolArray, bins: int = BINS) -> Reliability:
-        """Sorts predictions (n,) into at most `bins` bins by their size; equal ones share a bin."""
+    def from_predictions(cls, probability: FloatArray, chosen: BoolArray, bins: int = RELIABILITY_BINS) -> Reliability:
+        """Sort predictions (n,) into at most `bins` bins by their size; equal ones share a bin."""
         edges = np.unique(np.quantile(probability, np.arange(1, bins) / bins)) if len(probability) else np.zeros(0)
         _, place = np.unique(np.searchsorted(edges, probability, side="left"), return_inverse=True)
         n = np.bincount(place)

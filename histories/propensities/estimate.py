@@ -1,4 +1,4 @@
-"""Estimates the propensities of a history that did not log them: cross-fitted by user, and calibrated."""
+"""Estimate the propensities of a history without logged ones, cross-fitted by user and calibrated."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from crosschannel.histories.propensities.logistic import Logistic
 
 _FOLD_SALT = 0x9095
 
-MAX_CELLS = 30
-"""The finest of days, weeks and spans of four weeks is used that gives at most as many calendar cells."""
+MAX_CALENDAR_CELLS = 30
+"""Calendar cells are days, weeks or periods of four weeks: the shortest with at most this number of cells."""
 
-MAX_ROWS = 50_000
-"""Decisions of each action that one logistic regression is fitted on; more would cost time and gain no precision."""
+MAX_ROWS_PER_ACTION = 50_000
+"""Decisions of each action to which one logistic regression is fitted; more would cost time without more precision."""
 
 
 @dataclass(frozen=True)
 class PropensityReport:
-    """How propensities were estimated, and how well they fit.
+    """Settings and fit of estimated propensities.
 
     Attributes:
-        rows: Decisions of the history.
-        folds: Folds of users.
+        rows: Number of decisions of the history.
+        folds: Number of folds of users.
         floor: Smallest propensity.
-        floored: Decisions at which the estimate of some module's choice was below the floor, and was raised to it.
-        errors: Expected calibration error by module, on users whom neither model nor calibration has seen; NaN where
-            a module never had a choice.
-        table: Reliability: `module, action, n, predicted, observed, se`, one row a bin of predictions, over all
-            decisions at which the action was eligible together with others. `se` is that of the observed share.
-        pooled: `module=action` of those chosen too rarely for a model of their own in some fold: their propensity
+        floored: Number of decisions with an estimate below the floor in some module, which was raised to it.
+        errors: Expected calibration error by module, for users to whom neither the model nor the calibration was
+            fitted; NaN if a module never had alternatives.
+        table: Reliability: `module, action, n, predicted, observed, se`, one row per bin of predictions, over all
+            decisions at which the action and others were eligible. `se` is that of the observed share.
+        pooled: `module=action` of actions that were too rare for a model of their own in some fold: their propensity
             is their share, the same for all users.
     """
 
@@ -51,12 +51,12 @@ class PropensityReport:
     pooled: tuple[str, ...]
 
     def summary(self) -> str:
-        """What was done and how well it fits, in one line."""
+        """Return a line on the estimation and its calibration error."""
         errors = ", ".join(f"{name} {error:.4f}" for name, error in self.errors.items() if not np.isnan(error))
         rare = f"; shares only for {', '.join(self.pooled)}" if self.pooled else ""
         return (
             f"propensities were not logged and are estimated (cross-fitted in {self.folds} folds of users, "
-            f"calibration error {errors or 'none: there was no choice'}; "
+            f"calibration error {errors or 'none, as there were no alternatives'}; "
             f"{self.floored:,} of {self.rows:,} raised to the floor {self.floor:g}{rare})"
         )
 
@@ -69,53 +69,56 @@ def estimate_propensities(
     floor: float = 1e-3,
     min_rows: int = 50,
 ) -> tuple[History, PropensityReport]:
-    r"""Estimates each module's conditional propensity from what was known before the decision.
+    r"""Estimate each module's conditional propensity from what was known before the decision.
 
     .. math:: p_i(a) \propto \exp(b_a + s \, x_i^\top \beta_a) \text{ over the actions a eligible at decision i}
 
     Within each group of competing actions (`ActionSpace.groups`), :math:`\beta_a` comes from a binary logistic
     regression of action a against the group's most frequent action, among the decisions that took one of the two while
     both were eligible. Begg & Gray (1984), "Calculation of polychotomous logistic regression parameters using
-    individualized regressions", Biometrika. Covariates are the context features, the calendar cell (`MAX_CELLS`) and
-    the earlier modules' choices; slopes have a normal prior of variance 1 for standardised columns. With more than
-    `MAX_ROWS` decisions of an action a stable random sample is fitted, and its intercept corrected.
+    individualized regressions", Biometrika. Covariates are the context features, the calendar cell
+    (`MAX_CALENDAR_CELLS`) and the actions of earlier modules; slopes have a normal prior of variance 1 for standardised
+    columns. With more than `MAX_ROWS_PER_ACTION` decisions of an action, the regression is fitted to a stable random
+    sample, and its intercept is corrected.
 
-    Users are divided into folds by a hash of their id. The propensities of fold k rest on regressions fitted without
-    the folds k and k + 1, and on a calibration (`PlattScaling`) fitted on fold k + 1: nothing that the users of fold
-    k did enters. The order of rows does not matter, to the last bit.
+    Users are divided into folds by a hash of their id. The propensities of fold k come from regressions fitted without
+    the folds k and k + 1, and from a calibration (`PlattScaling`) fitted to fold k + 1, so that they do not depend on
+    the data of fold k. They do not depend on the order of rows either, to the last bit.
 
-    What it assumes: that the logging policy decided by nothing that matters and is not among the covariates. No
-    calibration can show that; the numbers that rest on these propensities are labelled `estimated propensities`.
+    The assumption: the logging policy depended on nothing but the covariates that also affects the outcome. Calibration
+    cannot test it; all values that depend on these propensities are labelled `estimated propensities`.
 
     Args:
-        history: Any history; logged propensities, if it has them, are not used and are replaced.
-        features: Context features, fitted or to be fitted on the history.
-        folds: Folds of users, at least 3.
+        history: Any history; logged propensities are ignored and replaced.
+        features: Context features that are fitted, or the spec of those to be fitted on the history.
+        folds: Number of folds of users, at least 3.
         floor: Smallest propensity, above 0; smaller estimates are raised to it, and counted.
-        min_rows: Decisions that an action (and its alternative) needs in the fitting folds for slopes of its own;
-            with fewer its odds are pooled: the shares of the two, with half a decision added to each.
+        min_rows: Decisions that an action and the reference action each need in the fitting folds for a regression;
+            with fewer, the odds are those of their shares, with half a decision added to each.
 
     Returns:
         The history with these propensities and the source `estimated`; and the report.
 
     Raises:
         ConfigError: If `folds` or `floor` is out of range.
-        NotIdentified: If a module had a choice and always made the same one, or there are too few users to fold.
+        NotIdentified: If a module had alternatives but always took the same action, or there are too few users.
     """
     if folds < 3:
-        raise ConfigError(f"folds {folds} is below 3: one to fit, one to calibrate, one to predict")
+        raise ConfigError(
+            f"folds is {folds}: give at least 3, as fitting, calibration and prediction need different users"
+        )
     if not 0.0 < floor < 0.5:
-        raise ConfigError(f"floor {floor} is not between 0 and 0.5")
+        raise ConfigError(f"floor is {floor}: give a number between 0 and 0.5")
     d = history.decisions
     fold = np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(folds), dtype=np.int64)[d.user]
     if len(np.unique(fold)) < folds:
-        raise NotIdentified(f"propensities cannot be estimated: {history.n_users} users do not fill {folds} folds")
+        raise NotIdentified(f"propensities cannot be estimated: {history.n_users} users are too few for {folds} folds")
     if not isinstance(features, ContextFeatures):
         features = ContextFeatures.fit(history, features)
     x = np.concatenate([features.covariates(history), _calendar(d.time)], axis=1)
     mask = history.modules.feasible_mask(history.eligible)
-    # Sums of doubles depend on their order: hashes of the decisions' ids decide it, not the place in a file. The
-    # first rows in this order are, by the same token, a random sample.
+    # Sums of floats depend on their order. This one depends on hashes of the decisions' ids and not on the order in a
+    # file, and its first rows are a random sample.
     order = np.argsort(d.key, kind="stable")
 
     propensity = np.ones((len(d), len(history.modules)))
@@ -126,8 +129,8 @@ def estimate_propensities(
         choice = (eligible.sum(1) > 1) & (history.modules.sends(d.actions) | (m == 0))
         if choice.any() and len(taken := np.unique(d.actions[choice, m])) == 1:
             raise NotIdentified(
-                f"the propensities of {module.name!r} cannot be estimated: every decision that had a choice made the "
-                f"same one, {module.actions[taken[0]]!r}"
+                f"the propensities of {module.name!r} cannot be estimated: every decision with alternatives took the "
+                f"same action, {module.actions[taken[0]]!r}"
             )
         bins = []
         for group in history.modules.groups(m):
@@ -151,7 +154,7 @@ def estimate_propensities(
         floor=floor,
         floored=int(low.any(1).sum()),
         errors=errors,
-        table=pd.concat(tables, ignore_index=True) if tables else _table("", "", Reliability.of(*_NOTHING)),
+        table=pd.concat(tables, ignore_index=True) if tables else _table("", "", _no_bins()),
         pooled=tuple(pooled),
     )
     estimated = history.with_propensities(propensity, propensity.prod(axis=1), "estimated")
@@ -161,7 +164,7 @@ def estimate_propensities(
 def _cross_fit(
     x: FloatArray, taken: IntArray, eligible: BoolArray, fold: IntArray, folds: int, min_rows: int
 ) -> tuple[FloatArray, BoolArray]:
-    """Probabilities (n, G) of a group's actions, and which actions (G,) were pooled in some fold."""
+    """Return probabilities (n, G) of a group's actions, and which actions (G,) were pooled in some fold."""
     p = np.zeros(eligible.shape)
     rare = np.zeros(eligible.shape[1], dtype=bool)
     for k in range(folds):
@@ -177,7 +180,7 @@ def _cross_fit(
 def _individualised(
     x: FloatArray, taken: IntArray, eligible: BoolArray, min_rows: int
 ) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Intercepts (G,) and slopes (G, p) against the most frequent action; and which actions (G,) are pooled."""
+    """Return intercepts (G,) and slopes (G, p) against the most frequent action, and which actions (G,) are pooled."""
     size = eligible.shape[1]
     count = np.bincount(taken, minlength=size)
     reference = int(count.argmax())
@@ -189,32 +192,32 @@ def _individualised(
         ones, zeros = np.flatnonzero(both & (taken == a)), np.flatnonzero(both & (taken == reference))
         if min(len(ones), len(zeros)) < min_rows:
             pooled[a] = True
-            # Actions that never compete with the reference are compared by how often they were taken at all.
+            # Actions that are never eligible together with the reference are compared by their overall counts.
             n1, n0 = (len(ones), len(zeros)) if both.any() else (count[a], count[reference])
             offset[a] = np.log((n1 + 0.5) / (n0 + 0.5))
             continue
-        rows = np.sort(np.concatenate([ones[:MAX_ROWS], zeros[:MAX_ROWS]]))
+        rows = np.sort(np.concatenate([ones[:MAX_ROWS_PER_ACTION], zeros[:MAX_ROWS_PER_ACTION]]))
         model = Logistic.fit(x[rows], taken[rows] == a, ridge=1.0 / len(rows))
-        sampled = min(1.0, MAX_ROWS / len(ones)) / min(1.0, MAX_ROWS / len(zeros))
+        sampled = min(1.0, MAX_ROWS_PER_ACTION / len(ones)) / min(1.0, MAX_ROWS_PER_ACTION / len(zeros))
         offset[a] = model.coefficients[0] - np.log(sampled)
         slopes[a] = model.coefficients[1:]
     return offset, slopes, pooled
 
 
 def _calendar(time: IntArray) -> FloatArray:
-    """Columns for the calendar cells of times (n,), or one for the trend where there are too many cells."""
+    """Return columns for the calendar cells of times (n,), or a linear trend if there are too many cells."""
     for length in (DAY, WEEK, 4 * WEEK):
         cells, place = np.unique(time // length, return_inverse=True)
         if len(cells) == 1:
             return np.zeros((len(time), 0))
-        if len(cells) <= MAX_CELLS:
+        if len(cells) <= MAX_CALENDAR_CELLS:
             return _indicators(place, len(cells))
     passed = (time - time.min()) / (time.max() - time.min())
     return np.asarray((passed - 0.5)[:, None] * 12**0.5)
 
 
 def _earlier(history: History, m: int, rows: IntArray) -> FloatArray:
-    """Columns for what the earlier modules chose; the parent's choice is the same in a whole group."""
+    """Return columns for the actions of earlier modules; the parent's action is the same in a whole group."""
     parent = history.modules.parent(m)
     others = [j for j in range(m) if parent is None or j != parent[0]]
     actions = history.decisions.actions[rows]
@@ -223,19 +226,20 @@ def _earlier(history: History, m: int, rows: IntArray) -> FloatArray:
 
 
 def _indicators(code: IntArray, size: int) -> FloatArray:
-    """Standardised indicators (n, size) of codes (n,); 0 throughout where a code does not vary."""
+    """Return standardised indicators (n, size) of codes (n,), all 0 for a code that does not vary."""
     share = np.bincount(code, minlength=size) / max(len(code), 1)
     scale = np.sqrt(share * (1 - share))
     hit = code[:, None] == np.arange(size)
     return np.asarray((hit - share) / np.where(scale > 0, scale, 1.0))
 
 
-_NOTHING = (np.zeros(0), np.zeros(0, dtype=bool))
+def _no_bins() -> Reliability:
+    return Reliability.from_predictions(np.zeros(0), np.zeros(0, dtype=bool))
 
 
 def _reliability(p: FloatArray, taken: IntArray, eligible: BoolArray, a: int) -> Reliability:
     rows = eligible[:, a]
-    return Reliability.of(p[rows, a], taken[rows] == a)
+    return Reliability.from_predictions(p[rows, a], taken[rows] == a)
 
 
 def _error(parts: list[Reliability]) -> float:

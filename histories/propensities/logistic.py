@@ -1,15 +1,15 @@
-"""Weighted logistic regression by Newton's method, for propensities."""
+"""Weighted logistic regression, for propensities."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, log_expit
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import NotIdentified
-
-MAX_STEPS = 50
+from crosschannel.histories.propensities.newton import maximise
 
 
 @dataclass(frozen=True)
@@ -24,56 +24,54 @@ class Logistic:
 
     @classmethod
     def fit(cls, x: FloatArray, y: BoolArray, weights: FloatArray | None = None, ridge: float = 1e-10) -> Logistic:
-        r"""Maximises the likelihood minus `ridge` * n * :math:`|\beta|^2 / 2`; the intercept is not penalised.
+        r"""Maximise the log-likelihood minus `ridge` * n * :math:`|\beta|^2 / 2`; the intercept is not penalised.
+
+        The penalty makes the maximum finite and unique where the likelihood alone has none: where a combination of
+        columns separates the outcomes (Albert & Anderson 1984, "On the existence of maximum likelihood estimates in
+        logistic regression models", Biometrika), and where columns are collinear. Coefficients are then determined to
+        about the machine precision divided by `ridge`, and probabilities of rows like those fitted much better. See
+        `newton.maximise` for when the iteration has converged.
 
         Args:
             x: Columns (n, p), best standardised.
             y: Outcomes (n,).
             weights: How often each row counts (n,).
-            ridge: Strength of the penalty, per row.
+            ridge: Strength of the penalty, per row; above 0.
 
         Raises:
-            NotIdentified: If only one of the two outcomes occurs.
+            NotIdentified: If only one of the two outcomes occurs, or the iteration does not converge.
         """
         design = np.concatenate([np.ones((len(x), 1)), x], axis=1)
         w = np.ones(len(x)) if weights is None else weights
-        share = float(w @ y) / float(w.sum()) if len(x) else 0.0
+        total = float(w.sum())
+        share = float(w @ y) / total if total > 0 else 0.0
         if not 0.0 < share < 1.0:
             raise NotIdentified("a propensity cannot be estimated: every decision made the same choice")
-        beta = np.zeros(design.shape[1])
-        beta[0] = np.log(share / (1 - share))
-        penalty = np.full(len(beta), ridge * w.sum())
+        start = np.zeros(design.shape[1])
+        start[0] = np.log(share / (1 - share))
+        penalty = np.full(len(start), ridge * total)
         penalty[0] = 0.0
+        # Log-odds of the outcomes avoid differences of nearly equal probabilities.
+        sign = np.where(y, 1.0, -1.0)
 
-        def loss(b: FloatArray) -> float:
-            score = design @ b
-            return float(w @ (np.logaddexp(0.0, score) - y * score) + 0.5 * penalty @ b**2)
+        def objective(beta: FloatArray) -> float:
+            return float(w @ log_expit(sign * (design @ beta)) - 0.5 * penalty @ beta**2)
 
-        current = loss(beta)
-        for _ in range(MAX_STEPS):
-            p = _sigmoid(design @ beta)
-            gradient = design.T @ (w * (y - p)) - penalty * beta
-            curvature = (design * (w * p * (1 - p))[:, None]).T @ design
-            curvature[np.diag_indices_from(curvature)] += penalty + 1e-12 * w.sum()
-            step = np.linalg.solve(curvature, gradient)
-            size = 1.0
-            while (new := loss(beta + size * step)) > current and size > 1e-8:
-                size /= 2
-            beta = beta + size * step
-            if current - new < 1e-12 * (1 + abs(current)):
-                break
-            current = new
-        return cls(beta)
+        def derivatives(beta: FloatArray) -> tuple[FloatArray, FloatArray]:
+            log_odds = sign * (design @ beta)
+            missed = expit(-log_odds)
+            score = design.T @ (w * sign * missed) - penalty * beta
+            information = (design * (w * missed * expit(log_odds))[:, None]).T @ design
+            information[np.diag_indices_from(information)] += penalty
+            return score, information
+
+        return cls(maximise(objective, derivatives, start))
 
     def logit(self, x: FloatArray) -> FloatArray:
-        """Log-odds (n,) of rows (n, p)."""
-        # Row by row: a matrix product may round a row differently at another place in the matrix.
+        """Return log-odds (n,) of rows (n, p)."""
+        # Row by row, as a matrix product may round a row differently depending on its position.
         return np.asarray(self.coefficients[0] + np.einsum("ij,j->i", x, self.coefficients[1:]))
 
     def predict(self, x: FloatArray) -> FloatArray:
-        """Probabilities (n,) of rows (n, p)."""
-        return _sigmoid(self.logit(x))
-
-
-def _sigmoid(score: FloatArray) -> FloatArray:
-    return np.asarray(np.exp(-np.logaddexp(0.0, -score)))
+        """Return probabilities (n,) of rows (n, p)."""
+        return np.asarray(expit(self.logit(x)))

@@ -1,1 +1,1 @@
-"""Readers: from files of several layouts to a `History`, or to an `InputError` that names every fault."""
+"""Read files of several layouts as a `History`, or raise an `InputError` with every fault."""

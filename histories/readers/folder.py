@@ -1,8 +1,7 @@
-"""The native folder of a history: decisions.parquet, events.parquet, users.parquet and history.yaml."""
+"""Read and write the native folder: decisions.parquet, events.parquet, users.parquet and history.yaml."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +13,16 @@ import yaml
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
+from crosschannel.core.files import replacing
 from crosschannel.histories.history import PROPENSITY_SOURCES, History
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
 
 FORMAT = "crosschannel history"
-VERSION = 1
-DESCRIPTION = "history.yaml"
+FORMAT_VERSION = 1
+DESCRIPTION_FILE = "history.yaml"
 TABLES = ("decisions", "events", "users")
-_KEYS: dict[str, type | tuple[type, ...]] = {
+_KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     "format": str,
     "version": int,
     "name": str,
@@ -30,20 +30,21 @@ _KEYS: dict[str, type | tuple[type, ...]] = {
     "propensity_source": str,
     "rows": dict,
     "event_names": list,
+    "churn_events": list,
     "attributes": (list, type(None)),
     "modules": list,
 }
 
 
 def write_history(history: History, path: Path) -> None:
-    """Writes a history into a folder, which is made where there is none.
+    """Write a history into a folder, which is created if it does not exist.
 
-    `history.yaml` is removed first and written last, in one step: a write that was interrupted leaves a folder
-    without it, and such a folder is refused by `read_history`.
+    `history.yaml` is removed first and written last, atomically, so that `read_history` refuses a folder whose writing
+    was interrupted.
 
     Raises:
-        InputError: If the history is one that could not be read again, such as one from a simulator whose times
-            lie in 1970; nothing is written then.
+        InputError: If the history could not be read back, such as one of a simulator with times in 1970; then nothing
+            is written.
     """
     frames = {
         "decisions": history.decisions_frame(),
@@ -52,33 +53,33 @@ def write_history(history: History, path: Path) -> None:
     }
     check_tables(frames["decisions"], frames["events"], history.modules, frames["users"], {})
     path.mkdir(parents=True, exist_ok=True)
-    description = path / DESCRIPTION
+    description = path / DESCRIPTION_FILE
     description.unlink(missing_ok=True)
     for name, frame in frames.items():
         frame.to_parquet(path / f"{name}.parquet", index=False)
     first, last = np.array(history.span, dtype="datetime64[us]")
     content = {
         "format": FORMAT,
-        "version": VERSION,
+        "version": FORMAT_VERSION,
         "name": history.name,
         "span": [f"{first}Z", f"{last}Z"],
         "propensity_source": history.propensity_source,
         "rows": {name: len(frame) for name, frame in frames.items()},
         "event_names": list(history.event_names),
+        "churn_events": list(history.churn_events),
         "attributes": None if history.users is None else [str(name) for name in history.users.columns],
         "modules": history.modules.to_dict(),
     }
-    draft = path / f"{DESCRIPTION}.part"
-    draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(draft, description)
+    with replacing(description) as draft:
+        draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def read_history(path: Path) -> History:
-    """Reads a folder that `write_history` wrote; the result is equal to what was written.
+    """Read a folder that `write_history` wrote; the result equals what was written.
 
     Raises:
-        InputError: If a file is absent or damaged, the description lacks a key, has an unknown one or is of
-            another version, or the tables have faults; all faults of the description, or all of the tables.
+        InputError: If a file is missing or damaged, the description has a missing or unknown key or another version, or
+            the tables have faults; with all faults of the description, or else all of the tables.
     """
     content = _description(path)
     files = {name: str(path / f"{name}.parquet") for name in TABLES}
@@ -86,7 +87,7 @@ def read_history(path: Path) -> History:
     faults = [
         Fault(
             file=files[name],
-            problem=f"the table has {len(tables[name]):,} rows, but {DESCRIPTION} counts {content['rows'][name]:,}",
+            problem=f"the table has {len(tables[name]):,} rows, but {DESCRIPTION_FILE} has {content['rows'][name]:,}",
             remedy="The file was changed or cut off after it was written: write the folder again.",
         )
         for name in TABLES
@@ -97,7 +98,7 @@ def read_history(path: Path) -> History:
         Fault(
             file=files["users"],
             problem="the attribute is missing",
-            remedy=f"Write the folder again, or take it out of `attributes` in {DESCRIPTION}.",
+            remedy=f"Write the folder again, or remove it from `attributes` in {DESCRIPTION_FILE}.",
             column=str(name),
         )
         for name in attributes or ()
@@ -115,10 +116,14 @@ def read_history(path: Path) -> History:
         name=content["name"],
         files=files,
     )
-    return replace(
-        _with_event_names(history, tuple(content["event_names"]), files["events"]),
-        users=None if attributes is None else tables["users"][attributes],
-    )
+    history = _with_event_names(history, tuple(content["event_names"]), files["events"])
+    try:
+        history = history.with_churn_events([str(name) for name in content["churn_events"]])
+    except ConfigError as error:
+        remedy = "Correct the name there, or write the folder again."
+        problem = str(error).removeprefix("churn_events: ")
+        raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
+    return replace(history, users=None if attributes is None else tables["users"][attributes])
 
 
 def _users_frame(history: History) -> pd.DataFrame:
@@ -130,11 +135,11 @@ def _users_frame(history: History) -> pd.DataFrame:
 
 
 def _with_event_names(history: History, names: tuple[str, ...], file: str) -> History:
-    """The history with the codes that its event names had when it was written."""
+    """Return the history with the event codes that it had when it was written."""
     if unknown := sorted(set(history.event_names) - set(names)):
         raise fail(
             Path(file),
-            f"these events are not in {DESCRIPTION}: {', '.join(unknown)}",
+            f"these events are not in {DESCRIPTION_FILE}: {', '.join(unknown)}",
             "Add them to `event_names` there.",
             column="event",
         )
@@ -154,15 +159,15 @@ def _with_event_names(history: History, names: tuple[str, ...], file: str) -> Hi
 
 
 def _description(path: Path) -> dict[str, Any]:
-    """The content of history.yaml, with the modules built and the span in microseconds."""
-    file = path / DESCRIPTION
+    """Return the content of history.yaml, with an action space and the span in microseconds."""
+    file = path / DESCRIPTION_FILE
     if not path.is_dir():
         raise fail(path, "there is no such folder", "Check the path.")
     if not file.is_file():
         raise fail(
             file,
             "there is no such file",
-            "Name a folder that was written as a history. If it is one, its writing was interrupted: write it again.",
+            "Name a folder that `write_history` wrote. If it is one, its writing was interrupted: write it again.",
         )
     try:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -170,11 +175,11 @@ def _description(path: Path) -> dict[str, Any]:
         raise fail(file, f"this is not YAML: {error}", "Write the folder again.") from error
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
-    if content.get("format") != FORMAT or content.get("version") != VERSION:
+    if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
         found = f"{content.get('format')!r}, version {content.get('version')!r}"
         raise fail(
             file,
-            f"the format is {found}, and only {FORMAT!r}, version {VERSION}, can be read",
+            f"the format is {found}, but only {FORMAT!r}, version {FORMAT_VERSION}, can be read",
             "Write the folder again with this version of the package.",
         )
     _check_keys(file, content)
@@ -186,7 +191,7 @@ def _description(path: Path) -> dict[str, Any]:
     try:
         first, last = (np.datetime64(str(text).removesuffix("Z"), "us").astype(np.int64) for text in content["span"])
     except ValueError as error:
-        remedy = "Write the first and the last observed time, such as 2024-05-01T00:00:00.000000Z."
+        remedy = "Write the start and the end of the observation period, such as 2024-05-01T00:00:00.000000Z."
         raise fail(file, "the span is not two times", remedy, column="span", value=content["span"]) from error
     out["span"] = (int(first), int(last))
     return out
@@ -194,25 +199,27 @@ def _description(path: Path) -> dict[str, Any]:
 
 def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
     faults = [
-        Fault(str(file), f"the key {key!r} is unknown", f"Remove it. {nearest(key, _KEYS)}", column=str(key))
+        Fault(str(file), f"the key {key!r} is unknown", f"Remove it. {nearest(key, _KEY_TYPES)}", column=str(key))
         for key in content
-        if key not in _KEYS
+        if key not in _KEY_TYPES
     ]
-    for key, kind in _KEYS.items():
+    for key, kind in _KEY_TYPES.items():
         if key not in content:
             faults.append(Fault(str(file), f"the key {key!r} is missing", "Add it, or write the folder again."))
         elif not isinstance(content[key], kind):
             remedy = "Correct it, or write the folder again."
-            faults.append(Fault(str(file), "the value is of the wrong kind", remedy, key, value=content[key]))
+            faults.append(Fault(str(file), "the value has the wrong type", remedy, key, value=content[key]))
     if not faults:
         if set(content["rows"]) != set(TABLES):
             remedy = f"Give the number of rows of {', '.join(TABLES)}."
-            faults.append(Fault(str(file), "the tables are not all counted", remedy, "rows", value=content["rows"]))
+            faults.append(
+                Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])
+            )
         if content["propensity_source"] not in PROPENSITY_SOURCES:
             source = content["propensity_source"]
             remedy = nearest(source, PROPENSITY_SOURCES)
             faults.append(
-                Fault(str(file), "this is no source of propensities", remedy, "propensity_source", value=source)
+                Fault(str(file), "this is not a source of propensities", remedy, "propensity_source", value=source)
             )
     if faults:
         raise InputError(faults)

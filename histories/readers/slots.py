@@ -1,4 +1,4 @@
-"""Decision slots on a calendar: when each user could have been sent something, whether or not anything was."""
+"""Decision slots on a calendar: the times at which each user could have been sent a message."""
 
 from __future__ import annotations
 
@@ -14,34 +14,33 @@ from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, duration
 
-MONDAY = np.datetime64("1970-01-05", "D")
+FIRST_MONDAY = np.datetime64("1970-01-05", "D")
 
 
 @dataclass(frozen=True)
 class SlotGrid:
-    """Slots at fixed times of a clock on the wall, the same for all users, from a user's start until the user leaves.
+    """Slots at fixed local times, the same for all users, from a user's start until the user leaves.
 
-    A slot's period lasts until the next slot. The clocks may change: a slot at 09:00 stays at 09:00, and its period has
-    23 or 25 hours that day. A time of day that is skipped is the moment of the change instead, and one that comes twice
-    is the first of the two.
+    A slot's period lasts until the next slot. Slots keep their local time when clocks change: a slot at 09:00 stays at
+    09:00, and its period has 23 or 25 hours that day. A local time that is skipped becomes the time of the change; of a
+    local time that occurs twice, the first counts.
 
-    A user's slots begin after the start, so that the user was known at each of them, and never depend on what came
-    later: they end with the user's leaving or with the stream, not with the user's last event, since a slot would
-    otherwise be there because of what followed it. A period that the stream does not wholly cover is none, since a send
-    may have been missed.
+    A user's slots begin after the start, so that the user is known at each of them, and do not depend on later events:
+    they end when the user leaves or the stream ends, not with the user's last event, as a slot would otherwise exist
+    because of what followed it. A period that the stream covers only partly is not a slot, as sends may be missing.
 
     Attributes:
-        every: How far slots lie apart: a whole number of days (`1d`, `7d`: Mondays), or a part of a day that divides it
+        every: Time between slots: a whole number of days (`1d`, `7d`: Mondays), or a fraction of a day that divides it
             (`6h`, `30min`).
-        at: The time of day of a slot, such as `09:00`; the others of the day follow from it.
-        time_zone: Whose clock that is.
-        start: Where neither `start_events` nor `start_attribute` say so: `first_event`, after the user's first row in
-            the stream, or `stream`, with the stream itself, where all users were there all along.
-        start_events: Events that begin a user's slots, such as a sign-up; users without one have no slots.
-        start_attribute: Column of the table of users that says since when (a time).
-        leave_events: Events that end a user's slots for good, such as `Unsubscribed`.
-        several: Where more than one send falls into a period: `error`, or `first`: the first one is the slot's action,
-            and the later ones stay in the history as events under their own names, and are counted.
+        at: Local time of one slot of the day, such as `09:00`; the others follow from `every`.
+        time_zone: Time zone of the local times.
+        start: Start of the slots without `start_events` and `start_attribute`: `first_event`, after the user's first
+            row in the stream, or `stream`, at the beginning of the stream, if all users existed from then on.
+        start_events: Events that start a user's slots, such as a sign-up; users without one have no slots.
+        start_attribute: Column of the table of users with the start (a time).
+        leave_events: Events that end a user's slots permanently, such as `Unsubscribed`.
+        several: If a period has more than one send: `error`, or `first`: the first one is the slot's action, and the
+            later ones remain in the history as events under their own names, and are counted.
     """
 
     every: str
@@ -58,34 +57,36 @@ class SlotGrid:
         if length % 60_000_000:
             raise ConfigError(f"every {self.every!r} is not a whole number of minutes")
         if length % DAY and DAY % length:
-            raise ConfigError(f"every {self.every!r} is neither a number of days nor a part of a day that divides it")
+            raise ConfigError(
+                f"every {self.every!r} is neither a number of days nor a fraction of a day that divides it"
+            )
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.at):
-            raise ConfigError(f"at {self.at!r} is not a time of day: write it as '09:00', in quotation marks")
+            raise ConfigError(f"at {self.at!r} is not a time of day: write it as '09:00', in quotes")
         try:
             pd.Timestamp("2024-01-01", tz=self.time_zone)
         except (ValueError, KeyError):
-            raise ConfigError(f"the time zone {self.time_zone!r} is not known: write it as Europe/Athens") from None
+            raise ConfigError(f"unknown time zone {self.time_zone!r}: write it as Europe/Athens") from None
         if (self.start != "first_event") + bool(self.start_events) + (self.start_attribute is not None) > 1:
-            raise ConfigError("give one of `start`, `start_events` and `start_attribute`, not several")
+            raise ConfigError("give only one of `start`, `start_events` and `start_attribute`")
 
 
 def bounds(grid: SlotGrid, first: int, last: int) -> IntArray:
-    """The times (J + 1,) of a grid from `first` to `last`, ascending, all in microseconds since 1970 UTC.
+    """Return the times (J + 1,) of a grid from `first` to `last`, ascending, in microseconds since 1970 UTC.
 
-    The last one begins no slot: it ends the period of the one before.
+    The last one is not a slot: it ends the period of the one before.
     """
     length = duration(grid.every)
     ends = pd.to_datetime(np.array([first, last], dtype="datetime64[us]")).tz_localize("UTC").tz_convert(grid.time_zone)
     begin, end = ends.tz_localize(None).to_numpy().astype("datetime64[D]")
     days = np.arange(begin - 1, end + 2)
-    days = days[(days - MONDAY).astype(np.int64) % max(length // DAY, 1) == 0]
+    days = days[(days - FIRST_MONDAY).astype(np.int64) % max(length // DAY, 1) == 0]
     at = int(grid.at[:2]) * 60 + int(grid.at[3:])
     clock = np.sort((at * 60_000_000 + np.arange(0, DAY, min(length, DAY))) % DAY)
-    wall = pd.DatetimeIndex((days.astype("datetime64[us]")[:, None] + clock.astype("timedelta64[us]")).ravel())
-    known = wall.tz_localize(
-        grid.time_zone, ambiguous=np.ones(len(wall), dtype=bool), nonexistent="shift_forward"
+    local = pd.DatetimeIndex((days.astype("datetime64[us]")[:, None] + clock.astype("timedelta64[us]")).ravel())
+    known = local.tz_localize(
+        grid.time_zone, ambiguous=np.ones(len(local), dtype=bool), nonexistent="shift_forward"
     ).tz_convert("UTC")
-    # A time that is skipped may be moved onto the next slot's: the two are one.
+    # A skipped time may become equal to the next slot's; the two are one slot.
     time = np.unique(known.tz_localize(None).to_numpy().astype("datetime64[us]").astype(np.int64))
     return time[(time >= first) & (time <= last)]
 
@@ -95,9 +96,9 @@ class UserSlots:
     """The slots of U users on a common grid, one row each, sorted by (user, time).
 
     Attributes:
-        bounds: Times of the grid (J + 1,), the last of which begins no slot.
-        first: Where in the grid each user's slots begin (U,).
-        offsets: User u owns rows `offsets[u]:offsets[u + 1]` (U + 1,).
+        bounds: Times of the grid (J + 1,), the last of which is not a slot.
+        first: Index into the grid of each user's first slot (U,).
+        offsets: First row of each user (U + 1,): those of user u are `offsets[u]:offsets[u + 1]`.
     """
 
     bounds: IntArray
@@ -105,8 +106,8 @@ class UserSlots:
     offsets: IntArray
 
     @classmethod
-    def of(cls, bounds: IntArray, start: IntArray, leave: IntArray) -> UserSlots:
-        """The slots of each user strictly between a start (U,) and a leave (U,), in microseconds."""
+    def build(cls, bounds: IntArray, start: IntArray, leave: IntArray) -> UserSlots:
+        """Build the slots of each user strictly between a start (U,) and an end (U,), in microseconds."""
         times = bounds[:-1]
         first = np.searchsorted(times, start, side="right").astype(np.int64)
         count = np.maximum(np.searchsorted(times, leave, side="left") - first, 0)
@@ -122,7 +123,7 @@ class UserSlots:
 
     @cached_property
     def place(self) -> IntArray:
-        """Which time of the grid each row has."""
+        """The index into the grid of each row."""
         return np.arange(len(self)) - (self.offsets[:-1] - self.first)[self.user]
 
     @property
@@ -131,7 +132,7 @@ class UserSlots:
         return self.bounds[self.place]
 
     def row(self, user: IntArray, time: IntArray) -> IntArray:
-        """The row in whose period each (user, time) falls, -1 where in none; a period begins with its slot."""
+        """Return the row whose period contains each (user, time), -1 for none; a period begins with its slot."""
         place = np.searchsorted(self.bounds, time, side="right") - 1 - self.first[user]
         inside = (place >= 0) & (place < np.diff(self.offsets)[user])
         return np.where(inside, self.offsets[user] + place, -1)

@@ -1,4 +1,4 @@
-"""Opens CSV, Parquet and JSON-lines files, where whatever is wrong is an InputError."""
+"""Read CSV, Parquet and JSON-lines files; every problem is an `InputError`."""
 
 from __future__ import annotations
 
@@ -18,47 +18,47 @@ PARQUET_ENDINGS = (".parquet",)
 
 
 def fail(path: Path, problem: str, remedy: str, **place: Any) -> InputError:
-    """An InputError of one fault of one file; `place` may hold its column, row and value."""
+    """Return an InputError with one fault of one file; `place` may have its column, row and value."""
     return InputError([Fault(file=str(path), problem=problem, remedy=remedy, **place)])
 
 
 def find(path: Path) -> Path:
-    """The path itself, once it is sure that there is such a file.
+    """Return the path of a file that exists.
 
     Raises:
-        InputError: If there is none; the message says which file of the folder has the nearest name.
+        InputError: If there is no such file; the message names the file of the folder with the most similar name.
     """
     if path.is_file():
         return path
     if path.is_dir():
         raise fail(path, "this is a folder, not a file", "Name the file itself.")
     if not path.parent.is_dir():
-        raise fail(path, f"there is no folder {path.parent}", "Check the path.")
+        raise fail(path, f"the folder {path.parent} does not exist", "Check the path.")
     hint = nearest(path.name, sorted(item.name for item in path.parent.iterdir()))
     raise fail(path, "there is no such file", f"Check the path. {hint}")
 
 
 def read_any(path: Path, *, text: Sequence[str] | None = None, separator: str = ",") -> pd.DataFrame:
-    """A CSV or Parquet file as a table.
+    """Read a CSV or Parquet file as a table.
 
     Args:
         path: A file that ends in .csv, .csv.gz or .parquet.
-        text: Columns of a CSV file to be kept as text, so that the id 007 stays what it is; None keeps all.
-            Only an empty field is missing: `NA` and `None` are text like any other.
-        separator: What stands between the fields of a CSV file.
+        text: Columns of a CSV file that are read as text, so that the id 007 keeps its zeros; None for all columns.
+            Only an empty field is missing: `NA` and `None` are ordinary text.
+        separator: Separator between the fields of a CSV file.
 
     Raises:
-        InputError: If the file is absent, of another kind, or cannot be read.
+        InputError: If the file does not exist, has another ending, or cannot be read.
     """
     find(path)
     if path.name.endswith(PARQUET_ENDINGS):
         return read_parquet(path)
     if not path.name.endswith(CSV_ENDINGS):
         endings = ", ".join((*CSV_ENDINGS, *PARQUET_ENDINGS))
-        raise fail(path, "the file is of an unknown kind", f"Give a file that ends in one of {endings}.")
+        raise fail(path, "the file format is unknown", f"Give a file that ends in one of {endings}.")
     try:
         with warnings.catch_warnings():
-            # pandas only warns where it leaves out the fields of a row that is too long.
+            # If a row has too many fields, pandas drops them with a mere warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
                 path,
@@ -67,36 +67,36 @@ def read_any(path: Path, *, text: Sequence[str] | None = None, separator: str = 
                 keep_default_na=False,
                 na_values=[""],
                 index_col=False,
-                # A blank line counts as a row, so that row numbers are those of the file.
+                # Blank lines count as rows, so that row numbers are those of the file.
                 skip_blank_lines=False,
                 low_memory=False,
                 encoding="utf-8-sig",
             )
     except pd.errors.ParserWarning:
-        problem = "rows have more fields than the first line has names"
+        problem = "a row has more fields than the first line has names"
         raise fail(path, problem, "Name every column, and quote fields that contain the separator.") from None
     except (ValueError, OSError, EOFError) as error:
-        raise fail(path, f"this cannot be read as CSV: {error}", "Check that the file is whole.") from error
+        raise fail(path, f"this cannot be read as CSV: {error}", "Check that the file is complete.") from error
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """A Parquet file as a table.
+    """Read a Parquet file as a table.
 
     Raises:
-        InputError: If the file is absent or cannot be read.
+        InputError: If the file does not exist or cannot be read.
     """
     find(path)
     try:
         return pd.read_parquet(path)
     except (ValueError, OSError, NotImplementedError) as error:
-        raise fail(path, f"this cannot be read as Parquet: {error}", "Check that the file is whole.") from error
+        raise fail(path, f"this cannot be read as Parquet: {error}", "Check that the file is complete.") from error
 
 
 def read_json_lines(path: Path) -> pd.DataFrame:
-    """A file with one JSON object a line, plain or as .gz, as a table of its values as they stand.
+    """Read a file with one JSON object per line, possibly compressed as .gz, as a table of unconverted values.
 
     Raises:
-        InputError: If the file is absent, empty, or has a line that is no JSON object; the message has its number.
+        InputError: If the file does not exist, is empty, or has a line that is not a JSON object; with its number.
     """
     find(path)
     try:
@@ -104,22 +104,22 @@ def read_json_lines(path: Path) -> pd.DataFrame:
     except (ValueError, OSError, EOFError) as error:
         raise _bad_line(path, error) from error
     if table.empty:
-        raise fail(path, "the file is empty", "Check that the file is whole.")
+        raise fail(path, "the file is empty", "Check that the file is complete.")
     return table
 
 
 def _bad_line(path: Path, error: Exception) -> InputError:
-    """The first line of a file that could not be read, found by trying each."""
+    """Return the fault of the first line that cannot be read, found by parsing each line."""
     number = 0
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
             for number, line in enumerate(lines, start=1):
                 if not isinstance(json.loads(line), dict):
                     problem = "this line is not a JSON object"
-                    return fail(path, problem, "Write one object a line.", row=number, value=line.strip()[:80])
+                    return fail(path, problem, "Write one object per line.", row=number, value=line.strip()[:80])
     except json.JSONDecodeError as broken:
-        remedy = "Mend or remove the line; the file may have been cut off."
+        remedy = "Correct or remove the line; the file may be incomplete."
         return fail(path, f"this line is not JSON: {broken}", remedy, row=number, value=line.strip()[:80])
     except (ValueError, OSError, EOFError) as broken:
-        return fail(path, f"the file cannot be read: {broken}", "Check that the file is whole.", row=number + 1)
-    return fail(path, f"the file cannot be read: {error}", "Write one JSON object a line.")
+        return fail(path, f"the file cannot be read: {broken}", "Check that the file is complete.", row=number + 1)
+    return fail(path, f"the file cannot be read: {error}", "Write one JSON object per line.")

@@ -1,4 +1,4 @@
-"""Reads a history from CSV or Parquet files whose columns have names of their own."""
+"""Read a history from CSV or Parquet files by a mapping of column names."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
-from crosschannel.core.table_validator import Sheet
+from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY, HOUR, SECOND
 from crosschannel.histories.history import PROPENSITY_SOURCES, History
 from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_DECISION_COLUMNS
 
-UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
+TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
 
 
 @dataclass(frozen=True)
 class TableSource:
-    """One file, and what its columns are called.
+    """One file, and the names of its columns.
 
     Attributes:
         path: A file that ends in .csv, .csv.gz or .parquet.
-        columns: The file's name of each native column that it calls otherwise (`time: sent_at`). In the table of
-            users this may rename attributes too; there, every other column is an attribute under its own name.
-        constants: Native columns that the file lacks, and their one value (`event: order`).
-        time_format: How times are written (`%d/%m/%Y %H:%M`), where they are not ISO 8601.
-        time_unit: What a number counts since `time_origin`, where times are numbers: us, ms, s, min, h or d.
-        time_origin: The time, in UTC, at which a number is 0.
-        time_zone: The zone of times that do not say theirs (`Europe/Athens`).
-        separator: What stands between the fields of a CSV file.
+        columns: For native columns, their names in the file if they differ (`time: sent_at`). In the table of users
+            this may rename attributes as well; every other column there is an attribute under its own name.
+        constants: Values of native columns that the file does not have (`event: order`).
+        time_format: Format of times (`%d/%m/%Y %H:%M`) that are not ISO 8601.
+        time_unit: Unit of times that are numbers: us, ms, s, min, h or d since `time_origin`.
+        time_origin: The time, in UTC, of the number 0.
+        time_zone: Time zone of times without one (`Europe/Athens`).
+        separator: Separator between the fields of a CSV file.
     """
 
     path: Path
@@ -48,10 +48,14 @@ class TableSource:
     separator: str = ","
 
     def __post_init__(self) -> None:
-        if self.time_unit is not None and self.time_unit not in UNITS:
-            raise ConfigError(f"{self.path}: unknown time unit {self.time_unit!r}. {nearest(self.time_unit, UNITS)}")
+        if self.time_unit is not None and self.time_unit not in TIME_UNITS:
+            raise ConfigError(
+                f"{self.path}: unknown time unit {self.time_unit!r}. {nearest(self.time_unit, TIME_UNITS)}"
+            )
         if self.time_unit is not None and self.time_format is not None:
-            raise ConfigError(f"{self.path}: times are numbers or text: give `time_unit` or `time_format`, not both")
+            raise ConfigError(
+                f"{self.path}: times are either numbers or text: give `time_unit` or `time_format`, not both"
+            )
         if both := sorted(set(self.columns) & set(self.constants)):
             raise ConfigError(f"{self.path}: {both} are given as columns and as constants: choose one")
         theirs = list(self.columns.values())
@@ -61,25 +65,26 @@ class TableSource:
             pd.Timestamp(self.time_origin)
             pd.Timestamp("2024-01-01", tz=self.time_zone)
         except (ValueError, KeyError) as error:
-            raise ConfigError(f"{self.path}: the time origin or the time zone is not known: {error}") from None
+            raise ConfigError(f"{self.path}: unknown time origin or time zone: {error}") from None
 
     def theirs(self, native: str) -> str:
-        """What the file calls a native column."""
+        """Return the name of a native column in the file."""
         return self.columns.get(native, native)
 
 
 @dataclass(frozen=True)
 class TableMapping:
-    """The files of a history, and what their columns are called.
+    """The files of a history, and the names of their columns.
 
     Attributes:
         decisions: The file of decisions.
-        events: Files of events, one after the other.
-        modules: What could be chosen: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`.
+        events: Files of events, which are concatenated.
+        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels` and
+            `condition_on`.
         users: The file of users, if there is one.
-        propensity_source: Where the propensities come from, if not simply from the log.
-        span: First and last observed time, such as `[2024-05-01, 2024-06-30T18:00]` (UTC), where the log was recorded
-            for longer than its events tell; by default those of the first and the last event.
+        propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
+        span: Start and end of the observation period, such as `[2024-05-01, 2024-06-30T18:00]` (UTC), if it is longer
+            than from the first to the last event.
         name: The history's name, for reports.
     """
 
@@ -95,7 +100,7 @@ class TableMapping:
         if self.span is not None:
             span_of(self.span)
         if not self.events:
-            raise ConfigError("the mapping has no `events`: name at least one file of events")
+            raise ConfigError("the mapping has no `events`: give at least one file of events")
         modules = ActionSpace.from_dict(self.modules)
         source = self.propensity_source
         if source is not None and source not in PROPENSITY_SOURCES:
@@ -107,14 +112,14 @@ class TableMapping:
             for one in sources:
                 for native in (*one.columns, *one.constants):
                     if native not in known:
-                        raise ConfigError(f"{table} have no native column {native!r}. {nearest(native, known)}")
+                        raise ConfigError(f"unknown native column {native!r} of {table}. {nearest(native, known)}")
 
 
 def span_of(span: tuple[str, str]) -> tuple[int, int]:
-    """First and last observed time in microseconds since 1970 UTC, from their texts.
+    """Return the start and end of an observation period in microseconds since 1970 UTC.
 
     Raises:
-        ConfigError: If they are not two times, the earlier first.
+        ConfigError: If they are not two ascending times.
     """
     try:
         times = pd.DatetimeIndex(pd.to_datetime(list(span), utc=True, format="ISO8601")).tz_localize(None)
@@ -127,19 +132,19 @@ def span_of(span: tuple[str, str]) -> tuple[int, int]:
 
 
 def decision_columns(modules: ActionSpace) -> tuple[str, ...]:
-    """All native columns that decisions may have."""
+    """Return all native columns that decisions may have."""
     derived = [f"{prefix}_{name}" for name in modules.names for prefix in ("propensity", "eligible")]
     return (*DECISION_COLUMNS, *modules.names, *OPTIONAL_DECISION_COLUMNS, *derived)
 
 
 def read_tables(mapping: TableMapping) -> History:
-    """Reads files by a mapping; columns that are neither mapped nor native are left alone, but for users'.
+    """Read files by a mapping; columns that are neither mapped nor native are ignored, except attributes of users.
 
-    Reading has two steps, and each reports all its faults at once: first files, columns and times; then everything
-    that `History.from_tables` validates. Messages have the files' own column names and row numbers.
+    There are two steps, each of which reports all its faults at once: files, columns and times; then everything that
+    `History.from_tables` validates. Messages have the files' own column names and row numbers.
 
     Raises:
-        InputError: With every fault found in a step.
+        InputError: With every fault of a step.
     """
     modules = ActionSpace.from_dict(mapping.modules)
     faults: list[Fault] = []
@@ -165,69 +170,69 @@ def read_tables(mapping: TableMapping) -> History:
             name=mapping.name,
         )
     except InputError as error:
-        raise InputError([_in_their_words(fault, pieces) for fault in error.faults]) from None
+        raise InputError([_in_names_of_file(fault, pieces) for fault in error.faults]) from None
 
 
 def read_source(
     source: TableSource, known: Sequence[str] | None, required: Sequence[str], faults: list[Fault]
 ) -> pd.DataFrame:
-    """One file in the native columns; `known` names those that are read, None all of them (attributes)."""
+    """Read one file in the native columns; `known` are those to read, or None for all of them (attributes)."""
     text = None if known is not None else [source.theirs("user_id")]
     try:
         frame = read_any(source.path, text=text, separator=source.separator)
     except InputError as error:
         faults.extend(error.faults)
         return pd.DataFrame()
-    sheet = Sheet(frame, str(source.path), faults)
+    table = TableValidator(frame, str(source.path), faults)
     wanted = dict.fromkeys([*required, *source.columns])
     for native in wanted:
         theirs = source.theirs(native)
-        if native not in source.constants and not sheet.has(theirs):
+        if native not in source.constants and not table.has(theirs):
             remedy = "Correct the mapping" if native in source.columns else "Map one of the file's columns to it"
-            hint = nearest(theirs, sheet.frame.columns)
-            sheet.add(f"the file has no such column for {native!r}", f"{remedy}. {hint}", column=theirs)
+            hint = nearest(theirs, table.frame.columns)
+            table.flag(f"the file has no such column for {native!r}", f"{remedy}. {hint}", column=theirs)
     if known is None:
         native_of = {name: native for native, name in source.columns.items()}
-        present = {native_of.get(name, name): name for name in map(str, sheet.frame.columns)}
+        present = {native_of.get(name, name): name for name in map(str, table.frame.columns)}
     else:
-        present = {native: source.theirs(native) for native in known if sheet.has(source.theirs(native))}
-    out = pd.DataFrame({native: sheet.frame[name] for native, name in present.items()}, index=sheet.frame.index)
+        present = {native: source.theirs(native) for native in known if table.has(source.theirs(native))}
+    out = pd.DataFrame({native: table.frame[name] for native, name in present.items()}, index=table.frame.index)
     for native, value in source.constants.items():
         out[native] = value
     if "time" in present and known is not None:
-        out["time"] = read_times(sheet, present["time"], source)
+        out["time"] = read_times(table, present["time"], source)
     return out
 
 
-def read_times(sheet: Sheet, column: str, source: TableSource) -> pd.Series:
-    """A column of times as UTC where the source says how to read it, otherwise as it stands."""
-    series = sheet.frame[column]
-    missing = sheet.missing(column)
+def read_times(table: TableValidator, column: str, source: TableSource) -> pd.Series:
+    """Return a column of times, converted to UTC if the source has a format, a unit or a time zone."""
+    series = table.frame[column]
+    missing = table.missing(column)
     stamped = pd.api.types.is_datetime64_any_dtype(series)
     if source.time_unit is not None and not stamped:
-        parsed = _counted(series, source)
+        parsed = _from_numbers(series, source)
         problem = f"this is not a number of {source.time_unit}"
     elif not stamped and (source.time_format is not None or source.time_zone != "UTC"):
         parsed = pd.to_datetime(series, format=source.time_format or "ISO8601", errors="coerce", utc=True)
-        problem = f"this is not a time written as {source.time_format or 'ISO 8601'}"
+        problem = f"this is not a time in the format {source.time_format or 'ISO 8601'}"
     else:
         parsed, problem = series, ""
     if problem:
         bad = parsed.isna().to_numpy() & ~missing
-        sheet.note(column, bad, problem, "Correct it, or the mapping's `time_format`, `time_unit`, `time_origin`.")
+        table.flag_rows(column, bad, problem, "Correct it, or the mapping's `time_format`, `time_unit`, `time_origin`.")
     if source.time_zone == "UTC" or source.time_unit is not None:
         return parsed
-    return _from_zone(sheet, column, source, parsed)
+    return _from_zone(table, column, source, parsed)
 
 
-def _counted(series: pd.Series, source: TableSource) -> pd.Series:
-    """Times that are counted in the source's unit since its origin; NaT where there is no such number."""
+def _from_numbers(series: pd.Series, source: TableSource) -> pd.Series:
+    """Convert numbers in the source's unit since its origin to times, NaT for what is not such a number."""
     number = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     origin = pd.Timestamp(source.time_origin)
     origin = origin.tz_localize("UTC") if origin.tz is None else origin.tz_convert("UTC")
     # Double precision holds microseconds exactly for 285 years around the origin.
     with np.errstate(over="ignore"):
-        since = np.rint(number * UNITS[source.time_unit or "us"])
+        since = np.rint(number * TIME_UNITS[source.time_unit or "us"])
     known = np.abs(since) < 2.0**53
     stamp = origin.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64)
     moment = (stamp + np.where(known, since, 0).astype(np.int64)).astype("datetime64[us]")
@@ -235,29 +240,29 @@ def _counted(series: pd.Series, source: TableSource) -> pd.Series:
     return pd.Series(pd.to_datetime(moment, utc=True), index=series.index)
 
 
-def _from_zone(sheet: Sheet, column: str, source: TableSource, parsed: pd.Series) -> pd.Series:
-    """Times that did not say their zone, moved from the source's zone to UTC."""
-    series = sheet.frame[column]
+def _from_zone(table: TableValidator, column: str, source: TableSource, parsed: pd.Series) -> pd.Series:
+    """Convert times without a zone from the source's zone to UTC."""
+    series = table.frame[column]
     if pd.api.types.is_datetime64_any_dtype(series):
         naive = np.full(len(series), series.dt.tz is None)
     else:
         zoned = re.compile(r"(?:Z|[+-]\d\d:?(?:\d\d)?)$")
-        naive = ~pd.Series(sheet.texts(column), dtype=object).astype(str).str.contains(zoned).to_numpy(dtype=bool)
+        naive = ~pd.Series(table.texts(column), dtype=object).astype(str).str.contains(zoned).to_numpy(dtype=bool)
     if source.time_format is not None and "%z" in source.time_format:
         naive[:] = False
-    clock = pd.to_datetime(parsed, utc=True).dt.tz_localize(None)
-    local = clock.dt.tz_localize(source.time_zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
-    sheet.note(
+    wall = pd.to_datetime(parsed, utc=True).dt.tz_localize(None)
+    local = wall.dt.tz_localize(source.time_zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
+    table.flag_rows(
         column,
-        naive & clock.notna().to_numpy() & local.isna().to_numpy(),
-        f"in {source.time_zone} this time comes twice, or not at all, because the clocks change",
+        naive & wall.notna().to_numpy() & local.isna().to_numpy(),
+        f"in {source.time_zone} this time occurs twice or not at all, because of a clock change",
         "Log times in UTC, or with their offset.",
     )
     return pd.Series(local.where(naive, pd.to_datetime(parsed, utc=True)))
 
 
-def _in_their_words(fault: Fault, pieces: Mapping[str, Sequence[tuple[TableSource, int]]]) -> Fault:
-    """The fault with the file, the row number and the column names that the file itself has."""
+def _in_names_of_file(fault: Fault, pieces: Mapping[str, Sequence[tuple[TableSource, int]]]) -> Fault:
+    """Return the fault with the file, row number and column names of the user's file."""
     sources = pieces[fault.file]
     source, _ = sources[0]
     row = fault.row

@@ -15,7 +15,7 @@ from crosschannel.histories.history import History
 from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, time_placebo
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
 from crosschannel.reward.effects.event_study import EventTimes, event_study
-from crosschannel.reward.effects.inference import two_sided
+from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.kinds import make_reward
 from crosschannel.reward.spec import RewardSpec
 
@@ -132,7 +132,8 @@ def difference(one: ActionEffect, other: ActionEffect) -> float:
     if users < 2:
         return np.nan
     se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
-    return two_sided((one.effect.value - other.effect.value) / se, min(one.effect.n_users, other.effect.n_users) - 1)
+    freedom = min(one.effect.n_users, other.effect.n_users) - 1
+    return two_sided_p_value((one.effect.value - other.effect.value) / se, freedom)
 
 
 def _action_effect(
@@ -159,7 +160,7 @@ def _pre_trends(fitted: TreatmentEffects, history: History, times: EventTimes | 
 
 def _placebo(fitted: TreatmentEffects, history: History) -> float:
     back = time_placebo(fitted, history)
-    return two_sided(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
+    return two_sided_p_value(back.value / back.se, back.n_users - 1) if back.se > 0 else np.nan
 
 
 def _p_value_or_nan(p_value: Callable[[], float]) -> float:

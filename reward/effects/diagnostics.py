@@ -14,7 +14,7 @@ from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
-from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided
+from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 from crosschannel.reward.models import DidReward
 from crosschannel.reward.odds import ESTIMATED, LOGGED
@@ -153,7 +153,7 @@ def time_placebo(fitted: TreatmentEffects, history: History) -> Effect:
 
 
 def _zero_check(name: str, effect: Effect, what: str) -> Check:
-    p = two_sided(effect.value / effect.se, effect.n_users - 1)
+    p = two_sided_p_value(effect.value / effect.se, effect.n_users - 1)
     text = f"{what}: {effect.value:.3g}, 95 % interval {effect.low:.3g} to {effect.high:.3g}, p = {p:.2g}"
     return Check(name, "failed" if p < SIGNIFICANCE_LEVEL else "passed", p, text)
 

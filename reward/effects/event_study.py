@@ -141,7 +141,7 @@ def event_study(fitted: TreatmentEffects, history: History, times: EventTimes | 
     times = times or EventTimes.default_for(fitted)
     length = duration(times.bin)
     spec = _bin_spec(fitted.model.spec, times.bin)
-    around = measure(history, spec)
+    around = measure(_shifted(history, 0), spec)
     effects, influences = [], []
     for k in times.offsets:
         label = f"{k * length / DAY:g} d"
@@ -188,7 +188,7 @@ def moved_back(fitted: TreatmentEffects, history: History, shift: int) -> Treatm
     decisions are excluded, those with another message since the moved windows began are left out.
     """
     o, spec = fitted.outcomes, fitted.model.spec
-    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=(), gone_events=())
+    whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=())
     moved = measure_with(_shifted(history, -shift), whole, replace(o.preprocessing, features=None))
     features = o.preprocessing.features
     outcomes = replace(
@@ -225,8 +225,9 @@ def messages_between(history: History, first: int, last: int) -> BoolArray:
 
 
 def _shifted(history: History, shift: int) -> History:
-    """Return the history with its decisions `shift` microseconds later, to measure windows around other moments."""
-    return replace(history, decisions=replace(history.decisions, time=history.decisions.time + shift))
+    """Return the history with its decisions `shift` microseconds later and without churn, to measure windows there."""
+    decisions = replace(history.decisions, time=history.decisions.time + shift)
+    return replace(history, decisions=decisions, churn_events=())
 
 
 def _bin_spec(spec: RewardSpec, length: str) -> RewardSpec:
@@ -241,7 +242,6 @@ def _bin_spec(spec: RewardSpec, length: str) -> RewardSpec:
         controls="not_sent",
         holdout_arms=(),
         matching=Matching(),
-        gone_events=(),
     )
 
 

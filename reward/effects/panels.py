@@ -171,7 +171,6 @@ def _period_values(
         holdout_arms=(),
         matching=Matching(),
         seasonality=None,
-        gone_events=(),
     )
-    post = measure(replace(history, decisions=slots), period_spec).post
+    post = measure(replace(history, decisions=slots, churn_events=()), period_spec).post
     return post.reshape(len(user), len(starts))

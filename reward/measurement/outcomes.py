@@ -9,7 +9,6 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
-from crosschannel.histories.churn import gone_at
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
 from crosschannel.reward.measurement.limits import Windows, limited_amounts
@@ -178,7 +177,7 @@ def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: 
     reason[np.isnan(post) | np.isnan(pre)] = Reason.NO_SEASONALITY
     reason[around.short] = Reason.TOO_SHORT
     reason[around.outside] = Reason.OUTSIDE_OBSERVATION
-    reason[d.time > gone_at(history, spec.gone_events)[d.user]] = Reason.CHURNED
+    reason[d.time > history.churned_at[d.user]] = Reason.CHURNED
     observed = reason == Reason.IDENTIFIED
     allowed = ~overlap | (spec.controls != "untouched" and spec.overlap != "exclude")
     if spec.controls == "holdout":

@@ -60,7 +60,7 @@ class PopulationSeasonality:
         for g, goal in enumerate(goals):
             chosen, value = goal_events(goal, history)
             rows = chosen & (number >= 0) & (number < count)
-            amount[g] = ExactSums.of(value[rows], number[rows], count).value() / max(history.n_users, 1)
+            amount[g] = ExactSums.from_values(value[rows], number[rows], count).value() / max(history.n_users, 1)
         return cls(block, first, amount)
 
     def before(self, b: int, until: IntArray) -> tuple[IntArray, FloatArray]:

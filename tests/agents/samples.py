@@ -56,9 +56,20 @@ def random_batch(n: int, modules: ActionSpace = PLAIN, seed: int = 0, width: int
     actions = composites[rng.integers(0, len(composites), n)]
     observations = observations_of(everything(n, modules), width, seed)
     keys = mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 1_000_000))
-    following = observations_of(rng.random((n, modules.total)) < 0.7, width, seed + 1)
-    elapsed = rng.choice([0.0, 1.0, 2.0, np.nan], n)
-    return Batch(observations, actions, rng.standard_normal(n), rng.uniform(0.5, 1.0, n), keys, following, elapsed)
+    later = observations_of(rng.random((n, modules.total)) < 0.7, width, seed + 1)
+    steps = rng.choice([0.0, 1.0, 2.0, np.nan], n)
+    terminal = steps == 0
+    steps[terminal] = np.nan
+    return Batch(
+        observations=observations,
+        actions=actions,
+        rewards=rng.standard_normal(n),
+        se=rng.uniform(0.5, 1.0, n),
+        keys=keys,
+        next_observations=later,
+        steps_to_next=steps,
+        terminal=terminal,
+    )
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,9 @@ class Problem:
         chosen: IntArray = np.where(rng.random(n) < 0.5, 0, 1 + score.argmax(1))
         reward = self.effects(context)[np.arange(n), chosen] + self.noise * rng.standard_normal(n)
         keys = mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 10**9))
-        mask = everything(n, self.modules)
-        return Batch(Observations(context, mask), composites[chosen], reward, np.full(n, self.noise), keys)
+        observations = Observations(context, everything(n, self.modules))
+        se = np.full(n, self.noise)
+        return Batch(observations=observations, actions=composites[chosen], rewards=reward, se=se, keys=keys)
 
     def test_contexts(self, n: int = 5000) -> Observations:
         """Fresh contexts."""

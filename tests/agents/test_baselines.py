@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from crosschannel.agents import Batch, make_agent
+from crosschannel.agents import make_agent
 from tests.agents.samples import NESTED, PLAIN, TABLES, everything, observations_of, random_batch
 
 NAMES = ("uniform", "no_send", "logging")
@@ -23,7 +25,7 @@ def test_logging_plays_the_frequencies_of_the_log() -> None:
     rng = np.random.default_rng(1)
     actions = PLAIN.canonical(np.stack([rng.choice(3, 6000, p=[0.6, 0.3, 0.1]), rng.choice(2, 6000, p=[0.8, 0.2])], 1))
     agent = make_agent("logging", PLAIN, 4)
-    agent.observe(Batch(batch.observations, actions, batch.rewards, batch.se, batch.keys))
+    agent.observe(replace(batch, actions=actions))
     mask = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]], dtype=bool)
     channel, offer = agent.action_probabilities(observations_of(mask))
     np.testing.assert_allclose(channel, np.array([[0.6, 0.3, 0.1], [6 / 7, 0.0, 1 / 7]]), atol=0.02)
@@ -42,7 +44,7 @@ def test_logging_counts_for_each_choice_it_is_conditioned_on() -> None:
     actions = batch.actions.copy()
     actions[actions[:, 0] == 1, 1] = 0  # every e-mail in the morning
     agent = make_agent("logging", TABLES, 4)
-    agent.observe(Batch(batch.observations, actions, batch.rewards, batch.se, batch.keys))
+    agent.observe(replace(batch, actions=actions))
     hour = agent.action_probabilities(observations_of(everything(1, TABLES)))[1][0]
     np.testing.assert_allclose(hour[1:], [[1.0, 0.0], [0.5, 0.5]], atol=0.05)
 

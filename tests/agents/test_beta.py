@@ -12,6 +12,8 @@ from crosschannel.agents.beta import BetaThompson, largest_draw
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, everything
 
+pytestmark = pytest.mark.numerics
+
 
 @given(seed=st.integers(0, 10_000), size=st.integers(1, 6), strength=st.sampled_from([4.0, 30.0, 1000.0]))
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -35,7 +37,9 @@ def batch_of(users: np.ndarray | None, channel: np.ndarray, reward: np.ndarray) 
     n = len(channel)
     actions = PLAIN.canonical(np.stack([channel, np.zeros(n, dtype=int)], axis=1))
     seen = Observations(np.zeros((n, 4), np.float32), everything(n, PLAIN), users)
-    return Batch(seen, actions, reward, np.ones(n), mix(np.arange(n, dtype=np.uint64)))
+    return Batch(
+        observations=seen, actions=actions, rewards=reward, se=np.ones(n), keys=mix(np.arange(n, dtype=np.uint64))
+    )
 
 
 def at(users: list[int] | None, n: int = 1) -> Observations:

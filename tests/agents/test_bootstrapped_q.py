@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,8 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.hashing import mix
 from tests.agents.samples import everything, random_batch
+
+pytestmark = pytest.mark.numerics
 
 PUSH = ActionSpace([Module("channel", ("none", "push"))])
 LEVELS, GAMMA = 4, 0.9
@@ -42,16 +46,17 @@ def log_of(n: int, seed: int, noise: float = 1.0, end: float = 0.0) -> Batch:
     rng = np.random.default_rng(seed)
     level, sent = rng.integers(0, LEVELS, n), rng.random(n) < 0.5
     reward = sent * EARNS[level] + noise * rng.normal(size=n)
-    elapsed = np.where(rng.random(n) < end, np.nan, 1.0)
+    steps = np.where(rng.random(n) < end, np.nan, 1.0)
     mask = everything(n, PUSH)
     return Batch(
-        Observations(one_hot(level), mask),
-        sent[:, None].astype(np.int64),
-        reward,
-        np.ones(n),
-        mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 10**9)),
-        Observations(one_hot(following(level, sent)), mask),
-        elapsed,
+        observations=Observations(one_hot(level), mask),
+        actions=sent[:, None].astype(np.int64),
+        rewards=reward,
+        se=np.ones(n),
+        keys=mix(np.arange(n, dtype=np.uint64) + np.uint64(seed * 10**9)),
+        next_observations=Observations(one_hot(following(level, sent)), mask),
+        steps_to_next=steps,
+        terminal=np.zeros(n, dtype=bool),
     )
 
 
@@ -109,16 +114,7 @@ def test_rows_with_an_unknown_future_are_left_out_and_those_without_one_are_not(
     cut = learned(log_of(40_000, 2, end=0.5))
     np.testing.assert_allclose(gains(cut).mean(0), truth, atol=0.1)
     batch = log_of(20_000, 2)
-    assert batch.elapsed is not None
-    gone = Batch(
-        batch.observations,
-        batch.actions,
-        batch.rewards,
-        batch.se,
-        batch.keys,
-        batch.following,
-        np.where(batch.actions[:, 0] == 1, 0.0, 1.0),
-    )
+    gone = replace(batch, terminal=batch.actions[:, 0] == 1)
     # Who gets a message leaves: it gains its reward at once and loses what was to come.
     q = np.zeros(LEVELS)
     for _ in range(500):
@@ -130,9 +126,7 @@ def test_rows_with_an_unknown_future_are_left_out_and_those_without_one_are_not(
 def test_slots_in_between_discount() -> None:
     """What follows two slots later counts gamma squared."""
     batch = log_of(20_000, 4)
-    later = Batch(*(getattr(batch, name) for name in ("observations", "actions", "rewards", "se", "keys", "following")))
-    later = Batch(**{**vars(later), "elapsed": np.full(len(batch), 2.0)})
-    twice = gains(learned(later)).mean(0)
+    twice = gains(learned(replace(batch, steps_to_next=np.full(len(batch), 2.0)))).mean(0)
     np.testing.assert_allclose(twice, np.diff(optimum(GAMMA**2), axis=1)[:, 0], atol=0.1)
 
 
@@ -151,13 +145,13 @@ def test_it_does_not_matter_in_which_order_rows_come() -> None:
 def test_what_follows_must_be_handed_over() -> None:
     batch = log_of(10, 0)
     agent = make_agent("bootstrapped_q", PUSH, LEVELS - 1)
-    with pytest.raises(ConfigError, match="hand over `following` and `elapsed`"):
-        agent.observe(Batch(batch.observations, batch.actions, batch.rewards, batch.se, batch.keys))
-    wrong = Batch(**{**vars(batch), "elapsed": np.array([1.0] * 9 + [-1.0])})
-    with pytest.raises(InputError, match=r"column 'elapsed', row 10, value -1\.0"):
+    with pytest.raises(ConfigError, match="provide `next_observations`, `steps_to_next` and `terminal` in the batch"):
+        agent.observe(replace(batch, next_observations=None, steps_to_next=None, terminal=None))
+    wrong = replace(batch, steps_to_next=np.array([1.0] * 9 + [-1.0]))
+    with pytest.raises(InputError, match=r"column 'steps_to_next', row 10, value -1\.0"):
         agent.observe(wrong)
     with pytest.raises(ConfigError, match="contexts have 4 features"):
-        agent.observe(Batch(**{**vars(batch), "following": random_batch(10).observations}))
+        agent.observe(replace(batch, next_observations=random_batch(10).observations))
 
 
 def test_members_stray_as_far_as_the_estimates_err() -> None:
@@ -176,6 +170,6 @@ def test_slots_of_noisy_contexts_count_for_less() -> None:
     batch = log_of(20_000, 7, noise=0.0)
     loud = batch.observations.context.sum(1) == 0
     noise = np.random.default_rng(0).standard_normal(20_000) * np.where(loud, 3.0, 0.3)
-    agent = learned(Batch(**{**vars(batch), "rewards": batch.rewards + noise}), discount=0.0)
+    agent = learned(replace(batch, rewards=batch.rewards + noise), discount=0.0)
     weight = agent._weights(noise_factor(agent._rows.context, agent._noisiness)).numpy()
     assert weight[~loud].mean() > 2 * weight[loud].mean()

@@ -10,19 +10,31 @@ import numpy as np
 import pytest
 import torch
 
-from crosschannel.agents import AGENTS, Agent, load_agent, make_agent, restore_agent, save_agent
+from crosschannel.agents import (
+    AGENTS,
+    Agent,
+    load_agent,
+    load_policy,
+    make_agent,
+    restore_agent,
+    save_agent,
+    save_policy,
+)
+from crosschannel.agents.checkpoints import CHECKPOINT_VERSION
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, SMALL, TABLES, everything, observations_of, random_batch
 
+pytestmark = pytest.mark.numerics
 
-def recipe(name: str, **settings: Any) -> dict[str, Any]:
+
+def spec(name: str, **settings: Any) -> dict[str, Any]:
     return {"name": name, "context_dim": 4, "settings": settings, "seed": 5}
 
 
 def made(name: str, modules: ActionSpace = NESTED) -> tuple[Agent, dict[str, Any]]:
-    how = recipe(name, **SETTINGS.get(name, {}))
-    return make_agent(modules=modules, **how), how
+    agent_spec = spec(name, **SETTINGS.get(name, {}))
+    return make_agent(modules=modules, **agent_spec), agent_spec
 
 
 def go_on(agent: Agent, seed: int) -> list[np.ndarray]:
@@ -39,9 +51,9 @@ def go_on(agent: Agent, seed: int) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("name", "modules"), [(n, m) for n in AGENTS for m in (NESTED, TABLES)])
 def test_a_loaded_agent_goes_on_to_the_same_bits(name: str, modules: ActionSpace, tmp_path: Path) -> None:
-    agent, how = made(name, modules)
+    agent, agent_spec = made(name, modules)
     go_on(agent, 10)
-    save_agent(agent, tmp_path / "c.pt", how, {"step": 3, "array": torch.arange(2)})
+    save_agent(agent, tmp_path / "c.pt", agent_spec, {"step": 3, "array": torch.arange(2)})
     expected = go_on(agent, 20)
     for loaded in (load_agent(tmp_path / "c.pt"), made(name, modules)[0]):
         extra = restore_agent(loaded, tmp_path / "c.pt")
@@ -50,21 +62,57 @@ def test_a_loaded_agent_goes_on_to_the_same_bits(name: str, modules: ActionSpace
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(("name", "modules"), [(n, m) for n in AGENTS for m in (NESTED, TABLES)])
+def test_a_loaded_policy_decides_with_the_same_bits(name: str, modules: ActionSpace, tmp_path: Path) -> None:
+    agent, agent_spec = made(name, modules)
+    go_on(agent, 10)
+    save_policy(agent, tmp_path / "p.pt", agent_spec, {"names": ("a", "b"), "mean": [0.5]})
+    loaded, features = load_policy(tmp_path / "p.pt")
+    assert features == {"names": ("a", "b"), "mean": [0.5]}
+    assert loaded.modules == modules
+    seen = observations_of(everything(200, modules), seed=3)
+    for say in ("action_probabilities", "expected_rewards"):
+        if hasattr(agent, say):
+            for a, b in zip(getattr(loaded, say)(seen), getattr(agent, say)(seen), strict=True):
+                np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(loaded.act(seen, explore=False).actions, agent.act(seen, explore=False).actions)
+    save_policy(loaded, tmp_path / "again.pt", agent_spec, {})
+    again, _ = load_policy(tmp_path / "again.pt")
+    for a, b in zip(again.action_probabilities(seen), agent.action_probabilities(seen), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["ensemble_thompson", "neural_linear", "bootstrapped_q"])
+def test_a_policy_has_no_rows_and_learns_nothing(name: str, tmp_path: Path) -> None:
+    agent, agent_spec = made(name)
+    agent.observe(random_batch(20_000, NESTED))
+    agent.update(1)
+    save_agent(agent, tmp_path / "c.pt", agent_spec)
+    save_policy(agent, tmp_path / "p.pt", agent_spec, {})
+    assert (tmp_path / "p.pt").stat().st_size < (tmp_path / "c.pt").stat().st_size / 2
+    loaded, _ = load_policy(tmp_path / "p.pt")
+    with pytest.raises(ConfigError, match="it cannot learn or be saved"):
+        loaded.observe(random_batch(10, NESTED))
+    with pytest.raises(ConfigError, match="Load its checkpoint instead"):
+        save_agent(loaded, tmp_path / "d.pt", agent_spec)
+    assert loaded.update(1) == {}
+
+
 def test_a_loaded_agent_knows_its_modules_and_settings(tmp_path: Path) -> None:
-    agent, how = made("ensemble_thompson")
-    save_agent(agent, tmp_path / "c.pt", how)
+    agent, agent_spec = made("ensemble_thompson")
+    save_agent(agent, tmp_path / "c.pt", agent_spec)
     loaded = load_agent(tmp_path / "c.pt")
     assert loaded.modules == NESTED
-    assert loaded.config.members == 5  # type: ignore[attr-defined]
+    assert loaded.settings.members == 5  # type: ignore[attr-defined]
     assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
 
 
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
-    agent, how = made("logging")
+    agent, agent_spec = made("logging")
     path = tmp_path / "c.pt"
-    save_agent(agent, path, how, {"step": 1})
+    save_agent(agent, path, agent_spec, {"step": 1})
     with pytest.raises((pickle.PicklingError, AttributeError)):
-        save_agent(agent, path, how, {"step": lambda: 2})
+        save_agent(agent, path, agent_spec, {"step": lambda: 2})
     assert restore_agent(agent, path)["step"] == 1
 
 
@@ -75,7 +123,7 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_faults_are_said(tmp_path: Path) -> None:
-    agent, how = made("uniform")
+    agent, agent_spec = made("uniform")
     with pytest.raises(ConfigError, match="there is no such checkpoint"):
         load_agent(tmp_path / "none.pt")
     (tmp_path / "text.pt").write_text("hello")
@@ -85,10 +133,17 @@ def test_faults_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="version None"):
         load_agent(tmp_path / "list.pt")
     torch.save({"version": 99}, tmp_path / "new.pt")
-    with pytest.raises(ConfigError, match="version 99; this program reads version 5"):
+    with pytest.raises(ConfigError, match=f"version 99; this program reads version {CHECKPOINT_VERSION}"):
         load_agent(tmp_path / "new.pt")
-    save_agent(agent, tmp_path / "c.pt", how)
-    with pytest.raises(ConfigError, match="actions must not have changed"):
+    save_policy(agent, tmp_path / "p.pt", agent_spec, {})
+    with pytest.raises(ConfigError, match=r"p\.pt is a policy, not a checkpoint"):
+        load_agent(tmp_path / "p.pt")
+    save_agent(agent, tmp_path / "c.pt", agent_spec)
+    with pytest.raises(ConfigError, match=r"c\.pt is a checkpoint, not a policy"):
+        load_policy(tmp_path / "c.pt")
+    with pytest.raises(ConfigError, match="there is no such policy"):
+        load_policy(tmp_path / "none.pt")
+    with pytest.raises(ConfigError, match="a run resumes with the same actions only"):
         restore_agent(make_agent("uniform", PLAIN, 4), tmp_path / "c.pt")
 
 

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosschannel.agents import AGENTS, Agent, Batch, Observations, make_agent
+from crosschannel.agents import AGENTS, Agent, make_agent
 from crosschannel.agents.base import join
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from tests.agents.samples import NESTED, PLAIN, SETTINGS, TABLES, everything, observations_of, random_batch
+
+pytestmark = pytest.mark.numerics
 
 KINDS = {"plain": PLAIN, "nested": NESTED, "tables": TABLES}
 MATRIX = [(name, kind) for name in AGENTS for kind in KINDS]
@@ -146,16 +148,12 @@ def test_what_cannot_be_learned_from_is_refused_whole(name: str) -> None:
     rewards = batch.rewards.copy()
     rewards[3] = np.nan
     with pytest.raises(ValueError, match="row 4, value nan: is not a finite number"):
-        agent.observe(Batch(batch.observations, batch.actions, rewards, batch.se, batch.keys, *parts_of(batch)))
+        agent.observe(replace(batch, rewards=rewards))
     agent.update(1)
     agent.update(1)
     if name not in ("ensemble_thompson", "neural_linear"):  # which learn on from the rows they have
         for a, b in zip(agent.action_probabilities(seen), before, strict=True):
             np.testing.assert_array_equal(a, b)
-
-
-def parts_of(batch: Batch) -> tuple[Observations | None, Any]:
-    return batch.following, batch.elapsed
 
 
 @pytest.mark.parametrize("name", LEARNING)
@@ -189,8 +187,9 @@ def test_an_empty_batch_changes_nothing(name: str) -> None:
 def test_batches_are_joined_with_all_their_parts() -> None:
     batch = random_batch(10)
     again = join([batch[:4], batch[4:]])
-    np.testing.assert_array_equal(again.elapsed, batch.elapsed)
+    np.testing.assert_array_equal(again.steps_to_next, batch.steps_to_next)
+    np.testing.assert_array_equal(again.terminal, batch.terminal)
     np.testing.assert_array_equal(again.observations.users, batch.observations.users)
-    assert again.following is not None
-    assert batch.following is not None
-    np.testing.assert_array_equal(again.following.context, batch.following.context)
+    assert again.next_observations is not None
+    assert batch.next_observations is not None
+    np.testing.assert_array_equal(again.next_observations.context, batch.next_observations.context)

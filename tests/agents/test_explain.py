@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.agents import AGENTS, Agent, Observations, as_markdown, as_scalars, as_text, explain, make_agent
-from crosschannel.agents.explain import ALL, COLUMNS
+from crosschannel.agents import (
+    AGENTS,
+    ALL_DECISIONS,
+    Agent,
+    Observations,
+    as_markdown,
+    as_scalars,
+    as_text,
+    make_agent,
+    policy_table,
+)
+from crosschannel.agents.explain import COLUMNS
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, SETTINGS, TABLES, everything, observations_of, random_batch
+
+pytestmark = pytest.mark.numerics
 
 KINDS = {"nested": NESTED, "tables": TABLES}
 
@@ -37,9 +51,9 @@ def test_shares_and_rewards_are_means_over_the_segment(name: str, kind: str) -> 
     modules = KINDS[kind]
     agent, observations = trained(name, modules), seen(modules)
     segments = np.array(["young", "old"])[np.arange(60) % 2]
-    table = explain(agent, observations, segments)
+    table = policy_table(agent, observations, segments)
     assert list(table.columns) == list(COLUMNS)
-    assert list(table["segment"].unique()) == [ALL, "old", "young"]
+    assert list(table["segment"].unique()) == [ALL_DECISIONS, "old", "young"]
     joint = modules.all_joint_probabilities(agent.action_probabilities(observations))
     estimates = agent.expected_rewards(observations)  # type: ignore[attr-defined]
     mask = modules.feasible_mask(observations.action_mask)
@@ -67,19 +81,19 @@ def test_shares_and_rewards_are_means_over_the_segment(name: str, kind: str) -> 
             assert row["high"] - row["low"] == pytest.approx(2 * 1.96 * spread, abs=1e-9)
 
 
-def test_certainty_is_the_winners_share_of_votes() -> None:
+def test_the_top_vote_share_is_that_of_the_best_action() -> None:
     """Where nothing is known votes are spread, after many rows with one good channel they agree."""
     observations = observations_of(everything(80, TABLES))
     new = make_agent("linear_thompson", TABLES, 4, {"draws": 200})
-    before = cell(explain(new, observations), ALL, "channel", "push")
-    assert before["certainty"] < 0.7
+    before = cell(policy_table(new, observations), ALL_DECISIONS, "channel", "push")
+    assert before["top_vote_share"] < 0.7
     assert before["entropy"] > 0.7
     batch = random_batch(4000, TABLES)
     rewards = (batch.actions[:, 0] == 2) * 2.0 + 0.1 * batch.rewards
-    new.observe(type(batch)(batch.observations, batch.actions, rewards, batch.se, batch.keys))
+    new.observe(replace(batch, rewards=rewards))
     new.update(1)
-    after = cell(explain(new, observations), ALL, "channel", "push")
-    assert after["certainty"] > 0.99
+    after = cell(policy_table(new, observations), ALL_DECISIONS, "channel", "push")
+    assert after["top_vote_share"] > 0.99
     assert after["entropy"] < 0.05
     assert after["low"] > 1.5
     assert after["share"] > 0.95
@@ -88,20 +102,20 @@ def test_certainty_is_the_winners_share_of_votes() -> None:
 @pytest.mark.parametrize("name", list(AGENTS))
 def test_every_agent_can_be_explained_in_words(name: str) -> None:
     agent = trained(name, NESTED)
-    table = explain(agent, seen(NESTED))
+    table = policy_table(agent, seen(NESTED))
     text = as_text(table)
     assert "all decisions (60), channel" in text
     assert len(as_markdown(table).splitlines()) == 2 + len(table)
     scalars = as_scalars(table)
     has_estimates = hasattr(agent, "expected_rewards")
     assert ("explain/reward/channel/push" in scalars) == has_estimates
-    assert ("explain/certainty/channel" in scalars) == has_estimates
+    assert ("policy/top_vote_share/channel" in scalars) == has_estimates
     assert all(np.isfinite(list(scalars.values())))
     assert table["share"].between(0, 1 + 1e-12).all() or name == "no_send"
 
 
 def test_a_segment_that_never_asks_a_module_has_no_numbers_for_it() -> None:
-    table = explain(make_agent("no_send", NESTED, 4), seen(NESTED))
+    table = policy_table(make_agent("no_send", NESTED, 4), seen(NESTED))
     assert table.loc[table["module"] == "offer", "share"].isna().all()
-    assert cell(table, ALL, "channel", "none")["share"] == 1.0
+    assert cell(table, ALL_DECISIONS, "channel", "none")["share"] == 1.0
     assert "never" in as_text(table)

@@ -37,7 +37,7 @@ def test_a_users_own_class() -> None:
 
 def offered(monkeypatch: pytest.MonkeyPatch, **names: str) -> None:
     """As if an installed package had these entry points."""
-    points = EntryPoints(EntryPoint(name, value, registry.GROUP) for name, value in names.items())
+    points = EntryPoints(EntryPoint(name, value, registry.ENTRY_POINT_GROUP) for name, value in names.items())
     monkeypatch.setattr(registry, "entry_points", lambda group: points.select(group=group))
 
 
@@ -61,25 +61,37 @@ def test_every_agent_can_be_made_without_settings(name: str) -> None:
 def test_settings_arrive_typed() -> None:
     agent = make_agent("ensemble_thompson", PLAIN, 4, {"members": 3, "hidden": [8], "floor": 0, "weight_decay": 2})
     assert isinstance(agent, EnsembleThompson)
-    assert (agent.config.members, agent.config.hidden, agent.config.weight_decay) == (3, (8,), 2)
+    assert (agent.settings.members, agent.settings.hidden, agent.settings.weight_decay) == (3, (8,), 2)
 
 
 CASES = {
     "unknown agent": ("ensemble_tompson", {}, "Did you mean 'ensemble_thompson'?"),
-    "unknown setting": ("ensemble_thompson", {"member": 3}, "no setting 'member'. Did you mean 'members'?"),
-    "setting of none": ("uniform", {"floor": 0.1}, "no setting 'floor'"),
-    "wrong type": ("ensemble_thompson", {"members": "ten"}, "'members' of agent 'ensemble_thompson' is 'ten'"),
-    "fraction of a member": ("ensemble_thompson", {"members": 2.5}, "expected a int"),
-    "wrong list": ("ensemble_thompson", {"hidden": [64, "x"]}, "expected a list of int"),
-    "not a list": ("ensemble_thompson", {"hidden": 64}, "expected a list of int"),
+    "unknown setting": (
+        "ensemble_thompson",
+        {"member": 3},
+        "ensemble_thompson.settings: unknown key 'member'. Did you mean 'members'?",
+    ),
+    "setting of none": ("uniform", {"floor": 0.1}, "uniform.settings: unknown key 'floor'. Available: none."),
+    "wrong type": (
+        "ensemble_thompson",
+        {"members": "ten"},
+        "ensemble_thompson.settings.members: expected int, got 'ten'",
+    ),
+    "fraction of a member": ("ensemble_thompson", {"members": 2.5}, "settings.members: expected int, got 2.5"),
+    "wrong list": ("ensemble_thompson", {"hidden": [64, "x"]}, "settings.hidden[1]: expected int, got 'x'"),
+    "not a list": ("ensemble_thompson", {"hidden": 64}, "settings.hidden: expected a list, got 64"),
     "no layer": ("ensemble_thompson", {"hidden": []}, "give at least one layer"),
     "no members": ("ensemble_thompson", {"members": 0}, "members is 0: it must be at least 1"),
     "too many members": ("ensemble_thompson", {"members": 65}, "members is 65: it must be at most 64"),
-    "no time to forget": ("ensemble_thompson", {"half_life": -1.0}, "half_life is -1.0: it must not be negative"),
-    "floor above 1": ("ensemble_thompson", {"floor": 1.5}, "floor 1.5 is not between 0 and 1"),
-    "spread above 1": ("ensemble_thompson", {"spread": 2.0}, "spread 2.0 is not between 0 and 1"),
+    "no time to forget": ("ensemble_thompson", {"half_life": -1.0}, "half_life is -1.0: it must be 0 or more"),
+    "floor above 1": ("ensemble_thompson", {"floor": 1.5}, "floor is 1.5: it must be between 0 and 1"),
+    "explores too much": (
+        "ensemble_thompson",
+        {"exploration_scale": 2.0},
+        "exploration_scale is 2.0: it must be between 0 and 1",
+    ),
     "negative rate": ("ensemble_thompson", {"learning_rate": -1.0}, "must be positive"),
-    "negative decay": ("ensemble_thompson", {"weight_decay": -1.0}, "must not be negative"),
+    "negative decay": ("ensemble_thompson", {"weight_decay": -1.0}, "weight_decay is -1.0: it must be 0 or more"),
     "no such module": ("no_such_module:Own", {}, "cannot be imported"),
     "no class": ("math:pi", {}, "is of type float: name a class"),
     "no such class": (f"{__name__}:Missing", {}, "cannot be imported"),

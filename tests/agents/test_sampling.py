@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crosschannel.agents.sampling import FLOOR, draw, floors, greedy, uniform_shares, vote_shares
+from crosschannel.agents.sampling import floor_by_module, greedy_shares, sample_actions, uniform_shares, vote_shares
+from crosschannel.agents.settings import DEFAULT_FLOOR
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
@@ -50,7 +51,10 @@ def test_drawn_actions_are_eligible_and_carry_their_probability(
     rng = np.random.default_rng(seed)
     mask = rng.random((20, modules.total)) < density
     shares = random_shares(modules, mask, rng, 0.1)
-    for decisions in (draw(modules, shares, rng), draw(modules, greedy(modules, shares, mask), rng)):
+    for decisions in (
+        sample_actions(modules, shares, rng),
+        sample_actions(modules, greedy_shares(modules, shares, mask), rng),
+    ):
         assert modules.valid(decisions.actions).all()
         np.testing.assert_array_equal(decisions.actions, modules.canonical(decisions.actions))
         sent = modules.sends(decisions.actions)
@@ -80,7 +84,7 @@ def test_probabilities_are_the_frequencies_of_draws(modules: ActionSpace, densit
     n = 20_000
     joint = modules.all_joint_probabilities(shares)
     rows = np.repeat(np.arange(len(mask)), n)
-    drawn = modules.joint_index(draw(modules, [p[rows] for p in shares], rng).actions)
+    drawn = modules.joint_index(sample_actions(modules, [p[rows] for p in shares], rng).actions)
     frequency = np.zeros_like(joint)
     np.add.at(frequency, (rows, drawn), 1 / n)
     error = np.sqrt(joint * (1 - joint) / n)
@@ -90,7 +94,7 @@ def test_probabilities_are_the_frequencies_of_draws(modules: ActionSpace, densit
 def test_ties_go_to_the_lowest_eligible_code() -> None:
     mask = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 0, 1]], dtype=bool)
     values = [np.array([[0.0, 1.0, 1.0]] * 2), np.zeros((2, 2))]
-    best = greedy(PLAIN, values, mask)
+    best = greedy_shares(PLAIN, values, mask)
     np.testing.assert_array_equal(best[0], [[0, 1, 0], [0, 0, 1]])
     np.testing.assert_array_equal(best[1], [[1, 0], [0, 1]])
 
@@ -108,9 +112,9 @@ def test_votes_are_counted_by_member() -> None:
 
 
 def test_floors_are_one_number_or_one_a_module() -> None:
-    assert floors(PLAIN, 0.1) == (0.1, 0.1)
-    assert floors(PLAIN, {"offer": 0.3}) == (FLOOR, 0.3)
+    assert floor_by_module(PLAIN, 0.1) == (0.1, 0.1)
+    assert floor_by_module(PLAIN, {"offer": 0.3}) == (DEFAULT_FLOOR, 0.3)
     with pytest.raises(ConfigError, match=r"floor names the module 'ofer'. Did you mean 'offer'\?"):
-        floors(PLAIN, {"ofer": 0.3})
-    with pytest.raises(ConfigError, match=r"floor 1\.2 is not between 0 and 1"):
-        floors(PLAIN, {"offer": 1.2})
+        floor_by_module(PLAIN, {"ofer": 0.3})
+    with pytest.raises(ConfigError, match=r"floor is 1\.2: it must be between 0 and 1"):
+        floor_by_module(PLAIN, {"offer": 1.2})

@@ -15,7 +15,7 @@ from crosschannel.engines import ENGINES, add_up, make_engine, run_locally
 
 def sums_of(seed: int) -> ExactSums:
     rng = np.random.default_rng(seed)
-    return ExactSums.of(rng.normal(0, 10.0 ** (seed % 7), 500), rng.integers(0, 9, 500), 9)
+    return ExactSums.from_values(rng.normal(0, 10.0 ** (seed % 7), 500), rng.integers(0, 9, 500), 9)
 
 
 def process_of(item: int) -> int:

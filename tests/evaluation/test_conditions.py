@@ -15,6 +15,8 @@ from crosschannel.evaluation.outcome_model import action_indicators, conditional
 from crosschannel.evaluation.support import unsupported_mass
 from tests.evaluation.bandit_worlds import OFFERS, TABLES, World
 
+pytestmark = pytest.mark.numerics
+
 KINDS = pytest.mark.parametrize("modules", [OFFERS, TABLES], ids=["parents", "tables"])
 
 

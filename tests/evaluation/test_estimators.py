@@ -10,6 +10,8 @@ from crosschannel.core.errors import InputError, NotIdentified
 from crosschannel.evaluation import DM, DR, ESTIMATORS, IPS, SNIPS, Sample, SwitchDR, importance_weights
 from tests.evaluation.bandit_worlds import CHANNEL, World
 
+pytestmark = pytest.mark.numerics
+
 ONES = np.ones(3)
 
 

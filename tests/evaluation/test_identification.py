@@ -10,6 +10,8 @@ import pytest
 from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, QValues, SwitchDR, evaluate, unsupported_mass
 from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, check_not_identified, offers
 
+pytestmark = pytest.mark.numerics
+
 QUICK = EvaluationSettings(bootstrap_replicates=100)
 
 

@@ -21,6 +21,8 @@ from crosschannel.evaluation.bootstrap import degrees_of_freedom, t_interval
 from crosschannel.evaluation.support import kurtosis, required_ess
 from tests.evaluation.bandit_worlds import World
 
+pytestmark = pytest.mark.numerics
+
 OFFER = ActionSpace([Module("offer", ("none", *"abcdefg"))])
 Z = 1.96
 

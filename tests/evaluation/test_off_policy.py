@@ -22,6 +22,8 @@ from crosschannel.evaluation import (
 )
 from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, World, check_not_identified, offers
 
+pytestmark = pytest.mark.numerics
+
 QUICK = EvaluationSettings(bootstrap_replicates=100)
 
 

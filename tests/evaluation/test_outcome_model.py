@@ -10,6 +10,8 @@ from crosschannel.evaluation import OutcomeModel
 from crosschannel.evaluation.outcome_model import PENALTIES, action_indicators, expected_indicators
 from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, World
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.fixture(scope="module")
 def fitted():

@@ -18,6 +18,8 @@ from crosschannel.evaluation import (
 from crosschannel.evaluation.bootstrap import draw_user_counts
 from tests.evaluation.bandit_worlds import CHANNEL, World
 
+pytestmark = pytest.mark.numerics
+
 
 def test_draws_are_as_many_users_as_there_are():
     draws = np.stack([draw_user_counts(50, np.random.default_rng(seed)) for seed in range(200)])

@@ -14,7 +14,7 @@ import pytest
 
 from crosschannel.agents import Batch, Observations, make_agent
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.reward import DidReward, RewardSpec, refit
 from examples import new_agent, new_reward, trajectories
 from tests import ROOT
@@ -70,7 +70,8 @@ def test_the_new_agent_learns_means_and_keeps_them():
     seen = Observations(np.zeros((n, 2), np.float32), np.ones((n, MODULES.total), dtype=bool))
     rewards = np.array([0.0, 1.0, 2.0])[actions[:, 0]] - actions[:, 1]
     agent = make_agent("examples.new_agent:BestSoFar", MODULES, 2, {"floor": 0.2}, 0)
-    agent.observe(Batch(seen, actions, rewards, np.ones(n), np.arange(n, dtype=np.uint64)))
+    keys = np.arange(n, dtype=np.uint64)
+    agent.observe(Batch(observations=seen, actions=actions, rewards=rewards, se=np.ones(n), keys=keys))
     channel, offer = agent.action_probabilities(seen[:1])
     assert channel[0] == pytest.approx([0.2 / 3, 0.2 / 3, 0.8 + 0.2 / 3])
     assert offer[0] == pytest.approx([0.9, 0.1])
@@ -94,7 +95,7 @@ def test_the_new_reward_is_closer_to_the_truth_of_single_messages():
 
 def test_the_new_reward_keeps_what_did_says_on_average():
     config = MarketConfig(users=600)
-    history, _ = Market(config).history()
+    history, _ = simulate_history(Market(config))
     spec = RewardSpec(goals=config.goals, pre="2d", post="1d", overlap="exclude")
     plain = DidReward(spec).fit(history).transform(history)
     model = new_reward.ShrunkDidReward(spec, keep=0.3)

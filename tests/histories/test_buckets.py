@@ -9,12 +9,12 @@ import pytest
 
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.hashing import keys
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import bucket_of, bucket_paths, write_buckets
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import read_history
 
-HISTORY, _ = Market(MarketConfig(users=60, days=4)).history()
+HISTORY, _ = simulate_history(Market(MarketConfig(users=60, days=4)))
 
 
 def rows(history: History) -> set[tuple]:
@@ -55,7 +55,7 @@ def test_a_user_s_bucket_depends_on_the_id_alone():
 
 
 def test_more_buckets_than_users_leave_the_empty_ones_out(tmp_path):
-    few, _ = Market(MarketConfig(users=3, days=4)).history()
+    few, _ = simulate_history(Market(MarketConfig(users=3, days=4)))
     write_buckets(few, tmp_path, 50)
     paths = bucket_paths(tmp_path)
     assert 1 < len(paths) <= 3
@@ -68,7 +68,7 @@ def test_an_incomplete_folder_is_refused(folder, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "bucket-00002")
-    with pytest.raises(InputError, match="absent: bucket-00002"):
+    with pytest.raises(InputError, match="missing: bucket-00002"):
         bucket_paths(copy)
     (copy / "buckets.yaml").write_text("format: something else\n")
     with pytest.raises(InputError, match="Write the folder again"):

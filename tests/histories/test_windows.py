@@ -11,6 +11,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.histories import windows
 from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running_totals, to_fixed
 
+pytestmark = pytest.mark.numerics
+
 
 @settings(max_examples=60, deadline=None)
 @given(

@@ -37,6 +37,6 @@ def test_missing_propensities_are_estimated_and_labelled(tmp_path):
     )
     prepared = prepare(config)
     decisions = prepared.history.decisions
-    assert prepared.history.propensity_source == prepared.train.propensity_source == "estimated"
+    assert prepared.history.propensity_source == prepared.train.history.propensity_source == "estimated"
     assert ((decisions.propensity > 0) & (decisions.propensity <= 1)).all()
     assert "propensities were not logged and are estimated" in prepared.history.summary()

@@ -21,7 +21,7 @@ def learned_minus_usual(seed: int, folder, *flags: str) -> tuple[float, float]:
 
 def test_the_learned_policy_beats_business_as_usual_in_a_small_market(tmp_path):
     """One market of less than a third of the users, in a few steps; three standard errors."""
-    flags = ("--history.market.users=6000", "--train.final-steps=10", "--evaluation.bootstrap-replicates=40")
+    flags = ("--history.market.users=6000", "--train.offline-updates=10", "--evaluation.bootstrap-replicates=40")
     difference, error = learned_minus_usual(0, tmp_path, *flags, "--evaluation.market-users=2000")
     assert difference > 3 * error
 

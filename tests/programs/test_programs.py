@@ -22,8 +22,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import DAY, HOUR
-from crosschannel.envs.market import Market, MarketConfig
-from crosschannel.histories.eligibility import last_eligible, read_eligible, without_gone
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
+from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.histories.splits import split_time
@@ -75,7 +75,7 @@ def test_a_run_writes_what_it_promises(small_run):
         "business as usual",
         "no_send",
     }
-    assert "python evaluate.py" in printed
+    assert f"Next: python {ROOT / 'evaluate.py'} runs/market" in printed
     assert "per user**" in printed
 
 
@@ -145,8 +145,8 @@ def test_evaluate_writes_a_report(small_run):
 
 def test_decide_writes_decisions_that_are_a_log_again(small_run, tmp_path):
     run, _ = small_run
-    run_program("decide.py", str(run), "--output", str(tmp_path / "out.parquet"), cwd=tmp_path)
-    run_program("decide.py", str(run), "--output", str(tmp_path / "again.csv"), cwd=tmp_path)
+    run_program("decide.py", str(run), "--out", str(tmp_path / "out.parquet"), cwd=tmp_path)
+    run_program("decide.py", str(run), "--out", str(tmp_path / "again.csv"), cwd=tmp_path)
     table = pd.read_parquet(tmp_path / "out.parquet")
     assert len(table) == table.user_id.nunique() == 400
     assert table.propensity.between(0, 1).all()
@@ -155,16 +155,83 @@ def test_decide_writes_decisions_that_are_a_log_again(small_run, tmp_path):
     assert (again.channel.fillna("") == table.channel.fillna("")).all()
 
 
+def test_decisions_are_not_overwritten_unless_asked(small_run, tmp_path):
+    run, _ = small_run
+    out = tmp_path / "out.csv"
+    out.write_text("kept")
+    done = run_program("decide.py", str(run), "--out", str(out), cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert f"{out} exists already: give another --out, or overwrite it with --force" in done.stderr
+    assert out.read_text() == "kept"
+    run_program("decide.py", str(run), "--out", str(out), "--force", cwd=tmp_path)
+    assert len(pd.read_csv(out)) == 400
+
+
+def test_a_run_has_the_folder_that_is_named_and_replaces_an_earlier_one_if_asked(tmp_path):
+    flags = (*SMALL, "--train.offline-updates=0", "--agent.name=best_fixed", "--out", "here/first")
+    run_program("train.py", *flags, cwd=tmp_path)
+    run = tmp_path / "here" / "first"
+    assert yaml.safe_load((run / "config.yaml").read_text())["name"] == "first"
+    written = (run / "metrics.json").stat().st_mtime_ns
+    done = run_program("train.py", *flags, cwd=tmp_path, check=False)
+    assert done.returncode == 2
+    assert "here/first exists already" in done.stderr
+    assert (run / "metrics.json").stat().st_mtime_ns == written
+    (run / "report.html").touch()
+    run_program("train.py", *flags, "--force", cwd=tmp_path)
+    assert (run / "metrics.json").stat().st_mtime_ns > written
+    assert not (run / "report.html").exists()
+    (tmp_path / "here" / "notes").mkdir()
+    (tmp_path / "here" / "notes" / "thesis.txt").touch()
+    done = run_program("train.py", *flags[:-1], "here/notes", "--force", cwd=tmp_path, check=False)
+    assert "here/notes is not a run" in done.stderr
+    assert (tmp_path / "here" / "notes" / "thesis.txt").is_file()
+
+
+def test_an_evaluation_on_another_log_goes_to_a_folder_of_its_own(small_run, tmp_path):
+    run, _ = small_run
+    before = {path: path.read_bytes() for path in run.glob("*.json")}
+    history, _ = Market(MarketConfig(users=300, days=8, seed=3)).history()
+    write_history(history, tmp_path / "log")
+    flags = (str(run), "--history.path", "log", "--out", "report")
+    done = run_program("evaluate.py", *flags, cwd=tmp_path)
+    assert "the history has changed since the run was trained" in done.stderr
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {"evaluation.json", "report.html", "policy.csv"}
+    assert {path: path.read_bytes() for path in run.glob("*.json")} == before
+    done = run_program("evaluate.py", *flags, cwd=tmp_path, check=False)
+    assert "report/evaluation.json exists already" in done.stderr
+
+
+def test_ctrl_c_names_the_command_that_resumes(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *SMALL, "--train.offline-updates=100000"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "runs" / "market" / "checkpoint.pt").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate()
+    assert process.returncode == 130
+    command = f"python {ROOT / 'train.py'} --resume runs/market"
+    assert shown.splitlines()[-1] == f"interrupted; resume the run from its last checkpoint with: {command}"
+    assert "Traceback" not in shown
+
+
 def test_decisions_keep_to_what_was_eligible_last():
-    history, _ = Market(MarketConfig(users=400, days=14)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=14)))
     d, e = history.decisions, history.events
     silent = replace(history, decisions=replace(d, eligible=None))
     end = history.span[1]
-    mask, silent_mask = (without_gone(last_eligible(h, end), h, end) for h in (history, silent))
-    gone = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
-    assert gone
+    mask, silent_mask = (without_churned(last_eligible(h, end), h, end) for h in (history, silent))
+    churned = set(e.user[e.event == history.event_names.index("unsubscribed")].tolist())
+    assert churned
     for user in range(history.n_users):
-        if user in gone:
+        if user in churned:
             assert not mask[user, 1:].any()
             assert not silent_mask[user, 1:].any()
         else:
@@ -172,8 +239,9 @@ def test_decisions_keep_to_what_was_eligible_last():
             assert silent_mask[user].all()
 
 
-def decided(run: Path, folder: Path, *arguments: str) -> pd.DataFrame:
-    run_program("decide.py", str(run), "--output", str(folder / "out.parquet"), *arguments, cwd=folder)
+def decided(run: Path, folder: Path, *arguments: str, log: Path | None = None) -> pd.DataFrame:
+    arguments = (*(("--history.path", str(log)) if log else ()), *arguments)
+    run_program("decide.py", str(run), "--out", str(folder / "out.parquet"), "--force", *arguments, cwd=folder)
     return pd.read_parquet(folder / "out.parquet")
 
 
@@ -193,17 +261,17 @@ def test_decisions_keep_to_a_file_of_what_is_eligible(small_run, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is not read"),
+        ("user_id,eligible_chanel\nuser-000001,sms", "column 'eligible_chanel': the column is unknown"),
         ("user_id,eligible_channel\nuser-1,sms", "row 1, value 'user-1': the log has no such user"),
         ("user_id,eligible_channel\nuser-000001,fax", "'fax' is not an action of the module 'channel'"),
-        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user stands"),
+        ("user_id,eligible_channel\nuser-000001,sms\nuser-000001,sms", "row 2, value 'user-000001': the user has"),
         ("user,eligible_channel\nuser-000001,sms", "column 'user_id': the column is missing"),
         ("user_id\nuser-000001", "no module has a column"),
     ],
 )
 def test_a_wrong_file_of_what_is_eligible_is_explained(text, message, tmp_path):
     (tmp_path / "now.csv").write_text(text)
-    history, _ = Market(MarketConfig(users=20, days=2)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=20, days=2)))
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         read_eligible(tmp_path / "now.csv", history)
     assert "now.csv" in str(caught.value)
@@ -212,7 +280,7 @@ def test_a_wrong_file_of_what_is_eligible_is_explained(text, message, tmp_path):
 def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_path):
     """The same decisions from the whole log and from one that ends at their time."""
     run, _ = small_run
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     at = int(history.decisions.time.min()) + 2 * DAY + HOUR
     known, _ = split_time(history, at)
     write_history(history, tmp_path / "whole")
@@ -223,7 +291,9 @@ def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_pat
     config["history"]["source"] = "folder"
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
     moment = str(pd.Timestamp(at, unit="us"))
-    whole, early = (decided(copy, tmp_path, "--path", str(tmp_path / n), "--at", moment) for n in ("whole", "known"))
+    whole, early = (
+        decided(copy, tmp_path, "--history.path", str(tmp_path / n), "--at", moment) for n in ("whole", "known")
+    )
     pd.testing.assert_frame_equal(whole, early)
     assert (whole.channel != "none").any()
 
@@ -231,7 +301,7 @@ def test_decisions_in_the_past_see_nothing_of_what_came_later(small_run, tmp_pat
 def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
     """No channel but e-mail, and nobody within three days after a message, the last slot's included."""
     run, _ = small_run
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     write_history(replace(history, decisions=replace(history.decisions, eligible=None)), tmp_path / "log")
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
@@ -239,7 +309,9 @@ def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
     config["history"]["source"] = "folder"
     config["guardrails"] |= {"min_gap": "3d", "weekly_caps": {"push": 0, "sms": 0, "in_app": 0}}
     (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    table = decided(copy, tmp_path, "--path", str(tmp_path / "log"), "--at", "2024-01-22T06:00:00").set_index("user_id")
+    table = decided(copy, tmp_path, "--history.path", str(tmp_path / "log"), "--at", "2024-01-22T06:00:00").set_index(
+        "user_id"
+    )
     at = int(pd.Timestamp("2024-01-22T06:00:00").as_unit("us").to_datetime64().astype(np.int64))
     d = history.decisions
     recent = (d.actions[:, 0] > 0) & (d.time > at - 3 * DAY) & (d.time <= at)
@@ -252,7 +324,7 @@ def test_decisions_keep_to_the_guardrails(small_run, tmp_path):
 def test_decisions_need_a_log_that_reaches_their_time(small_run, tmp_path):
     run, _ = small_run
     for at in ("2023-01-01", "2030-01-01"):
-        output = ("--output", str(tmp_path / "x.csv"))
+        output = ("--out", str(tmp_path / "x.csv"))
         done = run_program("decide.py", str(run), *output, "--at", at, cwd=tmp_path, check=False)
         assert done.returncode != 0
         assert "is not covered by the log" in done.stderr
@@ -262,7 +334,7 @@ def test_decisions_need_a_log_that_reaches_their_time(small_run, tmp_path):
 def test_decisions_and_their_log_are_a_history_again(small_run, tmp_path):
     run, _ = small_run
     table = decided(run, tmp_path)
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     both = pd.concat([history.decisions_frame(), table], ignore_index=True)
     again = History.from_tables(both, history.events_frame(), history.modules, history.users)
     assert len(again.decisions) == len(history.decisions) + 400
@@ -274,12 +346,10 @@ def test_half_learned_policies_are_neither_judged_nor_used(small_run, tmp_path):
     half = tmp_path / "half"
     shutil.copytree(run, half)
     (half / "metrics.json").unlink()
-    for program, arguments in (("evaluate.py", []), ("decide.py", ["--output", "x.csv"])):
+    for program, arguments in (("evaluate.py", []), ("decide.py", ["--out", "x.csv"])):
         done = run_program(program, str(half), *arguments, cwd=tmp_path, check=False)
         assert done.returncode != 0
-        assert (
-            f"has not ended, so its policy is half learned: go on with python train.py --resume {half}" in done.stderr
-        )
+        assert f"run {half} is not finished; resume it with: python {ROOT / 'train.py'} --resume {half}" in done.stderr
 
 
 def test_a_changed_history_is_noticed(small_run, tmp_path):
@@ -296,7 +366,7 @@ def test_a_changed_history_is_noticed(small_run, tmp_path):
     (changed / "metrics.json").unlink()
     done = run_program("train.py", "--resume", str(changed), cwd=tmp_path, check=False)
     assert done.returncode != 0
-    assert "has changed since the run began" in done.stderr
+    assert "has changed: restore it, or train a new run" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -321,7 +391,7 @@ def test_goals_without_an_organic_level_have_no_lift(tmp_path):
     path = tmp_path / "some.yaml"
     config = yaml.safe_load(Path(SMALL[1]).read_text())
     config["reward"]["goals"] = [{"event": "unsubscribed", "weight": -1.0}]
-    config["train"]["final_steps"] = 0
+    config["train"]["offline_updates"] = 0
     path.write_text(yaml.safe_dump(config))
     run_program("train.py", "--config", str(path), cwd=tmp_path)
     truth = json.loads((tmp_path / "runs" / "market" / "metrics.json").read_text())["truth"]
@@ -339,15 +409,15 @@ def test_validation_users_without_a_reward_are_no_obstacle():
 
 def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():
     prepared = prepare(read_config(Path(SMALL[1])))
-    known = prepared.rewards.identified
+    known = prepared.train.rewards.identified
     assert known.any()
-    assert (prepared.rewards.available_at[known] <= prepared.history.span[1]).all()
+    assert (prepared.train.rewards.available_at[known] <= prepared.history.span[1]).all()
 
 
 def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small_run):
     run, _ = small_run
     done = run_program("train.py", "--resume", str(run), cwd=run.parent.parent)
-    assert "has ended already" in done.stdout
+    assert "is finished: its metrics are in" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -355,10 +425,10 @@ def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small
     [
         ("train.py", ["--config", "none.yaml"], "none.yaml: there is no such configuration file"),
         ("train.py", ["--resume", "runs/none"], "runs/none is not a run"),
-        ("train.py", [*SMALL, "--agent.name", "thomson"], "there is no agent 'thomson'"),
+        ("train.py", [*SMALL, "--agent.name", "thomson"], "unknown agent 'thomson'"),
         ("train.py", [*SMALL, "--history.source", "folder"], "needs a folder: add --history.path"),
         ("evaluate.py", ["runs/none"], "runs/none is not a run"),
-        ("decide.py", ["runs/none", "--output", "x.xlsx"], "written as .parquet or .csv"),
+        ("decide.py", ["runs/none", "--out", "x.xlsx"], "written as .parquet or .csv"),
     ],
 )
 def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
@@ -370,7 +440,7 @@ def test_errors_are_one_clear_line(program, arguments, message, tmp_path):
 
 def test_a_folder_is_learned_from_as_a_market_is(tmp_path):
     """The native folder round: write a market's log, train from it, without any truth at hand."""
-    history, _ = Market(MarketConfig(users=400, days=8)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     write_history(history, tmp_path / "log")
     done = run_program(
         "train.py", *SMALL, "--history.source=folder", f"--history.path={tmp_path / 'log'}", cwd=tmp_path

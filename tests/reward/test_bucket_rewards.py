@@ -11,15 +11,17 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.engines import make_engine, run_locally
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import bucket_paths, write_buckets
 from crosschannel.histories.history import History, take_rows
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward import DidReward, Goal, Matching, RewardFrame, RewardSpec, measure
 from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did
 
+pytestmark = pytest.mark.numerics
+
 MARKET = MarketConfig(users=400, days=10)
-HISTORY, _ = Market(MARKET).history()
+HISTORY, _ = simulate_history(Market(MARKET))
 SPEC = RewardSpec(goals=MARKET.goals, pre="2d", post="1d", overlap="exclude", min_controls=5)
 
 
@@ -111,7 +113,7 @@ def test_nothing_to_fit_on_and_too_large_sums_are_refused():
         fit_did([], SPEC, run_locally)
     large = ExactSums(np.array([2**61]), np.array([0]))
     with pytest.raises(ConfigError, match="too large"):
-        ExactSums.gathered([large, large], np.array([0, 0]), 1)
+        ExactSums.combine([large, large], np.array([0, 0]), 1)
 
 
 def test_a_goal_may_be_absent_from_a_bucket(tmp_path):

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
-from crosschannel.core.times import DAY, HOUR
+from crosschannel.core.times import DAY, HOUR, NEVER
 from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, evaluate
-from crosschannel.histories.churn import NEVER, gone_at
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import DidReward, Goal, Reason, RewardSpec, make_reward, measure, refit
 from crosschannel.reward.effects import TreatmentEffects
 from tests.samples import MODULES, random_history
+
+pytestmark = pytest.mark.numerics
 
 SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="2d", overlap="exclude", min_controls=2)
 
@@ -36,7 +36,7 @@ def with_propensities(seed: int, users: int = 60):
 
 def test_slots_after_a_user_churned_have_no_reward_and_are_not_controls():
     history = replace(random_history(1), event_names=("order", "app_removed"))
-    left = gone_at(history)
+    left = history.churned_at
     d = history.decisions
     for u in range(history.n_users):
         mine = history.events.time[(history.events.user == u) & (history.events.event == 1)]
@@ -49,15 +49,8 @@ def test_slots_after_a_user_churned_have_no_reward_and_are_not_controls():
     assert (frame.reason[late] == Reason.CHURNED).all()
     assert not (frame.reason[~late] == Reason.CHURNED).any()
     assert frame.counts()[Reason.CHURNED.text] == late.sum()
-    nobody = measure(history, replace(SPEC, overlap="shared", gone_events=()))
+    nobody = measure(history.with_churn_events(()), replace(SPEC, overlap="shared"))
     assert not (nobody.reason == Reason.CHURNED).any()
-
-
-def test_a_churn_event_must_be_in_the_log():
-    history = random_history(0)
-    assert (gone_at(history) == NEVER).all()
-    with pytest.raises(ConfigError, match="no event 'removed'"):
-        gone_at(history, ("removed",))
 
 
 @pytest.mark.parametrize("overlap", ["shared", "exclude", "truncate"])

@@ -14,6 +14,8 @@ from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import DidReward, Goal, RewardSpec
 from crosschannel.reward.effects import TreatmentEffects
 
+pytestmark = pytest.mark.numerics
+
 MODULES = ActionSpace([Module("channel", ("none", "push"))])
 SPEC = RewardSpec(goals=(Goal("order"),), pre="2d", post="2d", time_bucket="1d")
 USERS, DAYS = 3000, 20

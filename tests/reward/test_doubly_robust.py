@@ -14,11 +14,13 @@ from crosschannel.reward.controls import CellMeans
 from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.effects.diagnostics import facts_of
 from crosschannel.reward.odds import ESTIMATED, LOGGED, Odds
-from tests.reward.effects.test_influence import MANY, with_propensities
-from tests.reward.effects.test_oracles import SPEC, two_periods
+from tests.reward.effects.test_influence import DERIVATIVE_TOLERANCE, MANY, with_propensities
+from tests.reward.effects.test_oracles import ERROR_TOLERANCE, SPEC, VALUE_TOLERANCE, two_periods
 from tests.reward.simulated import SPEC as WORLD
 from tests.reward.simulated import simulate, without_propensities
 from tests.samples import random_history
+
+pytestmark = pytest.mark.numerics
 
 ROBUST = make_reward("did_dr", MANY)
 
@@ -49,7 +51,7 @@ def test_effect_and_error_equal_the_published_formulas(seed):
     p, m = logit.predict(x), api.OLS(change[treated == 0], x[treated == 0]).fit().predict(x)
     one, zero, left = treated, (1 - treated) * p / (1 - p), change - m
     means = [(w * left).mean() / w.mean() for w in (one, zero)]
-    assert mine.value == pytest.approx(means[0] - means[1], abs=1e-8)
+    assert mine.value == pytest.approx(means[0] - means[1], abs=VALUE_TOLERANCE)
     bread = np.linalg.inv(((1 - treated)[:, None] * x).T @ x / n)
     slopes = ((1 - treated) * left)[:, None] * x @ bread
     chance = (treated - p)[:, None] * x @ (logit.cov_params() * n)
@@ -57,7 +59,7 @@ def test_effect_and_error_equal_the_published_formulas(seed):
     weighted = (zero * (left - means[1]))[:, None] * x
     second = zero * (left - means[1]) + chance @ weighted.mean(0) - slopes @ (zero[:, None] * x).mean(0)
     influence = first - second / zero.mean()
-    assert mine.se == pytest.approx(np.sqrt((influence**2).sum() / (n * (n - 1))), rel=1e-6)
+    assert mine.se == pytest.approx(np.sqrt((influence**2).sum() / (n * (n - 1))), rel=ERROR_TOLERANCE)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -74,7 +76,8 @@ def test_effect_equals_the_weighting_of_diff_diff(seed):
     columns = {"outcome": "y", "unit": "unit", "time": "period", "first_treat": "first"}
     model = diff_diff.CallawaySantAnna(estimation_method="ipw", pscore_trim=0.005)
     theirs = model.fit(table, **columns, covariates=["x1", "x2"]).overall_att
-    assert TreatmentEffects.fit(make_reward("did_dr", SPEC), history).effect().value == pytest.approx(theirs, abs=1e-8)
+    found = TreatmentEffects.fit(make_reward("did_dr", SPEC), history).effect().value
+    assert found == pytest.approx(theirs, abs=VALUE_TOLERANCE)
 
 
 def test_odds_need_to_be_right_up_to_a_factor_only():
@@ -142,7 +145,7 @@ def test_influence_on_one_action_is_the_derivative(logged):
 
     for user in range(0, history.n_users, 4):
         moved = [estimate(np.where(o.user == user, 1.0 + step, 1.0)) for step in (1e-4, -1e-4)]
-        assert found[user] == pytest.approx((moved[0] - moved[1]) / 2e-4, abs=2e-5)
+        assert found[user] == pytest.approx((moved[0] - moved[1]) / 2e-4, abs=DERIVATIVE_TOLERANCE)
 
 
 def test_an_action_that_is_too_rare_is_not_identified():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.reward import Goal, RewardSpec, make_reward, measure
 from crosschannel.reward.effects import average_effect
 
@@ -17,7 +17,7 @@ SPEC = RewardSpec(goals=GOALS, pre="2d", post="1d", overlap="exclude")
 
 def errors(seed: int, users: int, scenario: str = "default") -> dict[str, float]:
     """Distances from the true average effect on the treated, in standard errors, by estimator."""
-    history, truth = Market(MarketConfig(users=users, seed=seed, scenario=scenario, goals=GOALS)).history()
+    history, truth = simulate_history(Market(MarketConfig(users=users, seed=seed, scenario=scenario, goals=GOALS)))
     outcomes = measure(history, SPEC)
     treated = outcomes.treated & outcomes.observed & ~outcomes.overlap
     true = float(truth.logged[treated].mean())

@@ -10,7 +10,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
-from crosschannel.core.serialization import from_plain, to_plain
+from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import take_rows
 from crosschannel.pipeline.configuration import RewardConfig
@@ -18,6 +18,8 @@ from crosschannel.reward import DidReward, Goal, Matching, Reason, make_reward, 
 from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient
 from tests.reward.samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
 from tests.samples import random_history
+
+pytestmark = pytest.mark.numerics
 
 BOTH = Matching(within=("region", "age"), strata=3, activity="36h")
 
@@ -222,7 +224,7 @@ def test_a_reward_is_available_when_its_last_control_is():
 
 def test_sums_that_are_too_large_are_refused_and_squares_are_not():
     with pytest.raises(ConfigError, match="too large for exact sums"):
-        ExactSums.of(np.full(10, 1e13), np.zeros(10, dtype=np.int64), 1)
+        ExactSums.from_values(np.full(10, 1e13), np.zeros(10, dtype=np.int64), 1)
     values = np.random.default_rng(0).standard_normal(1000) * 1e6
     means = CellMeans.fit(values, np.zeros(1000, dtype=np.int64), None)
     assert means.sd[0] == pytest.approx(values.std(ddof=1), rel=1e-10)
@@ -238,10 +240,10 @@ def test_settings_come_from_yaml():
         "matching": {"within": ["region"], "strata": 4, "fallback": ["strata"]},
         "seasonality": "6h",
     }
-    config = from_plain(RewardConfig, data)
+    config = from_dict(RewardConfig, data)
     assert config.matching == Matching(within=("region",), strata=4, fallback=("strata",))
     assert config.goals[0].decay == DAY
-    assert from_plain(RewardConfig, to_plain(config)) == config
+    assert from_dict(RewardConfig, to_dict(config)) == config
 
 
 @pytest.mark.parametrize("kind", ["raw", "did", "did_regression"])

@@ -18,6 +18,8 @@ from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.measurement.outcomes import fold_of_users
 from tests.reward.samples import LEARNED, OPTIONS, rebuilt, rich_history, spec_of
 
+pytestmark = pytest.mark.numerics
+
 SEEDS = st.integers(0, 10_000)
 CASES = [(kind, option) for kind in REWARDS for option in OPTIONS]
 EXAMPLES = settings(max_examples=25, deadline=None)
@@ -46,6 +48,16 @@ def test_every_option_gives_some_rewards(kind):
         assert frame.identified.mean() > 0.1, option
         assert np.ptp(frame.reward[frame.identified]) > 0, option
         assert sum(frame.counts_by_level().values()) == frame.identified.sum()
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("kind", REWARDS)
+def test_fitting_and_transforming_at_once_is_fitting_then_transforming(kind, option):
+    history = rich_history(3, users=80)
+    model = make_reward(kind, spec_of(option))
+    once, twice = model.fit_transform(history), model.fit(history).transform(history)
+    for name in once.__dataclass_fields__:
+        np.testing.assert_array_equal(getattr(once, name), getattr(twice, name), err_msg=name)
 
 
 @EXAMPLES

@@ -1,1 +1,1 @@
-"""How the market's users behave: traits, calendar, responses, and the events that they cause."""
+"""Behaviour of the simulated users: traits, calendar, responses to messages, and events."""

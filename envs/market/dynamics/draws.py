@@ -1,4 +1,4 @@
-"""Counter-based random numbers: each draw is a hash of who, when and what for, so that no draw depends on another."""
+"""Counter-based random numbers: each is a hash of user, day and purpose, so that no draw depends on another."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
 from crosschannel.core.hashing import mix, unit
 
-MAX_COUNT = 100
+MAX_POISSON_COUNT = 100
 
 
 class Purpose(enum.IntEnum):
-    """What a draw is for. Numbers are part of the market's definition: changing one changes every simulation."""
+    """Purpose of a draw. The numbers are part of the market's definition: changing one changes every simulation."""
 
     USER_KEY = 1
     USER = 2
@@ -34,7 +34,7 @@ class Purpose(enum.IntEnum):
     EXTRA_ORDER = 27
 
 
-def words(
+def random_words(
     key: UIntArray,
     purpose: Purpose,
     day: npt.ArrayLike = 0,
@@ -42,14 +42,14 @@ def words(
     second: npt.ArrayLike = 0,
     number: npt.ArrayLike = 0,
 ) -> UIntArray:
-    """Random 64-bit words, one for each combination of key and counters; all arguments broadcast.
+    """Return random 64-bit words, one for each combination of key and counters; all arguments broadcast.
 
     Args:
-        key: Who: 64-bit keys.
-        purpose: What for.
+        key: 64-bit keys of users.
+        purpose: Purpose of the draw.
         day: Market day, below 2^16.
         first: A counter below 2^8, such as a service.
-        second: Another, such as a block.
+        second: Another counter below 2^8, such as a block.
         number: A counter below 2^16, such as the number of a visit.
     """
     packed: Any = np.uint64(int(purpose))
@@ -66,23 +66,23 @@ def uniform(
     second: npt.ArrayLike = 0,
     number: npt.ArrayLike = 0,
 ) -> FloatArray:
-    """Uniform numbers in (0, 1); arguments as in `words`."""
-    return unit(words(key, purpose, day, first, second, number))
+    """Return uniform numbers in (0, 1); arguments as in `random_words`."""
+    return unit(random_words(key, purpose, day, first, second, number))
 
 
 def normal(
     key: UIntArray, purpose: Purpose, first: int, second: npt.ArrayLike = 0, day: npt.ArrayLike = 0
 ) -> FloatArray:
-    """Standard normal numbers from two uniforms: Box & Muller (1958), Annals of Mathematical Statistics."""
+    """Return standard normal numbers from two uniforms: Box & Muller (1958), Annals of Mathematical Statistics."""
     radius = np.sqrt(-2.0 * np.log(uniform(key, purpose, day, first, second, 0)))
     return np.asarray(radius * np.cos(2.0 * np.pi * uniform(key, purpose, day, first, second, 1)))
 
 
 def poisson(u: FloatArray, rate: npt.ArrayLike) -> IntArray:
-    """Poisson counts of given rates by inversion: the smallest k with `u <= P(count <= k)`.
+    """Return Poisson counts of given rates by inversion: the smallest k with `u <= P(count <= k)`.
 
-    Rates are those of single users and hours, well below 10; counts end at `MAX_COUNT`. For a fixed u the count
-    rises with the rate, so that potential outcomes that share u differ as little as they can.
+    Rates are those of single users and hours, well below 10; counts are at most `MAX_POISSON_COUNT`. For a fixed u the
+    count rises with the rate, so that potential outcomes that share u differ as little as possible.
     """
     rates = np.broadcast_to(np.asarray(rate, dtype=np.float64), u.shape)
     nothing = np.exp(-rates)
@@ -91,7 +91,7 @@ def poisson(u: FloatArray, rate: npt.ArrayLike) -> IntArray:
     term = nothing.reshape(-1)[rest]
     below, target, mean = term, u.reshape(-1)[rest], rates[np.unravel_index(rest, u.shape)]
     k = 0
-    while len(rest) and k < MAX_COUNT:
+    while len(rest) and k < MAX_POISSON_COUNT:
         k += 1
         term = term * mean / k
         below = below + term
@@ -102,7 +102,7 @@ def poisson(u: FloatArray, rate: npt.ArrayLike) -> IntArray:
 
 
 def categorical(u: FloatArray, probabilities: FloatArray) -> IntArray:
-    """Codes (N,) drawn from probabilities (N, A) by inversion of uniforms (N,); those of probability 0 never come."""
+    """Return codes (N,) with probabilities (N, A) by inversion of uniforms (N,); probability 0 is never drawn."""
     cumulative = np.cumsum(probabilities, axis=1)
     cumulative /= cumulative[:, -1:]
     return np.asarray((u[:, None] >= cumulative).sum(1), dtype=np.int64)

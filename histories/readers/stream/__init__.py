@@ -1,1 +1,1 @@
-"""Reading one event stream of a customer-data platform: sends become decisions, all else is events."""
+"""Read one event stream of a customer-data platform: sends become decisions, other rows are events."""

@@ -1,4 +1,4 @@
-"""How an event stream is read: which rows are sends, where their actions stand, and which slots there are."""
+"""Settings for reading an event stream: which rows are sends, where their actions are, and which slots exist."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
 
 @dataclass(frozen=True)
 class Sends:
-    """Events that are sends, and where their rows hold what was sent.
+    """Events that are sends, and the places of their actions.
 
     Attributes:
         events: Names of the events, such as `Email Sent`.
         columns: For native columns of decisions (a module, `decision_id`, `policy`, `propensity`,
-            `propensity_<module>`, `eligible_<module>`) the stream's column, or a path into one of JSON
+            `propensity_<module>`, `eligible_<module>`), the stream's column or a path into a column of JSON
             (`channel: properties.channel`).
-        constants: Native columns whose value is the same for all these events (`channel: email`).
+        constants: Native columns with the same value for all these events (`channel: email`).
     """
 
     events: tuple[str, ...]
@@ -35,31 +35,31 @@ class Sends:
 
     def __post_init__(self) -> None:
         if not self.events:
-            raise ConfigError("sends without `events`: name the events that are sends")
+            raise ConfigError("sends need `events`: name the events that are sends")
         if both := sorted(set(self.columns) & set(self.constants)):
             raise ConfigError(f"{both} are given as columns and as constants: choose one")
 
 
 @dataclass(frozen=True)
 class StreamMapping:
-    """One long table of events, and how it becomes decisions and events.
+    """How one long table of events is converted to decisions and events.
 
     Attributes:
         rows: The table: a CSV or Parquet file, or a folder of such files, which are read in the order of their names.
-            `columns` names the stream's columns, or paths into JSON, for `user_id`, `time`, `event` and, where there
-            are such, `message_id` (unique for each row) and `arm` (experiment arm of the user).
-        modules: What could be chosen: entries as in `TableMapping`.
-        sends: Which events are sends. Where the log tells of decisions to send nothing too, their action is the first
-            one of the first module; with `sends_only` alone, as a grid has slots for these by itself.
-        slots: `sends_only`: the log's sends are the only slots, and nothing can be learned about sending nothing.
-            Or a `SlotGrid`: slots at fixed times, at which nothing was sent unless a send falls into the slot's period.
-        events: The other events that are kept; None keeps all of them.
-        values: Where the value of an event stands, by the event's name (`Order Completed: properties.revenue`); a name
-            that ends in `*` stands for all that begin so, and the first that fits counts.
-        duplicates: Where two rows have one `message_id`: `error`, or `keep_first`, which is counted.
+            `columns` has the stream's columns, or paths into JSON, of `user_id`, `time`, `event` and optionally
+            `message_id` (unique for each row) and `arm` (the user's experiment arm).
+        modules: The action space: entries as in `TableMapping`.
+        sends: Which events are sends. With `sends_only`, decisions to send nothing may be among them; their action is
+            the first one of the first module. A grid has slots for these by itself.
+        slots: `sends_only`: the log's sends are the only slots, so nothing can be learned about sending nothing.
+            Or a `SlotGrid`: slots at fixed times, in which nothing was sent unless the slot's period has a send.
+        events: The other events to keep; None for all of them.
+        values: The column or path of an event's value, by the event's name (`Order Completed: properties.revenue`);
+            `name*` stands for all names with this prefix, and the first match counts.
+        duplicates: If rows have the same `message_id`: `error`, or `keep_first`, which is counted.
         users: The table of users, if there is one; otherwise the users are those of the stream.
-        propensity_source: Where the propensities come from, if not simply from the log.
-        span: First and last observed time (UTC); by default those of the first and the last row.
+        propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
+        span: Start and end of the observation period (UTC); by default the first and the last row.
         name: The history's name, for reports.
     """
 
@@ -83,17 +83,17 @@ class StreamMapping:
         if source is not None and source not in PROPENSITY_SOURCES:
             raise ConfigError(f"unknown propensity source {source!r}. {nearest(source, PROPENSITY_SOURCES)}")
         if not self.sends:
-            raise ConfigError("the mapping has no `sends`: say which events are messages that were sent")
+            raise ConfigError("the mapping has no `sends`: name the events that are sent messages")
         if self.rows.constants:
-            raise ConfigError("`rows` have no constants: give them with the `sends`")
+            raise ConfigError("`rows` cannot have constants: give them with the `sends`")
         for native in self.rows.columns:
             if native not in ROW_COLUMNS:
-                raise ConfigError(f"`rows` have no native column {native!r}. {nearest(native, ROW_COLUMNS)}")
+                raise ConfigError(f"unknown native column {native!r} of `rows`. {nearest(native, ROW_COLUMNS)}")
         if clash := sorted({*ROW_COLUMNS, "value"} & set(modules.names)):
             raise ConfigError(f"a module has the name of another native column: {clash}. Rename the module")
         self._check_sends(modules)
         if self.duplicates != "error" and "message_id" not in self.rows.columns:
-            raise ConfigError("`duplicates` needs `rows.columns.message_id`: say which column tells rows apart")
+            raise ConfigError("`duplicates` needs `rows.columns.message_id`: name the column that identifies rows")
         self._check_slots()
 
     def _check_sends(self, modules: ActionSpace) -> None:
@@ -103,14 +103,14 @@ class StreamMapping:
             given = {*sends.columns, *sends.constants}
             for native in sorted(given):
                 if native not in known:
-                    raise ConfigError(f"sends have no native column {native!r}. {nearest(native, known)}")
+                    raise ConfigError(f"unknown native column {native!r} of sends. {nearest(native, known)}")
             if absent := [name for name in modules.names if name not in given]:
-                raise ConfigError(f"sends {list(sends.events)} do not say where {absent} stand: a column or a constant")
+                raise ConfigError(f"sends {list(sends.events)} lack {absent}: give each a column or a constant")
             names += sends.events
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ConfigError(f"the events {twice} are given twice as sends")
+            raise ConfigError(f"the events {twice} are in `sends` twice")
         if both := sorted(set(names) & set(self.events or ())):
-            raise ConfigError(f"the events {both} are sends, and so cannot be kept as events as well")
+            raise ConfigError(f"the events {both} are sends: remove them from `events`")
 
     def _check_slots(self) -> None:
         if isinstance(self.slots, str):
@@ -127,6 +127,6 @@ class StreamMapping:
         )
         if only_sent or self.propensity_source is not None:
             raise ConfigError(
-                f"slots at which nothing was sent have no row, and so none of {only_sent or ['propensity_source']}: "
-                "leave them out, and propensities are estimated; or log such slots too and use slots 'sends_only'"
+                f"{only_sent or ['propensity_source']} cannot be mapped on a grid: slots without a send have no row. "
+                "Leave them out, and propensities are estimated; or log these slots and use slots 'sends_only'"
             )

@@ -1,22 +1,23 @@
-"""Reads a history from one event stream of a customer-data platform: sends become decisions, all else is events.
+"""Read a history from one event stream of a customer-data platform: sends become decisions, other rows are events.
 
-A stream holds what was sent, and no slot in which nothing was. The mapping says how those arise (`slots`), since no
-default would be right: either there are none (`sends_only`), or slots lie on a calendar (`SlotGrid`).
+A stream has the messages that were sent, but not the slots in which nothing was sent. The mapping's `slots` define
+these, without a default, as none would be right in general: either there are none (`sends_only`), or slots lie on a
+calendar (`SlotGrid`).
 
-On a grid every decision has its slot's time, also where a message was sent later in the slot's period. Three things
-must hold of a decision's time, and they decide this:
+On a grid the time of a decision is that of its slot, even if the message was sent later in the slot's period, for three
+reasons:
 
-- Slots with and without a send must be comparable. With the sends' own times, the hour would tell which slots are
-  which: no propensity could be estimated, and no control would have windows at the hours of a treated slot.
-- The window before must hold none of the message's effect: the slot is never later than the send.
-- Nothing that came after the time may have made the decision. That holds if what was sent in a period was settled when
-  the slot began. A message that answers something the user did between the slot and the send (an abandoned cart) breaks
-  it: what brought about the message then counts as its effect. The stream cannot tell, but it shows how much room there
-  is for it: the notes of the history say how far sends lie behind their slots, and how often their users did something
-  in between, beside the same share of slots without a send. The remedy is a finer grid, or one that begins just before
-  the sends go out.
+- Slots with and without a send must be comparable. With the sends' own times, the hour would reveal which slots have a
+  send: no propensity could be estimated, and controls would not have windows at the hours of treated slots.
+- The window before must not contain any effect of the message: the slot is never later than the send.
+- The decision must not depend on anything after its time. This holds if the sends of a period are determined when the
+  slot begins. It does not hold for a message that responds to what the user did between the slot and the send (an
+  abandoned cart): the cause of the message would count as its effect. The stream cannot reveal that, but the notes of
+  the history indicate how often it may happen: they give the time between slots and sends, and the share of sends whose
+  users had an event in between, next to the same share of slots without a send. The remedy is a finer grid, or one just
+  before the sends.
 
-So the reward of a decision is that of sending within the period, against not sending in it, counted from the slot on.
+So the reward of a decision compares sending within the period with not sending in it, from the slot on.
 """
 
 from __future__ import annotations
@@ -29,12 +30,10 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError
-from crosschannel.core.sorting import by_user_and_time
-from crosschannel.core.table_validator import ObjectArray
-from crosschannel.core.times import HOUR, timestamps
-from crosschannel.histories.churn import NEVER
+from crosschannel.core.sorting import argsort_by_user_and_time
+from crosschannel.core.times import HOUR, NEVER, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid, UserSlots, bounds
 from crosschannel.histories.readers.stream.mapping import StreamMapping
@@ -44,32 +43,33 @@ from crosschannel.histories.windows import Timeline
 
 
 def read_stream(mapping: StreamMapping) -> History:
-    """Reads a stream by a mapping.
+    """Read a stream by a mapping.
 
-    Reading has steps, and each reports all its faults at once, with file, row, column, value and remedy: files, columns
-    and times; users and names of events; duplicates; sends that share a slot; all that `History.from_tables` validates.
+    There are several steps, each of which reports all its faults at once, with file, row, column, value and remedy:
+    files, columns and times; users and event names; duplicates; sends that share a slot; everything that
+    `History.from_tables` validates.
 
-    - Sends outside of all slots (before a user's first one, after the last whole period, after leaving) and, where the
-      grid says `several: first`, later sends of a period are no decisions. They stay in the history as events under
-      their own names. The history's notes count them, and all that was left out.
-    - A slot's `arm` is that of its user's latest row before the slot which names one, and missing where none does.
-    - Ids of decisions, where no `decision_id` is mapped, are `user@time`, so that a longer stream gives the same ids.
+    - Sends outside all slots (before a user's first one, after the last complete period, after leaving) and, with
+      `several: first`, later sends of a period are not decisions. They remain in the history as events under their own
+      names. The history's notes count them, and what was left out.
+    - A slot's `arm` is that of the user's latest row up to the slot that has one; it is missing if no row has.
+    - Without a mapped `decision_id` the ids of decisions are `user@time`, so that a longer stream gives the same ids.
 
     Raises:
-        InputError: With every fault found in a step.
+        InputError: With every fault of a step.
     """
     modules = ActionSpace.from_dict(mapping.modules)
     stream = open_stream(mapping)
     span = span_of(mapping.span) if mapping.span else (int(stream.time.min()), int(stream.time.max()))
     kept = _without_duplicates(mapping, stream)
-    rule = _rules(mapping, stream)
+    rule = _send_rules(mapping, stream)
     sends = np.flatnonzero(kept & (rule >= 0))
     if isinstance(mapping.slots, SlotGrid):
-        _refuse_nothing(mapping, modules, stream, rule)
-        leave = _first(stream, kept & stream.named(mapping.slots.leave_events))
+        _refuse_unsent(mapping, modules, stream, rule)
+        leave = _first_time(stream, kept & stream.named(mapping.slots.leave_events))
         slots = _user_slots(mapping, mapping.slots, stream, kept, span, leave)
-        staying = sends[stream.time[sends] < leave[stream.user[sends]]]
-        origin = _origins(mapping, stream, slots, staying)
+        present = sends[stream.time[sends] < leave[stream.user[sends]]]
+        origin = _origins(mapping, stream, slots, present)
         user, time = slots.user, slots.time
     else:
         origin, user, time = sends, stream.user[sends], stream.time[sends]
@@ -90,10 +90,12 @@ def read_stream(mapping: StreamMapping) -> History:
         )
     except InputError as error:
         places = {"decisions": origin, "events": rows}
-        raise InputError([_in_their_words(fault, mapping, stream, rule, places) for fault in error.faults]) from None
+        raise InputError(
+            [_in_names_of_stream(fault, mapping, stream, rule, places) for fault in error.faults]
+        ) from None
     notes = [
-        f"stream: {len(stream):,} rows in {len(stream.sheets):,} files, {len(sends):,} of them sends; left out: "
-        f"{np.count_nonzero(~kept):,} duplicates, {np.count_nonzero(other & ~chosen):,} events not among `events`"
+        f"stream: {len(stream):,} rows in {len(stream.tables):,} files, {len(sends):,} of them sends; left out: "
+        f"{np.count_nonzero(~kept):,} duplicates, {np.count_nonzero(other & ~chosen):,} events missing from `events`"
     ]
     if isinstance(mapping.slots, SlotGrid):
         notes += _grid_notes(mapping.slots, history, stream, origin, unplaced)
@@ -106,7 +108,7 @@ def read_stream(mapping: StreamMapping) -> History:
 
 
 def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> BoolArray:
-    """Which rows (n,) are kept: all, but for later rows with the id of an earlier one where the mapping says so."""
+    """Return which rows (n,) are kept: all except, with `keep_first`, those that repeat the id of an earlier row."""
     column = mapping.rows.columns.get("message_id")
     if column is None:
         return np.ones(len(stream), dtype=bool)
@@ -119,26 +121,30 @@ def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> BoolArray
     again = (earlier < np.arange(len(code))) & ~missing
     same = again & (stream.user == stream.user[earlier])
     same &= (stream.event == stream.event[earlier]) & (stream.time == stream.time[earlier])
-    stream.note(column, missing, "the message id is missing", "Fill it in, or leave `message_id` out of the mapping.")
-    remedy = "Ids must tell rows apart: choose another column for `message_id`, or correct the export."
-    stream.note(column, again & ~same, "another user, event or time has the same message id", remedy)
+    stream.flag_rows(
+        column, missing, "the message id is missing", "Fill it in, or leave `message_id` out of the mapping."
+    )
+    remedy = "Ids must be unique: choose another column for `message_id`, or correct the export."
+    stream.flag_rows(
+        column, again & ~same, "an earlier row with another user, event or time has the same message id", remedy
+    )
     if mapping.duplicates == "error":
-        remedy = "Remove the copies, or declare `duplicates: keep_first`."
-        stream.note(column, same, "the row stands in the stream twice", remedy)
+        remedy = "Remove the copies, or set `duplicates: keep_first`."
+        stream.flag_rows(column, same, "the row repeats an earlier one", remedy)
     stop(stream.faults)
     return np.asarray(~same)
 
 
-def _rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:
-    """Which entry of the mapping's `sends` each row is of (n,), -1 where of none."""
+def _send_rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:
+    """Return the index of the entry of `sends` that each row matches (n,), -1 for none."""
     rule = np.full(len(stream), -1, dtype=np.int64)
     for k, sends in enumerate(mapping.sends):
         rule[stream.named(sends.events)] = k
     return rule
 
 
-def _refuse_nothing(mapping: StreamMapping, modules: ActionSpace, stream: StreamRows, rule: IntArray) -> None:
-    """On a grid a row that says that nothing was sent would be counted as a send, or hide one."""
+def _refuse_unsent(mapping: StreamMapping, modules: ActionSpace, stream: StreamRows, rule: IntArray) -> None:
+    """Refuse rows on a grid whose action is to send nothing: they would count as a send, or hide one."""
     name, nothing = modules.names[0], modules[0].actions[0]
     bad = np.zeros(len(stream), dtype=bool)
     for k, sends in enumerate(mapping.sends):
@@ -148,9 +154,9 @@ def _refuse_nothing(mapping: StreamMapping, modules: ActionSpace, stream: Stream
             if name in sends.constants
             else (stream.texts(sends.columns[name], rows) == nothing)
         )
-    problem = "this says that nothing was sent, and on a grid every slot without a send says so by itself"
-    remedy = "Take such rows out of `sends`; or, where the log has all of them, use slots `sends_only`."
-    stream.note(mapping.rows.theirs("event"), bad, problem, remedy)
+    problem = "the action is to send nothing, which a grid assumes for every slot without a send"
+    remedy = "Remove such rows from `sends`; or, if the log has all of them, use slots `sends_only`."
+    stream.flag_rows(mapping.rows.theirs("event"), bad, problem, remedy)
     stop(stream.faults)
 
 
@@ -159,29 +165,29 @@ def _user_slots(
 ) -> UserSlots:
     times = bounds(grid, *span)
     if len(times) < 2:
-        problem = f"the stream does not cover one whole period of {grid.every} at {grid.at} {grid.time_zone}"
-        remedy = "Use a finer grid; or give `span`, if the stream was recorded for longer than its rows tell."
+        problem = f"the stream does not cover one complete period of {grid.every} at {grid.at} {grid.time_zone}"
+        remedy = "Use a finer grid; or give `span`, if the observation period is longer than the rows."
         stop([Fault(str(mapping.rows.path), problem, remedy)])
     if stream.start is not None:
         start = stream.start
     elif grid.start_events:
-        start = _first(stream, kept & stream.named(grid.start_events))
+        start = _first_time(stream, kept & stream.named(grid.start_events))
     elif grid.start == "stream":
         start = np.full(len(stream.user_ids), times[0] - 1)
     else:
-        start = _first(stream, kept)
-    return UserSlots.of(times, start, leave)
+        start = _first_time(stream, kept)
+    return UserSlots.build(times, start, leave)
 
 
-def _first(stream: StreamRows, rows: BoolArray) -> IntArray:
-    """The earliest time of each user (U,) among the rows of a mask (n,), `NEVER` where there is none."""
+def _first_time(stream: StreamRows, rows: BoolArray) -> IntArray:
+    """Return the earliest time of each user (U,) among the rows of a mask (n,), `NEVER` for users without one."""
     out = np.full(len(stream.user_ids), NEVER, dtype=np.int64)
     np.minimum.at(out, stream.user[rows], stream.time[rows])
     return out
 
 
 def _origins(mapping: StreamMapping, stream: StreamRows, slots: UserSlots, sends: IntArray) -> IntArray:
-    """The row of the send that each slot got, -1 where it got none; the first one where there are several."""
+    """Return the row of each slot's send, the first if there are several, and -1 for none."""
     assert isinstance(mapping.slots, SlotGrid)
     slot = slots.row(stream.user[sends], stream.time[sends])
     order = np.lexsort((stream.time[sends], slot))
@@ -190,11 +196,11 @@ def _origins(mapping: StreamMapping, stream: StreamRows, slots: UserSlots, sends
     if mapping.slots.several == "error" and later.any():
         bad = np.zeros(len(stream), dtype=bool)
         bad[sends[order[later]]] = True
-        stream.note(
+        stream.flag_rows(
             mapping.rows.theirs("time"),
             bad,
             f"the user has an earlier send in the same slot's period of {mapping.slots.every}",
-            "Use a finer grid; or `several: first`, which keeps the later ones as events and counts them.",
+            "Use a finer grid; or `several: first`, which keeps later sends as events and counts them.",
         )
         stop(stream.faults)
     origin = np.full(len(slots), -1, dtype=np.int64)
@@ -211,9 +217,9 @@ def _decisions(
     user: IntArray,
     time: IntArray,
 ) -> pd.DataFrame:
-    """Slots as a table in the native columns; `origin` is the row of each slot's send, -1 where there is none."""
+    """Return slots as a table in the native columns; `origin` is the row of each slot's send, -1 for none."""
     sent = np.flatnonzero(origin >= 0)
-    # Ascending rows of the stream, and the slots to which their values go.
+    # Rows of the stream in ascending order, and the slots to which their values belong.
     sent = sent[np.argsort(origin[sent], kind="stable")]
     source = origin[sent]
     ids = stream.user_ids[user]
@@ -245,10 +251,10 @@ def _decisions(
 
 
 def _arms(stream: StreamRows, path: str, user: IntArray, time: IntArray) -> ObjectArray:
-    """The arm of each slot: the latest that the user's rows up to it name; a later one may be due to a send."""
+    """Return the arm of each slot: that of the user's latest row up to it, as a later one may depend on the send."""
     arms = stream.texts(path, np.arange(len(stream)))
     named = np.flatnonzero(arms != "")
-    named = named[by_user_and_time(stream.user[named], stream.time[named])]
+    named = named[argsort_by_user_and_time(stream.user[named], stream.time[named])]
     offsets = np.searchsorted(stream.user[named], np.arange(len(stream.user_ids) + 1)).astype(np.int64)
     latest = Timeline(stream.time[named], offsets).before(user, time, inclusive=True) - 1
     out = np.full(len(time), None, dtype=object)
@@ -258,7 +264,7 @@ def _arms(stream: StreamRows, path: str, user: IntArray, time: IntArray) -> Obje
 
 
 def _events(mapping: StreamMapping, stream: StreamRows, rows: IntArray) -> pd.DataFrame:
-    """Rows of the stream, ascending, as events in the native columns."""
+    """Return rows of the stream, ascending, as events in the native columns."""
     value = np.full(len(rows), None, dtype=object)
     paths = [value_path(mapping.values, name) for name in stream.names]
     for path in dict.fromkeys(path for path in paths if path is not None):
@@ -275,7 +281,7 @@ def _events(mapping: StreamMapping, stream: StreamRows, rows: IntArray) -> pd.Da
 
 
 def _frame(columns: Mapping[str, Any]) -> pd.DataFrame:
-    """A table whose texts stay as they are: to look at each in order to guess its type takes a third of the reading."""
+    """Return a table whose text columns stay objects; inferring their types would take a third of the reading time."""
     kept = {name: pd.Series(part, dtype="object") if part.dtype == object else part for name, part in columns.items()}
     return pd.DataFrame(kept)
 
@@ -283,12 +289,12 @@ def _frame(columns: Mapping[str, Any]) -> pd.DataFrame:
 def _grid_notes(
     grid: SlotGrid, history: History, stream: StreamRows, origin: IntArray, unplaced: IntArray
 ) -> list[str]:
-    """What the grid made of the sends, and how much room it leaves for what came between a slot and its send."""
+    """Return notes on the slots and sends of a grid, and on events between slots and their sends."""
     d, sent = history.decisions, np.flatnonzero(origin >= 0)
     empty = np.bincount(d.user, minlength=history.n_users) == 0
     notes = [
         f"slots every {grid.every} at {grid.at} {grid.time_zone}: {len(origin):,}, {len(sent):,} with a send; kept as "
-        f"events, and no decisions: {len(unplaced):,} sends outside of all slots or behind another one of their slot; "
+        f"events instead of decisions: {len(unplaced):,} sends outside all slots or after another send of their slot; "
         f"{np.count_nonzero(empty):,} users without a slot"
     ]
     if not len(sent):
@@ -296,24 +302,26 @@ def _grid_notes(
     lag = stream.time[origin[sent]] - d.time[sent]
     timeline = Timeline(history.events.time, history.event_offsets)
 
-    def busy(rows: IntArray, stretch: IntArray) -> float:
+    def busy(rows: IntArray, length: IntArray) -> float:
+        """Return the share of slots with an event of the user within a length (microseconds) after them."""
         after = timeline.before(d.user[rows], d.time[rows], inclusive=True)
-        return float(np.mean(timeline.before(d.user[rows], d.time[rows] + stretch) > after))
+        return float(np.mean(timeline.before(d.user[rows], d.time[rows] + length) > after))
 
     unsent = np.flatnonzero(origin < 0)
     text = (
-        f"sends come {np.median(lag) / HOUR:.1f} h (median) to {lag.max() / HOUR:.1f} h after their slot; their users "
-        f"had an event in between in {busy(sent, lag):.1%}"
+        f"sends are {np.median(lag) / HOUR:.1f} h (median) to {lag.max() / HOUR:.1f} h after their slot; "
+        f"{busy(sent, lag):.1%} of them follow an event of the user in between"
     )
     if len(unsent):
-        text += f", and in {busy(unsent, np.resize(lag, len(unsent))):.1%} of slots without a send in as long a stretch"
+        share = busy(unsent, np.resize(lag, len(unsent)))
+        text += f", and {share:.1%} of slots without a send have an event in an equally long interval"
     return [*notes, text]
 
 
-def _in_their_words(
+def _in_names_of_stream(
     fault: Fault, mapping: StreamMapping, stream: StreamRows, rule: IntArray, places: dict[str, IntArray]
 ) -> Fault:
-    """A fault of the native tables, with the stream's own file, row and column."""
+    """Return a fault of the native tables with the stream's file, row and column."""
     if fault.file not in places or fault.row is None:
         source = mapping.users if fault.file == "users" and mapping.users else mapping.rows
         return replace(fault, file=str(source.path))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crosschannel.agents import Batch, make_agent
-from crosschannel.agents.buffers.buffer import Buffer, precision, usual
+from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
 from crosschannel.core.errors import ConfigError, InputError
 from tests.agents.samples import PLAIN, random_batch
 
@@ -22,9 +22,7 @@ def test_the_newest_rows_are_kept(sizes: tuple[int, ...]) -> None:
     start = 0
     for size in sizes:
         rows = slice(start, start + size)
-        buffer.add(
-            Batch(batch.observations[rows], batch.actions[rows], batch.rewards[rows], batch.se[rows], batch.keys[rows])
-        )
+        buffer.add(batch[rows])
         start += size
     kept = slice(max(start - 10, 0), start)
     assert len(buffer) == min(start, 10)
@@ -49,7 +47,7 @@ CASES_OF_SE = {
 @pytest.mark.parametrize("kind", [np.array, torch.tensor])
 def test_precision_is_1_at_the_median_and_capped(kind: Any, se: list[float], weights: list[float]) -> None:
     column = kind(se)
-    found = precision(column, usual(column), cap=5.0)
+    found = precision(column, median_variance(column), cap=5.0)
     assert type(found) is type(column)
     np.testing.assert_allclose(found, weights, rtol=1e-6)
 
@@ -61,7 +59,7 @@ def spoiled(**changes: Any) -> Batch:
 CASES = {
     "NaN reward": (spoiled(rewards=np.array([0, 1, np.nan, np.nan, 0.0])), "column 'rewards', row 3", "2 rows in all"),
     "infinite reward": (spoiled(rewards=np.array([0, np.inf, 0, 0, 0.0])), "row 2, value inf", "not identified"),
-    "NaN error": (spoiled(se=np.array([np.nan, 1, 1, 1, 1])), "column 'se', row 1", "not a number of 0"),
+    "NaN error": (spoiled(se=np.array([np.nan, 1, 1, 1, 1])), "column 'se', row 1", "not 0 or a positive number"),
     "negative error": (spoiled(se=np.array([1, 1, -2.0, 1, 1])), "column 'se', row 3, value -2.0", "not identified"),
     "unknown action": (spoiled(actions=np.array([[1, 0]] * 4 + [[3, 0]])), "column 'actions', row 5", "[3, 0]"),
 }

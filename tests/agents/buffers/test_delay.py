@@ -33,8 +33,8 @@ def test_each_row_comes_once_when_it_is_known_however_it_was_put_in(seed: int, p
         assert len(queue) == left.sum()
     np.testing.assert_array_equal(np.concatenate([part.keys for part in taken]), batch.keys[order])
     np.testing.assert_array_equal(np.concatenate([part.rewards for part in taken]), batch.rewards[order])
-    elapsed = [part.elapsed for part in taken if part.elapsed is not None]
-    np.testing.assert_array_equal(np.concatenate(elapsed), batch.elapsed[order])
+    terminal = [part.terminal for part in taken if part.terminal is not None]
+    np.testing.assert_array_equal(np.concatenate(terminal), batch.terminal[order])
     assert queue.due(10**9) is None
 
 
@@ -48,12 +48,12 @@ def test_what_is_held_outlives_a_restart() -> None:
     assert a is not None
     assert b is not None
     assert len(b) == 16
-    for name in ("actions", "rewards", "se", "keys", "elapsed"):
+    for name in ("actions", "rewards", "se", "keys", "steps_to_next", "terminal"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
     np.testing.assert_array_equal(a.observations.users, b.observations.users)
-    assert a.following is not None
-    assert b.following is not None
-    np.testing.assert_array_equal(a.following.action_mask, b.following.action_mask)
+    assert a.next_observations is not None
+    assert b.next_observations is not None
+    np.testing.assert_array_equal(a.next_observations.action_mask, b.next_observations.action_mask)
     empty = Delay()
     empty.load_state_dict(Delay().state_dict())
     assert len(empty) == 0
@@ -61,5 +61,5 @@ def test_what_is_held_outlives_a_restart() -> None:
 
 
 def test_one_time_a_row() -> None:
-    with pytest.raises(ConfigError, match="one time a row"):
+    with pytest.raises(ConfigError, match="one time per row"):
         Delay().put(random_batch(5), np.arange(4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from crosschannel.agents.ensemble.heads import Prior, Sums, add_rows
+from crosschannel.agents.ensemble.heads import Prior, SufficientStatistics, add_rows
 
 BLOCKS = torch.tensor([0, 1, 1, 1, 2, 2, 3])
 A, F, C = 2, 7, 3
@@ -20,18 +20,18 @@ def rows(n: int, seed: int = 0) -> tuple[torch.Tensor, ...]:
 
 
 def by_fold(
-    phi: torch.Tensor, action: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, memory: float = 1.0
-) -> Sums:
-    sums = Sums.empty(2, A, F, targets.shape[1])
+    phi: torch.Tensor, action: torch.Tensor, targets: torch.Tensor, weight: torch.Tensor, age_weight: float = 1.0
+) -> SufficientStatistics:
+    sums = SufficientStatistics.zeros(2, A, F, targets.shape[1])
     cell = torch.arange(len(phi)) % 2 * A + action
     order = torch.argsort(cell)
     counts = torch.bincount(cell, minlength=2 * A).view(2, A)
-    data = (column[order] for column in (phi, targets, weight, torch.full((len(phi),), memory)))
+    data = (column[order] for column in (phi, targets, weight, torch.full((len(phi),), age_weight)))
     add_rows(sums, lambda x, out: out.copy_(x), *data, counts)
     return sums
 
 
-def sums_of(*data: torch.Tensor) -> Sums:
+def sums_of(*data: torch.Tensor) -> SufficientStatistics:
     sums = by_fold(*data)
     return sums[0] + sums[1]
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from crosschannel.agents import Batch, EnsembleThompson, make_agent
-from crosschannel.agents.ensemble.agent import vote
-from crosschannel.agents.sampling import draw, vote_shares
+from crosschannel.agents.ensemble.agent import vote_shares_on_device
+from crosschannel.agents.sampling import sample_actions, vote_shares
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, Problem, everything, observations_of, random_batch
+
+pytestmark = pytest.mark.numerics
 
 
 def trained(modules: ActionSpace = PLAIN, seed: int = 0, n: int = 800, **settings: object) -> EnsembleThompson:
@@ -40,7 +44,7 @@ def test_reported_probabilities_are_the_frequencies_of_decisions(modules: Action
 
 
 def test_probabilities_are_the_members_votes() -> None:
-    agent = trained(floor=0.2, spread=1.0)
+    agent = trained(floor=0.2, exploration_scale=1.0)
     seen = observations_of(everything(300, PLAIN))
     winners = [estimates.argmax(2) for estimates in agent.expected_rewards(seen)]
     for p, winner, size in zip(agent.action_probabilities(seen), winners, PLAIN.sizes, strict=True):
@@ -48,9 +52,11 @@ def test_probabilities_are_the_members_votes() -> None:
         np.testing.assert_allclose(p, 0.8 * share + 0.2 / size)
 
 
-def test_without_spread_every_member_votes_for_the_mean() -> None:
+def test_with_an_exploration_scale_of_0_every_member_votes_for_the_mean() -> None:
     seen = observations_of(everything(300, PLAIN))
-    certain, half, full = (trained(floor=0.0, spread=s).action_probabilities(seen)[0] for s in (0.0, 0.5, 1.0))
+    certain, half, full = (
+        trained(floor=0.0, exploration_scale=s).action_probabilities(seen)[0] for s in (0.0, 0.5, 1.0)
+    )
     best = trained().act(seen, explore=False).actions[:, 0]
     assert (certain[np.arange(300), best] == 1).all()
     assert full.max(1).mean() < half.max(1).mean() < 1
@@ -163,14 +169,14 @@ def test_votes_are_counted_as_the_plain_formula_says(modules: ActionSpace) -> No
     for m, size in enumerate(modules.sizes):
         values = rng.integers(0, 4, (6, 500, size)).astype(np.float32)  # small integers: many are equal
         mask = rng.random((500, size)) < 0.7
-        shares = vote(
+        shares = vote_shares_on_device(
             torch.from_numpy(values).permute(2, 0, 1), torch.from_numpy(mask), modules.groups(m), floor=0.1
         ).numpy()
         np.testing.assert_allclose(shares, vote_shares(modules, m, values, mask, 0.1), atol=1e-12)
 
 
 def test_in_a_table_each_row_is_voted_on_by_its_own() -> None:
-    agent = trained(TABLES, spread=1.0, floor={"channel": 0.3, "hour": 0.1})
+    agent = trained(TABLES, exploration_scale=1.0, floor={"channel": 0.3, "hour": 0.1})
     mask = np.random.default_rng(3).random((400, TABLES.total)) < 0.7
     seen = observations_of(mask)
     parts = TABLES.split(TABLES.feasible_mask(mask))
@@ -186,7 +192,7 @@ def in_the_evening(n: int, seed: int, channels: tuple[int, ...]) -> Batch:
     channel = np.random.default_rng(seed).choice(channels, n)
     actions = np.column_stack([channel, batch.actions[:, 1:]])
     rewards = 0.5 * ((channel == 1) == (actions[:, 1] == 1)) + batch.rewards
-    return Batch(batch.observations, actions, rewards, batch.se, batch.keys)
+    return replace(batch, actions=actions, rewards=rewards)
 
 
 def test_the_best_action_may_depend_on_an_earlier_choice() -> None:
@@ -254,4 +260,4 @@ def test_drawing_from_its_probabilities_is_what_acting_does() -> None:
     agent = trained()
     seen = observations_of(everything(50, PLAIN))
     rng = np.random.default_rng([0, 1])
-    assert (draw(PLAIN, agent.action_probabilities(seen), rng).actions == agent.act(seen).actions).all()
+    assert (sample_actions(PLAIN, agent.action_probabilities(seen), rng).actions == agent.act(seen).actions).all()

@@ -8,8 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from crosschannel.agents.ensemble.heads import ROUNDING, Coordinates, Prior, Sums, solve, untrained
+from crosschannel.agents.ensemble.heads import (
+    ROUNDING_RIDGE,
+    FeatureScaler,
+    Prior,
+    SufficientStatistics,
+    solve,
+    untrained,
+)
 from tests.agents.ensemble.samples import BLOCKS, A, C, F, by_fold, prior, rows, sums_of
+
+pytestmark = pytest.mark.numerics
 
 
 def test_sums_are_those_of_a_loop_over_rows() -> None:
@@ -24,7 +33,7 @@ def test_sums_are_those_of_a_loop_over_rows() -> None:
         here = torch.arange(200) % 2 == fold
         torch.testing.assert_close(found.square[fold], (weight[here] * targets[here, 0].square()).sum())
     assert found.rows.tolist() == [100.0, 100.0]
-    assert by_fold(phi, action, targets, weight, memory=0.25).rows.tolist() == [25.0, 25.0]
+    assert by_fold(phi, action, targets, weight, age_weight=0.25).rows.tolist() == [25.0, 25.0]
 
 
 def dense(data: tuple[torch.Tensor, ...], p: Prior, start: np.ndarray, z: np.ndarray, shared: int) -> np.ndarray:
@@ -44,7 +53,7 @@ def dense(data: tuple[torch.Tensor, ...], p: Prior, start: np.ndarray, z: np.nda
     jitter = np.concatenate(
         [
             np.zeros(len(spread) - A * F),
-            *[np.full(F, ROUNDING * weight[action == a].sum()) for a in range(A)],
+            *[np.full(F, ROUNDING_RIDGE * weight[action == a].sum()) for a in range(A)],
         ]
     )
     w = weight.numpy()[:, None]
@@ -80,34 +89,34 @@ def test_with_a_design_they_are_those_of_the_dense_regression_with_its_columns()
 def test_without_data_coefficients_are_the_start() -> None:
     p = prior()
     common, own = torch.ones(F, C).double(), 2.0 * torch.ones(A, F, C).double()
-    found = solve(Sums.empty(1, A, F, C)[0], p, BLOCKS, common, own)
+    found = solve(SufficientStatistics.zeros(1, A, F, C)[0], p, BLOCKS, common, own)
     scale = p.variance[:, BLOCKS].sqrt().unsqueeze(2)
     torch.testing.assert_close(found, scale[0] * common + scale[1] * own)
 
 
-def test_coordinates_have_mean_0_and_blocks_of_variance_1() -> None:
+def test_scaled_features_have_mean_0_and_blocks_of_variance_1() -> None:
     phi, action, targets, weight = rows(500)
     phi[:, 1:] = phi[:, 1:] * 3.0 + 2.0
     sums = sums_of(phi, action, targets, weight)
-    coordinates = Coordinates.of(sums.gram.sum(0), BLOCKS)
-    mapped = (phi - coordinates.mean) * coordinates.scale
+    scaler = FeatureScaler.fit(sums.gram.sum(0), BLOCKS)
+    mapped = (phi - scaler.mean) * scaler.scale
     share = (weight / weight.sum()).unsqueeze(1)
     mean = (mapped * share).sum(0)
     variance = ((mapped - mean).square() * share).sum(0)
     torch.testing.assert_close(mean[1:], torch.zeros(F - 1, dtype=torch.float64), atol=1e-9, rtol=0)
     for block in (1, 2, 3):
         assert float(variance[block == BLOCKS].sum()) == pytest.approx(1.0)
-    direct, applied = sums_of(mapped, action, targets, weight), coordinates.apply(sums)
+    direct, applied = sums_of(mapped, action, targets, weight), scaler.transform(sums)
     torch.testing.assert_close(applied.gram, direct.gram, atol=1e-6, rtol=1e-9)
     torch.testing.assert_close(applied.moment, direct.moment, atol=1e-6, rtol=1e-9)
     coefficients = torch.randn(A, F, C, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    torch.testing.assert_close(phi @ coordinates.back(coefficients), mapped @ coefficients)
+    torch.testing.assert_close(phi @ scaler.unscale(coefficients), mapped @ coefficients)
 
 
 def test_faded_sums_count_old_rows_for_less() -> None:
     data = rows(100)
     faded, direct = by_fold(*data), by_fold(*data[:3], 0.25 * data[3])
-    faded.fade(0.25)
+    faded.discount(0.25)
     torch.testing.assert_close(faded.gram, direct.gram)
     torch.testing.assert_close(faded.square, direct.square)
     assert faded.rows.tolist() == [12.5, 12.5]
@@ -118,6 +127,6 @@ def test_constant_features_do_no_harm() -> None:
     phi[:, 6] = 0.0
     phi[:, 4:6] = 1000.0
     sums = sums_of(phi.float().double(), action, targets, weight)
-    coefficients = solve(Coordinates.of(sums.gram.sum(0), BLOCKS).apply(sums), prior(), BLOCKS)
+    coefficients = solve(FeatureScaler.fit(sums.gram.sum(0), BLOCKS).transform(sums), prior(), BLOCKS)
     assert torch.isfinite(coefficients).all()
     assert float(coefficients.abs().max()) < 5.0

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from crosschannel.agents import Batch, EnsembleThompson, Observations, make_agent
+from crosschannel.agents import Batch, EnsembleThompson, EnsembleThompsonSettings, Observations, make_agent
 from crosschannel.agents.buffers.buffer import Buffer
-from crosschannel.agents.ensemble.learner import HELD_OUT, Learner, LearnerConfig, held_out, signs
+from crosschannel.agents.ensemble.learner import HELD_OUT_SHARE, Learner, held_out, signs
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, SMALL, everything, observations_of, random_batch
+
+pytestmark = pytest.mark.numerics
 
 KEYS = mix(np.arange(20_000, dtype=np.uint64))
 
@@ -43,7 +45,7 @@ def test_signs_are_fair_and_independent() -> None:
 
 def test_a_fixed_share_is_held_out_independently_of_the_signs() -> None:
     held = held_out(KEYS, 3).numpy()
-    assert held.mean() == pytest.approx(HELD_OUT, abs=4 * np.sqrt(0.16 / len(KEYS)))
+    assert held.mean() == pytest.approx(HELD_OUT_SHARE, abs=4 * np.sqrt(0.16 / len(KEYS)))
     assert signs(KEYS, 1, seed=3).numpy()[held].mean() == pytest.approx(0.0, abs=4 / np.sqrt(held.sum()))
 
 
@@ -56,7 +58,7 @@ def test_priors_give_disagreement_where_there_are_no_data() -> None:
     batch = random_batch(8000)
     actions = np.where(batch.actions == 2, 1, batch.actions) * np.array([1, 0])
     rewards = batch.rewards + 0.5 * (actions[:, 0] == 1) * batch.observations.context[:, 0]
-    agent.observe(Batch(batch.observations, actions, rewards, batch.se, batch.keys))
+    agent.observe(replace(batch, actions=actions, rewards=rewards))
     agent.update(20)
     seen = observations_of(everything(500, PLAIN), seed=5)
     channel = agent.expected_rewards(seen)[0].std(0).mean(0)
@@ -73,7 +75,7 @@ def test_without_any_data_every_action_has_votes_and_the_spread_is_the_plausible
 
 
 def test_the_members_mean_is_the_best_estimate() -> None:
-    agent = ensemble({"members": 7, "floor": 0.0, "spread": 0.0})
+    agent = ensemble({"members": 7, "floor": 0.0, "exploration_scale": 0.0})
     agent.observe(random_batch(1000))
     agent.update(5)
     seen = observations_of(everything(300, PLAIN))
@@ -104,7 +106,7 @@ def test_precise_rows_count_for_more() -> None:
     estimates = []
     for cap in (1.0, 4.0, 100.0):
         agent = ensemble({"precision_cap": cap, "effect_scale": 1.0})
-        agent.observe(Batch(batch.observations, batch.actions, rewards, se, batch.keys))
+        agent.observe(replace(batch, rewards=rewards, se=se))
         agent.update(10)
         values = agent.expected_rewards(observations_of(everything(500, PLAIN)))[0].mean((0, 1))
         estimates.append(values[1] - values[0])
@@ -119,7 +121,7 @@ def test_later_modules_learn_from_sent_rows_only() -> None:
     for nothing in (0.0, 50.0):
         agent = ensemble()
         rewards = np.where(sent, batch.rewards, nothing)
-        agent.observe(Batch(batch.observations, batch.actions, rewards, batch.se, batch.keys))
+        agent.observe(replace(batch, rewards=rewards))
         agent.update(5)
         found.append(agent.expected_rewards(observations_of(everything(50, PLAIN))))
     np.testing.assert_array_equal(found[0][1], found[1][1])
@@ -145,13 +147,13 @@ def test_rows_of_noisy_contexts_count_for_less() -> None:
     batch = random_batch(8000)
     loud = batch.observations.context[:, 0] > 0
     noise = np.random.default_rng(1).standard_normal(8000) * np.where(loud, 3.0, 0.3)
-    agent.observe(Batch(batch.observations, batch.actions, noise, np.ones(8000), batch.keys))
+    agent.observe(replace(batch, rewards=noise, se=np.ones(8000)))
     agent.update(5)
-    agent.observe(Batch(batch.observations, batch.actions, noise, np.ones(8000), mix(batch.keys)))
+    agent.observe(replace(batch, rewards=noise, se=np.ones(8000), keys=mix(batch.keys)))
     agent.update(5)
     learner = agent._learners[0]
     rows = agent._buffer.rows(False)[:8000]
-    weight = learner._weighed(agent._buffer, rows, agent._buffer["context"][rows])[0].numpy()
+    weight = learner._row_weights(agent._buffer, rows, agent._buffer["context"][rows])[0].numpy()
     assert weight[~loud].mean() > 3 * weight[loud].mean()
 
 
@@ -162,16 +164,16 @@ def known_learner(order: np.ndarray) -> tuple[Learner, dict[str, torch.Tensor]]:
     context = rng.standard_normal((n, 2)).astype(np.float32)
     seen = Observations(context, np.ones((n, 3), dtype=bool))
     se, actions = rng.uniform(0.5, 2.0, n), rng.integers(0, 3, (n, 1))
-    batch = Batch(seen, actions, rng.standard_normal(n), se, KEYS[:n])[order]
+    batch = Batch(observations=seen, actions=actions, rewards=rng.standard_normal(n), se=se, keys=KEYS[:n])[order]
     buffer = Buffer(2, modules, 1000)
     buffer.add(batch)
-    config = LearnerConfig(members=64, hidden=(3,), effect_scale=0.3)
+    settings = EnsembleThompsonSettings(members=64, hidden=(3,), effect_scale=0.3)
     generator = torch.Generator().manual_seed(int(rng.integers(1000)))
-    learner = Learner(2, modules, 0, np.zeros((3, 0)), config, generator, 5, torch.device("cpu"))
+    learner = Learner(2, modules, 0, np.zeros((3, 0)), settings, generator, 5, torch.device("cpu"))
     learner._prior = replace(learner._prior, noise=0.3)
     learner._noisiness = torch.tensor([1.0, -0.5])
     learner._add(buffer, buffer.rows(False))
-    learner.heads = learner._members()
+    learner.heads = learner._fit_heads()
     columns = {"context": seen.context, "se": se, "action": actions[:, 0]}
     return learner, {name: torch.from_numpy(np.asarray(column)) for name, column in columns.items()}
 
@@ -186,10 +188,10 @@ def test_members_vary_as_the_estimate_does() -> None:
     sqrt(1 / p) for sqrt(v / p) by one of 1.7.
     """
     learner, rows = known_learner(np.arange(300))
-    coordinates = learner._coordinates(learner._whole)
+    scaler = learner._fit_scaler(learner._statistics.sum_folds())
 
     def parts(x: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
-        phi = (learner._features(x).double() - coordinates.mean) * coordinates.scale
+        phi = (learner._features(x).double() - scaler.mean) * scaler.scale
         own = torch.nn.functional.one_hot(action, 3).unsqueeze(2) * phi.unsqueeze(1)
         return torch.cat([phi, own.flatten(1)], 1)
 

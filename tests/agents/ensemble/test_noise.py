@@ -8,6 +8,8 @@ import torch
 
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights
 
+pytestmark = pytest.mark.numerics
+
 TRUTH = torch.tensor([0.8, -0.4, 0.0, 0.0])
 
 
@@ -48,12 +50,12 @@ def test_it_is_the_maximum_of_its_formula() -> None:
 
 
 def test_where_there_is_none_rows_keep_their_weight() -> None:
-    """50 data sets of 200 rows: factors stray from 1 by less than the prior's own deviation of a factor exp(.5)."""
-    strays = []
+    """50 data sets of 200 rows: factors differ from 1 by less than the prior's own deviation of a factor exp(.5)."""
+    deviations = []
     for seed in range(50):
         context, error = errors(200, torch.zeros(4), seed)
-        strays.append(float(noise_factor(context, learn_noise(context, error.square())).log().std()))
-    assert np.mean(strays) < 0.25
+        deviations.append(float(noise_factor(context, learn_noise(context, error.square())).log().std()))
+    assert np.mean(deviations) < 0.25
 
 
 def test_weighing_by_it_makes_regressions_more_precise() -> None:

@@ -1,4 +1,4 @@
-"""What the heads' prior learns: scales and noise by evidence, trust by held-out rows."""
+"""How the heads' prior is fitted: scales and noise by evidence, two blocks by held-out rows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 import torch
 
-from crosschannel.agents.ensemble.heads import Coordinates, Sums, solve
-from crosschannel.agents.ensemble.prior import CONVINCING, CURVES, ENOUGH, NETWORK, TRUSTS, learn_scales, lowest, trust
+from crosschannel.agents.ensemble.heads import FeatureScaler, SufficientStatistics, solve
+from crosschannel.agents.ensemble.prior import (
+    ABSOLUTE_BLOCK,
+    MIN_LOG_LIKELIHOOD_GAIN,
+    MIN_ROWS_TO_LEARN_NOISE,
+    NETWORK_BLOCK,
+    PRIOR_SCALES,
+    learn_scales,
+    local_minimum,
+    select_prior_scale,
+)
 from tests.agents.ensemble.samples import BLOCKS, A, prior, rows, sums_of
 
+pytestmark = pytest.mark.numerics
 
-def problem(n: int, strength: float, seed: int) -> Sums:
+
+def problem(n: int, strength: float, seed: int) -> SufficientStatistics:
     """Targets of noise variance 1 and an effect of features 1 to 3, each action's its own."""
     phi, action, _, _ = rows(n, seed)
     g = torch.Generator().manual_seed(seed + 1)
@@ -21,7 +32,7 @@ def problem(n: int, strength: float, seed: int) -> Sums:
     target = torch.randn(n, generator=g, dtype=torch.float64)
     target += strength * (phi[:, 1:4] * truth[action]).sum(1)
     sums = sums_of(phi, action, target[:, None], torch.ones(n, dtype=torch.float64))
-    return Coordinates.of(sums.gram.sum(0), BLOCKS).apply(sums)
+    return FeatureScaler.fit(sums.gram.sum(0), BLOCKS).transform(sums)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3])
@@ -36,14 +47,16 @@ def test_scales_and_noise_are_learned_from_the_data(strength: float) -> None:
         else:
             assert explained < 0.02
         assert float(learned.variance[0, 2]) < 0.005
-        assert torch.equal(learned.variance[NETWORK | CURVES], begin.variance[NETWORK | CURVES])
+        assert torch.equal(
+            learned.variance[NETWORK_BLOCK | ABSOLUTE_BLOCK], begin.variance[NETWORK_BLOCK | ABSOLUTE_BLOCK]
+        )
         assert learned.noise == pytest.approx(1.0, abs=4 * np.sqrt(2 / 20_000))
 
 
 def test_the_noise_of_few_rows_stays_as_it_is_believed() -> None:
     begin = prior(noise=0.7)
-    assert learn_scales(problem(ENOUGH, 0.3, 8), begin, BLOCKS, steps=5).noise == 0.7
-    assert learn_scales(problem(ENOUGH + 1, 0.3, 8), begin, BLOCKS, steps=5).noise > 0.8
+    assert learn_scales(problem(MIN_ROWS_TO_LEARN_NOISE, 0.3, 8), begin, BLOCKS, steps=5).noise == 0.7
+    assert learn_scales(problem(MIN_ROWS_TO_LEARN_NOISE + 1, 0.3, 8), begin, BLOCKS, steps=5).noise > 0.8
 
 
 def test_few_steps_suffice_from_far_away() -> None:
@@ -56,7 +69,7 @@ def test_few_steps_suffice_from_far_away() -> None:
 
 
 @pytest.mark.parametrize("useful", [False, True])
-def test_the_trained_block_is_trusted_as_far_as_it_predicts_held_out_rows(useful: bool) -> None:
+def test_the_networks_block_gets_the_scale_that_predicts_held_out_rows(useful: bool) -> None:
     g = torch.Generator().manual_seed(2)
     phi, action, _, _ = rows(8000)
     noise = torch.randn(8000, generator=g, dtype=torch.float64)
@@ -69,30 +82,32 @@ def test_the_trained_block_is_trusted_as_far_as_it_predicts_held_out_rows(useful
         sums_of(phi[part], action[part], noise[part, None], torch.ones(4000, dtype=torch.float64))
         for part in (train, held)
     )
-    found = trust(fitted, fresh, prior(), BLOCKS, NETWORK).variance
-    assert (found[NETWORK] > 0.005).all() if useful else (found[NETWORK] < 0.0005).all()
-    assert torch.equal(found[~NETWORK], prior().variance[~NETWORK])
+    found = select_prior_scale(fitted, fresh, prior(), BLOCKS, NETWORK_BLOCK).variance
+    assert (found[NETWORK_BLOCK] > 0.005).all() if useful else (found[NETWORK_BLOCK] < 0.0005).all()
+    assert torch.equal(found[~NETWORK_BLOCK], prior().variance[~NETWORK_BLOCK])
 
 
-def test_what_explains_nothing_is_hardly_ever_trusted() -> None:
-    """Of 200 data sets without any effect at most 2 may convince; without the threshold about a third would.
+def test_a_block_without_effect_hardly_ever_gets_a_wider_prior() -> None:
+    """Of 200 data sets without any effect at most 2 may get a wider prior; without the threshold about a third would.
 
     Twice the gain in log likelihood by a variance too many is at most chi-squared where it is judged on other rows, so
     that 4 is exceeded in far less than one of 200: 2 leaves room for chance, not for a rule that does not work.
     """
-    trusted = 0
+    widened = 0
     for seed in range(200):
         phi, action, targets, weight = rows(400, seed)
         fitted, fresh = (
             sums_of(*(column[part] for column in (phi, action, targets[:, :1], weight / weight)))
             for part in (slice(0, 200), slice(200, 400))
         )
-        trusted += bool((trust(fitted, fresh, prior(), BLOCKS, CURVES).variance[CURVES] > 1e-4).any())
-    assert trusted <= 2
+        widened += bool(
+            (select_prior_scale(fitted, fresh, prior(), BLOCKS, ABSOLUTE_BLOCK).variance[ABSOLUTE_BLOCK] > 1e-4).any()
+        )
+    assert widened <= 2
 
 
-def halves(n: int, seed: int, effect: float) -> tuple[Sums, Sums]:
-    """Sums over rows with an effect of |x| and of the trained feature that differs by action, and over as many more."""
+def halves(n: int, seed: int, effect: float) -> tuple[SufficientStatistics, SufficientStatistics]:
+    """Statistics of rows with effects of |x| and of the trained feature that differ by action, and of as many more."""
     phi, action, targets, weight = rows(2 * n, seed)
     sign = torch.tensor([1.0, -1.0], dtype=torch.float64)[action]
     target = targets[:, :1] + (effect * sign * (phi[:, 4] + phi[:, 6])).unsqueeze(1)
@@ -101,22 +116,24 @@ def halves(n: int, seed: int, effect: float) -> tuple[Sums, Sums]:
     return fitted, fresh
 
 
-@pytest.mark.parametrize("which", [NETWORK, CURVES])
+@pytest.mark.parametrize("which", [NETWORK_BLOCK, ABSOLUTE_BLOCK])
 @pytest.mark.parametrize("effect", [0.0, 0.05, 0.1, 0.3])
 @pytest.mark.parametrize("noise", [0.2, 1.0, 5.0])
-def test_trust_is_what_solving_anew_for_each_variance_finds(which: torch.Tensor, effect: float, noise: float) -> None:
+def test_the_scale_is_what_solving_again_for_each_variance_finds(
+    which: torch.Tensor, effect: float, noise: float
+) -> None:
     begin = prior(noise=noise)
     for seed in range(5):
         train, held_out = halves(300, seed, effect)
         errors = []
-        for value in TRUSTS:
+        for value in PRIOR_SCALES:
             candidate = replace(begin, variance=begin.variance.masked_fill(which, value))
             found = solve(train, candidate, BLOCKS)
             errors.append(float((found * (held_out.gram @ found - 2.0 * held_out.moment)).sum()))
         best = int(np.argmin(errors))
-        convincing = errors[0] - errors[best] > 2.0 * CONVINCING * noise
-        chosen = trust(train, held_out, begin, BLOCKS, which).variance[which]
-        torch.testing.assert_close(chosen, torch.full_like(chosen, TRUSTS[best if convincing else 0]))
+        gain_is_clear = errors[0] - errors[best] > 2.0 * MIN_LOG_LIKELIHOOD_GAIN * noise
+        chosen = select_prior_scale(train, held_out, begin, BLOCKS, which).variance[which]
+        torch.testing.assert_close(chosen, torch.full_like(chosen, PRIOR_SCALES[best if gain_is_clear else 0]))
 
 
 def test_a_step_is_that_of_the_formula_on_the_dense_posterior() -> None:
@@ -133,7 +150,7 @@ def test_a_step_is_that_of_the_formula_on_the_dense_posterior() -> None:
     noise = float((weight * target * (target - design @ mean)).sum()) / 2000
     found = learn_scales(sums_of(phi, action, target[:, None], weight), begin, BLOCKS, steps=1)
     assert found.noise == pytest.approx(noise, rel=1e-3)
-    for b in set(range(8)) - set((NETWORK | CURVES).flatten().nonzero().flatten().tolist()):
+    for b in set(range(8)) - set((NETWORK_BLOCK | ABSOLUTE_BLOCK).flatten().nonzero().flatten().tolist()):
         here = block == b
         determined = int(here.sum()) - float(covariance.diagonal()[here].sum() / variance[b])
         expected = (float(mean[here].square().sum()) / noise + 0.1 * begin.guess) / (determined + 0.1)
@@ -141,6 +158,6 @@ def test_a_step_is_that_of_the_formula_on_the_dense_posterior() -> None:
 
 
 @pytest.mark.parametrize("first", range(5))
-def test_downhill_ends_at_the_lowest_place(first: int) -> None:
+def test_descent_ends_at_the_minimum(first: int) -> None:
     for best in range(5):
-        assert lowest(lambda place, best=best: abs(place - best), 5, first) == best
+        assert local_minimum(lambda place, best=best: abs(place - best), 5, first) == best

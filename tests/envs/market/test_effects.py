@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import BusinessAsUsual, Market, MarketConfig, NoSend, evaluate_policy
+from crosschannel.envs.market import BusinessAsUsual, Market, MarketConfig, NoSend, evaluate_policy, simulate_history
 from crosschannel.envs.market.dynamics.users import draw_users, user_keys
-from crosschannel.envs.market.state import begin
+from crosschannel.envs.market.state import initial_state
 from crosschannel.envs.market.vocabulary import BASKET, CHANNELS, CLICKED, DELIVERED, OPENED, ORDER, UNSUBSCRIBED, VISIT
 from crosschannel.histories.goals import Goal
 from crosschannel.reward import Outcomes, RewardSpec, measure
@@ -36,7 +36,7 @@ def did_spec(config):
 @pytest.fixture(scope="module")
 def log():
     market = Market(MarketConfig(users=9000, days=21, seed=5))
-    return market, *market.history()
+    return market, *simulate_history(market)
 
 
 @pytest.mark.parametrize("goals", [MarketConfig().goals, EVERYTHING], ids=["default", "everything"])
@@ -51,7 +51,7 @@ def test_closed_forms_equal_simulation(goals):
     fatigue = rng.uniform(0, 3, cases)
     case = np.repeat(np.arange(cases), copies)
     alike = replace(users.take(case), key=user_keys(len(case), 12))
-    state = begin(alike, config, market.calendar, record=False)
+    state = initial_state(alike, config, market.calendar, record=False)
     state.fatigue[:] = fatigue[case]
     expected, organic = market.true_effect(state, actions[case]), market.organic_value(state)
     assert np.array_equal(expected, expected[::copies][case]), "equal users, equal effects"
@@ -105,7 +105,7 @@ def test_effects_follow_the_documented_formulas():
             assert effect[i] == pytest.approx(w[DELIVERED] + opened * gain + min(hazard, 1) * w[UNSUBSCRIBED])
         before = state.fatigue.copy()
         executed = market.step(state, actions).executed
-        assert state.fatigue == pytest.approx(p.fatigue_kept * (before + (executed[:, 0] > 0)))
+        assert state.fatigue == pytest.approx(p.fatigue_retention * (before + (executed[:, 0] > 0)))
 
 
 def random_policy(rng, modules, n, given):
@@ -127,7 +127,7 @@ def random_policy(rng, modules, n, given):
 @pytest.mark.parametrize("goals", [MarketConfig().goals, EVERYTHING], ids=["default", "everything"])
 def test_expected_effects_equal_the_sum_over_all_joint_actions(goals, given):
     market = Market(MarketConfig(users=300, days=9, goals=goals))
-    _, truth = market.history()
+    _, truth = simulate_history(market)
     rows, modules = np.arange(0, len(truth), 199), market.modules
     p = random_policy(np.random.default_rng(3), modules, len(rows), given)
     table = market.true_effect(truth.slots(rows), modules.joint_actions[None])
@@ -204,7 +204,7 @@ def after_only(outcomes: Outcomes) -> Outcomes:
 def test_trends_are_parallel_where_nothing_is_sent_and_levels_are_not():
     market = Market(MarketConfig(users=6000, days=21, seed=2))
     policy = WouldBe()
-    history, _ = market.history(policy)
+    history, _ = simulate_history(market, policy)
     treated = np.array(policy.sent).T.reshape(-1)
     spec = did_spec(market.config)
     outcomes = measure(history, spec)
@@ -256,7 +256,7 @@ def test_the_oracle_is_best_and_no_send_is_nothing():
 
 def test_nothing_has_an_effect_in_the_null_scenario():
     market = Market(MarketConfig(users=400, days=10, scenario="null"))
-    history, truth = market.history()
+    history, truth = simulate_history(market)
     assert history.modules.sends(truth.actions).sum() > 200
     rows = np.arange(0, len(truth), 50)
     assert (truth.market.true_effect(truth.slots(rows), history.modules.joint_actions[None]) == 0).all()
@@ -272,7 +272,7 @@ def test_organic_behaviour_does_not_depend_on_the_policy():
     market = Market(MarketConfig(users=300, days=10, scenario="null"))
     organic = []
     for policy in ("no_send", "uniform"):
-        history, _ = market.history(policy)
+        history, _ = simulate_history(market, policy)
         rows = history.events.event < 8
         organic.append((history.events.user[rows], history.events.time[rows], history.events.value[rows]))
     for left, right in zip(*organic, strict=True):

@@ -15,9 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import crosschannel.envs  # noqa: F401 - registers the ids
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import SCENARIOS, Dynamics, MarketConfig, Scenario
-from crosschannel.envs.market.env import MarketEnv
-from crosschannel.envs.market.vector import MarketVectorEnv
+from crosschannel.envs.market import SCENARIOS, Dynamics, MarketConfig, MarketEnv, MarketVectorEnv, Scenario
 
 ID = "CrossChannelMarket-v0"
 
@@ -240,10 +238,3 @@ def test_wrong_calls_say_what_is_wrong():
         many.reset(seed=[1])
     with pytest.raises(ConfigError, match="num_envs"):
         MarketVectorEnv(0)
-
-
-@pytest.mark.parametrize("cls", [MarketEnv, MarketVectorEnv])
-def test_docstrings_have_gymnasium_s_headings(cls):
-    headings = ["Action Space", "Observation Space", "Rewards", "Starting State", "Episode End", "Information"]
-    found = [line.strip()[3:] for line in cls.__doc__.splitlines() if line.strip().startswith("## ")]
-    assert found == [*headings, "Arguments", "Version History"]

@@ -9,11 +9,19 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR
-from crosschannel.envs.market import BusinessAsUsual, ContextPolicy, Market, MarketConfig, NoSend, evaluate_policy
+from crosschannel.envs.market import (
+    BusinessAsUsual,
+    ContextPolicy,
+    Market,
+    MarketConfig,
+    NoSend,
+    PolicyChoice,
+    StepResult,
+    evaluate_policy,
+    simulate_history,
+)
 from crosschannel.envs.market.dynamics.draws import Purpose, categorical, poisson, uniform
-from crosschannel.envs.market.market import Outcome
-from crosschannel.envs.market.observables import attribute_columns, context_of, known_columns
-from crosschannel.envs.market.policies.policies import Chosen
+from crosschannel.envs.market.observables import attribute_features, build_context, observable_features
 from crosschannel.envs.market.vocabulary import BLOCK_BOUNDS, DELIVERED, EVENTS, START, UNSUBSCRIBED
 from crosschannel.histories.features import ContextFeatures, ContextSpec, Layout
 from crosschannel.histories.goals import Goal
@@ -24,7 +32,7 @@ SMALL = MarketConfig(users=250, days=12)
 
 @pytest.fixture(scope="module")
 def small():
-    return Market(SMALL).history()
+    return simulate_history(Market(SMALL))
 
 
 @pytest.mark.parametrize(
@@ -80,13 +88,13 @@ def test_categorical_never_draws_what_has_no_probability():
 
 def test_same_seed_same_history_other_seed_another(small):
     history, truth = small
-    again, truth_again = Market(SMALL).history()
+    again, truth_again = simulate_history(Market(SMALL))
     for table in ("decisions", "events"):
         for f in fields(getattr(history, table)):
             left, right = getattr(getattr(history, table), f.name), getattr(getattr(again, table), f.name)
             assert (left is None and right is None) or np.array_equal(left, right)
     assert np.array_equal(truth.logged, truth_again.logged)
-    other, _ = Market(MarketConfig(users=250, days=12, seed=1)).history()
+    other, _ = simulate_history(Market(MarketConfig(users=250, days=12, seed=1)))
     assert len(other.events) != len(history.events) or not np.array_equal(other.events.time, history.events.time)
 
 
@@ -135,7 +143,7 @@ def test_guardrails_hold_in_the_log(small):
 
 
 def test_unsubscribed_users_get_no_slot_but_stay_active():
-    history, _ = Market(MarketConfig(users=1500, days=12)).history("uniform")
+    history, _ = simulate_history(Market(MarketConfig(users=1500, days=12)), "uniform")
     e, d = history.events, history.decisions
     gone = np.flatnonzero(e.event == UNSUBSCRIBED)
     assert len(gone) > 20
@@ -160,7 +168,7 @@ class Recorder:
     name: str = "business_as_usual"
 
     def choose(self, market, state):
-        self.contexts.append(context_of(self.features, state, attribute_columns(self.features, state.users)))
+        self.contexts.append(build_context(self.features, state, attribute_features(self.features, state.users)))
         self.rows.append(np.flatnonzero(state.subscribed))
         return self.inner.choose(market, state)
 
@@ -177,7 +185,7 @@ def test_context_equals_the_history_s_to_the_bit(small, spec):
     history, _ = small
     features = ContextFeatures.fit(history, spec)
     recorder = Recorder(features)
-    Market(SMALL).history(recorder)
+    simulate_history(Market(SMALL), recorder)
     seen = np.concatenate([context[rows] for context, rows in zip(recorder.contexts, recorder.rows, strict=True)])
     day = np.concatenate([np.full(len(rows), i) for i, rows in enumerate(recorder.rows)])
     order = np.lexsort((day, np.concatenate(recorder.rows)))
@@ -189,10 +197,10 @@ def test_context_refuses_what_the_market_does_not_count(small):
     history, _ = small
     state = Market(SMALL).reset(Market(SMALL).keys(5))
     with pytest.raises(ConfigError, match="whole number of days"):
-        list(known_columns(state, Layout.of(ContextSpec(windows=("36h",)), history)))
-    layout = Layout.of(ContextSpec(), history)
-    with pytest.raises(ConfigError, match="not one of the market"):
-        list(known_columns(state, Layout(**{**layout.__dict__, "sendable": (("fax", 1),)})))
+        list(observable_features(state, Layout.build(ContextSpec(windows=("36h",)), history)))
+    layout = Layout.build(ContextSpec(), history)
+    with pytest.raises(ConfigError, match="not fitted on a history of the market"):
+        list(observable_features(state, Layout(**{**layout.__dict__, "sendable": (("fax", 1),)})))
 
 
 def test_users_do_not_depend_on_who_else_is_simulated():
@@ -205,7 +213,7 @@ def test_users_do_not_depend_on_who_else_is_simulated():
         left = market.step(everyone, bau.choose(market, everyone).actions)
         right = market.step(few, bau.choose(market, few).actions)
         sent += int((right.executed[:, 0] > 0).sum())
-        for f in fields(Outcome):
+        for f in fields(StepResult):
             assert np.array_equal(getattr(left, f.name)[some], getattr(right, f.name)), f.name
     assert sent > 10
     assert np.array_equal(everyone.total[some], few.total)
@@ -252,7 +260,7 @@ def test_ineligible_actions_are_executed_as_none():
 
 def test_a_context_policy_sees_context_and_mask():
     market = Market(SMALL)
-    history, _ = market.history()
+    history, _ = simulate_history(market)
     features = ContextFeatures.fit(history)
     seen = []
 
@@ -260,7 +268,7 @@ def test_a_context_policy_sees_context_and_mask():
         seen.append((context.shape, context.dtype, mask.shape, mask.dtype))
         actions = np.zeros((len(context), 6), dtype=np.int64)
         actions[:, 0] = mask[:, :5].argmin(1) % 5
-        return Chosen(actions, np.ones(actions.shape))
+        return PolicyChoice(actions, np.ones(actions.shape))
 
     value = evaluate_policy(market, ContextPolicy("mine", features, act), 40, seed=2)
     assert value.name == "mine"

@@ -8,10 +8,18 @@ import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import SCENARIOS, FarSighted, Market, MarketConfig, evaluate_policy
-from crosschannel.envs.market.policies.optimal_policy import Plan, interpolation
-from crosschannel.envs.market.policies.policies import BusinessAsUsual
-from crosschannel.envs.market.scenarios import REFRESHED, Dates
+from crosschannel.envs.market import (
+    SCENARIOS,
+    ActionDates,
+    BusinessAsUsual,
+    FarSighted,
+    Market,
+    MarketConfig,
+    evaluate_policy,
+    simulate_history,
+)
+from crosschannel.envs.market.policies.optimal_policy import ValueFunction, interpolation_weights
+from crosschannel.envs.market.scenarios import REFRESH_SLOT
 from crosschannel.envs.market.vocabulary import GREETINGS, MODULES, OFFERS, SERVICES, TONES
 from crosschannel.histories.features import ContextSpec
 from crosschannel.reward import Goal, RewardSpec, make_reward, measure
@@ -23,7 +31,7 @@ TRIGGER = ContextSpec(windows=("2d", "14d"), events=("visit:*",), attributes=(),
 
 def log_of(scenario, users, seed=0, **settings):
     market = Market(MarketConfig(users=users, seed=seed, scenario=scenario, **settings))
-    return market, *market.history()
+    return market, *simulate_history(market)
 
 
 def spec_of(market, **settings):
@@ -140,7 +148,7 @@ class TestFatigue:
 
     def test_fatigue_outlasts_the_reward_window(self):
         dynamics = SCENARIOS["fatigue"]().dynamics
-        assert dynamics.fatigue_kept**9 > 0.5, "half of it is left after nine days"
+        assert dynamics.fatigue_retention**9 > 0.5, "half of it is left after nine days"
 
     def test_did_still_finds_the_effect_of_single_messages(self):
         market, history, truth = log_of("fatigue", 3000)
@@ -149,24 +157,24 @@ class TestFatigue:
 
 class TestFarSighted:
     @pytest.mark.parametrize("name", ["default", "fatigue", "refresh"])
-    def test_a_plan_promises_what_it_keeps(self, name):
-        """The planned value of each user against that of the path it takes, weighted by who is still subscribed.
+    def test_the_value_function_equals_the_value_of_its_actions(self, name):
+        """The computed value of each user against that of the path taken, weighted by who is still subscribed.
 
-        Nothing is random but who unsubscribes, so that the two differ by the interpolation alone: .3 % on average.
+        Only unsubscribes are random, so that the two differ by the interpolation alone: .3 % on average.
         """
         market, n = Market(MarketConfig(scenario=name, days=18)), 300
         state = market.reset(market.keys(n, seed=2))
-        promised = Plan.of(market, state).value[0, :, 0]
-        policy, kept, stays = FarSighted(), np.zeros(n), np.ones(n)
+        computed = ValueFunction.build(market, state).value[0, :, 0]
+        policy, realised, stays = FarSighted(), np.zeros(n), np.ones(n)
         for _ in range(18):
             actions = policy.choose(market, state).actions
-            leaves = market.opening(state).unsubscribed[np.arange(n), actions[:, 0]]
-            kept += stays * market.step(state, actions).true_effect
+            leaves = market.open_value(state).unsubscribe_probability[np.arange(n), actions[:, 0]]
+            realised += stays * market.step(state, actions).true_effect
             stays *= 1.0 - leaves
             state.subscribed[:] = True
-        assert promised.mean() > 0.5
-        assert kept.mean() == pytest.approx(promised.mean(), rel=0.003)
-        assert kept == pytest.approx(promised, abs=0.05)
+        assert computed.mean() > 0.5
+        assert realised.mean() == pytest.approx(computed.mean(), rel=0.003)
+        assert realised == pytest.approx(computed, abs=0.05)
 
     @pytest.mark.parametrize("name", ["default", "drift"])
     def test_it_is_at_least_as_good_as_the_oracle(self, name):
@@ -175,7 +183,7 @@ class TestFarSighted:
         gain, error = far.minus(myopic)
         assert gain >= -2 * error
 
-    def test_a_plan_is_made_anew_for_other_users(self):
+    def test_the_value_function_is_computed_again_for_other_users(self):
         market = Market(MarketConfig(scenario="fatigue", days=4))
         policy = FarSighted()
         for seed in (1, 2):
@@ -185,7 +193,7 @@ class TestFarSighted:
     def test_values_between_grid_points_are_interpolated(self):
         grid = np.linspace(0.0, 4.0, 5)
         at = np.array([0.0, 0.25, 2.0, 3.9, 4.0])
-        assert (3.0 * grid + 1.0) @ interpolation(grid, at) == pytest.approx(3.0 * at + 1.0)
+        assert (3.0 * grid + 1.0) @ interpolation_weights(grid, at) == pytest.approx(3.0 * at + 1.0)
 
 
 class TestDrift:
@@ -249,7 +257,7 @@ class TestRefresh:
 
     def test_actions_retire_and_begin_in_mask_and_log(self):
         _, history, truth = log_of("refresh", 1500)
-        late = truth.day >= 14 + REFRESHED
+        late = truth.day >= 14 + REFRESH_SLOT
         sent = MODULES.sends(truth.actions)
         for module, action in (*self.RETIRED, *self.NEW):
             m, code = self.code(module, action)
@@ -272,7 +280,7 @@ class TestRefresh:
         action = np.tile([1, 0, 0, MODULES["offer"].actions.index("percent_20"), 0, 0], (200, 1))
         first = market.step(state, action)
         assert first.eligible.sum() > 150
-        for _ in range(REFRESHED):
+        for _ in range(REFRESH_SLOT):
             market.step(state, np.zeros((200, 6), dtype=np.int64))
         last = market.step(state, action)
         assert not last.eligible.any()
@@ -300,4 +308,4 @@ class TestRefresh:
     def test_dates_belong_to_known_actions_that_may_go(self):
         for module, action in (("channel", "email"), ("offer", "no_offer"), ("offer", "gift"), ("gift", "email")):
             with pytest.raises(ConfigError, match="dates are given"):
-                Dates(module, action, end=3)
+                ActionDates(module, action, end=3)

@@ -6,9 +6,8 @@ import numpy as np
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
-from crosschannel.core.times import DAY
+from crosschannel.core.times import DAY, NEVER
 from crosschannel.envs.replay.log import ReplayLog
-from crosschannel.histories.churn import NEVER
 
 MODULES = ActionSpace([Module("channel", ("none", "email", "push"))])
 #: Probability of the three actions for users of either kind x in the log, of reward 1, and of the agent's choice.
@@ -23,7 +22,7 @@ SENT_FIRST = 0.61
 QUIET, FRESH, TIRED = 0.07, 0.30, 0.10
 #: The agent waits, then sends: .07 + .30. A slot at a time under the log's fatigue: .07 + .39 x .30 + .61 x .10.
 PATIENT_TRUTH = QUIET + FRESH
-WALKING_ON = QUIET + (1 - SENT_FIRST) * FRESH + SENT_FIRST * TIRED
+PER_SLOT_TRUTH = QUIET + (1 - SENT_FIRST) * FRESH + SENT_FIRST * TIRED
 
 
 def draw(rng: np.random.Generator, probabilities: np.ndarray) -> np.ndarray:
@@ -43,10 +42,10 @@ def build(
         modules=modules,
         user_ids=ids,
         user_keys=keys(ids),
-        gone=np.zeros(users, dtype=bool),
+        churned=np.zeros(users, dtype=bool),
         user=user,
         slot=slot,
-        following=np.where(slot + 1 < slots, row + users, -1),
+        next_row=np.where(slot + 1 < slots, row + users, -1),
         context=np.ascontiguousarray(context.T.reshape(n, 1), dtype=np.float32),
         action_mask=np.ones((n, modules.total), dtype=bool),
         actions=np.ascontiguousarray(actions.T.reshape(n, 1)),

@@ -44,7 +44,7 @@ def sample_history(seed: int = 0, users: int = 40, days: int = 14, leaving: floa
 
 
 def rewards_of(history: History) -> RewardFrame:
-    return DidReward(SPEC).fit(history).transform(history)
+    return DidReward(SPEC).fit_transform(history)
 
 
 def steps_of(log: ReplayLog, user: int) -> list[int]:

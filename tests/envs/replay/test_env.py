@@ -84,6 +84,7 @@ def test_a_step_pays_the_logged_reward_of_the_logged_action_and_only_the_log_end
             }[policy]
             _, reward, terminated, truncated, info = env.step(action)
             assert reward == LOG.rewards[row]
+            assert info["row"] == row
             assert info["decision_row"] == LOG.decision_row[row]
             assert info["executed_action"].tolist() == LOG.actions[row].tolist()
             assert info["propensity"] == LOG.joint[row]
@@ -97,8 +98,8 @@ def test_a_step_pays_the_logged_reward_of_the_logged_action_and_only_the_log_end
             assert (terminated or truncated) == (step + 1 == len(steps_of(LOG, user)))
             if terminated or truncated:
                 break
-        assert terminated == LOG.gone[user]
-        assert truncated == (not LOG.gone[user])
+        assert terminated == LOG.churned[user]
+        assert truncated == (not LOG.churned[user])
     share = matched / len(LOG)
     assert (share == 1.0) == (policy == "as logged")
     assert share > 0
@@ -283,13 +284,13 @@ def test_an_unknown_propensity_is_left_out():
 def test_what_is_wrong_is_named():
     with pytest.raises(ConfigError, match=r"no mode 'logger'\. Did you mean 'logged'"):
         CrossChannelReplay(log=LOG, mode="logger")
-    with pytest.raises(ConfigError, match=r"no render mode 'human'\. Known are: 'ansi'"):
+    with pytest.raises(ConfigError, match=r"no render mode 'human'\. Available: 'ansi'"):
         CrossChannelReplay(log=LOG, render_mode="human")
     with pytest.raises(ConfigError, match=r"no order 'list'\. Did you mean 'listed'"):
         CrossChannelReplay(log=LOG).reset(options={"order": "list"})
     with pytest.raises(ConfigError, match="2 users, 1 different"):
         CrossChannelReplay(log=LOG).reset(options={"among": ["u001", "u001"]})
-    with pytest.raises(ConfigError, match=r"no mode 'zzz'\. Known are: 'logged', 'reject'"):
+    with pytest.raises(ConfigError, match=r"no mode 'zzz'\. Available: 'logged', 'reject'"):
         CrossChannelReplay(log=LOG, mode="zzz")
     for shard in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ConfigError, match="shard"):

@@ -83,12 +83,12 @@ def test_without_minari_the_error_names_the_command(monkeypatch):
 
 @pytest.mark.parametrize("export", [to_bandit_feedback, lambda log: to_bandit_feedback(log, "channel")])
 def test_unknown_propensities_are_refused(export):
-    with pytest.raises(ConfigError, match="does not know the propensities of"):
+    with pytest.raises(ConfigError, match="lacks the propensities of"):
         export(HOLES)
 
 
 def test_minari_refuses_unknown_propensities(minari):
-    with pytest.raises(ConfigError, match="does not know the propensities of"):
+    with pytest.raises(ConfigError, match="lacks the propensities of"):
         to_minari(HOLES, "crosschannel/holes-v0")
     assert list(minari.list_local_datasets()) == []
 

@@ -15,7 +15,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.envs.replay.env import CrossChannelReplay
-from crosschannel.envs.replay.log import FEW_STEPS, GONE, NOT_FINITE, ReplayLog
+from crosschannel.envs.replay.log import CHURNED, FEW_STEPS, NOT_FINITE, ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import EventLog, History
@@ -28,19 +28,19 @@ def test_steps_are_the_identified_decisions_up_to_leaving_counted_by_a_loop():
     rewards = rewards_of(history)
     log = ReplayLog.build(history, rewards, ContextFeatures.fit(history))
     d, e = history.decisions, history.events
-    gone_event = history.event_names.index("unsubscribed")
-    rows, gone, ids = [], [], []
+    churn = history.event_names.index("unsubscribed")
+    rows, churned, ids = [], [], []
     for user in range(history.n_users):
-        left = e.time[(e.user == user) & (e.event == gone_event)]
+        left = e.time[(e.user == user) & (e.event == churn)]
         mine = [i for i in np.flatnonzero(d.user == user) if not (len(left) and d.time[i] > left.min())]
         mine = [i for i in mine if np.isfinite(rewards.reward[i])]
         if len(mine) >= 2:
             rows += mine
-            gone.append(len(left) > 0)
+            churned.append(len(left) > 0)
             ids.append(history.user_ids[user])
     assert sorted(log.decision_row.tolist()) == rows
-    assert log.gone.tolist() == gone
-    assert 0 < log.gone.sum() < log.n_users
+    assert log.churned.tolist() == churned
+    assert 0 < log.churned.sum() < log.n_users
     assert log.user_ids.tolist() == ids
     assert log.dropped_users == history.n_users - len(ids)
     chosen = log.decision_row
@@ -61,7 +61,7 @@ def test_rows_are_slot_by_slot_and_following_leads_through_each_user_in_time():
         row, mine = user, []
         while row >= 0:
             mine.append(row)
-            row = int(log.following[row])
+            row = int(log.next_row[row])
         assert mine == steps_of(log, user)
         assert (np.diff(log.time[mine]) > 0).all()
         seen += mine
@@ -85,12 +85,12 @@ def test_every_decision_is_a_step_or_counted_under_one_reason():
     log = ReplayLog.build(history, rewards, ContextFeatures.fit(history))
     assert len(log) + sum(log.skipped.values()) == len(history.decisions)
     assert log.skipped[Reason.OUTSIDE_OBSERVATION.text] > 0
-    assert log.skipped[GONE] > 0
+    assert log.skipped[CHURNED] > 0
     assert 0 < log.skipped[NOT_FINITE] <= len(ok[::7]) + len(ok[1::7])
     assert not np.isin(log.decision_row, np.concatenate([ok[::7], ok[1::7]])).any()
     assert np.isfinite(log.rewards).all()
     assert np.isfinite(log.se).all()
-    for part in (f"{len(log):,} of {len(history.decisions):,} decisions", GONE, NOT_FINITE, "Propensities logged"):
+    for part in (f"{len(log):,} of {len(history.decisions):,} decisions", CHURNED, NOT_FINITE, "Propensities logged"):
         assert part in log.summary()
 
 
@@ -115,14 +115,12 @@ def test_users_with_too_few_steps_are_dropped_and_counted():
     assert np.bincount(longer.user).min() >= 8
 
 
-def test_which_events_end_a_user_is_a_setting():
+def test_the_history_says_which_events_are_churn():
     history = sample_history(4)
     rewards, features = rewards_of(history), ContextFeatures.fit(history)
-    assert not ReplayLog.build(history, rewards, features, gone_events=()).gone.any()
-    visits = ReplayLog.build(history, rewards, features, gone_events=("visit",), min_steps=1)
-    assert visits.gone.all()
-    with pytest.raises(ConfigError, match="no event 'removed'"):
-        ReplayLog.build(history, rewards, features, gone_events=("removed",))
+    assert not ReplayLog.build(history.with_churn_events(()), rewards, features).churned.any()
+    visits = ReplayLog.build(history.with_churn_events(("visit",)), rewards, features, min_steps=1)
+    assert visits.churned.all()
 
 
 def test_nothing_left_is_an_error_that_says_why():

@@ -1,4 +1,4 @@
-"""What a replay may claim, against known truth: four readings of a log are wrong, rejection and weighting are right."""
+"""Estimates from a replay against known truth: four of them are wrong, rejection and importance weights are right."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from tests.envs.replay.reject_samples import (
     AGENT,
     LOGGED_TRUTH,
     PATIENT_TRUTH,
+    PER_SLOT_TRUTH,
     TRUTH,
-    WALKING_ON,
     bandit_log,
     draw,
     fatigue_log,
@@ -75,17 +75,21 @@ def bandit_estimates(seed: int, users: int) -> dict[str, tuple[float, float]]:
     sample = Sample(log.rewards, weights, np.ones(len(log)))
     ips, snips = IPS().value(sample), SNIPS().value(sample)
     return {
-        "logged rewards whatever the agent does": mean_and_error(rewards),
-        "mean over matches": mean_and_error(rewards[hits]),
-        "zero on a mismatch": mean_and_error(rewards * hits),
-        "reject, action": mean_and_error(action["reward"][action["accepted"]]),
-        "reject, distribution": mean_and_error(drawn["reward"][drawn["accepted"]]),
+        "mean of logged rewards, whatever the agent does": mean_and_error(rewards),
+        "mean over matching actions": mean_and_error(rewards[hits]),
+        "0 for actions that do not match": mean_and_error(rewards * hits),
+        "reject, sampled actions": mean_and_error(action["reward"][action["accepted"]]),
+        "reject, probabilities": mean_and_error(drawn["reward"][drawn["accepted"]]),
         "ips": (ips, mean_and_error(weights * log.rewards)[1]),
         "snips": (snips, mean_and_error(weights * (log.rewards - snips))[1]),
     }
 
 
-WRONG = ("logged rewards whatever the agent does", "mean over matches", "zero on a mismatch")
+WRONG = (
+    "mean of logged rewards, whatever the agent does",
+    "mean over matching actions",
+    "0 for actions that do not match",
+)
 
 
 def test_three_readings_of_a_log_are_wrong_and_rejection_and_weighting_are_within_two_errors():
@@ -96,7 +100,7 @@ def test_three_readings_of_a_log_are_wrong_and_rejection_and_weighting_are_withi
         distance = abs(value - TRUTH) / error
         assert (distance > 5) == (name in WRONG), (name, value, error, TRUTH)
         assert name in WRONG or distance < 2, (name, value, error, TRUTH)
-    value, error = estimates["logged rewards whatever the agent does"]
+    value, error = estimates["mean of logged rewards, whatever the agent does"]
     assert abs(value - LOGGED_TRUTH) < 3 * error
 
 
@@ -147,40 +151,43 @@ def two_slot_values(seed: int, users: int) -> dict[str, tuple[float, float]]:
     log = fatigue_log(seed, users)
     seen, _ = replay_once(log, patient, mode="reject")
     parts = [mean_and_error(seen["reward"][seen["accepted"] & (seen["slot"] == slot)]) for slot in (0, 1)]
-    # Walking on: every slot is judged by itself, on the history that the log went through.
-    wished = log.slot[:, None]
-    weights = (log.actions == wished).all(1) / log.joint
+    # Without truncation every slot is judged separately, given the logged past.
+    wanted = log.slot[:, None]
+    weights = (log.actions == wanted).all(1) / log.joint
     kept = np.random.default_rng(seed).random(len(log)) < weights / weights.max()
-    walked = [mean_and_error(log.rewards[kept & (log.slot == slot)]) for slot in (0, 1)]
-    # Per-decision importance sampling: the second slot carries the weight of the first.
+    per_slot = [mean_and_error(log.rewards[kept & (log.slot == slot)]) for slot in (0, 1)]
+    # Per-decision importance weights: that of the second slot includes that of the first.
     own = weights.reshape(2, users).cumprod(0) * log.rewards.reshape(2, users)
     single = weights.reshape(2, users) * log.rewards.reshape(2, users)
     return {
         "reject": (parts[0][0] + parts[1][0], float(np.hypot(parts[0][1], parts[1][1]))),
-        "per-decision weights": mean_and_error(own.sum(0)),
-        "walking on": (walked[0][0] + walked[1][0], float(np.hypot(walked[0][1], walked[1][1]))),
-        "per-step weights": mean_and_error(single.sum(0)),
+        "per-decision importance weights": mean_and_error(own.sum(0)),
+        "rejection without truncation": (
+            per_slot[0][0] + per_slot[1][0],
+            float(np.hypot(per_slot[0][1], per_slot[1][1])),
+        ),
+        "per-step importance weights": mean_and_error(single.sum(0)),
     }
 
 
-def test_with_fatigue_walking_on_after_a_rejection_is_wrong_and_ending_there_is_right():
+def test_with_fatigue_rejection_must_truncate_the_episode():
     # One log of 40,000 users; the truth is .370, and slot by slot under the log's fatigue .248.
-    assert (PATIENT_TRUTH, round(WALKING_ON, 3)) == (0.37, 0.248)
+    assert (PATIENT_TRUTH, round(PER_SLOT_TRUTH, 3)) == (0.37, 0.248)
     estimates = two_slot_values(0, 40_000)
     show(estimates, PATIENT_TRUTH)
-    for name in ("reject", "per-decision weights"):
+    for name in ("reject", "per-decision importance weights"):
         value, error = estimates[name]
         assert abs(value - PATIENT_TRUTH) < 2 * error < 0.05, (name, value, error)
-    for name in ("walking on", "per-step weights"):
+    for name in ("rejection without truncation", "per-step importance weights"):
         value, error = estimates[name]
-        assert abs(value - WALKING_ON) < 2 * error, (name, value, error)
+        assert abs(value - PER_SLOT_TRUTH) < 2 * error, (name, value, error)
         assert PATIENT_TRUTH - value > 5 * error, (name, value, error)
 
 
 @pytest.mark.slow
 def test_with_fatigue_errors_are_standard_normal():
     # 200 logs of 4,000 users, bounds as above.
-    for name in ("reject", "per-decision weights"):
+    for name in ("reject", "per-decision importance weights"):
         z = []
         for seed in range(200):
             value, error = two_slot_values(2000 + seed, 4000)[name]
@@ -189,7 +196,7 @@ def test_with_fatigue_errors_are_standard_normal():
         assert 0.8 < np.std(z) < 1.2, (name, np.std(z))
 
 
-def test_the_env_refuses_to_walk_on_after_a_rejection_and_says_why():
+def test_the_env_refuses_a_step_after_a_rejection_and_says_why():
     log = fatigue_log(0, 200)
     env = CrossChannelReplay(log=log, mode="reject")
     observation, _ = env.reset(seed=0)
@@ -213,17 +220,21 @@ def test_a_log_on_which_rejection_is_not_exact_is_refused():
     for make in (CrossChannelReplay, CrossChannelReplayVector):
         with pytest.raises(ConfigError, match="3 of 100 steps have none"):
             make(log=replace(log, joint=np.where(np.arange(100) < 3, np.nan, log.joint)), mode="reject")
-        with pytest.raises(ConfigError, match="50 steps come after one"):
+        with pytest.raises(ConfigError, match="50 steps follow one"):
             make(log=replace(log, decided_next=log.decided_next // 2), mode="reject")
-        with pytest.raises(ConfigError, match=r"carries over.*50 of 100 rewards.*post window no longer"):
+        with pytest.raises(ConfigError, match=r"later decisions.*50 of 100 rewards.*post window no longer"):
             make(log=replace(log, available_at=log.available_at + 1), mode="reject")
         with pytest.raises(ConfigError, match=r"largest_weight is 0\.5"):
             make(log=log, mode="reject", largest_weight=0.5)
-        with pytest.raises(ConfigError, match="mode 'logged' weighs nothing"):
+        with pytest.raises(ConfigError, match="mode 'logged' uses no weights"):
             make(log=log, largest_weight=2.0)
         with pytest.raises(ConfigError, match="step_distribution is for mode 'reject'"):
             make(log=log).step_distribution([np.ones((1, 2)) / 2])
+        with pytest.raises(ConfigError, match="step_logged is for mode 'logged'; this replay's mode is 'reject'"):
+            make(log=log, mode="reject").step_logged()
+        with pytest.raises(gym.error.ResetNeeded):
+            make(log=log).step_logged()
     env = CrossChannelReplayVector(20, log=log, mode="reject", largest_weight=1.1)
     env.reset(seed=0)
-    with pytest.raises(ConfigError, match=r"a weight of .* is above the bound of 1\.1"):
+    with pytest.raises(ConfigError, match=r"a weight of .* exceeds the bound of 1\.1"):
         env.step(np.zeros((20, 1), dtype=np.int64))

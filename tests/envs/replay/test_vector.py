@@ -119,6 +119,31 @@ def test_information_is_the_same_however_and_whenever_it_is_first_looked_at(way)
 
 
 @pytest.mark.parametrize("n", [1, 6])
+def test_steps_without_an_action_are_those_with_one(n):
+    """The same slots, rewards, ends and information but for what the action matched, in all three forms."""
+    acting, native = (CrossChannelReplayVector(n, log=LOG) for _ in range(2))
+    single = [CrossChannelReplay(log=LOG, shard=(i, n)) for i in range(n)]
+    for env in (acting, native, *single):
+        env.reset(seed=2)
+    begins = np.zeros(n, dtype=bool)
+    for _ in range(60):
+        *expected, told = acting.step(acting.action_space.sample())
+        *found, info = native.step_logged()
+        assert data_equivalence(found, expected, exact=True)
+        matches = {name for name in told if "matched" in name}
+        assert matches
+        assert data_equivalence(dict(info), {name: told[name] for name in told if name not in matches}, exact=True)
+        for i, env in enumerate(single):
+            if begins[i]:
+                env.reset()
+                continue
+            _, reward, *ends, alone = env.step_logged()
+            assert (reward, *ends) == (found[1][i], found[2][i], found[3][i])
+            assert alone["row"] == info["row"][i]
+        begins = found[2] | found[3]
+
+
+@pytest.mark.parametrize("n", [1, 6])
 def test_steps_by_distribution_equal_single_envs_to_the_last_bit(n):
     native = CrossChannelReplayVector(n, log=LOG, mode="reject")
     alone = [CrossChannelReplay(log=LOG, mode="reject", shard=(i, n)) for i in range(n)]
@@ -156,7 +181,7 @@ def test_probabilities_must_be_those_of_eligible_actions():
     for wrong, message in (
         ([right[0] * 0.9, right[1]], "module 'channel' at row 0"),
         ([right[0], right[1] + 0.1], "module 'offer'"),
-        ([1 - right[0] * 0, right[1]], "do not add up to 1 over its eligible actions"),
+        ([1 - right[0] * 0, right[1]], "do not sum to 1 over the eligible actions"),
         ([right[0]], "shapes"),
         ([right[0][:3], right[1]], r"for \[3, 4\] sub-envs"),
     ):

@@ -18,7 +18,7 @@ from crosschannel.reward import DidReward
 from tests.envs.replay.samples import SPEC, sample_history
 
 HISTORY = sample_history(users=60, days=16)
-REWARDS = DidReward(replace(SPEC, post="60h")).fit(HISTORY).transform(HISTORY)
+REWARDS = DidReward(replace(SPEC, post="60h")).fit_transform(HISTORY)
 #: A slot a day and windows of 60 hours, so that a reward is known two or three slots later; few at the end.
 LOG = ReplayLog.build(HISTORY, REWARDS, ContextFeatures.fit(HISTORY))
 MARKET = MarketConfig(days=6)

@@ -23,7 +23,7 @@ def over_native(kind: str) -> StableBaselinesVec:
 
 def test_a_replay_is_refused():
     """Its rewards are those of the logged actions, which Stable-Baselines3 would take for those of its own."""
-    with pytest.raises(ConfigError, match="what the logged action earned"):
+    with pytest.raises(ConfigError, match="pays the reward of the logged action"):
         over_native("replay").reset()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from crosschannel.evaluation import first_slots, fit_q_values
 from tests.evaluation.sequential.trajectory_worlds import fatigue_world
+
+pytestmark = pytest.mark.numerics
 
 
 def test_fitted_q_finds_the_enumerated_sums():

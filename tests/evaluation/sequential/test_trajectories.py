@@ -9,6 +9,8 @@ from crosschannel.core.errors import ConfigError, InputError, NotIdentified
 from crosschannel.evaluation import TRAJECTORY_ESTIMATORS, blocks, first_slots
 from tests.evaluation.sequential.trajectory_worlds import by_hand
 
+pytestmark = pytest.mark.numerics
+
 
 def test_first_slots_and_blocks_by_hand():
     user = np.array([5, 9, 5, 5, 9, 5, 9, 5, 2])

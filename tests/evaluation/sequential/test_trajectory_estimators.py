@@ -29,6 +29,8 @@ from crosschannel.evaluation import (
 from tests.evaluation.bandit_worlds import CHANNEL, World
 from tests.evaluation.sequential.trajectory_worlds import FatigueWorld, by_hand, design_example, fatigue_world
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.mark.parametrize(
     ("estimator", "expected"),

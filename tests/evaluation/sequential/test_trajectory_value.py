@@ -22,6 +22,8 @@ from crosschannel.evaluation import (
 from crosschannel.evaluation.sequential.value import required_ess_uncentred
 from tests.evaluation.sequential.trajectory_worlds import FatigueWorld, fatigue_world
 
+pytestmark = pytest.mark.numerics
+
 QUICK = EvaluationSettings(bootstrap_replicates=40)
 
 

@@ -75,6 +75,7 @@ def history(seed: int = 0, *, ids: str = "text", everything: bool = True) -> His
         else None,
         propensity_source="by design" if everything else "missing",
         name="a test",
+        churn_events=("never", "unsubscribed") if everything else (),
     )
 
 
@@ -85,7 +86,7 @@ def assert_equal(a: History, b: History) -> None:
             assert (left is None) == (right is None), f.name
             if left is not None:
                 np.testing.assert_array_equal(left, right, err_msg=f.name)
-    for name in ("modules", "event_names", "span", "propensity_source", "name"):
+    for name in ("modules", "event_names", "span", "propensity_source", "name", "churn_events"):
         assert getattr(a, name) == getattr(b, name), name
     np.testing.assert_array_equal(a.user_ids, b.user_ids)
     assert (a.users is None) == (b.users is None)
@@ -136,7 +137,7 @@ def test_an_interrupted_write_never_looks_complete(tmp_path: Path, monkeypatch, 
 def test_what_could_not_be_read_again_is_not_written(tmp_path: Path):
     good = history(1)
     early = replace(good, decisions=replace(good.decisions, time=good.decisions.time - START))
-    with pytest.raises(InputError, match="outside of the years"):
+    with pytest.raises(InputError, match="outside the years"):
         write_history(early, tmp_path / "log")
     assert not (tmp_path / "log").exists()
 
@@ -151,20 +152,24 @@ def spoil(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "version 99, and only 'crosschannel history', version 1, can be read"),
+        ({"version": 99}, "version 99, but only 'crosschannel history', version 1, can be read"),
         ({"format": "something"}, "the format is 'something'"),
         ({"name": "REMOVED"}, "the key 'name' is missing"),
         ({"modulse": []}, "the key 'modulse' is unknown. Remove it. Did you mean 'modules'?"),
-        ({"rows": 7}, "column 'rows', value 7: the value is of the wrong kind"),
-        ({"rows": {"decisions": 300}}, "the tables are not all counted"),
+        ({"rows": 7}, "column 'rows', value 7: the value has the wrong type"),
+        ({"rows": {"decisions": 300}}, "the number of rows is missing for a table"),
         ({"span": ["yesterday", "today"]}, "the span is not two times"),
         ({"span": ["2024-03-01Z"]}, "the span is not two times"),
-        ({"propensity_source": "by desing"}, "this is no source of propensities. Did you mean 'by design'?"),
+        ({"propensity_source": "by desing"}, "this is not a source of propensities. Did you mean 'by design'?"),
         ({"modules": [{"name": "channel"}]}, "a module lacks ['actions']"),
         ({"modules": ["channel"]}, "column 'modules'"),
         ({"event_names": ["visit"]}, "these events are not in history.yaml: order"),
+        ({"churn_events": "REMOVED"}, "the key 'churn_events' is missing"),
+        ({"churn_events": "visit"}, "column 'churn_events', value 'visit': the value has the wrong type"),
+        ({"churn_events": ["closed"]}, "column 'churn_events': the history has no event 'closed'"),
+        ({"churn_events": [7]}, "column 'churn_events': the history has no event '7'"),
         ({"attributes": ["user_id", "shoe size"]}, "column 'shoe size': the attribute is missing"),
-        ({"rows": {"decisions": 300, "events": 499, "users": 30}}, "has 500 rows, but history.yaml counts 499"),
+        ({"rows": {"decisions": 300, "events": 499, "users": 30}}, "has 500 rows, but history.yaml has 499"),
     ],
 )  # fmt: skip
 def test_a_wrong_description_says_what_is_wrong(tmp_path: Path, changes: dict[str, object], message: str):

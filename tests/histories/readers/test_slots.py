@@ -68,7 +68,7 @@ def test_a_moment_falls_into_the_slot_that_began_last(times, users, moment):
     """Against the definition, user by user and slot by slot."""
     grid = np.array(sorted(times), dtype=np.int64)
     start, leave = (np.array(part, dtype=np.int64) for part in zip(*users, strict=True))
-    slots = UserSlots.of(grid, start, leave)
+    slots = UserSlots.build(grid, start, leave)
     rows = [(u, int(t)) for u in range(len(users)) for t in grid[:-1] if start[u] < t < leave[u]]
     assert list(zip(slots.user.tolist(), slots.time.tolist(), strict=True)) == rows
     found = slots.row(np.arange(len(users)), np.full(len(users), moment))

@@ -29,9 +29,11 @@ from crosschannel.reward.effects.action_effects import (
     compare_estimates,
     difference,
 )
-from crosschannel.reward.effects.inference import two_sided
+from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.effects.report import NONE, module_for_action_effects
 from tests.reward.simulated import SPEC, simulate
+
+pytestmark = pytest.mark.numerics
 
 TIMES = EventTimes("1d", leads=3, lags=1)
 
@@ -122,7 +124,7 @@ def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
         for kind, value, influence in zip(("did", "did_dr"), (0.0, 0.7), noise, strict=True)
     )
     se = np.sqrt(((one.influence - other.influence) ** 2).sum() * 400 / 399)
-    assert difference(one, other) == pytest.approx(two_sided(-0.7 / se, 399))
+    assert difference(one, other) == pytest.approx(two_sided_p_value(-0.7 / se, 399))
     compared = compare_estimates((one, other))
     assert [f.contradicted_by for f in compared] == [("did_dr",), ("did",)]
     assert compared[0].caveats == ("did_dr differs and passes its tests",)

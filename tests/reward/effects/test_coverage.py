@@ -20,6 +20,8 @@ from crosschannel.reward.effects import Effect, EventTimes, TreatmentEffects, ev
 from crosschannel.reward.effects.diagnostics import placebo_in_time, pre_trend_check
 from tests.reward.simulated import SPEC, Assignment, simulate, without_propensities
 
+pytestmark = pytest.mark.numerics
+
 QUICK, MANY, DIAGNOSED = 60, 1000, 200
 # Four slots' windows are five days apart: bins from three days before the slot on hold no other message's effect.
 TIMES = EventTimes(bin="1d", leads=3, lags=1)

@@ -17,6 +17,8 @@ from crosschannel.reward.effects.staggered import NEVER, aggregate, group_time_e
 from tests.reward.simulated import SPEC, simulate
 from tests.samples import MODULES, random_history
 
+pytestmark = pytest.mark.numerics
+
 SMALL = RewardSpec(goals=(Goal("order", 2.0, measure="value"),))
 
 

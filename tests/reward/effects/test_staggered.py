@@ -10,6 +10,8 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.reward.effects.staggered import NEVER, Panel, aggregate, group_time_effects
 from tests import SHARED_DATA
 
+pytestmark = pytest.mark.numerics
+
 MPDTA = SHARED_DATA / "did" / "mpdta.csv.gz"
 PUBLISHED = {
     (2004, 2004): -0.0105,

@@ -19,6 +19,8 @@ from crosschannel.reward.measurement import amounts
 from tests.reward.samples import DECAYING, rebuilt, rich_history
 from tests.samples import random_history
 
+pytestmark = pytest.mark.numerics
+
 
 def slow_amount(history, user, low, high, *, closed_low, goal, t):
     """One user's amount of a goal in a window, the slow and obvious way; credit decays with the distance from t."""

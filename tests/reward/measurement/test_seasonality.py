@@ -16,6 +16,8 @@ from crosschannel.reward import DidReward, Goal, Reason, RewardSpec, measure
 from tests.reward.samples import rebuilt, rich_history
 from tests.samples import random_history
 
+pytestmark = pytest.mark.numerics
+
 
 def slow_level(history, user, b, block, until, weeks):
     """Normal amount of one block of the week: own and population's, from whole blocks before `until`."""

@@ -128,7 +128,7 @@ def test_bands_become_lower_ends_and_missing_stays_missing(tmp_path: Path) -> No
             lambda t: t.drop(columns="household_id"),
             r"campaigns.parquet.*'household_id'.*column is missing",
         ),
-        ("campaign_descriptions", lambda t: t.replace("Type C", "Type D"), r"row 4.*'Type D'.*no known type"),
+        ("campaign_descriptions", lambda t: t.replace("Type C", "Type D"), r"row 4.*'Type D'.*the type is unknown"),
         (
             "campaign_descriptions",
             lambda t: t.assign(
@@ -136,8 +136,12 @@ def test_bands_become_lower_ends_and_missing_stays_missing(tmp_path: Path) -> No
             ),
             r"'end_date', row 4.*ends before it begins",
         ),
-        ("campaign_descriptions", lambda t: t.assign(campaign_id=[26, 27, 1, 1, 30]), r"row 4.*described twice"),
-        ("coupon_redemptions", lambda t: t.assign(campaign_id=[27, 99]), r"row 2, value 99.*not described"),
+        (
+            "campaign_descriptions",
+            lambda t: t.assign(campaign_id=[26, 27, 1, 1, 30]),
+            r"row 4.*has an earlier description",
+        ),
+        ("coupon_redemptions", lambda t: t.assign(campaign_id=[27, 99]), r"row 2, value 99.*has no description"),
         ("campaigns", lambda t: t.assign(household_id=[1, 1, 2, 3, 3, 4]), r"household 3 got two campaigns on one day"),
         ("transactions", lambda t: t.assign(sales_value=[1.0, np.nan, *[1.0] * 5]), r"row 2.*the value is missing"),
     ],

@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.table_validator import Sheet
+from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.stream.json_paths import extract
 
 
 def read(texts: list[Any], path: str = "p.r") -> tuple[list[Any], list[tuple[int | None, str | None, int]]]:
     """Values of a path as text, and the faults' rows, columns and counts."""
-    sheet = Sheet(pd.DataFrame({"p": texts}, dtype=object), "stream.csv", [])
-    found = extract(sheet, {path: np.ones(len(texts), dtype=bool)})
-    values = Sheet(pd.DataFrame(found), "stream.csv", []).texts(path).tolist()
-    return values, [(fault.row, fault.column, fault.count) for fault in sheet.faults]
+    table = TableValidator(pd.DataFrame({"p": texts}, dtype=object), "stream.csv", [])
+    found = extract(table, {path: np.ones(len(texts), dtype=bool)})
+    values = TableValidator(pd.DataFrame(found), "stream.csv", []).texts(path).tolist()
+    return values, [(fault.row, fault.column, fault.count) for fault in table.faults]
 
 
 @pytest.mark.parametrize("rest", ['{"other": 1}', None, '{"r": null}'])

@@ -14,7 +14,7 @@ import pytest
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import HOUR
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
@@ -97,9 +97,7 @@ def test_a_slot_without_a_send_is_a_decision_to_send_nothing(mapping: StreamMapp
     assert history.users is None
     assert "7 rows in 1 files, 2 of them sends" in history.summary()
     assert "slots every 1d at 09:00 UTC: 5, 2 with a send" in history.summary()
-    assert "sends come 12.0 h (median) to 24.0 h after their slot; their users had an event in between in 0.0%" in (
-        history.summary()
-    )
+    assert "sends are 12.0 h (median) to 24.0 h after their slot; 0.0% of them follow an event" in (history.summary())
 
 
 def test_sends_only_says_what_cannot_be_learned(mapping: StreamMapping):
@@ -186,7 +184,7 @@ def test_slots_begin_and_end_with_what_was_known(mapping: StreamMapping, tmp_pat
     grid = replace(DAILY, start_events=("Signed Up",), leave_events=("Unsubscribed",))
     history = read_stream(replace(mapping, slots=grid))
     assert slots_of(history) == [("new", "2024-05-02T09:00", ("email", "small"))]
-    assert "3 sends outside of all slots" in history.summary()
+    assert "3 sends outside all slots" in history.summary()
     assert "2 users without a slot" in history.summary()
     assert (history.events_frame()["event"] == "Push Sent").sum() == 2, "sends that are no decisions stay events"
 
@@ -222,7 +220,7 @@ def test_more_than_one_send_in_a_period(mapping: StreamMapping, tmp_path: Path):
     history = read_stream(replace(mapping, slots=replace(DAILY, several="first")))
     assert ("007", "2024-05-02T09:00", ("push", "small")) in slots_of(history)
     assert "Email Sent" in history.event_names
-    assert "1 sends outside of all slots or behind another one of their slot" in history.summary()
+    assert "1 sends outside all slots or after another send of their slot" in history.summary()
     finer = read_stream(replace(mapping, slots=SlotGrid("1min", "00:00")))
     assert finer.modules.sends(finer.decisions.actions).sum() == 3
 
@@ -230,7 +228,7 @@ def test_more_than_one_send_in_a_period(mapping: StreamMapping, tmp_path: Path):
 def test_rows_that_stand_twice(mapping: StreamMapping):
     text = mapping.rows.path.read_text().splitlines()
     mapping.rows.path.write_text("\n".join([*text, text[2], text[4]]) + "\n")
-    assert faults_of(mapping) == [("messageId", 8, "m1", "the row stands in the stream twice")]
+    assert faults_of(mapping) == [("messageId", 8, "m1", "the row repeats an earlier one")]
     once = read_stream(replace(mapping, duplicates="keep_first"))
     assert "left out: 2 duplicates" in once.summary()
     assert len(once.events) == 5
@@ -278,14 +276,14 @@ def test_a_message_after_leaving_is_no_decision(mapping: StreamMapping):
     assert [slot for slot in slots_of(history) if slot[0] == "007"][1:] == [
         ("007", "2024-05-02T09:00", ("email", "large"))
     ]
-    assert "1 sends outside of all slots" in history.summary()
+    assert "1 sends outside all slots" in history.summary()
 
 
 def test_on_a_grid_no_row_decides_to_send_nothing(mapping: StreamMapping):
     sends = (SENDS[0], Sends(("Push Sent",), {}, {"channel": "none", "offer": "small"}))
     found = faults_of(replace(mapping, sends=sends))
     assert [fault[:2] for fault in found] == [("event", 6)]
-    assert "says so by itself" in found[0][3]
+    assert "assumes for every slot without a send" in found[0][3]
 
 
 @pytest.mark.parametrize("time", ["2024-05-02T09:20Z", "2024-05-01T08:30Z"])
@@ -297,7 +295,7 @@ def test_nor_does_one_behind_a_send_or_outside_all_slots(mapping: StreamMapping,
 
 
 def test_a_path_that_leads_nowhere_is_a_fault(mapping: StreamMapping):
-    nowhere, nothing = "no row that needs it has a value there", "no event begins as 'Ordr*'"
+    nowhere, nothing = "has a value at this path", "no event matches 'Ordr*'"
     edit(mapping, '{""path"": ""/""}', '{""price"": 3}')
     for values, problem in (
         ({"Order*": "properties.revnue"}, nowhere),
@@ -325,7 +323,7 @@ def test_a_folder_with_anything_else_in_it_is_refused(mapping: StreamMapping, tm
     mapping.rows.path.rename(folder / "1.csv")
     (folder / name).mkdir() if name == "day=2" else (folder / name).write_text("x")
     (folder / "_SUCCESS").write_text("")
-    assert "no file of a stream" in faults_of(replace(mapping, rows=replace(mapping.rows, path=folder)))[0][3]
+    assert "not a CSV or Parquet file" in faults_of(replace(mapping, rows=replace(mapping.rows, path=folder)))[0][3]
 
 
 def test_times_in_a_zone_where_the_clocks_change(mapping: StreamMapping, tmp_path: Path):
@@ -345,7 +343,7 @@ def test_times_in_a_zone_where_the_clocks_change(mapping: StreamMapping, tmp_pat
     edit(mapping, "2024-03-31 09:10", "2024-03-31 02:30")
     ((column, row, value, problem),) = faults_of(berlin)
     assert (column, row, value) == ("sentAt", 4, "2024-03-31 02:30")
-    assert "comes twice, or not at all" in problem
+    assert "occurs twice or not at all" in problem
 
 
 @pytest.mark.parametrize(
@@ -357,7 +355,7 @@ def test_times_in_a_zone_where_the_clocks_change(mapping: StreamMapping, tmp_pat
         ("NA,2024-05-03T08:59Z", ",2024-05-03T08:59Z", ("userId", 6, None, "the user id is missing")),
         ("Email Opened", "", ("event", 3, None, "the event has no name")),
         (",m3", ",", ("messageId", 4, None, "the message id is missing")),
-        ("Push Sent", "Pushed", ("event", None, "Push Sent", "the mapping names this event, and no row has it")),
+        ("Push Sent", "Pushed", ("event", None, "Push Sent", "the mapping names this event, but no row has it")),
         ('""large""', '""huge""', ("properties.offer.size", 2, "huge", "this is not an action of the module 'offer'")),
         ('""size"": ""large""', '""tone"": 1', ("properties.offer.size", 2, None, "the action is missing although")),
         ('""test""}"', '""te"', ("properties", 2, None, "this is not a JSON object")),
@@ -398,30 +396,30 @@ def test_all_faults_of_a_kind_are_told_at_once_with_their_files(mapping: StreamM
     [
         (lambda m: replace(m, slots="sends"), "neither 'sends_only' nor a grid"),
         (lambda m: replace(m, sends=()), "no `sends`"),
-        (lambda m: replace(m, sends=(Sends(("A",), {"channel": "x"}),)), "do not say where ['offer'] stand"),
-        (lambda m: replace(m, sends=(*m.sends, m.sends[0])), "given twice as sends"),
-        (lambda m: replace(m, events=("Email Sent",)), "are sends, and so cannot be kept"),
+        (lambda m: replace(m, sends=(Sends(("A",), {"channel": "x"}),)), "lack ['offer']"),
+        (lambda m: replace(m, sends=(*m.sends, m.sends[0])), "in `sends` twice"),
+        (lambda m: replace(m, events=("Email Sent",)), "are sends: remove them"),
         (lambda m: replace(m, sends=(replace(m.sends[0], columns={"ofer": "x"}),)), "Did you mean 'offer'?"),
-        (lambda m: replace(m, rows=replace(m.rows, columns={"when": "x"})), "no native column 'when'"),
+        (lambda m: replace(m, rows=replace(m.rows, columns={"when": "x"})), "unknown native column 'when'"),
         (
             lambda m: replace(m, rows=TableSource(m.rows.path), duplicates="keep_first"),
             "needs `rows.columns.message",
         ),
-        (lambda m: replace(m, propensity_source="by design"), "nothing was sent have no row"),
+        (lambda m: replace(m, propensity_source="by design"), "slots without a send have no row"),
         (
             lambda m: replace(
                 m, sends=tuple(replace(s, constants={**s.constants, "propensity": "1"}) for s in m.sends)
             ),
-            "none of ['propensity', 'propensity']",
+            "['propensity', 'propensity'] cannot be mapped",
         ),
         (lambda m: replace(m, slots=replace(DAILY, start_attribute="since")), "give `users`"),
-        (lambda m: replace(DAILY, every="5h"), "neither a number of days nor a part of a day"),
+        (lambda m: replace(DAILY, every="5h"), "neither a number of days nor a fraction of a day"),
         (lambda m: replace(DAILY, every="30s"), "not a whole number of minutes"),
-        (lambda m: replace(DAILY, every="36h"), "neither a number of days nor a part of a day"),
+        (lambda m: replace(DAILY, every="36h"), "neither a number of days nor a fraction of a day"),
         (lambda m: replace(DAILY, at="9:00"), "not a time of day"),
-        (lambda m: replace(DAILY, time_zone="Mars"), "time zone 'Mars' is not known"),
-        (lambda m: replace(DAILY, start="stream", start_events=("A",)), "not several"),
-        (lambda m: Sends(()), "without `events`"),
+        (lambda m: replace(DAILY, time_zone="Mars"), "unknown time zone 'Mars'"),
+        (lambda m: replace(DAILY, start="stream", start_events=("A",)), "only one of"),
+        (lambda m: Sends(()), "need `events`"),
         (lambda m: Sends(("A",), {"channel": "x"}, {"channel": "y"}), "as columns and as constants"),
     ],
 )
@@ -432,13 +430,13 @@ def test_a_wrong_mapping_is_refused_before_any_file_is_read(mapping: StreamMappi
 
 
 def test_a_stream_shorter_than_a_period(mapping: StreamMapping):
-    with pytest.raises(InputError, match="does not cover one whole period of 7d at 09:00 UTC"):
+    with pytest.raises(InputError, match="does not cover one complete period of 7d at 09:00 UTC"):
         read_stream(replace(mapping, slots=replace(DAILY, every="7d")))
 
 
 def market_stream(folder: Path, users: int) -> tuple[History, StreamMapping]:
     """A market's history, and the stream that a platform would have logged of it: sends some time after their slot."""
-    history, _ = Market(MarketConfig(users=users, days=6)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=users, days=6)))
     sent = history.modules.sends(history.decisions.actions)
     d = history.decisions_frame()[sent]
     rng = np.random.default_rng(0)
@@ -501,11 +499,11 @@ def test_a_configuration_names_a_stream_and_learns_from_it(tmp_path: Path):
     assert config.history == stream
     prepared = prepare(config)
     assert prepared.history.propensity_source == "estimated"
-    sent = prepared.train.modules.sends(prepared.train.decisions.actions)
+    sent = prepared.train.history.modules.sends(prepared.train.history.decisions.actions)
     expected = prepared.model.fit(history.select_users(prepared.part == "train"))
     expected = expected.transform(history.select_users(prepared.part == "train"))
-    assert np.isfinite(prepared.rewards.reward[sent]).mean() > 0.3
-    np.testing.assert_array_equal(prepared.rewards.reward, expected.reward)
+    assert np.isfinite(prepared.train.rewards.reward[sent]).mean() > 0.3
+    np.testing.assert_array_equal(prepared.train.rewards.reward, expected.reward)
 
 
 @pytest.mark.parametrize(("at", "shares"), [("09:00", ("100.0%", "0.0%")), ("12:00", ("0.0%", "0.0%"))])
@@ -522,4 +520,4 @@ def test_messages_that_answer_what_a_user_did_after_the_slot_show(
     ]
     write(mapping.rows.path, rows)
     history = read_stream(replace(mapping, sends=SENDS[1:], values={}, slots=SlotGrid("1d", at)))
-    assert f"had an event in between in {shares[0]}, and in {shares[1]} of slots" in history.summary()
+    assert f"{shares[0]} of them follow an event of the user in between, and {shares[1]} of slots" in history.summary()

@@ -44,9 +44,9 @@ def test_the_rewards_are_what_the_stream_was_made_with(config: Config):
     The controls' error is a third of the sends', and so left out of the tolerance's four.
     """
     prepared = prepare(config)
-    actions = prepared.train.decisions.actions
+    actions = prepared.train.history.decisions.actions
     for offer, truth in ((0, 0.3), (1, 0.6)):
-        reward = prepared.rewards.reward[(actions[:, 0] == 1) & (actions[:, 1] == offer)]
+        reward = prepared.train.rewards.reward[(actions[:, 0] == 1) & (actions[:, 1] == offer)]
         reward = reward[np.isfinite(reward)]
         assert len(reward) > 500
         assert abs(reward.mean() - truth) < 4 * reward.std() / len(reward) ** 0.5

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from crosschannel.agents import Batch, Observations, make_agent
-from crosschannel.agents.linear import LinearAgent
+from crosschannel.agents.linear.agent import LinearAgent
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, Problem, everything, observations_of
+
+pytestmark = pytest.mark.numerics
 
 
 def learned(name: str, batch: Batch, seed: int = 0, **settings: object) -> LinearAgent:
@@ -39,11 +41,11 @@ def test_one_action_for_all_is_the_best_one_where_the_log_is_fair() -> None:
     j = rng.integers(0, len(composites), n)
     earns = np.array([0.0, 0.1, 0.2, 0.15, 0.4])
     batch = Batch(
-        observations_of(everything(n, PLAIN)),
-        composites[j],
-        earns[j] + rng.normal(size=n),
-        np.ones(n),
-        mix(np.arange(n, dtype=np.uint64)),
+        observations=observations_of(everything(n, PLAIN)),
+        actions=composites[j],
+        rewards=earns[j] + rng.normal(size=n),
+        se=np.ones(n),
+        keys=mix(np.arange(n, dtype=np.uint64)),
     )
     agent = learned("best_fixed", batch)
     chosen = agent.act(batch.observations[:100], explore=False).actions
@@ -79,7 +81,11 @@ def test_the_interval_of_the_estimates_covers_the_truth() -> None:
         reward = own[channel, 0] + own[channel, 1] * x[:, 0] + noise * rng.normal(size=n)
         actions = PLAIN.canonical(np.stack([channel, np.zeros(n, dtype=int)], axis=1))
         batch = Batch(
-            Observations(x, everything(n, PLAIN)), actions, reward, np.ones(n), mix(np.arange(n, dtype=np.uint64))
+            observations=Observations(x, everything(n, PLAIN)),
+            actions=actions,
+            rewards=reward,
+            se=np.ones(n),
+            keys=mix(np.arange(n, dtype=np.uint64)),
         )
         agent = learned("linear_thompson", batch, seed, draws=200, effect_scale=0.2)
         here = Observations(np.array([[0.5], [-1.0], [2.0]], np.float32), everything(3, PLAIN))
@@ -98,7 +104,13 @@ def test_precise_rows_count_more_up_to_the_cap() -> None:
     precise = rng.random(n) < 0.1
     reward = np.where((channel == 1) & precise, 1.0, 0.0) + 0.01 * rng.normal(size=n)
     se = np.where(precise, 0.01, 1.0)
-    batch = Batch(observations_of(everything(n, PLAIN)), actions, reward, se, mix(np.arange(n, dtype=np.uint64)))
+    batch = Batch(
+        observations=observations_of(everything(n, PLAIN)),
+        actions=actions,
+        rewards=reward,
+        se=se,
+        keys=mix(np.arange(n, dtype=np.uint64)),
+    )
     earned = {
         cap: learned("best_fixed", batch, precision_cap=cap).preferences(batch.observations[:1])[0][0, 1]
         for cap in (1.0, 9.0)
@@ -117,10 +129,15 @@ def test_forgetting_follows_a_change_of_taste() -> None:
         best = 1 if step < 45 else 2
         reward = np.where(channel == best, 0.5, 0.0) + rng.normal(size=n)
         actions = PLAIN.canonical(np.stack([channel, np.zeros(n, dtype=int)], axis=1))
+        batch = Batch(
+            observations=observations_of(everything(n, PLAIN)),
+            actions=actions,
+            rewards=reward,
+            se=np.ones(n),
+            keys=np.arange(n, dtype=np.uint64),
+        )
         for agent in agents.values():
-            agent.observe(
-                Batch(observations_of(everything(n, PLAIN)), actions, reward, np.ones(n), np.arange(n, dtype=np.uint64))
-            )
+            agent.observe(batch)
             agent.update(1)
     seen = observations_of(everything(1, PLAIN))
     chosen = {life: int(agent.act(seen, explore=False).actions[0, 0]) for life, agent in agents.items()}
@@ -131,10 +148,10 @@ def test_forgetting_follows_a_change_of_taste() -> None:
     ("name", "settings", "message"),
     [
         ("linear_thompson", {"draws": 0}, "draws is 0: it must be at least 1"),
-        ("linear_thompson", {"spread": -1.0}, "spread is -1.0: it must not be negative"),
+        ("linear_thompson", {"exploration_scale": -1.0}, "exploration_scale is -1.0: it must be 0 or more"),
         ("linear_thompson", {"half_life": 0.0}, "half_life is 0.0: it must be positive"),
-        ("epsilon_greedy", {"floor": {"channel": 2.0}}, "floor 2.0 is not between 0 and 1"),
-        ("epsilon_greedy", {"floor": {"channel": "x"}}, "expected a float"),
+        ("epsilon_greedy", {"floor": {"channel": 2.0}}, "floor is 2.0: it must be between 0 and 1"),
+        ("epsilon_greedy", {"floor": {"channel": "x"}}, "floor.channel: expected float"),
         ("neural_linear", {"hidden": []}, "give at least one layer"),
         ("neural_linear", {"draws": 0}, "draws is 0"),
         ("beta_thompson", {"strength": 0.0}, "strength is 0.0: it must be positive"),

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from crosschannel.agents.regression import Prior, Sums, deviations, evidence, fit, learn_scale
-from crosschannel.core.action_changes import design
+from crosschannel.agents.linear.regression import (
+    Prior,
+    RefitSchedule,
+    RegressionStatistics,
+    deviations,
+    evidence,
+    fit,
+    learn_scale,
+)
+from crosschannel.core.action_changes import design_matrix
 from tests.agents.samples import TABLES
+
+pytestmark = pytest.mark.numerics
 
 A, F, N = 5, 3, 200
 
@@ -23,7 +33,7 @@ def problem(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 def dense(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Posterior mean and covariance of all coefficients (A * F), from the covariance that the prior implies."""
     phi, cell, reward, weight, z = problem(seed)
-    prior = Prior.of(torch.from_numpy(z), F, 0.3)
+    prior = Prior.build(torch.from_numpy(z), F, 0.3)
     own, shared = prior.own.numpy(), prior.shared.numpy()
     covariance = np.zeros((A, F, A, F))
     for f in range(F):
@@ -36,10 +46,10 @@ def dense(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return inverse @ (x.T @ (weight * reward)), inverse, x
 
 
-def sums_of(seed: int = 0) -> tuple[Sums, Prior]:
+def sums_of(seed: int = 0) -> tuple[RegressionStatistics, Prior]:
     phi, cell, reward, weight, z = problem(seed)
-    sums = Sums.of(*(torch.from_numpy(array) for array in (phi, cell, reward, weight)), cells=A)
-    return sums, Prior.of(torch.from_numpy(z), F, 0.3)
+    sums = RegressionStatistics.from_rows(*(torch.from_numpy(array) for array in (phi, cell, reward, weight)), cells=A)
+    return sums, Prior.build(torch.from_numpy(z), F, 0.3)
 
 
 def test_the_mean_is_that_of_the_whole_system() -> None:
@@ -60,11 +70,11 @@ def test_members_are_fitted_each_on_their_own_weights() -> None:
     phi, cell, reward, weight, z = problem()
     weights = np.stack([weight, np.ones(N), weight**2])
     columns = [torch.from_numpy(array) for array in (phi, cell, reward)]
-    together = Sums.of(*columns, torch.from_numpy(weights), cells=A)
-    prior = Prior.of(torch.from_numpy(z), F, 0.3)
+    together = RegressionStatistics.from_rows(*columns, torch.from_numpy(weights), cells=A)
+    prior = Prior.build(torch.from_numpy(z), F, 0.3)
     means = fit(together, prior).mean
     for k in range(3):
-        alone = Sums.of(*columns, torch.from_numpy(weights[k]), cells=A)
+        alone = RegressionStatistics.from_rows(*columns, torch.from_numpy(weights[k]), cells=A)
         np.testing.assert_allclose(means[k], fit(alone, prior).mean, atol=1e-10)
         np.testing.assert_allclose(together.residual(means)[k], alone.residual(means[k]), atol=1e-10)
 
@@ -72,11 +82,14 @@ def test_members_are_fitted_each_on_their_own_weights() -> None:
 def test_sums_of_parts_are_those_of_the_whole_and_fade() -> None:
     phi, cell, reward, weight, _ = problem()
     columns = [torch.from_numpy(array) for array in (phi, cell, reward, weight)]
-    whole = Sums.of(*columns, cells=A)
-    first, second = (Sums.of(*(column[rows] for column in columns), cells=A) for rows in (slice(90), slice(90, None)))
+    whole = RegressionStatistics.from_rows(*columns, cells=A)
+    first, second = (
+        RegressionStatistics.from_rows(*(column[rows] for column in columns), cells=A)
+        for rows in (slice(90), slice(90, None))
+    )
     for name, value in vars(first.plus(second)).items():
         np.testing.assert_allclose(value, getattr(whole, name), atol=1e-10)
-    np.testing.assert_allclose(first.plus(second, kept=0.5).gram, 0.5 * first.gram + second.gram)
+    np.testing.assert_allclose(first.plus(second, keep=0.5).gram, 0.5 * first.gram + second.gram)
 
 
 def test_the_residual_is_the_mean_squared_error() -> None:
@@ -93,10 +106,10 @@ def test_evidence_is_the_likelihood_with_all_coefficients_integrated_out() -> No
     """Against the normal density of all rewards, whose covariance the prior implies; differences between two priors."""
     phi, cell, reward, _, z = problem()
     ones = np.ones(N)
-    sums = Sums.of(*(torch.from_numpy(array) for array in (phi, cell, reward, ones)), cells=A)
+    sums = RegressionStatistics.from_rows(*(torch.from_numpy(array) for array in (phi, cell, reward, ones)), cells=A)
     found, expected = [], []
     for scale in (0.1, 0.4):
-        prior = Prior.of(torch.from_numpy(z), F, scale)
+        prior = Prior.build(torch.from_numpy(z), F, scale)
         found.append(evidence(sums, fit(sums, prior), prior))
         own, shared = prior.own.numpy(), prior.shared.numpy()
         covariance = np.eye(N)
@@ -117,7 +130,9 @@ def test_the_scale_of_effects_is_learned(true: float) -> None:
     cell = rng.integers(0, cells, 30_000)
     phi = np.concatenate([np.ones((30_000, 1)), rng.normal(size=(30_000, width - 1))], axis=1)
     reward = (phi * own[cell]).sum(1) + rng.normal(size=30_000)
-    sums = Sums.of(*(torch.from_numpy(array) for array in (phi, cell, reward, np.ones(30_000))), cells=cells)
+    sums = RegressionStatistics.from_rows(
+        *(torch.from_numpy(array) for array in (phi, cell, reward, np.ones(30_000))), cells=cells
+    )
     scale = 0.1
     for _ in range(3):
         scale = learn_scale(sums, torch.ones(cells, 1, dtype=torch.float64), width, scale, 0.1)
@@ -132,16 +147,33 @@ def test_an_action_never_seen_begins_with_what_its_labels_earned() -> None:
     earns = z @ np.array([0.0, 0.3, 0.2])
     phi = np.concatenate([np.ones((20_000, 1)), rng.normal(size=(20_000, F - 1))], axis=1)
     reward = earns[cell] + rng.normal(size=20_000)
-    sums = Sums.of(*(torch.from_numpy(a) for a in (phi, cell, reward, np.ones(20_000))), cells=A)
-    labelled = fit(sums, Prior.of(torch.from_numpy(z), F, 0.3)).mean[4, 0]
-    plain = fit(sums, Prior.of(torch.ones(A, 1, dtype=torch.float64), F, 0.3)).mean[4, 0]
+    sums = RegressionStatistics.from_rows(*(torch.from_numpy(a) for a in (phi, cell, reward, np.ones(20_000))), cells=A)
+    labelled = fit(sums, Prior.build(torch.from_numpy(z), F, 0.3)).mean[4, 0]
+    plain = fit(sums, Prior.build(torch.ones(A, 1, dtype=torch.float64), F, 0.3)).mean[4, 0]
     # With four actions, labels and actions of the same prior variance share the credit about evenly.
     assert float(labelled) > 0.25
     assert abs(float(plain) - earns[:4].mean()) < 0.05, "without labels it begins with what all share"
 
 
 def test_the_design_of_a_table_knows_the_action_and_the_choice() -> None:
-    hour, tone = design(TABLES, 1), design(TABLES, 2)
+    hour, tone = design_matrix(TABLES, 1), design_matrix(TABLES, 2)
     assert hour.shape == (6, 1 + 2 + 3)
     np.testing.assert_array_equal(hour[3], [1, 0, 1, 0, 1, 0])  # email, evening
     np.testing.assert_array_equal(tone, [[1, 1, 0], [1, 0, 1], [1, 0, 0]])
+
+
+def test_a_fit_is_due_as_rows_grow_and_once_at_the_end() -> None:
+    schedule = RefitSchedule(2.0)
+    rows = [10, 12, 19, 20, 30, 30, 30, 30, 59, 60]
+    assert [schedule.due(seen) for seen in rows] == [
+        True, False, False, True, False, True, False, False, False, True,
+    ]  # fmt: skip
+
+
+def test_a_restored_schedule_continues() -> None:
+    first, second = RefitSchedule(2.0), RefitSchedule(2.0)
+    first.due(10)
+    first.due(15)
+    second.load_state_dict(first.state_dict())
+    assert second.due(15)
+    assert not second.due(15)

@@ -8,15 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosschannel.agents import EnsembleThompson, make_agent
-from crosschannel.agents.sampling import best_codes, turns, uniform_codes
+from crosschannel.agents.sampling import best_codes, sample_member, uniform_codes
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, everything, observations_of, random_batch
+
+pytestmark = pytest.mark.numerics
 
 KINDS = pytest.mark.parametrize("modules", [PLAIN, NESTED, TABLES], ids=["plain", "nested", "tables"])
 
 
-def trained(modules: ActionSpace, **how: object) -> EnsembleThompson:
-    agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, "spread": 1.0, **how}, 0)
+def trained(modules: ActionSpace, **settings: object) -> EnsembleThompson:
+    agent = make_agent("ensemble_thompson", modules, 4, {**SMALL, "exploration_scale": 1.0, **settings}, 0)
     assert isinstance(agent, EnsembleThompson)
     agent.observe(random_batch(800, modules, seed=0))
     agent.update(20)
@@ -45,7 +47,7 @@ def test_modules_draw_independently_of_where_rows_stand(modules: ActionSpace, mo
     agent = trained(modules, floor=0.1)
     seen = observations_of(np.random.default_rng(2).random((20_000, modules.total)) < 0.8)
     marginals = modules.marginals(agent.action_probabilities(seen))
-    monkeypatch.setattr("crosschannel.agents.ensemble.agent.SEGMENT", 7)
+    monkeypatch.setattr("crosschannel.agents.ensemble.agent.ROWS_PER_HEAD", 7)
     actions = agent.sample(seen)
     sent = modules.sends(actions)
     for m, p in enumerate(marginals):
@@ -80,11 +82,11 @@ def test_the_same_state_draws_the_same_actions() -> None:
     assert first.sample(seen[:0]).shape == (0, len(PLAIN))
 
 
-def test_turns_fall_evenly_on_the_members_and_the_floor() -> None:
+def test_members_and_uniform_draws_have_equal_shares() -> None:
     u = (np.arange(1000) + 0.5) / 1000
-    assert np.bincount(turns(u, 4, 0.2)).tolist() == [200] * 5
-    assert np.bincount(turns(u, 4, 0.0)).tolist() == [250] * 4
-    assert (turns(u, 4, 1.0) == 4).all()
+    assert np.bincount(sample_member(u, 4, 0.2)).tolist() == [200] * 5
+    assert np.bincount(sample_member(u, 4, 0.0)).tolist() == [250] * 4
+    assert (sample_member(u, 4, 1.0) == 4).all()
     mask = np.array([[False, True, True, False, True]] * 999)
     u = (np.arange(999) + 0.5) / 999
     assert np.bincount(uniform_codes(mask, u), minlength=5).tolist() == [0, 333, 333, 0, 333]

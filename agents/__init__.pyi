@@ -1,0 +1,91 @@
+from .base import Agent as Agent
+from .base import Batch as Batch
+from .base import Decisions as Decisions
+from .base import Observations as Observations
+from .baselines import Baseline as Baseline
+from .baselines import Logging as Logging
+from .baselines import NoSend as NoSend
+from .baselines import Uniform as Uniform
+from .beta import BetaThompson as BetaThompson
+from .bootstrapped_q import BootstrappedQ as BootstrappedQ
+from .buffers.delay import Delay as Delay
+from .checkpoints import load_agent as load_agent
+from .checkpoints import load_policy as load_policy
+from .checkpoints import restore_agent as restore_agent
+from .checkpoints import save_agent as save_agent
+from .checkpoints import save_policy as save_policy
+from .ensemble.agent import EnsembleThompson as EnsembleThompson
+from .explain import ALL_DECISIONS as ALL_DECISIONS
+from .explain import as_markdown as as_markdown
+from .explain import as_scalars as as_scalars
+from .explain import as_text as as_text
+from .explain import policy_table as policy_table
+from .linear.agent import BestFixed as BestFixed
+from .linear.agent import EpsilonGreedy as EpsilonGreedy
+from .linear.agent import LinearThompson as LinearThompson
+from .linear.neural_linear import NeuralLinear as NeuralLinear
+from .policy import Policy as Policy
+from .policy import VotingPolicy as VotingPolicy
+from .registry import AGENTS as AGENTS
+from .registry import agent_settings as agent_settings
+from .registry import check_settings as check_settings
+from .registry import make_agent as make_agent
+from .registry import resolve_device as resolve_device
+from .sampling import sample_actions as sample_actions
+from .sampling import uniform_shares as uniform_shares
+from .sampling import vote_shares as vote_shares
+from .settings import BestFixedSettings as BestFixedSettings
+from .settings import BetaThompsonSettings as BetaThompsonSettings
+from .settings import BootstrappedQSettings as BootstrappedQSettings
+from .settings import EnsembleThompsonSettings as EnsembleThompsonSettings
+from .settings import EpsilonGreedySettings as EpsilonGreedySettings
+from .settings import LinearThompsonSettings as LinearThompsonSettings
+from .settings import NeuralLinearSettings as NeuralLinearSettings
+from .settings import NoSettings as NoSettings
+
+__all__ = [
+    "AGENTS",
+    "ALL_DECISIONS",
+    "Agent",
+    "Baseline",
+    "Batch",
+    "BestFixed",
+    "BestFixedSettings",
+    "BetaThompson",
+    "BetaThompsonSettings",
+    "BootstrappedQ",
+    "BootstrappedQSettings",
+    "Decisions",
+    "Delay",
+    "EnsembleThompson",
+    "EnsembleThompsonSettings",
+    "EpsilonGreedy",
+    "EpsilonGreedySettings",
+    "LinearThompson",
+    "LinearThompsonSettings",
+    "Logging",
+    "NeuralLinear",
+    "NeuralLinearSettings",
+    "NoSend",
+    "NoSettings",
+    "Observations",
+    "Policy",
+    "Uniform",
+    "VotingPolicy",
+    "agent_settings",
+    "as_markdown",
+    "as_scalars",
+    "as_text",
+    "check_settings",
+    "load_agent",
+    "load_policy",
+    "make_agent",
+    "policy_table",
+    "resolve_device",
+    "restore_agent",
+    "sample_actions",
+    "save_agent",
+    "save_policy",
+    "uniform_shares",
+    "vote_shares",
+]

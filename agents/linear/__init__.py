@@ -1,0 +1,1 @@
+"""Agents whose estimates are Bayesian linear regressions, on the context or on a network's last layer."""

@@ -1,0 +1,54 @@
+from .config import MarketConfig
+from .deployment import PolicyValue, evaluate_policy
+from .env import MarketEnv
+from .history import MarketTruth, simulate_history
+from .market import Market, StepResult
+from .policies import (
+    POLICIES,
+    BusinessAsUsual,
+    Choice,
+    ContextPolicy,
+    FarSighted,
+    MarketPolicy,
+    NoSend,
+    Oracle,
+    PolicyChoice,
+    Uniform,
+    make_policy,
+    sample_choice,
+    shares_of_eligible,
+)
+from .scenarios import SCENARIOS, ActionDates, Dynamics, Rules, Scenario
+from .state import MarketState
+from .vector import MarketVectorEnv
+
+__all__ = [
+    "POLICIES",
+    "SCENARIOS",
+    "ActionDates",
+    "BusinessAsUsual",
+    "Choice",
+    "ContextPolicy",
+    "Dynamics",
+    "FarSighted",
+    "Market",
+    "MarketConfig",
+    "MarketEnv",
+    "MarketPolicy",
+    "MarketState",
+    "MarketTruth",
+    "MarketVectorEnv",
+    "NoSend",
+    "Oracle",
+    "PolicyChoice",
+    "PolicyValue",
+    "Rules",
+    "Scenario",
+    "StepResult",
+    "Uniform",
+    "evaluate_policy",
+    "make_policy",
+    "sample_choice",
+    "shares_of_eligible",
+    "simulate_history",
+]

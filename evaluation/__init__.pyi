@@ -1,0 +1,105 @@
+from .bootstrap import Interval as Interval
+from .bootstrap import t_interval as t_interval
+from .bootstrap import user_bootstrap as user_bootstrap
+from .estimators import DM as DM
+from .estimators import DR as DR
+from .estimators import ESTIMATORS as ESTIMATORS
+from .estimators import IPS as IPS
+from .estimators import SNIPS as SNIPS
+from .estimators import Estimator as Estimator
+from .estimators import Sample as Sample
+from .estimators import SwitchDR as SwitchDR
+from .logged_decisions import LoggedDecisions as LoggedDecisions
+from .off_policy import Refit as Refit
+from .off_policy import evaluate as evaluate
+from .outcome_model import OutcomeModel as OutcomeModel
+from .outcome_model import QValues as QValues
+from .report import caveats as caveats
+from .report import from_dict as from_dict
+from .report import headline as headline
+from .report import module_effects as module_effects
+from .report import render_html as render_html
+from .report import text_table as text_table
+from .report import to_dict as to_dict
+from .report import verdict as verdict
+from .report import write_html as write_html
+from .results import Estimate as Estimate
+from .results import Evaluation as Evaluation
+from .results import EvaluationSettings as EvaluationSettings
+from .sequential import FQE as FQE
+from .sequential import TRAJECTORY_ESTIMATORS as TRAJECTORY_ESTIMATORS
+from .sequential import PerDecisionIPS as PerDecisionIPS
+from .sequential import PerDecisionSNIPS as PerDecisionSNIPS
+from .sequential import SequentialDR as SequentialDR
+from .sequential import Trajectories as Trajectories
+from .sequential import TrajectoryEstimate as TrajectoryEstimate
+from .sequential import TrajectoryEstimator as TrajectoryEstimator
+from .sequential import TrajectoryEvaluation as TrajectoryEvaluation
+from .sequential import TrajectoryIndex as TrajectoryIndex
+from .sequential import TrajectoryIPS as TrajectoryIPS
+from .sequential import WeightedDR as WeightedDR
+from .sequential import blocks as blocks
+from .sequential import evaluate_trajectories as evaluate_trajectories
+from .sequential import first_slots as first_slots
+from .sequential import fit_q_values as fit_q_values
+from .sequential import value_trajectories as value_trajectories
+from .support import Support as Support
+from .support import kurtosis as kurtosis
+from .support import required_ess as required_ess
+from .support import unsupported_mass as unsupported_mass
+from .weights import effective_sample_size as effective_sample_size
+from .weights import importance_weights as importance_weights
+
+__all__ = [
+    "DM",
+    "DR",
+    "ESTIMATORS",
+    "FQE",
+    "IPS",
+    "SNIPS",
+    "TRAJECTORY_ESTIMATORS",
+    "Estimate",
+    "Estimator",
+    "Evaluation",
+    "EvaluationSettings",
+    "Interval",
+    "LoggedDecisions",
+    "OutcomeModel",
+    "PerDecisionIPS",
+    "PerDecisionSNIPS",
+    "QValues",
+    "Refit",
+    "Sample",
+    "SequentialDR",
+    "Support",
+    "SwitchDR",
+    "Trajectories",
+    "TrajectoryEstimate",
+    "TrajectoryEstimator",
+    "TrajectoryEvaluation",
+    "TrajectoryIPS",
+    "TrajectoryIndex",
+    "WeightedDR",
+    "blocks",
+    "caveats",
+    "effective_sample_size",
+    "evaluate",
+    "evaluate_trajectories",
+    "first_slots",
+    "fit_q_values",
+    "from_dict",
+    "headline",
+    "importance_weights",
+    "kurtosis",
+    "module_effects",
+    "render_html",
+    "required_ess",
+    "t_interval",
+    "text_table",
+    "to_dict",
+    "unsupported_mass",
+    "user_bootstrap",
+    "value_trajectories",
+    "verdict",
+    "write_html",
+]

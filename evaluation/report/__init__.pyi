@@ -1,0 +1,21 @@
+from .html_report import render_html as render_html
+from .html_report import write_html as write_html
+from .sentences import caveats as caveats
+from .sentences import headline as headline
+from .sentences import module_effects as module_effects
+from .sentences import verdict as verdict
+from .serialization import from_dict as from_dict
+from .serialization import to_dict as to_dict
+from .text import text_table as text_table
+
+__all__ = [
+    "caveats",
+    "from_dict",
+    "headline",
+    "module_effects",
+    "render_html",
+    "text_table",
+    "to_dict",
+    "verdict",
+    "write_html",
+]

@@ -1,0 +1,57 @@
+from .batches import batch_at as batch_at
+from .building import TrainingData as TrainingData
+from .building import agent_spec as agent_spec
+from .building import build_history as build_history
+from .building import compute_rewards as compute_rewards
+from .building import load_history as load_history
+from .building import prepare as prepare
+from .command_line import Parser as Parser
+from .command_line import UsageError as UsageError
+from .command_line import logger as logger
+from .command_line import program as program
+from .configuration import Config as Config
+from .configuration import load_config as load_config
+from .configuration import read_config as read_config
+from .configuration import write_config as write_config
+from .flags import parse_settings as parse_settings
+from .judging import Validation as Validation
+from .judging import deployable_policy as deployable_policy
+from .judging import explain_policy as explain_policy
+from .judging import fit_outcome_model as fit_outcome_model
+from .judging import judge as judge
+from .monitoring import Monitor as Monitor
+from .reporting import next_steps as next_steps
+from .reporting import write_report as write_report
+from .results import EvaluationResult as EvaluationResult
+from .results import TrueValue as TrueValue
+from .run_folder import Run as Run
+
+__all__ = [
+    "Config",
+    "EvaluationResult",
+    "Monitor",
+    "Parser",
+    "Run",
+    "TrainingData",
+    "TrueValue",
+    "UsageError",
+    "Validation",
+    "agent_spec",
+    "batch_at",
+    "build_history",
+    "compute_rewards",
+    "deployable_policy",
+    "explain_policy",
+    "fit_outcome_model",
+    "judge",
+    "load_config",
+    "load_history",
+    "logger",
+    "next_steps",
+    "parse_settings",
+    "prepare",
+    "program",
+    "read_config",
+    "write_config",
+    "write_report",
+]

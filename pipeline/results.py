@@ -1,0 +1,137 @@
+"""The result of judging a policy: as an object, as plain values for JSON and back, and as text."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from crosschannel.evaluation import Evaluation, from_dict, text_table, to_dict
+
+#: Raise it when a stored result could no longer be what the program would find.
+RESULT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrueValue:
+    """The true value of one policy, known because the market is simulated.
+
+    Attributes:
+        policy: The policy's name.
+        per_decision: Mean true effect per decision at the test users' logged decisions with a reward: the estimand of
+            the off-policy estimates.
+        per_user: Mean incremental goal value per fresh user over the market's days.
+        per_user_se: Its standard error over users.
+        lift: `per_user` as a share of what happens with nothing sent; NaN where that is nothing.
+        sends_per_user: Mean number of messages per user.
+        unsubscribed: Share of the users who unsubscribed.
+        users: Number of fresh users.
+    """
+
+    policy: str
+    per_decision: float
+    per_user: float
+    per_user_se: float
+    lift: float
+    sends_per_user: float
+    unsubscribed: float
+    users: int
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What is known of a run's policy.
+
+    Attributes:
+        evaluation: Off-policy estimates on the test users.
+        truth: True values by policy, the run's own first; empty where the history is not simulated.
+        policy_table: What the policy does, by module, action and segment of users: see `agents.policy_table`.
+        history: Summary of the log that the evaluation rests on.
+        notes: What a reader has to know before the numbers, such as that the log is not the one of the training.
+    """
+
+    evaluation: Evaluation
+    truth: tuple[TrueValue, ...]
+    policy_table: pd.DataFrame
+    history: str
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return summary_text(self)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the values as plain numbers, for `metrics.json`; what is not identified is None, with its reason."""
+        truth = [{name: _finite(value) for name, value in asdict(row).items()} for row in self.truth]
+        return {"evaluation": to_dict(self.evaluation), "truth": truth}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain values, for `evaluation.json`."""
+        return {
+            **self.metrics(),
+            "version": RESULT_VERSION,
+            "history": self.history,
+            "notes": list(self.notes),
+            "policy_table": self.policy_table.to_csv(index=False),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EvaluationResult:
+        """Return the result that `to_dict` turned into plain values."""
+        return cls(
+            evaluation=from_dict(data["evaluation"]),
+            truth=tuple(TrueValue(**row | {"lift": _number(row["lift"])}) for row in data["truth"]),
+            policy_table=pd.read_csv(io.StringIO(data["policy_table"]), keep_default_na=False, na_values=[""]),
+            history=data["history"],
+            notes=tuple(data["notes"]),
+        )
+
+
+def summary_text(result: EvaluationResult) -> str:
+    """Return the estimates, and where the market is simulated the true values, as text for the terminal."""
+    parts = [*result.notes, "", "Off-policy estimate, from the log alone", "", text_table(result.evaluation)]
+    if result.truth:
+        parts += ["", "Ground truth, known because the market is simulated", "", truth_table(result.truth)]
+    return "\n".join(parts)
+
+
+def truth_table(values: Sequence[TrueValue]) -> str:
+    """Return the true value of each policy as a table."""
+    head = ("policy", "per decision*", "per user**", "+-", "lift", "of the oracle", "messages", "unsubscribed")
+    best = next(value.per_user for value in values if value.policy == "oracle")
+    rows = [head]
+    for value in values:
+        rows.append(
+            (
+                value.policy,
+                f"{value.per_decision:.4f}",
+                f"{value.per_user:.3f}",
+                f"{1.96 * value.per_user_se:.3f}" if value.per_user_se > 0 else "",
+                f"{value.lift:+.1%}" if math.isfinite(value.lift) else "-",
+                f"{value.per_user / best:.0%}" if best > 0 else "-",
+                f"{value.sends_per_user:.1f}",
+                f"{value.unsubscribed:.1%}",
+            )
+        )
+    widths = [max(len(row[j]) for row in rows) for j in range(len(head))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    users = values[0].users
+    notes = [
+        "* mean true effect at the test users' logged decisions: the estimand of the off-policy estimate",
+        f"** true incremental goal value when deployed to {users:,} fresh users, with its 95 % margin",
+    ]
+    return "\n".join([*lines, *notes])
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
