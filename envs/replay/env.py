@@ -241,11 +241,11 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             )
 
     def _advance(
-        self, weights: FloatArray | None, chosen: IntArray | None, told: dict[str, Any]
+        self, weights: FloatArray | None, chosen: IntArray | None, extra_info: dict[str, Any]
     ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Pay the reward of the slot, collect its information, and advance to the next slot."""
         log, row = self.log, self._row
-        info = self._episode() | self._decision(row) | told
+        info = self._episode() | self._decision(row) | extra_info
         kept = True
         if weights is not None:
             assert self._order is not None
@@ -253,7 +253,7 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
             kept = bool(accepted(log, np.array([row]), np.array([self._pass]), self._order.seed, likely)[0])
             self._tally += (1, kept, weights[0])
             info |= {"accepted": kept, "weight": float(weights[0]), "acceptance": float(likely[0])}
-        answer = "matched" if told.get("matched") else "-"
+        answer = "matched" if extra_info.get("matched") else "-"
         if weights is not None:
             answer = "accepted" if kept else "rejected"
         self._shown.append((row, chosen, answer))

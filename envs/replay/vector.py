@@ -151,9 +151,9 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         """
         super().reset(seed=seed)
         options = check_options(options, ("users", "among", "order", "reset_mask"))
-        anew = seed is not None or self._order is None or chooses_users(options)
-        chosen = self._reset_mask(options.get("reset_mask"), anew)
-        if anew:
+        new_order = seed is not None or self._order is None or chooses_users(options)
+        chosen = self._reset_mask(options.get("reset_mask"), new_order)
+        if new_order:
             self._order = draw_order(self.log, self.np_random, self.num_envs, options)
             self._next = np.arange(self.num_envs, dtype=np.int64)
             self._tally[:] = 0
@@ -246,11 +246,11 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         self._done = last
         self._row = np.where(last, row, next_row)
         self._begin(begun, None)
-        info = LazyInfo(partial(self._told, row, acting, begun, chosen, judged, self._user, self._pass))
+        info = LazyInfo(partial(self._step_info, row, acting, begun, chosen, judged, self._user, self._pass))
         self._begin(passed, None)
         return self.observations(), rewards, last & churned, last & ~churned, info
 
-    def _told(
+    def _step_info(
         self,
         row: IntArray,
         acting: BoolArray,
@@ -336,12 +336,12 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         everybody = len(order) == self.log.n_users and bool((order.among == np.arange(len(order))).all())
         return {"seed": order.seed, "order": order.order, "among": None if everybody else order.among.tolist()}
 
-    def _reset_mask(self, mask: BoolArray | None, anew: bool) -> BoolArray:
+    def _reset_mask(self, mask: BoolArray | None, new_order: bool) -> BoolArray:
         if mask is None:
             return np.ones(self.num_envs, dtype=bool)
         if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != (self.num_envs,):
             raise ConfigError(f"option 'reset_mask' is not an array of {self.num_envs} bools: {mask!r}")
-        if anew:
+        if new_order:
             raise ConfigError("a new order is for all sub-envs: reset them all first, without 'reset_mask'")
         return mask
 

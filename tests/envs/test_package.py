@@ -37,7 +37,7 @@ def test_importing_the_environments_registers_them_and_loads_nothing_heavy():
 
 def test_importing_a_market_s_settings_loads_no_simulation():
     loaded = loaded_by("from crosschannel.envs.market import MarketConfig")
-    assert not loaded & {"torch", "scipy", "matplotlib"}
+    assert not loaded & {"torch", "matplotlib"}
     simulation = {f"crosschannel.envs.market.{name}" for name in ("market", "state", "effects", "policies", "env")}
     assert not loaded & simulation
 
