@@ -61,20 +61,20 @@ class RewardSpec:
     """What is measured around each decision.
 
     Attributes:
-        goals: What counts.
+        goals: The goal events that count, with their weights.
         pre: Length of the window before the decision, `[t - pre, t)`.
         post: Length of the window after it, `(t, t + post]`.
         time_bucket: Length of the calendar intervals within which decisions are compared with each other. Shifting all
             times by a multiple of it changes no reward (with `seasonality` or clock covariates: of the week).
-        overlap: `shared` lets every decision keep its windows; `exclude` gives no reward where another message of
-            the same user falls into them; `truncate` ends the post window at the user's next message,
+        overlap: How another message of the user within the windows is handled. `shared` ignores it; `exclude` gives no
+            reward then; `truncate` ends the post window at the user's next message,
             `(t, min(t + post, next message)]`, and scales its amount to the full length. Truncating assumes that a
             message acts evenly over the window (or as the goal's credit decays), and that what the message did does
             not bring the next one forward. The pre window stays whole: cut after the previous message, it would keep
             just the hours on which that message acted. That earlier messages act alike on treated and controls is
             part of parallel trends.
         min_post: The shortest post window that `truncate` may leave; with a shorter one there is no reward.
-        controls: Which decisions are compared with. `not_sent`: every decision of the cell at which nothing was sent;
+        controls: Which decisions are controls. `not_sent`: every decision of the cell at which nothing was sent;
             right where each slot is randomised, since then both sides were messaged alike at other times. `untouched`:
             only those whose two windows hold no message at all; right where messages follow one another by a plan.
             With `overlap: exclude` controls are untouched in any case. `holdout`: decisions of the arms in
@@ -83,8 +83,8 @@ class RewardSpec:
         min_controls: Controls that a cell needs. With fewer, `Matching.fallback` widens the cell; with fewer in the
             widest cell, its decisions get no reward.
         matching: What controls share with a decision besides the time bucket.
-        seasonality: Length of the blocks of the week, such as `6h`, for which the user's own normal level is learned
-            and subtracted from both windows; None to subtract nothing. See `reward.measurement.seasonality`.
+        seasonality: Length of the blocks of the week, such as `6h`, whose normal level for the user is subtracted from
+            both windows; None to subtract nothing. See `reward.measurement.seasonality`.
         seasonality_weeks: Weight of the population's level in a user's own, as a number of weeks.
         covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
         folds: Folds of users for cross-fitting; 1 fits and predicts on the same users.
