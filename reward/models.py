@@ -31,7 +31,7 @@ class FittedReward(Protocol):
 
 
 class RewardModel(Protocol):
-    """How outcomes become rewards: `model.fit(train).transform(history)`, or `model.fit_transform(history)` at once."""
+    """How outcomes become rewards: `model.fit(train).transform(history)`, or `model.fit_transform(history)`."""
 
     name: ClassVar[str]
     adjust: ClassVar[bool]
@@ -57,7 +57,7 @@ class RewardModel(Protocol):
         ...
 
     def fit_transform(self, train: History) -> RewardFrame:
-        """Rewards of the very decisions that the model is fitted on: `fit(train).transform(train)`, measured once."""
+        """Fit, and return the rewards of the same decisions: `fit(train).transform(train)`, with one measurement."""
         ...
 
 
@@ -86,7 +86,7 @@ class BaseRewardModel(ABC):
         """Fit to outcomes that were measured already, each counted `weights` (n,) times."""
 
     def fit_transform(self, train: History) -> RewardFrame:
-        """Rewards of the very decisions that the model is fitted on: `fit(train).transform(train)`, measured once."""
+        """Fit, and return the rewards of the same decisions: `fit(train).transform(train)`, with one measurement."""
         outcomes = self.measure(train)
         return self.fit_outcomes(outcomes).transform_outcomes(outcomes)
 

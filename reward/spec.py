@@ -66,15 +66,14 @@ class RewardSpec:
         post: Length of the window after it, `(t, t + post]`.
         time_bucket: Calendar interval within which decisions are compared. Shifting all times by a multiple of it
             changes no reward (with `seasonality` or clock covariates: of the week).
-        overlap: What another message of the user in the windows means. `shared` lets every decision keep its
-            windows; `exclude` gives no reward where another message of the same user falls into them; `truncate` ends
-            the post window at the user's next message, `(t, min(t + post, next message)]`, and scales its amount to
-            the full length. Truncating assumes that a message acts evenly over the window (or as the goal's credit
-            decays), and that what the message did does not bring the next one forward. The pre window stays whole: cut
-            after the previous message, it would keep just the hours on which that message acted. That earlier messages
-            act alike on treated and controls is part of parallel trends.
+        overlap: How another message of the user within the windows is handled. `shared` ignores it; `exclude` gives no
+            reward then; `truncate` ends the post window at the user's next message, `(t, min(t + post, next
+            message)]`, and scales its amount to the full length. Truncating assumes that a message acts evenly over
+            the window (or as the goal's credit decays), and that what the message did does not bring the next one
+            forward. The pre window stays whole: cut after the previous message, it would keep just the hours on which
+            that message acted. That earlier messages act alike on treated and controls is part of parallel trends.
         min_post: Shortest post window that `truncate` may leave. With a shorter one there is no reward.
-        controls: Which decisions are compared with. `not_sent`: every decision of the cell at which nothing was sent;
+        controls: Which decisions are controls. `not_sent`: every decision of the cell at which nothing was sent;
             right where each slot is randomised, since then both sides were messaged alike at other times. `untouched`:
             only those whose two windows hold no message at all; right where messages follow one another by a plan.
             With `overlap: exclude` controls are untouched in any case. `holdout`: decisions of the arms in

@@ -1,7 +1,7 @@
 """Estimate the effect of a log's messages, with diagnostics of causal validity.
 
   crosschannel effects --config FILE --history.path FOLDER
-  crosschannel effects --config FILE --by all module:channel period:2w --out effects.png
+  crosschannel effects --config FILE --by all action period:2w --out plot.png
   crosschannel effects --config FILE --reward.kind did_dr --bin 12h --leads 6 --out effects.csv
   crosschannel effects --config FILE --staggered channel=email --period 1w
   crosschannel effects --config configs/complete_journey.yaml --windows 14d 21d 42d
@@ -25,6 +25,26 @@ from crosschannel.reward.effects import AUTO, DEFAULT_GROUPINGS, GROUPINGS, Effe
 KIND_OF_FILE = {".csv": "csv", ".png": "plot", ".svg": "plot", ".pdf": "plot"}
 
 
+def add_flags(parser: Parser) -> None:
+    """Add the program's own flags."""
+    by = f"rows of the table: {', '.join(GROUPINGS)} (default: {' '.join(DEFAULT_GROUPINGS)})"
+    parser.add_argument("--by", nargs="+", default=DEFAULT_GROUPINGS, metavar="GROUP", help=by)
+    out = "files to write: the table as .csv, the plot as .png, .svg or .pdf"
+    parser.add_argument("--out", nargs="+", type=Path, metavar="PATH", help=out)
+    parser.add_shared("--force")
+    events = parser.add_argument_group("event study (without these flags, bins fit the reward's windows)")
+    events.add_argument("--bin", metavar="TIME", help="width of a bin (1d)")
+    events.add_argument("--leads", type=int, metavar="INT", help="bins before the decision, base included (4)")
+    events.add_argument("--lags", type=int, metavar="INT", help="bins after the decision (3)")
+    actions = parser.add_argument_group("effect of each action on each goal, by did and did_dr, with tests of its own")
+    module = "module of the actions; none for none (default: the first, where propensities were not logged)"
+    actions.add_argument("--effects-of", metavar="MODULE", default=AUTO, help=module)
+    actions.add_argument("--windows", nargs="+", default=(), metavar="TIME", help="other post windows to compare")
+    first = parser.add_argument_group("first messages of an action (staggered adoption)")
+    first.add_argument("--staggered", metavar="MODULE=ACTION", help="the action")
+    first.add_argument("--period", metavar="TIME", default="1w", help="length of a period (default: 1w)")
+
+
 def parse(arguments: Sequence[str] | None) -> tuple[EffectsRequest, Config]:
     """Return what the report shall hold, and the configuration.
 
@@ -33,34 +53,16 @@ def parse(arguments: Sequence[str] | None) -> tuple[EffectsRequest, Config]:
         UsageError: If a flag or its value is wrong, or a file exists.
     """
     parser = Parser("effects", __doc__, "[--config FILE] [--SETTING VALUE ...]")
-    table = parser.add_argument_group("table of effects")
-    by = f"groups of decisions: {', '.join(GROUPINGS)} (default: {' '.join(DEFAULT_GROUPINGS)})"
-    table.add_argument("--by", nargs="+", default=DEFAULT_GROUPINGS, metavar="GROUPING", help=by)
-    events = parser.add_argument_group("event study (without these flags, bins fit the reward's windows)")
-    events.add_argument("--bin", metavar="LENGTH", help="length of a bin (default: 1d)")
-    events.add_argument("--leads", type=int, metavar="INT", help="bins before the decision with the base (default: 4)")
-    events.add_argument("--lags", type=int, metavar="INT", help="bins after the decision (default: 3)")
-    actions = parser.add_argument_group(
-        "effect of each action on each goal, by `did` and `did_dr`, with tests of its own"
-    )
-    module = "module of the actions (default: the first, if no propensities were logged; `none` for none)"
-    actions.add_argument("--effects-of", default=AUTO, metavar="MODULE", help=module)
-    actions.add_argument("--windows", nargs="+", default=(), metavar="LENGTH", help="further post windows to compare")
-    first = parser.add_argument_group("first messages (staggered adoption, Callaway & Sant'Anna 2021)")
-    first.add_argument("--staggered", metavar="MODULE=ACTION", help="action whose first message is followed in periods")
-    first.add_argument("--period", default="1w", metavar="LENGTH", help="length of a period (default: 1w)")
-    files = "files to write: the table and the event study as .csv, its picture as .png, .svg or .pdf"
-    parser.add_argument("--out", nargs="+", type=Path, metavar="PATH", help=files)
-    parser.add_shared("--force")
+    add_flags(parser)
     line = parse_settings(parser, arguments, sections=("history", "reward"))
     chosen = line.options
-    given = {name: getattr(chosen, name) for name in ("bin", "leads", "lags") if getattr(chosen, name) is not None}
-    out = _files_by_kind(chosen.out or (), chosen.force)
+    bins = {name: getattr(chosen, name) for name in ("bin", "leads", "lags") if getattr(chosen, name) is not None}
+    files = _files_by_kind(chosen.out or (), chosen.force)
     request = EffectsRequest(
         by=tuple(chosen.by),
-        times=EventTimes(**given) if given else None,
-        plot=out.get("plot"),
-        csv=out.get("csv"),
+        times=EventTimes(**bins) if bins else None,
+        plot=files.get("plot"),
+        csv=files.get("csv"),
         staggered=chosen.staggered,
         period=chosen.period,
         effects_of=chosen.effects_of,

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-import scipy
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
 from crosschannel.reward.adjusted import FittedAdjusted
+from crosschannel.reward.effects.inference import student_quantile
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS, WITHOUT_INFLUENCE, Influences
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.outcomes import Outcomes, measure
@@ -66,7 +66,7 @@ class Effect:
 
     @property
     def _margin(self) -> float:
-        return float(scipy.stats.t.ppf(0.975, max(self.n_users - 1, 1))) * self.se
+        return student_quantile(max(self.n_users - 1, 1)) * self.se
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,16 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts are imported on first use; `scipy.stats` takes half a second
+import scipy  # it imports scipy.stats on first use, so that a program's help does not wait for it
 
 from crosschannel.core.arrays import FloatArray, IntArray
 
-Z95 = float(scipy.special.ndtri(0.975))
+# The 0.975 quantile of the standard normal distribution.
+Z95 = 1.959963984540054
 
 
 def cluster_sums(influence: FloatArray, cluster: IntArray) -> FloatArray:
-    """Sums of influence functions (n, k) within each cluster (G, k); `cluster` holds codes (n,)."""
+    """Sum influence functions (n, k) within each cluster (G, k); `cluster` holds codes (n,)."""
     codes, place = np.unique(cluster, return_inverse=True)
     if len(codes) == len(cluster):
         return influence
@@ -24,19 +25,19 @@ def cluster_sums(influence: FloatArray, cluster: IntArray) -> FloatArray:
 
 
 def clustered_se(influence: FloatArray, cluster: IntArray) -> FloatArray:
-    """Cluster-robust standard errors (k,) of estimates with influence functions (n, k)."""
+    """Return cluster-robust standard errors (k,) of estimates with influence functions (n, k)."""
     sums = cluster_sums(influence, cluster)
     return np.asarray(np.sqrt((sums**2).sum(0)) / len(influence))
 
 
 def _quadratic(value: FloatArray, v: FloatArray) -> tuple[float, int]:
-    """`value' V^+ value` and the rank of V (k, k); 0 and 0 where V is 0."""
+    """Return `value' V^+ value` and the rank of V (k, k); 0 and 0 where V is 0."""
     if len(value) == 0:
         return 0.0, 0
     eigenvalues, vectors = np.linalg.eigh(v)
-    kept = eigenvalues > max(float(eigenvalues.max()), 0.0) * 1e-10
-    projected = vectors[:, kept].T @ value
-    return float((projected**2 / eigenvalues[kept]).sum()), int(kept.sum())
+    positive = eigenvalues > max(float(eigenvalues.max()), 0.0) * 1e-10
+    projected = vectors[:, positive].T @ value
+    return float((projected**2 / eigenvalues[positive]).sum()), int(positive.sum())
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class JointTest:
     Attributes:
         statistic: The Wald statistic; NaN where nothing could be tested.
         freedom: How many independent estimates it tests.
-        clusters: Users that it rests on.
+        clusters: Number of users that it rests on.
         p_value: Probability of a larger statistic if all are 0; NaN where nothing could be tested.
     """
 
@@ -57,7 +58,7 @@ class JointTest:
 
 
 def joint_test(value: FloatArray, sums: FloatArray) -> JointTest:
-    r"""Wald test that all estimates (k,) are 0, from the influence of each of G users (G, k), in small samples too.
+    r"""Test that all estimates (k,) are 0, by a Wald test from the influence of each of G users (G, k).
 
     .. math:: W = \hat\theta^\top \hat V^{+} \hat\theta, \qquad
         \frac{G - q}{q (G - 1)} W \sim F_{q, G - q}, \qquad \hat V = \frac{G}{G - 1} \sum_u \psi_u \psi_u^\top
@@ -76,7 +77,7 @@ def _small_sample(sums: FloatArray, g: int) -> FloatArray:
 
 
 def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> FloatArray:
-    r"""How far each estimate (k,) alone must be from 0 for `joint_test` to find it with the given power.
+    r"""Return how far each estimate (k,) alone must be from 0 for `joint_test` to detect it with the given power.
 
     .. math:: \delta_j = \sqrt{\lambda / (\hat V^{-1})_{jj}}, \qquad P(F_{q, G - q}(\lambda) > f_{level}) = power
 
@@ -87,7 +88,7 @@ def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> Flo
     Args:
         sums: Influence of each of G users (G, k).
         level: Level of the test.
-        power: Probability of finding it.
+        power: Probability of detecting it.
     """
     g, k = int(np.any(sums != 0, axis=1).sum()), sums.shape[1]
     v = _small_sample(sums, g)
@@ -97,7 +98,7 @@ def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> Flo
     limit = scipy.stats.f.isf(level, q, g - q)
 
     def excess(noncentrality: float) -> float:
-        """How much likelier than 1 - power the test is to miss the difference."""
+        """Return the probability that the test misses the difference, less 1 - power."""
         return float(scipy.stats.ncf.cdf(limit, q, g - q, noncentrality)) - (1.0 - power)
 
     high = 1.0
@@ -107,6 +108,11 @@ def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> Flo
     precision = np.diag(np.linalg.pinv(v, hermitian=True))
     with np.errstate(divide="ignore"):
         return np.asarray(np.sqrt(needed / np.maximum(precision, 0.0)))
+
+
+def student_quantile(freedom: float) -> float:
+    """Return the 0.975 quantile of Student's t: 1.96 for many degrees of freedom, more for few."""
+    return float(scipy.stats.t.ppf(0.975, freedom))
 
 
 def two_sided_p_value(t: float, freedom: float) -> float:

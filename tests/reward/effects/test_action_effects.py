@@ -113,13 +113,13 @@ def test_a_kind_is_contradicted_only_by_one_that_passes_its_own_tests():
     noise = np.random.default_rng(0).standard_normal((2, 400)) / 400
     one, other = (
         ActionEffect(
-            "push",
-            "order",
-            kind,
-            Effect("push", value, 0.05, n_treated=400, n_controls=400, n_users=400),
-            influence,
-            0.5,
-            0.5,
+            action="push",
+            goal="order",
+            kind=kind,
+            effect=Effect("push", value, 0.05, n_treated=400, n_controls=400, n_users=400),
+            influence=influence,
+            pre_trends=0.5,
+            placebo=0.5,
         )
         for kind, value, influence in zip(("did", "did_dr"), (0.0, 0.7), noise, strict=True)
     )
@@ -151,8 +151,9 @@ def test_what_cannot_be_fitted_is_not_identified():
 
 
 def test_few_users_are_a_caveat():
-    effect = Effect("push", 3.0, 0.1, 4, 900, n_users=4)
-    assert ActionEffect("push", "order", "did", effect, np.zeros(4)).caveats == ("only 4 users",)
+    effect = Effect("push", 3.0, 0.1, n_treated=4, n_controls=900, n_users=4)
+    found = ActionEffect(action="push", goal="order", kind="did", effect=effect, influence=np.zeros(4))
+    assert found.caveats == ("only 4 users",)
 
 
 def test_other_windows_scale_on_both_sides():
