@@ -29,8 +29,8 @@ from crosschannel.pipeline.run_folder import Run
 
 FILES = ("evaluation.json", "report.html", "policy.csv")
 OTHER_LOG = (
-    "The log is not the one that the run was trained on: the values are for those of its users who are in none of the "
-    "parts that the policy learned from."
+    "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
+    "none of the parts that the policy learned from"
 )
 
 
@@ -69,6 +69,8 @@ def evaluate(
         data = pipeline.prepare(run.config, ContextFeatures.from_state_dict(features))
         fingerprint = data.history.fingerprint()
         notes = () if run.same_history(fingerprint) else (OTHER_LOG,)
+        for note in notes:
+            logger.warning(note)
         result = pipeline.judge(run.config, data, agent, pipeline.fit_outcome_model(data), notes)
     run.write_result(result, fingerprint, folder)
     pipeline.write_report(run, result, folder / "report.html")
@@ -96,7 +98,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
         force="overwrite files of an earlier evaluation in --out",
     )
     folder = parser.first_positional(arguments)
-    base = Config() if folder is None else Run.open_ended(folder).config
+    base = Run.open(folder).config if folder and Run.is_at(folder) else Config()
     line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
     for name in FILES if line.options.out else ():
         refuse_existing(line.options.out / name, line.options.force)

@@ -5,8 +5,8 @@
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
   crosschannel train --resume runs/market                    resume a run, to the same bits
 
-A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json and tensorboard/ to
-a folder of its own. In a checkout, `python train.py` is the same command.
+A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv and
+tensorboard/ to a folder of its own. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations

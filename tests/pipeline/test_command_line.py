@@ -149,7 +149,7 @@ def test_settings_of_an_agent_of_ones_own_are_passed_on(tmp_path):
             ["--agent.settings.memberz", "3"],
             r"no flag --agent.settings.memberz. Did you mean '--agent.settings.members'",
         ),
-        (["--agent.name", "linear", "--seed", "1"], r"no agent 'linear'. Did you mean 'linear_thompson'\?"),
+        (["--agent.name", "linear", "--seed", "1"], r"unknown agent 'linear'. Did you mean 'linear_thompson'\?"),
         (["--no-such-flag", "1"], r"^there is no flag --no-such-flag. See .* --help$"),
         (["stray"], r"'stray' is not expected here"),
         (["--train.num-envs"], r"--train.num-envs: expected one argument"),

@@ -52,7 +52,7 @@ def test_every_configuration_is_read_and_written_unchanged(path, tmp_path):
         ("reward: {pre: 3 weeks}", r"'3 weeks' is not a duration"),
         ("reward: {kind: didd}", r"there is no reward kind 'didd'. Did you mean 'did'\?"),
         ("reward: {kind: 'no class:'}", r"there is no reward kind 'no class:'"),
-        ("agent: {name: ensemble}", r"there is no agent 'ensemble'. Did you mean 'ensemble_thompson'\?"),
+        ("agent: {name: ensemble}", r"unknown agent 'ensemble'. Did you mean 'ensemble_thompson'\?"),
         ("agent: {settings: {memberz: 3}}", r"agent: settings: unknown key 'memberz'. Did you mean 'members'\?"),
         ("agent: {settings: {members: many}}", r"agent: settings: members: expected a whole number, got 'many'"),
         ("agent: {settings: {members: 0}}", r"members is 0: it must be at least 1"),

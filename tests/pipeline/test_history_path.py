@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from crosschannel.histories.fingerprint import fingerprint
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import Market, MarketConfig
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.pipeline.building import build_history
@@ -98,11 +97,11 @@ def test_a_path_in_the_file_does_the_same(folder):
 
 
 def test_native_folders_and_the_log_of_a_market(tmp_path):
-    history, _ = Market(MarketConfig(users=20, days=3)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=20, days=3)))
     write_history(history, tmp_path / "log")
     for config in (HistoryConfig("folder", tmp_path / "elsewhere"), HistoryConfig("market")):
         found, _ = build_history(Config(history=config.with_path(tmp_path / "log")))
-        assert fingerprint(found) == fingerprint(history)
+        assert found.fingerprint() == history.fingerprint()
 
 
 def test_a_data_set_keeps_its_reader(tmp_path):

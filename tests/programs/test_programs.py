@@ -137,7 +137,9 @@ def test_evaluate_writes_a_report(small_run):
     done = run_program("evaluate.py", str(run), cwd=run.parent)
     report = (run / "report.html").read_text()
     evaluation = json.loads((run / "evaluation.json").read_text())
-    assert evaluation == json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {name: evaluation[name] for name in metrics} == metrics
+    assert "has an evaluation of this log, policy and settings" in done.stderr
     assert "Off-policy estimate" in done.stdout
     assert "ensemble_thompson" in report
     assert "logged propensities" in done.stdout
@@ -191,7 +193,7 @@ def test_a_run_has_the_folder_that_is_named_and_replaces_an_earlier_one_if_asked
 def test_an_evaluation_on_another_log_goes_to_a_folder_of_its_own(small_run, tmp_path):
     run, _ = small_run
     before = {path: path.read_bytes() for path in run.glob("*.json")}
-    history, _ = Market(MarketConfig(users=300, days=8, seed=3)).history()
+    history, _ = simulate_history(Market(MarketConfig(users=300, days=8, seed=3)))
     write_history(history, tmp_path / "log")
     flags = (str(run), "--history.path", "log", "--out", "report")
     done = run_program("evaluate.py", *flags, cwd=tmp_path)
@@ -403,8 +405,8 @@ def test_validation_users_without_a_reward_are_no_obstacle():
     prepared = prepare(config)
     few = replace(prepared, model=make_reward("did", replace(prepared.model.spec, min_controls=1000)))
     model = fit_outcome_model(prepared)
-    assert Validation.of(config, few, model) is None
-    assert Validation.of(config, prepared, model) is not None
+    assert Validation.build(config, few, model) is None
+    assert Validation.build(config, prepared, model) is not None
 
 
 def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():
