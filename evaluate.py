@@ -71,7 +71,8 @@ def evaluate(
         notes = () if run.same_history(fingerprint) else (OTHER_LOG,)
         for note in notes:
             logger.warning(note)
-        result = pipeline.judge(run.config, data, agent, pipeline.fit_outcome_model(data), notes)
+        policy = pipeline.explain_policy(run.config, data, agent)
+        result = pipeline.judge(run.config, data, agent, policy, pipeline.fit_outcome_model(data), notes)
     run.write_result(result, fingerprint, folder)
     pipeline.write_report(run, result, folder / "report.html")
     return result

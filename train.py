@@ -56,8 +56,8 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None) ->
     logger.info(f"writing to {run.path}")
 
     with resumable(run.path):
-        learn(run, data, log, agent, outcome_model)
-        result = pipeline.judge(run.config, data, agent, outcome_model)
+        policy = learn(run, data, log, agent, outcome_model)
+        result = pipeline.judge(run.config, data, agent, policy, outcome_model)
     run.write_result(result, fingerprint)
     write_json(result.metrics(), run.metrics)  # last, since it marks the run as finished
     return run
@@ -69,12 +69,15 @@ def learn(
     log: envs.replay.ReplayLog,
     agent: agents.Agent,
     outcome_model: evaluation.OutcomeModel,
-) -> None:
+) -> pipeline.ExplainedPolicy:
     """Replay the training users once, with updates after every step, then update offline.
 
     The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Rewards of an
     ended log are known, so users are replayed in parallel whatever the date. All that the rest of the run depends on is
     in the checkpoint, so that an interrupted run resumes to the same bits.
+
+    Returns:
+        What the learned policy does at the test users' slots.
     """
     config = run.config
     env = envs.replay.CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
@@ -140,8 +143,10 @@ def learn(
             bar.update()
     save()
     agents.save_policy(agent, run.policy, pipeline.agent_spec(config, data), data.features.state_dict())
-    monitor.policy_table(pipeline.explain_policy(config, data, agent), done["steps"])
+    policy = pipeline.explain_policy(config, data, agent)
+    monitor.policy_table(policy.table, done["steps"])
     monitor.close()
+    return policy
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None]:
