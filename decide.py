@@ -5,8 +5,8 @@
 
 The policy sees what the log holds of each user strictly before the time of the decisions. What may
 be sent comes from --eligible, a file with the columns user_id and eligible_<module> (action names
-joined by |); without one it is what was eligible at each user's last slot. The run's guardrails hold
-in any case, and users who churned get nothing. The output has the columns of a native log's
+joined by |); without one it is what was eligible at each user's last slot. The run's guardrails
+hold in any case, and users who churned get nothing. The output has the columns of a native log's
 decisions, so that the next log can begin with it.
 """
 

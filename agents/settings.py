@@ -32,19 +32,19 @@ class EnsembleThompsonSettings:
         members: Ensemble members per module (K), 1 to 64.
         exploration_scale: Scale of the members' deviations from the mean when sampling; 1 is standard Thompson
             sampling, 0 is greedy. docs/agents.md shows how the default was chosen.
-        floor: Probability of a uniform draw from the eligible actions, which keeps support in every log: one number
-            for all modules, or a mapping from module names to numbers.
-        hidden: Units of each hidden layer of the network that a module's members share.
+        floor: Probability of a uniform draw from the eligible actions. It keeps support in every log: one number for
+            all modules, or a mapping from module names to numbers.
+        hidden: Units of each hidden layer of the network. A module's members share it.
         effect_scale: Prior standard deviation of an action's effect, in standard deviations of the reward. It matters
             while there are few rows; later the agent learns the scales from the data.
         learning_rate: Learning rate of Adam for the network.
         weight_decay: Decoupled weight decay of the network.
         batch_size: Rows per gradient step.
-        warm_rows: Below this number of rows `update` makes more gradient steps than requested, in proportion, up to 8
-            times as many.
-        growth: Share of new rows at which the agent freezes the features of the network again and refits all heads.
-        precision_cap: Largest weight of a row by its precision 1/se^2, as a multiple of the weight at the median.
-        half_life: Number of later rows after which a row counts half, for rewards that drift; 0 never discounts.
+        warm_rows: Rows below which `update` makes more gradient steps. In proportion, up to 8 times as many as
+            requested.
+        growth: Share of new rows at which the features are frozen again. The agent then refits all heads.
+        precision_cap: Largest weight of a row by its precision 1/se^2. It is a multiple of the weight at the median.
+        half_life: Later rows after which a row counts half; 0 never discounts. It is for rewards that drift.
         capacity: Number of most recent rows to keep.
     """
 

@@ -1,4 +1,4 @@
-"""Files: written whole or not at all; YAML that is read strictly."""
+"""Write files atomically; read YAML strictly."""
 
 from __future__ import annotations
 

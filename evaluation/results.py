@@ -18,14 +18,14 @@ class EvaluationSettings:
 
     Attributes:
         bootstrap_replicates: Number of bootstrap replicates.
-        confidence_level: Level of the confidence intervals, between 0 and 1.
-        min_ess: Minimum effective sample size of decisions, for rewards with at most a normal's kurtosis; more is
+        confidence_level: Level of the confidence intervals.
+        min_ess: Least effective sample size of decisions. This is for rewards with at most a normal's kurtosis; more is
             required where rewards are rarer (`support.required_ess`). In simulated logs with skewed weights intervals
             of dr and snips cover .93 to .96 from here on, of ips .927 (tests/evaluation/test_interval_coverage.py).
-        min_users: Minimum effective number of users: clustered intervals cover too seldom with fewer than about 40
+        min_users: Least effective number of users. Clustered intervals cover too seldom with fewer than about 40
             clusters (Cameron, Gelbach & Miller, 2008). More are required where rewards are rarer, as for `min_ess`.
-        max_unsupported_mass: Largest share of the policy's mass that may lack support; the value may be off by this
-            share of whatever the missing actions would have earned.
+        max_unsupported_mass: Largest share of the policy without support. The value may be off by this share of
+            whatever the missing actions would have earned.
     """
 
     bootstrap_replicates: int = 400

@@ -30,12 +30,12 @@ class ContextSpec:
     """Settings of the context features.
 
     Attributes:
-        windows: Trailing windows over which events and messages are counted.
-        events: Events to count, each separately; `name*` counts all events whose names have this prefix together. None:
+        windows: Trailing windows of the counts.
+        events: Events to count, each separately. `name*` counts all events whose names have this prefix together. None:
             every event of the history separately.
         attributes: User attributes to use. None: all of them.
-        messages: Whether earlier messages are counted.
-        clock: Whether the hour of the day and the day of the week are features.
+        messages: Whether to count earlier messages.
+        clock: Whether to use the hour of the day and the day of the week.
     """
 
     windows: tuple[str, ...] = ("3d", "14d")
@@ -43,6 +43,10 @@ class ContextSpec:
     attributes: tuple[str, ...] | None = None
     messages: bool = True
     clock: bool = True
+
+    def __post_init__(self) -> None:
+        for window in self.windows:
+            duration(window)
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Goal:
 
     event: str
     weight: float = 1.0
-    measure: str = "count"
+    measure: Literal["count", "value"] = "count"
     clip: float | None = None
     winsor: float | None = None
     credit: Literal["uniform", "exponential"] = "uniform"

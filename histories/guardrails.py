@@ -27,18 +27,18 @@ class Guardrails:
     """Limits on what is sent. Without any setting every action is eligible.
 
     Attributes:
-        weekly_cap: Maximum number of messages in any 7 days, including this one; None for no limit.
-        weekly_caps: The same for single channels, which are actions of the first module, by name.
-        min_gap: Minimum time between two messages, such as `24h`; None for no limit.
-        quiet_hours: Times of day between which nothing is sent, such as `["21:00", "08:00"]`, in the user's time zone;
-            None for no quiet hours. They apply to the slot's time. An action with the labels `send_from` and `send_to`
-            (hours after the slot) is sent in that interval instead, and must not overlap with quiet hours.
-        time_zone: The user attribute with the time zone (`Europe/Berlin`); None if all are in `default_time_zone`.
+        weekly_cap: Most messages in any 7 days, this one included. None for no limit.
+        weekly_caps: Most messages in any 7 days by channel, `{push: 2}`. Channels are actions of the first module.
+        min_gap: Least time between two messages, such as `24h`. None for no limit.
+        quiet_hours: From when to when nothing is sent, `21:00 08:00`. They are in the user's time zone, and apply to
+            the slot's time. An action with the labels `send_from` and `send_to` (hours after the slot) is sent in that
+            interval instead, and must not overlap with quiet hours. None for no quiet hours.
+        time_zone: User attribute with the time zone (`Europe/Berlin`). None if all are in `default_time_zone`.
         default_time_zone: Time zone of users without one.
-        reachable: For channels by name, the user attribute (true or false) that says whether the channel reaches the
-            user. Attributes do not change over time; a missing value counts as false.
-        starts: For modules by name, the first day (`"2026-11-24"`, from midnight UTC) of actions by name.
-        ends: The same with the last day, inclusive.
+        reachable: User attribute (true or false) of who is reached, by channel. Attributes do not change over time; a
+            missing value counts as false.
+        starts: First day of actions, `{offer: {bonus: 2026-11-24}}`. It begins at midnight UTC.
+        ends: Last day of actions, inclusive. It ends at midnight UTC.
     """
 
     weekly_cap: int | None = None

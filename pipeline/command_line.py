@@ -17,11 +17,13 @@ from crosschannel.pipeline.configuration import CONFIG_FOLDER, check_device, che
 
 logger = logging.getLogger("crosschannel")
 
+logger = logging.getLogger("crosschannel")
+
 #: The configuration of a run that names none; it is installed with the package.
 DEFAULT_CONFIG = CONFIG_FOLDER / "market.yaml"
 
 WIDTH = 100  # columns of the help texts, where the terminal is not narrower
-FLAG_WIDTH = 38  # columns that a flag and its value may take before the explanation begins on a line of its own
+FLAG_WIDTH = 42  # columns that a flag and its value may take before the explanation begins on a line of its own
 
 
 class UsageError(ConfigError):
@@ -86,9 +88,14 @@ class Parser(argparse.ArgumentParser):
         return chosen
 
     def first_positional(self, arguments: Sequence[str] | None) -> Path | None:
-        """Return the first argument that is not a flag, or None: the settings of a run are known before its flags."""
+        """Return the first argument that is neither a flag nor a flag's value, before settings are added as flags."""
         given = hyphenated(arguments)
-        return Path(given[0]) if given and not given[0].startswith("-") else None
+        switches = {name for action in self._actions if action.nargs == 0 for name in action.option_strings}
+        for before, text in zip(["", *given], given, strict=False):
+            is_value = before.startswith("--") and "=" not in before and before not in switches
+            if not text.startswith("-") and not is_value:
+                return Path(text)
+        return None
 
     def error(self, message: str) -> NoReturn:
         """Raise a `UsageError`, where argparse would print the usage and exit."""

@@ -34,14 +34,15 @@ class HistoryConfig:
     """Where the history comes from.
 
     Attributes:
-        source: `market` (simulated), `folder` (native), `tables`, `stream`, or a data set by name.
+        source: `market`, `folder`, `tables`, `stream`, or a data set by name. `market` simulates the history, `folder`
+            reads a native one; `tables` and `stream` need the mapping of that name in the file.
         path: Folder to read. For `tables` and `stream` it replaces the folder that their files are in.
         market: The simulated market, where `source` is `market`.
         tables: Which file and column is which, where `source` is `tables`.
         stream: Which events are sends and which slots there are, where `source` is `stream`.
-        churn_events: Events after which nothing can be sent to a user any more. Later slots have no reward, end the
-            replay and get nothing sent. None: those that a native folder's `history.yaml` names, otherwise
-            `unsubscribed` and `app_removed`.
+        churn_events: Events after which nothing can be sent to a user. Later slots have no reward, end the
+            replay and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
+            `app_removed`.
     """
 
     source: str = "market"
@@ -73,7 +74,7 @@ class RewardConfig(RewardSpec):
     """How goal events become rewards.
 
     Attributes:
-        kind: `did`, `did_regression`, `did_dr`, `change`, `raw`, or your own `package.module:Class`.
+        kind: `did`, `did_regression`, `did_dr`, `change`, `raw` or your own. Your own class is `package.module:Class`.
     """
 
     kind: str = "did"
@@ -92,9 +93,9 @@ class SplitConfig:
     """Shares of users that train, validate and test.
 
     Attributes:
-        train: Share of users that the agent and the reward model learn from.
-        validation: Share of users whose estimates are shown while training.
-        test: Share of users that the evaluation rests on.
+        train: Share that the agent and the reward model learn from.
+        validation: Share whose estimates are shown while training.
+        test: Share that the evaluation rests on.
     """
 
     train: float = 0.6
@@ -121,7 +122,8 @@ class AgentConfig:
     """Which agent learns.
 
     Attributes:
-        name: Name of an agent, or your own `package.module:Class`.
+        name: Name of an agent, or your own `package.module:Class`. An agent other than the file's starts from its own
+            defaults.
         settings: The agent's settings: typed and complete for an agent of this package, plain values for your own.
     """
 
@@ -146,8 +148,8 @@ class TrainConfig:
         num_envs: Users that are replayed in parallel.
         updates_per_step: Learning updates after each step of the replay.
         offline_updates: Extra offline updates after one pass over the log.
-        log_every: Steps between two points in TensorBoard; during the replay the agent chooses at these only.
-        checkpoint_every: Steps between two checkpoints, a multiple of `log_every`.
+        log_every: Steps between two points in TensorBoard. While the log is replayed, the agent chooses at these only.
+        checkpoint_every: Steps between two checkpoints. A multiple of `log_every`.
     """
 
     num_envs: int = 1024
@@ -173,8 +175,8 @@ class EvaluationConfig(EvaluationSettings):
     """How the learned policy is evaluated.
 
     Attributes:
-        market_users: New simulated users to whom each policy is deployed, where the history is a market.
-        segments: User attribute, such as `platform`, by whose values the policy is also explained.
+        market_users: Simulated users to whom each policy is deployed. For histories of a market only.
+        segments: User attribute by whose values the policy is explained too.
     """
 
     market_users: int = 4000
@@ -196,10 +198,10 @@ class Config:
     """A run of crosschannel.
 
     Attributes:
-        name: Name of the run's folder; a number is added to a name that is taken.
+        name: Name of the run's folder. A number is added to a name that is taken.
         run_dir: Folder in which runs are written.
-        seed: Seed of everything random in the run, except the market.
-        device: Where the agent computes: `cpu`, `cuda`, `cuda:1`, `mps` or `auto`.
+        seed: Seed of the run's random numbers, but not of the market's.
+        device: `cpu`, `cuda`, `cuda:1`, `mps` or `auto`. The agent's networks compute there.
         history: Where the history comes from.
         guardrails: What may be sent, beyond the log's own eligibility.
         context: Which context features are built.
@@ -294,7 +296,7 @@ def read_config(path: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such configuration file")
     data = read_yaml(path)
-    return from_dict(Config, {} if data is None else data, str(path))
+    return from_dict(Config, {} if data is None else data, f"{path}:")
 
 
 def load_config(source: str | Path = "market", settings: Mapping[str, Any] | None = None) -> Config:
@@ -313,8 +315,23 @@ def load_config(source: str | Path = "market", settings: Mapping[str, Any] | Non
         known = sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml"))
         if str(source) not in known:
             raise ConfigError(f"there is no configuration {str(source)!r}. {nearest(str(source), known)}")
-    data = to_dict(read_config(path))
-    for name, value in (settings or {}).items():
+    return override(read_config(path), settings or {})
+
+
+def override(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return a configuration with settings replaced; an agent other than before begins with its own defaults.
+
+    Args:
+        config: The configuration.
+        settings: Values by dotted name, such as `{"history.market.users": 2000}`.
+
+    Raises:
+        ConfigError: If a setting is unknown or refused; the nearest name is given.
+    """
+    data = to_dict(config)
+    if settings.get("agent.name", config.agent.name) != config.agent.name:
+        data["agent"]["settings"] = {}
+    for name, value in settings.items():
         *sections, last = name.split(".")
         section = data
         for part in sections:

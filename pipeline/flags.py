@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import functools
 import inspect
-import operator
 import re
 import textwrap
 import typing
@@ -19,9 +18,9 @@ import yaml
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import parse_yaml
-from crosschannel.core.serialization import alternatives, convert, from_dict, to_dict
-from crosschannel.pipeline.command_line import DEFAULT_CONFIG, Parser, UsageError, hyphenated
-from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
+from crosschannel.core.serialization import alternatives, convert, to_dict
+from crosschannel.pipeline.command_line import DEFAULT_CONFIG, FLAG_WIDTH, WIDTH, Parser, UsageError, hyphenated
+from crosschannel.pipeline.configuration import AgentConfig, Config, override, read_config
 
 #: Settings that stand in a file only: the first two are long, and the market's goals are those of the reward.
 FILE_ONLY = (("history", "tables"), ("history", "stream"), ("history", "market", "goals"))
@@ -71,11 +70,13 @@ class Setting:
         return _METAVARS.get(allowed[0], "YAML")
 
     def help_text(self, in_full: bool) -> str:
-        """Return what the help says of it: the first sentence of its explanation, or all, and its default."""
+        """Return the first sentence of its explanation, or all, and its default in brackets."""
         text, value = self.explanation, _default(self.value)
         if not in_full:
-            text, value = _first_sentence(text), textwrap.shorten(value, 40, placeholder=" ...")
-        return f"{text.rstrip('.')} (default: {value})".replace("%", "%%")
+            text = _first_sentence(text)
+            space = max(WIDTH - FLAG_WIDTH - len(text) - 3, len("[none]"))
+            value = textwrap.shorten(value, space, placeholder=" ...") if " " in value else value
+        return f"{text.rstrip('.')} [{value}]".replace("%", "%%")
 
     def parse(self, given: str | list[str]) -> Any:
         """Return the value that a flag's text stands for, as plain data.
@@ -95,7 +96,7 @@ class Setting:
         return to_dict(convert(self.hint, value, self.flag))
 
 
-_METAVARS = {int: "INT", float: "NUMBER", str: "TEXT", bool: "BOOL", Path: "PATH"}
+_METAVARS = {int: "INT", float: "NUM", str: "TEXT", bool: "BOOL", Path: "PATH"}
 
 
 def _plain(allowed: tuple[Any, ...], text: str, place: str) -> Any:
@@ -170,9 +171,9 @@ def parse_settings(
         names = re.findall(r"^--agent\.settings\.([^=\n]+)", "\n".join(given), re.MULTILINE)
         free = [Setting((*AGENT, name.replace("-", "_")), Any, None, "") for name in names]
         known |= {one.flag: one for one in free}
+    parser.epilog = "What is in [brackets] is the default, that of the configuration included; none is no value."
     if base is None:
-        text = f"configuration (default: {DEFAULT_CONFIG.name})"
-        parser.add_argument("--config", metavar="FILE", type=Path, help=text)
+        parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration [{DEFAULT_CONFIG.name}]")
     _add_settings(parser, config, list(known.values()), in_full="--help-all" in given)
     options = parser.parse(given)
     texts = {flag: getattr(options, flag) for flag in known if hasattr(options, flag)}
@@ -197,17 +198,16 @@ def _read(parser: Parser, given: Sequence[str], sections: Sequence[str] | None) 
 def _override(config: Config, known: Mapping[str, Setting], texts: Mapping[str, Any]) -> Config:
     if not texts:
         return config
-    faults, data = [], to_dict(config)
+    faults, values = [], {}
     for flag, text in texts.items():
-        *sections, name = known[flag].path
         try:
-            functools.reduce(operator.getitem, sections, data)[name] = known[flag].parse(text)
+            values[".".join(known[flag].path)] = known[flag].parse(text)
         except ConfigError as error:
             faults.append(str(error))
     if faults:
         raise UsageError("\n".join(faults))
     with _as_usage():
-        return from_dict(Config, data)
+        return override(config, values)
 
 
 @contextmanager
@@ -253,6 +253,8 @@ def _default(value: Any) -> str:
     """Return a value as one would give it in a flag."""
     if isinstance(value, tuple) and all(isinstance(item, str | int | float) for item in value):
         return " ".join(map(str, value)) or "empty"
+    if isinstance(value, tuple) and all(is_dataclass(item) for item in value):
+        return " ".join(str(getattr(item, fields(item)[0].name)) for item in value)
     if isinstance(value, tuple | Mapping):
         return yaml.safe_dump(to_dict(value), default_flow_style=True, width=10_000).strip()
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -98,7 +98,7 @@ class Monitor:
             self._writer.add_scalar(name, value, step)
 
     def write(self, step: int) -> None:
-        """Writes the averages since the last time, and begins anew."""
+        """Write the averages since the last time, and start over."""
         for name, total in self._sums.items():
             if self._counts[name] > 0:
                 self._writer.add_scalar(name, total / self._counts[name], step)

@@ -8,7 +8,7 @@ from typing import Literal
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import WEEK, duration
 from crosschannel.histories.features import ContextSpec
-from crosschannel.histories.goals import Goal
+from crosschannel.histories.goals import Goal as Goal  # exported by this package as well
 
 # A user's hash for cross-fitting lies below it. 60 is divisible by 2 to 6, so that folds are equally large.
 MAX_FOLDS = 60
@@ -21,11 +21,11 @@ class Matching:
     """What a control must share with the decision it is compared with, besides the time bucket.
 
     Attributes:
-        within: User attributes, such as region or time zone, whose values must be equal; a missing value is a value.
-        strata: Number of strata of past activity; 1 for none. A stratum lies between two quantiles of the goal value
+        within: User attributes whose values must be equal. A missing value is a value.
+        strata: Number of strata of past activity, 1 for none. A stratum lies between two quantiles of the goal value
             in a window that ends where the pre window begins, so that it is not part of the change itself.
-        activity: Length of that window.
-        fallback: What is dropped, in this order, until a cell has enough controls. Without it a decision whose cell
+        activity: Length of the window of past activity.
+        fallback: What is dropped until a cell has enough controls, in this order. Without it a decision whose cell
             has too few gets no reward. Adjusted kinds fit one regression at each level.
     """
 
@@ -61,33 +61,32 @@ class RewardSpec:
     """What is measured around each decision.
 
     Attributes:
-        goals: The goal events that count, with their weights.
+        goals: Events that count, with their weights.
         pre: Length of the window before the decision, `[t - pre, t)`.
         post: Length of the window after it, `(t, t + post]`.
-        time_bucket: Length of the calendar intervals within which decisions are compared with each other. Shifting all
-            times by a multiple of it changes no reward (with `seasonality` or clock covariates: of the week).
+        time_bucket: Calendar interval within which decisions are compared. Shifting all times by a multiple of it
+            changes no reward (with `seasonality` or clock covariates: of the week).
         overlap: How another message of the user within the windows is handled. `shared` ignores it; `exclude` gives no
-            reward then; `truncate` ends the post window at the user's next message,
-            `(t, min(t + post, next message)]`, and scales its amount to the full length. Truncating assumes that a
-            message acts evenly over the window (or as the goal's credit decays), and that what the message did does
-            not bring the next one forward. The pre window stays whole: cut after the previous message, it would keep
-            just the hours on which that message acted. That earlier messages act alike on treated and controls is
-            part of parallel trends.
-        min_post: The shortest post window that `truncate` may leave; with a shorter one there is no reward.
+            reward then; `truncate` ends the post window at the user's next message, `(t, min(t + post, next
+            message)]`, and scales its amount to the full length. Truncating assumes that a message acts evenly over
+            the window (or as the goal's credit decays), and that what the message did does not bring the next one
+            forward. The pre window stays whole: cut after the previous message, it would keep just the hours on which
+            that message acted. That earlier messages act alike on treated and controls is part of parallel trends.
+        min_post: Shortest post window that `truncate` may leave. With a shorter one there is no reward.
         controls: Which decisions are controls. `not_sent`: every decision of the cell at which nothing was sent;
             right where each slot is randomised, since then both sides were messaged alike at other times. `untouched`:
             only those whose two windows hold no message at all; right where messages follow one another by a plan.
             With `overlap: exclude` controls are untouched in any case. `holdout`: decisions of the arms in
             `holdout_arms` at which nothing was sent; right where the log keeps users without messages at random.
-        holdout_arms: Experiment arms that hold users out, for `controls: holdout`.
-        min_controls: Controls that a cell needs. With fewer, `Matching.fallback` widens the cell; with fewer in the
-            widest cell, its decisions get no reward.
+        holdout_arms: Experiment arms that get no messages, for controls `holdout`.
+        min_controls: Least number of controls of a cell. With fewer, `Matching.fallback` widens the cell; with fewer in
+            the widest cell, its decisions get no reward.
         matching: What controls share with a decision besides the time bucket.
-        seasonality: Length of the blocks of the week, such as `6h`, whose normal level for the user is subtracted from
-            both windows; None to subtract nothing. See `reward.measurement.seasonality`.
-        seasonality_weeks: Weight of the population's level in a user's own, as a number of weeks.
+        seasonality: Block of the week, such as `6h`, whose normal level is subtracted. The level is the user's own, and
+            is subtracted from both windows. None to subtract nothing. See `reward.measurement.seasonality`.
+        seasonality_weeks: Weight of the population's level in a user's own, in weeks.
         covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
-        folds: Folds of users for cross-fitting; 1 fits and predicts on the same users.
+        folds: Folds of users for cross-fitting. 1 fits and predicts on the same users.
     """
 
     goals: tuple[Goal, ...] = field(default_factory=lambda: (Goal("order*"),))

@@ -1,4 +1,4 @@
-"""Estimate the effects of the logged messages, with diagnostics of causal validity.
+"""Estimate the effect of a log's messages, with diagnostics of causal validity.
 
   crosschannel effects --config FILE --history.path FOLDER
   crosschannel effects --config FILE --by all action period:2w --out plot.png
@@ -22,7 +22,7 @@ from crosschannel.pipeline.flags import parse_settings
 from crosschannel.reward import make_reward
 from crosschannel.reward.effects import AUTO, DEFAULT_GROUPINGS, GROUPINGS, EffectsRequest, EventTimes, effects_report
 
-TABLES, PICTURES = (".csv",), (".png", ".svg", ".pdf")
+KIND_OF_FILE = {".csv": "csv", ".png": "plot", ".svg": "plot", ".pdf": "plot"}
 
 
 def add_flags(parser: Parser) -> None:
@@ -57,13 +57,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[EffectsRequest, Config]:
     line = parse_settings(parser, arguments, sections=("history", "reward"))
     chosen = line.options
     bins = {name: getattr(chosen, name) for name in ("bin", "leads", "lags") if getattr(chosen, name) is not None}
-    files: dict[str, Path] = {}
-    for path in chosen.out or ():
-        kind = "csv" if path.suffix in TABLES else "plot" if path.suffix in PICTURES else None
-        if kind is None or kind in files:
-            raise UsageError(f"--out {path}: give at most one .csv file and one .png, .svg or .pdf file")
-        refuse_existing(path, chosen.force)
-        files[kind] = path
+    files = _files_by_kind(chosen.out or (), chosen.force)
     request = EffectsRequest(
         by=tuple(chosen.by),
         times=EventTimes(**bins) if bins else None,
@@ -75,6 +69,17 @@ def parse(arguments: Sequence[str] | None) -> tuple[EffectsRequest, Config]:
         windows=tuple(chosen.windows),
     )
     return request, line.config
+
+
+def _files_by_kind(paths: Sequence[Path], force: bool) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in paths:
+        kind = KIND_OF_FILE.get(path.suffix)
+        if kind is None or kind in found:
+            raise UsageError(f"--out {path}: give at most one .csv file and one .png, .svg or .pdf file")
+        refuse_existing(path, force)
+        found[kind] = path
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -75,10 +75,14 @@ CASES = {
     "wrong type": (
         "ensemble_thompson",
         {"members": "ten"},
-        "ensemble_thompson.settings.members: expected int, got 'ten'",
+        "ensemble_thompson.settings.members: expected a whole number, got 'ten'",
     ),
-    "fraction of a member": ("ensemble_thompson", {"members": 2.5}, "settings.members: expected int, got 2.5"),
-    "wrong list": ("ensemble_thompson", {"hidden": [64, "x"]}, "settings.hidden[1]: expected int, got 'x'"),
+    "fraction of a member": (
+        "ensemble_thompson",
+        {"members": 2.5},
+        "settings.members: expected a whole number, got 2.5",
+    ),
+    "wrong list": ("ensemble_thompson", {"hidden": [64, "x"]}, "settings.hidden[1]: expected a whole number, got 'x'"),
     "not a list": ("ensemble_thompson", {"hidden": 64}, "settings.hidden: expected a list, got 64"),
     "no layer": ("ensemble_thompson", {"hidden": []}, "give at least one layer"),
     "no members": ("ensemble_thompson", {"members": 0}, "members is 0: it must be at least 1"),

@@ -24,8 +24,9 @@ from crosschannel.pipeline.command_line import (
     refuse_existing,
     resumable,
 )
-from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.configuration import Config, EvaluationConfig, override, write_config
 from crosschannel.pipeline.flags import CommandLine, each_setting, parse_settings
+from crosschannel.programs import evaluate
 from tests import ROOT
 
 HEAVY = ("torch", "tensorboard", "matplotlib", "pyarrow.parquet", "scipy.stats", "statsmodels")
@@ -130,6 +131,19 @@ def test_another_agent_begins_with_its_own_defaults(tmp_path):
     assert parsed(*given, "--agent.name", "ensemble_thompson").config.agent.settings.members == 3
 
 
+def test_settings_are_overridden_by_dotted_names_in_python_too():
+    config = override(Config(), {"train.num_envs": 7, "agent.settings.members": 3})
+    assert (config.train.num_envs, config.agent.settings.members) == (7, 3)
+    assert override(config, {"agent.name": "best_fixed"}).agent.settings.floor == 0.02
+    for name, message in (
+        ("train.num_envz", r"train: unknown key 'num_envz'. Did you mean 'num_envs'\?"),
+        ("trian.num_envs", r"unknown key 'trian'. Did you mean 'train'\?"),
+        ("seed.more", r"seed\.more: 'seed' is a setting, not a section"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            override(config, {name: 1})
+
+
 def test_settings_of_an_agent_of_ones_own_are_passed_on(tmp_path):
     flags = (
         "--agent.name",
@@ -222,11 +236,11 @@ def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
         assert f"\n{section} (" in shown
     assert "agent.settings (ensemble_thompson):" in shown
     one_line = " ".join(shown.split())
-    assert "--train.offline-updates INT Extra offline updates after one pass over the log (default: 60)" in one_line
+    assert "--train.offline-updates INT Extra offline updates after one pass over the log [60]" in one_line
     assert "--agent.settings.members INT" in shown
     assert "--history.market.users" not in shown
     assert max(map(len, shown.splitlines())) <= WIDTH
-    assert shown.count("\n") < 200
+    assert shown.count("\n") < 150
 
 
 def test_the_full_help_explains_every_setting(capsys):
@@ -241,7 +255,7 @@ def test_the_help_is_that_of_the_chosen_agent_and_file(capsys, tmp_path):
     shown = help_of(capsys, "train", *given, "--agent.name", "linear_thompson", "--help")
     assert "agent.settings (linear_thompson):" in shown
     assert "--agent.settings.draws INT" in shown
-    assert "(default: 77)" in shown
+    assert "[77]" in shown
 
 
 def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
@@ -336,6 +350,22 @@ def test_an_interruption_names_the_command_that_resumes(capsys, monkeypatch):
         )
 
 
+def finished_run(folder: Path, config: Config | None = None) -> Path:
+    folder.mkdir()
+    write_config(config or Config(), folder / "config.yaml")
+    (folder / "metrics.json").write_text("{}")
+    return folder
+
+
+def test_flags_of_an_evaluation_begin_with_the_settings_of_the_run_wherever_it_stands(tmp_path):
+    run = str(finished_run(tmp_path / "run", Config(evaluation=EvaluationConfig(min_ess=33, market_users=7))))
+    flags = ("--evaluation.min-users", "5")
+    for arguments in ((run, *flags), (*flags, run), ("--device", "cpu", *flags, run), ("--device=cpu", run, *flags)):
+        chosen, settings = evaluate.parse(arguments)
+        assert str(chosen.run) == run
+        assert (settings.min_ess, settings.market_users, settings.min_users) == (33, 7, 5)
+
+
 def test_existing_output_is_overwritten_only_if_asked(tmp_path):
     (tmp_path / "file.csv").touch()
     (tmp_path / "empty").mkdir()
@@ -357,9 +387,12 @@ def test_existing_output_is_overwritten_only_if_asked(tmp_path):
         (["train", "--out", "x/.."], "not a plain folder name"),
         (["train", "--force"], "--force overwrites what --out names"),
         (["evaluate"], "the following arguments are required: RUN"),
-        (["evaluate", "runs/x", "--devise", "cpu"], r"there is no flag --devise. Did you mean '--device'\?"),
-        (["evaluate", "runs/x", "--device", "cuda:x"], "unknown device 'cuda:x'"),
-        (["evaluate", "runs/x", "--force"], "--force overwrites what --out names"),
+        (["evaluate", "runs/x"], "runs/x is not a run"),
+        (["evaluate", "finished", "--devise", "cpu"], r"there is no flag --devise. Did you mean '--device'\?"),
+        (["evaluate", "finished", "--device", "cuda:x"], "unknown device 'cuda:x'"),
+        (["evaluate", "finished", "--force"], "--force overwrites what --out names"),
+        (["evaluate", "finished", "--train.num-envs", "3"], "there is no flag --train.num-envs"),
+        (["evaluate", "finished", "--evaluation.min-ess", "0"], "min_ess 0.0 is not a number of 1 or more"),
         (["decide", "runs/x"], "decisions are written as .parquet or .csv"),
         (["decide", "runs/x", "--out", "x.xlsx"], "decisions are written as .parquet or .csv"),
         (["decide", "runs/x", "--out", "x.csv", "--seed", "-2"], "--seed: seed -2 is below 0"),
@@ -369,6 +402,8 @@ def test_existing_output_is_overwritten_only_if_asked(tmp_path):
         (["effects", "--agent.name", "uniform"], "there is no flag --agent.name"),
     ],
 )
-def test_programs_refuse_what_does_not_go_together(arguments, message):
+def test_programs_refuse_what_does_not_go_together(arguments, message, tmp_path, monkeypatch):
+    finished_run(tmp_path / "finished")
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         crosschannel(arguments)

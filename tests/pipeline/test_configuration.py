@@ -54,7 +54,7 @@ def test_every_configuration_is_read_and_written_unchanged(path, tmp_path):
         ("reward: {kind: 'no class:'}", r"there is no reward kind 'no class:'"),
         ("agent: {name: ensemble}", r"unknown agent 'ensemble'. Did you mean 'ensemble_thompson'\?"),
         ("agent: {settings: {memberz: 3}}", r"agent: settings: unknown key 'memberz'. Did you mean 'members'\?"),
-        ("agent: {settings: {members: many}}", r"agent: settings: members: expected a whole number, got 'many'"),
+        ("agent: {settings: {members: many}}", r"agent: settings.members: expected a whole number, got 'many'"),
         ("agent: {settings: {members: 0}}", r"members is 0: it must be at least 1"),
         ("agent: {settings: [3]}", r"agent: settings: expected a mapping"),
         ("agent: {name: 'a.module:Agent', settings: [3]}", r"settings: expected a mapping"),

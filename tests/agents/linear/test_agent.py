@@ -151,7 +151,7 @@ def test_forgetting_follows_a_change_of_taste() -> None:
         ("linear_thompson", {"exploration_scale": -1.0}, "exploration_scale is -1.0: it must be 0 or more"),
         ("linear_thompson", {"half_life": 0.0}, "half_life is 0.0: it must be positive"),
         ("epsilon_greedy", {"floor": {"channel": 2.0}}, "floor is 2.0: it must be between 0 and 1"),
-        ("epsilon_greedy", {"floor": {"channel": "x"}}, "floor.channel: expected float"),
+        ("epsilon_greedy", {"floor": {"channel": "x"}}, "floor.channel: expected a number"),
         ("neural_linear", {"hidden": []}, "give at least one layer"),
         ("neural_linear", {"draws": 0}, "draws is 0"),
         ("beta_thompson", {"strength": 0.0}, "strength is 0.0: it must be positive"),

@@ -53,6 +53,6 @@ def test_the_rewards_are_what_the_stream_was_made_with(config: Config):
 
 
 def test_the_configuration_trains(config: Config):
-    assert train.main(["--config", "stream.yaml", "--train.final-steps", "2"]) == 0
+    assert train.main(["--config", "stream.yaml", "--train.offline-updates", "2"]) == 0
     metrics = json.loads(Path("runs/stream/metrics.json").read_text())
     assert metrics["evaluation"]["propensities"] == "estimated propensities"

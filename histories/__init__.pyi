@@ -1,0 +1,65 @@
+from .buckets import bucket_of as bucket_of
+from .buckets import bucket_paths as bucket_paths
+from .buckets import write_buckets as write_buckets
+from .eligibility import last_eligible as last_eligible
+from .eligibility import read_eligible as read_eligible
+from .eligibility import without_churned as without_churned
+from .features import ContextFeatures as ContextFeatures
+from .features import ContextSpec as ContextSpec
+from .goals import Goal as Goal
+from .guardrails import Guardrails as Guardrails
+from .history import DEFAULT_CHURN_EVENTS as DEFAULT_CHURN_EVENTS
+from .history import DecisionLog as DecisionLog
+from .history import EventLog as EventLog
+from .history import History as History
+from .propensities import PropensityReport as PropensityReport
+from .propensities import estimate_propensities as estimate_propensities
+from .readers.datasets import DATASETS as DATASETS
+from .readers.datasets import read_dataset as read_dataset
+from .readers.datasets.starbucks import read_starbucks_rewards as read_starbucks_rewards
+from .readers.folder import read_history as read_history
+from .readers.folder import write_history as write_history
+from .readers.slots import SlotGrid as SlotGrid
+from .readers.stream.mapping import Sends as Sends
+from .readers.stream.mapping import StreamMapping as StreamMapping
+from .readers.stream.reader import read_stream as read_stream
+from .readers.tables import TableMapping as TableMapping
+from .readers.tables import TableSource as TableSource
+from .readers.tables import read_tables as read_tables
+from .splits import split_time as split_time
+from .splits import split_users as split_users
+from .validation import check_rewards as check_rewards
+
+__all__ = [
+    "DATASETS",
+    "DEFAULT_CHURN_EVENTS",
+    "ContextFeatures",
+    "ContextSpec",
+    "DecisionLog",
+    "EventLog",
+    "Goal",
+    "Guardrails",
+    "History",
+    "PropensityReport",
+    "Sends",
+    "SlotGrid",
+    "StreamMapping",
+    "TableMapping",
+    "TableSource",
+    "bucket_of",
+    "bucket_paths",
+    "check_rewards",
+    "estimate_propensities",
+    "last_eligible",
+    "read_dataset",
+    "read_eligible",
+    "read_history",
+    "read_starbucks_rewards",
+    "read_stream",
+    "read_tables",
+    "split_time",
+    "split_users",
+    "without_churned",
+    "write_buckets",
+    "write_history",
+]
