@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel import agents, pipeline
-from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories import ContextFeatures
 from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings

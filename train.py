@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from crosschannel import agents, envs, evaluation, pipeline
-from crosschannel.core.errors import ConfigError
+from crosschannel.core import ConfigError
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, resumable
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
