@@ -32,7 +32,7 @@ from crosschannel.histories import (
     without_churned,
 )
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, use_one_thread
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -101,6 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, read the newest log, decide, write; return the exit code."""
     chosen = parse(arguments)
+    use_one_thread()
     run = Run.open_ended(chosen.run, history=chosen.history_path)
     history = build_history(run.config)[0]
     logger.info(history.summary())

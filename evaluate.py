@@ -20,7 +20,7 @@ from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.histories import ContextFeatures
-from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing
+from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing, use_one_thread
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run
@@ -109,6 +109,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, evaluate its policy, write and print the report; return the exit code."""
     chosen, settings = parse(arguments)
+    use_one_thread()
     result = evaluate(chosen.run, chosen.history_path, settings, device=chosen.device, out=chosen.out)
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")

@@ -18,7 +18,15 @@ from tqdm import tqdm
 
 from crosschannel import agents, envs, evaluation, pipeline
 from crosschannel.core import ConfigError
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, resumable
+from crosschannel.pipeline.command_line import (
+    Parser,
+    UsageError,
+    logger,
+    program,
+    refuse_existing,
+    resumable,
+    use_one_thread,
+)
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run, write_json
@@ -180,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if resumed and resumed.ended:
         print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
+    use_one_thread()
     run = train(config, out, resumed)
     print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0
