@@ -21,17 +21,18 @@ import numpy as np
 import pandas as pd
 
 from crosschannel import agents
-from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError
-from crosschannel.core.files import replacing
-from crosschannel.core.hashing import keys
-from crosschannel.core.times import SECOND, duration, timestamps
-from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
-from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.guardrails import eligible as allowed
-from crosschannel.histories.history import DecisionLog, History
+from crosschannel.core import SECOND, BoolArray, ConfigError, duration, keys, replacing, timestamps
+from crosschannel.histories import (
+    ContextFeatures,
+    DecisionLog,
+    History,
+    allowed_actions,
+    last_eligible,
+    read_eligible,
+    without_churned,
+)
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, use_one_thread
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -45,7 +46,7 @@ def decide(
     time = np.full(history.n_users, at, dtype=np.int64)
     mask = without_churned(eligible, history, at)
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
-    mask &= allowed(run.config.guardrails, history, users, time + 1)
+    mask &= allowed_actions(run.config.guardrails, history, users, time + 1)
     observations = agents.Observations(context.at(history, users, time), mask, history.user_keys)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
@@ -100,6 +101,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, read the newest log, decide, write; return the exit code."""
     chosen = parse(arguments)
+    use_one_thread()
     run = Run.open_ended(chosen.run, history=chosen.history_path)
     history = build_history(run.config)[0]
     logger.info(history.summary())

@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel import agents, pipeline
-from crosschannel.histories.features import ContextFeatures
-from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing
+from crosschannel.histories import ContextFeatures
+from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing, use_one_thread
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run
@@ -29,8 +29,8 @@ from crosschannel.pipeline.run_folder import Run
 
 FILES = ("evaluation.json", "report.html", "policy.csv")
 OTHER_LOG = (
-    "The log is not the one that the run was trained on: the values are for those of its users who are in none of the "
-    "parts that the policy learned from."
+    "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
+    "none of the parts that the policy learned from"
 )
 
 
@@ -69,7 +69,10 @@ def evaluate(
         data = pipeline.prepare(run.config, ContextFeatures.from_state_dict(features))
         fingerprint = data.history.fingerprint()
         notes = () if run.same_history(fingerprint) else (OTHER_LOG,)
-        result = pipeline.judge(run.config, data, agent, pipeline.fit_outcome_model(data), notes)
+        for note in notes:
+            logger.warning(note)
+        policy = pipeline.explain_policy(run.config, data, agent)
+        result = pipeline.judge(run.config, data, agent, policy, pipeline.fit_outcome_model(data), notes)
     run.write_result(result, fingerprint, folder)
     pipeline.write_report(run, result, folder / "report.html")
     return result
@@ -96,7 +99,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
         force="overwrite files of an earlier evaluation in --out",
     )
     folder = parser.first_positional(arguments)
-    base = Config() if folder is None else Run.open_ended(folder).config
+    base = Run.open(folder).config if folder and Run.is_at(folder) else Config()
     line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
     for name in FILES if line.options.out else ():
         refuse_existing(line.options.out / name, line.options.force)
@@ -106,6 +109,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, evaluate its policy, write and print the report; return the exit code."""
     chosen, settings = parse(arguments)
+    use_one_thread()
     result = evaluate(chosen.run, chosen.history_path, settings, device=chosen.device, out=chosen.out)
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")

@@ -5,8 +5,8 @@
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
   crosschannel train --resume runs/market                    resume a run, to the same bits
 
-A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json and tensorboard/
-to a folder of its own. In a checkout, `python train.py` is the same command.
+A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv and
+tensorboard/ to a folder of its own. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations
@@ -17,8 +17,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from crosschannel import agents, envs, evaluation, pipeline
-from crosschannel.core.errors import ConfigError
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, resumable
+from crosschannel.core import ConfigError
+from crosschannel.pipeline.command_line import (
+    Parser,
+    UsageError,
+    logger,
+    program,
+    refuse_existing,
+    resumable,
+    use_one_thread,
+)
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run, write_json
@@ -56,8 +64,8 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None) ->
     logger.info(f"writing to {run.path}")
 
     with resumable(run.path):
-        learn(run, data, log, agent, outcome_model)
-        result = pipeline.judge(run.config, data, agent, outcome_model)
+        policy = learn(run, data, log, agent, outcome_model)
+        result = pipeline.judge(run.config, data, agent, policy, outcome_model)
     run.write_result(result, fingerprint)
     write_json(result.metrics(), run.metrics)  # last, since it marks the run as finished
     return run
@@ -69,12 +77,15 @@ def learn(
     log: envs.replay.ReplayLog,
     agent: agents.Agent,
     outcome_model: evaluation.OutcomeModel,
-) -> None:
+) -> pipeline.ExplainedPolicy:
     """Replay the training users once, with updates after every step, then update offline.
 
     The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Rewards of an
     ended log are known, so users are replayed in parallel whatever the date. All that the rest of the run depends on is
     in the checkpoint, so that an interrupted run resumes to the same bits.
+
+    Returns:
+        What the learned policy does at the test users' slots.
     """
     config = run.config
     env = envs.replay.CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
@@ -140,8 +151,10 @@ def learn(
             bar.update()
     save()
     agents.save_policy(agent, run.policy, pipeline.agent_spec(config, data), data.features.state_dict())
-    monitor.policy_table(pipeline.explain_policy(config, data, agent), done["steps"])
+    policy = pipeline.explain_policy(config, data, agent)
+    monitor.policy_table(policy.table, done["steps"])
     monitor.close()
+    return policy
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None]:
@@ -175,6 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if resumed and resumed.ended:
         print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
+    use_one_thread()
     run = train(config, out, resumed)
     print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0

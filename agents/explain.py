@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,13 +29,19 @@ class EstimatingAgent(Protocol):
         ...
 
 
-def policy_table(agent: Agent, observations: Observations, segments: npt.NDArray[Any] | None = None) -> pd.DataFrame:
+def policy_table(
+    agent: Agent,
+    observations: Observations,
+    segments: npt.NDArray[Any] | None = None,
+    probabilities: Sequence[FloatArray] | None = None,
+) -> pd.DataFrame:
     r"""Tabulate how often a policy chooses each action, the action's expected reward, and the agreement of the votes.
 
     Args:
         agent: The agent.
         observations: Slots to average over, N rows.
         segments: Name of each row's segment (N,); the rows of all segments together always come first.
+        probabilities: The agent's `action_probabilities` at these slots, where they are known already.
 
     Returns:
         A table with one row for each segment, module and action, and the columns
@@ -57,10 +64,10 @@ def policy_table(agent: Agent, observations: Observations, segments: npt.NDArray
     member = np.stack([np.ones(len(names), dtype=bool) if kind == ALL_DECISIONS else names == kind for kind in kinds])
     totals = [_Totals(len(kinds), size) for size in modules.sizes]
     for rows, chunk in chunks(observations):
-        probabilities = agent.action_probabilities(chunk)
+        given = agent.action_probabilities(chunk) if probabilities is None else [p[rows] for p in probabilities]
         estimates = agent.expected_rewards(chunk) if isinstance(agent, EstimatingAgent) else [None] * len(modules)
         mask = modules.split(modules.feasible_mask(chunk.action_mask))
-        marginals = modules.marginals(probabilities)
+        marginals = modules.marginals(given)
         for m, total in enumerate(totals):
             total.add(modules, m, member[:, rows].astype(float), marginals, mask[m], estimates[m])
     tables = [

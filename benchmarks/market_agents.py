@@ -21,12 +21,12 @@ import pandas as pd
 
 from crosschannel.agents import Agent, make_agent
 from crosschannel.core.times import DAY
-from crosschannel.envs.market import evaluate_policy
+from crosschannel.envs.market import FreshUsers
 from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, TransitionIndex
 from crosschannel.pipeline.batches import batch_at
 from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.judging import deployable_policy, fit_outcome_model, judge
+from crosschannel.pipeline.judging import deployable_policy, explain_policy, fit_outcome_model, judge
 
 MYOPIC = "bootstrapped_q, discount 0"
 DEFAULT_AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", "ensemble_thompson")
@@ -92,7 +92,8 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
     split = data.train
     log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     begun, days = int(data.history.decisions.time.min()), config.history.market.days
-    deployed = {name: evaluate_policy(market, name, users) for name in REFERENCES}
+    fresh_users = FreshUsers.draw(market, users)
+    deployed = {name: fresh_users.deploy(name) for name in REFERENCES}
     rows: list[dict[str, Any]] = [{"agent": name} for name in REFERENCES]
     weeks = (days // 4, days // 2), (3 * days // 4, days)
     if config.history.market.scenario == "refresh":
@@ -105,13 +106,14 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         spec = agent_spec(made, data)
         agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
-        deployed[name] = evaluate_policy(market, deployable_policy(name, data, agent, config.seed), users)
+        deployed[name] = fresh_users.deploy(deployable_policy(name, data, agent, config.seed))
         if config.history.market.scenario == "refresh":
             half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
             row["second_week_effect"] = per_decision(data, half, *weeks[0])
             row["last_week_effect"] = per_decision(data, agent, *weeks[1])
         if config.history.market.scenario == "null" and name == config.agent.name:
-            judged = judge(made, data, agent, fit_outcome_model(data)).evaluation
+            policy = explain_policy(made, data, agent)
+            judged = judge(made, data, agent, policy, fit_outcome_model(data)).evaluation
             known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
             row |= {"identified": len(known), "significant": sum(not each.contains(0.0) for each in known)}
         rows.append(row)

@@ -1,6 +1,6 @@
 """Shared by every package: action spaces, array types, errors, hashing, times, files and serialization.
 
-This package imports none of the others.
+This package imports none of the others. The names of `__all__` are imported on first use.
 """
 
 if not __name__.startswith("crosschannel."):

@@ -1,17 +1,43 @@
 from .action_space import ActionSpace as ActionSpace
 from .action_space import Module as Module
+from .arrays import BoolArray as BoolArray
+from .arrays import FloatArray as FloatArray
+from .arrays import IntArray as IntArray
+from .arrays import ObjectArray as ObjectArray
+from .arrays import UIntArray as UIntArray
 from .errors import ConfigError as ConfigError
 from .errors import CrosschannelError as CrosschannelError
 from .errors import Fault as Fault
 from .errors import InputError as InputError
 from .errors import NotIdentified as NotIdentified
+from .files import replacing as replacing
+from .hashing import keys as keys
+from .times import DAY as DAY
+from .times import HOUR as HOUR
+from .times import SECOND as SECOND
+from .times import WEEK as WEEK
+from .times import duration as duration
+from .times import timestamps as timestamps
 
 __all__ = [
+    "DAY",
+    "HOUR",
+    "SECOND",
+    "WEEK",
     "ActionSpace",
+    "BoolArray",
     "ConfigError",
     "CrosschannelError",
     "Fault",
+    "FloatArray",
     "InputError",
+    "IntArray",
     "Module",
     "NotIdentified",
+    "ObjectArray",
+    "UIntArray",
+    "duration",
+    "keys",
+    "replacing",
+    "timestamps",
 ]

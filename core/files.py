@@ -13,8 +13,8 @@ import yaml
 
 from crosschannel.core.errors import ConfigError
 
-#: Most values that a YAML text may hold, each counted as often as aliases repeat it.
-MOST_YAML_VALUES = 100_000
+#: Maximum number of values of a YAML text, with each value counted as often as aliases repeat it.
+MAX_YAML_VALUES = 100_000
 
 
 @contextmanager
@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what a YAML file holds; None if it is empty.
+    """Return the content of a YAML file, None if it is empty.
 
     Raises:
         ConfigError: If its text is refused by `parse_yaml`.
@@ -45,17 +45,17 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str, place: str) -> Any:
-    """Return what a YAML text holds: mappings, lists, text, numbers, booleans and null.
+    """Return the content of a YAML text: mappings, lists, text, numbers, booleans and null.
 
-    Values are told apart as YAML 1.2 does: `1e-3` is a number, and `2026-11-24`, `21:00`, `no` and `007` are text.
+    Values have the types of YAML 1.2: `1e-3` is a number, and `2026-11-24`, `21:00`, `no` and `007` are text.
 
     Args:
         text: The text.
-        place: Where it stands, for error messages.
+        place: The place of the text, for error messages.
 
     Raises:
-        ConfigError: If the text is not YAML, gives a key twice, holds values of another kind, refers to itself, or
-            grows beyond `MOST_YAML_VALUES` by its aliases.
+        ConfigError: If the text is not YAML, has a key twice, has values of another type, refers to itself, or
+            grows beyond `MAX_YAML_VALUES` by its aliases.
     """
     try:
         loader = _PlainLoader(text)
@@ -76,7 +76,7 @@ def parse_yaml(text: str, place: str) -> Any:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Tells values apart as YAML 1.2 does, by the patterns below instead of PyYAML's of YAML 1.1."""
+    """A loader with the types of YAML 1.2, by the patterns below instead of PyYAML's of YAML 1.1."""
 
 
 _PlainLoader.yaml_implicit_resolvers = {}
@@ -95,14 +95,16 @@ _KINDS = {_TAG + name for name in ("null", "bool", "int", "float", "merge", "str
 
 
 def _check_node(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """Return how many values a node stands for; `sizes` has those of the nodes already seen, 0 while counting.
+    """Return the number of values of a node; `sizes` has those of the nodes already seen, 0 while counting.
 
     Raises:
-        MarkedYAMLError: If the node holds what `parse_yaml` refuses.
+        MarkedYAMLError: If the node has what `parse_yaml` refuses.
     """
     if id(node) in sizes:
         if not sizes[id(node)]:
-            raise yaml.MarkedYAMLError(problem="an alias refers to what it is part of", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(
+                problem="an alias refers to a value that contains it", problem_mark=node.start_mark
+            )
         return sizes[id(node)]
     if node.tag not in _KINDS:
         raise yaml.MarkedYAMLError(problem=f"values of the kind {node.tag} are not read", problem_mark=node.start_mark)
@@ -114,8 +116,8 @@ def _check_node(node: yaml.Node, sizes: dict[int, int]) -> int:
     total = 1
     for part in (part for each in parts for part in each):
         total += _check_node(part, sizes)
-        if total > MOST_YAML_VALUES:
-            problem = f"there are more than {MOST_YAML_VALUES:,} values, counted as often as aliases repeat them"
+        if total > MAX_YAML_VALUES:
+            problem = f"there are more than {MAX_YAML_VALUES:,} values, counted as often as aliases repeat them"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
     sizes[id(node)] = total
     return total
@@ -127,6 +129,6 @@ def _check_keys(keys: list[yaml.Node]) -> None:
         if not isinstance(key, yaml.ScalarNode):
             raise yaml.MarkedYAMLError(problem="a key must be text, not a list or mapping", problem_mark=key.start_mark)
         if key.value in first:
-            problem = f"the key {key.value!r} stands twice, first in line {first[key.value]}"
+            problem = f"the key {key.value!r} occurs twice, first in line {first[key.value]}"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
         first[key.value] = key.start_mark.line + 1

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def from_dict(cls: type[T], data: Any, place: str = "") -> T:
-    """Build a dataclass from plain data; keys that are absent keep their defaults.
+    """Build a dataclass from a mapping; missing keys keep their defaults.
 
     Args:
         cls: The dataclass.
@@ -42,12 +42,12 @@ def from_dict(cls: type[T], data: Any, place: str = "") -> T:
 
 
 def convert(hint: Any, value: Any, place: str = "") -> Any:
-    """Return plain data as a value of an annotated type.
+    """Convert a value of YAML or JSON to an annotated type.
 
     Args:
         hint: The type, as in the annotation of a dataclass's field.
-        value: What stands there.
-        place: Where it stands, for error messages.
+        value: The value.
+        place: The place of the value, for error messages.
 
     Raises:
         ConfigError: With a line for each fault.
@@ -60,7 +60,7 @@ def convert(hint: Any, value: Any, place: str = "") -> Any:
 
 
 def to_dict(value: Any) -> Any:
-    """Return the plain data (mappings, lists, numbers, text) of a dataclass, for YAML and JSON."""
+    """Return a dataclass as mappings, lists, numbers and text, for YAML and JSON."""
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_dict(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):
@@ -77,7 +77,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _dataclass(cls: Any, data: Any, place: str, faults: list[str]) -> Any:
-    """Build a dataclass; where a part of it is wrong, note that, and return None."""
+    """Build a dataclass; if a part of it is wrong, add its fault and return None."""
     if not isinstance(data, Mapping):
         faults += _told(place, f"expected a mapping with the keys of {cls.__name__}, got {_shown(data)}")
         return None
@@ -108,7 +108,7 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
         if value is None and type(None) in allowed:
             return None
         allowed = tuple(one for one in allowed if one is not type(None))
-        # Only these are written as mappings, so that a fault inside of one is told as such.
+        # Only these types are written as mappings, so a fault inside a mapping is reported as theirs.
         mappings = tuple(one for one in allowed if _written_as_mapping(one))
         found, trial = None, list[str]()
         for one in mappings if isinstance(value, Mapping) and mappings else allowed:
@@ -157,7 +157,7 @@ def _scalar(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and not isinstance(value, bool):
-        # Text as well: `inf` is a number to people, but not to YAML, which writes it `.inf`.
+        # Text as well: YAML writes the number `inf` as `.inf`, and reads `inf` as text.
         try:
             return float(value)
         except (TypeError, ValueError, OverflowError):
@@ -193,7 +193,7 @@ def _suggestion(value: object, known: tuple[Any, ...]) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return the value as a message shows it; what is long is cut."""
+    """Return the value as text for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import cho_solve, cholesky
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
@@ -18,6 +19,8 @@ from crosschannel.evaluation.support import distinct_actions
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 FOLD_SALT = 0x0F01D
 PATTERNS_PER_BLOCK = 256
+#: Decisions whose modelled rewards are computed at once, so that they stay in the cache.
+ROWS_PER_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -93,27 +96,30 @@ class OutcomeModel:
             raise ConfigError(
                 f"the outcome model needs 2 folds or more and as many users: {folds} folds, {users} users"
             )
-        z = _with_intercept(context[known])
-        distinct, pattern = distinct_actions(modules, modules.canonical(actions[known]))
+        rows, width = np.flatnonzero(known), 1 + context.shape[1]
+        distinct, pattern = distinct_actions(modules, modules.canonical(actions[rows]))
         h = action_indicators(modules, distinct)
-        fold = (uniforms(user[known].astype(np.uint64), FOLD_SALT) * folds).astype(np.int64)
-        by_fold = [
-            _SufficientStatistics.from_decisions(z[fold == k], h, pattern[fold == k], rewards[known][fold == k])
-            for k in range(folds)
-        ]
+        fold = (uniforms(user[rows].astype(np.uint64), FOLD_SALT) * folds).astype(np.int64)
+        by_fold = []
+        for k in range(folds):
+            places = np.flatnonzero(fold == k)
+            z, y = _with_intercept(context[rows[places]]), rewards[rows[places]]
+            by_fold.append(_SufficientStatistics.from_decisions(z, h, pattern[places], y))
         total = _SufficientStatistics.total(by_fold)
-        scale = _penalty_scale(h.shape[1], z.shape[1])
-        cv_errors = {
-            float(p): sum(held_out.squared_error((total - held_out).solve(float(p) * scale)) for held_out in by_fold)
-            / total.n
-            for p in penalties
-        }
+        scale = _penalty_scale(h.shape[1], width)
+        errors = dict.fromkeys(map(float, penalties), 0.0)
+        for held_out in by_fold:
+            train = total - held_out
+            for p in errors:
+                errors[p] += held_out.squared_error(train.solve(p * scale, [len(scale)])[0])
+        cv_errors = {p: error / total.n for p, error in errors.items()}
         best = min(cv_errors, key=lambda p: (cv_errors[p], -p))
-        coefficients = []
-        for part in modules.slices:
-            size = (1 + part.stop) * z.shape[1]
-            solution = total.solve(best * scale, size)
-            coefficients.append(np.ascontiguousarray(solution.reshape(1 + part.stop, z.shape[1]).T))
+        counts = [1 + part.stop for part in modules.slices]
+        solutions = total.solve(best * scale, [count * width for count in counts])
+        coefficients = [
+            np.ascontiguousarray(solution.reshape(count, width).T)
+            for solution, count in zip(solutions, counts, strict=True)
+        ]
         return cls(modules=modules, coefficients=tuple(coefficients), penalty=best, cv_errors=cv_errors)
 
     def q_values(
@@ -131,18 +137,29 @@ class OutcomeModel:
             actions: Logged actions, canonical codes (n, M).
             probabilities: The policy's probabilities, one array (n, *modules.shape(m)) per module.
         """
+        n = len(actions)
+        out = [QValues(np.empty(n), np.empty(n)) for _ in range(1 + len(self.modules))]
+        for start in range(0, n, ROWS_PER_CHUNK):
+            rows = slice(start, start + ROWS_PER_CHUNK)
+            found = self._q_values_of_chunk(context[rows], actions[rows], [p[rows] for p in probabilities])
+            for q, (logged, policy) in zip(out, found, strict=True):
+                q.logged[rows], q.policy[rows] = logged, policy
+        return out
+
+    def _q_values_of_chunk(
+        self, context: npt.NDArray[Any], actions: IntArray, probabilities: Sequence[FloatArray]
+    ) -> Iterator[tuple[FloatArray, FloatArray]]:
+        """Yield the two arrays of each entry of `q_values`: of the logged action, and of the policy."""
         z = _with_intercept(context)
         logged = action_indicators(self.modules, actions)
-        expected = expected_indicators(self.modules, probabilities)
         scores = z @ self.coefficients[-1]
-        out = [QValues(_dot(scores, logged), _dot(scores, expected))]
+        yield _dot(scores, logged), _dot(scores, expected_indicators(self.modules, probabilities))
         for m, part in enumerate(self.modules.slices):
             scores = z @ self.coefficients[m]
             h = logged[:, : 1 + part.stop]
             mixed = h.copy()
             mixed[:, 1 + part.start :] = conditional_probabilities(self.modules, probabilities, actions, m)
-            out.append(QValues(_dot(scores, h), _dot(scores, mixed)))
-        return out
+            yield _dot(scores, h), _dot(scores, mixed)
 
 
 def action_indicators(modules: ActionSpace, actions: IntArray) -> FloatArray:
@@ -238,16 +255,23 @@ class _SufficientStatistics:
         order = np.argsort(pattern, kind="stable")
         z, rewards = z[order], rewards[order]
         edges = np.searchsorted(pattern[order], np.arange(len(h) + 1))
-        gram = np.zeros((count * count, width * width))
+        # Both factors of the Gram matrix are symmetric, and two actions of one module never occur together.
+        first, second = np.nonzero(np.triu(h.T @ h))
+        left, right = np.triu_indices(width)
+        gram = np.zeros((len(first), len(left)))
         cross = np.zeros((count, width))
         for block in np.array_split(np.arange(len(h)), -(-len(h) // PATTERNS_PER_BLOCK)):
             rows = [slice(edges[j], edges[j + 1]) for j in block]
-            squares = np.stack([z[r].T @ z[r] for r in rows]).reshape(len(block), -1)
-            pairs = (h[block][:, :, None] * h[block][:, None, :]).reshape(len(block), -1)
-            gram += pairs.T @ squares
+            squares = np.stack([(z[r].T @ z[r])[left, right] for r in rows])
+            gram += (h[block][:, first] * h[block][:, second]).T @ squares
             cross += h[block].T @ np.stack([z[r].T @ rewards[r] for r in rows])
-        full = gram.reshape(count, count, width, width).transpose(0, 2, 1, 3).reshape(count * width, count * width)
-        return cls(n=len(z), gram=full, cross=cross.reshape(-1), square=float(rewards @ rewards))
+        full = np.zeros((count, width, count, width))
+        full[first[:, None], left, second[:, None], right] = gram
+        full[first[:, None], right, second[:, None], left] = gram
+        full[second[:, None], left, first[:, None], right] = gram
+        full[second[:, None], right, first[:, None], left] = gram
+        gram = full.reshape(count * width, count * width)
+        return cls(n=len(z), gram=gram, cross=cross.reshape(-1), square=float(rewards @ rewards))
 
     @classmethod
     def total(cls, parts: Sequence[_SufficientStatistics]) -> _SufficientStatistics:
@@ -267,11 +291,16 @@ class _SufficientStatistics:
             square=self.square - other.square,
         )
 
-    def solve(self, penalty: FloatArray, size: int | None = None) -> FloatArray:
-        """Return the coefficients of the first `size` features under a diagonal penalty."""
-        return np.asarray(
-            np.linalg.solve(self.gram[:size, :size] + np.diag(penalty[:size]), self.cross[:size]), dtype=np.float64
-        )
+    def solve(self, penalty: FloatArray, sizes: Sequence[int]) -> list[FloatArray]:
+        """Return the coefficients of the first `size` features alone under a diagonal penalty, for each of some sizes.
+
+        The Cholesky factor of the first features is a corner of that of all.
+        """
+        largest = max(sizes)
+        ridge = self.gram[:largest, :largest].copy()
+        ridge[np.diag_indices(largest)] += penalty[:largest]
+        factor = cholesky(ridge, lower=True, overwrite_a=True, check_finite=False)
+        return [cho_solve((factor[:size, :size], True), self.cross[:size], check_finite=False) for size in sizes]
 
     def squared_error(self, coefficients: FloatArray) -> float:
         """Return the sum of squared errors of coefficients on these decisions."""

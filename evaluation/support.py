@@ -13,7 +13,8 @@ from crosschannel.evaluation.logged_decisions import LoggedDecisions
 from crosschannel.evaluation.weights import effective_sample_size, has_choice
 
 MAX_CELLS_IN_ALL = 200_000_000
-MAX_CELLS_AT_ONCE = 4_000_000
+#: Decisions whose mass is computed at once, so that it stays in the cache.
+MASS_ROWS_PER_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -142,10 +143,39 @@ def unsupported_mass(log: LoggedDecisions, probabilities: Sequence[FloatArray], 
         eligible_p = [
             p * mask.reshape(len(rows), *[1] * (p.ndim - 2), -1) for p, mask in zip(eligible_p, masks, strict=True)
         ]
-    mass = np.zeros(len(rows))
-    for block in np.array_split(taken_actions, -(-len(taken_actions) * len(rows) // MAX_CELLS_AT_ONCE)):
-        mass += log.modules.joint_probabilities(eligible_p, block).sum(1)
-    return _one_minus_mean(mass)
+    return _one_minus_mean(total_probability(log.modules, eligible_p, taken_actions))
+
+
+def total_probability(modules: ActionSpace, probabilities: Sequence[FloatArray], actions: IntArray) -> FloatArray:
+    """Return the summed probability (N,) of some distinct actions.
+
+    Actions with the same first choices share the product of their probabilities: from the last module to the first, the
+    probabilities of what follows a choice are added up before they are multiplied by that of the choice.
+
+    Args:
+        modules: The modules.
+        probabilities: The policy's, one array (N, *modules.shape(m)) per module.
+        actions: Canonical and distinct, sorted by their codes (J, M).
+    """
+    sent, last = actions[modules.sends(actions)], len(modules) - 1
+    out = np.zeros(len(probabilities[0])) if len(sent) == len(actions) else probabilities[0][:, 0].astype(np.float64)
+    if not len(sent):
+        return out
+    differs = np.cumsum(sent[1:] != sent[:-1], axis=1) > 0
+    # Where each distinct row of the first m choices begins; for m = 0 there is a single one.
+    begins = [np.zeros(1, dtype=np.int64), *(np.flatnonzero(np.append(True, column)) for column in differs.T)]
+    ends = np.zeros((len(begins[last]), modules.n_table_cells(last)))
+    place = np.searchsorted(begins[last], np.arange(len(sent)), side="right") - 1
+    ends[place, modules.table_cell(last, sent)] = 1.0
+    for start in range(0, len(out), MASS_ROWS_PER_CHUNK):
+        rows = slice(start, start + MASS_ROWS_PER_CHUNK)
+        each = [np.ascontiguousarray(p[rows].reshape(len(out[rows]), -1).T) for p in probabilities]
+        mass = ends @ each[last]
+        for m in range(last - 1, -1, -1):
+            mass *= each[m][modules.table_cell(m, sent[begins[m + 1]])]
+            mass = np.add.reduceat(mass, np.searchsorted(begins[m + 1], begins[m]), axis=0)
+        out[rows] += mass[0]
+    return out
 
 
 def _one_minus_mean(mass: FloatArray) -> float:

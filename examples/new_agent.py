@@ -16,8 +16,7 @@ import tyro
 
 import crosschannel.envs  # noqa: F401 - registers the environments
 from crosschannel.agents import Agent, Baseline, Batch, Observations, make_agent, vote_shares
-from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core import ActionSpace, FloatArray
 from crosschannel.envs.market import (
     ContextPolicy,
     Market,
@@ -27,7 +26,7 @@ from crosschannel.envs.market import (
     simulate_history,
 )
 from crosschannel.envs.replay import ReplayLog
-from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories import ContextFeatures
 from crosschannel.reward import DidReward, RewardSpec
 
 

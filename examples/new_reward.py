@@ -14,9 +14,9 @@ from typing import ClassVar
 import numpy as np
 import tyro
 
-from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core import FloatArray, IntArray
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
-from crosschannel.histories.history import History
+from crosschannel.histories import History
 from crosschannel.reward import DidReward, FittedReward, Outcomes, RewardFrame, RewardModel, RewardSpec
 
 

@@ -20,7 +20,7 @@ from stable_baselines3 import PPO
 import crosschannel.envs  # noqa: F401 - registers the environments
 from crosschannel.envs.market import ContextPolicy, Market, MarketConfig, PolicyChoice, PolicyValue, evaluate_policy
 from crosschannel.envs.wrappers import FlatContextVector, RecordOutcomesVector, StableBaselinesVec, flatten
-from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories import ContextFeatures
 
 
 def learner(config: MarketConfig, users: int, seed: int, gamma: float) -> tuple[PPO, ContextFeatures]:

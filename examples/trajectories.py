@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import tyro
 
-from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core import ActionSpace, BoolArray, FloatArray, IntArray
 from crosschannel.envs.market import (
     Choice,
     Market,
@@ -35,7 +34,7 @@ from crosschannel.evaluation import (
     evaluate_trajectories,
     first_slots,
 )
-from crosschannel.histories.history import History
+from crosschannel.histories import History
 from crosschannel.reward import DidReward, RewardSpec
 
 MESSAGE = ("evening", "food", "percent_20", "friendly", "by_name")

@@ -4,6 +4,8 @@ A `History` has the decisions and events of many users as arrays. It is read fro
 from CSV or Parquet files of any layout (`read_tables`), from one event stream (`read_stream`) or from a named public
 data set (`read_dataset`), or built from pandas tables (`History.from_tables`) or arrays (`History.from_arrays`). Input
 that cannot be read raises an `InputError` with every fault that was found.
+
+The names of `__all__` are imported on first use, so that settings can be read without pandas or SciPy.
 """
 
 if not __name__.startswith("crosschannel."):

@@ -8,12 +8,14 @@ from .features import ContextFeatures as ContextFeatures
 from .features import ContextSpec as ContextSpec
 from .goals import Goal as Goal
 from .guardrails import Guardrails as Guardrails
+from .guardrails import allowed_actions as allowed_actions
+from .guardrails import guarded_mask as guarded_mask
 from .history import DEFAULT_CHURN_EVENTS as DEFAULT_CHURN_EVENTS
 from .history import DecisionLog as DecisionLog
 from .history import EventLog as EventLog
 from .history import History as History
-from .propensities import PropensityReport as PropensityReport
-from .propensities import estimate_propensities as estimate_propensities
+from .propensities.estimate import PropensityReport as PropensityReport
+from .propensities.estimate import estimate_propensities as estimate_propensities
 from .readers.datasets import DATASETS as DATASETS
 from .readers.datasets import read_dataset as read_dataset
 from .readers.datasets.starbucks import read_starbucks_rewards as read_starbucks_rewards
@@ -46,10 +48,12 @@ __all__ = [
     "StreamMapping",
     "TableMapping",
     "TableSource",
+    "allowed_actions",
     "bucket_of",
     "bucket_paths",
     "check_rewards",
     "estimate_propensities",
+    "guarded_mask",
     "last_eligible",
     "read_dataset",
     "read_eligible",

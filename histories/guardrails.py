@@ -69,12 +69,12 @@ class Guardrails:
                     midnight(text, f"{side}.{module}.{action}")
 
 
-def eligible(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
+def allowed_actions(guardrails: Guardrails, history: History, user: IntArray, time: IntArray) -> BoolArray:
     """Return the actions that the guardrails allow users (N,) at times (N,), as a flat mask (N, sum of actions).
 
     Messages count from their decision's time, and only if it is strictly before the given time, so that the mask at a
     slot does not depend on the decision there. To include messages of the same time, pass a time one microsecond later.
-    Sending nothing is always eligible. The log's own eligibility is ignored: see `guarded`.
+    Sending nothing is always eligible. The log's own eligibility is ignored: see `guarded_mask`.
 
     Args:
         guardrails: The limits.
@@ -109,14 +109,14 @@ def eligible(guardrails: Guardrails, history: History, user: IntArray, time: Int
     return mask
 
 
-def guarded(guardrails: Guardrails, history: History) -> BoolArray:
+def guarded_mask(guardrails: Guardrails, history: History) -> BoolArray:
     """Return the mask (n, sum of actions) of actions that are eligible in the log, allowed and feasible.
 
     The mask may exclude a logged action, if the log did what the guardrails forbid; a policy that respects them has no
     support there.
     """
     d = history.decisions
-    return history.modules.feasible_mask(history.eligible & eligible(guardrails, history, d.user, d.time))
+    return history.modules.feasible_mask(history.eligible & allowed_actions(guardrails, history, d.user, d.time))
 
 
 def clock(text: str) -> int:

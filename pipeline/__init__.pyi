@@ -14,6 +14,7 @@ from .configuration import load_config as load_config
 from .configuration import read_config as read_config
 from .configuration import write_config as write_config
 from .flags import parse_settings as parse_settings
+from .judging import ExplainedPolicy as ExplainedPolicy
 from .judging import Validation as Validation
 from .judging import deployable_policy as deployable_policy
 from .judging import explain_policy as explain_policy
@@ -29,6 +30,7 @@ from .run_folder import Run as Run
 __all__ = [
     "Config",
     "EvaluationResult",
+    "ExplainedPolicy",
     "Monitor",
     "Parser",
     "Run",

@@ -18,7 +18,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import to_dict
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.guardrails import Guardrails, guarded
+from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.readers.datasets import read_dataset
@@ -51,7 +51,7 @@ class Split:
         """Return what a policy sees at every decision."""
         history = self.history
         users = history.user_keys[history.decisions.user]
-        return Observations(self.features.transform(history), guarded(self.guardrails, history), users)
+        return Observations(self.features.transform(history), guarded_mask(self.guardrails, history), users)
 
     @cached_property
     def outcomes(self) -> Outcomes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import shutil
 import sys
@@ -175,6 +176,17 @@ class _TerminalHandler(logging.Handler):
 
         text = self.format(record)
         tqdm.write(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
+
+
+def use_one_thread() -> None:
+    """Let PyTorch compute on one thread, unless the environment asks for more by `OMP_NUM_THREADS`.
+
+    More threads are slower with networks as small as these, and round otherwise: results would depend on the machine.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 from crosschannel.agents import Agent, Decisions, Observations, policy_table, sample_actions, uniform_shares
 from crosschannel.agents.base import Float32Array
 from crosschannel.core.arrays import BoolArray, FloatArray
-from crosschannel.envs.market import ContextPolicy, MarketPolicy, MarketTruth, evaluate_policy
+from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy, MarketTruth
 from crosschannel.evaluation import (
     DR,
     LoggedDecisions,
@@ -96,8 +96,21 @@ class Validation:
         return scores
 
 
-def explain_policy(config: Config, data: TrainingData, agent: Agent) -> pd.DataFrame:
-    """Return what the policy does at the test users' slots, by module, action and segment: see `agents.policy_table`.
+@dataclass(frozen=True)
+class ExplainedPolicy:
+    """What a policy does at the test users' slots.
+
+    Attributes:
+        probabilities: Its probabilities there, one array per module: `Agent.action_probabilities`.
+        table: The same by module, action and segment of users: see `agents.policy_table`.
+    """
+
+    probabilities: list[FloatArray]
+    table: pd.DataFrame
+
+
+def explain_policy(config: Config, data: TrainingData, agent: Agent) -> ExplainedPolicy:
+    """Compute what the agent's exploring policy does at the test users' slots.
 
     Raises:
         ConfigError: If the users have no attribute `evaluation.segments`.
@@ -108,11 +121,17 @@ def explain_policy(config: Config, data: TrainingData, agent: Agent) -> pd.DataF
         segments = np.full(len(test.decisions), "other", dtype=object)
         for label, users in attribute_groups(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
-    return policy_table(agent, data.test.observations, segments)
+    probabilities = agent.action_probabilities(data.test.observations)
+    return ExplainedPolicy(probabilities, policy_table(agent, data.test.observations, segments, probabilities))
 
 
 def judge(
-    config: Config, data: TrainingData, agent: Agent, model: OutcomeModel, notes: tuple[str, ...] = ()
+    config: Config,
+    data: TrainingData,
+    agent: Agent,
+    policy: ExplainedPolicy,
+    model: OutcomeModel,
+    notes: tuple[str, ...] = (),
 ) -> EvaluationResult:
     """Evaluate the agent's exploring policy, as it would be deployed, on users it has not learned from.
 
@@ -120,12 +139,13 @@ def judge(
         config: The configuration.
         data: The history and its splits.
         agent: The agent.
+        policy: What its policy does at the test users' slots: `explain_policy`.
         model: The outcome model of the training users: `fit_outcome_model`.
         notes: What a reader has to know before the numbers.
     """
     logger.info("evaluating the policy on the test users")
     test, history, frame = data.test, data.test.history, data.test.rewards
-    probabilities = agent.action_probabilities(test.observations)
+    probabilities = policy.probabilities
     evaluation = evaluate(
         replace(LoggedDecisions.from_history(history), name=f"the test users of {history.name}"),
         probabilities,
@@ -141,7 +161,7 @@ def judge(
     return EvaluationResult(
         evaluation=evaluation,
         truth=truth,
-        policy_table=explain_policy(config, data, agent),
+        policy_table=policy.table,
         history=data.history.summary(),
         notes=notes,
     )
@@ -167,10 +187,11 @@ def _true_values(
         ("uniform", "uniform", expected(uniform_shares(modules, mask))),
         ("no_send", "no_send", 0.0),
     ]
+    fresh_users = FreshUsers.draw(market, config.evaluation.market_users)
     values = []
     for name, policy, per_decision in policies:
         logger.info(f"deploying {name} to {config.evaluation.market_users:,} simulated users")
-        deployed = evaluate_policy(market, policy, config.evaluation.market_users)
+        deployed = fresh_users.deploy(policy)
         values.append(
             TrueValue(
                 policy=name,

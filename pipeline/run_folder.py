@@ -17,6 +17,9 @@ from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult
 
+#: Sections of the configuration that a result depends on, beside the policy.
+DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split", "evaluation")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -84,6 +87,11 @@ class Run:
         write_config(run.config, path / "config.yaml")
         return run
 
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Return whether a folder is that of a run."""
+        return (path / "config.yaml").is_file()
+
     @classmethod
     def open(cls, path: Path) -> Run:
         """Open a folder that a run wrote.
@@ -91,7 +99,7 @@ class Run:
         Raises:
             ConfigError: If it is not one.
         """
-        if not (path / "config.yaml").is_file():
+        if not cls.is_at(path):
             raise ConfigError(f"{path} is not a run: it has no config.yaml. `{invocation('train')}` writes runs")
         return cls(path, read_config(path / "config.yaml"))
 
@@ -136,7 +144,7 @@ class Run:
         return {
             "history": fingerprint,
             "policy": hashlib.sha256(self.policy.read_bytes()).hexdigest(),
-            "settings": {name: config[name] for name in ("seed", "split", "reward", "guardrails", "evaluation")},
+            "settings": {name: config[name] for name in DECIDES_A_RESULT},
         }
 
     def stored_result(self) -> EvaluationResult | None:

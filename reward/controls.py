@@ -12,6 +12,67 @@ from crosschannel.core.exact_sums import ExactSums
 
 
 @dataclass(frozen=True)
+class WeightedMeans:
+    """Means of the controls by cell, without their spread: see `CellMeans`.
+
+    Attributes:
+        n: Effective number of controls in each cell (c,).
+        mean: Their mean (c,).
+        total: Sum of their weights (c,).
+        weight: Weight of each control (n,), counts included.
+    """
+
+    n: FloatArray
+    mean: FloatArray
+    total: FloatArray
+    weight: FloatArray
+
+
+@dataclass(frozen=True)
+class Controls:
+    """Controls grouped by cell, whose values can be averaged with any counts.
+
+    Attributes:
+        cell: Cells, ascending (c,).
+        code: Index of each control's cell among them (n,).
+        weights: Weight of each control (n,), in units of about the largest in its cell; None where all are equal.
+    """
+
+    cell: IntArray
+    code: IntArray
+    weights: FloatArray | None
+
+    @classmethod
+    def from_cells(cls, cell: IntArray, weights: FloatArray | None = None) -> Controls:
+        """Group controls by their cells (n,)."""
+        cells, code = np.unique(cell, return_inverse=True)
+        if weights is None or (weights == 1.0).all():
+            return cls(cells, code, None)
+        return cls(cells, code, _scaled_by_cell(weights, code, len(cells)))
+
+    def average(self, values: FloatArray, counts: FloatArray | None = None) -> WeightedMeans:
+        """Average values (n,) by cell, each counted `counts` (n,) times."""
+        size, weights = len(self.cell), 1.0 if self.weights is None else self.weights
+        w = (np.ones(len(values)) if counts is None else counts) * weights
+        total = ExactSums.from_values(w, self.code, size).value()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if self.weights is None:
+                n = total
+            else:
+                n = total**2 / ExactSums.from_values(w * weights, self.code, size).value()
+            mean = ExactSums.from_values(w * values, self.code, size).value() / total
+        return WeightedMeans(n, mean, total, w)
+
+
+def find(cells: IntArray, cell: IntArray) -> tuple[BoolArray, IntArray]:
+    """Return whether each cell asked for (n,) is one of some ascending cells (c,), and its index among them (n,)."""
+    if len(cells) == 0:
+        return np.zeros(len(cell), dtype=bool), np.zeros(len(cell), dtype=np.int64)
+    place = np.minimum(np.searchsorted(cells, cell), len(cells) - 1)
+    return cells[place] == cell, place
+
+
+@dataclass(frozen=True)
 class CellMeans:
     r"""Mean change of the controls in each cell, each with a weight such as the odds of a message.
 
@@ -45,27 +106,22 @@ class CellMeans:
         weights: FloatArray | None = None,
     ) -> CellMeans:
         """Average values (n,) of controls by cell (n,), each counted `counts` (n,) times with its weight (n,)."""
-        cells, code = np.unique(cell, return_inverse=True)
-        size = len(cells)
-        m = np.ones(len(values)) if counts is None else counts
-        weights = None if weights is None or (weights == 1.0).all() else weights
-        o = np.ones(len(values)) if weights is None else _scaled_by_cell(weights, code, size)
-        w = m * o
-        total = ExactSums.from_values(w, code, size).value()
+        controls = Controls.from_cells(cell, weights)
+        code, size = controls.code, len(controls.cell)
+        average = controls.average(values, counts)
+        n, mean, total, w = average.n, average.mean, average.total, average.weight
         last = np.zeros(size, dtype=np.int64)
         if closes_at is not None:
             last[:] = np.iinfo(np.int64).min
             np.maximum.at(last, code, closes_at)
         with np.errstate(divide="ignore", invalid="ignore"):
-            n = total if weights is None else total**2 / ExactSums.from_values(w * o, code, size).value()
-            mean = ExactSums.from_values(w * values, code, size).value() / total
             # In units of a power of two near the cell's largest distance, squares stay small enough for exact sums.
             distance = np.where(w > 0, values - mean[code], 0.0)
             unit = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
             square = ExactSums.from_values(w * (distance / unit[code]) ** 2, code, size).value()
             # Without weights total and n are equal, and this is exactly n - 1.
             sd = sd_from_squares(square, unit, total - total / n)
-        return cls(cell=cells, n=n, mean=mean, sd=sd, closes_at=last)
+        return cls(cell=controls.cell, n=n, mean=mean, sd=sd, closes_at=last)
 
     def look_up(self, cell: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return number, mean and standard deviation (n,) for each cell asked for; 0 and NaN where there is none."""
@@ -80,10 +136,7 @@ class CellMeans:
 
     def find(self, cell: IntArray) -> tuple[BoolArray, IntArray]:
         """Return whether there are controls in each cell asked for (n,), and its index among the cells (n,)."""
-        if len(self.cell) == 0:
-            return np.zeros(len(cell), dtype=bool), np.zeros(len(cell), dtype=np.int64)
-        place = np.minimum(np.searchsorted(self.cell, cell), len(self.cell) - 1)
-        return self.cell[place] == cell, place
+        return find(self.cell, cell)
 
     def expected(self, cell: IntArray) -> ExpectedChange:
         """Return the change that the controls of each cell asked for (n,) predict for a decision without a message."""

@@ -9,7 +9,7 @@ from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.serialization import import_class
 from crosschannel.reward.adjusted import DidDoublyRobustReward, DidRegressionReward
 from crosschannel.reward.measurement.outcomes import Outcomes
-from crosschannel.reward.models import ChangeReward, DidReward, RawReward, RewardModel
+from crosschannel.reward.models import ChangeReward, DidReward, RawReward, RewardModel, refit_did
 from crosschannel.reward.spec import RewardSpec
 
 REWARDS: dict[str, Callable[[RewardSpec], RewardModel]] = {
@@ -49,4 +49,6 @@ def refit(model: RewardModel, outcomes: Outcomes) -> Callable[[FloatArray], Floa
 
     The bootstrap calls it in every replicate, so that the error of the controls' means is part of its interval.
     """
+    if type(model) is DidReward:  # a subclass may fit otherwise
+        return refit_did(model.spec, outcomes)
     return lambda weights: model.fit_outcomes(outcomes, weights).transform_outcomes(outcomes).reward

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.histories.history import History
-from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient
+from crosschannel.reward.controls import CellMeans, Controls, ExpectedChange, find, narrowest_sufficient
 from crosschannel.reward.frame import RewardFrame, build_frame
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
@@ -283,3 +283,30 @@ class DidReward(BaseRewardModel):
             closes_at, weight = outcomes.available_at[rows], outcomes.ipc_weight[rows]
             means.append(CellMeans.fit(change[rows], cell[rows], chosen, closes_at, weight))
         return FittedDid(self.spec, outcomes.preprocessing, tuple(means))
+
+
+def refit_did(spec: RewardSpec, outcomes: Outcomes) -> Callable[[FloatArray], FloatArray]:
+    """Return the function of weights (n,) that re-fits `DidReward` and returns the rewards (n,), equal to the bit.
+
+    What does not depend on the weights is computed once: the cell of each decision and of each control.
+    """
+    change, weight = outcomes.change, outcomes.ipc_weight
+    possible = outcomes.observed & ~(outcomes.overlap & (spec.overlap == "exclude"))
+    levels = []
+    for level in spec.matching.levels:
+        cell = outcomes.cells(level)
+        rows = np.flatnonzero(outcomes.control & (cell != NO_CELL))
+        controls = Controls.from_cells(cell[rows], weight[rows])
+        hit, place = find(controls.cell, cell)
+        levels.append((rows, change[rows], controls, np.where(possible & hit, place, len(controls.cell))))
+
+    def rewards(weights: FloatArray) -> FloatArray:
+        expected = np.full(len(change), np.nan)
+        for rows, values, controls, place in levels:
+            average = controls.average(values, weights[rows])
+            # The last entry serves decisions without controls.
+            mean = np.append(np.where(average.n >= spec.min_controls, average.mean, np.nan), np.nan)
+            expected = np.where(np.isnan(expected), mean[place], expected)
+        return np.asarray(change - expected)
+
+    return rewards

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -97,6 +97,7 @@ class Buffer:
         self._modules = modules
         self._widths = {"context": width, "actions": len(modules), "reward": 0, "se": 0, "key": 0}
         self._data = {name: self._empty(name, dtype, 0) for name, dtype in (*self._KINDS, ("key", torch.int64))}
+        self._subsets: dict[Hashable, tuple[int, Tensor]] = {}  # rows seen so far, and positions of those that belong
 
     def _empty(self, name: str, dtype: torch.dtype, rows: int) -> Tensor:
         width = self._widths[name]
@@ -133,9 +134,36 @@ class Buffer:
 
     def rows(self, sent_only: bool, since: int = 0) -> Tensor:
         """Return the positions (n,) of the rows after the first `since`, or of those in which something was sent."""
+        if not sent_only:
+            return self._positions(since)
+        if since:
+            new = self._positions(since)
+            return new[self.sends(new)]
+        return self.subset("sends", self.sends)
+
+    def sends(self, rows: Tensor) -> Tensor:
+        """Mark those of the rows at some positions (n,) in which something was sent."""
+        return self["actions"][rows, 0] != 0
+
+    def subset(self, name: Hashable, condition: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return the positions (n,) of the rows that satisfy a condition, ascending; only new rows are checked.
+
+        Args:
+            name: Identifies the condition in later calls.
+            condition: Marks those of the rows at some positions (n,) that satisfy it; may not change over time.
+        """
+        seen, found = self._subsets.get(name, (0, torch.empty(0, dtype=torch.int64)))
+        if seen < self.seen:
+            if self.seen > self.capacity:  # rows were overwritten
+                seen, found = 0, found[:0]
+            new = self._positions(seen)
+            found = torch.cat([found, new[condition(new)]])
+            self._subsets[name] = self.seen, found
+        return found
+
+    def _positions(self, since: int) -> Tensor:
         new = min(self.seen - since, len(self))
-        places = torch.arange(self.seen - new, self.seen) % self.capacity if since else torch.arange(len(self))
-        return places[self["actions"][places, 0] != 0] if sent_only else places
+        return torch.arange(self.seen - new, self.seen) % self.capacity if since else torch.arange(len(self))
 
     def age(self, rows: Tensor) -> Tensor:
         """Return how many rows were added after those at some positions (n,), float32."""
@@ -167,6 +195,6 @@ class Buffer:
         width = state["context"].shape[1]
         if width != self._widths["context"]:
             raise ValueError(f"its contexts have {width} features, not {self._widths['context']}")
-        self.seen = int(state["seen"])
+        self.seen, self._subsets = int(state["seen"]), {}
         self._data = {name: state[name].clone() for name in self._data}
         self._data["actions"] = recode_actions(self._data["actions"], before, after)

@@ -105,7 +105,14 @@ class Learner:
         self._noisiness = torch.zeros(width)
         # Before any data the members are prior draws, scaled on standard normal contexts.
         self._pilot = torch.randn(PILOT_CONTEXTS, width, generator=generator)
-        self.heads = self._fit_heads()
+        self._heads: Tensor | None = None
+
+    @property
+    def heads(self) -> Tensor:
+        """Heads (A, 1 + K, F): the posterior mean, then the members; fitted on first use after a change."""
+        if self._heads is None:
+            self._heads = self._fit_heads()
+        return self._heads
 
     def _features(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the features of contexts (N, D) on the CPU, in `out` if it is given."""
@@ -151,7 +158,7 @@ class Learner:
         if refit:
             self._learn_noise(buffer, rows)
             self._fit_reward_units(buffer, rows)
-        loss = self._train(buffer, rows, steps, rng)
+        loss = self._train(buffer, self._training_rows(buffer), steps, rng)
         if not refit and self._network.steps >= FREEZE_AT_STEP_GROWTH * self._frozen["steps"]:
             self._learn_noise(buffer, rows)
             refit = True
@@ -170,8 +177,17 @@ class Learner:
         variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
         self.scale = max(float(variance.sqrt()), 1e-8)
 
+    def _training_rows(self, buffer: Buffer) -> Tensor:
+        """Return the positions (n,) of the module's rows that are not held out."""
+        sent_only = self._m > 0
+
+        def trained_on(rows: Tensor) -> Tensor:
+            trained = ~held_out(buffer.keys(rows), self._seed)
+            return trained & buffer.sends(rows) if sent_only else trained
+
+        return buffer.subset(("trained on", sent_only, self._seed), trained_on)
+
     def _train(self, buffer: Buffer, rows: Tensor, steps: int, rng: np.random.Generator) -> float:
-        rows = rows[~held_out(buffer.keys(rows), self._seed)]
         if len(rows) == 0:
             return float("nan")
         total = torch.zeros((), device=self._device)
@@ -191,7 +207,7 @@ class Learner:
         return float(total) / steps
 
     def _refit(self, buffer: Buffer, rows: Tensor) -> None:
-        """Freeze the features of the network as it is now, sum all rows again, and fit the prior and the heads."""
+        """Freeze the features of the network as it is now, sum all rows again, and fit the prior; the heads follow."""
         self._network.freeze()
         self._statistics = SufficientStatistics.zeros(*self._statistics.moment.shape)
         self._add(buffer, rows)
@@ -202,7 +218,7 @@ class Learner:
         train, held = scaler.transform(self._statistics[0]), scaler.transform(self._statistics[1])
         for which in (NETWORK_BLOCK, ABSOLUTE_BLOCK):
             self._prior = select_prior_scale(train, held, self._prior, self._blocks, which)
-        self.heads = self._fit_heads()
+        self._heads = None
 
     def _learn_noise(self, buffer: Buffer, rows: Tensor) -> None:
         """Fit the relative variance of rewards by context to the squared errors of the present heads."""
@@ -216,14 +232,14 @@ class Learner:
         self._noisiness = learn_noise(context, error.square() * self._reported_precision(buffer, rows))
 
     def _add_new_rows(self, buffer: Buffer, sent_only: bool) -> None:
-        """Add new rows to the statistics and fit the heads, once they are many or none came since the last update."""
+        """Add new rows to the statistics, once they are many or none came since the last update; the heads follow."""
         came, fresh = buffer.seen > self._seen, buffer.seen - self._included
         self._seen = buffer.seen
         if fresh >= REFIT_SHARE_OF_NEW_ROWS * len(buffer) or (fresh > 0 and not came):
             if self._settings.half_life:
                 self._statistics.discount(0.5 ** (fresh / self._settings.half_life))
             self._add(buffer, buffer.rows(sent_only, since=self._included))
-            self.heads = self._fit_heads()
+            self._heads = None
 
     def _add(self, buffer: Buffer, rows: Tensor) -> None:
         folds, actions = self._statistics.gram.shape[:2]
@@ -328,7 +344,7 @@ class Learner:
                 "statistics": {**before, **statistics},
             }
         )
-        self.heads = self._fit_heads()
+        self._heads = None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` or `policy_state_dict` returned.
@@ -339,7 +355,7 @@ class Learner:
         if state["own"].shape != self._own.shape:
             raise RuntimeError(f"its heads are of shape {list(state['own'].shape)}, not {list(self._own.shape)}")
         self._network.load_state_dict(state["network"])
-        self.heads = state["heads"].clone().to(self._device)
+        self._heads = state["heads"].clone().to(self._device)
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._statistics = SufficientStatistics.from_state_dict(state["statistics"])

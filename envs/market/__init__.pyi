@@ -1,5 +1,5 @@
 from .config import MarketConfig
-from .deployment import PolicyValue, evaluate_policy
+from .deployment import FreshUsers, PolicyValue, evaluate_policy
 from .env import MarketEnv
 from .history import MarketTruth, simulate_history
 from .market import Market, StepResult
@@ -31,6 +31,7 @@ __all__ = [
     "ContextPolicy",
     "Dynamics",
     "FarSighted",
+    "FreshUsers",
     "Market",
     "MarketConfig",
     "MarketEnv",

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray
+from crosschannel.envs.market.dynamics.responses import Slots
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.policies import MarketPolicy, make_policy
+from crosschannel.envs.market.state import MarketState
 from crosschannel.envs.market.vocabulary import CHANNELS, SENT, UNSUBSCRIBED
 
 #: Which stream of a seed's users a policy is deployed to; the market's history has stream 0.
@@ -65,10 +67,56 @@ def standard_error(values: FloatArray) -> float:
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
+@dataclass(frozen=True)
+class FreshUsers:
+    """Users of a market who are not in its history, to whom any number of policies can be deployed.
+
+    Attributes:
+        market: The market.
+        start: The users before their first slot.
+        organic: Expected goal value of each user over the market's days if nothing is sent (n,).
+    """
+
+    market: Market
+    start: MarketState
+    organic: FloatArray
+
+    @classmethod
+    def draw(cls, market: Market, n_users: int = 20_000, seed: int | None = None) -> FreshUsers:
+        """Draw users; by default with the market's seed."""
+        start = market.reset(market.keys(n_users, seed, stream=DEPLOYMENT_STREAM))
+        organic = np.zeros(n_users)
+        for day in range(market.config.days):
+            organic += market.organic_value(Slots(start.users, start.day + day, start.fatigue))
+        return cls(market, start, organic)
+
+    def deploy(self, policy: str | MarketPolicy) -> PolicyValue:
+        """Deploy a policy, or the one of this name, from the first to the last day: see `evaluate_policy`.
+
+        Raises:
+            ConfigError: If no policy has this name.
+        """
+        market, chosen, state = self.market, make_policy(policy, self.market), self.start.copy()
+        effect, realised = np.zeros(len(state)), np.zeros(len(state))
+        for _ in range(market.config.days):
+            result = market.step(state, chosen.choose(market, state).actions)
+            effect += result.true_effect
+            realised += result.incremental
+        final = state.total[:, -1]
+        return PolicyValue(
+            name=chosen.name,
+            effect=effect,
+            realised=realised,
+            organic=self.organic,
+            sends=final[:, SENT : SENT + len(CHANNELS) - 1].sum(1).astype(np.float64),
+            unsubscribed=final[:, UNSUBSCRIBED].astype(np.float64),
+        )
+
+
 def evaluate_policy(
     market: Market, policy: str | MarketPolicy, n_users: int = 20_000, seed: int | None = None
 ) -> PolicyValue:
-    """Deploy a policy to new users from the first to the last day.
+    """Deploy a policy to new users from the first to the last day; `FreshUsers` deploys several to the same users.
 
     The value sums closed-form effects along each path instead of simulated ones: given the path both have the same
     mean, and the sum lacks the noise of single events (Rao-Blackwell). It is the whole incremental value of the policy:
@@ -84,20 +132,4 @@ def evaluate_policy(
     Raises:
         ConfigError: If no policy has this name.
     """
-    chosen = make_policy(policy, market)
-    state = market.reset(market.keys(n_users, seed, stream=DEPLOYMENT_STREAM))
-    effect, realised, organic = np.zeros(n_users), np.zeros(n_users), np.zeros(n_users)
-    for _ in range(market.config.days):
-        organic += market.organic_value(state)
-        result = market.step(state, chosen.choose(market, state).actions)
-        effect += result.true_effect
-        realised += result.incremental
-    final = state.total[:, -1]
-    return PolicyValue(
-        name=chosen.name,
-        effect=effect,
-        realised=realised,
-        organic=organic,
-        sends=final[:, SENT : SENT + len(CHANNELS) - 1].sum(1).astype(np.float64),
-        unsubscribed=final[:, UNSUBSCRIBED].astype(np.float64),
-    )
+    return FreshUsers.draw(market, n_users, seed).deploy(policy)

@@ -61,6 +61,12 @@ class MarketState:
             return Slots(self.users, self.day, self.fatigue)
         return Slots(self.users.take(rows), self.day[rows], self.fatigue[rows])
 
+    def copy(self) -> MarketState:
+        """Return the same users at the same slot, to be advanced separately; what no step changes is shared."""
+        names = ("day", "fatigue", "subscribed", "last_sent", "total", "last")
+        log = None if self.log is None else list(self.log)
+        return replace(self, log=log, **{name: getattr(self, name).copy() for name in names})
+
     def put(self, rows: npt.NDArray[Any], other: MarketState) -> None:
         """Replace the users of the given rows, in place; the log stays as it is."""
         self.users.put(rows, other.users)

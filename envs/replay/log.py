@@ -16,7 +16,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, mix
 from crosschannel.core.times import NEVER
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.guardrails import Guardrails, guarded
+from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.reward import Reason, RewardFrame
 
@@ -222,7 +222,7 @@ class ReplayLog:
         rows, slot, next_row = _slot_by_slot(rows, d.user[rows])
         if observations is None:
             context = features.at(history, d.user[rows], d.time[rows])
-            action_mask = guarded(guardrails or Guardrails(), history)[rows]
+            action_mask = guarded_mask(guardrails or Guardrails(), history)[rows]
         else:
             context, action_mask = observations.context[rows], observations.action_mask[rows]
         user_ids = history.user_ids[kept_user]

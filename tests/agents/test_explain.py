@@ -52,6 +52,8 @@ def test_shares_and_rewards_are_means_over_the_segment(name: str, kind: str) -> 
     agent, observations = trained(name, modules), seen(modules)
     segments = np.array(["young", "old"])[np.arange(60) % 2]
     table = policy_table(agent, observations, segments)
+    known = agent.action_probabilities(observations)
+    pd.testing.assert_frame_equal(policy_table(agent, observations, segments, known), table)
     assert list(table.columns) == list(COLUMNS)
     assert list(table["segment"].unique()) == [ALL_DECISIONS, "old", "young"]
     joint = modules.all_joint_probabilities(agent.action_probabilities(observations))

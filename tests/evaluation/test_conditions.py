@@ -12,8 +12,8 @@ from crosschannel.core.errors import InputError
 from crosschannel.evaluation import IPS, LoggedDecisions, OutcomeModel, Sample, importance_weights
 from crosschannel.evaluation.logged_decisions import check_probabilities
 from crosschannel.evaluation.outcome_model import action_indicators, conditional_probabilities, expected_indicators
-from crosschannel.evaluation.support import unsupported_mass
-from tests.evaluation.bandit_worlds import OFFERS, TABLES, World
+from crosschannel.evaluation.support import MASS_ROWS_PER_CHUNK, total_probability, unsupported_mass
+from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, TABLES, World
 
 pytestmark = pytest.mark.numerics
 
@@ -42,6 +42,17 @@ def test_weights_are_ratios_of_joint_probabilities(modules: ActionSpace, seed: i
         mixed = world.pi if m is None else [*world.mu[:m], world.pi[m], *world.mu[m + 1 :]]
         expected = modules.all_joint_probabilities([p[cell] for p in mixed])[rows, j] / mu
         np.testing.assert_allclose(importance_weights(log, world.policy(cell), m), expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("modules", [CHANNEL, OFFERS, TABLES], ids=["one module", "parents", "tables"])
+@given(seed=st.integers(0, 10_000), share=st.floats(0.0, 1.0))
+@settings(max_examples=30, deadline=None)
+def test_total_probability_is_the_sum_over_the_actions(modules: ActionSpace, seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    p = [rng.random((MASS_ROWS_PER_CHUNK + 9, *modules.shape(m))) for m in range(len(modules))]
+    some = modules.joint_actions[rng.random(len(modules.joint_actions)) < share]
+    expected = modules.joint_probabilities(p, some).sum(1)
+    np.testing.assert_allclose(total_probability(modules, p, some), expected, rtol=1e-12)
 
 
 @KINDS

@@ -18,7 +18,7 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.guardrails import Guardrails, eligible, guarded
+from crosschannel.histories.guardrails import Guardrails, allowed_actions, guarded_mask
 from crosschannel.histories.history import DecisionLog, EventLog, History
 from tests.envs.replay.samples import rewards_of, sample_history
 from tests.samples import MODULES
@@ -143,7 +143,7 @@ def test_each_rule_equals_a_loop_over_users(rule, modules):
         rng = np.random.default_rng(seed)
         user = np.concatenate([history.decisions.user, rng.integers(0, 12, 20)])
         time = np.concatenate([history.decisions.time, START + rng.integers(0, 200, 20) * 3 * HOUR])
-        mask = eligible(guardrails, history, user, time)
+        mask = allowed_actions(guardrails, history, user, time)
         assert mask.tolist() == [slow(guardrails, history, int(u), int(t)) for u, t in zip(user, time, strict=True)]
         held_back.append(1 - mask.mean())
 
@@ -153,7 +153,7 @@ def test_each_rule_equals_a_loop_over_users(rule, modules):
 
 def test_without_a_setting_everything_is_eligible():
     history = messages(0, DELAYED)
-    assert eligible(Guardrails(), history, history.decisions.user, history.decisions.time).all()
+    assert allowed_actions(Guardrails(), history, history.decisions.user, history.decisions.time).all()
 
 
 def test_what_is_decided_at_a_slot_or_later_does_not_change_its_mask():
@@ -167,7 +167,7 @@ def test_what_is_decided_at_a_slot_or_later_does_not_change_its_mask():
         actions[d.time >= t] = AT_ONCE.canonical(rng.integers(0, 2, (int((d.time >= t).sum()), 2)))
         other = replace(history, decisions=replace(d, actions=actions))
         rows = d.time <= t
-        masks = [eligible(guardrails, h, d.user[rows], d.time[rows]) for h in (history, other)]
+        masks = [allowed_actions(guardrails, h, d.user[rows], d.time[rows]) for h in (history, other)]
         assert masks[0].tobytes() == masks[1].tobytes()
         checked += int((actions != d.actions).any())
     assert checked > 10
@@ -181,7 +181,7 @@ def test_all_users_at_one_time_count_the_message_of_their_last_slot():
     gap = Guardrails(min_gap="3h")
 
     def may_send(at):
-        return eligible(gap, history, users, np.full(len(users), at))[user, 1]
+        return allowed_actions(gap, history, users, np.full(len(users), at))[user, 1]
 
     assert not may_send(time + 1)
     assert not may_send(time + 3 * HOUR - 1)
@@ -198,7 +198,7 @@ def test_they_narrow_what_the_log_says_and_the_replay_shows_it():
     rewards, features = rewards_of(history), ContextFeatures.fit(history)
     free = ReplayLog.build(history, rewards, features)
     log = ReplayLog.build(history, rewards, features, guardrails=guardrails)
-    mask = guarded(guardrails, history)
+    mask = guarded_mask(guardrails, history)
     np.testing.assert_array_equal(log.action_mask, mask[log.decision_row])
     assert not (log.action_mask & ~free.action_mask).any()
     assert log.action_mask.sum() < free.action_mask.sum()
@@ -228,9 +228,9 @@ def test_a_child_without_a_date_takes_its_parents_action_out():
     actions = np.zeros((len(d), 3), dtype=np.int64)
     history = replace(history, modules=modules, decisions=replace(d, actions=actions))
     guardrails = Guardrails(ends={"text": {"sale_a": "2024-01-01", "sale_b": "2024-01-01"}})
-    assert guarded(guardrails, history).tolist() == [[True, True, False, True, False, False, True]] * len(d)
+    assert guarded_mask(guardrails, history).tolist() == [[True, True, False, True, False, False, True]] * len(d)
     nothing = Guardrails(ends={"text": dict.fromkeys(("sale_a", "sale_b", "news_a"), "2024-01-01")})
-    assert guarded(nothing, history)[:, :2].tolist() == [[True, False]] * len(d)
+    assert guarded_mask(nothing, history)[:, :2].tolist() == [[True, False]] * len(d)
 
 
 @pytest.mark.parametrize(
@@ -255,4 +255,4 @@ def test_a_child_without_a_date_takes_its_parents_action_out():
 def test_what_is_wrong_is_named(settings_, message):
     history = messages(0, AT_ONCE)
     with pytest.raises(ConfigError, match=message):
-        eligible(Guardrails(**settings_), history, history.decisions.user, history.decisions.time)
+        allowed_actions(Guardrails(**settings_), history, history.decisions.user, history.decisions.time)

@@ -219,7 +219,8 @@ def test_the_commands_explain_themselves(capsys):
     assert "there is no command 'trian'. Did you mean 'train'?" in capsys.readouterr().err
 
 
-def test_the_help_shows_every_section_with_its_defaults(capsys):
+def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     shown = help_of(capsys, "train", "--help")
     for text in (
         "--config FILE",

@@ -137,7 +137,9 @@ def test_evaluate_writes_a_report(small_run):
     done = run_program("evaluate.py", str(run), cwd=run.parent)
     report = (run / "report.html").read_text()
     evaluation = json.loads((run / "evaluation.json").read_text())
-    assert evaluation == json.loads((run / "metrics.json").read_text())
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert {name: evaluation[name] for name in metrics} == metrics
+    assert "has an evaluation of this log, policy and settings" in done.stderr
     assert "Off-policy estimate" in done.stdout
     assert "ensemble_thompson" in report
     assert "logged propensities" in done.stdout

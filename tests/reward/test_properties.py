@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from crosschannel.core.times import WEEK
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import History, take_rows
-from crosschannel.reward import REWARDS, RewardFrame, make_reward
+from crosschannel.reward import REWARDS, RewardFrame, make_reward, refit
 from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.measurement.outcomes import fold_of_users
 from tests.reward.samples import LEARNED, OPTIONS, rebuilt, rich_history, spec_of
@@ -58,6 +58,19 @@ def test_fitting_and_transforming_at_once_is_fitting_then_transforming(kind, opt
     once, twice = model.fit_transform(history), model.fit(history).transform(history)
     for name in once.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(once, name), getattr(twice, name), err_msg=name)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_refitting_is_fitting_with_weights(option):
+    """To the bit, though what does not depend on the weights is computed once."""
+    history = rich_history(4, users=80)
+    model = make_reward("did", spec_of(option))
+    outcomes = model.measure(history)
+    again, rng = refit(model, outcomes), np.random.default_rng(0)
+    for _ in range(3):
+        weights = np.bincount(rng.integers(80, size=80), minlength=80).astype(float)[outcomes.user]
+        expected = model.fit_outcomes(outcomes, weights).transform_outcomes(outcomes).reward
+        np.testing.assert_array_equal(again(weights), expected)
 
 
 @EXAMPLES

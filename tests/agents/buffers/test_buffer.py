@@ -35,6 +35,27 @@ def test_the_newest_rows_are_kept(sizes: tuple[int, ...]) -> None:
     np.testing.assert_array_equal(newest, batch.keys[start - 2 : start])
 
 
+def test_a_subset_checks_new_rows_only_until_rows_are_overwritten() -> None:
+    batch, buffer = random_batch(17), Buffer(4, PLAIN, capacity=10)
+    checked: list[int] = []
+
+    def positive(rows: torch.Tensor) -> torch.Tensor:
+        checked.append(len(rows))
+        return buffer["reward"][rows] > 0
+
+    for start, stop in ((0, 3), (3, 8), (8, 12), (12, 17)):
+        buffer.add(batch[start:stop])
+        for _ in range(2):
+            found = buffer.subset("positive", positive)
+            np.testing.assert_array_equal(found, np.flatnonzero(buffer["reward"] > 0))
+    assert checked == [3, 5, 10, 10]
+    other = Buffer(4, PLAIN, capacity=10)
+    other.add(random_batch(17, seed=1))
+    other.rows(sent_only=True)
+    other.load_state_dict(buffer.state_dict(), PLAIN, PLAIN)
+    np.testing.assert_array_equal(other.rows(sent_only=True), buffer.rows(sent_only=True))
+
+
 CASES_OF_SE = {
     "some": ([1.0, 2.0, 4.0], [4.0, 1.0, 0.25]),
     "capped": ([0.0, 2.0, 2.0], [5.0, 1.0, 1.0]),

@@ -173,7 +173,6 @@ def known_learner(order: np.ndarray) -> tuple[Learner, dict[str, torch.Tensor]]:
     learner._prior = replace(learner._prior, noise=0.3)
     learner._noisiness = torch.tensor([1.0, -0.5])
     learner._add(buffer, buffer.rows(False))
-    learner.heads = learner._fit_heads()
     columns = {"context": seen.context, "se": se, "action": actions[:, 0]}
     return learner, {name: torch.from_numpy(np.asarray(column)) for name, column in columns.items()}
 

@@ -12,6 +12,7 @@ from crosschannel.core.times import DAY, HOUR
 from crosschannel.envs.market import (
     BusinessAsUsual,
     ContextPolicy,
+    FreshUsers,
     Market,
     MarketConfig,
     NoSend,
@@ -282,3 +283,12 @@ def test_policies_share_random_numbers_and_users():
     assert np.array_equal(nothing.organic, usual.organic)
     with pytest.raises(ConfigError, match="no policy 'usual'"):
         evaluate_policy(market, "usual", 10)
+
+
+def test_deploying_to_the_same_fresh_users_is_evaluating_each_policy():
+    market = Market(SMALL)
+    users = FreshUsers.draw(market, 50, seed=3)
+    for policy in ("uniform", "oracle", "uniform"):
+        found, expected = users.deploy(policy), evaluate_policy(market, policy, 50, seed=3)
+        for name in ("effect", "realised", "organic", "sends", "unsubscribed"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
