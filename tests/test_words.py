@@ -46,7 +46,7 @@ REPLACED_NAMES = {
     *("Gauge", "gauge", "Study", "Sums", "Coordinates", "Sheet", "Modules", "Followers", "Happenings", "Opening"),
     *("from_plain", "to_plain", "imported", "gone", "gone_at", "gone_events", "GONE_EVENTS", "stake", "rivals"),
     *("trust", "TRUSTS", "CONVINCING", "composites", "known_columns", "html_page", "Prepared", "recipe", "recipe_of"),
-    *("Assessment", "explained", "say", "ess_floor", "users_floor", "unsupported_limit", "replicates", "elapsed"),
+    *("Assessment", "explained", "say", "ess_floor", "users_floor", "unsupported_limit", "elapsed"),
     *("updates", "final_steps", "rhythm", "widen", "embedded_log", "findings", "turns"),
 }
 
