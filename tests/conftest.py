@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
+import pytest
 import torch
+
+TESTS = Path(__file__).resolve().parent
+#: What `make fast` runs: the parts that most changes touch, in seconds.
+FAST = ("core", "engines", "histories/test_", "reward/measurement", "evaluation/report", "agents/test_settings.py")
 
 
 def pytest_configure() -> None:
@@ -12,3 +18,11 @@ def pytest_configure() -> None:
     if "PYTEST_XDIST_WORKER" in os.environ:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make fast` runs."""
+    for item in items:
+        place = item.path.relative_to(TESTS).as_posix()
+        if place.startswith(FAST) and not {"slow", "benchmark"} & {mark.name for mark in item.iter_markers()}:
+            item.add_marker(pytest.mark.fast)
