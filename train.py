@@ -57,6 +57,7 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None) ->
     logger.info(log.summary())
     agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
     outcome_model = pipeline.fit_outcome_model(data)
+    del split.observations  # the replay log holds them now, and they are large
     fingerprint = data.history.fingerprint()
     if resume and not resume.same_history(fingerprint):
         raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
@@ -65,7 +66,9 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None) ->
 
     with resumable(run.path):
         policy = learn(run, data, log, agent, outcome_model)
-        result = pipeline.judge(run.config, data, agent, policy, outcome_model)
+        del agent, log  # frees the observed rows: what is judged is the policy as it was written
+        written, _ = agents.load_policy(run.policy, config.device)
+        result = pipeline.judge(run.config, data, written, policy, outcome_model)
     run.write_result(result, fingerprint)
     write_json(result.metrics(), run.metrics)  # last, since it marks the run as finished
     return run

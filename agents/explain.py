@@ -59,9 +59,12 @@ def policy_table(
         slot has a choice.
     """
     modules = agent.modules
-    names = np.full(len(observations), ALL_DECISIONS) if segments is None else np.asarray(segments).astype(str)
-    kinds = [ALL_DECISIONS, *(np.unique(names) if segments is not None else [])]
-    member = np.stack([np.ones(len(names), dtype=bool) if kind == ALL_DECISIONS else names == kind for kind in kinds])
+    kinds, member = [ALL_DECISIONS], np.ones((1, len(observations)), dtype=bool)
+    if segments is not None:
+        code, found = pd.factorize(np.asarray(segments, dtype=object), use_na_sentinel=False)
+        names, place = np.unique(np.asarray(found).astype(str), return_inverse=True)
+        kinds += names.tolist()
+        member = np.concatenate([member, place[code] == np.arange(len(names))[:, None]])
     totals = [_Totals(len(kinds), size) for size in modules.sizes]
     for rows, chunk in chunks(observations):
         given = agent.action_probabilities(chunk) if probabilities is None else [p[rows] for p in probabilities]

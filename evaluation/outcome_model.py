@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,17 +107,17 @@ class OutcomeModel:
             places = np.flatnonzero(fold == k)
             z, y = _with_intercept(context[rows[places]]), rewards[rows[places]]
             by_fold.append(_SufficientStatistics.from_decisions(z, h, pattern[places], y))
-        total = _SufficientStatistics.total(by_fold)
+        total = functools.reduce(operator.add, by_fold)
         scale = _penalty_scale(h.shape[1], width)
         errors = dict.fromkeys(map(float, penalties), 0.0)
-        for held_out in by_fold:
-            train = total - held_out
+        for part in by_fold:
+            train, held_out = (total - part).normal_equations(), part.normal_equations()
             for p in errors:
                 errors[p] += held_out.squared_error(train.solve(p * scale, [len(scale)])[0])
         cv_errors = {p: error / total.n for p, error in errors.items()}
         best = min(cv_errors, key=lambda p: (cv_errors[p], -p))
         counts = [1 + part.stop for part in modules.slices]
-        solutions = total.solve(best * scale, [count * width for count in counts])
+        solutions = total.normal_equations().solve(best * scale, [count * width for count in counts])
         coefficients = [
             np.ascontiguousarray(solution.reshape(count, width).T)
             for solution, count in zip(solutions, counts, strict=True)
@@ -228,16 +230,20 @@ def _penalty_scale(n_indicators: int, width: int) -> FloatArray:
 
 @dataclass(frozen=True)
 class _SufficientStatistics:
-    """The sums that a least-squares fit and its error need.
+    """The sums that a least-squares fit and its error need, each kept once.
+
+    Both factors of the Gram matrix of `h (x) z` are symmetric, and two actions of one module never occur together.
 
     Attributes:
         n: Number of decisions.
-        gram: Gram matrix of the features.
-        cross: Products of the features with the rewards.
+        pairs: The pairs of indicators that occur together, as two arrays (P,).
+        gram: Gram matrix, by pair of indicators and pair of features (P, D (D + 1) / 2).
+        cross: Products of the features with the rewards (indicators, D).
         square: Sum of the squared rewards.
     """
 
     n: int
+    pairs: tuple[IntArray, IntArray]
     gram: FloatArray
     cross: FloatArray
     square: float
@@ -255,7 +261,6 @@ class _SufficientStatistics:
         order = np.argsort(pattern, kind="stable")
         z, rewards = z[order], rewards[order]
         edges = np.searchsorted(pattern[order], np.arange(len(h) + 1))
-        # Both factors of the Gram matrix are symmetric, and two actions of one module never occur together.
         first, second = np.nonzero(np.triu(h.T @ h))
         left, right = np.triu_indices(width)
         gram = np.zeros((len(first), len(left)))
@@ -265,31 +270,44 @@ class _SufficientStatistics:
             squares = np.stack([(z[r].T @ z[r])[left, right] for r in rows])
             gram += (h[block][:, first] * h[block][:, second]).T @ squares
             cross += h[block].T @ np.stack([z[r].T @ rewards[r] for r in rows])
-        full = np.zeros((count, width, count, width))
-        full[first[:, None], left, second[:, None], right] = gram
-        full[first[:, None], right, second[:, None], left] = gram
-        full[second[:, None], left, first[:, None], right] = gram
-        full[second[:, None], right, first[:, None], left] = gram
-        gram = full.reshape(count * width, count * width)
-        return cls(n=len(z), gram=gram, cross=cross.reshape(-1), square=float(rewards @ rewards))
+        return cls(n=len(z), pairs=(first, second), gram=gram, cross=cross, square=float(rewards @ rewards))
 
-    @classmethod
-    def total(cls, parts: Sequence[_SufficientStatistics]) -> _SufficientStatistics:
-        """Add up the sums of all parts."""
-        return cls(
-            n=sum(p.n for p in parts),
-            gram=np.sum([p.gram for p in parts], axis=0),
-            cross=np.sum([p.cross for p in parts], axis=0),
-            square=sum(p.square for p in parts),
+    def __add__(self, other: _SufficientStatistics) -> _SufficientStatistics:
+        return replace(
+            self,
+            n=self.n + other.n,
+            gram=self.gram + other.gram,
+            cross=self.cross + other.cross,
+            square=self.square + other.square,
         )
 
     def __sub__(self, other: _SufficientStatistics) -> _SufficientStatistics:
-        return _SufficientStatistics(
+        return replace(
+            self,
             n=self.n - other.n,
             gram=self.gram - other.gram,
             cross=self.cross - other.cross,
             square=self.square - other.square,
         )
+
+    def normal_equations(self) -> _NormalEquations:
+        """Return the same with the Gram matrix written out."""
+        count, width = self.cross.shape
+        left, right = np.triu_indices(width)
+        first, second = (each[:, None] for each in self.pairs)
+        gram = np.zeros((count, width, count, width))
+        for i, j in ((first, second), (second, first)):
+            gram[i, left, j, right] = gram[i, right, j, left] = self.gram
+        return _NormalEquations(gram.reshape(count * width, -1), self.cross.reshape(-1), self.square)
+
+
+@dataclass(frozen=True)
+class _NormalEquations:
+    """Sums with the whole Gram matrix (F, F)."""
+
+    gram: FloatArray
+    cross: FloatArray
+    square: float
 
     def solve(self, penalty: FloatArray, sizes: Sequence[int]) -> list[FloatArray]:
         """Return the coefficients of the first `size` features alone under a diagonal penalty, for each of some sizes.

@@ -30,9 +30,11 @@ from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardCon
 from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Split:
     """A part of the users, and what is made of their history: each once, when it is first asked for.
+
+    What is large and no longer needed may be deleted, as in `del split.observations`.
 
     Attributes:
         history: Their history.

@@ -32,7 +32,7 @@ from crosschannel.reward.effects import attribute_groups
 logger = logging.getLogger("crosschannel")
 
 #: Streams of random numbers, beside the run's seed.
-BOOTSTRAP, DEPLOYMENT = 1, 5
+BOOTSTRAP, DEPLOYMENT = 1, 2
 
 
 def fit_outcome_model(data: TrainingData) -> OutcomeModel:

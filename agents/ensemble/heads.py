@@ -115,8 +115,11 @@ def add_rows(
                 statistics.gram[place][first:last, first:] += found[:, : width - first]
                 statistics.moment[place][first:last] += found[:, width - first :]
             statistics.square[place[0]] += own[:, width].square().sum()
-    upper = statistics.gram.triu()
-    torch.add(upper, upper.triu(1).transpose(-1, -2), out=statistics.gram)
+    for strip in strips:
+        first, last = int(strip[0]), int(strip[-1]) + 1
+        statistics.gram[..., last:, first:last] = statistics.gram[..., first:last, last:].transpose(-1, -2)
+        block = statistics.gram[..., first:last, first:last]
+        block.copy_(block.triu() + block.triu(1).transpose(-1, -2))
     statistics.rows.add_(torch.stack([each.double().sum() for each in torch.split(age_weight, counts.sum(1).tolist())]))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -130,7 +130,8 @@ def simulate_history(market: Market, policy: str | MarketPolicy = "business_as_u
         users=attributes,
         name=f"market ({config.scenario}, {chosen.name})",
     )
-    return history, truth
+    # The decisions come in the truth's own order: one copy of what both have will do.
+    return history, replace(truth, user=history.decisions.user, actions=history.decisions.actions)
 
 
 def _decision_log(
@@ -138,15 +139,17 @@ def _decision_log(
 ) -> DecisionLog:
     days = np.array([f"-{day:03d}" for day in range(truth.market.config.horizon)], dtype=object)
     ids = user_ids[truth.user] + days[truth.day]
+    policies = np.empty(len(ids), dtype=object)
+    policies.fill(policy)  # one text for all: `np.full` makes a copy for each
     return DecisionLog(
         id=ids,
         key=keys(ids),
         user=truth.user,
         time=slot_time(truth.day),
-        actions=truth.actions.copy(),
+        actions=truth.actions,
         propensity=propensity,
         joint=np.multiply.reduce(propensity, axis=1),
-        policy=np.full(len(ids), policy, dtype=object),
+        policy=policies,
         eligible=eligible,
     )
 

@@ -111,8 +111,10 @@ class Influences:
 
     def controls_of(self, group: IntArray) -> IntArray:
         """Return the controls that the rewards of a group rest on, each once."""
-        found = [level.controls_of(group[self.level[group] == code]) for code, level in enumerate(self.levels)]
-        return np.unique(np.concatenate(found)) if found else group[:0]
+        found = np.zeros(len(self.reward), dtype=bool)
+        for code, level in enumerate(self.levels):
+            found[level.controls_of(group[self.level[group] == code])] = True
+        return np.flatnonzero(found)
 
 
 @dataclass(frozen=True)
