@@ -32,10 +32,11 @@ from crosschannel.histories import (
     without_churned,
 )
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, program, refuse_existing, use_one_thread
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program, refuse_existing
 from crosschannel.pipeline.run_folder import Run
 
 
+@one_thread()
 def decide(
     run: Run, history: History, at: int, eligible: BoolArray, *, explore: bool, device: str, seed: int
 ) -> pd.DataFrame:
@@ -92,8 +93,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         force="overwrite the file",
     )
     chosen = parser.parse(arguments)
-    if chosen.out is None or chosen.out.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"--out {chosen.out or ''}: decisions are written as .parquet or .csv")
+    if chosen.out is None:
+        raise UsageError("--out is missing: name the file to write, .parquet or .csv")
+    if chosen.out.suffix not in (".parquet", ".csv"):
+        raise UsageError(f"--out {chosen.out}: decisions are written as .parquet or .csv")
     refuse_existing(chosen.out, chosen.force)
     return chosen
 
@@ -101,7 +104,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, read the newest log, decide, write; return the exit code."""
     chosen = parse(arguments)
-    use_one_thread()
     run = Run.open_ended(chosen.run, history=chosen.history_path)
     history = build_history(run.config)[0]
     logger.info(history.summary())
@@ -125,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _moment(text: str | None, history: History, stale: int) -> int:
+def _moment(text: str | None, history: History, max_log_age: int) -> int:
     """Return the time of the decisions, which the log must reach."""
     start, end = history.span
     if text is None:
@@ -136,7 +138,7 @@ def _moment(text: str | None, history: History, stale: int) -> int:
         raise ConfigError(f"--at {text!r} is not a time: write it as 2026-11-24T06:00") from None
     moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
     at = int(moment.as_unit("us").to_datetime64().astype(np.int64))
-    if not start < at <= end + stale:
+    if not start < at <= end + max_log_age:
         first, last = timestamps(np.array([start, end]))
         raise ConfigError(
             f"--at {text} is not covered by the log, which runs from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "

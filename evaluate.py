@@ -1,8 +1,8 @@
 """Evaluate the policy of a run on users that it has not learned from, and write a report.
 
-  crosschannel evaluate runs/NAME                                    on the log of the run
-  crosschannel evaluate runs/NAME --history.path LOG --out FOLDER    on another log
-  crosschannel evaluate runs/NAME --evaluation.confidence-level 0.9  with other settings
+  crosschannel evaluate runs/NAME                                         on the log of the run
+  crosschannel evaluate runs/NAME --history.path LOG --out FOLDER         on another log
+  crosschannel evaluate runs/NAME --evaluation.min-ess 500 --out FOLDER   with other settings
 
 Every value comes with its estimand, an interval over users and its effective sample size; a value
 that the log does not identify is reported as such. The policy is explained by module, action and
@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel import agents, pipeline
+from crosschannel.core import ConfigError
 from crosschannel.histories import ContextFeatures
-from crosschannel.pipeline.command_line import Parser, logger, program, refuse_existing, use_one_thread
+from crosschannel.pipeline.command_line import Parser, logger, one_thread, program, refuse_existing
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run
@@ -34,6 +35,7 @@ OTHER_LOG = (
 )
 
 
+@one_thread()
 def evaluate(
     run: Run | str | Path,
     history: Path | None = None,
@@ -49,13 +51,15 @@ def evaluate(
         history: Another log of the same layout, in place of the run's own.
         settings: Settings of the evaluation, in place of the run's own.
         device: Where the agent computes.
-        out: Folder of the files; by default that of the run.
+        out: Folder of the files; by default that of the run. Another log and other settings need one of their own.
 
     Raises:
-        ConfigError: If the run is not finished, or the log does not fit it.
+        ConfigError: If the run is not finished, the log does not fit it, or `out` is missing.
         InputError: If the log cannot be read.
     """
     run = Run.open_ended(run.path if isinstance(run, Run) else Path(run), history=history)
+    if out is None and (history is not None or settings not in (None, run.config.evaluation)):
+        raise ConfigError("another log and other settings need a folder of their own: add --out FOLDER")
     if settings is not None:
         run = replace(run, config=replace(run.config, evaluation=settings))
     folder = out or run.path
@@ -67,7 +71,7 @@ def evaluate(
         logger.info(f"preparing the history of {run.path}")
         agent, features = agents.load_policy(run.policy, device)
         data = pipeline.prepare(run.config, ContextFeatures.from_state_dict(features))
-        fingerprint = data.history.fingerprint()
+        fingerprint = data.fingerprint
         notes = () if run.same_history(fingerprint) else (OTHER_LOG,)
         for note in notes:
             logger.warning(note)
@@ -109,7 +113,6 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, evaluate its policy, write and print the report; return the exit code."""
     chosen, settings = parse(arguments)
-    use_one_thread()
     result = evaluate(chosen.run, chosen.history_path, settings, device=chosen.device, out=chosen.out)
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")

@@ -22,33 +22,36 @@ from crosschannel.pipeline.command_line import (
     Parser,
     UsageError,
     logger,
+    one_thread,
     program,
-    refuse_existing,
     resumable,
-    use_one_thread,
 )
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
-from crosschannel.pipeline.run_folder import Run, write_json
+from crosschannel.pipeline.run_folder import Run, check_run_folder, write_json
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
 
-def train(config: Config, out: Path | None = None, resume: Run | None = None) -> Run:
+@one_thread()
+def train(config: Config, out: Path | None = None, resume: Run | None = None, *, force: bool = False) -> Run:
     """Train an agent on the history that a configuration names, and judge its policy.
 
     Args:
         config: The configuration.
         out: Exact folder of the run; by default that of the configuration, with a number where it is taken.
         resume: A run that was interrupted; it is resumed to the same bits.
+        force: Replace the run that stands at `out`.
 
     Returns:
         The finished run: its folder with the policy, the metrics and the evaluation.
 
     Raises:
-        ConfigError: If the settings do not fit the history, or a resumed run's history has changed.
+        ConfigError: If the settings do not fit the history, a resumed run's history has changed, or `out` is taken.
         InputError: If the history cannot be read.
     """
+    if out is not None:
+        check_run_folder(out, force)
     # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
     data = pipeline.prepare(config, resume.features() if resume else None)
     logger.info(data.history.summary())
@@ -58,10 +61,9 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None) ->
     agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
     outcome_model = pipeline.fit_outcome_model(data)
     del split.observations  # the replay log holds them now, and they are large
-    fingerprint = data.history.fingerprint()
-    if resume and not resume.same_history(fingerprint):
+    if resume and not resume.same_history(data.fingerprint):
         raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
-    run = resume or Run.create(config, data.features, fingerprint, out)
+    run = resume or Run.create(config, data.features, data.fingerprint, out)
     logger.info(f"writing to {run.path}")
 
     with resumable(run.path):
@@ -69,7 +71,7 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None) ->
         del agent, log  # frees the observed rows: what is judged is the policy as it was written
         written, _ = agents.load_policy(run.policy, config.device)
         result = pipeline.judge(run.config, data, written, policy, outcome_model)
-    run.write_result(result, fingerprint)
+    run.write_result(result, data.fingerprint)
     write_json(result.metrics(), run.metrics)  # last, since it marks the run as finished
     return run
 
@@ -160,8 +162,8 @@ def learn(
     return policy
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None]:
-    """Return the configuration, the run to resume if any, and the folder that the run is to have if one is named.
+def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None, bool]:
+    """Return the configuration, the run to resume if any, the folder if one is named, and whether to replace it.
 
     Raises:
         ConfigError: If the configuration is wrong, or there is no such run.
@@ -176,23 +178,22 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | N
         if line.overrides or out:
             raise UsageError("--resume keeps the run's own settings: leave out --config, --out and all settings")
         run = Run.open(resume)
-        return run.config, run, None
+        return run.config, run, None, False
     if out is not None:
         if {"--name", "--run-dir"} & set(line.overrides):
             raise UsageError("--out names the run's folder: leave out --name and --run-dir")
         check_name(out.name)
-        refuse_existing(out, line.options.force)
-    return line.config, None, out
+        check_run_folder(out, line.options.force)
+    return line.config, None, out, line.options.force
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, print what was found; return the exit code."""
-    config, resumed, out = parse(arguments)
+    config, resumed, out, force = parse(arguments)
     if resumed and resumed.ended:
         print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
-    use_one_thread()
-    run = train(config, out, resumed)
+    run = train(config, out, resumed, force=force)
     print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0
 

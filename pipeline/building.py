@@ -78,6 +78,7 @@ class TrainingData:
         features: Context features, fitted on the training users.
         guardrails: What may be sent at all.
         train: The users that the agent and the outcome model learn from.
+        fingerprint: Fingerprint of the history as it was read, before propensities are estimated.
     """
 
     history: History
@@ -87,6 +88,7 @@ class TrainingData:
     features: ContextFeatures
     guardrails: Guardrails
     train: Split
+    fingerprint: str
 
     @cached_property
     def validation(self) -> Split:
@@ -198,6 +200,7 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         InputError: If the history cannot be read.
     """
     history, truth = build_history(config)
+    fingerprint = history.fingerprint()
     if history.propensity_source == "missing":
         history, _ = estimate_propensities(history, config.context)
     part = split_users(history.user_keys, config.split.shares, config.seed)
@@ -215,6 +218,7 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         features=features,
         guardrails=config.guardrails,
         train=Split(train, model, features, config.guardrails),
+        fingerprint=fingerprint,
     )
 
 

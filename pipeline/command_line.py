@@ -18,8 +18,6 @@ from crosschannel.pipeline.configuration import CONFIG_FOLDER, check_device, che
 
 logger = logging.getLogger("crosschannel")
 
-logger = logging.getLogger("crosschannel")
-
 #: The configuration of a run that names none; it is installed with the package.
 DEFAULT_CONFIG = CONFIG_FOLDER / "market.yaml"
 
@@ -178,15 +176,25 @@ class _TerminalHandler(logging.Handler):
         tqdm.write(f"\033[2m{text}\033[0m" if sys.stderr.isatty() else text, file=sys.stderr)
 
 
-def use_one_thread() -> None:
-    """Let PyTorch compute on one thread, unless the environment asks for more by `OMP_NUM_THREADS`.
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let PyTorch and BLAS compute on one thread meanwhile, unless the environment sets `OMP_NUM_THREADS`.
 
     More threads are slower with networks as small as these, and round otherwise: results would depend on the machine.
     """
-    if "OMP_NUM_THREADS" not in os.environ:
-        import torch
+    import torch
+    from threadpoolctl import threadpool_limits
 
-        torch.set_num_threads(1)
+    if "OMP_NUM_THREADS" in os.environ:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -235,7 +235,9 @@ def _add_settings(parser: Parser, config: Config, known: Sequence[Setting], in_f
             help=argparse.SUPPRESS if setting.is_detail and not in_full else setting.help_text(in_full),
         )
     details = dict.fromkeys(".".join(one.path[:-1]) for one in known if one.is_detail)
-    more = f"also show the settings of {', '.join(details)}, and explain all in full"
+    more = (
+        f"also show the settings of {', '.join(details)}, and explain all in full" if details else "explain all in full"
+    )
     parser.add_argument("--help-all", action="help", help=more)
 
 

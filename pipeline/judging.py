@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,12 +23,11 @@ from crosschannel.evaluation import (
     required_ess,
 )
 from crosschannel.pipeline.building import TrainingData
+from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.results import EvaluationResult, TrueValue
 from crosschannel.reward import refit
 from crosschannel.reward.effects import attribute_groups
-
-logger = logging.getLogger("crosschannel")
 
 #: Streams of random numbers, beside the run's seed.
 BOOTSTRAP, DEPLOYMENT = 1, 2

@@ -85,7 +85,7 @@ class Monitor:
                 self._add(f"train/{name}", float(value), 1.0)
 
     def scores(self, scores: Mapping[str, float], step: int) -> None:
-        """Writes the validation users' scores."""
+        """Write the validation users' scores."""
         for name, value in scores.items():
             self._writer.add_scalar(name, value, step)
         if "validation/value" in scores:

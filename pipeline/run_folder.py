@@ -13,7 +13,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import replacing
 from crosschannel.core.serialization import to_dict
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.pipeline.command_line import invocation
+from crosschannel.pipeline.command_line import UsageError, invocation, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult
 
@@ -69,16 +69,12 @@ class Run:
             config: The resolved configuration.
             features: How context is built.
             fingerprint: That of the history that is learned from.
-            path: The folder, which replaces an earlier run's; by default the configuration's, with a number where that
-                is taken.
-
-        Raises:
-            ConfigError: If `path` is something else than a run.
+            path: The folder, which replaces an earlier run's (see `check_run_folder`); by default the configuration's,
+                with a number where that is taken.
         """
         if path is None:
             path = _make_numbered(config.run_dir, config.name)
-        elif path.exists():
-            cls.open(path)
+        elif cls.is_at(path):
             shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path, replace(config, name=path.name, run_dir=path.parent))
@@ -174,6 +170,17 @@ class Run:
             raise ConfigError(f"{path} is missing: the folder of the run is incomplete; train a new run")
         content: dict[str, Any] = json.loads(path.read_text())
         return content
+
+
+def check_run_folder(path: Path, force: bool) -> None:
+    """Check that a run may be written to a folder: it is absent or empty, or with `force` that of an earlier run.
+
+    Raises:
+        UsageError: If it may not.
+    """
+    refuse_existing(path, force)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not Run.is_at(path)):
+        raise UsageError(f"{path} is not a run: --force replaces runs only")
 
 
 def _make_numbered(folder: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,16 +63,42 @@ def test_a_stored_result_is_read_back_as_it_was(finished):
     assert str(again) == str(result)
 
 
-def test_evaluate_reads_what_train_found_unless_the_settings_differ(finished, caplog):
+def test_evaluate_reads_what_train_found_unless_the_settings_differ(finished, caplog, tmp_path):
     config, run = finished
     before = (run.path / "metrics.json").read_bytes()
     with caplog.at_level("INFO", logger="crosschannel"):
         same = crosschannel.evaluate(run)
     assert "has an evaluation of this log, policy and settings" in caplog.text
     assert same.metrics() == json.loads(before)
-    other = crosschannel.evaluate(run, settings=type(config.evaluation)(confidence_level=0.8, market_users=100))
+    settings = type(config.evaluation)(confidence_level=0.8, market_users=100)
+    with pytest.raises(ConfigError, match="need a folder of their own"):
+        crosschannel.evaluate(run, settings=settings)
+    other = crosschannel.evaluate(run, settings=settings, out=tmp_path / "other")
     assert other.evaluation.settings.confidence_level == 0.8
     assert (run.path / "metrics.json").read_bytes() == before  # what training found stays
+
+
+def test_evaluate_reads_what_train_found_where_propensities_were_estimated(finished, tmp_path, caplog):
+    config, _ = finished
+    history = crosschannel.load_history(config)
+    unknown = np.full_like(history.decisions.propensity, np.nan)
+    decisions = replace(history.decisions, propensity=unknown, joint=unknown[:, 0])
+    write_history(replace(history, decisions=decisions, propensity_source="missing"), tmp_path / "log")
+    settings = {"run_dir": str(tmp_path), "history.source": "folder", "history.path": str(tmp_path / "log")}
+    run = crosschannel.train(crosschannel.load_config(SMALL[1], settings))
+    with caplog.at_level("INFO", logger="crosschannel"):
+        crosschannel.evaluate(run)
+    assert "has an evaluation of this log, policy and settings" in caplog.text
+
+
+def test_a_run_is_replaced_only_on_request(finished, tmp_path):
+    config, run = finished
+    with pytest.raises(ConfigError, match="exists already"):
+        crosschannel.train(config, out=run.path)
+    (tmp_path / "notes.txt").write_text("not a run")
+    with pytest.raises(ConfigError, match="is not a run: --force replaces runs only"):
+        crosschannel.train(config, out=tmp_path, force=True)
+    assert (tmp_path / "notes.txt").is_file()
 
 
 def test_rewards_of_a_folder_are_those_of_the_configuration(finished, tmp_path):
