@@ -94,7 +94,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     chosen = parser.parse(arguments)
     if chosen.out is None:
-        raise UsageError("--out is missing: name the file to write, .parquet or .csv")
+        raise UsageError("--out is missing: decisions are written as .parquet or .csv")
     if chosen.out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {chosen.out}: decisions are written as .parquet or .csv")
     refuse_existing(chosen.out, chosen.force)
