@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import pandas as pd
 from crosschannel.agents import Agent, Decisions, Observations, policy_table, sample_actions, uniform_shares
 from crosschannel.agents.base import Float32Array
 from crosschannel.core.arrays import BoolArray, FloatArray
-from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy, MarketTruth
+from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
     DR,
+    Evaluation,
     LoggedDecisions,
     OutcomeModel,
     Sample,
@@ -141,10 +143,25 @@ def judge(
         model: The outcome model of the training users: `fit_outcome_model`.
         notes: What a reader has to know before the numbers.
     """
-    logger.info("evaluating the policy on the test users")
+    # The two need nothing of each other, and NumPy lets other threads work: the results do not depend on the order.
+    with ThreadPoolExecutor(1) as background:
+        deployments = background.submit(_true_values, config, data, agent, policy.probabilities)
+        logger.info("evaluating the policy on the test users")
+        evaluation = _off_policy(config, data, policy.probabilities, model)
+        truth = deployments.result()
+    return EvaluationResult(
+        evaluation=evaluation,
+        truth=truth,
+        policy_table=policy.table,
+        history=data.history.summary(),
+        notes=notes,
+    )
+
+
+def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray], model: OutcomeModel) -> Evaluation:
+    """Return the off-policy estimates from the test users' log."""
     test, history, frame = data.test, data.test.history, data.test.rewards
-    probabilities = policy.probabilities
-    evaluation = evaluate(
+    return evaluate(
         replace(LoggedDecisions.from_history(history), name=f"the test users of {history.name}"),
         probabilities,
         refit(data.model, test.outcomes),
@@ -155,19 +172,15 @@ def judge(
         reward_counts=frame.counts(),
         p_uncensored=frame.p_uncensored,
     )
-    truth = () if data.truth is None else _true_values(config, data, data.truth, agent, probabilities)
-    return EvaluationResult(
-        evaluation=evaluation,
-        truth=truth,
-        policy_table=policy.table,
-        history=data.history.summary(),
-        notes=notes,
-    )
 
 
 def _true_values(
-    config: Config, data: TrainingData, truth: MarketTruth, agent: Agent, probabilities: list[FloatArray]
+    config: Config, data: TrainingData, agent: Agent, probabilities: list[FloatArray]
 ) -> tuple[TrueValue, ...]:
+    """Return the true value of each policy, the run's own first; nothing where the history is not simulated."""
+    truth = data.truth
+    if truth is None:
+        return ()
     market, modules, identified = truth.market, data.history.modules, data.test.rewards.identified
     rows = np.flatnonzero(data.rows("test"))[identified]
     mask = data.history.eligible[rows]
