@@ -79,7 +79,7 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 def _dataclass(cls: Any, data: Any, place: str, faults: list[str]) -> Any:
     """Build a dataclass; if a part of it is wrong, add its fault and return None."""
     if not isinstance(data, Mapping):
-        faults += _told(place, f"expected a mapping with the keys of {cls.__name__}, got {_shown(data)}")
+        faults += _faults_at(place, f"expected a mapping with the keys of {cls.__name__}, got {_shown(data)}")
         return None
     before = len(faults)
     hints = typing.get_type_hints(cls)
@@ -89,16 +89,16 @@ def _dataclass(cls: Any, data: Any, place: str, faults: list[str]) -> Any:
         if key in known:
             values[key] = _convert(hints[key], value, _inside(place, key), faults)
         else:
-            faults += _told(place, f"unknown key {key!r}. {nearest(key, known)}")
+            faults += _faults_at(place, f"unknown key {key!r}. {nearest(key, known)}")
     for f in fields(cls):
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
-            faults += _told(place, f"the key {f.name!r} is missing")
+            faults += _faults_at(place, f"the key {f.name!r} is missing")
     if len(faults) > before:
         return None
     try:
         return cls(**values)
     except ConfigError as error:
-        faults += _told(place, error)
+        faults += _faults_at(place, error)
         return None
 
 
@@ -126,13 +126,13 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
     if origin is typing.Literal:
         if value not in arguments:
             listed = ", ".join(map(repr, arguments))
-            faults += _told(place, f"{_shown(value)} is not one of {listed}{_suggestion(value, arguments)}")
+            faults += _faults_at(place, f"{_shown(value)} is not one of {listed}{_suggestion(value, arguments)}")
         return value
     if origin is tuple:
         return _tuple(arguments, value, place, faults)
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            faults += _told(place, f"expected a mapping, got {_shown(value)}")
+            faults += _faults_at(place, f"expected a mapping, got {_shown(value)}")
             return None
         return {str(key): _convert(arguments[1], item, _inside(place, key), faults) for key, item in value.items()}
     return _scalar(hint, value, place, faults)
@@ -140,13 +140,13 @@ def _convert(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
 
 def _tuple(arguments: tuple[Any, ...], value: Any, place: str, faults: list[str]) -> Any:
     if not isinstance(value, list | tuple):
-        faults += _told(place, f"expected a list, got {_shown(value)}")
+        faults += _faults_at(place, f"expected a list, got {_shown(value)}")
         return None
     types_of: Sequence[Any] = arguments
     if len(arguments) == 2 and arguments[1] is Ellipsis:
         types_of = arguments[:1] * len(value)
     elif len(value) != len(arguments):
-        faults += _told(place, f"expected {len(arguments)} entries, got {_shown(value)}")
+        faults += _faults_at(place, f"expected {len(arguments)} entries, got {_shown(value)}")
         return None
     return tuple(
         _convert(one, item, f"{place}[{i}]", faults) for i, (one, item) in enumerate(zip(types_of, value, strict=True))
@@ -164,7 +164,7 @@ def _scalar(hint: Any, value: Any, place: str, faults: list[str]) -> Any:
             pass
     if isinstance(hint, type) and isinstance(value, hint) and not (hint is int and isinstance(value, bool)):
         return value
-    faults += _told(place, f"expected {_NAMES.get(hint, getattr(hint, '__name__', hint))}, got {_shown(value)}")
+    faults += _faults_at(place, f"expected {_NAMES.get(hint, getattr(hint, '__name__', hint))}, got {_shown(value)}")
     return None
 
 
@@ -176,7 +176,7 @@ def _inside(place: str, key: object) -> str:
     return f"{place}{' ' if place.endswith(':') else '.' if place else ''}{key}"
 
 
-def _told(place: str, fault: object) -> list[str]:
+def _faults_at(place: str, fault: object) -> list[str]:
     """Return a fault's lines, each with its place."""
     begin = f"{place.removesuffix(':')}: " if place else ""
     return [begin + line for line in str(fault).splitlines()]

@@ -1,4 +1,4 @@
-"""Explanations say what the policy does and what it believes, counted anew here row by row."""
+"""Explanations say what the policy does and what it believes, counted again here row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sets of actions that change: what every agent keeps, what begins anew, and what is never done again."""
+"""Sets of actions that change: what every agent keeps, what starts over, and what is never done again."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_new_action_begins_with_what_its_labels_earned(name: str, tmp_path: Pa
 
 @pytest.mark.parametrize("name", LEARNING)
 def test_a_policy_opens_with_other_actions_as_a_checkpoint_does(name: str, tmp_path: Path) -> None:
-    """To the bit, but where a checkpoint fits its rows again on newer features, or with what follows valued anew."""
+    """To the bit, but where a checkpoint fits its rows again on newer features, or with the next slots valued again."""
     how = {"name": name, "context_dim": 4, "settings": SETTINGS.get(name, {}), "seed": 5}
     agent = make_agent(name, BEFORE, 4, SETTINGS.get(name), seed=5)
     learn(agent, one_channel_earns(3000, BEFORE, "email"))

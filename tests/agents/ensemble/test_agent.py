@@ -132,7 +132,7 @@ def test_updates_report_what_they_did() -> None:
 
 
 def test_the_last_rows_count_too() -> None:
-    """Rows too few to have the heads fitted anew at once are taken in when no more come."""
+    """Rows too few to have the heads fitted again at once are added when no more come."""
     seen = observations_of(everything(50, PLAIN))
     agent = trained(n=800)
     before = agent.expected_rewards(seen)[0]
