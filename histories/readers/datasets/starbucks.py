@@ -10,7 +10,7 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.core.errors import Fault, InputError
+from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import History
@@ -58,15 +58,15 @@ def read_starbucks_rewards(path: Path) -> History:
     tables["portfolio"].require(["id", "offer_type", "reward", "difficulty", "duration", "channels"])
     tables["profile"].require(["id", "age", "gender", "income", "became_member_on"])
     tables["transcript"].require(["person", "event", "value", "time"])
-    _stop(faults)
+    raise_faults(faults)
     offers = _offers(tables["portfolio"])
     users = _users(tables["profile"])
     log = _log(tables["transcript"], offers.ids, pd.Index(users["user_id"]))
-    _stop(faults)
+    raise_faults(faults)
 
     waves, offer = _slots(log, len(users), tables["transcript"])
     _check_design(offer, offers, tables["transcript"])
-    _stop(faults)
+    raise_faults(faults)
     user, wave = np.divmod(np.arange(offer.size), len(waves))
     actions = offers.actions[offer.reshape(-1)]
     ids = users["user_id"].to_numpy(dtype=object)[user]
@@ -123,11 +123,6 @@ def _locate(path: Path, name: str) -> Path:
     raise fail(path / f"{name}.json", "there is no such file, nor one that ends in .json.gz", remedy)
 
 
-def _stop(faults: list[Fault]) -> None:
-    if faults:
-        raise InputError(faults)
-
-
 def _moment(microseconds: IntArray) -> pd.DatetimeIndex:
     return pd.to_datetime(microseconds.astype("datetime64[us]"), utc=True)
 
@@ -149,7 +144,7 @@ def _offers(table: TableValidator) -> _Offers:
         numbers[column], missing = table.numbers(column)
         table.flag_rows(column, missing, "the number is missing", "Add it.")
     # Later faults would only be consequences of these.
-    _stop(table.faults)
+    raise_faults(table.faults)
     channels = table.frame["channels"].tolist()
     columns = zip(kinds, numbers["reward"], numbers["difficulty"], numbers["duration"], strict=True)
     names = [
@@ -160,7 +155,7 @@ def _offers(table: TableValidator) -> _Offers:
     table.flag_rows(
         "id", twice, "another offer has the same type, reward, difficulty and duration", "Merge the two offers."
     )
-    _stop(table.faults)
+    raise_faults(table.faults)
     types = sorted(set(kinds))
     labels = {
         name: {column: float(values[j]) for column, values in numbers.items()} | {"channels": list(channels[j])}

@@ -31,13 +31,13 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
-from crosschannel.core.errors import Fault, InputError
+from crosschannel.core.errors import Fault, InputError, raise_faults
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import HOUR, NEVER, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid, UserSlots, bounds
 from crosschannel.histories.readers.stream.mapping import StreamMapping
-from crosschannel.histories.readers.stream.rows import StreamRows, open_stream, stop, value_path
+from crosschannel.histories.readers.stream.rows import StreamRows, open_stream, value_path
 from crosschannel.histories.readers.tables import decision_columns, span_of
 from crosschannel.histories.windows import Timeline
 
@@ -131,7 +131,7 @@ def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> BoolArray
     if mapping.duplicates == "error":
         remedy = "Remove the copies, or set `duplicates: keep_first`."
         stream.flag_rows(column, same, "the row repeats an earlier one", remedy)
-    stop(stream.faults)
+    raise_faults(stream.faults)
     return np.asarray(~same)
 
 
@@ -157,7 +157,7 @@ def _refuse_unsent(mapping: StreamMapping, modules: ActionSpace, stream: StreamR
     problem = "the action is to send nothing, which a grid assumes for every slot without a send"
     remedy = "Remove such rows from `sends`; or, if the log has all of them, use slots `sends_only`."
     stream.flag_rows(mapping.rows.theirs("event"), bad, problem, remedy)
-    stop(stream.faults)
+    raise_faults(stream.faults)
 
 
 def _user_slots(
@@ -167,7 +167,7 @@ def _user_slots(
     if len(times) < 2:
         problem = f"the stream does not cover one complete period of {grid.every} at {grid.at} {grid.time_zone}"
         remedy = "Use a finer grid; or give `span`, if the observation period is longer than the rows."
-        stop([Fault(str(mapping.rows.path), problem, remedy)])
+        raise_faults([Fault(str(mapping.rows.path), problem, remedy)])
     if stream.start is not None:
         start = stream.start
     elif grid.start_events:
@@ -202,7 +202,7 @@ def _origins(mapping: StreamMapping, stream: StreamRows, slots: UserSlots, sends
             f"the user has an earlier send in the same slot's period of {mapping.slots.every}",
             "Use a finer grid; or `several: first`, which keeps later sends as events and counts them.",
         )
-        stop(stream.faults)
+        raise_faults(stream.faults)
     origin = np.full(len(slots), -1, dtype=np.int64)
     origin[slot[order[~later]]] = sends[order[~later]]
     return origin

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
-from crosschannel.core.errors import Fault, InputError, nearest
+from crosschannel.core.errors import Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.source_files import CSV_ENDINGS, PARQUET_ENDINGS, fail, read_any
 from crosschannel.histories.readers.stream.json_paths import extract
@@ -96,10 +96,10 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
     user_id, time, event = (source.theirs(native) for native in EVENT_COLUMNS)
     tables = [table for file in _files(source.path) if (table := _open_table(file, mapping, faults)) is not None]
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
-    stop(faults)
+    raise_faults(faults)
     parsed = [pd.DataFrame({time: read_times(table, time, source)}) for table in tables]
     start, users = _start(mapping, users, faults)
-    stop(faults)
+    raise_faults(faults)
 
     times = np.concatenate(
         [TableValidator(frame, table.file, faults).times(time)[0] for frame, table in zip(parsed, tables, strict=True)]
@@ -113,7 +113,7 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
     _check_names(mapping, tuple(known), faults)
     if not len(code):
         faults.append(Fault(str(source.path), "the stream has no rows", "Check the path."))
-    stop(faults)
+    raise_faults(faults)
     ends = np.cumsum([len(table) for table in tables])
     stream = StreamRows(
         tables=tuple(tables),
@@ -129,12 +129,6 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
     )
     _check_paths(mapping, stream)
     return stream
-
-
-def stop(faults: Sequence[Fault]) -> None:
-    """Raise the faults found so far, if there are any."""
-    if faults:
-        raise InputError(faults)
 
 
 def value_path(values: Mapping[str, str], event: str) -> str | None:
@@ -201,7 +195,7 @@ def _check_paths(mapping: StreamMapping, stream: StreamRows) -> None:
         if events and (stream.texts(path, np.flatnonzero(stream.named(events))) == "").all():
             problem = "no row of the mapping's events has a value at this path"
             stream.faults.append(Fault(file, problem, "Correct the path, or remove it from the mapping.", path))
-    stop(stream.faults)
+    raise_faults(stream.faults)
 
 
 def _needs(mapping: StreamMapping, names: Sequence[str]) -> dict[str, set[str]]:
