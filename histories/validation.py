@@ -15,7 +15,9 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
+from crosschannel.core.times import NEVER
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
+from crosschannel.histories.observation import OBSERVATION_COLUMNS, check_order, declared_times
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm")
@@ -42,7 +44,10 @@ class Tables:
         value: Values (e,), 1.0 for events that have none.
         user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
         event_names: Names of the event codes, sorted.
-        users: The table of users, or None.
+        users: The table of users without their times of observation, or None.
+        observed_from: When the users' observation begins, microseconds (U,), `NEVER` where not declared; None if the
+            table of users has no such column.
+        observed_until: When it ends (U,), the same.
     """
 
     decision_id: ObjectArray
@@ -61,6 +66,8 @@ class Tables:
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     users: pd.DataFrame | None
+    observed_from: IntArray | None = None
+    observed_until: IntArray | None = None
 
 
 def check_tables(
@@ -88,7 +95,7 @@ def check_tables(
         decisions: As in `History.from_tables`.
         events: As in `History.from_tables`.
         modules: What could be chosen.
-        users: `user_id` and attributes, or None.
+        users: `user_id`, optionally `observed_from` and `observed_until` (times), and attributes; or None.
         files: The file of each table, by table name, for messages.
 
     Raises:
@@ -118,6 +125,9 @@ def check_tables(
     event, event_names = _events(e)
     value = _values(e, event, event_names)
     policy, arm = d.labels("policy"), d.labels("arm")
+    observed_from, observed_until = (declared_times(u, column, NEVER) for column in OBSERVATION_COLUMNS)
+    if u is not None and observed_from is not None and observed_until is not None:
+        check_order(u, np.where(observed_from == NEVER, 0, observed_from), observed_until)
     if faults:
         raise InputError(faults)
     return Tables(
@@ -136,7 +146,9 @@ def check_tables(
         value=value,
         user_ids=user_ids,
         event_names=event_names,
-        users=None if u is None else u.frame,
+        users=None if u is None else u.frame.drop(columns=list(OBSERVATION_COLUMNS), errors="ignore"),
+        observed_from=observed_from,
+        observed_until=observed_until,
     )
 
 

@@ -109,9 +109,11 @@ class TrainingData:
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
-    """Read or simulate the history, with the configured churn events."""
+    """Read or simulate the history, with the configured churn events, ties and observation."""
     history, truth = _read_or_simulate(config)
-    return history.with_churn_events(config.history.churn_events), truth
+    declared = config.history
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from), truth
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
