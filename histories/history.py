@@ -332,8 +332,8 @@ class History:
         if late.any() or early.any():
             yield (
                 f"{int(late.sum()):,} users are observed from later than the start of the log on, and "
-                f"{int(early.sum()):,} until before its end: time outside is not known, which differs from time without "
-                "events"
+                f"{int(early.sum()):,} until before its end: time outside is not known, which differs from time "
+                "without events"
             )
 
     @classmethod

@@ -79,8 +79,8 @@ def tied_events(events: Timeline, decisions: Timeline, user: IntArray) -> BoolAr
 def are_dates(time: IntArray) -> bool:
     """Return whether times are dates without a time of day: all at one time of day, or at two an hour apart.
 
-    Local midnights have two times of day in UTC where clocks change. Exports also stamp a whole day's rows with the time
-    of a nightly job, which says no more than a date.
+    Local midnights have two times of day in UTC where clocks change. Exports also stamp a whole day's rows with the
+    time of a nightly job, which says no more than a date.
     """
     if len(time) < MIN_EVENTS_TO_CALL_DATES:
         return False

@@ -52,8 +52,8 @@ class HistoryPanel:
         return (
             f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_censored:,} of them "
             f"observed only until another message; controls: {self.n_never:,} without any message, {self.n_until:,} "
-            f"until another message\nleft out: {self.n_already:,} treated before a whole period of theirs was observed, "
-            f"{self.n_others:,} because of other messages, {self.n_unseen:,} observed for less than two periods"
+            f"until another message\nleft out: {self.n_already:,} treated before a whole period of theirs was "
+            f"observed, {self.n_others:,} because of other messages, {self.n_unseen:,} observed for less than two periods"
         )
 
 
@@ -87,9 +87,9 @@ def panel_from_history(
 ) -> HistoryPanel:
     """Build a panel: the period of each user's first message of a chosen action, and goal values by period.
 
-    Only whole periods within each user's own observation are used: what lies outside is missing, and not 0. A user whose
-    period before the first message was not observed is left out and counted. Users who churn remain, with what they did
-    afterwards, but are not compared with users whose treatment begins later.
+    Only whole periods within each user's own observation are used: what lies outside is missing, and not 0. A user
+    whose period before the first message was not observed is left out and counted. Users who churn remain, with what
+    they did afterwards, but are not compared with users whose treatment begins later.
 
     Other messages act on the goals too. With `others: censor` no user, treated or control, is observed from the period
     of a first other message on; users who then have fewer than two periods are left out and counted. What remains is

@@ -140,8 +140,8 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
     with base period b = g - 1 for t >= g and b = t - 1 before, and controls C that are never treated, or not yet
     at t (nor at b). Assumes parallel trends between g and C, and no anticipation. Units that are not observed at both b
     and t are not part of an entry: if missingness depends on what they were about to do, the entry is about the others.
-    Nor are units that left in the base period or before: whoever was treated at g was there until then, so that those who
-    had left are not like them.
+    Nor are units that left in the base period or before: whoever was treated at g was there until then, so that those
+    who had left are not like them.
     Callaway & Sant'Anna (2021), "Difference-in-differences with multiple time periods", Journal of Econometrics.
 
     Raises:

@@ -36,8 +36,8 @@ class FittedPreprocessing:
         seasonality: The population's level by block of time; None without `RewardSpec.seasonality`.
         features: Covariates of the adjusted kinds; None without them.
         closes_at: When the last window that limits and edges were learned from closes, or the last decision whose
-            context covariates were fitted on, microseconds; `NO_WINDOWS_USED` where none was learned. No reward measured
-            with them is available before.
+            context covariates were fitted on, microseconds; `NO_WINDOWS_USED` where none was learned. No reward
+            measured with them is available before.
     """
 
     limits: FloatArray

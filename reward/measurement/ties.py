@@ -59,10 +59,10 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
     else:
         return
     raise NotIdentified(
-        f"{history.name}: {what}, so that the log does not say whether they came before the message or after it, and no "
-        "reward is identified. Export them with their time, or declare history.ties: 'before' if the event came first "
-        "(such as the purchase that triggers a message; crediting it to the message would invent an effect), or 'after' "
-        "if the message came first (such as a campaign that is sent in the morning of each date)"
+        f"{history.name}: {what}, so that the log does not say whether they came before the message or after it, and "
+        "no reward is identified. Export them with their time, or declare history.ties: 'before' if the event came "
+        "first (such as the purchase that triggers a message; crediting it to the message would invent an effect), or "
+        "'after' if the message came first (such as a campaign that is sent in the morning of each date)"
     )
 
 
