@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -18,11 +18,18 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
+from crosschannel.histories.propensities.sources import (
+    SOURCE_COLUMN,
+    count_sources,
+    describe_sources,
+    source_codes,
+    source_names,
+    summarise_sources,
+)
 from crosschannel.histories.validation import check_tables
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
-PROPENSITY_SOURCES = ("logged", "by design", "estimated", "missing")
 DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
 
 
@@ -41,6 +48,8 @@ class DecisionLog:
         policy: The policy that decided (n,), or None.
         arm: Experiment arm (n,), or None.
         eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
+        propensity_source: Where each row's propensities come from (n,), codes into `PROPENSITY_SOURCES`; by default
+            `logged`. Rows without any propensity are `missing` in any case.
     """
 
     id: ObjectArray
@@ -53,9 +62,20 @@ class DecisionLog:
     policy: ObjectArray | None = None
     arm: ObjectArray | None = None
     eligible: BoolArray | None = None
+    propensity_source: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        source = self.propensity_source if len(self.propensity_source) else "logged"
+        object.__setattr__(self, "propensity_source", source_codes(self.propensity, self.joint, source))
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> DecisionLog:
+        """Return the same decisions with other propensities (n, M) and (n,), and their source, of all or by row."""
+        return replace(
+            self, propensity=propensity, joint=joint, propensity_source=source_codes(propensity, joint, source)
+        )
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,6 @@ class History:
         event_names: Names of the event codes.
         span: Start and end of the observation period in microseconds; nothing outside was recorded.
         users: Static attributes, one row per user in the order of `user_ids`, or None.
-        propensity_source: The source of the propensities: one of `PROPENSITY_SOURCES`.
         name: The history's name, for reports.
         notes: What a reader left out or estimated, one line each, for the summary.
         churn_events: Events after which nothing can be sent to a user any more; `name*` stands for all names with this
@@ -100,7 +119,6 @@ class History:
     event_names: tuple[str, ...]
     span: tuple[int, int]
     users: pd.DataFrame | None = None
-    propensity_source: str = "missing"
     name: str = "history"
     notes: tuple[str, ...] = ()
     churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
@@ -118,6 +136,11 @@ class History:
     def n_users(self) -> int:
         """Number of users."""
         return len(self.user_ids)
+
+    @cached_property
+    def propensity_source(self) -> str:
+        """Source of the propensities: one of `PROPENSITY_SOURCES`, or `mixed` where decisions differ in it."""
+        return summarise_sources(count_sources(self.decisions.propensity_source))
 
     @cached_property
     def decision_offsets(self) -> IntArray:
@@ -188,10 +211,9 @@ class History:
         users = None if self.users is None else self.users.loc[chosen].reset_index(drop=True)
         return replace(self, decisions=decisions, events=events, user_ids=self.user_ids[chosen], users=users)
 
-    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str) -> History:
-        """Return the same history with other propensities (n, M) and (n,), and their source."""
-        decisions = replace(self.decisions, propensity=propensity, joint=joint)
-        return replace(self, decisions=decisions, propensity_source=source)
+    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> History:
+        """Return the same history with other propensities (n, M) and (n,), and their source, of all or by row."""
+        return replace(self, decisions=self.decisions.with_propensities(propensity, joint, source))
 
     def with_churn_events(self, names: Sequence[str] | None) -> History:
         """Return the same history with other churn events; with None, with those that it has.
@@ -238,6 +260,8 @@ class History:
                 frame[f"propensity_{module.name}"] = d.propensity[:, m]
         if not np.isnan(d.joint).all():
             frame["propensity"] = d.joint
+        if (d.propensity_source != source_codes(d.propensity, d.joint)).any():
+            frame[SOURCE_COLUMN] = source_names(d.propensity_source)
         for column in ("policy", "arm"):
             if (values := getattr(d, column)) is not None:
                 frame[column] = values
@@ -269,7 +293,8 @@ class History:
         read = (
             f"{self.name}: {self.n_users:,} users, {len(self.decisions):,} decisions ({sent:,} sent), "
             f"{len(self.events):,} events of {len(self.event_names)} kinds, "
-            f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities {self.propensity_source}"
+            f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities "
+            f"{describe_sources(count_sources(self.decisions.propensity_source))}"
         )
         return "\n".join((read, *self.notes))
 
@@ -284,11 +309,17 @@ class History:
         event_names: Sequence[str],
         span: tuple[int, int],
         users: pd.DataFrame | None = None,
-        propensity_source: str = "logged",
+        propensity_source: str | None = None,
         name: str = "history",
         churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
     ) -> History:
-        """Build a history from arrays that are known to be valid; sort them by (user, time) and make them read-only."""
+        """Build a history from arrays that are known to be valid; sort them by (user, time) and make them read-only.
+
+        `propensity_source` is the source of all propensities that there are, instead of the one that `decisions` has
+        for each row.
+        """
+        if propensity_source is not None:
+            decisions = decisions.with_propensities(decisions.propensity, decisions.joint, propensity_source)
         d = argsort_by_user_and_time(decisions.user, decisions.time)
         e = argsort_by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)
@@ -300,7 +331,6 @@ class History:
             event_names=tuple(event_names),
             span=span,
             users=users,
-            propensity_source=propensity_source,
             name=name,
             churn_events=tuple(churn_events),
         )
@@ -323,14 +353,16 @@ class History:
 
         Args:
             decisions: `decision_id, user_id, time`, one column per module, and optionally `propensity_<module>`,
-                `propensity`, `policy`, `arm`, `eligible_<module>` (eligible action names joined by `|`).
+                `propensity`, `policy`, `arm`, `source_of_propensity`, `eligible_<module>` (eligible action names
+                joined by `|`).
             events: `user_id, time, event` and optionally `value`.
             modules: The action space.
             users: `user_id` and static attributes; without it the users are those of the decisions.
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
                 decision, if there are no events). If the events end before the last decisions, a window that extends
                 beyond them was not observed, which differs from a window without events.
-            propensity_source: By default `logged` if there are propensities, else `missing`.
+            propensity_source: The source of the propensities of rows that do not name it themselves, by default
+                `logged`; with `missing` these propensities are not used.
             name: The history's name, for reports.
             churn_events: Events after which nothing can be sent to a user any more.
             files: The file of each table, by table name, for error messages.
@@ -341,7 +373,7 @@ class History:
         """
         tables = check_tables(decisions, events, modules, users, files or {})
         times = tables.event_time if len(tables.event_time) else tables.decision_time
-        has_any = not (np.isnan(tables.propensity).all() and np.isnan(tables.joint).all())
+        propensity, joint, source = tables.propensities(propensity_source or "logged")
         return cls.from_arrays(
             DecisionLog(
                 id=tables.decision_id,
@@ -349,11 +381,12 @@ class History:
                 user=tables.decision_user,
                 time=tables.decision_time,
                 actions=modules.canonical(tables.actions),
-                propensity=tables.propensity,
-                joint=tables.joint,
+                propensity=propensity,
+                joint=joint,
                 policy=tables.policy,
                 arm=tables.arm,
                 eligible=tables.eligible,
+                propensity_source=source,
             ),
             EventLog(user=tables.event_user, time=tables.event_time, event=tables.event, value=tables.value),
             modules=modules,
@@ -361,7 +394,6 @@ class History:
             event_names=tables.event_names,
             span=span or (int(times.min()), int(times.max())),
             users=tables.users,
-            propensity_source=propensity_source or ("logged" if has_any else "missing"),
             name=name,
             churn_events=churn_events,
         )

@@ -14,7 +14,8 @@ import yaml
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import replacing
-from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
 
@@ -112,7 +113,7 @@ def read_history(path: Path) -> History:
         content["modules"],
         tables["users"],
         span=content["span"],
-        propensity_source=content["propensity_source"],
+        propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
         name=content["name"],
         files=files,
     )
@@ -153,7 +154,6 @@ def _with_event_names(history: History, names: tuple[str, ...], file: str) -> Hi
         event_names=names,
         span=history.span,
         users=history.users,
-        propensity_source=history.propensity_source,
         name=history.name,
     )
 
@@ -215,9 +215,9 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
             faults.append(
                 Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])
             )
-        if content["propensity_source"] not in PROPENSITY_SOURCES:
+        if content["propensity_source"] not in (*PROPENSITY_SOURCES, MIXED):
             source = content["propensity_source"]
-            remedy = nearest(source, PROPENSITY_SOURCES)
+            remedy = nearest(source, (*PROPENSITY_SOURCES, MIXED))
             faults.append(
                 Fault(str(file), "this is not a source of propensities", remedy, "propensity_source", value=source)
             )
