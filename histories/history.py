@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,12 +19,19 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
 from crosschannel.histories.observation import ObservedFrom, Ties, first_rows, tied_events
+from crosschannel.histories.propensities.sources import (
+    SOURCE_COLUMN,
+    count_sources,
+    describe_sources,
+    source_codes,
+    source_names,
+    summarise_sources,
+)
 from crosschannel.histories.validation import check_tables
 from crosschannel.histories.windows import Timeline
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
-PROPENSITY_SOURCES = ("logged", "by design", "estimated", "missing")
 DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
 
 
@@ -43,6 +50,8 @@ class DecisionLog:
         policy: The policy that decided (n,), or None.
         arm: Experiment arm (n,), or None.
         eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
+        propensity_source: Where each row's propensities come from (n,), codes into `PROPENSITY_SOURCES`; by default
+            `logged`. Rows without any propensity are `missing` in any case.
     """
 
     id: ObjectArray
@@ -55,9 +64,20 @@ class DecisionLog:
     policy: ObjectArray | None = None
     arm: ObjectArray | None = None
     eligible: BoolArray | None = None
+    propensity_source: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        source = self.propensity_source if len(self.propensity_source) else "logged"
+        object.__setattr__(self, "propensity_source", source_codes(self.propensity, self.joint, source))
 
     def __len__(self) -> int:
         return len(self.time)
+
+    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> DecisionLog:
+        """Return the same decisions with other propensities (n, M) and (n,), and their source, of all or by row."""
+        return replace(
+            self, propensity=propensity, joint=joint, propensity_source=source_codes(propensity, joint, source)
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +111,6 @@ class History:
             not known, which differs from time without events.
         observed_until: When it ends (U,). Churn does not end it: what follows a churn event is an outcome.
         users: Static attributes, one row per user in the order of `user_ids`, or None.
-        propensity_source: The source of the propensities: one of `PROPENSITY_SOURCES`.
         name: The history's name, for reports.
         notes: What a reader left out or estimated, one line each, for the summary.
         churn_events: Events after which nothing can be sent to a user any more; `name*` stands for all names with this
@@ -111,7 +130,6 @@ class History:
     observed_from: IntArray
     observed_until: IntArray
     users: pd.DataFrame | None = None
-    propensity_source: str = "missing"
     name: str = "history"
     notes: tuple[str, ...] = ()
     churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
@@ -131,6 +149,11 @@ class History:
     def n_users(self) -> int:
         """Number of users."""
         return len(self.user_ids)
+
+    @cached_property
+    def propensity_source(self) -> str:
+        """Source of the propensities: one of `PROPENSITY_SOURCES`, or `mixed` where decisions differ in it."""
+        return summarise_sources(count_sources(self.decisions.propensity_source))
 
     @cached_property
     def decision_offsets(self) -> IntArray:
@@ -216,10 +239,9 @@ class History:
             users=users,
         )
 
-    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str) -> History:
-        """Return the same history with other propensities (n, M) and (n,), and their source."""
-        decisions = replace(self.decisions, propensity=propensity, joint=joint)
-        return replace(self, decisions=decisions, propensity_source=source)
+    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> History:
+        """Return the same history with other propensities (n, M) and (n,), and their source, of all or by row."""
+        return replace(self, decisions=self.decisions.with_propensities(propensity, joint, source))
 
     def with_churn_events(self, names: Sequence[str] | None) -> History:
         """Return the same history with other churn events; with None, with those that it has.
@@ -285,6 +307,8 @@ class History:
                 frame[f"propensity_{module.name}"] = d.propensity[:, m]
         if not np.isnan(d.joint).all():
             frame["propensity"] = d.joint
+        if (d.propensity_source != source_codes(d.propensity, d.joint)).any():
+            frame[SOURCE_COLUMN] = source_names(d.propensity_source)
         for column in ("policy", "arm"):
             if (values := getattr(d, column)) is not None:
                 frame[column] = values
@@ -316,7 +340,8 @@ class History:
         read = (
             f"{self.name}: {self.n_users:,} users, {len(self.decisions):,} decisions ({sent:,} sent), "
             f"{len(self.events):,} events of {len(self.event_names)} kinds, "
-            f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities {self.propensity_source}"
+            f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities "
+            f"{describe_sources(count_sources(self.decisions.propensity_source))}"
         )
         return "\n".join((read, *self._observation_notes(), *self.notes))
 
@@ -349,7 +374,7 @@ class History:
         users: pd.DataFrame | None = None,
         observed_from: IntArray | None = None,
         observed_until: IntArray | None = None,
-        propensity_source: str = "logged",
+        propensity_source: str | None = None,
         name: str = "history",
         churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
         ties: Ties | None = None,
@@ -357,7 +382,11 @@ class History:
         """Build a history from arrays that are known to be valid; sort them by (user, time) and make them read-only.
 
         Without `observed_from` and `observed_until` (U,) every user is observed throughout the span.
+        `propensity_source` is the source of all propensities that there are, instead of the one that `decisions` has
+        for each row.
         """
+        if propensity_source is not None:
+            decisions = decisions.with_propensities(decisions.propensity, decisions.joint, propensity_source)
         d = argsort_by_user_and_time(decisions.user, decisions.time)
         e = argsort_by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)
@@ -371,7 +400,6 @@ class History:
             observed_from=np.full(len(user_ids), span[0]) if observed_from is None else np.array(observed_from),
             observed_until=np.full(len(user_ids), span[1]) if observed_until is None else np.array(observed_until),
             users=users,
-            propensity_source=propensity_source,
             name=name,
             churn_events=tuple(churn_events),
             ties=ties,
@@ -396,7 +424,8 @@ class History:
 
         Args:
             decisions: `decision_id, user_id, time`, one column per module, and optionally `propensity_<module>`,
-                `propensity`, `policy`, `arm`, `eligible_<module>` (eligible action names joined by `|`).
+                `propensity`, `policy`, `arm`, `source_of_propensity`, `eligible_<module>` (eligible action names
+                joined by `|`).
             events: `user_id, time, event` and optionally `value`.
             modules: The action space.
             users: `user_id` and static attributes; without it the users are those of the decisions. The optional
@@ -405,7 +434,8 @@ class History:
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
                 decision, if there are no events). If the events end before the last decisions, a window that extends
                 beyond them was not observed, which differs from a window without events.
-            propensity_source: By default `logged` if there are propensities, else `missing`.
+            propensity_source: The source of the propensities of rows that do not name it themselves, by default
+                `logged`; with `missing` these propensities are not used.
             name: The history's name, for reports.
             churn_events: Events after which nothing can be sent to a user any more.
             ties: How events at exactly the time of a decision are ordered; None if not declared.
@@ -417,7 +447,6 @@ class History:
         """
         tables = check_tables(decisions, events, modules, users, files or {})
         times = tables.event_time if len(tables.event_time) else tables.decision_time
-        has_any = not (np.isnan(tables.propensity).all() and np.isnan(tables.joint).all())
         span = span or (int(times.min()), int(times.max()))
         n_users = len(tables.user_ids)
         rows = (tables.decision_user, tables.decision_time), (tables.event_user, tables.event_time)
@@ -426,6 +455,7 @@ class History:
             start = np.where(tables.observed_from == NEVER, start, np.clip(tables.observed_from, *span))
         if tables.observed_until is not None:
             end = np.where(tables.observed_until == NEVER, end, np.clip(tables.observed_until, *span))
+        propensity, joint, source = tables.propensities(propensity_source or "logged")
         return cls.from_arrays(
             DecisionLog(
                 id=tables.decision_id,
@@ -433,11 +463,12 @@ class History:
                 user=tables.decision_user,
                 time=tables.decision_time,
                 actions=modules.canonical(tables.actions),
-                propensity=tables.propensity,
-                joint=tables.joint,
+                propensity=propensity,
+                joint=joint,
                 policy=tables.policy,
                 arm=tables.arm,
                 eligible=tables.eligible,
+                propensity_source=source,
             ),
             EventLog(user=tables.event_user, time=tables.event_time, event=tables.event, value=tables.value),
             modules=modules,
@@ -447,7 +478,6 @@ class History:
             observed_from=np.minimum(start, end),
             observed_until=end,
             users=tables.users,
-            propensity_source=propensity_source or ("logged" if has_any else "missing"),
             name=name,
             churn_events=churn_events,
             ties=ties,

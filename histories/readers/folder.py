@@ -15,8 +15,9 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import replacing
 from crosschannel.core.times import timestamps
-from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.histories.history import History
 from crosschannel.histories.observation import OBSERVATION_COLUMNS
+from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
 
@@ -116,7 +117,7 @@ def read_history(path: Path) -> History:
         content["modules"],
         tables["users"],
         span=content["span"],
-        propensity_source=content["propensity_source"],
+        propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
         name=content["name"],
         ties=content["ties"],
         files=files,
@@ -161,7 +162,6 @@ def _with_event_names(history: History, names: tuple[str, ...], file: str) -> Hi
         users=history.users,
         observed_from=history.observed_from,
         observed_until=history.observed_until,
-        propensity_source=history.propensity_source,
         name=history.name,
         ties=history.ties,
     )
@@ -224,9 +224,9 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
             faults.append(
                 Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])
             )
-        if content["propensity_source"] not in PROPENSITY_SOURCES:
+        if content["propensity_source"] not in (*PROPENSITY_SOURCES, MIXED):
             source = content["propensity_source"]
-            remedy = nearest(source, PROPENSITY_SOURCES)
+            remedy = nearest(source, (*PROPENSITY_SOURCES, MIXED))
             faults.append(
                 Fault(str(file), "this is not a source of propensities", remedy, "propensity_source", value=source)
             )

@@ -53,7 +53,8 @@ class HistoryPanel:
             f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_censored:,} of them "
             f"observed only until another message; controls: {self.n_never:,} without any message, {self.n_until:,} "
             f"until another message\nleft out: {self.n_already:,} treated before a whole period of theirs was "
-            f"observed, {self.n_others:,} because of other messages, {self.n_unseen:,} observed for less than two periods"
+            f"observed, {self.n_others:,} because of other messages, {self.n_unseen:,} observed for less than two "
+            "periods"
         )
 
 

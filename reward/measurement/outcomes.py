@@ -10,6 +10,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import BY_DESIGN, LOGGED
 from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
 from crosschannel.reward.measurement.limits import Windows, limited_amounts
 from crosschannel.reward.measurement.messages import Messages
@@ -22,8 +23,6 @@ from crosschannel.reward.spec import MAX_FOLDS, Level, RewardSpec
 _FOLD_SALT = 0xF01D
 # The cell of a decision whose attributes or past activity are not known: no control is ever in it.
 NO_CELL = np.iinfo(np.int64).min
-# Sources of propensities that are known and not estimated: see `History.propensity_source`.
-KNOWN_SOURCES = ("logged", "by design")
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: 
         actions=d.actions,
         available_at=d.time + windows.post,
         fold=fold_of_users(history)[d.user],
-        p_nothing=np.where(treated | (history.propensity_source not in KNOWN_SOURCES), np.nan, d.propensity[:, 0]),
+        p_nothing=np.where(treated | ~np.isin(d.propensity_source, (LOGGED, BY_DESIGN)), np.nan, d.propensity[:, 0]),
         p_uncensored=_p_uncensored(history, _censoring_time(spec)),
         covariates=np.zeros((len(d), 0)) if fitted.features is None else fitted.features.covariates(history),
         preprocessing=fitted,
