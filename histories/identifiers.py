@@ -99,8 +99,9 @@ def differ_in_case(ids: ObjectArray) -> int:
 
 def _strings(array: npt.NDArray[Any]) -> pa.Array:
     """Return ids as an Arrow array of text, empty where missing."""
-    series = pd.Series(array, dtype=object)
-    text = series.where(series.notna(), "").map(str).to_numpy(dtype=object)
+    text = np.where(pd.isna(array), "", array.astype(object))
+    if pd.api.types.infer_dtype(text, skipna=False) != "string":
+        text = np.array([str(one) for one in text], dtype=object)
     try:
         return pa.array(text, type=pa.large_string())
     except UnicodeEncodeError:  # half of a pair of UTF-16, which JSON may hold
