@@ -19,6 +19,7 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
 from crosschannel.histories.validation import check_tables
+from crosschannel.histories.values.action_names import check_action_names
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
@@ -289,6 +290,7 @@ class History:
         churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
     ) -> History:
         """Build a history from arrays that are known to be valid; sort them by (user, time) and make them read-only."""
+        check_action_names(modules)
         d = argsort_by_user_and_time(decisions.user, decisions.time)
         e = argsort_by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)

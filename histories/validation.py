@@ -16,6 +16,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArra
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
+from crosschannel.histories.values.action_names import check_action_names
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm")
@@ -93,7 +94,9 @@ def check_tables(
 
     Raises:
         InputError: With one fault for each kind of problem in each table.
+        ConfigError: If the names of the modules' actions are ambiguous, or show that the first one is a message.
     """
+    check_action_names(modules)
     faults: list[Fault] = []
     d = TableValidator(decisions, files.get("decisions", "decisions"), faults)
     e = TableValidator(events, files.get("events", "events"), faults)

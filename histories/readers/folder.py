@@ -17,6 +17,7 @@ from crosschannel.core.files import replacing
 from crosschannel.histories.history import PROPENSITY_SOURCES, History
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
+from crosschannel.histories.values.action_names import check_action_names
 
 FORMAT = "crosschannel history"
 FORMAT_VERSION = 1
@@ -186,6 +187,7 @@ def _description(path: Path) -> dict[str, Any]:
     out = dict(content)
     try:
         out["modules"] = ActionSpace.from_dict(content["modules"])
+        check_action_names(out["modules"])
     except (ConfigError, TypeError, AttributeError) as error:
         raise fail(file, str(error), "Correct the modules.", column="modules") from error
     try:

@@ -18,6 +18,7 @@ from crosschannel.core.times import DAY, HOUR, SECOND
 from crosschannel.histories.history import PROPENSITY_SOURCES, History
 from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_DECISION_COLUMNS
+from crosschannel.histories.values.action_names import check_action_names
 
 TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
 
@@ -79,8 +80,9 @@ class TableMapping:
     Attributes:
         decisions: The file of decisions.
         events: Files of events, which are concatenated.
-        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels` and
-            `condition_on`.
+        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`,
+            `condition_on` and `nothing`. The first action of the first module sends nothing. Where the names show that
+            it is another one, they are refused; `nothing`, which repeats that first action, overrules the names.
         users: The file of users, if there is one.
         propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
         span: Start and end of the observation period, such as `[2024-05-01, 2024-06-30T18:00]` (UTC), if it is longer
@@ -102,6 +104,7 @@ class TableMapping:
         if not self.events:
             raise ConfigError("the mapping has no `events`: give at least one file of events")
         modules = ActionSpace.from_dict(self.modules)
+        check_action_names(modules)
         source = self.propensity_source
         if source is not None and source not in PROPENSITY_SOURCES:
             raise ConfigError(f"unknown propensity source {source!r}. {nearest(source, PROPENSITY_SOURCES)}")
