@@ -28,6 +28,7 @@ from crosschannel.histories.propensities.sources import (
     summarise_sources,
 )
 from crosschannel.histories.validation import check_tables
+from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.windows import Timeline
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
@@ -387,6 +388,7 @@ class History:
         """
         if propensity_source is not None:
             decisions = decisions.with_propensities(decisions.propensity, decisions.joint, propensity_source)
+        check_action_names(modules)
         d = argsort_by_user_and_time(decisions.user, decisions.time)
         e = argsort_by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)

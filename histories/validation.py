@@ -25,6 +25,7 @@ from crosschannel.histories.propensities.sources import (
     check_source,
     read_sources,
 )
+from crosschannel.histories.values.action_names import check_action_names
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
@@ -121,7 +122,9 @@ def check_tables(
 
     Raises:
         InputError: With one fault for each kind of problem in each table.
+        ConfigError: If the names of the modules' actions are ambiguous, or show that the first one is a message.
     """
+    check_action_names(modules)
     faults: list[Fault] = []
     d = TableValidator(decisions, files.get("decisions", "decisions"), faults)
     e = TableValidator(events, files.get("events", "events"), faults)

@@ -20,6 +20,7 @@ from crosschannel.histories.observation import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
+from crosschannel.histories.values.action_names import check_action_names
 
 FORMAT = "crosschannel history"
 FORMAT_VERSION = 2
@@ -195,6 +196,7 @@ def _description(path: Path) -> dict[str, Any]:
     out = dict(content)
     try:
         out["modules"] = ActionSpace.from_dict(content["modules"])
+        check_action_names(out["modules"])
     except (ConfigError, TypeError, AttributeError) as error:
         raise fail(file, str(error), "Correct the modules.", column="modules") from error
     try:

@@ -19,6 +19,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import check_source
 from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_DECISION_COLUMNS
+from crosschannel.histories.values.action_names import check_action_names
 
 TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
 
@@ -80,8 +81,9 @@ class TableMapping:
     Attributes:
         decisions: The file of decisions.
         events: Files of events, which are concatenated.
-        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels` and
-            `condition_on`.
+        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`,
+            `condition_on` and `nothing`. The first action of the first module sends nothing. Where the names show that
+            it is another one, they are refused; `nothing`, which repeats that first action, overrules the names.
         users: The file of users, if there is one.
         propensity_source: The source of the propensities of rows that do not name it themselves
             (`source_of_propensity`), by default `logged`; with `missing` these propensities are not used.
@@ -104,6 +106,7 @@ class TableMapping:
         if not self.events:
             raise ConfigError("the mapping has no `events`: give at least one file of events")
         modules = ActionSpace.from_dict(self.modules)
+        check_action_names(modules)
         if self.propensity_source is not None:
             check_source(self.propensity_source)
         for table, sources, known in (

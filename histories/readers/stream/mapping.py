@@ -12,6 +12,7 @@ from crosschannel.histories.propensities.sources import check_source
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.tables import TableSource, decision_columns, span_of
 from crosschannel.histories.validation import EVENT_COLUMNS
+from crosschannel.histories.values.action_names import check_action_names
 
 SENDS_ONLY = "sends_only"
 ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
@@ -77,6 +78,7 @@ class StreamMapping:
 
     def __post_init__(self) -> None:
         modules = ActionSpace.from_dict(self.modules)
+        check_action_names(modules)
         if self.span is not None:
             span_of(self.span)
         if self.propensity_source is not None:

@@ -140,6 +140,7 @@ def test_a_limit_makes_no_effect_where_there_is_none(pre, post, overlap, goal):
         actions=np.stack([sent.astype(np.int64), np.zeros(len(user), dtype=np.int64)], axis=1),
         propensity=np.full((len(user), 2), np.nan),
         joint=np.full(len(user), np.nan),
+        propensity_source=np.zeros(0, dtype=np.int64),
         policy=None,
         arm=None,
         eligible=np.ones((len(user), 5), dtype=bool),
@@ -199,6 +200,7 @@ def test_truncating_removes_the_next_messages_effect():
         actions=np.stack([sent.ravel().astype(np.int64), np.zeros(2 * users, dtype=np.int64)], axis=1),
         propensity=np.full((2 * users, 2), np.nan),
         joint=np.full(2 * users, np.nan),
+        propensity_source=np.zeros(0, dtype=np.int64),
     )
     one = np.ones(len(event_user))
     events = EventLog(user=event_user, time=event_time, event=np.zeros(len(one), dtype=np.int64), value=one)
