@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
+from crosschannel.histories.observation import observe
 from crosschannel.histories.validation import check_tables
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
@@ -318,6 +319,7 @@ class History:
         name: str = "history",
         churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
         files: Mapping[str, str] | None = None,
+        place: Callable[[str, int], str] | None = None,
     ) -> History:
         """Validate tables in the native columns and build a history from them.
 
@@ -328,43 +330,61 @@ class History:
             modules: The action space.
             users: `user_id` and static attributes; without it the users are those of the decisions.
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
-                decision, if there are no events). If the events end before the last decisions, a window that extends
-                beyond them was not observed, which differs from a window without events.
+                decision, if there are no events), without isolated rows, which are left out with a note
+                (`histories/observation.py`). If the events end before the last decisions, a window that extends beyond
+                them was not observed, which differs from a window without events.
             propensity_source: By default `logged` if there are propensities, else `missing`.
             name: The history's name, for reports.
             churn_events: Events after which nothing can be sent to a user any more.
             files: The file of each table, by table name, for error messages.
+            place: A function that returns the place of a row of a table, both by name and number, for notes.
 
         Raises:
             InputError: With every fault found, each naming file, column, row, value and remedy.
-            ConfigError: If a name in `churn_events` is neither an event of the history nor a default.
+            ConfigError: If a name in `churn_events` is neither an event of the history nor a default, if the span does
+                not fit the rows, or if the rows leave open what it is.
         """
         tables = check_tables(decisions, events, modules, users, files or {})
-        times = tables.event_time if len(tables.event_time) else tables.decision_time
+        n = len(tables.decision_time)
+        event = np.arange(n + len(tables.event_time)) >= n
+
+        def name_row(row: int) -> str:
+            table, number = ("decisions", row + 1) if row < n else ("events", row - n + 1)
+            return place(table, number) if place else f"{(files or {}).get(table, table)} row {number}"
+
+        time = np.append(tables.decision_time, tables.event_time)
+        observed = observe(time, event, name_row, span, event)
         has_any = not (np.isnan(tables.propensity).all() and np.isnan(tables.joint).all())
-        return cls.from_arrays(
-            DecisionLog(
-                id=tables.decision_id,
-                key=keys(tables.decision_id),
-                user=tables.decision_user,
-                time=tables.decision_time,
-                actions=modules.canonical(tables.actions),
-                propensity=tables.propensity,
-                joint=tables.joint,
-                policy=tables.policy,
-                arm=tables.arm,
-                eligible=tables.eligible,
+        history = cls.from_arrays(
+            take_rows(
+                DecisionLog(
+                    id=tables.decision_id,
+                    key=keys(tables.decision_id),
+                    user=tables.decision_user,
+                    time=tables.decision_time,
+                    actions=modules.canonical(tables.actions),
+                    propensity=tables.propensity,
+                    joint=tables.joint,
+                    policy=tables.policy,
+                    arm=tables.arm,
+                    eligible=tables.eligible,
+                ),
+                observed.inside[:n],
             ),
-            EventLog(user=tables.event_user, time=tables.event_time, event=tables.event, value=tables.value),
+            take_rows(
+                EventLog(user=tables.event_user, time=tables.event_time, event=tables.event, value=tables.value),
+                observed.inside[n:],
+            ),
             modules=modules,
             user_ids=tables.user_ids,
             event_names=tables.event_names,
-            span=span or (int(times.min()), int(times.max())),
+            span=observed.span,
             users=tables.users,
             propensity_source=propensity_source or ("logged" if has_any else "missing"),
             name=name,
             churn_events=churn_events,
         )
+        return replace(history, notes=observed.notes)
 
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:
