@@ -91,7 +91,8 @@ def data_files(path: Path) -> tuple[list[DataFile], int]:
         InputError: If there is no file of data, another file is among them, or two files hold the same rows.
     """
     if not path.is_dir():
-        find(path)
+        if (fault := refuse_format(find(path))) is not None:
+            raise InputError([fault])
         if not path.stat().st_size:
             raise fail(path, "the file is empty", "Check that the export is complete.")
         return [DataFile(path, {})], 0
