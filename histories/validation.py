@@ -15,10 +15,20 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
+from crosschannel.core.times import NEVER
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
+from crosschannel.histories.observation import OBSERVATION_COLUMNS, check_order, declared_times
+from crosschannel.histories.propensities.sources import (
+    MISSING,
+    PROPENSITY_SOURCES,
+    SOURCE_COLUMN,
+    check_source,
+    read_sources,
+)
+from crosschannel.histories.values.action_names import check_action_names
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
-OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm")
+OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
 EVENT_COLUMNS = ("user_id", "time", "event")
 
 
@@ -33,6 +43,7 @@ class Tables:
         actions: Codes (n, M); 0 in the later modules where nothing is sent.
         propensity: Probability of each module's choice given the earlier ones (n, M); NaN where not logged.
         joint: Probability of the whole action (n,); NaN where not logged.
+        propensity_source: Codes into `PROPENSITY_SOURCES` (n,), -1 where the table names no source.
         policy: The policy that decided (n,), or None.
         arm: Experiment arm (n,), or None.
         eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
@@ -42,7 +53,10 @@ class Tables:
         value: Values (e,), 1.0 for events that have none.
         user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
         event_names: Names of the event codes, sorted.
-        users: The table of users, or None.
+        users: The table of users without their times of observation, or None.
+        observed_from: When the users' observation begins, microseconds (U,), `NEVER` where not declared; None if the
+            table of users has no such column.
+        observed_until: When it ends (U,), the same.
     """
 
     decision_id: ObjectArray
@@ -51,6 +65,7 @@ class Tables:
     actions: IntArray
     propensity: FloatArray
     joint: FloatArray
+    propensity_source: IntArray
     policy: ObjectArray | None
     arm: ObjectArray | None
     eligible: BoolArray | None
@@ -61,6 +76,19 @@ class Tables:
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     users: pd.DataFrame | None
+    observed_from: IntArray | None = None
+    observed_until: IntArray | None = None
+
+    def propensities(self, source: str) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Return propensities (n, M) and (n,) and their sources (n,), `source` where the table names none.
+
+        Propensities whose source is `missing` are not used.
+        """
+        check_source(source)
+        named = self.propensity_source
+        code = np.where(named < 0, PROPENSITY_SOURCES.index(source), named)
+        unused = code == MISSING
+        return np.where(unused[:, None], np.nan, self.propensity), np.where(unused, np.nan, self.joint), code
 
 
 def check_tables(
@@ -77,8 +105,9 @@ def check_tables(
     - Times are datetimes or ISO 8601 text; a time without a zone is UTC.
     - Ids may be integers or text. If tables differ in that, ids are compared as text.
     - Where nothing is sent, the columns of the later modules have no meaning: actions become 0, and propensities 1.
-    - A propensity column without any entry is ignored; one with some missing entries is a fault. If every module has a
-      propensity and the joint one is missing, it is their product.
+    - Rows may have propensities or not: those without are `missing`. A row that has those of some modules only is a
+      fault. If every module has a propensity and the joint one is missing, it is their product.
+    - `source_of_propensity` names each row's source; where it is empty, that of the whole log applies.
     - `eligible_<module>` lists action names joined by `|`; an empty entry means that no action is eligible. If other
       modules have such a column and a module has none, all its actions are eligible.
     - Events that never have a value get the value 1; a value that is missing in some of an event's rows is a fault.
@@ -88,12 +117,14 @@ def check_tables(
         decisions: As in `History.from_tables`.
         events: As in `History.from_tables`.
         modules: What could be chosen.
-        users: `user_id` and attributes, or None.
+        users: `user_id`, optionally `observed_from` and `observed_until` (times), and attributes; or None.
         files: The file of each table, by table name, for messages.
 
     Raises:
         InputError: With one fault for each kind of problem in each table.
+        ConfigError: If the names of the modules' actions are ambiguous, or show that the first one is a message.
     """
+    check_action_names(modules)
     faults: list[Fault] = []
     d = TableValidator(decisions, files.get("decisions", "decisions"), faults)
     e = TableValidator(events, files.get("events", "events"), faults)
@@ -114,10 +145,14 @@ def check_tables(
         )
     actions = action_codes(d, modules)
     propensity, joint = propensities(d, modules, actions)
+    source = read_sources(d, propensity, joint)
     eligible = eligible_mask(d, modules, actions)
     event, event_names = _events(e)
     value = _values(e, event, event_names)
     policy, arm = d.labels("policy"), d.labels("arm")
+    observed_from, observed_until = (declared_times(u, column, NEVER) for column in OBSERVATION_COLUMNS)
+    if u is not None and observed_from is not None and observed_until is not None:
+        check_order(u, np.where(observed_from == NEVER, 0, observed_from), observed_until)
     if faults:
         raise InputError(faults)
     return Tables(
@@ -127,6 +162,7 @@ def check_tables(
         actions=modules.canonical(actions),
         propensity=propensity,
         joint=joint,
+        propensity_source=source,
         policy=policy,
         arm=arm,
         eligible=eligible,
@@ -136,7 +172,9 @@ def check_tables(
         value=value,
         user_ids=user_ids,
         event_names=event_names,
-        users=None if u is None else u.frame,
+        users=None if u is None else u.frame.drop(columns=list(OBSERVATION_COLUMNS), errors="ignore"),
+        observed_from=observed_from,
+        observed_until=observed_until,
     )
 
 

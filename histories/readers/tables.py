@@ -16,10 +16,12 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY, HOUR, SECOND
-from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import check_source
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_DECISION_COLUMNS
+from crosschannel.histories.values.action_names import check_action_names
 
 TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
 
@@ -92,10 +94,12 @@ class TableMapping:
     Attributes:
         decisions: The file of decisions.
         events: Files of events, which are concatenated.
-        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels` and
-            `condition_on`.
+        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`,
+            `condition_on` and `nothing`. The first action of the first module sends nothing. Where the names show that
+            it is another one, they are refused; `nothing`, which repeats that first action, overrules the names.
         users: The file of users, if there is one.
-        propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
+        propensity_source: The source of the propensities of rows that do not name it themselves
+            (`source_of_propensity`), by default `logged`; with `missing` these propensities are not used.
         span: Start and end of the observation period, such as `[2024-05-01, 2024-06-30T18:00]` (UTC), if it is longer
             than from the first to the last event.
         name: The history's name, for reports.
@@ -115,9 +119,9 @@ class TableMapping:
         if not self.events:
             raise ConfigError("the mapping has no `events`: give at least one file of events")
         modules = ActionSpace.from_dict(self.modules)
-        source = self.propensity_source
-        if source is not None and source not in PROPENSITY_SOURCES:
-            raise ConfigError(f"unknown propensity source {source!r}. {nearest(source, PROPENSITY_SOURCES)}")
+        check_action_names(modules)
+        if self.propensity_source is not None:
+            check_source(self.propensity_source)
         for table, sources, known in (
             ("decisions", (self.decisions,), decision_columns(modules)),
             ("events", self.events, (*EVENT_COLUMNS, "value")),

@@ -168,7 +168,7 @@ CASES: dict[str, tuple[Callable[[Log], None], tuple[str, str | None, int | None]
     "the joint propensity is above 1": (put("decisions", "propensity", 2, 1.5),
         ("decisions", "propensity", 2), 1.5, "at most 1", "Log a probability"),
     "a propensity is missing": (put("decisions", "propensity_offer", 3, None),
-        ("decisions", "propensity_offer", 3), None, "in some rows only", "Fill it in"),
+        ("decisions", "propensity_offer", 3), None, "although the row has those of other modules", "Fill it in"),
     "a propensity is text": (put("decisions", "propensity_channel", 2, "0,25"),
         ("decisions", "propensity_channel", 2), "0,25", "not a number", "decimal point"),
     "the joint propensity disagrees": (put("decisions", "propensity", 3, 0.25),

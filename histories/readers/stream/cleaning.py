@@ -10,7 +10,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import raise_faults
 from crosschannel.core.times import HOUR
-from crosschannel.histories.observation import observe
+from crosschannel.histories.span import observe
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamRows
 from crosschannel.histories.readers.tables import span_of

@@ -152,7 +152,7 @@ def spoil(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "version 99, but only 'crosschannel history', version 1, can be read"),
+        ({"version": 99}, "version 99, but only 'crosschannel history', version 2, can be read"),
         ({"format": "something"}, "the format is 'something'"),
         ({"name": "REMOVED"}, "the key 'name' is missing"),
         ({"modulse": []}, "the key 'modulse' is unknown. Remove it. Did you mean 'modules'?"),

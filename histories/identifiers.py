@@ -1,0 +1,133 @@
+"""Recognise ids that mean nobody, that have lost digits, or that name one user in two ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
+
+#: What programs write where there is no user, without case and without spaces at the ends.
+NOBODY = frozenset(
+    (
+        *("", "null", "none", "nil", "nan", "na", "n/a", "#n/a", "<na>", "nat", "undefined", "void"),
+        *("anonymous", "anon", "anonymous_user", "anonymous user", "unknown", "unknown_user", "unknown user"),
+        *(
+            "guest",
+            "guest_user",
+            "guest user",
+            "nobody",
+            "no_user",
+            "no user",
+            "visitor",
+            "logged_out",
+            "not_logged_in",
+        ),
+        *("missing", "empty", "blank", "-", "--", "---", "_", "?", ".", "\\n", "\\\\n", '""', "''", "{}", "[]"),
+        *("not set", "not available", "not provided", "not applicable", "redacted", "hidden", "deleted"),
+        *("[object object]", "false", "-1", "-1.0"),
+    )
+)
+#: UUIDs and other long ids of zeros, or of f, alone. `0` and `00000000` are ordinary: users may be numbered from 0.
+_ZEROS = r"^(0{8}-0{4}-0{4}-0{4}-0{12}|f{8}-?f{4}-?f{4}-?f{4}-?f{12}|0{16,})$"
+#: A number that a spreadsheet or a floating-point column rounded: `1.23457E+11`, `1e+05`.
+_SCIENTIFIC = r"^[+-]?\d+(\.\d*)?[eE]\+\d+$"
+_UUID = r"^(urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$"
+#: Ids in which upper and lower case mean the same: e-mail addresses, and hexadecimal digits of at least 16.
+_CASELESS = r"^([^@\s]+@[^@\s]+\.[^@\s]+|[0-9a-f]{16,})$"
+_NUMBER = r"^\+?0*(\d+?)(\.0*)?$"
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+
+
+def means_nobody(ids: npt.NDArray[Any]) -> BoolArray:
+    """Return which ids (n,) mean that there is no user: empty ones, `null`, `anonymous`, `(not set)`, UUIDs of zeros.
+
+    Case, and spaces, quotes and brackets around the word, do not matter. 0 is an ordinary id, since users may be
+    numbered from 0; of numbers only -1 means nobody.
+    """
+    array = np.asarray(ids)
+    if array.dtype.kind in "iu":
+        return np.asarray(array == -1)
+    word = pc.utf8_lower(_trimmed(array))
+    inside = pc.utf8_trim_whitespace(pc.utf8_trim(word, "()<>[]{}\"'"))
+    return _booleans(pc.or_(_among(word, NOBODY), pc.or_(_among(inside, NOBODY), _matches(inside, _ZEROS))))
+
+
+def lost_digits(ids: npt.NDArray[Any]) -> BoolArray:
+    """Return which ids (n,) are numbers that were rounded: floats from 2^53 on, or text such as `1.23457E+11`."""
+    array = np.asarray(ids)
+    if array.dtype.kind == "f":
+        return np.asarray(np.abs(array) >= 2.0**53)
+    if array.dtype.kind in "iu":
+        return np.zeros(len(array), dtype=bool)
+    return _booleans(_matches(_trimmed(array), _SCIENTIFIC))
+
+
+def first_spelling(ids: ObjectArray) -> IntArray:
+    """Return, for each id (k,), the index of the first one that evidently names the same user; its own if it is first.
+
+    The same user is named by ids that are equal up to spaces and invisible characters at the ends, forms of Unicode,
+    zeros before a whole number or after its point (`42`, `042`, `42.0`), the case of e-mail addresses and of long
+    hexadecimal ids, or dashes and braces of UUIDs. Case alone is not evident: ids in base 64 differ by it.
+
+    Args:
+        ids: Different ids, as text or integers (k,).
+    """
+    array = np.asarray(ids)
+    if array.dtype.kind in "iu":
+        return np.arange(len(array))
+    text = pc.replace_substring_regex(_trimmed(array), _NUMBER, r"\1")
+    lower = pc.utf8_lower(text)
+    text = pc.if_else(_matches(lower, _UUID), pc.replace_substring_regex(lower, _UUID, r"\2\3\4\5\6"), text)
+    return _first_equal(pc.if_else(_matches(lower, _CASELESS), lower, text))
+
+
+def differ_in_case(ids: ObjectArray) -> int:
+    """Return how many different ids (k,) equal an earlier one up to the case of their letters."""
+    array = np.asarray(ids)
+    if array.dtype.kind in "iu":
+        return 0
+    first = _first_equal(pc.utf8_lower(_strings(array)))
+    return int(np.count_nonzero(first < np.arange(len(first))))
+
+
+def _strings(array: npt.NDArray[Any]) -> pa.Array:
+    """Return ids as an Arrow array of text, empty where missing."""
+    text = np.where(pd.isna(array), "", array.astype(object))
+    if pd.api.types.infer_dtype(text, skipna=False) != "string":
+        text = np.array([str(one) for one in text], dtype=object)
+    try:
+        return pa.array(text, type=pa.large_string())
+    except UnicodeEncodeError:  # half of a pair of UTF-16, which JSON may hold
+        return pa.array([one.encode("utf-8", "backslashreplace").decode() for one in text], type=pa.large_string())
+
+
+def _trimmed(array: npt.NDArray[Any]) -> pa.Array:
+    """Return ids as text in one form of Unicode, without spaces and invisible characters at the ends."""
+    text = pc.utf8_normalize(_strings(array), form="NFKC")
+    return pc.utf8_trim_whitespace(pc.utf8_trim(text, _INVISIBLE))
+
+
+def _matches(text: pa.Array, pattern: str) -> pa.Array:
+    return pc.match_substring_regex(text, pattern)
+
+
+def _among(text: pa.Array, words: Iterable[str]) -> pa.Array:
+    return pc.is_in(text, value_set=pa.array(sorted(words), type=text.type))
+
+
+def _booleans(mask: pa.Array) -> BoolArray:
+    return np.asarray(mask.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def _first_equal(text: pa.Array) -> IntArray:
+    code = np.asarray(text.dictionary_encode().indices.to_numpy(zero_copy_only=False), dtype=np.int64)
+    first = np.full(int(code.max(initial=-1)) + 1, len(code), dtype=np.int64)
+    np.minimum.at(first, code, np.arange(len(code)))
+    return first[code]
