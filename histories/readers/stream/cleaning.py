@@ -50,7 +50,8 @@ def clean(mapping: StreamMapping, stream: StreamRows, sent: BoolArray) -> CleanR
         counts += f", {np.count_nonzero(stream.anonymous):,} anonymous rows"
     if stream.empty:
         counts += f", {stream.empty:,} files of 0 bytes"
-    return CleanRows(inside, observed.span, counts, (*notes, *observed.notes))
+    # The history itself counts what is outside a declared span.
+    return CleanRows(inside, observed.span, counts, notes if declared else (*notes, *observed.notes))
 
 
 def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> tuple[BoolArray, str, tuple[str, ...]]:

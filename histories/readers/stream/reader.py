@@ -28,9 +28,11 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import IntArray
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
+from crosschannel.core.times import NEVER
 from crosschannel.histories.history import History
+from crosschannel.histories.observation import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.stream.cleaning import clean
 from crosschannel.histories.readers.stream.mapping import StreamMapping
@@ -108,7 +110,30 @@ def history_of(mapping: StreamMapping, stream: StreamRows) -> History:
             "slots are sends only: nothing can be learned about sending nothing, and difference in differences has no "
             "controls"
         )
-    return replace(history, users=None if stream.users is None else history.users, notes=tuple(notes))
+    return replace(
+        history,
+        users=None if stream.users is None else history.users,
+        observed_from=_observed_from(grid, stream, kept, history),
+        notes=(*notes, *history.notes),
+    )
+
+
+def _observed_from(grid: str | SlotGrid, stream: StreamRows, kept: BoolArray, history: History) -> IntArray:
+    """Return when each user's observation begins (U,): with the start that the grid declares, or an earlier row.
+
+    A column `observed_from` of the table of users comes before both. Leaving does not end a user's observation: what
+    follows is an outcome.
+    """
+    if stream.users is not None and OBSERVATION_COLUMNS[0] in stream.users.columns:
+        return history.observed_from
+    start = stream.first_time(kept)
+    if isinstance(grid, SlotGrid):
+        if stream.start is not None:
+            start = np.minimum(start, stream.start)
+        elif grid.start == "stream":
+            start = np.full(len(start), history.span[0])
+    start = start[pd.Index(stream.user_ids).get_indexer(pd.Index(history.user_ids))]
+    return np.minimum(np.clip(start, *history.span), history.observed_until)
 
 
 def _send_rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:
