@@ -79,7 +79,7 @@ def effect_of(history: History) -> tuple[float, float]:
 @pytest.mark.parametrize("offset", [0, 8 * HOUR], ids=["UTC", "Los Angeles"])
 def test_dates_are_refused_until_their_order_is_declared(decisions, offset):
     history = as_dates(campaign(0, effect=0.5), decisions=decisions, offset=offset)
-    with pytest.raises(NotIdentified, match="dates without a time of day.*history.ties: 'before'.*'after'"):
+    with pytest.raises(NotIdentified, match=r"dates without a time of day.*history.ties: 'before'.*'after'"):
         DidReward(SPEC).fit(history)
     after, se = effect_of(replace(history, ties="after"))
     assert abs(after - 0.5) < 4 * se < 0.25
