@@ -11,6 +11,7 @@ from .bootstrapped_q import BootstrappedQ as BootstrappedQ
 from .buffers.delay import Delay as Delay
 from .checkpoints import load_agent as load_agent
 from .checkpoints import load_policy as load_policy
+from .checkpoints import read_extra as read_extra
 from .checkpoints import restore_agent as restore_agent
 from .checkpoints import save_agent as save_agent
 from .checkpoints import save_policy as save_policy
@@ -81,6 +82,7 @@ __all__ = [
     "load_policy",
     "make_agent",
     "policy_table",
+    "read_extra",
     "resolve_device",
     "restore_agent",
     "sample_actions",
