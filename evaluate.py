@@ -106,7 +106,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
         force="overwrite files of an earlier evaluation in --out",
     )
     folder = parser.first_positional(arguments)
-    base = Run.open(folder).config if folder and Run.is_at(folder) else Config()
+    base = Run.read_config(folder) if folder and Run.is_at(folder) else Config()
     line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
     out = line.options.out
     for name in FILES:

@@ -32,6 +32,8 @@ from .registry import agent_settings as agent_settings
 from .registry import check_settings as check_settings
 from .registry import make_agent as make_agent
 from .registry import resolve_device as resolve_device
+from .sampling import check_decisions as check_decisions
+from .sampling import check_probabilities as check_probabilities
 from .sampling import sample_actions as sample_actions
 from .sampling import uniform_shares as uniform_shares
 from .sampling import vote_shares as vote_shares
@@ -77,6 +79,8 @@ __all__ = [
     "as_markdown",
     "as_scalars",
     "as_text",
+    "check_decisions",
+    "check_probabilities",
     "check_settings",
     "load_agent",
     "load_policy",

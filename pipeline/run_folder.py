@@ -109,6 +109,15 @@ class Run:
         """Return whether a folder is that of a run."""
         return (path / "config.yaml").is_file()
 
+    @staticmethod
+    def read_config(path: Path) -> Config:
+        """Return the configuration of a run's folder; nothing that it names is imported or checked.
+
+        Raises:
+            ConfigError: If the file is damaged.
+        """
+        return read_config(path / "config.yaml")
+
     @classmethod
     def open(cls, path: Path, allow_classes: Collection[str] = ()) -> Run:
         """Open a folder that a run wrote.
