@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 
 SECOND = 1_000_000
@@ -34,3 +36,63 @@ def duration(text: str) -> int:
 def timestamps(microseconds: np.ndarray) -> pd.Series:
     """Return times (n,) in microseconds as a pandas series of UTC timestamps."""
     return pd.Series(pd.to_datetime(np.asarray(microseconds, dtype="datetime64[us]"), utc=True))
+
+
+def parse_iso(text: pd.Series) -> pd.Series:
+    """Return ISO 8601 text (n,) as times in UTC, NaT for what is not a time; times without a zone are as if in UTC.
+
+    `UTC` and `GMT` at the end mean Z. Fewer than 8 characters are a year or a month at most, which is not a time.
+    """
+    text = text.str.strip()
+    text = text.where(text.str.len() >= 8)
+    parsed = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    failed = parsed.isna() & text.notna()
+    if failed.any():
+        again = text[failed].str.replace(r"(?<=\d) *(?:UTC|GMT)$", "Z", regex=True)
+        parsed = parsed.copy()
+        parsed[failed] = pd.to_datetime(again, format="ISO8601", errors="coerce", utc=True)
+    return parsed
+
+
+def localize(wall: pd.Series, time_zone: str, dates: npt.NDArray[np.bool_]) -> pd.Series:
+    """Return times on the clock of a time zone (n,) as times in UTC.
+
+    A time that the clocks skip, or show twice, is NaT; but a date is the beginning of its day, also where that is not
+    at midnight.
+
+    Args:
+        wall: Times without a zone (n,), NaT where missing.
+        time_zone: The zone.
+        dates: Which times are dates (n,), at midnight.
+    """
+    exact = wall.dt.tz_localize(time_zone, ambiguous="NaT", nonexistent="NaT")
+    if not dates.any():
+        return exact.dt.tz_convert("UTC")
+    # Of a midnight that occurs twice, the first is in summer time.
+    first = np.ones(len(wall), dtype=bool)
+    begin = wall.dt.normalize().dt.tz_localize(time_zone, ambiguous=first, nonexistent="shift_forward")
+    return exact.where(~dates, begin).dt.tz_convert("UTC")
+
+
+def are_dates(time: IntArray, time_zone: str | None = "UTC") -> bool:
+    """Return whether times are dates: all at the beginning of a day, so that nothing is known of the time of day.
+
+    Args:
+        time: Microseconds since 1970 UTC (n,).
+        time_zone: The zone of the days. With None it may be any one: the times have one time of day in UTC, or two that
+            are an hour apart (summer time), at whole quarters of an hour.
+
+    Returns:
+        False if there are no times.
+    """
+    if not len(time):
+        return False
+    clock = np.unique(np.asarray(time) % DAY)
+    if time_zone is None:
+        apart = len(clock) == 1 or (len(clock) == 2 and (clock[1] - clock[0]) % DAY in (HOUR, DAY - HOUR))
+        return bool(apart and (clock % (HOUR // 4) == 0).all())
+    if len(clock) > 4:
+        return False
+    local = timestamps(np.unique(time)).dt.tz_convert(time_zone)
+    days = local.dt.tz_localize(None).dt.normalize()
+    return bool((localize(days, time_zone, np.ones(len(days), dtype=bool)) == local).all())

@@ -15,8 +15,9 @@ from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.source_files import CSV_ENDINGS, PARQUET_ENDINGS, fail, read_any
 from crosschannel.histories.readers.stream.json_paths import extract
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
-from crosschannel.histories.readers.tables import TableSource, read_source, read_times
+from crosschannel.histories.readers.tables import TableSource, read_source
 from crosschannel.histories.validation import EVENT_COLUMNS
+from crosschannel.histories.values.times import read_times
 
 
 @dataclass(frozen=True)
