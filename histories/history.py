@@ -344,7 +344,7 @@ class History:
         tables = check_tables(decisions, events, modules, users, files or {})
         times = tables.event_time if len(tables.event_time) else tables.decision_time
         has_any = not (np.isnan(tables.propensity).all() and np.isnan(tables.joint).all())
-        return cls.from_arrays(
+        history = cls.from_arrays(
             DecisionLog(
                 id=tables.decision_id,
                 key=keys(tables.decision_id),
@@ -367,6 +367,7 @@ class History:
             name=name,
             churn_events=churn_events,
         )
+        return replace(history, notes=tables.notes)
 
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:

@@ -1,8 +1,9 @@
-"""Recognise ids that mean nobody, that have lost digits, or that name one user in two ways."""
+"""Read ids of users, and recognise those that mean nobody, have lost digits, or name one user in two ways."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
+from crosschannel.core.table_validator import TableValidator, first_true
 
 #: What programs write where there is no user, without case and without spaces at the ends.
 NOBODY = frozenset(
@@ -43,6 +45,116 @@ _UUID = r"^(urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]
 _CASELESS = r"^([^@\s]+@[^@\s]+\.[^@\s]+|[0-9a-f]{16,})$"
 _NUMBER = r"^\+?0*(\d+?)(\.0*)?$"
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+
+#: A user is named in the notes who has at least this share of the rows, and this many times those of the next user: the
+#: id may stand for many people.
+CROWD_SHARE, CROWD_RATIO, CROWD_USERS = 0.05, 10, 20
+
+
+@dataclass(frozen=True)
+class IdColumn:
+    """A column of user ids.
+
+    Attributes:
+        code: The id of each row, as an index into `names` (n,).
+        names: The different ids (k,): integers if those of all tables are, else text.
+        missing: Which rows have no user (n,).
+        flagged: Which rows have a fault already (n,).
+    """
+
+    code: IntArray
+    names: ObjectArray
+    missing: BoolArray
+    flagged: BoolArray
+
+    @property
+    def ids(self) -> ObjectArray:
+        """The id of each row (n,)."""
+        return self.names[self.code]
+
+    @property
+    def present(self) -> ObjectArray:
+        """The different ids of rows that have a user, sorted."""
+        return np.sort(self.names[np.unique(self.code[~self.missing])])
+
+    def find(self, known: ObjectArray) -> IntArray:
+        """Return the index of each row's user among known ids (n,), -1 where there is none."""
+        index = pd.Index(known).get_indexer(pd.Index(self.names))
+        return np.where(self.missing, -1, index[self.code]).astype(np.int64)
+
+
+def read_user_ids(columns: Sequence[tuple[TableValidator, str]]) -> list[IdColumn]:
+    """Read the columns of user ids of several tables; the first table's spelling of an id is the right one.
+
+    Faults are added for ids that are missing, mean nobody or lost digits, and for a user who is written in two ways, in
+    one column or across tables. Ids are integers if those of all tables are, else text.
+    """
+    numbers = [table.integers(name) for table, name in columns]
+    whole = [one for one in numbers if one is not None]
+    values = whole if len(whole) == len(columns) else [table.texts(name) for table, name in columns]
+    out = [_read_column(table, name, ids) for (table, name), ids in zip(columns, values, strict=True)]
+    if len(whole) == len(columns):
+        return out
+    names = np.concatenate([column.names for column in out])
+    known = np.asarray(pd.unique(pd.Series(names[names != ""], dtype=object)))
+    right = known[first_spelling(known)]
+    index = pd.Index(known)
+    for k, ((table, name), column) in enumerate(zip(columns, out, strict=True)):
+        place = index.get_indexer(pd.Index(column.names))
+        other = (place >= 0) & (right[place] != column.names)
+        again = other[column.code] & ~column.flagged
+        if (row := first_true(again)) is not None:
+            table.flag_rows(
+                name,
+                again,
+                f"the same user is also written {right[place[column.code[row]]]!r}",
+                "Write ids in one way in all files and rows. Different users must differ in more than spaces, zeros "
+                "before a number, or the case of an e-mail address.",
+            )
+            out[k] = IdColumn(column.code, column.names, column.missing, column.flagged | again)
+    return out
+
+
+def id_notes(ids: ObjectArray, rows: IntArray) -> list[str]:
+    """Return notes on user ids (U,) that may merge or divide people, given the number of rows of each (U,)."""
+    notes = []
+    if count := differ_in_case(ids):
+        first = _first_equal(pc.utf8_lower(_strings(ids)))
+        k = int(np.argmax(first < np.arange(len(ids))))
+        notes.append(
+            f"users: {count:,} ids differ from another one only in case, such as {ids[k]!r} and {ids[first[k]]!r}: they "
+            "are read as different users"
+        )
+    if len(ids) >= CROWD_USERS:
+        second, most = np.sort(rows)[-2:].tolist()
+        if most >= CROWD_SHARE * rows.sum() and most >= CROWD_RATIO * max(second, 1):
+            notes.append(
+                f"users: {ids[int(np.argmax(rows))]!s} has {most:,} of {rows.sum():,} rows, {most / max(second, 1):,.0f} "
+                "times as many as the next user: if the id stands for many people, leave its rows out"
+            )
+    return notes
+
+
+def _read_column(table: TableValidator, name: str, ids: ObjectArray) -> IdColumn:
+    code, names = pd.factorize(ids)
+    names = np.asarray(names)
+    missing = table.missing(name)
+    table.flag_rows(name, missing, "the user id is missing", "Give every row its user, or leave the row out.")
+    nobody = means_nobody(names)[code] & ~missing
+    table.flag_rows(
+        name, nobody, "the user id means nobody", "Leave such rows out, or give them their user: they are many people."
+    )
+    series = table.frame[name]
+    floating = pd.api.types.is_float_dtype(series)
+    lost = lost_digits(series.to_numpy(dtype=np.float64, na_value=np.nan)) if floating else lost_digits(names)[code]
+    lost &= ~missing
+    table.flag_rows(
+        name,
+        lost,
+        "the user id is a rounded number: different users may have become one",
+        "Export ids as text or as integers, without passing through a spreadsheet or a floating-point column.",
+    )
+    return IdColumn(code.astype(np.int64), names, missing | nobody, missing | nobody | lost)
 
 
 def means_nobody(ids: npt.NDArray[Any]) -> BoolArray:

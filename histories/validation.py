@@ -16,6 +16,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArra
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
+from crosschannel.histories.identifiers import id_notes, lost_digits, means_nobody, read_user_ids
 from crosschannel.histories.values.action_names import check_action_names
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
@@ -41,9 +42,10 @@ class Tables:
         event_time: Microseconds since 1970 UTC (e,).
         event: Codes into `event_names` (e,).
         value: Values (e,), 1.0 for events that have none.
-        user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
+        user_ids: Ids (U,), sorted.
         event_names: Names of the event codes, sorted.
-        users: The table of users, or None.
+        users: The table of users in the order of `user_ids`, or None.
+        notes: What may be wrong with the ids of users, for the history's summary.
     """
 
     decision_id: ObjectArray
@@ -62,6 +64,7 @@ class Tables:
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     users: pd.DataFrame | None
+    notes: tuple[str, ...]
 
 
 def check_tables(
@@ -103,7 +106,7 @@ def check_tables(
     u = None if users is None else TableValidator(users, files.get("users", "users"), faults)
     _check_columns(d, e, u, modules)
 
-    user_ids, decision_user, event_user = _users(d, e, u)
+    user_ids, decision_user, event_user, user_table = _users(d, e, u)
     decision_id = _decision_ids(d)
     decision_time, timed = d.times("time")
     event_time, _ = e.times("time")
@@ -139,7 +142,8 @@ def check_tables(
         value=value,
         user_ids=user_ids,
         event_names=event_names,
-        users=None if u is None else u.frame,
+        users=user_table,
+        notes=tuple(id_notes(user_ids, np.bincount(np.append(decision_user, event_user), minlength=len(user_ids)))),
     )
 
 
@@ -212,44 +216,40 @@ def _flag_misspelled(table: TableValidator, optional: Sequence[str], known: set[
             table.flag("the column is unknown", f"Rename or drop it. Did you mean {close[0]!r}?", column=column)
 
 
-def _user_column(table: TableValidator, whole: bool) -> tuple[ObjectArray, BoolArray]:
-    """Return user ids (n,), as integers if those of all tables are `whole`, and which are missing."""
-    if not table.has("user_id"):
-        return np.full(len(table), "", dtype=object), np.ones(len(table), dtype=bool)
-    missing = table.missing("user_id")
-    table.flag_rows("user_id", missing, "the user id is missing", "Give every row its user, or leave the row out.")
-    ids = table.integers("user_id") if whole else None
-    return (table.texts("user_id") if ids is None else ids), missing
-
-
-def _users(d: TableValidator, e: TableValidator, u: TableValidator | None) -> tuple[ObjectArray, IntArray, IntArray]:
-    """Return all user ids (U,), and the user codes of decisions (n,) and events (e,), -1 for unknown users."""
-    filled = [table for table in (d, e, u) if table is not None and table.has("user_id") and len(table)]
-    whole = all(table.integers("user_id") is not None for table in filled)
-    d_ids, d_missing = _user_column(d, whole)
+def _users(
+    d: TableValidator, e: TableValidator, u: TableValidator | None
+) -> tuple[ObjectArray, IntArray, IntArray, pd.DataFrame | None]:
+    """Return all user ids (U,), sorted, the user codes of decisions (n,) and events (e,), -1 for unknown users, and
+    the table of users in that order.
+    """
+    tables = [table for table in (u, d, e) if table is not None and table.has("user_id") and len(table)]
+    columns = dict(zip(map(id, tables), read_user_ids([(table, "user_id") for table in tables]), strict=True))
+    frame = None if u is None else u.frame
     if u is not None and u.has("user_id"):
-        u_ids, u_missing = _user_column(u, whole)
-        u.flag_rows(
-            "user_id",
-            pd.Series(u_ids).duplicated().to_numpy() & ~u_missing,
-            "the user has an earlier row",
-            "Keep one row for each user.",
-        )
-        user_ids = np.asarray(pd.unique(pd.Series(u_ids[~u_missing])))
         where, remedy = "the table of users", "Add the user to that table, or leave the row out."
+        user_ids = np.array([], dtype=object)
+        if (column := columns.get(id(u))) is not None:
+            twice = pd.Series(column.code).duplicated().to_numpy() & ~column.missing
+            u.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
+            # Sorted, so that the order of the table changes nothing.
+            user_ids = column.present
+            rows = column.find(user_ids)
+            frame = u.frame.iloc[np.argsort(rows, kind="stable")].reset_index(drop=True)
     else:
-        user_ids = np.asarray(pd.factorize(d_ids[~d_missing], sort=True)[1])
+        decided = columns.get(id(d))
+        user_ids = np.array([], dtype=object) if decided is None else decided.present
         where = "the decisions"
         remedy = "Add a table that lists all users, or leave out events of users without a decision."
-    index = pd.Index(user_ids)
     codes = []
-    for table, (ids, missing) in ((d, (d_ids, d_missing)), (e, _user_column(e, whole))):
-        code = np.where(missing, -1, index.get_indexer(pd.Index(ids))).astype(np.int64)
+    for table in (d, e):
+        found = columns.get(id(table))
+        code = np.full(len(table), -1, dtype=np.int64) if found is None else found.find(user_ids)
         # Without any decision that alone is the fault, and not every row of the events.
-        if u is not None or len(d):
-            table.flag_rows("user_id", (code < 0) & ~missing, f"the user is not in {where}", remedy)
+        if found is not None and (u is not None or len(d)):
+            unknown = (code < 0) & ~found.flagged
+            table.flag_rows("user_id", unknown, f"the user is not in {where}", remedy)
         codes.append(code)
-    return user_ids, codes[0], codes[1]
+    return user_ids, codes[0], codes[1], frame
 
 
 def _decision_ids(d: TableValidator) -> ObjectArray:
@@ -259,6 +259,9 @@ def _decision_ids(d: TableValidator) -> ObjectArray:
     whole = d.integers("decision_id")
     ids = np.asarray(d.texts("decision_id") if whole is None else whole)
     d.flag_rows("decision_id", missing, "the decision id is missing", "Give every decision a unique id.")
+    if whole is None:
+        wrong = (means_nobody(ids) | lost_digits(ids)) & ~missing
+        d.flag_rows("decision_id", wrong, "this is not an id, or a rounded one", "Give every decision a unique id.")
     d.flag_rows(
         "decision_id",
         pd.Series(ids).duplicated().to_numpy() & ~missing,

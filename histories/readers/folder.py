@@ -124,7 +124,7 @@ def read_history(path: Path) -> History:
         remedy = "Correct the name there, or write the folder again."
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
-    return replace(history, users=None if attributes is None else tables["users"][attributes])
+    return replace(history, users=None if attributes is None or history.users is None else history.users[attributes])
 
 
 def _users_frame(history: History) -> pd.DataFrame:

@@ -104,7 +104,7 @@ def read_stream(mapping: StreamMapping) -> History:
             "slots are sends only: nothing can be learned about sending nothing, and difference in differences has no "
             "controls"
         )
-    return replace(history, users=None if stream.users is None else history.users, notes=tuple(notes))
+    return replace(history, users=None if stream.users is None else history.users, notes=(*notes, *history.notes))
 
 
 def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> BoolArray:

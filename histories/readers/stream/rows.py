@@ -12,6 +12,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.histories.identifiers import read_user_ids
 from crosschannel.histories.readers.source_files import CSV_ENDINGS, PARQUET_ENDINGS, fail, read_any
 from crosschannel.histories.readers.stream.json_paths import extract
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
@@ -29,11 +30,11 @@ class StreamRows:
         faults: All faults found so far.
         ends: The number of rows up to the end of each file.
         user: Codes into `user_ids` (n,).
-        user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
+        user_ids: Ids (U,), sorted.
         time: Microseconds since 1970 UTC (n,).
         event: Codes into `names` (n,).
         names: Names of the events, sorted.
-        users: The table of users with their attributes, or None.
+        users: The table of users with their attributes in the order of `user_ids`, or None.
         start: Start of each user (U,), microseconds; None if the mapping has no `start_attribute`.
     """
 
@@ -105,7 +106,7 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
     times = np.concatenate(
         [TableValidator(frame, table.file, faults).times(time)[0] for frame, table in zip(parsed, tables, strict=True)]
     )
-    user, user_ids = _user_codes(user_id, tables, mapping.users, users, faults)
+    user, user_ids, order = _user_codes(user_id, tables, mapping.users, users, faults)
     names: list[ObjectArray] = []
     for table in tables:
         table.flag_rows(event, table.missing(event), "the event has no name", "Name the event, or leave the row out.")
@@ -125,8 +126,9 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
         time=times,
         event=code.astype(np.int64),
         names=tuple(map(str, known)),
-        users=users,
-        start=start,
+        # Sorted like the ids, so that the order of the table changes nothing.
+        users=None if users is None else users.iloc[order].reset_index(drop=True),
+        start=None if start is None else start[order],
     )
     _check_paths(mapping, stream)
     return stream
@@ -233,29 +235,26 @@ def _user_codes(
     source: TableSource | None,
     users: pd.DataFrame | None,
     faults: list[Fault],
-) -> tuple[IntArray, ObjectArray]:
-    """Return the user of each row, and the ids of all users: integers if those of all tables are, else text."""
+) -> tuple[IntArray, ObjectArray, IntArray]:
+    """Return the user of each row (n,), the sorted ids of all users (U,), and their rows in the table of users (U,).
+
+    Ids are integers if those of all tables are, else text.
+    """
     attributes = None if users is None or source is None else TableValidator(users, str(source.path), faults)
-    columns = [(table, column) for table in tables] + ([] if attributes is None else [(attributes, "user_id")])
-    numbers = [table.integers(name) for table, name in columns]
-    ids: list[ObjectArray] = [number for number in numbers if number is not None]
-    if len(ids) < len(columns):
-        ids = [table.texts(name) for table, name in columns]
-    missing = [table.missing(name) for table, name in columns]
-    for (table, name), gaps in zip(columns, missing, strict=True):
-        table.flag_rows(name, gaps, "the user id is missing", "Give every row its user, or leave the row out.")
+    listed = [] if attributes is None else [(attributes, "user_id")]
+    columns = read_user_ids([*listed, *((table, column) for table in tables)])
     if attributes is None:
-        code, known = pd.factorize(np.concatenate(ids), sort=True)
-        return code.astype(np.int64), np.asarray(known)
-    *rows, known = ids
-    twice = pd.Series(known).duplicated().to_numpy(dtype=bool)
-    attributes.flag_rows("user_id", twice & ~missing[-1], "the user has an earlier row", "Keep one row for each user.")
-    index = pd.Index(known[~twice])
-    codes = [index.get_indexer(pd.Index(part)).astype(np.int64) for part in rows]
-    for table, code, gaps in zip(tables, codes, missing[:-1], strict=True):
+        known = np.unique(np.concatenate([one.present for one in columns]))
+        return np.concatenate([one.find(known) for one in columns]), known, np.arange(len(known))
+    of_users, *columns = columns
+    twice = pd.Series(of_users.code).duplicated().to_numpy(dtype=bool) & ~of_users.missing
+    attributes.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
+    known = of_users.present
+    codes = [one.find(known) for one in columns]
+    for table, code, one in zip(tables, codes, columns, strict=True):
         remedy = "Add the user to that table, or leave the row out."
-        table.flag_rows(column, (code < 0) & ~gaps, "the user is not in the table of users", remedy)
-    return np.concatenate(codes), known
+        table.flag_rows(column, (code < 0) & ~one.flagged, "the user is not in the table of users", remedy)
+    return np.concatenate(codes), known, np.argsort(of_users.find(known), kind="stable")
 
 
 def _check_names(mapping: StreamMapping, known: Sequence[str], faults: list[Fault]) -> None:
