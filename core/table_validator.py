@@ -122,12 +122,16 @@ class TableValidator:
         out[self.missing(column)] = None
         return out
 
-    def times(self, column: str) -> tuple[IntArray, BoolArray]:
-        """Return times (n,) in microseconds since 1970 UTC, and which are valid; times without a zone are UTC."""
+    def times(self, column: str, *, required: bool = True) -> tuple[IntArray, BoolArray]:
+        """Return times (n,) in microseconds since 1970 UTC, and which are valid; times without a zone are UTC.
+
+        Missing times are faults where they are `required`.
+        """
         if not self.has(column):
             return np.zeros(len(self), dtype=np.int64), np.zeros(len(self), dtype=bool)
         missing = self.missing(column)
-        self.flag_rows(column, missing, "the time is missing", "Give every row its time, or leave the row out.")
+        if required:
+            self.flag_rows(column, missing, "the time is missing", "Give every row its time, or leave the row out.")
         series = self.frame[column]
         if pd.api.types.is_datetime64_any_dtype(series):
             parsed = pd.to_datetime(series, utc=True)

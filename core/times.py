@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 
 SECOND = 1_000_000
@@ -72,27 +71,3 @@ def localize(wall: pd.Series, time_zone: str, dates: npt.NDArray[np.bool_]) -> p
     first = np.ones(len(wall), dtype=bool)
     begin = wall.dt.normalize().dt.tz_localize(time_zone, ambiguous=first, nonexistent="shift_forward")
     return exact.where(~dates, begin).dt.tz_convert("UTC")
-
-
-def are_dates(time: IntArray, time_zone: str | None = "UTC") -> bool:
-    """Return whether times are dates: all at the beginning of a day, so that nothing is known of the time of day.
-
-    Args:
-        time: Microseconds since 1970 UTC (n,).
-        time_zone: The zone of the days. With None it may be any one: the times have one time of day in UTC, or two that
-            are an hour apart (summer time), at whole quarters of an hour.
-
-    Returns:
-        False if there are no times.
-    """
-    if not len(time):
-        return False
-    clock = np.unique(np.asarray(time) % DAY)
-    if time_zone is None:
-        apart = len(clock) == 1 or (len(clock) == 2 and (clock[1] - clock[0]) % DAY in (HOUR, DAY - HOUR))
-        return bool(apart and (clock % (HOUR // 4) == 0).all())
-    if len(clock) > 4:
-        return False
-    local = timestamps(np.unique(time)).dt.tz_convert(time_zone)
-    days = local.dt.tz_localize(None).dt.normalize()
-    return bool((localize(days, time_zone, np.ones(len(days), dtype=bool)) == local).all())

@@ -110,7 +110,8 @@ def clock_columns(time: IntArray) -> Iterator[tuple[str, FloatArray]]:
 def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray) -> Iterator[tuple[str, FloatArray]]:
     """Yield raw columns (N,) of what was known about each user strictly before each time.
 
-    Counts and sums are over `[time - window, time)`; days since the last event are NaN if there is none.
+    Counts and sums are over `[time - window, time)`, and `observed` is the share of that window in which the user was
+    observed; days since the last event are NaN if there is none.
     """
     events = history.events
     timeline = Timeline(events.time, history.event_offsets)
@@ -130,8 +131,18 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
 
     if layout.sendable:
         yield from _message_columns(layout, history, user, time)
+    yield from observed_shares(layout, time - history.observed_from[user])
     if layout.clock:
         yield from clock_columns(time)
+
+
+def observed_shares(layout: Layout, since_start: IntArray) -> Iterator[tuple[str, FloatArray]]:
+    """Yield the share of each window (N,) in which the user was observed, given microseconds since the start (N,).
+
+    With it, a count of 0 in a window that lies before the user's own observation differs from one without events.
+    """
+    for text, length in layout.windows if layout.groups or layout.sendable else ():
+        yield f"observed {text}", np.clip(since_start, 0, length) / length
 
 
 def _message_columns(

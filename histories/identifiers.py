@@ -18,7 +18,7 @@ from crosschannel.core.table_validator import TableValidator, first_true
 #: What programs write where there is no user, without case and without spaces at the ends.
 NOBODY = frozenset(
     (
-        *("", "null", "none", "nil", "nan", "na", "n/a", "#n/a", "<na>", "nat", "undefined", "void"),
+        *("", "null", "none", "nil", "nan", "n/a", "#n/a", "<na>", "nat", "undefined", "void"),
         *("anonymous", "anon", "anonymous_user", "anonymous user", "unknown", "unknown_user", "unknown user"),
         *(
             "guest",
@@ -74,13 +74,23 @@ class IdColumn:
 
     @property
     def present(self) -> ObjectArray:
-        """The different ids of rows that have a user, sorted."""
-        return np.sort(self.names[np.unique(self.code[~self.missing])])
+        """The different ids of rows that have a user, in the order of `sorted_ids`."""
+        return sorted_ids(self.names[np.unique(self.code[~self.missing])])
 
     def find(self, known: ObjectArray) -> IntArray:
         """Return the index of each row's user among known ids (n,), -1 where there is none."""
         index = pd.Index(known).get_indexer(pd.Index(self.names))
         return np.where(self.missing, -1, index[self.code]).astype(np.int64)
+
+
+def sorted_ids(ids: ObjectArray) -> ObjectArray:
+    """Return different ids (k,) in ascending order: by value if all are whole numbers, also as text, else as text.
+
+    Users have this order in every history, so that neither the order of a table nor the type of its ids matters.
+    """
+    if ids.dtype.kind != "O" or not len(ids) or not pc.all(_matches(_strings(ids), r"^\d{1,18}$")).as_py():
+        return np.sort(ids)
+    return np.asarray(ids[np.argsort(ids.astype(np.int64), kind="stable")])
 
 
 def read_user_ids(columns: Sequence[tuple[TableValidator, str]]) -> list[IdColumn]:
@@ -122,15 +132,16 @@ def id_notes(ids: ObjectArray, rows: IntArray) -> list[str]:
         first = _first_equal(pc.utf8_lower(_strings(ids)))
         k = int(np.argmax(first < np.arange(len(ids))))
         notes.append(
-            f"users: {count:,} ids differ from another one only in case, such as {ids[k]!r} and {ids[first[k]]!r}: they "
-            "are read as different users"
+            f"users: {count:,} ids differ from another one only in case, such as {ids[k]!r} and {ids[first[k]]!r}: "
+            "they are read as different users"
         )
     if len(ids) >= CROWD_USERS:
         second, most = np.sort(rows)[-2:].tolist()
-        if most >= CROWD_SHARE * rows.sum() and most >= CROWD_RATIO * max(second, 1):
+        ratio = most / max(second, 1)
+        if most >= CROWD_SHARE * rows.sum() and ratio >= CROWD_RATIO:
             notes.append(
-                f"users: {ids[int(np.argmax(rows))]!s} has {most:,} of {rows.sum():,} rows, {most / max(second, 1):,.0f} "
-                "times as many as the next user: if the id stands for many people, leave its rows out"
+                f"users: {ids[int(np.argmax(rows))]!s} has {most:,} of {rows.sum():,} rows, {ratio:,.0f} times as many "
+                "as the next user: if the id stands for many people, leave its rows out"
             )
     return notes
 

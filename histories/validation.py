@@ -15,12 +15,21 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
+from crosschannel.core.times import NEVER
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
 from crosschannel.histories.identifiers import id_notes, lost_digits, means_nobody, read_user_ids
+from crosschannel.histories.observation import OBSERVATION_COLUMNS, check_order, declared_times
+from crosschannel.histories.propensities.sources import (
+    MISSING,
+    PROPENSITY_SOURCES,
+    SOURCE_COLUMN,
+    check_source,
+    read_sources,
+)
 from crosschannel.histories.values.action_names import check_action_names
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
-OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm")
+OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
 EVENT_COLUMNS = ("user_id", "time", "event")
 
 
@@ -35,6 +44,7 @@ class Tables:
         actions: Codes (n, M); 0 in the later modules where nothing is sent.
         propensity: Probability of each module's choice given the earlier ones (n, M); NaN where not logged.
         joint: Probability of the whole action (n,); NaN where not logged.
+        propensity_source: Codes into `PROPENSITY_SOURCES` (n,), -1 where the table names no source.
         policy: The policy that decided (n,), or None.
         arm: Experiment arm (n,), or None.
         eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
@@ -44,7 +54,10 @@ class Tables:
         value: Values (e,), 1.0 for events that have none.
         user_ids: Ids (U,), sorted.
         event_names: Names of the event codes, sorted.
-        users: The table of users in the order of `user_ids`, or None.
+        users: The table of users in the order of `user_ids`, without their times of observation, or None.
+        observed_from: When the users' observation begins, microseconds (U,), `NEVER` where not declared; None if the
+            table of users has no such column.
+        observed_until: When it ends (U,), the same.
         notes: What may be wrong with the ids of users, for the history's summary.
     """
 
@@ -54,6 +67,7 @@ class Tables:
     actions: IntArray
     propensity: FloatArray
     joint: FloatArray
+    propensity_source: IntArray
     policy: ObjectArray | None
     arm: ObjectArray | None
     eligible: BoolArray | None
@@ -64,7 +78,20 @@ class Tables:
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     users: pd.DataFrame | None
-    notes: tuple[str, ...]
+    observed_from: IntArray | None = None
+    observed_until: IntArray | None = None
+    notes: tuple[str, ...] = ()
+
+    def propensities(self, source: str) -> tuple[FloatArray, FloatArray, IntArray]:
+        """Return propensities (n, M) and (n,) and their sources (n,), `source` where the table names none.
+
+        Propensities whose source is `missing` are not used.
+        """
+        check_source(source)
+        named = self.propensity_source
+        code = np.where(named < 0, PROPENSITY_SOURCES.index(source), named)
+        unused = code == MISSING
+        return np.where(unused[:, None], np.nan, self.propensity), np.where(unused, np.nan, self.joint), code
 
 
 def check_tables(
@@ -81,8 +108,9 @@ def check_tables(
     - Times are datetimes or ISO 8601 text; a time without a zone is UTC.
     - Ids may be integers or text. If tables differ in that, ids are compared as text.
     - Where nothing is sent, the columns of the later modules have no meaning: actions become 0, and propensities 1.
-    - A propensity column without any entry is ignored; one with some missing entries is a fault. If every module has a
-      propensity and the joint one is missing, it is their product.
+    - Rows may have propensities or not: those without are `missing`. A row that has those of some modules only is a
+      fault. If every module has a propensity and the joint one is missing, it is their product.
+    - `source_of_propensity` names each row's source; where it is empty, that of the whole log applies.
     - `eligible_<module>` lists action names joined by `|`; an empty entry means that no action is eligible. If other
       modules have such a column and a module has none, all its actions are eligible.
     - Events that never have a value get the value 1; a value that is missing in some of an event's rows is a fault.
@@ -92,7 +120,7 @@ def check_tables(
         decisions: As in `History.from_tables`.
         events: As in `History.from_tables`.
         modules: What could be chosen.
-        users: `user_id` and attributes, or None.
+        users: `user_id`, optionally `observed_from` and `observed_until` (times), and attributes; or None.
         files: The file of each table, by table name, for messages.
 
     Raises:
@@ -106,7 +134,7 @@ def check_tables(
     u = None if users is None else TableValidator(users, files.get("users", "users"), faults)
     _check_columns(d, e, u, modules)
 
-    user_ids, decision_user, event_user, user_table = _users(d, e, u)
+    user_ids, decision_user, event_user, order = _users(d, e, u)
     decision_id = _decision_ids(d)
     decision_time, timed = d.times("time")
     event_time, _ = e.times("time")
@@ -120,10 +148,14 @@ def check_tables(
         )
     actions = action_codes(d, modules)
     propensity, joint = propensities(d, modules, actions)
+    source = read_sources(d, propensity, joint)
     eligible = eligible_mask(d, modules, actions)
     event, event_names = _events(e)
     value = _values(e, event, event_names)
     policy, arm = d.labels("policy"), d.labels("arm")
+    observed_from, observed_until = (declared_times(u, column, NEVER) for column in OBSERVATION_COLUMNS)
+    if u is not None and observed_from is not None and observed_until is not None:
+        check_order(u, np.where(observed_from == NEVER, 0, observed_from), observed_until)
     if faults:
         raise InputError(faults)
     return Tables(
@@ -133,6 +165,7 @@ def check_tables(
         actions=modules.canonical(actions),
         propensity=propensity,
         joint=joint,
+        propensity_source=source,
         policy=policy,
         arm=arm,
         eligible=eligible,
@@ -142,7 +175,9 @@ def check_tables(
         value=value,
         user_ids=user_ids,
         event_names=event_names,
-        users=user_table,
+        users=None if u is None else _rows(u.frame.drop(columns=list(OBSERVATION_COLUMNS), errors="ignore"), order),
+        observed_from=None if observed_from is None else observed_from[order],
+        observed_until=None if observed_until is None else observed_until[order],
         notes=tuple(id_notes(user_ids, np.bincount(np.append(decision_user, event_user), minlength=len(user_ids)))),
     )
 
@@ -216,15 +251,20 @@ def _flag_misspelled(table: TableValidator, optional: Sequence[str], known: set[
             table.flag("the column is unknown", f"Rename or drop it. Did you mean {close[0]!r}?", column=column)
 
 
+def _rows(frame: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
+    return frame.iloc[rows].reset_index(drop=True)
+
+
 def _users(
     d: TableValidator, e: TableValidator, u: TableValidator | None
-) -> tuple[ObjectArray, IntArray, IntArray, pd.DataFrame | None]:
-    """Return all user ids (U,), sorted, the user codes of decisions (n,) and events (e,), -1 for unknown users, and
-    the table of users in that order.
+) -> tuple[ObjectArray, IntArray, IntArray, IntArray]:
+    """Return the ids of all users, their codes in decisions and events, and their rows in the table of users.
+
+    Ids (U,) are sorted, codes (n,) and (e,) are -1 for unknown users, and rows (U,) are empty without a table.
     """
     tables = [table for table in (u, d, e) if table is not None and table.has("user_id") and len(table)]
     columns = dict(zip(map(id, tables), read_user_ids([(table, "user_id") for table in tables]), strict=True))
-    frame = None if u is None else u.frame
+    order = np.arange(0)
     if u is not None and u.has("user_id"):
         where, remedy = "the table of users", "Add the user to that table, or leave the row out."
         user_ids = np.array([], dtype=object)
@@ -233,8 +273,7 @@ def _users(
             u.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
             # Sorted, so that the order of the table changes nothing.
             user_ids = column.present
-            rows = column.find(user_ids)
-            frame = u.frame.iloc[np.argsort(rows, kind="stable")].reset_index(drop=True)
+            order = np.argsort(column.find(user_ids), kind="stable")
     else:
         decided = columns.get(id(d))
         user_ids = np.array([], dtype=object) if decided is None else decided.present
@@ -249,7 +288,7 @@ def _users(
             unknown = (code < 0) & ~found.flagged
             table.flag_rows("user_id", unknown, f"the user is not in {where}", remedy)
         codes.append(code)
-    return user_ids, codes[0], codes[1], frame
+    return user_ids, codes[0], codes[1], order
 
 
 def _decision_ids(d: TableValidator) -> ObjectArray:

@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from crosschannel.agents import Observations
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import to_dict
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
-from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.estimate import estimate_propensities
+from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.histories.readers.datasets import read_dataset
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.stream.reader import read_stream
@@ -109,9 +110,11 @@ class TrainingData:
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
-    """Read or simulate the history, with the configured churn events."""
+    """Read or simulate the history, with the configured churn events, ties and observation."""
     history, truth = _read_or_simulate(config)
-    return history.with_churn_events(config.history.churn_events), truth
+    declared = config.history
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from), truth
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
@@ -188,8 +191,9 @@ def compute_rewards(history: History, config: Config | RewardConfig) -> RewardFr
 def prepare(config: Config, features: ContextFeatures | None = None) -> TrainingData:
     """Build the history, split its users, and fit the context on the training users; see `Split` for the rest.
 
-    Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
-    history's summary reports this, and every number that rests on them is labelled by `History.propensity_source`.
+    Propensities that were not logged are estimated, for all users at once: each user's come from other users only.
+    Those that were logged are kept. The history's summary reports this, and every number that rests on them is labelled
+    by the sources of its decisions (`DecisionLog.propensity_source`).
 
     Args:
         config: The configuration.
@@ -201,8 +205,7 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
     """
     history, truth = build_history(config)
     fingerprint = history.fingerprint()
-    if history.propensity_source == "missing":
-        history, _ = estimate_propensities(history, config.context)
+    history = _with_estimated_propensities(history, config.context)
     part = split_users(history.user_keys, config.split.shares, config.seed)
     for name, share in config.split.shares.items():
         if share > 0 and not (part == name).any():
@@ -220,6 +223,24 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         train=Split(train, model, features, config.guardrails),
         fingerprint=fingerprint,
     )
+
+
+def _with_estimated_propensities(history: History, spec: ContextSpec) -> History:
+    """Estimate the propensities that the history lacks; where only some are lacking and cannot be, say so.
+
+    Raises:
+        NotIdentified: If the history has no propensities, and they cannot be estimated.
+    """
+    lacking = history.decisions.propensity_source == MISSING
+    if not lacking.any():
+        return history
+    try:
+        return estimate_propensities(history, spec, only_missing=True)[0]
+    except NotIdentified as error:
+        if lacking.all():
+            raise
+        note = f"propensities of {int(lacking.sum()):,} decisions were not logged and remain missing: {error}"
+        return replace(history, notes=(*history.notes, note))
 
 
 class AgentSpec(TypedDict):

@@ -182,7 +182,7 @@ class DidDoublyRobustReward(BaseRewardModel):
     weights for each action. Dividing by the sum of the weights (Hajek, 1971) makes a change that is common to all drop
     out whatever p is.
 
-    p is the logged one wherever all controls have it (`History.propensity_source` says logged or by design), and else
+    p is the logged one if all controls have it (logged or by design, `DecisionLog.propensity_source`), and else
     a logistic regression on x, fitted without the user's fold: see `Odds`. It fails where both are wrong, and where
     users with some x nearly always get a message: odds are capped at p = 0.995, and the mean then rests on few
     controls; `n_controls` is their effective number. Sant'Anna & Zhao (2020), "Doubly robust

@@ -25,6 +25,7 @@ from crosschannel.reward.controls import CellMeans, sd_from_squares
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.outcomes import NO_CELL, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
+from crosschannel.reward.measurement.ties import check_order_is_known
 from crosschannel.reward.models import FittedDid
 from crosschannel.reward.spec import RewardSpec
 
@@ -172,7 +173,9 @@ def fit_did(
 def _controls(
     path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing
 ) -> Iterator[tuple[FloatArray, IntArray, IntArray]]:
-    outcomes = measure_with(read_history(path), spec, preprocessing)
+    history = read_history(path)
+    check_order_is_known(history, spec.goals)
+    outcomes = measure_with(history, spec, preprocessing)
     for level in spec.matching.levels:
         cell = outcomes.cells(level)
         rows = outcomes.control & (cell != NO_CELL)

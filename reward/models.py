@@ -15,6 +15,7 @@ from crosschannel.reward.controls import CellMeans, Controls, ExpectedChange, fi
 from crosschannel.reward.frame import RewardFrame, build_frame
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
+from crosschannel.reward.measurement.ties import check_order_is_known
 from crosschannel.reward.spec import RewardSpec
 
 
@@ -104,7 +105,12 @@ class BaseFittedReward(ABC):
     preprocessing: FittedPreprocessing
 
     def transform(self, history: History) -> RewardFrame:
-        """Return the reward of every decision of a history."""
+        """Return the reward of every decision of a history.
+
+        Raises:
+            NotIdentified: If the order of its decisions and goal events is not known.
+        """
+        check_order_is_known(history, self.spec.goals)
         return self.transform_outcomes(measure_with(history, self.spec, self.preprocessing))
 
     @abstractmethod

@@ -14,13 +14,16 @@ import yaml
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import replacing
-from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.core.times import timestamps
+from crosschannel.histories.history import History
+from crosschannel.histories.observation import OBSERVATION_COLUMNS
+from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
 from crosschannel.histories.values.action_names import check_action_names
 
 FORMAT = "crosschannel history"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION_FILE = "history.yaml"
 TABLES = ("decisions", "events", "users")
 _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -34,6 +37,7 @@ _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     "churn_events": list,
     "attributes": (list, type(None)),
     "modules": list,
+    "ties": (str, type(None)),
 }
 
 
@@ -70,6 +74,7 @@ def write_history(history: History, path: Path) -> None:
         "churn_events": list(history.churn_events),
         "attributes": None if history.users is None else [str(name) for name in history.users.columns],
         "modules": history.modules.to_dict(),
+        "ties": history.ties,
     }
     with replacing(description) as draft:
         draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
@@ -113,8 +118,9 @@ def read_history(path: Path) -> History:
         content["modules"],
         tables["users"],
         span=content["span"],
-        propensity_source=content["propensity_source"],
+        propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
         name=content["name"],
+        ties=content["ties"],
         files=files,
     )
     history = _with_event_names(history, tuple(content["event_names"]), files["events"])
@@ -128,7 +134,8 @@ def read_history(path: Path) -> History:
 
 
 def _users_frame(history: History) -> pd.DataFrame:
-    users = pd.DataFrame({"user_id": history.user_ids})
+    observed = (timestamps(history.observed_from), timestamps(history.observed_until))
+    users = pd.DataFrame({"user_id": history.user_ids, **dict(zip(OBSERVATION_COLUMNS, observed, strict=True))})
     if history.users is None:
         return users
     attributes = history.users.drop(columns="user_id", errors="ignore").reset_index(drop=True)
@@ -154,8 +161,10 @@ def _with_event_names(history: History, names: tuple[str, ...], file: str) -> Hi
         event_names=names,
         span=history.span,
         users=history.users,
-        propensity_source=history.propensity_source,
+        observed_from=history.observed_from,
+        observed_until=history.observed_until,
         name=history.name,
+        ties=history.ties,
     )
 
 
@@ -217,11 +226,14 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
             faults.append(
                 Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])
             )
-        if content["propensity_source"] not in PROPENSITY_SOURCES:
+        if content["propensity_source"] not in (*PROPENSITY_SOURCES, MIXED):
             source = content["propensity_source"]
-            remedy = nearest(source, PROPENSITY_SOURCES)
+            remedy = nearest(source, (*PROPENSITY_SOURCES, MIXED))
             faults.append(
                 Fault(str(file), "this is not a source of propensities", remedy, "propensity_source", value=source)
             )
+        if content["ties"] not in (None, "before", "after"):
+            problem, remedy = "this is not an order of ties", "Write before, after or null."
+            faults.append(Fault(str(file), problem, remedy, "ties", value=content["ties"]))
     if faults:
         raise InputError(faults)

@@ -14,7 +14,8 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import check_source
 from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_DECISION_COLUMNS
 from crosschannel.histories.values.action_names import check_action_names
@@ -74,7 +75,8 @@ class TableMapping:
             `condition_on` and `nothing`. The first action of the first module sends nothing. Where the names show that
             it is another one, they are refused; `nothing`, which repeats that first action, overrules the names.
         users: The file of users, if there is one.
-        propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
+        propensity_source: The source of the propensities of rows that do not name it themselves
+            (`source_of_propensity`), by default `logged`; with `missing` these propensities are not used.
         span: Start and end of the observation period, such as `[2024-05-01, 2024-06-30T18:00]` (UTC), if it is longer
             than from the first to the last event.
         name: The history's name, for reports.
@@ -95,9 +97,8 @@ class TableMapping:
             raise ConfigError("the mapping has no `events`: give at least one file of events")
         modules = ActionSpace.from_dict(self.modules)
         check_action_names(modules)
-        source = self.propensity_source
-        if source is not None and source not in PROPENSITY_SOURCES:
-            raise ConfigError(f"unknown propensity source {source!r}. {nearest(source, PROPENSITY_SOURCES)}")
+        if self.propensity_source is not None:
+            check_source(self.propensity_source)
         for table, sources, known in (
             ("decisions", (self.decisions,), decision_columns(modules)),
             ("events", self.events, (*EVENT_COLUMNS, "value")),

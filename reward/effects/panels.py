@@ -31,8 +31,9 @@ class HistoryPanel:
         n_censored: Of these, how many are not observed to the end, because another message came.
         n_never: Users who got no message at all.
         n_until: Controls until another message came, from which on they are not observed.
-        n_already: Users left out because they were treated before the second period: no period before is observed.
+        n_already: Users left out because no whole period before their first message was observed.
         n_others: Users left out because of other messages: too early, or (`leave_out`) at any time.
+        n_unseen: Users without a message who are left out because fewer than two whole periods of theirs were observed.
     """
 
     panel: Panel
@@ -44,14 +45,16 @@ class HistoryPanel:
     n_until: int
     n_already: int
     n_others: int
+    n_unseen: int
 
     def summary(self) -> str:
         """Describe in two lines who is in the panel and who is not."""
         return (
             f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_censored:,} of them "
             f"observed only until another message; controls: {self.n_never:,} without any message, {self.n_until:,} "
-            f"until another message\nleft out: {self.n_already:,} treated before the second period, {self.n_others:,} "
-            "because of other messages"
+            f"until another message\nleft out: {self.n_already:,} treated before a whole period of theirs was "
+            f"observed, {self.n_others:,} because of other messages, {self.n_unseen:,} observed for less than two "
+            "periods"
         )
 
 
@@ -85,8 +88,9 @@ def panel_from_history(
 ) -> HistoryPanel:
     """Build a panel: the period of each user's first message of a chosen action, and goal values by period.
 
-    Only whole periods within the observation period are used. A user whose first message lies before the second period
-    has no period before it, and is left out and counted.
+    Only whole periods within each user's own observation are used: what lies outside is missing, and not 0. A user
+    whose period before the first message was not observed is left out and counted. Users who churn remain, with what
+    they did afterwards, but are not compared with users whose treatment begins later.
 
     Other messages act on the goals too. With `others: censor` no user, treated or control, is observed from the period
     of a first other message on; users who then have fewer than two periods are left out and counted. What remains is
@@ -117,16 +121,22 @@ def panel_from_history(
     number, other = (_first_period(history, rows, starts, length) for rows in (wanted, sent & ~wanted))
     if others == "keep":
         other = np.full(history.n_users, NEVER)
-    already = number < 2
+    observed = (starts >= history.observed_from[:, None]) & (starts + length - 1 <= history.observed_until[:, None])
+    before = observed[np.arange(history.n_users), np.clip(number - 2, 0, count - 1)]
+    already = (number != NEVER) & ((number < 2) | ~before)
     too_early = other <= (2 if others == "censor" else NEVER - 1)
-    user = np.flatnonzero(~already & ~too_early)
+    unseen = (number == NEVER) & (observed.sum(1) < 2)
+    user = np.flatnonzero(~already & ~too_early & ~unseen)
 
     # Whoever got another message first is untreated for as long as they are observed.
     first, until = np.where(number < other, number, NEVER)[user], other[user]
     periods = np.arange(1, count + 1)
     values = _period_values(history, spec, user, starts, period)
+    seen = observed[user] & (periods[None, :] < until[:, None])
+    churned = history.churned_at[user]
+    left = np.where(churned == NEVER, NEVER, (np.minimum(churned, history.span[1]) - begin) // length + 1)
     return HistoryPanel(
-        panel=Panel(np.where(periods[None, :] < until[:, None], values, np.nan), periods, first),
+        panel=Panel(np.where(seen, values, np.nan), periods, first, left=left),
         user=user,
         starts=starts,
         n_treated=int((first != NEVER).sum()),
@@ -135,6 +145,7 @@ def panel_from_history(
         n_until=int(((first == NEVER) & (until != NEVER)).sum()),
         n_already=int(already.sum()),
         n_others=int((~already & too_early).sum()),
+        n_unseen=int((~already & ~too_early & unseen).sum()),
     )
 
 
@@ -172,5 +183,6 @@ def _period_values(
         matching=Matching(),
         seasonality=None,
     )
-    post = measure(replace(history, decisions=slots, churn_events=()), period_spec).post
+    # Ties before: the window after a slot is `(t, t + period]`.
+    post = measure(replace(history, decisions=slots, churn_events=(), ties="before"), period_spec).post
     return post.reshape(len(user), len(starts))

@@ -35,8 +35,9 @@ class FittedPreprocessing:
         attribute_values: The known combinations of `Matching.within`; None without them.
         seasonality: The population's level by block of time; None without `RewardSpec.seasonality`.
         features: Covariates of the adjusted kinds; None without them.
-        closes_at: When the last window that limits and edges were learned from closes, microseconds;
-            `NO_WINDOWS_USED` where neither was learned. No reward measured with them is available before.
+        closes_at: When the last window that limits and edges were learned from closes, or the last decision whose
+            context covariates were fitted on, microseconds; `NO_WINDOWS_USED` where none was learned. No reward
+            measured with them is available before.
     """
 
     limits: FloatArray
@@ -72,7 +73,12 @@ class FittedPreprocessing:
         """
         if spec.controls == "holdout":
             _check_arms(history, spec.holdout_arms)
-        closes_at = (history.decisions.time + windows.post)[observed].max(initial=NO_WINDOWS_USED)
+        closes_at = NO_WINDOWS_USED
+        if spec.learns_from_amounts:
+            closes_at = int((history.decisions.time + windows.post)[observed].max(initial=closes_at))
+        if adjust:
+            # Covariates are scaled by the contexts of all decisions, also of those without a reward.
+            closes_at = int(history.decisions.time.max(initial=closes_at))
         return cls(
             limits=fit_limits(spec.goals, history, windows, np.flatnonzero(observed)),
             edges=_stratum_edges(activity[observed], spec.matching.strata),
@@ -83,7 +89,7 @@ class FittedPreprocessing:
                 else PopulationSeasonality.fit(history, spec.goals, duration(spec.seasonality))
             ),
             features=ContextFeatures.fit(history, spec.covariates) if adjust else None,
-            closes_at=int(closes_at) if spec.learns_from_amounts else NO_WINDOWS_USED,
+            closes_at=closes_at,
         )
 
     @property
@@ -107,16 +113,16 @@ class FittedPreprocessing:
         return np.where(np.isnan(activity), -1, np.searchsorted(self.edges, activity)).astype(np.int64)
 
 
-def past_activity(history: History, goals: Sequence[Goal], pre: int, length: int) -> FloatArray:
-    """Return the goal value in `[t - pre - length, t - pre)` (n,), with uniform credit; NaN where not observed."""
+def past_activity(history: History, goals: Sequence[Goal], end: IntArray, length: int) -> FloatArray:
+    """Return the goal value in `[end - length, end)` (n,), with uniform credit; NaN where not observed."""
     d = history.decisions
     timeline = Timeline(history.events.time, history.event_offsets)
-    rows = timeline.before(d.user, d.time - pre - length), timeline.before(d.user, d.time - pre)
+    rows = timeline.before(d.user, end - length), timeline.before(d.user, end)
     total = np.zeros(len(d))
     for goal in goals:
         unlimited = Goal(goal.event, goal.weight, measure=goal.measure)
         total += goal.weight * window_amounts(unlimited, history, d.time, rows)[0]
-    return np.where(d.time - pre - length >= history.span[0], total, np.nan)
+    return np.where(end - length >= history.observed_from[d.user], total, np.nan)
 
 
 def in_arms(history: History, arms: Sequence[str]) -> BoolArray:

@@ -6,17 +6,19 @@ of user u at time t, let :math:`\tau_i` be the last end of a block at or before 
 them. The normal level of block b is shrunk to the population's, as an empirical-Bayes mean:
 
 .. math:: \lambda_{ib} = \frac{S_{ib} + k\,\bar\lambda_b(\tau_i)}{n_{ib} + k}, \qquad
-    \bar\lambda_b(\tau) = \frac{\text{amount of all } U \text{ training users in blocks b before } \tau}{U\,n_b(\tau)}
+    \bar\lambda_b(\tau) = \frac{1}{n_b(\tau)} \sum_{\text{blocks b before } \tau}
+    \frac{\text{amount of the training users observed in the block}}{\text{their number}}
 
 with k = `RewardSpec.seasonality_weeks`. What is subtracted from a window W, before it is compared with the other, is
 :math:`\sum_b \lambda_{ib} / l` times the credit's integral over the part of W that lies in blocks b. Because nothing
 later than the pre window's start enters, neither the window itself nor the future can change it. A decision before
 which no whole block was observed has no reward, and is counted.
 
-Assumes that habits do not change, that users were present since the history began (no event then means no activity),
-and that earlier messages did not cause the habit. It fails where they did: part of the effect is then subtracted. It
-fails also where blocks are wider than the habit, which is then averaged over the whole block, as it is by a large k. A
-goal's limit (clip or winsor) bounds the normal amount as well, which only approximates the mean of limited amounts.
+Blocks count where they lie within the user's own observation: no event then means no activity. Assumes that habits do
+not change, and that earlier messages did not cause the habit. It fails where they did: part of the effect is then
+subtracted. It fails also where blocks are wider than the habit, which is then averaged over the whole block, as it is
+by a large k. A goal's limit (clip or winsor) bounds the normal amount as well, which only approximates the mean of
+limited amounts.
 Robbins (1956), "An empirical Bayes approach to statistics"; Morris (1983), "Parametric empirical Bayes inference".
 """
 
@@ -43,7 +45,7 @@ class PopulationSeasonality:
     Attributes:
         block: Length of a block, microseconds; it divides the week.
         first: Number of the first whole block, counted from 1970.
-        amount: Mean amount per user in each whole block, by goal (G, blocks).
+        amount: Mean amount in each whole block per user who was observed, by goal (G, blocks).
     """
 
     block: int
@@ -55,12 +57,17 @@ class PopulationSeasonality:
         """Sum a history's goal events by block."""
         first, last = -(-history.span[0] // block), history.span[1] // block
         count = max(last - first, 0)
-        number = history.events.time // block - first
+        number, user = history.events.time // block - first, history.events.user
+        begins, ends = -(-history.observed_from // block) - first, (history.observed_until + 1) // block - first
+        known = (number >= np.maximum(begins, 0)[user]) & (number < np.minimum(ends, count)[user])
+        # How many users are observed in each block: those who have begun, less those who have ended.
+        starts, stops = (np.bincount(np.clip(edge, 0, count), minlength=count + 1) for edge in (begins, ends))
+        users = np.maximum(np.cumsum(starts - stops)[:count], 1)
         amount = np.zeros((len(goals), count))
         for g, goal in enumerate(goals):
             chosen, value = goal_events(goal, history)
-            rows = chosen & (number >= 0) & (number < count)
-            amount[g] = ExactSums.from_values(value[rows], number[rows], count).value() / max(history.n_users, 1)
+            rows = chosen & known
+            amount[g] = ExactSums.from_values(value[rows], number[rows], count).value() / users
         return cls(block, first, amount)
 
     def before(self, b: int, until: IntArray) -> tuple[IntArray, FloatArray]:
@@ -94,10 +101,10 @@ def seasonal_amounts(
     """
     d, block = history.decisions, population.block
     per_week = WEEK // block
-    first = -(-history.span[0] // block)
+    first = -(-history.observed_from[d.user] // block)
     until = (d.time - pre) // block
     timeline = Timeline(history.events.time, history.event_offsets)
-    low = timeline.before(d.user, np.full(len(d), first * block))
+    low = timeline.before(d.user, first * block)
     high = np.maximum(low, timeline.before(d.user, until * block))
     block_of_week = (history.events.time // block) % per_week
     amounts = [np.where(chosen, value, 0.0) for chosen, value in (goal_events(goal, history) for goal in goals)]

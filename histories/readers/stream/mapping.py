@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.histories.history import PROPENSITY_SOURCES
+from crosschannel.histories.propensities.sources import check_source
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.tables import TableSource, decision_columns, span_of
 from crosschannel.histories.validation import EVENT_COLUMNS
@@ -81,9 +81,8 @@ class StreamMapping:
         check_action_names(modules)
         if self.span is not None:
             span_of(self.span)
-        source = self.propensity_source
-        if source is not None and source not in PROPENSITY_SOURCES:
-            raise ConfigError(f"unknown propensity source {source!r}. {nearest(source, PROPENSITY_SOURCES)}")
+        if self.propensity_source is not None:
+            check_source(self.propensity_source)
         if not self.sends:
             raise ConfigError("the mapping has no `sends`: name the events that are sent messages")
         if self.rows.constants:

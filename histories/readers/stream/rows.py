@@ -12,7 +12,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.identifiers import read_user_ids
+from crosschannel.histories.identifiers import read_user_ids, sorted_ids
 from crosschannel.histories.readers.source_files import CSV_ENDINGS, PARQUET_ENDINGS, fail, read_any
 from crosschannel.histories.readers.stream.json_paths import extract
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
@@ -244,7 +244,7 @@ def _user_codes(
     listed = [] if attributes is None else [(attributes, "user_id")]
     columns = read_user_ids([*listed, *((table, column) for table in tables)])
     if attributes is None:
-        known = np.unique(np.concatenate([one.present for one in columns]))
+        known = sorted_ids(pd.unique(np.concatenate([one.present for one in columns])))
         return np.concatenate([one.find(known) for one in columns]), known, np.arange(len(known))
     of_users, *columns = columns
     twice = pd.Series(of_users.code).duplicated().to_numpy(dtype=bool) & ~of_users.missing

@@ -12,7 +12,6 @@ import pytest
 
 from crosschannel.core.errors import ConfigError, Fault
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import are_dates
 from crosschannel.histories.readers.tables import TableMapping, TableSource, read_tables
 from crosschannel.histories.values.times import read_times
 
@@ -159,21 +158,6 @@ def micro(*texts: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     return np.array(texts, dtype="datetime64[us]").astype(np.int64)
 
 
-def test_times_that_are_dates() -> None:
-    assert are_dates(micro("2024-03-04", "2024-07-01"))
-    assert not are_dates(micro("2024-03-04", "2024-07-01T00:00:00.000001"))
-    assert not are_dates(micro())
-    local = micro("2024-03-04T08:00", "2024-07-01T07:00")
-    assert are_dates(local, LA)
-    assert are_dates(local, None)
-    assert not are_dates(local)
-    assert not are_dates(local, "Europe/Berlin")
-    assert not are_dates(micro("2024-03-04T08:00", "2024-07-01T08:00"), LA)
-    assert not are_dates(micro("2024-03-04T08:00", "2024-03-04T10:00"), None)
-    assert not are_dates(micro("2024-03-04T08:00:07", "2024-03-05T08:00:07"), None)
-    assert are_dates(micro("2024-04-24T22:00", "2024-04-25T22:00", "2024-04-26T21:00"), "Africa/Cairo")
-
-
 def test_a_log_of_dates_equals_one_of_midnights(tmp_path: Path) -> None:
     n = 60
     days = pd.date_range("2024-03-01", periods=n, freq="D")
@@ -195,4 +179,3 @@ def test_a_log_of_dates_equals_one_of_midnights(tmp_path: Path) -> None:
     for other in times[1:]:
         np.testing.assert_array_equal(times[0], other)
     assert times[0].min() == micro("2024-03-01T08:00")[0]
-    assert are_dates(times[0], LA)
