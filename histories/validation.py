@@ -27,6 +27,7 @@ from crosschannel.histories.propensities.sources import (
     read_sources,
 )
 from crosschannel.histories.values.action_names import check_action_names
+from crosschannel.histories.values.attributes import read_attributes
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
@@ -58,7 +59,7 @@ class Tables:
         observed_from: When the users' observation begins, microseconds (U,), `NEVER` where not declared; None if the
             table of users has no such column.
         observed_until: When it ends (U,), the same.
-        notes: What may be wrong with the ids of users, for the history's summary.
+        notes: What may be wrong with ids and attributes of users, for the history's summary.
     """
 
     decision_id: ObjectArray
@@ -156,8 +157,12 @@ def check_tables(
     observed_from, observed_until = (declared_times(u, column, NEVER) for column in OBSERVATION_COLUMNS)
     if u is not None and observed_from is not None and observed_until is not None:
         check_order(u, np.where(observed_from == NEVER, 0, observed_from), observed_until)
+    frame, notes = None, list[str]()
+    if u is not None:
+        frame, notes = read_attributes(u, u.frame.drop(columns=list(OBSERVATION_COLUMNS), errors="ignore"))
     if faults:
         raise InputError(faults)
+    rows = np.bincount(np.append(decision_user, event_user), minlength=len(user_ids))
     return Tables(
         decision_id=decision_id,
         decision_user=decision_user,
@@ -175,10 +180,11 @@ def check_tables(
         value=value,
         user_ids=user_ids,
         event_names=event_names,
-        users=None if u is None else _rows(u.frame.drop(columns=list(OBSERVATION_COLUMNS), errors="ignore"), order),
+        # Sorted like the ids, so that the order of the table changes nothing.
+        users=None if frame is None else frame.iloc[order].reset_index(drop=True),
         observed_from=None if observed_from is None else observed_from[order],
         observed_until=None if observed_until is None else observed_until[order],
-        notes=tuple(id_notes(user_ids, np.bincount(np.append(decision_user, event_user), minlength=len(user_ids)))),
+        notes=(*id_notes(user_ids, rows), *notes),
     )
 
 
@@ -251,10 +257,6 @@ def _flag_misspelled(table: TableValidator, optional: Sequence[str], known: set[
             table.flag("the column is unknown", f"Rename or drop it. Did you mean {close[0]!r}?", column=column)
 
 
-def _rows(frame: pd.DataFrame, rows: IntArray) -> pd.DataFrame:
-    return frame.iloc[rows].reset_index(drop=True)
-
-
 def _users(
     d: TableValidator, e: TableValidator, u: TableValidator | None
 ) -> tuple[ObjectArray, IntArray, IntArray, IntArray]:
@@ -271,7 +273,6 @@ def _users(
         if (column := columns.get(id(u))) is not None:
             twice = pd.Series(column.code).duplicated().to_numpy() & ~column.missing
             u.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
-            # Sorted, so that the order of the table changes nothing.
             user_ids = column.present
             order = np.argsort(column.find(user_ids), kind="stable")
     else:

@@ -171,9 +171,8 @@ def read_source(
     source: TableSource, known: Sequence[str] | None, required: Sequence[str], faults: list[Fault]
 ) -> pd.DataFrame:
     """Read one file in the native columns; `known` are those to read, or None for all of them (attributes)."""
-    text = None if known is not None else [source.theirs("user_id")]
     try:
-        frame = read_any(source.path, text=text, separator=source.separator)
+        frame = read_any(source.path, separator=source.separator)
     except InputError as error:
         faults.extend(error.faults)
         return pd.DataFrame()

@@ -34,7 +34,7 @@ class StreamRows:
         time: Microseconds since 1970 UTC (n,).
         event: Codes into `names` (n,).
         names: Names of the events, sorted.
-        users: The table of users with their attributes in the order of `user_ids`, or None.
+        users: The table of users with their attributes in the order of its file, or None.
         start: Start of each user (U,), microseconds; None if the mapping has no `start_attribute`.
     """
 
@@ -126,8 +126,7 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
         time=times,
         event=code.astype(np.int64),
         names=tuple(map(str, known)),
-        # Sorted like the ids, so that the order of the table changes nothing.
-        users=None if users is None else users.iloc[order].reset_index(drop=True),
+        users=users,
         start=None if start is None else start[order],
     )
     _check_paths(mapping, stream)
