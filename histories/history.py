@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ from crosschannel.histories.propensities.sources import (
     source_names,
     summarise_sources,
 )
+from crosschannel.histories.span import observe
 from crosschannel.histories.validation import check_tables
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.windows import Timeline
@@ -137,7 +138,7 @@ class History:
     ties: Ties | None = None
 
     def __post_init__(self) -> None:
-        self._churn_codes()  # raises if the history does not have one of the events
+        _ = self.churn_codes  # raises if the history does not have one of the events
         for table in (self.decisions, self.events):
             for f in fields(table):
                 array = getattr(table, f.name)
@@ -183,7 +184,7 @@ class History:
     @cached_property
     def churned_at(self) -> IntArray:
         """Time of each user's first churn event (U,), microseconds; `NEVER` for users who have not churned."""
-        rows = np.flatnonzero(np.isin(self.events.event, self._churn_codes()))
+        rows = np.flatnonzero(np.isin(self.events.event, self.churn_codes))
         out = np.full(self.n_users, NEVER, dtype=np.int64)
         user, first = np.unique(self.events.user[rows], return_index=True)
         out[user] = self.events.time[rows[first]]
@@ -197,7 +198,9 @@ class History:
         decisions = Timeline(self.decisions.time, self.decision_offsets)
         return tied_events(events, decisions, self.decisions.user)
 
-    def _churn_codes(self) -> IntArray:
+    @cached_property
+    def churn_codes(self) -> IntArray:
+        """Codes of the churn events that the history has."""
         absent = set(DEFAULT_CHURN_EVENTS) - set(self.event_names)
         try:
             return self.event_codes([name for name in self.churn_events if name not in absent])
@@ -421,6 +424,7 @@ class History:
         churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
         ties: Ties | None = None,
         files: Mapping[str, str] | None = None,
+        place: Callable[[str, int], str] | None = None,
     ) -> History:
         """Validate tables in the native columns and build a history from them.
 
@@ -434,31 +438,33 @@ class History:
                 columns `observed_from` and `observed_until` are the start and the end of a user's own observation; by
                 default (and where missing) it begins with the user's first row and ends with the span.
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
-                decision, if there are no events). If the events end before the last decisions, a window that extends
-                beyond them was not observed, which differs from a window without events.
+                decision, if there are no events), without isolated rows, which are left out with a note
+                (`histories/span.py`). If the events end before the last decisions, a window that extends beyond them
+                was not observed, which differs from a window without events.
             propensity_source: The source of the propensities of rows that do not name it themselves, by default
                 `logged`; with `missing` these propensities are not used.
             name: The history's name, for reports.
             churn_events: Events after which nothing can be sent to a user any more.
             ties: How events at exactly the time of a decision are ordered; None if not declared.
             files: The file of each table, by table name, for error messages.
+            place: A function that returns the place of a row of a table, both by name and number, for notes.
 
         Raises:
             InputError: With every fault found, each naming file, column, row, value and remedy.
-            ConfigError: If a name in `churn_events` is neither an event of the history nor a default.
+            ConfigError: If a name in `churn_events` is neither an event of the history nor a default, if the span does
+                not fit the rows, or if the rows leave open what it is.
         """
         tables = check_tables(decisions, events, modules, users, files or {})
-        times = tables.event_time if len(tables.event_time) else tables.decision_time
-        span = span or (int(times.min()), int(times.max()))
-        n_users = len(tables.user_ids)
-        rows = (tables.decision_user, tables.decision_time), (tables.event_user, tables.event_time)
-        start, end = first_rows(n_users, span, *rows), np.full(n_users, span[1])
-        if tables.observed_from is not None:
-            start = np.where(tables.observed_from == NEVER, start, np.clip(tables.observed_from, *span))
-        if tables.observed_until is not None:
-            end = np.where(tables.observed_until == NEVER, end, np.clip(tables.observed_until, *span))
+        n, n_users = len(tables.decision_time), len(tables.user_ids)
+        event = np.arange(n + len(tables.event_time)) >= n
+
+        def name_row(row: int) -> str:
+            table, number = ("decisions", row + 1) if row < n else ("events", row - n + 1)
+            return place(table, number) if place else f"{(files or {}).get(table, table)} row {number}"
+
+        observed = observe(np.append(tables.decision_time, tables.event_time), event, name_row, span, event)
         propensity, joint, source = tables.propensities(propensity_source or "logged")
-        history = cls.from_arrays(
+        d = take_rows(
             DecisionLog(
                 id=tables.decision_id,
                 key=keys(tables.decision_id),
@@ -472,7 +478,22 @@ class History:
                 eligible=tables.eligible,
                 propensity_source=source,
             ),
+            observed.inside[:n],
+        )
+        e = take_rows(
             EventLog(user=tables.event_user, time=tables.event_time, event=tables.event, value=tables.value),
+            observed.inside[n:],
+        )
+        span = observed.span
+        start = first_rows(n_users, span, (d.user, d.time), (e.user, e.time))
+        end = np.full(n_users, span[1])
+        if tables.observed_from is not None:
+            start = np.where(tables.observed_from == NEVER, start, np.clip(tables.observed_from, *span))
+        if tables.observed_until is not None:
+            end = np.where(tables.observed_until == NEVER, end, np.clip(tables.observed_until, *span))
+        history = cls.from_arrays(
+            d,
+            e,
             modules=modules,
             user_ids=tables.user_ids,
             event_names=tables.event_names,
@@ -484,7 +505,7 @@ class History:
             churn_events=churn_events,
             ties=ties,
         )
-        return replace(history, notes=tables.notes)
+        return replace(history, notes=(*observed.notes, *tables.notes))
 
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:

@@ -93,16 +93,24 @@ def sorted_ids(ids: ObjectArray) -> ObjectArray:
     return np.asarray(ids[np.argsort(ids.astype(np.int64), kind="stable")])
 
 
-def read_user_ids(columns: Sequence[tuple[TableValidator, str]]) -> list[IdColumn]:
+def read_user_ids(
+    columns: Sequence[tuple[TableValidator, str]], *, leave_out: Sequence[bool] | None = None
+) -> list[IdColumn]:
     """Read the columns of user ids of several tables; the first table's spelling of an id is the right one.
 
     Faults are added for ids that are missing, mean nobody or lost digits, and for a user who is written in two ways, in
     one column or across tables. Ids are integers if those of all tables are, else text.
+
+    Args:
+        columns: Tables, and their columns of ids.
+        leave_out: For each of them, whether rows without an id, or with one that means nobody, are left out: they are
+            `missing` and not a fault. By default they are faults.
     """
     numbers = [table.integers(name) for table, name in columns]
     whole = [one for one in numbers if one is not None]
     values = whole if len(whole) == len(columns) else [table.texts(name) for table, name in columns]
-    out = [_read_column(table, name, ids) for (table, name), ids in zip(columns, values, strict=True)]
+    allowed = [False] * len(columns) if leave_out is None else leave_out
+    out = [_read_column(*column, ids, allow) for column, ids, allow in zip(columns, values, allowed, strict=True)]
     if len(whole) == len(columns):
         return out
     names = np.concatenate([column.names for column in out])
@@ -146,15 +154,15 @@ def id_notes(ids: ObjectArray, rows: IntArray) -> list[str]:
     return notes
 
 
-def _read_column(table: TableValidator, name: str, ids: ObjectArray) -> IdColumn:
+def _read_column(table: TableValidator, name: str, ids: ObjectArray, leave_out: bool) -> IdColumn:
     code, names = pd.factorize(ids)
     names = np.asarray(names)
     missing = table.missing(name)
-    table.flag_rows(name, missing, "the user id is missing", "Give every row its user, or leave the row out.")
     nobody = means_nobody(names)[code] & ~missing
-    table.flag_rows(
-        name, nobody, "the user id means nobody", "Leave such rows out, or give them their user: they are many people."
-    )
+    if not leave_out:
+        remedy = "Give every row its user, or leave the row out; a stream does with `anonymous: leave_out`."
+        table.flag_rows(name, missing, "the user id is missing", remedy)
+        table.flag_rows(name, nobody, "the user id means nobody: such rows are of many people", remedy)
     series = table.frame[name]
     floating = pd.api.types.is_float_dtype(series)
     lost = lost_digits(series.to_numpy(dtype=np.float64, na_value=np.nan)) if floating else lost_digits(names)[code]

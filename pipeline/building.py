@@ -141,9 +141,9 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "stream":
         assert source.stream is not None  # the configuration requires it
         stream = source.stream
-        move = _mover([stream.rows, stream.users], source.path)
+        move = _mover([*stream.sources, stream.users], source.path)
         users = None if stream.users is None else move(stream.users)
-        return read_stream(replace(stream, rows=move(stream.rows), users=users)), None
+        return read_stream(replace(stream, rows=tuple(map(move, stream.sources)), users=users)), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:

@@ -112,17 +112,21 @@ def read_history(path: Path) -> History:
     ]
     if faults:
         raise InputError(faults)
-    history = History.from_tables(
-        tables["decisions"],
-        tables["events"],
-        content["modules"],
-        tables["users"],
-        span=content["span"],
-        propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
-        name=content["name"],
-        ties=content["ties"],
-        files=files,
-    )
+    try:
+        history = History.from_tables(
+            tables["decisions"],
+            tables["events"],
+            content["modules"],
+            tables["users"],
+            span=content["span"],
+            propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
+            name=content["name"],
+            ties=content["ties"],
+            files=files,
+        )
+    except ConfigError as error:
+        raise fail(path / DESCRIPTION_FILE, str(error), "Correct `span` there.", column="span") from None
+    notes = history.notes
     history = _with_event_names(history, tuple(content["event_names"]), files["events"])
     try:
         history = history.with_churn_events([str(name) for name in content["churn_events"]])
@@ -130,7 +134,8 @@ def read_history(path: Path) -> History:
         remedy = "Correct the name there, or write the folder again."
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
-    return replace(history, users=None if attributes is None or history.users is None else history.users[attributes])
+    users = None if attributes is None or history.users is None else history.users[attributes]
+    return replace(history, users=users, notes=notes)
 
 
 def _users_frame(history: History) -> pd.DataFrame:

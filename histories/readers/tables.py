@@ -1,7 +1,8 @@
-"""Read a history from CSV or Parquet files by a mapping of column names."""
+"""Read a history from CSV, Parquet or JSON-lines files by a mapping of column names."""
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,8 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import check_source
-from crosschannel.histories.readers.source_files import read_any
+from crosschannel.histories.readers.data_files import open_files
+from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_DECISION_COLUMNS
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.values.times import check_time_settings, read_times
@@ -24,19 +26,23 @@ from crosschannel.histories.values.times import check_time_settings, read_times
 
 @dataclass(frozen=True)
 class TableSource:
-    """One file, and the names of its columns.
+    """One file or a folder of files, and the names of its columns.
 
     Attributes:
-        path: A file that ends in .csv, .csv.gz or .parquet.
-        columns: For native columns, their names in the file if they differ (`time: sent_at`). In the table of users
-            this may rename attributes as well; every other column there is an attribute under its own name.
+        path: A file that ends in .csv, .tsv, .txt, .parquet, .json, .jsonl or .ndjson, which may be compressed (.gz,
+            .bz2, .xz, or alone in a .zip); or a folder of such files, also in folders below it, whose names may be
+            columns (`date=2024-03-04`).
+        columns: For native columns, their names in the file if they differ (`time: sent_at`), or paths into a column of
+            JSON (`channel: properties.channel`). In the table of users this may rename attributes as well; every other
+            column there is an attribute under its own name.
         constants: Values of native columns that the file does not have (`event: order`).
         time_format: Format of times (`%d/%m/%Y %H:%M`) that are not ISO 8601.
         time_unit: Unit of times that are numbers: us, ms, s, min, h or d since `time_origin`.
         time_origin: The time, in UTC, of the number 0.
         time_zone: Time zone of times that do not state theirs (`Europe/Athens`): text without `Z`, an offset, `%z` or
             `%Z`, and Parquet columns without a zone. A date without a time of day is the beginning of the day there.
-        separator: Separator between the fields of a CSV file.
+        separator: Separator between the fields of a text file; by default a tab for .tsv, and a comma for .csv.
+        encoding: Encoding of a text file (`latin-1`); by default UTF-8, or UTF-16 if the file begins with its mark.
     """
 
     path: Path
@@ -46,13 +52,22 @@ class TableSource:
     time_unit: str | None = None
     time_origin: str = "1970-01-01"
     time_zone: str = "UTC"
-    separator: str = ","
+    separator: str | None = None
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
         try:
             check_time_settings(self)
         except ConfigError as error:
             raise ConfigError(f"{self.path}: {error}") from None
+        if self.separator is not None and len(self.separator) != 1:
+            raise ConfigError(f'{self.path}: separator {self.separator!r} is not one character, such as ";" or "\\t"')
+        try:
+            codecs.lookup(self.encoding or "utf-8")
+        except LookupError:
+            raise ConfigError(
+                f"{self.path}: unknown encoding {self.encoding!r}: write it as latin-1 or utf-16"
+            ) from None
         if both := sorted(set(self.columns) & set(self.constants)):
             raise ConfigError(f"{self.path}: {both} are given as columns and as constants: choose one")
         theirs = list(self.columns.values())
@@ -148,71 +163,131 @@ def read_tables(mapping: TableMapping) -> History:
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
     if faults:
         raise InputError(faults)
-    pieces = {
-        "decisions": [(mapping.decisions, len(decisions))],
-        "events": [(source, len(frame)) for source, frame in zip(mapping.events, events, strict=True)],
-        "users": [] if mapping.users is None or users is None else [(mapping.users, len(users))],
-    }
+    pieces = {"decisions": [decisions], "events": events, "users": [] if users is None else [users]}
     try:
-        return History.from_tables(
-            decisions,
-            pd.concat(events, ignore_index=True) if len(events) > 1 else events[0],
+        history = History.from_tables(
+            decisions.frame,
+            pd.concat([rows.frame for rows in events], ignore_index=True) if len(events) > 1 else events[0].frame,
             modules,
-            users,
+            None if users is None else users.frame,
             span=None if mapping.span is None else span_of(mapping.span),
             propensity_source=mapping.propensity_source,
             name=mapping.name,
+            place=lambda table, row: "{1} row {2}".format(*_place(pieces[table], row)),
         )
     except InputError as error:
         raise InputError([_in_names_of_file(fault, pieces) for fault in error.faults]) from None
+    return replace(history, notes=(*empty_note([decisions, *events]), *history.notes))
+
+
+@dataclass(frozen=True)
+class SourceRows:
+    """The rows of a source in the native columns, of all its files.
+
+    Attributes:
+        source: The source.
+        frame: Its rows, file after file.
+        files: The path and the number of rows of each file.
+        empty: How many files of 0 bytes were left out.
+    """
+
+    source: TableSource
+    frame: pd.DataFrame
+    files: tuple[tuple[str, int], ...] = ()
+    empty: int = 0
+
+    def place(self, row: int) -> tuple[str, int]:
+        """Return the file of a row, and its number there, both counted from 1."""
+        for path, n in self.files:
+            if row <= n:
+                return path, row
+            row -= n
+        return str(self.source.path), row
 
 
 def read_source(
     source: TableSource, known: Sequence[str] | None, required: Sequence[str], faults: list[Fault]
+) -> SourceRows:
+    """Read a source in the native columns; `known` are those to read, or None for all of them (attributes)."""
+    opened = open_files(source.path, faults, separator=source.separator, encoding=source.encoding)
+    frames: list[pd.DataFrame] = []
+    for path, found in opened.tables:
+        table = TableValidator(found.frame, str(path), faults)
+        frames.append(_native(table, source, known, required, found.unreadable))
+    files = tuple((str(path), len(frame)) for (path, _), frame in zip(opened.tables, frames, strict=True))
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    frame = pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or [pd.DataFrame()])[0]
+    return SourceRows(source, frame, files, opened.empty)
+
+
+def _native(
+    table: TableValidator,
+    source: TableSource,
+    known: Sequence[str] | None,
+    required: Sequence[str],
+    unreadable: Mapping[str, str],
 ) -> pd.DataFrame:
-    """Read one file in the native columns; `known` are those to read, or None for all of them (attributes)."""
-    try:
-        frame = read_any(source.path, separator=source.separator)
-    except InputError as error:
-        faults.extend(error.faults)
-        return pd.DataFrame()
-    table = TableValidator(frame, str(source.path), faults)
-    wanted = dict.fromkeys([*required, *source.columns])
-    for native in wanted:
+    """Return the rows of one file in the native columns."""
+    theirs_of: dict[str, str] = {}
+    for native in dict.fromkeys([*required, *source.columns, *(known or ())]):
         theirs = source.theirs(native)
-        if native not in source.constants and not table.has(theirs):
-            remedy = "Correct the mapping" if native in source.columns else "Map one of the file's columns to it"
-            hint = nearest(theirs, table.frame.columns)
-            table.flag(f"the file has no such column for {native!r}", f"{remedy}. {hint}", column=theirs)
+        if native in source.constants:
+            continue
+        if _found(table, source, native):
+            theirs_of[native] = theirs
+        elif native in required or native in source.columns:
+            remedy = "Correct the mapping." if native in source.columns else "Map one of the file's columns to it."
+            flag_absent(table, theirs, f"the file has no such column for {native!r}", remedy, unreadable)
     if known is None:
-        native_of = {name: native for native, name in source.columns.items()}
-        present = {native_of.get(name, name): name for name in map(str, table.frame.columns)}
-    else:
-        present = {native: source.theirs(native) for native in known if table.has(source.theirs(native))}
-    out = pd.DataFrame({native: table.frame[name] for native, name in present.items()}, index=table.frame.index)
+        used = {column_of(table.frame.columns, theirs) for theirs in theirs_of.values()}
+        theirs_of |= {name: name for name in map(str, table.frame.columns) if name not in used}
+        for name in unreadable:
+            flag_absent(table, name, "", "", unreadable)
+    found = extract(table, {theirs: np.ones(len(table), dtype=bool) for theirs in theirs_of.values()})
+    out = pd.DataFrame({native: found[theirs] for native, theirs in theirs_of.items()}, index=table.frame.index)
     for native, value in source.constants.items():
         out[native] = value
-    if "time" in present and known is not None:
-        out["time"] = read_times(table, present["time"], source)
+    if "time" in theirs_of and known is not None:
+        out["time"] = read_times(
+            TableValidator(pd.DataFrame(found), table.file, table.faults), theirs_of["time"], source
+        )
     return out
 
 
-def _in_names_of_file(fault: Fault, pieces: Mapping[str, Sequence[tuple[TableSource, int]]]) -> Fault:
+def _found(table: TableValidator, source: TableSource, native: str) -> bool:
+    """Return whether a file has a native column; only a mapped one may be a path into a column of JSON."""
+    theirs = source.theirs(native)
+    return table.has(theirs) or (native in source.columns and column_of(table.frame.columns, theirs) is not None)
+
+
+def empty_note(sources: Sequence[SourceRows]) -> tuple[str, ...]:
+    """Return a note on the files of 0 bytes that were left out, if there are any."""
+    empty = sum(rows.empty for rows in sources)
+    return (f"left out: {empty:,} files of 0 bytes",) if empty else ()
+
+
+def _place(sources: Sequence[SourceRows], row: int) -> tuple[TableSource, str, int]:
+    """Return the source of a row of concatenated sources, its file, and its number there, counted from 1."""
+    for rows in sources[:-1]:
+        if row <= len(rows.frame):
+            return (rows.source, *rows.place(row))
+        row -= len(rows.frame)
+    return (sources[-1].source, *sources[-1].place(row))
+
+
+def _in_names_of_file(fault: Fault, pieces: Mapping[str, Sequence[SourceRows]]) -> Fault:
     """Return the fault with the file, row number and column names of the user's file."""
-    sources = pieces[fault.file]
-    source, _ = sources[0]
-    row = fault.row
+    source, row = pieces[fault.file][0].source, fault.row
+    file = str(source.path)
     if row is not None:
-        ends = np.cumsum([n for _, n in sources])
-        k = int(np.searchsorted(ends, row))
-        source, row = sources[k][0], row - (int(ends[k - 1]) if k else 0)
+        source, file, row = _place(pieces[fault.file], row)
 
     def rename(text: str) -> str:
         return re.sub(r"`([^`]+)`", lambda match: f"`{source.theirs(match[1])}`", text)
 
     return replace(
         fault,
-        file=str(source.path),
+        file=file,
         row=row,
         column=None if fault.column is None else source.theirs(fault.column),
         problem=rename(fault.problem),

@@ -223,6 +223,13 @@ def test_streams_find_the_same(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=problem):
             read_stream(mapping)
     (tmp_path / "s.csv").write_text("user_id,time,event\n" + rows)
+    (tmp_path / "s.csv").write_text(
+        "user_id,time,event\n" + rows + "\nnull,2024-03-02T12:00Z,Open\n,2024-03-02T12:00Z,Open"
+    )
+    history = read_stream(replace(mapping, anonymous="leave_out"))
+    assert history.user_ids.tolist() == ["ann", "bob"]
+    assert "2 anonymous rows" in history.summary()
+    (tmp_path / "s.csv").write_text("user_id,time,event\n" + rows)
     users = pd.DataFrame({"user_id": ["bob", "ann"], "since": ["2024-03-02", "2024-03-01"], "age": [30, 40]})
     found = []
     for order in ([0, 1], [1, 0]):
