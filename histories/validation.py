@@ -17,7 +17,6 @@ from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
 from crosschannel.core.times import NEVER
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
-from crosschannel.histories.identifiers import id_notes, lost_digits, means_nobody, read_user_ids
 from crosschannel.histories.observation import OBSERVATION_COLUMNS, check_order, declared_times
 from crosschannel.histories.propensities.sources import (
     MISSING,
@@ -28,6 +27,7 @@ from crosschannel.histories.propensities.sources import (
 )
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.values.attributes import read_attributes
+from crosschannel.histories.values.identifiers import id_notes, lost_digits, means_nobody, read_user_ids
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
@@ -157,11 +157,16 @@ def check_tables(
     observed_from, observed_until = (declared_times(u, column, NEVER) for column in OBSERVATION_COLUMNS)
     if u is not None and observed_from is not None and observed_until is not None:
         check_order(u, np.where(observed_from == NEVER, 0, observed_from), observed_until)
+    if arm is not None:
+        codes, names = pd.factorize(arm)
+        _flag_spaces(d, "arm", codes, [str(name) for name in names])
     frame, notes = None, list[str]()
     if u is not None:
         frame, notes = read_attributes(u, u.frame.drop(columns=list(OBSERVATION_COLUMNS), errors="ignore"))
     if faults:
         raise InputError(faults)
+    arms = () if arm is None else tuple(sorted({str(one) for one in pd.unique(arm) if one is not None}))
+    notes += _case_notes("events", event_names) + _case_notes("arms", arms)
     rows = np.bincount(np.append(decision_user, event_user), minlength=len(user_ids))
     return Tables(
         decision_id=decision_id,
@@ -318,7 +323,30 @@ def _events(e: TableValidator) -> tuple[IntArray, tuple[str, ...]]:
     missing = e.missing("event")
     e.flag_rows("event", missing, "the event has no name", "Name the event, or leave the row out.")
     codes, names = pd.factorize(pd.Series(e.texts("event"), dtype=object).mask(missing, None), sort=True)
-    return codes.astype(np.int64), tuple(str(name) for name in names)
+    known = tuple(str(name) for name in names)
+    wild = np.array([name.endswith("*") for name in known] + [False], dtype=bool)
+    e.flag_rows(
+        "event", wild[codes], "the event's name ends with *", "Rename it: `name*` stands for all with a prefix."
+    )
+    _flag_spaces(e, "event", codes, known)
+    return codes.astype(np.int64), known
+
+
+def _flag_spaces(table: TableValidator, column: str, codes: IntArray, names: Sequence[str]) -> None:
+    """Flag rows whose name (codes (n,), -1 where missing) equals another one up to spaces at its ends."""
+    known = set(names)
+    spaced = np.array([name != name.strip() and name.strip() in known for name in names] + [False], dtype=bool)
+    problem = "another row has the same name without spaces at its ends"
+    table.flag_rows(column, spaced[codes], problem, "Remove the spaces.")
+
+
+def _case_notes(what: str, names: Sequence[str]) -> list[str]:
+    """Return a note on names that differ in case alone, which count as different ones."""
+    first: dict[str, str] = {}
+    found = [
+        f"{first[name.casefold()]!r} and {name!r}" for name in names if first.setdefault(name.casefold(), name) != name
+    ]
+    return [f"{what}: {', '.join(found)} differ only in case, and are read as different ones"] if found else []
 
 
 def _values(e: TableValidator, event: IntArray, names: tuple[str, ...]) -> FloatArray:

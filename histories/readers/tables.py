@@ -238,7 +238,14 @@ def _native(
         elif native in required or native in source.columns:
             remedy = "Correct the mapping." if native in source.columns else "Map one of the file's columns to it."
             flag_absent(table, theirs, f"the file has no such column for {native!r}", remedy, unreadable)
+    _flag_similar(table, source, [*required, *(known or ())], theirs_of)
     if known is None:
+        for native, theirs in source.columns.items():
+            if theirs != native and table.has(native) and native not in source.columns.values():
+                problem = (
+                    f"the mapping takes {native!r} from {theirs!r}, but the file has a column of this name as well"
+                )
+                table.flag(problem, "Rename or drop one of them.", column=native)
         used = {column_of(table.frame.columns, theirs) for theirs in theirs_of.values()}
         theirs_of |= {name: name for name in map(str, table.frame.columns) if name not in used}
         for name in unreadable:
@@ -252,6 +259,29 @@ def _native(
             TableValidator(pd.DataFrame(found), table.file, table.faults), theirs_of["time"], source
         )
     return out
+
+
+def _flag_similar(
+    table: TableValidator, source: TableSource, natives: Sequence[str], theirs_of: Mapping[str, str]
+) -> None:
+    """Flag columns whose names are those of native ones but for case, spaces or dashes: they would be ignored."""
+    used = {column_of(table.frame.columns, theirs) for theirs in theirs_of.values()}
+    plain = {_plain_name(native): native for native in natives if native not in source.constants}
+    for name in map(str, table.frame.columns):
+        native = plain.get(_plain_name(name))
+        if native is None or name in used:
+            continue
+        if native in theirs_of and (theirs_of[native] == name or _plain_name(theirs_of[native]) != _plain_name(name)):
+            continue  # mapped to another column
+        table.flag(
+            f"the name is that of {native!r} but for case or spaces, so that the column would be ignored",
+            "Rename or drop it, or map it.",
+            column=name,
+        )
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[\s_\-\ufeff]+", "_", name.strip(" \t\r\n\ufeff\"'")).casefold()
 
 
 def _found(table: TableValidator, source: TableSource, native: str) -> bool:

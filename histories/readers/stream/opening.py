@@ -11,7 +11,6 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.identifiers import read_user_ids, sorted_ids
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import extract
 from crosschannel.histories.readers.source_files import FileTable
@@ -19,6 +18,7 @@ from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMap
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
 from crosschannel.histories.readers.tables import SourceRows, TableSource, read_source
 from crosschannel.histories.validation import EVENT_COLUMNS
+from crosschannel.histories.values.identifiers import read_user_ids, sorted_ids
 from crosschannel.histories.values.times import read_times
 
 
