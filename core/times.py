@@ -66,8 +66,8 @@ def localize(wall: pd.Series, time_zone: str, dates: npt.NDArray[np.bool_]) -> p
     """
     exact = wall.dt.tz_localize(time_zone, ambiguous="NaT", nonexistent="NaT")
     if not dates.any():
-        return exact.dt.tz_convert("UTC")
+        return pd.Series(exact.dt.tz_convert("UTC"))
     # Of a midnight that occurs twice, the first is in summer time.
     first = np.ones(len(wall), dtype=bool)
     begin = wall.dt.normalize().dt.tz_localize(time_zone, ambiguous=first, nonexistent="shift_forward")
-    return exact.where(~dates, begin).dt.tz_convert("UTC")
+    return pd.Series(exact.where(~dates, begin).dt.tz_convert("UTC"))

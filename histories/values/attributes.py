@@ -217,7 +217,7 @@ def _read(table: TableValidator, name: str, notes: list[str]) -> pd.Series | Non
     """Return one attribute in the type that its values have, or None if it is left out, which is noted."""
     series = table.frame[name]
     if series.dtype.kind == "m":
-        return series / pd.Timedelta("1D")
+        return pd.Series(series.to_numpy() / np.timedelta64(1, "D"), index=series.index)
     if _is_date(series):
         return _naive(series)
     if _is_number(series) and series.dtype.kind != "c":
@@ -227,7 +227,7 @@ def _read(table: TableValidator, name: str, notes: list[str]) -> pd.Series | Non
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind == "decimal":
         number = pd.to_numeric(values.map(float, na_action="ignore"), errors="coerce").astype(np.float64)
-        _flag_infinite(table, name, number.to_numpy())
+        _flag_infinite(table, name, np.asarray(number, dtype=np.float64))
         return number
     if kind == "boolean":
         return series.astype("boolean")
