@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
@@ -16,12 +15,11 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK, duration
 from crosschannel.histories.fixed_point import check_sums, fit_bits, from_fixed, largest_sum, to_fixed
 from crosschannel.histories.history import History
+from crosschannel.histories.values.attributes import UserEncoding
 from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 
 #: Standardised features are clipped to plus or minus this.
 MAX_ABS_FEATURE = 10.0
-#: The most frequent categories of an attribute that have a column of their own.
-MAX_CATEGORIES = 20
 #: Standard deviation up to which a column counts as constant.
 MIN_DEVIATION = 1e-9
 
@@ -191,51 +189,6 @@ def _days_since(
 
 
 @dataclass(frozen=True)
-class UserEncoding:
-    """Encoding of static attributes: numeric ones with an indicator of missing values, others one-hot.
-
-    Attributes:
-        numeric: Names of numeric attributes.
-        categories: For each categorical attribute, its name and the categories that have a column of their own.
-    """
-
-    numeric: tuple[str, ...]
-    categories: tuple[tuple[str, tuple[str, ...]], ...]
-
-    @classmethod
-    def fit(cls, users: pd.DataFrame | None, names: tuple[str, ...] | None) -> UserEncoding:
-        """Fit the encoding to a table of users.
-
-        Raises:
-            ConfigError: If a name is not among the attributes.
-        """
-        table = pd.DataFrame() if users is None else users.drop(columns="user_id", errors="ignore")
-        if unknown := sorted(set(names or ()) - set(table.columns)):
-            raise ConfigError(f"the users do not have the attributes {unknown}; they have {sorted(table.columns)}")
-        chosen = tuple(table.columns) if names is None else names
-        numeric = tuple(name for name in chosen if pd.api.types.is_numeric_dtype(table[name]))
-        categories = tuple(
-            (name, tuple(table[name].astype(str).value_counts().index[:MAX_CATEGORIES].sort_values()))
-            for name in chosen
-            if name not in numeric
-        )
-        return cls(numeric, categories)
-
-    def columns(self, users: pd.DataFrame | None) -> Iterator[tuple[str, FloatArray]]:
-        """Yield raw columns (U,) of the attributes, NaN where a number is missing."""
-        if users is None:
-            return
-        for name in self.numeric:
-            value = users[name].to_numpy(dtype=np.float64, na_value=np.nan)
-            yield f"user {name}", value
-            yield f"user {name} missing", np.isnan(value).astype(np.float64)
-        for name, levels in self.categories:
-            text = users[name].astype(str).to_numpy()
-            for level in levels:
-                yield f"user {name}={level}", (text == level).astype(np.float64)
-
-
-@dataclass(frozen=True)
 class ContextFeatures:
     """Standardised context of decision slots, fitted on one history and applied to others.
 
@@ -262,10 +215,17 @@ class ContextFeatures:
         """Fit the columns, and their means and standard deviations, to all decisions of a history."""
         spec = spec or ContextSpec()
         layout = Layout.build(spec, history)
-        encoding = UserEncoding.fit(history.users, spec.attributes)
+        encoding = UserEncoding.fit(history.users, spec.attributes, history.span[1])
         d = history.decisions
         names, mean, scale = [], [], []
+        seen = set[str]()
         for name, column in _all_columns(layout, encoding, history, d.user, d.time):
+            if name in seen:
+                raise ConfigError(
+                    f"two columns of the context have the name {name!r}, which stand for different things: rename the "
+                    "event or the attribute, or leave it out of `context.events` or `context.attributes`"
+                )
+            seen.add(name)
             value = _transform(name, column)
             known = value[~np.isnan(value)]
             average = exact_mean(known)
@@ -331,8 +291,7 @@ class ContextFeatures:
         layout = {name: getattr(self.layout, name) for name in Layout.__dataclass_fields__}
         return {
             "layout": layout,
-            "numeric": self.encoding.numeric,
-            "categories": self.encoding.categories,
+            "attributes": self.encoding.to_dict(),
             "names": self.names,
             "mean": self.mean.tolist(),
             "scale": self.scale.tolist(),
@@ -344,7 +303,7 @@ class ContextFeatures:
         layout = {name: _tuples(value) for name, value in state["layout"].items()}
         return cls(
             Layout(**layout),
-            UserEncoding(_tuples(state["numeric"]), _tuples(state["categories"])),
+            UserEncoding.from_dict(state["attributes"]),
             tuple(state["names"]),
             np.array(state["mean"], dtype=np.float64),
             np.array(state["scale"], dtype=np.float64),

@@ -16,6 +16,7 @@ from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.fixed_point import fit_bits, unit_of
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
+from crosschannel.histories.values.attributes import attribute_text
 from crosschannel.histories.windows import Timeline
 from crosschannel.reward.measurement.amounts import window_amounts
 from crosschannel.reward.measurement.limits import Windows, fit_limits
@@ -188,11 +189,4 @@ def _attribute_table(history: History, names: Sequence[str]) -> pd.MultiIndex:
     if history.users is None or (unknown := sorted(set(names) - set(columns))):
         missing = sorted(names) if history.users is None else unknown
         raise ConfigError(f"the users of {history.name} have no attributes {missing}; they have {sorted(columns)}")
-    return pd.MultiIndex.from_arrays([_as_text(history.users[name]) for name in names], names=list(names))
-
-
-def _as_text(column: pd.Series) -> npt.NDArray[np.str_]:
-    # Numbers by value: a column that lacks some is read as floating-point, and 3 must stay equal to 3.0.
-    numeric = pd.api.types.is_numeric_dtype(column)
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan) if numeric else column.to_numpy(dtype=object)
-    return np.asarray(values).astype(str)
+    return pd.MultiIndex.from_arrays([attribute_text(history.users[name]) for name in names], names=list(names))
