@@ -13,7 +13,7 @@ from crosschannel.core.times import HOUR
 from crosschannel.histories.span import observe
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamRows
-from crosschannel.histories.readers.tables import span_of
+from crosschannel.histories.readers.sources import span_of
 
 
 @dataclass(frozen=True)

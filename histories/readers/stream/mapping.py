@@ -9,12 +9,11 @@ from typing import Any, Literal
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.histories.propensities.sources import check_source
-from crosschannel.histories.readers.slots import SlotGrid
-from crosschannel.histories.readers.tables import TableSource, decision_columns, span_of
+from crosschannel.histories.readers.slots import SlotGrid, check_slots
+from crosschannel.histories.readers.sources import TableSource, decision_columns, span_of
 from crosschannel.histories.validation import EVENT_COLUMNS
 from crosschannel.histories.values.action_names import check_action_names
 
-SENDS_ONLY = "sends_only"
 ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
 
 
@@ -135,12 +134,9 @@ class StreamMapping:
             raise ConfigError(f"the events {both} are sends: remove them from `events`")
 
     def _check_slots(self) -> None:
+        check_slots(self.slots, with_users=self.users is not None)
         if isinstance(self.slots, str):
-            if self.slots != SENDS_ONLY:
-                raise ConfigError(f"slots {self.slots!r} are neither {SENDS_ONLY!r} nor a grid, {{every: 1d, at: ...}}")
             return
-        if self.slots.start_attribute is not None and self.users is None:
-            raise ConfigError("`start_attribute` is a column of the table of users: give `users`")
         only_sent = sorted(
             name
             for sends in self.sends

@@ -16,7 +16,7 @@ from crosschannel.histories.readers.json_paths import extract
 from crosschannel.histories.readers.source_files import FileTable
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
-from crosschannel.histories.readers.tables import SourceRows, TableSource, read_source, read_times
+from crosschannel.histories.readers.sources import SourceRows, TableSource, read_source, read_times
 from crosschannel.histories.validation import EVENT_COLUMNS
 
 

@@ -63,8 +63,8 @@ def read_stream(mapping: StreamMapping) -> History:
     return history_of(mapping, open_stream(mapping))
 
 
-def history_of(mapping: StreamMapping, stream: StreamRows) -> History:
-    """Return the history of an opened stream; see `read_stream`."""
+def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream") -> History:
+    """Return the history of an opened stream, or of what else it is named in the notes; see `read_stream`."""
     modules = ActionSpace.from_dict(mapping.modules)
     rule = _send_rules(mapping, stream)
     rows = clean(mapping, stream, rule >= 0)
@@ -99,7 +99,7 @@ def history_of(mapping: StreamMapping, stream: StreamRows) -> History:
             [_in_names_of_stream(fault, mapping, stream, rule, places) for fault in error.faults]
         ) from None
     notes = [
-        f"stream: {len(stream):,} rows in {len(stream.files):,} files, {len(sends):,} of them sends; left out: "
+        f"{what}: {len(stream):,} rows in {len(stream.files):,} files, {len(sends):,} of them sends; left out: "
         f"{rows.counts}, {np.count_nonzero(other & ~chosen):,} events missing from `events`",
         *rows.notes,
     ]
