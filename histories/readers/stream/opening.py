@@ -16,7 +16,7 @@ from crosschannel.histories.readers.json_paths import extract
 from crosschannel.histories.readers.source_files import FileTable
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
-from crosschannel.histories.readers.sources import SourceRows, TableSource, read_source, read_times
+from crosschannel.histories.readers.sources import SourceRows, TableSource, anonymous_rows, read_source, read_times
 from crosschannel.histories.validation import EVENT_COLUMNS
 
 
@@ -189,8 +189,10 @@ def _user_codes(
     if len(ids) < len(columns):
         ids = [table.texts(name) for table, name in columns]
     missing = [table.missing(name) for table, name in columns]
-    gaps = np.concatenate(missing[: len(files)])
     leave_out = mapping.anonymous == "leave_out"
+    if leave_out:
+        missing[: len(files)] = [anonymous_rows(table, name) for table, name in columns[: len(files)]]
+    gaps = np.concatenate(missing[: len(files)])
     for place, (table, name) in enumerate(columns):
         if not leave_out or place >= len(files):
             remedy = "Give every row its user, or leave the row out (`anonymous: leave_out`)."
