@@ -1,6 +1,7 @@
 from .buckets import bucket_of as bucket_of
 from .buckets import bucket_paths as bucket_paths
 from .buckets import write_buckets as write_buckets
+from .eligibility import consent_columns as consent_columns
 from .eligibility import last_eligible as last_eligible
 from .eligibility import read_eligible as read_eligible
 from .eligibility import without_churned as without_churned
@@ -52,6 +53,7 @@ __all__ = [
     "bucket_of",
     "bucket_paths",
     "check_rewards",
+    "consent_columns",
     "estimate_propensities",
     "guarded_mask",
     "last_eligible",

@@ -1,8 +1,16 @@
-"""Determine which actions are eligible for each user now: from a file, or from the last slots of the log."""
+"""Determine which actions are eligible for each user now: from a file, or from the last slots of the log.
+
+Where neither says anything, everything would be eligible. `consent_columns` finds the columns of the users' table that
+contradict this, so that a program can ask.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,3 +83,56 @@ def without_churned(mask: BoolArray, history: History, at: int) -> BoolArray:
     out = mask.copy()
     out[history.churned_at < at, 1:] = False
     return out
+
+
+def consent_columns(users: pd.DataFrame | None, channels: Sequence[str]) -> list[str]:
+    """Return the attributes of users whose names are about consent, or about whether a channel reaches the user.
+
+    A name counts if it has a word of `_CONSENT` or `_CONSENT_PAIRS` (`marketing_consent`, `emailOptOut`, `do_not_contact`),
+    if it is that of a channel and its values are true or false, or if it has a channel beside a word of `_PERMISSION`
+    (`email_ok`, `can_sms`, `push_token`).
+
+    Args:
+        users: The users' attributes.
+        channels: Names of the channels.
+    """
+    named = {word for channel in channels for word in _words(channel)} | _CHANNELS
+    found = []
+    for column in [] if users is None else users.columns:
+        words = _words(str(column))
+        pairs = {first + second for first, second in itertools.pairwise(words)}
+        about = bool(_CONSENT & ({*words} | pairs)) or bool(named & {*words} and _PERMISSION & {*words})
+        if about or (str(column) in channels and _is_flag(users[column])):
+            found.append(str(column))
+    return [name for name in found if name != "user_id"]
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in snake_case or camelCase, in lower case."""
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
+def _is_flag(values: pd.Series[Any]) -> bool:
+    return set(values.dropna().astype(str).str.lower()) <= {"true", "false", "0", "1", "0.0", "1.0", "yes", "no", "y", "n"}
+
+
+_CONSENT = set(
+    """
+    consent consents consented optin optout optins optouts optedin optedout subscribed unsubscribed unsubscribe subscription
+    subscriptions subscriber unsub unsubs reachable unreachable contactable uncontactable marketing gdpr dsgvo rgpd ccpa
+    lgpd tcpa casl dnc dnd donotcontact donot suppressed suppression suppress blocked blocklist blocklisted blacklist
+    blacklisted denylist bounced bounce bounces complained complaint permitted permission permissions disallowed
+    newsletter newsletters mailable emailable textable pushable deliverable undeliverable deliverability einwilligung
+    werbung widerspruch revoked withdrawn objection objected muted stoplist notifications notification pushtoken
+    pushtokens devicetoken devicetokens fcmtoken apnstoken
+    """.split()
+)
+_CHANNELS = set(
+    "email emails mail mails mailing push sms text texts phone call calls whatsapp inapp messenger message messages "
+    "messaging contact channel viber telegram rcs mms letter post".split()
+)
+_PERMISSION = set(
+    "ok okay enabled enable disabled valid invalid verified confirmed status state can may has have no not never allow "
+    "allows allowed accept accepts accepted receive receives want wants active inactive available token tokens flag "
+    "registered pref prefs preference preferences option stop stopped agreed agree opt opted off on".split()
+)

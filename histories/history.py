@@ -138,7 +138,7 @@ class History:
     ties: Ties | None = None
 
     def __post_init__(self) -> None:
-        self._churn_codes()  # raises if the history does not have one of the events
+        _ = self.churn_codes  # raises if the history does not have one of the events
         for table in (self.decisions, self.events):
             for f in fields(table):
                 array = getattr(table, f.name)
@@ -184,7 +184,7 @@ class History:
     @cached_property
     def churned_at(self) -> IntArray:
         """Time of each user's first churn event (U,), microseconds; `NEVER` for users who have not churned."""
-        rows = np.flatnonzero(np.isin(self.events.event, self._churn_codes()))
+        rows = np.flatnonzero(np.isin(self.events.event, self.churn_codes))
         out = np.full(self.n_users, NEVER, dtype=np.int64)
         user, first = np.unique(self.events.user[rows], return_index=True)
         out[user] = self.events.time[rows[first]]
@@ -198,7 +198,9 @@ class History:
         decisions = Timeline(self.decisions.time, self.decision_offsets)
         return tied_events(events, decisions, self.decisions.user)
 
-    def _churn_codes(self) -> IntArray:
+    @cached_property
+    def churn_codes(self) -> IntArray:
+        """Codes of the churn events that the history has."""
         absent = set(DEFAULT_CHURN_EVENTS) - set(self.event_names)
         try:
             return self.event_codes([name for name in self.churn_events if name not in absent])

@@ -25,7 +25,7 @@ def first_rows(n_users: int, span: tuple[int, int], *tables: tuple[IntArray, Int
     """Return when each user (U,) is first seen: the earliest row within the span among tables of (user, time).
 
     A user's first row is a stopping time: whether it has come never depends on what follows, so that starting there
-    selects nobody by an outcome. Before it the log cannot tell a user who did nothing from one who was not there.
+    selects nobody by an outcome. Before it, a user who did nothing and one who did not exist look alike.
 
     Args:
         n_users: Number of users U.

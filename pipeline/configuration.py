@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.files import read_yaml, replacing
+from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.evaluation import EvaluationSettings
@@ -26,6 +24,7 @@ from crosschannel.reward import REWARDS, RewardSpec
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+MAX_SEED = 2**32 - 1
 DEVICES = ("cpu", "cuda", "mps", "auto")
 
 
@@ -262,23 +261,25 @@ def check_name(name: str) -> None:
     """Refuse a run's name that is not a plain folder name.
 
     Raises:
-        ConfigError: If the name is empty, hidden, too long, or leads to another folder.
+        ConfigError: If the name is empty, hidden, too long, leads to another folder, or cannot be written as UTF-8.
     """
-    if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}", name):
+    text = name.encode("utf-8", "surrogatepass")
+    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f\ud800-\udfff][^/\\\x00-\x1f\x7f\ud800-\udfff]*", name) or len(text) > 200:
         raise ConfigError(
-            f"name {name!r} is not a plain folder name: it must not be empty, begin with a dot, or have slashes; "
-            "run_dir says where runs are written"
+            f"name {name[:80]!r} is not a plain folder name: it must not be empty, begin with a dot, have slashes or "
+            "control characters, or be longer than 200 bytes; run_dir says where runs are written"
         )
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed below 0.
+    """Refuse a seed that not every generator of random numbers takes.
 
     Raises:
-        ConfigError: If it is.
+        ConfigError: If it is below 0 or above `MAX_SEED`.
     """
-    if seed < 0:
-        raise ConfigError(f"seed {seed} is below 0: give a whole number of 0 or more")
+    if not 0 <= seed <= MAX_SEED:
+        where = "below 0" if seed < 0 else f"above {MAX_SEED}"
+        raise ConfigError(f"seed {str(seed)[:40]} is {where}: give a whole number from 0 to {MAX_SEED}")
 
 
 def check_device(device: str) -> None:
@@ -352,5 +353,4 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
 
 def write_config(config: Config, path: Path) -> None:
     """Write every setting as YAML, defaults included."""
-    with replacing(path) as draft:
-        draft.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_yaml(to_dict(config), path)

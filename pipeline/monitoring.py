@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import pandas as pd
 from crosschannel.agents import Batch, Decisions, as_markdown, as_scalars
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
+from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.building import Split
 from crosschannel.reward import REWARDS, RewardFrame
 from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 
+EVENT_FILES = "events.out.tfevents.*"
 SHOWN_BY_THE_PROGRESS_BAR = {
     "train/loss": "loss",
     "policy/send_rate": "sent",
@@ -28,15 +31,18 @@ class Monitor:
     Args:
         folder: TensorBoard's folder.
         modules: The action space.
-        resume_from: Step of the checkpoint that a run is resumed from; what was written later is discarded.
+        kept: What `save` returned at the checkpoint that a run is resumed from; what was written later is removed, so
+            that no point occurs twice. Nothing for a run that begins.
     """
 
-    def __init__(self, folder: Path, modules: ActionSpace, resume_from: int = 0) -> None:
+    def __init__(self, folder: Path, modules: ActionSpace, kept: Mapping[str, int] | None = None) -> None:
         # Imports TensorBoard and PyTorch, for which a command line that only shows its help need not wait.
         from torch.utils.tensorboard import SummaryWriter
 
         self.shown: dict[str, str] = {}
-        self._writer = SummaryWriter(str(folder), purge_step=resume_from + 1 if resume_from else None)
+        _cut(folder, kept or {})
+        self._folder = folder
+        self._writer = SummaryWriter(str(folder))
         self._modules = modules
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
@@ -110,9 +116,10 @@ class Monitor:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"
         self._sums, self._counts, self._rewards, self._probabilities = {}, {}, [], []
 
-    def flush(self) -> None:
-        """Write to the disk what was added."""
+    def save(self) -> dict[str, int]:
+        """Write to the disk what was added; return the size of each of TensorBoard's files, in bytes."""
         self._writer.flush()
+        return {file.name: file.stat().st_size for file in sorted(self._folder.glob(EVENT_FILES))}
 
     def close(self) -> None:
         """Write to the disk what was added, and end."""
@@ -121,3 +128,18 @@ class Monitor:
     def _add(self, name: str, total: float, count: float) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + total
         self._counts[name] = self._counts.get(name, 0.0) + count
+
+
+def _cut(folder: Path, kept: Mapping[str, int]) -> None:
+    """Cut TensorBoard's files to the sizes that they had at a checkpoint, and remove those that are younger.
+
+    Raises:
+        ConfigError: If the folder is a link: what lies elsewhere is not changed.
+    """
+    if folder.is_symlink():
+        raise ConfigError(f"{folder} is a link: replace it by the folder itself, whose files are cut on resuming")
+    for file in folder.glob(EVENT_FILES):
+        if file.is_symlink() or file.name not in kept:
+            file.unlink()
+        elif file.stat().st_size > kept[file.name]:
+            os.truncate(file, kept[file.name])

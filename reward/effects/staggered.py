@@ -29,15 +29,12 @@ class Panel:
         period: The periods, ascending (T,).
         first: First treated period of each unit (U,), or `NEVER`.
         cluster: Cluster codes of the units (U,); by default each unit is a cluster.
-        left: Period in which each unit left (U,), or `NEVER`; by default nobody did. Its outcomes from then on are
-            outcomes like any other, but it could not be treated any more: see `group_time_effects`.
     """
 
     outcome: FloatArray
     period: IntArray
     first: IntArray
     cluster: IntArray | None = None
-    left: IntArray | None = None
 
     @classmethod
     def from_long(cls, table: pd.DataFrame, unit: str, period: str, outcome: str, first: str) -> Panel:
@@ -140,8 +137,6 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
     with base period b = g - 1 for t >= g and b = t - 1 before, and controls C that are never treated, or not yet
     at t (nor at b). Assumes parallel trends between g and C, and no anticipation. Units that are not observed at both b
     and t are not part of an entry: if missingness depends on what they were about to do, the entry is about the others.
-    Nor are units that left in the base period or before: whoever was treated at g was there until then, so that those
-    who had left are not like them.
     Callaway & Sant'Anna (2021), "Difference-in-differences with multiple time periods", Journal of Econometrics.
 
     Raises:
@@ -158,8 +153,6 @@ def group_time_effects(panel: Panel, control: ControlGroup = "never") -> GroupTi
             base = place - 1 if t >= place else t - 1
             change = panel.outcome[:, t] - panel.outcome[:, base]
             seen = ~np.isnan(change)
-            if panel.left is not None:
-                seen &= panel.left > panel.period[base]
             mine = (treated_from == g) & seen
             controls = _controls(panel, int(g), t, base, control) & seen
             if min(mine.sum(), controls.sum()) < MIN_UNITS:
