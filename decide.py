@@ -221,7 +221,8 @@ def _moment(text: str | None, history: History, max_log_age: int) -> int:
         first, last, decided = timestamps(np.array([start, end, begin]))
         raise ConfigError(
             f"--at {text} is not covered by the log, which runs from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
-            f"UTC and whose first decision is at {decided:%Y-%m-%d %H:%M}: read a newer log (--history.path), or allow an older one (--max-log-age)"
+            f"UTC and whose first decision is at {decided:%Y-%m-%d %H:%M}: read a newer log (--history.path), "
+            "or allow an older one (--max-log-age)"
         )
     return at
 

@@ -24,8 +24,8 @@ from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.histories.readers.datasets import read_dataset
 from crosschannel.histories.readers.folder import read_history
-from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.sources import TableSource
+from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig

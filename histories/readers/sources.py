@@ -60,7 +60,9 @@ class TableSource:
         try:
             codecs.lookup(self.encoding or "utf-8")
         except LookupError:
-            raise ConfigError(f"{self.path}: unknown encoding {self.encoding!r}: write it as latin-1 or utf-16") from None
+            raise ConfigError(
+                f"{self.path}: unknown encoding {self.encoding!r}: write it as latin-1 or utf-16"
+            ) from None
         if self.time_unit is not None and self.time_unit not in TIME_UNITS:
             raise ConfigError(
                 f"{self.path}: unknown time unit {self.time_unit!r}. {nearest(self.time_unit, TIME_UNITS)}"
@@ -165,7 +167,9 @@ def _native(
     for native, value in source.constants.items():
         out[native] = value
     if "time" in theirs_of and known is not None:
-        out["time"] = read_times(TableValidator(pd.DataFrame(found), table.file, table.faults), theirs_of["time"], source)
+        out["time"] = read_times(
+            TableValidator(pd.DataFrame(found), table.file, table.faults), theirs_of["time"], source
+        )
     return out
 
 

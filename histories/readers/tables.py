@@ -34,16 +34,16 @@ class TableMapping:
     """The files of a history, and the names of their columns.
 
     Attributes:
-        decisions: The file of decisions: one row for each slot, also where nothing was sent; or, with `slots`, one row for
-            each message that was sent. These need no `decision_id`.
+        decisions: The file of decisions: one row for each slot, also where nothing was sent; or, with `slots`, one row
+            for each message that was sent. These need no `decision_id`.
         events: Files of events, which are concatenated.
         modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`,
             `condition_on` and `nothing`. The first action of the first module sends nothing. Where the names show that
             it is another one, they are refused; `nothing`, which repeats that first action, overrules the names.
         users: The file of users, if there is one.
         slots: If the decisions are sends only: a `SlotGrid`, slots at fixed times, in which nothing was sent unless the
-            slot's period has a send; or `sends_only`, no other slots, so that nothing can be learned about sending nothing.
-            As in `StreamMapping`.
+            slot's period has a send; or `sends_only`, no other slots, so that nothing can be learned about sending
+            nothing. As in `StreamMapping`.
         anonymous: If a decision or event has no user: `error`, or `leave_out`, which is counted.
         propensity_source: The source of the propensities of rows that do not name it themselves
             (`source_of_propensity`), by default `logged`; with `missing` these propensities are not used.
@@ -133,9 +133,11 @@ def _refuse_sends(decisions: SourceRows, modules: ActionSpace, faults: list[Faul
         return
     actions = TableValidator(decisions.frame[[module.name]], "", []).texts(module.name)
     if ((actions != module.actions[0]) & (actions != "")).all():
-        problem = f"every row is a send: no row has the action {module.actions[0]!r}, so nothing says what follows if nothing is sent"
+        problem = (
+            f"every row is a send: no row has the action {module.actions[0]!r}, so that nothing can be compared with it"
+        )
         remedy = (
-            "Set `slots` in the mapping: a grid such as {every: 1d, at: \"10:00\"} makes the slots in which nothing was "
+            'Set `slots` in the mapping: a grid such as {every: 1d, at: "10:00"} makes the slots in which nothing was '
             "sent, and their propensities are estimated; `sends_only` if there were no other slots."
         )
         faults.append(Fault(str(decisions.source.path), problem, remedy, decisions.source.theirs(module.name)))

@@ -243,7 +243,10 @@ def stream(folder: Path) -> StreamMapping:
     rows.to_csv(folder / "stream.csv", index=False)
     columns = {"channel": "channel", "offer": "offer"}
     return StreamMapping(
-        TableSource(folder / "stream.csv"), tuple(MODULES.to_dict()), (Sends(("Sent",), columns),), SlotGrid("1d", "05:00")
+        TableSource(folder / "stream.csv"),
+        tuple(MODULES.to_dict()),
+        (Sends(("Sent",), columns),),
+        SlotGrid("1d", "05:00"),
     )
 
 

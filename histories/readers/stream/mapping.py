@@ -63,7 +63,8 @@ class StreamMapping:
         anonymous: If a row has no user: `error`, or `leave_out`, which is counted.
         users: The table of users, if there is one; otherwise the users are those of the stream.
         propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
-        span: Start and end of the observation period (UTC); by default the first and the last row that is not isolated.
+        span: Start and end of the observation period (UTC); by default the first and the last row that is not
+            isolated.
         name: The history's name, for reports.
     """
 

@@ -15,9 +15,7 @@ from crosschannel.histories.windows import Timeline
 IDLE_SHARE = 0.05
 
 
-def grid_notes(
-    grid: SlotGrid, history: History, stream: StreamRows, origin: IntArray, unplaced: IntArray
-) -> list[str]:
+def grid_notes(grid: SlotGrid, history: History, stream: StreamRows, origin: IntArray, unplaced: IntArray) -> list[str]:
     """Return notes on the slots and sends of a grid, and on events between slots and their sends."""
     d, sent = history.decisions, np.flatnonzero(origin >= 0)
     empty = np.bincount(d.user, minlength=history.n_users) == 0

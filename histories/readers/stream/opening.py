@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +14,9 @@ from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import extract
 from crosschannel.histories.readers.source_files import FileTable
+from crosschannel.histories.readers.sources import SourceRows, TableSource, anonymous_rows, read_source, read_times
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
-from crosschannel.histories.readers.sources import SourceRows, TableSource, anonymous_rows, read_source, read_times
 from crosschannel.histories.validation import EVENT_COLUMNS
 
 

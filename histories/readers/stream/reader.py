@@ -30,7 +30,6 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
-from crosschannel.core.times import NEVER
 from crosschannel.histories.history import History
 from crosschannel.histories.observation import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.slots import SlotGrid

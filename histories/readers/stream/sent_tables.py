@@ -50,7 +50,11 @@ class SentTables(Protocol):
 
 
 def history_of_sends(
-    mapping: SentTables, slots: str | SlotGrid, sends: SourceRows, events: Sequence[SourceRows], users: SourceRows | None
+    mapping: SentTables,
+    slots: str | SlotGrid,
+    sends: SourceRows,
+    events: Sequence[SourceRows],
+    users: SourceRows | None,
 ) -> History:
     """Return the history of sends and events in tables of their own: they are read as the rows of one stream.
 

@@ -18,9 +18,9 @@ from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.sources import TableSource
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig, read_config, write_config
 from crosschannel.reward import Goal
