@@ -122,8 +122,8 @@ def _doubt(time: IntArray, place: Place, rows: IntArray, at: int, side: str) -> 
     without, full = sorted((begin, edge)), sorted((begin, end))
     return (
         f"{len(time) - at - 1:,} of {len(time):,} rows are {abs(first - edge) / DAY:,.1f} days or more {side} all "
-        f"others ({place(int(rows[at + 1]))}, {_text(first)} UTC): their clocks may be wrong, or nothing was recorded in "
-        f"between. Set `span`: [{_stamp(without[0])}, {_stamp(without[1])}] without them, or [{_stamp(full[0])}, "
+        f"others ({place(int(rows[at + 1]))}, {_text(first)} UTC): their clocks may be wrong, or nothing was recorded "
+        f"in between. Set `span`: [{_stamp(without[0])}, {_stamp(without[1])}] without them, or [{_stamp(full[0])}, "
         f"{_stamp(full[1])}] if the whole time was observed"
     )
 

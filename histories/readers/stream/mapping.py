@@ -114,8 +114,8 @@ class StreamMapping:
         for native in source.constants:
             if native not in ("event", "value", "arm"):
                 raise ConfigError(
-                    f"`rows` cannot have the constant {native!r}, only `event`, `value` and `arm`: give actions with the "
-                    "`sends`"
+                    f"`rows` cannot have the constant {native!r}, only `event`, `value` and `arm`: give actions with "
+                    "the `sends`"
                 )
 
     def _check_sends(self, modules: ActionSpace) -> None:
