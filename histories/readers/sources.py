@@ -236,6 +236,22 @@ def _from_zone(table: TableValidator, column: str, source: TableSource, parsed: 
     return pd.Series(local.where(naive, pd.to_datetime(parsed, utc=True)))
 
 
+def concat_decisions(frames: Sequence[pd.DataFrame], modules: ActionSpace) -> pd.DataFrame:
+    """Return decisions in the native columns of several sources as one table.
+
+    Where only some sources know what was eligible, everything was in the rows of the others.
+    """
+    if len(frames) == 1:
+        return frames[0]
+    listed = {f"eligible_{module.name}": "|".join(module.actions) for module in modules}
+    known = {name: text for name, text in listed.items() if any(name in frame for frame in frames)}
+    filled = [
+        frame.assign(**{name: text for name, text in known.items() if name not in frame}).astype(object)
+        for frame in frames
+    ]
+    return pd.concat(filled, ignore_index=True)
+
+
 def without_anonymous(rows: SourceRows) -> SourceRows:
     """Return the rows that have a user."""
     left_out = anonymous_rows(TableValidator(rows.frame, "", []), "user_id")

@@ -18,6 +18,7 @@ from crosschannel.histories.readers.slots import SlotGrid, check_slots
 from crosschannel.histories.readers.sources import (
     SourceRows,
     TableSource,
+    concat_decisions,
     decision_columns,
     empty_note,
     read_source,
@@ -44,6 +45,9 @@ class TableMapping:
         slots: If the decisions are sends only: a `SlotGrid`, slots at fixed times, in which nothing was sent unless the
             slot's period has a send; or `sends_only`, no other slots, so that nothing can be learned about sending
             nothing. As in `StreamMapping`.
+        decided: The decisions that a policy of this package made later, such as the files that `decide` wrote, in native
+            columns with their propensities. Without `slots` they are further rows of `decisions`; with slots see
+            `StreamMapping`.
         anonymous: If a decision or event has no user: `error`, or `leave_out`, which is counted.
         propensity_source: The source of the propensities of rows that do not name it themselves
             (`source_of_propensity`), by default `logged`; with `missing` these propensities are not used.
@@ -57,6 +61,7 @@ class TableMapping:
     modules: tuple[Mapping[str, Any], ...] = ()
     users: TableSource | None = None
     slots: str | SlotGrid | None = None
+    decided: TableSource | None = None
     anonymous: Literal["error", "leave_out"] = "error"
     propensity_source: str | None = None
     span: tuple[str, str] | None = None
@@ -102,6 +107,9 @@ def read_tables(mapping: TableMapping) -> History:
         _refuse_sends(decisions, modules, faults)
     events = [read_source(source, (*EVENT_COLUMNS, "value"), EVENT_COLUMNS, faults) for source in mapping.events]
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
+    decided = None
+    if mapping.decided is not None and mapping.slots is None:
+        decided = read_source(mapping.decided, known, (*DECISION_COLUMNS, *modules.names), faults)
     raise_faults(faults)
     if mapping.slots is not None:
         return history_of_sends(mapping, mapping.slots, decisions, events, users)
@@ -109,10 +117,11 @@ def read_tables(mapping: TableMapping) -> History:
     if mapping.anonymous == "leave_out":
         decisions, *events = (without_anonymous(rows) for rows in (decisions, *events))
         notes.append(f"left out: {sum(rows.anonymous for rows in (decisions, *events)):,} anonymous rows")
-    pieces = {"decisions": [decisions], "events": events, "users": [] if users is None else [users]}
+    all_decisions = [decisions] if decided is None else [decisions, decided]
+    pieces = {"decisions": all_decisions, "events": events, "users": [] if users is None else [users]}
     try:
         history = History.from_tables(
-            decisions.frame,
+            concat_decisions([rows.frame for rows in all_decisions], modules),
             pd.concat([rows.frame for rows in events], ignore_index=True) if len(events) > 1 else events[0].frame,
             modules,
             None if users is None else users.frame,

@@ -61,6 +61,9 @@ class StreamMapping:
         duplicates: If rows of the same user and event have the same `message_id`: `error`, or `keep_first`, which keeps
             the earliest (clients that send again give each try a time of its own) and counts the others.
         anonymous: If a row has no user: `error`, or `leave_out`, which is counted.
+        decided: The decisions that a policy of this package made, such as the files that `decide` wrote, in native
+            columns with their propensities. On a grid each takes the place of the slot that is nearest to its time, and a
+            send that follows it in that slot's period carries it out.
         users: The table of users, if there is one; otherwise the users are those of the stream.
         propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
         span: Start and end of the observation period (UTC); by default the first and the last row that is not
@@ -76,6 +79,7 @@ class StreamMapping:
     values: Mapping[str, str] = field(default_factory=dict)
     duplicates: Literal["error", "keep_first"] = "error"
     anonymous: Literal["error", "leave_out"] = "error"
+    decided: TableSource | None = None
     users: TableSource | None = None
     propensity_source: str | None = None
     span: tuple[str, str] | None = None
@@ -137,6 +141,10 @@ class StreamMapping:
     def _check_slots(self) -> None:
         check_slots(self.slots, with_users=self.users is not None)
         if isinstance(self.slots, str):
+            if self.decided is not None:
+                raise ConfigError(
+                    "`decided` needs slots on a grid: with 'sends_only' its sends would be decisions twice"
+                )
             return
         only_sent = sorted(
             name

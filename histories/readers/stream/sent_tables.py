@@ -33,6 +33,10 @@ class SentTables(Protocol):
         """The file of users."""
 
     @property
+    def decided(self) -> TableSource | None:
+        """The decisions that a policy made."""
+
+    @property
     def anonymous(self) -> Literal["error", "leave_out"]:
         """What to do with rows without a user."""
 
@@ -84,6 +88,7 @@ def history_of_sends(
             modules=mapping.modules,
             sends=(Sends((SEND_EVENT,), columns),),
             slots=slots,
+            decided=mapping.decided,
             anonymous=mapping.anonymous,
             users=mapping.users,
             propensity_source=mapping.propensity_source,
