@@ -29,6 +29,9 @@ from crosschannel.histories.readers.stream.sent_tables import history_of_sends
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS
 from crosschannel.histories.values.action_names import check_action_names
 
+#: In a smaller log it may be chance that every decision is a send.
+MIN_ROWS_TO_CALL_SENDS = 20
+
 
 @dataclass(frozen=True)
 class TableMapping:
@@ -45,8 +48,8 @@ class TableMapping:
         slots: If the decisions are sends only: a `SlotGrid`, slots at fixed times, in which nothing was sent unless the
             slot's period has a send; or `sends_only`, no other slots, so that nothing can be learned about sending
             nothing. As in `StreamMapping`.
-        decided: The decisions that a policy of this package made later, such as the files that `decide` wrote, in native
-            columns with their propensities. Without `slots` they are further rows of `decisions`; with slots see
+        decided: The decisions that a policy of this package made later, such as the files that `decide` wrote, in
+            native columns with their propensities. Without `slots` they are further rows of `decisions`; with slots see
             `StreamMapping`.
         anonymous: If a decision or event has no user: `error`, or `leave_out`, which is counted.
         propensity_source: The source of the propensities of rows that do not name it themselves
@@ -138,7 +141,7 @@ def read_tables(mapping: TableMapping) -> History:
 def _refuse_sends(decisions: SourceRows, modules: ActionSpace, faults: list[Fault]) -> None:
     """Add a fault if every decision is a send: then nothing can be compared with sending nothing."""
     module = modules[0]
-    if module.name not in decisions.frame or not len(decisions.frame):
+    if module.name not in decisions.frame or len(decisions.frame) < MIN_ROWS_TO_CALL_SENDS:
         return
     actions = TableValidator(decisions.frame[[module.name]], "", []).texts(module.name)
     if ((actions != module.actions[0]) & (actions != "")).all():

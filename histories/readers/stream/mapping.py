@@ -62,8 +62,8 @@ class StreamMapping:
             the earliest (clients that send again give each try a time of its own) and counts the others.
         anonymous: If a row has no user: `error`, or `leave_out`, which is counted.
         decided: The decisions that a policy of this package made, such as the files that `decide` wrote, in native
-            columns with their propensities. On a grid each takes the place of the slot that is nearest to its time, and a
-            send that follows it in that slot's period carries it out.
+            columns with their propensities. On a grid each takes the place of the slot that is nearest to its time, and
+            a send that follows it in that slot's period carries it out.
         users: The table of users, if there is one; otherwise the users are those of the stream.
         propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
         span: Start and end of the observation period (UTC); by default the first and the last row that is not
