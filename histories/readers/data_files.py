@@ -88,7 +88,7 @@ def data_files(path: Path) -> tuple[list[DataFile], int]:
     files count.
 
     Raises:
-        InputError: If there is no file of data, another file is among them, or two files hold the same rows.
+        InputError: If no file has data, another file is among them, or two files hold the same rows.
     """
     if not path.is_dir():
         if (fault := refuse_format(find(path))) is not None:
