@@ -24,8 +24,9 @@ from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.histories.readers.datasets import read_dataset
 from crosschannel.histories.readers.folder import read_history
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import TableSource, read_tables
+from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
 from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
@@ -130,20 +131,26 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "tables":
         assert source.tables is not None  # the configuration requires it
         tables = source.tables
-        move = _mover([tables.decisions, *tables.events, tables.users], source.path)
+        move = _mover([tables.decisions, *tables.events, tables.users, tables.decided], source.path)
         moved = replace(
             tables,
             decisions=move(tables.decisions),
             events=tuple(move(events) for events in tables.events),
             users=None if tables.users is None else move(tables.users),
+            decided=None if tables.decided is None else move(tables.decided),
         )
         return read_tables(moved), None
     if source.source == "stream":
         assert source.stream is not None  # the configuration requires it
         stream = source.stream
-        move = _mover([*stream.sources, stream.users], source.path)
-        users = None if stream.users is None else move(stream.users)
-        return read_stream(replace(stream, rows=tuple(map(move, stream.sources)), users=users)), None
+        move = _mover([*stream.sources, stream.users, stream.decided], source.path)
+        moved_stream = replace(
+            stream,
+            rows=tuple(move(rows) for rows in stream.sources),
+            users=None if stream.users is None else move(stream.users),
+            decided=None if stream.decided is None else move(stream.decided),
+        )
+        return read_stream(moved_stream), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:

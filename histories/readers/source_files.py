@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pandas as pd
 
@@ -133,7 +133,7 @@ def read_file(
             if form == "json":
                 return FileTable(_read_json(path, source, encoding))
             if separator is None and name.lower().endswith(".txt"):
-                remedy = "State it: `separator: \"\\t\"` (or ; or |)."
+                remedy = 'State it: `separator: "\\t"` (or ; or |).'
                 raise fail(path, "the separator of a .txt file is not known", remedy)
             separator = separator or ("\t" if name.lower().endswith(".tsv") else ",")
             return FileTable(_read_csv(path, source, text, separator, encoding))
@@ -196,9 +196,7 @@ def _read_json(path: Path, source: BinaryIO, encoding: str) -> pd.DataFrame:
         raise fail(path, str(error), remedy, row=error.row, value=error.text) from None
 
 
-def _read_csv(
-    path: Path, source: BinaryIO, text: Sequence[str] | None, separator: str, encoding: str
-) -> pd.DataFrame:
+def _read_csv(path: Path, source: BinaryIO, text: Sequence[str] | None, separator: str, encoding: str) -> pd.DataFrame:
     try:
         _check_names(path, source, separator, encoding)
         with warnings.catch_warnings():
@@ -259,7 +257,7 @@ def _open(path: Path) -> Iterator[tuple[BinaryIO, str]]:
                 yield inner, path.stem
         elif ending == ".zip":
             with zipfile.ZipFile(source) as archive, archive.open(_member(path, archive)) as inner:
-                yield inner, inner.name
+                yield cast(BinaryIO, inner), inner.name
         else:
             yield source, path.name
 
