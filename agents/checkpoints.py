@@ -180,7 +180,7 @@ def _write(
         try:
             torch.save(_unshared(content), file)
         except RuntimeError as error:  # torch hides why a write failed
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         # The archive's last two bytes are the length of its comment.
         file.seek(-2, os.SEEK_END)
         file.write(struct.pack("<H", _SEAL_LENGTH))

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import yaml
@@ -91,7 +91,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         OutputError: If the file cannot be written.
     """
     columns = [table.iloc[:, j] for j in range(table.shape[1])]
-    escaped = pd.concat([one if one.dtype.kind in "biufcmM" else _escape(one.astype(object)) for one in columns], axis=1)
+    escaped = pd.concat(
+        [one if one.dtype.kind in "biufcmM" else _escape(one.astype(object)) for one in columns], axis=1
+    )
     escaped.columns = pd.Index(_escape(pd.Series(table.columns, dtype=object)))
     with replacing(path) as draft:
         escaped.to_csv(draft, index=False)
@@ -203,12 +205,13 @@ for _name, _pattern, _first in (
 class _PlainDumper(yaml.SafeDumper):
     """A dumper that also quotes text which only YAML 1.2 takes for a number, such as 1e3."""
 
-    yaml_implicit_resolvers = {
-        first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, []) + _PlainLoader.yaml_implicit_resolvers.get(first, [])
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
+        first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])
+        + _PlainLoader.yaml_implicit_resolvers.get(first, [])
         for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_PlainLoader.yaml_implicit_resolvers}
     }
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         """Write a value in full wherever it occurs."""
         return True
 

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
-from crosschannel.core.files import replacing
+from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.histories.history import PROPENSITY_SOURCES, History
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
@@ -34,6 +33,7 @@ _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     "attributes": (list, type(None)),
     "modules": list,
 }
+_TEXTS = ("span", "event_names", "attributes")
 
 
 def write_history(history: History, path: Path) -> None:
@@ -70,8 +70,7 @@ def write_history(history: History, path: Path) -> None:
         "attributes": None if history.users is None else [str(name) for name in history.users.columns],
         "modules": history.modules.to_dict(),
     }
-    with replacing(description) as draft:
-        draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_yaml(content, description)
 
 
 def read_history(path: Path) -> History:
@@ -170,9 +169,9 @@ def _description(path: Path) -> dict[str, Any]:
             "Name a folder that `write_history` wrote. If it is one, its writing was interrupted: write it again.",
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise fail(file, f"this is not YAML: {error}", "Write the folder again.") from error
+        content = read_yaml(file)
+    except ConfigError as error:
+        raise fail(file, f"this cannot be read: {error}", "Write the folder again.") from error
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
     if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
@@ -209,8 +208,11 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
         elif not isinstance(content[key], kind):
             remedy = "Correct it, or write the folder again."
             faults.append(Fault(str(file), "the value has the wrong type", remedy, key, value=content[key]))
+        elif key in _TEXTS and not all(isinstance(item, str) for item in content[key] or ()):
+            remedy = "Correct it, or write the folder again."
+            faults.append(Fault(str(file), "the list has entries that are not text", remedy, key, value=content[key]))
     if not faults:
-        if set(content["rows"]) != set(TABLES):
+        if set(content["rows"]) != set(TABLES) or not all(type(n) is int for n in content["rows"].values()):
             remedy = f"Give the number of rows of {', '.join(TABLES)}."
             faults.append(
                 Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])
