@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import tempfile
@@ -96,7 +97,9 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
     )
     escaped.columns = pd.Index(_escape(pd.Series(table.columns, dtype=object)))
     with replacing(path) as draft:
-        escaped.to_csv(draft, index=False)
+        # The csv module does not quote a carriage return by itself, and readers take it for the end of the row.
+        returns = any(one.dtype == object and one.str.contains("\r").eq(True).any() for _, one in escaped.items())
+        escaped.to_csv(draft, index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
 
 
 def _escape(texts: pd.Series[Any]) -> pd.Series[Any]:

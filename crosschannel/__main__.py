@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from crosschannel.core.errors import nearest
@@ -50,17 +49,5 @@ def run() -> NoReturn:
     program(main)
 
 
-def _forget_working_directory() -> None:
-    """Do not import from the working directory, which `python -m` puts first: its files may be those of somebody else.
-
-    What lies there is imported only if it is installed or in PYTHONPATH, as with the command `crosschannel`. A checkout
-    in the working directory stays.
-    """
-    first = Path(sys.path[0]).resolve()
-    if first == Path.cwd() and first != Path(__file__).resolve().parent.parent:
-        del sys.path[0]
-
-
 if __name__ == "__main__":
-    _forget_working_directory()
     run()
