@@ -10,7 +10,7 @@ Importing the package registers `CrossChannelReplay-v0` and `CrossChannelMarket-
 imported on first use.
 """
 
-import crosschannel.working_directory  # noqa: F401 - first, since it decides from where all else is imported
+import crosschannel.working_directory  # first, since it decides from where all else is imported
 
 # isort: split
 from pathlib import Path as _Path

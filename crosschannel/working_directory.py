@@ -1,8 +1,8 @@
 """Keep `python -m crosschannel` from importing what lies in the working directory.
 
-`python -m` puts the working directory first. Its files may be those of somebody else, such as a run's: a `torch.py` there
-must not be imported. What is installed or in PYTHONPATH is found, as by the command `crosschannel`, and a checkout in the
-working directory stays. This module is imported first and needs only what Python has loaded by itself.
+`python -m` puts the working directory first. Its files may be those of somebody else, such as a run's: a `torch.py`
+there must not be imported. What is installed or in PYTHONPATH is found, as by the command `crosschannel`, and a
+checkout in the working directory stays. This module is imported first; it needs only what Python itself has loaded.
 """
 
 import os

@@ -131,7 +131,7 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], None]) -> Cal
         try:
             value = convert(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:80]!r}") from None
         try:
             check(value)
         except ConfigError as error:
