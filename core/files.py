@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -187,7 +187,8 @@ class _PlainLoader(yaml.SafeLoader):
         """Read one value; stop where there are too many, before all of a large text is parsed."""
         self._values += 1
         if self._values > MAX_YAML_VALUES:
-            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=mark)
         return super().compose_node(parent, index)
 
 
@@ -208,15 +209,16 @@ for _name, _pattern, _first in (
 class _PlainDumper(yaml.SafeDumper):
     """A dumper that also quotes text which only YAML 1.2 takes for a number, such as 1e3."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {
-        first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, [])
-        + _PlainLoader.yaml_implicit_resolvers.get(first, [])
-        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_PlainLoader.yaml_implicit_resolvers}
-    }
-
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         """Write a value in full wherever it occurs."""
         return True
+
+
+_RESOLVERS = (yaml.SafeDumper.yaml_implicit_resolvers, _PlainLoader.yaml_implicit_resolvers)
+_PlainDumper.yaml_implicit_resolvers = {
+    first: [pattern for known in _RESOLVERS for pattern in known.get(first, [])]
+    for first in {*_RESOLVERS[0], *_RESOLVERS[1]}
+}
 
 
 _KINDS = {_TAG + name for name in ("null", "bool", "int", "float", "merge", "str", "seq", "map")}

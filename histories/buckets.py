@@ -77,7 +77,9 @@ def bucket_paths(folder: Path) -> list[Path]:
     try:
         content = read_yaml(file)
     except ConfigError as error:
-        raise fail(file, f"this cannot be read: {error}", "Write the buckets again.") from error
+        raise fail(
+            file, f"this is not YAML: {str(error).removeprefix(f'{file}: ')}", "Write the buckets again."
+        ) from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
         raise fail(file, f"this is not {FORMAT!r}, version {FORMAT_VERSION}", "Write the folder again.")
     names = content.get("folders")

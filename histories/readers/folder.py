@@ -171,7 +171,9 @@ def _description(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml(file)
     except ConfigError as error:
-        raise fail(file, f"this cannot be read: {error}", "Write the folder again.") from error
+        raise fail(
+            file, f"this is not YAML: {str(error).removeprefix(f'{file}: ')}", "Write the folder again."
+        ) from error
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
     if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:

@@ -94,7 +94,7 @@ def _unescaped(table: pd.DataFrame, path: Path) -> pd.DataFrame:
         after = unescape(before)
         changed = after.ne(before) & after.notna()
         if changed.any():
-            table.isetitem(j, after)
+            table.isetitem(j, after.array)
             both = changed & after.isin(before[~changed].unique())
             if both.any():
                 row = int(both.to_numpy().argmax())
