@@ -162,13 +162,21 @@ def _mover(sources: Sequence[TableSource | None], path: Path | None) -> Callable
     """Return a function that replaces the folder of a mapping's files by `path`, below which they keep their order.
 
     A path may also take the place of a mapping's only file, or of its only folder of files.
+
+    Raises:
+        ConfigError: If the path is a file, but the mapping has several.
     """
     if path is None:
         return lambda source: source
     files = [source.path.absolute() for source in sources if source is not None]
     base = Path(os.path.commonpath([file.parent for file in files]))
-    if len(files) == 1 and (path.is_file() or not files[0].suffix):
+    if len(files) == 1 and (not path.is_dir() or not files[0].suffix):
         base = files[0]
+    elif path.is_file():
+        names = ", ".join(str(file.relative_to(base)) for file in files)
+        raise ConfigError(
+            f"history.path {path} is one file, but the mapping has {names}: name the folder that holds them"
+        )
     return lambda source: replace(source, path=path / source.path.absolute().relative_to(base))
 
 
