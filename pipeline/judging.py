@@ -65,8 +65,8 @@ class Validation:
 
     @classmethod
     def build(cls, config: Config, data: TrainingData, model: OutcomeModel) -> Validation | None:
-        """Select the validation users' decisions; None where none can be judged: no reward, or no propensity."""
-        if config.split.validation == 0:
+        """Select the validation users' decisions; None where none can be judged."""
+        if config.split.validation == 0 or data.propensities.no_overlap:
             return None
         split = data.validation
         log, frame, keep = LoggedDecisions.from_history(split.history), split.rewards, split.rewards.identified
@@ -171,6 +171,7 @@ def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArr
         policy=config.agent.name,
         reward_counts=frame.counts(),
         p_uncensored=frame.p_uncensored,
+        no_overlap=data.propensities.no_overlap,
     )
 
 

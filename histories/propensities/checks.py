@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
+from crosschannel.core.action_space import Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.times import DAY, WEEK
@@ -25,7 +26,7 @@ from crosschannel.histories.propensities.mean_weights import (
 from crosschannel.histories.propensities.mistakes import likely_mistake
 from crosschannel.histories.propensities.sources import BY_DESIGN, ESTIMATED, LOGGED, PROPENSITY_SOURCES
 
-LEVEL = float(stats.norm.sf(3.0))
+LEVEL = float(special.ndtr(-3.0))
 """Level of each of the two families of tests, that of three standard errors."""
 
 MIN_GROUP_ROWS = 100
@@ -33,6 +34,9 @@ MIN_GROUP_ROWS = 100
 
 MAX_UNCERTAIN_SHARE = 0.01
 """Share of the decisions with alternatives that may have a propensity below 1 in a log without overlap."""
+
+MAX_LIMITS = 5
+"""How many such limits are named for each module."""
 
 SMALL_MEAN = 0.9
 """A mean that is below this, three standard errors included, is reported as a limit of where an action was possible."""
@@ -77,6 +81,8 @@ class PropensityCheck:
         contradictions: The tests that fail, the most significant first; empty for right propensities.
         mistakes: The likely mistake by module, in words.
         no_overlap: Why nothing that is weighted by these propensities is identified; empty where it may be.
+        no_controls: The same for what is weighted by the odds of a message against nothing, in which decisions without
+            a message stand for those with one.
         notes: What a reader has to know, one line each.
     """
 
@@ -84,6 +90,7 @@ class PropensityCheck:
     contradictions: tuple[Contradiction, ...] = ()
     mistakes: dict[str | None, str] = field(default_factory=dict)
     no_overlap: str = ""
+    no_controls: str = ""
     notes: tuple[str, ...] = ()
 
     def refuse_contradictions(self) -> None:
@@ -95,7 +102,7 @@ class PropensityCheck:
         faults = []
         for module in dict.fromkeys(each.module for each in self.contradictions):
             worst, *others = (each for each in self.contradictions if each.module == module)
-            more = f", and {len(others):,} more tests fail (the next: {others[0]})" if others else ""
+            more = f" ({len(others):,} more tests fail)" if others else ""
             faults.append(
                 Fault(
                     file=self.name,
@@ -124,7 +131,7 @@ def check_propensities(history: History) -> PropensityCheck:
 
     Errors are clustered by user; a mean may be off by `mean_weights.TOLERANCE`. There are two families of tests: those
     over all decisions of a source, and those over single weeks, arms and policies; Holm's method holds the level of
-    three standard errors in each. Estimated propensities are tested as well, for a note.
+    three standard errors in each. For estimated propensities see `notes_on_estimates`.
 
     Where nearly all decisions with alternatives have a propensity of 1, and yet took different actions, the log has no
     overlap.
@@ -132,9 +139,9 @@ def check_propensities(history: History) -> PropensityCheck:
     d, modules = history.decisions, history.modules
     known = np.isin(d.propensity_source, (LOGGED, BY_DESIGN))
     if not known.any():
-        return PropensityCheck(history.name, notes=tuple(_notes_on_estimates(history)))
+        return PropensityCheck(history.name)
     found: dict[bool, list[_Test]] = {True: [], False: []}
-    no_overlap, notes = "", list(_notes_on_estimates(history))
+    no_overlap, limits = "", list[_Limit]()
     for m, module in enumerate(modules):
         rows, choices = _choices(history, m, known)
         if not len(rows):
@@ -143,7 +150,7 @@ def check_propensities(history: History) -> PropensityCheck:
         for group, part, whole in _groups(history, rows):
             found[whole] += _tests(module.name, module.actions, group, choices[part], d.eligible is not None)
             if whole:
-                notes += _limits(module.name, module.actions, choices[part])
+                limits += _limits(m, module, choices[part])
     rows, choices = _joint_choices(history, known)
     for group, part, whole in _groups(history, rows) if len(modules) > 1 and len(rows) else ():
         found[whole] += _tests(None, (), group, choices[part], False)
@@ -158,7 +165,8 @@ def check_propensities(history: History) -> PropensityCheck:
         contradictions=tuple(contradictions),
         mistakes=mistakes,
         no_overlap=no_overlap,
-        notes=tuple(notes),
+        no_controls=no_overlap or next((str(each) for each in limits if each.of == (0, 0)), ""),
+        notes=tuple(filter(None, (no_overlap, *map(str, limits)))),
     )
 
 
@@ -267,15 +275,30 @@ def _contradictions(tests: list[_Test]) -> list[Contradiction]:
     return out
 
 
-def _limits(module: str, actions: tuple[str, ...], choices: Choices) -> Iterator[str]:
-    """Yield a line for each action whose propensities say that it was not always possible."""
+@dataclass(frozen=True)
+class _Limit:
+    """An action that was possible in a part of the decisions only: codes of module and action, names, share, rows."""
+
+    of: tuple[int, int]
+    names: tuple[str, str]
+    most: float
+    rows: int
+
+    def __str__(self) -> str:
+        module, action = self.names
+        return (
+            f"by its propensities, {action!r} of {module!r} was possible in at most {self.most:.0%} of {self.rows:,} "
+            "decisions: the log says nothing about taking it in the others"
+        )
+
+
+def _limits(m: int, module: Module, choices: Choices) -> Iterator[_Limit]:
+    """Yield the actions whose propensities say that they were not always possible where they were eligible."""
     found = above_one(choices)
     most = found.mean + 3 * found.se
-    for k in np.flatnonzero(most < SMALL_MEAN)[:5]:
-        yield (
-            f"by its propensities, {actions[found.action[k]]!r} of {module!r} was possible in at most {most[k]:.0%} of "
-            f"{found.rows[k]:,} decisions: nothing can be said about taking it in the others"
-        )
+    for k in np.flatnonzero(most < SMALL_MEAN)[:MAX_LIMITS]:
+        action = int(found.action[k])
+        yield _Limit((m, action), (module.name, module.actions[action]), float(most[k]), int(found.rows[k]))
 
 
 def _no_overlap(module: str, choices: Choices) -> str:
@@ -289,8 +312,8 @@ def _no_overlap(module: str, choices: Choices) -> str:
     )
 
 
-def _notes_on_estimates(history: History) -> Iterator[str]:
-    """Yield a line for each module whose estimated propensities clearly do not fit."""
+def notes_on_estimates(history: History) -> Iterator[str]:
+    """Yield a line for each module whose estimated propensities clearly do not fit its actions."""
     wanted = history.decisions.propensity_source == ESTIMATED
     for m, module in enumerate(history.modules) if wanted.any() else ():
         found = above_one(_choices(history, m, wanted)[1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
@@ -16,7 +16,7 @@ TOLERANCE = 0.05
 
 NEARLY_CERTAIN = 1e-3
 """Below this (or above one minus it), tests that condition on the propensity leave the row out: there rounding decides
-whether it is 1. With more than `MANY_ACTIONS` actions small propensities are common, and only those of 1 are left out."""
+whether it is 1. With more than `MANY_ACTIONS` actions, small ones are common, and only those of 1 are left out."""
 
 MANY_ACTIONS = 20
 
@@ -25,6 +25,10 @@ MIN_USERS = 9
 
 MAX_LIKELY = 4
 """The largest number of actions k for which `likely_actions` tests that at most k have a probability above 1/(k+1)."""
+
+EXPLORATION = 0.01
+"""Share of uniform draws that a policy is granted: it may take an eligible action as rarely as that divided by their
+number, whatever the log shows."""
 
 _UNSEEN = 7.0
 """Expected number of draws of which none is seen with a probability below .001."""
@@ -144,11 +148,11 @@ def below_one_of_two(choices: Choices) -> MeanWeights:
     score = np.concatenate([1 / p - 1, np.full(len(p), -1.0)])
     variance = np.concatenate([(1 - p) / p, p / (1 - p)])
     key, code = np.unique(np.tile(inside.user, 2) * inside.size + action, return_inverse=True)
-    of, count = key % inside.size, np.bincount(code).astype(np.float64)
-    total, expected = np.bincount(code, score), np.bincount(code, variance)
+    of, count = key % inside.size, _totals(code, np.ones(len(code)))
+    total, expected = _totals(code, score), _totals(code, variance)
 
     def by_action(values: FloatArray) -> FloatArray:
-        return np.bincount(of, values, minlength=inside.size)
+        return _totals(of, values, inside.size)
 
     rows, users = by_action(count), by_action(np.ones(len(of)))
     some = np.flatnonzero(users > 1)
@@ -159,7 +163,7 @@ def below_one_of_two(choices: Choices) -> MeanWeights:
     spread = np.maximum(clustered, by_action(expected)[some]) + by_action(expected**2)[some] / users[some]
     se = np.sqrt(spread) / rows[some]
     freedom = np.maximum(rows[some] ** 2 / by_action(count**2)[some] - 1, 1)
-    p_value = stats.t.cdf((mean + TOLERANCE) / se, freedom)
+    p_value = special.stdtr(freedom, (mean + TOLERANCE) / se)
     return MeanWeights(some, 1 + mean, se, p_value, rows[some].astype(np.int64))
 
 
@@ -168,7 +172,8 @@ def below_one_of_many(choices: Choices) -> MeanWeights:
 
     An action that is eligible with a tiny probability is hardly ever seen, and its mean is then nearly always below 1.
     So the mean is raised by what as many draws would add as are missed with a probability of .001, at the smallest
-    propensity that the module has anywhere: only where the log would have shown such draws can it be too small.
+    propensity that the module has anywhere, or that `EXPLORATION` grants: only in a log that is long enough to show
+    such draws can it be too small.
     """
     inside = choices[(choices.p <= 1 - NEARLY_CERTAIN) & (choices.alternatives > 2)]
     if not len(inside):
@@ -180,10 +185,11 @@ def below_one_of_many(choices: Choices) -> MeanWeights:
     clustered = sums.centred(some, mean) * users / (users - 1)
     squares = np.bincount(inside.taken, 1 / inside.p**2, minlength=inside.size)[some]
     design_effect = np.maximum(clustered / np.maximum(squares - rows * mean**2, 1e-12), 1)
-    unseen = _UNSEEN * design_effect / (inside.p.min() * rows)
+    smallest = min(inside.p.min(), EXPLORATION / inside.alternatives.max())
+    unseen = _UNSEEN * design_effect / (smallest * rows)
     se = np.sqrt(clustered + sums.rows_squared[some] / users) / rows
     freedom = np.maximum(rows**2 / sums.rows_squared[some] - 1, 1)
-    p_value = stats.t.cdf((mean + unseen - 1 + TOLERANCE) / se, freedom)
+    p_value = special.stdtr(freedom, (mean + unseen - 1 + TOLERANCE) / se)
     return MeanWeights(some, mean, se, p_value, rows.astype(np.int64))
 
 
@@ -221,7 +227,7 @@ def _upper_test(sums: _Sums, some: IntArray) -> MeanWeights:
     spread = sums.centred(some, mean) * users / (users - 1) + sums.rows_squared[some] / users
     se = np.sqrt(spread) / rows
     freedom = np.maximum(rows**2 / sums.rows_squared[some] - 1, 1)
-    return MeanWeights(some, mean, se, stats.t.sf((mean - 1 - TOLERANCE) / se, freedom), rows.astype(np.int64))
+    return MeanWeights(some, mean, se, special.stdtr(freedom, -(mean - 1 - TOLERANCE) / se), rows.astype(np.int64))
 
 
 def _sums_by_action(choices: Choices) -> _Sums:
@@ -249,11 +255,11 @@ def _sums_of_taken(choices: Choices) -> _Sums:
     """Sum where every action is eligible in every row: only what users took need be kept apart."""
     _, user, n = np.unique(choices.user, return_inverse=True, return_counts=True)
     key, code = np.unique(user * choices.size + choices.taken, return_inverse=True)
-    weight, of, rows = np.bincount(code, 1 / choices.p), key % choices.size, n[key // choices.size].astype(np.float64)
+    weight, of, rows = _totals(code, 1 / choices.p), key % choices.size, n[key // choices.size].astype(np.float64)
     every = np.ones(choices.size)
 
     def by_action(values: FloatArray) -> FloatArray:
-        return np.bincount(of, values, minlength=choices.size)
+        return _totals(of, values, choices.size)
 
     return _Sums(
         weight=by_action(weight),
@@ -278,9 +284,14 @@ def _weights_of_users(choices: Choices) -> Iterator[tuple[FloatArray, FloatArray
         last = min(first + step, len(starts))
         rows = slice(starts[first], ends[last - 1])
         cell = (code[rows] - first) * choices.size + choices.taken[rows]
-        weight = np.bincount(cell, 1 / choices.p[rows], minlength=(last - first) * choices.size)
+        weight = _totals(cell, 1 / choices.p[rows], (last - first) * choices.size)
         count = np.add.reduceat(eligible[rows], starts[first:last] - starts[first], axis=0, dtype=np.int64)
         yield weight.reshape(last - first, choices.size), count.astype(np.float64)
+
+
+def _totals(code: IntArray, values: FloatArray, size: int = 0) -> FloatArray:
+    """Return the sums of values (r,) by code, at least `size` of them."""
+    return np.asarray(np.bincount(code, values, minlength=size), dtype=np.float64)
 
 
 def _joined(parts: list[MeanWeights]) -> MeanWeights:

@@ -30,7 +30,11 @@ def likely_mistake(choices: Choices, nothing: BoolArray, first: FloatArray | Non
     if first is None:
         candidates += [
             ("the probability of sending on every row, also where nothing was sent", whether, np.where(sent, p, 1 - p)),
-            ("the probability of sending nothing on every row, also on those of messages", whether, np.where(sent, 1 - p, p)),
+            (
+                "the probability of sending nothing on every row, also of messages",
+                whether,
+                np.where(sent, 1 - p, p),
+            ),
             ("probabilities given that something is sent", choices, np.where(sent, p * sent.mean(), p)),
         ]
     else:

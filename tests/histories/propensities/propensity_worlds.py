@@ -164,6 +164,14 @@ def vote_shares(rng, users=200, slots=10):
     return Decided(user, policy, draw(rng, policy))
 
 
+def few_votes_with_a_floor(rng, users=400, slots=1, actions=5):
+    """Three members vote, one decision in fifty is a uniform draw: what nobody votes for has a propensity of .004."""
+    user = users_of(users, slots)
+    votes = rng.multinomial(3, rng.dirichlet(np.full(actions, 0.5), len(user)))
+    policy = 0.98 * votes / 3 + 0.02 / actions
+    return Decided(user, policy, draw(rng, policy), np.ones(policy.shape, dtype=bool))
+
+
 def habits(rng, users=100, slots=30):
     """The policy repeats what it did the day before with probability .8: rows of a user are dependent."""
     user, taken, policy = users_of(users, slots), np.zeros((users, slots), int), np.zeros((users, slots, 3))
@@ -190,6 +198,37 @@ RIGHT = {
         arms_and_weeks,
         many_actions,
         vote_shares,
+        few_votes_with_a_floor,
         habits,
     )
+}
+
+
+def campaign(rng, users=300, slots=12, actions=2, logged=False, share=0.3):
+    """Messages answer what users did, with chances between `share` / 3 and 2 `share` or so."""
+    user = users_of(users, slots)
+    chance = special.expit(special.logit(share) + 0.8 * rng.normal(size=len(user)))
+    split = rng.dirichlet(np.full(actions - 1, 3.0), len(user))
+    policy = np.concatenate([1 - chance[:, None], chance[:, None] * split], axis=1)
+    return Decided(user, policy, draw(rng, policy), np.ones(policy.shape, dtype=bool) if logged else None)
+
+
+def _sent(decided: Decided) -> np.ndarray:
+    return 1 - decided.policy[:, 0]
+
+
+MISTAKES = {
+    "the probability of sending": lambda w, _: _sent(w),
+    "the probability of nothing": lambda w, _: w.policy[:, 0],
+    "1 - p": lambda w, _: 1 - w.p,
+    "divided by 100": lambda w, _: w.p / 100,
+    "given that something is sent": lambda w, _: np.where(w.taken > 0, w.p / _sent(w), w.p),
+    "another policy": lambda w, rng: rng.permutation(w.policy.T)[w.taken, np.arange(len(w.taken))],
+    "of the best action": lambda w, _: w.policy.max(axis=1),
+    "of a random action": lambda w, rng: w.policy[
+        np.arange(len(w.taken)), rng.integers(0, w.policy.shape[1], len(w.taken))
+    ],
+    "of other rows": lambda w, rng: rng.permutation(w.policy)[np.arange(len(w.taken)), w.taken],
+    "one where nothing is sent": lambda w, _: np.where(w.taken > 0, w.p, 1.0),
+    "uniform": lambda w, _: np.full(len(w.taken), 1 / w.policy.shape[1]),
 }
