@@ -170,7 +170,7 @@ def two_modules(rng, joint_is_product: bool):
 
 
 def test_the_joint_propensity_is_tested_as_well():
-    """The offer's own propensity of .5 has a mean of 1, since it is right on average; with the channel's it is wrong."""
+    """The offer's propensity of .5 has a mean of 1, since it is right on average; with the channel's it is wrong."""
     assert not check_propensities(two_modules(np.random.default_rng(0), True)).contradictions
     check = check_propensities(two_modules(np.random.default_rng(0), False))
     assert {each.module for each in check.contradictions} == {None}
