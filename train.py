@@ -56,6 +56,8 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
     data = pipeline.prepare(config, resume.features() if resume else None)
     logger.info(data.history.summary())
     split = data.train
+    if split.losses.warning:
+        logger.warning(f"training decisions: {split.losses.warning}")
     log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     logger.info(log.summary())
     agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))

@@ -309,8 +309,9 @@ def _why_not_identified(estimand: _Estimand, estimator: Estimator, users: int, s
 
 def _describe(log: LoggedDecisions, m: int | None, policy: str) -> str:
     if m is None:
-        return f"mean reward per decision if {policy} chose the whole action"
-    return f"mean reward per decision if {policy} chose {log.modules.names[m]}, with all other modules chosen as logged"
+        return f"mean reward per decision with a reward if {policy} chose the whole action"
+    name = log.modules.names[m]
+    return f"mean reward per decision with a reward if {policy} chose {name}, with all other modules chosen as logged"
 
 
 def _check_rewards(rewards: FloatArray, n: int) -> None:

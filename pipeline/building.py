@@ -29,7 +29,7 @@ from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import TableSource, read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
-from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
+from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
 
 
 @dataclass(eq=False)
@@ -66,6 +66,11 @@ class Split:
     def rewards(self) -> RewardFrame:
         """Return the rewards, from these users' own controls."""
         return self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
+
+    @cached_property
+    def losses(self) -> RewardLosses:
+        """Return how many decisions have no reward, why, and what would help."""
+        return RewardLosses.from_rewards(self.rewards, self.history.decisions.time, self.model.spec)
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ def judge(
         evaluation=evaluation,
         truth=truth,
         policy_table=policy.table,
+        losses={"training": data.train.losses, "test": data.test.losses},
         history=data.history.summary(),
         notes=notes,
     )
@@ -183,19 +184,22 @@ def _true_values(
     if truth is None:
         return ()
     market, modules, identified = truth.market, data.history.modules, data.test.rewards.identified
+    p_uncensored = data.test.rewards.p_uncensored[identified]
+    weight = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
     rows = np.flatnonzero(data.rows("test"))[identified]
     mask = data.history.eligible[rows]
 
     def expected(shares: list[FloatArray]) -> float:
         given = [modules.condition(m) for m in range(len(modules))]
-        return float(truth.expected_effect(rows, shares, given).mean())
+        return float(np.average(truth.expected_effect(rows, shares, given), weights=weight))
 
     learned = expected([p[identified] for p in probabilities])
-    best = float(truth.best_effect(rows, mask).mean())
+    best = float(np.average(truth.best_effect(rows, mask), weights=weight))
+    logged = float(np.average(truth.effect(rows, truth.actions[rows]), weights=weight))
     policies: list[tuple[str, str | MarketPolicy, float]] = [
         (config.agent.name, deployable_policy(config.agent.name, data, agent, config.seed), learned),
         ("oracle", "oracle", best),
-        ("business as usual", "business_as_usual", float(truth.effect(rows, truth.actions[rows]).mean())),
+        ("business as usual", "business_as_usual", logged),
         ("uniform", "uniform", expected(uniform_shares(modules, mask))),
         ("no_send", "no_send", 0.0),
     ]
