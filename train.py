@@ -64,6 +64,8 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         if resume and earlier and earlier.history != data.fingerprint:
             raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
         split = data.train
+        if split.losses.warning:
+            logger.warning(f"training decisions: {split.losses.warning}")
         log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
         logger.info(log.summary())
         agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))

@@ -54,6 +54,7 @@ class Monitor:
         for name, count in frame.counts().items():
             self._writer.add_scalar(f"reward/decisions/{name}", count, 0)
         ok = frame.identified
+        self._writer.add_scalar("reward/lost_share", float(1 - ok.mean()), 0)
         if ok.any():
             self._writer.add_scalar("reward/overlap", float(frame.overlap[ok].mean()), 0)
             self._writer.add_histogram("reward/all", frame.reward[ok], 0)
