@@ -245,3 +245,21 @@ def test_streams_find_the_same(tmp_path: Path) -> None:
 STREAM = [
     (user, day, event) for user in ("ann", "bob") for day in range(1, 8) for event in ("Open", "Sent")[: 1 + day % 2]
 ]
+
+
+@pytest.mark.parametrize("word", ["null", "undefined", "0" * 32, "1.2E+17"])
+def test_message_ids_that_mean_none_are_not_retries(tmp_path: Path, word: str) -> None:
+    rows = [f"ann,2024-03-0{day}T12:00Z,Open,{word if day < 5 else day}" for day in range(1, 8)]
+    rows += [f"ann,2024-03-0{day}T12:30Z,Sent,s{day}" for day in range(2, 8)]
+    (tmp_path / "s.csv").write_text("user_id,time,event,id\n" + "\n".join(rows))
+    mapping = StreamMapping(
+        rows=TableSource(tmp_path / "s.csv", {"message_id": "id"}),
+        modules=({"name": "channel", "actions": ["none", "email"]},),
+        sends=(Sends(("Sent",), constants={"channel": "email"}),),
+        slots=SlotGrid("1d", "09:00"),
+        duplicates="keep_first",
+    )
+    with pytest.raises(
+        InputError, match=r"column 'id', row 1, .*different messages would count as one \(4 rows in all\)"
+    ):
+        read_stream(mapping)
