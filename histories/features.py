@@ -13,9 +13,10 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK, duration
+from crosschannel.histories.fixed_point import check_sums, fit_bits, from_fixed, largest_sum, to_fixed
 from crosschannel.histories.history import History
 from crosschannel.histories.values.attributes import UserEncoding
-from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running_totals, to_fixed
+from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 
 #: Standardised features are clipped to plus or minus this.
 MAX_ABS_FEATURE = 10.0
@@ -53,7 +54,8 @@ class Layout:
 
     Attributes:
         groups: For each counted event, its label and the names of the events that are counted.
-        valued: Labels of the groups whose values differ from 1, so that sums differ from counts.
+        valued: Labels of the groups whose values differ from 1, so that sums differ from counts, and the binary places
+            of their exact sums.
         windows: Trailing windows: label and microseconds.
         sendable: Actions of the first module that send a message: label and code.
         active: Actions with a label `duration` (days): label, module, code and microseconds.
@@ -61,7 +63,7 @@ class Layout:
     """
 
     groups: tuple[tuple[str, tuple[str, ...]], ...]
-    valued: tuple[str, ...]
+    valued: tuple[tuple[str, int], ...]
     windows: tuple[tuple[str, int], ...]
     sendable: tuple[tuple[str, int], ...]
     active: tuple[tuple[str, int, int, int], ...]
@@ -75,7 +77,11 @@ class Layout:
         values = history.events.value
         varied = set(np.unique(history.events.event[values != 1.0]).tolist())
         coded = {name: code for code, name in enumerate(history.event_names)}
-        valued = tuple(label for label, members in groups if any(coded[m] in varied for m in members))
+        valued = tuple(
+            (label, _fit_bits_of(history, [coded[m] for m in members]))
+            for label, members in groups
+            if any(coded[m] in varied for m in members)
+        )
         first = history.modules[0]
         return cls(
             groups=groups,
@@ -85,6 +91,11 @@ class Layout:
             active=_active(history.modules) if spec.messages else (),
             clock=spec.clock,
         )
+
+
+def _fit_bits_of(history: History, codes: list[int]) -> int:
+    chosen = np.isin(history.events.event, codes)
+    return fit_bits(largest_sum(history.events.value, chosen, history.event_offsets))
 
 
 def _active(modules: ActionSpace) -> tuple[tuple[str, int, int, int], ...]:
@@ -115,16 +126,20 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
     timeline = Timeline(events.time, history.event_offsets)
     now = timeline.before(user, time)
     starts = [timeline.before(user, time - length) for _, length in layout.windows]
-    first = timeline.offsets[user]
+    first, valued = timeline.offsets[user], dict(layout.valued)
     for label, members in layout.groups:
         codes = [code for code, name in enumerate(history.event_names) if name in members]
         chosen = np.isin(events.event, codes)
         counted = running_totals(chosen.astype(np.int64))
-        summed = running_totals(to_fixed(np.where(chosen, events.value, 0.0))) if label in layout.valued else None
+        summed = None
+        if label in valued:
+            amount = np.where(chosen, events.value, 0.0)
+            check_sums(amount, timeline.offsets, valued[label], label)
+            summed = running_totals(to_fixed(amount, valued[label]))
         for (text, _), start in zip(layout.windows, starts, strict=True):
             yield f"count {label} {text}", (counted[now] - counted[start]).astype(np.float64)
             if summed is not None:
-                yield f"sum {label} {text}", from_fixed(summed[now] - summed[start])
+                yield f"sum {label} {text}", from_fixed(summed[now] - summed[start], valued[label])
         yield f"days since {label}", _days_since(chosen, events.time, first, now, time)
 
     if layout.sendable:

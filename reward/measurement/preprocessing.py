@@ -13,6 +13,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.fixed_point import fit_bits, unit_of
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.values.attributes import attribute_text
@@ -31,6 +32,8 @@ class FittedPreprocessing:
     """Fitted once on a training history, and then applied as it is to other histories and in a bootstrap.
 
     Attributes:
+        largest: An upper bound of the amount of each goal in a window of any user (G,): it determines the scales of
+            exact sums. See `histories.fixed_point`.
         limits: The largest amount of each goal (G,): its clip, its learned winsor quantile, or infinity.
         edges: Quantiles of past activity between the strata, ascending (s,); empty without strata.
         attribute_values: The known combinations of `Matching.within`; None without them.
@@ -41,6 +44,7 @@ class FittedPreprocessing:
             measured with them is available before.
     """
 
+    largest: FloatArray
     limits: FloatArray
     edges: FloatArray
     attribute_values: pd.MultiIndex | None
@@ -56,6 +60,7 @@ class FittedPreprocessing:
         windows: Windows,
         observed: BoolArray,
         activity: FloatArray,
+        largest: FloatArray,
         *,
         adjust: bool,
     ) -> FittedPreprocessing:
@@ -67,6 +72,7 @@ class FittedPreprocessing:
             windows: The windows around its decisions.
             observed: Whether both windows of each decision were observed, and none was cut too short (n,).
             activity: Past activity of each decision's user (n,); NaN where it was not observed.
+            largest: The largest amounts of its goals (G,).
             adjust: Whether covariates are fitted.
 
         Raises:
@@ -80,18 +86,31 @@ class FittedPreprocessing:
         if adjust:
             # Covariates are scaled by the contexts of all decisions, also of those without a reward.
             closes_at = int(history.decisions.time.max(initial=closes_at))
+        bits = [fit_bits(amount) for amount in largest]
         return cls(
-            limits=fit_limits(spec.goals, history, windows, np.flatnonzero(observed)),
+            largest=largest,
+            limits=fit_limits(spec.goals, bits, history, windows, np.flatnonzero(observed)),
             edges=_stratum_edges(activity[observed], spec.matching.strata),
             attribute_values=_attribute_values(history, spec.matching.within),
             seasonality=(
                 None
                 if spec.seasonality is None
-                else PopulationSeasonality.fit(history, spec.goals, duration(spec.seasonality))
+                else PopulationSeasonality.fit(history, spec.goals, bits, duration(spec.seasonality))
             ),
             features=ContextFeatures.fit(history, spec.covariates) if adjust else None,
             closes_at=closes_at,
         )
+
+    @property
+    def bits(self) -> list[int]:
+        """Binary places of each goal's exact sums (G,)."""
+        return [fit_bits(amount) for amount in self.largest]
+
+    def unit(self, spec: RewardSpec) -> float:
+        """Return a power of two near the largest reward, in which exact sums of rewards are kept."""
+        ratio = max(1.0, duration(spec.post) / duration(spec.pre))
+        goals = zip(spec.goals, self.largest, strict=True)
+        return unit_of([abs(goal.weight) * float(amount) * ratio for goal, amount in goals])
 
     @property
     def n_attribute_values(self) -> int:
@@ -114,15 +133,17 @@ class FittedPreprocessing:
         return np.where(np.isnan(activity), -1, np.searchsorted(self.edges, activity)).astype(np.int64)
 
 
-def past_activity(history: History, goals: Sequence[Goal], end: IntArray, length: int) -> FloatArray:
+def past_activity(
+    history: History, goals: Sequence[Goal], bits: Sequence[int], end: IntArray, length: int
+) -> FloatArray:
     """Return the goal value in `[end - length, end)` (n,), with uniform credit; NaN where not observed."""
     d = history.decisions
     timeline = Timeline(history.events.time, history.event_offsets)
     rows = timeline.before(d.user, end - length), timeline.before(d.user, end)
     total = np.zeros(len(d))
-    for goal in goals:
+    for goal, places in zip(goals, bits, strict=True):
         unlimited = Goal(goal.event, goal.weight, measure=goal.measure)
-        total += goal.weight * window_amounts(unlimited, history, d.time, rows)[0]
+        total += goal.weight * window_amounts(unlimited, places, history, d.time, rows)[0]
     return np.where(end - length >= history.observed_from[d.user], total, np.nan)
 
 
