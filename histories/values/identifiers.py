@@ -115,6 +115,8 @@ def read_user_ids(
         return out
     names = np.concatenate([column.names for column in out])
     known = np.asarray(pd.unique(pd.Series(names[names != ""], dtype=object)))
+    if not len(known):
+        return out
     right = known[first_spelling(known)]
     index = pd.Index(known)
     for k, ((table, name), column) in enumerate(zip(columns, out, strict=True)):
