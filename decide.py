@@ -117,17 +117,19 @@ def check_consent(history: History, eligible: BoolArray, guardrails: Guardrails,
     """
     known = () if history.users is None else tuple(map(str, history.users.columns))
     if absent := [name for name in ignored if name not in known]:
-        raise ConfigError(f"--ignore-columns {absent[0]}: the users have no such column, only {', '.join(known) or 'none'}")
+        raise ConfigError(
+            f"--ignore-columns {absent[0]}: the users have no such column, only {', '.join(known) or 'none'}"
+        )
     channels = history.modules[0].actions[1:]
     settled = {*guardrails.consent_attributes, *ignored}
     open_columns = [name for name in consent_columns(history.users, channels) if name not in settled]
     if open_columns and history.modules.split(eligible)[0].all():
         example = f"{{{channels[0]}: {open_columns[0]}}}"
         raise ConfigError(
-            f"everything would be eligible for everybody, but columns of the users' table look like consent or "
-            f"reachability: {', '.join(open_columns)}. Say what they mean: --guardrails.reachable '{example}' where true "
-            f"means that the channel may be used, --guardrails.opted-out '{example}' where true means that it may not; or "
-            f"--eligible FILE; or, if they limit nothing, --ignore-columns {' '.join(open_columns)}"
+            "everything would be eligible for everybody, but columns of the users look like consent or reachability: "
+            f"{', '.join(open_columns)}. Write what they mean: --guardrails.reachable '{example}' if true means that "
+            f"the channel may be used, --guardrails.opted-out '{example}' if true means that it must not "
+            f"be; or give --eligible FILE; or, if they limit nothing, --ignore-columns {' '.join(open_columns)}"
         )
 
 
@@ -216,11 +218,13 @@ def _moment(text: str | None, history: History, max_log_age: int) -> int:
         raise ConfigError(f"--at {text!r} is not a time: write it as 2026-11-24T06:00") from None
     moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
     at = int(moment.as_unit("us").to_datetime64().astype(np.int64))
-    if not start < at <= end + max_log_age:
-        first, last = timestamps(np.array([start, end]))
+    begin = int(history.decisions.time.min())
+    if not max(start, begin) < at <= end + max_log_age:
+        first, last, decided = timestamps(np.array([start, end, begin]))
         raise ConfigError(
             f"--at {text} is not covered by the log, which runs from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
-            "UTC: read a newer log (--history.path), or allow an older one (--max-log-age)"
+            f"UTC and whose first decision is at {decided:%Y-%m-%d %H:%M}: read a newer log (--history.path), "
+            "or allow an older one (--max-log-age)"
         )
     return at
 

@@ -15,6 +15,8 @@ from .history import DEFAULT_CHURN_EVENTS as DEFAULT_CHURN_EVENTS
 from .history import DecisionLog as DecisionLog
 from .history import EventLog as EventLog
 from .history import History as History
+from .propensities.checks import PropensityCheck as PropensityCheck
+from .propensities.checks import check_propensities as check_propensities
 from .propensities.estimate import PropensityReport as PropensityReport
 from .propensities.estimate import estimate_propensities as estimate_propensities
 from .readers.datasets import DATASETS as DATASETS
@@ -23,11 +25,11 @@ from .readers.datasets.starbucks import read_starbucks_rewards as read_starbucks
 from .readers.folder import read_history as read_history
 from .readers.folder import write_history as write_history
 from .readers.slots import SlotGrid as SlotGrid
+from .readers.sources import TableSource as TableSource
 from .readers.stream.mapping import Sends as Sends
 from .readers.stream.mapping import StreamMapping as StreamMapping
 from .readers.stream.reader import read_stream as read_stream
 from .readers.tables import TableMapping as TableMapping
-from .readers.tables import TableSource as TableSource
 from .readers.tables import read_tables as read_tables
 from .splits import split_time as split_time
 from .splits import split_users as split_users
@@ -43,6 +45,7 @@ __all__ = [
     "Goal",
     "Guardrails",
     "History",
+    "PropensityCheck",
     "PropensityReport",
     "Sends",
     "SlotGrid",
@@ -52,6 +55,7 @@ __all__ = [
     "allowed_actions",
     "bucket_of",
     "bucket_paths",
+    "check_propensities",
     "check_rewards",
     "consent_columns",
     "estimate_propensities",

@@ -1,10 +1,11 @@
 """The observation period of a log: from its first to its last row, without isolated rows and their wrong clocks.
 
-One event with a wrong device clock would extend the period by months in which nothing was recorded, and every slot there
-would count as "nothing sent, nothing happened". So the period of a log without a declared span ends where its rows do:
+One event with a wrong device clock would extend the period by months in which nothing was recorded, and every slot
+there would count as "nothing sent, nothing happened". So the period of a log without a declared span ends where its
+rows do:
 
-- A gap *isolates* the rows beyond it if it is longer than a day, `MIN_GAP_RATIO` times as long as every gap nearer to the
-  middle of the log, and `MIN_GAP_OF_LAST_ROWS` times as long as the `MIN_ROWS` rows before it took.
+- A gap *isolates* the rows beyond it if it is longer than a day, `MIN_GAP_RATIO` times as long as every gap nearer to
+  the middle of the log, and `MIN_GAP_OF_LAST_ROWS` times as long as the `MIN_ROWS` rows before it took.
 - Isolated rows are *left out*, each with a note, if they are few: at most `MAX_ISOLATED_SHARE` of the decisions and of
   the events (one row of a table of 20 to 200).
 - If they are more, but at most `MAX_DOUBTFUL_SHARE`, and the gap is longer than the log on its other side, the period
@@ -56,7 +57,11 @@ class Observation:
 
 
 def observe(
-    time: IntArray, event: BoolArray, place: Place, declared: tuple[int, int] | None = None, ends: BoolArray | None = None
+    time: IntArray,
+    event: BoolArray,
+    place: Place,
+    declared: tuple[int, int] | None = None,
+    ends: BoolArray | None = None,
 ) -> Observation:
     """Return the observation period of a log.
 
@@ -116,9 +121,9 @@ def _doubt(time: IntArray, place: Place, rows: IntArray, at: int, side: str) -> 
     begin = sign * time[0]
     without, full = sorted((begin, edge)), sorted((begin, end))
     return (
-        f"{len(time) - at - 1:,} of {len(time):,} rows are {abs(first - edge) / DAY:,.1f} days or more {side} all others "
-        f"({place(int(rows[at + 1]))}, {_text(first)} UTC): their clocks may be wrong, or nothing was recorded in between. "
-        f"Set `span`: [{_stamp(without[0])}, {_stamp(without[1])}] without them, or [{_stamp(full[0])}, "
+        f"{len(time) - at - 1:,} of {len(time):,} rows are {abs(first - edge) / DAY:,.1f} days or more {side} all "
+        f"others ({place(int(rows[at + 1]))}, {_text(first)} UTC): their clocks may be wrong, or nothing was recorded "
+        f"in between. Set `span`: [{_stamp(without[0])}, {_stamp(without[1])}] without them, or [{_stamp(full[0])}, "
         f"{_stamp(full[1])}] if the whole time was observed"
     )
 
@@ -130,8 +135,8 @@ def _isolated_note(time: IntArray, out: IntArray, kept: IntArray, place: Place, 
     more = ", ..." if len(out) > MAX_ROWS_LISTED else ""
     gap = time[out].min() - time[kept].max() if side == "after" else time[kept].min() - time[out].max()
     return [
-        f"left out as isolated: {len(out):,} rows {gap / DAY:,.1f} days or more {side} all others, so that their clocks "
-        f"may be wrong ({'; '.join(listed)}{more}); set `span` if these times are right"
+        f"left out as isolated: {len(out):,} rows {gap / DAY:,.1f} days or more {side} all others, so that their "
+        f"clocks may be wrong ({'; '.join(listed)}{more}); set `span` if these times are right"
     ]
 
 
@@ -143,8 +148,8 @@ def _thin_notes(time: IntArray) -> list[str]:
         return []
     parts = {"first": int(time[few] - time[0]), "last": int(time[-1] - time[-1 - few])}
     return [
-        f"the {end} {part / DAY:,.1f} of {whole / DAY:,.1f} days have {few:,} of {n:,} rows: set `span` if not everything "
-        "was recorded then"
+        f"the {end} {part / DAY:,.1f} of {whole / DAY:,.1f} days have {few:,} of {n:,} rows: set `span` if not "
+        "everything was recorded then"
         for end, part in parts.items()
         if part > whole / 2 and part > DAY
     ]
@@ -161,7 +166,9 @@ def _check_declared(time: IntArray, event: BoolArray, span: tuple[int, int]) -> 
         return ()
     begin, end = int(time.min()), int(time.max())
     if outside.all():
-        raise ConfigError(f"{shown} has none of the {len(time):,} rows, which are from {_text(begin)} to {_text(end)} UTC")
+        raise ConfigError(
+            f"{shown} has none of the {len(time):,} rows, which are from {_text(begin)} to {_text(end)} UTC"
+        )
     inner = time[~outside]
     length = int(inner.max() - inner.min())
     if last - first > MAX_SPAN_RATIO * length + 366 * DAY:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from filecmp import cmp
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePath
 from urllib.parse import unquote
 
 import pandas as pd
@@ -84,11 +84,11 @@ def data_files(path: Path) -> tuple[list[DataFile], int]:
     """Return the files of a path in the order of their names, and how many files of 0 bytes were left out.
 
     As for Spark and Hive, files and folders whose names begin with `.` or `_` are not data (`_SUCCESS`,
-    `.part-0.csv.crc`), and folders such as `date=2024-03-04` are columns. In other folders (`2024/03/04`) only the files
-    count.
+    `.part-0.csv.crc`), and folders such as `date=2024-03-04` are columns. In other folders (`2024/03/04`) only the
+    files count.
 
     Raises:
-        InputError: If there is no file of data, another file is among them, or two files hold the same rows.
+        InputError: If no file has data, another file is among them, or two files hold the same rows.
     """
     if not path.is_dir():
         if (fault := refuse_format(find(path))) is not None:
@@ -129,7 +129,7 @@ def _walk(folder: Path, partition: Mapping[str, str | None], above: tuple[Path, 
 def _copies(files: list[DataFile]) -> list[Fault]:
     """Return a fault for each file whose rows another one has as well: they would count twice."""
     faults: list[Fault] = []
-    same_name: dict[Path, list[DataFile]] = {}
+    same_name: dict[PurePath, list[DataFile]] = {}
     same_size: dict[tuple[int, str], list[DataFile]] = {}
     for file in files:
         same_name.setdefault(stem(file.path), []).append(file)
@@ -153,4 +153,3 @@ def _has_rows(path: Path) -> bool:
         return path.stat().st_size > 10_000
     with path.open("rb") as lines:
         return len(list(zip(lines, range(2), strict=False))) > 1
-

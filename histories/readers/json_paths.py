@@ -61,9 +61,7 @@ def column_of(columns: Iterable[str], path: str) -> str | None:
     return next((name for name in names if name in known), None)
 
 
-def flag_absent(
-    table: TableValidator, path: str, problem: str, remedy: str, unreadable: Mapping[str, str]
-) -> None:
+def flag_absent(table: TableValidator, path: str, problem: str, remedy: str, unreadable: Mapping[str, str]) -> None:
     """Add the fault of a path without a column: there is none, or it has a type that is not read."""
     if (column := column_of(unreadable, path)) is not None:
         table.flag(f"the column is {unreadable[column]}, which is not read", UNNEST, column=column)

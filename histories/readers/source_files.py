@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pandas as pd
 
 from crosschannel.core.errors import Fault, InputError, nearest
+from crosschannel.core.files import unescape
 from crosschannel.histories.readers.json_lines import BadLine, objects_frame
 from crosschannel.histories.readers.parquet import READ_ERRORS, parquet_frame
 
@@ -133,7 +134,7 @@ def read_file(
             if form == "json":
                 return FileTable(_read_json(path, source, encoding))
             if separator is None and name.lower().endswith(".txt"):
-                remedy = "State it: `separator: \"\\t\"` (or ; or |)."
+                remedy = 'State it: `separator: "\\t"` (or ; or |).'
                 raise fail(path, "the separator of a .txt file is not known", remedy)
             separator = separator or ("\t" if name.lower().endswith(".tsv") else ",")
             return FileTable(_read_csv(path, source, text, separator, encoding))
@@ -156,6 +157,33 @@ def read_any(path: Path, *, text: Sequence[str] | None = None) -> pd.DataFrame:
     for name, kind in found.unreadable.items():
         raise fail(path, f"the column is {kind}, which is not read", "Leave it out of the file.", column=name)
     return found.frame
+
+
+def _unescaped(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table without the apostrophes that `write_csv` sets before what a spreadsheet would compute.
+
+    Raises:
+        InputError: If two values of a column would become one.
+    """
+    for j, column in enumerate(table.columns):
+        if table.dtypes.iloc[j].kind != "O":
+            continue
+        before = table.iloc[:, j]
+        after = unescape(before)
+        changed = after.ne(before) & after.notna()
+        if changed.any():
+            table.isetitem(j, after.array)
+            both = changed & after.isin(before[~changed].unique())
+            if both.any():
+                row = int(both.to_numpy().argmax())
+                problem = (
+                    "an apostrophe before a text that a spreadsheet would compute is not read, but the column has "
+                )
+                problem += "the text without the apostrophe as well"
+                remedy = "Write both alike, without the apostrophe."
+                raise fail(path, problem, remedy, column=str(column), row=row + 1, value=before.iloc[row])
+    table.columns = pd.Index(unescape(pd.Series(table.columns, dtype=object)))
+    return table
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
@@ -196,15 +224,13 @@ def _read_json(path: Path, source: BinaryIO, encoding: str) -> pd.DataFrame:
         raise fail(path, str(error), remedy, row=error.row, value=error.text) from None
 
 
-def _read_csv(
-    path: Path, source: BinaryIO, text: Sequence[str] | None, separator: str, encoding: str
-) -> pd.DataFrame:
+def _read_csv(path: Path, source: BinaryIO, text: Sequence[str] | None, separator: str, encoding: str) -> pd.DataFrame:
     try:
         _check_names(path, source, separator, encoding)
         with warnings.catch_warnings():
             # If a row has too many fields, pandas drops them with a mere warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            table = pd.read_csv(
                 source,
                 sep=separator,
                 dtype=str if text is None else dict.fromkeys(text, str),
@@ -223,6 +249,7 @@ def _read_csv(
         raise
     except (ValueError, csv.Error) as error:
         raise fail(path, f"this cannot be read as CSV: {error}", "Check that the file is complete.") from error
+    return _unescaped(table, path)
 
 
 def _check_names(path: Path, source: BinaryIO, separator: str, encoding: str) -> None:
@@ -259,7 +286,7 @@ def _open(path: Path) -> Iterator[tuple[BinaryIO, str]]:
                 yield inner, path.stem
         elif ending == ".zip":
             with zipfile.ZipFile(source) as archive, archive.open(_member(path, archive)) as inner:
-                yield inner, inner.name
+                yield cast(BinaryIO, inner), inner.name
         else:
             yield source, path.name
 

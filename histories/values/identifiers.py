@@ -162,7 +162,7 @@ def _read_column(table: TableValidator, name: str, ids: ObjectArray, leave_out: 
     missing = table.missing(name)
     nobody = means_nobody(names)[code] & ~missing
     if not leave_out:
-        remedy = "Give every row its user, or leave the row out; a stream does with `anonymous: leave_out`."
+        remedy = "Give every row its user, or leave the row out (`anonymous: leave_out` in the mapping)."
         table.flag_rows(name, missing, "the user id is missing", remedy)
         table.flag_rows(name, nobody, "the user id means nobody: such rows are of many people", remedy)
     series = table.frame[name]

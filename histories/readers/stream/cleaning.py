@@ -10,10 +10,10 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import raise_faults
 from crosschannel.core.times import HOUR
-from crosschannel.histories.span import observe
+from crosschannel.histories.readers.sources import span_of
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamRows
-from crosschannel.histories.readers.tables import span_of
+from crosschannel.histories.span import observe
 from crosschannel.histories.values.identifiers import lost_digits, means_nobody
 
 
@@ -99,10 +99,13 @@ def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> tuple[Boo
         stream.flag_rows("message_id", mask(retry), "the row repeats an earlier one at a later time", remedy)
     raise_faults(stream.faults)
     late = again & (delay > 0)
-    notes = [
-        f"of the duplicates {np.count_nonzero(late):,} are retries of the same message {_length(np.median(delay[late]))} "
-        f"(median) to {_length(delay[late].max())} after the first, which was kept"
-    ] if late.any() else []
+    notes = []
+    if late.any():
+        median, most = _length(float(np.median(delay[late]))), _length(float(delay[late].max()))
+        notes.append(
+            f"of the duplicates {np.count_nonzero(late):,} are retries of the same message {median} (median) to {most} "
+            "after the first, which was kept"
+        )
     return kept & ~mask(again), f"{np.count_nonzero(again):,} duplicates", tuple(notes)
 
 

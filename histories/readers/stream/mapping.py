@@ -9,12 +9,11 @@ from typing import Any, Literal
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.histories.propensities.sources import check_source
-from crosschannel.histories.readers.slots import SlotGrid
-from crosschannel.histories.readers.tables import TableSource, decision_columns, span_of
+from crosschannel.histories.readers.slots import SlotGrid, check_slots
+from crosschannel.histories.readers.sources import TableSource, decision_columns, span_of
 from crosschannel.histories.validation import EVENT_COLUMNS
 from crosschannel.histories.values.action_names import check_action_names
 
-SENDS_ONLY = "sends_only"
 ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
 
 
@@ -62,9 +61,13 @@ class StreamMapping:
         duplicates: If rows of the same user and event have the same `message_id`: `error`, or `keep_first`, which keeps
             the earliest (clients that send again give each try a time of its own) and counts the others.
         anonymous: If a row has no user: `error`, or `leave_out`, which is counted.
+        decided: The decisions that a policy of this package made, such as the files that `decide` wrote, in native
+            columns with their propensities. On a grid each takes the place of the slot that is nearest to its time, and
+            a send that follows it in that slot's period carries it out.
         users: The table of users, if there is one; otherwise the users are those of the stream.
         propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
-        span: Start and end of the observation period (UTC); by default the first and the last row that is not isolated.
+        span: Start and end of the observation period (UTC); by default the first and the last row that is not
+            isolated.
         name: The history's name, for reports.
     """
 
@@ -76,6 +79,7 @@ class StreamMapping:
     values: Mapping[str, str] = field(default_factory=dict)
     duplicates: Literal["error", "keep_first"] = "error"
     anonymous: Literal["error", "leave_out"] = "error"
+    decided: TableSource | None = None
     users: TableSource | None = None
     propensity_source: str | None = None
     span: tuple[str, str] | None = None
@@ -114,8 +118,8 @@ class StreamMapping:
         for native in source.constants:
             if native not in ("event", "value", "arm"):
                 raise ConfigError(
-                    f"`rows` cannot have the constant {native!r}, only `event`, `value` and `arm`: give actions with the "
-                    "`sends`"
+                    f"`rows` cannot have the constant {native!r}, only `event`, `value` and `arm`: give actions with "
+                    "the `sends`"
                 )
 
     def _check_sends(self, modules: ActionSpace) -> None:
@@ -135,12 +139,13 @@ class StreamMapping:
             raise ConfigError(f"the events {both} are sends: remove them from `events`")
 
     def _check_slots(self) -> None:
+        check_slots(self.slots, with_users=self.users is not None)
         if isinstance(self.slots, str):
-            if self.slots != SENDS_ONLY:
-                raise ConfigError(f"slots {self.slots!r} are neither {SENDS_ONLY!r} nor a grid, {{every: 1d, at: ...}}")
+            if self.decided is not None:
+                raise ConfigError(
+                    "`decided` needs slots on a grid: with 'sends_only' its sends would be decisions twice"
+                )
             return
-        if self.slots.start_attribute is not None and self.users is None:
-            raise ConfigError("`start_attribute` is a column of the table of users: give `users`")
         only_sent = sorted(
             name
             for sends in self.sends

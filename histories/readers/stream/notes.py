@@ -8,6 +8,7 @@ from crosschannel.core.arrays import IntArray
 from crosschannel.core.times import HOUR
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.stream.native import Slots
 from crosschannel.histories.readers.stream.rows import StreamRows
 from crosschannel.histories.windows import Timeline
 
@@ -15,12 +16,11 @@ from crosschannel.histories.windows import Timeline
 IDLE_SHARE = 0.05
 
 
-def grid_notes(
-    grid: SlotGrid, history: History, stream: StreamRows, origin: IntArray, unplaced: IntArray
-) -> list[str]:
+def grid_notes(grid: SlotGrid, history: History, stream: StreamRows, slots: Slots, unplaced: IntArray) -> list[str]:
     """Return notes on the slots and sends of a grid, and on events between slots and their sends."""
-    d, sent = history.decisions, np.flatnonzero(origin >= 0)
-    empty = np.bincount(d.user, minlength=history.n_users) == 0
+    d, origin = slots, slots.origin
+    sent = np.flatnonzero(origin >= 0)
+    empty = np.bincount(history.decisions.user, minlength=history.n_users) == 0
     notes = [
         f"slots every {grid.every} at {grid.at} {grid.time_zone}: {len(origin):,}, {len(sent):,} with a send; kept as "
         f"events instead of decisions: {len(unplaced):,} sends outside all slots or after another send of their slot; "

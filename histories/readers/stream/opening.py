@@ -14,9 +14,9 @@ from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import extract
 from crosschannel.histories.readers.source_files import FileTable
+from crosschannel.histories.readers.sources import SourceRows, TableSource, read_source
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
-from crosschannel.histories.readers.tables import SourceRows, TableSource, read_source
 from crosschannel.histories.validation import EVENT_COLUMNS
 from crosschannel.histories.values.identifiers import read_user_ids, sorted_ids
 from crosschannel.histories.values.times import read_times

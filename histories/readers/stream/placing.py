@@ -5,27 +5,36 @@ from __future__ import annotations
 import numpy as np
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.histories.readers.slots import SlotGrid, UserSlots, bounds
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamRows
 
 
-def refuse_unsent(mapping: StreamMapping, modules: ActionSpace, stream: StreamRows, rule: IntArray) -> None:
-    """Refuse rows on a grid whose action is to send nothing: they would count as a send, or hide one."""
-    name, nothing = modules.names[0], modules[0].actions[0]
-    bad = np.zeros(len(stream), dtype=bool)
+def send_actions(mapping: StreamMapping, modules: ActionSpace, stream: StreamRows, rule: IntArray) -> ObjectArray:
+    """Return the action of the first module of each row (n,) that is a send, None for other rows.
+
+    Args:
+        mapping: How the stream is read.
+        modules: The action space.
+        stream: The stream.
+        rule: The entry of `sends` that each row matches (n,), -1 for none.
+    """
+    name = modules.names[0]
+    out = np.full(len(stream), None, dtype=object)
     for k, sends in enumerate(mapping.sends):
         rows = np.flatnonzero(rule == k)
-        bad[rows] = (
-            sends.constants[name] == nothing
-            if name in sends.constants
-            else (stream.texts(sends.columns[name], rows) == nothing)
-        )
+        out[rows] = sends.constants[name] if name in sends.constants else stream.texts(sends.columns[name], rows)
+    return out
+
+
+def refuse_unsent(mapping: StreamMapping, modules: ActionSpace, stream: StreamRows, rule: IntArray) -> None:
+    """Refuse rows on a grid whose action is to send nothing: they would count as a send, or hide one."""
+    bad = send_actions(mapping, modules, stream, rule) == modules[0].actions[0]
     problem = "the action is to send nothing, which a grid assumes for every slot without a send"
     remedy = "Remove such rows from `sends`; or, if the log has all of them, use slots `sends_only`."
-    stream.flag_rows("event", bad, problem, remedy)
+    stream.flag_rows("event", np.asarray(bad, dtype=bool), problem, remedy)
     raise_faults(stream.faults)
 
 

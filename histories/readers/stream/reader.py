@@ -30,16 +30,17 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
-from crosschannel.core.times import NEVER
 from crosschannel.histories.history import History
 from crosschannel.histories.observation import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.slots import SlotGrid
-from crosschannel.histories.readers.stream.cleaning import clean
+from crosschannel.histories.readers.sources import concat_decisions
+from crosschannel.histories.readers.stream.cleaning import CleanRows, clean
+from crosschannel.histories.readers.stream.decided import Decided, join, place_decided, read_decided
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.native import Slots, decisions_table, events_table
 from crosschannel.histories.readers.stream.notes import grid_notes
 from crosschannel.histories.readers.stream.opening import open_stream
-from crosschannel.histories.readers.stream.placing import origins, refuse_unsent, user_slots
+from crosschannel.histories.readers.stream.placing import origins, refuse_unsent, send_actions, user_slots
 from crosschannel.histories.readers.stream.rows import StreamRows, value_path
 
 
@@ -63,29 +64,27 @@ def read_stream(mapping: StreamMapping) -> History:
     return history_of(mapping, open_stream(mapping))
 
 
-def history_of(mapping: StreamMapping, stream: StreamRows) -> History:
-    """Return the history of an opened stream; see `read_stream`."""
+def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream") -> History:
+    """Return the history of an opened stream, or of what else it is named in the notes; see `read_stream`."""
     modules = ActionSpace.from_dict(mapping.modules)
     rule = _send_rules(mapping, stream)
     rows = clean(mapping, stream, rule >= 0)
     kept, span, grid = rows.kept, rows.span, mapping.slots
     sends = np.flatnonzero(kept & (rule >= 0))
+    decided, slots, delivered, joined = None, Slots(sends, stream.user[sends], stream.time[sends]), sends[:0], ()
     if isinstance(grid, SlotGrid):
         refuse_unsent(mapping, modules, stream, rule)
-        leave = stream.first_time(kept & stream.named(grid.leave_events))
-        placed = user_slots(grid, stream, kept, span, leave)
-        present = sends[stream.time[sends] < leave[stream.user[sends]]]
-        slots = Slots(origins(grid, stream, placed, present), placed.user, placed.time)
-    else:
-        slots = Slots(sends, stream.user[sends], stream.time[sends])
+        decided = None if mapping.decided is None else read_decided(mapping.decided, modules, stream)
+        slots, delivered, joined = _place_sends(grid, mapping, modules, stream, rows, rule, decided)
 
     other = kept & (rule < 0)
     chosen = other if mapping.events is None else other & stream.named(mapping.events)
-    unplaced = np.setdiff1d(sends, slots.origin)
+    unplaced = np.setdiff1d(sends, np.append(slots.origin, delivered))
     events = np.sort(np.append(np.flatnonzero(chosen), unplaced))
+    decisions = decisions_table(mapping, modules, stream, kept, rule, slots)
     try:
         history = History.from_tables(
-            decisions_table(mapping, modules, stream, kept, rule, slots),
+            decisions if decided is None else concat_decisions([decisions, decided.frame], modules),
             events_table(mapping, stream, events),
             modules,
             pd.DataFrame({"user_id": stream.user_ids}) if stream.users is None else stream.users,
@@ -96,15 +95,16 @@ def history_of(mapping: StreamMapping, stream: StreamRows) -> History:
     except InputError as error:
         places = {"decisions": slots.origin, "events": events}
         raise InputError(
-            [_in_names_of_stream(fault, mapping, stream, rule, places) for fault in error.faults]
+            [_in_names_of_stream(fault, mapping, stream, rule, places, decided) for fault in error.faults]
         ) from None
     notes = [
-        f"stream: {len(stream):,} rows in {len(stream.files):,} files, {len(sends):,} of them sends; left out: "
+        f"{what}: {len(stream):,} rows in {len(stream.files):,} files, {len(sends):,} of them sends; left out: "
         f"{rows.counts}, {np.count_nonzero(other & ~chosen):,} events missing from `events`",
         *rows.notes,
+        *joined,
     ]
     if isinstance(grid, SlotGrid):
-        notes += grid_notes(grid, history, stream, slots.origin, unplaced)
+        notes += grid_notes(grid, history, stream, slots, unplaced)
     elif history.modules.sends(history.decisions.actions).all():
         notes.append(
             "slots are sends only: nothing can be learned about sending nothing, and difference in differences has no "
@@ -116,6 +116,30 @@ def history_of(mapping: StreamMapping, stream: StreamRows) -> History:
         observed_from=_observed_from(grid, stream, kept, history),
         notes=(*notes, *history.notes),
     )
+
+
+def _place_sends(
+    grid: SlotGrid,
+    mapping: StreamMapping,
+    modules: ActionSpace,
+    stream: StreamRows,
+    rows: CleanRows,
+    rule: IntArray,
+    decided: Decided | None,
+) -> tuple[Slots, IntArray, tuple[str, ...]]:
+    """Return the slots of a grid without those that decisions replace, the sends that carry these out, and notes."""
+    sends = np.flatnonzero(rows.kept & (rule >= 0))
+    leave = stream.first_time(rows.kept & stream.named(grid.leave_events))
+    placed = user_slots(grid, stream, rows.kept, rows.span, leave)
+    present = sends[stream.time[sends] < leave[stream.user[sends]]]
+    if decided is None:
+        return Slots(origins(grid, stream, placed, present), placed.user, placed.time), sends[:0], ()
+    actions = send_actions(mapping, modules, stream, rule)
+    joined = join(decided, stream, placed, sends, actions[sends])
+    delivered = sends[joined.delivered]
+    origin = origins(grid, stream, placed, np.setdiff1d(present, delivered))
+    left = (origin >= 0) | ~joined.replaced
+    return Slots(origin[left], placed.user[left], placed.time[left]), delivered, joined.notes
 
 
 def _observed_from(grid: str | SlotGrid, stream: StreamRows, kept: BoolArray, history: History) -> IntArray:
@@ -145,12 +169,19 @@ def _send_rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:
 
 
 def _in_names_of_stream(
-    fault: Fault, mapping: StreamMapping, stream: StreamRows, rule: IntArray, places: dict[str, IntArray]
+    fault: Fault,
+    mapping: StreamMapping,
+    stream: StreamRows,
+    rule: IntArray,
+    places: dict[str, IntArray],
+    decided: Decided | None,
 ) -> Fault:
     """Return a fault of the native tables with the stream's file, row and column."""
     if fault.file not in places or fault.row is None:
         from_users = fault.file == "users" and mapping.users is not None
         return replace(fault, file=str(mapping.users.path) if from_users and mapping.users else stream.source)
+    if decided is not None and fault.file == "decisions" and fault.row > len(places["decisions"]):
+        return place_decided(decided, replace(fault, row=fault.row - len(places["decisions"])))
     row = int(places[fault.file][fault.row - 1])
     if row < 0:
         return fault

@@ -91,20 +91,18 @@ class StreamRows:
     def native_texts(self, native: str) -> ObjectArray:
         """Return a native column as text (n,); empty where missing."""
         out = [
-            file.table.texts(file.names[native])
-            if native in file.names
-            else np.full(len(file.table), "", dtype=object)
+            file.table.texts(file.names[native]) if native in file.names else np.full(len(file.table), "", dtype=object)
             for file in self.files
         ]
         return np.concatenate(out)
 
     def texts(self, path: str, rows: IntArray) -> ObjectArray:
         """Return the values of a path as text in the given, ascending rows; empty where missing."""
-        return self._values(rows, lambda file: path, TableValidator.texts)
+        return self._values(rows, lambda _: path, TableValidator.texts)
 
     def raw(self, path: str, rows: IntArray) -> ObjectArray:
         """Return the values of a path without conversion in the given, ascending rows."""
-        return self._values(rows, lambda file: path, _raw)
+        return self._values(rows, lambda _: path, _raw)
 
     def event_values(self, values: Mapping[str, str], rows: IntArray) -> ObjectArray:
         """Return the values of events in the given, ascending rows, None where there are none.

@@ -10,8 +10,9 @@ import pytest
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.history import History
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import StreamMapping
-from crosschannel.histories.readers.tables import TableMapping, TableSource
+from crosschannel.histories.readers.tables import TableMapping
 from crosschannel.histories.values.action_names import check_action_names, is_message, means_nothing
 
 NOTHING = [
