@@ -14,6 +14,7 @@ from crosschannel.histories.readers.sources import span_of
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamRows
 from crosschannel.histories.span import observe
+from crosschannel.histories.values.identifiers import lost_digits, means_nobody
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,9 @@ def _without_duplicates(mapping: StreamMapping, stream: StreamRows) -> tuple[Boo
     stream.flag_rows(
         "message_id", missing, "the message id is missing", "Fill it in, or leave `message_id` out of the mapping."
     )
+    empty = kept & named & ~missing & (means_nobody(ids) | lost_digits(ids))
+    problem = "the message id is a word for none, or a rounded number: different messages would count as one"
+    stream.flag_rows("message_id", empty, problem, "Leave it out of the mapping, or correct the export.")
     rows = np.flatnonzero(kept & named & ~missing)
     code, known = pd.factorize(ids[rows])
     order = np.lexsort((stream.time[rows], code))
