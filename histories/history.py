@@ -505,7 +505,7 @@ class History:
             churn_events=churn_events,
             ties=ties,
         )
-        return replace(history, notes=observed.notes)
+        return replace(history, notes=(*observed.notes, *tables.notes))
 
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:

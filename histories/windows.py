@@ -8,42 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.core.errors import ConfigError
-
-FIXED_POINT = 2.0**32
-LARGEST_SUM = 2.0**31
 
 #: Queries that are searched side by side: their arrays stay in the cache.
 QUERIES_PER_BLOCK = 3 << 13
 #: Users with more rows than this are searched one by one.
 MAX_ROWS_IN_STEP = 4096
-
-
-def to_fixed(value: FloatArray) -> IntArray:
-    """Convert values to 64-bit fixed-point numbers with a resolution of 2^-32.
-
-    Integers add up exactly and in any order, so that no sum depends, even in its last bit, on other users' events,
-    on the order of rows or on how a history is divided. A running total may wrap around: the difference of two
-    totals is right all the same, as long as the window's own sum stays below 2^31.
-
-    Raises:
-        ConfigError: If a single value is too large for that.
-    """
-    # The sum of squares, which costs less than a look at every value, bounds the largest one.
-    bounded = float(value @ value) < (LARGEST_SUM / 1024) ** 2
-    largest = 0.0 if bounded else float(np.abs(value).max(initial=0.0))
-    if largest >= LARGEST_SUM / 1024:
-        raise ConfigError(
-            f"an event value of {largest:g} is too large for exact sums: "
-            "divide the values by a thousand or a million before reading them"
-        )
-    scaled = np.multiply(value, FIXED_POINT, dtype=np.float64)
-    return np.rint(scaled, out=scaled).astype(np.int64)
-
-
-def from_fixed(value: IntArray) -> FloatArray:
-    """Convert fixed-point sums to floating-point numbers."""
-    return np.asarray(value * (1 / FIXED_POINT), dtype=np.float64)
 
 
 def running_totals(value: IntArray) -> IntArray:

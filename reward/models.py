@@ -287,7 +287,8 @@ class DidReward(BaseRewardModel):
             rows = outcomes.control & (cell != NO_CELL)
             chosen = None if weights is None else weights[rows]
             closes_at, weight = outcomes.available_at[rows], outcomes.ipc_weight[rows]
-            means.append(CellMeans.fit(change[rows], cell[rows], chosen, closes_at, weight))
+            unit = outcomes.preprocessing.unit(self.spec)
+            means.append(CellMeans.fit(change[rows], cell[rows], chosen, closes_at, weight, unit))
         return FittedDid(self.spec, outcomes.preprocessing, tuple(means))
 
 
@@ -302,7 +303,7 @@ def refit_did(spec: RewardSpec, outcomes: Outcomes) -> Callable[[FloatArray], Fl
     for level in spec.matching.levels:
         cell = outcomes.cells(level)
         rows = np.flatnonzero(outcomes.control & (cell != NO_CELL))
-        controls = Controls.from_cells(cell[rows], weight[rows])
+        controls = Controls.from_cells(cell[rows], weight[rows], outcomes.preprocessing.unit(spec))
         hit, place = find(controls.cell, cell)
         levels.append((rows, change[rows], controls, np.where(possible & hit, place, len(controls.cell))))
 

@@ -39,7 +39,7 @@ def observable_features(state: MarketState, layout: Layout) -> Iterator[tuple[st
         valued = [event - ORDER + BASKET if ORDER <= event < ORDER + _N_ORDERS else event for event in events]
         for text, counts in windows:
             yield f"count {label} {text}", counts[:, events].sum(1).astype(np.float64)
-            if label in layout.valued:
+            if label in dict(layout.valued):
                 yield f"sum {label} {text}", counts[:, valued].sum(1).astype(np.float64)
         second = state.last[:, events].max(1, initial=NEVER)
         yield f"days since {label}", _days_since(state, second * SECOND, second == NEVER)

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
-from crosschannel.core.files import replacing
+from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation import OBSERVATION_COLUMNS
@@ -76,8 +75,7 @@ def write_history(history: History, path: Path) -> None:
         "modules": history.modules.to_dict(),
         "ties": history.ties,
     }
-    with replacing(description) as draft:
-        draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_yaml(content, description)
 
 
 def read_history(path: Path) -> History:
@@ -134,7 +132,8 @@ def read_history(path: Path) -> History:
         remedy = "Correct the name there, or write the folder again."
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
-    return replace(history, users=None if attributes is None else tables["users"][attributes], notes=notes)
+    users = None if attributes is None or history.users is None else history.users[attributes]
+    return replace(history, users=users, notes=notes)
 
 
 def _users_frame(history: History) -> pd.DataFrame:
@@ -184,9 +183,10 @@ def _description(path: Path) -> dict[str, Any]:
             "Name a folder that `write_history` wrote. If it is one, its writing was interrupted: write it again.",
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise fail(file, f"this is not YAML: {error}", "Write the folder again.") from error
+        content = read_yaml(file)
+    except ConfigError as error:
+        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
+        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
     if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:

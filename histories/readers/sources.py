@@ -13,15 +13,13 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError, Fault, nearest
+from crosschannel.core.errors import ConfigError, Fault
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY, HOUR, SECOND
-from crosschannel.histories.identifiers import means_nobody
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
 from crosschannel.histories.validation import DECISION_COLUMNS, OPTIONAL_DECISION_COLUMNS
-
-TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
+from crosschannel.histories.values.identifiers import means_nobody
+from crosschannel.histories.values.times import check_time_settings, read_times
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,8 @@ class TableSource:
         time_format: Format of times (`%d/%m/%Y %H:%M`) that are not ISO 8601.
         time_unit: Unit of times that are numbers: us, ms, s, min, h or d since `time_origin`.
         time_origin: The time, in UTC, of the number 0.
-        time_zone: Time zone of times without one (`Europe/Athens`).
+        time_zone: Time zone of times that do not state theirs (`Europe/Athens`): text without `Z`, an offset, `%z` or
+            `%Z`, and Parquet columns without a zone. A date without a time of day is the beginning of the day there.
         separator: Separator between the fields of a text file; by default a tab for .tsv, and a comma for .csv.
         encoding: Encoding of a text file (`latin-1`); by default UTF-8, or UTF-16 if the file begins with its mark.
     """
@@ -55,6 +54,10 @@ class TableSource:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
+        try:
+            check_time_settings(self)
+        except ConfigError as error:
+            raise ConfigError(f"{self.path}: {error}") from None
         if self.separator is not None and len(self.separator) != 1:
             raise ConfigError(f'{self.path}: separator {self.separator!r} is not one character, such as ";" or "\\t"')
         try:
@@ -63,24 +66,11 @@ class TableSource:
             raise ConfigError(
                 f"{self.path}: unknown encoding {self.encoding!r}: write it as latin-1 or utf-16"
             ) from None
-        if self.time_unit is not None and self.time_unit not in TIME_UNITS:
-            raise ConfigError(
-                f"{self.path}: unknown time unit {self.time_unit!r}. {nearest(self.time_unit, TIME_UNITS)}"
-            )
-        if self.time_unit is not None and self.time_format is not None:
-            raise ConfigError(
-                f"{self.path}: times are either numbers or text: give `time_unit` or `time_format`, not both"
-            )
         if both := sorted(set(self.columns) & set(self.constants)):
             raise ConfigError(f"{self.path}: {both} are given as columns and as constants: choose one")
         theirs = list(self.columns.values())
         if twice := sorted({name for name in theirs if theirs.count(name) > 1}):
             raise ConfigError(f"{self.path}: the columns {twice} are mapped twice")
-        try:
-            pd.Timestamp(self.time_origin)
-            pd.Timestamp("2024-01-01", tz=self.time_zone)
-        except (ValueError, KeyError) as error:
-            raise ConfigError(f"{self.path}: unknown time origin or time zone: {error}") from None
 
     def theirs(self, native: str) -> str:
         """Return the name of a native column in the file."""
@@ -125,8 +115,7 @@ def read_source(
     source: TableSource, known: Sequence[str] | None, required: Sequence[str], faults: list[Fault]
 ) -> SourceRows:
     """Read a source in the native columns; `known` are those to read, or None for all of them (attributes)."""
-    text = None if known is not None else [source.theirs("user_id")]
-    opened = open_files(source.path, faults, text=text, separator=source.separator, encoding=source.encoding)
+    opened = open_files(source.path, faults, separator=source.separator, encoding=source.encoding)
     frames: list[pd.DataFrame] = []
     for path, found in opened.tables:
         table = TableValidator(found.frame, str(path), faults)
@@ -157,7 +146,14 @@ def _native(
             if native == "decision_id" and native not in source.columns:
                 remedy = "Map one of the file's columns to it; if each row is a message that was sent, set `slots`."
             flag_absent(table, theirs, f"the file has no such column for {native!r}", remedy, unreadable)
+    _flag_similar(table, source, [*required, *(known or ())], theirs_of)
     if known is None:
+        for native, theirs in source.columns.items():
+            if theirs != native and table.has(native) and native not in source.columns.values():
+                problem = (
+                    f"the mapping takes {native!r} from {theirs!r}, but the file has a column of this name as well"
+                )
+                table.flag(problem, "Rename or drop one of them.", column=native)
         used = {column_of(table.frame.columns, theirs) for theirs in theirs_of.values()}
         theirs_of |= {name: name for name in map(str, table.frame.columns) if name not in used}
         for name in unreadable:
@@ -173,67 +169,33 @@ def _native(
     return out
 
 
+def _flag_similar(
+    table: TableValidator, source: TableSource, natives: Sequence[str], theirs_of: Mapping[str, str]
+) -> None:
+    """Flag columns whose names are those of native ones but for case, spaces or dashes: they would be ignored."""
+    used = {column_of(table.frame.columns, theirs) for theirs in theirs_of.values()}
+    plain = {_plain_name(native): native for native in natives if native not in source.constants}
+    for name in map(str, table.frame.columns):
+        native = plain.get(_plain_name(name))
+        if native is None or name in used:
+            continue
+        if native in theirs_of and (theirs_of[native] == name or _plain_name(theirs_of[native]) != _plain_name(name)):
+            continue  # mapped to another column
+        table.flag(
+            f"the name is that of {native!r} but for case or spaces, so that the column would be ignored",
+            "Rename or drop it, or map it.",
+            column=name,
+        )
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[\s_\-\ufeff]+", "_", name.strip(" \t\r\n\ufeff\"'")).casefold()
+
+
 def _found(table: TableValidator, source: TableSource, native: str) -> bool:
     """Return whether a file has a native column; only a mapped one may be a path into a column of JSON."""
     theirs = source.theirs(native)
     return table.has(theirs) or (native in source.columns and column_of(table.frame.columns, theirs) is not None)
-
-
-def read_times(table: TableValidator, column: str, source: TableSource) -> pd.Series:
-    """Return a column of times, converted to UTC if the source has a format, a unit or a time zone."""
-    series = table.frame[column]
-    missing = table.missing(column)
-    stamped = pd.api.types.is_datetime64_any_dtype(series)
-    if source.time_unit is not None and not stamped:
-        parsed = _from_numbers(series, source)
-        problem = f"this is not a number of {source.time_unit}"
-    elif not stamped and (source.time_format is not None or source.time_zone != "UTC"):
-        parsed = pd.to_datetime(series, format=source.time_format or "ISO8601", errors="coerce", utc=True)
-        problem = f"this is not a time in the format {source.time_format or 'ISO 8601'}"
-    else:
-        parsed, problem = series, ""
-    if problem:
-        bad = parsed.isna().to_numpy() & ~missing
-        table.flag_rows(column, bad, problem, "Correct it, or the mapping's `time_format`, `time_unit`, `time_origin`.")
-    if source.time_zone == "UTC" or source.time_unit is not None:
-        return parsed
-    return _from_zone(table, column, source, parsed)
-
-
-def _from_numbers(series: pd.Series, source: TableSource) -> pd.Series:
-    """Convert numbers in the source's unit since its origin to times, NaT for what is not such a number."""
-    number = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    origin = pd.Timestamp(source.time_origin)
-    origin = origin.tz_localize("UTC") if origin.tz is None else origin.tz_convert("UTC")
-    # Double precision holds microseconds exactly for 285 years around the origin.
-    with np.errstate(over="ignore"):
-        since = np.rint(number * TIME_UNITS[source.time_unit or "us"])
-    known = np.abs(since) < 2.0**53
-    stamp = origin.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64)
-    moment = (stamp + np.where(known, since, 0).astype(np.int64)).astype("datetime64[us]")
-    moment[~known] = np.datetime64("NaT")
-    return pd.Series(pd.to_datetime(moment, utc=True), index=series.index)
-
-
-def _from_zone(table: TableValidator, column: str, source: TableSource, parsed: pd.Series) -> pd.Series:
-    """Convert times without a zone from the source's zone to UTC."""
-    series = table.frame[column]
-    if pd.api.types.is_datetime64_any_dtype(series):
-        naive = np.full(len(series), series.dt.tz is None)
-    else:
-        zoned = re.compile(r"(?:Z|[+-]\d\d:?(?:\d\d)?)$")
-        naive = ~pd.Series(table.texts(column), dtype=object).astype(str).str.contains(zoned).to_numpy(dtype=bool)
-    if source.time_format is not None and "%z" in source.time_format:
-        naive[:] = False
-    wall = pd.to_datetime(parsed, utc=True).dt.tz_localize(None)
-    local = wall.dt.tz_localize(source.time_zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
-    table.flag_rows(
-        column,
-        naive & wall.notna().to_numpy() & local.isna().to_numpy(),
-        f"in {source.time_zone} this time occurs twice or not at all, because of a clock change",
-        "Log times in UTC, or with their offset.",
-    )
-    return pd.Series(local.where(naive, pd.to_datetime(parsed, utc=True)))
 
 
 def concat_decisions(frames: Sequence[pd.DataFrame], modules: ActionSpace) -> pd.DataFrame:

@@ -127,10 +127,10 @@ def _check_nothing(modules: ActionSpace) -> None:
     perhaps = [(module, name) for name in modules[0].actions[1:] if means_nothing(name, perhaps=True)]
     hints = other or perhaps or [(owner, name) for owner, names in later for name in names if means_nothing(name)]
     if is_message(first):
-        found = f", while {hints[0][1]!r} in {hints[0][0]!r} means nothing" if hints else ""
+        beside = f", while {hints[0][1]!r} in {hints[0][0]!r} means nothing" if hints else ""
         nothing = repr(hints[0][1]) if hints and hints[0][0] == module else "the action that sends nothing, as 'none',"
         remedy = f"List {nothing} first"
-        raise ConfigError(f"{means}, which is evidently a message{found}. {remedy}. {unless}")
+        raise ConfigError(f"{means}, which is evidently a message{beside}. {remedy}. {unless}")
     known = means_nothing(first, perhaps=True)
     if found := other or ([] if known else perhaps):
         remedy = f"Write {first!r} in its place in the log and in `actions`" if known else f"List {found[0][1]!r} first"

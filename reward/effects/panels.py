@@ -61,9 +61,7 @@ class HistoryPanel:
             "periods"
         )
         if self.n_churned:
-            text += (
-                f"\n{self.n_churned:,} users observed until they churn: right if messages do not make them leave"
-            )
+            text += f"\n{self.n_churned:,} users observed until they churn: right if messages do not make them leave"
         if self.goals_left_out:
             text += f"\nnot part of the result, since they end a user's observation: {', '.join(self.goals_left_out)}"
         return text

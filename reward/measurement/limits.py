@@ -91,21 +91,24 @@ class Windows:
 
 
 def limited_amounts(
-    goals: Sequence[Goal], limits: FloatArray, history: History, windows: Windows
+    goals: Sequence[Goal], limits: FloatArray, bits: Sequence[int], history: History, windows: Windows
 ) -> tuple[FloatArray, FloatArray]:
     """Return the limited amounts of each goal before and after every decision, (G, n) each, per post window."""
     whole = [windows.before], [windows.after]
     blocks = windows.blocks(history) if np.isfinite(limits).any() else whole
     before, after = [], []
-    for goal, limit in zip(goals, limits, strict=True):
+    for goal, limit, places in zip(goals, limits, bits, strict=True):
         first, second = blocks if np.isfinite(limit) else whole
-        amounts = window_amounts(goal, history, history.decisions.time, *(block.rows for block in first + second))
+        rows = (block.rows for block in first + second)
+        amounts = window_amounts(goal, places, history, history.decisions.time, *rows)
         before.append(_average(goal, limit, first, amounts[: len(first)], windows.post))
         after.append(_average(goal, limit, second, amounts[len(first) :], windows.post))
     return np.stack(before), np.stack(after)
 
 
-def fit_limits(goals: Sequence[Goal], history: History, windows: Windows, rows: IntArray) -> FloatArray:
+def fit_limits(
+    goals: Sequence[Goal], bits: Sequence[int], history: History, windows: Windows, rows: IntArray
+) -> FloatArray:
     """Return the limit of each goal (G,), learned from the amounts of the decisions `rows` where it is a quantile.
 
     The limit acts on the amount of a block, so the quantile is that of the blocks next to the decisions.
@@ -117,7 +120,7 @@ def fit_limits(goals: Sequence[Goal], history: History, windows: Windows, rows: 
     for g, goal in enumerate(goals):
         if goal.winsor is None:
             continue
-        amounts = window_amounts(goal, history, history.decisions.time, first[0].rows, second[0].rows)
+        amounts = window_amounts(goal, bits[g], history, history.decisions.time, first[0].rows, second[0].rows)
         sides = zip((first, second), amounts, strict=True)
         amount = np.concatenate([_average(goal, np.inf, side, [a], windows.post)[rows] for side, a in sides])
         if (amount != 0).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -9,9 +10,11 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
+from crosschannel.histories.fixed_point import fit_bits, from_fixed, to_fixed
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import BY_DESIGN, LOGGED
-from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
+from crosschannel.histories.windows import Timeline, running_totals
+from crosschannel.reward.measurement.amounts import largest_amounts
 from crosschannel.reward.measurement.limits import Windows, limited_amounts
 from crosschannel.reward.measurement.messages import Messages
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing, in_arms, past_activity
@@ -122,7 +125,7 @@ class _Surroundings:
     activity: FloatArray
 
     @classmethod
-    def build(cls, history: History, spec: RewardSpec) -> _Surroundings:
+    def build(cls, history: History, spec: RewardSpec, bits: Sequence[int]) -> _Surroundings:
         d, post = history.decisions, duration(spec.post)
         cut = spec.overlap == "truncate"
         end = np.minimum(post, _time_to_next_message(history, otherwise=post)) if cut else np.full(len(d), post)
@@ -130,7 +133,7 @@ class _Surroundings:
         activity = np.zeros(len(d))
         if spec.matching.strata > 1:
             start = windows.boundary - windows.pre
-            activity = past_activity(history, spec.goals, start, duration(spec.matching.activity))
+            activity = past_activity(history, spec.goals, bits, start, duration(spec.matching.activity))
         start, end = windows.boundary - windows.pre, windows.boundary + windows.post
         return cls(
             windows,
@@ -159,8 +162,11 @@ def measure(history: History, spec: RewardSpec, *, adjust: bool = False) -> Outc
         NotIdentified: If the order of decisions and goal events is not known: see `check_order_is_known`.
     """
     check_order_is_known(history, spec.goals)
-    around = _Surroundings.build(history, spec)
-    fitted = FittedPreprocessing.fit(history, spec, around.windows, around.observed, around.activity, adjust=adjust)
+    largest = largest_amounts(spec.goals, history)
+    around = _Surroundings.build(history, spec, [fit_bits(amount) for amount in largest])
+    fitted = FittedPreprocessing.fit(
+        history, spec, around.windows, around.observed, around.activity, largest, adjust=adjust
+    )
     return _measure(history, spec, around, fitted)
 
 
@@ -170,7 +176,7 @@ def measure_with(history: History, spec: RewardSpec, preprocessing: FittedPrepro
     Raises:
         ConfigError: If a goal names an event or the spec an attribute that the history does not have.
     """
-    return _measure(history, spec, _Surroundings.build(history, spec), preprocessing)
+    return _measure(history, spec, _Surroundings.build(history, spec, preprocessing.bits), preprocessing)
 
 
 def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: FittedPreprocessing) -> Outcomes:
@@ -220,10 +226,11 @@ def _goal_values(
     history: History, spec: RewardSpec, windows: Windows, fitted: FittedPreprocessing
 ) -> tuple[FloatArray, FloatArray]:
     """Return goal values before and after (n,): limited, less the seasonal level, weighted, per post window."""
-    before, after = limited_amounts(spec.goals, fitted.limits, history, windows)
+    bits = fitted.bits
+    before, after = limited_amounts(spec.goals, fitted.limits, bits, history, windows)
     if fitted.seasonality is not None:
         usual = seasonal_amounts(
-            history, spec.goals, fitted.seasonality, spec.seasonality_weeks, windows.pre, windows.end
+            history, spec.goals, bits, fitted.seasonality, spec.seasonality_weeks, windows.pre, windows.end
         )
         for g, (goal, limit) in enumerate(zip(spec.goals, fitted.limits, strict=True)):
             full = goal.mass(0, windows.post)

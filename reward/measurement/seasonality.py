@@ -32,10 +32,14 @@ import numpy as np
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.times import WEEK
+from crosschannel.histories.fixed_point import from_fixed, to_fixed
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
+from crosschannel.histories.windows import Timeline, running_totals
 from crosschannel.reward.measurement.amounts import goal_events
+
+#: A user's sum in fixed point is below 2^56 of its binary places; with 40 of them it is below 2^16.
+BITS_OF_POPULATION_SUMS = 40
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,8 @@ class PopulationSeasonality:
     amount: FloatArray
 
     @classmethod
-    def fit(cls, history: History, goals: Sequence[Goal], block: int) -> PopulationSeasonality:
-        """Sum a history's goal events by block."""
+    def fit(cls, history: History, goals: Sequence[Goal], bits: Sequence[int], block: int) -> PopulationSeasonality:
+        """Sum a history's goal events by block, each goal with the scale of its binary places."""
         first, last = -(-history.span[0] // block), history.span[1] // block
         count = max(last - first, 0)
         number, user = history.events.time // block - first, history.events.user
@@ -67,7 +71,9 @@ class PopulationSeasonality:
         for g, goal in enumerate(goals):
             chosen, value = goal_events(goal, history)
             rows = chosen & known
-            amount[g] = ExactSums.from_values(value[rows], number[rows], count).value() / users
+            scale = 2.0 ** (bits[g] - BITS_OF_POPULATION_SUMS)
+            sums = ExactSums.from_values(value[rows] * scale, number[rows], count)
+            amount[g] = sums.value() / scale / users
         return cls(block, first, amount)
 
     def before(self, b: int, until: IntArray) -> tuple[IntArray, FloatArray]:
@@ -84,6 +90,7 @@ class PopulationSeasonality:
 def seasonal_amounts(
     history: History,
     goals: Sequence[Goal],
+    bits: Sequence[int],
     population: PopulationSeasonality,
     weeks: float,
     pre: int,
@@ -94,6 +101,7 @@ def seasonal_amounts(
     Args:
         history: Decisions and events.
         goals: What counts.
+        bits: Binary places of each goal's exact sums (G,).
         population: The training users' amounts by block.
         weeks: k, the weight of the population's level in the user's own, as a number of weeks.
         pre: Length of the window before, microseconds.
@@ -116,8 +124,8 @@ def seasonal_amounts(
         for g, goal in enumerate(goals):
             if goal.decay not in spent:
                 spent[goal.decay] = _mass(goal, d.time, b, block, pre, end)
-            total = running_totals(to_fixed(np.where(block_of_week == b, amounts[g], 0.0)))
-            level = (from_fixed(total[high] - total[low]) + weeks * common[g]) / (n + weeks) / block
+            total = running_totals(to_fixed(np.where(block_of_week == b, amounts[g], 0.0), bits[g]))
+            level = (from_fixed(total[high] - total[low], bits[g]) + weeks * common[g]) / (n + weeks) / block
             for out, mass in zip((before, after), spent[goal.decay], strict=True):
                 out[g] += np.where(mass > 0, level * mass, 0.0)
     return before, after

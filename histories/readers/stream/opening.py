@@ -14,10 +14,12 @@ from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import extract
 from crosschannel.histories.readers.source_files import FileTable
-from crosschannel.histories.readers.sources import SourceRows, TableSource, anonymous_rows, read_source, read_times
+from crosschannel.histories.readers.sources import SourceRows, TableSource, read_source
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
 from crosschannel.histories.validation import EVENT_COLUMNS
+from crosschannel.histories.values.identifiers import read_user_ids, sorted_ids
+from crosschannel.histories.values.times import read_times
 
 
 def open_stream(mapping: StreamMapping) -> StreamRows:
@@ -70,7 +72,7 @@ def assemble(
         TableValidator(pd.DataFrame({file.names["time"]: time}), file.table.file, faults).times(file.names["time"])[0]
         for file, time in zip(files, times, strict=True)
     ]
-    user, user_ids, anonymous = _user_codes(mapping, files, users, faults)
+    user, user_ids, order, anonymous = _user_codes(mapping, files, users, faults)
     names: list[ObjectArray] = []
     for file in files:
         event = file.names["event"]
@@ -95,7 +97,7 @@ def assemble(
         event=code.astype(np.int64),
         names=tuple(map(str, known)),
         users=attributes,
-        start=start,
+        start=None if start is None else start[order],
         empty=empty,
     )
 
@@ -175,43 +177,36 @@ def _start(
 
 def _user_codes(
     mapping: StreamMapping, files: Sequence[StreamFile], users: SourceRows | None, faults: list[Fault]
-) -> tuple[IntArray, ObjectArray, BoolArray]:
-    """Return the user of each row, the ids of all users, and which rows are anonymous.
+) -> tuple[IntArray, ObjectArray, IntArray, BoolArray]:
+    """Return the user of each row, the sorted ids of all users, their rows in their table, and the anonymous rows.
 
-    Ids are integers if those of all tables are, else text.
+    Anonymous are rows without an id, or with one that means nobody. Ids are integers if those of all tables are, else
+    text.
     """
     before = len(faults)
     attributes = None if users is None else _users_table(users, faults)
-    columns = [(file.table, file.names["user_id"]) for file in files]
-    columns += [] if attributes is None else [(attributes, "user_id")]
-    numbers = [table.integers(name) for table, name in columns]
-    ids: list[ObjectArray] = [number for number in numbers if number is not None]
-    if len(ids) < len(columns):
-        ids = [table.texts(name) for table, name in columns]
-    missing = [table.missing(name) for table, name in columns]
-    leave_out = mapping.anonymous == "leave_out"
-    if leave_out:
-        missing[: len(files)] = [anonymous_rows(table, name) for table, name in columns[: len(files)]]
-    gaps = np.concatenate(missing[: len(files)])
-    for place, (table, name) in enumerate(columns):
-        if not leave_out or place >= len(files):
-            remedy = "Give every row its user, or leave the row out (`anonymous: leave_out`)."
-            table.flag_rows(name, missing[place], "the user id is missing", remedy)
+    listed = [] if attributes is None else [(attributes, "user_id")]
+    found = read_user_ids(
+        [*listed, *((file.table, file.names["user_id"]) for file in files)],
+        leave_out=[False] * len(listed) + [mapping.anonymous == "leave_out"] * len(files),
+    )
+    rows = found[len(listed) :]
+    order = np.arange(0)
     if attributes is None or users is None:
-        code, known = pd.factorize(np.concatenate(ids)[~gaps], sort=True)
-        out = np.zeros(len(gaps), dtype=np.int64)
-        out[~gaps] = code
-        return out, np.asarray(known), gaps
-    *rows, known = ids
-    twice = pd.Series(known).duplicated().to_numpy(dtype=bool)
-    attributes.flag_rows("user_id", twice & ~missing[-1], "the user has an earlier row", "Keep one row for each user.")
-    _place_faults(users, faults, before)
-    index = pd.Index(known[~twice])
-    codes = [index.get_indexer(pd.Index(part)).astype(np.int64) for part in rows]
-    for (table, name), code, part in zip(columns[:-1], codes, missing[:-1], strict=True):
+        known = sorted_ids(np.asarray(pd.unique(pd.Series(np.concatenate([one.present for one in rows])))))
+    else:
+        twice = pd.Series(found[0].code).duplicated().to_numpy(dtype=bool) & ~found[0].missing
+        attributes.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
+        _place_faults(users, faults, before)
+        known = found[0].present
+        order = np.argsort(found[0].find(known), kind="stable")
+    codes = [one.find(known) for one in rows]
+    for file, code, one in zip(files, codes, rows, strict=True):
         remedy = "Add the user to that table, or leave the row out."
-        table.flag_rows(name, (code < 0) & ~part, "the user is not in the table of users", remedy)
-    return np.where(gaps, 0, np.concatenate(codes)), known, gaps
+        bad = (code < 0) & ~one.flagged
+        file.table.flag_rows(file.names["user_id"], bad, "the user is not in the table of users", remedy)
+    anonymous = np.concatenate([one.missing for one in rows])
+    return np.where(anonymous, 0, np.concatenate(codes)), known, order, anonymous
 
 
 def _users_table(users: SourceRows, faults: list[Fault]) -> TableValidator:

@@ -37,12 +37,12 @@ class StreamRows:
         faults: All faults found so far.
         ends: The number of rows up to the end of each file.
         user: Codes into `user_ids` (n,), 0 for anonymous rows.
-        user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
+        user_ids: Ids (U,), sorted.
         anonymous: Which rows (n,) have no user, and are left out.
         time: Microseconds since 1970 UTC (n,).
         event: Codes into `names` (n,).
         names: Names of the events, sorted.
-        users: The table of users with their attributes, or None.
+        users: The table of users with their attributes in the order of its file, or None.
         start: Start of each user (U,), microseconds; None if the mapping has no `start_attribute`.
         empty: How many files of 0 bytes were left out.
     """

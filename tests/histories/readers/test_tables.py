@@ -91,7 +91,7 @@ def test_files_become_the_history_that_native_tables_give(mapping: TableMapping)
         np.testing.assert_array_equal(getattr(history.decisions, name), getattr(expected.decisions, name))
     for name in ("user", "time", "event", "value"):
         np.testing.assert_array_equal(getattr(history.events, name), getattr(expected.events, name))
-    assert history.user_ids.tolist() == ["NA", "007"], "neither a number nor a missing value"
+    assert history.user_ids.tolist() == ["007", "NA"], "neither a number nor a missing value"
     pd.testing.assert_frame_equal(history.users, expected.users)
     assert history.name == "shop"
 

@@ -290,7 +290,7 @@ def test_windows_outside_the_log_are_not_observed():
     [
         (lambda: Goal("order", measure="sum"), "neither 'count' nor 'value'"),
         (lambda: Goal("order", weight=float("nan")), "not a finite number"),
-        (lambda: Goal("order", clip=-1.0), "clip -1.0 is not between"),
+        (lambda: Goal("order", clip=-1.0), "clip -1.0 is not a positive number"),
         (lambda: RewardSpec(goals=()), "no goals"),
         (lambda: RewardSpec(pre="3 weeks"), "not a duration"),
         (lambda: RewardSpec(overlap="drop"), "neither 'shared' nor 'exclude' nor 'truncate'"),  # type: ignore[arg-type]

@@ -194,10 +194,11 @@ def test_slots_begin_and_end_with_what_was_known(mapping: StreamMapping, tmp_pat
     users = TableSource(tmp_path / "users.csv", {"user_id": "id"})
     history = read_stream(replace(mapping, users=users, slots=replace(DAILY, start_attribute="since")))
     assert [(user, time) for user, time, _ in slots_of(history)] == [
-        ("new", "2024-05-03T09:00"),
         ("007", "2024-05-03T09:00"),
+        ("new", "2024-05-03T09:00"),
     ]
     assert history.users is not None
+    assert history.users["town"].tolist() == ["Kyiv", "Oslo", "Bonn"]
     assert history.users.columns.tolist() == ["user_id", "town"]
     everywhere = read_stream(replace(mapping, slots=replace(DAILY, start="stream")))
     assert np.bincount(everywhere.decisions.user).tolist() == [3, 3, 3]
