@@ -79,7 +79,7 @@ def is_nested(value: Any) -> bool:
 
 def _single(table: TableValidator, path: str, series: pd.Series) -> pd.Series:
     """Return the values of a path, None for lists and objects, which are faults."""
-    if series.dtype != object:
+    if series.dtype != object or not pd.api.types.infer_dtype(series, skipna=True).startswith(("mixed", "bytes")):
         return series
     bad = series.map(is_nested).to_numpy(dtype=bool)
     if not bad.any():
