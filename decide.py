@@ -218,11 +218,13 @@ def _moment(text: str | None, history: History, max_log_age: int) -> int:
         raise ConfigError(f"--at {text!r} is not a time: write it as 2026-11-24T06:00") from None
     moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
     at = int(moment.as_unit("us").to_datetime64().astype(np.int64))
-    if not start < at <= end + max_log_age:
-        first, last = timestamps(np.array([start, end]))
+    begin = int(history.decisions.time.min())
+    if not max(start, begin) < at <= end + max_log_age:
+        first, last, decided = timestamps(np.array([start, end, begin]))
         raise ConfigError(
             f"--at {text} is not covered by the log, which runs from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
-            "UTC: read a newer log (--history.path), or allow an older one (--max-log-age)"
+            f"UTC and whose first decision is at {decided:%Y-%m-%d %H:%M}: read a newer log (--history.path), "
+            "or allow an older one (--max-log-age)"
         )
     return at
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError
-from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import PROPENSITY_SOURCES, count_sources, source_codes
 
 SOURCE = "evaluated log"
 TOLERANCE = 1e-4
@@ -29,7 +30,8 @@ class LoggedDecisions:
         joint: Logged probability of the whole action (n,); where NaN, the product of `propensity` is used.
         user: Integer codes of the users (n,).
         eligible: Action mask (n, sum of actions), or None if every action is eligible.
-        propensity_source: One of `PROPENSITY_SOURCES`.
+        propensity_source: Source of the propensities: one of `PROPENSITY_SOURCES`, or a code for each row (n,).
+            Rows without a propensity are `missing` in any case.
         name: The log's name, for reports.
 
     Raises:
@@ -42,7 +44,7 @@ class LoggedDecisions:
     joint: FloatArray
     user: IntArray
     eligible: BoolArray | None = None
-    propensity_source: str = "logged"
+    propensity_source: str | IntArray = "logged"
     name: str = "log"
 
     def __post_init__(self) -> None:
@@ -61,7 +63,7 @@ class LoggedDecisions:
             joint=d.joint,
             user=d.user,
             eligible=d.eligible,
-            propensity_source=history.propensity_source,
+            propensity_source=d.propensity_source,
             name=history.name,
         )
 
@@ -69,14 +71,21 @@ class LoggedDecisions:
         return len(self.actions)
 
     def __getitem__(self, rows: BoolArray) -> LoggedDecisions:
+        by_row = isinstance(self.propensity_source, np.ndarray)
         return replace(
             self,
+            propensity_source=self.propensity_source[rows] if by_row else self.propensity_source,
             actions=self.actions[rows],
             propensity=self.propensity[rows],
             joint=self.joint[rows],
             user=self.user[rows],
             eligible=None if self.eligible is None else self.eligible[rows],
         )
+
+    @property
+    def propensity_counts(self) -> dict[str, int]:
+        """Number of decisions by the source of their propensities."""
+        return count_sources(source_codes(self.propensity, self.joint, self.propensity_source))
 
     def _shape_faults(self) -> list[Fault]:
         n, m = len(self.actions), len(self.modules)
@@ -86,6 +95,7 @@ class LoggedDecisions:
             "joint": (n,),
             "user": (n,),
             "eligible": (n, self.modules.total),
+            "propensity_source": (n,),
         }
         faults = [
             Fault(
@@ -95,11 +105,11 @@ class LoggedDecisions:
                 column=name,
             )
             for name, shape in shapes.items()
-            if (array := getattr(self, name)) is not None and array.shape != shape
+            if isinstance(array := getattr(self, name), np.ndarray) and array.shape != shape
         ]
         if n == 0:
             faults.append(Fault(SOURCE, "there are no decisions", "Evaluate on a part of the log that has some."))
-        if self.propensity_source not in PROPENSITY_SOURCES:
+        if isinstance(self.propensity_source, str) and self.propensity_source not in PROPENSITY_SOURCES:
             faults.append(
                 Fault(
                     file=SOURCE,

@@ -153,7 +153,7 @@ def evaluate(
         estimates=tuple(estimate(k) for k in range(len(requests))),
         decisions=len(part),
         users=len(users),
-        propensity_source=log.propensity_source,
+        propensity_counts=part.propensity_counts,
         reward_counts=dict(reward_counts or {"identified": len(part), "not identified": n - len(part)}),
         refitted=callable(rewards),
         dropped_share=float(draws[:, 1].mean()),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.bootstrap import Interval, check_bootstrap
 from crosschannel.evaluation.support import Support, required_ess
+from crosschannel.histories.propensities.sources import summarise_sources
 
 WHOLE_ACTION = "the whole action"
 
@@ -106,7 +107,7 @@ class Evaluation:
         estimates: One for each estimand and estimator; the whole action first, then module by module.
         decisions: Number of decisions with a reward.
         users: Number of their users.
-        propensity_source: Where the propensities come from.
+        propensity_counts: Number of these decisions by the source of their propensities.
         reward_counts: Number of decisions by whether their reward is identified, or else by the reason.
         refitted: Whether the reward model was re-fitted in every replicate, so that its error is in the intervals.
         dropped_share: Share of the decisions with a reward that had none in an average replicate.
@@ -121,12 +122,17 @@ class Evaluation:
     estimates: tuple[Estimate, ...]
     decisions: int
     users: int
-    propensity_source: str
+    propensity_counts: Mapping[str, int]
     reward_counts: Mapping[str, int]
     refitted: bool
     dropped_share: float
     min_p_uncensored: float = 1.0
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    @property
+    def propensity_source(self) -> str:
+        """Source of the propensities: one of `PROPENSITY_SOURCES`, or `mixed` where decisions differ in it."""
+        return summarise_sources(self.propensity_counts)
 
     def get(self, estimator: str, module: str | None = None) -> Estimate:
         """Return the estimate of an estimator for a module, or for the whole action.

@@ -23,11 +23,11 @@ from .readers.datasets.starbucks import read_starbucks_rewards as read_starbucks
 from .readers.folder import read_history as read_history
 from .readers.folder import write_history as write_history
 from .readers.slots import SlotGrid as SlotGrid
+from .readers.sources import TableSource as TableSource
 from .readers.stream.mapping import Sends as Sends
 from .readers.stream.mapping import StreamMapping as StreamMapping
 from .readers.stream.reader import read_stream as read_stream
 from .readers.tables import TableMapping as TableMapping
-from .readers.tables import TableSource as TableSource
 from .readers.tables import read_tables as read_tables
 from .splits import split_time as split_time
 from .splits import split_users as split_users

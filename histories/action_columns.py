@@ -68,7 +68,7 @@ def _check_parent(table: TableValidator, modules: ActionSpace, m: int, actions: 
 
 
 def propensities(table: TableValidator, modules: ActionSpace, actions: IntArray) -> tuple[FloatArray, FloatArray]:
-    """Return conditional (n, M) and joint (n,) propensities, all NaN if the log has none."""
+    """Return conditional (n, M) and joint (n,) propensities, NaN in rows that have none."""
     sent = actions[:, 0] != 0
     columns = [f"propensity_{name}" for name in modules.names]
     logged = [column for column in columns if table.has(column) and not table.missing(column).all()]
@@ -79,10 +79,13 @@ def propensities(table: TableValidator, modules: ActionSpace, actions: IntArray)
             "Log the propensities of all modules, or only that of the joint action (`propensity`), or none.",
             column=logged[0],
         )
+    applies = np.stack([sent | (m == 0) for m in range(len(modules))], axis=1)
     for m, column in enumerate(columns):
         if column in logged:
-            applies = sent | (m == 0)
-            propensity[:, m] = np.where(applies, _probabilities(table, column, applies), 1.0)
+            propensity[:, m] = np.where(applies[:, m], _probabilities(table, column, applies[:, m]), 1.0)
+    if logged:
+        _refuse_gaps(table, logged, [columns.index(column) for column in logged], propensity, applies)
+        propensity[np.isnan(propensity).any(axis=1)] = np.nan
     product = propensity.prod(axis=1)
     if not table.has("propensity") or table.missing("propensity").all():
         return propensity, product
@@ -97,20 +100,30 @@ def propensities(table: TableValidator, modules: ActionSpace, actions: IntArray)
             f"the product of the modules' propensities is {product[row]:.6g}",
             "The joint propensity is the product of the modules' conditional propensities: correct one of them.",
         )
-    if len(modules) == 1 and not logged:
+    joint = np.where(np.isnan(joint), product, joint)
+    if len(modules) == 1:
         propensity[:, 0] = joint
     return propensity, joint
 
 
+def _refuse_gaps(
+    table: TableValidator, columns: list[str], modules: list[int], propensity: FloatArray, applies: BoolArray
+) -> None:
+    """Flag rows that have the propensities of some modules only, once for each of the columns."""
+    gap = np.stack([applies[:, m] & table.missing(column) for m, column in zip(modules, columns, strict=True)], axis=1)
+    given = applies[:, modules] & ~np.isnan(propensity[:, modules])
+    for k, column in enumerate(columns):
+        table.flag_rows(
+            column,
+            gap[:, k] & given.any(axis=1),
+            "the propensity is missing, although the row has those of other modules",
+            "Fill it in, or leave those of all modules empty in this row: missing propensities are estimated.",
+        )
+
+
 def _probabilities(table: TableValidator, column: str, applies: BoolArray) -> FloatArray:
-    """Return a propensity column (n,), validated in the rows of a mask (n,)."""
-    values, missing = table.numbers(column)
-    table.flag_rows(
-        column,
-        missing & applies,
-        "the propensity is missing in some rows only",
-        "Fill it in, or leave the whole column out: missing propensities are estimated.",
-    )
+    """Return a propensity column (n,), NaN where empty, validated in the rows of a mask (n,)."""
+    values, _ = table.numbers(column)
     table.flag_rows(
         column,
         applies & (values <= 0),

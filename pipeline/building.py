@@ -14,17 +14,19 @@ import numpy.typing as npt
 
 from crosschannel.agents import Observations
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import to_dict
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
-from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.estimate import estimate_propensities
+from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.histories.readers.datasets import read_dataset
 from crosschannel.histories.readers.folder import read_history
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import TableSource, read_tables
+from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
 from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
@@ -109,9 +111,11 @@ class TrainingData:
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
-    """Read or simulate the history, with the configured churn events."""
+    """Read or simulate the history, with the configured churn events, ties and observation."""
     history, truth = _read_or_simulate(config)
-    return history.with_churn_events(config.history.churn_events), truth
+    declared = config.history
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from), truth
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
@@ -127,20 +131,26 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "tables":
         assert source.tables is not None  # the configuration requires it
         tables = source.tables
-        move = _mover([tables.decisions, *tables.events, tables.users], source.path)
+        move = _mover([tables.decisions, *tables.events, tables.users, tables.decided], source.path)
         moved = replace(
             tables,
             decisions=move(tables.decisions),
             events=tuple(move(events) for events in tables.events),
             users=None if tables.users is None else move(tables.users),
+            decided=None if tables.decided is None else move(tables.decided),
         )
         return read_tables(moved), None
     if source.source == "stream":
         assert source.stream is not None  # the configuration requires it
         stream = source.stream
-        move = _mover([stream.rows, stream.users], source.path)
-        users = None if stream.users is None else move(stream.users)
-        return read_stream(replace(stream, rows=move(stream.rows), users=users)), None
+        move = _mover([*stream.sources, stream.users, stream.decided], source.path)
+        moved_stream = replace(
+            stream,
+            rows=tuple(move(rows) for rows in stream.sources),
+            users=None if stream.users is None else move(stream.users),
+            decided=None if stream.decided is None else move(stream.decided),
+        )
+        return read_stream(moved_stream), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:
@@ -196,8 +206,9 @@ def compute_rewards(history: History, config: Config | RewardConfig) -> RewardFr
 def prepare(config: Config, features: ContextFeatures | None = None) -> TrainingData:
     """Build the history, split its users, and fit the context on the training users; see `Split` for the rest.
 
-    Propensities that were not logged are estimated, for all users at once: each user's come from other users only. The
-    history's summary reports this, and every number that rests on them is labelled by `History.propensity_source`.
+    Propensities that were not logged are estimated, for all users at once: each user's come from other users only.
+    Those that were logged are kept. The history's summary reports this, and every number that rests on them is labelled
+    by the sources of its decisions (`DecisionLog.propensity_source`).
 
     Args:
         config: The configuration.
@@ -209,8 +220,7 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
     """
     history, truth = build_history(config)
     fingerprint = history.fingerprint()
-    if history.propensity_source == "missing":
-        history, _ = estimate_propensities(history, config.context)
+    history = _with_estimated_propensities(history, config.context)
     part = split_users(history.user_keys, config.split.shares, config.seed)
     for name, share in config.split.shares.items():
         if share > 0 and not (part == name).any():
@@ -228,6 +238,24 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         train=Split(train, model, features, config.guardrails),
         fingerprint=fingerprint,
     )
+
+
+def _with_estimated_propensities(history: History, spec: ContextSpec) -> History:
+    """Estimate the propensities that the history lacks; where only some are lacking and cannot be, say so.
+
+    Raises:
+        NotIdentified: If the history has no propensities, and they cannot be estimated.
+    """
+    lacking = history.decisions.propensity_source == MISSING
+    if not lacking.any():
+        return history
+    try:
+        return estimate_propensities(history, spec, only_missing=True)[0]
+    except NotIdentified as error:
+        if lacking.all():
+            raise
+        note = f"propensities of {int(lacking.sum()):,} decisions were not logged and remain missing: {error}"
+        return replace(history, notes=(*history.notes, note))
 
 
 class AgentSpec(TypedDict):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
@@ -42,6 +42,12 @@ class HistoryConfig:
         churn_events: Events after which nothing can be sent to a user. Later slots have no reward, end the
             replay and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
             `app_removed`.
+        ties: How an event at exactly the time of a decision of its user is ordered: `before` it (the event that
+            triggers a message) or `after` it (a campaign sent in the morning of a date). None: not declared; it counts
+            as before, and where many goal events tie, rewards are refused.
+        observed_from: When the users' own observation begins: with the `first_row` of each, or with the `log` if all
+            users existed then, active or not. None: as the tables of users, a native folder or the slots of a stream
+            declare it, otherwise with the `first_row`.
     """
 
     source: str = "market"
@@ -50,6 +56,8 @@ class HistoryConfig:
     tables: TableMapping | None = None
     stream: StreamMapping | None = None
     churn_events: tuple[str, ...] | None = None
+    ties: Literal["before", "after"] | None = None
+    observed_from: Literal["first_row", "log"] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:

@@ -13,7 +13,7 @@ import pandas as pd
 from crosschannel.evaluation import Evaluation, from_dict, text_table, to_dict
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 
 
 @dataclass(frozen=True)

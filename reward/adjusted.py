@@ -32,12 +32,17 @@ class OutcomeRegression:
     beta: FloatArray
 
     @classmethod
-    def fit(cls, change: FloatArray, x: FloatArray, cell: IntArray, weights: FloatArray) -> OutcomeRegression:
-        """Fit to n controls, each counted `weights` (n,) times; slopes come from differences within cells."""
+    def fit(
+        cls, change: FloatArray, x: FloatArray, cell: IntArray, weights: FloatArray, unit: float = 1.0
+    ) -> OutcomeRegression:
+        """Fit to n controls, each counted `weights` (n,) times; slopes come from differences within cells.
+
+        Exact sums are kept in a `unit`, a power of two.
+        """
         # Least squares adds up in the order of rows: put them into an order that only their content decides.
         order = np.lexsort((*x.T, weights, change, cell))
         change, x, cell, weights = change[order], x[order], cell[order], weights[order]
-        means = CellMeans.fit(change, cell, weights)
+        means = CellMeans.fit(change, cell, weights, unit=unit)
         place = np.searchsorted(means.cell, cell)
         x_mean = (
             np.stack([np.bincount(place, weights * column, len(means.cell)) for column in x.T], axis=1)
@@ -124,19 +129,20 @@ def _fit_level(
 ) -> AdjustedLevel:
     """Fit the regressions with the cells (n,) of one level; residuals are weighted by the odds (n,), if given."""
     rows = outcomes.control & (cell != NO_CELL)
-    weights = counts * outcomes.ipc_weight
+    weights, unit = counts * outcomes.ipc_weight, outcomes.preprocessing.unit(spec)
     regressions = []
     for k in range(spec.folds):
         mine = rows & ((outcomes.fold % spec.folds != k) | (spec.folds == 1))
         regressions.append(
-            OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], weights[mine])
+            OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], weights[mine], unit)
         )
     error = outcomes.change - _predict(tuple(regressions), outcomes, cell)
     rows &= ~np.isnan(error)
     # Slopes and odds rest on decisions of all cells: nothing is known before the last of their windows has closed.
     closes_at = np.full(int(rows.sum()), outcomes.available_at[outcomes.observed].max(initial=np.iinfo(np.int64).min))
     weight = outcomes.ipc_weight[rows] * (1.0 if odds is None else odds[rows])
-    return AdjustedLevel(tuple(regressions), CellMeans.fit(error[rows], cell[rows], counts[rows], closes_at, weight))
+    residual = CellMeans.fit(error[rows], cell[rows], counts[rows], closes_at, weight, unit)
+    return AdjustedLevel(tuple(regressions), residual)
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,7 @@ class DidDoublyRobustReward(BaseRewardModel):
     weights for each action. Dividing by the sum of the weights (Hajek, 1971) makes a change that is common to all drop
     out whatever p is.
 
-    p is the logged one wherever all controls have it (`History.propensity_source` says logged or by design), and else
+    p is the logged one if all controls have it (logged or by design, `DecisionLog.propensity_source`), and else
     a logistic regression on x, fitted without the user's fold: see `Odds`. It fails where both are wrong, and where
     users with some x nearly always get a message: odds are capped at p = 0.995, and the mean then rests on few
     controls; `n_controls` is their effective number. Sant'Anna & Zhao (2020), "Doubly robust

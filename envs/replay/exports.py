@@ -11,6 +11,7 @@ from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.settings import replay_spaces, terminal_mask
+from crosschannel.histories.propensities.sources import source_names
 
 EXPORTED_INFO = ("propensity", "joint", "se", "keys", "time", "available_at", "decision_row")
 
@@ -43,7 +44,7 @@ def to_minari(log: ReplayLog, dataset_id: str, **metadata: Any) -> Any:
         "description": json.dumps(
             {
                 "log": log.summary(),
-                "propensity_source": log.propensity_source,
+                "propensity_source": log.propensities,
                 "modules": log.modules.to_dict(),
                 "rewards": "incremental rewards of the executed actions; their sum is the return of the logged policy",
             }
@@ -98,7 +99,7 @@ def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, A
     Returns:
         `n_rounds`, `n_actions`, `action` (n,) int, `position` (n,) all 0, `reward` (n,), `pscore` (n,) in (0, 1],
         `context` (n, D) and `action_context` (A, d): one-hot codes, of all modules side by side for whole actions; and,
-        in addition to the pipeline's own keys, `user` (n,), `action_mask` (n, A) and `propensity_source`.
+        in addition to the pipeline's own keys, `user` (n,), `action_mask` (n, A) and `propensity_source` (n,).
 
     Raises:
         ConfigError: If there is no such module, there are too many joint actions, or a propensity is unknown.
@@ -133,7 +134,7 @@ def to_bandit_feedback(log: ReplayLog, module: str | None = None) -> dict[str, A
         "action_context": action_context,
         "user": log.user[rows],
         "action_mask": mask[rows],
-        "propensity_source": log.propensity_source,
+        "propensity_source": source_names(log.propensity_source[rows]).to_numpy(dtype=object),
     }
 
 

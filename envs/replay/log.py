@@ -18,6 +18,7 @@ from crosschannel.core.times import NEVER
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import DecisionLog, History
+from crosschannel.histories.propensities.sources import count_sources, describe_sources
 from crosschannel.reward import Reason, RewardFrame
 
 MIN_STEPS = 2
@@ -72,7 +73,7 @@ class ReplayLog:
         decision_row: Row of `History.decisions` of each step (n,).
         skipped: Number of decisions that are not steps, by reason.
         dropped_users: Number of users of the history that are not replayed.
-        propensity_source: Where the propensities come from.
+        propensity_source: Where each step's propensities come from (n,), codes into `PROPENSITY_SOURCES`.
         name: The history's name.
     """
 
@@ -97,7 +98,7 @@ class ReplayLog:
     decision_row: IntArray
     skipped: Mapping[str, int]
     dropped_users: int
-    propensity_source: str
+    propensity_source: IntArray
     name: str
 
     def __post_init__(self) -> None:
@@ -248,9 +249,14 @@ class ReplayLog:
             decision_row=rows,
             skipped=skipped,
             dropped_users=int(history.n_users - kept_user.sum()),
-            propensity_source=history.propensity_source,
+            propensity_source=d.propensity_source[rows],
             name=history.name,
         )
+
+    @property
+    def propensities(self) -> str:
+        """Where the propensities come from, in words."""
+        return describe_sources(count_sources(self.propensity_source))
 
     def users_of(self, ids: Sequence[Any] | ObjectArray) -> IntArray:
         """Return codes of users (k,) into `user_ids`, by their ids (k,).
@@ -279,7 +285,7 @@ class ReplayLog:
         return (
             f"{self.name}: {users:,} of {users + self.dropped_users:,} users and {steps:,} of {steps + lost:,} "
             f"decisions are replayed ({int(self.churned.sum()):,} users end by churn, the others with the log). "
-            f"Skipped: {_listed(self.skipped)}. Propensities {self.propensity_source}"
+            f"Skipped: {_listed(self.skipped)}. Propensities {self.propensities}"
             + (f". {outside:,} logged actions are not eligible" if (outside := self.outside) else "")
         )
 

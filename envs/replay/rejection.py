@@ -44,14 +44,14 @@ class Acceptance:
         weight: Mean weight of the judged slots. Its expectation is 1 if the log supports the whole policy; if it is
             clearly below 1, the difference is the share of the policy that this log has no support for.
         largest_weight: W; the expected share of accepted slots is `weight / W`.
-        propensity_source: Source of the propensities: logged, by design or estimated.
+        propensities: Where the propensities come from, in words.
     """
 
     judged: int
     accepted: int
     weight: float
     largest_weight: float
-    propensity_source: str
+    propensities: str
 
     @property
     def share(self) -> float:
@@ -61,7 +61,7 @@ class Acceptance:
     def __str__(self) -> str:
         return (
             f"accepted {self.accepted:,} of {self.judged:,} slots ({self.share:.2%}), mean weight {self.weight:.3f}, "
-            f"largest weight {self.largest_weight:.4g}, propensities {self.propensity_source}"
+            f"largest weight {self.largest_weight:.4g}, propensities {self.propensities}"
         )
 
 

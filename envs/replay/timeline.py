@@ -53,7 +53,7 @@ def timeline(
             f"  {k + 1:>4} {time:<16} {names[k]:<{width[0]}} {agent[k]:<{width[1]}} {answers[k]:<8} "
             f"{log.rewards[row]:>+8.3f} {log.se[row]:>7.3f} {bar}".rstrip()
         )
-    lines.append(f"  rewards are those of the logged actions; propensities {log.propensity_source}")
+    lines.append(f"  rewards are those of the logged actions; propensities {log.propensities}")
     return "\n".join(lines)
 
 

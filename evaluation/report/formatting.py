@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.histories.propensities.sources import describe_sources, summarise_sources
 
 NOTHING = "-"
 #: The first columns of a table of the support, as text and as HTML.
 SUPPORT_COLUMNS = ("policy chooses", "decisions", "ESS", "ESS of users", "kurtosis", "largest weight")
-PROPENSITY_LABELS = {
+_PROPENSITY_LABELS = {
     "logged": "logged propensities",
     "by design": "propensities by design",
     "estimated": "estimated propensities",
     "missing": "no propensities",
 }
+
+
+def propensity_label(counts: Mapping[str, int]) -> str:
+    """Return where the propensities of some decisions come from, given the number of decisions by source."""
+    source = summarise_sources(counts)
+    return _PROPENSITY_LABELS.get(source) or f"propensities {describe_sources(counts)}"
 
 
 def format_point(interval: Interval) -> str:

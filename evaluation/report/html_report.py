@@ -12,11 +12,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from crosschannel.core.files import replacing
 from crosschannel.evaluation.report.forest_plot import forest_plot
 from crosschannel.evaluation.report.formatting import (
-    PROPENSITY_LABELS,
     SUPPORT_COLUMNS,
     format_bounds,
     format_number,
     format_point,
+    propensity_label,
 )
 from crosschannel.evaluation.report.sentences import caveats, headline, module_effects, verdict
 from crosschannel.evaluation.results import Evaluation
@@ -58,7 +58,7 @@ def _section(evaluation: Evaluation) -> dict[str, Any]:
         "facts": {
             "log": evaluation.log,
             "decisions with a reward": f"{evaluation.decisions:,}, of {evaluation.users:,} users",
-            "propensities": PROPENSITY_LABELS[evaluation.propensity_source],
+            "propensities": propensity_label(evaluation.propensity_counts),
             "interval": f"{level}, {evaluation.settings.bootstrap_replicates:,} bootstrap replicates over users",
             "rewards in the bootstrap": "re-fitted in every replicate" if evaluation.refitted else "held fixed",
         },

@@ -56,8 +56,9 @@ def module_effects(evaluation: Evaluation) -> list[str]:
 def caveats(evaluation: Evaluation) -> list[str]:
     """Return a sentence for everything that limits what the numbers mean."""
     out = []
-    if evaluation.propensity_source == "estimated":
-        out.append("The weights use estimated propensities; the intervals ignore the error of these estimates.")
+    if estimated := evaluation.propensity_counts.get("estimated", 0):
+        some = "" if estimated == evaluation.decisions else f" for {estimated:,} of {evaluation.decisions:,} decisions"
+        out.append(f"The weights use estimated propensities{some}; the intervals ignore the error of these estimates.")
     total = sum(evaluation.reward_counts.values())
     if evaluation.decisions < total:
         out.append(

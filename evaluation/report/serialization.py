@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from crosschannel.evaluation.bootstrap import UNDEFINED, Interval
-from crosschannel.evaluation.report.formatting import PROPENSITY_LABELS
+from crosschannel.evaluation.report.formatting import propensity_label
 from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
 from crosschannel.evaluation.results import Estimate, Evaluation, EvaluationSettings
 from crosschannel.evaluation.support import Support
@@ -19,7 +19,8 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
     return {
         "policy": evaluation.policy,
         "log": evaluation.log,
-        "propensities": PROPENSITY_LABELS[evaluation.propensity_source],
+        "propensities": propensity_label(evaluation.propensity_counts),
+        "propensity_counts": dict(evaluation.propensity_counts),
         "decisions": evaluation.decisions,
         "users": evaluation.users,
         "reward_counts": dict(evaluation.reward_counts),
@@ -61,7 +62,6 @@ def _finite(value: float) -> float | None:
 
 def from_dict(data: Mapping[str, Any]) -> Evaluation:
     """Return the evaluation that `to_dict` turned into plain values; what is None becomes NaN."""
-    sources = {label: source for source, label in PROPENSITY_LABELS.items()}
     return Evaluation(
         policy=data["policy"],
         log=data["log"],
@@ -69,7 +69,7 @@ def from_dict(data: Mapping[str, Any]) -> Evaluation:
         estimates=tuple(_read_estimate(entry) for entry in data["estimates"]),
         decisions=data["decisions"],
         users=data["users"],
-        propensity_source=sources[data["propensities"]],
+        propensity_counts=dict(data["propensity_counts"]),
         reward_counts=dict(data["reward_counts"]),
         refitted=data["reward_refitted"],
         dropped_share=_read_number(data["reward_dropped_share"]),

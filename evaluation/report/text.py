@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from crosschannel.evaluation.report.formatting import (
-    PROPENSITY_LABELS,
     SUPPORT_COLUMNS,
     align,
     format_bounds,
     format_number,
     format_point,
+    propensity_label,
 )
 from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
 from crosschannel.evaluation.results import Evaluation
@@ -18,7 +18,7 @@ def text_table(evaluation: Evaluation) -> str:
     """Return the evaluation as text: what was evaluated, the values, the support, the verdict and the caveats."""
     head = (
         f"{evaluation.policy} on {evaluation.log}: mean reward per decision, {evaluation.decisions:,} decisions with a "
-        f"reward, {evaluation.users:,} users, {PROPENSITY_LABELS[evaluation.propensity_source]}"
+        f"reward, {evaluation.users:,} users, {propensity_label(evaluation.propensity_counts)}"
     )
     estimands = [f"{e.label}: {e.estimand}" for e in evaluation.one_per_estimand]
     sentences = [verdict(evaluation), *module_effects(evaluation), *caveats(evaluation)]

@@ -13,7 +13,7 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.bootstrap import UNDEFINED, t_interval, user_bootstrap
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
-from crosschannel.evaluation.report.formatting import PROPENSITY_LABELS
+from crosschannel.evaluation.report.formatting import propensity_label
 from crosschannel.evaluation.results import EvaluationSettings
 from crosschannel.evaluation.sequential.estimators import TRAJECTORY_ESTIMATORS, RatioTerms, TrajectoryEstimator
 from crosschannel.evaluation.sequential.fitted_q import fit_q_values
@@ -78,7 +78,7 @@ def evaluate_trajectories(
         estimators=estimators,
         unsupported=unsupported_mass(log, probabilities, None),
     )
-    about = f"{policy} on {log.name}, {PROPENSITY_LABELS[log.propensity_source]}"
+    about = f"{policy} on {log.name}, {propensity_label(log.propensity_counts)}"
     return replace(evaluation, about=about, excluded=index.excluded)
 
 

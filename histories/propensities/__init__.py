@@ -1,5 +1,8 @@
-"""Estimate propensities that were not logged, by cross-fitted and calibrated logistic regressions."""
+"""Estimate propensities that were not logged, and keep where each one comes from.
 
-from crosschannel.histories.propensities.estimate import PropensityReport, estimate_propensities
+The names of `__all__` are imported on first use: `sources` is part of every history, the estimation is not.
+"""
 
-__all__ = ["PropensityReport", "estimate_propensities"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

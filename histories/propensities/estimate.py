@@ -1,4 +1,4 @@
-"""Estimate the propensities of a history without logged ones, cross-fitted by user and calibrated."""
+"""Estimate the propensities that a history lacks, cross-fitted by user and calibrated."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.calibration import PlattScaling, Reliability
 from crosschannel.histories.propensities.logistic import Logistic
+from crosschannel.histories.propensities.sources import ESTIMATED, MISSING
 
 _FOLD_SALT = 0x9095
 
@@ -30,7 +31,7 @@ class PropensityReport:
     """Settings and fit of estimated propensities.
 
     Attributes:
-        rows: Number of decisions of the history.
+        rows: Number of decisions whose propensities are estimated.
         folds: Number of folds of users.
         floor: Smallest propensity.
         floored: Number of decisions with an estimate below the floor in some module, which was raised to it.
@@ -55,8 +56,8 @@ class PropensityReport:
         errors = ", ".join(f"{name} {error:.4f}" for name, error in self.errors.items() if not np.isnan(error))
         rare = f"; shares only for {', '.join(self.pooled)}" if self.pooled else ""
         return (
-            f"propensities were not logged and are estimated (cross-fitted in {self.folds} folds of users, "
-            f"calibration error {errors or 'none, as there were no alternatives'}; "
+            f"propensities of {self.rows:,} decisions were not logged and are estimated (cross-fitted in {self.folds} "
+            f"folds of users, calibration error {errors or 'none, as there were no alternatives'}; "
             f"{self.floored:,} of {self.rows:,} raised to the floor {self.floor:g}{rare})"
         )
 
@@ -68,6 +69,7 @@ def estimate_propensities(
     folds: int = 5,
     floor: float = 1e-3,
     min_rows: int = 50,
+    only_missing: bool = False,
 ) -> tuple[History, PropensityReport]:
     r"""Estimate each module's conditional propensity from what was known before the decision.
 
@@ -89,15 +91,17 @@ def estimate_propensities(
     cannot test it; all values that depend on these propensities are labelled `estimated propensities`.
 
     Args:
-        history: Any history; logged propensities are ignored and replaced.
+        history: Any history; logged propensities are ignored and replaced, unless `only_missing` keeps them.
         features: Context features that are fitted, or the spec of those to be fitted on the history.
         folds: Number of folds of users, at least 3.
         floor: Smallest propensity, above 0; smaller estimates are raised to it, and counted.
         min_rows: Decisions that an action and the reference action each need in the fitting folds for a regression;
             with fewer, the odds are those of their shares, with half a decision added to each.
+        only_missing: Keep the propensities that there are, and estimate those of the other decisions from these others
+            alone, because another policy made them.
 
     Returns:
-        The history with these propensities and the source `estimated`; and the report.
+        The history with these propensities, whose source is `estimated`; and the report.
 
     Raises:
         ConfigError: If `folds` or `floor` is out of range.
@@ -110,12 +114,19 @@ def estimate_propensities(
     if not 0.0 < floor < 0.5:
         raise ConfigError(f"floor is {floor}: give a number between 0 and 0.5")
     d = history.decisions
+    wanted = d.propensity_source == MISSING if only_missing else np.ones(len(d), dtype=bool)
+    if not wanted.any():
+        raise ConfigError("every decision has a propensity: there are none to estimate")
     fold = np.asarray(derive(history.user_keys, _FOLD_SALT) % np.uint64(folds), dtype=np.int64)[d.user]
-    if len(np.unique(fold)) < folds:
-        raise NotIdentified(f"propensities cannot be estimated: {history.n_users} users are too few for {folds} folds")
+    if len(np.unique(fold[wanted])) < folds:
+        users = len(np.unique(d.user[wanted]))
+        raise NotIdentified(f"propensities cannot be estimated: {users} users are too few for {folds} folds")
     if not isinstance(features, ContextFeatures):
         features = ContextFeatures.fit(history, features)
-    x = np.concatenate([features.covariates(history), _calendar(d.time)], axis=1)
+    cells = _calendar(d.time[wanted])
+    calendar = np.zeros((len(d), cells.shape[1]))
+    calendar[wanted] = cells
+    x = np.concatenate([features.covariates(history), calendar], axis=1)
     mask = history.modules.feasible_mask(history.eligible)
     # Sums of floats depend on their order. This one depends on hashes of the decisions' ids and not on the order in a
     # file, and its first rows are a random sample.
@@ -126,7 +137,7 @@ def estimate_propensities(
     for m, module in enumerate(history.modules):
         eligible = history.modules.conditional_mask(m, mask, d.actions)
         eligible[np.arange(len(d)), d.actions[:, m]] = True
-        choice = (eligible.sum(1) > 1) & (history.modules.sends(d.actions) | (m == 0))
+        choice = wanted & (eligible.sum(1) > 1) & (history.modules.sends(d.actions) | (m == 0))
         if choice.any() and len(taken := np.unique(d.actions[choice, m])) == 1:
             raise NotIdentified(
                 f"the propensities of {module.name!r} cannot be estimated: every decision with alternatives took the "
@@ -149,7 +160,7 @@ def estimate_propensities(
     low = propensity < floor
     propensity = np.maximum(propensity, floor)
     report = PropensityReport(
-        rows=len(d),
+        rows=int(wanted.sum()),
         folds=folds,
         floor=floor,
         floored=int(low.any(1).sum()),
@@ -157,7 +168,11 @@ def estimate_propensities(
         table=pd.concat(tables, ignore_index=True) if tables else _table("", "", _no_bins()),
         pooled=tuple(pooled),
     )
-    estimated = history.with_propensities(propensity, propensity.prod(axis=1), "estimated")
+    estimated = history.with_propensities(
+        np.where(wanted[:, None], propensity, d.propensity),
+        np.where(wanted, propensity.prod(axis=1), d.joint),
+        np.where(wanted, ESTIMATED, d.propensity_source),
+    )
     return replace(estimated, notes=(*history.notes, report.summary())), report
 
 

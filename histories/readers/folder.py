@@ -13,12 +13,16 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
-from crosschannel.histories.history import PROPENSITY_SOURCES, History
+from crosschannel.core.times import timestamps
+from crosschannel.histories.history import History
+from crosschannel.histories.observation import OBSERVATION_COLUMNS
+from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
+from crosschannel.histories.values.action_names import check_action_names
 
 FORMAT = "crosschannel history"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION_FILE = "history.yaml"
 TABLES = ("decisions", "events", "users")
 _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -32,6 +36,7 @@ _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     "churn_events": list,
     "attributes": (list, type(None)),
     "modules": list,
+    "ties": (str, type(None)),
 }
 _TEXTS = ("span", "event_names", "attributes")
 
@@ -69,6 +74,7 @@ def write_history(history: History, path: Path) -> None:
         "churn_events": list(history.churn_events),
         "attributes": None if history.users is None else [str(name) for name in history.users.columns],
         "modules": history.modules.to_dict(),
+        "ties": history.ties,
     }
     write_yaml(content, description)
 
@@ -105,16 +111,21 @@ def read_history(path: Path) -> History:
     ]
     if faults:
         raise InputError(faults)
-    history = History.from_tables(
-        tables["decisions"],
-        tables["events"],
-        content["modules"],
-        tables["users"],
-        span=content["span"],
-        propensity_source=content["propensity_source"],
-        name=content["name"],
-        files=files,
-    )
+    try:
+        history = History.from_tables(
+            tables["decisions"],
+            tables["events"],
+            content["modules"],
+            tables["users"],
+            span=content["span"],
+            propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
+            name=content["name"],
+            ties=content["ties"],
+            files=files,
+        )
+    except ConfigError as error:
+        raise fail(path / DESCRIPTION_FILE, str(error), "Correct `span` there.", column="span") from None
+    notes = history.notes
     history = _with_event_names(history, tuple(content["event_names"]), files["events"])
     try:
         history = history.with_churn_events([str(name) for name in content["churn_events"]])
@@ -122,11 +133,13 @@ def read_history(path: Path) -> History:
         remedy = "Correct the name there, or write the folder again."
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
-    return replace(history, users=None if attributes is None else tables["users"][attributes])
+    users = None if attributes is None or history.users is None else history.users[attributes]
+    return replace(history, users=users, notes=notes)
 
 
 def _users_frame(history: History) -> pd.DataFrame:
-    users = pd.DataFrame({"user_id": history.user_ids})
+    observed = (timestamps(history.observed_from), timestamps(history.observed_until))
+    users = pd.DataFrame({"user_id": history.user_ids, **dict(zip(OBSERVATION_COLUMNS, observed, strict=True))})
     if history.users is None:
         return users
     attributes = history.users.drop(columns="user_id", errors="ignore").reset_index(drop=True)
@@ -152,8 +165,10 @@ def _with_event_names(history: History, names: tuple[str, ...], file: str) -> Hi
         event_names=names,
         span=history.span,
         users=history.users,
-        propensity_source=history.propensity_source,
+        observed_from=history.observed_from,
+        observed_until=history.observed_until,
         name=history.name,
+        ties=history.ties,
     )
 
 
@@ -171,9 +186,8 @@ def _description(path: Path) -> dict[str, Any]:
     try:
         content = read_yaml(file)
     except ConfigError as error:
-        raise fail(
-            file, f"this is not YAML: {str(error).removeprefix(f'{file}: ')}", "Write the folder again."
-        ) from error
+        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
+        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
     if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
@@ -187,6 +201,7 @@ def _description(path: Path) -> dict[str, Any]:
     out = dict(content)
     try:
         out["modules"] = ActionSpace.from_dict(content["modules"])
+        check_action_names(out["modules"])
     except (ConfigError, TypeError, AttributeError) as error:
         raise fail(file, str(error), "Correct the modules.", column="modules") from error
     try:
@@ -219,11 +234,14 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
             faults.append(
                 Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])
             )
-        if content["propensity_source"] not in PROPENSITY_SOURCES:
+        if content["propensity_source"] not in (*PROPENSITY_SOURCES, MIXED):
             source = content["propensity_source"]
-            remedy = nearest(source, PROPENSITY_SOURCES)
+            remedy = nearest(source, (*PROPENSITY_SOURCES, MIXED))
             faults.append(
                 Fault(str(file), "this is not a source of propensities", remedy, "propensity_source", value=source)
             )
+        if content["ties"] not in (None, "before", "after"):
+            problem, remedy = "this is not an order of ties", "Write before, after or null."
+            faults.append(Fault(str(file), problem, remedy, "ties", value=content["ties"]))
     if faults:
         raise InputError(faults)

@@ -13,6 +13,7 @@ from crosschannel.core.errors import ConfigError, NotIdentified, nearest
 from crosschannel.core.files import write_csv
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.action_effects import (
     action_effects,
     action_effects_by_window,
@@ -25,7 +26,6 @@ from crosschannel.reward.effects.event_study import EventStudy, EventTimes, even
 from crosschannel.reward.effects.panels import panel_from_history
 from crosschannel.reward.effects.plots import event_study_figure, save_figure
 from crosschannel.reward.effects.staggered import MIN_UNITS, aggregate, group_time_effects
-from crosschannel.reward.measurement.outcomes import KNOWN_SOURCES
 from crosschannel.reward.models import RewardModel
 from crosschannel.reward.spec import RewardSpec
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -82,8 +81,7 @@ def test_evaluate_reads_what_train_found_where_propensities_were_estimated(finis
     config, _ = finished
     history = crosschannel.load_history(config)
     unknown = np.full_like(history.decisions.propensity, np.nan)
-    decisions = replace(history.decisions, propensity=unknown, joint=unknown[:, 0])
-    write_history(replace(history, decisions=decisions, propensity_source="missing"), tmp_path / "log")
+    write_history(history.with_propensities(unknown, unknown[:, 0], "missing"), tmp_path / "log")
     settings = {"run_dir": str(tmp_path), "history.source": "folder", "history.path": str(tmp_path / "log")}
     run = crosschannel.train(crosschannel.load_config(SMALL[1], settings))
     with caplog.at_level("INFO", logger="crosschannel"):

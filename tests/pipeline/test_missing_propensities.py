@@ -24,7 +24,6 @@ def log_of_today() -> History:
         decisions=replace(history.decisions, time=history.decisions.time + LATER),
         events=replace(history.events, time=history.events.time + LATER),
         span=(history.span[0] + LATER, history.span[1] + LATER),
-        propensity_source="missing",
     )
 
 
@@ -39,4 +38,4 @@ def test_missing_propensities_are_estimated_and_labelled(tmp_path):
     decisions = prepared.history.decisions
     assert prepared.history.propensity_source == prepared.train.history.propensity_source == "estimated"
     assert ((decisions.propensity > 0) & (decisions.propensity <= 1)).all()
-    assert "propensities were not logged and are estimated" in prepared.history.summary()
+    assert "propensities of 480 decisions were not logged and are estimated" in prepared.history.summary()

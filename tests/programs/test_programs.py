@@ -25,6 +25,7 @@ from crosschannel.core.times import DAY, HOUR
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.eligibility import last_eligible, read_eligible, without_churned
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import ESTIMATED, LOGGED
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.histories.splits import split_time
 from crosschannel.pipeline.building import prepare
@@ -443,3 +444,60 @@ def test_a_folder_is_learned_from_as_a_market_is(tmp_path):
     )
     assert "Off-policy estimate" in done.stdout
     assert "Truth" not in done.stdout
+
+
+TABLES = """
+source: tables
+path: null
+tables:
+  decisions: {path: FOLDER/sends.csv, columns: {decision_id: id, user_id: customer, time: at}}
+  events: [{path: FOLDER/events.csv}]
+  users: {path: FOLDER/users.csv}
+  modules: MODULES
+"""
+
+
+@pytest.mark.parametrize("source", ["folder", "tables"])
+def test_decisions_joined_to_a_log_without_propensities_are_a_valid_history(source, small_run, tmp_path):
+    """The round of a day: decide on a log without propensities, append the file, learn from both.
+
+    The new rows keep their exact propensities, the old rows get estimated ones.
+    """
+    run, _ = small_run
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
+    unknown = np.full_like(history.decisions.propensity, np.nan)
+    history = history.with_propensities(unknown, unknown[:, 0], "missing")
+    write_history(history, tmp_path / "log")
+    names = {"decision_id": "id", "user_id": "customer", "time": "at"}
+    history.decisions_frame().rename(columns=names).to_csv(tmp_path / "sends.csv", index=False)
+    history.events_frame().to_csv(tmp_path / "events.csv", index=False)
+    history.users.to_csv(tmp_path / "users.csv", index=False)
+    mapping = TABLES.replace("FOLDER", str(tmp_path)).replace("MODULES", json.dumps(history.modules.to_dict()))
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["history"] |= (
+        yaml.safe_load(mapping) if source == "tables" else {"source": "folder", "path": str(tmp_path / "log")}
+    )
+    (copy / "config.yaml").write_text(yaml.safe_dump(config))
+    run_program("decide.py", str(copy), "--out", str(tmp_path / "decisions.csv"), cwd=tmp_path)
+    table = pd.read_csv(tmp_path / "decisions.csv", dtype={"user_id": str}, keep_default_na=False)
+    if source == "tables":
+        old = pd.read_csv(tmp_path / "sends.csv", dtype=str, keep_default_na=False)
+        joined = pd.concat([old, table.rename(columns=names)], ignore_index=True)
+        joined.to_csv(tmp_path / "sends.csv", index=False)
+    else:
+        joined = pd.concat([history.decisions_frame(), table], ignore_index=True)
+        write_history(
+            History.from_tables(joined, history.events_frame(), history.modules, history.users, span=history.span),
+            tmp_path / "log",
+        )
+    built = prepare(read_config(copy / "config.yaml")).history
+    d = built.decisions
+    new = np.isin(d.id, table["decision_id"])
+    assert new.sum() == 400
+    assert len(d) == len(history.decisions) + 400
+    assert (d.propensity_source == np.where(new, LOGGED, ESTIMATED)).all()
+    exact = table.set_index("decision_id").loc[d.id[new], "propensity"].astype(float)
+    np.testing.assert_allclose(d.joint[new], exact, rtol=1e-12)
+    assert f"propensities logged for 400 decisions, estimated for {len(history.decisions):,}" in built.summary()

@@ -30,8 +30,8 @@ def with_propensities(seed: int, users: int = 60):
     sent = rng.random(len(chance)) < chance
     actions = MODULES.canonical(np.stack([np.where(sent, 1, 0), np.zeros(len(sent), dtype=np.int64)], axis=1))
     propensity = np.stack([np.where(sent, chance, 1 - chance), np.ones(len(sent))], axis=1)
-    decisions = replace(history.decisions, actions=actions, propensity=propensity, joint=propensity.prod(1))
-    return replace(history, decisions=decisions, propensity_source="logged"), chance
+    history = replace(history, decisions=replace(history.decisions, actions=actions))
+    return history.with_propensities(propensity, propensity.prod(1), "logged"), chance
 
 
 def test_slots_after_a_user_churned_have_no_reward_and_are_not_controls():

@@ -60,7 +60,7 @@ def build(
         decision_row=user * slots + slot,
         skipped={},
         dropped_users=0,
-        propensity_source="logged",
+        propensity_source=np.zeros(n, dtype=np.int64),
         name="known truth",
     )
 

@@ -26,4 +26,6 @@ def test_plain_values_are_strict_json_and_complete():
 
 
 def test_propensities_are_named_by_their_source():
-    assert to_dict(replace(identified(), propensity_source="estimated"))["propensities"] == "estimated propensities"
+    assert (
+        to_dict(replace(identified(), propensity_counts={"estimated": 3}))["propensities"] == "estimated propensities"
+    )

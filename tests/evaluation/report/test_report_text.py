@@ -78,7 +78,7 @@ def test_effects_of_modules_are_told_where_the_whole_action_is_not_identified():
 def test_caveats_name_what_the_numbers_rest_on():
     good = identified()
     assert any("held fixed" in line for line in caveats(good))
-    estimated = replace(good, propensity_source="estimated")
+    estimated = replace(good, propensity_counts={"estimated": good.decisions})
     assert any("estimated propensities" in line for line in caveats(estimated))
     assert "estimated propensities" in text_table(estimated)
     gaps = replace(good, reward_counts={"identified": good.decisions, "too few controls": 50})

@@ -48,8 +48,12 @@ def two_actions(seed: int, assignment="random") -> History:
         history,
         decisions=replace(d, actions=actions, propensity=np.full((len(d), 1), np.nan), joint=np.full(len(d), np.nan)),
         modules=ActionSpace([Module("channel", ("none", "push", "email"))]),
-        propensity_source="missing",
     )
+
+
+def even_odds(history: History) -> tuple[np.ndarray, np.ndarray]:
+    n = len(history.decisions)
+    return np.full((n, 1), 1 / 3), np.full(n, 1 / 3)
 
 
 def test_each_effect_is_that_of_its_action_alone():
@@ -180,13 +184,13 @@ def test_the_report_has_each_action_with_other_windows_and_the_source_of_propens
         "The same by length of the post window",
     ):
         assert words in text, words
-    logged = replace(history, propensity_source="logged")
+    logged = history.with_propensities(*even_odds(history), "logged")
     assert "Effect of each channel" not in effects_report(logged, make_reward("did", SPEC), request)
 
 
 def test_the_module_is_the_first_where_no_propensities_were_logged():
     history = two_actions(6)
-    logged = replace(history, propensity_source="logged")
+    logged = history.with_propensities(*even_odds(history), "logged")
     assert module_for_action_effects(history, AUTO) == "channel"
     assert module_for_action_effects(logged, AUTO) is None
     assert module_for_action_effects(logged, "channel") == "channel"
