@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import derive
@@ -24,6 +25,16 @@ MAX_CALENDAR_CELLS = 30
 
 MAX_ROWS_PER_ACTION = 50_000
 """Decisions of each action to which one logistic regression is fitted; more would cost time without more precision."""
+
+
+ZEROS_PER_ONE, MIN_ZEROS = 20, 1000
+"""How many decisions of the reference action a regression uses for each decision of its action, and at least in all.
+More would take the time of the reference action for each other one; these leave all but 5 % of the precision."""
+
+MAX_COUNTED_ACTIONS = 50
+"""Actions of the first module up to which earlier messages are covariates action by action; with more, all together."""
+
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,8 @@ class PropensityReport:
     def summary(self) -> str:
         """Return a line on the estimation and its calibration error."""
         errors = ", ".join(f"{name} {error:.4f}" for name, error in self.errors.items() if not np.isnan(error))
-        rare = f"; shares only for {', '.join(self.pooled)}" if self.pooled else ""
+        more = f" and {len(self.pooled) - MAX_NAMED:,} more actions" if len(self.pooled) > MAX_NAMED else ""
+        rare = f"; shares only for {', '.join(self.pooled[:MAX_NAMED])}{more}" if self.pooled else ""
         return (
             f"propensities of {self.rows:,} decisions were not logged and are estimated (cross-fitted in {self.folds} "
             f"folds of users, calibration error {errors or 'none, as there were no alternatives'}; "
@@ -80,8 +92,9 @@ def estimate_propensities(
     both were eligible. Begg & Gray (1984), "Calculation of polychotomous logistic regression parameters using
     individualized regressions", Biometrika. Covariates are the context features, the calendar cell
     (`MAX_CALENDAR_CELLS`) and the actions of earlier modules; slopes have a normal prior of variance 1 for standardised
-    columns. With more than `MAX_ROWS_PER_ACTION` decisions of an action, the regression is fitted to a stable random
-    sample, and its intercept is corrected.
+    columns. With more than `MAX_ROWS_PER_ACTION` decisions of an action, or `ZEROS_PER_ONE` of the reference action for
+    each of its own, the regression is fitted to a stable random sample, and its intercept is corrected. So the time is
+    about linear in the number of actions.
 
     Users are divided into folds by a hash of their id. The propensities of fold k come from regressions fitted without
     the folds k and k + 1, and from a calibration (`PlattScaling`) fitted to fold k + 1, so that they do not depend on
@@ -92,7 +105,8 @@ def estimate_propensities(
 
     Args:
         history: Any history; logged propensities are ignored and replaced, unless `only_missing` keeps them.
-        features: Context features that are fitted, or the spec of those to be fitted on the history.
+        features: Context features that are fitted, or the spec of those to be fitted on the history; the latter count
+            earlier messages of all actions together where there are more than `MAX_COUNTED_ACTIONS`.
         folds: Number of folds of users, at least 3.
         floor: Smallest propensity, above 0; smaller estimates are raised to it, and counted.
         min_rows: Decisions that an action and the reference action each need in the fitting folds for a regression;
@@ -121,12 +135,14 @@ def estimate_propensities(
     if len(np.unique(fold[wanted])) < folds:
         users = len(np.unique(d.user[wanted]))
         raise NotIdentified(f"propensities cannot be estimated: {users} users are too few for {folds} folds")
+    known = history
     if not isinstance(features, ContextFeatures):
-        features = ContextFeatures.fit(history, features)
+        known = _with_messages_pooled(history)
+        features = ContextFeatures.fit(known, features)
     cells = _calendar(d.time[wanted])
     calendar = np.zeros((len(d), cells.shape[1]))
     calendar[wanted] = cells
-    x = np.concatenate([features.covariates(history), calendar], axis=1)
+    x = np.concatenate([features.covariates(known), calendar], axis=1)
     mask = history.modules.feasible_mask(history.eligible)
     # Sums of floats depend on their order. This one depends on hashes of the decisions' ids and not on the order in a
     # file, and its first rows are a random sample.
@@ -176,6 +192,17 @@ def estimate_propensities(
     return replace(estimated, notes=(*history.notes, report.summary())), report
 
 
+def _with_messages_pooled(history: History) -> History:
+    """Return the history itself, or one that knows only whether something was sent where there are many actions."""
+    if history.modules.sizes[0] <= MAX_COUNTED_ACTIONS:
+        return history
+    d = history.decisions
+    unknown = np.full(len(d), np.nan)
+    sent = history.modules.sends(d.actions)[:, None].astype(np.int64)
+    decisions = replace(d, actions=sent, propensity=unknown[:, None], joint=unknown, eligible=None)
+    return replace(history, decisions=decisions, modules=ActionSpace([Module("message", ("none", "any"))]))
+
+
 def _cross_fit(
     x: FloatArray, taken: IntArray, eligible: BoolArray, fold: IntArray, folds: int, min_rows: int
 ) -> tuple[FloatArray, BoolArray]:
@@ -211,9 +238,11 @@ def _individualised(
             n1, n0 = (len(ones), len(zeros)) if both.any() else (count[a], count[reference])
             offset[a] = np.log((n1 + 0.5) / (n0 + 0.5))
             continue
-        rows = np.sort(np.concatenate([ones[:MAX_ROWS_PER_ACTION], zeros[:MAX_ROWS_PER_ACTION]]))
+        n_ones = min(len(ones), MAX_ROWS_PER_ACTION)
+        n_zeros = min(len(zeros), MAX_ROWS_PER_ACTION, max(ZEROS_PER_ONE * n_ones, MIN_ZEROS))
+        rows = np.sort(np.concatenate([ones[:n_ones], zeros[:n_zeros]]))
         model = Logistic.fit(x[rows], taken[rows] == a, ridge=1.0 / len(rows))
-        sampled = min(1.0, MAX_ROWS_PER_ACTION / len(ones)) / min(1.0, MAX_ROWS_PER_ACTION / len(zeros))
+        sampled = (n_ones / len(ones)) / (n_zeros / len(zeros))
         offset[a] = model.coefficients[0] - np.log(sampled)
         slopes[a] = model.coefficients[1:]
     return offset, slopes, pooled
