@@ -49,6 +49,7 @@ class StableBaselinesVec(VecEnv):
         Raises:
             ConfigError: If the env is a replay.
         """
+        observations: Observations
         observations, info = self.env.reset(seed=self._seeds[0])
         if "mode" in info:
             raise ConfigError(
@@ -68,7 +69,7 @@ class StableBaselinesVec(VecEnv):
         over = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         outcome = info.get("outcome", {})
-        for row in np.flatnonzero(over):
+        for row in np.flatnonzero(over).tolist():
             infos[row] = {
                 "terminal_observation": _row(observations, row),
                 "TimeLimit.truncated": bool(truncated[row]),

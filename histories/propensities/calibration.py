@@ -90,7 +90,7 @@ def _implicit(p: FloatArray, z: FloatArray, deviation: FloatArray) -> ImplicitIn
     def times(v: FloatArray) -> FloatArray:
         v = np.ravel(v)
         offsets = v[0] * slopes + sums * v[1:] - p.T @ (p @ v[1:])
-        return v + np.concatenate([[slope * v[0] + slopes @ v[1:]], offsets])
+        return np.asarray(v + np.concatenate([[slope * v[0] + slopes @ v[1:]], offsets]))
 
     diagonal = 1.0 + np.concatenate([[slope], sums - np.einsum("ng,ng->g", p, p)])
     return ImplicitInformation(times, diagonal)

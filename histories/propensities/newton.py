@@ -67,8 +67,10 @@ def maximise(
     theta, value, distance = start, objective(start), np.inf
     for _ in range(MAX_STEPS):
         score, information = derivatives(theta)
-        implicit = isinstance(information, ImplicitInformation)
-        step = information.solve(score) if implicit else np.linalg.solve(information, score)
+        if isinstance(information, ImplicitInformation):
+            step = information.solve(score)
+        else:
+            step = np.linalg.solve(information, score)
         distance = float(np.sqrt(abs(score @ step)))
         if distance <= TOLERANCE:
             return np.asarray(theta + step)
