@@ -2,18 +2,20 @@
 
   crosschannel decide runs/NAME --history.path LOG --out decisions.parquet
   crosschannel decide runs/NAME --history.path LOG --eligible FILE --out decisions.csv
+  crosschannel decide runs/NAME --guardrails.opted-out '{email: email_opt_out}' --out decisions.csv
 
 The policy sees what the log holds of each user strictly before the time of the decisions. What may
 be sent comes from --eligible, a file with the columns user_id and eligible_<module> (action names
-joined by |); without one it is what was eligible at each user's last slot. The run's guardrails
-hold in any case, and users who churned get nothing. The output has the columns of a native log's
-decisions, so that the next log can begin with it.
+joined by |); without one it is what was eligible at each user's last slot. Guardrails hold in any
+case, and users who churned get nothing. Columns of users that look like consent must be mapped by
+guardrails. The output has the columns of a native log's decisions, so that the next log can begin
+with it.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,41 +23,66 @@ import numpy as np
 import pandas as pd
 
 from crosschannel import agents
-from crosschannel.core import SECOND, BoolArray, ConfigError, duration, keys, replacing, timestamps
+from crosschannel.core import (
+    SECOND,
+    BoolArray,
+    ConfigError,
+    ObjectArray,
+    duration,
+    keys,
+    pseudonyms,
+    replacing,
+    timestamps,
+    write_csv,
+)
 from crosschannel.histories import (
-    ContextFeatures,
     DecisionLog,
+    Guardrails,
     History,
     allowed_actions,
+    consent_columns,
     last_eligible,
     read_eligible,
     without_churned,
 )
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program, refuse_existing
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, output_file, program
+from crosschannel.pipeline.configuration import Config, HistoryConfig
+from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run
 
 
 @one_thread()
 def decide(
-    run: Run, history: History, at: int, eligible: BoolArray, *, explore: bool, device: str, seed: int
+    run: Run,
+    history: History,
+    at: int,
+    eligible: BoolArray,
+    guardrails: Guardrails,
+    *,
+    explore: bool = True,
+    device: str = "cpu",
+    seed: int = 0,
+    clear_ids: bool = False,
 ) -> pd.DataFrame:
     """Choose for each user of a history at a time; return the decisions as a table in the native columns."""
-    agent, features = agents.load_policy(run.policy, device, history.modules)
-    context = ContextFeatures.from_state_dict(features)
+    agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
+    trained_with = run.trained_with("policy")
     users = np.arange(history.n_users)
     time = np.full(history.n_users, at, dtype=np.int64)
     mask = without_churned(eligible, history, at)
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
-    mask &= allowed_actions(run.config.guardrails, history, users, time + 1)
-    observations = agents.Observations(context.at(history, users, time), mask, history.user_keys)
+    mask &= allowed_actions(guardrails, history, users, time + 1)
+    observations = agents.Observations(trained_with.features.at(history, users, time), mask, history.user_keys)
     if explore:
         rng = np.random.default_rng([seed, at // SECOND])
-        chosen = agents.sample_actions(agent.modules, agent.action_probabilities(observations), rng)
+        probabilities = agent.action_probabilities(observations)
+        agents.check_probabilities(agent.modules, probabilities, mask)
+        chosen = agents.sample_actions(agent.modules, probabilities, rng)
     else:
         chosen = agent.act(observations, explore=False)
-    moment = pd.Timestamp(at, unit="us", tz="UTC").strftime("%Y%m%dT%H%M%S")
-    ids = np.array([f"{moment}-{user}" for user in history.user_ids], dtype=object)
+    agents.check_decisions(agent.modules, chosen, mask)
+    ids = _decision_ids(history, at, None if clear_ids else trained_with.history)
     log = DecisionLog(
         id=ids,
         key=keys(ids),
@@ -64,47 +91,93 @@ def decide(
         actions=chosen.actions,
         propensity=chosen.probabilities,
         joint=chosen.joint,
-        policy=np.full(history.n_users, run.path.name, dtype=object),
+        policy=np.full(history.n_users, run.path.resolve().name, dtype=object),
         eligible=mask,
     )
     return replace(history, decisions=log).decisions_frame()
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return what the command line asks for.
+def _decision_ids(history: History, at: int, secret: str | None) -> ObjectArray:
+    """Return ids of the time and the user: of a keyed hash of the user's id, or with no secret of the id itself.
+
+    The secret is the fingerprint of the log that the run has learned from, which only the run folder holds. Deciding
+    again for the same time gives the same ids.
+    """
+    users = history.user_ids.astype(str) if secret is None else pseudonyms(history.user_ids, secret)
+    moment = pd.Timestamp(at, unit="us", tz="UTC").strftime("%Y%m%dT%H%M%S" + ("%f" if at % SECOND else ""))
+    return np.array([f"{moment}-{user}" for user in users], dtype=object)
+
+
+def check_consent(history: History, eligible: BoolArray, guardrails: Guardrails, ignored: Collection[str]) -> None:
+    """Refuse to send anything to anybody where the users' table seems to know better.
 
     Raises:
-        UsageError: If a flag or its value is wrong, or the file exists.
+        ConfigError: If every channel is eligible for every user, although there are columns of consent or reachability
+            that neither the guardrails nor the user has mentioned; or if an ignored column does not exist.
     """
-    parser = Parser("decide", __doc__)
+    known = () if history.users is None else tuple(map(str, history.users.columns))
+    if absent := [name for name in ignored if name not in known]:
+        raise ConfigError(
+            f"--ignore-columns {absent[0]}: the users have no such column, only {', '.join(known) or 'none'}"
+        )
+    channels = history.modules[0].actions[1:]
+    settled = {*guardrails.consent_attributes, *ignored}
+    open_columns = [name for name in consent_columns(history.users, channels) if name not in settled]
+    if open_columns and history.modules.split(eligible)[0].all():
+        example = f"{{{channels[0]}: {open_columns[0]}}}"
+        raise ConfigError(
+            "everything would be eligible for everybody, but columns of the users look like consent or reachability: "
+            f"{', '.join(open_columns)}. Write what they mean: --guardrails.reachable '{example}' if true means that "
+            f"the channel may be used, --guardrails.opted-out '{example}' if true means that it must not "
+            f"be; or give --eligible FILE; or, if they limit nothing, --ignore-columns {' '.join(open_columns)}"
+        )
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Guardrails]:
+    """Return what the command line asks for, and what may be sent.
+
+    Raises:
+        ConfigError: If there is no such run.
+        UsageError: If a flag or its value is wrong, or the file exists or cannot be written.
+    """
+    parser = Parser("decide", __doc__, "RUN --out PATH [--history.path PATH] [--guardrails.SETTING VALUE ...]")
     parser.add_shared(
         *("run", "--history.path", "--at", "--out"),
         history_path="the newest log, in the layout of the run's own (default: the log that the run learned from)",
         out="file to write: .parquet or .csv (required)",
     )
     parser.add_argument("--eligible", metavar="FILE", type=Path, help="what may be sent to whom: .csv or .parquet")
+    ignored = "columns of users that look like consent but do not limit what may be sent"
+    parser.add_argument("--ignore-columns", metavar="TEXT", nargs="+", default=(), help=ignored)
     parser.add_argument(
         "--max-log-age", metavar="TIME", default="2d", help="largest time from the log's end to --at (default: 2d)"
     )
     parser.add_argument("--greedy", action="store_true", help="take the best action on the mean, without exploration")
+    clear = "write users' ids into decision ids (default: a keyed hash of them)"
+    parser.add_argument("--clear-ids", action="store_true", help=clear)
     parser.add_shared(
-        *("--seed", "--device", "--force"),
+        *("--seed", "--device", "--allow-class", "--force"),
         seed="seed of the draws, together with the time (default: 0)",
         force="overwrite the file",
     )
-    chosen = parser.parse(arguments)
+    folder = parser.first_positional(arguments)
+    guardrails = Run.read_config(folder).guardrails if folder and Run.is_at(folder) else Guardrails()
+    # Guardrails limit any log that is read, that of a market included.
+    base = Config(history=HistoryConfig("folder"), guardrails=guardrails)
+    line = parse_settings(parser, arguments, sections=("guardrails",), base=base)
+    chosen = line.options
     if chosen.out is None:
         raise UsageError("--out is missing: decisions are written as .parquet or .csv")
     if chosen.out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {chosen.out}: decisions are written as .parquet or .csv")
-    refuse_existing(chosen.out, chosen.force)
-    return chosen
+    chosen.out = output_file(chosen.out, chosen.force)
+    return chosen, line.config.guardrails
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, read the newest log, decide, write; return the exit code."""
-    chosen = parse(arguments)
-    run = Run.open_ended(chosen.run, history=chosen.history_path)
+    chosen, guardrails = parse(arguments)
+    run = Run.open_ended(chosen.run, chosen.history_path, chosen.allow_class)
     history = build_history(run.config)[0]
     logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))
@@ -115,11 +188,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         said = history.decisions.eligible is not None
         what = "what was eligible at each user's last slot before" if said else "everything: the log does not say"
         logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
-    table = decide(run, history, at, eligible, explore=not chosen.greedy, device=chosen.device, seed=chosen.seed)
-    with replacing(chosen.out) as draft:
-        if chosen.out.suffix == ".csv":
-            table.to_csv(draft, index=False)
-        else:
+    check_consent(history, eligible, guardrails, chosen.ignore_columns)
+    table = decide(
+        *(run, history, at, eligible, guardrails),
+        explore=not chosen.greedy,
+        device=chosen.device,
+        seed=chosen.seed,
+        clear_ids=chosen.clear_ids,
+    )
+    if chosen.out.suffix == ".csv":
+        write_csv(table, chosen.out)
+    else:
+        with replacing(chosen.out) as draft:
             table.to_parquet(draft, index=False)
     first = table[history.modules.names[0]]
     shares = ", ".join(f"{name} {share:.1%}" for name, share in first.value_counts(normalize=True).items())
@@ -138,11 +218,13 @@ def _moment(text: str | None, history: History, max_log_age: int) -> int:
         raise ConfigError(f"--at {text!r} is not a time: write it as 2026-11-24T06:00") from None
     moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
     at = int(moment.as_unit("us").to_datetime64().astype(np.int64))
-    if not start < at <= end + max_log_age:
-        first, last = timestamps(np.array([start, end]))
+    begin = int(history.decisions.time.min())
+    if not max(start, begin) < at <= end + max_log_age:
+        first, last, decided = timestamps(np.array([start, end, begin]))
         raise ConfigError(
             f"--at {text} is not covered by the log, which runs from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
-            "UTC: read a newer log (--history.path), or allow an older one (--max-log-age)"
+            f"UTC and whose first decision is at {decided:%Y-%m-%d %H:%M}: read a newer log (--history.path), "
+            "or allow an older one (--max-log-age)"
         )
     return at
 

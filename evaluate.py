@@ -14,16 +14,17 @@ policy and settings is read and not computed again.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
-from crosschannel.histories import ContextFeatures
-from crosschannel.pipeline.command_line import Parser, logger, one_thread, program, refuse_existing
+from crosschannel.pipeline.command_line import Parser, logger, one_thread, output_file, program
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
+from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
@@ -43,6 +44,7 @@ def evaluate(
     *,
     device: str = "cpu",
     out: Path | None = None,
+    allow_classes: Collection[str] = (),
 ) -> pipeline.EvaluationResult:
     """Evaluate the policy of a finished run on users that it has not learned from, and write the report.
 
@@ -52,41 +54,42 @@ def evaluate(
         settings: Settings of the evaluation, in place of the run's own.
         device: Where the agent computes.
         out: Folder of the files; by default that of the run. Another log and other settings need one of their own.
+        allow_classes: Classes of your own that may be imported if the run names them, as `package.module:Class`.
 
     Raises:
-        ConfigError: If the run is not finished, the log does not fit it, or `out` is missing.
+        ConfigError: If the run is not finished, damaged or edited, the log does not fit it, or `out` is missing.
         InputError: If the log cannot be read.
+        OutputError: If the files cannot be written.
     """
-    run = Run.open_ended(run.path if isinstance(run, Run) else Path(run), history=history)
+    run = Run.open_ended(run.path if isinstance(run, Run) else Path(run), history, allow_classes)
     if out is None and (history is not None or settings not in (None, run.config.evaluation)):
         raise ConfigError("another log and other settings need a folder of their own: add --out FOLDER")
     if settings is not None:
         run = replace(run, config=replace(run.config, evaluation=settings))
-    folder = out or run.path
-    result = run.stored_result() if history is None else None
-    if result is not None and _log_is_unchanged(run):
-        logger.info(f"{run.path} has an evaluation of this log, policy and settings")
-        fingerprint = run.fingerprint
-    else:
-        logger.info(f"preparing the history of {run.path}")
-        agent, features = agents.load_policy(run.policy, device)
-        data = pipeline.prepare(run.config, ContextFeatures.from_state_dict(features))
-        fingerprint = data.fingerprint
-        notes = () if run.same_history(fingerprint) else (OTHER_LOG,)
-        for note in notes:
-            logger.warning(note)
-        policy = pipeline.explain_policy(run.config, data, agent)
-        result = pipeline.judge(run.config, data, agent, policy, pipeline.fit_outcome_model(data), notes)
-    run.write_result(result, fingerprint, folder)
-    pipeline.write_report(run, result, folder / "report.html")
+    trained_with = run.trained_with("policy")
+    with nullcontext() if out else RunLock(run.path):
+        result = run.stored_result() if history is None else None
+        if result is not None and _log_is_unchanged(run, trained_with.history):
+            logger.info(f"{run.path} has an evaluation of this log, policy and settings")
+            if out:
+                run.write_result(result, trained_with.history, out)
+        else:
+            logger.info(f"preparing the history of {run.path}")
+            agent, _ = agents.load_policy(run.policy, device, allow_classes=allow_classes)
+            data = pipeline.prepare(run.config, trained_with.features)
+            notes = () if data.fingerprint == trained_with.history else (OTHER_LOG,)
+            for note in notes:
+                logger.warning(note)
+            policy = pipeline.explain_policy(run.config, data, agent)
+            result = pipeline.judge(run.config, data, agent, policy, pipeline.fit_outcome_model(data), notes)
+            run.write_result(result, data.fingerprint, out)
+        pipeline.write_report(run, result, (out or run.path) / "report.html")
     return result
 
 
-def _log_is_unchanged(run: Run) -> bool:
-    """Return whether the log of a run is still the one that it learned from; a simulated one always is."""
-    if run.config.history.source == "market":
-        return True
-    return run.same_history(pipeline.load_history(run.config).fingerprint())
+def _log_is_unchanged(run: Run, fingerprint: str) -> bool:
+    """Return whether the log of a run still has the fingerprint of the training; a simulated one always has."""
+    return run.config.history.source == "market" or pipeline.load_history(run.config).fingerprint() == fingerprint
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, EvaluationConfig]:
@@ -98,22 +101,28 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     """
     parser = Parser("evaluate", __doc__, "RUN [--history.path PATH] [--evaluation.SETTING VALUE ...]")
     parser.add_shared(
-        *("run", "--history.path", "--out", "--device", "--force"),
+        *("run", "--history.path", "--allow-class", "--out", "--device", "--force"),
         out="folder of the three files (default: the run's)",
         force="overwrite files of an earlier evaluation in --out",
     )
     folder = parser.first_positional(arguments)
-    base = Run.open(folder).config if folder and Run.is_at(folder) else Config()
+    base = Run.read_config(folder) if folder and Run.is_at(folder) else Config()
     line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
-    for name in FILES if line.options.out else ():
-        refuse_existing(line.options.out / name, line.options.force)
+    out = line.options.out
+    for name in FILES:
+        output_file((out or line.options.run) / name, force=line.options.force or not out)
     return line.options, line.config.evaluation
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, evaluate its policy, write and print the report; return the exit code."""
     chosen, settings = parse(arguments)
-    result = evaluate(chosen.run, chosen.history_path, settings, device=chosen.device, out=chosen.out)
+    result = evaluate(
+        *(chosen.run, chosen.history_path, settings),
+        device=chosen.device,
+        out=chosen.out,
+        allow_classes=chosen.allow_class,
+    )
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
     print(agents.as_text(table[table["segment"] == agents.ALL_DECISIONS]))

@@ -12,6 +12,7 @@ tensorboard/ to a folder of its own. In a checkout, `python train.py` is the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
@@ -28,7 +29,8 @@ from crosschannel.pipeline.command_line import (
 )
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
-from crosschannel.pipeline.run_folder import Run, check_run_folder, write_json
+from crosschannel.pipeline.run_files import RunLock, TrainedWith
+from crosschannel.pipeline.run_folder import Run, check_run_folder
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
@@ -50,32 +52,36 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         ConfigError: If the settings do not fit the history, a resumed run's history has changed, or `out` is taken.
         InputError: If the history cannot be read.
     """
-    if out is not None:
-        check_run_folder(out, force)
-    # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
-    data = pipeline.prepare(config, resume.features() if resume else None)
-    logger.info(data.history.summary())
-    split = data.train
-    if split.losses.warning:
-        logger.warning(f"training decisions: {split.losses.warning}")
-    log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
-    logger.info(log.summary())
-    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
-    outcome_model = pipeline.fit_outcome_model(data)
-    del split.observations  # the replay log holds them now, and they are large
-    if resume and not resume.same_history(data.fingerprint):
-        raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
-    run = resume or Run.create(config, data.features, data.fingerprint, out)
-    logger.info(f"writing to {run.path}")
+    with ExitStack() as locks:
+        if resume is None:
+            check_run_folder(config, out, force)
+        else:
+            locks.enter_context(RunLock(resume.path))
+        earlier = resume.resumes_from() if resume else None
+        # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
+        data = pipeline.prepare(config, earlier.features if earlier else None)
+        logger.info(data.history.summary())
+        if resume and earlier and earlier.history != data.fingerprint:
+            raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
+        split = data.train
+        if split.losses.warning:
+            logger.warning(f"training decisions: {split.losses.warning}")
+        log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
+        logger.info(log.summary())
+        agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
+        outcome_model = pipeline.fit_outcome_model(data)
+        del split.observations  # the replay log holds them now, and they are large
+        run = resume or Run.create(config, out, locks)
+        logger.info(f"writing to {run.path}")
 
-    with resumable(run.path):
-        policy = learn(run, data, log, agent, outcome_model)
-        del agent, log  # frees the observed rows: what is judged is the policy as it was written
-        written, _ = agents.load_policy(run.policy, config.device)
-        result = pipeline.judge(run.config, data, written, policy, outcome_model)
-    run.write_result(result, data.fingerprint)
-    write_json(result.metrics(), run.metrics)  # last, since it marks the run as finished
-    return run
+        with resumable(run.path):
+            policy = learn(run, data, log, agent, outcome_model)
+            del agent, log  # frees the observed rows: what is judged is the policy as it was written
+            written, _ = agents.load_policy(run.policy, config.device, allow_classes=run.allowed_classes)
+            result = pipeline.judge(run.config, data, written, policy, outcome_model)
+            run.write_result(result, data.fingerprint)
+            run.finish(result)
+        return run
 
 
 def learn(
@@ -111,10 +117,13 @@ def learn(
         monitor.rewards(data.train.rewards)
         monitor.event_study(data.train)
 
+    spec = pipeline.agent_spec(config, data)
+    trained_with = TrainedWith(config, data.fingerprint, data.features).to_dict()
+
     def save() -> None:
         monitor.flush()
-        extra = {"env": env.state_dict(), "done": done}
-        agents.save_agent(agent, run.checkpoint, pipeline.agent_spec(config, data), extra)
+        extra = {"run": trained_with, "env": env.state_dict(), "done": done}
+        agents.save_agent(agent, run.checkpoint, spec, extra)
 
     def update() -> dict[str, str]:
         """Update the agent; write scalars and a checkpoint where they are due; return the progress bar's numbers."""
@@ -157,7 +166,7 @@ def learn(
             bar.set_postfix(update(), refresh=False)
             bar.update()
     save()
-    agents.save_policy(agent, run.policy, pipeline.agent_spec(config, data), data.features.state_dict())
+    agents.save_policy(agent, run.policy, spec, {"run": trained_with})
     policy = pipeline.explain_policy(config, data, agent)
     monitor.policy_table(policy.table, done["steps"])
     monitor.close()
@@ -173,19 +182,19 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | N
     """
     parser = Parser("train", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the run to resume, as it was configured")
-    parser.add_shared("--out", "--force", out="exact folder of the run, in place of --run-dir and --name")
+    parser.add_shared("--allow-class", "--out", "--force", out="folder of the run, in place of --run-dir and --name")
     line = parse_settings(parser, arguments)
     resume, out = line.options.resume, line.options.out
     if resume is not None:
         if line.overrides or out:
             raise UsageError("--resume keeps the run's own settings: leave out --config, --out and all settings")
-        run = Run.open(resume)
+        run = Run.open(resume, line.options.allow_class)
         return run.config, run, None, False
     if out is not None:
         if {"--name", "--run-dir"} & set(line.overrides):
             raise UsageError("--out names the run's folder: leave out --name and --run-dir")
         check_name(out.name)
-        check_run_folder(out, line.options.force)
+    check_run_folder(line.config, out, line.options.force)
     return line.config, None, out, line.options.force
 
 

@@ -11,6 +11,7 @@ from .bootstrapped_q import BootstrappedQ as BootstrappedQ
 from .buffers.delay import Delay as Delay
 from .checkpoints import load_agent as load_agent
 from .checkpoints import load_policy as load_policy
+from .checkpoints import read_extra as read_extra
 from .checkpoints import restore_agent as restore_agent
 from .checkpoints import save_agent as save_agent
 from .checkpoints import save_policy as save_policy
@@ -31,6 +32,8 @@ from .registry import agent_settings as agent_settings
 from .registry import check_settings as check_settings
 from .registry import make_agent as make_agent
 from .registry import resolve_device as resolve_device
+from .sampling import check_decisions as check_decisions
+from .sampling import check_probabilities as check_probabilities
 from .sampling import sample_actions as sample_actions
 from .sampling import uniform_shares as uniform_shares
 from .sampling import vote_shares as vote_shares
@@ -76,11 +79,14 @@ __all__ = [
     "as_markdown",
     "as_scalars",
     "as_text",
+    "check_decisions",
+    "check_probabilities",
     "check_settings",
     "load_agent",
     "load_policy",
     "make_agent",
     "policy_table",
+    "read_extra",
     "resolve_device",
     "restore_agent",
     "sample_actions",

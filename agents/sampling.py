@@ -13,6 +13,9 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
 
+#: Largest distance of a sum of probabilities from 1 that rounding explains.
+SUM_TOLERANCE = 1e-6
+
 
 def floor_by_module(modules: ActionSpace, floor: Floor) -> tuple[float, ...]:
     """Return each module's probability of a uniform draw, from one number for all or from numbers by module name.
@@ -150,3 +153,59 @@ def _sample_codes(probabilities: FloatArray, u: FloatArray) -> IntArray:
     code = (cumulative <= u[:, None] * total).sum(1)
     last = probabilities.shape[1] - 1 - (probabilities[:, ::-1] > 0).argmax(1)
     return np.asarray(np.minimum(code, last), dtype=np.int64)
+
+
+def check_probabilities(modules: ActionSpace, probabilities: Sequence[FloatArray], mask: BoolArray) -> None:
+    """Check that each module's probabilities are such, for eligible actions only, before a number rests on them.
+
+    Args:
+        modules: The action space.
+        probabilities: Each module's probabilities (N, *shape(m)), as `Agent.action_probabilities` returns them.
+        mask: Eligible actions (N, sum of actions).
+
+    Raises:
+        ConfigError: If one is not between 0 and 1, is above 0 for an action that is not eligible, or they do not add up
+            to 1 where an action is eligible.
+    """
+    feasible = modules.split(modules.feasible_mask(mask))
+    for m, (p, part, may) in enumerate(zip(probabilities, modules.split(mask), feasible, strict=True)):
+        if p.shape != (len(mask), *modules.shape(m)):
+            raise ConfigError(
+                f"{_states(modules, m)} an array of shape {p.shape}, not {(len(mask), *modules.shape(m))}"
+            )
+        inside = (p >= 0.0) & (p <= 1.0 + SUM_TOLERANCE)  # False for NaN
+        _refuse_slots(modules, m, ~inside, "probabilities that are not between 0 and 1")
+        _refuse_slots(modules, m, (p > 0.0) & ~expand_mask(modules, m, part), "probabilities of ineligible actions")
+        for group in modules.groups(m):
+            any_eligible = expand_mask(modules, m, may)[..., group].any(-1)
+            wrong = np.abs(p[..., group].sum(-1) - 1.0) > SUM_TOLERANCE
+            _refuse_slots(modules, m, wrong & any_eligible, "probabilities that do not add up to 1")
+
+
+def check_decisions(modules: ActionSpace, decisions: Decisions, mask: BoolArray) -> None:
+    """Check that decisions are eligible actions with possible probabilities, before they are written.
+
+    Raises:
+        ConfigError: If an action is not eligible, or a probability is not above 0 and at most 1.
+    """
+    actions, sends = decisions.actions, modules.sends(decisions.actions)
+    _refuse_slots(modules, 0, ~modules.valid(actions), "codes that are not actions")
+    for m, part in enumerate(modules.split(mask)):
+        taken = part[np.arange(len(actions)), actions[:, m]] | (~sends if m else actions[:, 0] == 0)
+        _refuse_slots(modules, m, ~taken, "actions that are not eligible")
+        p = decisions.probabilities[:, m]
+        _refuse_slots(
+            modules, m, ~((p > 0.0) & (p <= 1.0 + SUM_TOLERANCE)), "probabilities that are not above 0, up to 1"
+        )
+    product = np.abs(decisions.probabilities.prod(1) - decisions.joint) <= SUM_TOLERANCE
+    _refuse_slots(modules, 0, ~product, "joint probabilities that are not the product over modules")
+
+
+def _refuse_slots(modules: ActionSpace, m: int, wrong: BoolArray, what: str) -> None:
+    count = int(wrong.reshape(len(wrong), -1).any(1).sum())
+    if count:
+        raise ConfigError(f"{_states(modules, m)} {what}, at {count:,} of {len(wrong):,} slots: it cannot be used")
+
+
+def _states(modules: ActionSpace, m: int) -> str:
+    return f"the agent states for the module {modules[m].name!r}"

@@ -40,6 +40,7 @@ from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import Goal
 from crosschannel.reward.measurement.amounts import window_amounts
 from crosschannel.reward.measurement.limits import Windows
+from crosschannel.reward.measurement.ties import boundaries
 
 pytestmark = pytest.mark.benchmark
 
@@ -95,8 +96,9 @@ def history_of(raw: Raw) -> History:
 
 def sums(history: History) -> list[np.ndarray]:
     """The goal's amounts before and after every decision."""
-    windows = Windows.build(history, LENGTH, LENGTH, np.full(len(history.decisions), LENGTH))
-    return window_amounts(GOAL, history, history.decisions.time, windows.before.rows, windows.after.rows)
+    end = np.full(len(history.decisions), LENGTH)
+    windows = Windows.build(history, boundaries(history, [GOAL]), LENGTH, LENGTH, end)
+    return window_amounts(GOAL, 32, history, history.decisions.time, windows.before.rows, windows.after.rows)
 
 
 def peer_events(user: np.ndarray, time: np.ndarray, value: np.ndarray) -> pd.DataFrame:

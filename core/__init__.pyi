@@ -10,8 +10,11 @@ from .errors import CrosschannelError as CrosschannelError
 from .errors import Fault as Fault
 from .errors import InputError as InputError
 from .errors import NotIdentified as NotIdentified
+from .errors import OutputError as OutputError
 from .files import replacing as replacing
+from .files import write_csv as write_csv
 from .hashing import keys as keys
+from .hashing import pseudonyms as pseudonyms
 from .times import DAY as DAY
 from .times import HOUR as HOUR
 from .times import SECOND as SECOND
@@ -35,9 +38,12 @@ __all__ = [
     "Module",
     "NotIdentified",
     "ObjectArray",
+    "OutputError",
     "UIntArray",
     "duration",
     "keys",
+    "pseudonyms",
     "replacing",
     "timestamps",
+    "write_csv",
 ]

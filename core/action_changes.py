@@ -54,6 +54,7 @@ def _known(new: Module, old: Module) -> Module:
         (*new.requires, *(old.requires[code] for code in retired)) if new.parent else (),
         {**{name: old.labels[name] for name in names if name in old.labels}, **new.labels},
         new.condition_on,
+        new.nothing,
     )
 
 

@@ -32,6 +32,8 @@ class Module:
         condition_on: An earlier module on whose action the policy may condition this one, or None: every action stays
             eligible, but a policy has one row of probabilities for each action of the earlier module. A module has a
             parent or a condition, not both.
+        nothing: The action that sends nothing, declared because its name may be taken for a message. It must be the
+            first of the first module.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Module:
     requires: tuple[str, ...] = ()
     labels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     condition_on: str | None = None
+    nothing: str | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "actions", tuple(self.actions))
@@ -351,6 +354,8 @@ class ActionSpace(Sequence[Module]):
                 entry |= {"parent": module.parent, "requires": list(module.requires)}
             if module.condition_on is not None:
                 entry["condition_on"] = module.condition_on
+            if module.nothing is not None:
+                entry["nothing"] = module.nothing
             if module.labels:
                 entry["labels"] = {action: dict(labels) for action, labels in module.labels.items()}
             out.append(entry)
@@ -363,7 +368,7 @@ class ActionSpace(Sequence[Module]):
         Raises:
             ConfigError: If an entry has an unknown key or lacks its name or actions.
         """
-        known = {"name", "actions", "parent", "requires", "labels", "condition_on"}
+        known = {"name", "actions", "parent", "requires", "labels", "condition_on", "nothing"}
         for entry in entries:
             if unknown := sorted(set(entry) - known):
                 raise ConfigError(f"a module has the unknown keys {unknown}; known are {sorted(known)}")

@@ -16,6 +16,10 @@ class ConfigError(CrosschannelError, ValueError):
     """A setting that is unknown, has the wrong type, or contradicts other settings."""
 
 
+class OutputError(CrosschannelError):
+    """A file or a folder that cannot be written."""
+
+
 class NotIdentified(CrosschannelError):
     """A value that the log cannot identify; raised instead of returning a misleading number."""
 

@@ -1,34 +1,118 @@
-"""Write files atomically; read YAML strictly."""
+"""Write files atomically; read and write YAML strictly; write CSV whose text no spreadsheet computes."""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, OutputError
 
 #: Maximum number of values of a YAML text, with each value counted as often as aliases repeat it.
 MAX_YAML_VALUES = 100_000
+
+#: Maximum size of a YAML file; the parser needs seconds for it.
+MAX_YAML_BYTES = 2_000_000
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside a file, and replace the file by it at the end.
 
-    An interruption leaves either the old file or the new one, never a partly written one.
+    An interruption leaves either the old file or the new one, never a partly written one. Folders that are missing are
+    made. A link at the path is replaced by the file; what it leads to stays as it is.
+
+    Raises:
+        OutputError: If the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = _temporary(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)  # that of a process that was killed
         yield temporary
+        with temporary.open("r+b") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def output_fault(path: Path) -> str | None:
+    """Return why a file cannot be written to a path, or None if it can; missing folders are made with the file.
+
+    For the test a small file without a name is written into the folder, so that rights, links, full disks and file
+    systems that are read-only show before the work of a program and not after it.
+    """
+    try:
+        if path.is_dir():
+            return "it is a folder"
+        if path.exists() and not path.is_file():
+            return "it is not a regular file"
+        with suppress(FileNotFoundError):
+            os.lstat(_temporary(path))
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            return f"{folder} is not a folder"
+        with tempfile.TemporaryFile(dir=folder) as trial:
+            trial.write(bytes(4096))
+            trial.flush()
+            os.fsync(trial.fileno())
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "strerror", None) or error)
+    return None
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+#: First characters of cells that spreadsheets compute.
+_FORMULA = r"[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]"
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
+
+
+def write_csv(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as a CSV file, with an apostrophe before each text that a spreadsheet would compute.
+
+    These are texts that begin with = + - @, a tab or a line break and are not numbers. `unescape` undoes it: one more
+    apostrophe stands before a text that has such a beginning after apostrophes of its own.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    columns = [table.iloc[:, j] for j in range(table.shape[1])]
+    escaped = pd.concat(
+        [one if one.dtype.kind in "biufcmM" else _escape(one.astype(object)) for one in columns], axis=1
+    )
+    escaped.columns = pd.Index(_escape(pd.Series(table.columns, dtype=object)))
+    with replacing(path) as draft:
+        # The csv module does not quote a carriage return by itself, and readers take it for the end of the row.
+        returns = any(one.dtype == object and one.str.contains("\r").eq(True).any() for _, one in escaped.items())
+        escaped.to_csv(draft, index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
+
+
+def _escape(texts: pd.Series[Any]) -> pd.Series[Any]:
+    computed = texts.str.match(f"'*{_FORMULA}").eq(True) & ~texts.str.fullmatch(_NUMBER).eq(True)
+    out = texts.copy()
+    out[computed] = "'" + texts[computed]
+    return out
+
+
+def unescape(texts: pd.Series[Any]) -> pd.Series[Any]:
+    """Return texts as they were before `write_csv` escaped them; what is not text stays as it is."""
+    escaped = texts.str.match(f"'+{_FORMULA}").eq(True)
+    return texts.where(~escaped, texts.str.slice(1)) if escaped.any() else texts
 
 
 def read_yaml(path: Path) -> Any:
@@ -38,10 +122,26 @@ def read_yaml(path: Path) -> Any:
         ConfigError: If its text is refused by `parse_yaml`.
     """
     try:
+        size = path.stat().st_size
+        if size > MAX_YAML_BYTES:
+            raise ConfigError(f"{path}: the file has {size:,} bytes; at most {MAX_YAML_BYTES:,} are read as YAML")
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: this is not text in UTF-8: {error.reason} at byte {error.start}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from None
     return parse_yaml(text, str(path))
+
+
+def write_yaml(data: Any, path: Path) -> None:
+    """Write plain values as YAML, which `read_yaml` and readers of YAML 1.1 read back as they are.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    text = yaml.dump(data, Dumper=_PlainDumper, sort_keys=False, allow_unicode=True)
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")
 
 
 def parse_yaml(text: str, place: str) -> Any:
@@ -75,8 +175,21 @@ def parse_yaml(text: str, place: str) -> Any:
         raise ConfigError(f"{place}: values are nested too deeply") from None
 
 
+_TOO_MANY = f"there are more than {MAX_YAML_VALUES:,} values, counted as often as aliases repeat them"
+
+
 class _PlainLoader(yaml.SafeLoader):
     """A loader with the types of YAML 1.2, by the patterns below instead of PyYAML's of YAML 1.1."""
+
+    _values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Read one value; stop where there are too many, before all of a large text is parsed."""
+        self._values += 1
+        if self._values > MAX_YAML_VALUES:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=mark)
+        return super().compose_node(parent, index)
 
 
 _PlainLoader.yaml_implicit_resolvers = {}
@@ -91,6 +204,23 @@ for _name, _pattern, _first in (
     ("merge", r"<<", ["<"]),
 ):
     _PlainLoader.add_implicit_resolver(_TAG + _name, re.compile(f"^({_pattern})$"), _first)
+
+
+class _PlainDumper(yaml.SafeDumper):
+    """A dumper that also quotes text which only YAML 1.2 takes for a number, such as 1e3."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        """Write a value in full wherever it occurs."""
+        return True
+
+
+_RESOLVERS = (yaml.SafeDumper.yaml_implicit_resolvers, _PlainLoader.yaml_implicit_resolvers)
+_PlainDumper.yaml_implicit_resolvers = {
+    first: [pattern for known in _RESOLVERS for pattern in known.get(first, [])]
+    for first in {*_RESOLVERS[0], *_RESOLVERS[1]}
+}
+
+
 _KINDS = {_TAG + name for name in ("null", "bool", "int", "float", "merge", "str", "seq", "map")}
 
 
@@ -117,8 +247,7 @@ def _check_node(node: yaml.Node, sizes: dict[int, int]) -> int:
     for part in (part for each in parts for part in each):
         total += _check_node(part, sizes)
         if total > MAX_YAML_VALUES:
-            problem = f"there are more than {MAX_YAML_VALUES:,} values, counted as often as aliases repeat them"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=node.start_mark)
     sizes[id(node)] = total
     return total
 

@@ -8,7 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.arrays import FloatArray, UIntArray
+from crosschannel.core.arrays import FloatArray, ObjectArray, UIntArray
+
+#: Largest seed that all generators of random numbers take.
+MAX_SEED = 2**32 - 1
 
 
 def mix(values: UIntArray) -> UIntArray:
@@ -44,3 +47,18 @@ def unit(words: UIntArray) -> FloatArray:
 def uniforms(key: UIntArray, salt: int) -> FloatArray:
     """Return a uniform number in (0, 1) for each key; it depends on the key and the salt only."""
     return unit(derive(key, salt))
+
+
+def pseudonyms(ids: npt.NDArray[Any], secret: str) -> ObjectArray:
+    """Return a text of 32 hexadecimal digits for each id (n,): two keyed hashes (SipHash) of its text.
+
+    Nobody can find an id by trying all possible ones who does not know the secret.
+
+    Args:
+        ids: The ids.
+        secret: 32 characters of ASCII.
+    """
+    texts = np.asarray(ids).astype(str).astype(object)
+    words = [pd.util.hash_array(texts, hash_key=key, categorize=False) for key in (secret[:16], secret[16:])]
+    digits = np.stack(words, axis=1).astype(">u8").tobytes().hex()
+    return np.frombuffer(digits.encode(), dtype="S32").astype(str).astype(object)

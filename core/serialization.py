@@ -11,7 +11,7 @@ import importlib
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -196,6 +196,24 @@ def _shown(value: object) -> str:
     """Return the value as text for a message, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def refuse_class(name: str, allowed: Collection[str], source: str) -> None:
+    """Refuse a class outside this package that data name, such as a run that somebody else has made.
+
+    Args:
+        name: The name of a part of this package, of an installed package's entry point, or `package.module:Class`.
+        allowed: The classes that the user's own command names.
+        source: The data, for the error message.
+
+    Raises:
+        ConfigError: If the name is that of a class which is not allowed.
+    """
+    if ":" in name and name not in allowed:
+        raise ConfigError(
+            f"{source} names the class {name!r}, which would be imported and run. If you know where it comes from, "
+            f"allow it: --allow-class {name}"
+        )
 
 
 def import_class(path: str, what: str) -> type:

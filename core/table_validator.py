@@ -11,6 +11,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, nearest
+from crosschannel.core.times import parse_iso
 
 EARLIEST_TIME = np.datetime64("1990-01-01", "us")
 LATEST_TIME = np.datetime64("2100-01-01", "us")
@@ -121,12 +122,16 @@ class TableValidator:
         out[self.missing(column)] = None
         return out
 
-    def times(self, column: str) -> tuple[IntArray, BoolArray]:
-        """Return times (n,) in microseconds since 1970 UTC, and which are valid; times without a zone are UTC."""
+    def times(self, column: str, *, required: bool = True) -> tuple[IntArray, BoolArray]:
+        """Return times (n,) in microseconds since 1970 UTC, and which are valid; times without a zone are UTC.
+
+        Missing times are faults where they are `required`.
+        """
         if not self.has(column):
             return np.zeros(len(self), dtype=np.int64), np.zeros(len(self), dtype=bool)
         missing = self.missing(column)
-        self.flag_rows(column, missing, "the time is missing", "Give every row its time, or leave the row out.")
+        if required:
+            self.flag_rows(column, missing, "the time is missing", "Give every row its time, or leave the row out.")
         series = self.frame[column]
         if pd.api.types.is_datetime64_any_dtype(series):
             parsed = pd.to_datetime(series, utc=True)
@@ -139,9 +144,7 @@ class TableValidator:
             )
             return np.zeros(len(self), dtype=np.int64), np.zeros(len(self), dtype=bool)
         else:
-            text = pd.Series(self.texts(column), dtype=object).astype(str)
-            # Fewer than 8 characters are a year or a month at most, which is not a time.
-            parsed = pd.to_datetime(text.where(text.str.len() >= 8), utc=True, errors="coerce", format="ISO8601")
+            parsed = parse_iso(pd.Series(self.texts(column), dtype=object).astype(str))
         stamp = parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[us]")
         unknown = np.isnat(stamp)
         self.flag_rows(

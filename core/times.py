@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from crosschannel.core.errors import ConfigError
@@ -34,3 +35,39 @@ def duration(text: str) -> int:
 def timestamps(microseconds: np.ndarray) -> pd.Series:
     """Return times (n,) in microseconds as a pandas series of UTC timestamps."""
     return pd.Series(pd.to_datetime(np.asarray(microseconds, dtype="datetime64[us]"), utc=True))
+
+
+def parse_iso(text: pd.Series) -> pd.Series:
+    """Return ISO 8601 text (n,) as times in UTC, NaT for what is not a time; times without a zone are as if in UTC.
+
+    `UTC` and `GMT` at the end mean Z. Fewer than 8 characters are a year or a month at most, which is not a time.
+    """
+    text = text.str.strip()
+    text = text.where(text.str.len() >= 8)
+    parsed = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    failed = parsed.isna() & text.notna()
+    if failed.any():
+        again = text[failed].str.replace(r"(?<=\d) *(?:UTC|GMT)$", "Z", regex=True)
+        parsed = parsed.copy()
+        parsed[failed] = pd.to_datetime(again, format="ISO8601", errors="coerce", utc=True)
+    return parsed
+
+
+def localize(wall: pd.Series, time_zone: str, dates: npt.NDArray[np.bool_]) -> pd.Series:
+    """Return times on the clock of a time zone (n,) as times in UTC.
+
+    A time that the clocks skip, or show twice, is NaT; but a date is the beginning of its day, also where that is not
+    at midnight.
+
+    Args:
+        wall: Times without a zone (n,), NaT where missing.
+        time_zone: The zone.
+        dates: Which times are dates (n,), at midnight.
+    """
+    exact = wall.dt.tz_localize(time_zone, ambiguous="NaT", nonexistent="NaT")
+    if not dates.any():
+        return pd.Series(exact.dt.tz_convert("UTC"))
+    # Of a midnight that occurs twice, the first is in summer time.
+    first = np.ones(len(wall), dtype=bool)
+    begin = wall.dt.normalize().dt.tz_localize(time_zone, ambiguous=first, nonexistent="shift_forward")
+    return pd.Series(exact.where(~dates, begin).dt.tz_convert("UTC"))

@@ -1,6 +1,7 @@
 from .buckets import bucket_of as bucket_of
 from .buckets import bucket_paths as bucket_paths
 from .buckets import write_buckets as write_buckets
+from .eligibility import consent_columns as consent_columns
 from .eligibility import last_eligible as last_eligible
 from .eligibility import read_eligible as read_eligible
 from .eligibility import without_churned as without_churned
@@ -24,11 +25,11 @@ from .readers.datasets.starbucks import read_starbucks_rewards as read_starbucks
 from .readers.folder import read_history as read_history
 from .readers.folder import write_history as write_history
 from .readers.slots import SlotGrid as SlotGrid
+from .readers.sources import TableSource as TableSource
 from .readers.stream.mapping import Sends as Sends
 from .readers.stream.mapping import StreamMapping as StreamMapping
 from .readers.stream.reader import read_stream as read_stream
 from .readers.tables import TableMapping as TableMapping
-from .readers.tables import TableSource as TableSource
 from .readers.tables import read_tables as read_tables
 from .splits import split_time as split_time
 from .splits import split_users as split_users
@@ -56,6 +57,7 @@ __all__ = [
     "bucket_paths",
     "check_propensities",
     "check_rewards",
+    "consent_columns",
     "estimate_propensities",
     "guarded_mask",
     "last_eligible",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from crosschannel.core.arrays import IntArray, UIntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.files import replacing
+from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import derive
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
@@ -59,8 +58,7 @@ def write_buckets(history: History, folder: Path, n: int) -> None:
         "users": int(np.isin(bucket, filled).sum()),
         "users_left_out": int((~np.isin(bucket, filled)).sum()),
     }
-    with replacing(description) as draft:
-        draft.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    write_yaml(content, description)
 
 
 def bucket_paths(folder: Path) -> list[Path]:
@@ -76,10 +74,17 @@ def bucket_paths(folder: Path) -> list[Path]:
             "the file does not exist",
             "Name a folder that `write_buckets` wrote. If it is one, its writing was interrupted: write it again.",
         )
-    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        content = read_yaml(file)
+    except ConfigError as error:
+        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
+        raise fail(file, f"this is not YAML: {problem}", "Write the buckets again.") from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
         raise fail(file, f"this is not {FORMAT!r}, version {FORMAT_VERSION}", "Write the folder again.")
-    paths = [folder / str(name) for name in content["folders"]]
+    names = content.get("folders")
+    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise fail(file, "the folders are not a list of names", "Write the folder again.", column="folders")
+    paths = [folder / name for name in names]
     if missing := [path.name for path in paths if not path.is_dir()]:
         raise fail(file, f"buckets are missing: {', '.join(missing)}", "Copy them too, or write the folder again.")
     return paths

@@ -1,8 +1,16 @@
-"""Determine which actions are eligible for each user now: from a file, or from the last slots of the log."""
+"""Determine which actions are eligible for each user now: from a file, or from the last slots of the log.
+
+Where neither says anything, everything would be eligible. `consent_columns` finds the columns of the users' table that
+contradict this, so that a program can ask.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,3 +83,56 @@ def without_churned(mask: BoolArray, history: History, at: int) -> BoolArray:
     out = mask.copy()
     out[history.churned_at < at, 1:] = False
     return out
+
+
+def consent_columns(users: pd.DataFrame | None, channels: Sequence[str]) -> list[str]:
+    """Return the attributes of users whose names are about consent, or about whether a channel reaches the user.
+
+    A name counts if a word of it, or two together, match `_CONSENT` (`marketing_consent`, `emailOptOut`); if it
+    has a channel beside a word of `_PERMISSION` (`email_ok`, `can_sms`, `push_token`); or if it is the name of a
+    channel and its values are true or false.
+
+    Args:
+        users: The users' attributes.
+        channels: Names of the channels.
+    """
+    named = {word for channel in channels for word in _words(channel)}
+    found = []
+    for column in [] if users is None else map(str, users.columns):
+        words = _words(column)
+        together = [*words, *(first + second for first, second in itertools.pairwise(words))]
+        has_channel = any(word in named or _CHANNEL.fullmatch(word) for word in words)
+        if (
+            any(_CONSENT.fullmatch(word) for word in together)
+            or (has_channel and any(_PERMISSION.fullmatch(word) for word in words))
+            or (column in channels and users is not None and _is_flag(users[column]))
+        ):
+            found.append(column)
+    return [name for name in found if name != "user_id"]
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name in snake_case or camelCase, in lower case."""
+    return re.findall(r"[a-z0-9]+", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
+def _is_flag(values: pd.Series[Any]) -> bool:
+    return set(values.dropna().astype(str).str.lower()) <= {"true", "false", "0", "1", "0.0", "1.0", "yes", "no"}
+
+
+_CONSENT = re.compile(
+    r"consent(s|ed)?|opt(ed)?(in|out)s?|(un)?subscri(be[dr]?|ptions?)|unsubs?|(un)?(reach|contact|deliver)able"
+    r"|deliverability|mailable|emailable|textable|pushable|marketing|newsletters?|gdpr|dsgvo|rgpd|ccpa|lgpd|tcpa|casl"
+    r"|dnc|dnd|donot(contact)?|suppress(ed|ion)?|block(ed|list|listed)|blacklist(ed)?|denylist|stoplist|muted"
+    r"|bounce[ds]?|complain(ed|ts?)|permi(tted|ssions?)|disallowed|revoked|withdrawn|object(ed|ion)|notifications?"
+    r"|(push|device|fcm|apns)tokens?|einwilligung|werbung|widerspruch"
+)
+_CHANNEL = re.compile(
+    r"e?mails?|mailing|push|sms|mms|rcs|texts?|phone|calls?|whatsapp|inapp|messenger|messag(e|es|ing)|contact|channel"
+    r"|viber|telegram|letter|post"
+)
+_PERMISSION = re.compile(
+    r"ok|okay|(en|dis)abled?|(in)?valid|verified|confirmed|status|state|can|may|has|have|no|not|never|allow(s|ed)?"
+    r"|accept(s|ed)?|receives?|wants?|(in)?active|available|tokens?|flag|registered|pref(s|erences?)?|stop(ped)?|agreed?"
+    r"|opt(ed)?|on|off"
+)

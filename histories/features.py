@@ -8,19 +8,18 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK, duration
+from crosschannel.histories.fixed_point import check_sums, fit_bits, from_fixed, largest_sum, to_fixed
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import Timeline, exact_mean, from_fixed, running_totals, to_fixed
+from crosschannel.histories.values.attributes import UserEncoding
+from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 
 #: Standardised features are clipped to plus or minus this.
 MAX_ABS_FEATURE = 10.0
-#: The most frequent categories of an attribute that have a column of their own.
-MAX_CATEGORIES = 20
 #: Standard deviation up to which a column counts as constant.
 MIN_DEVIATION = 1e-9
 
@@ -55,7 +54,8 @@ class Layout:
 
     Attributes:
         groups: For each counted event, its label and the names of the events that are counted.
-        valued: Labels of the groups whose values differ from 1, so that sums differ from counts.
+        valued: Labels of the groups whose values differ from 1, so that sums differ from counts, and the binary places
+            of their exact sums.
         windows: Trailing windows: label and microseconds.
         sendable: Actions of the first module that send a message: label and code.
         active: Actions with a label `duration` (days): label, module, code and microseconds.
@@ -63,7 +63,7 @@ class Layout:
     """
 
     groups: tuple[tuple[str, tuple[str, ...]], ...]
-    valued: tuple[str, ...]
+    valued: tuple[tuple[str, int], ...]
     windows: tuple[tuple[str, int], ...]
     sendable: tuple[tuple[str, int], ...]
     active: tuple[tuple[str, int, int, int], ...]
@@ -77,7 +77,11 @@ class Layout:
         values = history.events.value
         varied = set(np.unique(history.events.event[values != 1.0]).tolist())
         coded = {name: code for code, name in enumerate(history.event_names)}
-        valued = tuple(label for label, members in groups if any(coded[m] in varied for m in members))
+        valued = tuple(
+            (label, _fit_bits_of(history, [coded[m] for m in members]))
+            for label, members in groups
+            if any(coded[m] in varied for m in members)
+        )
         first = history.modules[0]
         return cls(
             groups=groups,
@@ -87,6 +91,11 @@ class Layout:
             active=_active(history.modules) if spec.messages else (),
             clock=spec.clock,
         )
+
+
+def _fit_bits_of(history: History, codes: list[int]) -> int:
+    chosen = np.isin(history.events.event, codes)
+    return fit_bits(largest_sum(history.events.value, chosen, history.event_offsets))
 
 
 def _active(modules: ActionSpace) -> tuple[tuple[str, int, int, int], ...]:
@@ -110,28 +119,43 @@ def clock_columns(time: IntArray) -> Iterator[tuple[str, FloatArray]]:
 def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray) -> Iterator[tuple[str, FloatArray]]:
     """Yield raw columns (N,) of what was known about each user strictly before each time.
 
-    Counts and sums are over `[time - window, time)`; days since the last event are NaN if there is none.
+    Counts and sums are over `[time - window, time)`, and `observed` is the share of that window in which the user was
+    observed; days since the last event are NaN if there is none.
     """
     events = history.events
     timeline = Timeline(events.time, history.event_offsets)
     now = timeline.before(user, time)
     starts = [timeline.before(user, time - length) for _, length in layout.windows]
-    first = timeline.offsets[user]
+    first, valued = timeline.offsets[user], dict(layout.valued)
     for label, members in layout.groups:
         codes = [code for code, name in enumerate(history.event_names) if name in members]
         chosen = np.isin(events.event, codes)
         counted = running_totals(chosen.astype(np.int64))
-        summed = running_totals(to_fixed(np.where(chosen, events.value, 0.0))) if label in layout.valued else None
+        summed = None
+        if label in valued:
+            amount = np.where(chosen, events.value, 0.0)
+            check_sums(amount, timeline.offsets, valued[label], label)
+            summed = running_totals(to_fixed(amount, valued[label]))
         for (text, _), start in zip(layout.windows, starts, strict=True):
             yield f"count {label} {text}", (counted[now] - counted[start]).astype(np.float64)
             if summed is not None:
-                yield f"sum {label} {text}", from_fixed(summed[now] - summed[start])
+                yield f"sum {label} {text}", from_fixed(summed[now] - summed[start], valued[label])
         yield f"days since {label}", _days_since(chosen, events.time, first, now, time)
 
     if layout.sendable:
         yield from _message_columns(layout, history, user, time)
+    yield from observed_shares(layout, time - history.observed_from[user])
     if layout.clock:
         yield from clock_columns(time)
+
+
+def observed_shares(layout: Layout, since_start: IntArray) -> Iterator[tuple[str, FloatArray]]:
+    """Yield the share of each window (N,) in which the user was observed, given microseconds since the start (N,).
+
+    With it, a count of 0 in a window that lies before the user's own observation differs from one without events.
+    """
+    for text, length in layout.windows if layout.groups or layout.sendable else ():
+        yield f"observed {text}", np.clip(since_start, 0, length) / length
 
 
 def _message_columns(
@@ -165,51 +189,6 @@ def _days_since(
 
 
 @dataclass(frozen=True)
-class UserEncoding:
-    """Encoding of static attributes: numeric ones with an indicator of missing values, others one-hot.
-
-    Attributes:
-        numeric: Names of numeric attributes.
-        categories: For each categorical attribute, its name and the categories that have a column of their own.
-    """
-
-    numeric: tuple[str, ...]
-    categories: tuple[tuple[str, tuple[str, ...]], ...]
-
-    @classmethod
-    def fit(cls, users: pd.DataFrame | None, names: tuple[str, ...] | None) -> UserEncoding:
-        """Fit the encoding to a table of users.
-
-        Raises:
-            ConfigError: If a name is not among the attributes.
-        """
-        table = pd.DataFrame() if users is None else users.drop(columns="user_id", errors="ignore")
-        if unknown := sorted(set(names or ()) - set(table.columns)):
-            raise ConfigError(f"the users do not have the attributes {unknown}; they have {sorted(table.columns)}")
-        chosen = tuple(table.columns) if names is None else names
-        numeric = tuple(name for name in chosen if pd.api.types.is_numeric_dtype(table[name]))
-        categories = tuple(
-            (name, tuple(table[name].astype(str).value_counts().index[:MAX_CATEGORIES].sort_values()))
-            for name in chosen
-            if name not in numeric
-        )
-        return cls(numeric, categories)
-
-    def columns(self, users: pd.DataFrame | None) -> Iterator[tuple[str, FloatArray]]:
-        """Yield raw columns (U,) of the attributes, NaN where a number is missing."""
-        if users is None:
-            return
-        for name in self.numeric:
-            value = users[name].to_numpy(dtype=np.float64, na_value=np.nan)
-            yield f"user {name}", value
-            yield f"user {name} missing", np.isnan(value).astype(np.float64)
-        for name, levels in self.categories:
-            text = users[name].astype(str).to_numpy()
-            for level in levels:
-                yield f"user {name}={level}", (text == level).astype(np.float64)
-
-
-@dataclass(frozen=True)
 class ContextFeatures:
     """Standardised context of decision slots, fitted on one history and applied to others.
 
@@ -236,10 +215,17 @@ class ContextFeatures:
         """Fit the columns, and their means and standard deviations, to all decisions of a history."""
         spec = spec or ContextSpec()
         layout = Layout.build(spec, history)
-        encoding = UserEncoding.fit(history.users, spec.attributes)
+        encoding = UserEncoding.fit(history.users, spec.attributes, history.span[1])
         d = history.decisions
         names, mean, scale = [], [], []
+        seen = set[str]()
         for name, column in _all_columns(layout, encoding, history, d.user, d.time):
+            if name in seen:
+                raise ConfigError(
+                    f"two columns of the context have the name {name!r}, which stand for different things: rename the "
+                    "event or the attribute, or leave it out of `context.events` or `context.attributes`"
+                )
+            seen.add(name)
             value = _transform(name, column)
             known = value[~np.isnan(value)]
             average = exact_mean(known)
@@ -305,8 +291,7 @@ class ContextFeatures:
         layout = {name: getattr(self.layout, name) for name in Layout.__dataclass_fields__}
         return {
             "layout": layout,
-            "numeric": self.encoding.numeric,
-            "categories": self.encoding.categories,
+            "attributes": self.encoding.to_dict(),
             "names": self.names,
             "mean": self.mean.tolist(),
             "scale": self.scale.tolist(),
@@ -318,7 +303,7 @@ class ContextFeatures:
         layout = {name: _tuples(value) for name, value in state["layout"].items()}
         return cls(
             Layout(**layout),
-            UserEncoding(_tuples(state["numeric"]), _tuples(state["categories"])),
+            UserEncoding.from_dict(state["attributes"]),
             tuple(state["names"]),
             np.array(state["mean"], dtype=np.float64),
             np.array(state["scale"], dtype=np.float64),

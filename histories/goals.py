@@ -11,7 +11,6 @@ import numpy as np
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import duration
-from crosschannel.histories.windows import LARGEST_SUM
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class Goal:
             raise ConfigError(f"goal {self.event!r}: measure {self.measure!r} is neither 'count' nor 'value'")
         if not np.isfinite(self.weight) or self.weight == 0:
             raise ConfigError(f"goal {self.event!r}: weight {self.weight} is not a finite number other than 0")
-        if self.clip is not None and not 0 < self.clip < LARGEST_SUM:
-            raise ConfigError(f"goal {self.event!r}: clip {self.clip} is not between 0 and {LARGEST_SUM:g}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ConfigError(f"goal {self.event!r}: clip {self.clip} is not a positive number")
         if self.winsor is not None and not 0 < self.winsor < 1:
             raise ConfigError(f"goal {self.event!r}: winsor {self.winsor} is not a quantile between 0 and 1")
         if self.clip is not None and self.winsor is not None:

@@ -35,8 +35,10 @@ class Guardrails:
             interval instead, and must not overlap with quiet hours. None for no quiet hours.
         time_zone: User attribute with the time zone (`Europe/Berlin`). None if all are in `default_time_zone`.
         default_time_zone: Time zone of users without one.
-        reachable: User attribute (true or false) of who is reached, by channel. Attributes do not change over time; a
-            missing value counts as false.
+        reachable: User attribute (true or false) of who may be sent messages, by channel. `{email: [consent, ok]}`
+            needs both, `*` is every channel. Attributes do not change over time; a missing value counts as false.
+        opted_out: User attribute (true or false) of who must not be sent messages, by channel, as for `reachable`. A
+            missing value counts as true.
         starts: First day of actions, `{offer: {bonus: 2026-11-24}}`. It begins at midnight UTC.
         ends: Last day of actions, inclusive. It ends at midnight UTC.
     """
@@ -47,9 +49,16 @@ class Guardrails:
     quiet_hours: tuple[str, str] | None = None
     time_zone: str | None = None
     default_time_zone: str = "UTC"
-    reachable: Mapping[str, str] = field(default_factory=dict)
+    reachable: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    opted_out: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     starts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ends: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def consent_attributes(self) -> tuple[str, ...]:
+        """The user attributes that say who may be sent messages."""
+        mapped = (*self.reachable.values(), *self.opted_out.values())
+        return tuple(name for attributes in mapped for name in _listed(attributes))
 
     def __post_init__(self) -> None:
         caps = {"weekly_cap": self.weekly_cap} | {f"weekly_caps.{name}": cap for name, cap in self.weekly_caps.items()}
@@ -93,9 +102,12 @@ def allowed_actions(guardrails: Guardrails, history: History, user: IntArray, ti
         code = _code(modules, modules.names[0], name, "weekly_caps")
         sent = history.decisions.actions[:, 0] == code
         channels[:, code] &= _sent_since(history, sent, user, time, WEEK) < cap
-    for name, attribute in guardrails.reachable.items():
-        code = _code(modules, modules.names[0], name, "reachable")
-        channels[:, code] &= _flags(history, attribute)[user]
+    for setting, missing in (("reachable", False), ("opted_out", True)):
+        for name, attributes in getattr(guardrails, setting).items():
+            first = 0 if name == "*" else _code(modules, modules.names[0], name, setting)
+            chosen = slice(first, None if name == "*" else first + 1)
+            for attribute in _listed(attributes):
+                channels[:, chosen] &= (_flags(history, attribute, missing)[user] ^ missing)[:, None]
     for side, dates in (("starts", guardrails.starts), ("ends", guardrails.ends)):
         for module, days in dates.items():
             for action, text in days.items():
@@ -171,16 +183,26 @@ def _column(history: History, attribute: str) -> pd.Series[Any]:
     return history.users[attribute]
 
 
-def _flags(history: History, attribute: str) -> BoolArray:
-    """Return an attribute that is true or false, (U,), False where it is missing."""
+def _listed(attributes: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (attributes,) if isinstance(attributes, str) else tuple(attributes)
+
+
+def _flags(history: History, attribute: str, missing: bool) -> BoolArray:
+    """Return an attribute that is true or false, (U,), with a value for where it is missing."""
     column = _column(history, attribute)
-    truth = column.map({True: True, False: False, "true": True, "false": False})
+    truth = column.astype(object).where(column.notna(), None).astype(str).str.strip().str.lower().map(_TRUTH)
     if (invalid := truth.isna() & column.notna()).any():
         raise ConfigError(
             f"guardrails: attribute {attribute!r} of user {history.user_ids[int(invalid.to_numpy().argmax())]!r} is "
             f"{column[invalid].iloc[0]!r} ({int(invalid.sum()):,} users in all): it must be true or false"
         )
-    return np.asarray(truth.eq(True).to_numpy(dtype=bool))
+    return np.asarray(truth.where(column.notna(), missing).to_numpy(dtype=bool))
+
+
+_TRUTH = {
+    **dict.fromkeys(("true", "1", "1.0", "yes", "y"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no", "n"), False),
+}
 
 
 def _sent_since(history: History, sent: BoolArray, user: IntArray, time: IntArray, length: int) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
+from crosschannel.histories.observation import ObservedFrom, Ties, first_rows, tied_events
 from crosschannel.histories.propensities.sources import (
     SOURCE_COLUMN,
     count_sources,
@@ -26,7 +27,10 @@ from crosschannel.histories.propensities.sources import (
     source_names,
     summarise_sources,
 )
+from crosschannel.histories.span import observe
 from crosschannel.histories.validation import check_tables
+from crosschannel.histories.values.action_names import check_action_names
+from crosschannel.histories.windows import Timeline
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
@@ -105,11 +109,18 @@ class History:
         user_ids: Ids of all users (U,); users without a decision or an event are allowed.
         event_names: Names of the event codes.
         span: Start and end of the observation period in microseconds; nothing outside was recorded.
+        observed_from: When each user's own observation begins, within the span, microseconds (U,). Time before it is
+            not known, which differs from time without events.
+        observed_until: When it ends (U,). Churn does not end it: what follows a churn event is an outcome.
         users: Static attributes, one row per user in the order of `user_ids`, or None.
         name: The history's name, for reports.
         notes: What a reader left out or estimated, one line each, for the summary.
         churn_events: Events after which nothing can be sent to a user any more; `name*` stands for all names with this
             prefix. All but those of `DEFAULT_CHURN_EVENTS` must be events of the history.
+        ties: How an event at exactly the time of a decision of its user is ordered. `before`: it came first, such as
+            the event that triggered a message. `after`: it followed, such as orders with a date only after a campaign
+            that was sent in the morning. None: not declared; it counts as before, and rewards are refused where many
+            goal events tie. Contexts never have it.
     """
 
     decisions: DecisionLog
@@ -118,19 +129,23 @@ class History:
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     span: tuple[int, int]
+    observed_from: IntArray
+    observed_until: IntArray
     users: pd.DataFrame | None = None
     name: str = "history"
     notes: tuple[str, ...] = ()
     churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
+    ties: Ties | None = None
 
     def __post_init__(self) -> None:
-        self._churn_codes()  # raises if the history does not have one of the events
+        _ = self.churn_codes  # raises if the history does not have one of the events
         for table in (self.decisions, self.events):
             for f in fields(table):
                 array = getattr(table, f.name)
                 if array is not None:
                     array.setflags(write=False)
-        self.user_ids.setflags(write=False)
+        for array in (self.user_ids, self.observed_from, self.observed_until):
+            array.setflags(write=False)
 
     @property
     def n_users(self) -> int:
@@ -169,14 +184,23 @@ class History:
     @cached_property
     def churned_at(self) -> IntArray:
         """Time of each user's first churn event (U,), microseconds; `NEVER` for users who have not churned."""
-        rows = np.flatnonzero(np.isin(self.events.event, self._churn_codes()))
+        rows = np.flatnonzero(np.isin(self.events.event, self.churn_codes))
         out = np.full(self.n_users, NEVER, dtype=np.int64)
         user, first = np.unique(self.events.user[rows], return_index=True)
         out[user] = self.events.time[rows[first]]
         out.setflags(write=False)
         return out
 
-    def _churn_codes(self) -> IntArray:
+    @cached_property
+    def tied(self) -> BoolArray:
+        """Which events have exactly the time of a decision of their user (e,)."""
+        events = Timeline(self.events.time, self.event_offsets)
+        decisions = Timeline(self.decisions.time, self.decision_offsets)
+        return tied_events(events, decisions, self.decisions.user)
+
+    @cached_property
+    def churn_codes(self) -> IntArray:
+        """Codes of the churn events that the history has."""
         absent = set(DEFAULT_CHURN_EVENTS) - set(self.event_names)
         try:
             return self.event_codes([name for name in self.churn_events if name not in absent])
@@ -209,7 +233,15 @@ class History:
         events = take_rows(self.events, chosen[self.events.user])
         events = replace(events, user=code[events.user])
         users = None if self.users is None else self.users.loc[chosen].reset_index(drop=True)
-        return replace(self, decisions=decisions, events=events, user_ids=self.user_ids[chosen], users=users)
+        return replace(
+            self,
+            decisions=decisions,
+            events=events,
+            user_ids=self.user_ids[chosen],
+            observed_from=self.observed_from[chosen],
+            observed_until=self.observed_until[chosen],
+            users=users,
+        )
 
     def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> History:
         """Return the same history with other propensities (n, M) and (n,), and their source, of all or by row."""
@@ -223,6 +255,23 @@ class History:
         """
         return self if names is None else replace(self, churn_events=tuple(names))
 
+    def with_ties(self, ties: Ties | None) -> History:
+        """Return the same history with another order of ties; with None, with the one that it has."""
+        return self if ties is None else replace(self, ties=ties)
+
+    def with_observed_from(self, rule: ObservedFrom | None) -> History:
+        """Return the same history with users observed from their `first_row` or from the start of the `log` on.
+
+        With None, they are observed from when they are now.
+        """
+        if rule is None:
+            return self
+        start = np.full(self.n_users, self.span[0], dtype=np.int64)
+        if rule == "first_row":
+            rows = ((table.user, table.time) for table in (self.decisions, self.events))
+            start = first_rows(self.n_users, self.span, *rows)
+        return replace(self, observed_from=np.minimum(start, self.observed_until))
+
     def fingerprint(self) -> str:
         """Return a 128-bit digest, as text, of all that the history holds: equal logs have equal ones."""
         digest = hashlib.blake2b(digest_size=16)
@@ -231,7 +280,9 @@ class History:
             for part in parts:
                 digest.update(repr(part).encode())
 
-        add(self.span, self.event_names, self.churn_events, self.modules.to_dict())
+        add(self.span, self.event_names, self.churn_events, self.ties, self.modules.to_dict())
+        for times in (self.observed_from, self.observed_until):
+            digest.update(np.ascontiguousarray(times).tobytes())
         for table in (self.decisions, self.events):
             for f in fields(table):
                 array = getattr(table, f.name)
@@ -296,7 +347,23 @@ class History:
             f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities "
             f"{describe_sources(count_sources(self.decisions.propensity_source))}"
         )
-        return "\n".join((read, *self.notes))
+        return "\n".join((read, *self._observation_notes(), *self.notes))
+
+    def _observation_notes(self) -> Iterator[str]:
+        if n_tied := int(self.tied.sum()):
+            order = "after" if self.ties == "after" else "before"
+            declared = f"declared by ties: {self.ties}" if self.ties else "`ties` is not declared"
+            yield (
+                f"{n_tied:,} events ({n_tied / len(self.events):.1%}) are at exactly the time of a decision of their "
+                f"user; they count as {order} it ({declared})"
+            )
+        late, early = self.observed_from > self.span[0], self.observed_until < self.span[1]
+        if late.any() or early.any():
+            yield (
+                f"{int(late.sum()):,} users are observed from later than the start of the log on, and "
+                f"{int(early.sum()):,} until before its end: time outside is not known, which differs from time "
+                "without events"
+            )
 
     @classmethod
     def from_arrays(
@@ -309,17 +376,22 @@ class History:
         event_names: Sequence[str],
         span: tuple[int, int],
         users: pd.DataFrame | None = None,
+        observed_from: IntArray | None = None,
+        observed_until: IntArray | None = None,
         propensity_source: str | None = None,
         name: str = "history",
         churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
+        ties: Ties | None = None,
     ) -> History:
         """Build a history from arrays that are known to be valid; sort them by (user, time) and make them read-only.
 
+        Without `observed_from` and `observed_until` (U,) every user is observed throughout the span.
         `propensity_source` is the source of all propensities that there are, instead of the one that `decisions` has
         for each row.
         """
         if propensity_source is not None:
             decisions = decisions.with_propensities(decisions.propensity, decisions.joint, propensity_source)
+        check_action_names(modules)
         d = argsort_by_user_and_time(decisions.user, decisions.time)
         e = argsort_by_user_and_time(events.user, events.time, events.event)
         decisions, events = take_rows(decisions, d), take_rows(events, e)
@@ -330,9 +402,12 @@ class History:
             user_ids=np.array(user_ids),
             event_names=tuple(event_names),
             span=span,
+            observed_from=np.full(len(user_ids), span[0]) if observed_from is None else np.array(observed_from),
+            observed_until=np.full(len(user_ids), span[1]) if observed_until is None else np.array(observed_until),
             users=users,
             name=name,
             churn_events=tuple(churn_events),
+            ties=ties,
         )
 
     @classmethod
@@ -347,7 +422,9 @@ class History:
         propensity_source: str | None = None,
         name: str = "history",
         churn_events: Sequence[str] = DEFAULT_CHURN_EVENTS,
+        ties: Ties | None = None,
         files: Mapping[str, str] | None = None,
+        place: Callable[[str, int], str] | None = None,
     ) -> History:
         """Validate tables in the native columns and build a history from them.
 
@@ -357,24 +434,37 @@ class History:
                 joined by `|`).
             events: `user_id, time, event` and optionally `value`.
             modules: The action space.
-            users: `user_id` and static attributes; without it the users are those of the decisions.
+            users: `user_id` and static attributes; without it the users are those of the decisions. The optional
+                columns `observed_from` and `observed_until` are the start and the end of a user's own observation; by
+                default (and where missing) it begins with the user's first row and ends with the span.
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
-                decision, if there are no events). If the events end before the last decisions, a window that extends
-                beyond them was not observed, which differs from a window without events.
+                decision, if there are no events), without isolated rows, which are left out with a note
+                (`histories/span.py`). If the events end before the last decisions, a window that extends beyond them
+                was not observed, which differs from a window without events.
             propensity_source: The source of the propensities of rows that do not name it themselves, by default
                 `logged`; with `missing` these propensities are not used.
             name: The history's name, for reports.
             churn_events: Events after which nothing can be sent to a user any more.
+            ties: How events at exactly the time of a decision are ordered; None if not declared.
             files: The file of each table, by table name, for error messages.
+            place: A function that returns the place of a row of a table, both by name and number, for notes.
 
         Raises:
             InputError: With every fault found, each naming file, column, row, value and remedy.
-            ConfigError: If a name in `churn_events` is neither an event of the history nor a default.
+            ConfigError: If a name in `churn_events` is neither an event of the history nor a default, if the span does
+                not fit the rows, or if the rows leave open what it is.
         """
         tables = check_tables(decisions, events, modules, users, files or {})
-        times = tables.event_time if len(tables.event_time) else tables.decision_time
+        n, n_users = len(tables.decision_time), len(tables.user_ids)
+        event = np.arange(n + len(tables.event_time)) >= n
+
+        def name_row(row: int) -> str:
+            table, number = ("decisions", row + 1) if row < n else ("events", row - n + 1)
+            return place(table, number) if place else f"{(files or {}).get(table, table)} row {number}"
+
+        observed = observe(np.append(tables.decision_time, tables.event_time), event, name_row, span, event)
         propensity, joint, source = tables.propensities(propensity_source or "logged")
-        return cls.from_arrays(
+        d = take_rows(
             DecisionLog(
                 id=tables.decision_id,
                 key=keys(tables.decision_id),
@@ -388,15 +478,34 @@ class History:
                 eligible=tables.eligible,
                 propensity_source=source,
             ),
+            observed.inside[:n],
+        )
+        e = take_rows(
             EventLog(user=tables.event_user, time=tables.event_time, event=tables.event, value=tables.value),
+            observed.inside[n:],
+        )
+        span = observed.span
+        start = first_rows(n_users, span, (d.user, d.time), (e.user, e.time))
+        end = np.full(n_users, span[1])
+        if tables.observed_from is not None:
+            start = np.where(tables.observed_from == NEVER, start, np.clip(tables.observed_from, *span))
+        if tables.observed_until is not None:
+            end = np.where(tables.observed_until == NEVER, end, np.clip(tables.observed_until, *span))
+        history = cls.from_arrays(
+            d,
+            e,
             modules=modules,
             user_ids=tables.user_ids,
             event_names=tables.event_names,
-            span=span or (int(times.min()), int(times.max())),
+            span=span,
+            observed_from=np.minimum(start, end),
+            observed_until=end,
             users=tables.users,
             name=name,
             churn_events=churn_events,
+            ties=ties,
         )
+        return replace(history, notes=(*observed.notes, *tables.notes))
 
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:

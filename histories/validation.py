@@ -15,7 +15,9 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
+from crosschannel.core.times import NEVER
 from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
+from crosschannel.histories.observation import OBSERVATION_COLUMNS, check_order, declared_times
 from crosschannel.histories.propensities.sources import (
     MISSING,
     PROPENSITY_SOURCES,
@@ -23,6 +25,9 @@ from crosschannel.histories.propensities.sources import (
     check_source,
     read_sources,
 )
+from crosschannel.histories.values.action_names import check_action_names
+from crosschannel.histories.values.attributes import read_attributes
+from crosschannel.histories.values.identifiers import id_notes, lost_digits, means_nobody, read_user_ids
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
@@ -48,9 +53,13 @@ class Tables:
         event_time: Microseconds since 1970 UTC (e,).
         event: Codes into `event_names` (e,).
         value: Values (e,), 1.0 for events that have none.
-        user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
+        user_ids: Ids (U,), sorted.
         event_names: Names of the event codes, sorted.
-        users: The table of users, or None.
+        users: The table of users in the order of `user_ids`, without their times of observation, or None.
+        observed_from: When the users' observation begins, microseconds (U,), `NEVER` where not declared; None if the
+            table of users has no such column.
+        observed_until: When it ends (U,), the same.
+        notes: What may be wrong with ids and attributes of users, for the history's summary.
     """
 
     decision_id: ObjectArray
@@ -70,6 +79,9 @@ class Tables:
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     users: pd.DataFrame | None
+    observed_from: IntArray | None = None
+    observed_until: IntArray | None = None
+    notes: tuple[str, ...] = ()
 
     def propensities(self, source: str) -> tuple[FloatArray, FloatArray, IntArray]:
         """Return propensities (n, M) and (n,) and their sources (n,), `source` where the table names none.
@@ -109,19 +121,21 @@ def check_tables(
         decisions: As in `History.from_tables`.
         events: As in `History.from_tables`.
         modules: What could be chosen.
-        users: `user_id` and attributes, or None.
+        users: `user_id`, optionally `observed_from` and `observed_until` (times), and attributes; or None.
         files: The file of each table, by table name, for messages.
 
     Raises:
         InputError: With one fault for each kind of problem in each table.
+        ConfigError: If the names of the modules' actions are ambiguous, or show that the first one is a message.
     """
+    check_action_names(modules)
     faults: list[Fault] = []
     d = TableValidator(decisions, files.get("decisions", "decisions"), faults)
     e = TableValidator(events, files.get("events", "events"), faults)
     u = None if users is None else TableValidator(users, files.get("users", "users"), faults)
     _check_columns(d, e, u, modules)
 
-    user_ids, decision_user, event_user = _users(d, e, u)
+    user_ids, decision_user, event_user, order = _users(d, e, u)
     decision_id = _decision_ids(d)
     decision_time, timed = d.times("time")
     event_time, _ = e.times("time")
@@ -140,8 +154,20 @@ def check_tables(
     event, event_names = _events(e)
     value = _values(e, event, event_names)
     policy, arm = d.labels("policy"), d.labels("arm")
+    observed_from, observed_until = (declared_times(u, column, NEVER) for column in OBSERVATION_COLUMNS)
+    if u is not None and observed_from is not None and observed_until is not None:
+        check_order(u, np.where(observed_from == NEVER, 0, observed_from), observed_until)
+    if arm is not None:
+        codes, names = pd.factorize(arm)
+        _flag_spaces(d, "arm", codes, [str(name) for name in names])
+    frame, notes = None, list[str]()
+    if u is not None:
+        frame, notes = read_attributes(u, u.frame.drop(columns=list(OBSERVATION_COLUMNS), errors="ignore"))
     if faults:
         raise InputError(faults)
+    arms = () if arm is None else tuple(sorted({str(one) for one in pd.unique(arm) if one is not None}))
+    notes += _case_notes("events", event_names) + _case_notes("arms", arms)
+    rows = np.bincount(np.append(decision_user, event_user), minlength=len(user_ids))
     return Tables(
         decision_id=decision_id,
         decision_user=decision_user,
@@ -159,7 +185,11 @@ def check_tables(
         value=value,
         user_ids=user_ids,
         event_names=event_names,
-        users=None if u is None else u.frame,
+        # Sorted like the ids, so that the order of the table changes nothing.
+        users=None if frame is None else frame.iloc[order].reset_index(drop=True),
+        observed_from=None if observed_from is None else observed_from[order],
+        observed_until=None if observed_until is None else observed_until[order],
+        notes=(*id_notes(user_ids, rows), *notes),
     )
 
 
@@ -232,44 +262,39 @@ def _flag_misspelled(table: TableValidator, optional: Sequence[str], known: set[
             table.flag("the column is unknown", f"Rename or drop it. Did you mean {close[0]!r}?", column=column)
 
 
-def _user_column(table: TableValidator, whole: bool) -> tuple[ObjectArray, BoolArray]:
-    """Return user ids (n,), as integers if those of all tables are `whole`, and which are missing."""
-    if not table.has("user_id"):
-        return np.full(len(table), "", dtype=object), np.ones(len(table), dtype=bool)
-    missing = table.missing("user_id")
-    table.flag_rows("user_id", missing, "the user id is missing", "Give every row its user, or leave the row out.")
-    ids = table.integers("user_id") if whole else None
-    return (table.texts("user_id") if ids is None else ids), missing
+def _users(
+    d: TableValidator, e: TableValidator, u: TableValidator | None
+) -> tuple[ObjectArray, IntArray, IntArray, IntArray]:
+    """Return the ids of all users, their codes in decisions and events, and their rows in the table of users.
 
-
-def _users(d: TableValidator, e: TableValidator, u: TableValidator | None) -> tuple[ObjectArray, IntArray, IntArray]:
-    """Return all user ids (U,), and the user codes of decisions (n,) and events (e,), -1 for unknown users."""
-    filled = [table for table in (d, e, u) if table is not None and table.has("user_id") and len(table)]
-    whole = all(table.integers("user_id") is not None for table in filled)
-    d_ids, d_missing = _user_column(d, whole)
+    Ids (U,) are sorted, codes (n,) and (e,) are -1 for unknown users, and rows (U,) are empty without a table.
+    """
+    tables = [table for table in (u, d, e) if table is not None and table.has("user_id") and len(table)]
+    columns = dict(zip(map(id, tables), read_user_ids([(table, "user_id") for table in tables]), strict=True))
+    order = np.arange(0)
     if u is not None and u.has("user_id"):
-        u_ids, u_missing = _user_column(u, whole)
-        u.flag_rows(
-            "user_id",
-            pd.Series(u_ids).duplicated().to_numpy() & ~u_missing,
-            "the user has an earlier row",
-            "Keep one row for each user.",
-        )
-        user_ids = np.asarray(pd.unique(pd.Series(u_ids[~u_missing])))
         where, remedy = "the table of users", "Add the user to that table, or leave the row out."
+        user_ids = np.array([], dtype=object)
+        if (column := columns.get(id(u))) is not None:
+            twice = pd.Series(column.code).duplicated().to_numpy() & ~column.missing
+            u.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
+            user_ids = column.present
+            order = np.argsort(column.find(user_ids), kind="stable")
     else:
-        user_ids = np.asarray(pd.factorize(d_ids[~d_missing], sort=True)[1])
+        decided = columns.get(id(d))
+        user_ids = np.array([], dtype=object) if decided is None else decided.present
         where = "the decisions"
         remedy = "Add a table that lists all users, or leave out events of users without a decision."
-    index = pd.Index(user_ids)
     codes = []
-    for table, (ids, missing) in ((d, (d_ids, d_missing)), (e, _user_column(e, whole))):
-        code = np.where(missing, -1, index.get_indexer(pd.Index(ids))).astype(np.int64)
+    for table in (d, e):
+        found = columns.get(id(table))
+        code = np.full(len(table), -1, dtype=np.int64) if found is None else found.find(user_ids)
         # Without any decision that alone is the fault, and not every row of the events.
-        if u is not None or len(d):
-            table.flag_rows("user_id", (code < 0) & ~missing, f"the user is not in {where}", remedy)
+        if found is not None and (u is not None or len(d)):
+            unknown = (code < 0) & ~found.flagged
+            table.flag_rows("user_id", unknown, f"the user is not in {where}", remedy)
         codes.append(code)
-    return user_ids, codes[0], codes[1]
+    return user_ids, codes[0], codes[1], order
 
 
 def _decision_ids(d: TableValidator) -> ObjectArray:
@@ -279,6 +304,9 @@ def _decision_ids(d: TableValidator) -> ObjectArray:
     whole = d.integers("decision_id")
     ids = np.asarray(d.texts("decision_id") if whole is None else whole)
     d.flag_rows("decision_id", missing, "the decision id is missing", "Give every decision a unique id.")
+    if whole is None:
+        wrong = (means_nobody(ids) | lost_digits(ids)) & ~missing
+        d.flag_rows("decision_id", wrong, "this is not an id, or a rounded one", "Give every decision a unique id.")
     d.flag_rows(
         "decision_id",
         pd.Series(ids).duplicated().to_numpy() & ~missing,
@@ -295,7 +323,30 @@ def _events(e: TableValidator) -> tuple[IntArray, tuple[str, ...]]:
     missing = e.missing("event")
     e.flag_rows("event", missing, "the event has no name", "Name the event, or leave the row out.")
     codes, names = pd.factorize(pd.Series(e.texts("event"), dtype=object).mask(missing, None), sort=True)
-    return codes.astype(np.int64), tuple(str(name) for name in names)
+    known = tuple(str(name) for name in names)
+    wild = np.array([name.endswith("*") for name in known] + [False], dtype=bool)
+    e.flag_rows(
+        "event", wild[codes], "the event's name ends with *", "Rename it: `name*` stands for all with a prefix."
+    )
+    _flag_spaces(e, "event", codes, known)
+    return codes.astype(np.int64), known
+
+
+def _flag_spaces(table: TableValidator, column: str, codes: IntArray, names: Sequence[str]) -> None:
+    """Flag rows whose name (codes (n,), -1 where missing) equals another one up to spaces at its ends."""
+    known = set(names)
+    spaced = np.array([name != name.strip() and name.strip() in known for name in names] + [False], dtype=bool)
+    problem = "another row has the same name without spaces at its ends"
+    table.flag_rows(column, spaced[codes], problem, "Remove the spaces.")
+
+
+def _case_notes(what: str, names: Sequence[str]) -> list[str]:
+    """Return a note on names that differ in case alone, which count as different ones."""
+    first: dict[str, str] = {}
+    found = [
+        f"{first[name.casefold()]!r} and {name!r}" for name in names if first.setdefault(name.casefold(), name) != name
+    ]
+    return [f"{what}: {', '.join(found)} differ only in case, and are read as different ones"] if found else []
 
 
 def _values(e: TableValidator, event: IntArray, names: tuple[str, ...]) -> FloatArray:

@@ -8,42 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.core.errors import ConfigError
-
-FIXED_POINT = 2.0**32
-LARGEST_SUM = 2.0**31
 
 #: Queries that are searched side by side: their arrays stay in the cache.
 QUERIES_PER_BLOCK = 3 << 13
 #: Users with more rows than this are searched one by one.
 MAX_ROWS_IN_STEP = 4096
-
-
-def to_fixed(value: FloatArray) -> IntArray:
-    """Convert values to 64-bit fixed-point numbers with a resolution of 2^-32.
-
-    Integers add up exactly and in any order, so that no sum depends, even in its last bit, on other users' events,
-    on the order of rows or on how a history is divided. A running total may wrap around: the difference of two
-    totals is right all the same, as long as the window's own sum stays below 2^31.
-
-    Raises:
-        ConfigError: If a single value is too large for that.
-    """
-    # The sum of squares, which costs less than a look at every value, bounds the largest one.
-    bounded = float(value @ value) < (LARGEST_SUM / 1024) ** 2
-    largest = 0.0 if bounded else float(np.abs(value).max(initial=0.0))
-    if largest >= LARGEST_SUM / 1024:
-        raise ConfigError(
-            f"an event value of {largest:g} is too large for exact sums: "
-            "divide the values by a thousand or a million before reading them"
-        )
-    scaled = np.multiply(value, FIXED_POINT, dtype=np.float64)
-    return np.rint(scaled, out=scaled).astype(np.int64)
-
-
-def from_fixed(value: IntArray) -> FloatArray:
-    """Convert fixed-point sums to floating-point numbers."""
-    return np.asarray(value * (1 / FIXED_POINT), dtype=np.float64)
 
 
 def running_totals(value: IntArray) -> IntArray:
@@ -110,7 +79,7 @@ class Timeline:
         return out
 
     def windows(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> tuple[IntArray, ...]:
-        """Find the rows of each user's windows `[time - pre, time)` and `(time, time + post]`.
+        """Find the rows of each user's windows `[time - pre, time)` and `[time, time + post)`.
 
         Windows mostly hold a small part of a user's rows, so their far ends are searched from the moments outwards, as
         far as was needed for the previous block. Bentley & Yao (1976), "An almost optimal algorithm for unbounded
@@ -123,20 +92,17 @@ class Timeline:
             post: Lengths of the windows after, microseconds (n,).
 
         Returns:
-            First row of the window before, the row behind its last, and the same of the window after, (n,) each.
+            First row of the window before, first row of the window after, and the row behind its last, (n,) each.
         """
         if not len(self.time):
-            return (np.zeros(len(user), dtype=np.int64),) * 4
+            return (np.zeros(len(user), dtype=np.int64),) * 3
         if (np.diff(self.offsets) > MAX_ROWS_IN_STEP).any():
-            first, now, last = self.before(user, np.stack([time - pre, time, time + post + 1]))
-            if not (self.time.take(now, mode="clip") == time).any():
-                return first, now, now, last
-            return first, now, self._past(now - 1, self._ends(user)[1], time) + 1, last
+            return tuple(self.before(user, np.stack([time - pre, time, time + post])))
         return tuple(self._outwards(user, time, pre, post))
 
     def _outwards(self, user: IntArray, time: IntArray, pre: int, post: IntArray) -> IntArray:
-        """Find the same (4, n) for users without very many rows."""
-        out = np.empty((4, len(user)), dtype=np.int64)
+        """Find the same (3, n) for users without very many rows."""
+        out = np.empty((3, len(user)), dtype=np.int64)
         back = onward = 1
         for start in range(0, len(user), QUERIES_PER_BLOCK):
             rows = slice(start, start + QUERIES_PER_BLOCK)
@@ -148,9 +114,8 @@ class Timeline:
                 place[many] = self._step_on(first[many], end[many], asked[many], step)
                 step >>= 1
             now = self._advance(place, end, asked, step)
-            behind = self._past(now, end, asked)
 
-            until = asked + post[rows] + 1
+            until = asked + post[rows]
             while self._is_before(now + onward, end, until).any():
                 onward *= 2
             last = self._advance(now, end, until, onward >> 1)
@@ -163,7 +128,7 @@ class Timeline:
                 low = np.maximum(now - back + 1, first)
             begin = self._advance(low, now, since, back >> 1)
             back = 1 << int((now - begin).max()).bit_length()
-            for place, row in zip((begin, now, behind, last), out, strict=True):
+            for place, row in zip((begin, now, last), out, strict=True):
                 np.add(place, 1, out=row[rows])
         return out
 
@@ -207,12 +172,6 @@ class Timeline:
         """Return the rows, or those `step` rows later where these are before the time as well."""
         reached = place + step
         return np.asarray(place + np.multiply(self._is_before(reached, end, time), step, out=reached))
-
-    def _past(self, place: IntArray, end: IntArray, time: IntArray) -> IntArray:
-        """Return the last row at each time, from the last one before it: most often the same."""
-        if not (self.time.take(place + 1, mode="clip") == time).any():
-            return place
-        return self._advance(place, end, time + 1, _first_step(int((end - place).max())))
 
     def _is_before(self, row: IntArray, end: IntArray, time: IntArray) -> BoolArray:
         before = self.time.take(row, mode="clip") < time

@@ -25,8 +25,9 @@ from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.histories.readers.datasets import read_dataset
 from crosschannel.histories.readers.folder import read_history
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import TableSource, read_tables
+from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
 from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
@@ -118,9 +119,11 @@ class TrainingData:
 
 
 def build_history(config: Config) -> tuple[History, MarketTruth | None]:
-    """Read or simulate the history, with the configured churn events."""
+    """Read or simulate the history, with the configured churn events, ties and observation."""
     history, truth = _read_or_simulate(config)
-    return history.with_churn_events(config.history.churn_events), truth
+    declared = config.history
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from), truth
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
@@ -136,20 +139,26 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "tables":
         assert source.tables is not None  # the configuration requires it
         tables = source.tables
-        move = _mover([tables.decisions, *tables.events, tables.users], source.path)
+        move = _mover([tables.decisions, *tables.events, tables.users, tables.decided], source.path)
         moved = replace(
             tables,
             decisions=move(tables.decisions),
             events=tuple(move(events) for events in tables.events),
             users=None if tables.users is None else move(tables.users),
+            decided=None if tables.decided is None else move(tables.decided),
         )
         return read_tables(moved), None
     if source.source == "stream":
         assert source.stream is not None  # the configuration requires it
         stream = source.stream
-        move = _mover([stream.rows, stream.users], source.path)
-        users = None if stream.users is None else move(stream.users)
-        return read_stream(replace(stream, rows=move(stream.rows), users=users)), None
+        move = _mover([*stream.sources, stream.users, stream.decided], source.path)
+        moved_stream = replace(
+            stream,
+            rows=tuple(move(rows) for rows in stream.sources),
+            users=None if stream.users is None else move(stream.users),
+            decided=None if stream.decided is None else move(stream.decided),
+        )
+        return read_stream(moved_stream), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:
@@ -161,13 +170,21 @@ def _mover(sources: Sequence[TableSource | None], path: Path | None) -> Callable
     """Return a function that replaces the folder of a mapping's files by `path`, below which they keep their order.
 
     A path may also take the place of a mapping's only file, or of its only folder of files.
+
+    Raises:
+        ConfigError: If the path is a file, but the mapping has several.
     """
     if path is None:
         return lambda source: source
     files = [source.path.absolute() for source in sources if source is not None]
     base = Path(os.path.commonpath([file.parent for file in files]))
-    if len(files) == 1 and (path.is_file() or not files[0].suffix):
+    if len(files) == 1 and (not path.is_dir() or not files[0].suffix):
         base = files[0]
+    elif path.is_file():
+        names = ", ".join(str(file.relative_to(base)) for file in files)
+        raise ConfigError(
+            f"history.path {path} is one file, but the mapping has {names}: name the folder that holds them"
+        )
     return lambda source: replace(source, path=path / source.path.absolute().relative_to(base))
 
 

@@ -7,13 +7,16 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from crosschannel.core.errors import ConfigError, CrosschannelError, nearest
+from crosschannel.core.errors import ConfigError, CrosschannelError, OutputError, nearest
+from crosschannel.core.files import output_fault
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, check_device, check_seed
 
 logger = logging.getLogger("crosschannel")
@@ -31,6 +34,10 @@ class UsageError(ConfigError):
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C, with what to run in order to resume."""
+
+
+class Terminated(Interrupted):
+    """SIGTERM, such as of a scheduler that needs the machine; it ends a program as Ctrl-C does."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -124,7 +131,7 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], None]) -> Cal
         try:
             value = convert(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:80]!r}") from None
         try:
             check(value)
         except ConfigError as error:
@@ -144,6 +151,12 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "help": "folder or file of another log in the layout of the run's own (default: the run's log)",
     },
     "--at": {"metavar": "TIME", "help": "time of the decisions in UTC (default: the end of the log)"},
+    "--allow-class": {
+        "metavar": "CLASS",
+        "nargs": "+",
+        "default": (),
+        "help": "package.module:Class of your own that the run names and that may be imported",
+    },
     "--out": {"metavar": "PATH", "type": Path, "help": "where to write"},
     "--seed": {"metavar": "INT", "type": _checked(int, check_seed), "default": 0, "help": "seed of the random draws"},
     "--device": {
@@ -197,6 +210,22 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def output_file(path: Path, force: bool) -> Path:
+    """Return where to write a file that a flag names: the path itself, or what it leads to if it is a link.
+
+    Raises:
+        UsageError: If it exists and `force` is False, or cannot be written.
+    """
+    try:
+        target = path.resolve() if path.is_symlink() else path
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"{path} cannot be written: {error}") from None
+    refuse_existing(target, force or target.is_dir())
+    if fault := output_fault(target):
+        raise UsageError(f"{path} cannot be written: {fault}")
+    return target
+
+
 def refuse_existing(path: Path, force: bool) -> None:
     """Refuse to overwrite a file or a folder that is not empty, unless that is asked for.
 
@@ -209,12 +238,18 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 @contextmanager
 def resumable(run: Path) -> Iterator[None]:
-    """Turn Ctrl-C into an `Interrupted` that has the command by which the run is resumed."""
+    """Add the command that resumes the run to Ctrl-C, to SIGTERM, and to the error of a file that cannot be written."""
+    command = invocation("train", "--resume", run)
+    remedy = f"resume the run from its last checkpoint with: {command}"
     try:
         yield
+    except Terminated:
+        raise Terminated(f"terminated; {remedy}") from None
     except KeyboardInterrupt:
-        command = invocation("train", "--resume", run)
-        raise Interrupted(f"interrupted; resume the run from its last checkpoint with: {command}") from None
+        raise Interrupted(f"interrupted; {remedy}") from None
+    except (OSError, OutputError) as error:
+        what = error if isinstance(error, OutputError) else f"a file cannot be written: {error}"
+        raise OutputError(f"{what}. Correct that, and {remedy}") from None
 
 
 def program(main: Callable[[], int]) -> NoReturn:
@@ -222,11 +257,30 @@ def program(main: Callable[[], int]) -> NoReturn:
     if not logger.handlers:
         logger.addHandler(_TerminalHandler())
     logger.setLevel(logging.INFO)
+    threading.excepthook = _report_thread
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(main())
     except CrosschannelError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)
+    except Terminated as error:
+        print(str(error) or "terminated", file=sys.stderr)
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt as error:
         print(str(error) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise Terminated
+
+
+def _report_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Leave errors of TensorBoard's writing thread to the main thread, which raises them as well."""
+    if not isinstance(arguments.exc_value, OSError):
+        threading.__excepthook__(arguments)

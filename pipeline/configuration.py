@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, Literal
 
 from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.files import read_yaml, replacing
+from crosschannel.core.files import read_yaml, write_yaml
+from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.evaluation import EvaluationSettings
@@ -43,6 +42,12 @@ class HistoryConfig:
         churn_events: Events after which nothing can be sent to a user. Later slots have no reward, end the
             replay and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
             `app_removed`.
+        ties: How an event at exactly the time of a decision of its user is ordered: `before` it (the event that
+            triggers a message) or `after` it (a campaign sent in the morning of a date). None: not declared; it counts
+            as before, and where many goal events tie, rewards are refused.
+        observed_from: When the users' own observation begins: with the `first_row` of each, or with the `log` if all
+            users existed then, active or not. None: as the tables of users, a native folder or the slots of a stream
+            declare it, otherwise with the `first_row`.
     """
 
     source: str = "market"
@@ -51,6 +56,8 @@ class HistoryConfig:
     tables: TableMapping | None = None
     stream: StreamMapping | None = None
     churn_events: tuple[str, ...] | None = None
+    ties: Literal["before", "after"] | None = None
+    observed_from: Literal["first_row", "log"] | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -254,23 +261,25 @@ def check_name(name: str) -> None:
     """Refuse a run's name that is not a plain folder name.
 
     Raises:
-        ConfigError: If the name is empty, hidden, too long, or leads to another folder.
+        ConfigError: If the name is empty, hidden, too long, leads to another folder, or cannot be written as UTF-8.
     """
-    if not re.fullmatch(r"[^./\\\x00-\x1f][^/\\\x00-\x1f]{0,199}", name):
+    text = name.encode("utf-8", "surrogatepass")
+    if not re.fullmatch(r"[^./\\\x00-\x1f\x7f\ud800-\udfff][^/\\\x00-\x1f\x7f\ud800-\udfff]*", name) or len(text) > 200:
         raise ConfigError(
-            f"name {name!r} is not a plain folder name: it must not be empty, begin with a dot, or have slashes; "
-            "run_dir says where runs are written"
+            f"name {name[:80]!r} is not a plain folder name: it must not be empty, begin with a dot, have slashes or "
+            "control characters, or be longer than 200 bytes; run_dir says where runs are written"
         )
 
 
 def check_seed(seed: int) -> None:
-    """Refuse a seed below 0.
+    """Refuse a seed that not every generator of random numbers takes.
 
     Raises:
-        ConfigError: If it is.
+        ConfigError: If it is below 0 or above `MAX_SEED`.
     """
-    if seed < 0:
-        raise ConfigError(f"seed {seed} is below 0: give a whole number of 0 or more")
+    if not 0 <= seed <= MAX_SEED:
+        shown = f"seed {seed} is below 0" if -MAX_SEED <= seed < 0 else "the seed is out of range"
+        raise ConfigError(f"{shown}: give a whole number from 0 to {MAX_SEED}")
 
 
 def check_device(device: str) -> None:
@@ -344,5 +353,4 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
 
 def write_config(config: Config, path: Path) -> None:
     """Write every setting as YAML, defaults included."""
-    with replacing(path) as draft:
-        draft.write_text(yaml.safe_dump(to_dict(config), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_yaml(to_dict(config), path)

@@ -8,7 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents import Agent, Decisions, Observations, policy_table, sample_actions, uniform_shares
+from crosschannel.agents import (
+    Agent,
+    Decisions,
+    Observations,
+    check_probabilities,
+    policy_table,
+    sample_actions,
+    uniform_shares,
+)
 from crosschannel.agents.base import Float32Array
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
@@ -113,7 +121,8 @@ def explain_policy(config: Config, data: TrainingData, agent: Agent) -> Explaine
     """Compute what the agent's exploring policy does at the test users' slots.
 
     Raises:
-        ConfigError: If the users have no attribute `evaluation.segments`.
+        ConfigError: If the users have no attribute `evaluation.segments`, or what the agent states are not
+            probabilities.
     """
     test = data.test.history
     segments = None
@@ -122,6 +131,7 @@ def explain_policy(config: Config, data: TrainingData, agent: Agent) -> Explaine
         for label, users in attribute_groups(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
     probabilities = agent.action_probabilities(data.test.observations)
+    check_probabilities(agent.modules, probabilities, data.test.observations.action_mask)
     return ExplainedPolicy(probabilities, policy_table(agent, data.test.observations, segments, probabilities))
 
 

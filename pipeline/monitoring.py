@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import pandas as pd
 from crosschannel.agents import Batch, Decisions, as_markdown, as_scalars
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
+from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.building import Split
 from crosschannel.reward import REWARDS, RewardFrame
 from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 
+#: The tag of the table that a run writes last, after its last checkpoint.
+POLICY_TABLE = "explain/policy"
 SHOWN_BY_THE_PROGRESS_BAR = {
     "train/loss": "loss",
     "policy/send_rate": "sent",
@@ -28,7 +32,8 @@ class Monitor:
     Args:
         folder: TensorBoard's folder.
         modules: The action space.
-        resume_from: Step of the checkpoint that a run is resumed from; what was written later is discarded.
+        resume_from: Step of the checkpoint that a run is resumed from; what was written later is removed, so that no
+            point occurs twice.
     """
 
     def __init__(self, folder: Path, modules: ActionSpace, resume_from: int = 0) -> None:
@@ -36,7 +41,8 @@ class Monitor:
         from torch.utils.tensorboard import SummaryWriter
 
         self.shown: dict[str, str] = {}
-        self._writer = SummaryWriter(str(folder), purge_step=resume_from + 1 if resume_from else None)
+        _cut(folder, resume_from)
+        self._writer = SummaryWriter(str(folder))
         self._modules = modules
         self._sums: dict[str, float] = {}
         self._counts: dict[str, float] = {}
@@ -94,7 +100,7 @@ class Monitor:
 
     def policy_table(self, table: pd.DataFrame, step: int) -> None:
         """Write what the learned policy does: a table as text, and the numbers of all decisions as scalars."""
-        self._writer.add_text("explain/policy", as_markdown(table), step)
+        self._writer.add_text(POLICY_TABLE, as_markdown(table), step)
         for name, value in as_scalars(table).items():
             self._writer.add_scalar(name, value, step)
 
@@ -122,3 +128,37 @@ class Monitor:
     def _add(self, name: str, total: float, count: float) -> None:
         self._sums[name] = self._sums.get(name, 0.0) + total
         self._counts[name] = self._counts.get(name, 0.0) + count
+
+
+def _cut(folder: Path, step: int) -> None:
+    """Cut TensorBoard's files after the last event that was written before the checkpoint of a step; 0 is none.
+
+    Raises:
+        ConfigError: If the folder is a link: what lies elsewhere is not changed.
+    """
+    if folder.is_symlink():
+        raise ConfigError(f"{folder} is a link: replace it by the folder itself, whose files are cut on resuming")
+    for file in folder.glob("events.out.tfevents.*"):
+        end = _end_of_events(file, step) if step and not file.is_symlink() else 0
+        if not end:
+            file.unlink()
+        elif end < file.stat().st_size:
+            os.truncate(file, end)
+
+
+def _end_of_events(path: Path, step: int) -> int:
+    """Return how many bytes of a file hold whole events up to a step, and before the table that ends a run."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    size, end = path.stat().st_size, 0
+    with path.open("rb") as file:
+        # A record is its length, a checksum of that, the event and a checksum of it.
+        while len(head := file.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            if file.tell() + length + 4 > size:
+                break
+            event = Event.FromString(file.read(length + 4)[:-4])
+            if event.step > step or any(value.tag.startswith(POLICY_TABLE) for value in event.summary.value):
+                break
+            end = file.tell()
+    return end

@@ -1,21 +1,23 @@
-"""The run folder `runs/<name>/`: what a run writes, atomically."""
+"""The run folder `runs/<name>/`: what a run writes, atomically, and what is read back, checked."""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import importlib.util
 import shutil
+from collections.abc import Collection
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from crosschannel.core.errors import ConfigError
-from crosschannel.core.files import replacing
-from crosschannel.core.serialization import to_dict
-from crosschannel.histories.features import ContextFeatures
+from crosschannel.core.errors import ConfigError, OutputError
+from crosschannel.core.files import output_fault, write_csv
+from crosschannel.core.serialization import refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult
+from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
 #: Sections of the configuration that a result depends on, beside the policy.
 DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split", "evaluation")
@@ -25,16 +27,19 @@ DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split
 class Run:
     """A folder that a run wrote.
 
-    It holds `config.yaml`, `context.json` (the log's fingerprint and how context is built), `checkpoint.pt`,
-    `policy.pt`, `metrics.json`, `evaluation.json`, `policy.csv`, `report.html` and `tensorboard/`.
+    It holds `config.yaml`, `checkpoint.pt`, `policy.pt`, `metrics.json`, `evaluation.json`, `policy.csv`, `report.html`
+    and `tensorboard/`. A run folder is data: classes of a user's own that it names are imported only where the command
+    allows them, and never from the folder itself.
 
     Attributes:
         path: The folder.
         config: The configuration.
+        allowed_classes: Classes of a user's own that may be imported.
     """
 
     path: Path
     config: Config
+    allowed_classes: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -58,29 +63,45 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Return whether the run is finished."""
-        return self.metrics.is_file()
+        """Return whether the run is finished: `metrics.json` is the last file of a run.
+
+        Raises:
+            ConfigError: If the file is damaged, or that of another run.
+        """
+        if not self.metrics.is_file():
+            return False
+        remedy = f"Delete it and run `{invocation('train', '--resume', self.path)}`, which writes it again"
+        stored = read_json(self.metrics, remedy)
+        if self.policy.is_file() and stored.get("policy") != self._policy_digest():
+            raise ConfigError(
+                f"{self.metrics} is not of the policy in {self.policy}: the files are of several runs, or damaged. "
+                f"{remedy}"
+            )
+        return True
 
     @classmethod
-    def create(cls, config: Config, features: ContextFeatures, fingerprint: str, path: Path | None = None) -> Run:
+    def create(cls, config: Config, out: Path | None, locks: ExitStack) -> Run:
         """Make the folder of a run whose parts are prepared.
+
+        A folder without config.yaml is not a run yet; what a killed process leaves of it is used by the next run.
 
         Args:
             config: The resolved configuration.
-            features: How context is built.
-            fingerprint: That of the history that is learned from.
-            path: The folder, which replaces an earlier run's (see `check_run_folder`); by default the configuration's,
+            out: The folder, which replaces an earlier run's (see `check_run_folder`); by default the configuration's,
                 with a number where that is taken.
+            locks: What holds the folder's lock, for as long as the run is written.
+
+        Raises:
+            ConfigError: If the folder is in use.
+            OutputError: If the folder cannot be written.
         """
-        if path is None:
-            path = _make_numbered(config.run_dir, config.name)
-        elif cls.is_at(path):
-            shutil.rmtree(path)
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path, replace(config, name=path.name, run_dir=path.parent))
-        write_json({"history": fingerprint, "features": features.state_dict()}, path / "context.json")
-        # Last, since it makes the folder a run.
-        write_config(run.config, path / "config.yaml")
+        path = out or _take_numbered(config.run_dir, config.name, locks)
+        if out is not None:
+            _make_folder(out)
+            locks.enter_context(RunLock(out))
+            _clear(out)
+        run = cls(path, replace(config, name=path.name, run_dir=path.parent), _classes(config))
+        write_config(run.config, path / "config.yaml")  # makes the folder a run
         return run
 
     @staticmethod
@@ -88,114 +109,213 @@ class Run:
         """Return whether a folder is that of a run."""
         return (path / "config.yaml").is_file()
 
-    @classmethod
-    def open(cls, path: Path) -> Run:
-        """Open a folder that a run wrote.
+    @staticmethod
+    def read_config(path: Path) -> Config:
+        """Return the configuration of a run's folder; nothing that it names is imported or checked.
 
         Raises:
-            ConfigError: If it is not one.
+            ConfigError: If the file is damaged.
+        """
+        return read_config(path / "config.yaml")
+
+    @classmethod
+    def open(cls, path: Path, allow_classes: Collection[str] = ()) -> Run:
+        """Open a folder that a run wrote.
+
+        Args:
+            path: The folder.
+            allow_classes: Classes of a user's own that may be imported if the run names them, as
+                `package.module:Class`.
+
+        Raises:
+            ConfigError: If it is not one, or names a class that is not allowed or that lies in the folder itself.
         """
         if not cls.is_at(path):
             raise ConfigError(f"{path} is not a run: it has no config.yaml. `{invocation('train')}` writes runs")
-        return cls(path, read_config(path / "config.yaml"))
+        config = read_config(path / "config.yaml")
+        for name in _classes(config):
+            refuse_class(name, allow_classes, str(path / "config.yaml"))
+            _refuse_inside(path, name)
+        return cls(path, config, tuple(allow_classes))
 
     @classmethod
-    def open_ended(cls, path: Path, history: Path | None = None) -> Run:
-        """Open the folder of a finished run.
+    def open_ended(cls, path: Path, history: Path | None = None, allow_classes: Collection[str] = ()) -> Run:
+        """Open the folder of a finished run, and check that its files are of one run and as they were written.
 
         Args:
             path: The folder.
             history: Another log of the same layout, to be read in place of the run's own.
+            allow_classes: Classes of a user's own that may be imported, as for `open`.
 
         Raises:
-            ConfigError: If the folder is not a run's, or the run is not finished.
+            ConfigError: If the folder is not a run's, the run is not finished, or a file is damaged or was edited.
         """
-        run = cls.open(path)
+        run = cls.open(path, allow_classes)
         if not run.ended:
             raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train', '--resume', path)}")
+        run.trained_with("policy").check(run.config, path / "config.yaml")
         if history is None:
             return run
         return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
 
-    def features(self) -> ContextFeatures:
-        """Return how context is built, as the run was trained with.
+    def trained_with(self, kind: str) -> TrainedWith:
+        """Return what the run has learned with, by its `policy` or its `checkpoint`.
 
         Raises:
-            ConfigError: If the file is absent.
+            ConfigError: If the file is absent or damaged.
         """
-        return ContextFeatures.from_state_dict(self._context()["features"])
+        # PyTorch is imported here, so that help and wrong flags do not wait for it.
+        from crosschannel.agents.checkpoints import read_extra
 
-    @property
-    def fingerprint(self) -> str:
-        """Return the fingerprint of the history that the run learned from."""
-        return str(self._context()["history"])
+        path = self.path / f"{kind}.pt"
+        return TrainedWith.from_dict(read_extra(path, kind).get("run", {}), path)
 
-    def same_history(self, fingerprint: str) -> bool:
-        """Return whether a history's fingerprint is that of the history that the run learned from."""
-        return self.fingerprint == fingerprint
+    def resumes_from(self) -> TrainedWith | None:
+        """Return what an interrupted run has learned with, or None where it has no checkpoint yet.
+
+        Raises:
+            ConfigError: If the checkpoint is damaged, or config.yaml was edited since.
+        """
+        if not self.checkpoint.is_file():
+            return None
+        found = self.trained_with("checkpoint")
+        found.check(self.config, self.path / "config.yaml")
+        return found
 
     def judged(self, fingerprint: str) -> dict[str, Any]:
         """Return what an evaluation depends on: the log, the policy and the settings; two are equal where these are."""
         config = to_dict(self.config)
         return {
             "history": fingerprint,
-            "policy": hashlib.sha256(self.policy.read_bytes()).hexdigest(),
+            "policy": self._policy_digest(),
             "settings": {name: config[name] for name in DECIDES_A_RESULT},
         }
+
+    def _policy_digest(self) -> str:
+        try:
+            return hashlib.sha256(self.policy.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ConfigError(f"{self.policy} cannot be read: {error.strerror or error}") from None
 
     def stored_result(self) -> EvaluationResult | None:
         """Return the evaluation that stands in the folder, or None where it is of other settings or another policy.
 
-        It is of the log with the fingerprint that the run keeps; whether the log is still that one, the caller checks.
+        It is of the log that the run has learned from; whether the log is still that one, the caller checks.
+
+        Raises:
+            ConfigError: If the file is damaged.
         """
         path = self.path / "evaluation.json"
         if not path.is_file() or not self.policy.is_file():
             return None
-        data = json.loads(path.read_text())
-        if data.get("version") != RESULT_VERSION or data["judged"] != self.judged(self.fingerprint):
+        remedy = "Delete it, and evaluate again"
+        data = read_json(path, remedy)
+        judged = self.judged(self.trained_with("policy").history)
+        if data.get("version") != RESULT_VERSION or data.get("judged") != judged:
             return None
-        return EvaluationResult.from_dict(data)
+        try:
+            return EvaluationResult.from_dict(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{path} is not an evaluation ({type(error).__name__}: {error}). {remedy}") from None
 
     def write_result(self, result: EvaluationResult, fingerprint: str, folder: Path | None = None) -> None:
-        """Write `evaluation.json` and `policy.csv` into a folder, by default that of the run."""
+        """Write `policy.csv` and `evaluation.json` into a folder, by default that of the run.
+
+        Raises:
+            OutputError: If a file cannot be written.
+        """
         folder = folder or self.path
-        folder.mkdir(parents=True, exist_ok=True)
+        write_csv(result.policy_table, folder / "policy.csv")
         write_json({"judged": self.judged(fingerprint), **result.to_dict()}, folder / "evaluation.json")
-        with replacing(folder / "policy.csv") as draft:
-            result.policy_table.to_csv(draft, index=False)
 
-    def _context(self) -> dict[str, Any]:
-        path = self.path / "context.json"
-        if not path.is_file():
-            raise ConfigError(f"{path} is missing: the folder of the run is incomplete; train a new run")
-        content: dict[str, Any] = json.loads(path.read_text())
-        return content
+    def finish(self, result: EvaluationResult) -> None:
+        """Write `metrics.json`, which marks the run as finished.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        write_json({**result.metrics(), "policy": self._policy_digest()}, self.metrics)
 
 
-def check_run_folder(path: Path, force: bool) -> None:
-    """Check that a run may be written to a folder: it is absent or empty, or with `force` that of an earlier run.
+def check_run_folder(config: Config, out: Path | None, force: bool) -> None:
+    """Check that a run can be written: to `out`, if that is absent, empty or, with `force`, an earlier run's.
 
     Raises:
-        UsageError: If it may not.
+        UsageError: If it cannot.
     """
-    refuse_existing(path, force)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not Run.is_at(path)):
-        raise UsageError(f"{path} is not a run: --force replaces runs only")
+    if out is not None:
+        refuse_existing(out, force)
+        if out.exists() and (not out.is_dir() or (not _is_free(out) and not Run.is_at(out))):
+            raise UsageError(f"{out} is not a run: --force replaces runs only")
+    folder = out or config.run_dir / config.name
+    if fault := output_fault((folder if folder.is_dir() else folder.parent / f"{folder.name}.new") / "config.yaml"):
+        raise UsageError(f"no run can be written to {folder}: {fault}")
 
 
-def _make_numbered(folder: Path, name: str) -> Path:
-    """Make a new folder of a name, with a number added where the name is taken."""
+def _take_numbered(folder: Path, name: str, locks: ExitStack) -> Path:
+    """Take and lock a folder of a name that holds nothing yet, with a number added where the name is taken."""
     for number in range(1, 10_000):
         path = folder / (name if number == 1 else f"{name}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
+        if path.exists() and not _is_free(path):
             continue
-        return path
+        _make_folder(path)
+        lock = ExitStack()
+        try:
+            lock.enter_context(RunLock(path))
+        except ConfigError:
+            continue  # a run that begins at the same time
+        if _is_free(path):
+            locks.push(lock)
+            return path
+        lock.close()
     raise ConfigError(f"{folder} has ten thousand runs called {name!r}: choose another name")
 
 
-def write_json(data: Any, path: Path) -> None:
-    """Write strict JSON, without NaN."""
-    with replacing(path) as draft:
-        draft.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be made: {error.strerror or error}") from None
+
+
+def _is_free(path: Path) -> bool:
+    """Return whether a folder holds nothing but what a process that was killed before its run began has left."""
+    return path.is_dir() and all(item.name == LOCK_FILE or item.name.endswith(".part") for item in path.iterdir())
+
+
+def _clear(path: Path) -> None:
+    """Remove the files of an earlier run, first what marks it as finished; config.yaml is replaced later."""
+    names = {"config.yaml", LOCK_FILE}
+    try:
+        (path / "metrics.json").unlink(missing_ok=True)
+        for item in path.iterdir():
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            elif item.name not in names:
+                item.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be replaced: {error.strerror or error}") from None
+
+
+def _classes(config: Config) -> tuple[str, ...]:
+    """Return the classes of a user's own that a configuration names."""
+    return tuple(name for name in (config.agent.name, config.reward.kind) if ":" in name)
+
+
+def _refuse_inside(folder: Path, name: str) -> None:
+    """Refuse a class whose code lies in a folder; nothing of a module is run before its place is known.
+
+    Raises:
+        ConfigError: If the module, or a package around it, is read from the folder.
+    """
+    parts = name.partition(":")[0].split(".")
+    for k in range(1, len(parts) + 1):
+        try:
+            spec = importlib.util.find_spec(".".join(parts[:k]))
+        except (ImportError, ValueError, AttributeError):
+            return  # what imports it explains why it cannot
+        places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
+        if any(Path(place).resolve().is_relative_to(folder.resolve()) for place in places if place):
+            raise ConfigError(
+                f"{folder} names the class {name!r}, which lies in the run's own folder: it is not imported"
+            )

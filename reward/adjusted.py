@@ -32,12 +32,17 @@ class OutcomeRegression:
     beta: FloatArray
 
     @classmethod
-    def fit(cls, change: FloatArray, x: FloatArray, cell: IntArray, weights: FloatArray) -> OutcomeRegression:
-        """Fit to n controls, each counted `weights` (n,) times; slopes come from differences within cells."""
+    def fit(
+        cls, change: FloatArray, x: FloatArray, cell: IntArray, weights: FloatArray, unit: float = 1.0
+    ) -> OutcomeRegression:
+        """Fit to n controls, each counted `weights` (n,) times; slopes come from differences within cells.
+
+        Exact sums are kept in a `unit`, a power of two.
+        """
         # Least squares adds up in the order of rows: put them into an order that only their content decides.
         order = np.lexsort((*x.T, weights, change, cell))
         change, x, cell, weights = change[order], x[order], cell[order], weights[order]
-        means = CellMeans.fit(change, cell, weights)
+        means = CellMeans.fit(change, cell, weights, unit=unit)
         place = np.searchsorted(means.cell, cell)
         x_mean = (
             np.stack([np.bincount(place, weights * column, len(means.cell)) for column in x.T], axis=1)
@@ -124,19 +129,20 @@ def _fit_level(
 ) -> AdjustedLevel:
     """Fit the regressions with the cells (n,) of one level; residuals are weighted by the odds (n,), if given."""
     rows = outcomes.control & (cell != NO_CELL)
-    weights = counts * outcomes.ipc_weight
+    weights, unit = counts * outcomes.ipc_weight, outcomes.preprocessing.unit(spec)
     regressions = []
     for k in range(spec.folds):
         mine = rows & ((outcomes.fold % spec.folds != k) | (spec.folds == 1))
         regressions.append(
-            OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], weights[mine])
+            OutcomeRegression.fit(outcomes.change[mine], outcomes.covariates[mine], cell[mine], weights[mine], unit)
         )
     error = outcomes.change - _predict(tuple(regressions), outcomes, cell)
     rows &= ~np.isnan(error)
     # Slopes and odds rest on decisions of all cells: nothing is known before the last of their windows has closed.
     closes_at = np.full(int(rows.sum()), outcomes.available_at[outcomes.observed].max(initial=np.iinfo(np.int64).min))
     weight = outcomes.ipc_weight[rows] * (1.0 if odds is None else odds[rows])
-    return AdjustedLevel(tuple(regressions), CellMeans.fit(error[rows], cell[rows], counts[rows], closes_at, weight))
+    residual = CellMeans.fit(error[rows], cell[rows], counts[rows], closes_at, weight, unit)
+    return AdjustedLevel(tuple(regressions), residual)
 
 
 @dataclass(frozen=True)

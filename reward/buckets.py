@@ -1,6 +1,6 @@
 """DiD rewards of a history in buckets of users: sum the controls of each bucket, add up the sums, reward each bucket.
 
-Three passes over the buckets, each a pure function of one bucket; between them only numbers per cell are kept. All sums
+Four passes over the buckets, each a pure function of one bucket; between them only numbers per cell are kept. All sums
 are exact and all other steps independent of order, so that rewards are equal to the last bit to those of the whole
 history, however it is divided and whichever engine runs the passes.
 """
@@ -8,7 +8,7 @@ history, however it is divided and whichever engine runs the passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
@@ -23,8 +23,10 @@ from crosschannel.core.exact_sums import ExactSums
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward.controls import CellMeans, sd_from_squares
 from crosschannel.reward.frame import RewardFrame
+from crosschannel.reward.measurement.amounts import largest_amounts
 from crosschannel.reward.measurement.outcomes import NO_CELL, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
+from crosschannel.reward.measurement.ties import check_order_is_known
 from crosschannel.reward.models import FittedDid
 from crosschannel.reward.spec import RewardSpec
 
@@ -45,6 +47,7 @@ class ControlSums:
         smallest: Smallest change (c,).
         largest: Largest change (c,).
         closes_at: When the last of their windows closes, microseconds (c,).
+        scale: A power of two, in units of which `total` is kept: see `FittedPreprocessing.unit`.
     """
 
     cell: IntArray
@@ -53,18 +56,20 @@ class ControlSums:
     smallest: FloatArray
     largest: FloatArray
     closes_at: IntArray
+    scale: float = 1.0
 
     @classmethod
-    def from_controls(cls, change: FloatArray, cell: IntArray, closes_at: IntArray) -> ControlSums:
+    def from_controls(cls, change: FloatArray, cell: IntArray, closes_at: IntArray, scale: float = 1.0) -> ControlSums:
         """Sum the changes (n,) of controls by cell (n,), with the times at which their windows close (n,)."""
         cells, code = np.unique(cell, return_inverse=True)
         return cls(
             cell=cells,
             n=np.bincount(code, minlength=len(cells)).astype(np.int64),
-            total=ExactSums.from_values(change, code, len(cells)),
+            total=ExactSums.from_values(change / scale, code, len(cells)),
             smallest=_extreme(np.minimum, np.inf, change, code, len(cells)),
             largest=_extreme(np.maximum, -np.inf, change, code, len(cells)),
             closes_at=_extreme(np.maximum, _EARLIEST, closes_at, code, len(cells)),
+            scale=scale,
         )
 
     def __add__(self, other: ControlSums) -> ControlSums:
@@ -77,12 +82,13 @@ class ControlSums:
             smallest=_extreme(np.minimum, np.inf, np.concatenate([self.smallest, other.smallest]), code, size),
             largest=_extreme(np.maximum, -np.inf, np.concatenate([self.largest, other.largest]), code, size),
             closes_at=_extreme(np.maximum, _EARLIEST, np.concatenate([self.closes_at, other.closes_at]), code, size),
+            scale=self.scale,
         )
 
     @property
     def mean(self) -> FloatArray:
         """Mean change of each cell's controls (c,)."""
-        return self.total.value() / self.n
+        return self.total.value() / self.n * self.scale
 
     @property
     def unit(self) -> FloatArray:
@@ -112,14 +118,15 @@ class ControlSquares:
 
 
 def control_sums(path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing) -> tuple[ControlSums, ...]:
-    """Sum the controls of a bucket by the cells of each level of `spec.matching`: the first pass."""
-    return tuple(ControlSums.from_controls(*rows) for rows in _controls(path, spec, preprocessing))
+    """Sum the controls of a bucket by the cells of each level of `spec.matching`: the second pass."""
+    scale = preprocessing.unit(spec)
+    return tuple(ControlSums.from_controls(*rows, scale) for rows in _controls(path, spec, preprocessing))
 
 
 def control_squares(
     path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing, sums: tuple[ControlSums, ...]
 ) -> tuple[ControlSquares, ...]:
-    """Sum the squared distances of a bucket's controls from the means over all buckets: the second pass."""
+    """Sum the squared distances of a bucket's controls from the means over all buckets: the third pass."""
     out = []
     for (change, cell, _), known in zip(_controls(path, spec, preprocessing), sums, strict=True):
         cells, code = np.unique(cell, return_inverse=True)
@@ -131,8 +138,13 @@ def control_squares(
     return tuple(out)
 
 
+def bucket_amounts(path: Path, spec: RewardSpec) -> FloatArray:
+    """Return the largest amounts of a bucket's users (G,): they determine the scales of exact sums: the first pass."""
+    return largest_amounts(spec.goals, read_history(path))
+
+
 def bucket_rewards(path: Path, fitted: FittedDid) -> RewardFrame:
-    """Return the rewards of a bucket's decisions, in its order: the third pass."""
+    """Return the rewards of a bucket's decisions, in its order: the last pass."""
     return fitted.transform(read_history(path))
 
 
@@ -162,7 +174,8 @@ def fit_did(
                 f"the reward fits {', '.join(fitted)} from all users at once, which no bucket has: pass the "
                 "preprocessing of a sample, such as measure(read_history(path), spec).preprocessing of one bucket"
             )
-        preprocessing = measure(read_history(paths[0]), spec).preprocessing
+        largest = reduce(np.maximum, run(partial(bucket_amounts, spec=spec), paths))
+        preprocessing = replace(measure(read_history(paths[0]), spec).preprocessing, largest=largest)
     sums = _sum_over_buckets(run(partial(control_sums, spec=spec, preprocessing=preprocessing), paths))
     squares = _sum_over_buckets(run(partial(control_squares, spec=spec, preprocessing=preprocessing, sums=sums), paths))
     means = tuple(total.means(square) for total, square in zip(sums, squares, strict=True))
@@ -172,7 +185,9 @@ def fit_did(
 def _controls(
     path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing
 ) -> Iterator[tuple[FloatArray, IntArray, IntArray]]:
-    outcomes = measure_with(read_history(path), spec, preprocessing)
+    history = read_history(path)
+    check_order_is_known(history, spec.goals)
+    outcomes = measure_with(history, spec, preprocessing)
     for level in spec.matching.levels:
         cell = outcomes.cells(level)
         rows = outcomes.control & (cell != NO_CELL)

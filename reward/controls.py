@@ -36,19 +36,21 @@ class Controls:
         cell: Cells, ascending (c,).
         code: Index of each control's cell among them (n,).
         weights: Weight of each control (n,), in units of about the largest in its cell; None where all are equal.
+        unit: A power of two, in which exact sums of values are kept: see `FittedPreprocessing.unit`.
     """
 
     cell: IntArray
     code: IntArray
     weights: FloatArray | None
+    unit: float = 1.0
 
     @classmethod
-    def from_cells(cls, cell: IntArray, weights: FloatArray | None = None) -> Controls:
+    def from_cells(cls, cell: IntArray, weights: FloatArray | None = None, unit: float = 1.0) -> Controls:
         """Group controls by their cells (n,)."""
         cells, code = np.unique(cell, return_inverse=True)
         if weights is None or (weights == 1.0).all():
-            return cls(cells, code, None)
-        return cls(cells, code, _scaled_by_cell(weights, code, len(cells)))
+            return cls(cells, code, None, unit)
+        return cls(cells, code, _scaled_by_cell(weights, code, len(cells)), unit)
 
     def average(self, values: FloatArray, counts: FloatArray | None = None) -> WeightedMeans:
         """Average values (n,) by cell, each counted `counts` (n,) times."""
@@ -60,7 +62,7 @@ class Controls:
                 n = total
             else:
                 n = total**2 / ExactSums.from_values(w * weights, self.code, size).value()
-            mean = ExactSums.from_values(w * values, self.code, size).value() / total
+            mean = ExactSums.from_values(w * (values / self.unit), self.code, size).value() / total * self.unit
         return WeightedMeans(n, mean, total, w)
 
 
@@ -104,9 +106,13 @@ class CellMeans:
         counts: FloatArray | None,
         closes_at: IntArray | None = None,
         weights: FloatArray | None = None,
+        unit: float = 1.0,
     ) -> CellMeans:
-        """Average values (n,) of controls by cell (n,), each counted `counts` (n,) times with its weight (n,)."""
-        controls = Controls.from_cells(cell, weights)
+        """Average values (n,) of controls by cell (n,), each counted `counts` (n,) times with its weight (n,).
+
+        Exact sums are kept in a `unit`, a power of two.
+        """
+        controls = Controls.from_cells(cell, weights, unit)
         code, size = controls.code, len(controls.cell)
         average = controls.average(values, counts)
         n, mean, total, w = average.n, average.mean, average.total, average.weight
@@ -117,10 +123,10 @@ class CellMeans:
         with np.errstate(divide="ignore", invalid="ignore"):
             # In units of a power of two near the cell's largest distance, squares stay small enough for exact sums.
             distance = np.where(w > 0, values - mean[code], 0.0)
-            unit = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
-            square = ExactSums.from_values(w * (distance / unit[code]) ** 2, code, size).value()
+            largest = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
+            square = ExactSums.from_values(w * (distance / largest[code]) ** 2, code, size).value()
             # Without weights total and n are equal, and this is exactly n - 1.
-            sd = sd_from_squares(square, unit, total - total / n)
+            sd = sd_from_squares(square, largest, total - total / n)
         return cls(cell=controls.cell, n=n, mean=mean, sd=sd, closes_at=last)
 
     def look_up(self, cell: IntArray) -> tuple[FloatArray, FloatArray, FloatArray]:

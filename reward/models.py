@@ -15,6 +15,7 @@ from crosschannel.reward.controls import CellMeans, Controls, ExpectedChange, fi
 from crosschannel.reward.frame import RewardFrame, build_frame
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
+from crosschannel.reward.measurement.ties import check_order_is_known
 from crosschannel.reward.spec import RewardSpec
 
 
@@ -104,7 +105,12 @@ class BaseFittedReward(ABC):
     preprocessing: FittedPreprocessing
 
     def transform(self, history: History) -> RewardFrame:
-        """Return the reward of every decision of a history."""
+        """Return the reward of every decision of a history.
+
+        Raises:
+            NotIdentified: If the order of its decisions and goal events is not known.
+        """
+        check_order_is_known(history, self.spec.goals)
         return self.transform_outcomes(measure_with(history, self.spec, self.preprocessing))
 
     @abstractmethod
@@ -281,7 +287,8 @@ class DidReward(BaseRewardModel):
             rows = outcomes.control & (cell != NO_CELL)
             chosen = None if weights is None else weights[rows]
             closes_at, weight = outcomes.available_at[rows], outcomes.ipc_weight[rows]
-            means.append(CellMeans.fit(change[rows], cell[rows], chosen, closes_at, weight))
+            unit = outcomes.preprocessing.unit(self.spec)
+            means.append(CellMeans.fit(change[rows], cell[rows], chosen, closes_at, weight, unit))
         return FittedDid(self.spec, outcomes.preprocessing, tuple(means))
 
 
@@ -296,7 +303,7 @@ def refit_did(spec: RewardSpec, outcomes: Outcomes) -> Callable[[FloatArray], Fl
     for level in spec.matching.levels:
         cell = outcomes.cells(level)
         rows = np.flatnonzero(outcomes.control & (cell != NO_CELL))
-        controls = Controls.from_cells(cell[rows], weight[rows])
+        controls = Controls.from_cells(cell[rows], weight[rows], outcomes.preprocessing.unit(spec))
         hit, place = find(controls.cell, cell)
         levels.append((rows, change[rows], controls, np.where(possible & hit, place, len(controls.cell))))
 

@@ -21,6 +21,7 @@ class Reason(IntEnum):
     TOO_SHORT = 4, "window cut too short by the next message"
     NO_SEASONALITY = 5, "no earlier time to learn the seasonality from"
     CHURNED = 6, "user had churned"
+    USER_NOT_OBSERVED = 7, "window extends beyond the user's own observation"
 
     def __new__(cls, code: int, text: str) -> Reason:
         """Make a member that equals its code and carries its text."""

@@ -62,8 +62,8 @@ class RewardSpec:
 
     Attributes:
         goals: Events that count, with their weights.
-        pre: Length of the window before the decision, `[t - pre, t)`.
-        post: Length of the window after it, `(t, t + post]`.
+        pre: Length of the window before the decision, `(t - pre, t]`; `[t - pre, t)` with `history.ties: after`.
+        post: Length of the window after it, `(t, t + post]`; `[t, t + post)` with `history.ties: after`.
         time_bucket: Calendar interval within which decisions are compared. Shifting all times by a multiple of it
             changes no reward (with `seasonality` or clock covariates: of the week).
         overlap: How another message of the user within the windows is handled. `shared` ignores it; `exclude` gives no

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from crosschannel.pipeline.building import build_history, check_log
-from crosschannel.pipeline.command_line import Parser, UsageError, program, refuse_existing
+from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.reward import make_reward
@@ -77,8 +77,7 @@ def _files_by_kind(paths: Sequence[Path], force: bool) -> dict[str, Path]:
         kind = KIND_OF_FILE.get(path.suffix)
         if kind is None or kind in found:
             raise UsageError(f"--out {path}: give at most one .csv file and one .png, .svg or .pdf file")
-        refuse_existing(path, force)
-        found[kind] = path
+        found[kind] = output_file(path, force)
     return found
 
 

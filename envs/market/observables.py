@@ -13,8 +13,8 @@ from crosschannel.core.times import DAY, SECOND
 from crosschannel.envs.market.dynamics.calendar import slot_time
 from crosschannel.envs.market.dynamics.users import Users
 from crosschannel.envs.market.state import NEVER, MarketState
-from crosschannel.envs.market.vocabulary import BASKET, CHANNELS, EVENTS, ORDER, SENT, SERVICES
-from crosschannel.histories.features import ContextFeatures, Layout, clock_columns
+from crosschannel.envs.market.vocabulary import BASKET, CHANNELS, EVENTS, ORDER, SENT, SERVICES, START
+from crosschannel.histories.features import ContextFeatures, Layout, clock_columns, observed_shares
 
 _N_ORDERS = len(SERVICES)
 
@@ -39,7 +39,7 @@ def observable_features(state: MarketState, layout: Layout) -> Iterator[tuple[st
         valued = [event - ORDER + BASKET if ORDER <= event < ORDER + _N_ORDERS else event for event in events]
         for text, counts in windows:
             yield f"count {label} {text}", counts[:, events].sum(1).astype(np.float64)
-            if label in layout.valued:
+            if label in dict(layout.valued):
                 yield f"sum {label} {text}", counts[:, valued].sum(1).astype(np.float64)
         second = state.last[:, events].max(1, initial=NEVER)
         yield f"days since {label}", _days_since(state, second * SECOND, second == NEVER)
@@ -48,6 +48,7 @@ def observable_features(state: MarketState, layout: Layout) -> Iterator[tuple[st
             yield f"sent {label} {text}", counts[:, SENT + code - 1].astype(np.float64)
         yield f"sent {label} ever", state.total[np.arange(len(state)), state.day, SENT + code - 1].astype(np.float64)
     yield "days since message", _days_since(state, state.last_sent * DAY, state.last_sent == NEVER)
+    yield from observed_shares(layout, slot_time(state.day) - START)
     if layout.clock:
         yield from clock_columns(slot_time(state.day))
 

@@ -9,18 +9,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
-from crosschannel.core.files import replacing
+from crosschannel.core.files import read_yaml, write_yaml
+from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
+from crosschannel.histories.observation import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.validation import check_tables
+from crosschannel.histories.values.action_names import check_action_names
 
 FORMAT = "crosschannel history"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DESCRIPTION_FILE = "history.yaml"
 TABLES = ("decisions", "events", "users")
 _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
@@ -34,7 +36,9 @@ _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     "churn_events": list,
     "attributes": (list, type(None)),
     "modules": list,
+    "ties": (str, type(None)),
 }
+_TEXTS = ("span", "event_names", "attributes")
 
 
 def write_history(history: History, path: Path) -> None:
@@ -70,9 +74,9 @@ def write_history(history: History, path: Path) -> None:
         "churn_events": list(history.churn_events),
         "attributes": None if history.users is None else [str(name) for name in history.users.columns],
         "modules": history.modules.to_dict(),
+        "ties": history.ties,
     }
-    with replacing(description) as draft:
-        draft.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_yaml(content, description)
 
 
 def read_history(path: Path) -> History:
@@ -107,16 +111,21 @@ def read_history(path: Path) -> History:
     ]
     if faults:
         raise InputError(faults)
-    history = History.from_tables(
-        tables["decisions"],
-        tables["events"],
-        content["modules"],
-        tables["users"],
-        span=content["span"],
-        propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
-        name=content["name"],
-        files=files,
-    )
+    try:
+        history = History.from_tables(
+            tables["decisions"],
+            tables["events"],
+            content["modules"],
+            tables["users"],
+            span=content["span"],
+            propensity_source=None if content["propensity_source"] == MIXED else content["propensity_source"],
+            name=content["name"],
+            ties=content["ties"],
+            files=files,
+        )
+    except ConfigError as error:
+        raise fail(path / DESCRIPTION_FILE, str(error), "Correct `span` there.", column="span") from None
+    notes = history.notes
     history = _with_event_names(history, tuple(content["event_names"]), files["events"])
     try:
         history = history.with_churn_events([str(name) for name in content["churn_events"]])
@@ -124,11 +133,13 @@ def read_history(path: Path) -> History:
         remedy = "Correct the name there, or write the folder again."
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
-    return replace(history, users=None if attributes is None else tables["users"][attributes])
+    users = None if attributes is None or history.users is None else history.users[attributes]
+    return replace(history, users=users, notes=notes)
 
 
 def _users_frame(history: History) -> pd.DataFrame:
-    users = pd.DataFrame({"user_id": history.user_ids})
+    observed = (timestamps(history.observed_from), timestamps(history.observed_until))
+    users = pd.DataFrame({"user_id": history.user_ids, **dict(zip(OBSERVATION_COLUMNS, observed, strict=True))})
     if history.users is None:
         return users
     attributes = history.users.drop(columns="user_id", errors="ignore").reset_index(drop=True)
@@ -154,7 +165,10 @@ def _with_event_names(history: History, names: tuple[str, ...], file: str) -> Hi
         event_names=names,
         span=history.span,
         users=history.users,
+        observed_from=history.observed_from,
+        observed_until=history.observed_until,
         name=history.name,
+        ties=history.ties,
     )
 
 
@@ -170,9 +184,10 @@ def _description(path: Path) -> dict[str, Any]:
             "Name a folder that `write_history` wrote. If it is one, its writing was interrupted: write it again.",
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise fail(file, f"this is not YAML: {error}", "Write the folder again.") from error
+        content = read_yaml(file)
+    except ConfigError as error:
+        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
+        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
     if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
@@ -186,6 +201,7 @@ def _description(path: Path) -> dict[str, Any]:
     out = dict(content)
     try:
         out["modules"] = ActionSpace.from_dict(content["modules"])
+        check_action_names(out["modules"])
     except (ConfigError, TypeError, AttributeError) as error:
         raise fail(file, str(error), "Correct the modules.", column="modules") from error
     try:
@@ -209,8 +225,11 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
         elif not isinstance(content[key], kind):
             remedy = "Correct it, or write the folder again."
             faults.append(Fault(str(file), "the value has the wrong type", remedy, key, value=content[key]))
+        elif key in _TEXTS and not all(isinstance(item, str) for item in content[key] or ()):
+            remedy = "Correct it, or write the folder again."
+            faults.append(Fault(str(file), "the list has entries that are not text", remedy, key, value=content[key]))
     if not faults:
-        if set(content["rows"]) != set(TABLES):
+        if set(content["rows"]) != set(TABLES) or not all(type(n) is int for n in content["rows"].values()):
             remedy = f"Give the number of rows of {', '.join(TABLES)}."
             faults.append(
                 Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])
@@ -221,5 +240,8 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
             faults.append(
                 Fault(str(file), "this is not a source of propensities", remedy, "propensity_source", value=source)
             )
+        if content["ties"] not in (None, "before", "after"):
+            problem, remedy = "this is not an order of ties", "Write before, after or null."
+            faults.append(Fault(str(file), problem, remedy, "ties", value=content["ties"]))
     if faults:
         raise InputError(faults)

@@ -14,6 +14,7 @@ from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, duration
 
+SENDS_ONLY = "sends_only"
 FIRST_MONDAY = np.datetime64("1970-01-05", "D")
 
 
@@ -68,6 +69,23 @@ class SlotGrid:
             raise ConfigError(f"unknown time zone {self.time_zone!r}: write it as Europe/Athens") from None
         if (self.start != "first_event") + bool(self.start_events) + (self.start_attribute is not None) > 1:
             raise ConfigError("give only one of `start`, `start_events` and `start_attribute`")
+
+
+def check_slots(slots: str | SlotGrid, *, with_users: bool) -> None:
+    """Refuse slots that a log cannot have.
+
+    Args:
+        slots: `sends_only`, or a grid.
+        with_users: Whether there is a table of users.
+
+    Raises:
+        ConfigError: If they are neither, or the start is a column of a table that is not there.
+    """
+    if isinstance(slots, str):
+        if slots != SENDS_ONLY:
+            raise ConfigError(f"slots {slots!r} are neither {SENDS_ONLY!r} nor a grid, {{every: 1d, at: ...}}")
+    elif slots.start_attribute is not None and not with_users:
+        raise ConfigError("`start_attribute` is a column of the table of users: give `users`")
 
 
 def bounds(grid: SlotGrid, first: int, last: int) -> IntArray:

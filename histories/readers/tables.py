@@ -1,76 +1,36 @@
-"""Read a history from CSV or Parquet files by a mapping of column names."""
+"""Read a history from CSV, Parquet or JSON-lines files by a mapping of column names."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
+from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY, HOUR, SECOND
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import check_source
-from crosschannel.histories.readers.source_files import read_any
-from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_DECISION_COLUMNS
+from crosschannel.histories.readers.slots import SlotGrid, check_slots
+from crosschannel.histories.readers.sources import (
+    SourceRows,
+    TableSource,
+    concat_decisions,
+    decision_columns,
+    empty_note,
+    read_source,
+    span_of,
+    without_anonymous,
+)
+from crosschannel.histories.readers.stream.sent_tables import history_of_sends
+from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS
+from crosschannel.histories.values.action_names import check_action_names
 
-TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
-
-
-@dataclass(frozen=True)
-class TableSource:
-    """One file, and the names of its columns.
-
-    Attributes:
-        path: A file that ends in .csv, .csv.gz or .parquet.
-        columns: For native columns, their names in the file if they differ (`time: sent_at`). In the table of users
-            this may rename attributes as well; every other column there is an attribute under its own name.
-        constants: Values of native columns that the file does not have (`event: order`).
-        time_format: Format of times (`%d/%m/%Y %H:%M`) that are not ISO 8601.
-        time_unit: Unit of times that are numbers: us, ms, s, min, h or d since `time_origin`.
-        time_origin: The time, in UTC, of the number 0.
-        time_zone: Time zone of times without one (`Europe/Athens`).
-        separator: Separator between the fields of a CSV file.
-    """
-
-    path: Path
-    columns: Mapping[str, str] = field(default_factory=dict)
-    constants: Mapping[str, str] = field(default_factory=dict)
-    time_format: str | None = None
-    time_unit: str | None = None
-    time_origin: str = "1970-01-01"
-    time_zone: str = "UTC"
-    separator: str = ","
-
-    def __post_init__(self) -> None:
-        if self.time_unit is not None and self.time_unit not in TIME_UNITS:
-            raise ConfigError(
-                f"{self.path}: unknown time unit {self.time_unit!r}. {nearest(self.time_unit, TIME_UNITS)}"
-            )
-        if self.time_unit is not None and self.time_format is not None:
-            raise ConfigError(
-                f"{self.path}: times are either numbers or text: give `time_unit` or `time_format`, not both"
-            )
-        if both := sorted(set(self.columns) & set(self.constants)):
-            raise ConfigError(f"{self.path}: {both} are given as columns and as constants: choose one")
-        theirs = list(self.columns.values())
-        if twice := sorted({name for name in theirs if theirs.count(name) > 1}):
-            raise ConfigError(f"{self.path}: the columns {twice} are mapped twice")
-        try:
-            pd.Timestamp(self.time_origin)
-            pd.Timestamp("2024-01-01", tz=self.time_zone)
-        except (ValueError, KeyError) as error:
-            raise ConfigError(f"{self.path}: unknown time origin or time zone: {error}") from None
-
-    def theirs(self, native: str) -> str:
-        """Return the name of a native column in the file."""
-        return self.columns.get(native, native)
+#: In a smaller log it may be chance that every decision is a send.
+MIN_ROWS_TO_CALL_SENDS = 20
 
 
 @dataclass(frozen=True)
@@ -78,11 +38,20 @@ class TableMapping:
     """The files of a history, and the names of their columns.
 
     Attributes:
-        decisions: The file of decisions.
+        decisions: The file of decisions: one row for each slot, also where nothing was sent; or, with `slots`, one row
+            for each message that was sent. These need no `decision_id`.
         events: Files of events, which are concatenated.
-        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels` and
-            `condition_on`.
+        modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`,
+            `condition_on` and `nothing`. The first action of the first module sends nothing. Where the names show that
+            it is another one, they are refused; `nothing`, which repeats that first action, overrules the names.
         users: The file of users, if there is one.
+        slots: If the decisions are sends only: a `SlotGrid`, slots at fixed times, in which nothing was sent unless the
+            slot's period has a send; or `sends_only`, no other slots, so that nothing can be learned about sending
+            nothing. As in `StreamMapping`.
+        decided: The decisions that a policy of this package made later, such as the files that `decide` wrote, in
+            native columns with their propensities. Without `slots` they are further rows of `decisions`; with slots see
+            `StreamMapping`.
+        anonymous: If a decision or event has no user: `error`, or `leave_out`, which is counted.
         propensity_source: The source of the propensities of rows that do not name it themselves
             (`source_of_propensity`), by default `logged`; with `missing` these propensities are not used.
         span: Start and end of the observation period, such as `[2024-05-01, 2024-06-30T18:00]` (UTC), if it is longer
@@ -94,6 +63,9 @@ class TableMapping:
     events: tuple[TableSource, ...] = ()
     modules: tuple[Mapping[str, Any], ...] = ()
     users: TableSource | None = None
+    slots: str | SlotGrid | None = None
+    decided: TableSource | None = None
+    anonymous: Literal["error", "leave_out"] = "error"
     propensity_source: str | None = None
     span: tuple[str, str] | None = None
     name: str = "history"
@@ -104,8 +76,11 @@ class TableMapping:
         if not self.events:
             raise ConfigError("the mapping has no `events`: give at least one file of events")
         modules = ActionSpace.from_dict(self.modules)
+        check_action_names(modules)
         if self.propensity_source is not None:
             check_source(self.propensity_source)
+        if self.slots is not None:
+            check_slots(self.slots, with_users=self.users is not None)
         for table, sources, known in (
             ("decisions", (self.decisions,), decision_columns(modules)),
             ("events", self.events, (*EVENT_COLUMNS, "value")),
@@ -114,28 +89,6 @@ class TableMapping:
                 for native in (*one.columns, *one.constants):
                     if native not in known:
                         raise ConfigError(f"unknown native column {native!r} of {table}. {nearest(native, known)}")
-
-
-def span_of(span: tuple[str, str]) -> tuple[int, int]:
-    """Return the start and end of an observation period in microseconds since 1970 UTC.
-
-    Raises:
-        ConfigError: If they are not two ascending times.
-    """
-    try:
-        times = pd.DatetimeIndex(pd.to_datetime(list(span), utc=True, format="ISO8601")).tz_localize(None)
-    except ValueError:
-        raise ConfigError(f"span {list(span)} is not two times: write them as 2024-05-01T09:30") from None
-    first, last = times.to_numpy().astype("datetime64[us]").astype(np.int64).tolist()
-    if not first < last:
-        raise ConfigError(f"span {list(span)} ends before it begins")
-    return first, last
-
-
-def decision_columns(modules: ActionSpace) -> tuple[str, ...]:
-    """Return all native columns that decisions may have."""
-    derived = [f"{prefix}_{name}" for name in modules.names for prefix in ("propensity", "eligible")]
-    return (*DECISION_COLUMNS, *modules.names, *OPTIONAL_DECISION_COLUMNS, *derived)
 
 
 def read_tables(mapping: TableMapping) -> History:
@@ -150,134 +103,80 @@ def read_tables(mapping: TableMapping) -> History:
     modules = ActionSpace.from_dict(mapping.modules)
     faults: list[Fault] = []
     known, required = decision_columns(modules), (*DECISION_COLUMNS, *modules.names)
+    if mapping.slots is not None:
+        required = tuple(native for native in required if native != "decision_id")
     decisions = read_source(mapping.decisions, known, required, faults)
+    if mapping.slots is None:
+        _refuse_sends(decisions, modules, faults)
     events = [read_source(source, (*EVENT_COLUMNS, "value"), EVENT_COLUMNS, faults) for source in mapping.events]
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
-    if faults:
-        raise InputError(faults)
-    pieces = {
-        "decisions": [(mapping.decisions, len(decisions))],
-        "events": [(source, len(frame)) for source, frame in zip(mapping.events, events, strict=True)],
-        "users": [] if mapping.users is None or users is None else [(mapping.users, len(users))],
-    }
+    decided = None
+    if mapping.decided is not None and mapping.slots is None:
+        decided = read_source(mapping.decided, known, (*DECISION_COLUMNS, *modules.names), faults)
+    raise_faults(faults)
+    if mapping.slots is not None:
+        return history_of_sends(mapping, mapping.slots, decisions, events, users)
+    notes = list(empty_note([decisions, *events]))
+    if mapping.anonymous == "leave_out":
+        decisions, *events = (without_anonymous(rows) for rows in (decisions, *events))
+        notes.append(f"left out: {sum(rows.anonymous for rows in (decisions, *events)):,} anonymous rows")
+    all_decisions = [decisions] if decided is None else [decisions, decided]
+    pieces = {"decisions": all_decisions, "events": events, "users": [] if users is None else [users]}
     try:
-        return History.from_tables(
-            decisions,
-            pd.concat(events, ignore_index=True) if len(events) > 1 else events[0],
+        history = History.from_tables(
+            concat_decisions([rows.frame for rows in all_decisions], modules),
+            pd.concat([rows.frame for rows in events], ignore_index=True) if len(events) > 1 else events[0].frame,
             modules,
-            users,
+            None if users is None else users.frame,
             span=None if mapping.span is None else span_of(mapping.span),
             propensity_source=mapping.propensity_source,
             name=mapping.name,
+            place=lambda table, row: "{1} row {2}".format(*_place(pieces[table], row)),
         )
     except InputError as error:
         raise InputError([_in_names_of_file(fault, pieces) for fault in error.faults]) from None
+    return replace(history, notes=(*notes, *history.notes))
 
 
-def read_source(
-    source: TableSource, known: Sequence[str] | None, required: Sequence[str], faults: list[Fault]
-) -> pd.DataFrame:
-    """Read one file in the native columns; `known` are those to read, or None for all of them (attributes)."""
-    text = None if known is not None else [source.theirs("user_id")]
-    try:
-        frame = read_any(source.path, text=text, separator=source.separator)
-    except InputError as error:
-        faults.extend(error.faults)
-        return pd.DataFrame()
-    table = TableValidator(frame, str(source.path), faults)
-    wanted = dict.fromkeys([*required, *source.columns])
-    for native in wanted:
-        theirs = source.theirs(native)
-        if native not in source.constants and not table.has(theirs):
-            remedy = "Correct the mapping" if native in source.columns else "Map one of the file's columns to it"
-            hint = nearest(theirs, table.frame.columns)
-            table.flag(f"the file has no such column for {native!r}", f"{remedy}. {hint}", column=theirs)
-    if known is None:
-        native_of = {name: native for native, name in source.columns.items()}
-        present = {native_of.get(name, name): name for name in map(str, table.frame.columns)}
-    else:
-        present = {native: source.theirs(native) for native in known if table.has(source.theirs(native))}
-    out = pd.DataFrame({native: table.frame[name] for native, name in present.items()}, index=table.frame.index)
-    for native, value in source.constants.items():
-        out[native] = value
-    if "time" in present and known is not None:
-        out["time"] = read_times(table, present["time"], source)
-    return out
+def _refuse_sends(decisions: SourceRows, modules: ActionSpace, faults: list[Fault]) -> None:
+    """Add a fault if every decision is a send: then nothing can be compared with sending nothing."""
+    module = modules[0]
+    if module.name not in decisions.frame or len(decisions.frame) < MIN_ROWS_TO_CALL_SENDS:
+        return
+    actions = TableValidator(decisions.frame[[module.name]], "", []).texts(module.name)
+    if ((actions != module.actions[0]) & (actions != "")).all():
+        problem = (
+            f"every row is a send: no row has the action {module.actions[0]!r}, so that nothing can be compared with it"
+        )
+        remedy = (
+            'Set `slots` in the mapping: a grid such as {every: 1d, at: "10:00"} makes the slots in which nothing was '
+            "sent, and their propensities are estimated; `sends_only` if there were no other slots."
+        )
+        faults.append(Fault(str(decisions.source.path), problem, remedy, decisions.source.theirs(module.name)))
 
 
-def read_times(table: TableValidator, column: str, source: TableSource) -> pd.Series:
-    """Return a column of times, converted to UTC if the source has a format, a unit or a time zone."""
-    series = table.frame[column]
-    missing = table.missing(column)
-    stamped = pd.api.types.is_datetime64_any_dtype(series)
-    if source.time_unit is not None and not stamped:
-        parsed = _from_numbers(series, source)
-        problem = f"this is not a number of {source.time_unit}"
-    elif not stamped and (source.time_format is not None or source.time_zone != "UTC"):
-        parsed = pd.to_datetime(series, format=source.time_format or "ISO8601", errors="coerce", utc=True)
-        problem = f"this is not a time in the format {source.time_format or 'ISO 8601'}"
-    else:
-        parsed, problem = series, ""
-    if problem:
-        bad = parsed.isna().to_numpy() & ~missing
-        table.flag_rows(column, bad, problem, "Correct it, or the mapping's `time_format`, `time_unit`, `time_origin`.")
-    if source.time_zone == "UTC" or source.time_unit is not None:
-        return parsed
-    return _from_zone(table, column, source, parsed)
+def _place(sources: Sequence[SourceRows], row: int) -> tuple[TableSource, str, int]:
+    """Return the source of a row of concatenated sources, its file, and its number there, counted from 1."""
+    for rows in sources[:-1]:
+        if row <= len(rows.frame):
+            return (rows.source, *rows.place(row))
+        row -= len(rows.frame)
+    return (sources[-1].source, *sources[-1].place(row))
 
 
-def _from_numbers(series: pd.Series, source: TableSource) -> pd.Series:
-    """Convert numbers in the source's unit since its origin to times, NaT for what is not such a number."""
-    number = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    origin = pd.Timestamp(source.time_origin)
-    origin = origin.tz_localize("UTC") if origin.tz is None else origin.tz_convert("UTC")
-    # Double precision holds microseconds exactly for 285 years around the origin.
-    with np.errstate(over="ignore"):
-        since = np.rint(number * TIME_UNITS[source.time_unit or "us"])
-    known = np.abs(since) < 2.0**53
-    stamp = origin.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64)
-    moment = (stamp + np.where(known, since, 0).astype(np.int64)).astype("datetime64[us]")
-    moment[~known] = np.datetime64("NaT")
-    return pd.Series(pd.to_datetime(moment, utc=True), index=series.index)
-
-
-def _from_zone(table: TableValidator, column: str, source: TableSource, parsed: pd.Series) -> pd.Series:
-    """Convert times without a zone from the source's zone to UTC."""
-    series = table.frame[column]
-    if pd.api.types.is_datetime64_any_dtype(series):
-        naive = np.full(len(series), series.dt.tz is None)
-    else:
-        zoned = re.compile(r"(?:Z|[+-]\d\d:?(?:\d\d)?)$")
-        naive = ~pd.Series(table.texts(column), dtype=object).astype(str).str.contains(zoned).to_numpy(dtype=bool)
-    if source.time_format is not None and "%z" in source.time_format:
-        naive[:] = False
-    wall = pd.to_datetime(parsed, utc=True).dt.tz_localize(None)
-    local = wall.dt.tz_localize(source.time_zone, ambiguous="NaT", nonexistent="NaT").dt.tz_convert("UTC")
-    table.flag_rows(
-        column,
-        naive & wall.notna().to_numpy() & local.isna().to_numpy(),
-        f"in {source.time_zone} this time occurs twice or not at all, because of a clock change",
-        "Log times in UTC, or with their offset.",
-    )
-    return pd.Series(local.where(naive, pd.to_datetime(parsed, utc=True)))
-
-
-def _in_names_of_file(fault: Fault, pieces: Mapping[str, Sequence[tuple[TableSource, int]]]) -> Fault:
+def _in_names_of_file(fault: Fault, pieces: Mapping[str, Sequence[SourceRows]]) -> Fault:
     """Return the fault with the file, row number and column names of the user's file."""
-    sources = pieces[fault.file]
-    source, _ = sources[0]
-    row = fault.row
+    source, row = pieces[fault.file][0].source, fault.row
+    file = str(source.path)
     if row is not None:
-        ends = np.cumsum([n for _, n in sources])
-        k = int(np.searchsorted(ends, row))
-        source, row = sources[k][0], row - (int(ends[k - 1]) if k else 0)
+        source, file, row = _place(pieces[fault.file], row)
 
     def rename(text: str) -> str:
         return re.sub(r"`([^`]+)`", lambda match: f"`{source.theirs(match[1])}`", text)
 
     return replace(
         fault,
-        file=str(source.path),
+        file=file,
         row=row,
         column=None if fault.column is None else source.theirs(fault.column),
         problem=rename(fault.problem),

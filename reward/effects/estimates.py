@@ -12,6 +12,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
+from crosschannel.histories.values.attributes import attribute_numbers, attribute_text
 from crosschannel.reward.adjusted import FittedAdjusted
 from crosschannel.reward.effects.inference import student_quantile
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS, WITHOUT_INFLUENCE, Influences
@@ -235,16 +236,18 @@ def attribute_groups(history: History, name: str) -> list[tuple[str, BoolArray]]
     if history.users is None or name not in known:
         raise ConfigError(f"the users have no attribute {name!r}. {nearest(name, known)}")
     column = history.users[name]
-    if pd.api.types.is_numeric_dtype(column) and column.nunique() > MAX_ATTRIBUTE_GROUPS:
-        value = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    value = attribute_numbers(column)
+    if value is not None and column.nunique() > MAX_ATTRIBUTE_GROUPS:
         edges = np.unique(np.nanquantile(value, np.linspace(0, 1, QUANTILE_GROUPS + 1)))
         code = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
+        dates = pd.api.types.is_datetime64_any_dtype(column)
+        shown = [str(np.datetime64(int(one), "us").astype("datetime64[D]")) if dates else f"{one:g}" for one in edges]
         found = [
-            (f"{name} {edges[k]:g} to {edges[k + 1]:g}", (code == k) & ~np.isnan(value)) for k in range(len(edges) - 1)
+            (f"{name} {shown[k]} to {shown[k + 1]}", (code == k) & ~np.isnan(value)) for k in range(len(edges) - 1)
         ]
         return [*found, (f"{name} missing", np.isnan(value))] if np.isnan(value).any() else found
-    text = column.astype(str).to_numpy()
-    frequent = column.astype(str).value_counts().sort_index().sort_values(ascending=False, kind="stable").index
+    text = attribute_text(column)
+    frequent = pd.Series(text).value_counts().sort_index().sort_values(ascending=False, kind="stable").index
     own = frequent[:MAX_ATTRIBUTE_GROUPS]
     found = [(f"{name} {level}", np.asarray(text == level)) for level in own.sort_values()]
     rest = ~np.isin(text, own.to_numpy())

@@ -31,8 +31,11 @@ class HistoryPanel:
         n_censored: Of these, how many are not observed to the end, because another message came.
         n_never: Users who got no message at all.
         n_until: Controls until another message came, from which on they are not observed.
-        n_already: Users left out because they were treated before the second period: no period before is observed.
+        n_already: Users left out because no whole period before their first message was observed.
         n_others: Users left out because of other messages: too early, or (`leave_out`) at any time.
+        n_unseen: Users without a message who are left out because fewer than two whole periods of theirs were observed.
+        n_churned: Users of the panel who are observed only until they churn.
+        goals_left_out: Goals that are churn events: they end a user's observation, so that no period has them.
     """
 
     panel: Panel
@@ -44,15 +47,24 @@ class HistoryPanel:
     n_until: int
     n_already: int
     n_others: int
+    n_unseen: int
+    n_churned: int
+    goals_left_out: tuple[str, ...]
 
     def summary(self) -> str:
-        """Describe in two lines who is in the panel and who is not."""
-        return (
+        """Describe who is in the panel and who is not, one line each."""
+        text = (
             f"{len(self.starts)} periods; {self.n_treated:,} users treated within them, {self.n_censored:,} of them "
             f"observed only until another message; controls: {self.n_never:,} without any message, {self.n_until:,} "
-            f"until another message\nleft out: {self.n_already:,} treated before the second period, {self.n_others:,} "
-            "because of other messages"
+            f"until another message\nleft out: {self.n_already:,} treated before a whole period of theirs was "
+            f"observed, {self.n_others:,} because of other messages, {self.n_unseen:,} observed for less than two "
+            "periods"
         )
+        if self.n_churned:
+            text += f"\n{self.n_churned:,} users observed until they churn: right if messages do not make them leave"
+        if self.goals_left_out:
+            text += f"\nnot part of the result, since they end a user's observation: {', '.join(self.goals_left_out)}"
+        return text
 
 
 def chosen_decisions(history: History, choice: str | None) -> BoolArray:
@@ -85,8 +97,10 @@ def panel_from_history(
 ) -> HistoryPanel:
     """Build a panel: the period of each user's first message of a chosen action, and goal values by period.
 
-    Only whole periods within the observation period are used. A user whose first message lies before the second period
-    has no period before it, and is left out and counted.
+    Only whole periods within each user's own observation are used: what lies outside is missing, and not 0. A user
+    whose period before the first message was not observed is left out and counted. Users who churn are not observed
+    from that period on: who left is not comparable with who was there to be sent a message. So the result is the effect
+    among those who stay, right if messages do not make users leave, and a churn event cannot be a goal of a panel.
 
     Other messages act on the goals too. With `others: censor` no user, treated or control, is observed from the period
     of a first other message on; users who then have fewer than two periods are left out and counted. What remains is
@@ -117,16 +131,21 @@ def panel_from_history(
     number, other = (_first_period(history, rows, starts, length) for rows in (wanted, sent & ~wanted))
     if others == "keep":
         other = np.full(history.n_users, NEVER)
-    already = number < 2
+    end = np.minimum(history.observed_until, history.churned_at - 1)
+    observed = (starts >= history.observed_from[:, None]) & (starts + length - 1 <= end[:, None])
+    before = observed[np.arange(history.n_users), np.clip(number - 2, 0, count - 1)]
+    already = (number != NEVER) & ((number < 2) | ~before)
     too_early = other <= (2 if others == "censor" else NEVER - 1)
-    user = np.flatnonzero(~already & ~too_early)
+    unseen = (number == NEVER) & (observed.sum(1) < 2)
+    user = np.flatnonzero(~already & ~too_early & ~unseen)
 
     # Whoever got another message first is untreated for as long as they are observed.
     first, until = np.where(number < other, number, NEVER)[user], other[user]
     periods = np.arange(1, count + 1)
     values = _period_values(history, spec, user, starts, period)
+    seen = observed[user] & (periods[None, :] < until[:, None])
     return HistoryPanel(
-        panel=Panel(np.where(periods[None, :] < until[:, None], values, np.nan), periods, first),
+        panel=Panel(np.where(seen, values, np.nan), periods, first),
         user=user,
         starts=starts,
         n_treated=int((first != NEVER).sum()),
@@ -135,6 +154,11 @@ def panel_from_history(
         n_until=int(((first == NEVER) & (until != NEVER)).sum()),
         n_already=int(already.sum()),
         n_others=int((~already & too_early).sum()),
+        n_unseen=int((~already & ~too_early & unseen).sum()),
+        n_churned=int((history.churned_at[user] <= history.span[1]).sum()),
+        goals_left_out=tuple(
+            goal.event for goal in spec.goals if np.isin(history.event_codes([goal.event]), history.churn_codes).all()
+        ),
     )
 
 
@@ -172,5 +196,6 @@ def _period_values(
         matching=Matching(),
         seasonality=None,
     )
-    post = measure(replace(history, decisions=slots, churn_events=()), period_spec).post
+    # Ties before: the window after a slot is `(t, t + period]`.
+    post = measure(replace(history, decisions=slots, churn_events=(), ties="before"), period_spec).post
     return post.reshape(len(user), len(starts))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
+from crosschannel.core.files import write_csv
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
@@ -81,8 +82,7 @@ def effects_report(history: History, model: RewardModel, request: EffectsRequest
     events = event_study(fitted, history, request.times)
     diagnostics = diagnose(fitted, history, events)
     if request.csv is not None:
-        request.csv.parent.mkdir(parents=True, exist_ok=True)
-        pd.concat([table, events.to_pandas()]).to_csv(request.csv, index=False)
+        write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
         save_figure(picture(history, events, diagnostics), request.plot)
     parts = [

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.histories.fixed_point import check_sums, from_fixed, largest_sum, to_fixed
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.windows import from_fixed, running_totals, to_fixed
+from crosschannel.histories.windows import running_totals
 
 # Pairs of a decision and an event that are in memory at once.
 PAIRS_PER_CHUNK = 1 << 20
@@ -23,27 +25,44 @@ def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
     return chosen, history.events.value if goal.measure == "value" else np.ones(len(history.events))
 
 
+def largest_amounts(goals: Sequence[Goal], history: History) -> FloatArray:
+    """Return an upper bound of the amount of each goal in a window of any user (G,): see `fixed_point.largest_sum`."""
+    return np.array(
+        [
+            largest_sum(amount, chosen, history.event_offsets)
+            for chosen, amount in (goal_events(g, history) for g in goals)
+        ]
+    )
+
+
 def window_amounts(
-    goal: Goal, history: History, time: IntArray, *windows: tuple[IntArray, IntArray]
+    goal: Goal, bits: int, history: History, time: IntArray, *windows: tuple[IntArray, IntArray]
 ) -> list[FloatArray]:
     """Return the amounts (n,) of a goal, before weight and limit, in one or more windows of each decision.
 
     Args:
         goal: The goal.
+        bits: Binary places of its exact sums.
         history: The events.
         time: When the decisions were made (n,): credit decays with the distance from it.
         *windows: Windows as event rows (n,) from the first up to, not including, the last.
+
+    Raises:
+        ConfigError: If the amounts of a user are too large for these sums.
     """
+    if goal.measure == "value":
+        chosen, amount = goal_events(goal, history)
+        check_sums(np.where(chosen, amount, 0.0), history.event_offsets, bits, goal.event)
     if goal.decay is None:
-        total = _running_total(goal, history)
-        return [_differences(total, first, last) for first, last in windows]
+        total = _running_total(goal, bits, history)
+        return [_differences(total, bits, first, last) for first, last in windows]
     chosen, amount = goal_events(goal, history)
     count = running_totals(chosen.astype(np.int64))
     when, value = history.events.time[chosen], amount[chosen]
-    return [_decayed_sums(goal.decay, when, value, time, count[first], count[last]) for first, last in windows]
+    return [_decayed_sums(goal.decay, bits, when, value, time, count[first], count[last]) for first, last in windows]
 
 
-def _running_total(goal: Goal, history: History) -> IntArray:
+def _running_total(goal: Goal, bits: int, history: History) -> IntArray:
     """Return running totals (e + 1,) of a goal's amounts in fixed point, by chunks: only the totals stay in memory."""
     codes, events = history.event_codes([goal.event]), history.events
     every = len(codes) == len(history.event_names)
@@ -55,23 +74,23 @@ def _running_total(goal: Goal, history: History) -> IntArray:
         amount = events.value[rows] if goal.measure == "value" else np.ones(len(event))
         if not every:
             amount = np.where(event == codes[0] if len(codes) == 1 else np.isin(event, codes), amount, 0.0)
-        fixed = to_fixed(amount)
+        fixed = to_fixed(amount, bits)
         fixed[:1] += total[start]
         np.cumsum(fixed, out=total[1:][rows])
     return total
 
 
-def _differences(total: IntArray, first: IntArray, last: IntArray) -> FloatArray:
+def _differences(total: IntArray, bits: int, first: IntArray, last: IntArray) -> FloatArray:
     """Return sums (n,) over rows `first` up to `last` from running totals, by chunks that stay in the cache."""
     out = np.empty(len(first))
     for start in range(0, len(first), ROWS_PER_CHUNK):
         rows = slice(start, start + ROWS_PER_CHUNK)
-        out[rows] = from_fixed(total[last[rows]] - total[first[rows]])
+        out[rows] = from_fixed(total[last[rows]] - total[first[rows]], bits)
     return out
 
 
 def _decayed_sums(
-    half_life: int, when: IntArray, value: FloatArray, time: IntArray, first: IntArray, last: IntArray
+    half_life: int, bits: int, when: IntArray, value: FloatArray, time: IntArray, first: IntArray, last: IntArray
 ) -> FloatArray:
     """Return sums (n,) of `value * 2^(-distance / half_life)` over rows `first` up to `last`.
 
@@ -87,6 +106,6 @@ def _decayed_sums(
         owner = np.repeat(np.arange(low, high), size[low:high])
         row = np.arange(begins[-1]) - begins[owner - low] + first[owner]
         distance = np.abs(when[row] - time[owner]) / half_life
-        total = running_totals(to_fixed(value[row] * np.exp2(-distance)))
+        total = running_totals(to_fixed(value[row] * np.exp2(-distance), bits))
         out[low:high] = total[begins[1:]] - total[begins[:-1]]
-    return from_fixed(out)
+    return from_fixed(out, bits)

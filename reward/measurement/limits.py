@@ -47,6 +47,7 @@ class Windows:
     """Windows around n decisions.
 
     Attributes:
+        boundary: Where the window before ends and the window after begins, microseconds (n,).
         pre: Length of the window before, microseconds.
         post: Full length of the window after.
         end: Length of each decision's window after (n,).
@@ -54,6 +55,7 @@ class Windows:
         after: The window after.
     """
 
+    boundary: IntArray
     pre: int
     post: int
     end: IntArray
@@ -61,17 +63,18 @@ class Windows:
     after: Block
 
     @classmethod
-    def build(cls, history: History, pre: int, post: int, end: IntArray) -> Windows:
-        """Find the rows of events in `[t - pre, t)` and `(t, t + end]`."""
-        d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
-        first, before, behind, last = events.windows(d.user, d.time, pre, end)
+    def build(cls, history: History, boundary: IntArray, pre: int, post: int, end: IntArray) -> Windows:
+        """Find the rows of events in `[boundary - pre, boundary)` and `[boundary, boundary + end)`."""
+        events = Timeline(history.events.time, history.event_offsets)
+        first, now, last = events.windows(history.decisions.user, boundary, pre, end)
         nothing = np.broadcast_to(np.int64(0), end.shape)
         return cls(
+            boundary=boundary,
             pre=pre,
             post=post,
             end=end,
-            before=Block(nothing, np.broadcast_to(np.int64(pre), end.shape), (first, before)),
-            after=Block(nothing, end, (behind, last)),
+            before=Block(nothing, np.broadcast_to(np.int64(pre), end.shape), (first, now)),
+            after=Block(nothing, end, (now, last)),
         )
 
     def blocks(self, history: History) -> tuple[list[Block], list[Block]]:
@@ -83,26 +86,29 @@ class Windows:
         for length, build in ((np.full(len(short), self.pre), _before), (self.end, _after)):
             count = length // np.maximum(short, 1)
             starts = [np.minimum(b, count) * short for b in range(int(count.max(initial=1)) + 1)]
-            found.append([build(history, near, far) for near, far in pairwise(starts)])
+            found.append([build(history, self.boundary, near, far) for near, far in pairwise(starts)])
         return found[0], found[1]
 
 
 def limited_amounts(
-    goals: Sequence[Goal], limits: FloatArray, history: History, windows: Windows
+    goals: Sequence[Goal], limits: FloatArray, bits: Sequence[int], history: History, windows: Windows
 ) -> tuple[FloatArray, FloatArray]:
     """Return the limited amounts of each goal before and after every decision, (G, n) each, per post window."""
     whole = [windows.before], [windows.after]
     blocks = windows.blocks(history) if np.isfinite(limits).any() else whole
     before, after = [], []
-    for goal, limit in zip(goals, limits, strict=True):
+    for goal, limit, places in zip(goals, limits, bits, strict=True):
         first, second = blocks if np.isfinite(limit) else whole
-        amounts = window_amounts(goal, history, history.decisions.time, *(block.rows for block in first + second))
+        rows = (block.rows for block in first + second)
+        amounts = window_amounts(goal, places, history, history.decisions.time, *rows)
         before.append(_average(goal, limit, first, amounts[: len(first)], windows.post))
         after.append(_average(goal, limit, second, amounts[len(first) :], windows.post))
     return np.stack(before), np.stack(after)
 
 
-def fit_limits(goals: Sequence[Goal], history: History, windows: Windows, rows: IntArray) -> FloatArray:
+def fit_limits(
+    goals: Sequence[Goal], bits: Sequence[int], history: History, windows: Windows, rows: IntArray
+) -> FloatArray:
     """Return the limit of each goal (G,), learned from the amounts of the decisions `rows` where it is a quantile.
 
     The limit acts on the amount of a block, so the quantile is that of the blocks next to the decisions.
@@ -114,7 +120,7 @@ def fit_limits(goals: Sequence[Goal], history: History, windows: Windows, rows: 
     for g, goal in enumerate(goals):
         if goal.winsor is None:
             continue
-        amounts = window_amounts(goal, history, history.decisions.time, first[0].rows, second[0].rows)
+        amounts = window_amounts(goal, bits[g], history, history.decisions.time, first[0].rows, second[0].rows)
         sides = zip((first, second), amounts, strict=True)
         amount = np.concatenate([_average(goal, np.inf, side, [a], windows.post)[rows] for side, a in sides])
         if (amount != 0).any():
@@ -135,13 +141,16 @@ def _average(goal: Goal, limit: float, blocks: list[Block], amounts: list[FloatA
     return out
 
 
-def _before(history: History, near: IntArray, far: IntArray) -> Block:
-    d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
-    first, last = events.before(d.user, np.stack([d.time - far, d.time - near]))
-    return Block(near, far, (first, last))
+def _before(history: History, boundary: IntArray, near: IntArray, far: IntArray) -> Block:
+    return Block(near, far, _rows_between(history, boundary - far, boundary - near))
 
 
-def _after(history: History, near: IntArray, far: IntArray) -> Block:
-    d, events = history.decisions, Timeline(history.events.time, history.event_offsets)
-    first, last = events.before(d.user, np.stack([d.time + near, d.time + far]), inclusive=True)
-    return Block(near, far, (first, last))
+def _after(history: History, boundary: IntArray, near: IntArray, far: IntArray) -> Block:
+    return Block(near, far, _rows_between(history, boundary + near, boundary + far))
+
+
+def _rows_between(history: History, start: IntArray, end: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the rows of events of each decision's user in `[start, end)`: the first, and that behind the last (n,)."""
+    events = Timeline(history.events.time, history.event_offsets)
+    first, last = events.before(history.decisions.user, np.stack([start, end]))
+    return first, last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -9,13 +10,16 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import derive
 from crosschannel.core.times import duration
+from crosschannel.histories.fixed_point import fit_bits, from_fixed, to_fixed
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import BY_DESIGN, LOGGED
-from crosschannel.histories.windows import Timeline, from_fixed, running_totals, to_fixed
+from crosschannel.histories.windows import Timeline, running_totals
+from crosschannel.reward.measurement.amounts import largest_amounts
 from crosschannel.reward.measurement.limits import Windows, limited_amounts
 from crosschannel.reward.measurement.messages import Messages
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing, in_arms, past_activity
 from crosschannel.reward.measurement.seasonality import seasonal_amounts
+from crosschannel.reward.measurement.ties import boundaries, check_order_is_known
 from crosschannel.reward.reason import Reason
 from crosschannel.reward.spec import MAX_FOLDS, Level, RewardSpec
 
@@ -29,8 +33,8 @@ class Outcomes:
     """Goal values around the n decisions of a history, in its order.
 
     Attributes:
-        pre: Goal value in `[t - pre, t)`, scaled to the post window, less the seasonal level if asked for (n,).
-        post: Goal value in `(t, t + post]`, scaled to its full length where it was truncated; less the same (n,).
+        pre: Goal value in the window before, scaled to the post window, less the seasonal level if asked for (n,).
+        post: Goal value in the window after, scaled to its full length where it was truncated; less the same (n,).
         treated: Whether a message was sent (n,).
         control: Whether the decision is a control: see `RewardSpec.controls` (n,).
         overlap: Whether another message of the user falls into the windows (n,).
@@ -108,31 +112,41 @@ class _Surroundings:
 
     Attributes:
         windows: The windows before and after.
-        outside: Whether they extend beyond the observation period (n,).
+        outside: Whether they extend beyond the observation period of the log (n,).
+        user_outside: Whether they extend beyond the user's own observation (n,).
         short: Whether the window after was cut too short (n,).
         activity: The user's past activity, for strata; NaN where it was not observed (n,).
     """
 
     windows: Windows
     outside: BoolArray
+    user_outside: BoolArray
     short: BoolArray
     activity: FloatArray
 
     @classmethod
-    def build(cls, history: History, spec: RewardSpec) -> _Surroundings:
+    def build(cls, history: History, spec: RewardSpec, bits: Sequence[int]) -> _Surroundings:
         d, post = history.decisions, duration(spec.post)
         cut = spec.overlap == "truncate"
         end = np.minimum(post, _time_to_next_message(history, otherwise=post)) if cut else np.full(len(d), post)
-        windows = Windows.build(history, duration(spec.pre), post, end)
+        windows = Windows.build(history, boundaries(history, spec.goals), duration(spec.pre), post, end)
         activity = np.zeros(len(d))
         if spec.matching.strata > 1:
-            activity = past_activity(history, spec.goals, windows.pre, duration(spec.matching.activity))
+            start = windows.boundary - windows.pre
+            activity = past_activity(history, spec.goals, bits, start, duration(spec.matching.activity))
+        start, end = windows.boundary - windows.pre, windows.boundary + windows.post
         return cls(
             windows,
-            outside=(d.time - windows.pre < history.span[0]) | (d.time + windows.post > history.span[1]),
+            outside=(start < history.span[0]) | (end > history.span[1] + 1),
+            user_outside=(start < history.observed_from[d.user]) | (end > history.observed_until[d.user] + 1),
             short=windows.end < (duration(spec.min_post) if cut else 0),
             activity=activity,
         )
+
+    @property
+    def observed(self) -> BoolArray:
+        """Whether both windows were observed, and none was cut too short (n,)."""
+        return ~(self.outside | self.user_outside | self.short)
 
 
 def measure(history: History, spec: RewardSpec, *, adjust: bool = False) -> Outcomes:
@@ -145,10 +159,14 @@ def measure(history: History, spec: RewardSpec, *, adjust: bool = False) -> Outc
 
     Raises:
         ConfigError: If a goal names an event, the spec an attribute or an arm that the history does not have.
+        NotIdentified: If the order of decisions and goal events is not known: see `check_order_is_known`.
     """
-    around = _Surroundings.build(history, spec)
-    observed = ~(around.outside | around.short)
-    fitted = FittedPreprocessing.fit(history, spec, around.windows, observed, around.activity, adjust=adjust)
+    check_order_is_known(history, spec.goals)
+    largest = largest_amounts(spec.goals, history)
+    around = _Surroundings.build(history, spec, [fit_bits(amount) for amount in largest])
+    fitted = FittedPreprocessing.fit(
+        history, spec, around.windows, around.observed, around.activity, largest, adjust=adjust
+    )
     return _measure(history, spec, around, fitted)
 
 
@@ -158,7 +176,7 @@ def measure_with(history: History, spec: RewardSpec, preprocessing: FittedPrepro
     Raises:
         ConfigError: If a goal names an event or the spec an attribute that the history does not have.
     """
-    return _measure(history, spec, _Surroundings.build(history, spec), preprocessing)
+    return _measure(history, spec, _Surroundings.build(history, spec, preprocessing.bits), preprocessing)
 
 
 def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: FittedPreprocessing) -> Outcomes:
@@ -175,6 +193,7 @@ def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: 
     reason = np.full(len(d), Reason.IDENTIFIED, dtype=np.int64)
     reason[np.isnan(post) | np.isnan(pre)] = Reason.NO_SEASONALITY
     reason[around.short] = Reason.TOO_SHORT
+    reason[around.user_outside] = Reason.USER_NOT_OBSERVED
     reason[around.outside] = Reason.OUTSIDE_OBSERVATION
     reason[d.time > history.churned_at[d.user]] = Reason.CHURNED
     observed = reason == Reason.IDENTIFIED
@@ -207,10 +226,11 @@ def _goal_values(
     history: History, spec: RewardSpec, windows: Windows, fitted: FittedPreprocessing
 ) -> tuple[FloatArray, FloatArray]:
     """Return goal values before and after (n,): limited, less the seasonal level, weighted, per post window."""
-    before, after = limited_amounts(spec.goals, fitted.limits, history, windows)
+    bits = fitted.bits
+    before, after = limited_amounts(spec.goals, fitted.limits, bits, history, windows)
     if fitted.seasonality is not None:
         usual = seasonal_amounts(
-            history, spec.goals, fitted.seasonality, spec.seasonality_weeks, windows.pre, windows.end
+            history, spec.goals, bits, fitted.seasonality, spec.seasonality_weeks, windows.pre, windows.end
         )
         for g, (goal, limit) in enumerate(zip(spec.goals, fitted.limits, strict=True)):
             full = goal.mass(0, windows.post)

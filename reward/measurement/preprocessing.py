@@ -13,8 +13,10 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
+from crosschannel.histories.fixed_point import fit_bits, unit_of
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
+from crosschannel.histories.values.attributes import attribute_text
 from crosschannel.histories.windows import Timeline
 from crosschannel.reward.measurement.amounts import window_amounts
 from crosschannel.reward.measurement.limits import Windows, fit_limits
@@ -30,15 +32,19 @@ class FittedPreprocessing:
     """Fitted once on a training history, and then applied as it is to other histories and in a bootstrap.
 
     Attributes:
+        largest: An upper bound of the amount of each goal in a window of any user (G,): it determines the scales of
+            exact sums. See `histories.fixed_point`.
         limits: The largest amount of each goal (G,): its clip, its learned winsor quantile, or infinity.
         edges: Quantiles of past activity between the strata, ascending (s,); empty without strata.
         attribute_values: The known combinations of `Matching.within`; None without them.
         seasonality: The population's level by block of time; None without `RewardSpec.seasonality`.
         features: Covariates of the adjusted kinds; None without them.
-        closes_at: When the last window that limits and edges were learned from closes, microseconds;
-            `NO_WINDOWS_USED` where neither was learned. No reward measured with them is available before.
+        closes_at: When the last window that limits and edges were learned from closes, or the last decision whose
+            context covariates were fitted on, microseconds; `NO_WINDOWS_USED` where none was learned. No reward
+            measured with them is available before.
     """
 
+    largest: FloatArray
     limits: FloatArray
     edges: FloatArray
     attribute_values: pd.MultiIndex | None
@@ -54,6 +60,7 @@ class FittedPreprocessing:
         windows: Windows,
         observed: BoolArray,
         activity: FloatArray,
+        largest: FloatArray,
         *,
         adjust: bool,
     ) -> FittedPreprocessing:
@@ -65,6 +72,7 @@ class FittedPreprocessing:
             windows: The windows around its decisions.
             observed: Whether both windows of each decision were observed, and none was cut too short (n,).
             activity: Past activity of each decision's user (n,); NaN where it was not observed.
+            largest: The largest amounts of its goals (G,).
             adjust: Whether covariates are fitted.
 
         Raises:
@@ -72,19 +80,37 @@ class FittedPreprocessing:
         """
         if spec.controls == "holdout":
             _check_arms(history, spec.holdout_arms)
-        closes_at = (history.decisions.time + windows.post)[observed].max(initial=NO_WINDOWS_USED)
+        closes_at = NO_WINDOWS_USED
+        if spec.learns_from_amounts:
+            closes_at = int((history.decisions.time + windows.post)[observed].max(initial=closes_at))
+        if adjust:
+            # Covariates are scaled by the contexts of all decisions, also of those without a reward.
+            closes_at = int(history.decisions.time.max(initial=closes_at))
+        bits = [fit_bits(amount) for amount in largest]
         return cls(
-            limits=fit_limits(spec.goals, history, windows, np.flatnonzero(observed)),
+            largest=largest,
+            limits=fit_limits(spec.goals, bits, history, windows, np.flatnonzero(observed)),
             edges=_stratum_edges(activity[observed], spec.matching.strata),
             attribute_values=_attribute_values(history, spec.matching.within),
             seasonality=(
                 None
                 if spec.seasonality is None
-                else PopulationSeasonality.fit(history, spec.goals, duration(spec.seasonality))
+                else PopulationSeasonality.fit(history, spec.goals, bits, duration(spec.seasonality))
             ),
             features=ContextFeatures.fit(history, spec.covariates) if adjust else None,
-            closes_at=int(closes_at) if spec.learns_from_amounts else NO_WINDOWS_USED,
+            closes_at=closes_at,
         )
+
+    @property
+    def bits(self) -> list[int]:
+        """Binary places of each goal's exact sums (G,)."""
+        return [fit_bits(amount) for amount in self.largest]
+
+    def unit(self, spec: RewardSpec) -> float:
+        """Return a power of two near the largest reward, in which exact sums of rewards are kept."""
+        ratio = max(1.0, duration(spec.post) / duration(spec.pre))
+        goals = zip(spec.goals, self.largest, strict=True)
+        return unit_of([abs(goal.weight) * float(amount) * ratio for goal, amount in goals])
 
     @property
     def n_attribute_values(self) -> int:
@@ -107,16 +133,18 @@ class FittedPreprocessing:
         return np.where(np.isnan(activity), -1, np.searchsorted(self.edges, activity)).astype(np.int64)
 
 
-def past_activity(history: History, goals: Sequence[Goal], pre: int, length: int) -> FloatArray:
-    """Return the goal value in `[t - pre - length, t - pre)` (n,), with uniform credit; NaN where not observed."""
+def past_activity(
+    history: History, goals: Sequence[Goal], bits: Sequence[int], end: IntArray, length: int
+) -> FloatArray:
+    """Return the goal value in `[end - length, end)` (n,), with uniform credit; NaN where not observed."""
     d = history.decisions
     timeline = Timeline(history.events.time, history.event_offsets)
-    rows = timeline.before(d.user, d.time - pre - length), timeline.before(d.user, d.time - pre)
+    rows = timeline.before(d.user, end - length), timeline.before(d.user, end)
     total = np.zeros(len(d))
-    for goal in goals:
+    for goal, places in zip(goals, bits, strict=True):
         unlimited = Goal(goal.event, goal.weight, measure=goal.measure)
-        total += goal.weight * window_amounts(unlimited, history, d.time, rows)[0]
-    return np.where(d.time - pre - length >= history.span[0], total, np.nan)
+        total += goal.weight * window_amounts(unlimited, places, history, d.time, rows)[0]
+    return np.where(end - length >= history.observed_from[d.user], total, np.nan)
 
 
 def in_arms(history: History, arms: Sequence[str]) -> BoolArray:
@@ -161,11 +189,4 @@ def _attribute_table(history: History, names: Sequence[str]) -> pd.MultiIndex:
     if history.users is None or (unknown := sorted(set(names) - set(columns))):
         missing = sorted(names) if history.users is None else unknown
         raise ConfigError(f"the users of {history.name} have no attributes {missing}; they have {sorted(columns)}")
-    return pd.MultiIndex.from_arrays([_as_text(history.users[name]) for name in names], names=list(names))
-
-
-def _as_text(column: pd.Series) -> npt.NDArray[np.str_]:
-    # Numbers by value: a column that lacks some is read as floating-point, and 3 must stay equal to 3.0.
-    numeric = pd.api.types.is_numeric_dtype(column)
-    values = column.to_numpy(dtype=np.float64, na_value=np.nan) if numeric else column.to_numpy(dtype=object)
-    return np.asarray(values).astype(str)
+    return pd.MultiIndex.from_arrays([attribute_text(history.users[name]) for name in names], names=list(names))

@@ -262,38 +262,40 @@ def test_faults_of_all_kinds_are_reported_at_once_with_first_row_and_count():
 def test_tables_become_the_arrays_that_they_say():
     history = good().read()
     d, e = history.decisions, history.events
-    assert history.user_ids.tolist() == ["cem", "bob", "ann", "dora"], "in the order of the table of users"
-    assert d.id.tolist() == ["d", "c", "a", "b"]
-    assert d.user.tolist() == [0, 1, 2, 2]
+    assert history.user_ids.tolist() == ["ann", "bob", "cem", "dora"], "sorted, whatever the table's order"
+    assert history.users is not None
+    np.testing.assert_array_equal(history.users["age"], [50, np.nan, 30, 41])
+    assert d.id.tolist() == ["a", "b", "c", "d"]
+    assert d.user.tolist() == [0, 0, 1, 2]
     noon = int(np.datetime64("2024-05-01T10:00", "us").astype(np.int64))
-    assert (d.time - noon).tolist() == [38 * HOUR, 0, 0, 24 * HOUR], "offsets are honoured, no zone means UTC"
-    assert d.actions.tolist() == [[1, 1, 0], [2, 2, 0], [1, 0, 1], [0, 0, 0]]
-    np.testing.assert_array_equal(d.propensity, [[0.5, 0.5, 0.6], [0.25, 1.0, 0.6], [0.5, 0.5, 0.4], [0.25, 1, 1]])
-    np.testing.assert_array_equal(d.joint, [0.15, 0.15, 0.1, 0.25])
+    assert (d.time - noon).tolist() == [0, 24 * HOUR, 0, 38 * HOUR], "offsets are honoured, no zone means UTC"
+    assert d.actions.tolist() == [[1, 0, 1], [0, 0, 0], [2, 2, 0], [1, 1, 0]]
+    np.testing.assert_array_equal(d.propensity, [[0.5, 0.5, 0.4], [0.25, 1, 1], [0.25, 1.0, 0.6], [0.5, 0.5, 0.6]])
+    np.testing.assert_array_equal(d.joint, [0.1, 0.25, 0.15, 0.15])
     assert d.policy is not None
-    assert d.policy.tolist() == ["rules", None, "rules", "rules"]
+    assert d.policy.tolist() == ["rules", "rules", None, "rules"]
     assert d.arm is None
     assert d.eligible is not None
-    offers = [[False, True, False], [False, False, True], [True, True, True], [False, False, False]]
+    offers = [[True, True, True], [False, False, False], [False, False, True], [False, True, False]]
     assert d.eligible[:, MODULES.slices[1]].tolist() == offers
     assert d.eligible[:, MODULES.slices[2]].all(), "a module without a column of its own has all actions eligible"
     assert history.event_names == ("open", "order")
     assert e.event.tolist() == [1, 0, 1]
-    assert e.value.tolist() == [3.0, 1.0, 12.5], "an event that never has a value counts as 1"
+    assert e.value.tolist() == [12.5, 1.0, 3.0], "an event that never has a value counts as 1"
     assert history.propensity_source == "logged"
 
 
 def test_what_later_modules_hold_has_no_meaning_where_nothing_is_sent():
     log = good()
     log.decisions.loc[1, ["offer", "tone", "propensity_offer"]] = ["anything", "warm", 0.3]
-    assert log.read().decisions.actions[3].tolist() == [0, 0, 0]
-    assert log.read().decisions.propensity[3].tolist() == [0.25, 1.0, 1.0]
+    assert log.read().decisions.actions[1].tolist() == [0, 0, 0]
+    assert log.read().decisions.propensity[1].tolist() == [0.25, 1.0, 1.0]
 
 
 def test_the_joint_propensity_is_the_product_where_it_is_absent():
     log = good()
     drop("decisions", "propensity")(log)
-    np.testing.assert_allclose(log.read().decisions.joint, [0.15, 0.15, 0.1, 0.25])
+    np.testing.assert_allclose(log.read().decisions.joint, [0.1, 0.25, 0.15, 0.15])
 
 
 def test_propensities_may_be_absent():
@@ -325,7 +327,7 @@ def test_ids_are_the_same_users_whatever_their_type(kind):
     else:
         log.events["user_id"] = events.astype({"int": "int64", "text": str, "Int64": "Int64"}.get(kind, kind))
     history = log.read()
-    assert [str(u) for u in history.user_ids] == ["9", "8", "7", "10"]
+    assert [str(u) for u in history.user_ids] == ["7", "8", "9", "10"]
     assert history.events.user.tolist() == [0, 1, 2]
 
 

@@ -83,6 +83,8 @@ def test_shifting_all_times_by_whole_weeks(seed, case, weeks):
         decisions=replace(history.decisions, time=history.decisions.time + by),
         events=replace(history.events, time=history.events.time + by),
         span=(history.span[0] + by, history.span[1] + by),
+        observed_from=history.observed_from + by,
+        observed_until=history.observed_until + by,
     )
     one, other = frame_of(history, *case), frame_of(shifted, *case)
     assert_same(one, other)

@@ -104,6 +104,8 @@ def read_complete_journey(path: Path | None = None) -> History:
         files={name: str(folder) for name in ("decisions", "events", "users")},
     )
     note = f"{len(early):,} households whose first campaign began before {first:%Y-%m-%d} are left out"
+    # A panel of frequent shoppers: all households belong to it for the whole year.
+    history = history.with_observed_from("log")
     return replace(history, notes=(note,)) if len(early) else history
 
 

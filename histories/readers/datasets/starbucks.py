@@ -94,7 +94,7 @@ def read_starbucks_rewards(path: Path) -> History:
         }
     )
     last = int(log["hour"].max()) + 1
-    return History.from_tables(
+    history = History.from_tables(
         decisions,
         events,
         offers.modules,
@@ -103,6 +103,8 @@ def read_starbucks_rewards(path: Path) -> History:
         propensity_source="by design",
         name="starbucks_rewards",
     )
+    # Members existed before the log began, whether or not they were active at once.
+    return history.with_observed_from("log")
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any, Literal
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.histories.propensities.sources import check_source
-from crosschannel.histories.readers.slots import SlotGrid
-from crosschannel.histories.readers.tables import TableSource, decision_columns, span_of
+from crosschannel.histories.readers.slots import SlotGrid, check_slots
+from crosschannel.histories.readers.sources import TableSource, decision_columns, span_of
 from crosschannel.histories.validation import EVENT_COLUMNS
+from crosschannel.histories.values.action_names import check_action_names
 
-SENDS_ONLY = "sends_only"
 ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
 
 
@@ -45,9 +45,11 @@ class StreamMapping:
     """How one long table of events is converted to decisions and events.
 
     Attributes:
-        rows: The table: a CSV or Parquet file, or a folder of such files, which are read in the order of their names.
-            `columns` has the stream's columns, or paths into JSON, of `user_id`, `time`, `event` and optionally
-            `message_id` (unique for each row) and `arm` (the user's experiment arm).
+        rows: The table, or a list of tables with columns of their own (sends in one, other events in others), each a
+            file or a folder of files, which are read in the order of their names. `columns` has the table's columns, or
+            paths into JSON, of `user_id`, `time`, `event` and optionally `value` (of all its events), `message_id`
+            (unique for each message) and `arm` (the user's experiment arm). `constants` may name the `event` of a table
+            that has only one.
         modules: The action space: entries as in `TableMapping`.
         sends: Which events are sends. With `sends_only`, decisions to send nothing may be among them; their action is
             the first one of the first module. A grid has slots for these by itself.
@@ -56,20 +58,28 @@ class StreamMapping:
         events: The other events to keep; None for all of them.
         values: The column or path of an event's value, by the event's name (`Order Completed: properties.revenue`);
             `name*` stands for all names with this prefix, and the first match counts.
-        duplicates: If rows have the same `message_id`: `error`, or `keep_first`, which is counted.
+        duplicates: If rows of the same user and event have the same `message_id`: `error`, or `keep_first`, which keeps
+            the earliest (clients that send again give each try a time of its own) and counts the others.
+        anonymous: If a row has no user: `error`, or `leave_out`, which is counted.
+        decided: The decisions that a policy of this package made, such as the files that `decide` wrote, in native
+            columns with their propensities. On a grid each takes the place of the slot that is nearest to its time, and
+            a send that follows it in that slot's period carries it out.
         users: The table of users, if there is one; otherwise the users are those of the stream.
         propensity_source: The source of the propensities; by default `logged` if there are any, else `missing`.
-        span: Start and end of the observation period (UTC); by default the first and the last row.
+        span: Start and end of the observation period (UTC); by default the first and the last row that is not
+            isolated.
         name: The history's name, for reports.
     """
 
-    rows: TableSource
+    rows: TableSource | tuple[TableSource, ...]
     modules: tuple[Mapping[str, Any], ...]
     sends: tuple[Sends, ...]
     slots: str | SlotGrid
     events: tuple[str, ...] | None = None
     values: Mapping[str, str] = field(default_factory=dict)
     duplicates: Literal["error", "keep_first"] = "error"
+    anonymous: Literal["error", "leave_out"] = "error"
+    decided: TableSource | None = None
     users: TableSource | None = None
     propensity_source: str | None = None
     span: tuple[str, str] | None = None
@@ -77,23 +87,40 @@ class StreamMapping:
 
     def __post_init__(self) -> None:
         modules = ActionSpace.from_dict(self.modules)
+        check_action_names(modules)
         if self.span is not None:
             span_of(self.span)
         if self.propensity_source is not None:
             check_source(self.propensity_source)
         if not self.sends:
             raise ConfigError("the mapping has no `sends`: name the events that are sent messages")
-        if self.rows.constants:
-            raise ConfigError("`rows` cannot have constants: give them with the `sends`")
-        for native in self.rows.columns:
-            if native not in ROW_COLUMNS:
-                raise ConfigError(f"unknown native column {native!r} of `rows`. {nearest(native, ROW_COLUMNS)}")
+        if not self.sources:
+            raise ConfigError("the mapping has no `rows`: name at least one file")
+        for source in self.sources:
+            self._check_source(source)
         if clash := sorted({*ROW_COLUMNS, "value"} & set(modules.names)):
             raise ConfigError(f"a module has the name of another native column: {clash}. Rename the module")
         self._check_sends(modules)
-        if self.duplicates != "error" and "message_id" not in self.rows.columns:
+        if self.duplicates != "error" and not any("message_id" in source.columns for source in self.sources):
             raise ConfigError("`duplicates` needs `rows.columns.message_id`: name the column that identifies rows")
         self._check_slots()
+
+    @property
+    def sources(self) -> tuple[TableSource, ...]:
+        """Return the tables of rows."""
+        return (self.rows,) if isinstance(self.rows, TableSource) else tuple(self.rows)
+
+    def _check_source(self, source: TableSource) -> None:
+        known = (*ROW_COLUMNS, "value")
+        for native in source.columns:
+            if native not in known:
+                raise ConfigError(f"unknown native column {native!r} of `rows`. {nearest(native, known)}")
+        for native in source.constants:
+            if native not in ("event", "value", "arm"):
+                raise ConfigError(
+                    f"`rows` cannot have the constant {native!r}, only `event`, `value` and `arm`: give actions with "
+                    "the `sends`"
+                )
 
     def _check_sends(self, modules: ActionSpace) -> None:
         known = tuple(name for name in decision_columns(modules) if name not in ROW_COLUMNS)
@@ -112,12 +139,13 @@ class StreamMapping:
             raise ConfigError(f"the events {both} are sends: remove them from `events`")
 
     def _check_slots(self) -> None:
+        check_slots(self.slots, with_users=self.users is not None)
         if isinstance(self.slots, str):
-            if self.slots != SENDS_ONLY:
-                raise ConfigError(f"slots {self.slots!r} are neither {SENDS_ONLY!r} nor a grid, {{every: 1d, at: ...}}")
+            if self.decided is not None:
+                raise ConfigError(
+                    "`decided` needs slots on a grid: with 'sends_only' its sends would be decisions twice"
+                )
             return
-        if self.slots.start_attribute is not None and self.users is None:
-            raise ConfigError("`start_attribute` is a column of the table of users: give `users`")
         only_sent = sorted(
             name
             for sends in self.sends

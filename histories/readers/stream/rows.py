@@ -1,22 +1,30 @@
-"""Open the files of an event stream, and read their users, times and event names."""
+"""The rows of an event stream: users, times and event names as arrays, other columns file by file."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
-from crosschannel.core.errors import Fault, InputError, nearest, raise_faults
+from crosschannel.core.errors import Fault
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.readers.source_files import CSV_ENDINGS, PARQUET_ENDINGS, fail, read_any
-from crosschannel.histories.readers.stream.json_paths import extract
-from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
-from crosschannel.histories.readers.tables import TableSource, read_source, read_times
-from crosschannel.histories.validation import EVENT_COLUMNS
+from crosschannel.core.times import NEVER
+
+
+@dataclass(frozen=True)
+class StreamFile:
+    """One file of a stream.
+
+    Attributes:
+        table: Its rows, with the columns and paths that the mapping names.
+        names: The table's column of each native one that it has.
+    """
+
+    table: TableValidator
+    names: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -24,28 +32,34 @@ class StreamRows:
     """The n rows of a stream, file after file, and its U users.
 
     Attributes:
-        tables: One per file, with the columns and paths of the mapping.
+        source: The path or paths of the stream, for messages.
+        files: Its files.
         faults: All faults found so far.
         ends: The number of rows up to the end of each file.
-        user: Codes into `user_ids` (n,).
-        user_ids: Ids (U,), in the order of the table of users; sorted if there is none.
+        user: Codes into `user_ids` (n,), 0 for anonymous rows.
+        user_ids: Ids (U,), sorted.
+        anonymous: Which rows (n,) have no user, and are left out.
         time: Microseconds since 1970 UTC (n,).
         event: Codes into `names` (n,).
         names: Names of the events, sorted.
-        users: The table of users with their attributes, or None.
+        users: The table of users with their attributes in the order of its file, or None.
         start: Start of each user (U,), microseconds; None if the mapping has no `start_attribute`.
+        empty: How many files of 0 bytes were left out.
     """
 
-    tables: tuple[TableValidator, ...]
+    source: str
+    files: tuple[StreamFile, ...]
     faults: list[Fault]
     ends: IntArray
     user: IntArray
     user_ids: ObjectArray
+    anonymous: BoolArray
     time: IntArray
     event: IntArray
     names: tuple[str, ...]
     users: pd.DataFrame | None
     start: IntArray | None
+    empty: int
 
     def __len__(self) -> int:
         return len(self.time)
@@ -54,81 +68,74 @@ class StreamRows:
         """Return which rows (n,) are events with one of the names."""
         return np.asarray(np.isin(np.asarray(self.names, dtype=object), list(names))[self.event])
 
-    def place(self, row: int) -> tuple[str, int]:
+    def place(self, row: int) -> tuple[StreamFile, int]:
         """Return the file of a row, and its number there, counted from 1."""
         k = int(np.searchsorted(self.ends, row, side="right"))
-        return self.tables[k].file, row + 1 - (int(self.ends[k - 1]) if k else 0)
+        return self.files[k], row + 1 - (int(self.ends[k - 1]) if k else 0)
 
-    def flag_rows(self, column: str, bad: BoolArray, problem: str, remedy: str) -> None:
-        """Add one fault for each file that has rows of a mask (n,)."""
-        for table, part in zip(self.tables, np.split(bad, self.ends[:-1]), strict=True):
-            table.flag_rows(column, part, problem, remedy)
+    def name_row(self, row: int) -> str:
+        """Return the file and the number of a row as text."""
+        file, number = self.place(row)
+        return f"{file.table.file} row {number}"
 
-    def texts(self, column: str, rows: IntArray) -> ObjectArray:
-        """Return a column as text in the given, ascending rows; empty where missing."""
-        return np.concatenate([table.texts(column) for table in self._parts(column, rows)] or [np.array([], object)])
+    def flag_rows(self, native: str, bad: BoolArray, problem: str, remedy: str) -> None:
+        """Add one fault for each file that has rows of a mask (n,), with its name of a native column."""
+        for file, part in zip(self.files, np.split(bad, self.ends[:-1]), strict=True):
+            if part.any():
+                file.table.flag_rows(file.names[native], part, problem, remedy)
 
-    def raw(self, column: str, rows: IntArray) -> ObjectArray:
-        """Return a column without conversion in the given, ascending rows."""
-        parts = [table.frame[column].to_numpy(dtype=object) for table in self._parts(column, rows)]
-        return np.concatenate(parts or [np.array([], dtype=object)])
+    def has(self, native: str) -> bool:
+        """Return whether a file has a native column."""
+        return any(native in file.names for file in self.files)
 
-    def _parts(self, column: str, rows: IntArray) -> list[TableValidator]:
+    def native_texts(self, native: str) -> ObjectArray:
+        """Return a native column as text (n,); empty where missing."""
+        out = [
+            file.table.texts(file.names[native]) if native in file.names else np.full(len(file.table), "", dtype=object)
+            for file in self.files
+        ]
+        return np.concatenate(out)
+
+    def texts(self, path: str, rows: IntArray) -> ObjectArray:
+        """Return the values of a path as text in the given, ascending rows; empty where missing."""
+        return self._values(rows, lambda _: path, TableValidator.texts)
+
+    def raw(self, path: str, rows: IntArray) -> ObjectArray:
+        """Return the values of a path without conversion in the given, ascending rows."""
+        return self._values(rows, lambda _: path, _raw)
+
+    def event_values(self, values: Mapping[str, str], rows: IntArray) -> ObjectArray:
+        """Return the values of events in the given, ascending rows, None where there are none.
+
+        A file's own column of values counts before the paths of its events' names.
+        """
+        out = np.full(len(rows), None, dtype=object)
+        own = np.array(["value" in file.names for file in self.files])[np.searchsorted(self.ends, rows, side="right")]
+        out[own] = self._values(rows[own], lambda file: file.names["value"], _raw)
+        paths = [value_path(values, name) for name in self.names]
+        for path in dict.fromkeys(path for path in paths if path is not None):
+            mine = ~own & np.array([one == path for one in paths], dtype=bool)[self.event[rows]]
+            out[mine] = self.raw(path, rows[mine])
+        return out
+
+    def first_time(self, rows: BoolArray) -> IntArray:
+        """Return the earliest time of each user (U,) among the rows of a mask (n,), `NEVER` for users without one."""
+        out = np.full(len(self.user_ids), NEVER, dtype=np.int64)
+        np.minimum.at(out, self.user[rows], self.time[rows])
+        return out
+
+    def _values(
+        self, rows: IntArray, path: Callable[[StreamFile], str], read: Callable[[TableValidator, str], ObjectArray]
+    ) -> ObjectArray:
         cuts = np.searchsorted(rows, self.ends[:-1])
-        starts = self.ends - [len(table) for table in self.tables]
-        parts = zip(self.tables, np.split(rows, cuts), starts, strict=True)
+        starts = self.ends - [len(file.table) for file in self.files]
         # A file without a row that needs the column may not have it.
-        return [
-            TableValidator(table.frame[[column]].iloc[part - start], table.file, [])
-            for table, part, start in parts
+        parts = [
+            read(TableValidator(file.table.frame[[path(file)]].iloc[part - start], file.table.file, []), path(file))
+            for file, part, start in zip(self.files, np.split(rows, cuts), starts, strict=True)
             if len(part)
         ]
-
-
-def open_stream(mapping: StreamMapping) -> StreamRows:
-    """Open all files of a stream and its table of users.
-
-    Raises:
-        InputError: With the faults of files, columns and times; or else of users and event names.
-    """
-    faults: list[Fault] = []
-    source = mapping.rows
-    user_id, time, event = (source.theirs(native) for native in EVENT_COLUMNS)
-    tables = [table for file in _files(source.path) if (table := _open_table(file, mapping, faults)) is not None]
-    users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
-    raise_faults(faults)
-    parsed = [pd.DataFrame({time: read_times(table, time, source)}) for table in tables]
-    start, users = _start(mapping, users, faults)
-    raise_faults(faults)
-
-    times = np.concatenate(
-        [TableValidator(frame, table.file, faults).times(time)[0] for frame, table in zip(parsed, tables, strict=True)]
-    )
-    user, user_ids = _user_codes(user_id, tables, mapping.users, users, faults)
-    names: list[ObjectArray] = []
-    for table in tables:
-        table.flag_rows(event, table.missing(event), "the event has no name", "Name the event, or leave the row out.")
-        names.append(table.texts(event))
-    code, known = pd.factorize(np.concatenate(names), sort=True)
-    _check_names(mapping, tuple(known), faults)
-    if not len(code):
-        faults.append(Fault(str(source.path), "the stream has no rows", "Check the path."))
-    raise_faults(faults)
-    ends = np.cumsum([len(table) for table in tables])
-    stream = StreamRows(
-        tables=tuple(tables),
-        faults=faults,
-        ends=ends,
-        user=user,
-        user_ids=user_ids,
-        time=times,
-        event=code.astype(np.int64),
-        names=tuple(map(str, known)),
-        users=users,
-        start=start,
-    )
-    _check_paths(mapping, stream)
-    return stream
+        return np.concatenate(parts or [np.array([], dtype=object)])
 
 
 def value_path(values: Mapping[str, str], event: str) -> str | None:
@@ -139,138 +146,13 @@ def value_path(values: Mapping[str, str], event: str) -> str | None:
 
 def value_name(values: Mapping[str, str], event: str) -> str | None:
     """Return the first entry that matches an event; `name*` matches all names with this prefix."""
-    return next((name for name in values if _matches(name, event)), None)
+    return next((name for name in values if matches(name, event)), None)
 
 
-def _matches(name: str, event: str) -> bool:
+def matches(name: str, event: str) -> bool:
+    """Return whether an entry matches an event: it is its name, or `name*` with its prefix."""
     return name == event or (name.endswith("*") and event.startswith(name[:-1]))
 
 
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    endings = (*CSV_ENDINGS, *PARQUET_ENDINGS)
-    # Names with these prefixes are not data but markers of other programs (`_SUCCESS`, `._part.csv`).
-    entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith((".", "_")))
-    remedy = f"Give a folder of files that end in one of {', '.join(endings)}, and nothing else."
-    if not entries:
-        raise fail(path, "the folder has no CSV or Parquet file", remedy)
-    if other := [entry for entry in entries if entry.is_dir() or not entry.name.endswith(endings)]:
-        raise InputError([Fault(str(entry), "this is not a CSV or Parquet file", remedy) for entry in other])
-    return entries
-
-
-def _open_table(file: Path, mapping: StreamMapping, faults: list[Fault]) -> TableValidator | None:
-    """Open one file with the columns and paths of the mapping; return None if it cannot be read."""
-    source = mapping.rows
-    try:
-        raw = TableValidator(read_any(file, separator=source.separator), str(file), faults)
-    except InputError as error:
-        faults.extend(error.faults)
-        return None
-    natives = [native for native in ROW_COLUMNS if native in EVENT_COLUMNS or native in source.columns]
-    found = extract(raw, {source.theirs(native): np.ones(len(raw), dtype=bool) for native in natives})
-    event = source.theirs("event")
-    if event in found:
-        code, names = pd.factorize(TableValidator(pd.DataFrame({event: found[event]}), str(file), []).texts(event))
-        wanted = {path: np.isin(names, list(events))[code] for path, events in _needs(mapping, list(names)).items()}
-        found |= extract(raw, {path: rows for path, rows in wanted.items() if path not in found and rows.any()})
-    return TableValidator(pd.DataFrame(found), str(file), faults)
-
-
-def _check_paths(mapping: StreamMapping, stream: StreamRows) -> None:
-    """Refuse paths without any value: with a misspelled path, all values would silently be missing."""
-    file, values = str(mapping.rows.path), mapping.values
-    places = [
-        (path, [event for event in stream.names if value_name(values, event) == name]) for name, path in values.items()
-    ]
-    if (arm := mapping.rows.columns.get("arm")) is not None:
-        places.append((arm, list(stream.names)))
-    for name, path in values.items():
-        if not any(_matches(name, event) for event in stream.names):
-            remedy = "Correct the name in `values`, or remove it."
-            stream.faults.append(Fault(file, f"no event matches {name!r}", remedy, path))
-    for path, events in places:
-        # An entry is unused if earlier entries match all its events.
-        if events and (stream.texts(path, np.flatnonzero(stream.named(events))) == "").all():
-            problem = "no row of the mapping's events has a value at this path"
-            stream.faults.append(Fault(file, problem, "Correct the path, or remove it from the mapping.", path))
-    raise_faults(stream.faults)
-
-
-def _needs(mapping: StreamMapping, names: Sequence[str]) -> dict[str, set[str]]:
-    """Return, for each path, the events whose rows need it."""
-    needs: dict[str, set[str]] = {}
-    for sends in mapping.sends:
-        for path in sends.columns.values():
-            needs.setdefault(path, set()).update(sends.events)
-    for name in names:
-        if (valued := value_path(mapping.values, name)) is not None:
-            needs.setdefault(valued, set()).add(name)
-    return needs
-
-
-def _start(
-    mapping: StreamMapping, users: pd.DataFrame | None, faults: list[Fault]
-) -> tuple[IntArray | None, pd.DataFrame | None]:
-    """Return the start of each user of the table, and the table without that column, which is not an attribute."""
-    column = getattr(mapping.slots, "start_attribute", None)
-    if column is None or mapping.users is None or users is None:
-        return None, users
-    table = TableValidator(users, str(mapping.users.path), faults)
-    if not table.has(column):
-        hint = nearest(column, users.columns)
-        table.flag("the file has no such column for `start_attribute`", f"Correct the mapping. {hint}", column=column)
-        return None, users
-    frame = pd.DataFrame({column: read_times(table, column, mapping.users)})
-    return TableValidator(frame, table.file, faults).times(column)[0], users.drop(columns=column)
-
-
-def _user_codes(
-    column: str,
-    tables: Sequence[TableValidator],
-    source: TableSource | None,
-    users: pd.DataFrame | None,
-    faults: list[Fault],
-) -> tuple[IntArray, ObjectArray]:
-    """Return the user of each row, and the ids of all users: integers if those of all tables are, else text."""
-    attributes = None if users is None or source is None else TableValidator(users, str(source.path), faults)
-    columns = [(table, column) for table in tables] + ([] if attributes is None else [(attributes, "user_id")])
-    numbers = [table.integers(name) for table, name in columns]
-    ids: list[ObjectArray] = [number for number in numbers if number is not None]
-    if len(ids) < len(columns):
-        ids = [table.texts(name) for table, name in columns]
-    missing = [table.missing(name) for table, name in columns]
-    for (table, name), gaps in zip(columns, missing, strict=True):
-        table.flag_rows(name, gaps, "the user id is missing", "Give every row its user, or leave the row out.")
-    if attributes is None:
-        code, known = pd.factorize(np.concatenate(ids), sort=True)
-        return code.astype(np.int64), np.asarray(known)
-    *rows, known = ids
-    twice = pd.Series(known).duplicated().to_numpy(dtype=bool)
-    attributes.flag_rows("user_id", twice & ~missing[-1], "the user has an earlier row", "Keep one row for each user.")
-    index = pd.Index(known[~twice])
-    codes = [index.get_indexer(pd.Index(part)).astype(np.int64) for part in rows]
-    for table, code, gaps in zip(tables, codes, missing[:-1], strict=True):
-        remedy = "Add the user to that table, or leave the row out."
-        table.flag_rows(column, (code < 0) & ~gaps, "the user is not in the table of users", remedy)
-    return np.concatenate(codes), known
-
-
-def _check_names(mapping: StreamMapping, known: Sequence[str], faults: list[Fault]) -> None:
-    """Refuse names that no row has: a misspelled name would silently count as an event that did not occur."""
-    wanted = [name for sends in mapping.sends for name in sends.events] + list(mapping.events or ())
-    wanted += [name for name in mapping.values if not name.endswith("*")]
-    if not isinstance(mapping.slots, str):
-        wanted += [*mapping.slots.start_events, *mapping.slots.leave_events]
-    faults += [
-        Fault(
-            file=str(mapping.rows.path),
-            problem="the mapping names this event, but no row has it",
-            remedy=f"Correct the name, or remove it from the mapping. {nearest(name, known)}",
-            column=mapping.rows.theirs("event"),
-            value=name,
-        )
-        for name in dict.fromkeys(wanted)
-        if name not in known
-    ]
+def _raw(table: TableValidator, column: str) -> ObjectArray:
+    return table.frame[column].to_numpy(dtype=object)

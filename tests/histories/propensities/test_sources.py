@@ -45,6 +45,8 @@ def two_policies(seed: int = 0, users: int = 200) -> tuple[History, np.ndarray]:
         decisions=replace(d, actions=actions, time=d.time + later),
         events=replace(history.events, time=history.events.time + later),
         span=(history.span[0] + later, history.span[1] + later),
+        observed_from=history.observed_from + later,
+        observed_until=history.observed_until + later,
     )
     return history.with_propensities(propensity, propensity.prod(1), "logged"), new
 

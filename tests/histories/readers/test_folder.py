@@ -41,7 +41,8 @@ def history(seed: int = 0, *, ids: str = "text", everything: bool = True) -> His
     share[first == 0, 1] = 1.0
     # Some moments hold several events of one user, so that their order is tested, too.
     event_time = START + rng.integers(0, 40, e) * DAY // 4
-    names = np.array([f"u{i}" if ids == "text" else 7 * i for i in rng.permutation(users)])
+    # In ascending order, as in every history that was read.
+    names = np.sort([f"u{i}" if ids == "text" else 7 * i for i in range(users)])
     decision = np.array([f"d{i}" for i in range(n)], dtype=object)
     eligible = rng.random((n, MODULES.total)) < 0.6
     eligible[np.arange(n), first] = True
@@ -152,7 +153,7 @@ def spoil(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 99}, "version 99, but only 'crosschannel history', version 1, can be read"),
+        ({"version": 99}, "version 99, but only 'crosschannel history', version 2, can be read"),
         ({"format": "something"}, "the format is 'something'"),
         ({"name": "REMOVED"}, "the key 'name' is missing"),
         ({"modulse": []}, "the key 'modulse' is unknown. Remove it. Did you mean 'modules'?"),

@@ -13,7 +13,8 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import History, take_rows
-from crosschannel.histories.readers.tables import TableMapping, TableSource, read_tables
+from crosschannel.histories.readers.sources import TableSource
+from crosschannel.histories.readers.tables import TableMapping, read_tables
 from tests.samples import random_history
 
 MODULES = (
@@ -90,7 +91,7 @@ def test_files_become_the_history_that_native_tables_give(mapping: TableMapping)
         np.testing.assert_array_equal(getattr(history.decisions, name), getattr(expected.decisions, name))
     for name in ("user", "time", "event", "value"):
         np.testing.assert_array_equal(getattr(history.events, name), getattr(expected.events, name))
-    assert history.user_ids.tolist() == ["NA", "007"], "neither a number nor a missing value"
+    assert history.user_ids.tolist() == ["007", "NA"], "neither a number nor a missing value"
     pd.testing.assert_frame_equal(history.users, expected.users)
     assert history.name == "shop"
 
@@ -209,13 +210,13 @@ def test_files_that_cannot_be_read_are_all_named(mapping: TableMapping, tmp_path
     text = [str(fault) for fault in caught.value.faults]
     assert any("send.csv: there is no such file. Check the path. Did you mean 'sends.csv'?" in t for t in text)
     assert any("opens.csv: this cannot be read as CSV" in t and "line 3" in t for t in text)
-    assert any("people.xlsx: the file format is unknown" in t for t in text)
+    assert any("people.xlsx: files that end in .xlsx are not read. Save the sheet as CSV" in t for t in text)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2,3\n"])
 def test_csv_files_without_a_proper_first_line(mapping: TableMapping, text: str):
     mapping.events[1].path.write_text(text)
-    with pytest.raises(InputError, match=r"opens\.csv: (this cannot be read|a row has more fields)"):
+    with pytest.raises(InputError, match=r"opens\.csv: (the file is empty|a row has more fields)"):
         read_tables(mapping)
 
 

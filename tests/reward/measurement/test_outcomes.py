@@ -140,6 +140,7 @@ def test_a_limit_makes_no_effect_where_there_is_none(pre, post, overlap, goal):
         actions=np.stack([sent.astype(np.int64), np.zeros(len(user), dtype=np.int64)], axis=1),
         propensity=np.full((len(user), 2), np.nan),
         joint=np.full(len(user), np.nan),
+        propensity_source=np.zeros(0, dtype=np.int64),
         policy=None,
         arm=None,
         eligible=np.ones((len(user), 5), dtype=bool),
@@ -199,6 +200,7 @@ def test_truncating_removes_the_next_messages_effect():
         actions=np.stack([sent.ravel().astype(np.int64), np.zeros(2 * users, dtype=np.int64)], axis=1),
         propensity=np.full((2 * users, 2), np.nan),
         joint=np.full(2 * users, np.nan),
+        propensity_source=np.zeros(0, dtype=np.int64),
     )
     one = np.ones(len(event_user))
     events = EventLog(user=event_user, time=event_time, event=np.zeros(len(one), dtype=np.int64), value=one)
@@ -236,9 +238,12 @@ def test_winsor_limits_are_learned_in_fit_and_applied_as_they_are():
     assert measure(other, spec).preprocessing.limits[0] != outcomes.preprocessing.limits[0]
 
 
-def test_window_ends_are_half_open():
-    """An event at t belongs to neither side of a decision at t; at t - pre and at t + post it counts."""
-    history = random_history(0, users=1, days=8)
+@pytest.mark.parametrize(
+    ("ties", "pre", "post"), [("before", (2, 3), (4, 5)), ("after", (1, 2), (3, 4))], ids=["before", "after"]
+)
+def test_windows_divide_time_without_gap_or_overlap(ties, pre, post):
+    """An event at t is on the declared side, and one at the far end of a window on the other."""
+    history = replace(random_history(0, users=1, days=8), ties=ties)
     t = history.decisions.time[1]
     day = duration("1d")
     times = np.array([t - day - 1, t - day, t - 1, t, t + 1, t + day, t + day + 1])
@@ -251,8 +256,8 @@ def test_window_ends_are_half_open():
     )
     spec = RewardSpec(goals=(Goal("order", measure="value"),), pre="1d", post="1d")
     outcomes = measure(replace(history, events=events), spec)
-    assert outcomes.pre[1] == 10 + 100
-    assert outcomes.post[1] == 10_000 + 100_000
+    assert outcomes.pre[1] == sum(10**k for k in pre)
+    assert outcomes.post[1] == sum(10**k for k in post)
 
 
 def test_overlap_and_controls():
@@ -285,7 +290,7 @@ def test_windows_outside_the_log_are_not_observed():
     [
         (lambda: Goal("order", measure="sum"), "neither 'count' nor 'value'"),
         (lambda: Goal("order", weight=float("nan")), "not a finite number"),
-        (lambda: Goal("order", clip=-1.0), "clip -1.0 is not between"),
+        (lambda: Goal("order", clip=-1.0), "clip -1.0 is not a positive number"),
         (lambda: RewardSpec(goals=()), "no goals"),
         (lambda: RewardSpec(pre="3 weeks"), "not a duration"),
         (lambda: RewardSpec(overlap="drop"), "neither 'shared' nor 'exclude' nor 'truncate'"),  # type: ignore[arg-type]

@@ -119,6 +119,7 @@ def habits(seed: int, users: int = 1500, weeks: int = 8) -> tuple[History, float
         actions=np.stack([sent.astype(np.int64), np.zeros(len(user), dtype=np.int64)], axis=1),
         propensity=np.full((len(user), 2), np.nan),
         joint=np.full(len(user), np.nan),
+        propensity_source=np.zeros(0, dtype=np.int64),
     )
     n = len(event_user)
     events = EventLog(user=event_user, time=event_time, event=np.zeros(n, dtype=np.int64), value=np.ones(n))

@@ -18,9 +18,9 @@ from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import TableSource
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig, read_config, write_config
 from crosschannel.reward import Goal
@@ -194,10 +194,11 @@ def test_slots_begin_and_end_with_what_was_known(mapping: StreamMapping, tmp_pat
     users = TableSource(tmp_path / "users.csv", {"user_id": "id"})
     history = read_stream(replace(mapping, users=users, slots=replace(DAILY, start_attribute="since")))
     assert [(user, time) for user, time, _ in slots_of(history)] == [
-        ("new", "2024-05-03T09:00"),
         ("007", "2024-05-03T09:00"),
+        ("new", "2024-05-03T09:00"),
     ]
     assert history.users is not None
+    assert history.users["town"].tolist() == ["Kyiv", "Oslo", "Bonn"]
     assert history.users.columns.tolist() == ["user_id", "town"]
     everywhere = read_stream(replace(mapping, slots=replace(DAILY, start="stream")))
     assert np.bincount(everywhere.decisions.user).tolist() == [3, 3, 3]
@@ -232,9 +233,40 @@ def test_rows_that_stand_twice(mapping: StreamMapping):
     once = read_stream(replace(mapping, duplicates="keep_first"))
     assert "left out: 2 duplicates" in once.summary()
     assert len(once.events) == 5
-    # Equal ids of rows that differ are no copies, whatever is declared.
-    edit(mapping, "12:00Z,Page Viewed,{},m6", "12:00Z,Page Viewed,{},m0")
-    assert faults_of(replace(mapping, duplicates="keep_first"))[0][:3] == ("messageId", 7, "m0")
+    # Equal ids of different users or events are no copies, whatever is declared.
+    edit(mapping, "NA,2024-05-01T23:00Z,Page Viewed", "NA,2024-05-01T23:00Z,Order Returned")
+    edit(mapping, '""/offers""}",m4', '""/offers""}",m0')
+    assert faults_of(replace(mapping, duplicates="keep_first"))[0][:3] == ("messageId", 5, "m0")
+
+
+def test_retries_of_a_message_count_once_at_the_time_of_the_first(mapping: StreamMapping):
+    """A client that sends again stamps each try with its own time, and the earliest need not come first in the file."""
+    expected = read_stream(mapping)
+    header, *lines = mapping.rows.path.read_text().splitlines()
+    retries = [lines[k].replace(old, new) for k, old, new in ((3, "10:00Z", "10:00:07Z"), (1, "09:05Z", "11:05Z"))]
+    mapping.rows.path.write_text("\n".join([header, *retries, *lines]) + "\n")
+    assert [(row, problem) for _, row, _, problem in faults_of(mapping)] == [
+        (1, "the row repeats an earlier one at a later time")
+    ]
+    found = read_stream(replace(mapping, duplicates="keep_first"))
+    pd.testing.assert_frame_equal(found.decisions_frame(), expected.decisions_frame())
+    pd.testing.assert_frame_equal(found.events_frame(), expected.events_frame())
+    assert "2 duplicates" in found.summary()
+    assert "2 are retries of the same message 1.0 h (median) to 2.0 h after the first" in found.summary()
+    assert found.span == expected.span
+
+
+def test_anonymous_rows_are_left_out_where_that_is_declared(mapping: StreamMapping):
+    text = mapping.rows.path.read_text().replace("NA,", "ann,")
+    mapping.rows.path.write_text(text)
+    expected = read_stream(mapping)
+    mapping.rows.path.write_text(text + ",2024-05-03T08:00Z,Page Viewed,{},m90\n,2024-06-03T08:00Z,Email Sent,{},\n")
+    assert [fault[:2] for fault in faults_of(mapping)] == [("userId", 8)]
+    found = read_stream(replace(mapping, anonymous="leave_out"))
+    pd.testing.assert_frame_equal(found.decisions_frame(), expected.decisions_frame())
+    pd.testing.assert_frame_equal(found.events_frame(), expected.events_frame())
+    assert found.span == expected.span, "an anonymous row does not extend the observation period either"
+    assert "2 anonymous rows" in found.summary()
 
 
 def test_arms_of_slots_are_the_latest_that_were_known(mapping: StreamMapping):
@@ -316,16 +348,6 @@ def test_a_value_too_large_for_a_number_is_a_fault_with_its_row(mapping: StreamM
     assert [fault[:2] for fault in faults_of(mapping)] == [("properties.revenue", 4)]
 
 
-@pytest.mark.parametrize("name", ["day=2", "3.CSV", "4.csv.bz2"])
-def test_a_folder_with_anything_else_in_it_is_refused(mapping: StreamMapping, tmp_path: Path, name: str):
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    mapping.rows.path.rename(folder / "1.csv")
-    (folder / name).mkdir() if name == "day=2" else (folder / name).write_text("x")
-    (folder / "_SUCCESS").write_text("")
-    assert "not a CSV or Parquet file" in faults_of(replace(mapping, rows=replace(mapping.rows, path=folder)))[0][3]
-
-
 def test_times_in_a_zone_where_the_clocks_change(mapping: StreamMapping, tmp_path: Path):
     """Slots stay at 09:00 on the wall; a time that comes twice is no time."""
     rows = [("u", "2024-03-29 08:00", "Page Viewed", {}), ("u", "2024-04-02 12:00", "Page Viewed", {})]
@@ -378,8 +400,8 @@ def test_all_faults_of_a_kind_are_told_at_once_with_their_files(mapping: StreamM
     folder.mkdir()
     bad = [("a", "never", "Page Viewed", {}), ("b", "2024-05-01T10:00Z", "Email Sent", {}), ("c", "when", "x", {})]
     write(folder / "1.csv", bad)
-    write(folder / "2.csv", bad)
-    (folder / "3.csv").write_text("")
+    write(folder / "2.csv", bad, first=3)
+    (folder / "3.csv").write_text("userId,userId\n1,2\n")
     with pytest.raises(InputError) as caught:
         read_stream(replace(mapping, rows=replace(mapping.rows, path=folder)))
     assert [Path(fault.file).name for fault in caught.value.faults] == ["3.csv"]

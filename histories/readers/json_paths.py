@@ -1,9 +1,8 @@
-"""Read values of an event stream by paths: names of columns, or keys in a column of JSON."""
+"""Read values of a table by paths: names of columns, or keys in a column of JSON or of nested values."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,26 +11,35 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import nearest
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.histories.readers.json_lines import parse_object
+
+UNNEST = (
+    "Make a column of each key that you need, such as with UNNEST in SQL; a list of keys and values becomes a map with "
+    "map_from_entries in Spark and DuckDB."
+)
 
 
-def extract(table: TableValidator, wanted: Mapping[str, BoolArray]) -> dict[str, pd.Series]:
+def extract(
+    table: TableValidator, wanted: Mapping[str, BoolArray], unreadable: Mapping[str, str] | None = None
+) -> dict[str, pd.Series]:
     """Return the values (n,) of each path, None where JSON has no such key or a row is not wanted.
 
     A path is the name of a column, or that of a column of JSON objects followed by keys (`properties.offer.id`). If
-    several columns match, the one with the longest name counts. JSON may be text, or the nested values of a Parquet
-    file. Paths into one column are read together.
+    several columns match, the one with the longest name counts. JSON may be text, or the nested values of a file of
+    Parquet or JSON lines. Paths into one column are read together.
 
     Args:
-        table: The rows; faults are added to it: a column that does not exist, or text that is not a JSON object.
+        table: The rows; faults are added to it: a column that does not exist, text that is not a JSON object, or a list
+            or object where one value should be.
         wanted: For each path, the mask of rows (n,) whose values are read.
+        unreadable: The types of the file's columns that are not in the table, by name.
     """
     found: dict[str, pd.Series] = {}
     nested: dict[str, dict[str, list[str]]] = {}
     for path in wanted:
-        column = _column(table, path)
+        column = column_of(table.frame.columns, path)
         if column is None:
-            hint = nearest(path.split(".")[0], table.frame.columns)
-            table.flag("the file has no such column", f"Correct the mapping. {hint}", column=path)
+            flag_absent(table, path, "the file has no such column", "Correct the mapping.", unreadable or {})
         elif column == path:
             found[path] = table.frame[path]
         else:
@@ -43,14 +51,40 @@ def extract(table: TableValidator, wanted: Mapping[str, BoolArray]) -> dict[str,
             values = np.full(len(table), None, dtype=object)
             values[needed] = _follow(objects, keys)[code]
             found[path] = pd.Series(values, dtype="object")
-    return found
+    return {path: _single(table, path, series) for path, series in found.items()}
 
 
-def _column(table: TableValidator, path: str) -> str | None:
+def column_of(columns: Iterable[str], path: str) -> str | None:
     """Return the column with the longest name that is a prefix of a path, or None."""
-    parts = path.split(".")
+    known, parts = set(columns), path.split(".")
     names = [".".join(parts[:k]) for k in range(len(parts), 0, -1)]
-    return next((name for name in names if table.has(name)), None)
+    return next((name for name in names if name in known), None)
+
+
+def flag_absent(table: TableValidator, path: str, problem: str, remedy: str, unreadable: Mapping[str, str]) -> None:
+    """Add the fault of a path without a column: there is none, or it has a type that is not read."""
+    if (column := column_of(unreadable, path)) is not None:
+        table.flag(f"the column is {unreadable[column]}, which is not read", UNNEST, column=column)
+    else:
+        hint = nearest(path.split(".")[0], table.frame.columns)
+        table.flag(problem, f"{remedy} {hint}", column=path)
+
+
+def is_nested(value: Any) -> bool:
+    """Return whether a value is a list, an object or bytes instead of one value."""
+    return isinstance(value, dict | list | tuple | np.ndarray | bytes)
+
+
+def _single(table: TableValidator, path: str, series: pd.Series) -> pd.Series:
+    """Return the values of a path, None for lists and objects, which are faults."""
+    if series.dtype != object:
+        return series
+    bad = series.map(is_nested).to_numpy(dtype=bool)
+    if not bad.any():
+        return series
+    shown = TableValidator(pd.DataFrame({path: series.map(lambda value: str(value)[:80])}), table.file, table.faults)
+    shown.flag_rows(path, bad, "this is a list or an object, not one value", f"Name one of its keys. {UNNEST}")
+    return series.mask(bad, None)
 
 
 def _objects(table: TableValidator, column: str, rows: IntArray) -> tuple[IntArray, ObjectArray]:
@@ -70,7 +104,7 @@ def _objects(table: TableValidator, column: str, rows: IntArray) -> tuple[IntArr
         column,
         wrong,
         "this is not a JSON object",
-        'Write objects such as {"channel": "email"}; an export may have truncated them.',
+        'Write objects such as {"channel": "email"} with each key once; an export may have truncated them.',
     )
     return code.astype(np.int64), objects
 
@@ -83,8 +117,8 @@ def _and_none(objects: Sequence[Any] | ObjectArray) -> ObjectArray:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # not JSON, a number with thousands of digits, or deep nesting
+        return parse_object(text)
+    except ValueError:  # not JSON, a number with thousands of digits, or deep nesting
         return None
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.readers.stream.json_paths import extract
+from crosschannel.histories.readers.json_paths import extract
 
 
 def read(texts: list[Any], path: str = "p.r") -> tuple[list[Any], list[tuple[int | None, str | None, int]]]:

@@ -1,0 +1,101 @@
+"""Each user's own time of observation, and the order of events and decisions that have the same time."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.table_validator import TableValidator
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.histories.windows import Timeline
+
+#: How events at exactly the time of a decision of their user are ordered: see `History.ties`.
+Ties = Literal["before", "after"]
+#: From when on users are observed where no table declares it: see `HistoryConfig.observed_from`.
+ObservedFrom = Literal["first_row", "log"]
+
+OBSERVATION_COLUMNS = ("observed_from", "observed_until")
+#: With fewer events it may be chance that all have the same time of day.
+MIN_EVENTS_TO_CALL_DATES = 10
+
+
+def first_rows(n_users: int, span: tuple[int, int], *tables: tuple[IntArray, IntArray]) -> IntArray:
+    """Return when each user (U,) is first seen: the earliest row within the span among tables of (user, time).
+
+    A user's first row is a stopping time: whether it has come never depends on what follows, so that starting there
+    selects nobody by an outcome. Before it, a user who did nothing and one who did not exist look alike.
+
+    Args:
+        n_users: Number of users U.
+        span: Start and end of the observation period, microseconds.
+        *tables: User codes and times of the rows of each table.
+
+    Returns:
+        Microseconds (U,); the end of the span for users without a row.
+    """
+    out = np.full(n_users, span[1], dtype=np.int64)
+    for user, time in tables:
+        inside = time >= span[0]
+        np.minimum.at(out, user[inside], time[inside])
+    return out
+
+
+def declared_times(table: TableValidator | None, column: str, otherwise: int) -> IntArray | None:
+    """Return an optional column of times (U,) of the table of users, `otherwise` where missing; None without it."""
+    if table is None or not table.has(column):
+        return None
+    time, known = table.times(column, required=False)
+    return np.where(known, time, otherwise)
+
+
+def check_order(table: TableValidator, start: IntArray | None, end: IntArray | None) -> None:
+    """Flag users (U,) whose observation ends before it begins."""
+    if start is not None and end is not None:
+        problem = "the user's observation ends before it begins"
+        table.flag_rows(OBSERVATION_COLUMNS[1], end < start, problem, "Correct the two times.")
+
+
+def tied_events(events: Timeline, decisions: Timeline, user: IntArray) -> BoolArray:
+    """Return which events (e,) have exactly the time of a decision of their user.
+
+    Args:
+        events: The events' times.
+        decisions: The decisions' times.
+        user: User codes of the decisions (n,).
+    """
+    first = events.before(user, decisions.time)
+    tied = first < events.offsets[user + 1]
+    tied[tied] = events.time[first[tied]] == decisions.time[tied]
+    begin = first[tied]
+    end = events.before(user[tied], decisions.time[tied], inclusive=True)
+    edges = np.zeros(len(events.time) + 1, dtype=np.int64)
+    np.add.at(edges, begin, 1)
+    np.add.at(edges, end, -1)
+    return np.asarray(np.cumsum(edges)[:-1] > 0)
+
+
+def are_dates(time: IntArray) -> bool:
+    """Return whether times are dates without a time of day: all at one time of day, or at two an hour apart.
+
+    Local midnights have two times of day in UTC where clocks change. Exports also stamp a whole day's rows with the
+    time of a nightly job, which says no more than a date.
+    """
+    if len(time) < MIN_EVENTS_TO_CALL_DATES:
+        return False
+    of_day = np.unique(time % DAY)
+    if len(of_day) > 2 or len(np.unique(time // DAY)) < 2:
+        return False
+    apart = int(of_day[-1] - of_day[0])
+    return len(of_day) == 1 or apart in (HOUR, DAY - HOUR)
+
+
+def start_of_date(time: IntArray, dates: IntArray) -> IntArray:
+    """Return when the day of each time (n,) begins, where `dates` are starts of days: local midnights, for instance.
+
+    The time of day at which days begin is that of the latest date before the time, as clocks change.
+    """
+    known = np.unique(dates)
+    latest = known[np.maximum(np.searchsorted(known, time, side="right") - 1, 0)]
+    return np.asarray(time - (time - latest) % DAY)

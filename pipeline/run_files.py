@@ -1,0 +1,199 @@
+"""The files of a run folder that are read back: JSON with a checksum, what a run has learned with, and the lock."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import ModuleType
+from typing import IO, Any
+
+from crosschannel.core.errors import ConfigError, OutputError
+from crosschannel.core.files import replacing
+from crosschannel.core.serialization import from_dict, to_dict
+from crosschannel.histories.features import ContextFeatures
+from crosschannel.pipeline.configuration import Config
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LOCK_FILE = ".lock"
+#: Settings that say only where a run is, and what computes it.
+PLACES = ("name", "run_dir", "device")
+_SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
+
+
+def write_json(data: Mapping[str, Any], path: Path) -> None:
+    """Write strict JSON, without NaN, whose last entry is the checksum of the text before it.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    text = json.dumps(data, indent=2, allow_nan=False).removesuffix("\n}")
+    with replacing(path) as draft:
+        draft.write_text(f'{text},\n  "checksum": "{_digest(text)}"\n}}\n', encoding="utf-8")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return what `write_json` wrote, without the checksum.
+
+    Raises:
+        ConfigError: If the file is not as it was written; the message ends with the remedy.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+        seal = _SEAL.search(text)
+        if seal is None or seal[1] != _digest(text[: seal.start()]):
+            raise ConfigError(f"{path} is damaged or was edited: its checksum is absent or does not fit. {remedy}")
+        data = json.loads(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}. {remedy}") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ConfigError(f"{path} is not JSON in UTF-8: {error}. {remedy}") from None
+    del data["checksum"]
+    return dict(data)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """What a run has learned with, as its checkpoint and its policy hold it: an edit of config.yaml does not change it.
+
+    Attributes:
+        config: The configuration.
+        history: The fingerprint of the history.
+        features: How context is built.
+    """
+
+    config: Config
+    history: str
+    features: ContextFeatures
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values, without what says only where the run is and what computed it."""
+        config = replace(self.config, **{name: getattr(Config(), name) for name in PLACES})
+        return {"config": to_dict(config), "history": self.history, "features": self.features.state_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], path: Path) -> TrainedWith:
+        """Return what `to_dict` turned into plain values.
+
+        Raises:
+            ConfigError: If the values are not such; the message names the file that they are from.
+        """
+        try:
+            config = from_dict(Config, data["config"])
+            return cls(config, str(data["history"]), ContextFeatures.from_state_dict(data["features"]))
+        except ConfigError as error:
+            raise ConfigError(f"{path} holds a configuration that this program refuses: {error}") from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(
+                f"{path} does not hold what a run has learned with ({type(error).__name__}: {error}): train again"
+            ) from None
+
+    def check(self, config: Config, path: Path) -> None:
+        """Check that a configuration is the one of the training, but for where things are and the device.
+
+        Raises:
+            ConfigError: With a line for each setting that differs.
+        """
+        lines = [
+            f"{path}: {key} is {_shown(found)}, but the run was trained with {_shown(stored)}. {_remedy(key)}"
+            for key, stored, found in _differences(to_dict(self.config), to_dict(config))
+            if not _may_change(key)
+        ]
+        if lines:
+            raise ConfigError("\n".join(lines))
+
+
+def _differences(stored: Any, found: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted names of the settings that differ, with both values."""
+    if isinstance(stored, Mapping) and isinstance(found, Mapping):
+        for name in dict.fromkeys((*stored, *found)):
+            yield from _differences(stored.get(name), found.get(name), f"{key}.{name}" if key else str(name))
+    elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
+        for k, (one, other) in enumerate(zip(stored, found, strict=True)):
+            yield from _differences(one, other, f"{key}[{k}]")
+    elif type(stored) is not type(found) or stored != found:
+        yield key, stored, found
+
+
+def _may_change(key: str) -> bool:
+    """Return whether a setting says only where something is: the log itself is compared by its fingerprint."""
+    return key in PLACES or (key.startswith("history.") and key.endswith(".path"))
+
+
+def _remedy(key: str) -> str:
+    section = key.partition(".")[0]
+    flags = {
+        "evaluation": "evaluate takes other settings as flags, with --out",
+        "guardrails": "decide takes other guardrails as flags",
+        "history": "evaluate and decide read another log by --history.path",
+    }
+    also = f"; {flags[section]}" if section in flags else ""
+    return f"Restore it there, or train a new run{also}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+class RunLock:
+    """The right to write into a run's folder, for one process at a time; the system releases it if the process ends.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        ConfigError: If another program has it.
+        OutputError: If the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / LOCK_FILE
+        try:
+            # A link in a folder that somebody else has made is not followed.
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        except OSError as error:
+            raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
+        self._file: IO[str] = os.fdopen(handle, "r+")
+        if not _lock(self._file):
+            owner = "another program" if fcntl is None else self._file.read(100).strip() or "another program"
+            self._file.close()
+            raise ConfigError(f"{folder} is in use by {owner}: wait until it has ended, or stop it")
+        self._file.truncate()
+        self._file.write(f"process {os.getpid()}\n")
+        self._file.flush()
+
+    def __enter__(self) -> RunLock:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock a file without waiting; return whether it succeeded."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True

@@ -1,0 +1,71 @@
+"""Where the time before a decision ends and the time after it begins, if events have the decision's own time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from crosschannel.core.arrays import IntArray
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.histories.goals import Goal
+from crosschannel.histories.history import History
+from crosschannel.histories.observation import are_dates, start_of_date
+
+#: With a larger share of goal events at exactly a decision's time, their order must be declared.
+MAX_UNDECLARED_TIES = 0.05
+
+
+def boundaries(history: History, goals: Sequence[Goal]) -> IntArray:
+    """Return where the time before each decision ends and the time after it begins, microseconds (n,).
+
+    The windows are `[boundary - pre, boundary)` and `[boundary, boundary + post)`. With ties before, they are
+    `(t - pre, t]` and `(t, t + post]`; with ties after, `[t - pre, t)` and `[t, t + post)`. Both rules divide time
+    without gap or overlap. Where goal events are dates without a time of day, ties after begin with the decision's day,
+    so that windows of whole days hold whole dates.
+    """
+    time = history.decisions.time
+    if history.ties != "after":
+        return time + 1
+    dates = [_times(history, goal) for goal in goals]
+    return start_of_date(time, np.concatenate(dates)) if any(map(are_dates, dates)) else time
+
+
+def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
+    """Refuse to measure where it is not known which goal events came before a decision and which after it.
+
+    Raises:
+        ConfigError: If `ties: after` is declared, and some goals' events are dates and others' are not.
+        NotIdentified: If `ties` is not declared, and the events of a goal are dates without a time of day, or more than
+            `MAX_UNDECLARED_TIES` of all goal events are at exactly the time of a decision of their user.
+    """
+    if history.ties == "before":
+        return
+    dates = [goal.event for goal in goals if are_dates(_times(history, goal))]
+    if history.ties == "after":
+        others = [goal.event for goal in goals if goal.event not in dates and len(_times(history, goal))]
+        if dates and others:
+            raise ConfigError(
+                f"{history.name}: the events of {dates} are dates without a time of day, but those of {others} have "
+                "times, so that no windows with `ties: after` are right for both. Measure them in two configurations"
+            )
+        return
+    chosen = np.isin(history.events.event, history.event_codes([goal.event for goal in goals]))
+    share = float(history.tied[chosen].mean()) if chosen.any() else 0.0
+    if dates:
+        what = f"the events of {dates} are dates without a time of day"
+    elif share > MAX_UNDECLARED_TIES:
+        what = f"{share:.0%} of the goal events are at exactly the time of a decision of their user"
+    else:
+        return
+    raise NotIdentified(
+        f"{history.name}: {what}, so that the log does not say whether they came before the message or after it, and "
+        "no reward is identified. Export them with their time, or declare history.ties: 'before' if the event came "
+        "first (such as the purchase that triggers a message; crediting it to the message would invent an effect), or "
+        "'after' if the message came first (such as a campaign that is sent in the morning of each date)"
+    )
+
+
+def _times(history: History, goal: Goal) -> IntArray:
+    """Return the times of a goal's events."""
+    return history.events.time[np.isin(history.events.event, history.event_codes([goal.event]))]
