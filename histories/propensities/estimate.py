@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import derive
@@ -30,9 +29,6 @@ MAX_ROWS_PER_ACTION = 50_000
 ZEROS_PER_ONE, MIN_ZEROS = 20, 1000
 """How many decisions of the reference action a regression uses for each decision of its action, and at least in all.
 More would take the time of the reference action for each other one; these leave all but 5 % of the precision."""
-
-MAX_COUNTED_ACTIONS = 50
-"""Actions of the first module up to which earlier messages are covariates action by action; with more, all together."""
 
 MAX_NAMED = 5
 
@@ -105,8 +101,7 @@ def estimate_propensities(
 
     Args:
         history: Any history; logged propensities are ignored and replaced, unless `only_missing` keeps them.
-        features: Context features that are fitted, or the spec of those to be fitted on the history; the latter count
-            earlier messages of all actions together where there are more than `MAX_COUNTED_ACTIONS`.
+        features: Context features that are fitted, or the spec of those to be fitted on the history.
         folds: Number of folds of users, at least 3.
         floor: Smallest propensity, above 0; smaller estimates are raised to it, and counted.
         min_rows: Decisions that an action and the reference action each need in the fitting folds for a regression;
@@ -135,14 +130,12 @@ def estimate_propensities(
     if len(np.unique(fold[wanted])) < folds:
         users = len(np.unique(d.user[wanted]))
         raise NotIdentified(f"propensities cannot be estimated: {users} users are too few for {folds} folds")
-    known = history
     if not isinstance(features, ContextFeatures):
-        known = _with_messages_pooled(history)
-        features = ContextFeatures.fit(known, features)
+        features = ContextFeatures.fit(history, features)
     cells = _calendar(d.time[wanted])
     calendar = np.zeros((len(d), cells.shape[1]))
     calendar[wanted] = cells
-    x = np.concatenate([features.covariates(known), calendar], axis=1)
+    x = np.concatenate([features.covariates(history), calendar], axis=1)
     mask = history.modules.feasible_mask(history.eligible)
     # Sums of floats depend on their order. This one depends on hashes of the decisions' ids and not on the order in a
     # file, and its first rows are a random sample.
@@ -190,17 +183,6 @@ def estimate_propensities(
         np.where(wanted, ESTIMATED, d.propensity_source),
     )
     return replace(estimated, notes=(*history.notes, report.summary())), report
-
-
-def _with_messages_pooled(history: History) -> History:
-    """Return the history itself, or one that knows only whether something was sent where there are many actions."""
-    if history.modules.sizes[0] <= MAX_COUNTED_ACTIONS:
-        return history
-    d = history.decisions
-    unknown = np.full(len(d), np.nan)
-    sent = history.modules.sends(d.actions)[:, None].astype(np.int64)
-    decisions = replace(d, actions=sent, propensity=unknown[:, None], joint=unknown, eligible=None)
-    return replace(history, decisions=decisions, modules=ActionSpace([Module("message", ("none", "any"))]))
 
 
 def _cross_fit(

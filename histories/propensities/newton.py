@@ -70,7 +70,7 @@ def maximise(
         if isinstance(information, ImplicitInformation):
             step = information.solve(score)
         else:
-            step = np.linalg.solve(information, score)
+            step = np.asarray(np.linalg.solve(information, score), dtype=np.float64)
         distance = float(np.sqrt(abs(score @ step)))
         if distance <= TOLERANCE:
             return np.asarray(theta + step)
