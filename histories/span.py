@@ -8,8 +8,9 @@ rows do:
   the middle of the log, and `MIN_GAP_OF_LAST_ROWS` times as long as the `MIN_ROWS` rows before it took.
 - Isolated rows are *left out*, each with a note, if they are few: at most `MAX_ISOLATED_SHARE` of the decisions and of
   the events (one row of a table of 20 to 200).
-- If they are more, but at most `MAX_DOUBTFUL_SHARE`, and the gap is longer than the log on its other side, the period
-  is *refused*: only a declared span can tell a pilot or an outage from wrong clocks.
+- If they are more, but at most `MAX_DOUBTFUL_SHARE`, and would more than double the period, it is *refused*: only a
+  declared span can tell a pilot or an outage from wrong clocks.
+- Whatever else is thin at an end, with less than `THIN_RATE` of the other rows a day, is *named*, and stays.
 
 The assumption: a log does not pause before its last hundredth for ten times as long as it ever paused before, and for
 twice as long as the 20 rows before took. Nights, holidays, growth from a few rows on, and interest that fades after a
@@ -31,6 +32,9 @@ MIN_GAP_RATIO = 10
 MIN_GAP_OF_LAST_ROWS = 2
 MAX_ISOLATED_SHARE = 0.01
 MAX_DOUBTFUL_SHARE = 0.1
+THIN_RATE = 0.05
+#: A thin end that is shorter than this is not worth a note.
+MIN_THIN_TIME = 2 * DAY
 #: Fewer rows than this show too little to call a gap long.
 MIN_ROWS = 20
 #: A declared span may be this many times as long as its rows, and a year longer.
@@ -109,7 +113,7 @@ def _kept(time: IntArray, event: BoolArray, place: Place, rows: IntArray, side: 
     if (isolated := np.flatnonzero(long & few)).size:
         return start + 1 + int(isolated[0])
     some = (beyond <= np.maximum(totals * MAX_DOUBTFUL_SHARE, 1)[:, None]).all(axis=0)
-    if (doubtful := np.flatnonzero(long & some & (gap > time[start:-1] - time[start]))).size:
+    if (doubtful := np.flatnonzero(long & some & (time[-1] - time[start:-1] > time[start:-1] - time[0]))).size:
         at = start + int(doubtful[0])
         raise ConfigError(_doubt(time, place, rows, at, side))
     return n
@@ -141,18 +145,23 @@ def _isolated_note(time: IntArray, out: IntArray, kept: IntArray, place: Place, 
 
 
 def _thin_notes(time: IntArray) -> list[str]:
-    """Return a note for each end of a log whose last hundredth of the rows takes more than half of its time."""
+    """Return a note for each end of an ascending log that is thin: few rows take much of its time."""
     n, whole = len(time), int(time[-1] - time[0])
-    few = int(n * MAX_ISOLATED_SHARE)
-    if n < MIN_ROWS or not few:
-        return []
-    parts = {"first": int(time[few] - time[0]), "last": int(time[-1] - time[-1 - few])}
-    return [
-        f"the {end} {part / DAY:,.1f} of {whole / DAY:,.1f} days have {few:,} of {n:,} rows: set `span` if not "
-        "everything was recorded then"
-        for end, part in parts.items()
-        if part > whole / 2 and part > DAY
-    ]
+    few = np.arange(1, int(n * MAX_DOUBTFUL_SHARE) + 1)
+    notes = []
+    for end, took in (("first", time[few] - time[0]), ("last", time[-1] - time[n - 1 - few])):
+        # Rows a day in the end and in the rest, without dividing by a rest that takes no time; and the same for the gap
+        # with which the end begins, so that it has no ordinary rows.
+        gap = np.diff(took, prepend=0)
+        thin = few * (whole - took) < THIN_RATE * (n - few) * took
+        thin &= whole - took < THIN_RATE * (n - few) * gap
+        if thin.any() and (length := int(took[thin].max())) >= MIN_THIN_TIME:
+            rows = int(few[thin].max())
+            notes.append(
+                f"the {end} {length / DAY:,.1f} of {whole / DAY:,.1f} days have {rows:,} of {n:,} rows: set `span` if "
+                "not everything was recorded then"
+            )
+    return notes
 
 
 def _check_declared(time: IntArray, event: BoolArray, span: tuple[int, int]) -> tuple[str, ...]:

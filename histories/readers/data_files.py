@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from filecmp import cmp
 from itertools import combinations
@@ -57,7 +57,6 @@ def open_files(
     path: Path,
     faults: list[Fault],
     *,
-    text: Sequence[str] | None = None,
     separator: str | None = None,
     encoding: str | None = None,
 ) -> OpenedFiles:
@@ -70,7 +69,7 @@ def open_files(
     tables: list[tuple[Path, FileTable]] = []
     for file in files:
         try:
-            found = read_file(file.path, text=text, separator=separator, encoding=encoding)
+            found = read_file(file.path, separator=separator, encoding=encoding)
         except InputError as error:
             faults += error.faults
             continue

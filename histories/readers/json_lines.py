@@ -14,6 +14,18 @@ import pandas as pd
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
+    return found
+
+
+#: One for all texts, since making one takes as long as a short text.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
 class BadLine(ValueError):
     """A line that is not a JSON object; `row` is its number among the lines that are not blank."""
 
@@ -30,7 +42,7 @@ def parse_object(text: str) -> dict[str, Any]:
         ValueError: If the text is not a JSON object, has a key twice or half a character, or is nested too deeply.
     """
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = _DECODER.decode(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):
@@ -68,7 +80,7 @@ def objects_frame(lines: Iterable[str]) -> pd.DataFrame:
 
 def _array(text: str) -> list[dict[str, Any]]:
     try:
-        values = json.loads(text, object_pairs_hook=_unique)
+        values = _DECODER.decode(text)
         _check_characters(values)
     except (ValueError, RecursionError) as error:
         raise BadLine(f"this is not an array of JSON objects: {error}", 1, text) from None
@@ -76,14 +88,6 @@ def _array(text: str) -> list[dict[str, Any]]:
         if not isinstance(value, dict):
             raise BadLine("this entry of the array is not a JSON object", row, json.dumps(value))
     return list(values)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
-    return found
 
 
 def _check_characters(value: Any) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
-from crosschannel.core.errors import nearest
+from crosschannel.core.errors import Fault, nearest
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.json_lines import parse_object
 
@@ -64,7 +64,9 @@ def column_of(columns: Iterable[str], path: str) -> str | None:
 def flag_absent(table: TableValidator, path: str, problem: str, remedy: str, unreadable: Mapping[str, str]) -> None:
     """Add the fault of a path without a column: there is none, or it has a type that is not read."""
     if (column := column_of(unreadable, path)) is not None:
-        table.flag(f"the column is {unreadable[column]}, which is not read", UNNEST, column=column)
+        fault = Fault(table.file, f"the column is {unreadable[column]}, which is not read", UNNEST, column)
+        if fault not in table.faults:  # several paths may lead into one column
+            table.faults.append(fault)
     else:
         hint = nearest(path.split(".")[0], table.frame.columns)
         table.flag(problem, f"{remedy} {hint}", column=path)
@@ -77,7 +79,7 @@ def is_nested(value: Any) -> bool:
 
 def _single(table: TableValidator, path: str, series: pd.Series) -> pd.Series:
     """Return the values of a path, None for lists and objects, which are faults."""
-    if series.dtype != object:
+    if series.dtype != object or not pd.api.types.infer_dtype(series, skipna=True).startswith(("mixed", "bytes")):
         return series
     bad = series.map(is_nested).to_numpy(dtype=bool)
     if not bad.any():

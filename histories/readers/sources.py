@@ -87,7 +87,7 @@ class SourceRows:
         frame: Its rows, file after file.
         files: The path and the number of rows of each file.
         empty: How many files of 0 bytes were left out.
-        left_out: Which of the files' rows are not in the frame, or None if all are.
+        left_out: Which of the files' rows are not in the frame (n,), or None if all are.
     """
 
     source: TableSource
@@ -95,11 +95,6 @@ class SourceRows:
     files: tuple[tuple[str, int], ...] = ()
     empty: int = 0
     left_out: BoolArray | None = None
-
-    @property
-    def anonymous(self) -> int:
-        """How many rows were left out because they have no user."""
-        return 0 if self.left_out is None else int(self.left_out.sum())
 
     def place(self, row: int) -> tuple[str, int]:
         """Return the file of a row of the frame, and its number there, both counted from 1."""
@@ -215,10 +210,11 @@ def concat_decisions(frames: Sequence[pd.DataFrame], modules: ActionSpace) -> pd
     return pd.concat(filled, ignore_index=True)
 
 
-def without_anonymous(rows: SourceRows) -> SourceRows:
-    """Return the rows that have a user."""
-    left_out = anonymous_rows(TableValidator(rows.frame, "", []), "user_id")
-    return replace(rows, frame=rows.frame[~left_out].reset_index(drop=True), left_out=left_out)
+def without_rows(rows: SourceRows, bad: BoolArray) -> SourceRows:
+    """Return a source without the rows of a mask over its frame."""
+    left_out = np.zeros(sum(n for _, n in rows.files), dtype=bool) if rows.left_out is None else rows.left_out.copy()
+    left_out[np.flatnonzero(~left_out)[bad]] = True
+    return replace(rows, frame=rows.frame[~bad].reset_index(drop=True), left_out=left_out)
 
 
 def anonymous_rows(table: TableValidator, column: str) -> BoolArray:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
@@ -14,16 +16,18 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, ra
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import check_source
+from crosschannel.histories.readers.repeats import Duplicates, find_repeats
 from crosschannel.histories.readers.slots import SlotGrid, check_slots
 from crosschannel.histories.readers.sources import (
     SourceRows,
     TableSource,
+    anonymous_rows,
     concat_decisions,
     decision_columns,
     empty_note,
     read_source,
     span_of,
-    without_anonymous,
+    without_rows,
 )
 from crosschannel.histories.readers.stream.sent_tables import history_of_sends
 from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS
@@ -51,6 +55,8 @@ class TableMapping:
         decided: The decisions that a policy of this package made later, such as the files that `decide` wrote, in
             native columns with their propensities. Without `slots` they are further rows of `decisions`; with slots see
             `StreamMapping`.
+        duplicates: If events (with `slots`, sends as well) of the same user have the same `message_id`: `error`, or
+            `keep_first`, which keeps the earliest and counts the others.
         anonymous: If a decision or event has no user: `error`, or `leave_out`, which is counted.
         propensity_source: The source of the propensities of rows that do not name it themselves
             (`source_of_propensity`), by default `logged`; with `missing` these propensities are not used.
@@ -65,6 +71,7 @@ class TableMapping:
     users: TableSource | None = None
     slots: str | SlotGrid | None = None
     decided: TableSource | None = None
+    duplicates: Duplicates = "error"
     anonymous: Literal["error", "leave_out"] = "error"
     propensity_source: str | None = None
     span: tuple[str, str] | None = None
@@ -81,9 +88,10 @@ class TableMapping:
             check_source(self.propensity_source)
         if self.slots is not None:
             check_slots(self.slots, with_users=self.users is not None)
+        of_sends = () if self.slots is None else ("message_id",)
         for table, sources, known in (
-            ("decisions", (self.decisions,), decision_columns(modules)),
-            ("events", self.events, (*EVENT_COLUMNS, "value")),
+            ("decisions", (self.decisions,), (*decision_columns(modules), *of_sends)),
+            ("events", self.events, (*EVENT_COLUMNS, "value", "message_id")),
         ):
             for one in sources:
                 for native in (*one.columns, *one.constants):
@@ -105,10 +113,13 @@ def read_tables(mapping: TableMapping) -> History:
     known, required = decision_columns(modules), (*DECISION_COLUMNS, *modules.names)
     if mapping.slots is not None:
         required = tuple(native for native in required if native != "decision_id")
-    decisions = read_source(mapping.decisions, known, required, faults)
+    decisions = read_source(mapping.decisions, _with_message_id(mapping.decisions, known), required, faults)
     if mapping.slots is None:
         _refuse_sends(decisions, modules, faults)
-    events = [read_source(source, (*EVENT_COLUMNS, "value"), EVENT_COLUMNS, faults) for source in mapping.events]
+    events = [
+        read_source(source, _with_message_id(source, (*EVENT_COLUMNS, "value")), EVENT_COLUMNS, faults)
+        for source in mapping.events
+    ]
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
     decided = None
     if mapping.decided is not None and mapping.slots is None:
@@ -118,8 +129,11 @@ def read_tables(mapping: TableMapping) -> History:
         return history_of_sends(mapping, mapping.slots, decisions, events, users)
     notes = list(empty_note([decisions, *events]))
     if mapping.anonymous == "leave_out":
-        decisions, *events = (without_anonymous(rows) for rows in (decisions, *events))
-        notes.append(f"left out: {sum(rows.anonymous for rows in (decisions, *events)):,} anonymous rows")
+        masks = [anonymous_rows(TableValidator(rows.frame, "", []), "user_id") for rows in (decisions, *events)]
+        decisions, *events = (without_rows(*one) for one in zip((decisions, *events), masks, strict=True))
+        notes.append(f"left out: {sum(int(mask.sum()) for mask in masks):,} anonymous rows")
+    events, repeated = _without_repeats(events, mapping.duplicates)
+    notes += repeated
     all_decisions = [decisions] if decided is None else [decisions, decided]
     pieces = {"decisions": all_decisions, "events": events, "users": [] if users is None else [users]}
     try:
@@ -136,6 +150,41 @@ def read_tables(mapping: TableMapping) -> History:
     except InputError as error:
         raise InputError([_in_names_of_file(fault, pieces) for fault in error.faults]) from None
     return replace(history, notes=(*notes, *history.notes))
+
+
+def _with_message_id(source: TableSource, known: Sequence[str]) -> tuple[str, ...]:
+    """Return the native columns of a source, with the message id if it is mapped."""
+    return (*known, "message_id") if "message_id" in source.columns else tuple(known)
+
+
+def _without_repeats(events: Sequence[SourceRows], duplicates: Duplicates) -> tuple[list[SourceRows], list[str]]:
+    """Return events without those that repeat an earlier message, and notes; `message_id` identifies messages.
+
+    Raises:
+        InputError: If ids are missing or not unique, or if repeats are not to be left out.
+    """
+    if not any("message_id" in rows.frame for rows in events):
+        return list(events), []
+    frame = pd.concat([rows.frame for rows in events], ignore_index=True)
+    table = TableValidator(frame, "events", [])
+    time, valid = table.times("time")
+    if table.faults or any(table.missing(name).any() for name in ("user_id", "event")):
+        return list(events), []  # faults that the history reports with all others
+    named = np.concatenate([np.full(len(rows.frame), "message_id" in rows.frame) for rows in events])
+    repeats = find_repeats(
+        table.texts("message_id"),
+        table.texts("user_id"),
+        table.texts("event"),
+        time,
+        named & valid,
+        duplicates,
+        partial(table.flag_rows, "message_id"),
+    )
+    if table.faults:
+        raise InputError([_in_names_of_file(fault, {"events": events}) for fault in table.faults])
+    parts = np.split(repeats.rows, np.cumsum([len(rows.frame) for rows in events])[:-1])
+    notes = [f"left out: {np.count_nonzero(repeats.rows):,} duplicates", *repeats.notes()]
+    return [without_rows(rows, part) for rows, part in zip(events, parts, strict=True)], notes
 
 
 def _refuse_sends(decisions: SourceRows, modules: ActionSpace, faults: list[Fault]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -85,6 +86,24 @@ def test_more_rows_than_chance_are_not_guessed_about():
     assert found.notes == ("outside the declared span: 0 decisions or sends, and 150 events",)
 
 
+def test_many_wrong_clocks_on_one_side_are_not_guessed_about():
+    """2 % of the rows, spread over two years: no single gap is long, but together they are most of the time."""
+    rng = np.random.default_rng(8)
+    decisions, events = busy(rng)
+    odd = START + 62 * DAY + rng.integers(0, 730 * DAY, 140)
+    with pytest.raises(ConfigError, match="Set `span`"):
+        find(decisions, np.append(events, odd))
+
+
+def test_clocks_that_are_a_few_days_fast_are_named():
+    """25 rows in the ten days after the last of 6,800 are no isolated ones, but the summary says how few they are."""
+    rng = np.random.default_rng(9)
+    decisions, events = busy(rng)
+    found = find(decisions, np.append(events, START + 60 * DAY + rng.integers(0, 10 * DAY, 25)))
+    assert found.inside.all()
+    assert re.match(r"the last \d+\.\d of [67]\d\.\d days have \d\d of 6,825 rows", found.notes[0])
+
+
 def sparse(rng: np.random.Generator) -> tuple[IntArray, IntArray]:
     return NONE, START + np.cumsum(rng.exponential(5 * DAY, 40)).astype(np.int64)
 
@@ -159,7 +178,7 @@ def test_a_thin_end_is_named_but_stays():
     late = START + 60 * DAY + np.array([22, 214, 1654]) * HOUR
     found = find(decisions, np.append(events, late))
     assert found.inside.all()
-    assert "the last" in found.notes[0]
+    assert found.notes[0].startswith("the last 68.9 of 128.9 days have 3 of 6,803 rows")
     assert "set `span` if not everything was recorded then" in found.notes[0]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.histories.propensities.sources import check_source
+from crosschannel.histories.readers.repeats import Duplicates
 from crosschannel.histories.readers.slots import SlotGrid, check_slots
 from crosschannel.histories.readers.sources import TableSource, decision_columns, span_of
 from crosschannel.histories.validation import EVENT_COLUMNS
@@ -77,7 +78,7 @@ class StreamMapping:
     slots: str | SlotGrid
     events: tuple[str, ...] | None = None
     values: Mapping[str, str] = field(default_factory=dict)
-    duplicates: Literal["error", "keep_first"] = "error"
+    duplicates: Duplicates = "error"
     anonymous: Literal["error", "leave_out"] = "error"
     decided: TableSource | None = None
     users: TableSource | None = None

@@ -71,7 +71,9 @@ def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream")
     rows = clean(mapping, stream, rule >= 0)
     kept, span, grid = rows.kept, rows.span, mapping.slots
     sends = np.flatnonzero(kept & (rule >= 0))
-    decided, slots, delivered, joined = None, Slots(sends, stream.user[sends], stream.time[sends]), sends[:0], ()
+    slots, delivered = Slots(sends, stream.user[sends], stream.time[sends]), sends[:0]
+    decided: Decided | None = None
+    joined: tuple[str, ...] = ()
     if isinstance(grid, SlotGrid):
         refuse_unsent(mapping, modules, stream, rule)
         decided = None if mapping.decided is None else read_decided(mapping.decided, modules, stream)

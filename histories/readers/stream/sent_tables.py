@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 from crosschannel.core.errors import Fault, InputError, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
+from crosschannel.histories.readers.repeats import Duplicates
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import SourceRows, TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
@@ -18,7 +19,7 @@ from crosschannel.histories.readers.stream.rows import StreamFile
 
 #: The name of sends that are not decisions, as events of the history.
 SEND_EVENT = "message_sent"
-_ROW_NATIVES = ("user_id", "time", "event", "arm", "value")
+_ROW_NATIVES = ("user_id", "time", "event", "arm", "value", "message_id")
 
 
 class SentTables(Protocol):
@@ -35,6 +36,10 @@ class SentTables(Protocol):
     @property
     def decided(self) -> TableSource | None:
         """The decisions that a policy made."""
+
+    @property
+    def duplicates(self) -> Duplicates:
+        """What to do with rows that repeat a message."""
 
     @property
     def anonymous(self) -> Literal["error", "leave_out"]:
@@ -84,11 +89,12 @@ def history_of_sends(
         if isinstance(slots, SlotGrid):
             _refuse_propensities(sends, columns)
         stream_mapping = StreamMapping(
-            rows=tuple(TableSource(rows.source.path) for rows in (sends, *events)),
+            rows=tuple(_bare(rows.source) for rows in (sends, *events)),
             modules=mapping.modules,
             sends=(Sends((SEND_EVENT,), columns),),
             slots=slots,
             decided=mapping.decided,
+            duplicates=mapping.duplicates,
             anonymous=mapping.anonymous,
             users=mapping.users,
             propensity_source=mapping.propensity_source,
@@ -101,6 +107,11 @@ def history_of_sends(
         return history_of(stream_mapping, stream, "tables")
     except InputError as error:
         raise InputError([_in_names_of_file(fault, sources) for fault in error.faults]) from None
+
+
+def _bare(source: TableSource) -> TableSource:
+    """Return a source whose rows have been read in the native columns."""
+    return TableSource(source.path, {"message_id": "message_id"} if "message_id" in source.columns else {})
 
 
 def _files(rows: SourceRows, constants: Mapping[str, str], faults: list[Fault]) -> list[StreamFile]:

@@ -176,6 +176,7 @@ def test_a_list_of_keys_and_values_names_what_to_do(tmp_path: Path):
     text = problem_of(lambda: read_stream(mapping(path)))
     assert "column 'properties': the column is a list (list<" in text
     assert "UNNEST" in text
+    assert text.count("\n") == 0, "one fault for one column"
     # A list that nobody maps is nobody's fault.
     frame = frame.assign(items=pairs, properties=frame["properties"].map(json.dumps))
     frame.to_parquet(path)

@@ -224,3 +224,49 @@ def test_anonymous_rows_of_tables_are_left_out_where_declared(
     found = read_tables(replace(mapping, anonymous="leave_out"))
     assert_equal(found, expected)
     assert "3 anonymous rows" in found.summary()
+
+
+@pytest.mark.parametrize("slots", [None, GRID])
+def test_retries_of_tables_count_once_at_the_time_of_the_first(
+    mapping: TableMapping, tmp_path: Path, slots: SlotGrid | None
+):
+    """Orders with an id of their own; a retry may come before the first in the file, and be as late as it likes."""
+    orders, sends = (pd.read_csv(tmp_path / f"{name}.csv", dtype=str) for name in ("orders", "sends"))
+    orders.assign(id=[f"o{k}" for k in orders.index]).to_csv(tmp_path / "orders.csv", index=False)
+    sends = sends.assign(id=[f"s{k}" for k in sends.index])
+    source = replace(mapping.decisions, columns={**SENT, "message_id": "id"})
+    if slots is None:
+        sends.loc[0, "medium"] = "none"
+        source = replace(mapping.decisions, columns={**SENT, "decision_id": "id"})
+    sends.to_csv(tmp_path / "sends.csv", index=False)
+    first, second = mapping.events
+    first = replace(first, columns={**first.columns, "message_id": "id"})
+    (tmp_path / "people.csv").write_text("\n".join(["user_id", *map(str, range(30))]))
+    users = TableSource(tmp_path / "people.csv")
+    mapping = replace(mapping, decisions=source, events=(first, second), slots=slots, users=users)
+    expected = read_tables(mapping)
+    orders = pd.read_csv(tmp_path / "orders.csv", dtype=str)
+    later = orders.iloc[[5, 9]].assign(at=(pd.to_datetime(orders["at"].iloc[[5, 9]]) + pd.Timedelta("7s")).astype(str))
+    pd.concat([later, orders, orders.iloc[[3]]]).to_csv(tmp_path / "orders.csv", index=False)
+    found = faults_of(mapping)
+    assert [(file, column, row) for file, column, row, _ in found] == [
+        ("orders.csv", "id", 203),
+        ("orders.csv", "id", 1),
+    ]
+    again = read_tables(replace(mapping, duplicates="keep_first"))
+    assert_equal(again, expected)
+    assert "3 duplicates" in again.summary()
+    assert "2 are retries of the same message 7 s (median) to 7 s after the first" in again.summary()
+    # Another customer's order with the same id is not the same order.
+    orders.loc[7, "id"] = "o8"
+    orders.loc[7, "who"] = str((int(orders.loc[8, "who"]) + 1) % 30)
+    orders.to_csv(tmp_path / "orders.csv", index=False)
+    with pytest.raises(InputError, match="an earlier row with another user or event has the same message id"):
+        read_tables(replace(mapping, duplicates="keep_first"))
+    if slots is not None:
+        orders.assign(id=[f"o{k}" for k in orders.index]).to_csv(tmp_path / "orders.csv", index=False)
+        sends = pd.read_csv(tmp_path / "sends.csv", dtype=str)
+        pd.concat([sends, sends.iloc[[4]]]).to_csv(tmp_path / "sends.csv", index=False)
+        assert [fault[:3] for fault in faults_of(mapping)] == [("sends.csv", "id", len(sends) + 1)]
+        decisions = read_tables(replace(mapping, duplicates="keep_first")).decisions_frame()
+        pd.testing.assert_frame_equal(decisions, expected.decisions_frame())

@@ -14,9 +14,9 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import TableSource
 from crosschannel.histories.values.identifiers import differ_in_case, first_spelling, lost_digits, means_nobody
 
 NOBODY = [
