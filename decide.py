@@ -117,17 +117,19 @@ def check_consent(history: History, eligible: BoolArray, guardrails: Guardrails,
     """
     known = () if history.users is None else tuple(map(str, history.users.columns))
     if absent := [name for name in ignored if name not in known]:
-        raise ConfigError(f"--ignore-columns {absent[0]}: the users have no such column, only {', '.join(known) or 'none'}")
+        raise ConfigError(
+            f"--ignore-columns {absent[0]}: the users have no such column, only {', '.join(known) or 'none'}"
+        )
     channels = history.modules[0].actions[1:]
     settled = {*guardrails.consent_attributes, *ignored}
     open_columns = [name for name in consent_columns(history.users, channels) if name not in settled]
     if open_columns and history.modules.split(eligible)[0].all():
         example = f"{{{channels[0]}: {open_columns[0]}}}"
         raise ConfigError(
-            f"everything would be eligible for everybody, but columns of the users' table look like consent or "
-            f"reachability: {', '.join(open_columns)}. Say what they mean: --guardrails.reachable '{example}' where true "
-            f"means that the channel may be used, --guardrails.opted-out '{example}' where true means that it may not; or "
-            f"--eligible FILE; or, if they limit nothing, --ignore-columns {' '.join(open_columns)}"
+            "everything would be eligible for everybody, but columns of the users look like consent or reachability: "
+            f"{', '.join(open_columns)}. Write what they mean: --guardrails.reachable '{example}' if true means that "
+            f"the channel may be used, --guardrails.opted-out '{example}' if true means that it must not "
+            f"be; or give --eligible FILE; or, if they limit nothing, --ignore-columns {' '.join(open_columns)}"
         )
 
 

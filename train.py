@@ -61,9 +61,11 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
         data = pipeline.prepare(config, earlier.features if earlier else None)
         logger.info(data.history.summary())
-        if earlier and earlier.history != data.fingerprint:
-            raise ConfigError(f"the history of the run has changed: restore it, or train a new run")
+        if resume and earlier and earlier.history != data.fingerprint:
+            raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
         split = data.train
+        if split.losses.warning:
+            logger.warning(f"training decisions: {split.losses.warning}")
         log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
         logger.info(log.summary())
         agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
@@ -104,13 +106,13 @@ def learn(
     transitions = envs.replay.TransitionIndex.from_log(log)
 
     env.reset(seed=config.seed)
-    done, points = {"steps": 0, "decisions": 0, "offline_updates": 0}, {}
+    done = {"steps": 0, "decisions": 0, "offline_updates": 0}
     if run.checkpoint.is_file():
         saved = agents.restore_agent(agent, run.checkpoint)
         env.load_state_dict(saved["env"])
-        done, points = dict(saved["done"]), saved["points"]
+        done = dict(saved["done"])
         logger.info(f"{run.path} resumes from step {done['steps']:,}")
-    monitor = pipeline.Monitor(run.tensorboard, log.modules, kept=points)
+    monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=done["steps"])
     if not done["steps"]:
         monitor.rewards(data.train.rewards)
         monitor.event_study(data.train)
@@ -119,7 +121,8 @@ def learn(
     trained_with = TrainedWith(config, data.fingerprint, data.features).to_dict()
 
     def save() -> None:
-        extra = {"run": trained_with, "env": env.state_dict(), "done": done, "points": monitor.save()}
+        monitor.flush()
+        extra = {"run": trained_with, "env": env.state_dict(), "done": done}
         agents.save_agent(agent, run.checkpoint, spec, extra)
 
     def update() -> dict[str, str]:
@@ -179,7 +182,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | N
     """
     parser = Parser("train", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the run to resume, as it was configured")
-    parser.add_shared("--allow-class", "--out", "--force", out="exact folder of the run, in place of --run-dir and --name")
+    parser.add_shared("--allow-class", "--out", "--force", out="folder of the run, in place of --run-dir and --name")
     line = parse_settings(parser, arguments)
     resume, out = line.options.resume, line.options.out
     if resume is not None:

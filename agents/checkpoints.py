@@ -154,7 +154,8 @@ def _rebuild(
 ) -> Agent:
     with _understood(path, state["kind"]):
         refuse_class(str(state["agent_spec"]["name"]), allow_classes, str(path))
-        modules = modules or ActionSpace.from_dict(state["modules"])
+        stored = ActionSpace.from_dict(state["modules"])
+        modules = modules or stored
         agent = make_agent(modules=modules, device=device, **state["agent_spec"])
         agent.load_state_dict(state["agent"])
         return agent
@@ -180,7 +181,7 @@ def _write(
         try:
             torch.save(_unshared(content), file)
         except RuntimeError as error:  # torch hides why a write failed
-            raise error.__context__ if isinstance(error.__context__, OSError) else error
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
         # The archive's last two bytes are the length of its comment.
         file.seek(-2, os.SEEK_END)
         file.write(struct.pack("<H", _SEAL_LENGTH))
@@ -243,6 +244,10 @@ def _understood(path: Path, kind: str) -> Iterator[None]:
     """Turn what a file of other content lets fail into one error that names the file."""
     try:
         yield
+    except ConfigError as error:
+        if str(path) in str(error):
+            raise
+        raise ConfigError(f"{path}: {error}") from None
     except CrosschannelError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:

@@ -170,7 +170,9 @@ def check_probabilities(modules: ActionSpace, probabilities: Sequence[FloatArray
     feasible = modules.split(modules.feasible_mask(mask))
     for m, (p, part, may) in enumerate(zip(probabilities, modules.split(mask), feasible, strict=True)):
         if p.shape != (len(mask), *modules.shape(m)):
-            raise ConfigError(f"{_states(modules, m)} an array of shape {p.shape}, not {(len(mask), *modules.shape(m))}")
+            raise ConfigError(
+                f"{_states(modules, m)} an array of shape {p.shape}, not {(len(mask), *modules.shape(m))}"
+            )
         inside = (p >= 0.0) & (p <= 1.0 + SUM_TOLERANCE)  # False for NaN
         _refuse_slots(modules, m, ~inside, "probabilities that are not between 0 and 1")
         _refuse_slots(modules, m, (p > 0.0) & ~expand_mask(modules, m, part), "probabilities of ineligible actions")
@@ -192,7 +194,9 @@ def check_decisions(modules: ActionSpace, decisions: Decisions, mask: BoolArray)
         taken = part[np.arange(len(actions)), actions[:, m]] | (~sends if m else actions[:, 0] == 0)
         _refuse_slots(modules, m, ~taken, "actions that are not eligible")
         p = decisions.probabilities[:, m]
-        _refuse_slots(modules, m, ~((p > 0.0) & (p <= 1.0 + SUM_TOLERANCE)), "probabilities that are not above 0, up to 1")
+        _refuse_slots(
+            modules, m, ~((p > 0.0) & (p <= 1.0 + SUM_TOLERANCE)), "probabilities that are not above 0, up to 1"
+        )
     product = np.abs(decisions.probabilities.prod(1) - decisions.joint) <= SUM_TOLERANCE
     _refuse_slots(modules, 0, ~product, "joint probabilities that are not the product over modules")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import tempfile
@@ -91,10 +92,14 @@ def write_csv(table: pd.DataFrame, path: Path) -> None:
         OutputError: If the file cannot be written.
     """
     columns = [table.iloc[:, j] for j in range(table.shape[1])]
-    escaped = pd.concat([one if one.dtype.kind in "biufcmM" else _escape(one.astype(object)) for one in columns], axis=1)
+    escaped = pd.concat(
+        [one if one.dtype.kind in "biufcmM" else _escape(one.astype(object)) for one in columns], axis=1
+    )
     escaped.columns = pd.Index(_escape(pd.Series(table.columns, dtype=object)))
     with replacing(path) as draft:
-        escaped.to_csv(draft, index=False)
+        # The csv module does not quote a carriage return by itself, and readers take it for the end of the row.
+        returns = any(one.dtype == object and one.str.contains("\r").eq(True).any() for _, one in escaped.items())
+        escaped.to_csv(draft, index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL)
 
 
 def _escape(texts: pd.Series[Any]) -> pd.Series[Any]:
@@ -182,7 +187,8 @@ class _PlainLoader(yaml.SafeLoader):
         """Read one value; stop where there are too many, before all of a large text is parsed."""
         self._values += 1
         if self._values > MAX_YAML_VALUES:
-            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem=_TOO_MANY, problem_mark=mark)
         return super().compose_node(parent, index)
 
 
@@ -203,14 +209,16 @@ for _name, _pattern, _first in (
 class _PlainDumper(yaml.SafeDumper):
     """A dumper that also quotes text which only YAML 1.2 takes for a number, such as 1e3."""
 
-    yaml_implicit_resolvers = {
-        first: yaml.SafeDumper.yaml_implicit_resolvers.get(first, []) + _PlainLoader.yaml_implicit_resolvers.get(first, [])
-        for first in {*yaml.SafeDumper.yaml_implicit_resolvers, *_PlainLoader.yaml_implicit_resolvers}
-    }
-
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         """Write a value in full wherever it occurs."""
         return True
+
+
+_RESOLVERS = (yaml.SafeDumper.yaml_implicit_resolvers, _PlainLoader.yaml_implicit_resolvers)
+_PlainDumper.yaml_implicit_resolvers = {
+    first: [pattern for known in _RESOLVERS for pattern in known.get(first, [])]
+    for first in {*_RESOLVERS[0], *_RESOLVERS[1]}
+}
 
 
 _KINDS = {_TAG + name for name in ("null", "bool", "int", "float", "merge", "str", "seq", "map")}

@@ -10,6 +10,9 @@ import pandas as pd
 
 from crosschannel.core.arrays import FloatArray, ObjectArray, UIntArray
 
+#: Largest seed that all generators of random numbers take.
+MAX_SEED = 2**32 - 1
+
 
 def mix(values: UIntArray) -> UIntArray:
     """Scramble 64-bit words so that neighbouring ones become independent, by the finaliser of splitmix64.

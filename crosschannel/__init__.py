@@ -10,6 +10,9 @@ Importing the package registers `CrossChannelReplay-v0` and `CrossChannelMarket-
 imported on first use.
 """
 
+import crosschannel.working_directory  # first, since it decides from where all else is imported
+
+# isort: split
 from pathlib import Path as _Path
 
 import lazy_loader as _lazy_loader

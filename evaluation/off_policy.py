@@ -32,6 +32,7 @@ def evaluate(
     policy: str = "policy",
     reward_counts: Mapping[str, int] | None = None,
     p_uncensored: FloatArray | None = None,
+    no_overlap: str = "",
 ) -> Evaluation:
     """Estimate a policy's value from a log of another policy's decisions.
 
@@ -58,6 +59,7 @@ def evaluate(
         p_uncensored: Probability that no later message censors a decision's reward, (n,). Each decision then counts
             1/p_uncensored times (inverse probability of censoring), so that values are about all decisions and not
             about those that happened to be followed by none. NaN where unknown; 1 by default.
+        no_overlap: Why the log identifies nothing that is weighted (`PropensityCheck.no_overlap`); empty where it may.
 
     Raises:
         InputError: If shapes differ, a probability is out of range, or a reward is infinite.
@@ -100,7 +102,12 @@ def evaluate(
         f"p_uncensored is unknown for {unknown:,} decisions: the log has no propensities for the slots after them"
     )
     requests = [
-        (estimand, e, censoring if unknown else _why_not_identified(estimand, e, len(users), settings))
+        (
+            estimand,
+            e,
+            (no_overlap if e.uses_weights else "")
+            or (censoring if unknown else _why_not_identified(estimand, e, len(users), settings)),
+        )
         for estimand in estimands
         for e in usable
     ]
@@ -302,8 +309,9 @@ def _why_not_identified(estimand: _Estimand, estimator: Estimator, users: int, s
 
 def _describe(log: LoggedDecisions, m: int | None, policy: str) -> str:
     if m is None:
-        return f"mean reward per decision if {policy} chose the whole action"
-    return f"mean reward per decision if {policy} chose {log.modules.names[m]}, with all other modules chosen as logged"
+        return f"mean reward per decision with a reward if {policy} chose the whole action"
+    name = log.modules.names[m]
+    return f"mean reward per decision with a reward if {policy} chose {name}, with all other modules chosen as logged"
 
 
 def _check_rewards(rewards: FloatArray, n: int) -> None:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import cho_solve, cholesky
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.hashing import uniforms
+from crosschannel.evaluation.normal_equations import NormalEquations
 from crosschannel.evaluation.support import distinct_actions
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 FOLD_SALT = 0x0F01D
-PATTERNS_PER_BLOCK = 256
 #: Decisions whose modelled rewards are computed at once, so that they stay in the cache.
 ROWS_PER_CHUNK = 4096
 
@@ -106,21 +105,22 @@ class OutcomeModel:
         for k in range(folds):
             places = np.flatnonzero(fold == k)
             z, y = _with_intercept(context[rows[places]]), rewards[rows[places]]
-            by_fold.append(_SufficientStatistics.from_decisions(z, h, pattern[places], y))
+            by_fold.append(NormalEquations.from_decisions(z, h, pattern[places], y))
         total = functools.reduce(operator.add, by_fold)
         scale = _penalty_scale(h.shape[1], width)
         errors = dict.fromkeys(map(float, penalties), 0.0)
+        # The largest module so far is solved action by action: see `NormalEquations.solve`.
+        indicators = [slice(1 + part.start, 1 + part.stop) for part in modules.slices]
+        largest = [max(indicators[: m + 1], key=lambda part: part.stop - part.start) for m in range(len(modules))]
         for part in by_fold:
-            train, held_out = (total - part).normal_equations(), part.normal_equations()
+            train = total - part
             for p in errors:
-                errors[p] += held_out.squared_error(train.solve(p * scale, [len(scale)])[0])
+                errors[p] += part.squared_error(train.solve(p * scale, len(scale), largest[-1]))
         cv_errors = {p: error / total.n for p, error in errors.items()}
         best = min(cv_errors, key=lambda p: (cv_errors[p], -p))
-        counts = [1 + part.stop for part in modules.slices]
-        solutions = total.normal_equations().solve(best * scale, [count * width for count in counts])
         coefficients = [
-            np.ascontiguousarray(solution.reshape(count, width).T)
-            for solution, count in zip(solutions, counts, strict=True)
+            np.ascontiguousarray(total.solve(best * scale, part.stop, wide).T)
+            for part, wide in zip(indicators, largest, strict=True)
         ]
         return cls(modules=modules, coefficients=tuple(coefficients), penalty=best, cv_errors=cv_errors)
 
@@ -225,101 +225,4 @@ def _penalty_scale(n_indicators: int, width: int) -> FloatArray:
     out[0, :] = 1.0
     out[:, 0] = 1.0
     out[0, 0] = 0.0
-    return out.reshape(-1)
-
-
-@dataclass(frozen=True)
-class _SufficientStatistics:
-    """The sums that a least-squares fit and its error need, each kept once.
-
-    Both factors of the Gram matrix of `h (x) z` are symmetric, and two actions of one module never occur together.
-
-    Attributes:
-        n: Number of decisions.
-        pairs: The pairs of indicators that occur together, as two arrays (P,).
-        gram: Gram matrix, by pair of indicators and pair of features (P, D (D + 1) / 2).
-        cross: Products of the features with the rewards (indicators, D).
-        square: Sum of the squared rewards.
-    """
-
-    n: int
-    pairs: tuple[IntArray, IntArray]
-    gram: FloatArray
-    cross: FloatArray
-    square: float
-
-    @classmethod
-    def from_decisions(
-        cls, z: FloatArray, h: FloatArray, pattern: IntArray, rewards: FloatArray
-    ) -> _SufficientStatistics:
-        """Compute the sums of the features `h[pattern] (x) z`, without ever building these.
-
-        Decisions with the same indicators share their part of the Kronecker product, so that a Gram matrix of z for
-        each distinct row of h is enough.
-        """
-        width, count = z.shape[1], h.shape[1]
-        order = np.argsort(pattern, kind="stable")
-        z, rewards = z[order], rewards[order]
-        edges = np.searchsorted(pattern[order], np.arange(len(h) + 1))
-        first, second = np.nonzero(np.triu(h.T @ h))
-        left, right = np.triu_indices(width)
-        gram = np.zeros((len(first), len(left)))
-        cross = np.zeros((count, width))
-        for block in np.array_split(np.arange(len(h)), -(-len(h) // PATTERNS_PER_BLOCK)):
-            rows = [slice(edges[j], edges[j + 1]) for j in block]
-            squares = np.stack([(z[r].T @ z[r])[left, right] for r in rows])
-            gram += (h[block][:, first] * h[block][:, second]).T @ squares
-            cross += h[block].T @ np.stack([z[r].T @ rewards[r] for r in rows])
-        return cls(n=len(z), pairs=(first, second), gram=gram, cross=cross, square=float(rewards @ rewards))
-
-    def __add__(self, other: _SufficientStatistics) -> _SufficientStatistics:
-        return replace(
-            self,
-            n=self.n + other.n,
-            gram=self.gram + other.gram,
-            cross=self.cross + other.cross,
-            square=self.square + other.square,
-        )
-
-    def __sub__(self, other: _SufficientStatistics) -> _SufficientStatistics:
-        return replace(
-            self,
-            n=self.n - other.n,
-            gram=self.gram - other.gram,
-            cross=self.cross - other.cross,
-            square=self.square - other.square,
-        )
-
-    def normal_equations(self) -> _NormalEquations:
-        """Return the same with the Gram matrix written out."""
-        count, width = self.cross.shape
-        left, right = np.triu_indices(width)
-        first, second = (each[:, None] for each in self.pairs)
-        gram = np.zeros((count, width, count, width))
-        for i, j in ((first, second), (second, first)):
-            gram[i, left, j, right] = gram[i, right, j, left] = self.gram
-        return _NormalEquations(gram.reshape(count * width, -1), self.cross.reshape(-1), self.square)
-
-
-@dataclass(frozen=True)
-class _NormalEquations:
-    """Sums with the whole Gram matrix (F, F)."""
-
-    gram: FloatArray
-    cross: FloatArray
-    square: float
-
-    def solve(self, penalty: FloatArray, sizes: Sequence[int]) -> list[FloatArray]:
-        """Return the coefficients of the first `size` features alone under a diagonal penalty, for each of some sizes.
-
-        The Cholesky factor of the first features is a corner of that of all.
-        """
-        largest = max(sizes)
-        ridge = self.gram[:largest, :largest].copy()
-        ridge[np.diag_indices(largest)] += penalty[:largest]
-        factor = cholesky(ridge, lower=True, overwrite_a=True, check_finite=False)
-        return [cho_solve((factor[:size, :size], True), self.cross[:size], check_finite=False) for size in sizes]
-
-    def squared_error(self, coefficients: FloatArray) -> float:
-        """Return the sum of squared errors of coefficients on these decisions."""
-        return float(self.square - 2 * coefficients @ self.cross + coefficients @ self.gram @ coefficients)
+    return out

@@ -60,7 +60,7 @@ class Estimate:
         estimand: What the value is, in plain words.
         module: The module that the policy chooses, or None for the whole action.
         estimator: The estimator's name.
-        value: Mean reward per decision under the estimand's policy; all NaN where not identified.
+        value: Mean reward per decision with a reward under the estimand's policy; all NaN where not identified.
         difference: `value` minus the logging policy's mean reward, paired within each replicate.
         decisions: Number of decisions with a reward that the value rests on.
         users: Number of their users.
@@ -103,7 +103,7 @@ class Evaluation:
     Attributes:
         policy: Name of the evaluated policy.
         log: Name of the log.
-        logged: Mean reward per decision of the logging policy, on the same decisions.
+        logged: Mean reward per decision with a reward of the logging policy, on the same decisions.
         estimates: One for each estimand and estimator; the whole action first, then module by module.
         decisions: Number of decisions with a reward.
         users: Number of their users.
@@ -128,6 +128,16 @@ class Evaluation:
     dropped_share: float
     min_p_uncensored: float = 1.0
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    @property
+    def population(self) -> str:
+        """The decisions that all values are means over, in words."""
+        return f"{self.decisions:,} decisions with a reward of {self.logged_decisions:,} logged ones"
+
+    @property
+    def logged_decisions(self) -> int:
+        """Number of logged decisions, with a reward or without."""
+        return sum(self.reward_counts.values())
 
     @property
     def propensity_source(self) -> str:

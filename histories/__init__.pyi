@@ -15,6 +15,8 @@ from .history import DEFAULT_CHURN_EVENTS as DEFAULT_CHURN_EVENTS
 from .history import DecisionLog as DecisionLog
 from .history import EventLog as EventLog
 from .history import History as History
+from .propensities.checks import PropensityCheck as PropensityCheck
+from .propensities.checks import check_propensities as check_propensities
 from .propensities.estimate import PropensityReport as PropensityReport
 from .propensities.estimate import estimate_propensities as estimate_propensities
 from .readers.datasets import DATASETS as DATASETS
@@ -43,6 +45,7 @@ __all__ = [
     "Goal",
     "Guardrails",
     "History",
+    "PropensityCheck",
     "PropensityReport",
     "Sends",
     "SlotGrid",
@@ -52,6 +55,7 @@ __all__ = [
     "allowed_actions",
     "bucket_of",
     "bucket_paths",
+    "check_propensities",
     "check_rewards",
     "consent_columns",
     "estimate_propensities",

@@ -88,22 +88,26 @@ def without_churned(mask: BoolArray, history: History, at: int) -> BoolArray:
 def consent_columns(users: pd.DataFrame | None, channels: Sequence[str]) -> list[str]:
     """Return the attributes of users whose names are about consent, or about whether a channel reaches the user.
 
-    A name counts if it has a word of `_CONSENT` or `_CONSENT_PAIRS` (`marketing_consent`, `emailOptOut`, `do_not_contact`),
-    if it is that of a channel and its values are true or false, or if it has a channel beside a word of `_PERMISSION`
-    (`email_ok`, `can_sms`, `push_token`).
+    A name counts if a word of it, or two together, match `_CONSENT` (`marketing_consent`, `emailOptOut`); if it
+    has a channel beside a word of `_PERMISSION` (`email_ok`, `can_sms`, `push_token`); or if it is the name of a
+    channel and its values are true or false.
 
     Args:
         users: The users' attributes.
         channels: Names of the channels.
     """
-    named = {word for channel in channels for word in _words(channel)} | _CHANNELS
+    named = {word for channel in channels for word in _words(channel)}
     found = []
-    for column in [] if users is None else users.columns:
-        words = _words(str(column))
-        pairs = {first + second for first, second in itertools.pairwise(words)}
-        about = bool(_CONSENT & ({*words} | pairs)) or bool(named & {*words} and _PERMISSION & {*words})
-        if about or (str(column) in channels and _is_flag(users[column])):
-            found.append(str(column))
+    for column in [] if users is None else map(str, users.columns):
+        words = _words(column)
+        together = [*words, *(first + second for first, second in itertools.pairwise(words))]
+        has_channel = any(word in named or _CHANNEL.fullmatch(word) for word in words)
+        if (
+            any(_CONSENT.fullmatch(word) for word in together)
+            or (has_channel and any(_PERMISSION.fullmatch(word) for word in words))
+            or (column in channels and users is not None and _is_flag(users[column]))
+        ):
+            found.append(column)
     return [name for name in found if name != "user_id"]
 
 
@@ -113,26 +117,22 @@ def _words(name: str) -> list[str]:
 
 
 def _is_flag(values: pd.Series[Any]) -> bool:
-    return set(values.dropna().astype(str).str.lower()) <= {"true", "false", "0", "1", "0.0", "1.0", "yes", "no", "y", "n"}
+    return set(values.dropna().astype(str).str.lower()) <= {"true", "false", "0", "1", "0.0", "1.0", "yes", "no"}
 
 
-_CONSENT = set(
-    """
-    consent consents consented optin optout optins optouts optedin optedout subscribed unsubscribed unsubscribe subscription
-    subscriptions subscriber unsub unsubs reachable unreachable contactable uncontactable marketing gdpr dsgvo rgpd ccpa
-    lgpd tcpa casl dnc dnd donotcontact donot suppressed suppression suppress blocked blocklist blocklisted blacklist
-    blacklisted denylist bounced bounce bounces complained complaint permitted permission permissions disallowed
-    newsletter newsletters mailable emailable textable pushable deliverable undeliverable deliverability einwilligung
-    werbung widerspruch revoked withdrawn objection objected muted stoplist notifications notification pushtoken
-    pushtokens devicetoken devicetokens fcmtoken apnstoken
-    """.split()
+_CONSENT = re.compile(
+    r"consent(s|ed)?|opt(ed)?(in|out)s?|(un)?subscri(be[dr]?|ptions?)|unsubs?|(un)?(reach|contact|deliver)able"
+    r"|deliverability|mailable|emailable|textable|pushable|marketing|newsletters?|gdpr|dsgvo|rgpd|ccpa|lgpd|tcpa|casl"
+    r"|dnc|dnd|donot(contact)?|suppress(ed|ion)?|block(ed|list|listed)|blacklist(ed)?|denylist|stoplist|muted"
+    r"|bounce[ds]?|complain(ed|ts?)|permi(tted|ssions?)|disallowed|revoked|withdrawn|object(ed|ion)|notifications?"
+    r"|(push|device|fcm|apns)tokens?|einwilligung|werbung|widerspruch"
 )
-_CHANNELS = set(
-    "email emails mail mails mailing push sms text texts phone call calls whatsapp inapp messenger message messages "
-    "messaging contact channel viber telegram rcs mms letter post".split()
+_CHANNEL = re.compile(
+    r"e?mails?|mailing|push|sms|mms|rcs|texts?|phone|calls?|whatsapp|inapp|messenger|messag(e|es|ing)|contact|channel"
+    r"|viber|telegram|letter|post"
 )
-_PERMISSION = set(
-    "ok okay enabled enable disabled valid invalid verified confirmed status state can may has have no not never allow "
-    "allows allowed accept accepts accepted receive receives want wants active inactive available token tokens flag "
-    "registered pref prefs preference preferences option stop stopped agreed agree opt opted off on".split()
+_PERMISSION = re.compile(
+    r"ok|okay|(en|dis)abled?|(in)?valid|verified|confirmed|status|state|can|may|has|have|no|not|never|allow(s|ed)?"
+    r"|accept(s|ed)?|receives?|wants?|(in)?active|available|tokens?|flag|registered|pref(s|erences?)?|stop(ped)?|agreed?"
+    r"|opt(ed)?|on|off"
 )

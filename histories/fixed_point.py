@@ -23,7 +23,7 @@ LOG2_OF_LARGEST_FITTED = 56
 LARGEST_SUM = 2.0**62
 BITS_PER_STEP = 8
 #: Beyond, powers of two would leave the range of floating-point numbers.
-MAX_BITS = 896
+MAX_BITS = 968
 
 
 def largest_sum(value: FloatArray, chosen: BoolArray, offsets: IntArray) -> float:
@@ -71,7 +71,7 @@ def check_sums(value: FloatArray, offsets: IntArray, bits: int, name: str) -> No
     Raises:
         ConfigError: If a sum is too large.
     """
-    limit = math.ldexp(LARGEST_SUM, -bits)
+    limit = LARGEST_SUM * 2.0**-bits
     # The sum of squares, which costs less than a look at every value, bounds the sum of all.
     if len(value) == 0 or math.sqrt(len(value) * float(value @ value)) < limit:
         return
@@ -79,8 +79,8 @@ def check_sums(value: FloatArray, offsets: IntArray, bits: int, name: str) -> No
     total = np.add.reduceat(np.abs(value), offsets[filled])
     if not (total < limit).all():
         raise ConfigError(
-            f"the values of {name!r} of one user add up to {total.max():g}, more than {limit:g}: they are too large for "
-            "exact sums with the scale that was fitted on the training log. Check them for errors of units or "
+            f"the values of {name!r} of one user add up to {total.max():g}, more than {limit:g}: they are too large "
+            "for exact sums with the scale that was fitted on the training log. Check them for errors of units or "
             "currency; if they are right, train again on a log that has such values"
         )
 

@@ -35,7 +35,7 @@ class Guardrails:
             interval instead, and must not overlap with quiet hours. None for no quiet hours.
         time_zone: User attribute with the time zone (`Europe/Berlin`). None if all are in `default_time_zone`.
         default_time_zone: Time zone of users without one.
-        reachable: User attribute (true or false) of who may be sent messages, by channel. `{email: [consent, has_email]}`
+        reachable: User attribute (true or false) of who may be sent messages, by channel. `{email: [consent, ok]}`
             needs both, `*` is every channel. Attributes do not change over time; a missing value counts as false.
         opted_out: User attribute (true or false) of who must not be sent messages, by channel, as for `reachable`. A
             missing value counts as true.
@@ -199,7 +199,10 @@ def _flags(history: History, attribute: str, missing: bool) -> BoolArray:
     return np.asarray(truth.where(column.notna(), missing).to_numpy(dtype=bool))
 
 
-_TRUTH = {**dict.fromkeys(("true", "1", "1.0", "yes", "y"), True), **dict.fromkeys(("false", "0", "0.0", "no", "n"), False)}
+_TRUTH = {
+    **dict.fromkeys(("true", "1", "1.0", "yes", "y"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no", "n"), False),
+}
 
 
 def _sent_since(history: History, sent: BoolArray, user: IntArray, time: IntArray, length: int) -> IntArray:

@@ -20,6 +20,7 @@ from crosschannel.envs.market import Market, MarketTruth, simulate_history
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.checks import PropensityCheck, check_propensities, notes_on_estimates
 from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.histories.readers.datasets import read_dataset
@@ -29,7 +30,7 @@ from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
-from crosschannel.reward import Outcomes, RewardFrame, RewardModel, make_reward
+from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
 
 
 @dataclass(eq=False)
@@ -67,6 +68,11 @@ class Split:
         """Return the rewards, from these users' own controls."""
         return self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
 
+    @cached_property
+    def losses(self) -> RewardLosses:
+        """Return how many decisions have no reward, why, and what would help."""
+        return RewardLosses.from_rewards(self.rewards, self.history.decisions.time, self.model.spec)
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -80,6 +86,7 @@ class TrainingData:
         features: Context features, fitted on the training users.
         guardrails: What may be sent at all.
         train: The users that the agent and the outcome model learn from.
+        propensities: What is known of the log's propensities from the log itself.
         fingerprint: Fingerprint of the history as it was read, before propensities are estimated.
     """
 
@@ -90,6 +97,7 @@ class TrainingData:
     features: ContextFeatures
     guardrails: Guardrails
     train: Split
+    propensities: PropensityCheck
     fingerprint: str
 
     @cached_property
@@ -162,13 +170,21 @@ def _mover(sources: Sequence[TableSource | None], path: Path | None) -> Callable
     """Return a function that replaces the folder of a mapping's files by `path`, below which they keep their order.
 
     A path may also take the place of a mapping's only file, or of its only folder of files.
+
+    Raises:
+        ConfigError: If the path is a file, but the mapping has several.
     """
     if path is None:
         return lambda source: source
     files = [source.path.absolute() for source in sources if source is not None]
     base = Path(os.path.commonpath([file.parent for file in files]))
-    if len(files) == 1 and (path.is_file() or not files[0].suffix):
+    if len(files) == 1 and (not path.is_dir() or not files[0].suffix):
         base = files[0]
+    elif path.is_file():
+        names = ", ".join(str(file.relative_to(base)) for file in files)
+        raise ConfigError(
+            f"history.path {path} is one file, but the mapping has {names}: name the folder that holds them"
+        )
     return lambda source: replace(source, path=path / source.path.absolute().relative_to(base))
 
 
@@ -208,10 +224,12 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
 
     Raises:
         ConfigError: If settings do not fit the history, or a part of the split has no user.
-        InputError: If the history cannot be read.
+        InputError: If the history cannot be read, or its propensities are not its own.
+        NotIdentified: If rewards are weighted by propensities, and these have no overlap or cannot be estimated.
     """
     history, truth = build_history(config)
     fingerprint = history.fingerprint()
+    history, check = check_log(history, config.reward)
     history = _with_estimated_propensities(history, config.context)
     part = split_users(history.user_keys, config.split.shares, config.seed)
     for name, share in config.split.shares.items():
@@ -228,8 +246,28 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         features=features,
         guardrails=config.guardrails,
         train=Split(train, model, features, config.guardrails),
+        propensities=check,
         fingerprint=fingerprint,
     )
+
+
+def check_log(history: History, reward: RewardConfig) -> tuple[History, PropensityCheck]:
+    """Check the propensities of a log; return the log with notes on them, and what was found.
+
+    Raises:
+        InputError: If they are not those of the log.
+        NotIdentified: If the log has no overlap, and the rewards are weighted by its propensities.
+    """
+    check = check_propensities(history)
+    check.refuse_contradictions()
+    remedy = "`propensity_source: missing` estimates the propensities from what was known before the decisions"
+    if reward.kind == "did_dr" and check.no_controls:
+        raise NotIdentified(f"rewards of the kind did_dr are not identified: {check.no_controls}. {remedy}")
+    if reward.overlap != "shared" and check.no_overlap:
+        raise NotIdentified(
+            f"with `overlap: {reward.overlap}` rewards are not identified: {check.no_overlap}. {remedy}"
+        )
+    return replace(history, notes=(*history.notes, *check.notes)), check
 
 
 def _with_estimated_propensities(history: History, spec: ContextSpec) -> History:
@@ -242,7 +280,8 @@ def _with_estimated_propensities(history: History, spec: ContextSpec) -> History
     if not lacking.any():
         return history
     try:
-        return estimate_propensities(history, spec, only_missing=True)[0]
+        estimated, _ = estimate_propensities(history, spec, only_missing=True)
+        return replace(estimated, notes=(*estimated.notes, *notes_on_estimates(estimated)))
     except NotIdentified as error:
         if lacking.all():
             raise

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
 from crosschannel.core.errors import ConfigError, CrosschannelError, OutputError, nearest
@@ -132,7 +131,7 @@ def _checked(convert: Callable[[str], Any], check: Callable[[Any], None]) -> Cal
         try:
             value = convert(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"expected a whole number, got {text!r}") from None
+            raise argparse.ArgumentTypeError(f"expected a whole number, got {text[:80]!r}") from None
         try:
             check(value)
         except ConfigError as error:
@@ -239,7 +238,7 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 @contextmanager
 def resumable(run: Path) -> Iterator[None]:
-    """Add the command that resumes the run to Ctrl-C, to SIGTERM, and to the message of a file that cannot be written."""
+    """Add the command that resumes the run to Ctrl-C, to SIGTERM, and to the error of a file that cannot be written."""
     command = invocation("train", "--resume", run)
     remedy = f"resume the run from its last checkpoint with: {command}"
     try:
@@ -277,7 +276,7 @@ def program(main: Callable[[], int]) -> NoReturn:
         sys.exit(1)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+def _terminate(*_: object) -> NoReturn:
     raise Terminated
 
 

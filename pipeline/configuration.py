@@ -11,6 +11,7 @@ from typing import Any, Literal
 from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
+from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.evaluation import EvaluationSettings
@@ -24,7 +25,6 @@ from crosschannel.reward import REWARDS, RewardSpec
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
-MAX_SEED = 2**32 - 1
 DEVICES = ("cpu", "cuda", "mps", "auto")
 
 
@@ -278,8 +278,8 @@ def check_seed(seed: int) -> None:
         ConfigError: If it is below 0 or above `MAX_SEED`.
     """
     if not 0 <= seed <= MAX_SEED:
-        where = "below 0" if seed < 0 else f"above {MAX_SEED}"
-        raise ConfigError(f"seed {str(seed)[:40]} is {where}: give a whole number from 0 to {MAX_SEED}")
+        shown = f"seed {seed} is below 0" if -MAX_SEED <= seed < 0 else "the seed is out of range"
+        raise ConfigError(f"{shown}: give a whole number from 0 to {MAX_SEED}")
 
 
 def check_device(device: str) -> None:

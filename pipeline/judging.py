@@ -73,8 +73,8 @@ class Validation:
 
     @classmethod
     def build(cls, config: Config, data: TrainingData, model: OutcomeModel) -> Validation | None:
-        """Select the validation users' decisions; None where none can be judged: no reward, or no propensity."""
-        if config.split.validation == 0:
+        """Select the validation users' decisions; None where none can be judged."""
+        if config.split.validation == 0 or data.propensities.no_overlap:
             return None
         split = data.validation
         log, frame, keep = LoggedDecisions.from_history(split.history), split.rewards, split.rewards.identified
@@ -163,6 +163,7 @@ def judge(
         evaluation=evaluation,
         truth=truth,
         policy_table=policy.table,
+        losses={"training": data.train.losses, "test": data.test.losses},
         history=data.history.summary(),
         notes=notes,
     )
@@ -181,6 +182,7 @@ def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArr
         policy=config.agent.name,
         reward_counts=frame.counts(),
         p_uncensored=frame.p_uncensored,
+        no_overlap=data.propensities.no_overlap,
     )
 
 
@@ -192,19 +194,22 @@ def _true_values(
     if truth is None:
         return ()
     market, modules, identified = truth.market, data.history.modules, data.test.rewards.identified
+    p_uncensored = data.test.rewards.p_uncensored[identified]
+    weight = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
     rows = np.flatnonzero(data.rows("test"))[identified]
     mask = data.history.eligible[rows]
 
     def expected(shares: list[FloatArray]) -> float:
         given = [modules.condition(m) for m in range(len(modules))]
-        return float(truth.expected_effect(rows, shares, given).mean())
+        return float(np.average(truth.expected_effect(rows, shares, given), weights=weight))
 
     learned = expected([p[identified] for p in probabilities])
-    best = float(truth.best_effect(rows, mask).mean())
+    best = float(np.average(truth.best_effect(rows, mask), weights=weight))
+    logged = float(np.average(truth.effect(rows, truth.actions[rows]), weights=weight))
     policies: list[tuple[str, str | MarketPolicy, float]] = [
         (config.agent.name, deployable_policy(config.agent.name, data, agent, config.seed), learned),
         ("oracle", "oracle", best),
-        ("business as usual", "business_as_usual", float(truth.effect(rows, truth.actions[rows]).mean())),
+        ("business as usual", "business_as_usual", logged),
         ("uniform", "uniform", expected(uniform_shares(modules, mask))),
         ("no_send", "no_send", 0.0),
     ]

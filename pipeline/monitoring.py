@@ -17,7 +17,8 @@ from crosschannel.pipeline.building import Split
 from crosschannel.reward import REWARDS, RewardFrame
 from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 
-EVENT_FILES = "events.out.tfevents.*"
+#: The tag of the table that a run writes last, after its last checkpoint.
+POLICY_TABLE = "explain/policy"
 SHOWN_BY_THE_PROGRESS_BAR = {
     "train/loss": "loss",
     "policy/send_rate": "sent",
@@ -31,17 +32,16 @@ class Monitor:
     Args:
         folder: TensorBoard's folder.
         modules: The action space.
-        kept: What `save` returned at the checkpoint that a run is resumed from; what was written later is removed, so
-            that no point occurs twice. Nothing for a run that begins.
+        resume_from: Step of the checkpoint that a run is resumed from; what was written later is removed, so that no
+            point occurs twice.
     """
 
-    def __init__(self, folder: Path, modules: ActionSpace, kept: Mapping[str, int] | None = None) -> None:
+    def __init__(self, folder: Path, modules: ActionSpace, resume_from: int = 0) -> None:
         # Imports TensorBoard and PyTorch, for which a command line that only shows its help need not wait.
         from torch.utils.tensorboard import SummaryWriter
 
         self.shown: dict[str, str] = {}
-        _cut(folder, kept or {})
-        self._folder = folder
+        _cut(folder, resume_from)
         self._writer = SummaryWriter(str(folder))
         self._modules = modules
         self._sums: dict[str, float] = {}
@@ -54,6 +54,7 @@ class Monitor:
         for name, count in frame.counts().items():
             self._writer.add_scalar(f"reward/decisions/{name}", count, 0)
         ok = frame.identified
+        self._writer.add_scalar("reward/lost_share", float(1 - ok.mean()), 0)
         if ok.any():
             self._writer.add_scalar("reward/overlap", float(frame.overlap[ok].mean()), 0)
             self._writer.add_histogram("reward/all", frame.reward[ok], 0)
@@ -99,7 +100,7 @@ class Monitor:
 
     def policy_table(self, table: pd.DataFrame, step: int) -> None:
         """Write what the learned policy does: a table as text, and the numbers of all decisions as scalars."""
-        self._writer.add_text("explain/policy", as_markdown(table), step)
+        self._writer.add_text(POLICY_TABLE, as_markdown(table), step)
         for name, value in as_scalars(table).items():
             self._writer.add_scalar(name, value, step)
 
@@ -116,10 +117,9 @@ class Monitor:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"
         self._sums, self._counts, self._rewards, self._probabilities = {}, {}, [], []
 
-    def save(self) -> dict[str, int]:
-        """Write to the disk what was added; return the size of each of TensorBoard's files, in bytes."""
+    def flush(self) -> None:
+        """Write to the disk what was added."""
         self._writer.flush()
-        return {file.name: file.stat().st_size for file in sorted(self._folder.glob(EVENT_FILES))}
 
     def close(self) -> None:
         """Write to the disk what was added, and end."""
@@ -130,16 +130,35 @@ class Monitor:
         self._counts[name] = self._counts.get(name, 0.0) + count
 
 
-def _cut(folder: Path, kept: Mapping[str, int]) -> None:
-    """Cut TensorBoard's files to the sizes that they had at a checkpoint, and remove those that are younger.
+def _cut(folder: Path, step: int) -> None:
+    """Cut TensorBoard's files after the last event that was written before the checkpoint of a step; 0 is none.
 
     Raises:
         ConfigError: If the folder is a link: what lies elsewhere is not changed.
     """
     if folder.is_symlink():
         raise ConfigError(f"{folder} is a link: replace it by the folder itself, whose files are cut on resuming")
-    for file in folder.glob(EVENT_FILES):
-        if file.is_symlink() or file.name not in kept:
+    for file in folder.glob("events.out.tfevents.*"):
+        end = _end_of_events(file, step) if step and not file.is_symlink() else 0
+        if not end:
             file.unlink()
-        elif file.stat().st_size > kept[file.name]:
-            os.truncate(file, kept[file.name])
+        elif end < file.stat().st_size:
+            os.truncate(file, end)
+
+
+def _end_of_events(path: Path, step: int) -> int:
+    """Return how many bytes of a file hold whole events up to a step, and before the table that ends a run."""
+    from tensorboard.compat.proto.event_pb2 import Event
+
+    size, end = path.stat().st_size, 0
+    with path.open("rb") as file:
+        # A record is its length, a checksum of that, the event and a checksum of it.
+        while len(head := file.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            if file.tell() + length + 4 > size:
+                break
+            event = Event.FromString(file.read(length + 4)[:-4])
+            if event.step > step or any(value.tag.startswith(POLICY_TABLE) for value in event.summary.value):
+                break
+            end = file.tell()
+    return end

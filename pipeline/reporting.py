@@ -35,6 +35,10 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
         "split": f"by user: {', '.join(f'{name} {share:.0%}' for name, share in config.split.shares.items())}",
         "policy": f"{config.agent.name}, exploring, as it would be deployed",
     }
+    for whose, losses in result.losses.items():
+        facts[f"{whose} decisions without a reward"] = losses.text(whose)
+        if losses.warning:
+            facts[f"warning, {whose} decisions"] = losses.warning
     for value in result.truth:
         facts[f"ground truth: {value.policy}"] = (
             f"{value.per_user:.3f} +- {1.96 * value.per_user_se:.3f} per user when deployed, "

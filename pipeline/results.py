@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
 from crosschannel.evaluation import Evaluation, from_dict, text_table, to_dict
+from crosschannel.reward import LostRewards, RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
 RESULT_VERSION = 2
@@ -22,8 +23,8 @@ class TrueValue:
 
     Attributes:
         policy: The policy's name.
-        per_decision: Mean true effect per decision at the test users' logged decisions with a reward: the estimand of
-            the off-policy estimates.
+        per_decision: Mean true effect per decision with a reward at the test users' logged decisions, weighted as in
+            the off-policy estimates: their estimand.
         per_user: Mean incremental goal value per fresh user over the market's days.
         per_user_se: Its standard error over users.
         lift: `per_user` as a share of what happens with nothing sent; NaN where that is nothing.
@@ -52,6 +53,7 @@ class EvaluationResult:
         policy_table: What the policy does, by module, action and segment of users: see `agents.policy_table`.
         history: Summary of the log that the evaluation rests on.
         notes: What a reader has to know before the numbers, such as that the log is not the one of the training.
+        losses: The decisions of the training and of the test users that have no reward, by `training` and `test`.
     """
 
     evaluation: Evaluation
@@ -59,6 +61,7 @@ class EvaluationResult:
     policy_table: pd.DataFrame
     history: str
     notes: tuple[str, ...] = ()
+    losses: Mapping[str, RewardLosses] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return summary_text(self)
@@ -66,7 +69,8 @@ class EvaluationResult:
     def metrics(self) -> dict[str, Any]:
         """Return the values as plain numbers, for `metrics.json`; what is not identified is None, with its reason."""
         truth = [{name: _finite(value) for name, value in asdict(row).items()} for row in self.truth]
-        return {"evaluation": to_dict(self.evaluation), "truth": truth}
+        rewards = {whose: _losses_to_dict(losses) for whose, losses in self.losses.items()}
+        return {"evaluation": to_dict(self.evaluation), "rewards": rewards, "truth": truth}
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, for `evaluation.json`."""
@@ -87,19 +91,37 @@ class EvaluationResult:
             policy_table=pd.read_csv(io.StringIO(data["policy_table"]), keep_default_na=False, na_values=[""]),
             history=data["history"],
             notes=tuple(data["notes"]),
+            losses={whose: _losses_from_dict(entry) for whose, entry in data["rewards"].items()},
         )
 
 
 def summary_text(result: EvaluationResult) -> str:
     """Return the estimates, and where the market is simulated the true values, as text for the terminal."""
-    parts = [*result.notes, "", "Off-policy estimate, from the log alone", "", text_table(result.evaluation)]
+    lost = [losses.text(whose) for whose, losses in result.losses.items()]
+    warnings = [f"Warning, {whose} decisions: {each.warning}" for whose, each in result.losses.items() if each.warning]
+    parts = [
+        *result.notes,
+        "",
+        *lost,
+        *warnings,
+        "",
+        "Off-policy estimate, from the log alone",
+        "",
+        text_table(result.evaluation),
+    ]
     if result.truth:
-        parts += ["", "Ground truth, known because the market is simulated", "", truth_table(result.truth)]
+        table = truth_table(result.truth, result.evaluation.population)
+        parts += ["", "Ground truth, known because the market is simulated", "", table]
     return "\n".join(parts)
 
 
-def truth_table(values: Sequence[TrueValue]) -> str:
-    """Return the true value of each policy as a table."""
+def truth_table(values: Sequence[TrueValue], population: str) -> str:
+    """Return the true value of each policy as a table.
+
+    Args:
+        values: The values.
+        population: The decisions that the values per decision are means over: `Evaluation.population`.
+    """
     head = ("policy", "per decision*", "per user**", "+-", "lift", "of the oracle", "messages", "unsubscribed")
     best = next(value.per_user for value in values if value.policy == "oracle")
     rows = [head]
@@ -123,10 +145,23 @@ def truth_table(values: Sequence[TrueValue]) -> str:
     ]
     users = values[0].users
     notes = [
-        "* mean true effect at the test users' logged decisions: the estimand of the off-policy estimate",
+        f"* mean true effect per decision with a reward: the test users' {population}, as in the off-policy estimate",
         f"** true incremental goal value when deployed to {users:,} fresh users, with its 95 % margin",
     ]
     return "\n".join([*lines, *notes])
+
+
+def _losses_to_dict(losses: RewardLosses) -> dict[str, Any]:
+    return {
+        "decisions": losses.decisions,
+        "lost_share": losses.share,
+        "lost": [asdict(each) for each in losses.lost],
+        "warning": losses.warning or None,
+    }
+
+
+def _losses_from_dict(data: Mapping[str, Any]) -> RewardLosses:
+    return RewardLosses(data["decisions"], tuple(LostRewards(**entry) for entry in data["lost"]))
 
 
 def _finite(value: Any) -> Any:

@@ -238,7 +238,7 @@ class Run:
 
 
 def check_run_folder(config: Config, out: Path | None, force: bool) -> None:
-    """Check that a run can be written: to `out`, if it is absent, empty or, with `force`, an earlier run's; or a new one.
+    """Check that a run can be written: to `out`, if that is absent, empty or, with `force`, an earlier run's.
 
     Raises:
         UsageError: If it cannot.
@@ -316,4 +316,6 @@ def _refuse_inside(folder: Path, name: str) -> None:
             return  # what imports it explains why it cannot
         places = [] if spec is None else [spec.origin, *(spec.submodule_search_locations or ())]
         if any(Path(place).resolve().is_relative_to(folder.resolve()) for place in places if place):
-            raise ConfigError(f"{folder} names the class {name!r}, which lies in the run's own folder: it is not imported")
+            raise ConfigError(
+                f"{folder} names the class {name!r}, which lies in the run's own folder: it is not imported"
+            )

@@ -4,6 +4,8 @@ from .frame import RewardFrame as RewardFrame
 from .kinds import REWARDS as REWARDS
 from .kinds import make_reward as make_reward
 from .kinds import refit as refit
+from .losses import LostRewards as LostRewards
+from .losses import RewardLosses as RewardLosses
 from .measurement import FittedPreprocessing as FittedPreprocessing
 from .measurement import Outcomes as Outcomes
 from .measurement import measure as measure
@@ -27,11 +29,13 @@ __all__ = [
     "FittedPreprocessing",
     "FittedReward",
     "Goal",
+    "LostRewards",
     "Matching",
     "Outcomes",
     "RawReward",
     "Reason",
     "RewardFrame",
+    "RewardLosses",
     "RewardModel",
     "RewardSpec",
     "make_reward",

@@ -15,8 +15,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, program, refuse_existing
+from crosschannel.pipeline.building import build_history, check_log
+from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.reward import make_reward
@@ -77,15 +77,14 @@ def _files_by_kind(paths: Sequence[Path], force: bool) -> dict[str, Path]:
         kind = KIND_OF_FILE.get(path.suffix)
         if kind is None or kind in found:
             raise UsageError(f"--out {path}: give at most one .csv file and one .png, .svg or .pdf file")
-        refuse_existing(path, force)
-        found[kind] = path
+        found[kind] = output_file(path, force)
     return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the log, estimate, and print the report; return the exit code."""
     request, config = parse(arguments)
-    history, _ = build_history(config)
+    history, _ = check_log(build_history(config)[0], config.reward)
     print(effects_report(history, make_reward(config.reward.kind, config.reward), request))
     return 0
 

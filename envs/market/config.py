@@ -8,6 +8,7 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.hashing import MAX_SEED
 from crosschannel.envs.market.scenarios import SCENARIOS, Dynamics, Scenario
 from crosschannel.envs.market.vocabulary import BASKET, EVENTS, N_COLUMNS, ORDER, SERVICES
 from crosschannel.histories.goals import Goal
@@ -41,6 +42,8 @@ class MarketConfig:
         for name, least in (("users", 1), ("days", 2), ("warmup_days", 2), ("min_gap_days", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"market {name} {getattr(self, name)} is below {least}: give at least {least}")
+        if self.seed > MAX_SEED:
+            raise ConfigError(f"the market's seed is above {MAX_SEED}: give at most that")
         if self.scenario not in SCENARIOS:
             hint = nearest(self.scenario, SCENARIOS)
             raise ConfigError(f"there is no market scenario {self.scenario!r}. {hint}")

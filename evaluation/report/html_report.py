@@ -57,7 +57,7 @@ def _section(evaluation: Evaluation) -> dict[str, Any]:
         "notes": [*module_effects(evaluation), *caveats(evaluation)],
         "facts": {
             "log": evaluation.log,
-            "decisions with a reward": f"{evaluation.decisions:,}, of {evaluation.users:,} users",
+            "all values are means over": f"{evaluation.population}, {evaluation.users:,} users",
             "propensities": propensity_label(evaluation.propensity_counts),
             "interval": f"{level}, {evaluation.settings.bootstrap_replicates:,} bootstrap replicates over users",
             "rewards in the bootstrap": "re-fitted in every replicate" if evaluation.refitted else "held fixed",
@@ -65,7 +65,7 @@ def _section(evaluation: Evaluation) -> dict[str, Any]:
         "estimands": {e.label: e.estimand for e in evaluation.one_per_estimand},
         "plot": forest_plot(
             [(e.label, e.estimator, e.difference) for e in evaluation.estimates if e.identified],
-            axis=f"{evaluation.policy} minus the logging policy, mean reward per decision, with {level} intervals",
+            axis=f"{evaluation.policy} minus the logging policy, mean per decision with a reward, {level} intervals",
         ),
         "n_rewards": max(sum(evaluation.reward_counts.values()), 1),
     }

@@ -46,8 +46,9 @@ def module_effects(evaluation: Evaluation) -> list[str]:
         return []
     level = f"{evaluation.settings.confidence_level:.0%}"
     return [
-        f"Changing only `{e.module}` would change the mean reward by {format_point(e.difference)}, {level} interval "
-        f"{format_bounds(e.difference)}" + (", which includes zero." if e.difference.contains(0.0) else ".")
+        f"Changing only `{e.module}` would change the mean per decision with a reward by {format_point(e.difference)}, "
+        f"{level} interval {format_bounds(e.difference)}"
+        + (", which includes zero." if e.difference.contains(0.0) else ".")
         for e in evaluation.estimates
         if e.module is not None and e.estimator == best.estimator and e.identified
     ]
@@ -59,11 +60,12 @@ def caveats(evaluation: Evaluation) -> list[str]:
     if estimated := evaluation.propensity_counts.get("estimated", 0):
         some = "" if estimated == evaluation.decisions else f" for {estimated:,} of {evaluation.decisions:,} decisions"
         out.append(f"The weights use estimated propensities{some}; the intervals ignore the error of these estimates.")
-    total = sum(evaluation.reward_counts.values())
-    if evaluation.decisions < total:
+    total, without = evaluation.logged_decisions, evaluation.logged_decisions - evaluation.decisions
+    if without:
+        why = [f"{n:,} {reason}" for reason, n in evaluation.reward_counts.items() if n and reason != "identified"]
         out.append(
-            f"{total - evaluation.decisions:,} of {total:,} decisions have no reward and are left out; all values are "
-            "about the others."
+            f"{without:,} of {total:,} decisions have no reward and are left out ({without / total:.0%}: "
+            f"{', '.join(why)}); all values are about the others."
         )
     if not evaluation.refitted:
         out.append("The rewards were held fixed in the bootstrap; the intervals ignore their error.")

@@ -17,8 +17,8 @@ from crosschannel.evaluation.results import Evaluation
 def text_table(evaluation: Evaluation) -> str:
     """Return the evaluation as text: what was evaluated, the values, the support, the verdict and the caveats."""
     head = (
-        f"{evaluation.policy} on {evaluation.log}: mean reward per decision, {evaluation.decisions:,} decisions with a "
-        f"reward, {evaluation.users:,} users, {propensity_label(evaluation.propensity_counts)}"
+        f"{evaluation.policy} on {evaluation.log}: mean reward per decision with a reward; {evaluation.population}, "
+        f"{evaluation.users:,} users, {propensity_label(evaluation.propensity_counts)}"
     )
     estimands = [f"{e.label}: {e.estimand}" for e in evaluation.one_per_estimand]
     sentences = [verdict(evaluation), *module_effects(evaluation), *caveats(evaluation)]

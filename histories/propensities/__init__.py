@@ -1,4 +1,4 @@
-"""Estimate propensities that were not logged, and keep where each one comes from.
+"""Check propensities, estimate those that were not logged, and keep where each one comes from.
 
 The names of `__all__` are imported on first use: `sources` is part of every history, the estimation is not.
 """

@@ -38,6 +38,7 @@ _KEY_TYPES: dict[str, type | tuple[type, ...]] = {
     "modules": list,
     "ties": (str, type(None)),
 }
+_TEXTS = ("span", "event_names", "attributes")
 
 
 def write_history(history: History, path: Path) -> None:
@@ -224,8 +225,11 @@ def _check_keys(file: Path, content: Mapping[str, Any]) -> None:
         elif not isinstance(content[key], kind):
             remedy = "Correct it, or write the folder again."
             faults.append(Fault(str(file), "the value has the wrong type", remedy, key, value=content[key]))
+        elif key in _TEXTS and not all(isinstance(item, str) for item in content[key] or ()):
+            remedy = "Correct it, or write the folder again."
+            faults.append(Fault(str(file), "the list has entries that are not text", remedy, key, value=content[key]))
     if not faults:
-        if set(content["rows"]) != set(TABLES):
+        if set(content["rows"]) != set(TABLES) or not all(type(n) is int for n in content["rows"].values()):
             remedy = f"Give the number of rows of {', '.join(TABLES)}."
             faults.append(
                 Fault(str(file), "the number of rows is missing for a table", remedy, "rows", value=content["rows"])

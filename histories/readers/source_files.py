@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, cast
 import pandas as pd
 
 from crosschannel.core.errors import Fault, InputError, nearest
+from crosschannel.core.files import unescape
 from crosschannel.histories.readers.json_lines import BadLine, objects_frame
 from crosschannel.histories.readers.parquet import READ_ERRORS, parquet_frame
 
@@ -158,6 +159,33 @@ def read_any(path: Path, *, text: Sequence[str] | None = None) -> pd.DataFrame:
     return found.frame
 
 
+def _unescaped(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table without the apostrophes that `write_csv` sets before what a spreadsheet would compute.
+
+    Raises:
+        InputError: If two values of a column would become one.
+    """
+    for j, column in enumerate(table.columns):
+        if table.dtypes.iloc[j].kind != "O":
+            continue
+        before = table.iloc[:, j]
+        after = unescape(before)
+        changed = after.ne(before) & after.notna()
+        if changed.any():
+            table.isetitem(j, after.array)
+            both = changed & after.isin(before[~changed].unique())
+            if both.any():
+                row = int(both.to_numpy().argmax())
+                problem = (
+                    "an apostrophe before a text that a spreadsheet would compute is not read, but the column has "
+                )
+                problem += "the text without the apostrophe as well"
+                remedy = "Write both alike, without the apostrophe."
+                raise fail(path, problem, remedy, column=str(column), row=row + 1, value=before.iloc[row])
+    table.columns = pd.Index(unescape(pd.Series(table.columns, dtype=object)))
+    return table
+
+
 def read_parquet(path: Path) -> pd.DataFrame:
     """Read a Parquet file as a table.
 
@@ -202,7 +230,7 @@ def _read_csv(path: Path, source: BinaryIO, text: Sequence[str] | None, separato
         with warnings.catch_warnings():
             # If a row has too many fields, pandas drops them with a mere warning.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            table = pd.read_csv(
                 source,
                 sep=separator,
                 dtype=str if text is None else dict.fromkeys(text, str),
@@ -221,6 +249,7 @@ def _read_csv(path: Path, source: BinaryIO, text: Sequence[str] | None, separato
         raise
     except (ValueError, csv.Error) as error:
         raise fail(path, f"this cannot be read as CSV: {error}", "Check that the file is complete.") from error
+    return _unescaped(table, path)
 
 
 def _check_names(path: Path, source: BinaryIO, separator: str, encoding: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crosschannel.core.files import replacing
 from crosschannel.core.times import DAY, HOUR, duration
 from crosschannel.reward.effects.event_study import BASE, EventStudy
 
@@ -79,5 +80,5 @@ def draw_event_study(axes: Axes, events: EventStudy, unit: str = "reward") -> No
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, SVG or PDF, by the suffix of its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI)
+    with replacing(path) as draft:
+        figure.savefig(draft, dpi=DPI, format=path.suffix.removeprefix("."))

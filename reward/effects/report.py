@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
+from crosschannel.core.files import write_csv
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
@@ -81,14 +82,13 @@ def effects_report(history: History, model: RewardModel, request: EffectsRequest
     events = event_study(fitted, history, request.times)
     diagnostics = diagnose(fitted, history, events)
     if request.csv is not None:
-        request.csv.parent.mkdir(parents=True, exist_ok=True)
-        pd.concat([table, events.to_pandas()]).to_csv(request.csv, index=False)
+        write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
         save_figure(picture(history, events, diagnostics), request.plot)
     parts = [
         history.summary(),
         about_text(fitted),
-        "Average effects on the treated, in reward units per sent decision, with 95 % intervals (low to high)",
+        "Average effects on the treated, in reward units per sent decision with a reward, 95 % intervals (low to high)",
         effects_text(table),
         f"Event study, in reward units per bin of {events.times.bin}, relative to the last bin before the decision",
         effects_text(events.to_pandas()),
@@ -114,8 +114,8 @@ def about_text(fitted: TreatmentEffects) -> str:
         [
             f"Reward `{kind}`: windows of {spec.pre} before and {spec.post} after, time buckets of {spec.time_bucket}, "
             f"overlap {spec.overlap}, controls {spec.controls}.",
-            f"Estimand: the mean change that a message causes within {spec.post}, over the decisions at which one was "
-            "sent (average effect on the treated).",
+            f"Estimand: the mean change that a message causes within {spec.post}, over the {identified:,} decisions "
+            f"with a reward of the {n:,} at which one was sent (average effect on the treated).",
             f"Assumption: {ASSUMPTIONS[kind]}.",
             "Interval: 95 %, clustered by user: the decisions of one user may depend on each other; users are taken as "
             "independent.",
@@ -158,8 +158,8 @@ def action_effects_section(history: History, spec: RewardSpec, module: str, requ
     if history.propensity_source in KNOWN_SOURCES:
         odds = f"{history.propensity_source} for sending at all, estimated for which action"
     lines = [
-        f"Effect of each {module} on each goal, per sent decision within {spec.post}, goals in their own units; "
-        "pre_trends, placebo and kinds_differ are p-values of tests on the same decisions",
+        f"Effect of each {module} on each goal, per sent decision with a reward within {spec.post}, goals in their own "
+        "units; pre_trends, placebo and kinds_differ are p-values of tests on the same decisions",
         f"`did_dr` weights controls by odds that are {odds}.",
         action_effects_text(found),
     ]

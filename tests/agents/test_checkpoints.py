@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +118,15 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     assert restore_agent(agent, path)["step"] == 1
 
 
+def write_sealed(content: Any, path: Path) -> None:
+    """Writes what somebody else may have written: any content, with a checksum that fits."""
+    torch.save(content, path)
+    data = path.read_bytes()[:-2] + struct.pack("<H", 71)
+    path.write_bytes(data + b"sha256:" + hashlib.sha256(data).hexdigest().encode())
+
+
 def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
-    torch.save({"version": 4, "agent": Path("x")}, tmp_path / "c.pt")
+    write_sealed({"version": CHECKPOINT_VERSION, "agent": Path("x")}, tmp_path / "c.pt")
     with pytest.raises(ConfigError, match="is not a checkpoint"):
         load_agent(tmp_path / "c.pt")
 
@@ -130,9 +139,12 @@ def test_faults_are_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a checkpoint"):
         load_agent(tmp_path / "text.pt")
     torch.save([1], tmp_path / "list.pt")
+    with pytest.raises(ConfigError, match="its checksum is absent or does not fit"):
+        load_agent(tmp_path / "list.pt")
+    write_sealed([1], tmp_path / "list.pt")
     with pytest.raises(ConfigError, match="version None"):
         load_agent(tmp_path / "list.pt")
-    torch.save({"version": 99}, tmp_path / "new.pt")
+    write_sealed({"version": 99}, tmp_path / "new.pt")
     with pytest.raises(ConfigError, match=f"version 99; this program reads version {CHECKPOINT_VERSION}"):
         load_agent(tmp_path / "new.pt")
     save_policy(agent, tmp_path / "p.pt", agent_spec, {})

@@ -69,8 +69,9 @@ def test_effects_of_modules_are_told_where_the_whole_action_is_not_identified():
     # An effective sample size of 321 of the whole action, of 413 and 518 of the first two modules, of 328 of the last.
     some = evaluated(policy="agent", settings=EvaluationSettings(bootstrap_replicates=60, min_ess=330))
     first, second = module_effects(some)
-    assert first == "Changing only `type` would change the mean reward by +0.1897, 95% interval [0.1013, 0.278]."
-    assert second.startswith("Changing only `variant` would change the mean reward by -0.119, 95% interval")
+    opening = "Changing only `{}` would change the mean per decision with a reward by {}"
+    assert first == opening.format("type", "+0.1897, 95% interval [0.1013, 0.278].")
+    assert second.startswith(opening.format("variant", "-0.119, 95% interval"))
     zero = tuple(replace(e, difference=difference(-0.1, 0.3)) for e in some.estimates)
     assert all(text.endswith(", which includes zero.") for text in module_effects(replace(some, estimates=zero)))
 
@@ -82,7 +83,10 @@ def test_caveats_name_what_the_numbers_rest_on():
     assert any("estimated propensities" in line for line in caveats(estimated))
     assert "estimated propensities" in text_table(estimated)
     gaps = replace(good, reward_counts={"identified": good.decisions, "too few controls": 50})
-    assert any("50 of 850 decisions have no reward" in line for line in caveats(gaps))
+    assert any(
+        "50 of 850 decisions have no reward and are left out (6%: 50 too few controls)" in line
+        for line in caveats(gaps)
+    )
     dropped = replace(good, refitted=True, dropped_share=0.2)
     assert any("20.0% of the rewards are not identified" in line for line in caveats(dropped))
     heavy = replace(

@@ -178,7 +178,7 @@ def test_the_report_has_each_action_with_other_windows_and_the_source_of_propens
     request = EffectsRequest(by=("all",), times=TIMES, windows=("2d",))
     text = effects_report(history, make_reward("did", SPEC), request)
     for words in (
-        "Effect of each channel on each goal, per sent decision within 1d",
+        "Effect of each channel on each goal, per sent decision with a reward within 1d",
         "odds that are estimated by a logistic regression",
         "tests of pre-trends and placebos: by chance alone",
         "The same by length of the post window",

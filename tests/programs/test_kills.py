@@ -1,0 +1,128 @@
+"""SIGKILL at any moment: what is resumed or run again ends with the bits, points and files of an undisturbed run."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests import ROOT
+from tests.programs.samples import SMALL
+
+#: Enough steps that kills fall between checkpoints, and none that a test waits for.
+RUN = (*SMALL, "--train.offline-updates=60")
+KINDS = ("scalars", "histograms", "images", "tensors")
+
+
+def start(program: str, *arguments: object, cwd: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / program), *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def finish(program: str, *arguments: object, cwd: Path) -> float:
+    """Run a program to its end; return how long it took."""
+    began = time.monotonic()
+    assert start(program, *arguments, cwd=cwd).wait() == 0
+    return time.monotonic() - began
+
+
+def kill(program: str, *arguments: object, cwd: Path, after: float) -> bool:
+    """Kill a program after some seconds; return whether it was still running."""
+    process = start(program, *arguments, cwd=cwd)
+    try:
+        process.wait(after)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def points(run: Path) -> Counter[tuple[str, str, int]]:
+    """How often each point of a run stands in TensorBoard's files: kind, tag and step."""
+    every = dict.fromkeys((*KINDS, "compressedHistograms"), 0)  # 0 keeps all
+    found = EventAccumulator(str(run / "tensorboard"), size_guidance=every, purge_orphaned_data=False).Reload()
+    read = {"scalars": found.Scalars, "histograms": found.Histograms, "images": found.Images, "tensors": found.Tensors}
+    return Counter((kind, tag, one.step) for kind in KINDS for tag in found.Tags()[kind] for one in read[kind](tag))
+
+
+def values(run: Path) -> dict[tuple[str, int], float]:
+    found = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    return {(tag, one.step): one.value for tag in found.Tags()["scalars"] for one in found.Scalars(tag)}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file but TensorBoard's, whose names and times differ, and the lock."""
+    inside = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in inside if path.name != ".lock"}
+
+
+def survive(program: str, arguments: tuple[object, ...], folder: Path, moments: list[float], run: Path) -> int:
+    """Run a program that is killed at some moments until it ends; return how often it was killed."""
+    kills = 0
+    for moment in [*moments, None]:
+        if program == "train.py" and (run / "config.yaml").is_file():
+            arguments = ("--resume", run)
+        if moment is None:
+            finish(program, *arguments, cwd=folder)
+        else:
+            kills += kill(program, *arguments, cwd=folder, after=moment)
+    return kills
+
+
+def check(tmp_path: Path, seed: int, wanted: dict[str, int], in_a_row: int) -> None:
+    """Kill each program as often as wanted, some times in a row before it may end; compare with the undisturbed one."""
+    rng = random.Random(seed)
+    one, other = tmp_path / "undisturbed", tmp_path / "killed"
+    one.mkdir()
+    other.mkdir()
+    decisions = ("runs/market", "--force", "--out")
+    commands: dict[str, tuple[object, ...]] = {
+        "train.py": RUN,
+        "evaluate.py": ("runs/market", "--evaluation.min-ess=6", "--out", "report", "--force"),
+        "decide.py": (*decisions, "decisions.csv"),
+    }
+    took = {program: finish(program, *arguments, cwd=one) for program, arguments in commands.items()}
+    expected_points, expected_values = points(one / "runs" / "market"), values(one / "runs" / "market")
+    assert set(expected_points.values()) == {1}
+    for program, arguments in commands.items():
+        left = wanted[program]
+        while left > 0:
+            moments = [rng.uniform(0.1, 1.0) * took[program] for _ in range(min(in_a_row, left))]
+            if program == "train.py" and (other / "runs").exists():
+                for path in sorted(other.rglob("*"), reverse=True):
+                    path.rmdir() if path.is_dir() else path.unlink()
+            kills = survive(program, arguments, other, moments, other / "runs" / "market")
+            left -= max(kills, 1)
+            if program == "train.py":
+                assert points(other / "runs" / "market") == expected_points, moments
+                assert values(other / "runs" / "market") == expected_values, moments
+                assert [path.name for path in (other / "runs").iterdir()] == ["market"], moments
+                trained = {name: data for name, data in files(one).items() if name.startswith("runs/market/")}
+                trained.pop("runs/market/report.html", None)
+                assert files(other) == trained, moments
+    for name, data in files(one).items():
+        assert files(other)[name] == data, name
+    assert files(other).keys() == files(one).keys()
+
+
+def test_what_was_killed_ends_as_what_was_not(tmp_path):
+    """Two kills of a training, one of an evaluation and one of decisions."""
+    check(tmp_path, 7, {"train.py": 2, "evaluate.py": 1, "decide.py": 1}, in_a_row=2)
+
+
+@pytest.mark.slow
+def test_forty_kills(tmp_path):
+    """24 kills of trainings, in rows of three before one ends, 8 of evaluations and 8 of decisions."""
+    check(tmp_path, 0, {"train.py": 24, "evaluate.py": 8, "decide.py": 8}, in_a_row=3)
