@@ -21,7 +21,7 @@ from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
-from crosschannel.pipeline.command_line import Parser, logger, one_thread, output_file, program
+from crosschannel.pipeline.command_line import Parser, check_output, logger, one_thread, program
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_files import RunLock
@@ -110,7 +110,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
     out = line.options.out
     for name in FILES:
-        output_file((out or line.options.run) / name, force=line.options.force or not out)
+        check_output((out or line.options.run) / name, force=line.options.force or not out)
     return line.options, line.config.evaluation
 
 

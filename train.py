@@ -66,7 +66,9 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         split = data.train
         if split.losses.warning:
             logger.warning(f"training decisions: {split.losses.warning}")
-        log = envs.replay.ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
+        log = envs.replay.ReplayLog.build(
+            split.history, split.rewards, split.features, observations=split.observations, min_steps=1
+        )
         logger.info(log.summary())
         agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
         outcome_model = pipeline.fit_outcome_model(data)

@@ -16,10 +16,10 @@ from time import perf_counter
 
 import numpy as np
 import torch
-import yaml
 
 from benchmarks.stream_learners import LEARNERS, OurAgent, StreamLearner
 from benchmarks.streams import BATCH, stream
+from crosschannel.core.files import parse_yaml
 
 Cell = tuple[str, int]
 CELLS: tuple[Cell, ...] = (("nonlinear", 10_000), ("nonlinear", 100_000), ("even", 10_000), ("even", 100_000))
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = {key: yaml.safe_load(value) for key, value in (pair.split("=", 1) for pair in given.set)}
+    settings = {key: parse_yaml(value, key) for key, value in (pair.split("=", 1) for pair in given.set)}
     learners: dict[str, Callable[[int], StreamLearner]] = {name: LEARNERS[name] for name in given.learners}
     if settings:
         learners = {f"ensemble_thompson {' '.join(given.set)}": lambda seed: OurAgent(seed, **settings)}

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pandas as pd
 import yaml
 
 from crosschannel.core.errors import ConfigError, OutputError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 #: Maximum number of values of a YAML text, with each value counted as often as aliases repeat it.
 MAX_YAML_VALUES = 100_000
@@ -36,16 +42,39 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = _temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)  # that of a process that was killed
-        yield temporary
-        with temporary.open("r+b") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        if temporary.is_symlink():
+            temporary.unlink()
+        with temporary.open("ab") as held:  # that of a process that was killed is used again
+            if sys.platform == "win32":
+                held.close()  # what is open there can be neither locked for others alone nor replaced
+            elif not lock(held):
+                raise OutputError(f"{path} is written by another program at this moment: name another file, or wait")
+            try:
+                yield temporary
+                with temporary.open("r+b") as written:
+                    os.fsync(written.fileno())
+                os.replace(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+
+
+def lock(file: IO[Any]) -> bool:
+    """Lock a file for this process without waiting; return False if another has it.
+
+    The lock ends with the process, however that ends, or when the file is closed. A file system without locks has none.
+    """
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def output_fault(path: Path) -> str | None:

@@ -78,12 +78,12 @@ def bucket_paths(folder: Path) -> list[Path]:
         content = read_yaml(file)
     except ConfigError as error:
         problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
-        raise fail(file, f"this is not YAML: {problem}", "Write the buckets again.") from error
+        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
         raise fail(file, f"this is not {FORMAT!r}, version {FORMAT_VERSION}", "Write the folder again.")
     names = content.get("folders")
     if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
-        raise fail(file, "the folders are not a list of names", "Write the folder again.", column="folders")
+        raise fail(file, "the list of `folders` is missing, or has what is not a name", "Write the folder again.")
     paths = [folder / name for name in names]
     if missing := [path.name for path in paths if not path.is_dir()]:
         raise fail(file, f"buckets are missing: {', '.join(missing)}", "Copy them too, or write the folder again.")

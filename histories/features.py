@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,12 @@ MAX_ABS_FEATURE = 10.0
 #: Standard deviation up to which a column counts as constant.
 MIN_DEVIATION = 1e-9
 
+MAX_COUNTED_ACTIONS = 50
+"""Actions of the first module up to which earlier messages are counted one by one."""
+
+ANY_MESSAGE = -1
+"""Stands for the code of every action that sends something."""
+
 
 @dataclass(frozen=True)
 class ContextSpec:
@@ -33,7 +39,8 @@ class ContextSpec:
         events: Events to count, each separately. `name*` counts all events whose names have this prefix together. None:
             every event of the history separately.
         attributes: User attributes to use. None: all of them.
-        messages: Whether to count earlier messages.
+        messages: Whether to count earlier messages, by action of the first module, or all together where it has more
+            than `MAX_COUNTED_ACTIONS`.
         clock: Whether to use the hour of the day and the day of the week.
     """
 
@@ -57,7 +64,8 @@ class Layout:
         valued: Labels of the groups whose values differ from 1, so that sums differ from counts, and the binary places
             of their exact sums.
         windows: Trailing windows: label and microseconds.
-        sendable: Actions of the first module that send a message: label and code.
+        sendable: Actions of the first module that send a message: label and code; all of them together, with the code
+            `ANY_MESSAGE`, where they are more than `MAX_COUNTED_ACTIONS`.
         active: Actions with a label `duration` (days): label, module, code and microseconds.
         clock: Whether clock features are built.
     """
@@ -87,7 +95,7 @@ class Layout:
             groups=groups,
             valued=valued,
             windows=tuple((text, duration(text)) for text in spec.windows),
-            sendable=tuple((action, code) for code, action in enumerate(first.actions) if code > 0 and spec.messages),
+            sendable=_sendable(first.actions) if spec.messages else (),
             active=_active(history.modules) if spec.messages else (),
             clock=spec.clock,
         )
@@ -96,6 +104,13 @@ class Layout:
 def _fit_bits_of(history: History, codes: list[int]) -> int:
     chosen = np.isin(history.events.event, codes)
     return fit_bits(largest_sum(history.events.value, chosen, history.event_offsets))
+
+
+def _sendable(actions: Sequence[str]) -> tuple[tuple[str, int], ...]:
+    """Return labels and codes of the messages to count: one by one, or all together where there are many."""
+    if len(actions) > MAX_COUNTED_ACTIONS:
+        return (("any message", ANY_MESSAGE),)
+    return tuple((action, code) for code, action in enumerate(actions) if code > 0)
 
 
 def _active(modules: ActionSpace) -> tuple[tuple[str, int, int, int], ...]:
@@ -167,7 +182,8 @@ def _message_columns(
     starts = [timeline.before(user, time - length) for _, length in layout.windows]
     first = timeline.offsets[user]
     for label, code in layout.sendable:
-        sent = running_totals((decisions.actions[:, 0] == code).astype(np.int64))
+        chosen = decisions.actions[:, 0] != 0 if code == ANY_MESSAGE else decisions.actions[:, 0] == code
+        sent = running_totals(chosen.astype(np.int64))
         for (text, _), start in zip(layout.windows, starts, strict=True):
             yield f"sent {label} {text}", (sent[now] - sent[start]).astype(np.float64)
         yield f"sent {label} ever", (sent[now] - sent[first]).astype(np.float64)

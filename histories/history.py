@@ -18,7 +18,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
-from crosschannel.histories.observation import ObservedFrom, Ties, first_rows, tied_events
+from crosschannel.histories.observation import ObservedFrom, Ties, first_rows, starts_of_observation, tied_events
 from crosschannel.histories.propensities.sources import (
     SOURCE_COLUMN,
     count_sources,
@@ -436,7 +436,8 @@ class History:
             modules: The action space.
             users: `user_id` and static attributes; without it the users are those of the decisions. The optional
                 columns `observed_from` and `observed_until` are the start and the end of a user's own observation; by
-                default (and where missing) it begins with the user's first row and ends with the span.
+                default (and where missing) it begins with the user's first row and ends with the span; where no user has
+                two decisions, it begins with the span as well.
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
                 decision, if there are no events), without isolated rows, which are left out with a note
                 (`histories/span.py`). If the events end before the last decisions, a window that extends beyond them
@@ -485,7 +486,7 @@ class History:
             observed.inside[n:],
         )
         span = observed.span
-        start = first_rows(n_users, span, (d.user, d.time), (e.user, e.time))
+        start = starts_of_observation(n_users, span, (d.user, d.time), (e.user, e.time))
         end = np.full(n_users, span[1])
         if tables.observed_from is not None:
             start = np.where(tables.observed_from == NEVER, start, np.clip(tables.observed_from, *span))

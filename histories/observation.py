@@ -21,6 +21,20 @@ OBSERVATION_COLUMNS = ("observed_from", "observed_until")
 MIN_EVENTS_TO_CALL_DATES = 10
 
 
+def starts_of_observation(
+    n_users: int, span: tuple[int, int], decisions: tuple[IntArray, IntArray], events: tuple[IntArray, IntArray]
+) -> IntArray:
+    """Return from when on users (U,) are observed where nothing declares it, from rows of (user, time).
+
+    That is each user's first row. But where no user has two decisions (a campaign trial), the first row of most users
+    is the decision itself, and nothing would ever precede it: then users are taken to exist from the start of the log
+    on, those with a message and those without.
+    """
+    if len(decisions[0]) and np.bincount(decisions[0]).max() == 1:
+        return np.full(n_users, span[0], dtype=np.int64)
+    return first_rows(n_users, span, decisions, events)
+
+
 def first_rows(n_users: int, span: tuple[int, int], *tables: tuple[IntArray, IntArray]) -> IntArray:
     """Return when each user (U,) is first seen: the earliest row within the span among tables of (user, time).
 

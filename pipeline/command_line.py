@@ -220,10 +220,19 @@ def output_file(path: Path, force: bool) -> Path:
         target = path.resolve() if path.is_symlink() else path
     except (OSError, RuntimeError) as error:
         raise UsageError(f"{path} cannot be written: {error}") from None
-    refuse_existing(target, force or target.is_dir())
-    if fault := output_fault(target):
-        raise UsageError(f"{path} cannot be written: {fault}")
+    check_output(target, force)
     return target
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Check that a file can be written to a path, where a link would be replaced.
+
+    Raises:
+        UsageError: If it exists and `force` is False, or cannot be written.
+    """
+    refuse_existing(path, force or path.is_dir())
+    if fault := output_fault(path):
+        raise UsageError(f"{path} cannot be written: {fault}")
 
 
 def refuse_existing(path: Path, force: bool) -> None:

@@ -14,6 +14,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.building import Split
+from crosschannel.pipeline.command_line import logger
 from crosschannel.reward import REWARDS, RewardFrame
 from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 
@@ -148,6 +149,7 @@ def _cut(folder: Path, step: int) -> None:
 
 def _end_of_events(path: Path, step: int) -> int:
     """Return how many bytes of a file hold whole events up to a step, and before the table that ends a run."""
+    from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
     size, end = path.stat().st_size, 0
@@ -157,7 +159,11 @@ def _end_of_events(path: Path, step: int) -> int:
             length = int.from_bytes(head[:8], "little")
             if file.tell() + length + 4 > size:
                 break
-            event = Event.FromString(file.read(length + 4)[:-4])
+            try:
+                event = Event.FromString(file.read(length + 4)[:-4])
+            except DecodeError:
+                logger.warning(f"{path} is damaged from byte {end:,} on: what follows is removed")
+                break
             if event.step > step or any(value.tag.startswith(POLICY_TABLE) for value in event.summary.value):
                 break
             end = file.tell()

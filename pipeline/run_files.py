@@ -9,20 +9,13 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import IO, Any
 
 from crosschannel.core.errors import ConfigError, OutputError
-from crosschannel.core.files import replacing
+from crosschannel.core.files import lock, replacing
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.configuration import Config
-
-fcntl: ModuleType | None
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 LOCK_FILE = ".lock"
 #: Settings that say only where a run is, and what computes it.
@@ -168,8 +161,8 @@ class RunLock:
         except OSError as error:
             raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
         self._file: IO[str] = os.fdopen(handle, "r+")
-        if not _lock(self._file):
-            owner = "another program" if fcntl is None else self._file.read(100).strip() or "another program"
+        if not lock(self._file):
+            owner = self._file.read(100).strip() or "another program"
             self._file.close()
             raise ConfigError(f"{folder} is in use by {owner}: wait until it has ended, or stop it")
         self._file.truncate()
@@ -181,19 +174,3 @@ class RunLock:
 
     def __exit__(self, *exception: object) -> None:
         self._file.close()
-
-
-def _lock(file: IO[str]) -> bool:
-    """Lock a file without waiting; return whether it succeeded."""
-    try:
-        if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True

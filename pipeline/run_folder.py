@@ -14,7 +14,7 @@ from typing import Any
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.files import output_fault, write_csv
 from crosschannel.core.serialization import refuse_class, to_dict
-from crosschannel.pipeline.command_line import UsageError, invocation, refuse_existing
+from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
@@ -212,6 +212,7 @@ class Run:
         data = read_json(path, remedy)
         judged = self.judged(self.trained_with("policy").history)
         if data.get("version") != RESULT_VERSION or data.get("judged") != judged:
+            logger.info(f"{path} is of another log, policy, settings or version of the program: it is not read")
             return None
         try:
             return EvaluationResult.from_dict(data)
@@ -247,9 +248,8 @@ def check_run_folder(config: Config, out: Path | None, force: bool) -> None:
         refuse_existing(out, force)
         if out.exists() and (not out.is_dir() or (not _is_free(out) and not Run.is_at(out))):
             raise UsageError(f"{out} is not a run: --force replaces runs only")
-    folder = out or config.run_dir / config.name
-    if fault := output_fault((folder if folder.is_dir() else folder.parent / f"{folder.name}.new") / "config.yaml"):
-        raise UsageError(f"no run can be written to {folder}: {fault}")
+    if fault := output_fault((out or config.run_dir / ".new") / "config.yaml"):
+        raise UsageError(f"no run can be written to {out or config.run_dir}: {fault}")
 
 
 def _take_numbered(folder: Path, name: str, locks: ExitStack) -> Path:

@@ -129,7 +129,8 @@ class Buffer:
         place = (self.seen + np.arange(skipped, len(batch))) % self.capacity
         self._grow(min(self.seen + len(batch), self.capacity))
         for name, values in columns.items():
-            self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values[skipped:]))
+            if values[skipped:].size:  # a context may have no features, which torch does not assign
+                self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values[skipped:]))
         self.seen += len(batch)
 
     def rows(self, sent_only: bool, since: int = 0) -> Tensor:

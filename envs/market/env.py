@@ -19,6 +19,7 @@ from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.observables import attribute_features, build_context
 from crosschannel.envs.market.state import MarketState
 from crosschannel.envs.market.vocabulary import MODULES
+from crosschannel.envs.rendering import supported_render_mode
 from crosschannel.histories.features import MAX_ABS_FEATURE, ContextFeatures
 
 Observation = dict[str, npt.NDArray[Any]]
@@ -125,7 +126,7 @@ class MarketEnv(gym.Env[Observation, IntArray]):
     - `config`: a `MarketConfig`; by default of the scenario `default`. The other scenarios are `null`, `dip`,
       `fatigue`, `drift` and `refresh` (`envs.market.scenarios`). Its number of users is not used here.
     - `features`: the `ContextFeatures` of the context; by default fitted on a small history of the config.
-    - `render_mode`: None; the env has no render modes.
+    - `render_mode`: None; the env has no render modes. Gymnasium's modes are None, with a warning.
 
     ## Version History
     - v0: first version.
@@ -141,7 +142,7 @@ class MarketEnv(gym.Env[Observation, IntArray]):
     ) -> None:
         self.market = Market(config)
         self.features = features or default_features(self.market.config)
-        self.render_mode = render_mode
+        self.render_mode = supported_render_mode(render_mode, self.metadata["render_modes"])
         self.observation_space: gym.Space[Any] = observation_space(self.features)
         self.action_space = action_space()
         self._state: MarketState | None = None

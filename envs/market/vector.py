@@ -28,6 +28,7 @@ from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.observables import attribute_features
 from crosschannel.envs.market.state import MarketState
 from crosschannel.envs.market.vocabulary import MODULES
+from crosschannel.envs.rendering import supported_render_mode
 from crosschannel.histories.features import ContextFeatures
 
 
@@ -79,7 +80,7 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         self.num_envs = num_envs
         self.market = Market(config)
         self.features = features or default_features(self.market.config)
-        self.render_mode = render_mode
+        self.render_mode = supported_render_mode(render_mode, self.metadata["render_modes"])
         self.single_observation_space = observation_space(self.features)
         self.single_action_space = action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)

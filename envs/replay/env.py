@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.envs.rendering import supported_render_mode
 from crosschannel.envs.replay.log import ReplayLog
 from crosschannel.envs.replay.order import PassOrder
 from crosschannel.envs.replay.rejection import Acceptance, acceptance, accepted, action_weights, distribution_weights
@@ -21,7 +22,6 @@ from crosschannel.envs.replay.settings import (
     check_logged_mode,
     check_mode,
     check_options,
-    check_render_mode,
     chooses_users,
     default_log,
     draw_order,
@@ -103,7 +103,8 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
     - `largest_weight`: for mode `reject`, a bound that no weight of the policy exceeds; its inverse is the expected
       share of accepted slots. By default 1 / the smallest propensity, which holds for every policy;
       `envs.replay.largest_weight` computes the bound of a fixed policy.
-    - `render_mode`: None, or `ansi`: `render()` returns the user's timeline as text.
+    - `render_mode`: None, or `ansi`: `render()` returns the user's timeline as text. Gymnasium's other modes are None,
+      with a warning.
 
     ## Version History
     - v0: first version.
@@ -122,7 +123,7 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
         self.log = default_log() if log is None else log
         self.mode = check_mode(mode)
         self.largest_weight = rejection_bound(self.log, mode, largest_weight)
-        self.render_mode = check_render_mode(render_mode, self.metadata["render_modes"])
+        self.render_mode = supported_render_mode(render_mode, self.metadata["render_modes"])
         first, stride = shard
         if not 0 <= first < stride:
             raise ConfigError(f"shard {shard} is not (i, n) with 0 <= i < n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -58,17 +57,6 @@ def rejection_bound(log: ReplayLog, mode: str, largest_weight: float | None) -> 
     if largest_weight is not None:
         raise ConfigError(f"largest_weight is {largest_weight}, but mode {mode!r} uses no weights: leave it out")
     return float("inf")
-
-
-def check_render_mode(mode: str | None, known: Sequence[str]) -> str | None:
-    """Check and return the render mode.
-
-    Raises:
-        ConfigError: If the env does not declare it.
-    """
-    if mode is not None and mode not in known:
-        raise ConfigError(f"there is no render mode {mode!r}. {nearest(mode, known)}")
-    return mode
 
 
 def check_distribution_mode(mode: str) -> None:

@@ -14,6 +14,7 @@ from gymnasium.vector.utils import batch_space
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.envs.rendering import supported_render_mode
 from crosschannel.envs.replay.env import Observation
 from crosschannel.envs.replay.lazy_info import LazyInfo
 from crosschannel.envs.replay.log import ReplayLog
@@ -87,6 +88,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
     ## Arguments
     - `num_envs`: number of users that are replayed at once; more than the log has are of no use.
     - `log`, `mode`, `largest_weight`: as in the single env.
+    - `render_mode`: None; many users are not rendered.
 
     ## Version History
     - v0: first version.
@@ -100,10 +102,12 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         log: ReplayLog | None = None,
         mode: str = "logged",
         largest_weight: float | None = None,
+        render_mode: str | None = None,
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs is {num_envs}; a vector env has at least one")
         self.num_envs = num_envs
+        self.render_mode = supported_render_mode(render_mode, self.metadata["render_modes"])
         self.log = default_log() if log is None else log
         self.mode = check_mode(mode)
         self.largest_weight = rejection_bound(self.log, mode, largest_weight)

@@ -20,6 +20,7 @@ except ImportError as error:
     raise ImportError("StableBaselinesVec needs Stable-Baselines3: pip install stable-baselines3") from error
 
 Array = npt.NDArray[Any]
+Observations = Array | dict[str, Array]
 
 
 class StableBaselinesVec(VecEnv):
@@ -30,21 +31,25 @@ class StableBaselinesVec(VecEnv):
     with the option `reset_mask`; the number of steps does not change. `infos` are empty except at the end of an
     episode, where `outcome` has the totals of a `RecordOutcomesVector` inside this wrapper.
 
+    Observations may be a `Dict`, as an env returns them (`MultiInputPolicy`), or arrays, which need
+    `FlatContextVector` around all other wrappers (`MlpPolicy`, and agents that call `action_masks`).
+
     Args:
-        env: A vector env whose observations are arrays: `FlatContextVector`, around any other wrapper.
+        env: A vector env.
     """
 
-    def __init__(self, env: VectorEnv[Array, Array, Array]) -> None:
+    def __init__(self, env: VectorEnv[Any, Array, Array]) -> None:
         self.env = env
         super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
         self._actions = np.empty(0, dtype=np.int64)
 
-    def reset(self) -> Array:
+    def reset(self) -> Observations:
         """Start all episodes, with the seed of the last call to `seed` since the previous reset.
 
         Raises:
             ConfigError: If the env is a replay.
         """
+        observations: Observations
         observations, info = self.env.reset(seed=self._seeds[0])
         if "mode" in info:
             raise ConfigError(
@@ -58,15 +63,15 @@ class StableBaselinesVec(VecEnv):
         """Store the actions (N, M) for `step_wait`."""
         self._actions = actions
 
-    def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Observations, Array, Array, list[dict[str, Any]]]:
         """Step all users, and start the next episode of each user whose episode has ended."""
         observations, rewards, terminated, truncated, info = self.env.step(self._actions)
         over = terminated | truncated
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         outcome = info.get("outcome", {})
-        for row in np.flatnonzero(over):
+        for row in np.flatnonzero(over).tolist():
             infos[row] = {
-                "terminal_observation": observations[row],
+                "terminal_observation": _row(observations, row),
                 "TimeLimit.truncated": bool(truncated[row]),
                 "outcome": {name: float(total[row]) for name, total in outcome.items() if not name.startswith("_")},
             }
@@ -105,3 +110,10 @@ class StableBaselinesVec(VecEnv):
         """Return False for each user: no user has a wrapper of its own."""
         del wrapper_class
         return [False for _ in self._get_indices(indices)]
+
+
+def _row(observations: Observations, row: int) -> Observations:
+    """Return a copy of one user's observation."""
+    if isinstance(observations, dict):
+        return {name: np.array(values[row]) for name, values in observations.items()}
+    return np.array(observations[row])

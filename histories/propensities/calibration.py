@@ -8,9 +8,12 @@ import numpy as np
 from scipy import special
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.histories.propensities.newton import maximise
+from crosschannel.histories.propensities.newton import ImplicitInformation, maximise
 
 RELIABILITY_BINS = 10
+
+MAX_EXPLICIT = 100
+"""Actions up to which the information of their offsets is written out as a matrix."""
 
 
 def softmax(score: FloatArray, eligible: BoolArray) -> FloatArray:
@@ -58,11 +61,13 @@ class PlattScaling:
             likelihood = masked[np.arange(n), taken] - special.logsumexp(masked, axis=1)
             return float(likelihood.sum() - 0.5 * ((theta - prior) ** 2).sum())
 
-        def derivatives(theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        def derivatives(theta: FloatArray) -> tuple[FloatArray, FloatArray | ImplicitInformation]:
             p = softmax(theta[0] * z + theta[1:], eligible)
             missed = chosen - p
             gradient = np.concatenate([[(missed * z).sum()], missed.sum(0)]) - (theta - prior)
             deviation = p * (z - (p * z).sum(1, keepdims=True))
+            if size > MAX_EXPLICIT:
+                return gradient, _implicit(p, z, deviation)
             information = np.eye(size + 1)
             information[0, 0] += (deviation * z).sum()
             information[0, 1:] = information[1:, 0] = deviation.sum(0)
@@ -75,6 +80,20 @@ class PlattScaling:
     def predict(self, score: FloatArray, eligible: BoolArray) -> FloatArray:
         """Return calibrated probabilities (n, G) of scores (n, G)."""
         return softmax(self.slope * score + self.offset, eligible)
+
+
+def _implicit(p: FloatArray, z: FloatArray, deviation: FloatArray) -> ImplicitInformation:
+    """Return the information of slope and offsets from probabilities, scores and their deviations (n, G)."""
+    sums, slopes = p.sum(0), deviation.sum(0)
+    slope = float((deviation * z).sum())
+
+    def times(v: FloatArray) -> FloatArray:
+        v = np.ravel(v)
+        offsets = v[0] * slopes + sums * v[1:] - p.T @ (p @ v[1:])
+        return np.asarray(v + np.concatenate([[slope * v[0] + slopes @ v[1:]], offsets]))
+
+    diagonal = 1.0 + np.concatenate([[slope], sums - np.einsum("ng,ng->g", p, p)])
+    return ImplicitInformation(times, diagonal)
 
 
 @dataclass(frozen=True)

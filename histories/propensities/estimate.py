@@ -26,6 +26,13 @@ MAX_ROWS_PER_ACTION = 50_000
 """Decisions of each action to which one logistic regression is fitted; more would cost time without more precision."""
 
 
+ZEROS_PER_ONE, MIN_ZEROS = 20, 1000
+"""How many decisions of the reference action a regression uses for each decision of its action, and at least in all.
+More would take the time of the reference action for each other one; these leave all but 5 % of the precision."""
+
+MAX_NAMED = 5
+
+
 @dataclass(frozen=True)
 class PropensityReport:
     """Settings and fit of estimated propensities.
@@ -54,7 +61,8 @@ class PropensityReport:
     def summary(self) -> str:
         """Return a line on the estimation and its calibration error."""
         errors = ", ".join(f"{name} {error:.4f}" for name, error in self.errors.items() if not np.isnan(error))
-        rare = f"; shares only for {', '.join(self.pooled)}" if self.pooled else ""
+        more = f" and {len(self.pooled) - MAX_NAMED:,} more actions" if len(self.pooled) > MAX_NAMED else ""
+        rare = f"; shares only for {', '.join(self.pooled[:MAX_NAMED])}{more}" if self.pooled else ""
         return (
             f"propensities of {self.rows:,} decisions were not logged and are estimated (cross-fitted in {self.folds} "
             f"folds of users, calibration error {errors or 'none, as there were no alternatives'}; "
@@ -80,8 +88,9 @@ def estimate_propensities(
     both were eligible. Begg & Gray (1984), "Calculation of polychotomous logistic regression parameters using
     individualized regressions", Biometrika. Covariates are the context features, the calendar cell
     (`MAX_CALENDAR_CELLS`) and the actions of earlier modules; slopes have a normal prior of variance 1 for standardised
-    columns. With more than `MAX_ROWS_PER_ACTION` decisions of an action, the regression is fitted to a stable random
-    sample, and its intercept is corrected.
+    columns. With more than `MAX_ROWS_PER_ACTION` decisions of an action, or `ZEROS_PER_ONE` of the reference action for
+    each of its own, the regression is fitted to a stable random sample, and its intercept is corrected. So the time is
+    about linear in the number of actions.
 
     Users are divided into folds by a hash of their id. The propensities of fold k come from regressions fitted without
     the folds k and k + 1, and from a calibration (`PlattScaling`) fitted to fold k + 1, so that they do not depend on
@@ -211,9 +220,11 @@ def _individualised(
             n1, n0 = (len(ones), len(zeros)) if both.any() else (count[a], count[reference])
             offset[a] = np.log((n1 + 0.5) / (n0 + 0.5))
             continue
-        rows = np.sort(np.concatenate([ones[:MAX_ROWS_PER_ACTION], zeros[:MAX_ROWS_PER_ACTION]]))
+        n_ones = min(len(ones), MAX_ROWS_PER_ACTION)
+        n_zeros = min(len(zeros), MAX_ROWS_PER_ACTION, max(ZEROS_PER_ONE * n_ones, MIN_ZEROS))
+        rows = np.sort(np.concatenate([ones[:n_ones], zeros[:n_zeros]]))
         model = Logistic.fit(x[rows], taken[rows] == a, ridge=1.0 / len(rows))
-        sampled = min(1.0, MAX_ROWS_PER_ACTION / len(ones)) / min(1.0, MAX_ROWS_PER_ACTION / len(zeros))
+        sampled = (n_ones / len(ones)) / (n_zeros / len(zeros))
         offset[a] = model.coefficients[0] - np.log(sampled)
         slopes[a] = model.coefficients[1:]
     return offset, slopes, pooled

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse.linalg import LinearOperator, cg
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import NotIdentified
@@ -14,11 +16,28 @@ MAX_STEPS = 100
 MAX_HALVINGS = 30
 SUFFICIENT_INCREASE = 1e-4
 ROUNDING = 1e-12
+CG_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class ImplicitInformation:
+    """An information matrix (k, k) that is too large to be written out: what it does to a vector, and its diagonal."""
+
+    times: Callable[[FloatArray], FloatArray]
+    diagonal: FloatArray
+
+    def solve(self, score: FloatArray) -> FloatArray:
+        """Return the Newton step (k,), by conjugate gradients that its diagonal preconditions."""
+        k = len(score)
+        matrix = LinearOperator((k, k), matvec=self.times, dtype=np.float64)
+        inverse = LinearOperator((k, k), matvec=lambda v: np.ravel(v) / self.diagonal, dtype=np.float64)
+        step, _ = cg(matrix, score, rtol=CG_TOLERANCE, maxiter=10 * k, M=inverse)
+        return np.asarray(step)
 
 
 def maximise(
     objective: Callable[[FloatArray], float],
-    derivatives: Callable[[FloatArray], tuple[FloatArray, FloatArray]],
+    derivatives: Callable[[FloatArray], tuple[FloatArray, FloatArray | ImplicitInformation]],
     start: FloatArray,
 ) -> FloatArray:
     r"""Return the maximum of a strictly concave log-likelihood by Newton's method with step halving.
@@ -37,7 +56,8 @@ def maximise(
 
     Args:
         objective: The log-likelihood, penalty included, at parameters (k,).
-        derivatives: The score (k,) and the information (k, k), the negative second derivative, at parameters (k,).
+        derivatives: The score (k,) and the information (k, k), the negative second derivative, at parameters (k,);
+            the information as a matrix, or implicitly where it is large.
         start: Where the iteration begins (k,).
 
     Raises:
@@ -47,7 +67,10 @@ def maximise(
     theta, value, distance = start, objective(start), np.inf
     for _ in range(MAX_STEPS):
         score, information = derivatives(theta)
-        step = np.linalg.solve(information, score)
+        if isinstance(information, ImplicitInformation):
+            step = information.solve(score)
+        else:
+            step = np.asarray(np.linalg.solve(information, score), dtype=np.float64)
         distance = float(np.sqrt(abs(score @ step)))
         if distance <= TOLERANCE:
             return np.asarray(theta + step)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.times import HOUR
+from crosschannel.histories.values.identifiers import lost_digits, means_nobody
 
 Duplicates = Literal["error", "keep_first"]
 #: Adds a fault for the rows of a mask, with a problem and a remedy.
@@ -66,6 +67,9 @@ def find_repeats(
     """
     missing = among & (ids == "")
     flag(missing, "the message id is missing", "Fill it in, or leave `message_id` out of the mapping.")
+    empty = among & ~missing & (means_nobody(ids) | lost_digits(ids))
+    problem = "the message id is a word for none, or a rounded number: different messages would count as one"
+    flag(empty, problem, "Leave it out of the mapping, or correct the export.")
     rows = np.flatnonzero(among & ~missing)
     code, known = pd.factorize(ids[rows])
     order = np.lexsort((time[rows], code))

@@ -137,7 +137,7 @@ def read_file(
                 remedy = 'State it: `separator: "\\t"` (or ; or |).'
                 raise fail(path, "the separator of a .txt file is not known", remedy)
             separator = separator or ("\t" if name.lower().endswith(".tsv") else ",")
-            return FileTable(_read_csv(path, source, text, separator, encoding))
+            return FileTable(_unescaped(_read_csv(path, source, text, separator, encoding), path))
     except InputError:
         raise
     except UnicodeError as error:
@@ -249,7 +249,7 @@ def _read_csv(path: Path, source: BinaryIO, text: Sequence[str] | None, separato
         raise
     except (ValueError, csv.Error) as error:
         raise fail(path, f"this cannot be read as CSV: {error}", "Check that the file is complete.") from error
-    return _unescaped(table, path)
+    return table
 
 
 def _check_names(path: Path, source: BinaryIO, separator: str, encoding: str) -> None:

@@ -15,6 +15,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, Fault
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.histories.observation import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
 from crosschannel.histories.validation import DECISION_COLUMNS, OPTIONAL_DECISION_COLUMNS
@@ -157,10 +158,10 @@ def _native(
     out = pd.DataFrame({native: found[theirs] for native, theirs in theirs_of.items()}, index=table.frame.index)
     for native, value in source.constants.items():
         out[native] = value
-    if "time" in theirs_of and known is not None:
-        out["time"] = read_times(
-            TableValidator(pd.DataFrame(found), table.file, table.faults), theirs_of["time"], source
-        )
+    values = TableValidator(pd.DataFrame(found), table.file, table.faults)
+    for native in OBSERVATION_COLUMNS if known is None else ("time",):
+        if native in theirs_of:
+            out[native] = read_times(values, theirs_of[native], source)
     return out
 
 

@@ -33,13 +33,19 @@ _MARKS = frozenset(
 )
 _PLAIN = r"^[+-]?(?:(?:0|[1-9]\d*)(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?$"
 _INFINITE = r"^[+-]?inf(?:inity)?$"
-_CODE = r"^0\d+$"
+#: Codes: `007`; and, if there are several, versions, ranges and house numbers (`17.4.1`, `18-24`, `12a`).
+_ZEROS = r"^0\d+$"
+_CODE = r"^(?:0\d+|\d+(?:\.\d+){2,}|\d+(?:[-/:]\d+)+|\d+ ?[A-Za-z])$"
 #: Amounts that are not plain numbers: `1,200.50`, `1 200,50`, `$5`, `12 %`, `5 EUR`.
 _AMOUNT = r"^[$€£¥₹]?\s?[+-]?\d{1,3}(?:(?:[,.'\s]?\d{3})*|\d*)(?:[.,]\d+)?\s?(?:[$€£¥₹%]|[A-Z]{3})?$"
 _ISO_DATE = r"^\d{4}-\d\d-\d\d(?:[T ].*)?$"
 _DATE = r"^(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}[ -][A-Za-z]{3,9}[ -]\d{2,4})(?:[T ].*)?$"
 #: Below this number of different values a column may be of categories, even if no value occurs twice.
 _FEW = 8
+#: From this number of different codes on a column is one of codes.
+_SEVERAL = 3
+#: A column is evidently of numbers, or of dates, if this share of its entries is.
+_EVIDENT = 0.8
 
 
 def read_attributes(table: TableValidator, frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
@@ -279,15 +285,14 @@ def _flag_strays(
     distinct, rows = int(known.sum()), int(counts[known].sum())
     if distinct <= MAX_CATEGORIES and (distinct < _FEW or 2 * distinct <= rows):
         return  # every value has a column of its own, or may have
-    plain = _match(text, _PLAIN)
-    for pattern, good, what in (
-        (_AMOUNT, plain, "a plain number, in a column of numbers"),
-        (_DATE, _match(text, _ISO_DATE), "a date such as 2024-05-01, in a column of dates"),
-    ):
-        alike = (_match(text, pattern) | good) & known
-        codes = good is plain and bool((_match(text, _CODE) & known).any())
-        if not codes and 2 * counts[alike].sum() >= rows:
-            _flag_entries(table, name, (known & ~good)[code], f"this is not {what}")
+    zeros, codes = ((_match(text, pattern) & known).sum() for pattern in (_ZEROS, _CODE))
+    rules = [(_DATE, _ISO_DATE, "a date such as 2024-05-01, in a column of dates")]
+    if not zeros and codes < _SEVERAL:
+        rules.append((_AMOUNT, _PLAIN, "a plain number, in a column of numbers"))
+    for pattern, good, what in rules:
+        alike = (_match(text, pattern) | _match(text, good)) & known
+        if counts[alike].sum() >= _EVIDENT * rows:
+            _flag_entries(table, name, (known & ~_match(text, good))[code], f"this is not {what}")
             return
 
 

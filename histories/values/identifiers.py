@@ -39,7 +39,7 @@ NOBODY = frozenset(
 #: UUIDs and other long ids of zeros, or of f, alone. `0` and `00000000` are ordinary: users may be numbered from 0.
 _ZEROS = r"^(0{8}-0{4}-0{4}-0{4}-0{12}|f{8}-?f{4}-?f{4}-?f{4}-?f{12}|0{16,})$"
 #: A number that a spreadsheet or a floating-point column rounded: `1.23457E+11`, `1e+05`.
-_SCIENTIFIC = r"^[+-]?\d+(\.\d*)?[eE]\+\d+$"
+_SCIENTIFIC = r"^[+-]?(\d+(\.\d*)?[eE]\+|\d\.\d+[eE])\d+$"
 _UUID = r"^(urn:uuid:)?\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$"
 #: Ids in which upper and lower case mean the same: e-mail addresses, and hexadecimal digits of at least 16.
 _CASELESS = r"^([^@\s]+@[^@\s]+\.[^@\s]+|[0-9a-f]{16,})$"
@@ -162,7 +162,7 @@ def _read_column(table: TableValidator, name: str, ids: ObjectArray, leave_out: 
     missing = table.missing(name)
     nobody = means_nobody(names)[code] & ~missing
     if not leave_out:
-        remedy = "Give every row its user, or leave the row out; a stream does with `anonymous: leave_out`."
+        remedy = "Give every row its user, or leave the row out (`anonymous: leave_out` in the mapping)."
         table.flag_rows(name, missing, "the user id is missing", remedy)
         table.flag_rows(name, nobody, "the user id means nobody: such rows are of many people", remedy)
     series = table.frame[name]

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from crosschannel.core.arrays import IntArray
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.observation import are_dates, start_of_date
+from crosschannel.histories.observation import are_dates, start_of_date, tied_events
+from crosschannel.histories.windows import Timeline
 
 #: With a larger share of goal events at exactly a decision's time, their order must be declared.
 MAX_UNDECLARED_TIES = 0.05
@@ -36,8 +37,9 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
 
     Raises:
         ConfigError: If `ties: after` is declared, and some goals' events are dates and others' are not.
-        NotIdentified: If `ties` is not declared, and the events of a goal are dates without a time of day, or more than
-            `MAX_UNDECLARED_TIES` of all goal events are at exactly the time of a decision of their user.
+        NotIdentified: If `ties` is not declared, and the events of a goal are dates without a time of day, some of them
+            those of a decision of their user; or more than `MAX_UNDECLARED_TIES` of all goal events are at exactly the
+            time of a decision of their user.
     """
     if history.ties == "before":
         return
@@ -50,9 +52,9 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
                 "times, so that no windows with `ties: after` are right for both. Measure them in two configurations"
             )
         return
-    chosen = np.isin(history.events.event, history.event_codes([goal.event for goal in goals]))
+    chosen = _are_of(history, [goal.event for goal in goals])
     share = float(history.tied[chosen].mean()) if chosen.any() else 0.0
-    if dates:
+    if dates and _on_date_of_decision(history, dates).any():
         what = f"the events of {dates} are dates without a time of day"
     elif share > MAX_UNDECLARED_TIES:
         what = f"{share:.0%} of the goal events are at exactly the time of a decision of their user"
@@ -66,6 +68,20 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
     )
 
 
+def _are_of(history: History, names: Sequence[str]) -> BoolArray:
+    """Return which events have one of the names (e,)."""
+    return np.isin(history.events.event, history.event_codes(names))
+
+
 def _times(history: History, goal: Goal) -> IntArray:
     """Return the times of a goal's events."""
-    return history.events.time[np.isin(history.events.event, history.event_codes([goal.event]))]
+    return history.events.time[_are_of(history, [goal.event])]
+
+
+def _on_date_of_decision(history: History, names: Sequence[str]) -> BoolArray:
+    """Return which events of some names, which are dates, have the date of a decision of their user."""
+    d, chosen = history.decisions, _are_of(history, names)
+    date = start_of_date(d.time, history.events.time[chosen])
+    decisions = Timeline(date, history.decision_offsets)
+    events = Timeline(history.events.time, history.event_offsets)
+    return tied_events(events, decisions, d.user)[chosen]

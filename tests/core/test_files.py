@@ -170,3 +170,18 @@ def test_as_many_values_as_are_allowed_are_read(tmp_path):
     text = "\n".join(f"k{i}: {i}" for i in range(MAX_YAML_VALUES // 2 - 1))
     (tmp_path / "a.yaml").write_text(text)
     assert len(read_yaml(tmp_path / "a.yaml")) == MAX_YAML_VALUES // 2 - 1
+
+
+def test_two_programs_that_write_one_file_do_not_mix(tmp_path):
+    path = tmp_path / "file.txt"
+    with replacing(path) as draft:
+        draft.write_text("first")
+        with pytest.raises(OutputError, match="written by another program at this moment"), replacing(path):
+            pass
+        assert draft.read_text() == "first"
+    assert path.read_text() == "first"
+    (tmp_path / ".file.txt.part").write_text("what a killed process has left, longer than what comes")
+    with replacing(path) as draft:
+        draft.write_text("second")
+    assert path.read_text() == "second"
+    assert [item.name for item in tmp_path.iterdir()] == ["file.txt"]

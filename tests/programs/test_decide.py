@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,8 @@ def random_log(seed: int, users: int) -> History:
     """A random history of twelve days in 2024, of which the log does not say what was eligible."""
     history = random_history(seed, users=users, days=12)
     d, e = history.decisions, history.events
-    moved = {"decisions": replace(d, time=d.time + START), "events": replace(e, time=e.time + START)}
+    moved: dict[str, Any] = {"decisions": replace(d, time=d.time + START), "events": replace(e, time=e.time + START)}
+    moved |= {"observed_from": history.observed_from + START, "observed_until": history.observed_until + START}
     return replace(history, **moved, span=(START, START + 12 * DAY))
 
 

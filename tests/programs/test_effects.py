@@ -47,7 +47,7 @@ def test_effects_from_a_configuration(tmp_path):
         "Verdict: ",
         "placebo on controls: ",
         "staggered adoption",
-        "treated before the second period",
+        "treated before a whole period of theirs was observed",
         "from cells of equal time bucket and strata",
         "Estimand: ",
         "Assumption: ",

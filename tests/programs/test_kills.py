@@ -28,14 +28,14 @@ def start(program: str, *arguments: object, cwd: Path) -> subprocess.Popen[bytes
         cwd=cwd,
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=(cwd / "stderr.txt").open("wb"),
     )
 
 
 def finish(program: str, *arguments: object, cwd: Path) -> float:
     """Run a program to its end; return how long it took."""
     began = time.monotonic()
-    assert start(program, *arguments, cwd=cwd).wait() == 0
+    assert start(program, *arguments, cwd=cwd).wait() == 0, (cwd / "stderr.txt").read_text()
     return time.monotonic() - began
 
 
@@ -63,9 +63,10 @@ def values(run: Path) -> dict[tuple[str, int], float]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file but TensorBoard's, whose names and times differ, and the lock."""
+    """Every file but TensorBoard's, whose names and times differ, the lock and what was printed."""
     inside = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in inside if path.name != ".lock"}
+    left_out = (".lock", "stderr.txt")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in inside if path.name not in left_out}
 
 
 def survive(program: str, arguments: tuple[object, ...], folder: Path, moments: list[float], run: Path) -> int:

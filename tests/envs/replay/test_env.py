@@ -284,8 +284,8 @@ def test_an_unknown_propensity_is_left_out():
 def test_what_is_wrong_is_named():
     with pytest.raises(ConfigError, match=r"no mode 'logger'\. Did you mean 'logged'"):
         CrossChannelReplay(log=LOG, mode="logger")
-    with pytest.raises(ConfigError, match=r"no render mode 'human'\. Available: 'ansi'"):
-        CrossChannelReplay(log=LOG, render_mode="human")
+    with pytest.raises(ConfigError, match=r"no render mode 'ansy'\. Did you mean 'ansi'\?"):
+        CrossChannelReplay(log=LOG, render_mode="ansy")
     with pytest.raises(ConfigError, match=r"no order 'list'\. Did you mean 'listed'"):
         CrossChannelReplay(log=LOG).reset(options={"order": "list"})
     with pytest.raises(ConfigError, match="2 users, 1 different"):

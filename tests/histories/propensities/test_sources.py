@@ -114,8 +114,9 @@ def test_the_sources_of_rows_survive_writing_and_change_the_fingerprint(tmp_path
 
 def known(history: History) -> tuple[np.ndarray, np.ndarray]:
     d = history.decisions
-    propensity = np.where(np.isnan(d.propensity), 0.5, d.propensity)
-    propensity[~history.modules.sends(d.actions), 1] = 1.0
+    sent = history.modules.sends(d.actions)
+    old = np.stack([np.where(sent, OLD / 2, 1 - OLD), np.where(sent, 0.5, 1.0)], axis=1)
+    propensity = np.where(np.isnan(d.propensity), old, d.propensity)
     return propensity, propensity.prod(1)
 
 

@@ -191,6 +191,16 @@ def test_categories_stay_categories(levels: list[str]) -> None:
     assert history.notes == ()
 
 
+def test_versions_and_house_numbers_are_categories() -> None:
+    versions = [f"{15 + i % 3}.{i}" + (f".{i % 4}" if i % 5 == 0 else "") for i in range(USERS)]
+    houses = [f"{i}a" if i % 9 == 0 else str(i) for i in range(USERS)]
+    ranges = [f"{i}-{i + 5}" if i % 9 == 0 else str(i) for i in range(USERS)]
+    for values in (versions, houses, ranges):
+        history = log(code=values)
+        assert len(columns(history)) == 20
+        assert "'code' has 60 different texts" in history.summary()
+
+
 def test_codes_and_free_text_are_categories_and_noted() -> None:
     for values in ([f"{i:05d}" for i in range(USERS)], [f"{i} Main Street" for i in range(USERS)]):
         history = log(code=values)

@@ -14,9 +14,9 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
+from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.values.identifiers import differ_in_case, first_spelling, lost_digits, means_nobody
 
 NOBODY = [
@@ -61,9 +61,9 @@ def test_of_numbers_only_minus_one_means_nobody() -> None:
 
 def test_rounded_numbers_lost_digits() -> None:
     text = np.array(
-        ["1.23457E+11", "1e+05", " 9.007199254740993e+15", "12e4", "3e45a", "17", "1.5", None], dtype=object
+        ["1.23457E+11", "1e+05", " 9.007199254740993e+15", "1.5e17", "12e4", "3e45a", "17", "1.5", None], dtype=object
     )
-    assert lost_digits(text).tolist() == [True, True, True, False, False, False, False, False]
+    assert lost_digits(text).tolist() == [True, True, True, True, False, False, False, False, False]
     assert lost_digits(np.array([2.0**53, 2.0**53 - 1, np.nan])).tolist() == [True, False, False]
     assert lost_digits(np.array([2**60, 5])).tolist() == [False, False]
 
@@ -245,3 +245,21 @@ def test_streams_find_the_same(tmp_path: Path) -> None:
 STREAM = [
     (user, day, event) for user in ("ann", "bob") for day in range(1, 8) for event in ("Open", "Sent")[: 1 + day % 2]
 ]
+
+
+@pytest.mark.parametrize("word", ["null", "undefined", "0" * 32, "1.2E+17"])
+def test_message_ids_that_mean_none_are_not_retries(tmp_path: Path, word: str) -> None:
+    rows = [f"ann,2024-03-0{day}T12:00Z,Open,{word if day < 5 else day}" for day in range(1, 8)]
+    rows += [f"ann,2024-03-0{day}T12:30Z,Sent,s{day}" for day in range(2, 8)]
+    (tmp_path / "s.csv").write_text("user_id,time,event,id\n" + "\n".join(rows))
+    mapping = StreamMapping(
+        rows=TableSource(tmp_path / "s.csv", {"message_id": "id"}),
+        modules=({"name": "channel", "actions": ["none", "email"]},),
+        sends=(Sends(("Sent",), constants={"channel": "email"}),),
+        slots=SlotGrid("1d", "09:00"),
+        duplicates="keep_first",
+    )
+    with pytest.raises(
+        InputError, match=r"column 'id', row 1, .*different messages would count as one \(4 rows in all\)"
+    ):
+        read_stream(mapping)

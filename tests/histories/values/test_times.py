@@ -179,3 +179,20 @@ def test_a_log_of_dates_equals_one_of_midnights(tmp_path: Path) -> None:
     for other in times[1:]:
         np.testing.assert_array_equal(times[0], other)
     assert times[0].min() == micro("2024-03-01T08:00")[0]
+
+
+def test_times_of_users_are_of_their_zone(tmp_path: Path) -> None:
+    days = pd.date_range("2024-03-01T12:00Z", periods=9)
+    sends = pd.DataFrame({"decision_id": range(9), "user_id": "a", "time": days, "channel": "email"})
+    sends.to_csv(tmp_path / "d.csv", index=False)
+    pd.DataFrame({"user_id": "a", "time": days, "event": "order"}).to_csv(tmp_path / "e.csv", index=False)
+    (tmp_path / "u.csv").write_text("user_id,observed_from,observed_until\na,02/03/2024,07/03/2024\n")
+    mapping = TableMapping(
+        decisions=TableSource(tmp_path / "d.csv"),
+        events=(TableSource(tmp_path / "e.csv"),),
+        modules=({"name": "channel", "actions": ["none", "email"]},),
+        users=TableSource(tmp_path / "u.csv", time_zone=LA, time_format="%d/%m/%Y"),
+    )
+    history = read_tables(mapping)
+    assert history.observed_from.tolist() == micro("2024-03-02T08:00").tolist()
+    assert history.observed_until.tolist() == micro("2024-03-07T08:00").tolist()
