@@ -7,7 +7,7 @@ import csv
 import random
 import resource
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 
 from tests.fuzz.harness import fuzz
@@ -34,12 +34,12 @@ def main() -> int:
     for name in (target.name for target in targets):
         print(f"{name:<18}{out.refused[name]:>10,}{out.equal[name]:>10,}{accepted[name]:>10,}")
     print(f"{out.total:,} inputs, {len(out.failures):,} failures")
-    first = {}
+    # Failures of one kind at one place in the code are alike: print one of them.
+    alike: defaultdict[str, list[str]] = defaultdict(list)
     for one, what in out.failures:
-        first.setdefault(f"{one.target}/{one.file}: {what}", one.seed)
-    counts = Counter(f"{one.target}/{one.file}: {what}" for one, what in out.failures)
-    for what, count in counts.most_common():
-        print(f"{count:>6} (seed {first[what]})  {what}")
+        alike[what.partition(": ")[0]].append(f"{one.target}, {one.file}, seed {one.seed}: {what}")
+    for found in sorted(alike.values(), key=len, reverse=True):
+        print(f"{len(found):>6}  {found[0]}")
     if chosen.sample:
         rows = random.Random(0).sample(out.accepted, min(200, len(out.accepted)))
         with chosen.sample.open("w", newline="", encoding="utf-8") as file:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import random
 import shutil
 import signal
@@ -152,7 +151,8 @@ def _described(error: BaseException) -> str:
     """Return an error with the place in the package from which it came."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "site-packages" not in frame.filename and "/lib/python" not in frame.filename]
-    return f"{type(error).__name__}: {error} at {Path(ours[-1].filename).name}:{ours[-1].lineno}"[:300]
+    place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
+    return f"{type(error).__name__} at {place}: {str(error).partition(chr(10))[0][:200]}"
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import TableMapping, read_tables
 from crosschannel.pipeline.building import build_history, compute_rewards, prepare
-from crosschannel.pipeline.configuration import Config, RewardConfig, read_config
+from crosschannel.pipeline.configuration import RewardConfig, read_config
 from crosschannel.reward import Goal
 from tests.fuzz.target import Target
 from tests.histories.readers import test_decided, test_sent_tables

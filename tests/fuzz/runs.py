@@ -76,7 +76,7 @@ def _decide(folder: Path, _: str) -> bytes:
 
 
 @cache
-def _market_log():  # noqa: ANN202
+def _market_log():
     return build_history(Run.read_config(Path(_trained().name) / "run"))[0]
 
 

@@ -56,11 +56,12 @@ def _damaged_table(rng: random.Random, table: pa.Table) -> pa.Table:
             [f"{n}{rng.choice(['', ' ', '2'])}" if n == name else n for n in table.column_names]
         )
     if kind < 0.15:
-        return table.drop_columns([name])
+        return table.remove_column(k)
     if kind < 0.2:
         return table.append_column(rng.choice(table.column_names), table.column(k))
     if kind < 0.35:
-        rows = [rng.randrange(table.num_rows) for _ in range(rng.choice([0, 1, table.num_rows]))] if len(table) else []
+        count = rng.choice([0, 1, table.num_rows]) if table.num_rows else 0
+        rows = pa.array([rng.randrange(table.num_rows) for _ in range(count)], pa.int64())
         return table.take(rows) if rng.random() < 0.5 else pa.concat_tables([table, table.take(rows)])
     values = table.column(k).to_pylist()
     if kind < 0.8:
@@ -86,7 +87,9 @@ def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     """Return an array of a type where the values are such, of any type where they agree on one, or of texts."""
     for choices in ({"type": kind}, {}):
         try:
-            return pa.array(values, **choices, from_pandas=True)
+            array = pa.array(values, **choices, from_pandas=True)
+            pq.write_table(pa.table({"values": array}), io.BytesIO())
+            return array
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             continue
     return pa.array([None if value is None else str(value) for value in values])
