@@ -7,7 +7,6 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet as pq
 from pyarrow import types
 
 #: What a file may raise that is damaged, or has a type that nothing can read.
@@ -28,7 +27,9 @@ def parquet_frame(source: BinaryIO) -> tuple[pd.DataFrame, dict[str, str]]:
         ValueError, OSError, ...: One of `READ_ERRORS`, if the file cannot be read.
     """
     # Not `read_table`: it would make columns of the names of the folders above the file.
-    with pq.ParquetFile(source) as file:
+    from pyarrow import parquet  # imported here, so that help and wrong flags do not wait for it
+
+    with parquet.ParquetFile(source) as file:
         table = file.read()
     columns: list[Any] = []
     names: list[str] = []
