@@ -26,9 +26,9 @@ def parquet_frame(source: BinaryIO) -> tuple[pd.DataFrame, dict[str, str]]:
     Raises:
         ValueError, OSError, ...: One of `READ_ERRORS`, if the file cannot be read.
     """
-    # Not `read_table`: it would make columns of the names of the folders above the file.
-    from pyarrow import parquet  # imported here, so that help and wrong flags do not wait for it
+    from pyarrow import parquet  # late, so that `--help` does not wait for it
 
+    # Not `read_table`: it would make columns of the names of the folders above the file.
     with parquet.ParquetFile(source) as file:
         table = file.read()
     columns: list[Any] = []

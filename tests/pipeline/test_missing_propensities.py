@@ -24,6 +24,8 @@ def log_of_today() -> History:
         decisions=replace(history.decisions, time=history.decisions.time + LATER),
         events=replace(history.events, time=history.events.time + LATER),
         span=(history.span[0] + LATER, history.span[1] + LATER),
+        observed_from=history.observed_from + LATER,
+        observed_until=history.observed_until + LATER,
     )
 
 

@@ -44,6 +44,8 @@ def that_sends_more(users: int = 100, days: int = 20, seed: int = 0) -> History:
         ),
         events=replace(history.events, time=history.events.time + later),
         span=(history.span[0] + later, history.span[1] + later),
+        observed_from=history.observed_from + later,
+        observed_until=history.observed_until + later,
     )
 
 
