@@ -44,13 +44,20 @@ def parse_iso(text: pd.Series) -> pd.Series:
     """
     text = text.str.strip()
     text = text.where(text.str.len() >= 8)
-    parsed = pd.to_datetime(text, format="ISO8601", errors="coerce", utc=True)
+    parsed = to_utc(text, "ISO8601")
     failed = parsed.isna() & text.notna()
     if failed.any():
         again = text[failed].str.replace(r"(?<=\d) *(?:UTC|GMT)$", "Z", regex=True)
         parsed = parsed.copy()
-        parsed[failed] = pd.to_datetime(again, format="ISO8601", errors="coerce", utc=True)
+        parsed[failed] = to_utc(again, "ISO8601")
     return parsed
+
+
+def to_utc(text: pd.Series, form: str) -> pd.Series:
+    """Return text (n,) of a format as times in UTC to the microsecond, NaT for what is not of the format."""
+    parsed = pd.to_datetime(text, format=form, errors="coerce", utc=True)
+    # Nanoseconds in one row would make the years of another one too large.
+    return pd.Series(parsed).astype("datetime64[us, UTC]")
 
 
 def localize(wall: pd.Series, time_zone: str, dates: npt.NDArray[np.bool_]) -> pd.Series:

@@ -20,6 +20,8 @@ from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 
 #: Standardised features are clipped to plus or minus this.
 MAX_ABS_FEATURE = 10.0
+#: The feature of a context in which nothing else varies, as agents need at least one.
+CONSTANT = "constant"
 #: Standard deviation up to which a column counts as constant.
 MIN_DEVIATION = 1e-9
 
@@ -210,7 +212,7 @@ class ContextFeatures:
 
     Counts, sums and days are transformed by `log(1 + x)`. Columns are standardised by the decisions of the fitted
     history, missing values become 0 (the mean), constant columns are dropped, and values are clipped to plus or minus
-    `MAX_ABS_FEATURE`.
+    `MAX_ABS_FEATURE`. Where every column is constant, a feature `constant` is 1.
 
     Attributes:
         layout: The raw columns.
@@ -250,6 +252,8 @@ class ContextFeatures:
                 names.append(name)
                 mean.append(average)
                 scale.append(sd)
+        if not names:
+            return cls(layout, encoding, (CONSTANT,), np.zeros(1), np.ones(1))
         return cls(layout, encoding, tuple(names), np.array(mean), np.array(scale))
 
     @property
@@ -293,6 +297,8 @@ class ContextFeatures:
 
     def _assemble(self, columns: Iterator[tuple[str, FloatArray]], out: npt.NDArray[Any]) -> npt.NDArray[Any]:
         place = {name: j for j, name in enumerate(self.names)}
+        if (j := place.pop(CONSTANT, None)) is not None:
+            out[:, j] = 1.0
         for name, column in columns:
             j = place.pop(name, None)
             if j is not None:

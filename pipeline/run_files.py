@@ -20,6 +20,8 @@ from crosschannel.pipeline.configuration import Config
 LOCK_FILE = ".lock"
 #: Settings that say only where a run is, and what computes it.
 PLACES = ("name", "run_dir", "device")
+#: Settings of `history` that say only where a log is and how it is read.
+SOURCES_OF_A_LOG = ("source", "path", "market", "tables", "stream")
 _SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
@@ -123,7 +125,8 @@ def _differences(stored: Any, found: Any, key: str = "") -> Iterator[tuple[str, 
 
 def _may_change(key: str) -> bool:
     """Return whether a setting says only where something is: the log itself is compared by its fingerprint."""
-    return key in PLACES or (key.startswith("history.") and key.endswith(".path"))
+    section, _, setting = key.partition(".")
+    return key in PLACES or (section == "history" and setting.partition(".")[0] in SOURCES_OF_A_LOG)
 
 
 def _remedy(key: str) -> str:

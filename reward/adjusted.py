@@ -39,8 +39,10 @@ class OutcomeRegression:
 
         Exact sums are kept in a `unit`, a power of two.
         """
-        # Least squares adds up in the order of rows: put them into an order that only their content decides.
+        # Least squares adds up in the order of rows: put them into an order that only their content decides. Controls
+        # that a bootstrap draw left out do not take part: a cell of such controls alone has no mean.
         order = np.lexsort((*x.T, weights, change, cell))
+        order = order[weights[order] > 0]
         change, x, cell, weights = change[order], x[order], cell[order], weights[order]
         means = CellMeans.fit(change, cell, weights, unit=unit)
         place = np.searchsorted(means.cell, cell)

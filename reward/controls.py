@@ -63,7 +63,8 @@ class Controls:
             else:
                 n = total**2 / ExactSums.from_values(w * weights, self.code, size).value()
             mean = ExactSums.from_values(w * (values / self.unit), self.code, size).value() / total * self.unit
-        return WeightedMeans(n, mean, total, w)
+        # Where all weights of a draw are below the resolution of the cell's largest, there are no controls.
+        return WeightedMeans(np.where(total > 0, n, 0.0), np.where(total > 0, mean, np.nan), total, w)
 
 
 def find(cells: IntArray, cell: IntArray) -> tuple[BoolArray, IntArray]:
@@ -122,7 +123,7 @@ class CellMeans:
             np.maximum.at(last, code, closes_at)
         with np.errstate(divide="ignore", invalid="ignore"):
             # In units of a power of two near the cell's largest distance, squares stay small enough for exact sums.
-            distance = np.where(w > 0, values - mean[code], 0.0)
+            distance = np.where((w > 0) & (total[code] > 0), values - mean[code], 0.0)
             largest = np.ldexp(1.0, np.frexp(_largest(np.abs(distance), code, size))[1])
             square = ExactSums.from_values(w * (distance / largest[code]) ** 2, code, size).value()
             # Without weights total and n are equal, and this is exactly n - 1.

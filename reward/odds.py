@@ -109,7 +109,8 @@ def cross_fitted(
     for k in range(folds):
         mine = outcomes.fold % folds == k
         rows = usable & (~mine | (folds == 1))
-        if not (ones[rows].any() and zeros[rows].any()):
+        drawn = rows & (weights > 0)
+        if not (ones[drawn].any() and zeros[drawn].any()):
             raise NotIdentified("the probability of sending cannot be estimated: a fold has only one kind of decision")
         # As for the outcome regression: an order of rows that only their content decides.
         x, one, w = outcomes.covariates[rows], ones[rows], weights[rows]

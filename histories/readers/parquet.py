@@ -7,7 +7,6 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import parquet as pq
 from pyarrow import types
 
 #: What a file may raise that is damaged, or has a type that nothing can read.
@@ -27,8 +26,10 @@ def parquet_frame(source: BinaryIO) -> tuple[pd.DataFrame, dict[str, str]]:
     Raises:
         ValueError, OSError, ...: One of `READ_ERRORS`, if the file cannot be read.
     """
+    from pyarrow import parquet  # late, so that `--help` does not wait for it
+
     # Not `read_table`: it would make columns of the names of the folders above the file.
-    with pq.ParquetFile(source) as file:
+    with parquet.ParquetFile(source) as file:
         table = file.read()
     columns: list[Any] = []
     names: list[str] = []

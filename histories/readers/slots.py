@@ -65,7 +65,7 @@ class SlotGrid:
             raise ConfigError(f"at {self.at!r} is not a time of day: write it as '09:00', in quotes")
         try:
             pd.Timestamp("2024-01-01", tz=self.time_zone)
-        except (ValueError, KeyError):
+        except (ValueError, KeyError, IndexError):
             raise ConfigError(f"unknown time zone {self.time_zone!r}: write it as Europe/Athens") from None
         if (self.start != "first_event") + bool(self.start_events) + (self.start_attribute is not None) > 1:
             raise ConfigError("give only one of `start`, `start_events` and `start_attribute`")

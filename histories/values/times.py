@@ -16,7 +16,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, ObjectArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY, HOUR, SECOND, localize, parse_iso
+from crosschannel.core.times import DAY, HOUR, SECOND, localize, parse_iso, to_utc
 
 TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
 #: The time of day, after T or a space, ends in a zone. The date is not looked at: 2024-03-04 ends like an offset.
@@ -59,7 +59,7 @@ def check_time_settings(settings: TimeSettings) -> None:
     try:
         pd.Timestamp(settings.time_origin)
         pd.Timestamp("2024-01-01", tz=settings.time_zone)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(f"unknown time origin or time zone: {error}") from None
     if unit == "d" and settings.time_zone != "UTC":
         raise ConfigError(
@@ -128,8 +128,7 @@ def _from_format(text: pd.Series, form: str) -> tuple[pd.Series, BoolArray, Bool
     # A literal Z at the end means UTC, as in ISO 8601.
     zoned = bool(directives & {"z", "Z"}) or re.search(r"(?<!%)Z$|(UTC|GMT)$", form) is not None
     dates = not directives & set("HIpMSf")
-    parsed = pd.to_datetime(text, format=form, errors="coerce", utc=True)
-    return parsed, np.full(len(text), zoned), np.full(len(text), dates)
+    return to_utc(text, form), np.full(len(text), zoned), np.full(len(text), dates)
 
 
 def _from_numbers(series: pd.Series, settings: TimeSettings) -> pd.Series:

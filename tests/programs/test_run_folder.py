@@ -76,7 +76,7 @@ def resealed(path: Path, change: Callable[[dict], None]) -> None:
         ("evaluation.min_ess", 50.0, "evaluate takes other settings as flags"),
         ("guardrails.weekly_cap", 3, "decide takes other guardrails as flags"),
         ("agent.settings.members", 4, "agent.settings.members is 4, but the run was trained with 3"),
-        ("history.market.seed", 1, "history.market.seed is 1, but the run was trained with 0"),
+        ("history.churn_events", ["unsubscribed"], "history.churn_events is ['unsubscribed'], but the run was"),
     ],
 )
 def test_an_edited_configuration_is_refused_with_the_key_and_both_values(run, name, value, shown):

@@ -124,6 +124,14 @@ def test_a_day_that_does_not_begin_at_midnight_is_a_day(form: str | None) -> Non
     assert len(read(["2024-04-26T00:00", "2024-04-26T02:00"], time_zone="Africa/Cairo")[1]) == 1
 
 
+def test_nanoseconds_stand_beside_years_that_they_cannot_reach() -> None:
+    texts = ["2024-03-04T08:00:00.123456789Z", "2400-01-01T00:00:00Z", "2024-03-05"]
+    for settings in ({}, {"time_zone": "Europe/Berlin"}):
+        found, faults = read(texts, **settings)
+        assert found[0] == "2024-03-04T08:00:00"
+        assert [(fault.row, fault.problem) for fault in faults] == [(2, "the time is outside the years 1990 to 2099")]
+
+
 @pytest.mark.parametrize("text", ["2024-03", "2024", "yesterday", "2024-13-01", "04/03/2024", "2024-02-30", "nan"])
 def test_what_is_not_a_time_is_named(text: str) -> None:
     for settings in ({}, {"time_zone": LA}):
@@ -144,6 +152,7 @@ def test_what_is_not_a_time_is_named(text: str) -> None:
         ({"time_format": "%Y-%m-%d %H:%M CET"}, "ends in 'CET'"),
         ({"time_format": "%Y-%m-%d %H:%M+01:00"}, r"ends in '\+01:00'"),
         ({"time_zone": "Mars"}, "time zone"),
+        ({"time_zone": ""}, "time zone"),
         ({"time_unit": "fortnight"}, "unknown time unit"),
         ({"time_unit": "s", "time_format": "%d/%m/%Y"}, "not both"),
         ({"time_unit": "d", "time_zone": LA}, "origin with its offset"),
