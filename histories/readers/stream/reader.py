@@ -31,7 +31,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.histories.history import History
-from crosschannel.histories.observation import OBSERVATION_COLUMNS
+from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import concat_decisions
 from crosschannel.histories.readers.stream.cleaning import CleanRows, clean

@@ -15,13 +15,13 @@ from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.span import Observation, observe
 from crosschannel.histories.readers.folder import read_history, write_history
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import TableMapping, read_tables
-from crosschannel.histories.span import Observation, observe
 from crosschannel.programs import decide
 from tests.samples import MODULES, random_history
 
