@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -107,7 +108,7 @@ class Run:
     @staticmethod
     def is_at(path: Path) -> bool:
         """Return whether a folder is that of a run."""
-        return (path / "config.yaml").is_file()
+        return os.path.isfile(path / "config.yaml")  # False also for a path that no file system takes
 
     @staticmethod
     def read_config(path: Path) -> Config:

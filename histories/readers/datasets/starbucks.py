@@ -44,7 +44,7 @@ def read_starbucks_rewards(path: Path) -> History:
       probability. A file with shares more than five standard errors away from that is refused.
     - **Events** are views, completions (their value is the reward paid) and transactions (the amount).
     - **Times.** The log has hours as integers, and within an hour it lists received offers first. So a send is at the
-      beginning of its hour, and other events are half an hour later. With windows [t - pre, t) and (t, t + post], a
+      beginning of its hour, and other events are half an hour later. With windows (t - pre, t] and (t, t + post], a
       window of 72 h after a send in hour h covers the hours h to h + 71, and one before it the hours h - 72 to h - 1.
     - **Users** have `age` and `income` (NaN if withheld; the files have an age of 118 then), `gender` (`missing` if
       withheld) and `member_days`, the days from joining to `LOG_START`.
