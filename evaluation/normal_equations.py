@@ -124,7 +124,7 @@ class NormalEquations:
         inverse = np.linalg.inv(own)
 
         def precondition(v: FloatArray) -> FloatArray:
-            return np.einsum("kij,kj->ki", inverse, np.ravel(v).reshape(count, width)).reshape(-1)
+            return np.asarray(np.einsum("kij,kj->ki", inverse, np.ravel(v).reshape(count, width)).reshape(-1))
 
         size = count * width
         solution, unfinished = cg(
