@@ -96,8 +96,8 @@ def tie_notes(tied: BoolArray, ties: Ties | None) -> list[str]:
         return []
     order, declared = ties or "before", f"declared by ties: {ties}" if ties else "`ties` is not declared"
     return [
-        f"{int(tied.sum()):,} events ({tied.mean():.1%}) are at exactly the time of a decision of their user; they count "
-        f"as {order} it ({declared})"
+        f"{int(tied.sum()):,} events ({tied.mean():.1%}) are at exactly the time of a decision of their user; they "
+        f"count as {order} it ({declared})"
     ]
 
 
@@ -107,8 +107,8 @@ def span_notes(span: tuple[int, int], start: IntArray, end: IntArray) -> list[st
     if not late and not early:
         return []
     return [
-        f"{late:,} users are observed from later than the start of the log on, and {early:,} until before its end: time "
-        "outside is not known, which differs from time without events"
+        f"{late:,} users are observed from later than the start of the log on, and {early:,} until before its end: "
+        "time outside is not known, which differs from time without events"
     ]
 
 
