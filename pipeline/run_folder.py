@@ -154,7 +154,7 @@ class Run:
         run = cls.open(path, allow_classes)
         if not run.ended:
             raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train', '--resume', path)}")
-        run.trained_with("policy").check(run.config, path / "config.yaml")
+        run.trained_with("policy").check(run.config, path / "config.yaml", ended=True)
         if history is None:
             return run
         return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
@@ -180,7 +180,7 @@ class Run:
         if not self.checkpoint.is_file():
             return None
         found = self.trained_with("checkpoint")
-        found.check(self.config, self.path / "config.yaml")
+        found.check(self.config, self.path / "config.yaml", ended=False)
         return found
 
     def judged(self, fingerprint: str) -> dict[str, Any]:
