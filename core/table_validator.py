@@ -188,7 +188,9 @@ def to_floats(series: pd.Series) -> FloatArray:
     try:
         values = pd.to_numeric(series, errors="coerce")
     except OverflowError:  # an integer above the largest float; as text it is infinite
-        values = pd.to_numeric(series.map(lambda value: str(value) if isinstance(value, int) else value), errors="coerce")
+        values = pd.to_numeric(
+            series.map(lambda value: str(value) if isinstance(value, int) else value), errors="coerce"
+        )
     return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
 
 

@@ -6,14 +6,22 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, cholesky
-from scipy.sparse import csr_array
+from scipy.sparse import bsr_array, csr_array
+from scipy.sparse.linalg import LinearOperator, cg
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import NotIdentified
 
 PATTERNS_PER_BLOCK = 256
 
 MAX_DENSE = 600
 """Unknowns up to which the normal equations are solved as one matrix; above it, one module is eliminated first."""
+
+MAX_SCHUR = 1200
+"""Unknowns that may remain after that; above it, several modules are large, and the solution is iterative."""
+
+CG_TOLERANCE = 1e-9
+MAX_CG_STEPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -93,7 +101,42 @@ class NormalEquations:
             factor = cholesky(ridge, lower=True, overwrite_a=True, check_finite=False)
             solution = cho_solve((factor, True), self.cross[:count].reshape(-1), check_finite=False)
             return np.asarray(solution.reshape(count, width))
-        return self._solve_by_elimination(penalty, count, eliminated)
+        if (count - (eliminated.stop - eliminated.start)) * width <= MAX_SCHUR:
+            return self._solve_by_elimination(penalty, count, eliminated)
+        return self._solve_by_iteration(penalty, count)
+
+    def _solve_by_iteration(self, penalty: FloatArray, count: int) -> FloatArray:
+        """Solve by conjugate gradients on the blocks that are not 0, preconditioned by those of single indicators."""
+        width = self.cross.shape[1]
+        first, second = self.pairs
+        known = (first < count) & (second < count)
+        blocks, first, second = self._whole(known), first[known], second[known]
+        own = np.zeros((count, width, width))
+        own[first[first == second]] = blocks[first == second]
+        own[:, np.arange(width), np.arange(width)] += penalty[:count]
+        apart = first != second
+        row = np.concatenate([np.arange(count), first[apart], second[apart]])
+        column = np.concatenate([np.arange(count), second[apart], first[apart]])
+        order = np.argsort(row, kind="stable")
+        edges = np.searchsorted(row[order], np.arange(count + 1))
+        data = np.concatenate([own, blocks[apart], blocks[apart]])[order]
+        matrix = bsr_array((data, column[order], edges), shape=(count * width, count * width))
+        inverse = np.linalg.inv(own)
+
+        def precondition(v: FloatArray) -> FloatArray:
+            return np.asarray(np.einsum("kij,kj->ki", inverse, np.ravel(v).reshape(count, width)).reshape(-1))
+
+        size = count * width
+        solution, unfinished = cg(
+            matrix,
+            self.cross[:count].reshape(-1),
+            rtol=CG_TOLERANCE,
+            maxiter=MAX_CG_STEPS,
+            M=LinearOperator((size, size), matvec=precondition, dtype=np.float64),
+        )
+        if unfinished:
+            raise NotIdentified(f"the outcome model of {count:,} actions did not converge in {MAX_CG_STEPS:,} steps")
+        return np.asarray(solution.reshape(count, width))
 
     def _solve_by_elimination(self, penalty: FloatArray, count: int, eliminated: slice) -> FloatArray:
         width = self.cross.shape[1]

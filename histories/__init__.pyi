@@ -33,7 +33,7 @@ from .readers.tables import TableMapping as TableMapping
 from .readers.tables import read_tables as read_tables
 from .splits import split_time as split_time
 from .splits import split_users as split_users
-from .validation import check_rewards as check_rewards
+from .values.validation import check_rewards as check_rewards
 
 __all__ = [
     "DATASETS",

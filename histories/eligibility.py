@@ -18,9 +18,9 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.action_columns import eligible_mask
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import read_any
+from crosschannel.histories.values.action_columns import eligible_mask
 
 
 def last_eligible(history: History, at: int) -> BoolArray:

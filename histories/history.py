@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
@@ -18,81 +16,30 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
-from crosschannel.histories.observation import ObservedFrom, Ties, first_rows, starts_of_observation, tied_events
+from crosschannel.histories.logs import DecisionLog as DecisionLog
+from crosschannel.histories.logs import EventLog as EventLog
+from crosschannel.histories.logs import decisions_frame, events_frame
+from crosschannel.histories.logs import take_rows as take_rows
+from crosschannel.histories.observation.span import observe
+from crosschannel.histories.observation.users import (
+    ObservedFrom,
+    Ties,
+    first_rows,
+    span_notes,
+    starts_of_observation,
+    tie_notes,
+    tied_events,
+)
 from crosschannel.histories.propensities.sources import (
-    SOURCE_COLUMN,
     count_sources,
     describe_sources,
-    source_codes,
-    source_names,
     summarise_sources,
 )
-from crosschannel.histories.span import observe
-from crosschannel.histories.validation import check_tables
 from crosschannel.histories.values.action_names import check_action_names
+from crosschannel.histories.values.validation import check_tables
 from crosschannel.histories.windows import Timeline
 
-Table = TypeVar("Table", "DecisionLog", "EventLog")
-
 DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
-
-
-@dataclass(frozen=True)
-class DecisionLog:
-    """Decisions of a history, one entry per slot, whether or not a message was sent.
-
-    Attributes:
-        id: Ids (n,), unique.
-        key: Stable 64-bit hashes of the ids (n,).
-        user: Codes into `History.user_ids` (n,), ascending.
-        time: Microseconds since 1970 UTC (n,), ascending within a user.
-        actions: Canonical codes (n, M).
-        propensity: Logged probability of each module's choice given the earlier ones (n, M); NaN where unknown.
-        joint: Logged probability of the whole action (n,); NaN where unknown.
-        policy: The policy that decided (n,), or None.
-        arm: Experiment arm (n,), or None.
-        eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
-        propensity_source: Where each row's propensities come from (n,), codes into `PROPENSITY_SOURCES`; by default
-            `logged`. Rows without any propensity are `missing` in any case.
-    """
-
-    id: ObjectArray
-    key: UIntArray
-    user: IntArray
-    time: IntArray
-    actions: IntArray
-    propensity: FloatArray
-    joint: FloatArray
-    policy: ObjectArray | None = None
-    arm: ObjectArray | None = None
-    eligible: BoolArray | None = None
-    propensity_source: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
-
-    def __post_init__(self) -> None:
-        source = self.propensity_source if len(self.propensity_source) else "logged"
-        object.__setattr__(self, "propensity_source", source_codes(self.propensity, self.joint, source))
-
-    def __len__(self) -> int:
-        return len(self.time)
-
-    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> DecisionLog:
-        """Return the same decisions with other propensities (n, M) and (n,), and their source, of all or by row."""
-        return replace(
-            self, propensity=propensity, joint=joint, propensity_source=source_codes(propensity, joint, source)
-        )
-
-
-@dataclass(frozen=True)
-class EventLog:
-    """Events of a history: `user` codes, `time` in microseconds, `event` codes into `History.event_names`, `value`."""
-
-    user: IntArray
-    time: IntArray
-    event: IntArray
-    value: FloatArray
-
-    def __len__(self) -> int:
-        return len(self.time)
 
 
 @dataclass(frozen=True)
@@ -298,44 +245,11 @@ class History:
 
     def decisions_frame(self) -> pd.DataFrame:
         """Return the decisions as a table in the native folder's columns."""
-        d = self.decisions
-        sent = self.modules.sends(d.actions)
-        frame = pd.DataFrame({"decision_id": d.id, "user_id": self.user_ids[d.user], "time": timestamps(d.time)})
-        for m, module in enumerate(self.modules):
-            named = np.asarray(module.actions, dtype=object)[d.actions[:, m]]
-            if m > 0:
-                named[~sent] = None
-            frame[module.name] = named
-        for m, module in enumerate(self.modules):
-            if not np.isnan(d.propensity[:, m]).all():
-                frame[f"propensity_{module.name}"] = d.propensity[:, m]
-        if not np.isnan(d.joint).all():
-            frame["propensity"] = d.joint
-        if (d.propensity_source != source_codes(d.propensity, d.joint)).any():
-            frame[SOURCE_COLUMN] = source_names(d.propensity_source)
-        for column in ("policy", "arm"):
-            if (values := getattr(d, column)) is not None:
-                frame[column] = values
-        if d.eligible is not None:
-            for module, part in zip(self.modules, self.modules.split(d.eligible), strict=True):
-                names = np.asarray(module.actions, dtype=object)
-                patterns, inverse = np.unique(part, axis=0, return_inverse=True)
-                listed = np.array(["|".join(names[row]) for row in patterns], dtype=object)
-                frame[f"eligible_{module.name}"] = listed[inverse.reshape(-1)]
-        return frame
+        return decisions_frame(self.decisions, self.user_ids, self.modules)
 
     def events_frame(self) -> pd.DataFrame:
         """Return the events as a table in the native folder's columns."""
-        e = self.events
-        names = np.asarray(self.event_names, dtype=object)
-        return pd.DataFrame(
-            {
-                "user_id": self.user_ids[e.user],
-                "time": timestamps(e.time),
-                "event": names[e.event],
-                "value": e.value,
-            }
-        )
+        return events_frame(self.events, self.user_ids, self.event_names)
 
     def summary(self) -> str:
         """Return a line with the numbers of users, decisions and events and the period, then the notes."""
@@ -347,23 +261,8 @@ class History:
             f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC, propensities "
             f"{describe_sources(count_sources(self.decisions.propensity_source))}"
         )
-        return "\n".join((read, *self._observation_notes(), *self.notes))
-
-    def _observation_notes(self) -> Iterator[str]:
-        if n_tied := int(self.tied.sum()):
-            order = "after" if self.ties == "after" else "before"
-            declared = f"declared by ties: {self.ties}" if self.ties else "`ties` is not declared"
-            yield (
-                f"{n_tied:,} events ({n_tied / len(self.events):.1%}) are at exactly the time of a decision of their "
-                f"user; they count as {order} it ({declared})"
-            )
-        late, early = self.observed_from > self.span[0], self.observed_until < self.span[1]
-        if late.any() or early.any():
-            yield (
-                f"{int(late.sum()):,} users are observed from later than the start of the log on, and "
-                f"{int(early.sum()):,} until before its end: time outside is not known, which differs from time "
-                "without events"
-            )
+        observed = self.observed_from, self.observed_until
+        return "\n".join((read, *tie_notes(self.tied, self.ties), *span_notes(self.span, *observed), *self.notes))
 
     @classmethod
     def from_arrays(
@@ -440,8 +339,8 @@ class History:
                 has two decisions, it begins with the span as well.
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
                 decision, if there are no events), without isolated rows, which are left out with a note
-                (`histories/span.py`). If the events end before the last decisions, a window that extends beyond them
-                was not observed, which differs from a window without events.
+                (`histories/observation/span.py`). If the events end before the last decisions, a window that extends
+                beyond them was not observed, which differs from a window without events.
             propensity_source: The source of the propensities of rows that do not name it themselves, by default
                 `logged`; with `missing` these propensities are not used.
             name: The history's name, for reports.
@@ -511,10 +410,3 @@ class History:
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:
     return np.searchsorted(user, np.arange(n_users + 1)).astype(np.int64)
-
-
-def take_rows(table: Table, rows: npt.NDArray[Any]) -> Table:
-    """Return the chosen rows of a log, by mask or by index."""
-    chosen = {f.name: getattr(table, f.name) for f in fields(table)}
-    index = np.flatnonzero(rows) if rows.dtype == bool else rows
-    return replace(table, **{name: array.take(index, axis=0) for name, array in chosen.items() if array is not None})

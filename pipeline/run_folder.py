@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import shutil
 from collections.abc import Collection
 from contextlib import ExitStack
@@ -107,7 +108,7 @@ class Run:
     @staticmethod
     def is_at(path: Path) -> bool:
         """Return whether a folder is that of a run."""
-        return (path / "config.yaml").is_file()
+        return os.path.isfile(path / "config.yaml")  # False also for a path that no file system takes
 
     @staticmethod
     def read_config(path: Path) -> Config:
@@ -153,7 +154,7 @@ class Run:
         run = cls.open(path, allow_classes)
         if not run.ended:
             raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train', '--resume', path)}")
-        run.trained_with("policy").check(run.config, path / "config.yaml")
+        run.trained_with("policy").check(run.config, path / "config.yaml", ended=True)
         if history is None:
             return run
         return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
@@ -179,7 +180,7 @@ class Run:
         if not self.checkpoint.is_file():
             return None
         found = self.trained_with("checkpoint")
-        found.check(self.config, self.path / "config.yaml")
+        found.check(self.config, self.path / "config.yaml", ended=False)
         return found
 
     def judged(self, fingerprint: str) -> dict[str, Any]:

@@ -119,7 +119,8 @@ def _remedy(reason: Reason, spec: RewardSpec) -> str:
     return {
         Reason.OUTSIDE_OBSERVATION: f"Use shorter windows (`reward.pre` {spec.pre}, `reward.post` {spec.post}) or a "
         "longer log; the last decisions get theirs when the log is longer.",
-        Reason.OVERLAPPING: "Use shorter windows, or `reward.overlap: truncate`.",
+        Reason.OVERLAPPING: f"Use shorter windows, or another `reward.overlap` ({spec.overlap}); where the log has "
+        "propensities, the decisions with a reward are weighted to stand for these.",
         Reason.TOO_SHORT: f"Use a shorter `reward.min_post` ({spec.min_post}) or fewer messages in a row.",
         Reason.NO_SEASONALITY: "Use a longer log, or no `reward.seasonality`.",
         Reason.CHURNED: "Nothing can be sent to these users any more: no setting is wrong.",

@@ -46,7 +46,7 @@ def windows() -> Figure:
         axes.barh(y, 2.0, left=t - 2.0, height=0.45, color=BEFORE, alpha=0.45)
         axes.barh(y, 1.0, left=t, height=0.45, color=AFTER, alpha=0.35)
         axes.plot([t, t], [y - 0.33, y + 0.33], color=colour, lw=2.5)
-        axes.text(t - 1.0, y, "before  [t - pre, t)", ha="center", va="center", fontsize=8)
+        axes.text(t - 1.0, y, "before  (t - pre, t]", ha="center", va="center", fontsize=8)
         axes.text(t + 0.5, y, "after  (t, t + post]", ha="center", va="center", fontsize=8)
         axes.text(t + 1.1, y, name, va="center", fontsize=8)
     axes.axvspan(-0.35, 0.65, color=INK, alpha=0.10, lw=0)

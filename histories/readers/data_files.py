@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from filecmp import cmp
-from itertools import combinations
 from pathlib import Path, PurePath
 from urllib.parse import unquote
 
@@ -138,13 +137,18 @@ def _copies(files: list[DataFile]) -> list[Fault]:
             problem = f"{group[0].path.name} has the same name in another format, so that rows would count twice"
             faults.append(Fault(str(later.path), problem, "Remove one of the two files."))
     for group in same_size.values():
-        for first, later in combinations(group, 2):
+        first: dict[bytes, Path] = {}
+        for file in group if len(group) > 1 else ():
             # A part without rows may equal another one: it has its line of names only.
-            if _has_rows(first.path) and cmp(first.path, later.path, shallow=False):
-                problem = f"the file is a copy of {first.path.name}, so that rows would count twice"
-                faults.append(Fault(str(later.path), problem, "Remove one of the two files."))
-                break
+            if _has_rows(file.path) and first.setdefault(_digest(file.path), file.path) != file.path:
+                problem = f"the file is a copy of {first[_digest(file.path)].name}, so that rows would count twice"
+                faults.append(Fault(str(file.path), problem, "Remove one of the two files."))
     return faults
+
+
+def _digest(path: Path) -> bytes:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "blake2b").digest()
 
 
 def _has_rows(path: Path) -> bool:

@@ -15,12 +15,12 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
-from crosschannel.histories.observation import OBSERVATION_COLUMNS
+from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.readers.sources import span_of
-from crosschannel.histories.validation import check_tables
 from crosschannel.histories.values.action_names import check_action_names
+from crosschannel.histories.values.validation import check_tables
 
 FORMAT = "crosschannel history"
 FORMAT_VERSION = 2

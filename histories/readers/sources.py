@@ -16,12 +16,12 @@ from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, Fault
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import parse_moment
-from crosschannel.histories.observation import OBSERVATION_COLUMNS
+from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
-from crosschannel.histories.validation import DECISION_COLUMNS, OPTIONAL_DECISION_COLUMNS
 from crosschannel.histories.values.identifiers import means_nobody
 from crosschannel.histories.values.times import check_time_settings, read_times
+from crosschannel.histories.values.validation import DECISION_COLUMNS, OPTIONAL_DECISION_COLUMNS
 
 
 @dataclass(frozen=True)

@@ -30,8 +30,8 @@ from crosschannel.histories.readers.sources import (
     without_rows,
 )
 from crosschannel.histories.readers.stream.sent_tables import history_of_sends
-from crosschannel.histories.validation import DECISION_COLUMNS, EVENT_COLUMNS
 from crosschannel.histories.values.action_names import check_action_names
+from crosschannel.histories.values.validation import DECISION_COLUMNS, EVENT_COLUMNS
 
 #: In a smaller log it may be chance that every decision is a send.
 MIN_ROWS_TO_CALL_SENDS = 20

@@ -10,7 +10,7 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.observation import are_dates, start_of_date, tied_events
+from crosschannel.histories.observation.users import are_dates, start_of_date, tied_events
 from crosschannel.histories.windows import Timeline
 
 #: With a larger share of goal events at exactly a decision's time, their order must be declared.

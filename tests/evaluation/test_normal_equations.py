@@ -55,6 +55,18 @@ def test_elimination_gives_the_coefficients_of_the_whole_matrix(name, monkeypatc
 
 
 @pytest.mark.parametrize("name", list(SPACES))
+def test_iteration_gives_the_coefficients_of_the_whole_matrix(name, monkeypatch):
+    modules = SPACES[name]
+    whole = OutcomeModel.fit(modules, *drawn(modules, 600, 5))
+    monkeypatch.setattr(normal_equations, "MAX_DENSE", 0)
+    monkeypatch.setattr(normal_equations, "MAX_SCHUR", 0)
+    iterated = OutcomeModel.fit(modules, *drawn(modules, 600, 5))
+    assert whole.penalty == iterated.penalty
+    for a, b in zip(whole.coefficients, iterated.coefficients, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", list(SPACES))
 def test_the_sums_are_those_of_the_whole_design(name):
     modules = SPACES[name]
     context, actions, rewards, _ = drawn(modules, 300, 3)

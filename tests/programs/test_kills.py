@@ -98,14 +98,16 @@ def check(tmp_path: Path, seed: int, wanted: dict[str, int], in_a_row: int) -> N
     expected_points, expected_values = points(one / "runs" / "market"), values(one / "runs" / "market")
     assert set(expected_points.values()) == {1}
     for program, arguments in commands.items():
-        left = wanted[program]
+        left, rounds = wanted[program], 0
         while left > 0:
-            moments = [rng.uniform(0.1, 1.0) * took[program] for _ in range(min(in_a_row, left))]
+            rounds += 1
+            assert rounds <= 10 * wanted[program], "the programs end before they are killed"
+            moments = [rng.uniform(0.05, 0.9) * took[program] for _ in range(min(in_a_row, left))]
             if program == "train.py" and (other / "runs").exists():
                 for path in sorted(other.rglob("*"), reverse=True):
                     path.rmdir() if path.is_dir() else path.unlink()
             kills = survive(program, arguments, other, moments, other / "runs" / "market")
-            left -= max(kills, 1)
+            left -= kills
             if program == "train.py":
                 assert points(other / "runs" / "market") == expected_points, moments
                 assert values(other / "runs" / "market") == expected_values, moments

@@ -458,12 +458,11 @@ tables:
 
 
 @pytest.mark.parametrize("source", ["folder", "tables"])
-def test_decisions_joined_to_a_log_without_propensities_are_a_valid_history(source, small_run, tmp_path):
-    """The round of a day: decide on a log without propensities, append the file, learn from both.
+def test_decisions_joined_to_a_log_without_propensities_are_a_valid_history(source, tmp_path):
+    """The round of a day: learn from a log without propensities, decide on it, append the file, learn from both.
 
     The new rows keep their exact propensities, the old rows get estimated ones.
     """
-    run, _ = small_run
     history, _ = simulate_history(Market(MarketConfig(users=400, days=8)))
     unknown = np.full_like(history.decisions.propensity, np.nan)
     history = history.with_propensities(unknown, unknown[:, 0], "missing")
@@ -473,14 +472,14 @@ def test_decisions_joined_to_a_log_without_propensities_are_a_valid_history(sour
     history.events_frame().to_csv(tmp_path / "events.csv", index=False)
     history.users.to_csv(tmp_path / "users.csv", index=False)
     mapping = TABLES.replace("FOLDER", str(tmp_path)).replace("MODULES", json.dumps(history.modules.to_dict()))
-    copy = tmp_path / "run"
-    shutil.copytree(run, copy)
-    config = yaml.safe_load((run / "config.yaml").read_text())
-    config["history"] |= (
+    config = yaml.safe_load(Path(SMALL[1]).read_text())
+    config["history"] = (
         yaml.safe_load(mapping) if source == "tables" else {"source": "folder", "path": str(tmp_path / "log")}
     )
-    (copy / "config.yaml").write_text(yaml.safe_dump(config))
-    run_program("decide.py", str(copy), "--out", str(tmp_path / "decisions.csv"), cwd=tmp_path)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    run = tmp_path / "run"
+    run_program("train.py", "--config", str(tmp_path / "c.yaml"), "--out", str(run), cwd=tmp_path)
+    run_program("decide.py", str(run), "--out", str(tmp_path / "decisions.csv"), cwd=tmp_path)
     table = pd.read_csv(tmp_path / "decisions.csv", dtype={"user_id": str}, keep_default_na=False)
     if source == "tables":
         old = pd.read_csv(tmp_path / "sends.csv", dtype=str, keep_default_na=False)
@@ -492,7 +491,7 @@ def test_decisions_joined_to_a_log_without_propensities_are_a_valid_history(sour
             History.from_tables(joined, history.events_frame(), history.modules, history.users, span=history.span),
             tmp_path / "log",
         )
-    built = prepare(read_config(copy / "config.yaml")).history
+    built = prepare(read_config(run / "config.yaml")).history
     d = built.decisions
     new = np.isin(d.id, table["decision_id"])
     assert new.sum() == 400

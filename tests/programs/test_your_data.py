@@ -23,8 +23,7 @@ PROGRAMS = {"mkdir": ["mkdir"], "python": [sys.executable], "crosschannel": [sys
 
 def blocks() -> Iterator[tuple[str, str, str]]:
     """Kind, title and text of each block of the page, in its order."""
-    for kind, title, text in BLOCK.findall(PAGE):
-        yield kind, title, text
+    yield from BLOCK.findall(PAGE)
 
 
 def run(command: str, folder: Path) -> str:

@@ -12,7 +12,7 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
-from crosschannel.histories.observation import are_dates, start_of_date, tied_events
+from crosschannel.histories.observation.users import are_dates, start_of_date, tied_events
 from crosschannel.histories.windows import Timeline
 from crosschannel.reward import DidReward, Goal, RewardSpec
 from crosschannel.reward.effects import TreatmentEffects, event_study

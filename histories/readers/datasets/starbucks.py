@@ -46,7 +46,7 @@ def read_starbucks_rewards(path: Path) -> History:
       probability. A file with shares more than five standard errors away from that is refused.
     - **Events** are views, completions (their value is the reward paid) and transactions (the amount).
     - **Times.** The log has hours as integers, and within an hour it lists received offers first. So a send is at the
-      beginning of its hour, and other events are half an hour later. With windows [t - pre, t) and (t, t + post], a
+      beginning of its hour, and other events are half an hour later. With windows (t - pre, t] and (t, t + post], a
       window of 72 h after a send in hour h covers the hours h to h + 71, and one before it the hours h - 72 to h - 1.
     - **Users** have `age` and `income` (NaN if withheld; the files have an age of 118 then), `gender` (`missing` if
       withheld) and `member_days`, the days from joining to `LOG_START`.
@@ -222,7 +222,12 @@ def _log(table: TableValidator, offers: pd.Index, users: pd.Index) -> pd.DataFra
     table.flag_rows("person", user < 0, "the user is not in the profile", "Add the user there, or remove the line.")
     hour, missing = table.numbers("time")
     invalid = missing | ~((hour >= 0) & (hour <= MAX_HOUR)) | (hour % 1 != 0)
-    table.flag_rows("time", invalid, f"this is not a non-negative integer up to {MAX_HOUR:,}", "Write the hour since the start of the log.")
+    table.flag_rows(
+        "time",
+        invalid,
+        f"this is not a non-negative integer up to {MAX_HOUR:,}",
+        "Write the hour since the start of the log.",
+    )
     event = table.texts("event")
     unknown = ~np.isin(event, list(KEY_OF_EVENT))
     table.flag_rows("event", unknown, "the event is unknown", f"Available: {', '.join(KEY_OF_EVENT)}.")

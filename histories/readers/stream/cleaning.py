@@ -9,11 +9,11 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import raise_faults
+from crosschannel.histories.observation.span import observe
 from crosschannel.histories.readers.repeats import Repeats, find_repeats
 from crosschannel.histories.readers.sources import span_of
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamRows
-from crosschannel.histories.span import observe
 
 
 @dataclass(frozen=True)

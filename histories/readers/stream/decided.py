@@ -15,7 +15,7 @@ from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.slots import UserSlots
 from crosschannel.histories.readers.sources import SourceRows, TableSource, decision_columns, read_source
 from crosschannel.histories.readers.stream.rows import StreamRows
-from crosschannel.histories.validation import DECISION_COLUMNS
+from crosschannel.histories.values.validation import DECISION_COLUMNS
 from crosschannel.histories.windows import Timeline
 
 

@@ -12,8 +12,8 @@ from crosschannel.histories.propensities.sources import check_source
 from crosschannel.histories.readers.repeats import Duplicates
 from crosschannel.histories.readers.slots import SlotGrid, check_slots
 from crosschannel.histories.readers.sources import TableSource, decision_columns, span_of
-from crosschannel.histories.validation import EVENT_COLUMNS
 from crosschannel.histories.values.action_names import check_action_names
+from crosschannel.histories.values.validation import EVENT_COLUMNS
 
 ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
 

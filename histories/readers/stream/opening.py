@@ -17,9 +17,9 @@ from crosschannel.histories.readers.source_files import FileTable
 from crosschannel.histories.readers.sources import SourceRows, TableSource, read_source
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
-from crosschannel.histories.validation import EVENT_COLUMNS
 from crosschannel.histories.values.identifiers import read_user_ids, sorted_ids
 from crosschannel.histories.values.times import read_times
+from crosschannel.histories.values.validation import EVENT_COLUMNS
 
 
 def open_stream(mapping: StreamMapping) -> StreamRows:

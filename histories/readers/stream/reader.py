@@ -31,7 +31,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.histories.history import History
-from crosschannel.histories.observation import OBSERVATION_COLUMNS
+from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import concat_decisions
 from crosschannel.histories.readers.stream.cleaning import CleanRows, clean
@@ -147,8 +147,8 @@ def _place_sends(
 def _observed_from(grid: str | SlotGrid, stream: StreamRows, kept: BoolArray, history: History) -> IntArray:
     """Return when each user's observation begins (U,): with the start that the grid declares, or an earlier row.
 
-    A column `observed_from` of the table of users comes before both. Leaving does not end a user's observation: what
-    follows is an outcome.
+    Rows that are not events of the history count as well. A column `observed_from` of the table of users comes before
+    both. Leaving does not end a user's observation: what follows is an outcome.
     """
     if stream.users is not None and OBSERVATION_COLUMNS[0] in stream.users.columns:
         return history.observed_from
@@ -159,7 +159,7 @@ def _observed_from(grid: str | SlotGrid, stream: StreamRows, kept: BoolArray, hi
         elif grid.start == "stream":
             start = np.full(len(start), history.span[0])
     start = start[pd.Index(stream.user_ids).get_indexer(pd.Index(history.user_ids))]
-    return np.minimum(np.clip(start, *history.span), history.observed_until)
+    return np.minimum(np.clip(start, *history.span), history.observed_from)
 
 
 def _send_rules(mapping: StreamMapping, stream: StreamRows) -> IntArray:

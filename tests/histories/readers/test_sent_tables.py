@@ -49,7 +49,9 @@ def write_log(folder: Path, users: int = 30, days: int = 10) -> None:
     )
     orders["total"] = rng.gamma(2, 10, 200).round(2)
     visits = pd.DataFrame({"customer": np.arange(users), "time": start + pd.to_timedelta(np.arange(users), unit="h")})
-    visits = pd.concat([visits.assign(event="visit"), visits[:5].assign(event="left", time=start + pd.Timedelta("5d"))])
+    visits = pd.concat(
+        [visits.assign(event="visit"), visits[:5].assign(event="left", time=start + pd.Timedelta(days=5))]
+    )
     sends.to_csv(folder / "sends.csv", index=False)
     orders.to_csv(folder / "orders.csv", index=False)
     visits.to_json(folder / "visits.jsonl", orient="records", lines=True, date_format="iso")

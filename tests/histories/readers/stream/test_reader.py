@@ -543,3 +543,22 @@ def test_messages_that_answer_what_a_user_did_after_the_slot_show(
     write(mapping.rows.path, rows)
     history = read_stream(replace(mapping, sends=SENDS[1:], values={}, slots=SlotGrid("1d", at)))
     assert f"{shares[0]} of them follow an event of the user in between, and {shares[1]} of slots" in history.summary()
+
+
+def test_users_are_observed_from_the_start_that_is_declared_or_an_earlier_row(mapping: StreamMapping, tmp_path: Path):
+    """Events that are not kept are signs of life as well."""
+
+    def starts(changed: StreamMapping) -> list[str]:
+        history = read_stream(changed)
+        return [str(time)[:13] for time in history.observed_from.astype("datetime64[us]")]
+
+    first = ["2024-05-01T08", "2024-05-01T23"]
+    assert starts(mapping) == first
+    assert starts(replace(mapping, events=("Order Completed",))) == first
+    assert starts(replace(mapping, slots=replace(DAILY, start="stream"))) == ["2024-05-01T08", "2024-05-01T08"]
+    (tmp_path / "users.csv").write_text("id,since\n007,2024-05-02T09:00\nNA,2024-05-01T12:00\n")
+    users = TableSource(tmp_path / "users.csv", {"user_id": "id"})
+    declared = replace(mapping, users=users, slots=replace(DAILY, start_attribute="since"))
+    assert starts(declared) == ["2024-05-01T08", "2024-05-01T12"]
+    (tmp_path / "users.csv").write_text("id,observed_from\n007,2024-05-02T09:00\nNA,2024-05-01T12:00\n")
+    assert starts(replace(mapping, users=users)) == ["2024-05-02T09", "2024-05-01T12"]

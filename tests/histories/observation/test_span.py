@@ -15,13 +15,13 @@ from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.span import Observation, observe
 from crosschannel.histories.readers.folder import read_history, write_history
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import TableMapping, read_tables
-from crosschannel.histories.span import Observation, observe
 from crosschannel.programs import decide
 from tests.samples import MODULES, random_history
 
@@ -310,7 +310,7 @@ def test_decisions_are_made_for_a_time_that_the_log_reaches(at: str):
 def test_no_decision_is_made_before_the_first_of_the_log():
     """Orders of years before the first message do not make those years a time of decisions."""
     decisions, events = tables()
-    earlier = events.assign(time=events["time"] - pd.Timedelta("30d"))
+    earlier = events.assign(time=events["time"] - pd.Timedelta(days=30))
     history = History.from_tables(decisions, pd.concat([earlier, events]), MODULES)
     first = str(decisions["time"].min())
     with pytest.raises(ConfigError, match="whose first decision is at 2024-03-06 06:00"):

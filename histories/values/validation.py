@@ -16,8 +16,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArra
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.table_validator import TableValidator, first_true
 from crosschannel.core.times import NEVER
-from crosschannel.histories.action_columns import action_codes, eligible_mask, propensities
-from crosschannel.histories.observation import OBSERVATION_COLUMNS, check_order, declared_times
+from crosschannel.histories.observation.users import OBSERVATION_COLUMNS, check_order, declared_times
 from crosschannel.histories.propensities.sources import (
     MISSING,
     PROPENSITY_SOURCES,
@@ -25,6 +24,7 @@ from crosschannel.histories.propensities.sources import (
     check_source,
     read_sources,
 )
+from crosschannel.histories.values.action_columns import action_codes, eligible_mask, propensities
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.values.attributes import read_attributes
 from crosschannel.histories.values.identifiers import id_notes, lost_digits, means_nobody, read_user_ids

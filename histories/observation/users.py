@@ -90,6 +90,28 @@ def tied_events(events: Timeline, decisions: Timeline, user: IntArray) -> BoolAr
     return np.asarray(np.cumsum(edges)[:-1] > 0)
 
 
+def tie_notes(tied: BoolArray, ties: Ties | None) -> list[str]:
+    """Return a note on the events (e,) at exactly the time of a decision, if there are any."""
+    if not tied.any():
+        return []
+    order, declared = ties or "before", f"declared by ties: {ties}" if ties else "`ties` is not declared"
+    return [
+        f"{int(tied.sum()):,} events ({tied.mean():.1%}) are at exactly the time of a decision of their user; they "
+        f"count as {order} it ({declared})"
+    ]
+
+
+def span_notes(span: tuple[int, int], start: IntArray, end: IntArray) -> list[str]:
+    """Return a note on the users (U,) who are observed for a part of the span only, if there are any."""
+    late, early = int((start > span[0]).sum()), int((end < span[1]).sum())
+    if not late and not early:
+        return []
+    return [
+        f"{late:,} users are observed from later than the start of the log on, and {early:,} until before its end: "
+        "time outside is not known, which differs from time without events"
+    ]
+
+
 def are_dates(time: IntArray) -> bool:
     """Return whether times are dates without a time of day: all at one time of day, or at two an hour apart.
 

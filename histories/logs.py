@@ -1,0 +1,126 @@
+"""The two logs of a history as columns: decisions, one for each slot, and events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
+from crosschannel.core.times import timestamps
+from crosschannel.histories.propensities.sources import SOURCE_COLUMN, source_codes, source_names
+
+Table = TypeVar("Table", "DecisionLog", "EventLog")
+
+
+@dataclass(frozen=True)
+class DecisionLog:
+    """Decisions of a history, one entry per slot, whether or not a message was sent.
+
+    Attributes:
+        id: Ids (n,), unique.
+        key: Stable 64-bit hashes of the ids (n,).
+        user: Codes into `History.user_ids` (n,), ascending.
+        time: Microseconds since 1970 UTC (n,), ascending within a user.
+        actions: Canonical codes (n, M).
+        propensity: Logged probability of each module's choice given the earlier ones (n, M); NaN where unknown.
+        joint: Logged probability of the whole action (n,); NaN where unknown.
+        policy: The policy that decided (n,), or None.
+        arm: Experiment arm (n,), or None.
+        eligible: Which actions could have been taken (n, sum of actions), or None if the log has no eligibility.
+        propensity_source: Where each row's propensities come from (n,), codes into `PROPENSITY_SOURCES`; by default
+            `logged`. Rows without any propensity are `missing` in any case.
+    """
+
+    id: ObjectArray
+    key: UIntArray
+    user: IntArray
+    time: IntArray
+    actions: IntArray
+    propensity: FloatArray
+    joint: FloatArray
+    policy: ObjectArray | None = None
+    arm: ObjectArray | None = None
+    eligible: BoolArray | None = None
+    propensity_source: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        source = self.propensity_source if len(self.propensity_source) else "logged"
+        object.__setattr__(self, "propensity_source", source_codes(self.propensity, self.joint, source))
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+    def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> DecisionLog:
+        """Return the same decisions with other propensities (n, M) and (n,), and their source, of all or by row."""
+        return replace(
+            self, propensity=propensity, joint=joint, propensity_source=source_codes(propensity, joint, source)
+        )
+
+
+@dataclass(frozen=True)
+class EventLog:
+    """Events of a history: `user` codes, `time` in microseconds, `event` codes into `History.event_names`, `value`."""
+
+    user: IntArray
+    time: IntArray
+    event: IntArray
+    value: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.time)
+
+
+def take_rows(table: Table, rows: npt.NDArray[Any]) -> Table:
+    """Return the chosen rows of a log, by mask or by index."""
+    chosen = {f.name: getattr(table, f.name) for f in fields(table)}
+    index = np.flatnonzero(rows) if rows.dtype == bool else rows
+    return replace(table, **{name: array.take(index, axis=0) for name, array in chosen.items() if array is not None})
+
+
+def decisions_frame(decisions: DecisionLog, user_ids: ObjectArray, modules: ActionSpace) -> pd.DataFrame:
+    """Return the decisions as a table in the native folder's columns."""
+    d = decisions
+    sent = modules.sends(d.actions)
+    frame = pd.DataFrame({"decision_id": d.id, "user_id": user_ids[d.user], "time": timestamps(d.time)})
+    for m, module in enumerate(modules):
+        named = np.asarray(module.actions, dtype=object)[d.actions[:, m]]
+        if m > 0:
+            named[~sent] = None
+        frame[module.name] = named
+    for m, module in enumerate(modules):
+        if not np.isnan(d.propensity[:, m]).all():
+            frame[f"propensity_{module.name}"] = d.propensity[:, m]
+    if not np.isnan(d.joint).all():
+        frame["propensity"] = d.joint
+    if (d.propensity_source != source_codes(d.propensity, d.joint)).any():
+        frame[SOURCE_COLUMN] = source_names(d.propensity_source)
+    for column in ("policy", "arm"):
+        if (values := getattr(d, column)) is not None:
+            frame[column] = values
+    if d.eligible is not None:
+        for module, part in zip(modules, modules.split(d.eligible), strict=True):
+            names = np.asarray(module.actions, dtype=object)
+            patterns, inverse = np.unique(part, axis=0, return_inverse=True)
+            listed = np.array(["|".join(names[row]) for row in patterns], dtype=object)
+            frame[f"eligible_{module.name}"] = listed[inverse.reshape(-1)]
+    return frame
+
+
+def events_frame(events: EventLog, user_ids: ObjectArray, event_names: Sequence[str]) -> pd.DataFrame:
+    """Return the events as a table in the native folder's columns."""
+    e = events
+    names = np.asarray(event_names, dtype=object)
+    return pd.DataFrame(
+        {
+            "user_id": user_ids[e.user],
+            "time": timestamps(e.time),
+            "event": names[e.event],
+            "value": e.value,
+        }
+    )
