@@ -126,7 +126,7 @@ def _check_column(table: TableValidator, column: str) -> None:
     series = table.frame[column]
     if column.endswith("_id") and table.integers(column) is None:
         table.flag("the ids are not integers", "Write them as in the published tables.", column=column)
-    elif column.endswith(("_date", "_timestamp")) and series.dtype.kind != "M":
+    elif column.endswith(("_date", "_timestamp")) and not pd.api.types.is_datetime64_dtype(series):
         table.flag("these are not times without a time zone", "Write them as such in Parquet.", column=column)
     elif column.endswith(("_date", "_timestamp")):
         table.times(column)
