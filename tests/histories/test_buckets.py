@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import keys
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
-from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.histories.buckets import bucket_of, bucket_paths, write_buckets
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import read_history

@@ -389,4 +389,4 @@ def test_what_names_no_event_is_a_fault_of_its_row(name):
     events = pd.DataFrame({"user_id": ["a", "a"], "time": "2024-05-01", "event": ["visit", name]})
     decisions = pd.DataFrame({"decision_id": ["d"], "user_id": ["a"], "time": "2024-05-02", "channel": ["none"]})
     with pytest.raises(InputError, match=r"column 'event', row 2.*the event has no name"):
-        History.from_tables(decisions, events, [{"name": "channel", "actions": ["none", "email"]}])
+        History.from_tables(decisions, events, ActionSpace([Module("channel", ("none", "email"))]))
