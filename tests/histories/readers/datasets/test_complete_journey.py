@@ -144,6 +144,22 @@ def test_bands_become_lower_ends_and_missing_stays_missing(tmp_path: Path) -> No
         ("coupon_redemptions", lambda t: t.assign(campaign_id=[27, 99]), r"row 2, value 99.*has no description"),
         ("campaigns", lambda t: t.assign(household_id=[1, 1, 2, 3, 3, 4]), r"household 3 got two campaigns on one day"),
         ("transactions", lambda t: t.assign(sales_value=[1.0, np.nan, *[1.0] * 5]), r"row 2.*the value is missing"),
+        ("transactions", lambda t: t.assign(sales_value=[1.0, np.inf, *[1.0] * 5]), r"row 2.*the amount is infinite"),
+        ("transactions", lambda t: t.assign(sales_value="much"), r"row 1, value 'much'.*not a number"),
+        ("transactions", lambda t: t.assign(basket_id=[{"a": 1}] * 7), r"'basket_id': the ids are not integers"),
+        ("transactions", lambda t: t.assign(transaction_timestamp="1.5"), r"'transaction_timestamp': these are not ti"),
+        ("transactions", lambda t: t.assign(transaction_timestamp=pd.Timestamp(0)), r"outside the years 1990 to 2099"),
+        ("campaigns", lambda t: t.assign(campaign_id=t["campaign_id"].astype(str)), r"the ids are not integers"),
+        ("campaigns", lambda t: t.assign(household_id=t["household_id"] + 0.5), r"the ids are not integers"),
+        ("campaign_descriptions", lambda t: t.assign(start_date="2017-02-08"), r"'start_date': these are not times"),
+        (
+            "campaign_descriptions",
+            lambda t: t.assign(end_date=t["end_date"].dt.tz_localize("UTC")),
+            r"'end_date': these are not times without a time zone",
+        ),
+        ("coupon_redemptions", lambda t: t.assign(redemption_date=7), r"'redemption_date': these are not times"),
+        ("demographics", lambda t: t.assign(household_id=[2, 2, 1]), r"row 2, value 2.*an earlier row has the same id"),
+        ("demographics", lambda t: t.assign(household_id=[2, None, 1]), r"row 2.*the value is missing"),
     ],
 )
 def test_faults_name_table_row_and_remedy(tmp_path: Path, name, change, message) -> None:
