@@ -188,9 +188,11 @@ def test_a_policy_whose_tensors_have_another_shape_is_refused_when_it_is_loaded(
         holder, key = tensors(content["agent"])[k]
         holder[key] = holder[key].reshape(-1)[:0]
         write_sealed(content, tmp_path / "other.pt")
+        refusal = None
         try:
             load_policy(tmp_path / "other.pt")[0].action_probabilities(observations_of(everything(20, agent.modules)))
         except ConfigError as error:
-            assert "other.pt" in str(error)
+            refusal = str(error)
+        assert refusal is None or "other.pt" in refusal
     with pytest.raises(ConfigError, match="context_dim is 0"):
         make_agent(name, NESTED, 0)
