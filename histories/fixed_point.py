@@ -22,6 +22,8 @@ DEFAULT_BITS = 32
 LOG2_OF_LARGEST_FITTED = 56
 LARGEST_SUM = 2.0**62
 BITS_PER_STEP = 8
+#: Values that are this many units of their scale, or more, are represented to a hundredth.
+MIN_UNITS_OF_VALUES = 64
 #: Beyond, powers of two would leave the range of floating-point numbers.
 MAX_BITS = 968
 
@@ -57,6 +59,28 @@ def fit_bits(largest: float) -> int:
         return DEFAULT_BITS
     bits = BITS_PER_STEP * math.floor((LOG2_OF_LARGEST_FITTED - math.log2(largest)) / BITS_PER_STEP)
     return min(max(bits, -MAX_BITS), MAX_BITS)
+
+
+def check_resolution(value: FloatArray, largest: float, name: str) -> None:
+    """Refuse values (e,) most of which would be rounded away by the scale of sums up to `largest`.
+
+    One amount of 1e18 (a placeholder) among thousands of 30 would leave zeros of all others, limits or not.
+
+    Args:
+        value: The values that are summed.
+        largest: An upper bound of their sums.
+        name: What is summed, for the message.
+
+    Raises:
+        ConfigError: If the median of those that are not 0 has fewer than `MIN_UNITS_OF_VALUES` units of the scale.
+    """
+    used = np.abs(value[value != 0.0])
+    if len(used) and (median := float(np.median(used))) < MIN_UNITS_OF_VALUES * 2.0 ** -fit_bits(largest):
+        raise ConfigError(
+            f"the values of {name!r} differ too much to be summed exactly: half of them are {median:g} or less, and "
+            f"the largest is {used.max():g}. Check the largest for placeholders and errors of units, and correct it in "
+            "the log"
+        )
 
 
 def check_sums(value: FloatArray, offsets: IntArray, bits: int, name: str) -> None:

@@ -215,8 +215,8 @@ class History:
             return self
         start = np.full(self.n_users, self.span[0], dtype=np.int64)
         if rule == "first_row":
-            rows = ((table.user, table.time) for table in (self.decisions, self.events))
-            start = first_rows(self.n_users, self.span, *rows)
+            decisions, events = ((table.user, table.time) for table in (self.decisions, self.events))
+            start = first_rows(self.n_users, self.span, decisions, events)
         return replace(self, observed_from=np.minimum(start, self.observed_until))
 
     def fingerprint(self) -> str:

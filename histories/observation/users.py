@@ -35,25 +35,30 @@ def starts_of_observation(
     return first_rows(n_users, span, decisions, events)
 
 
-def first_rows(n_users: int, span: tuple[int, int], *tables: tuple[IntArray, IntArray]) -> IntArray:
-    """Return when each user (U,) is first seen: the earliest row within the span among tables of (user, time).
+def first_rows(
+    n_users: int, span: tuple[int, int], decisions: tuple[IntArray, IntArray], events: tuple[IntArray, IntArray]
+) -> IntArray:
+    """Return from when on each user (U,) is known: the earliest row within the span among tables of (user, time).
 
     A user's first row is a stopping time: whether it has come never depends on what follows, so that starting there
-    selects nobody by an outcome. Before it, a user who did nothing and one who did not exist look alike.
+    selects nobody by an outcome. Before it, a user who did nothing and one who did not exist look alike. If the row is
+    an event, observation begins a microsecond after it: in a log of dates, a window that began with the event itself
+    would have at least one event, whatever the user does otherwise.
 
     Args:
         n_users: Number of users U.
         span: Start and end of the observation period, microseconds.
-        *tables: User codes and times of the rows of each table.
+        decisions: User codes and times of the decisions.
+        events: User codes and times of the events.
 
     Returns:
         Microseconds (U,); the end of the span for users without a row.
     """
     out = np.full(n_users, span[1], dtype=np.int64)
-    for user, time in tables:
+    for (user, time), later in ((decisions, 0), (events, 1)):
         inside = time >= span[0]
-        np.minimum.at(out, user[inside], time[inside])
-    return out
+        np.minimum.at(out, user[inside], time[inside] + later)
+    return np.minimum(out, span[1])
 
 
 def declared_times(table: TableValidator | None, column: str, otherwise: int) -> IntArray | None:

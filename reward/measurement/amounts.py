@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.histories.fixed_point import check_sums, from_fixed, largest_sum, to_fixed
+from crosschannel.histories.fixed_point import check_resolution, check_sums, from_fixed, largest_sum, to_fixed
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import running_totals
@@ -26,13 +26,18 @@ def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
 
 
 def largest_amounts(goals: Sequence[Goal], history: History) -> FloatArray:
-    """Return an upper bound of the amount of each goal in a window of any user (G,): see `fixed_point.largest_sum`."""
-    return np.array(
-        [
-            largest_sum(amount, chosen, history.event_offsets)
-            for chosen, amount in (goal_events(g, history) for g in goals)
-        ]
-    )
+    """Return an upper bound of the amount of each goal in a window of any user (G,): see `fixed_point.largest_sum`.
+
+    Raises:
+        ConfigError: If most amounts of a goal are too small beside its largest: see `fixed_point.check_resolution`.
+    """
+    out = []
+    for goal in goals:
+        chosen, amount = goal_events(goal, history)
+        out.append(largest_sum(amount, chosen, history.event_offsets))
+        if goal.measure == "value":
+            check_resolution(amount[chosen], out[-1], goal.event)
+    return np.array(out)
 
 
 def window_amounts(

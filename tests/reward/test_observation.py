@@ -155,12 +155,54 @@ def test_contexts_say_how_much_of_a_window_was_observed():
     assert np.ptp(column[share == 1]) == 0
 
 
-def test_the_first_row_within_the_span_begins_a_users_observation():
+def test_observation_begins_just_after_a_users_first_event_within_the_span():
     history = joiners(6, users=20)
     first = np.array([history.events.time[history.events.user == u].min() for u in range(20)])
-    np.testing.assert_array_equal(history.observed_from, first)
+    np.testing.assert_array_equal(history.observed_from, first + 1)
     np.testing.assert_array_equal(history.with_observed_from("log").observed_from, np.full(20, history.span[0]))
     chosen = np.arange(20) % 3 == 0
-    np.testing.assert_array_equal(history.select_users(chosen).observed_from, first[chosen])
+    np.testing.assert_array_equal(history.select_users(chosen).observed_from, first[chosen] + 1)
     assert "20 users are observed from later than the start of the log on" in history.summary()
     assert history.with_observed_from("log").fingerprint() != history.fingerprint()
+
+
+def daily(seed: int) -> History:
+    """Users first seen by an order, in a log of dates; messages come mostly three days later, without any effect."""
+    rng = np.random.default_rng(seed)
+    users, days = 1500, 30
+    buyer, date = np.nonzero(rng.random((users, days)) < 0.15)
+    first = np.full(users, days)
+    np.minimum.at(first, buyer, date)
+    user, day = (a.ravel() for a in np.meshgrid(np.arange(users), np.arange(days), indexing="ij"))
+    user, day = user[day > first[user]], day[day > first[user]]
+    sent = rng.random(len(user)) < np.where(day - first[user] == 3, 0.6, 0.1)
+    ids = np.arange(len(user)).astype(str).astype(object)
+    return History.from_arrays(
+        DecisionLog(
+            id=ids,
+            key=keys(ids),
+            user=user,
+            time=START + day * DAY,
+            actions=sent.astype(np.int64)[:, None],
+            propensity=np.full((len(user), 1), np.nan),
+            joint=np.full(len(user), np.nan),
+        ),
+        EventLog(buyer, START + date * DAY, np.zeros(len(buyer), dtype=np.int64), np.ones(len(buyer))),
+        modules=MODULES,
+        user_ids=np.arange(users).astype(str).astype(object),
+        event_names=("order",),
+        span=(START, START + days * DAY - 1),
+        ties="after",
+    ).with_observed_from("first_row")
+
+
+def test_no_window_begins_with_the_order_by_which_the_user_became_known():
+    """With it, the window before has an order by construction, and the effect would be -.16 orders, error .02."""
+    history = daily(0)
+    effect = TreatmentEffects.fit(DidReward(SPEC), history).effect()
+    assert abs(effect.value) < 4 * effect.se < 0.1
+    built = panel_from_history(history, SPEC, None, "3d")
+    overall, _ = aggregate(group_time_effects(built.panel), "simple")
+    assert abs(overall.value) < 3 * overall.se
+    declared = replace(history, observed_from=history.observed_from - 1)
+    assert TreatmentEffects.fit(DidReward(SPEC), declared).effect().value < -0.1

@@ -93,3 +93,14 @@ def test_small_bootstrap_draws_are_refitted_or_not_identified(kind):
         except NotIdentified:
             pass
     assert fitted > 5
+
+
+@pytest.mark.parametrize("limit", [{}, {"clip": 60.0}, {"winsor": 0.99}], ids=["none", "clip", "winsor"])
+def test_one_placeholder_among_amounts_does_not_round_the_others_away(limit):
+    """With it the scale had units of 256, all other amounts were 0, and so was a limited effect: +.0003, se .001."""
+    history = random_history(6, users=60)
+    value = history.events.value.copy()
+    value[np.flatnonzero(history.events.event == history.event_names.index("order"))[0]] = 1e18
+    spoilt = replace(history, events=replace(history.events, value=value))
+    with pytest.raises(ConfigError, match=r"the values of 'order' differ too much .* the largest is 1e\+18"):
+        measure(spoilt, replace(SPEC, goals=(Goal("order", measure="value", **limit),)))

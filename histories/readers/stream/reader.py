@@ -30,6 +30,7 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, InputError
+from crosschannel.core.times import NEVER
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.slots import SlotGrid
@@ -115,7 +116,7 @@ def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream")
     return replace(
         history,
         users=None if stream.users is None else history.users,
-        observed_from=_observed_from(grid, stream, kept, history),
+        observed_from=_observed_from(grid, stream, kept, rule >= 0, history),
         notes=(*notes, *history.notes),
     )
 
@@ -144,15 +145,19 @@ def _place_sends(
     return Slots(origin[left], placed.user[left], placed.time[left]), delivered, joined.notes
 
 
-def _observed_from(grid: str | SlotGrid, stream: StreamRows, kept: BoolArray, history: History) -> IntArray:
+def _observed_from(
+    grid: str | SlotGrid, stream: StreamRows, kept: BoolArray, sent: BoolArray, history: History
+) -> IntArray:
     """Return when each user's observation begins (U,): with the start that the grid declares, or an earlier row.
 
-    Rows that are not events of the history count as well. A column `observed_from` of the table of users comes before
+    Rows that are not events of the history count as well; after a row that is not a send (`sent`, (n,)) it begins a
+    microsecond later: see `first_rows`. A column `observed_from` of the table of users comes before
     both. Leaving does not end a user's observation: what follows is an outcome.
     """
     if stream.users is not None and OBSERVATION_COLUMNS[0] in stream.users.columns:
         return history.observed_from
-    start = stream.first_time(kept)
+    start = stream.first_time(kept & ~sent)
+    start = np.minimum(stream.first_time(kept & sent), start + (start < NEVER))
     if isinstance(grid, SlotGrid):
         if stream.start is not None:
             start = np.minimum(start, stream.start)
