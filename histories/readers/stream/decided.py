@@ -98,12 +98,13 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
         actions: The action of the first module of each send.
 
     Raises:
-        InputError: If a send is not the one that was decided.
+        InputError: If a user has two decisions of one slot, or a send is not the one that was decided.
     """
     place = np.searchsorted(slots.bounds, decided.time, side="right") - 1
     upper = np.minimum(place + 1, len(slots.bounds) - 1)
     nearer = np.abs(slots.bounds[upper] - decided.time) < np.abs(decided.time - slots.bounds[np.maximum(place, 0)])
     place = np.where(nearer | (place < 0), upper, place)
+    _refuse_second_decisions(decided, place)
     begin = slots.bounds[place]
     end = slots.bounds[np.minimum(place + 1, len(slots.bounds) - 1)]
     # Beyond the grid a period is as long as its last one.
@@ -133,6 +134,16 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
         f"{np.count_nonzero(decided.sent & ~carried_out):,} of these have no send in the log, and count as decided"
     )
     return Joined(delivered, replaced, (note,))
+
+
+def _refuse_second_decisions(decided: Decided, place: IntArray) -> None:
+    """Refuse two decisions of a user for one slot (k,): `decide` ran twice, and one of them was not carried out."""
+    again = np.append(False, (np.diff(decided.user) == 0) & (np.diff(place) == 0))[: len(decided)]
+    faults: list[Fault] = []
+    problem = "the user has an earlier decision of the same slot, and only one of them can have been carried out"
+    remedy = "Keep the file of the decisions that were carried out, and leave the other out."
+    TableValidator(decided.frame, str(decided.rows.source.path), faults).flag_rows("time", again, problem, remedy)
+    raise_faults([place_decided(decided, fault) for fault in faults])
 
 
 def place_decided(decided: Decided, fault: Fault) -> Fault:
