@@ -30,6 +30,7 @@ from crosschannel.core import (
     ObjectArray,
     duration,
     keys,
+    parse_moment,
     pseudonyms,
     replacing,
     timestamps,
@@ -213,11 +214,9 @@ def _moment(text: str | None, history: History, max_log_age: int) -> int:
     if text is None:
         return end
     try:
-        moment = pd.Timestamp(text)
-    except ValueError:
-        raise ConfigError(f"--at {text!r} is not a time: write it as 2026-11-24T06:00") from None
-    moment = moment.tz_localize("UTC") if moment.tzinfo is None else moment.tz_convert("UTC")
-    at = int(moment.as_unit("us").to_datetime64().astype(np.int64))
+        at = parse_moment(text)
+    except ConfigError as error:
+        raise ConfigError(f"--at {error}") from None
     begin = int(history.decisions.time.min())
     if not max(start, begin) < at <= end + max_log_age:
         first, last, decided = timestamps(np.array([start, end, begin]))

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import torch
 
-from crosschannel.agents.base import Agent
+from crosschannel.agents.base import Agent, Observations
 from crosschannel.agents.registry import make_agent
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, CrosschannelError
@@ -158,6 +159,10 @@ def _rebuild(
         modules = modules or stored
         agent = make_agent(modules=modules, device=device, **state["agent_spec"])
         agent.load_state_dict(state["agent"])
+        # A state of other shapes fails at the first decision.
+        mask = np.ones((1, modules.total), dtype=np.bool_)
+        width = int(state["agent_spec"]["context_dim"])
+        agent.action_probabilities(Observations(np.zeros((1, width), dtype=np.float32), mask))
         return agent
 
 

@@ -111,6 +111,8 @@ def make_agent(
         ConfigError: If there is no such agent, or it has no such setting, or the class does not implement `Agent`.
     """
     checked = check_settings(name, settings)
+    if context_dim < 1:
+        raise ConfigError(f"context_dim is {context_dim}: an agent needs at least one context feature")
     agent = _agent_class(name)(modules, context_dim, checked, seed, resolve_device(device))
     if not isinstance(agent, Agent):
         missing = sorted(part for part in _AGENT_METHODS if not hasattr(agent, part))

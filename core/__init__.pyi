@@ -20,6 +20,7 @@ from .times import HOUR as HOUR
 from .times import SECOND as SECOND
 from .times import WEEK as WEEK
 from .times import duration as duration
+from .times import parse_moment as parse_moment
 from .times import timestamps as timestamps
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "UIntArray",
     "duration",
     "keys",
+    "parse_moment",
     "pseudonyms",
     "replacing",
     "timestamps",

@@ -14,6 +14,7 @@ from crosschannel.core.errors import Fault, nearest
 from crosschannel.core.times import parse_iso
 
 EARLIEST_TIME = np.datetime64("1990-01-01", "us")
+_NESTED = "this is a list or an object, not a text"
 LATEST_TIME = np.datetime64("2100-01-01", "us")
 
 
@@ -110,6 +111,9 @@ class TableValidator:
         out = np.array(series.to_numpy(dtype=object))
         # Text is not converted again: that would take most of the time of reading a large table.
         if pd.api.types.infer_dtype(out, skipna=True) != "string":
+            nested = np.fromiter(map(is_nested, out), dtype=bool, count=len(out))
+            if not any(fault.column == column and fault.problem == _NESTED for fault in self.faults):
+                self.flag_rows(column, nested, _NESTED, "Write a text, or map a path inside of it.")
             out = np.array(series.where(~missing, "").astype(str).to_numpy(dtype=object))
         out[missing] = ""
         return out
@@ -165,16 +169,7 @@ class TableValidator:
 
     def numbers(self, column: str) -> tuple[FloatArray, BoolArray]:
         """Return numbers (n,), NaN where missing or not a number, and which entries are missing."""
-        missing = self.missing(column)
-        series = self.frame[column]
-        series = series.astype(object) if series.dtype.kind in "mM" else series
-        try:
-            values = pd.to_numeric(series, errors="coerce")
-        except OverflowError:  # an integer above the largest float; as text it is infinite
-            values = pd.to_numeric(
-                series.map(lambda value: str(value) if isinstance(value, int) else value), errors="coerce"
-            )
-        out = np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+        missing, out = self.missing(column), to_floats(self.frame[column])
         self.flag_rows(
             column,
             np.isnan(out) & ~missing,
@@ -184,8 +179,31 @@ class TableValidator:
         return out, missing
 
 
+def to_floats(series: pd.Series) -> FloatArray:
+    """Return a column (n,) as floating-point numbers, NaN for what is not a number."""
+    if series.dtype.kind in "mM":
+        series = series.astype(object)
+    if series.dtype.kind == "O":
+        series = series.where(~series.map(is_nested))
+    try:
+        values = pd.to_numeric(series, errors="coerce")
+    except OverflowError:  # an integer above the largest float; as text it is infinite
+        values = pd.to_numeric(
+            series.map(lambda value: str(value) if isinstance(value, int) else value), errors="coerce"
+        )
+    return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def is_nested(value: object) -> bool:
+    """Return whether a value of a table is a list or an object of JSON, or an array."""
+    return isinstance(value, list | dict | tuple | set | np.ndarray)
+
+
 def _readable(value: Any) -> Any:
     """Return a value as it should appear in a message."""
     if isinstance(value, np.generic):
         return value.item()
-    return str(value) if isinstance(value, pd.Timestamp) else value
+    if isinstance(value, pd.Timestamp):
+        # Python has no years after 9999.
+        return str(value if value.year < 10_000 else value.to_datetime64())
+    return value

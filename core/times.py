@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,8 @@ WEEK = 7 * DAY
 #: The time of an event that does not happen; every other time is earlier.
 NEVER = int(np.iinfo(np.int64).max)
 
+#: Names that mean another time zone on another machine.
+_LOCAL_ZONES = ("localtime", "posixrules", "Factory")
 _UNITS = {"s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY, "w": WEEK}
 
 
@@ -30,6 +34,23 @@ def duration(text: str) -> int:
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"{text!r} is not a duration: write a positive number and a unit, such as 72h or 7d")
     return round(float(match[1]) * _UNITS[match[2]])
+
+
+def find_time_zone(name: str) -> tzinfo:
+    """Return a time zone by its name such as `Europe/Berlin`, or by its offset such as `+02:00`.
+
+    Raises:
+        ConfigError: If there is no such time zone.
+    """
+    if offset := re.fullmatch(r"(?:UTC)?([+-])([01]\d):([0-5]\d)", str(name)):
+        length = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+        return timezone(-length if offset[1] == "-" else length)
+    try:
+        if name not in _LOCAL_ZONES:
+            return ZoneInfo(name)
+    except (KeyError, ValueError, TypeError, OSError):  # such as a folder of zones, Europe
+        pass
+    raise ConfigError(f"unknown time zone {name!r}: write it as Europe/Berlin")
 
 
 def timestamps(microseconds: np.ndarray) -> pd.Series:
@@ -53,8 +74,21 @@ def parse_iso(text: pd.Series) -> pd.Series:
     return parsed
 
 
+def parse_moment(text: object) -> int:
+    """Return one time in ISO 8601 as microseconds since 1970 UTC; without a zone it is UTC.
+
+    Raises:
+        ConfigError: If it is not a time.
+    """
+    parsed = parse_iso(pd.Series([str(text)], dtype=object)).dt.tz_localize(None).to_numpy(dtype="datetime64[us]")[0]
+    if np.isnat(parsed):
+        raise ConfigError(f"{text!r} is not a time: write it as 2024-05-01T09:30")
+    return int(parsed.astype(np.int64))
+
+
 def to_utc(text: pd.Series, form: str) -> pd.Series:
     """Return text (n,) of a format as times in UTC to the microsecond, NaT for what is not of the format."""
+    text = text.where(~text.isin(("now", "today")))  # pandas would read these as the present time
     parsed = pd.to_datetime(text, format=form, errors="coerce", utc=True)
     # Nanoseconds in one row would make the years of another one too large.
     return pd.Series(parsed).astype("datetime64[us, UTC]")

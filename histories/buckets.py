@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from crosschannel.histories.readers.source_files import fail
 FORMAT = "crosschannel buckets"
 FORMAT_VERSION = 1
 DESCRIPTION_FILE = "buckets.yaml"
+_BUCKET = r"bucket-\d{5,9}"
 _BUCKET_SALT = 0xB0C4E7
 
 
@@ -34,7 +37,8 @@ def write_buckets(history: History, folder: Path, n: int) -> None:
     """Write a history as n native folders, each with the same modules, events and observation period.
 
     Buckets without any decision are not written; their users are counted in `buckets.yaml`. That file is removed first
-    and written last, atomically, so that `bucket_paths` refuses a folder whose writing was interrupted.
+    and written last, atomically, so that `bucket_paths` refuses a folder whose writing was interrupted. Buckets that
+    were written into the folder before are replaced.
 
     Raises:
         ConfigError: If n is below 1.
@@ -48,6 +52,8 @@ def write_buckets(history: History, folder: Path, n: int) -> None:
     bucket = bucket_of(history.user_keys, n)
     filled = np.unique(bucket[history.decisions.user])
     names = [f"bucket-{b:05d}" for b in filled]
+    for old in _buckets_in(folder) - set(names):
+        shutil.rmtree(folder / old)
     for b, name in zip(filled, names, strict=True):
         write_history(history.select_users(bucket == b), folder / name)
     content = {
@@ -81,10 +87,19 @@ def bucket_paths(folder: Path) -> list[Path]:
         raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
     if not isinstance(content, dict) or (content.get("format"), content.get("version")) != (FORMAT, FORMAT_VERSION):
         raise fail(file, f"this is not {FORMAT!r}, version {FORMAT_VERSION}", "Write the folder again.")
-    names = content.get("folders")
-    if not isinstance(names, list) or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    names, n = content.get("folders"), content.get("buckets")
+    if not isinstance(names, list) or not all(re.fullmatch(_BUCKET, str(name)) for name in names):
         raise fail(file, "the list of `folders` is missing, or has what is not a name", "Write the folder again.")
-    paths = [folder / name for name in names]
-    if missing := [path.name for path in paths if not path.is_dir()]:
+    if missing := [name for name in names if not (folder / name).is_dir()]:
         raise fail(file, f"buckets are missing: {', '.join(missing)}", "Copy them too, or write the folder again.")
-    return paths
+    found = sorted(_buckets_in(folder))
+    last = max((int(name.removeprefix("bucket-")) for name in found), default=0)
+    if sorted(names) != found or type(n) is not int or last >= n:
+        problem = f"`folders` and `buckets` are not those of the folder, which holds {', '.join(found)}"
+        raise fail(file, problem, "Write the folder again.")
+    return [folder / name for name in names]
+
+
+def _buckets_in(folder: Path) -> set[str]:
+    """Return the names of the buckets that a folder holds."""
+    return {path.name for path in folder.iterdir() if path.is_dir() and re.fullmatch(_BUCKET, path.name)}

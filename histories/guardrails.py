@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.times import DAY, HOUR, WEEK, duration, timestamps
+from crosschannel.core.times import DAY, HOUR, WEEK, duration, find_time_zone, timestamps, to_utc
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, running_totals
 
@@ -71,7 +70,7 @@ class Guardrails:
             begin, end = (clock(text) for text in self.quiet_hours)
             if begin == end:
                 raise ConfigError(f"quiet_hours {list(self.quiet_hours)} are empty: give two different times, or none")
-        zone(self.default_time_zone)
+        find_time_zone(self.default_time_zone)
         for side, dates in (("starts", self.starts), ("ends", self.ends)):
             for module, days in dates.items():
                 for action, text in days.items():
@@ -149,22 +148,10 @@ def midnight(text: str, place: str) -> int:
     Raises:
         ConfigError: If the text is not a day; the message begins with `place`.
     """
-    try:
-        return int(np.datetime64(pd.to_datetime(str(text), format="%Y-%m-%d"), "us").astype(np.int64))
-    except ValueError:
-        raise ConfigError(f'{place}: {text!r} is not a day: write it as "2026-11-24", in quotes') from None
-
-
-def zone(name: str) -> ZoneInfo:
-    """Return a time zone by its name.
-
-    Raises:
-        ConfigError: If there is no such time zone.
-    """
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
-        raise ConfigError(f"{name!r} is not a time zone: write it as Europe/Berlin") from None
+    day = to_utc(pd.Series([str(text)], dtype=object), "%Y-%m-%d").dt.tz_localize(None)
+    if day.isna().any():
+        raise ConfigError(f'{place}: {text!r} is not a day: write it as "2026-11-24", in quotes')
+    return int(day.to_numpy(dtype="datetime64[us]").astype(np.int64)[0])
 
 
 def _code(modules: ActionSpace, module: str, action: str, place: str) -> int:
@@ -233,8 +220,13 @@ def _local_time_of_day(guardrails: Guardrails, history: History, user: IntArray,
     codes, zones = pd.factorize(names)
     out = np.empty(len(user), dtype=np.int64)
     for k, name in enumerate(zones):  # few zones, however many users
+        try:
+            zone = find_time_zone(name)
+        except ConfigError as error:
+            whose = history.user_ids[int((codes == k).argmax())]
+            raise ConfigError(f"guardrails: attribute {guardrails.time_zone!r} of user {whose!r}: {error}") from None
         rows = codes[user] == k
-        wall = timestamps(time[rows]).dt.tz_convert(zone(name)).dt.tz_localize(None)
+        wall = timestamps(time[rows]).dt.tz_convert(zone).dt.tz_localize(None)
         out[rows] = wall.to_numpy(dtype="datetime64[us]").astype(np.int64) % DAY
     return out
 

@@ -270,7 +270,12 @@ def program(main: Callable[[], int]) -> NoReturn:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
-        sys.exit(main())
+        code = main()
+        sys.stdout.flush()  # so that a reader who has left shows here
+        sys.exit(code)
+    except BrokenPipeError:  # `| head`: who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + 13)  # as if SIGPIPE had ended the program
     except CrosschannelError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2 if isinstance(error, UsageError) else 1)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from crosschannel.core import serialization
+from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, from_dict, text_table, to_dict
-from crosschannel.reward import LostRewards, RewardLosses
+from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
 RESULT_VERSION = 2
@@ -84,13 +86,19 @@ class EvaluationResult:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EvaluationResult:
-        """Return the result that `to_dict` turned into plain values."""
+        """Return the result that `to_dict` turned into plain values.
+
+        Raises:
+            ConfigError: If a value is of another type.
+        """
         return cls(
             evaluation=from_dict(data["evaluation"]),
-            truth=tuple(TrueValue(**row | {"lift": _number(row["lift"])}) for row in data["truth"]),
+            truth=convert(
+                tuple[TrueValue, ...], [row | {"lift": _number(row["lift"])} for row in data["truth"]], "truth"
+            ),
             policy_table=pd.read_csv(io.StringIO(data["policy_table"]), keep_default_na=False, na_values=[""]),
-            history=data["history"],
-            notes=tuple(data["notes"]),
+            history=convert(str, data["history"], "history"),
+            notes=convert(tuple[str, ...], data["notes"], "notes"),
             losses={whose: _losses_from_dict(entry) for whose, entry in data["rewards"].items()},
         )
 
@@ -161,7 +169,7 @@ def _losses_to_dict(losses: RewardLosses) -> dict[str, Any]:
 
 
 def _losses_from_dict(data: Mapping[str, Any]) -> RewardLosses:
-    return RewardLosses(data["decisions"], tuple(LostRewards(**entry) for entry in data["lost"]))
+    return serialization.from_dict(RewardLosses, {name: data[name] for name in ("decisions", "lost")}, "rewards")
 
 
 def _finite(value: Any) -> Any:

@@ -22,6 +22,8 @@ LOCK_FILE = ".lock"
 PLACES = ("name", "run_dir", "device")
 #: Settings of `history` that say only where a log is and how it is read.
 SOURCES_OF_A_LOG = ("source", "path", "market", "tables", "stream")
+#: Settings that an ended run may change: they say what is judged and sent.
+AFTER_TRAINING = ("guardrails", "evaluation")
 _SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
@@ -96,8 +98,11 @@ class TrainedWith:
                 f"{path} does not hold what a run has learned with ({type(error).__name__}: {error}): train again"
             ) from None
 
-    def check(self, config: Config, path: Path) -> None:
+    def check(self, config: Config, path: Path, *, ended: bool) -> None:
         """Check that a configuration is the one of the training, but for where things are and the device.
+
+        Once a run has `ended`, its guardrails and the settings of its evaluation may change too: nothing was learned
+        with them, and what has been found with others is not taken for what would be found with these.
 
         Raises:
             ConfigError: With a line for each setting that differs.
@@ -105,7 +110,7 @@ class TrainedWith:
         lines = [
             f"{path}: {key} is {_shown(found)}, but the run was trained with {_shown(stored)}. {_remedy(key)}"
             for key, stored, found in _differences(to_dict(self.config), to_dict(config))
-            if not _may_change(key)
+            if not (_may_change(key) or (ended and key.partition(".")[0] in AFTER_TRAINING))
         ]
         if lines:
             raise ConfigError("\n".join(lines))
@@ -132,7 +137,7 @@ def _may_change(key: str) -> bool:
 def _remedy(key: str) -> str:
     section = key.partition(".")[0]
     flags = {
-        "evaluation": "evaluate takes other settings as flags, with --out",
+        "evaluation": "evaluate takes other settings as flags",
         "guardrails": "decide takes other guardrails as flags",
         "history": "evaluate and decide read another log by --history.path",
     }

@@ -154,7 +154,7 @@ class Run:
         run = cls.open(path, allow_classes)
         if not run.ended:
             raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train', '--resume', path)}")
-        run.trained_with("policy").check(run.config, path / "config.yaml")
+        run.trained_with("policy").check(run.config, path / "config.yaml", ended=True)
         if history is None:
             return run
         return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
@@ -180,7 +180,7 @@ class Run:
         if not self.checkpoint.is_file():
             return None
         found = self.trained_with("checkpoint")
-        found.check(self.config, self.path / "config.yaml")
+        found.check(self.config, self.path / "config.yaml", ended=False)
         return found
 
     def judged(self, fingerprint: str) -> dict[str, Any]:
@@ -217,7 +217,7 @@ class Run:
             return None
         try:
             return EvaluationResult.from_dict(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"{path} is not an evaluation ({type(error).__name__}: {error}). {remedy}") from None
 
     def write_result(self, result: EvaluationResult, fingerprint: str, folder: Path | None = None) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from crosschannel.core import serialization
 from crosschannel.evaluation.bootstrap import UNDEFINED, Interval
 from crosschannel.evaluation.report.formatting import propensity_label
 from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
-from crosschannel.evaluation.results import Estimate, Evaluation, EvaluationSettings
-from crosschannel.evaluation.support import Support
+from crosschannel.evaluation.results import Estimate, Evaluation
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
@@ -63,39 +63,36 @@ def _finite(value: float) -> float | None:
 
 
 def from_dict(data: Mapping[str, Any]) -> Evaluation:
-    """Return the evaluation that `to_dict` turned into plain values; what is None becomes NaN."""
-    return Evaluation(
-        policy=data["policy"],
-        log=data["log"],
-        logged=_read_interval(data["logged"]),
-        estimates=tuple(_read_estimate(entry) for entry in data["estimates"]),
-        decisions=data["decisions"],
-        users=data["users"],
-        propensity_counts=dict(data["propensity_counts"]),
-        reward_counts=dict(data["reward_counts"]),
-        refitted=data["reward_refitted"],
-        dropped_share=_read_number(data["reward_dropped_share"]),
-        min_p_uncensored=_read_number(data["min_p_uncensored"]),
-        settings=EvaluationSettings(**data["settings"]),
-    )
+    """Return the evaluation that `to_dict` turned into plain values; what is None becomes NaN.
+
+    Raises:
+        ConfigError: If a value is of another type.
+    """
+    fields = ("policy", "log", "decisions", "users", "propensity_counts", "reward_counts", "settings")
+    values = {
+        **{name: data[name] for name in fields},
+        "logged": _read_interval(data["logged"]),
+        "estimates": [_read_estimate(entry) for entry in data["estimates"]],
+        "refitted": data["reward_refitted"],
+        "dropped_share": _read_number(data["reward_dropped_share"]),
+        "min_p_uncensored": _read_number(data["min_p_uncensored"]),
+    }
+    return serialization.from_dict(Evaluation, values, "evaluation")
 
 
-def _read_estimate(entry: Mapping[str, Any]) -> Estimate:
-    return Estimate(
-        estimand=entry["estimand"],
-        module=entry["module"],
-        estimator=entry["estimator"],
-        value=_read_interval(entry["value"]),
-        difference=_read_interval(entry["difference"]),
-        decisions=entry["decisions"],
-        users=entry["users"],
-        support=Support(**{name: _read_number(value) for name, value in entry["support"].items()}),
-        reason=entry["reason"] or "",
-    )
+def _read_estimate(entry: Mapping[str, Any]) -> dict[str, Any]:
+    fields = ("estimand", "module", "estimator", "decisions", "users")
+    return {
+        **{name: entry[name] for name in fields},
+        "value": _read_interval(entry["value"]),
+        "difference": _read_interval(entry["difference"]),
+        "support": {name: _read_number(value) for name, value in entry["support"].items()},
+        "reason": entry["reason"] or "",
+    }
 
 
-def _read_interval(entry: Mapping[str, float] | None) -> Interval:
-    return UNDEFINED if entry is None else Interval(**entry)
+def _read_interval(entry: Mapping[str, float] | None) -> Mapping[str, float]:
+    return asdict(UNDEFINED) if entry is None else entry
 
 
 def _read_number(value: float | None) -> Any:

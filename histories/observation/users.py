@@ -21,6 +21,8 @@ OBSERVATION_COLUMNS = ("observed_from", "observed_until")
 MAX_SHARE_WITH_TWO_DECISIONS = 0.01
 #: With fewer events it may be chance that all have the same time of day.
 MIN_EVENTS_TO_CALL_DATES = 10
+#: As many times show that a large log does not have dates, before all are sorted.
+SAMPLE = 2000
 #: Among times, a time of day with this share of them, and this many times as many as any other, is that of dates.
 MIN_SHARE_OF_DATES = 0.2
 MIN_RATIO_OF_DATES = 5
@@ -129,7 +131,7 @@ def are_dates(time: IntArray) -> bool:
     Local midnights have two times of day in UTC where clocks change. Exports also stamp a whole day's rows with the
     time of a nightly job, which says no more than a date.
     """
-    if len(time) < MIN_EVENTS_TO_CALL_DATES:
+    if len(time) < MIN_EVENTS_TO_CALL_DATES or len(np.unique(time[:SAMPLE] % DAY)) > 2:
         return False
     of_day = np.unique(time % DAY)
     if len(of_day) > 2 or len(np.unique(time // DAY)) < 2:
@@ -146,6 +148,9 @@ def dates_among_times(time: IntArray) -> BoolArray:
     """
     none = np.zeros(len(time), dtype=bool)
     if len(time) < MIN_EVENTS_TO_CALL_DATES or are_dates(time):
+        return none
+    sample = time[:: max(1, len(time) // SAMPLE)]
+    if np.unique(sample % DAY, return_counts=True)[1].max() < MIN_SHARE_OF_DATES / 2 * len(sample):
         return none
     of_day, count = np.unique(time % DAY, return_counts=True)
     usual = int(of_day[np.argmax(count)])

@@ -62,6 +62,11 @@ class Choices:
         return replace(self, user=self.user[rows], taken=self.taken[rows], p=self.p[rows], eligible=eligible)
 
     @property
+    def user_codes(self) -> IntArray:
+        """The users of the rows numbered from 0 on (r,), without users who have none: rows are sorted by user."""
+        return np.asarray(np.cumsum(np.diff(self.user, prepend=-1) != 0) - 1)
+
+    @property
     def alternatives(self) -> IntArray:
         """Number of eligible actions of each row (r,)."""
         return np.full(len(self), self.size) if self.eligible is None else self.eligible.sum(axis=1)
@@ -116,7 +121,7 @@ def likely_actions(choices: Choices) -> MeanWeights:
     for k in range(1, min(MAX_LIKELY, choices.size - 1) + 1):
         large = choices.p > (1 + TOLERANCE) / (k + 1)
         weight = np.where(large, 1.0 / choices.p, 0.0) / k
-        _, code = np.unique(choices.user, return_inverse=True)
+        code = choices.user_codes
         count = np.bincount(code).astype(np.float64)
         total = np.bincount(code, weight)
         one = np.ones(1)
@@ -253,7 +258,8 @@ def _sums_by_action(choices: Choices) -> _Sums:
 
 def _sums_of_taken(choices: Choices) -> _Sums:
     """Sum where every action is eligible in every row: only what users took need be kept apart."""
-    _, user, n = np.unique(choices.user, return_inverse=True, return_counts=True)
+    user = choices.user_codes
+    n = np.bincount(user)
     key, code = np.unique(user * choices.size + choices.taken, return_inverse=True)
     weight, of, rows = _totals(code, 1 / choices.p), key % choices.size, n[key // choices.size].astype(np.float64)
     every = np.ones(choices.size)
@@ -276,8 +282,8 @@ def _weights_of_users(choices: Choices) -> Iterator[tuple[FloatArray, FloatArray
     """Yield weights and numbers of rows by user and action (u, A), some users at a time."""
     assert choices.eligible is not None
     eligible = choices.eligible
-    starts = np.flatnonzero(np.diff(choices.user, prepend=-1))
-    code = np.cumsum(np.diff(choices.user, prepend=-1) != 0) - 1
+    code = choices.user_codes
+    starts = np.flatnonzero(np.diff(code, prepend=-1))
     ends = np.append(starts[1:], len(choices))
     step = max(1, _CELLS_PER_CHUNK // choices.size)
     for first in range(0, len(starts), step):

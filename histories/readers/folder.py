@@ -18,6 +18,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.source_files import fail, read_parquet
+from crosschannel.histories.readers.sources import span_of
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.values.validation import check_tables
 
@@ -205,11 +206,10 @@ def _description(path: Path) -> dict[str, Any]:
     except (ConfigError, TypeError, AttributeError) as error:
         raise fail(file, str(error), "Correct the modules.", column="modules") from error
     try:
-        first, last = (np.datetime64(str(text).removesuffix("Z"), "us").astype(np.int64) for text in content["span"])
-    except ValueError as error:
+        out["span"] = span_of(content["span"])
+    except ConfigError as error:
         remedy = "Write the start and the end of the observation period, such as 2024-05-01T00:00:00.000000Z."
-        raise fail(file, "the span is not two times", remedy, column="span", value=content["span"]) from error
-    out["span"] = (int(first), int(last))
+        raise fail(file, str(error), remedy, column="span", value=content["span"]) from error
     return out
 
 

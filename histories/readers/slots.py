@@ -12,7 +12,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.times import DAY, duration
+from crosschannel.core.times import DAY, duration, find_time_zone
 
 SENDS_ONLY = "sends_only"
 FIRST_MONDAY = np.datetime64("1970-01-05", "D")
@@ -63,10 +63,7 @@ class SlotGrid:
             )
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.at):
             raise ConfigError(f"at {self.at!r} is not a time of day: write it as '09:00', in quotes")
-        try:
-            pd.Timestamp("2024-01-01", tz=self.time_zone)
-        except (ValueError, KeyError, IndexError):
-            raise ConfigError(f"unknown time zone {self.time_zone!r}: write it as Europe/Athens") from None
+        find_time_zone(self.time_zone)
         if (self.start != "first_event") + bool(self.start_events) + (self.start_attribute is not None) > 1:
             raise ConfigError("give only one of `start`, `start_events` and `start_attribute`")
 

@@ -15,6 +15,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, Fault
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.core.times import parse_moment
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
@@ -237,10 +238,9 @@ def span_of(span: tuple[str, str]) -> tuple[int, int]:
         ConfigError: If they are not two ascending times.
     """
     try:
-        times = pd.DatetimeIndex(pd.to_datetime(list(span), utc=True, format="ISO8601")).tz_localize(None)
-    except ValueError:
-        raise ConfigError(f"span {list(span)} is not two times: write them as 2024-05-01T09:30") from None
-    first, last = times.to_numpy().astype("datetime64[us]").astype(np.int64).tolist()
+        first, last = (parse_moment(text) for text in span)
+    except (ConfigError, ValueError):
+        raise ConfigError(f"the span is not two times, but {list(span)}: write them as 2024-05-01T09:30") from None
     if not first < last:
         raise ConfigError(f"span {list(span)} ends before it begins")
     return first, last

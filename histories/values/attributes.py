@@ -21,6 +21,8 @@ from crosschannel.core.times import DAY, parse_iso
 
 #: The most frequent categories of an attribute that have a column of their own.
 MAX_CATEGORIES = 20
+#: Numbers have squares, which contexts and models compute.
+MAX_VALUE = 1e100
 #: The text of an entry that is missing, among categories.
 MISSING = "(missing)"
 
@@ -227,13 +229,13 @@ def _read(table: TableValidator, name: str, notes: list[str]) -> pd.Series | Non
     if _is_date(series):
         return _naive(series)
     if _is_number(series) and series.dtype.kind != "c":
-        _flag_infinite(table, name, series.to_numpy(dtype=np.float64, na_value=np.nan))
+        _flag_too_large(table, name, series.to_numpy(dtype=np.float64, na_value=np.nan))
         return series
     values = series.astype(object)
     kind = pd.api.types.infer_dtype(values, skipna=True)
     if kind == "decimal":
         number = pd.to_numeric(values.map(float, na_action="ignore"), errors="coerce").astype(np.float64)
-        _flag_infinite(table, name, np.asarray(number, dtype=np.float64))
+        _flag_too_large(table, name, np.asarray(number, dtype=np.float64))
         return number
     if kind == "boolean":
         return series.astype("boolean")
@@ -260,7 +262,7 @@ def _from_text(table: TableValidator, name: str, series: pd.Series, notes: list[
     parsed: pd.Series | None = None
     if (plain | infinite)[known].all():
         number = pd.to_numeric(text.where(~mark), errors="coerce").to_numpy(dtype=np.float64)[code]
-        _flag_infinite(table, name, number)
+        _flag_too_large(table, name, number)
         parsed = pd.Series(number, index=series.index)
     elif lower[known].isin(("true", "false")).all():
         parsed = pd.Series((lower == "true").where(~mark, None).to_numpy(dtype=object)[code]).astype("boolean")
@@ -306,8 +308,9 @@ def _flag_entries(table: TableValidator, name: str, bad: BoolArray, problem: str
     )
 
 
-def _flag_infinite(table: TableValidator, name: str, values: FloatArray) -> None:
-    table.flag_rows(name, np.isinf(values), "the value is infinite", "Correct it, or leave it empty.")
+def _flag_too_large(table: TableValidator, name: str, values: FloatArray) -> None:
+    too_large = ~(np.abs(values) < MAX_VALUE) & ~np.isnan(values)
+    table.flag_rows(name, too_large, "the value is infinite or too large", "Correct it, or leave it empty.")
 
 
 def _naive(times: pd.Series) -> pd.Series:

@@ -16,7 +16,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, ObjectArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY, HOUR, SECOND, localize, parse_iso, to_utc
+from crosschannel.core.times import DAY, HOUR, SECOND, find_time_zone, localize, parse_iso, parse_moment, to_utc
 
 TIME_UNITS = {"us": 1, "ms": 1000, "s": SECOND, "min": 60 * SECOND, "h": HOUR, "d": DAY}
 #: The time of day, after T or a space, ends in a zone. The date is not looked at: 2024-03-04 ends like an offset.
@@ -57,10 +57,10 @@ def check_time_settings(settings: TimeSettings) -> None:
     if unit is not None and form is not None:
         raise ConfigError("times are either numbers or text: give `time_unit` or `time_format`, not both")
     try:
-        pd.Timestamp(settings.time_origin)
-        pd.Timestamp("2024-01-01", tz=settings.time_zone)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise ConfigError(f"unknown time origin or time zone: {error}") from None
+        parse_moment(settings.time_origin)
+    except ConfigError as error:
+        raise ConfigError(f"time_origin: {error}") from None
+    find_time_zone(settings.time_zone)
     if unit == "d" and settings.time_zone != "UTC":
         raise ConfigError(
             "numbers of days count from `time_origin`, and `time_zone` would not change them: leave it out, and give "
@@ -134,14 +134,11 @@ def _from_format(text: pd.Series, form: str) -> tuple[pd.Series, BoolArray, Bool
 def _from_numbers(series: pd.Series, settings: TimeSettings) -> pd.Series:
     """Convert numbers in the settings' unit since its origin to times, NaT for what is not such a number."""
     number = pd.to_numeric(series, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    origin = pd.Timestamp(settings.time_origin)
-    origin = origin.tz_localize("UTC") if origin.tz is None else origin.tz_convert("UTC")
     # Double precision holds microseconds exactly for 285 years around the origin.
     with np.errstate(over="ignore"):
         since = np.rint(number * TIME_UNITS[settings.time_unit or "us"])
     known = np.abs(since) < 2.0**53
-    stamp = origin.tz_localize(None).to_datetime64().astype("datetime64[us]").astype(np.int64)
-    moment = (stamp + np.where(known, since, 0).astype(np.int64)).astype("datetime64[us]")
+    moment = (parse_moment(settings.time_origin) + np.where(known, since, 0).astype(np.int64)).astype("datetime64[us]")
     moment[~known] = np.datetime64("NaT")
     return pd.Series(pd.to_datetime(moment, utc=True), index=series.index)
 

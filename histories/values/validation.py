@@ -32,6 +32,8 @@ from crosschannel.histories.values.identifiers import id_notes, lost_digits, mea
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
 EVENT_COLUMNS = ("user_id", "time", "event")
+#: What programs write where an event has no name, without case.
+_NO_NAMES = ("", "null", "none", "nil", "nan", "nat", "n/a", "<na>", "undefined", "inf", "-inf")
 
 
 @dataclass(frozen=True)
@@ -320,9 +322,10 @@ def _events(e: TableValidator) -> tuple[IntArray, tuple[str, ...]]:
     """Return codes (e,) of the events, -1 where missing, and the sorted names."""
     if not e.has("event"):
         return np.full(len(e), -1, dtype=np.int64), ()
-    missing = e.missing("event")
+    texts = pd.Series(e.texts("event"), dtype=object)
+    missing = e.missing("event") | texts.str.strip().str.lower().isin(_NO_NAMES).to_numpy(dtype=bool)
     e.flag_rows("event", missing, "the event has no name", "Name the event, or leave the row out.")
-    codes, names = pd.factorize(pd.Series(e.texts("event"), dtype=object).mask(missing, None), sort=True)
+    codes, names = pd.factorize(texts.mask(missing, None), sort=True)
     known = tuple(str(name) for name in names)
     wild = np.array([name.endswith("*") for name in known] + [False], dtype=bool)
     e.flag_rows(

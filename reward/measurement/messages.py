@@ -61,7 +61,7 @@ def active_time(modules: ActionSpace, actions: IntArray) -> IntArray:
     """Return how long the message of each action (n, M) is active, microseconds (n,); 0 where no label says so."""
     longest = np.zeros(len(actions), dtype=np.int64)
     for m, module in enumerate(modules):
-        days = [float(module.labels.get(action, {}).get("duration") or 0.0) for action in module.actions]
+        days = [float(module.labels.get(action, {}).get("duration", 0.0)) for action in module.actions]
         length = np.rint(np.array(days) * DAY).astype(np.int64)
         longest = np.maximum(longest, length[actions[:, m]])
     return np.where(modules.sends(actions), longest, 0)

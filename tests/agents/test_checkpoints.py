@@ -165,3 +165,34 @@ def test_a_state_of_another_shape_is_refused(other: dict[str, Any]) -> None:
     second = make_agent("ensemble_thompson", PLAIN, 4, SMALL | other)
     with pytest.raises(ConfigError, match="ensemble of another shape"):
         second.load_state_dict(first.state_dict())
+
+
+def tensors(state: Any) -> list[tuple[Any, Any]]:
+    """Every tensor of a nested state: what holds it, and its key."""
+    items = state.items() if isinstance(state, dict) else enumerate(state) if isinstance(state, list) else ()
+    found = []
+    for key, value in list(items):
+        found += [(state, key)] if isinstance(value, torch.Tensor) else tensors(value)
+    return found
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_a_policy_whose_tensors_have_another_shape_is_refused_when_it_is_loaded(name: str, tmp_path: Path) -> None:
+    agent, agent_spec = made(name)
+    agent.observe(random_batch(300, agent.modules))
+    agent.update(3)
+    save_policy(agent, tmp_path / "p.pt", agent_spec)
+    count = len(tensors(torch.load(tmp_path / "p.pt", weights_only=True)["agent"]))
+    for k in range(count):
+        content = torch.load(tmp_path / "p.pt", weights_only=True)
+        holder, key = tensors(content["agent"])[k]
+        holder[key] = holder[key].reshape(-1)[:0]
+        write_sealed(content, tmp_path / "other.pt")
+        refusal = None
+        try:
+            load_policy(tmp_path / "other.pt")[0].action_probabilities(observations_of(everything(20, agent.modules)))
+        except ConfigError as error:
+            refusal = str(error)
+        assert refusal is None or "other.pt" in refusal
+    with pytest.raises(ConfigError, match="context_dim is 0"):
+        make_agent(name, NESTED, 0)

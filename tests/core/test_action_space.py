@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -269,3 +270,26 @@ def test_too_many_joint_actions_are_not_listed():
     wide = ActionSpace([Module(f"m{i}", tuple(f"a{j}" for j in range(20))) for i in range(5)])
     with pytest.raises(ConfigError, match="has more than 100,000 joint actions"):
         _ = wide.joint_actions
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"name": 7, "actions": ["none", "email"]}, "name 7, which is not text"),
+        ({"name": "channel", "actions": "email"}, "`actions` is 'email', which is not a list"),
+        ({"name": "channel", "actions": None}, "`actions` is None"),
+        ({"name": "channel", "actions": ["none", "a"], "parent": "x", "requires": "xy"}, "`requires` is 'xy'"),
+        ({"name": "channel", "actions": ["none", "a"], "nothing": False}, "name False, which is not text"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": 3}, "`labels` is 3"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": {"a": 3}}, "labels of 'a': 3 is not a mapping"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": {"a": {"x": {}}}}, "x is {}, which is neither text"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": {"a": {"x": math.nan}}}, "x is nan"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": {"a": {"x": 1e300}}}, "x is 1e.300, which is too"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": {"a": {"duration": -1}}}, "duration is -1: give a"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": {"a": {"duration": "7d"}}}, "duration is '7d': give"),
+        ({"name": "channel", "actions": ["none", "a"], "labels": {"a": {"send_from": True}}}, "send_from is True"),
+    ],
+)
+def test_an_entry_of_another_type_is_named(entry: dict[str, Any], message: str):
+    with pytest.raises(ConfigError, match=message):
+        ActionSpace.from_dict([entry])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import keys
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import bucket_of, bucket_paths, write_buckets
@@ -60,6 +61,35 @@ def test_more_buckets_than_users_leave_the_empty_ones_out(tmp_path):
     paths = bucket_paths(tmp_path)
     assert 1 < len(paths) <= 3
     assert set().union(*(rows(read_history(path)) for path in paths)) == rows(few)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c | {"folders": c["folders"][1:]}, "are not those of the folder"),
+        (lambda c: c | {"folders": [*c["folders"], c["folders"][0]]}, "are not those of the folder"),
+        (lambda c: c | {"buckets": -1}, "are not those of the folder"),
+        (lambda c: c | {"buckets": 2}, "are not those of the folder"),
+        (lambda c: c | {"buckets": "4"}, "are not those of the folder"),
+        (lambda c: c | {"folders": []}, "are not those of the folder"),
+        (lambda c: c | {"folders": ["../log"]}, "has what is not a name"),
+        (lambda c: c | {"folders": ["bucket-" + "0" * 400]}, "has what is not a name"),
+        (lambda c: c | {"folders": [1, None]}, "has what is not a name"),
+    ],
+)
+def test_a_list_that_leaves_users_out_is_refused(folder, tmp_path, change, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    write_yaml(change(read_yaml(copy / "buckets.yaml")), copy / "buckets.yaml")
+    with pytest.raises(InputError, match=message):
+        bucket_paths(copy)
+
+
+def test_buckets_that_were_written_before_are_replaced(folder, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    write_buckets(HISTORY, copy, 2)
+    assert [path.name for path in bucket_paths(copy)] == ["bucket-00000", "bucket-00001"]
 
 
 def test_an_incomplete_folder_is_refused(folder, tmp_path):

@@ -242,14 +242,14 @@ def test_a_child_without_a_date_takes_its_parents_action_out():
         ({"quiet_hours": ("21", "08:00")}, r"'21' is not a time of day: write it as \"21:00\""),
         ({"quiet_hours": ("25:00", "08:00")}, "'25:00' is not a time of day"),
         ({"quiet_hours": ("08:00", "08:00")}, "are empty"),
-        ({"default_time_zone": "Mars/Base"}, "'Mars/Base' is not a time zone"),
+        ({"default_time_zone": "Mars/Base"}, "unknown time zone 'Mars/Base'"),
         ({"starts": {"offer": {"summer": "June"}}}, r"starts\.offer\.summer: 'June' is not a day"),
         ({"weekly_caps": {"pushh": 1}}, r"weekly_caps: 'channel' has no action 'pushh'\. Did you mean 'push'"),
         ({"ends": {"ofer": {"summer": "2024-06-01"}}}, r"ends: there is no module 'ofer'\. Did you mean 'offer'"),
         ({"reachable": {"push": "push_enable"}}, r"no attribute 'push_enable'\. Did you mean 'push_enabled'"),
         ({"reachable": {"push": "tz"}}, "attribute 'tz' of user 'u.*' is '.*it must be true or false"),
         ({"time_zone": "zone", "quiet_hours": ("21:00", "08:00")}, "no attribute 'zone'"),
-        ({"time_zone": "user_id", "quiet_hours": ("21:00", "08:00")}, "'u0' is not a time zone"),
+        ({"time_zone": "user_id", "quiet_hours": ("21:00", "08:00")}, "'user_id' of user 'u0': unknown time zone 'u0'"),
     ],
 )
 def test_what_is_wrong_is_named(settings_, message):

@@ -407,3 +407,18 @@ def test_programs_refuse_what_does_not_go_together(arguments, message, tmp_path,
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match=message):
         crosschannel(arguments)
+
+
+def test_a_reader_who_leaves_early_sees_no_traceback(tmp_path):
+    """As in `crosschannel effects ... | head -1`."""
+    script = tmp_path / "long.py"
+    script.write_text(
+        "from crosschannel.pipeline.command_line import program\n"
+        "def main():\n    for k in range(100_000): print('line', k)\n    return 0\n"
+        "program(main)\n"
+    )
+    command = f"{sys.executable} {script} | head -1"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, env=env)
+    assert done.stdout == "line 0\n"
+    assert done.stderr == ""

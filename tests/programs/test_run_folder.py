@@ -22,7 +22,7 @@ import yaml
 
 import crosschannel
 from crosschannel.core import ConfigError, CrosschannelError
-from crosschannel.pipeline.run_files import RunLock, read_json, write_json
+from crosschannel.pipeline.run_files import AFTER_TRAINING, RunLock, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, evaluate, train
 from tests import ROOT
@@ -85,13 +85,23 @@ def test_an_edited_configuration_is_refused_with_the_key_and_both_values(run, na
     if name == "guardrails.weekly_cap":
         edit(run, "history.source", "folder")  # a market refuses guardrails
     edit(run, name, value)
-    for main, flags in ((evaluate.main, ()), (decide.main, ("--out", "x.csv"))):
-        message = refusal(main, run, *flags)
-        assert shown in message
-        assert "config.yaml" in message
+    if name.partition(".")[0] not in AFTER_TRAINING:
+        for main, flags in ((evaluate.main, ()), (decide.main, ("--out", "x.csv"))):
+            message = refusal(main, run, *flags)
+            assert shown in message
+            assert "config.yaml" in message
     (run / "metrics.json").unlink()
     assert shown in refusal(train.main, "--resume", run)
     assert not Path("x.csv").exists()
+
+
+def test_an_ended_run_may_be_judged_with_other_settings_of_the_evaluation(run):
+    """Nothing was learned with them; the result of the training's own settings is not taken for theirs."""
+    edit(run, "evaluation.min_ess", 1e6)
+    assert Run.open_ended(run).stored_result() is None
+    assert evaluate.main([str(run)]) == 0
+    estimates = json.loads((run / "evaluation.json").read_text())["evaluation"]["estimates"]
+    assert not any(one["identified"] for one in estimates if one["estimator"] != "dm")
 
 
 def test_no_user_is_judged_that_was_trained_on(run, monkeypatch):

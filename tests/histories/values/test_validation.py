@@ -382,3 +382,11 @@ def test_rewards_must_be_as_many_as_the_decisions():
 
 def test_good_rewards_pass_unchanged():
     np.testing.assert_array_equal(check_rewards([1, -2.5, 0], ["a", "b", "c"]), [1.0, -2.5, 0.0])
+
+
+@pytest.mark.parametrize("name", [" ", "null", "NaN", " none ", np.inf, -np.inf, "undefined", "N/A"])
+def test_what_names_no_event_is_a_fault_of_its_row(name):
+    events = pd.DataFrame({"user_id": ["a", "a"], "time": "2024-05-01", "event": ["visit", name]})
+    decisions = pd.DataFrame({"decision_id": ["d"], "user_id": ["a"], "time": "2024-05-02", "channel": ["none"]})
+    with pytest.raises(InputError, match=r"column 'event', row 2.*the event has no name"):
+        History.from_tables(decisions, events, ActionSpace([Module("channel", ("none", "email"))]))
