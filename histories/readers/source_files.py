@@ -218,7 +218,8 @@ def _read_parquet(path: Path, source: BinaryIO) -> FileTable:
 def _read_json(path: Path, source: BinaryIO, encoding: str) -> pd.DataFrame:
     try:
         # Other characters that end lines in Unicode may stand inside the text of JSON.
-        return objects_frame(io.TextIOWrapper(source, encoding, newline="\n"))
+        with io.TextIOWrapper(source, encoding, newline="\n") as text:
+            return objects_frame(text)
     except BadLine as error:
         remedy = "Write one object per line; the file may be incomplete."
         raise fail(path, str(error), remedy, row=error.row, value=error.text) from None

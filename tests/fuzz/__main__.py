@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import faulthandler
 import random
 import resource
 import tempfile
@@ -24,6 +25,7 @@ def main() -> int:
     parser.add_argument("--sample", type=Path, help="CSV file for 200 of the inputs that were accepted")
     parser.add_argument("--targets", nargs="+", default=[], help="names of targets (default: all)")
     chosen = parser.parse_args()
+    faulthandler.enable()  # a library that crashes says where
     # What would take all memory is a failure of this process, and not of the machine.
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     targets = [target for target in TARGETS if not chosen.targets or target.name in chosen.targets]

@@ -32,7 +32,7 @@ VALUES: tuple[Any, ...] = (
 CELLS: tuple[Any, ...] = (
     *VALUES,
     *(b"\xff", decimal.Decimal("1.5"), decimal.Decimal("1e30"), np.datetime64("2024-03-04", "D")),
-    *(pd.Timestamp("2024-03-05"), pd.Timestamp("2031-01-01", tz="UTC"), pd.Timestamp("1970-01-01"), pd.Timedelta("1d")),
+    *(pd.Timestamp("2024-03-05"), pd.Timestamp("2031-01-01", tz="UTC"), pd.Timestamp("1970-01-01"), pd.Timedelta("1D")),
 )
 
 
