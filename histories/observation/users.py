@@ -19,6 +19,7 @@ ObservedFrom = Literal["first_row", "log"]
 OBSERVATION_COLUMNS = ("observed_from", "observed_until")
 #: A log in which no larger share of the users has two decisions is a campaign trial.
 MAX_SHARE_WITH_TWO_DECISIONS = 0.01
+MINUTE, QUARTER = HOUR // 60, HOUR // 4
 #: With fewer events it may be chance that all have the same time of day.
 MIN_EVENTS_TO_CALL_DATES = 10
 #: As many times show that a large log does not have dates, before all are sorted.
@@ -165,10 +166,20 @@ def dates_among_times(time: IntArray) -> BoolArray:
 
 
 def start_of_date(time: IntArray, dates: IntArray) -> IntArray:
-    """Return when the day of each time (n,) begins, where `dates` are starts of days: local midnights, for instance.
+    """Return when the day of each time (n,) begins, where `dates` are those of days: local midnights, for instance.
 
     The time of day at which days begin is that of the latest date before the time, as clocks change.
     """
-    known = np.unique(dates)
+    known = np.unique(beginnings(dates))
     latest = known[np.maximum(np.searchsorted(known, time, side="right") - 1, 0)]
     return np.asarray(time - (time - latest) % DAY)
+
+
+def beginnings(dates: IntArray) -> IntArray:
+    """Return when the days begin that `dates` (n,) stand for: then, or a day before the end where they are ends.
+
+    Exports close a day at 23:59 or 23:59:59. In any time zone that is the last minute of a quarter of an hour, and
+    midnight is the first.
+    """
+    rest = QUARTER - dates % QUARTER
+    return np.asarray(np.where(rest <= MINUTE, dates + rest - DAY, dates))

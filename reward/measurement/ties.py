@@ -11,7 +11,13 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.observation.users import are_dates, dates_among_times, start_of_date, tied_events
+from crosschannel.histories.observation.users import (
+    are_dates,
+    beginnings,
+    dates_among_times,
+    start_of_date,
+    tied_events,
+)
 from crosschannel.histories.windows import Timeline
 
 #: With a larger share of goal events at exactly a decision's time, their order must be declared.
@@ -104,8 +110,8 @@ def _times(history: History, goal: Goal) -> IntArray:
 
 def _on_date_of_decision(history: History, chosen: BoolArray) -> BoolArray:
     """Return which of the chosen events (e,), which are dates, have the date of a decision of their user."""
-    d = history.decisions
-    date = start_of_date(d.time, history.events.time[chosen])
-    decisions = Timeline(date, history.decision_offsets)
+    d, dates = history.decisions, history.events.time[chosen]
+    stamp = start_of_date(d.time, dates) + (dates - beginnings(dates)).max(initial=0)
+    decisions = Timeline(stamp, history.decision_offsets)
     events = Timeline(history.events.time, history.event_offsets)
     return tied_events(events, decisions, d.user)[chosen]

@@ -76,7 +76,11 @@ def effect_of(history: History) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("decisions", [True, False], ids=["dates of both", "sends with their times"])
-@pytest.mark.parametrize("offset", [0, 8 * HOUR], ids=["UTC", "Los Angeles"])
+@pytest.mark.parametrize(
+    "offset",
+    [0, 8 * HOUR, DAY - 1_000_000, DAY + 7 * HOUR + 59 * 60_000_000],
+    ids=["UTC", "Los Angeles", "23:59:59", "23:59 in Los Angeles"],
+)
 def test_dates_are_refused_until_their_order_is_declared(decisions, offset):
     history = as_dates(campaign(0, effect=0.5), decisions=decisions, offset=offset)
     with pytest.raises(NotIdentified, match=r"dates without a time of day.*history.ties: 'before'.*'after'"):

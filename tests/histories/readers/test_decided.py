@@ -152,6 +152,17 @@ def test_decisions_without_a_send_count_as_decided(tmp_path: Path):
 
 
 @pytest.mark.parametrize("source", ["stream", "tables"])
+def test_decisions_of_the_slot_before_their_sends_are_refused(tmp_path: Path, source: str):
+    """20:00 is nearer to 10:00 of the same day: its slots were replaced, and the sends were decisions of their own."""
+    write_log(tmp_path, pd.Timedelta("14h"))
+    with pytest.raises(InputError) as caught:
+        read(source, tmp_path)
+    (fault,) = caught.value.faults
+    assert (Path(fault.file).name, fault.column) == ("8.csv", "time")
+    assert fault.problem.startswith("the message was sent in the period of a later slot")
+
+
+@pytest.mark.parametrize("source", ["stream", "tables"])
 def test_two_decisions_of_a_user_for_one_slot_are_refused(tmp_path: Path, source: str):
     """Otherwise those that nobody carried out were messages as well, 20 minutes before the real ones."""
     write_log(tmp_path, pd.Timedelta("1h"))
