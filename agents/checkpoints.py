@@ -255,7 +255,7 @@ def _understood(path: Path, kind: str) -> Iterator[None]:
         raise ConfigError(f"{path}: {error}") from None
     except CrosschannelError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError, IndexError, RuntimeError) as error:
         reason = str(error).splitlines() or [""]
         raise ConfigError(
             f"{path} is not a {kind} that this program can use ({type(error).__name__}: {reason[0]}): train again"

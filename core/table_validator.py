@@ -114,7 +114,10 @@ class TableValidator:
             nested = np.fromiter(map(is_nested, out), dtype=bool, count=len(out))
             if not any(fault.column == column and fault.problem == _NESTED for fault in self.faults):
                 self.flag_rows(column, nested, _NESTED, "Write a text, or map a path inside of it.")
-            out = np.array(series.where(~missing, "").astype(str).to_numpy(dtype=object))
+            try:
+                out = np.array(series.where(~missing, "").astype(str).to_numpy(dtype=object))
+            except NotImplementedError:  # pandas cannot write the years after 9999
+                out = np.array([str(_readable(value)) for value in out], dtype=object)
         out[missing] = ""
         return out
 

@@ -96,11 +96,12 @@ def check_sums(value: FloatArray, offsets: IntArray, bits: int, name: str) -> No
         ConfigError: If a sum is too large.
     """
     limit = LARGEST_SUM * 2.0**-bits
-    # The sum of squares, which costs less than a look at every value, bounds the sum of all.
-    if len(value) == 0 or math.sqrt(len(value) * float(value @ value)) < limit:
-        return
-    filled = np.flatnonzero(np.diff(offsets))
-    total = np.add.reduceat(np.abs(value), offsets[filled])
+    with np.errstate(over="ignore"):
+        # The sum of squares, which costs less than a look at every value, bounds the sum of all.
+        if len(value) == 0 or math.sqrt(len(value) * float(value @ value)) < limit:
+            return
+        filled = np.flatnonzero(np.diff(offsets))
+        total = np.add.reduceat(np.abs(value), offsets[filled])
     if not (total < limit).all():
         raise ConfigError(
             f"the values of {name!r} of one user add up to {total.max():g}, more than {limit:g}: they are too large "

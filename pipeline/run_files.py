@@ -93,7 +93,7 @@ class TrainedWith:
             return cls(config, str(data["history"]), ContextFeatures.from_state_dict(data["features"]))
         except ConfigError as error:
             raise ConfigError(f"{path} holds a configuration that this program refuses: {error}") from None
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ConfigError(
                 f"{path} does not hold what a run has learned with ({type(error).__name__}: {error}): train again"
             ) from None

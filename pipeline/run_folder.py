@@ -217,7 +217,7 @@ class Run:
             return None
         try:
             return EvaluationResult.from_dict(data)
-        except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (ConfigError, KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
             raise ConfigError(f"{path} is not an evaluation ({type(error).__name__}: {error}). {remedy}") from None
 
     def write_result(self, result: EvaluationResult, fingerprint: str, folder: Path | None = None) -> None:
