@@ -335,8 +335,8 @@ class History:
             modules: The action space.
             users: `user_id` and static attributes; without it the users are those of the decisions. The optional
                 columns `observed_from` and `observed_until` are the start and the end of a user's own observation; by
-                default (and where missing) it begins with the user's first row and ends with the span; where no user
-                has two decisions, it begins with the span as well.
+                default (and where missing) it begins with the user's first row and ends with the span; where hardly
+                any user (1 %) has two decisions, it begins with the span as well.
             span: Start and end of the observation period in microseconds; by default the first and the last event (or
                 decision, if there are no events), without isolated rows, which are left out with a note
                 (`histories/observation/span.py`). If the events end before the last decisions, a window that extends

@@ -17,8 +17,16 @@ Ties = Literal["before", "after"]
 ObservedFrom = Literal["first_row", "log"]
 
 OBSERVATION_COLUMNS = ("observed_from", "observed_until")
+#: A log in which no larger share of the users has two decisions is a campaign trial.
+MAX_SHARE_WITH_TWO_DECISIONS = 0.01
+MINUTE, QUARTER = HOUR // 60, HOUR // 4
 #: With fewer events it may be chance that all have the same time of day.
 MIN_EVENTS_TO_CALL_DATES = 10
+#: As many times show that a large log does not have dates, before all are sorted.
+SAMPLE = 2000
+#: Among times, a time of day with this share of them, and this many times as many as any other, is that of dates.
+MIN_SHARE_OF_DATES = 0.2
+MIN_RATIO_OF_DATES = 5
 
 
 def starts_of_observation(
@@ -26,11 +34,12 @@ def starts_of_observation(
 ) -> IntArray:
     """Return from when on users (U,) are observed where nothing declares it, from rows of (user, time).
 
-    That is each user's first row. But where no user has two decisions (a campaign trial), the first row of most users
-    is the decision itself, and nothing would ever precede it: then users are taken to exist from the start of the log
-    on, those with a message and those without.
+    That is each user's first row. But where hardly any user has two decisions (a campaign trial, in which a few users
+    came twice), the first row of most users is the decision itself, and nothing would ever precede it: then users are
+    taken to exist from the start of the log on, those with a message and those without.
     """
-    if len(decisions[0]) and np.bincount(decisions[0]).max() == 1:
+    several = np.bincount(decisions[0])
+    if len(decisions[0]) and np.mean(several[several > 0] > 1) <= MAX_SHARE_WITH_TWO_DECISIONS:
         return np.full(n_users, span[0], dtype=np.int64)
     return first_rows(n_users, span, decisions, events)
 
@@ -123,7 +132,7 @@ def are_dates(time: IntArray) -> bool:
     Local midnights have two times of day in UTC where clocks change. Exports also stamp a whole day's rows with the
     time of a nightly job, which says no more than a date.
     """
-    if len(time) < MIN_EVENTS_TO_CALL_DATES:
+    if len(time) < MIN_EVENTS_TO_CALL_DATES or len(np.unique(time[:SAMPLE] % DAY)) > 2:
         return False
     of_day = np.unique(time % DAY)
     if len(of_day) > 2 or len(np.unique(time // DAY)) < 2:
@@ -132,11 +141,45 @@ def are_dates(time: IntArray) -> bool:
     return len(of_day) == 1 or apart in (HOUR, DAY - HOUR)
 
 
+def dates_among_times(time: IntArray) -> BoolArray:
+    """Return which times (n,) are evidently dates without a time of day, where the others have one.
+
+    Two systems may write events of one name: shops that know the day, and an app that knows the second. The first have
+    one time of day in common, the others differ in theirs; whole hours of a coarse clock are no dates.
+    """
+    none = np.zeros(len(time), dtype=bool)
+    if len(time) < MIN_EVENTS_TO_CALL_DATES or are_dates(time):
+        return none
+    sample = time[:: max(1, len(time) // SAMPLE)]
+    if np.unique(sample % DAY, return_counts=True)[1].max() < MIN_SHARE_OF_DATES / 2 * len(sample):
+        return none
+    of_day, count = np.unique(time % DAY, return_counts=True)
+    usual = int(of_day[np.argmax(count)])
+    apart = np.abs(of_day - usual)
+    alike = np.isin(apart, (0, HOUR, DAY - HOUR))  # clocks change
+    largest = int(count.max())
+    others = int(count[~alike].max(initial=0))
+    if largest < MIN_SHARE_OF_DATES * len(time) or largest < MIN_RATIO_OF_DATES * others:
+        return none
+    dates = np.asarray(time % DAY == usual)
+    return dates if len(np.unique(time[dates] // DAY)) > 1 else none
+
+
 def start_of_date(time: IntArray, dates: IntArray) -> IntArray:
-    """Return when the day of each time (n,) begins, where `dates` are starts of days: local midnights, for instance.
+    """Return when the day of each time (n,) begins, where `dates` are those of days: local midnights, for instance.
 
     The time of day at which days begin is that of the latest date before the time, as clocks change.
     """
-    known = np.unique(dates)
+    known = np.unique(beginnings(dates))
     latest = known[np.maximum(np.searchsorted(known, time, side="right") - 1, 0)]
     return np.asarray(time - (time - latest) % DAY)
+
+
+def beginnings(dates: IntArray) -> IntArray:
+    """Return when the days begin that `dates` (n,) stand for: then, or a day before the end where they are ends.
+
+    Exports close a day at 23:59 or 23:59:59. In any time zone that is the last minute of a quarter of an hour, and
+    midnight is the first.
+    """
+    rest = QUARTER - dates % QUARTER
+    return np.asarray(np.where(rest <= MINUTE, dates + rest - DAY, dates))

@@ -49,6 +49,9 @@ _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
 #: A user is named in the notes who has at least this share of the rows, and this many times those of the next user: the
 #: id may stand for many people.
 CROWD_SHARE, CROWD_RATIO, CROWD_USERS = 0.05, 10, 20
+#: A table writes the same users differently if this many of its ids, and more than this share, equal those of earlier
+#: tables only up to case.
+MIN_IDS_OF_OTHER_CASE, MAX_SHARE_OF_OTHER_CASE = 5, 0.5
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,8 @@ def read_user_ids(
     """Read the columns of user ids of several tables; the first table's spelling of an id is the right one.
 
     Faults are added for ids that are missing, mean nobody or lost digits, and for a user who is written in two ways, in
-    one column or across tables. Ids are integers if those of all tables are, else text.
+    one column or across tables; the case of a whole table is such a way. Ids are integers if those of all tables are,
+    else text.
 
     Args:
         columns: Tables, and their columns of ids.
@@ -118,6 +122,7 @@ def read_user_ids(
     if not len(known):
         return out
     right = known[first_spelling(known)]
+    right = _in_first_case(known, right, [column.names for column in out])
     index = pd.Index(known)
     for k, ((table, name), column) in enumerate(zip(columns, out, strict=True)):
         place = index.get_indexer(pd.Index(column.names))
@@ -132,6 +137,25 @@ def read_user_ids(
                 "before a number, or the case of an e-mail address.",
             )
             out[k] = IdColumn(column.code, column.names, column.missing, column.flagged | again)
+    return out
+
+
+def _in_first_case(known: ObjectArray, right: ObjectArray, tables: Sequence[ObjectArray]) -> ObjectArray:
+    """Return the right spellings of known ids (k,), with those of earlier tables where a table has another case.
+
+    One id may differ from another in case and be another user (base 64), but not most ids of a table.
+    """
+    lower = np.asarray(pc.utf8_lower(_strings(known)).to_numpy(zero_copy_only=False), dtype=object)
+    index, out = pd.Index(known), right.copy()
+    earlier, spelling = np.zeros(len(known), dtype=bool), dict[str, Any]()
+    for names in tables:
+        place = index.get_indexer(pd.Index(names[names != ""]))
+        new = place[~earlier[place]]
+        again = new[np.array([lower[k] in spelling for k in new], dtype=bool)]
+        if len(again) >= MIN_IDS_OF_OTHER_CASE and len(again) > MAX_SHARE_OF_OTHER_CASE * len(place):
+            out[again] = [spelling[lower[k]] for k in again]
+        earlier[place] = True
+        spelling |= {lower[k]: right[k] for k in new if lower[k] not in spelling}
     return out
 
 

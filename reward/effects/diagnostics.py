@@ -277,7 +277,7 @@ def facts_of(fitted: TreatmentEffects) -> tuple[str, ...]:
     for reason in Reason:
         if reason != Reason.IDENTIFIED and (n := int((frame.reason[sent] == reason).sum())):
             lines.append(f"  without: {n:,} ({reason.text})")
-    if o.observed.any():
+    if (sent & o.observed).any():
         lines.append(f"overlap: {o.overlap[sent & o.observed].mean():.1%} of the sent decisions with observed windows")
     if ok.any() and kind not in WITHOUT_CONTROLS:
         low, middle = np.quantile(frame.n_controls[ok], [0.0, 0.5])

@@ -64,7 +64,9 @@ class PopulationSeasonality:
         number, user = history.events.time // block - first, history.events.user
         begins, ends = -(-history.observed_from // block) - first, (history.observed_until + 1) // block - first
         known = (number >= np.maximum(begins, 0)[user]) & (number < np.minimum(ends, count)[user])
-        # How many users are observed in each block: those who have begun, less those who have ended.
+        # How many users are observed in each block: those who have begun, less those who have ended. Whoever was
+        # observed within one block only counts in none.
+        ends = np.maximum(begins, ends)
         starts, stops = (np.bincount(np.clip(edge, 0, count), minlength=count + 1) for edge in (begins, ends))
         users = np.maximum(np.cumsum(starts - stops)[:count], 1)
         amount = np.zeros((len(goals), count))

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
-from crosschannel.histories.observation.users import are_dates, start_of_date, tied_events
+from crosschannel.histories.observation.users import (
+    are_dates,
+    beginnings,
+    dates_among_times,
+    start_of_date,
+    tied_events,
+)
 from crosschannel.histories.windows import Timeline
 
 #: With a larger share of goal events at exactly a decision's time, their order must be declared.
@@ -36,14 +43,15 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
     """Refuse to measure where it is not known which goal events came before a decision and which after it.
 
     Raises:
-        ConfigError: If `ties: after` is declared, and some goals' events are dates and others' are not.
+        ConfigError: If `ties: after` is declared, and some goal events are dates and others are not.
         NotIdentified: If `ties` is not declared, and the events of a goal are dates without a time of day, some of them
-            those of a decision of their user; or more than `MAX_UNDECLARED_TIES` of all goal events are at exactly the
-            time of a decision of their user.
+            those of a decision of their user; if only a part of them are dates; or if more than `MAX_UNDECLARED_TIES`
+            of all goal events are at exactly the time of a decision of their user.
     """
     if history.ties == "before":
         return
     dates = [goal.event for goal in goals if are_dates(_times(history, goal))]
+    _refuse_dates_among_times(history, goals)
     if history.ties == "after":
         others = [goal.event for goal in goals if goal.event not in dates and len(_times(history, goal))]
         if dates and others:
@@ -54,7 +62,7 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
         return
     chosen = _are_of(history, [goal.event for goal in goals])
     share = float(history.tied[chosen].mean()) if chosen.any() else 0.0
-    if dates and _on_date_of_decision(history, dates).any():
+    if dates and _on_date_of_decision(history, _are_of(history, dates)).any():
         what = f"the events of {dates} are dates without a time of day"
     elif share > MAX_UNDECLARED_TIES:
         what = f"{share:.0%} of the goal events are at exactly the time of a decision of their user"
@@ -68,6 +76,28 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
     )
 
 
+def _refuse_dates_among_times(history: History, goals: Sequence[Goal]) -> None:
+    """Refuse goals of which some events are dates and others have times: no windows are right for both."""
+    for goal in goals:
+        mixed = dates_among_times(_times(history, goal))
+        chosen = _are_of(history, [goal.event])
+        chosen[chosen] = mixed
+        if not mixed.any() or not _on_date_of_decision(history, chosen).any():
+            continue
+        at = pd.Timestamp(int(_times(history, goal)[mixed][0]), unit="us")
+        problem = (
+            f"{history.name}: {mixed.mean():.0%} of the events of {goal.event!r} are at exactly {at:%H:%M:%S} UTC, as "
+            "dates without a time of day are, and the others have times, so that"
+        )
+        remedy = "Give those without a time of day a name of their own, or leave them out"
+        if history.ties == "after":
+            raise ConfigError(f"{problem} no windows with `ties: after` are right for both. {remedy}")
+        raise NotIdentified(
+            f"{problem} the log does not say which came before the message, and no reward is identified. {remedy}; or, "
+            "if these are times, or such events came before the message, declare history.ties: 'before'"
+        )
+
+
 def _are_of(history: History, names: Sequence[str]) -> BoolArray:
     """Return which events have one of the names (e,)."""
     return np.isin(history.events.event, history.event_codes(names))
@@ -78,10 +108,10 @@ def _times(history: History, goal: Goal) -> IntArray:
     return history.events.time[_are_of(history, [goal.event])]
 
 
-def _on_date_of_decision(history: History, names: Sequence[str]) -> BoolArray:
-    """Return which events of some names, which are dates, have the date of a decision of their user."""
-    d, chosen = history.decisions, _are_of(history, names)
-    date = start_of_date(d.time, history.events.time[chosen])
-    decisions = Timeline(date, history.decision_offsets)
+def _on_date_of_decision(history: History, chosen: BoolArray) -> BoolArray:
+    """Return which of the chosen events (e,), which are dates, have the date of a decision of their user."""
+    d, dates = history.decisions, history.events.time[chosen]
+    stamp = start_of_date(d.time, dates) + (dates - beginnings(dates)).max(initial=0)
+    decisions = Timeline(stamp, history.decision_offsets)
     events = Timeline(history.events.time, history.event_offsets)
     return tied_events(events, decisions, d.user)[chosen]

@@ -12,6 +12,7 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.observation.users import starts_of_observation
 from crosschannel.reward import DidReward, Goal, Reason, RewardSpec
 from crosschannel.reward.effects import TreatmentEffects, aggregate, group_time_effects, panel_from_history
 
@@ -206,3 +207,13 @@ def test_no_window_begins_with_the_order_by_which_the_user_became_known():
     assert abs(overall.value) < 3 * overall.se
     declared = replace(history, observed_from=history.observed_from - 1)
     assert TreatmentEffects.fit(DidReward(SPEC), declared).effect().value < -0.1
+
+
+@pytest.mark.parametrize(("again", "begins"), [(0, START), (2, START), (30, START + DAY)])
+def test_a_few_users_of_a_trial_who_came_twice_do_not_change_all_others(again, begins):
+    """With a rule for no user at all, one of 3,000 left no decision with a reward."""
+    users = np.append(np.arange(200), np.arange(again))
+    time = START + DAY * np.append(np.ones(200, dtype=np.int64), np.full(again, 9))
+    nothing = np.zeros(0, dtype=np.int64)
+    start = starts_of_observation(200, (START, START + 30 * DAY), (users, time), (nothing, nothing))
+    assert (start == begins).all()

@@ -12,7 +12,7 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
-from crosschannel.histories.observation.users import are_dates, start_of_date, tied_events
+from crosschannel.histories.observation.users import are_dates, dates_among_times, start_of_date, tied_events
 from crosschannel.histories.windows import Timeline
 from crosschannel.reward import DidReward, Goal, RewardSpec
 from crosschannel.reward.effects import TreatmentEffects, event_study
@@ -76,7 +76,11 @@ def effect_of(history: History) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("decisions", [True, False], ids=["dates of both", "sends with their times"])
-@pytest.mark.parametrize("offset", [0, 8 * HOUR], ids=["UTC", "Los Angeles"])
+@pytest.mark.parametrize(
+    "offset",
+    [0, 8 * HOUR, DAY - 1_000_000, DAY + 7 * HOUR + 59 * 60_000_000],
+    ids=["UTC", "Los Angeles", "23:59:59", "23:59 in Los Angeles"],
+)
 def test_dates_are_refused_until_their_order_is_declared(decisions, offset):
     history = as_dates(campaign(0, effect=0.5), decisions=decisions, offset=offset)
     with pytest.raises(NotIdentified, match=r"dates without a time of day.*history.ties: 'before'.*'after'"):
@@ -209,3 +213,28 @@ def test_dates_are_recognised_across_a_change_of_clocks():
         winter[1],
         summer[0] - DAY,
     ]
+
+
+@pytest.mark.parametrize("share", [0.98, 0.5, 0.3])
+def test_dates_among_times_of_one_event_are_refused(share):
+    """Read as times, .98 of dates made -.50 orders of a true effect of .50, whatever `ties` was."""
+    history = campaign(5, effect=0.5)
+    e, rng = history.events, np.random.default_rng(0)
+    time = np.where(rng.random(len(e)) < share, e.time // DAY * DAY, e.time)
+    mixed = replace(history, events=take_rows(replace(e, time=time), np.lexsort((time, e.user))))
+    with pytest.raises(NotIdentified, match=r"\d+% of the events of 'order' are at exactly 00:00:00"):
+        effect_of(mixed)
+    with pytest.raises(ConfigError, match="no windows with `ties: after` are right for both"):
+        effect_of(replace(mixed, ties="after"))
+    effect_of(replace(mixed, ties="before"))
+
+
+def test_hours_of_a_coarse_clock_are_no_dates_among_times():
+    rng = np.random.default_rng(1)
+    time = START + rng.integers(0, 30 * DAY, 3000)
+    for unit in (1, HOUR, 6 * HOUR, 12 * HOUR):
+        assert not dates_among_times(time // unit * unit).any()
+    dates = START + rng.integers(0, 30, 3000) * DAY
+    assert not dates_among_times(dates).any()
+    assert dates_among_times(np.append(dates, time)).tolist() == [True] * 3000 + [False] * 3000
+    assert not dates_among_times(np.append(time, dates[:300])).any()

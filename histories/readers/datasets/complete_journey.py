@@ -112,6 +112,8 @@ def read_complete_journey(path: Path | None = None) -> History:
     note = f"{len(early):,} households whose first campaign began before {first:%Y-%m-%d} are left out"
     # A panel of frequent shoppers: all households belong to it for the whole year.
     history = history.with_observed_from("log")
+    # Redemptions, which have dates only, are at noon: after the slot of their day, and never at its time.
+    history = history.with_ties("before")
     return replace(history, notes=(note,)) if len(early) else history
 
 

@@ -18,6 +18,9 @@ from crosschannel.histories.readers.stream.rows import StreamRows
 from crosschannel.histories.values.validation import DECISION_COLUMNS
 from crosschannel.histories.windows import Timeline
 
+#: If a larger share of the decided messages follows a slot later, decisions and slots do not fit each other.
+MAX_SHARE_SENT_LATER = 0.5
+
 
 @dataclass(frozen=True)
 class Decided:
@@ -98,12 +101,14 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
         actions: The action of the first module of each send.
 
     Raises:
-        InputError: If a send is not the one that was decided.
+        InputError: If a user has two decisions of one slot, a send is not the one that was decided, or most sends
+            follow in the period of a later slot than their decision.
     """
     place = np.searchsorted(slots.bounds, decided.time, side="right") - 1
     upper = np.minimum(place + 1, len(slots.bounds) - 1)
     nearer = np.abs(slots.bounds[upper] - decided.time) < np.abs(decided.time - slots.bounds[np.maximum(place, 0)])
     place = np.where(nearer | (place < 0), upper, place)
+    _refuse_second_decisions(decided, place)
     begin = slots.bounds[place]
     end = slots.bounds[np.minimum(place + 1, len(slots.bounds) - 1)]
     # Beyond the grid a period is as long as its last one.
@@ -123,16 +128,56 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
     stream.flag_rows("event", bad, problem, remedy)
     raise_faults(stream.faults)
 
+    carried_out = np.zeros(len(decided), dtype=bool)
+    carried_out[latest[delivered]] = True
+    left = sends[~delivered]
+    period = int(slots.bounds[-1] - slots.bounds[-2])
+    _refuse_later_sends(decided, decided.sent & ~carried_out, end + period, stream, left)
+
     row = slots.row(decided.user, begin)
     replaced = np.zeros(len(slots), dtype=bool)
     replaced[row[row >= 0]] = True
-    carried_out = np.zeros(len(decided), dtype=bool)
-    carried_out[latest[delivered]] = True
     note = (
         f"decisions of a policy: {len(decided):,}, {np.count_nonzero(decided.sent):,} of them to send; "
         f"{np.count_nonzero(decided.sent & ~carried_out):,} of these have no send in the log, and count as decided"
     )
     return Joined(delivered, replaced, (note,))
+
+
+def _refuse_second_decisions(decided: Decided, place: IntArray) -> None:
+    """Refuse two decisions of a user for one slot (k,): `decide` ran twice, and one of them was not carried out."""
+    again = np.append(False, (np.diff(decided.user) == 0) & (np.diff(place) == 0))[: len(decided)]
+    faults: list[Fault] = []
+    problem = "the user has an earlier decision of the same slot, and only one of them can have been carried out"
+    remedy = "Keep the file of the decisions that were carried out, and leave the other out."
+    TableValidator(decided.frame, str(decided.rows.source.path), faults).flag_rows("time", again, problem, remedy)
+    raise_faults([place_decided(decided, fault) for fault in faults])
+
+
+def _refuse_later_sends(
+    decided: Decided, unsent: BoolArray, until: IntArray, stream: StreamRows, left: IntArray
+) -> None:
+    """Refuse decisions most of which have their sends in the period of a later slot, such as those of the night before.
+
+    Args:
+        decided: The decisions (k,).
+        unsent: Which of them are to send, and have no send in their own period (k,).
+        until: When the period of the next slot ends (k,).
+        stream: The stream.
+        left: Rows of the stream that are sends without a decision.
+    """
+    left = left[argsort_by_user_and_time(stream.user[left], stream.time[left])]
+    offsets = np.searchsorted(stream.user[left], np.arange(len(stream.user_ids) + 1)).astype(np.int64)
+    row = Timeline(stream.time[left], offsets).before(decided.user, decided.time)
+    late = unsent & (row < offsets[decided.user + 1])
+    late[late] = stream.time[left[row[late]]] < until[late]
+    if np.count_nonzero(late) <= MAX_SHARE_SENT_LATER * np.count_nonzero(decided.sent):
+        return
+    faults: list[Fault] = []
+    problem = "the message was sent in the period of a later slot than the one that is nearest to the decision"
+    remedy = "Set `at` of the slots so that they are nearer to these decisions than the slots before."
+    TableValidator(decided.frame, str(decided.rows.source.path), faults).flag_rows("time", late, problem, remedy)
+    raise_faults([place_decided(decided, fault) for fault in faults])
 
 
 def place_decided(decided: Decided, fault: Fault) -> Fault:

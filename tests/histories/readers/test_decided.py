@@ -151,6 +151,32 @@ def test_decisions_without_a_send_count_as_decided(tmp_path: Path):
     np.testing.assert_array_equal(found.decisions.actions, expected.decisions.actions)
 
 
+@pytest.mark.parametrize("source", ["stream", "tables"])
+def test_decisions_of_the_slot_before_their_sends_are_refused(tmp_path: Path, source: str):
+    """20:00 is nearer to 10:00 of the same day: its slots were replaced, and the sends were decisions of their own."""
+    write_log(tmp_path, pd.Timedelta("14h"))
+    with pytest.raises(InputError) as caught:
+        read(source, tmp_path)
+    (fault,) = caught.value.faults
+    assert (Path(fault.file).name, fault.column) == ("8.csv", "time")
+    assert fault.problem.startswith("the message was sent in the period of a later slot")
+
+
+@pytest.mark.parametrize("source", ["stream", "tables"])
+def test_two_decisions_of_a_user_for_one_slot_are_refused(tmp_path: Path, source: str):
+    """Otherwise those that nobody carried out were messages as well, 20 minutes before the real ones."""
+    write_log(tmp_path, pd.Timedelta("1h"))
+    again = pd.read_csv(tmp_path / "decided" / "8.csv", keep_default_na=False)
+    again["time"] = (pd.to_datetime(again["time"]) + pd.Timedelta("20min")).astype(str)
+    again["decision_id"] = "again " + again["decision_id"]
+    again.to_csv(tmp_path / "decided" / "8b.csv", index=False)
+    with pytest.raises(InputError) as caught:
+        read(source, tmp_path)
+    (fault,) = caught.value.faults
+    assert (Path(fault.file).name, fault.column, fault.row, fault.count) == ("8b.csv", "time", 1, USERS)
+    assert fault.problem.startswith("the user has an earlier decision of the same slot")
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

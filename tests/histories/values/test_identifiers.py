@@ -171,6 +171,16 @@ def test_ids_that_differ_in_case_are_two_users_and_a_note() -> None:
     assert History.from_tables(**tables(["abC", "x"], ["x"])).notes == ()
 
 
+def test_a_table_in_another_case_is_of_the_same_users() -> None:
+    """They were twice as many users, none of whom had both messages and orders: an effect of 0."""
+    ids = [f"user_{k}" for k in range(8)]
+    upper = [one.upper() for one in ids]
+    assert faults(ids, upper + upper) == [("events", 1, "USER_0", 16)]
+    assert faults(ids, ids[:3], upper) == [("decisions", 1, "user_0", 8), ("events", 1, "user_0", 3)]
+    few = History.from_tables(**tables(ids, [*ids[:5], *upper[:5]], [*ids, *upper[:5]]))
+    assert few.n_users == 13
+
+
 def test_one_user_with_most_rows_is_a_note() -> None:
     many = [f"u{i:02d}" for i in range(30)]
     history = History.from_tables(**tables(many, [*many, *["u07"] * 60]))

@@ -13,6 +13,7 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR, WEEK, duration
 from crosschannel.histories.history import EventLog, History
 from crosschannel.reward import DidReward, Goal, Reason, RewardSpec, measure
+from crosschannel.reward.measurement.seasonality import PopulationSeasonality
 from tests.reward.samples import rebuilt, rich_history
 from tests.samples import random_history
 
@@ -143,3 +144,17 @@ def test_seasonality_removes_the_bias_of_sends_that_follow_habits():
     adjusted, error = effect("6h")
     assert abs(adjusted - truth) < 0.1
     assert abs(adjusted - truth) < (naive - truth) / 3
+
+
+def test_who_is_observed_within_one_block_only_counts_in_none():
+    """They were counted as leaving a block that they never began, and raised the mean of all others there."""
+    history = random_history(0, users=40)
+    block, goals = DAY, (Goal("order"),)
+    middle = (history.span[0] // block + 5) * block
+    brief = np.arange(40) < 20
+    start = np.where(brief, middle + HOUR, history.span[0])
+    end = np.where(brief, middle + 3 * HOUR, history.span[1])
+    whole = PopulationSeasonality.fit(history.select_users(~brief), goals, [32], block)
+    found = PopulationSeasonality.fit(replace(history, observed_from=start, observed_until=end), goals, [32], block)
+    assert whole.amount.any()
+    np.testing.assert_array_equal(found.amount, whole.amount)
