@@ -223,8 +223,8 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
     version = state.get("version") if isinstance(state, dict) else None
     if type(version) is not int or version != CHECKPOINT_VERSION:
         raise ConfigError(
-            f"{path} has {kind} version {repr(version)[:20]}; this program reads version {CHECKPOINT_VERSION}: train again, or "
-            "open it with the version of the program that wrote it"
+            f"{path} has {kind} version {repr(version)[:20]}; this program reads version {CHECKPOINT_VERSION}: train "
+            "again, or open it with the version of the program that wrote it"
         )
     if not isinstance(state.get("kind"), str) or state["kind"] != kind:
         raise ConfigError(f"{path} is a {str(state.get('kind'))[:20]}, not a {kind}")
