@@ -356,7 +356,7 @@ def _case_notes(what: str, names: Sequence[str]) -> list[str]:
 
 
 def _thousands_notes(e: TableValidator, event: IntArray, names: tuple[str, ...]) -> list[str]:
-    """Return a note on each event whose values may be thousands with a point for a separator: 130.000 for 130 thousand."""
+    """Return a note on each event whose values may have a point between thousands: 130.000 for 130 thousand."""
     if not e.has("value") or e.frame["value"].dtype.kind != "O":
         return []
     text = pd.Series(e.texts("value"), dtype=object)
@@ -367,7 +367,8 @@ def _thousands_notes(e: TableValidator, event: IntArray, names: tuple[str, ...])
         if rows.sum() >= MIN_VALUES_WITH_POINTS and alike[rows].all():
             notes.append(
                 f"all {int(rows.sum()):,} values of {names[code]!r} have three digits after a point, such as "
-                f"{text[int(np.flatnonzero(rows)[0])]}: if it separates thousands, they are read a thousand times too small"
+                f"{text[int(np.flatnonzero(rows)[0])]}: if it separates thousands, they are read a thousand times too "
+                "small"
             )
     return notes
 
