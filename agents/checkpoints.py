@@ -221,13 +221,13 @@ def _read(path: Path, kind: str) -> dict[str, Any]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"{path} is not a {kind}: {reason}") from None
     version = state.get("version") if isinstance(state, dict) else None
-    if version != CHECKPOINT_VERSION:
+    if type(version) is not int or version != CHECKPOINT_VERSION:
         raise ConfigError(
-            f"{path} has {kind} version {version}; this program reads version {CHECKPOINT_VERSION}: train again, or "
-            "open it with the version of the program that wrote it"
+            f"{path} has {kind} version {repr(version)[:20]}; this program reads version {CHECKPOINT_VERSION}: train "
+            "again, or open it with the version of the program that wrote it"
         )
-    if state.get("kind") != kind:
-        raise ConfigError(f"{path} is a {state.get('kind')}, not a {kind}")
+    if not isinstance(state.get("kind"), str) or state["kind"] != kind:
+        raise ConfigError(f"{path} is a {str(state.get('kind'))[:20]}, not a {kind}")
     if absent := [key for key in _KEYS if key not in state]:
         raise ConfigError(f"{path} is not a whole {kind}: it lacks {', '.join(absent)}")
     return dict(state)

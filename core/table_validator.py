@@ -187,7 +187,10 @@ def to_floats(series: pd.Series) -> FloatArray:
     if series.dtype.kind in "mM":
         series = series.astype(object)
     if series.dtype.kind == "O":
-        series = series.where(~series.map(is_nested))
+        # JSON's true among numbers is not 1; a column of nothing but true and false is read as 1 and 0.
+        truth = pd.api.types.infer_dtype(series, skipna=True) != "boolean"
+        odd = series.map(lambda value: is_nested(value) or (truth and isinstance(value, bool)))
+        series = series.where(~odd.astype(bool))
     try:
         values = pd.to_numeric(series, errors="coerce")
     except OverflowError:  # an integer above the largest float; as text it is infinite

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.serialization import convert, from_dict
 from crosschannel.core.times import DAY, WEEK, duration
 from crosschannel.histories.fixed_point import check_sums, fit_bits, from_fixed, largest_sum, to_fixed
 from crosschannel.histories.history import History
@@ -339,19 +340,19 @@ class ContextFeatures:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> ContextFeatures:
-        """Build the features that `state_dict` described."""
-        layout = {name: _tuples(value) for name, value in state["layout"].items()}
-        return cls(
-            Layout(**layout),
-            UserEncoding.from_dict(state["attributes"]),
-            tuple(state["names"]),
-            np.array(state["mean"], dtype=np.float64),
-            np.array(state["scale"], dtype=np.float64),
+        """Build the features that `state_dict` described.
+
+        Raises:
+            ConfigError: If a value is of another type, or the features have other numbers of means or scales.
+        """
+        names = convert(tuple[str, ...], state["names"], "names")
+        mean, scale = (
+            np.array(convert(tuple[float, ...], state[key], key), dtype=np.float64) for key in ("mean", "scale")
         )
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else value
+        if not len(names) == len(mean) == len(scale) or not np.isfinite(mean).all() or not (scale > 0).all():
+            raise ConfigError("the context's features do not have a mean and a positive scale each")
+        layout = from_dict(Layout, state["layout"], "layout")
+        return cls(layout, UserEncoding.from_dict(state["attributes"]), names, mean, scale)
 
 
 def _all_columns(

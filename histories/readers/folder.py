@@ -100,15 +100,17 @@ def read_history(path: Path) -> History:
         if len(tables[name]) != content["rows"][name]
     ]
     attributes = content["attributes"]
+    written, found = ("user_id", *OBSERVATION_COLUMNS, *(attributes or ())), tables["users"].columns
+    unlike = [(name, "missing") for name in dict.fromkeys(written) if name not in found]
+    unlike += [(str(name), "not among `attributes`") for name in found if name not in written]
     faults += [
         Fault(
             file=files["users"],
-            problem="the attribute is missing",
-            remedy=f"Write the folder again, or remove it from `attributes` in {DESCRIPTION_FILE}.",
-            column=str(name),
+            problem=f"the {'attribute' if name in (attributes or ()) else 'column'} is {what}",
+            remedy=f"Write the folder again, or correct `attributes` in {DESCRIPTION_FILE}.",
+            column=name,
         )
-        for name in attributes or ()
-        if name not in tables["users"].columns
+        for name, what in unlike
     ]
     if faults:
         raise InputError(faults)

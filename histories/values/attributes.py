@@ -16,6 +16,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
 from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.serialization import from_dict
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY, parse_iso
 
@@ -181,12 +182,12 @@ class UserEncoding:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> UserEncoding:
-        """Build the encoding that `to_dict` described."""
-        return cls(
-            numeric=tuple(state["numeric"]),
-            categories=tuple((name, tuple(levels)) for name, levels in state["categories"]),
-            dates=tuple((name, int(until)) for name, until in state["dates"]),
-        )
+        """Build the encoding that `to_dict` described.
+
+        Raises:
+            ConfigError: If a value is of another type.
+        """
+        return from_dict(cls, state, "attributes")
 
 
 def _is_number(column: pd.Series) -> bool:

@@ -144,6 +144,10 @@ def test_faults_are_said(tmp_path: Path) -> None:
     write_sealed([1], tmp_path / "list.pt")
     with pytest.raises(ConfigError, match="version None"):
         load_agent(tmp_path / "list.pt")
+    for content in ({"version": torch.ones(2)}, {"version": CHECKPOINT_VERSION, "kind": torch.ones(2)}):
+        write_sealed(content, tmp_path / "list.pt")
+        with pytest.raises(ConfigError, match=r"list\.pt (has checkpoint version|is a) tensor"):
+            load_agent(tmp_path / "list.pt")
     write_sealed({"version": 99}, tmp_path / "new.pt")
     with pytest.raises(ConfigError, match=f"version 99; this program reads version {CHECKPOINT_VERSION}"):
         load_agent(tmp_path / "new.pt")

@@ -27,6 +27,16 @@ def test_lists_and_objects_are_not_texts_or_numbers(value: object):
     assert [(fault.row, fault.problem) for fault in found.faults] == [(2, "this is not a number")]
 
 
+def test_true_among_numbers_is_not_one():
+    found = table(1.5, True, None)
+    assert np.isnan(found.numbers("x")[0][1:]).all()
+    assert [(fault.row, fault.value) for fault in found.faults] == [(2, True)]
+    for values in ((True, False), (True, None)):
+        found = table(*values)
+        assert found.numbers("x")[0][0] == 1.0
+        assert not found.faults
+
+
 def test_a_time_after_the_year_9999_is_named_and_is_a_text():
     late = np.array(["2024-05-01", "294247-01-10"], dtype="datetime64[us]")
     found = TableValidator(pd.DataFrame({"x": pd.to_datetime(late, utc=True)}), "log.csv", [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -223,3 +224,24 @@ def test_a_table_that_was_tampered_with_is_validated(tmp_path: Path):
         5,
         0.0,
     )
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "renamed"),
+    [
+        *(("users", "observed_from", name) for name in ("observed_from ", "observed_from2", "x")),
+        ("users", "shoe size", "shoe size "),
+        *(("decisions", "propensity_channel", name) for name in ("propensity_channel ", "propensity_channel2")),
+        *(("decisions", "eligible_channel", name) for name in ("eligible_channel ", "eligible_channel2")),
+        *(("events", "value", name) for name in ("value ", "value2")),
+    ],
+)
+def test_a_renamed_column_is_refused(tmp_path: Path, table: str, column: str, renamed: str):
+    write_history(history(), tmp_path)
+    path = tmp_path / f"{table}.parquet"
+    frame = pd.read_parquet(path)
+    if column not in frame:
+        column = next(name for name in frame if name not in ("user_id", "observed_from", "observed_until"))
+    frame.rename(columns={column: renamed}).to_parquet(path)
+    with pytest.raises(InputError, match=re.escape(repr(renamed))):
+        read_history(tmp_path)
