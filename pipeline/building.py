@@ -280,8 +280,9 @@ def _consent_notes(history: History, guardrails: Guardrails) -> list[str]:
     if not (unmapped := [name for name in columns if name not in guardrails.consent_attributes]):
         return []
     return [
-        f"columns of the users look like consent or reachability, and nothing maps them: {', '.join(unmapped)}. The "
-        "policy learns as if every channel were eligible for everybody: see guardrails.reachable and guardrails.opted_out"
+        f"columns of the users look like consent or reachability, and nothing maps them: {', '.join(unmapped)}. "
+        "The policy learns as if every channel were eligible for everybody: see guardrails.reachable and "
+        "guardrails.opted_out"
     ]
 
 
