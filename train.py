@@ -204,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, print what was found; return the exit code."""
     config, resumed, out, force = parse(arguments)
     if resumed and resumed.ended:
+        Run.open_ended(resumed.path, allow_classes=resumed.allowed_classes)  # whose files are those of its training
         print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
     run = train(config, out, resumed, force=force)

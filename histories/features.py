@@ -16,6 +16,7 @@ from crosschannel.core.serialization import convert, from_dict
 from crosschannel.core.times import DAY, WEEK, duration
 from crosschannel.histories.fixed_point import check_sums, fit_bits, from_fixed, largest_sum, to_fixed
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.users import has_dates, last_known_date
 from crosschannel.histories.values.attributes import UserEncoding
 from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 
@@ -66,6 +67,8 @@ class Layout:
         groups: For each counted event, its label and the names of the events that are counted.
         valued: Labels of the groups whose values differ from 1, so that sums differ from counts, and the binary places
             of their exact sums.
+        dated: Labels of the groups whose events are dates without a time of day: those of a decision's own day are not
+            known at it.
         windows: Trailing windows: label and microseconds.
         sendable: Actions of the first module that send a message: label and code; all of them together, with the code
             `ANY_MESSAGE`, where they are more than `MAX_COUNTED_ACTIONS`.
@@ -75,6 +78,7 @@ class Layout:
 
     groups: tuple[tuple[str, tuple[str, ...]], ...]
     valued: tuple[tuple[str, int], ...]
+    dated: tuple[str, ...]
     windows: tuple[tuple[str, int], ...]
     sendable: tuple[tuple[str, int], ...]
     active: tuple[tuple[str, int, int, int], ...]
@@ -97,11 +101,18 @@ class Layout:
         return cls(
             groups=groups,
             valued=valued,
+            dated=tuple(
+                label for label, members in groups if any(has_dates(_times_of(history, [coded[m]])) for m in members)
+            ),
             windows=tuple((text, duration(text)) for text in spec.windows),
             sendable=_sendable(first.actions) if spec.messages else (),
             active=_active(history.modules) if spec.messages else (),
             clock=spec.clock,
         )
+
+
+def _times_of(history: History, codes: list[int]) -> IntArray:
+    return history.events.time[np.isin(history.events.event, codes)]
 
 
 def _fit_bits_of(history: History, codes: list[int]) -> int:
@@ -137,17 +148,24 @@ def clock_columns(time: IntArray) -> Iterator[tuple[str, FloatArray]]:
 def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray) -> Iterator[tuple[str, FloatArray]]:
     """Yield raw columns (N,) of what was known about each user strictly before each time.
 
-    Counts and sums are over `[time - window, time)`, and `observed` is the share of that window in which the user was
-    observed; days since the last event are NaN if there is none.
+    An event that has a date only is known from the end of that day on: an order dated today may come after the
+    decision, and no log of this morning has it. Counts and sums are over `[time - window, time)`, and `observed` is the
+    share of that window in which the user was observed; days since the last event are NaN if there is none.
     """
     events = history.events
     timeline = Timeline(events.time, history.event_offsets)
     now = timeline.before(user, time)
     starts = [timeline.before(user, time - length) for _, length in layout.windows]
     first, valued = timeline.offsets[user], dict(layout.valued)
+    every_now, every_start = now, starts
     for label, members in layout.groups:
         codes = [code for code, name in enumerate(history.event_names) if name in members]
         chosen = np.isin(events.event, codes)
+        now, starts = every_now, every_start
+        if label in layout.dated and chosen.any():
+            known = last_known_date(time, events.time[chosen])
+            now = timeline.before(user, known)
+            starts = [timeline.before(user, known - length) for _, length in layout.windows]
         counted = running_totals(chosen.astype(np.int64))
         summed = None
         if label in valued:

@@ -17,6 +17,7 @@ from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import to_dict
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
+from crosschannel.histories.eligibility import consent_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import History
@@ -230,6 +231,7 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
     history, truth = build_history(config)
     fingerprint = history.fingerprint()
     history, check = check_log(history, config.reward)
+    history = replace(history, notes=(*history.notes, *_consent_notes(history, config.guardrails)))
     history = _with_estimated_propensities(history, config.context)
     part = split_users(history.user_keys, config.split.shares, config.seed)
     for name, share in config.split.shares.items():
@@ -268,6 +270,20 @@ def check_log(history: History, reward: RewardConfig) -> tuple[History, Propensi
             f"with `overlap: {reward.overlap}` rewards are not identified: {check.no_overlap}. {remedy}"
         )
     return replace(history, notes=(*history.notes, *check.notes)), check
+
+
+def _consent_notes(history: History, guardrails: Guardrails) -> list[str]:
+    """Return a note on columns of consent that nobody mapped, where the log does not say what was eligible."""
+    if history.decisions.eligible is not None:
+        return []
+    columns = consent_columns(history.users, history.modules[0].actions[1:])
+    if not (unmapped := [name for name in columns if name not in guardrails.consent_attributes]):
+        return []
+    return [
+        f"columns of the users look like consent or reachability, and nothing maps them: {', '.join(unmapped)}. "
+        "The policy learns as if every channel were eligible for everybody: see guardrails.reachable and "
+        "guardrails.opted_out"
+    ]
 
 
 def _with_estimated_propensities(history: History, spec: ContextSpec) -> History:

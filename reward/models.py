@@ -73,10 +73,11 @@ class BaseRewardModel(ABC):
     spec: RewardSpec = field(default_factory=RewardSpec)
     name: ClassVar[str]
     adjust: ClassVar[bool] = False
+    uses_pre: ClassVar[bool] = True
 
     def measure(self, history: History) -> Outcomes:
         """Measure the outcomes of a history, with covariates fitted on it where the kind adjusts for them."""
-        return measure(history, self.spec, adjust=self.adjust)
+        return measure(history, self.spec, adjust=self.adjust, uses_pre=self.uses_pre)
 
     def fit(self, train: History) -> FittedReward:
         """Learn from the decisions of a history what happens without a message."""
@@ -104,6 +105,11 @@ class BaseFittedReward(ABC):
     spec: RewardSpec
     preprocessing: FittedPreprocessing
 
+    @property
+    def uses_pre(self) -> bool:
+        """Whether the reward needs the window before the decision."""
+        return True
+
     def transform(self, history: History) -> RewardFrame:
         """Return the reward of every decision of a history.
 
@@ -111,7 +117,8 @@ class BaseFittedReward(ABC):
             NotIdentified: If the order of its decisions and goal events is not known.
         """
         check_order_is_known(history, self.spec.goals)
-        return self.transform_outcomes(measure_with(history, self.spec, self.preprocessing))
+        outcomes = measure_with(history, self.spec, self.preprocessing, uses_pre=self.uses_pre)
+        return self.transform_outcomes(outcomes)
 
     @abstractmethod
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
@@ -155,9 +162,14 @@ class FittedWithoutControls(BaseFittedReward):
     before: float
     sd: float
 
+    @property
+    def uses_pre(self) -> bool:
+        """Whether the reward needs the window before the decision."""
+        return self.before != 0
+
     def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
         """Return the rewards of measured outcomes."""
-        reward = outcomes.post - self.before * outcomes.pre
+        reward = outcomes.post - self.before * outcomes.pre if self.before else outcomes.post
         nothing = np.zeros(len(reward))
         expected = ExpectedChange(
             n=nothing,
@@ -174,7 +186,7 @@ class FittedWithoutControls(BaseFittedReward):
     ) -> FittedWithoutControls:
         """Fit the standard deviation of measured outcomes, each counted `weights` (n,) times."""
         rows = outcomes.observed
-        values = (outcomes.post - before * outcomes.pre)[rows]
+        values = (outcomes.post - before * outcomes.pre if before else outcomes.post)[rows]
         return cls(
             spec,
             outcomes.preprocessing,
@@ -203,10 +215,12 @@ class RawReward(BaseRewardModel):
     It fails wherever users are active by themselves: every reward is too large, and more so for active users and for
     the actions that go to them, so a policy learns which users are active and not what to send. It serves as a
     comparison: it is the attribution by time window of marketing reports (Gordon et al., 2019, "A comparison of
-    approaches to advertising measurement: evidence from big field experiments at Facebook", Marketing Science).
+    approaches to advertising measurement: evidence from big field experiments at Facebook", Marketing Science). The
+    window before the decision is not needed, and where it was not observed `pre` is NaN.
     """
 
     name: ClassVar[str] = "raw"
+    uses_pre: ClassVar[bool] = False
 
     def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedWithoutControls:
         """Fit the standard deviation of measured outcomes."""

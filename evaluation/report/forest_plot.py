@@ -12,7 +12,7 @@ from crosschannel.evaluation.report.formatting import format_bounds, format_poin
 
 WIDTH = 960
 LEFT = 270
-RIGHT = 240
+RIGHT = 310
 ROW_HEIGHT = 26
 TOP = 34
 

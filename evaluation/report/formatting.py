@@ -26,13 +26,19 @@ def propensity_label(counts: Mapping[str, int]) -> str:
 
 
 def format_point(interval: Interval) -> str:
-    """Return the value with four digits, or a dash where there is none."""
-    return f"{interval.point:+.4g}" if interval.is_defined else NOTHING
+    """Return the value with its sign and four digits, or a dash where there is none."""
+    sign = "+" if interval.point >= 0 else ""
+    return f"{sign}{_four_digits(interval.point)}" if interval.is_defined else NOTHING
 
 
 def format_bounds(interval: Interval) -> str:
     """Return the interval's bounds, or a dash where there are none."""
-    return f"[{interval.low:.4g}, {interval.high:.4g}]" if interval.is_defined else NOTHING
+    return f"[{_four_digits(interval.low)}, {_four_digits(interval.high)}]" if interval.is_defined else NOTHING
+
+
+def _four_digits(value: float) -> str:
+    """Return a number with four digits; amounts of thousands in full, with separators."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"
 
 
 def format_number(value: float, form: str) -> str:

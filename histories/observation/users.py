@@ -22,6 +22,11 @@ MAX_SHARE_WITH_TWO_DECISIONS = 0.01
 MINUTE, QUARTER = HOUR // 60, HOUR // 4
 #: With fewer events it may be chance that all have the same time of day.
 MIN_EVENTS_TO_CALL_DATES = 10
+#: Lengths to which clocks cut times.
+RESOLUTIONS = (12 * HOUR, 8 * HOUR, 6 * HOUR, 4 * HOUR, 3 * HOUR, 2 * HOUR, HOUR, 2 * QUARTER, QUARTER)
+#: Times of day that dates of several time zones have at most, and how far these are apart.
+MAX_ZONES, MAX_HOURS_OF_ZONES = 6, 5
+MIN_EVENTS_OF_A_ZONE = 20
 #: As many times show that a large log does not have dates, before all are sorted.
 SAMPLE = 2000
 #: Among times, a time of day with this share of them, and this many times as many as any other, is that of dates.
@@ -139,6 +144,41 @@ def are_dates(time: IntArray) -> bool:
         return False
     apart = int(of_day[-1] - of_day[0])
     return len(of_day) == 1 or apart in (HOUR, DAY - HOUR)
+
+
+def are_dates_of_several_zones(time: IntArray) -> bool:
+    """Return whether times are dates of users in neighbouring time zones: a few times of day, within some hours.
+
+    So are the midnights of a country with four zones. Whole hours of a coarse clock cover more of the day.
+    """
+    if len(time) < MIN_EVENTS_TO_CALL_DATES or len(np.unique(time[:SAMPLE] % DAY)) > MAX_ZONES:
+        return False
+    of_day = np.unique(time % DAY)
+    if not 2 < len(of_day) <= MAX_ZONES or len(time) < MIN_EVENTS_OF_A_ZONE * len(of_day):
+        return False
+    gaps = np.diff(of_day, append=of_day[0] + DAY)
+    return bool((of_day % QUARTER == of_day[0] % QUARTER).all() and DAY - gaps.max() <= MAX_HOURS_OF_ZONES * HOUR)
+
+
+def has_dates(time: IntArray) -> bool:
+    """Return whether some of the times (n,) are dates without a time of day."""
+    return are_dates(time) or are_dates_of_several_zones(time) or bool(dates_among_times(time).any())
+
+
+def last_known_date(time: IntArray, dates: IntArray) -> IntArray:
+    """Return before which of the `dates` an event is known at times (n,): dates of the same day are not."""
+    start = start_of_date(time, dates)
+    return start - MAX_HOURS_OF_ZONES * HOUR if are_dates_of_several_zones(dates) else start
+
+
+def resolution(time: IntArray) -> int:
+    """Return the largest of `RESOLUTIONS` to which times (n,) were cut or rounded, microseconds; 1 for none."""
+    if len(time) < MIN_EVENTS_TO_CALL_DATES:
+        return 1
+    for length in RESOLUTIONS:
+        if (time[:SAMPLE] % length == time[0] % length).all() and (time % length == time[0] % length).all():
+            return length
+    return 1
 
 
 def dates_among_times(time: IntArray) -> BoolArray:

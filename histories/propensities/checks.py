@@ -22,6 +22,7 @@ from crosschannel.histories.propensities.mean_weights import (
     below_one_of_two,
     holm,
     likely_actions,
+    unseen_mass,
 )
 from crosschannel.histories.propensities.mistakes import likely_mistake
 from crosschannel.histories.propensities.sources import BY_DESIGN, ESTIMATED, LOGGED, PROPENSITY_SOURCES
@@ -295,7 +296,7 @@ class _Limit:
 def _limits(m: int, module: Module, choices: Choices) -> Iterator[_Limit]:
     """Yield the actions whose propensities say that they were not always possible where they were eligible."""
     found = above_one(choices)
-    most = found.mean + 3 * found.se
+    most = found.mean + 3 * found.se + unseen_mass(choices, found.rows)
     for k in np.flatnonzero(most < SMALL_MEAN)[:MAX_LIMITS]:
         action = int(found.action[k])
         yield _Limit((m, action), (module.name, module.actions[action]), float(most[k]), int(found.rows[k]))

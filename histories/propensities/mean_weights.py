@@ -198,6 +198,16 @@ def below_one_of_many(choices: Choices) -> MeanWeights:
     return MeanWeights(some, mean, se, p_value, rows.astype(np.int64))
 
 
+def unseen_mass(choices: Choices, rows: IntArray) -> FloatArray:
+    """Return what rare choices that no row shows may add to the means of tests (k,) with so many rows (k,).
+
+    An action that is taken with the smallest probability that the log has adds much to a mean when it is taken, and
+    nothing before.
+    """
+    smallest = float(choices.p.min(initial=1.0))
+    return np.asarray(_UNSEEN / (smallest * np.maximum(rows, 1)))
+
+
 def holm(p_values: FloatArray) -> FloatArray:
     """Return p-values (k,) adjusted for all of them. Holm (1979), Scandinavian Journal of Statistics."""
     order = np.argsort(p_values)

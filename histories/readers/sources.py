@@ -13,7 +13,7 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError, Fault
+from crosschannel.core.errors import ConfigError, Fault, nearest
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import parse_moment
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
@@ -42,6 +42,7 @@ class TableSource:
         time_zone: Time zone of times that do not state theirs (`Europe/Athens`): text without `Z`, an offset, `%z` or
             `%Z`, and Parquet columns without a zone. A date without a time of day is the beginning of the day there.
         separator: Separator between the fields of a text file; by default a tab for .tsv, and a comma for .csv.
+        leave_out: In the table of users, columns of the file that are not read as attributes.
         encoding: Encoding of a text file (`latin-1`); by default UTF-8, or UTF-16 if the file begins with its mark.
     """
 
@@ -54,6 +55,7 @@ class TableSource:
     time_zone: str = "UTC"
     separator: str | None = None
     encoding: str | None = None
+    leave_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         try:
@@ -152,9 +154,15 @@ def _native(
                 )
                 table.flag(problem, "Rename or drop one of them.", column=native)
         used = {column_of(table.frame.columns, theirs) for theirs in theirs_of.values()}
+        for name in source.leave_out:
+            if name not in table.frame.columns and name not in unreadable:
+                hint = nearest(name, table.frame.columns)
+                table.flag("the file has no such column to leave out", f"Correct `leave_out`. {hint}", column=name)
+        used |= set(source.leave_out)
         theirs_of |= {name: name for name in map(str, table.frame.columns) if name not in used}
         for name in unreadable:
-            flag_absent(table, name, "", "", unreadable)
+            if name not in source.leave_out:
+                flag_absent(table, name, "", "", unreadable)
     found = extract(table, {theirs: np.ones(len(table), dtype=bool) for theirs in theirs_of.values()})
     out = pd.DataFrame({native: found[theirs] for native, theirs in theirs_of.items()}, index=table.frame.index)
     for native, value in source.constants.items():

@@ -305,7 +305,7 @@ def _flag_entries(table: TableValidator, name: str, bad: BoolArray, problem: str
         bad,
         problem,
         "Write all entries alike, numbers with a decimal point and nothing else, and leave unknown ones empty; or "
-        "leave the column out. Categories need a letter, if most of them are numbers.",
+        "leave the column out (`leave_out` of the users' file). Categories need a letter, if most of them are numbers.",
     )
 
 

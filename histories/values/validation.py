@@ -31,6 +31,8 @@ from crosschannel.histories.values.identifiers import id_notes, lost_digits, mea
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
 OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
+#: With fewer values, three digits after a point may be chance.
+MIN_VALUES_WITH_POINTS = 10
 EVENT_COLUMNS = ("user_id", "time", "event")
 #: What programs write where an event has no name, without case.
 _NO_NAMES = ("", "null", "none", "nil", "nan", "nat", "n/a", "<na>", "undefined", "inf", "-inf")
@@ -169,6 +171,7 @@ def check_tables(
         raise InputError(faults)
     arms = () if arm is None else tuple(sorted({str(one) for one in pd.unique(arm) if one is not None}))
     notes += _case_notes("events", event_names) + _case_notes("arms", arms)
+    notes += _thousands_notes(e, event, event_names)
     rows = np.bincount(np.append(decision_user, event_user), minlength=len(user_ids))
     return Tables(
         decision_id=decision_id,
@@ -350,6 +353,24 @@ def _case_notes(what: str, names: Sequence[str]) -> list[str]:
         f"{first[name.casefold()]!r} and {name!r}" for name in names if first.setdefault(name.casefold(), name) != name
     ]
     return [f"{what}: {', '.join(found)} differ only in case, and are read as different ones"] if found else []
+
+
+def _thousands_notes(e: TableValidator, event: IntArray, names: tuple[str, ...]) -> list[str]:
+    """Return a note on each event whose values may have a point between thousands: 130.000 for 130 thousand."""
+    if not e.has("value") or e.frame["value"].dtype.kind != "O":
+        return []
+    text = pd.Series(e.texts("value"), dtype=object)
+    alike, known = text.str.fullmatch(r"\d{1,3}(\.\d{3})+").to_numpy(dtype=bool), (text != "").to_numpy(dtype=bool)
+    notes = []
+    for code in np.unique(event[alike & (event >= 0)]):
+        rows = known & (event == code)
+        if rows.sum() >= MIN_VALUES_WITH_POINTS and alike[rows].all():
+            notes.append(
+                f"all {int(rows.sum()):,} values of {names[code]!r} have three digits after a point, such as "
+                f"{text[int(np.flatnonzero(rows)[0])]}: if it separates thousands, they are read a thousand times too "
+                "small"
+            )
+    return notes
 
 
 def _values(e: TableValidator, event: IntArray, names: tuple[str, ...]) -> FloatArray:

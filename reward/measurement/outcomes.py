@@ -125,7 +125,7 @@ class _Surroundings:
     activity: FloatArray
 
     @classmethod
-    def build(cls, history: History, spec: RewardSpec, bits: Sequence[int]) -> _Surroundings:
+    def build(cls, history: History, spec: RewardSpec, bits: Sequence[int], uses_pre: bool) -> _Surroundings:
         d, post = history.decisions, duration(spec.post)
         cut = spec.overlap == "truncate"
         end = np.minimum(post, _time_to_next_message(history, otherwise=post)) if cut else np.full(len(d), post)
@@ -134,7 +134,7 @@ class _Surroundings:
         if spec.matching.strata > 1:
             start = windows.boundary - windows.pre
             activity = past_activity(history, spec.goals, bits, start, duration(spec.matching.activity))
-        start, end = windows.boundary - windows.pre, windows.boundary + windows.post
+        start, end = windows.boundary - windows.pre * uses_pre, windows.boundary + windows.post
         return cls(
             windows,
             outside=(start < history.span[0]) | (end > history.span[1] + 1),
@@ -149,13 +149,14 @@ class _Surroundings:
         return ~(self.outside | self.user_outside | self.short)
 
 
-def measure(history: History, spec: RewardSpec, *, adjust: bool = False) -> Outcomes:
+def measure(history: History, spec: RewardSpec, *, adjust: bool = False, uses_pre: bool = True) -> Outcomes:
     """Fit the preprocessing on a history, and measure the history with it.
 
     Args:
         history: Decisions and events.
         spec: What is measured.
         adjust: Whether covariates are fitted as well.
+        uses_pre: Whether the window before the decision is needed; otherwise it need not be observed.
 
     Raises:
         ConfigError: If a goal names an event, the spec an attribute or an arm that the history does not have.
@@ -163,20 +164,23 @@ def measure(history: History, spec: RewardSpec, *, adjust: bool = False) -> Outc
     """
     check_order_is_known(history, spec.goals)
     largest = largest_amounts(spec.goals, history)
-    around = _Surroundings.build(history, spec, [fit_bits(amount) for amount in largest])
+    around = _Surroundings.build(history, spec, [fit_bits(amount) for amount in largest], uses_pre)
     fitted = FittedPreprocessing.fit(
         history, spec, around.windows, around.observed, around.activity, largest, adjust=adjust
     )
     return _measure(history, spec, around, fitted)
 
 
-def measure_with(history: History, spec: RewardSpec, preprocessing: FittedPreprocessing) -> Outcomes:
+def measure_with(
+    history: History, spec: RewardSpec, preprocessing: FittedPreprocessing, *, uses_pre: bool = True
+) -> Outcomes:
     """Measure a history with a preprocessing that was fitted on another one.
 
     Raises:
         ConfigError: If a goal names an event or the spec an attribute that the history does not have.
     """
-    return _measure(history, spec, _Surroundings.build(history, spec, preprocessing.bits), preprocessing)
+    around = _Surroundings.build(history, spec, preprocessing.bits, uses_pre)
+    return _measure(history, spec, around, preprocessing)
 
 
 def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: FittedPreprocessing) -> Outcomes:
@@ -197,6 +201,7 @@ def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: 
     reason[around.outside] = Reason.OUTSIDE_OBSERVATION
     reason[d.time > history.churned_at[d.user]] = Reason.CHURNED
     observed = reason == Reason.IDENTIFIED
+    pre = np.where(observed & (windows.boundary - windows.pre < history.observed_from[d.user]), np.nan, pre)
     allowed = ~overlap | (spec.controls != "untouched" and spec.overlap != "exclude")
     if spec.controls == "holdout":
         allowed = allowed & in_arms(history, spec.holdout_arms)

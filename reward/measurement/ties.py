@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.core.times import HOUR
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import (
     are_dates,
+    are_dates_of_several_zones,
     beginnings,
     dates_among_times,
+    resolution,
     start_of_date,
     tied_events,
 )
@@ -30,42 +33,60 @@ def boundaries(history: History, goals: Sequence[Goal]) -> IntArray:
     The windows are `[boundary - pre, boundary)` and `[boundary, boundary + post)`. With ties before, they are
     `(t - pre, t]` and `(t, t + post]`; with ties after, `[t - pre, t)` and `[t, t + post)`. Both rules divide time
     without gap or overlap. Where goal events are dates without a time of day, ties after begin with the decision's day,
-    so that windows of whole days hold whole dates.
+    so that windows of whole days hold whole dates; and where their clock counts hours, with the decision's hour.
     """
     time = history.decisions.time
     if history.ties != "after":
         return time + 1
-    dates = [_times(history, goal) for goal in goals]
-    return start_of_date(time, np.concatenate(dates)) if any(map(are_dates, dates)) else time
+    times = [_times(history, goal) for goal in goals]
+    if any(map(are_dates, times)):
+        return start_of_date(time, np.concatenate(times))
+    length = max(map(resolution, times))
+    return time - (time - next(one[0] for one in times if resolution(one) == length)) % length if length > 1 else time
 
 
 def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
     """Refuse to measure where it is not known which goal events came before a decision and which after it.
 
     Raises:
-        ConfigError: If `ties: after` is declared, and some goal events are dates and others are not.
+        ConfigError: If `ties: after` is declared, and some goal events are dates (or have a coarser clock) and others
+            are not, or if they are dates of several time zones.
         NotIdentified: If `ties` is not declared, and the events of a goal are dates without a time of day, some of them
             those of a decision of their user; if only a part of them are dates; or if more than `MAX_UNDECLARED_TIES`
-            of all goal events are at exactly the time of a decision of their user.
+            of all goal events are at exactly the time of a decision of their user, as far as their clock says.
     """
     if history.ties == "before":
         return
-    dates = [goal.event for goal in goals if are_dates(_times(history, goal))]
+    times = {goal.event: _times(history, goal) for goal in goals}
+    dates = [event for event, time in times.items() if are_dates(time)]
+    zones = [event for event, time in times.items() if are_dates_of_several_zones(time)]
     _refuse_dates_among_times(history, goals)
     if history.ties == "after":
-        others = [goal.event for goal in goals if goal.event not in dates and len(_times(history, goal))]
+        others = [event for event, time in times.items() if event not in dates and len(time)]
         if dates and others:
             raise ConfigError(
                 f"{history.name}: the events of {dates} are dates without a time of day, but those of {others} have "
                 "times, so that no windows with `ties: after` are right for both. Measure them in two configurations"
             )
+        if zones:
+            raise ConfigError(
+                f"{history.name}: the events of {zones} are dates of several time zones, so that no windows with "
+                "`ties: after` are right for all. Export the dates without a zone: they are then days of one"
+            )
+        if len({resolution(time) for time in times.values() if len(time)} if not dates else ()) > 1:
+            raise ConfigError(
+                f"{history.name}: the clocks of {list(times)} are of different precision, so that no windows with "
+                "`ties: after` are right for all. Measure them in two configurations"
+            )
         return
-    chosen = _are_of(history, [goal.event for goal in goals])
-    share = float(history.tied[chosen].mean()) if chosen.any() else 0.0
-    if dates and _on_date_of_decision(history, _are_of(history, dates)).any():
-        what = f"the events of {dates} are dates without a time of day"
+    chosen = _are_of(history, list(times))
+    share = float(_ambiguous(history, times)[chosen].mean()) if chosen.any() else 0.0
+    if (dates or zones) and _on_date_of_decision(history, _are_of(history, dates + zones)).any():
+        what = f"the events of {dates + zones} are dates without a time of day"
     elif share > MAX_UNDECLARED_TIES:
-        what = f"{share:.0%} of the goal events are at exactly the time of a decision of their user"
+        coarsest = max(map(resolution, times.values()))
+        clock = f", as far as their clock of {coarsest / HOUR:g} h says" if coarsest > 1 else ""
+        what = f"{share:.0%} of the goal events are at exactly the time of a decision of their user{clock}"
     else:
         return
     raise NotIdentified(
@@ -96,6 +117,18 @@ def _refuse_dates_among_times(history: History, goals: Sequence[Goal]) -> None:
             f"{problem} the log does not say which came before the message, and no reward is identified. {remedy}; or, "
             "if these are times, or such events came before the message, declare history.ties: 'before'"
         )
+
+
+def _ambiguous(history: History, times: Mapping[str, IntArray]) -> BoolArray:
+    """Return which events (e,) may have been before or after a decision of their user, as far as their clock says."""
+    out = np.array(history.tied)
+    e, decisions = history.events, Timeline(history.decisions.time, history.decision_offsets)
+    for event, time in times.items():
+        if (length := resolution(time)) > 1:
+            rows = np.flatnonzero(_are_of(history, [event]))
+            begin = decisions.before(e.user[rows], e.time[rows])
+            out[rows] |= decisions.before(e.user[rows], e.time[rows] + length) > begin
+    return out
 
 
 def _are_of(history: History, names: Sequence[str]) -> BoolArray:

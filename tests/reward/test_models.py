@@ -198,3 +198,17 @@ def test_a_future_event_never_changes_a_closed_reward():
 
 def test_duration_texts():
     assert duration("72h") == duration("3d") == 3 * DAY
+
+
+def test_raw_rewards_need_no_time_before_the_decision():
+    """As in a trial whose log begins with its decisions."""
+    history = random_history(0)
+    first = int(history.decisions.time.min())
+    log = replace(history, span=(first, history.span[1]), observed_from=np.full(history.n_users, first))
+    spec = RewardSpec(goals=(Goal("order"),), pre="20d", post="1d", min_controls=2)
+    frame = make_reward("raw", spec).fit(log).transform(log)
+    assert frame.identified.any()
+    assert np.isnan(frame.pre[frame.identified]).all()
+    whole = make_reward("raw", replace(spec, pre="1d")).fit_transform(history)
+    np.testing.assert_array_equal(frame.reward[frame.identified], whole.reward[frame.identified])
+    assert not make_reward("did", spec).fit_transform(log).identified.any()

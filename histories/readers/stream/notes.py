@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from crosschannel.core.arrays import IntArray
-from crosschannel.core.times import HOUR
+from crosschannel.core.times import HOUR, duration
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.stream.native import Slots
@@ -50,4 +50,10 @@ def grid_notes(grid: SlotGrid, history: History, stream: StreamRows, slots: Slot
     if len(unsent):
         share = busy(unsent, np.resize(lag, len(unsent)))
         text += f", and {share:.1%} of slots without a send have an event in an equally long interval"
-    return [*notes, text]
+    late = []
+    if np.median(lag) > duration(grid.every) / 2:
+        late.append(
+            f"most sends come later than half a period after their slot at {grid.at}: much of the window after a slot "
+            "is over before they act. Set `at` to a time just before the sends"
+        )
+    return [*notes, text, *late]

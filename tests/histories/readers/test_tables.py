@@ -268,3 +268,22 @@ def test_what_is_observed_ends_with_the_events_unless_the_mapping_says_so(tmp_pa
     for span in (("2022-01-08", "soon"), ("2022-01-20", "2022-01-08")):
         with pytest.raises(ConfigError, match="span"):
             replace(mapping, span=span)
+
+
+def test_columns_of_users_that_are_left_out_are_not_read(mapping: TableMapping):
+    assert mapping.users is not None
+    edit(mapping.users, "Bonn", '"1,200.50"')
+    history = read_tables(replace(mapping, users=replace(mapping.users, leave_out=("town",))))
+    assert history.users is not None
+    assert list(history.users.columns) == ["user_id", "age"]
+    with pytest.raises(InputError, match=r"column 'towm': the file has no such column to leave out.*'town'"):
+        read_tables(replace(mapping, users=replace(mapping.users, leave_out=("towm",))))
+
+
+def test_values_that_may_be_thousands_are_noted(mapping: TableMapping):
+    rows = "".join(f"007,2024-05-{day:02d} 11:00,{day + 100}.000\n" for day in range(1, 16))
+    (mapping.events[0].path).write_text("customer,when,total\n" + rows)
+    note = "all 15 values of 'order' have three digits after a point, such as 101.000: if it separates thousands"
+    assert note in read_tables(mapping).summary()
+    (mapping.events[0].path).write_text("customer,when,total\n" + rows.replace("105.000", "105.5"))
+    assert "three digits" not in read_tables(mapping).summary()
