@@ -90,6 +90,8 @@ class TrainedWith:
         """
         try:
             config = from_dict(Config, data["config"])
+            if not re.fullmatch(r"[0-9a-f]{32}", str(data["history"])):
+                raise ValueError(f"{data['history']!r:.40} is not the fingerprint of a history")
             return cls(config, str(data["history"]), ContextFeatures.from_state_dict(data["features"]))
         except ConfigError as error:
             raise ConfigError(f"{path} holds a configuration that this program refuses: {error}") from None

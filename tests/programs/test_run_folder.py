@@ -195,6 +195,7 @@ def test_a_file_of_another_run_is_refused(run, name):
         (lambda state: state.update(modules="channel"), "policy.pt"),
         (lambda state: state.update(extra={}), "does not hold what a run has learned with"),
         (lambda state: state["extra"]["run"].update(features=7), "does not hold what a run has learned with"),
+        (lambda state: state["extra"]["run"].update(history=" "), "' ' is not the fingerprint of a history"),
         (lambda state: state["extra"]["run"].update(config={"sede": 1}), "unknown key 'sede'"),
         (lambda state: state["agent_spec"].update(name="uniform", settings={}), "policy.pt"),
         (lambda state: state["agent_spec"].update(seeds=3), "is not a policy that this program can use"),
