@@ -21,6 +21,8 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.serialization import from_dict, import_class
 
+#: PyTorch ends the process, or writes beyond its memory, where sizes overflow.
+MAX_CONTEXT_DIM = 1_000_000
 ENTRY_POINT_GROUP = "crosschannel.agents"
 
 
@@ -111,8 +113,8 @@ def make_agent(
         ConfigError: If there is no such agent, or it has no such setting, or the class does not implement `Agent`.
     """
     checked = check_settings(name, settings)
-    if context_dim < 1:
-        raise ConfigError(f"context_dim is {context_dim}: an agent needs at least one context feature")
+    if not 1 <= context_dim <= MAX_CONTEXT_DIM:
+        raise ConfigError(f"context_dim is {context_dim}: an agent needs 1 to {MAX_CONTEXT_DIM:,} context features")
     agent = _agent_class(name)(modules, context_dim, checked, seed, resolve_device(device))
     if not isinstance(agent, Agent):
         missing = sorted(part for part in _AGENT_METHODS if not hasattr(agent, part))

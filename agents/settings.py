@@ -16,6 +16,8 @@ Floor = float | Mapping[str, float]
 
 DEFAULT_FLOOR = 0.02
 MAX_MEMBERS = 64  # the signs of a row's noise are the bits of one 64-bit hash
+#: PyTorch ends the process, or writes beyond its memory, where sizes overflow.
+MAX_LAYERS, MAX_UNITS, MAX_COUNT = 32, 65_536, 2**40
 MAX_WARM_FACTOR = 8
 
 
@@ -247,7 +249,7 @@ def _check(settings: object, allowed: Callable[[Any], bool], expected: str, *nam
 
 
 def _check_at_least_one(settings: object, *names: str) -> None:
-    _check(settings, lambda value: value >= 1, "at least 1", *names)
+    _check(settings, lambda value: 1 <= value <= MAX_COUNT, f"at least 1, and at most {MAX_COUNT:,}", *names)
 
 
 def _check_positive(settings: object, *names: str) -> None:
@@ -266,3 +268,5 @@ def _check_members(members: int) -> None:
 def _check_hidden(hidden: tuple[int, ...]) -> None:
     if not hidden or min(hidden) < 1:
         raise ConfigError(f"hidden is {list(hidden)}: give at least one layer, each of at least 1 unit")
+    if len(hidden) > MAX_LAYERS or max(hidden) > MAX_UNITS:
+        raise ConfigError(f"hidden is {list(hidden)}: give at most {MAX_LAYERS} layers of {MAX_UNITS:,} units")

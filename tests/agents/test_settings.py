@@ -106,3 +106,22 @@ def test_the_package_has_what_its_stub_lists() -> None:
     assert sorted(listed) == sorted(crosschannel.agents.__all__), "the stub's list and its imports must agree"
     with pytest.raises(ImportError):
         exec("from crosschannel.agents import NoSuchAgent")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        *(("ensemble_thompson", {"hidden": hidden}) for hidden in ([2**63 - 1], [10**30], [8] * 33)),
+        *(("ensemble_thompson", {key: 10**30}) for key in ("members", "batch_size", "capacity")),
+    ],
+)
+def test_sizes_that_overflow_are_refused(name: str, settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="at most"):
+        check_settings(name, settings)
+
+
+@pytest.mark.parametrize("width", [0, -1, 2**31, 2**63 - 1, 10**30])
+@pytest.mark.parametrize("name", list(AGENTS))
+def test_a_width_that_overflows_is_refused(name: str, width: int) -> None:
+    with pytest.raises(ConfigError, match="an agent needs 1 to 1,000,000 context features"):
+        make_agent(name, PLAIN, width)

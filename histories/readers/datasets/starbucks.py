@@ -221,7 +221,7 @@ def _log(table: TableValidator, offers: pd.Index, users: pd.Index) -> pd.DataFra
     user = users.get_indexer(pd.Index(table.texts("person"), dtype=object)).astype(np.int64)
     table.flag_rows("person", user < 0, "the user is not in the profile", "Add the user there, or remove the line.")
     hour, missing = table.numbers("time")
-    invalid = missing | ~((hour >= 0) & (hour <= MAX_HOUR)) | (hour % 1 != 0)
+    invalid = missing | ~((hour >= 0) & (hour <= MAX_HOUR)) | (np.trunc(hour) != hour)
     table.flag_rows(
         "time",
         invalid,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ def test_the_native_folder_keeps_it(folder: Path, tmp_path: Path):
         ("profile", 2, {"became_member_on": "today"}, "became_member_on", "not a date"),
         ("profile", 2, {"became_member_on": "20991231"}, "became_member_on", "after 2018-07-30"),
         ("profile", 2, {"became_member_on": [20170730]}, "became_member_on", "not a date"),
+        ("transcript", 3, {"time": math.inf}, "time", "not a non-negative integer"),
         ("transcript", 3, {"time": 10**30}, "time", "not a non-negative integer"),
         ("transcript", 3, {"time": 2**53}, "time", "not a non-negative integer"),
         ("transcript", 3, {"time": {}}, "time", "not a non-negative integer"),
