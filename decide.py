@@ -24,6 +24,7 @@ import pandas as pd
 
 from crosschannel import agents
 from crosschannel.core import (
+    DAY,
     SECOND,
     BoolArray,
     ConfigError,
@@ -51,6 +52,9 @@ from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_t
 from crosschannel.pipeline.configuration import Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run
+
+#: The times of day of a daily or six-hourly grid of slots, in UTC where clocks change.
+MOST_TIMES_OF_DAY = 8
 
 
 @one_thread()
@@ -107,6 +111,18 @@ def _decision_ids(history: History, at: int, secret: str | None) -> ObjectArray:
     users = history.user_ids.astype(str) if secret is None else pseudonyms(history.user_ids, secret)
     moment = pd.Timestamp(at, unit="us", tz="UTC").strftime("%Y%m%dT%H%M%S" + ("%f" if at % SECOND else ""))
     return np.array([f"{moment}-{user}" for user in users], dtype=object)
+
+
+def note_time_of_day(history: History, at: int) -> None:
+    """Say so if a log's slots are always at the same few times of day, and the decision is for another one."""
+    of_day = np.unique(history.decisions.time % DAY)
+    if len(of_day) > MOST_TIMES_OF_DAY or at % DAY in of_day:
+        return
+    slots = ", ".join(f"{pd.Timestamp(time, unit='us'):%H:%M}" for time in of_day.tolist())
+    logger.info(
+        f"deciding for {pd.Timestamp(at, unit='us'):%H:%M} UTC, while the log's slots are at {slots} UTC: what was "
+        "learned holds at a slot; give its time by --at"
+    )
 
 
 def check_consent(history: History, eligible: BoolArray, guardrails: Guardrails, ignored: Collection[str]) -> None:
@@ -182,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     history = build_history(run.config)[0]
     logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))
+    note_time_of_day(history, at)
     if chosen.eligible is not None:
         eligible = read_eligible(chosen.eligible, history)
     else:

@@ -18,7 +18,7 @@ from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
 from crosschannel.histories.logs import DecisionLog as DecisionLog
 from crosschannel.histories.logs import EventLog as EventLog
-from crosschannel.histories.logs import decisions_frame, events_frame
+from crosschannel.histories.logs import codes_of_names, decisions_frame, events_frame
 from crosschannel.histories.logs import take_rows as take_rows
 from crosschannel.histories.observation.span import observe
 from crosschannel.histories.observation.users import (
@@ -160,17 +160,7 @@ class History:
         Raises:
             ConfigError: If no event of the history has the name.
         """
-        codes: list[int] = []
-        for name in names:
-            hits = [
-                i
-                for i, known in enumerate(self.event_names)
-                if known == name or (name.endswith("*") and known.startswith(name[:-1]))
-            ]
-            if not hits:
-                raise ConfigError(f"the history has no event {name!r}; it has {sorted(self.event_names)}")
-            codes += hits
-        return np.array(codes, dtype=np.int64)
+        return codes_of_names(names, self.event_names)
 
     def select_users(self, chosen: BoolArray) -> History:
         """Return the history of the users chosen by a mask (U,)."""

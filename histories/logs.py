@@ -12,6 +12,7 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
+from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import timestamps
 from crosschannel.histories.propensities.sources import SOURCE_COLUMN, source_codes, source_names
 
@@ -124,3 +125,19 @@ def events_frame(events: EventLog, user_ids: ObjectArray, event_names: Sequence[
             "value": e.value,
         }
     )
+
+
+def codes_of_names(names: Sequence[str], known: Sequence[str]) -> IntArray:
+    """Return the codes of events by name; `name*` stands for every known one whose name has this prefix.
+
+    Raises:
+        ConfigError: If no event has the name.
+    """
+    codes: list[int] = []
+    for name in names:
+        prefix = name[:-1] if name.endswith("*") else None
+        hits = [i for i, one in enumerate(known) if one == name or (prefix is not None and one.startswith(prefix))]
+        if not hits:
+            raise ConfigError(f"the history has no event {name!r}; it has {sorted(known)}")
+        codes += hits
+    return np.array(codes, dtype=np.int64)

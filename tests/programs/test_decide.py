@@ -14,7 +14,7 @@ import yaml
 
 from crosschannel import agents
 from crosschannel.core import ActionSpace, ConfigError, InputError, Module
-from crosschannel.core.times import DAY
+from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import History, consent_columns, read_history, write_history
 from crosschannel.pipeline import UsageError
 from crosschannel.programs import decide, train
@@ -293,3 +293,12 @@ def test_a_time_within_a_second_is_part_of_the_id(trained):
     at = pd.Timestamp(START + 12 * DAY - 1, unit="us")
     ids = [decided(trained, *OPEN, "--at", str(at - pd.Timedelta(k, "us"))).decision_id for k in (0, 1)]
     assert not set(ids[0]) & set(ids[1])
+
+
+def test_another_time_of_day_than_that_of_the_slots_is_noted(caplog: pytest.LogCaptureFixture):
+    history = random_history(0)
+    with caplog.at_level("INFO", logger=decide.logger.name):
+        decide.note_time_of_day(history, 30 * DAY + 6 * HOUR)
+        assert not caplog.text
+        decide.note_time_of_day(history, 30 * DAY)
+    assert "deciding for 00:00 UTC, while the log's slots are at 06:00 UTC" in caplog.text
