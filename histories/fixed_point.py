@@ -83,6 +83,12 @@ def check_resolution(value: FloatArray, largest: float, name: str) -> None:
         )
 
 
+def sums_fit(squares: float, n: int, bits: int) -> bool:
+    """Return whether n values with this sum of squares surely fit into 64 bits, in whatever way they are summed."""
+    # The sum of squares, which costs less than a look at every value, bounds the sum of all.
+    return n == 0 or math.sqrt(n * squares) < LARGEST_SUM * 2.0**-bits
+
+
 def check_sums(value: FloatArray, offsets: IntArray, bits: int, name: str) -> None:
     """Refuse values (e,) of which a user's sum does not fit into 64 bits with a scale.
 
@@ -97,8 +103,7 @@ def check_sums(value: FloatArray, offsets: IntArray, bits: int, name: str) -> No
     """
     limit = LARGEST_SUM * 2.0**-bits
     with np.errstate(over="ignore"):
-        # The sum of squares, which costs less than a look at every value, bounds the sum of all.
-        if len(value) == 0 or math.sqrt(len(value) * float(value @ value)) < limit:
+        if sums_fit(float(value @ value), len(value), bits):
             return
         filled = np.flatnonzero(np.diff(offsets))
         total = np.add.reduceat(np.abs(value), offsets[filled])

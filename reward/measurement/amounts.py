@@ -8,7 +8,14 @@ from itertools import pairwise
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.histories.fixed_point import check_resolution, check_sums, from_fixed, largest_sum, to_fixed
+from crosschannel.histories.fixed_point import (
+    check_resolution,
+    check_sums,
+    from_fixed,
+    largest_sum,
+    sums_fit,
+    to_fixed,
+)
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import running_totals
@@ -55,33 +62,39 @@ def window_amounts(
     Raises:
         ConfigError: If the amounts of a user are too large for these sums.
     """
-    if goal.measure == "value":
-        chosen, amount = goal_events(goal, history)
-        check_sums(np.where(chosen, amount, 0.0), history.event_offsets, bits, goal.event)
     if goal.decay is None:
         total = _running_total(goal, bits, history)
         return [_differences(total, bits, first, last) for first, last in windows]
     chosen, amount = goal_events(goal, history)
+    check_sums(np.where(chosen, amount, 0.0), history.event_offsets, bits, goal.event)
     count = running_totals(chosen.astype(np.int64))
     when, value = history.events.time[chosen], amount[chosen]
     return [_decayed_sums(goal.decay, bits, when, value, time, count[first], count[last]) for first, last in windows]
 
 
 def _running_total(goal: Goal, bits: int, history: History) -> IntArray:
-    """Return running totals (e + 1,) of a goal's amounts in fixed point, by chunks: only the totals stay in memory."""
+    """Return running totals (e + 1,) of a goal's amounts in fixed point, by chunks: only the totals stay in memory.
+
+    Raises:
+        ConfigError: If the amounts of a user are too large.
+    """
     codes, events = history.event_codes([goal.event]), history.events
     every = len(codes) == len(history.event_names)
     total = np.empty(len(events) + 1, dtype=np.int64)
-    total[0] = 0
+    total[0], squares = 0, 0.0
     for start in range(0, len(events), ROWS_PER_CHUNK):
         rows = slice(start, start + ROWS_PER_CHUNK)
         event = events.event[rows]
         amount = events.value[rows] if goal.measure == "value" else np.ones(len(event))
         if not every:
             amount = np.where(event == codes[0] if len(codes) == 1 else np.isin(event, codes), amount, 0.0)
+        squares += float(amount @ amount)
         fixed = to_fixed(amount, bits)
         fixed[:1] += total[start]
         np.cumsum(fixed, out=total[1:][rows])
+    if not sums_fit(squares, len(events), bits):  # few logs need a look at each user
+        chosen, amount = goal_events(goal, history)
+        check_sums(np.where(chosen, amount, 0.0), history.event_offsets, bits, goal.event)
     return total
 
 
