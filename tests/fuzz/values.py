@@ -68,7 +68,7 @@ def _damaged_table(rng: random.Random, table: pa.Table) -> pa.Table:
     except OverflowError:  # a time that Python does not have, of an earlier damage
         return table
     if kind < 0.8:
-        new = rng.choice(CELLS) if rng.random() < 0.7 or not values else rng.choice(values)
+        new = copy.deepcopy(rng.choice(CELLS) if rng.random() < 0.7 or not values else rng.choice(values))
         for row in range(len(values)) if rng.random() < 0.2 else [rng.randrange(max(1, len(values)))]:
             values[row : row + 1] = [new]
         values = values[: table.num_rows]
@@ -143,7 +143,7 @@ def _with_other_entries(rng: random.Random, data: Any) -> Any:
     for _ in range(rng.choice([1, 1, 2, 3])):
         places = list(_places(data))
         if not places:
-            return rng.choice(VALUES)
+            return copy.deepcopy(rng.choice(VALUES))
         # Deep entries are many and alike: choose the depth first.
         depth = rng.choice(sorted({depth for _, _, depth in places}))
         holder, key, _ = rng.choice([place for place in places if place[2] == depth])
@@ -158,7 +158,8 @@ def _with_other_entries(rng: random.Random, data: Any) -> Any:
         elif isinstance(holder[key], torch.Tensor):
             holder[key] = _other_tensor(rng, holder[key])
         else:
-            holder[key] = rng.choice(VALUES)
+            # A copy: later damage must not reach the list of values, or put one into itself.
+            holder[key] = copy.deepcopy(rng.choice(VALUES))
     return data
 
 
