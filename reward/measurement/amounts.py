@@ -88,8 +88,9 @@ def _running_total(goal: Goal, bits: int, history: History) -> IntArray:
         amount = events.value[rows] if goal.measure == "value" else np.ones(len(event))
         if not every:
             amount = np.where(event == codes[0] if len(codes) == 1 else np.isin(event, codes), amount, 0.0)
-        squares += float(amount @ amount)
-        fixed = to_fixed(amount, bits)
+        with np.errstate(over="ignore", invalid="ignore"):  # sums that do not fit are refused below
+            squares += float(amount @ amount)
+            fixed = to_fixed(amount, bits)
         fixed[:1] += total[start]
         np.cumsum(fixed, out=total[1:][rows])
     if not sums_fit(squares, len(events), bits):  # few logs need a look at each user

@@ -104,3 +104,10 @@ def test_one_placeholder_among_amounts_does_not_round_the_others_away(limit):
     spoilt = replace(history, events=replace(history.events, value=value))
     with pytest.raises(ConfigError, match=r"the values of 'order' differ too much .* the largest is 1e\+18"):
         measure(spoilt, replace(SPEC, goals=(Goal("order", measure="value", **limit),)))
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_near_the_largest_number_are_refused_without_a_warning():
+    fitted = make_reward("did", SPEC).fit(random_history(3))
+    with pytest.raises(ConfigError, match="the values of 'order' of one user add up to"):
+        fitted.transform(scaled(3, 1e300))
