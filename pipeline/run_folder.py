@@ -17,7 +17,7 @@ from crosschannel.core.files import output_fault, write_csv
 from crosschannel.core.serialization import refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
-from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult
+from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult, summary_text
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
 #: Sections of the configuration that a result depends on, beside the policy.
@@ -216,8 +216,18 @@ class Run:
             logger.info(f"{path} is of another log, policy, settings or version of the program: it is not read")
             return None
         try:
-            return EvaluationResult.from_dict(data)
-        except (ConfigError, KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            result = EvaluationResult.from_dict(data)
+            summary_text(result)  # whatever is missing for a report shows here
+            return result
+        except (
+            ConfigError,
+            LookupError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+            AttributeError,
+            StopIteration,
+        ) as error:
             raise ConfigError(f"{path} is not an evaluation ({type(error).__name__}: {error}). {remedy}") from None
 
     def write_result(self, result: EvaluationResult, fingerprint: str, folder: Path | None = None) -> None:

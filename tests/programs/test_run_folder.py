@@ -210,6 +210,19 @@ def test_content_of_another_shape_is_one_error(run, change, message):
     assert message in refusal(decide.main, run, "--out", "x.csv")
 
 
+@pytest.mark.parametrize("lost", ["evaluation.estimates", "truth"])
+def test_a_stored_evaluation_without_what_a_report_needs_is_refused(run, lost):
+    """Its checksum fits, but its whole action, or the oracle of its market, is absent."""
+    stored = read_json(run / "evaluation.json", "")
+    if lost == "truth":
+        stored["truth"] = [row for row in stored["truth"] if row["policy"] != "oracle"]
+    else:
+        kept = [one for one in stored["evaluation"]["estimates"] if one["module"] is not None]
+        stored["evaluation"]["estimates"] = kept
+    write_json(stored, run / "evaluation.json")
+    assert "evaluation.json is not an evaluation" in refusal(evaluate.main, run)
+
+
 def test_weights_that_are_not_finite_decide_nothing(run):
     def spoil(state: dict) -> None:
         def walk(value: object) -> bool:
