@@ -38,11 +38,13 @@ def boundaries(history: History, goals: Sequence[Goal]) -> IntArray:
     time = history.decisions.time
     if history.ties != "after":
         return time + 1
-    times = [_times(history, goal) for goal in goals]
+    times = [history.events.time[_are_of(history, [goal.event])] for goal in goals]
     if any(map(are_dates, times)):
         return start_of_date(time, np.concatenate(times))
-    length = max(map(resolution, times))
-    return time - (time - next(one[0] for one in times if resolution(one) == length)) % length if length > 1 else time
+    length, origin = (
+        max((resolution(one), int(one[0])) for one in times if len(one)) if any(map(len, times)) else (1, 0)
+    )
+    return np.asarray(time - (time - origin) % length)
 
 
 def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
@@ -57,10 +59,11 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
     """
     if history.ties == "before":
         return
-    times = {goal.event: _times(history, goal) for goal in goals}
+    rows = {goal.event: _are_of(history, [goal.event]) for goal in goals}
+    times = {event: history.events.time[chosen] for event, chosen in rows.items()}
     dates = [event for event, time in times.items() if are_dates(time)]
     zones = [event for event, time in times.items() if are_dates_of_several_zones(time)]
-    _refuse_dates_among_times(history, goals)
+    _refuse_dates_among_times(history, rows)
     if history.ties == "after":
         others = [event for event, time in times.items() if event not in dates and len(time)]
         if dates and others:
@@ -79,8 +82,8 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
                 "`ties: after` are right for all. Measure them in two configurations"
             )
         return
-    chosen = _are_of(history, list(times))
-    share = float(_ambiguous(history, times)[chosen].mean()) if chosen.any() else 0.0
+    chosen = np.logical_or.reduce(list(rows.values()))
+    share = float(_ambiguous(history, rows)[chosen].mean()) if chosen.any() else 0.0
     if (dates or zones) and _on_date_of_decision(history, _are_of(history, dates + zones)).any():
         what = f"the events of {dates + zones} are dates without a time of day"
     elif share > MAX_UNDECLARED_TIES:
@@ -97,17 +100,23 @@ def check_order_is_known(history: History, goals: Sequence[Goal]) -> None:
     )
 
 
-def _refuse_dates_among_times(history: History, goals: Sequence[Goal]) -> None:
-    """Refuse goals of which some events are dates and others have times: no windows are right for both."""
-    for goal in goals:
-        mixed = dates_among_times(_times(history, goal))
-        chosen = _are_of(history, [goal.event])
-        chosen[chosen] = mixed
+def _refuse_dates_among_times(history: History, rows: Mapping[str, BoolArray]) -> None:
+    """Refuse goals of which some events are dates and others have times: no windows are right for both.
+
+    Args:
+        history: The log.
+        rows: The events of each goal (e,), by its name.
+    """
+    for event, of_goal in rows.items():
+        time = history.events.time[of_goal]
+        mixed = dates_among_times(time)
+        chosen = of_goal.copy()
+        chosen[of_goal] = mixed
         if not mixed.any() or not _on_date_of_decision(history, chosen).any():
             continue
-        at = pd.Timestamp(int(_times(history, goal)[mixed][0]), unit="us")
+        at = pd.Timestamp(int(time[mixed][0]), unit="us")
         problem = (
-            f"{history.name}: {mixed.mean():.0%} of the events of {goal.event!r} are at exactly {at:%H:%M:%S} UTC, as "
+            f"{history.name}: {mixed.mean():.0%} of the events of {event!r} are at exactly {at:%H:%M:%S} UTC, as "
             "dates without a time of day are, and the others have times, so that"
         )
         remedy = "Give those without a time of day a name of their own, or leave them out"
@@ -119,26 +128,20 @@ def _refuse_dates_among_times(history: History, goals: Sequence[Goal]) -> None:
         )
 
 
-def _ambiguous(history: History, times: Mapping[str, IntArray]) -> BoolArray:
+def _ambiguous(history: History, rows: Mapping[str, BoolArray]) -> BoolArray:
     """Return which events (e,) may have been before or after a decision of their user, as far as their clock says."""
     out = np.array(history.tied)
     e, decisions = history.events, Timeline(history.decisions.time, history.decision_offsets)
-    for event, time in times.items():
+    for chosen in rows.values():
+        user, time = e.user[chosen], e.time[chosen]
         if (length := resolution(time)) > 1:
-            rows = np.flatnonzero(_are_of(history, [event]))
-            begin = decisions.before(e.user[rows], e.time[rows])
-            out[rows] |= decisions.before(e.user[rows], e.time[rows] + length) > begin
+            out[chosen] |= decisions.before(user, time + length) > decisions.before(user, time)
     return out
 
 
 def _are_of(history: History, names: Sequence[str]) -> BoolArray:
     """Return which events have one of the names (e,)."""
     return np.isin(history.events.event, history.event_codes(names))
-
-
-def _times(history: History, goal: Goal) -> IntArray:
-    """Return the times of a goal's events."""
-    return history.events.time[_are_of(history, [goal.event])]
 
 
 def _on_date_of_decision(history: History, chosen: BoolArray) -> BoolArray:
