@@ -186,7 +186,7 @@ def test_the_largest_seed_is_taken(places):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "..", ".", "a/b", "/tmp/x", "../x", "a\\b", "\n", "x\x7f", "\udc80", "n" * 201, "é" * 101]
+    "name", ["", "..", ".", "a/b", "/an/absolute/path", "../x", "a\\b", "\n", "x\x7f", "\udc80", "n" * 201, "é" * 101]
 )
 def test_names_that_lead_elsewhere_are_refused(name, places):
     with pytest.raises(UsageError, match="not a plain folder name"):
