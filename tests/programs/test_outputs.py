@@ -156,7 +156,8 @@ def test_a_signal_keeps_the_checkpoint_and_names_the_command_that_resumes(number
     ("number", "word", "code"), [(signal.SIGTERM, "terminated", 143), (signal.SIGINT, "interrupted", 130)]
 )
 def test_a_signal_before_the_run_begins_leaves_nothing(number, word, code, tmp_path):
-    process = start(ROOT / "train.py", *SMALL, "--history.market.users=20000", cwd=tmp_path)
+    # Simulating so many users takes a minute on any machine: the signal comes before the run's folder is made.
+    process = start(ROOT / "train.py", *SMALL, "--history.market.users=1000000", cwd=tmp_path)
     time.sleep(4)
     process.send_signal(number)
     _, shown = process.communicate()
