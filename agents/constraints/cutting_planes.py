@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import linprog
 
-from crosschannel.agents.constraints.votes import Choices, Votes
+from crosschannel.agents.constraints.contested import Choices, ContestedVotes
+from crosschannel.agents.constraints.votes import Votes
 from crosschannel.core.arrays import BoolArray, FloatArray
 
 #: Relative distance of the dual from its lower bound at which a mixture of prices is accepted.
@@ -94,7 +95,7 @@ class Minimum:
     cut_off: BoolArray
 
 
-def minimise(votes: Votes, target: Target, box: Box) -> Minimum:
+def minimise(votes: Votes | ContestedVotes, target: Target, box: Box) -> Minimum:
     """Find prices in a box at which the votes' use is as aimed at, or the mixture of prices with the largest gain.
 
     One price vector is enough where votes are many: then the first that meets the target is returned. Where votes are

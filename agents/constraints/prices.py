@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from crosschannel.agents.constraints.cutting_planes import Box, Minimum, Target, minimise
-from crosschannel.agents.constraints.votes import Choices, FloatingArray, Votes, count_votes
+from crosschannel.agents.constraints.contested import FloatingArray
+from crosschannel.agents.constraints.votes import Votes, count_votes
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
 
@@ -17,7 +18,7 @@ MARGIN = 0.0025
 #: Use beyond a budget that is rounding, as a share of it.
 ROUNDING = 1e-9
 #: Votes in the first sample, and how many times as many each further one has.
-FIRST_SAMPLE, GROWTH = 2**15, 8
+FIRST_SAMPLE, GROWTH = 2**12, 8
 #: Half a box's width around prices from a sample, in units of one over the square root of its votes.
 SAMPLING_ERRORS = 20.0
 #: What is added to a price for that width, as a share of the price that no minimum exceeds.
@@ -117,10 +118,10 @@ def shadow_prices(
         raise InfeasibleBudget(names or [f"budget {c}" for c in range(len(budgets))], budgets, organic, least, floor)
     remaining = np.maximum(budgets - least, 0.0)
     spent = remaining <= ROUNDING * budgets
-    votes = Votes(values, mask, use, (1.0 - floor) / len(values), Choices(0.0, np.zeros(len(budgets))))
+    votes = Votes(values, mask, use, (1.0 - floor) / len(values))
     free = votes.without(np.asarray((use[spent] > 0.0).any(0))) if spent.any() else votes
     target = Target(
-        least=remaining - 2.0 * MARGIN * budgets,
+        least=remaining * (1.0 - 2.0 * MARGIN),
         aim=np.where(spent, 1.0, remaining * (1.0 - MARGIN)),
         most=remaining,
     )

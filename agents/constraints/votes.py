@@ -9,25 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crosschannel.agents.constraints.contested import Choices, Contest, ContestedVotes, FloatingArray, cost_of
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import mix
 
-VALUES_PER_CHUNK = 2**17
-
-FloatingArray = npt.NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What the votes choose at some prices, summed over rows.
-
-    Attributes:
-        gain: Value of the chosen actions beyond that of action 0.
-        use: Expected use (C,) of each budget.
-    """
-
-    gain: float
-    use: FloatArray
+VALUES_PER_CHUNK = 2**15
 
 
 @dataclass(frozen=True)
@@ -39,14 +25,12 @@ class Votes:
         mask: Eligible actions (n, A); action 0 always is.
         use: Expected use (C, n, A) of each budget by row and action.
         weight: What one vote of one row counts.
-        settled: What counts beside these rows: choices that the prices do not change.
     """
 
     values: FloatingArray
     mask: BoolArray
     use: FloatingArray
     weight: float
-    settled: Choices
 
     @property
     def count(self) -> int:
@@ -55,42 +39,48 @@ class Votes:
 
     def evaluate(self, prices: FloatArray) -> Choices:
         """Return what all votes choose at prices (C,)."""
-        gains, uses = [0.0], [np.zeros(len(self.use))]
+        total = Choices.nothing(len(self.use))
         for rows in self._chunks():
             values, use = self.values[:, rows], self.use[:, rows]
             codes = net_values(values, self.mask[rows], use, prices).argmax(-1)
-            gains.append(_gain(values, codes).sum())
-            uses.append(_chosen_use(use, codes).sum((1, 2)))
-        return self._choices(gains, uses)
+            total += _chosen(values, use, codes, codes >= 0)
+        return total * self.weight
 
-    def between(self, low: FloatArray, high: FloatArray) -> Votes:
+    def between(self, low: FloatArray, high: FloatArray) -> ContestedVotes:
         """Return the votes that may change between two price vectors (C,), with the choices of all others settled.
 
-        Net values fall with every price. A vote is settled if its choice at the high prices is still worth more there
-        than any other action at the low prices. Rounding is monotone, so that this is exact.
+        Net values fall as prices rise, in rounded arithmetic too. An action can win between the two only if it is worth
+        no less at the low prices than the vote's choice at the high prices is worth there.
         """
-        gains, uses, votes, rows_of = [0.0], [np.zeros(len(self.use))], [], []
+        settled, found = Choices.nothing(len(self.use)), []
         for rows in self._chunks():
             values, use, mask = self.values[:, rows], self.use[:, rows], self.mask[rows]
             least = net_values(values, mask, use, high)
             codes = least.argmax(-1)
-            most = net_values(values, mask, use, low)
-            np.put_along_axis(most, codes[..., None], -np.inf, axis=-1)
-            settled = np.take_along_axis(least, codes[..., None], -1)[..., 0] > most.max(-1)
-            gains.append(_gain(values, codes)[settled].sum())
-            uses.append(_chosen_use(use, codes)[:, settled].sum(1))
-            vote, row = np.nonzero(~settled)
-            votes.append(vote)
-            rows_of.append(row + rows.start)
-        active = self._take(np.concatenate(votes), np.concatenate(rows_of), self.weight)
-        return replace(active, settled=self._choices(gains, uses))
+            can_win = net_values(values, mask, use, low) >= np.take_along_axis(least, codes[..., None], -1)
+            owners, actions = np.divmod(np.flatnonzero(can_win), mask.shape[1])
+            counts = np.bincount(owners, minlength=codes.size)
+            settled += _chosen(values, use, codes, (counts == 1).reshape(codes.shape))
+            open_to = counts[owners] > 1
+            votes, places = np.divmod(owners[open_to], len(mask))
+            entries = values[votes, places, actions[open_to]]
+            found.append(
+                Contest(
+                    counts=counts[counts > 1],
+                    values=entries,
+                    gains=entries.astype(np.float64) - values[votes, places, 0],
+                    use=use[:, places, actions[open_to]],
+                )
+            )
+        return ContestedVotes(found, self.weight, settled * self.weight)
 
     def sample(self, size: int) -> Votes:
         """Return about `size` votes, chosen by a hash of their position, that count as much as all together."""
         positions = np.arange(self.count, dtype=np.uint64)
         chosen = np.flatnonzero(mix(positions) < np.uint64(size / self.count * 2.0**64))
-        rows = self.values.shape[1]
-        return self._take(chosen // rows, chosen % rows, self.weight * self.count / max(len(chosen), 1))
+        votes, rows = chosen // self.values.shape[1], chosen % self.values.shape[1]
+        weight = self.weight * self.count / max(len(chosen), 1)
+        return Votes(self.values[votes, rows][None], self.mask[rows], self.use[:, rows], weight)
 
     def without(self, actions: BoolArray) -> Votes:
         """Return the votes with some actions (n, A) not eligible."""
@@ -106,18 +96,8 @@ class Votes:
                 most[c] = max(most[c], np.max(gain[use > 0.0] / use[use > 0.0], initial=0.0))
         return 2.0 * most
 
-    def _take(self, votes: IntArray, rows: IntArray, weight: float) -> Votes:
-        nothing = Choices(0.0, np.zeros(len(self.use)))
-        return Votes(self.values[votes, rows][None], self.mask[rows], self.use[:, rows], weight, nothing)
-
     def _chunks(self) -> Iterator[slice]:
         return _chunks(*self.values.shape)
-
-    def _choices(self, gains: list[Any], uses: list[Any]) -> Choices:
-        return Choices(
-            self.settled.gain + self.weight * float(np.sum(gains)),
-            self.settled.use + self.weight * np.sum(uses, axis=0),
-        )
 
 
 def count_votes(values: FloatingArray, mask: BoolArray, use: FloatingArray, prices: FloatArray) -> FloatArray:
@@ -149,14 +129,7 @@ def net_values(values: FloatingArray, mask: BoolArray, use: FloatingArray, price
         use: Expected use (C, n, A).
         prices: Prices (C,).
     """
-    cost = np.zeros(mask.shape)
-    for price, each in zip(prices, use, strict=True):
-        if price > 0.0:
-            cost += np.multiply(each, price, dtype=np.float64)
-    with np.errstate(over="ignore"):  # an infinite cost is one that no value outweighs
-        net = values - cost.astype(values.dtype)
-    np.copyto(net, -np.inf, where=~mask)
-    return net
+    return np.where(mask, values - cost_of(use, prices, values.dtype), values.dtype.type(-np.inf))
 
 
 def _chunks(votes: int, rows: int, actions: int) -> Iterator[slice]:
@@ -165,12 +138,9 @@ def _chunks(votes: int, rows: int, actions: int) -> Iterator[slice]:
         yield slice(start, min(start + size, rows))
 
 
-def _gain(values: FloatingArray, codes: IntArray) -> FloatArray:
-    """Return what the chosen actions (L, n) are worth beyond action 0."""
-    chosen = np.take_along_axis(values, codes[..., None], -1)[..., 0].astype(np.float64)
-    return np.asarray(chosen - values[..., 0].astype(np.float64))
-
-
-def _chosen_use(use: FloatingArray, codes: IntArray) -> FloatArray:
-    """Return what the chosen actions (L, n) use (C, L, n)."""
-    return np.asarray(use[:, np.arange(codes.shape[1]), codes], dtype=np.float64)
+def _chosen(values: FloatingArray, use: FloatingArray, codes: IntArray, counted: BoolArray) -> Choices:
+    """Return gain and use of those of the chosen actions (L, n) that count."""
+    votes, rows = np.nonzero(counted)
+    actions = codes[votes, rows]
+    gains = values[votes, rows, actions].astype(np.float64) - values[votes, rows, 0]
+    return Choices(float(gains.sum()), use[:, rows, actions].sum(1, dtype=np.float64))
