@@ -18,8 +18,11 @@ from crosschannel.agents.constraints.contested import Choices, ContestedVotes
 from crosschannel.agents.constraints.votes import Votes
 from crosschannel.core.arrays import BoolArray, FloatArray
 
-#: Relative distance of the dual from its lower bound at which a mixture of prices is accepted.
+#: A mixture is accepted where a new piece exceeds the others by no more than this share.
 DUAL_GAP = 1e-7
+#: How far beside a corner the votes are evaluated, as a share of its prices.
+ASIDE = 1e-4
+GOLDEN_RATIO = (1.0 + 5.0**0.5) / 2.0
 #: Smallest share of a mixture that is not rounding.
 MIN_SHARE = 1e-9
 #: A corner of C pieces needs about 15 C of them; more are found only where rounding hides the corner.
@@ -79,7 +82,7 @@ class Minimum:
     """Where the dual is lowest.
 
     Attributes:
-        prices: The prices (C,).
+        prices: The lowest corner (C,), or the price vector that meets the target.
         mixture: Prices (M, C) whose choices together keep the budgets.
         shares: The share of each (M,).
         choices: Gain and use of that mixture.
@@ -100,36 +103,44 @@ def minimise(votes: Votes | ContestedVotes, target: Target, box: Box) -> Minimum
 
     One price vector is enough where votes are many: then the first that meets the target is returned. Where votes are
     few or equal, their use changes in steps, and a mixture of at most C + 1 price vectors reaches the aim between them.
+    These are next to corners of the dual and not on them, where votes for several actions are equally good.
 
     Args:
         votes: The votes.
         target: What they shall use. Aims are above 0.
         box: Where to search.
     """
-    at = [(box.low + box.high) / 2.0]
-    found = [votes.evaluate(at[0])]
+    prices, lower = (box.low + box.high) / 2.0, -1.0  # every piece is above that
+    shares, at, found = np.zeros(0), list[FloatArray](), list[Choices]()
     while True:
-        prices, shares, lower = _lowest_corner(at, found, target, box)
-        choices = votes.evaluate(prices)
-        if target.is_met(prices, choices.use):
-            return _single(prices, choices, target)
-        gap = _dual(prices, choices, target.aim) - lower
-        if gap <= DUAL_GAP * abs(lower) or len(at) >= FEWEST_CUTS + CUTS_PER_BUDGET * len(prices):
+        beside = np.clip(prices * _beside(len(prices), len(at)), box.low, box.high)
+        choices = votes.evaluate(beside)
+        if target.is_met(beside, choices.use):
+            return _single(beside, choices, target)
+        above = _dual(prices, choices, target.aim) - lower
+        if above <= DUAL_GAP * lower or len(at) >= FEWEST_CUTS + CUTS_PER_BUDGET * len(prices):
             break
-        at.append(prices)
+        at.append(beside)
         found.append(choices)
+        prices, shares, lower = _lowest_corner(at, found, target, box)
     used = np.flatnonzero(shares > MIN_SHARE)
     shares = shares[used] / shares[used].sum()
     mixed = Choices(
         float(shares @ np.array([found[k].gain for k in used])), shares @ np.stack([found[k].use for k in used])
     )
-    bound = _dual(prices, choices, target.most)
+    bound = min(_dual(beside, choices, target.most), _dual(prices, votes.evaluate(prices), target.most))
     return Minimum(prices, np.stack([at[k] for k in used]), shares, mixed, bound, box.cuts_off(prices))
 
 
 def _single(prices: FloatArray, choices: Choices, target: Target) -> Minimum:
     inside = np.zeros(len(prices), dtype=bool)
     return Minimum(prices, prices[None], np.ones(1), choices, _dual(prices, choices, target.most), inside)
+
+
+def _beside(budgets: int, count: int) -> FloatArray:
+    """Return factors (C,) next to 1, others each time: at a corner itself rounding decides how equal votes choose."""
+    spread = (np.arange(1.0, budgets + 1.0) * GOLDEN_RATIO + count * GOLDEN_RATIO**2 / 2.0) % 1.0
+    return 1.0 + ASIDE * np.where(spread < 0.5, spread - 1.0, spread)
 
 
 def _dual(prices: FloatArray, choices: Choices, budgets: FloatArray) -> float:

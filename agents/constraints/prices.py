@@ -226,7 +226,7 @@ def _check(values: FloatingArray, mask: BoolArray, use: FloatingArray, budgets: 
         raise ConfigError(f"action 0 is not eligible for {(~mask[:, 0]).sum():,} users: sending nothing always is")
     if use.size and not (use.min() >= 0.0 and use.max() < np.inf):
         raise ConfigError("use has entries that are negative or not finite: a hazard is at least 0")
-    if (use < use[:, :, :1]).any():
+    if use[:, :, 0].any() and (use < use[:, :, :1]).any():
         raise ConfigError("an action uses less than action 0, which sends nothing: count it as using the same")
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
         wrong = (~np.isfinite(values) & mask).any((0, 2)).sum()
