@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -40,6 +41,7 @@ class InfeasibleBudget(ConfigError):
     def __init__(
         self, names: Sequence[str], budgets: FloatArray, organic: FloatArray, least: FloatArray, floor: float
     ) -> None:
+        self._arguments = (names, budgets, organic, least, floor)
         over = least > budgets
         self.names = tuple(name for name, exceeds in zip(names, over, strict=True) if exceeds)
         self.budgets, self.feasible = budgets, np.maximum(budgets, least)
@@ -53,6 +55,9 @@ class InfeasibleBudget(ConfigError):
         ]
         lower = "" if self.floor is None else f", or lower the floor from {floor:g} to {self.floor:.3g}"
         super().__init__("\n".join([*lines, f"Raise these budgets to at least what is expected{lower}"]))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
 
 
 @dataclass(frozen=True)
