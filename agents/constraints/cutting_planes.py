@@ -16,7 +16,7 @@ from scipy.optimize import linprog
 
 from crosschannel.agents.constraints.contested import Choices, ContestedVotes
 from crosschannel.agents.constraints.votes import Votes
-from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
 #: A mixture is accepted where a new piece exceeds the others by no more than this share.
 DUAL_GAP = 1e-7
@@ -25,6 +25,10 @@ ASIDE = 1e-4
 GOLDEN_RATIO = (1.0 + 5.0**0.5) / 2.0
 #: Smallest share of a mixture that is not rounding.
 MIN_SHARE = 1e-9
+#: Sums of shares that are this close to 1 are 1, but for the tolerance of the linear program.
+LP_TOLERANCE = 1e-4
+#: A price is 0 if no more than this share of the dual comes from it.
+LEAST_DUAL_SHARE = 1e-9
 #: A corner of C pieces needs about 15 C of them; more are found only where rounding hides the corner.
 FEWEST_CUTS, CUTS_PER_BUDGET = 60, 40
 
@@ -123,13 +127,29 @@ def minimise(votes: Votes | ContestedVotes, target: Target, box: Box) -> Minimum
         at.append(beside)
         found.append(choices)
         prices, shares, lower = _lowest_corner(at, found, target, box)
-    used = np.flatnonzero(shares > MIN_SHARE)
-    shares = shares[used] / shares[used].sum()
+    used, shares = _exact_shares(shares, np.stack([one.use for one in found]) / target.aim)
     mixed = Choices(
         float(shares @ np.array([found[k].gain for k in used])), shares @ np.stack([found[k].use for k in used])
     )
     bound = min(_dual(beside, choices, target.most), _dual(prices, votes.evaluate(prices), target.most))
-    return Minimum(prices, np.stack([at[k] for k in used]), shares, mixed, bound, box.cuts_off(prices))
+    priced = np.where(prices * target.aim > LEAST_DUAL_SHARE * bound, prices, 0.0)
+    return Minimum(priced, np.stack([at[k] for k in used]), shares, mixed, bound, box.cuts_off(prices))
+
+
+def _exact_shares(shares: FloatArray, use: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Return which of K pieces have a share (M,), and the shares (M,), without the linear program's tolerance.
+
+    Args:
+        shares: The linear program's shares (K,).
+        use: Use (K, C) of each budget by each piece, as a multiple of what is aimed at.
+    """
+    used = np.flatnonzero(shares * np.maximum(use.max(1), 1.0) > MIN_SHARE)
+    shares, sums = shares[used], np.vstack([np.ones(len(used)), use[used].T])
+    left = 1.0 - sums @ shares
+    binding = np.abs(left) < LP_TOLERANCE
+    size = np.abs(sums[binding]).max(1)
+    shares = shares + np.linalg.lstsq(sums[binding] / size[:, None], left[binding] / size, rcond=None)[0]
+    return used, np.maximum(shares, 0.0) / np.maximum(shares, 0.0).sum()
 
 
 def _single(prices: FloatArray, choices: Choices, target: Target) -> Minimum:
@@ -152,18 +172,19 @@ def _lowest_corner(
 ) -> tuple[FloatArray, FloatArray, float]:
     """Return where in the box the largest piece is lowest (C,), the pieces' weights there (K,), and its value.
 
-    The linear program is in units in which the outer prices and the aims are 1.
+    The linear program is in units in which the lowest dual so far and the aims are 1, and no entry is much larger.
     """
-    count, scale = len(target.aim), float((box.outer * target.aim).max())
-    unit = scale / target.aim
+    scale = min(_dual(prices, choices, target.aim) for prices, choices in zip(at, found, strict=True))
+    count, unit = len(target.aim), scale / target.aim
     slopes = np.stack([choices.use for choices in found]) / target.aim
     gains = np.array([choices.gain for choices in found]) / scale
+    size = np.maximum(np.maximum(slopes.max(1), gains), 1.0)
     solution = linprog(
         np.ones(count + 1),
-        A_ub=np.hstack([-slopes, -np.ones((len(at), 1))]),
-        b_ub=-gains,
+        A_ub=-np.column_stack([slopes, np.ones(len(at))]) / size[:, None],
+        b_ub=-gains / size,
         bounds=[*zip(box.low / unit, box.high / unit, strict=True), (None, None)],
         method="highs-ds",
     )
     prices = np.clip(solution.x[:count] * unit, box.low, box.high)
-    return prices, -solution.ineqlin.marginals, float(solution.fun * scale)
+    return prices, -solution.ineqlin.marginals / size, float(solution.fun * scale)

@@ -18,6 +18,8 @@ from crosschannel.core.errors import ConfigError
 MARGIN = 0.0025
 #: Use beyond a budget that is rounding, as a share of it.
 ROUNDING = 1e-9
+#: Share of the use without prices below which prices are bounded by what messages gain, and not by the budget.
+TINY_BUDGET = 1e-6
 #: Votes in the first sample, and how many times as many each further one has.
 FIRST_SAMPLE, GROWTH = 2**12, 8
 #: Half a box's width around prices from a sample, in units of one over the square root of its votes.
@@ -168,7 +170,10 @@ def _solve(votes: Votes, free: Votes, spent: BoolArray, target: Target) -> Minim
     if (unpriced.use <= target.most).all():
         found = Minimum(none, none[None], np.ones(1), unpriced, unpriced.gain, none > 0.0)
     else:
-        found = _coarse_to_fine(free, target, np.where(spent, 0.0, unpriced.gain / target.aim))
+        outer = np.where(spent, 0.0, unpriced.gain / target.aim)
+        if (target.aim < TINY_BUDGET * unpriced.use).any():
+            outer = np.minimum(outer, free.prohibitive_prices())
+        found = _coarse_to_fine(free, target, outer)
     if not spent.any():
         return found
     more = np.where(spent, votes.prohibitive_prices(), 0.0)

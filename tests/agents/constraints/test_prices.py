@@ -31,6 +31,8 @@ def check(time: DecisionTime) -> Prices:
     assert (use >= 0.99 * time.budgets)[prices.binding].all()
     assert len(prices.shares) <= len(time.budgets) + 1
     assert prices.shares.sum() == pytest.approx(1.0)
+    bound, rounding = time.bound(prices.prices), 2e-9 * prices.prices @ time.budgets + 1e-12 * len(time.mask)
+    assert 0.99 * bound - rounding <= prices.gain <= bound * (1 + 1e-9) + rounding
     shares = priced_shares(time.values, time.mask, time.use, prices, time.floor)
     np.testing.assert_allclose(shares, policy, rtol=0.0, atol=1e-12)
     return prices
@@ -127,9 +129,9 @@ def test_a_budget_of_zero_forbids_what_uses_it_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-8, 1e-12])
-def test_tiny_budgets_go_to_what_gains_most(share: float) -> None:
-    time = decision_time(budgets=1, shares=share)
-    assert time.gain_of(time.policy(check(time))) >= 0.99 * best_gain(replace(time, use=time.use, budgets=time.budgets))
+@pytest.mark.parametrize("budgets", [1, 3])
+def test_tiny_budgets(share: float, budgets: int) -> None:
+    assert check(decision_time(votes=3, budgets=budgets, shares=share)).binding.any()
 
 
 @pytest.mark.parametrize("of_values", [1e-30, 1.0, 1e30, 1e37])
@@ -291,9 +293,8 @@ def test_small_decision_times(
         assert floor > 0.0
         prices = check(replace(time, budgets=error.feasible))
         return
-    assert prices.gap <= 0.01
     if votes == 1 and floor == 0.0:
-        assert time.gain_of(time.policy(prices)) >= 0.99 * best_gain(time) - 1e-9
+        assert time.gain_of(time.policy(prices)) >= 0.99 * best_gain(time) - 1e-6 * users
 
 
 def test_the_policy_that_is_drawn_uses_what_was_planned() -> None:
