@@ -128,10 +128,24 @@ def test_a_budget_of_zero_forbids_what_uses_it_and_nothing_else() -> None:
     np.testing.assert_array_equal(time.policy(check(time.with_budgets(0.0)))[:, 1:], 0.0)
 
 
-@pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-8, 1e-12])
+@pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-7])
 @pytest.mark.parametrize("budgets", [1, 3])
 def test_tiny_budgets(share: float, budgets: int) -> None:
     assert check(decision_time(votes=3, budgets=budgets, shares=share)).binding.any()
+
+
+def test_a_tiny_budget_beside_others() -> None:
+    time = decision_time(users=2_000, actions=50, budgets=3, shares=[1e-7, 0.5, 0.7])
+    assert check(time).binding.tolist() == [True, False, False]
+
+
+def test_a_negligible_budget_is_none() -> None:
+    time = decision_time(actions=5, budgets=2, shares=[1e-12, 0.3])
+    time.use[0, :, 3:] = 0.0
+    prices = time.solve()
+    policy = time.policy(prices)
+    assert policy[:, 1:3].sum() == 0.0
+    assert 0.99 * time.budgets[1] <= prices.use[1] <= time.budgets[1]
 
 
 @pytest.mark.parametrize("of_values", [1e-30, 1.0, 1e30, 1e37])
