@@ -218,7 +218,7 @@ def _uniform_use(mask: BoolArray, use: FloatingArray, floor: float) -> FloatArra
     """Return what uniform draws from the eligible actions use (C,); not computed without a floor."""
     if floor == 0.0:
         return np.zeros(len(use))
-    return np.asarray(np.einsum("na,cna->c", _uniform_shares(mask), use, dtype=np.float64))
+    return np.asarray((np.einsum("na,cna->cn", mask, use, dtype=np.float64) / mask.sum(1)).sum(1))
 
 
 def _uniform_shares(mask: BoolArray) -> FloatArray:
