@@ -8,7 +8,7 @@ from time import perf_counter
 import numpy as np
 import pytest
 
-from crosschannel.agents import Prices, shadow_prices
+from crosschannel.agents import Prices
 from tests.agents.constraints.samples import DecisionTime, best_gain, decision_time
 
 pytestmark = pytest.mark.benchmark
