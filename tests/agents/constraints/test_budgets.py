@@ -9,6 +9,7 @@ from crosschannel.agents import (
     Budget,
     Constraints,
     CostLimit,
+    action_costs,
     budgets_at,
     check_constraints,
     expected_use,
@@ -93,6 +94,15 @@ def test_hazards_and_messages() -> None:
     use = expected_use(constraints, PLAIN, {"unsubscribed": hazards}, uniform_shares(PLAIN, everything(2, PLAIN)))
     np.testing.assert_allclose(use[0], [[0.01, 0.05, 0.01], [0.0, 0.0, 0.03]])
     np.testing.assert_allclose(use[1], [[0.0, 1.0, 1.0]] * 2)
+
+
+def test_costs_of_actions_by_themselves() -> None:
+    found = action_costs(ALL, PLAIN)
+    np.testing.assert_array_equal(found[:3], 0.0)
+    np.testing.assert_array_equal(found[3], [0, 1, 1, 0, 0])
+    np.testing.assert_array_equal(found[4], [0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(found[5], [0, 0.5, 0, 0, 2])
+    assert action_costs(Constraints(), PLAIN).shape == (0, 5)
 
 
 SPACES = {
