@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -113,11 +113,6 @@ class PricedGoals:
         assert self.model.spec.funnel is not None  # `fit` requires it
         return self.model.spec.funnel
 
-    @property
-    def windows_without_messages(self) -> IntArray:
-        """Rows of the windows that prices are learned from (w,)."""
-        return windows_without_messages(self.outcomes)
-
     def index_of(self, goal: Goal) -> tuple[FloatArray, FloatArray]:
         """Return the index of a goal before and after every decision (n,), in units of the goal."""
         price = self.indices[goal].price[self.outcomes.fold % self.model.spec.folds]
@@ -138,41 +133,57 @@ class PricedGoals:
             after += goal.weight * pair[1]
         return before, after
 
-    def priced_model(self) -> tuple[RewardModel, Outcomes]:
-        """Return the model of the value, and its outcomes: the same decisions, windows and controls, other goals."""
-        spec, fitted = self.model.spec, self.outcomes.preprocessing
-        goals: dict[Goal, float] = {}
-        for goal in self.funnel.value_goals(spec.goals):
-            parts = {goal: 1.0}
-            if goal in self.indices:
-                events = surrogates_of(goal, self.funnel)
-                parts = dict(zip(events, self.indices[goal].price.max(0).tolist(), strict=True))
-            for one, price in parts.items():
-                key = replace(one, weight=1.0)
-                goals[key] = goals.get(key, 0.0) + abs(goal.weight) * price
-        kept = {goal: weight for goal, weight in goals.items() if weight != 0}
-        if not kept:  # no surrogate has a price: the value is 0, in whatever unit
-            kept = dict.fromkeys(list(goals)[:1], 1.0)
-        rows = [self._row(goal) for goal in kept]
+    def value_model(self) -> tuple[RewardModel, Outcomes]:
+        """Return the model of the value, and its outcomes."""
+        weights: dict[Goal, float] = {}
+        for goal in self.funnel.value_goals(self.model.spec.goals):
+            for one, weight in self.parts_of(goal).items():
+                weights[one] = weights.get(one, 0.0) + abs(weight)
+        return self.model_of(weights, *self.values())
+
+    def parts_of(self, goal: Goal) -> dict[Goal, float]:
+        """Return what a goal is valued through, with the largest weight of each: its surrogates, or itself."""
+        if goal not in self.indices:
+            return {replace(goal, weight=1.0): goal.weight}
+        prices = self.indices[goal].price.max(0).tolist()
+        return {
+            one: goal.weight * price for one, price in zip(surrogates_of(goal, self.funnel), prices, strict=True)
+        }
+
+    def model_of(
+        self, weights: Mapping[Goal, float], before: FloatArray, after: FloatArray
+    ) -> tuple[RewardModel, Outcomes]:
+        """Return a model of other values before and after (n,), and its outcomes, whose windows and controls are equal.
+
+        Args:
+            weights: The goals that the values are sums of, each with its largest weight: they give the scale.
+            before: Values before the decisions (n,).
+            after: Values after them (n,).
+        """
+        fitted = self.outcomes.preprocessing
+        kept = {goal: weight for goal, weight in weights.items() if weight != 0}
+        if not kept:  # no surrogate has a price: the value is 0, on whatever scale
+            kept = dict.fromkeys(list(weights)[:1], 1.0)
+        measured = [replace(one, weight=1.0) for one in self.goals]
+        rows = [measured.index(goal) for goal in kept]
         closes_at = fitted.closes_at
         if self.indices:
-            closes_at = int(self.outcomes.available_at[self.windows_without_messages].max(initial=closes_at))
-        before, after = self.values()
-        unseen = np.isnan(self.outcomes.pre)
+            learned_from = windows_without_messages(self.outcomes)
+            closes_at = int(self.outcomes.available_at[learned_from].max(initial=closes_at))
         outcomes = replace(
             self.outcomes,
-            pre=np.where(unseen, np.nan, before),
+            pre=np.where(np.isnan(self.outcomes.pre), np.nan, before),
             post=after,
             preprocessing=replace(
                 fitted, largest=self.amounts.largest[rows], limits=self.amounts.limits[rows], closes_at=closes_at
             ),
         )
-        priced = tuple(replace(goal, weight=weight) for goal, weight in kept.items())
-        return type(self.model)(replace(spec, goals=priced, funnel=None)), outcomes
+        goals = tuple(replace(goal, weight=weight) for goal, weight in kept.items())
+        return type(self.model)(replace(self.model.spec, goals=goals, funnel=None)), outcomes
 
     def frame(self) -> RewardFrame:
         """Return the incremental value of every decision, by the reward's own kind."""
-        model, outcomes = self.priced_model()
+        model, outcomes = self.value_model()
         return model.fit_outcomes(outcomes).transform_outcomes(outcomes)
 
     def prices(self) -> dict[str, dict[str, float]]:
@@ -184,9 +195,6 @@ class PricedGoals:
             }
             for goal, index in self.indices.items()
         }
-
-    def _row(self, goal: Goal) -> int:
-        return [replace(one, weight=1.0) for one in self.goals].index(goal)
 
 
 def surrogates_of(goal: Goal, funnel: FunnelSpec) -> tuple[Goal, ...]:

@@ -77,17 +77,29 @@ class SurrogateIndex:
         total = sums.sum(0)
         least = MIN_WINDOWS_PER_PRICE * (size - 1)
         fitted = [_prices(total - sums[k] if folds > 1 else total, least) for k in range(folds)]
-        whole, inverse = _prices(total, least)
-        unit = np.asarray(units)
-        del whole
-        scale = unit[:-1]
+        _, inverse = _prices(total, least)
+        scale = units[:-1]
         return cls(
-            price=np.stack([price for price, _ in fitted]) * unit[-1] / scale,
+            price=np.stack([price for price, _ in fitted]) * units[-1] / scale,
             precision=inverse / np.outer(scale, scale),
             mean=total[0, 1:-1] / total[0, 0] * scale,
-            goal_mean=float(total[0, -1] / total[0, 0] * unit[-1]),
+            goal_mean=float(total[0, -1] / total[0, 0] * units[-1]),
             windows=len(goal),
         )
+
+    def influence(self, goal: FloatArray, surrogates: FloatArray, user: IntArray, users: int) -> FloatArray:
+        """Return the influence of every user on the mean prices (users, S), in units of the goal.
+
+        Args:
+            goal: Amounts of the goal in the windows that prices were learned from (w,).
+            surrogates: Amounts of the surrogates (S, w).
+            user: User codes (w,).
+            users: Number of users.
+        """
+        centred = surrogates - self.mean[:, None]
+        residual = goal - self.goal_mean - self.price.mean(0) @ centred
+        sums = np.stack([np.bincount(user, column * residual, users) for column in centred], axis=1)
+        return np.asarray(sums @ self.precision)
 
 
 def _prices(sums: FloatArray, least: int) -> tuple[FloatArray, FloatArray]:
