@@ -16,6 +16,7 @@ from .models import FittedReward as FittedReward
 from .models import RawReward as RawReward
 from .models import RewardModel as RewardModel
 from .reason import Reason as Reason
+from .spec import CovariateSpec as CovariateSpec
 from .spec import Goal as Goal
 from .spec import Matching as Matching
 from .spec import RewardSpec as RewardSpec
@@ -23,6 +24,7 @@ from .spec import RewardSpec as RewardSpec
 __all__ = [
     "REWARDS",
     "ChangeReward",
+    "CovariateSpec",
     "DidDoublyRobustReward",
     "DidRegressionReward",
     "DidReward",

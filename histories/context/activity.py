@@ -11,6 +11,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR, WEEK, wall_clock
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import have_codes
 from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 
 #: Monday first, as `weekday` counts.
@@ -89,7 +90,7 @@ class Activity:
             time_zone: Zone of the hours and days.
         """
         table = history.events
-        rows = np.isin(table.event, codes)
+        rows = have_codes(table.event, codes, len(history.event_names))
         rows &= (table.time >= history.observed_from[table.user]) & (table.time < history.observed_until[table.user])
         user, time = table.user[rows], table.time[rows]
         local = wall_clock(time, time_zone)
@@ -134,19 +135,27 @@ class Activity:
 
 
 def activity_columns(
-    activity: Activity, history: History, user: IntArray, time: IntArray
+    activity: Activity, history: History, user: IntArray, time: IntArray, now: IntArray
 ) -> Iterator[tuple[str, FloatArray]]:
-    """Yield the columns (N,) of users (N,) at times (N,), from their events since their start and strictly before."""
-    table = history.events
+    """Yield the columns (N,) of users from their events since the start of their observation and before a time.
+
+    Args:
+        activity: What is usual.
+        history: The history.
+        user: Codes of the users (N,).
+        time: Microseconds (N,).
+        now: The event row behind each user's last one before the time (N,).
+    """
+    events = history.events
     codes = [code for code, name in enumerate(history.event_names) if name in activity.events]
-    chosen = np.flatnonzero(np.isin(table.event, codes))
-    offsets = np.searchsorted(chosen, history.event_offsets)
-    timeline = Timeline(table.time[chosen], offsets)
-    begin = timeline.before(np.arange(history.n_users), history.observed_from)
+    chosen = have_codes(events.event, codes, len(history.event_names))
+    before = running_totals(chosen.astype(np.int64))
+    start = Timeline(events.time, history.event_offsets).before(np.arange(history.n_users), history.observed_from)
+    begin = before[start]
     first = begin[user]
-    end = np.maximum(timeline.before(user, time), first)
+    end = np.maximum(before[now], first)
     total = end - first
-    local = wall_clock(timeline.time, activity.time_zone)
+    local = wall_clock(events.time[chosen], activity.time_zone)
 
     def since_start(counted: BoolArray) -> IntArray:
         running = running_totals(counted.astype(np.int64))

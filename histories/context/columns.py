@@ -13,6 +13,7 @@ from crosschannel.histories.context.activity import activity_columns
 from crosschannel.histories.context.layout import ANY_MESSAGE, Layout
 from crosschannel.histories.fixed_point import check_sums, from_fixed, to_fixed
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import have_codes
 from crosschannel.histories.observation.users import last_known_date
 from crosschannel.histories.windows import Timeline, running_totals
 
@@ -41,7 +42,7 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
     every_now, every_start = now, starts
     for label, members in layout.groups:
         codes = [code for code, name in enumerate(history.event_names) if name in members]
-        chosen = np.isin(events.event, codes)
+        chosen = have_codes(events.event, codes, len(history.event_names))
         now, starts = every_now, every_start
         if label in layout.dated and chosen.any():
             known = last_known_date(time, events.time[chosen])
@@ -65,7 +66,7 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
     if layout.clock:
         yield from clock_columns(time, layout.time_zone)
     if layout.activity is not None:
-        yield from activity_columns(layout.activity, history, user, time)
+        yield from activity_columns(layout.activity, history, user, time, every_now)
 
 
 def observed_shares(layout: Layout, since_start: IntArray) -> Iterator[tuple[str, FloatArray]]:

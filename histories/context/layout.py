@@ -14,6 +14,7 @@ from crosschannel.core.times import DAY, duration, find_time_zone
 from crosschannel.histories.context.activity import WEEKDAYS, Activity
 from crosschannel.histories.fixed_point import fit_bits, largest_sum
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import have_codes
 from crosschannel.histories.observation.users import has_dates
 
 MAX_COUNTED_ACTIONS = 50
@@ -148,7 +149,7 @@ def _fit_activity(spec: ContextSpec, history: History, codes: list[int], dates: 
 
 
 def _fit_bits_of(history: History, codes: list[int]) -> int:
-    chosen = np.isin(history.events.event, codes)
+    chosen = have_codes(history.events.event, codes, len(history.event_names))
     return fit_bits(largest_sum(history.events.value, chosen, history.event_offsets))
 
 
