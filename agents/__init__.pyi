@@ -1,5 +1,6 @@
 from .base import Agent as Agent
 from .base import Batch as Batch
+from .base import Components as Components
 from .base import Decisions as Decisions
 from .base import Observations as Observations
 from .baselines import Baseline as Baseline
@@ -58,6 +59,7 @@ __all__ = [
     "BetaThompsonSettings",
     "BootstrappedQ",
     "BootstrappedQSettings",
+    "Components",
     "Decisions",
     "Delay",
     "EnsembleThompson",

@@ -146,9 +146,7 @@ class PricedGoals:
         if goal not in self.indices:
             return {replace(goal, weight=1.0): goal.weight}
         prices = self.indices[goal].price.max(0).tolist()
-        return {
-            one: goal.weight * price for one, price in zip(surrogates_of(goal, self.funnel), prices, strict=True)
-        }
+        return {one: goal.weight * price for one, price in zip(surrogates_of(goal, self.funnel), prices, strict=True)}
 
     def model_of(
         self, weights: Mapping[Goal, float], before: FloatArray, after: FloatArray
