@@ -38,6 +38,7 @@ class MarketState:
         organic: Daily counts of organic behaviour on all days, future ones included (N, horizon, N_COLUMNS).
         organic_last: Last second of the organic events (visits and orders) of each day, or `NEVER`
             (N, horizon, N_ORGANIC_EVENTS).
+        pending: Events that messages caused and that come on days from each user's `day` on, if effects have delays.
         log: All events so far, if recorded.
     """
 
@@ -50,6 +51,7 @@ class MarketState:
     last: IntArray
     organic: npt.NDArray[np.int16]
     organic_last: Int32Array
+    pending: SimulatedEvents | None = None
     log: list[SimulatedEvents] | None = None
 
     def __len__(self) -> int:
@@ -68,10 +70,29 @@ class MarketState:
         return replace(self, log=log, **{name: getattr(self, name).copy() for name in names})
 
     def put(self, rows: npt.NDArray[Any], other: MarketState) -> None:
-        """Replace the users of the given rows, in place; the log stays as it is."""
+        """Replace the users of the given rows by others before their first slot, in place; the log stays as it is."""
         self.users.put(rows, other.users)
         for name in ("day", "fatigue", "subscribed", "last_sent", "total", "last", "organic", "organic_last"):
             getattr(self, name)[rows] = getattr(other, name)
+        if self.pending is not None:
+            self.pending = self.pending.take(~np.isin(self.pending.row, rows))
+
+    def due(self, events: SimulatedEvents, rows: IntArray) -> SimulatedEvents:
+        """Return the events that come on the current day of the given users, and keep those of later days.
+
+        Args:
+            events: New events of these users, `row` counted among them.
+            rows: The users (n,) who take the step.
+        """
+        position = np.full(len(self), NEVER, dtype=np.int64)
+        position[rows] = np.arange(len(rows))
+        everything = replace(events, row=rows[events.row])
+        if self.pending is not None:
+            everything = SimulatedEvents.concatenate([self.pending, everything])
+        today = (position[everything.row] != NEVER) & (everything.day == self.day[everything.row])
+        self.pending = everything.take(~today)
+        found = everything.take(today)
+        return replace(found, row=position[found.row])
 
     def window(self, first: IntArray | int, last: IntArray | int) -> Int32Array:
         """Return counts (N, N_COLUMNS) in `[t - first days, t - last days)` before each user's slot at t."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ class Purpose(enum.IntEnum):
     ORGANIC_VISITS = 10
     ORGANIC_TIME = 11
     ORGANIC_ORDER = 12
+    DAY_KIND = 13
     DELIVERED_TIME = 20
     OPENED = 21
     OPENED_TIME = 22
@@ -32,6 +34,8 @@ class Purpose(enum.IntEnum):
     EXTRA_VISITS = 25
     EXTRA_TIME = 26
     EXTRA_ORDER = 27
+    EXTRA_DELAY = 28
+    EXTRA_OFFLINE = 29
 
 
 def random_words(
@@ -106,3 +110,8 @@ def categorical(u: FloatArray, probabilities: FloatArray) -> IntArray:
     cumulative = np.cumsum(probabilities, axis=1)
     cumulative /= cumulative[:, -1:]
     return np.asarray((u[:, None] >= cumulative).sum(1), dtype=np.int64)
+
+
+def inverse(u: FloatArray, shares: Sequence[float]) -> IntArray:
+    """Return codes with the given probabilities, the same for all, by inversion of uniforms of any shape."""
+    return np.asarray(np.searchsorted(np.cumsum(shares)[:-1], u, side="right"), dtype=np.int64)

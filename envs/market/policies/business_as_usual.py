@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray
+from crosschannel.envs.market.dynamics.parameters import Rules
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.policies.base import Choice, sample_choice, shares_of_eligible
-from crosschannel.envs.market.scenarios import Rules
 from crosschannel.envs.market.state import MarketState
 from crosschannel.envs.market.vocabulary import CHANNELS, MODULES, SERVICES, VISIT
 
