@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from crosschannel.envs.market.dynamics.parameters import ActionDates, Dynamics, Rules, Scenario
+import numpy as np
+
+from crosschannel.envs.market.dynamics.parameters import ActionDates, DayKind, Dynamics, Rules, Scenario
 from crosschannel.envs.market.vocabulary import CHANNELS
 
 #: First slot of the scenario `refresh` with the new actions, counted from 0.
 REFRESH_SLOT = 14
+#: Exponent of the tail of the daily bursts in `heavy_tails`.
+TAIL_EXPONENT = 1.5
 
 
 def default() -> Scenario:
@@ -78,6 +82,112 @@ def refresh() -> Scenario:
     )
 
 
+def direct() -> Scenario:
+    """Pushes and SMS act unseen, by as much as seen ones: people read them on the locked screen, and visit later.
+
+    E-mails and in-app messages act only if they are opened. A correct method finds that pushes and SMS that were not
+    opened had an effect, rejects for these two channels the assumption that an unseen message does nothing, does not
+    reject it for e-mail, and values a push by all sends rather than by its probability of being opened.
+    """
+    return Scenario(replace(Dynamics(), unseen=(False, True, True, False), uplift=0.3))
+
+
+def no_opens() -> Scenario:
+    """The effects are those of the default scenario, but no opening is logged; clicks are.
+
+    A correct method finds that the log does not contain who has seen a message, and learns from all sends alike. A
+    method that takes messages without an open event for unseen ones gives the whole effect to the unseen. Clicks are no
+    replacement: each is an extra visit, so that those who clicked are those on whom the message acted.
+    """
+    return Scenario(replace(Dynamics(), open_logged=(False, False, False, False)))
+
+
+def confounded_opens() -> Scenario:
+    """Users have busy days, on which they visit more, order more and open more, with or without a message.
+
+    A quarter of each user's days are busy, at random. Whether to send does not depend on it, so that DiD of all sends
+    finds the true effects, which are about those of the default scenario. Who opens does: a correct method finds that
+    those who did not open seem to lose, as their days are mostly quiet, and that the gain of those who opened is
+    overstated by far if compared with users without a message. Only both together are causal.
+    """
+    quiet, busy = DayKind(0.75, 0.4, -0.5), DayKind(0.25, 2.8, 1.2)
+    return Scenario(replace(Dynamics(), day_kinds=(quiet, busy)))
+
+
+def heavy_tails() -> Scenario:
+    """Organic visits come in heavy-tailed bursts: most days are quieter than the mean, a few are many times as busy.
+
+    The factor on all visits of a user's day is proportional to 1, 2, 4, ..., 64, and exceeds each of these with a
+    probability that falls with its power of -1.5: without an end of the tail its variance would be infinite. So goal
+    values of single days, and hence rewards, have heavy tails too; most of a log's variance comes from a few days. The
+    effects are those of the default scenario, but for in-app messages, whose readers are in the app less often. A
+    correct method finds the true effects, with wider intervals; one that limits the influence of large values must not
+    take limited sums for effects, since a limit on goals changes what is measured.
+    """
+    size = 2.0 ** np.arange(7)
+    exceeds = size**-TAIL_EXPONENT
+    share = exceeds - np.append(exceeds[1:], 0.0)
+    activity = size / (share * size).sum()
+    kinds = tuple(DayKind(*each) for each in zip(share.tolist(), activity.tolist(), strict=True))
+    return Scenario(replace(Dynamics(), day_kinds=kinds))
+
+
+def subject_lines() -> Scenario:
+    """Tone and greeting are the subject line and move opening, offers move conversion, and channels move the gain.
+
+    In the default scenario offer, tone and greeting act alike, on the visits after opening. Here a correct method finds
+    which module moves which part of the funnel: tone and greeting the share of messages that are opened and nothing
+    else; offers the orders of the visits that follow and nothing else; channels both opening and the number of visits,
+    and in different orders: in-app messages are opened most and bring least.
+    """
+    return Scenario(
+        replace(Dynamics(), uplift=0.35, opening_fit=5.0, conversion_fit=2.0, channel_gain=(1.6, 0.7, 1.2, 0.5))
+    )
+
+
+def machine_opens() -> Scenario:
+    """The mail program of half of the users opens every e-mail within seconds, whether or not the user sees it.
+
+    Only this opening is logged. The effects are those of the default scenario. A correct method finds that for these
+    users an e-mail's open event means nothing: their e-mails are all opened, and an opened one gains less than those of
+    other users, by the share that they read. A method that takes each open event for attention, without distinguishing
+    these users, overstates what their e-mails gain and understates those of the others.
+    """
+    return Scenario(replace(Dynamics(), mail_programs=0.5))
+
+
+def slow() -> Scenario:
+    """Effects last a week: extra visits come over five days, orders up to two days after visits, some without a visit.
+
+    A third of what a message adds happens offline: no visit is logged, but the orders are. A message's true effect is
+    its whole effect, which lies within the seven days after its slot; what comes after the market's last day counts as
+    well. It is about twice that of the default scenario. Organic orders come up to two days after their visits too;
+    business as usual looks at visits from 14 to 4 days before the slot, so that their late orders are over before a pre
+    window of two days begins.
+
+    A correct method finds that `post: 1d` sees all of the cost, as users unsubscribe on the same day, but 35 % of the
+    visits and 14 % of the orders. `post: 3d` sees 80 % and 62 %: the longest window that, with a gap of two days,
+    ends before the next message may be sent. `post: 7d` sees everything, but with `overlap: exclude` (weighted by the
+    logged propensities) few decisions remain and errors are six times as large. Visits as surrogates for orders, with
+    the conversion of organic visits, miss a third of the effect on orders: a correct test of the surrogates finds that
+    orders depend on the message given the visits.
+    """
+    return Scenario(
+        replace(
+            Dynamics(),
+            uplift=1.1,
+            visit_delay=(0.35, 0.25, 0.20, 0.12, 0.08),
+            order_delay=(0.40, 0.35, 0.25),
+            offline=1 / 3,
+        ),
+        replace(Rules(), window=(14, 4), limits=(4, 10)),
+    )
+
+
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
-    build.__name__: build for build in (default, null, dip, fatigue, drift, refresh)
+    build.__name__: build
+    for build in (
+        *(default, null, dip, fatigue, drift, refresh),
+        *(direct, no_opens, confounded_opens, heavy_tails, subject_lines, machine_opens, slow),
+    )
 }

@@ -109,7 +109,8 @@ class Rules:
     """Parameters of business as usual: see `envs.market.policies.BusinessAsUsual`.
 
     Attributes:
-        limits: Smallest numbers of visits in `[t - 14 d, t - 2 d)` of the second and the third segment.
+        window: Days before the slot at which the window of the visits that the rules look at begins and ends.
+        limits: Smallest numbers of visits in this window of the second and the third segment.
         send: Probability of sending in each segment.
         quiet: Factors on this probability for users with and without a visit in the two days before the slot.
         channel: Preference for each channel except `none`, for users whom push does not reach and for those it reaches.
@@ -120,6 +121,7 @@ class Rules:
         greeting: Preference for each greeting.
     """
 
+    window: tuple[int, int] = (14, 2)
     limits: tuple[int, int] = (5, 12)
     send: tuple[float, float, float] = (0.12, 0.25, 0.45)
     quiet: tuple[float, float] = (1.0, 1.0)
