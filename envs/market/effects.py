@@ -208,7 +208,8 @@ def best_content(content: FloatArray, acting: FloatArray, mask: BoolArray) -> Be
     best = flat.argmax(-1)
     shape = tuple(1 if axis in chosen else size for axis, size in enumerate(masked.shape))
     choices = np.zeros((len(_CONTENT_AXES), *shape), dtype=np.int64)
-    for axis, code in zip(chosen, np.unravel_index(best, [masked.shape[axis] for axis in chosen]), strict=True):
+    # One axis only: for others of length 1 at the end, NumPy 2.4.6 gives 0 after the first 8,192 entries.
+    for axis, code in zip(chosen, np.unravel_index(best.ravel(), [masked.shape[a] for a in chosen]), strict=True):
         choices[_CONTENT_AXES.index(axis)] = code.reshape(shape)
     others = _eligible(mask, tuple(axis for axis in range(1, 1 + len(MODULES)) if axis not in chosen))
     others[:, 0, 1:] = False

@@ -202,7 +202,7 @@ def extra_conversion(slots: Slots, messages: Messages, dynamics: Dynamics) -> Fl
     if not dynamics.conversion_fit:
         return np.asarray(conversion)
     fit = messages.per_action(slots.users.offer_fit**dynamics.conversion_fit, OFFER)
-    return np.minimum(conversion * fit, 1.0)
+    return np.asarray(np.minimum(conversion * fit, 1.0))
 
 
 def click_probability(visits: FloatArray, messages: Messages, dynamics: Dynamics) -> FloatArray:
@@ -220,7 +220,7 @@ def unsubscribe_probability(slots: Slots, messages: Messages, dynamics: Dynamics
     """Return the probability of unsubscribing, given delivery: see `responses`."""
     hazard = slots.users.sensitivity * np.exp(dynamics.fatigue_unsubscribe * slots.fatigue)
     channel = messages.per_action(np.array([0.0, *dynamics.hazard]), CHANNEL)
-    return np.minimum(messages.per_slot(hazard) * channel, 1.0)
+    return np.asarray(np.minimum(messages.per_slot(hazard) * channel, 1.0))
 
 
 def responses(

@@ -136,4 +136,4 @@ class ValueFunction:
 def _values_with_future(open_value: OpenValue, content: BestContent, later: FloatArray) -> FloatArray:
     """Return effects of all messages with the best content, plus the value (n,) of later slots if still subscribed."""
     stays = (1.0 - open_value.unsubscribe_probability) * later[:, None]
-    return open_value.effects(content.value) + Every().per_action(stays, CHANNEL)
+    return np.asarray(open_value.effects(content.value) + Every().per_action(stays, CHANNEL))

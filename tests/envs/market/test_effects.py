@@ -47,10 +47,10 @@ def log():
     return market, *simulate_history(market)
 
 
-#: Each scenario with goals of every kind, and the default scenario with its own goals.
-WORLDS = [("default", MarketConfig().goals), *((name, EVERYTHING) for name in SCENARIOS)]
+#: Each scenario (`dip` differs by its policy alone) with goals of every kind, and the default one with its own goals.
+WORLDS = [("default", MarketConfig().goals), *((name, EVERYTHING) for name in SCENARIOS if name != "dip")]
 each_world = pytest.mark.parametrize(
-    ("scenario", "goals"), WORLDS, ids=["default goals", *(f"{name}, everything" for name in SCENARIOS)]
+    ("scenario", "goals"), WORLDS, ids=["default goals", *(f"{name}, everything" for name, _ in WORLDS[1:])]
 )
 
 
@@ -58,7 +58,7 @@ each_world = pytest.mark.parametrize(
 def test_closed_forms_equal_simulation(scenario, goals):
     """For many users, days, fatigues and actions: means of realised values within 4.5 standard errors.
 
-    Of about 70 means in each of 14 worlds, one is beyond 4.5 standard errors by chance in 1 % of all seeds.
+    Of about 70 means in each of 13 worlds, one is beyond 4.5 standard errors by chance in 1 % of all seeds.
     """
     config = MarketConfig(days=2, warmup_days=2, goals=goals, scenario=scenario)
     market = Market(config)
@@ -232,6 +232,15 @@ def test_the_best_action_is_the_best_of_all_joint_actions(scenario, goals):
     assert unreachable.any()
     assert (table[unreachable] == 0).all()
     assert (table[:, 0] == 0).all()
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_best_actions_of_many_users_have_the_values_they_are_said_to_have(scenario):
+    market = Market(MarketConfig(scenario=scenario))
+    state = market.reset(market.keys(5000, seed=6))
+    value, action = market.best_action(state, market.mask(state))
+    assert market.true_effect(state, action) == pytest.approx(value, abs=1e-12)
+    assert (value >= 0).all()
 
 
 def test_nothing_is_the_best_action_in_a_fair_share_of_slots(log):
