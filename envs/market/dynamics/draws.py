@@ -12,7 +12,7 @@ import numpy.typing as npt
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
 from crosschannel.core.hashing import mix, unit
 
-MAX_POISSON_COUNT = 1000
+MAX_POISSON_COUNT = 250
 
 
 class Purpose(enum.IntEnum):
@@ -85,7 +85,7 @@ def normal(
 def poisson(u: FloatArray, rate: npt.ArrayLike) -> IntArray:
     """Return Poisson counts of given rates by inversion: the smallest k with `u <= P(count <= k)`.
 
-    Rates are those of single users and blocks, below 500; counts are at most `MAX_POISSON_COUNT`. For a fixed u the
+    Rates are those of single users and blocks, below 100; counts are at most `MAX_POISSON_COUNT`. For a fixed u the
     count rises with the rate, so that potential outcomes that share u differ as little as possible.
     """
     rates = np.broadcast_to(np.asarray(rate, dtype=np.float64), u.shape)
