@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import hashlib
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.envs.market import (
+    SCENARIOS,
     BusinessAsUsual,
     ContextPolicy,
     FreshUsers,
@@ -99,8 +101,22 @@ def test_same_seed_same_history_other_seed_another(small):
     assert len(other.events) != len(history.events) or not np.array_equal(other.events.time, history.events.time)
 
 
-def test_the_history_passes_validation(small):
-    history, _ = small
+@pytest.mark.parametrize(("seed", "expected"), [(0, "eada31f35dafb2b4"), (1, "dcfc12039c5587d2")])
+def test_the_default_log_stays_as_it_is(seed, expected):
+    """All published values rest on it. Whole numbers only, so that it is the same on every processor."""
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=10, seed=seed)))
+    d, e = history.decisions, history.events
+    propensity = np.rint(d.propensity * 1e9)
+    digest = hashlib.sha256()
+    for column in (d.user, d.time, d.actions, d.eligible, propensity, e.user, e.time, e.event, e.value):
+        dtype = bool if column.dtype == bool else np.int64
+        digest.update(np.ascontiguousarray(column, dtype=dtype).tobytes())
+    assert digest.hexdigest()[:16] == expected
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_history_passes_validation(scenario):
+    history, _ = simulate_history(Market(MarketConfig(users=250, days=12, scenario=scenario)))
     read = History.from_tables(
         history.decisions_frame(), history.events_frame(), history.modules, history.users, span=history.span
     )
@@ -182,11 +198,13 @@ class Recorder:
         ContextSpec(windows=("2d",), events=("order:food", "delivered"), attributes=("age", "platform")),
     ],
 )
-def test_context_equals_the_history_s_to_the_bit(small, spec):
-    history, _ = small
+@pytest.mark.parametrize("scenario", ["default", "machine_opens", "slow"])
+def test_context_equals_the_history_s_to_the_bit(scenario, spec):
+    market = Market(replace(SMALL, scenario=scenario))
+    history, _ = simulate_history(market)
     features = ContextFeatures.fit(history, spec)
-    recorder = Recorder(features)
-    simulate_history(Market(SMALL), recorder)
+    recorder = Recorder(features, BusinessAsUsual(market.scenario.rules))
+    simulate_history(market, recorder)
     seen = np.concatenate([context[rows] for context, rows in zip(recorder.contexts, recorder.rows, strict=True)])
     day = np.concatenate([np.full(len(rows), i) for i, rows in enumerate(recorder.rows)])
     order = np.lexsort((day, np.concatenate(recorder.rows)))
@@ -204,8 +222,9 @@ def test_context_refuses_what_the_market_does_not_count(small):
         list(observable_features(state, Layout(**{**layout.__dict__, "sendable": (("fax", 1),)})))
 
 
-def test_users_do_not_depend_on_who_else_is_simulated():
-    market, bau = Market(SMALL), BusinessAsUsual()
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_users_do_not_depend_on_who_else_is_simulated(scenario):
+    market, bau = Market(replace(SMALL, scenario=scenario)), BusinessAsUsual()
     keys = market.keys(90)
     some = np.arange(2, 90, 7)
     everyone, few = market.reset(keys), market.reset(keys[some])
@@ -221,19 +240,26 @@ def test_users_do_not_depend_on_who_else_is_simulated():
     assert np.array_equal(everyone.last[some], few.last)
 
 
-def test_only_active_users_move_on():
-    market = Market(SMALL)
-    state, reference = market.reset(market.keys(8)), market.reset(market.keys(8))
-    active = np.arange(8) % 2 == 0
-    actions = np.tile([1, 3, 0, 1, 1, 1], (8, 1))
-    outcome = market.step(state, actions, active)
-    whole = market.step(reference, actions)
-    assert (state.day - SMALL.warmup_days).tolist() == active.astype(int).tolist()
-    assert (outcome.counts[~active] == 0).all()
-    assert np.array_equal(outcome.value[active], whole.value[active])
-    assert np.array_equal(state.total[active], reference.total[active])
+@pytest.mark.parametrize("scenario", ["default", "slow"])
+def test_only_active_users_move_on(scenario):
+    """In `slow` those who stay behind get the later events of their messages later."""
+    market, n = Market(replace(SMALL, scenario=scenario)), 200
+    state, reference = market.reset(market.keys(n)), market.reset(market.keys(n))
+    active = np.arange(n) % 2 == 0
+    actions = np.tile([1, 3, 0, 1, 1, 1], (n, 1))
+    for step in range(4):
+        outcome = market.step(state, actions, active)
+        whole = market.step(reference, actions)
+        assert (state.day - SMALL.warmup_days).tolist() == (active * (step + 1)).tolist()
+        assert (outcome.counts[~active] == 0).all()
+        assert np.array_equal(outcome.value[active], whole.value[active])
+        assert np.array_equal(state.total[active], reference.total[active])
+    for _ in range(4):
+        market.step(state, actions, ~active)
+    assert np.array_equal(state.total, reference.total)
+    assert np.array_equal(state.last, reference.last)
     with pytest.raises(ConfigError, match="actions must be"):
-        market.step(state, np.full((8, 6), 9))
+        market.step(state, np.full((n, 6), 9))
 
 
 def test_the_market_ends():
