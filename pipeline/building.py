@@ -32,6 +32,7 @@ from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
 from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
+from crosschannel.reward.funnel import with_components
 
 
 @dataclass(eq=False)
@@ -66,8 +67,9 @@ class Split:
 
     @cached_property
     def rewards(self) -> RewardFrame:
-        """Return the rewards, from these users' own controls."""
-        return self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
+        """Return the rewards, from these users' own controls, with components where a funnel is declared."""
+        frame = self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
+        return with_components(self.model, self.history, self.outcomes, frame)
 
     @cached_property
     def losses(self) -> RewardLosses:

@@ -1,6 +1,8 @@
 from .adjusted import DidDoublyRobustReward as DidDoublyRobustReward
 from .adjusted import DidRegressionReward as DidRegressionReward
 from .frame import RewardFrame as RewardFrame
+from .funnel import Components as Components
+from .funnel import FunnelSpec as FunnelSpec
 from .kinds import REWARDS as REWARDS
 from .kinds import make_reward as make_reward
 from .kinds import refit as refit
@@ -24,12 +26,14 @@ from .spec import RewardSpec as RewardSpec
 __all__ = [
     "REWARDS",
     "ChangeReward",
+    "Components",
     "CovariateSpec",
     "DidDoublyRobustReward",
     "DidRegressionReward",
     "DidReward",
     "FittedPreprocessing",
     "FittedReward",
+    "FunnelSpec",
     "Goal",
     "LostRewards",
     "Matching",

@@ -9,6 +9,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import WEEK, duration
 from crosschannel.histories.context.layout import ContextSpec, Weekday
 from crosschannel.histories.goals import Goal as Goal  # exported by this package as well
+from crosschannel.reward.funnel.spec import FunnelSpec
 
 # A user's hash for cross-fitting lies below it. 60 is divisible by 2 to 6, so that folds are equally large.
 MAX_FOLDS = 60
@@ -103,6 +104,8 @@ class RewardSpec:
         seasonality_weeks: Weight of the population's level in a user's own, in weeks.
         covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
         folds: Folds of users for cross-fitting. 1 fits and predicts on the same users.
+        funnel: Steps between a message and the goals. Rewards then have components as well: see
+            `reward.funnel.Components`. None for the reward alone.
     """
 
     goals: tuple[Goal, ...] = field(default_factory=lambda: (Goal("order*"),))
@@ -119,6 +122,7 @@ class RewardSpec:
     seasonality_weeks: float = 4.0
     covariates: CovariateSpec = field(default_factory=CovariateSpec)
     folds: int = 5
+    funnel: FunnelSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.goals:
@@ -143,6 +147,8 @@ class RewardSpec:
             raise ConfigError(f"seasonality_weeks {self.seasonality_weeks} is not a positive number")
         if not 1 <= self.folds <= MAX_FOLDS:
             raise ConfigError(f"folds {self.folds} is not between 1 and {MAX_FOLDS}")
+        if self.funnel is not None:
+            self.funnel.check_goals(self.goals)
 
     @property
     def learns_from_amounts(self) -> bool:

@@ -20,13 +20,14 @@ from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.histories.propensities.sources import count_sources, describe_sources
 from crosschannel.reward import Reason, RewardFrame
+from crosschannel.reward.reason import REWARD_REASONS
 
 MIN_STEPS = 2
 
 CHURNED = Reason.CHURNED.text
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
-SKIPPED = (*(reason.text for reason in Reason), NOT_FINITE, FEW_STEPS)
+SKIPPED = (*(reason.text for reason in REWARD_REASONS), NOT_FINITE, FEW_STEPS)
 
 
 class Observed(Protocol):
