@@ -99,7 +99,9 @@ class Activity:
         blocks = weekend = None
         if hours and (found := _fit_shares(history.span, user, time, DAY, block_of_day(local, hours), len(hours))):
             blocks = BlockHabits(hours, tuple(found[0].tolist()), found[1])
-        if days and (found := _fit_shares(history.span, user, time, WEEK, np.isin(weekday(local), days), 2)):
+        if days and (
+            found := _fit_shares(history.span, user, time, WEEK, np.isin(weekday(local), days).astype(np.int64), 2)
+        ):
             other, share = found[0].tolist()
             weekend = WeekendHabits(days, share / other * (7 - len(days)) / len(days), found[1])
         names = tuple(history.event_names[code] for code in codes)
