@@ -12,6 +12,7 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
+from crosschannel.reward.effects.inference import student_quantile
 from crosschannel.reward.funnel.components import (
     PricedGoals,
     measure_components,
@@ -150,12 +151,12 @@ class FunnelEffects:
         """
         rows = self.priced.outcomes.treated if group is None else self.priced.outcomes.treated & group
         k, user = self.components, self.history.decisions.user
-        found = {ENGAGEMENT: mean_effect(k.engaged, user, rows, label)}
+        found = {ENGAGEMENT: share_of(k.engaged, user, rows, label)}
         for part, engaged in ((GAIN, 1.0), (DIRECT, 0.0)):
             found[part] = self.value.effect(rows & (k.engaged == engaged), label)
         found[VALUE] = self.value.effect(rows, label)
         for c, name in enumerate(k.cost_names):
-            found[HAZARD.format(name)] = mean_effect(k.cost[:, c], user, rows, label)
+            found[HAZARD.format(name)] = share_of(k.cost[:, c], user, rows, label)
         return found
 
     def table(self) -> pd.DataFrame:
@@ -170,17 +171,51 @@ class FunnelEffects:
         return pd.DataFrame(rows, columns=columns)
 
 
-def mean_effect(values: FloatArray, user: IntArray, rows: BoolArray, label: str) -> Effect:
-    """Return the mean of values (n,) over chosen rows (n,), with its user-clustered error; NaN are left out."""
+@dataclass(frozen=True)
+class Share(Effect):
+    r"""A share of messages, whose interval stays within 0 and 1 and is right for rare events too.
+
+    .. math:: \frac{p + z^2 / 2m \pm z \sqrt{p (1 - p) / m + z^2 / 4 m^2}}{1 + z^2 / m}, \qquad
+        m = n / \max(1, se^2 n / p (1 - p))
+
+    with z Student's quantile and m the number of independent messages that are worth as much as the n of the log, whose
+    error is clustered by user. Wilson (1927), "Probable inference, the law of succession, and statistical inference",
+    Journal of the American Statistical Association; Kish (1965), "Survey sampling", on the design effect.
+    """
+
+    @property
+    def low(self) -> float:
+        """Lower end of the 95 % interval."""
+        return self._wilson(-1.0)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the 95 % interval."""
+        return self._wilson(1.0)
+
+    def _wilson(self, sign: float) -> float:
+        if not np.isfinite(self.se):
+            return np.nan
+        p, n = self.value, self.n_treated
+        variance = p * (1.0 - p)
+        m = n / max(1.0, self.se**2 * n / variance) if variance > 0 else n
+        z = student_quantile(max(self.n_users - 1, 1))
+        root = np.sqrt(variance / m + z**2 / (4.0 * m**2))
+        end = (p + z**2 / (2.0 * m) + sign * z * root) / (1.0 + z**2 / m)
+        return float(np.clip(end, 0.0, 1.0))
+
+
+def share_of(values: FloatArray, user: IntArray, rows: BoolArray, label: str) -> Share:
+    """Return the mean of values 0 and 1 (n,) over chosen rows (n,), its error clustered by user; NaN are left out."""
     known = rows & ~np.isnan(values)
     n, without = int(known.sum()), int((rows & np.isnan(values)).sum())
     users = len(np.unique(user[known]))
     if users < 2:
-        return Effect.not_identified(label, n_treated=n, n_without=without)
+        return Share(label, np.nan, np.nan, n_treated=n, n_controls=0, n_without=without)
     mean = float(values[known].mean())
     influence = np.bincount(user[known], (values[known] - mean) / n)
     se = float(np.sqrt((influence**2).sum() * users / (users - 1)))
-    return Effect(label, mean, se, n_treated=n, n_controls=0, n_without=without, n_users=users)
+    return Share(label, mean, se, n_treated=n, n_controls=0, n_without=without, n_users=users)
 
 
 def _clustered_error(influence: FloatArray) -> float:

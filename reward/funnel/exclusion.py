@@ -13,7 +13,7 @@ from crosschannel.core.arrays import BoolArray
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.effects.inference import JointTest, joint_test
-from crosschannel.reward.funnel.effects import FunnelEffects, PricedEffects, mean_effect
+from crosschannel.reward.funnel.effects import FunnelEffects, PricedEffects, share_of
 from crosschannel.reward.funnel.inference import (
     MIN_USERS,
     SIGNIFICANCE_LEVEL,
@@ -193,7 +193,7 @@ def exclusion_test(effects: FunnelEffects) -> ExclusionTest:
     for name, sent in effects.channels.items():
         group = unengaged & sent
         direct = effects.value.effect(group, name)
-        engagement = mean_effect(k.engaged, history.decisions.user, sent, name)
+        engagement = share_of(k.engaged, history.decisions.user, sent, name)
         joint = {}
         if is_testable(direct):
             size = max(2, min(PREDICTION_GROUPS, direct.n_treated // MIN_MESSAGES_PER_GROUP))
