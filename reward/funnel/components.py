@@ -9,7 +9,6 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.histories.fixed_point import unit_of
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.reward.frame import RewardFrame
@@ -219,8 +218,9 @@ def _fit_index(
     assert spec.funnel is not None  # whoever calls it has one
     rows = windows_without_messages(outcomes)
     columns = [goals.index(one) for one in (*surrogates_of(goal, spec.funnel), goal)]
-    # A power of two near the largest amount of a window: a user's total may be far larger than any window's.
-    units = np.array([unit_of([float(np.abs(amounts.after[c][rows]).max(initial=0.0))]) for c in columns])
+    # Powers of two above the largest amounts, so that squares and products are at most 1.
+    largest = [float(np.abs(amounts.after[c][rows]).max(initial=0.0)) for c in columns]
+    units = np.ldexp(1.0, np.frexp(np.array(largest))[1])
     *surrogates, target = (amounts.after[c][rows] for c in columns)
     return SurrogateIndex.fit(target, np.stack(surrogates), outcomes.fold[rows] % spec.folds, spec.folds, units)
 
