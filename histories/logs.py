@@ -166,6 +166,13 @@ def events_frame(
     return pd.DataFrame(columns)
 
 
+def have_codes(event: IntArray, codes: Sequence[int], n_codes: int) -> BoolArray:
+    """Return which events (e,) have one of the codes, of `n_codes` that there are."""
+    wanted = np.zeros(n_codes, dtype=bool)
+    wanted[list(codes)] = True
+    return np.asarray(wanted[event])
+
+
 def codes_of_names(names: Sequence[str], known: Sequence[str]) -> IntArray:
     """Return the codes of events by name; `name*` stands for every known one whose name has this prefix.
 

@@ -14,6 +14,7 @@ from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
+from crosschannel.envs.market.observables import check_context
 from crosschannel.evaluation import EvaluationSettings
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
@@ -238,6 +239,7 @@ class Config:
         check_device(self.device)
         if self.history.source == "market":
             self.market()
+            check_context(self.context)
             if self.guardrails != Guardrails():
                 raise ConfigError(
                     "the market has its own rules of what is eligible (history.market.min_gap_days), and deploys "

@@ -18,6 +18,7 @@ from .models import FittedReward as FittedReward
 from .models import RawReward as RawReward
 from .models import RewardModel as RewardModel
 from .reason import Reason as Reason
+from .spec import CovariateSpec as CovariateSpec
 from .spec import Goal as Goal
 from .spec import Matching as Matching
 from .spec import RewardSpec as RewardSpec
@@ -26,6 +27,7 @@ __all__ = [
     "REWARDS",
     "ChangeReward",
     "Components",
+    "CovariateSpec",
     "DidDoublyRobustReward",
     "DidRegressionReward",
     "DidReward",

@@ -7,7 +7,7 @@ from typing import Literal
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import WEEK, duration
-from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.context.layout import ContextSpec, Weekday
 from crosschannel.histories.goals import Goal as Goal  # exported by this package as well
 from crosschannel.reward.funnel.spec import FunnelSpec
 
@@ -15,6 +15,22 @@ from crosschannel.reward.funnel.spec import FunnelSpec
 MAX_FOLDS = 60
 
 Level = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CovariateSpec(ContextSpec):
+    """Context features that adjusted kinds use as covariates: an agent's, but without shares of activity by default.
+
+    Shares hardly tell how much a user's events change from one window to the next, and they look back over all of the
+    user's past: no bin before the decision would be free of them in an event study.
+
+    Attributes:
+        blocks: Hours of the day at which blocks begin, for the share of a user's own events in each. Empty: none.
+        weekend: Days of the weekend, for the share of a user's own events in it. Empty: none.
+    """
+
+    blocks: tuple[int, ...] = ()
+    weekend: tuple[Weekday, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,7 @@ class RewardSpec:
     matching: Matching = field(default_factory=Matching)
     seasonality: str | None = None
     seasonality_weeks: float = 4.0
-    covariates: ContextSpec = field(default_factory=ContextSpec)
+    covariates: CovariateSpec = field(default_factory=CovariateSpec)
     folds: int = 5
     funnel: FunnelSpec | None = None
 

@@ -208,13 +208,15 @@ class Market:
         organic_last = state.organic_last[rows, day]
         stamp = np.where(organic_last == NEVER, NEVER, organic_last + (day * DAY_SECONDS)[:, None])
         state.last[rows, :N_ORGANIC_EVENTS] = np.maximum(state.last[rows, :N_ORGANIC_EVENTS], stamp)
-        np.maximum.at(state.last, (rows[events.row], events.event), events.day * DAY_SECONDS + events.second)
+        of_users = replace(events, row=rows[events.row])
+        np.maximum.at(state.last, (of_users.row, events.event), events.day * DAY_SECONDS + events.second)
+        state.count_by_time(rows, of_users)
         state.fatigue[rows] = self.dynamics.fatigue_retention * (state.fatigue[rows] + sent)
         state.last_sent[rows] = np.where(sent, day, state.last_sent[rows])
         state.subscribed[rows] &= ~unsubscribed
         state.day[rows] += 1
         if state.log is not None:
-            state.log.append(replace(events, row=rows[events.row]))
+            state.log.append(of_users)
 
         def for_all(values: np.ndarray) -> np.ndarray:
             """Return the values of the active users as those of all, 0 for the others."""
