@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from crosschannel.agents.constraints.cutting_planes import Box, Minimum, Target, minimise
 from crosschannel.agents.constraints.contested import FloatingArray
+from crosschannel.agents.constraints.cutting_planes import Box, Minimum, Target, minimise
 from crosschannel.agents.constraints.votes import Votes, count_votes
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError

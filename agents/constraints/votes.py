@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from crosschannel.agents.constraints.contested import Choices, Contest, ContestedVotes, FloatingArray, cost_of
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
