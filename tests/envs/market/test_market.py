@@ -12,7 +12,6 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.envs.market import (
     SCENARIOS,
-    SCENARIOS,
     BusinessAsUsual,
     ContextPolicy,
     FreshUsers,
