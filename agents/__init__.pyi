@@ -1,5 +1,6 @@
 from .base import Agent as Agent
 from .base import Batch as Batch
+from .base import Components as Components
 from .base import Decisions as Decisions
 from .base import Observations as Observations
 from .baselines import Baseline as Baseline
@@ -71,6 +72,7 @@ __all__ = [
     "BootstrappedQ",
     "BootstrappedQSettings",
     "Budget",
+    "Components",
     "Constraints",
     "CostLimit",
     "Decisions",

@@ -73,8 +73,8 @@ class BootstrappedQ(VotingPolicy):
         seed: int = 0,
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
-        self.settings = settings or BootstrappedQSettings()
-        super().__init__(modules, seed, self.settings.floor, self.settings.exploration_scale)
+        self.settings = settings = settings or BootstrappedQSettings()
+        super().__init__(modules, seed, settings.floor, settings.exploration_scale, settings.mixtures)
         self._context_dim, self._seed = context_dim, seed
         self._known = modules
         self._priors = np.random.default_rng([seed, 2])

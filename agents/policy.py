@@ -7,16 +7,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from crosschannel.agents.base import Batch, Decisions, Observations
 from crosschannel.agents.buffers.buffer import check_batch
-from crosschannel.agents.sampling import floor_by_module, greedy_shares, sample_actions, vote_shares
+from crosschannel.agents.ensemble.mixtures import competing_cells, mix, mixing_matrix, vote_shares_on_device
+from crosschannel.agents.sampling import expand_mask, floor_by_module, greedy_shares, sample_actions
 from crosschannel.agents.settings import Floor
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.serialization import generator_state, restore_generator
 
-ROWS_PER_CHUNK = 2048
+ROWS_PER_CHUNK = 512
 
 
 class Policy(ABC):
@@ -72,23 +74,27 @@ class Policy(ABC):
 
 
 class VotingPolicy(Policy):
-    r"""A policy that samples one of K estimates for every decision and acts greedily on it.
+    r"""A policy that samples a voter for every decision and acts greedily on it: one of K estimates, or a mixture.
 
     The probability of an action is therefore its share of the votes, mixed with a floor (`vote_shares`): exact given
-    the K estimates, which are part of the agent's state.
+    the K estimates, which are part of the agent's state. The mixtures are those of `agents.ensemble.mixtures`.
 
     Args:
         modules: The action space.
-        seed: Seed of the sampled actions.
+        seed: Seed of the sampled actions and of the mixtures.
         floor: Probability of a uniform draw, one number or one by module name.
         exploration_scale: Scale of the estimates' deviations from their mean when sampling; 1 is standard Thompson
             sampling, 0 is greedy.
+        mixtures: Fixed linear combinations of the estimates that vote, an even number and at least 2 K; with 0 the
+            estimates themselves vote.
     """
 
-    def __init__(self, modules: ActionSpace, seed: int, floor: Floor, exploration_scale: float) -> None:
+    def __init__(
+        self, modules: ActionSpace, seed: int, floor: Floor, exploration_scale: float, mixtures: int = 0
+    ) -> None:
         super().__init__(modules, seed)
         self._floors = floor_by_module(modules, floor)
-        self._exploration_scale = exploration_scale
+        self._exploration_scale, self._mixtures, self._mixing_seed = exploration_scale, mixtures, seed
 
     @abstractmethod
     def expected_rewards(self, observations: Observations) -> list[FloatArray]:
@@ -103,10 +109,18 @@ class VotingPolicy(Policy):
         out = [np.zeros((len(observations), *self.modules.shape(m))) for m in range(len(self.modules))]
         for rows, chunk in chunks(observations):
             for m, estimates in enumerate(self.expected_rewards(chunk)):
-                mean = estimates.mean(0)
-                votes = mean + self._exploration_scale * (estimates - mean)
-                out[m][rows] = vote_shares(self.modules, m, votes, parts[m][rows], self._floors[m])
+                out[m][rows] = self._shares_of_votes(m, estimates, parts[m][rows])
         return out
+
+    def _shares_of_votes(self, m: int, estimates: FloatArray, mask: BoolArray) -> FloatArray:
+        """Return module m's probabilities (N, *shape(m)) from K estimates of N rows and their mask (N, A)."""
+        members, n = estimates.shape[:2]
+        matrix = self._exploration_scale * mixing_matrix(members, self._mixtures, self._mixing_seed)
+        values = torch.from_numpy(np.ascontiguousarray(estimates)).reshape(members, n, -1).permute(2, 0, 1)
+        voting = mix(torch.cat([values.mean(1, keepdim=True), values], 1), torch.from_numpy(matrix).to(values.dtype))
+        eligible = torch.from_numpy(expand_mask(self.modules, m, mask).reshape(n, -1))
+        shares = vote_shares_on_device(voting, eligible, competing_cells(self.modules, m), self._floors[m])
+        return np.asarray(shares.numpy().reshape(n, *self.modules.shape(m)))
 
     def preferences(self, observations: Observations) -> list[FloatArray]:
         """Return the mean of the estimates."""

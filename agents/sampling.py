@@ -124,10 +124,10 @@ def sample_actions(modules: ActionSpace, probabilities: Sequence[FloatArray], rn
     return Decisions(actions, chosen, chosen.prod(1))
 
 
-def sample_member(u: FloatArray, members: int, floor: float) -> IntArray:
-    """Choose the member (N,) that decides each row from uniform numbers (N,): 0 to K - 1, or K for a uniform draw."""
-    each = members / max(1.0 - floor, 1e-300)
-    return np.minimum(u * each, members).astype(np.int64)
+def sample_voter(u: FloatArray, voters: int, floor: float) -> IntArray:
+    """Choose the voter (N,) that decides each row from uniform numbers (N,): 0 to L - 1, or L for a uniform draw."""
+    each = voters / max(1.0 - floor, 1e-300)
+    return np.minimum(u * each, voters).astype(np.int64)
 
 
 def best_codes(values: npt.NDArray[np.floating], eligible: BoolArray) -> IntArray:

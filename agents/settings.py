@@ -15,6 +15,7 @@ from crosschannel.core.errors import ConfigError
 Floor = float | Mapping[str, float]
 
 DEFAULT_FLOOR = 0.02
+DEFAULT_MIXTURES = 64
 MAX_MEMBERS = 64  # the signs of a row's noise are the bits of one 64-bit hash
 #: PyTorch ends the process, or writes beyond its memory, where sizes overflow.
 MAX_LAYERS, MAX_UNITS, MAX_COUNT = 32, 65_536, 2**40
@@ -32,6 +33,9 @@ class EnsembleThompsonSettings:
 
     Attributes:
         members: Ensemble members per module (K), 1 to 64.
+        mixtures: Fixed linear combinations of the members that vote (L), an even number: the more, the finer the
+            probabilities. If it is less than 2 K, there are 2 K, the fewest that have the members' covariance; with 0
+            the members themselves vote. docs/agents.md shows how the default was chosen.
         exploration_scale: Scale of the members' deviations from the mean when sampling; 1 is standard Thompson
             sampling, 0 is greedy. docs/agents.md shows how the default was chosen.
         floor: Probability of a uniform draw from the eligible actions. It keeps support in every log: one number for
@@ -51,6 +55,7 @@ class EnsembleThompsonSettings:
     """
 
     members: int = 10
+    mixtures: int = DEFAULT_MIXTURES
     exploration_scale: float = 0.25
     floor: Floor = DEFAULT_FLOOR
     hidden: tuple[int, ...] = (128,)
@@ -67,6 +72,7 @@ class EnsembleThompsonSettings:
     def __post_init__(self) -> None:
         _check_at_least_one(self, "members", "batch_size", "capacity")
         _check_members(self.members)
+        _check_mixtures(self.mixtures)
         _check_hidden(self.hidden)
         _check_positive(self, "effect_scale", "learning_rate", "precision_cap", "growth")
         _check_not_negative(self, "weight_decay", "half_life", "warm_rows")
@@ -112,20 +118,24 @@ class EpsilonGreedySettings(BestFixedSettings):
 
 @dataclass(frozen=True)
 class LinearThompsonSettings(BestFixedSettings):
-    """Settings of `linear_thompson`: those of `best_fixed`, and two more.
+    """Settings of `linear_thompson`: those of `best_fixed`, and three more.
 
     Attributes:
-        draws: Posterior draws that vote (K).
+        draws: Posterior draws (K).
+        mixtures: Fixed linear combinations of the draws that vote (L), an even number: the more, the finer the
+            probabilities. If it is less than 2 K, there are 2 K; with 0 the draws themselves vote.
         exploration_scale: Scale of the draws' deviations from the posterior mean when sampling; 1 is standard Thompson
             sampling, 0 is greedy.
     """
 
     draws: int = 20
+    mixtures: int = DEFAULT_MIXTURES
     exploration_scale: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_at_least_one(self, "draws")
+        _check_mixtures(self.mixtures)
         _check_not_negative(self, "exploration_scale")
 
 
@@ -134,7 +144,9 @@ class NeuralLinearSettings:
     """Settings of `neural_linear`.
 
     Attributes:
-        draws: Posterior draws that vote (K).
+        draws: Posterior draws (K).
+        mixtures: Fixed linear combinations of the draws that vote (L), an even number: the more, the finer the
+            probabilities. If it is less than 2 K, there are 2 K; with 0 the draws themselves vote.
         exploration_scale: Scale of the draws' deviations from the posterior mean when sampling; 1 is standard Thompson
             sampling, 0 is greedy.
         hidden: Units of each hidden layer; the regression sees the last one, beside an intercept and the context.
@@ -150,6 +162,7 @@ class NeuralLinearSettings:
     """
 
     draws: int = 20
+    mixtures: int = DEFAULT_MIXTURES
     exploration_scale: float = 0.5
     hidden: tuple[int, ...] = (64, 32)
     learning_rate: float = 3e-3
@@ -162,6 +175,7 @@ class NeuralLinearSettings:
 
     def __post_init__(self) -> None:
         _check_at_least_one(self, "draws", "batch_size", "capacity")
+        _check_mixtures(self.mixtures)
         _check_hidden(self.hidden)
         _check_positive(self, "learning_rate", "effect_scale", "precision_cap")
         _check_not_negative(self, "exploration_scale", "weight_decay")
@@ -200,6 +214,8 @@ class BootstrappedQSettings:
     Attributes:
         discount: Weight of a reward one slot later (gamma), at least 0 and below 1; 0 ignores all later slots.
         members: Ensemble members (K), 1 to 64.
+        mixtures: Fixed linear combinations of the members that vote (L), an even number: the more, the finer the
+            probabilities. If it is less than 2 K, there are 2 K; with 0 the members themselves vote.
         units: Random features beside the context.
         sweeps: Iterations of fitted Q per fit; each fit starts from the result of the previous one.
         exploration_scale: Scale of the members' deviations from the best estimate when sampling; 1 is standard
@@ -214,6 +230,7 @@ class BootstrappedQSettings:
 
     discount: float = 0.9
     members: int = 10
+    mixtures: int = DEFAULT_MIXTURES
     units: int = 0
     sweeps: int = 10
     exploration_scale: float = 0.25
@@ -224,6 +241,7 @@ class BootstrappedQSettings:
     def __post_init__(self) -> None:
         _check_at_least_one(self, "members", "sweeps")
         _check_members(self.members)
+        _check_mixtures(self.mixtures)
         _check(self, lambda value: 0.0 <= value < 1.0, "at least 0 and below 1", "discount")
         _check_not_negative(self, "units", "exploration_scale")
         _check_positive(self, "effect_scale", "precision_cap")
@@ -263,6 +281,11 @@ def _check_not_negative(settings: object, *names: str) -> None:
 def _check_members(members: int) -> None:
     if members > MAX_MEMBERS:
         raise ConfigError(f"members is {members}: it must be at most {MAX_MEMBERS}, the number of bits of a hash")
+
+
+def _check_mixtures(mixtures: int) -> None:
+    if not (0 <= mixtures <= MAX_COUNT and mixtures % 2 == 0):
+        raise ConfigError(f"mixtures is {mixtures}: it must be even, and at most {MAX_COUNT:,}; with 0 none are made")
 
 
 def _check_hidden(hidden: tuple[int, ...]) -> None:

@@ -13,15 +13,16 @@ from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import MAX_SEED
-from crosschannel.core.serialization import from_dict, to_dict
+from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
+from crosschannel.envs.market.observables import check_context
 from crosschannel.evaluation import EvaluationSettings
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.tables import TableMapping
-from crosschannel.reward import REWARDS, RewardSpec
+from crosschannel.reward import REWARDS, Goal, RewardSpec
 
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
@@ -241,6 +242,7 @@ class Config:
         check_device(self.device)
         if self.history.source == "market":
             self.market()
+            check_context(self.context)
             if self.guardrails != Guardrails():
                 raise ConfigError(
                     "the market has its own rules of what is eligible (history.market.min_gap_days), and deploys "
@@ -331,7 +333,10 @@ def load_config(source: str | Path = "market", settings: Mapping[str, Any] | Non
 
 
 def override(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return a configuration with settings replaced; an agent other than before begins with its own defaults.
+    """Return a configuration with settings replaced.
+
+    An agent other than before begins with its own defaults, and goals other than before keep the costs and surrogates
+    of the funnel that fit them.
 
     Args:
         config: The configuration.
@@ -351,6 +356,9 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
             if not isinstance(section, dict):
                 raise ConfigError(f"{name}: {part!r} is a setting, not a section")
         section[last] = to_dict(value)
+    if "reward.goals" in settings and not any(name.startswith("reward.funnel") for name in settings):
+        goals = convert(tuple[Goal, ...], data["reward"]["goals"], "reward.goals")
+        data["reward"]["funnel"] = to_dict(config.reward.funnel and config.reward.funnel.restricted_to(goals))
     return from_dict(Config, data)
 
 

@@ -1,4 +1,4 @@
-"""Thompson sampling with one ensemble per module: K heads on a shared network."""
+"""Thompson sampling with one ensemble per module: K heads on a shared network, whose mixtures vote."""
 
 from __future__ import annotations
 
@@ -12,33 +12,38 @@ from torch import Tensor
 from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import Learner
+from crosschannel.agents.ensemble.mixtures import competing_cells, mix, mixing_matrix, vote_shares_on_device
+from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.sampling import (
     best_codes,
     expand_mask,
     floor_by_module,
     sample_actions,
-    sample_member,
+    sample_voter,
     uniform_codes,
 )
 from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettings
+from crosschannel.agents.votes import ChannelVotes
 from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import generator_state, restore_generator
 
-ROWS_PER_CHUNK = 2048
+ROWS_PER_CHUNK = 512
 ROWS_PER_HEAD = 4096
 
 
 class EnsembleThompson:
-    """Thompson sampling: each module samples one of its K members for every decision and acts greedily on it.
+    """Thompson sampling: each module samples one of L mixtures of its K members for every decision and acts on it.
 
-    The probability of an action is therefore its share of the members' votes, mixed with a floor; the modules sample
-    independently. Osband & Van Roy (2015), "Bootstrapped Thompson sampling and deep exploration".
+    The probability of an action is therefore its share of the mixtures' votes, mixed with a floor; the modules sample
+    independently. Osband & Van Roy (2015), "Bootstrapped Thompson sampling and deep exploration". The mixtures are
+    fixed linear combinations with the members' mean and covariance (`agents.ensemble.mixtures`), so that there are
+    more votes than members.
 
     The members of a module are K heads on a shared network, solved in closed form from all observed rows
-    (`agents.ensemble.learner`), so that the votes of all members cost little more than one. Modules after the first
+    (`agents.ensemble.learner`), so that the votes of all of them cost little more than one. Modules after the first
     learn from the rows in which something was sent. A module with a condition has a head for each cell of its table;
     cells share what depends on the action alone or on the condition alone.
 
@@ -64,13 +69,20 @@ class EnsembleThompson:
         self.modules = modules
         self.settings = settings or EnsembleThompsonSettings()
         self._floors = floor_by_module(modules, self.settings.floor)
+        self._mixing = self._mixing_matrix(seed, device)
         self._width, self._seed, self._device = context_dim, seed, torch.device(device)
         self._known, self._changes = modules, 0
         self._learners = self._build_learners()
         self._buffer = Buffer(context_dim, modules, self.settings.capacity)
+        self._funnel = Funnel(modules, context_dim, self.settings.members, seed)
         self._draws = np.random.default_rng([seed, 1])
         self._batches = np.random.default_rng([seed, 2])
         self._learns = True
+
+    def _mixing_matrix(self, seed: int, device: str) -> Tensor:
+        """Return the matrix (L, K) of the mixtures that vote, their deviations from the mean scaled for exploration."""
+        matrix = mixing_matrix(self.settings.members, self.settings.mixtures, seed)
+        return torch.from_numpy(self.settings.exploration_scale * matrix).to(device, torch.float32)
 
     def _build_learners(self) -> list[Learner]:
         """Build untrained learners of all known actions; every change of the actions gives them other prior draws."""
@@ -101,8 +113,10 @@ class EnsembleThompson:
 
         Use `act` wherever decisions are logged: without propensities a log cannot evaluate another policy.
         """
+        if self._funnel.heads is not None:
+            return self.act(observations).actions
         modules, n = self.modules, len(observations)
-        found = [self._scaled_members(m) for m in range(len(modules))]
+        found = [mix(self._heads(m), self._mixing) for m in range(len(modules))]
         heads = [
             each.view(-1, size, *each.shape[1:]).transpose(1, 2).contiguous()
             for each, size in zip(found, modules.sizes, strict=True)
@@ -122,26 +136,26 @@ class EnsembleThompson:
             actions: Where to write the actions (N, M); all 0.
             context: Contexts (N, D).
             mask: Eligible actions (N, sum of actions).
-            heads: The members' heads (rows of the table, K, A, F) for each module.
+            heads: The mixtures' heads (rows of the table, L, A, F) for each module.
         """
         modules, reached = self.modules, np.arange(len(actions))
         for m, voting in enumerate(heads):
-            members, c = voting.shape[1], modules.condition(m)
-            head = sample_member(self._draws.random(len(reached)), members, self._floors[m])
-            uniform = head == members
+            mixtures, c = voting.shape[1], modules.condition(m)
+            head = sample_voter(self._draws.random(len(reached)), mixtures, self._floors[m])
+            uniform = head == mixtures
             if c is not None:
-                head += actions[reached, c] * members
-            head[uniform] = last = len(voting) * members
+                head += actions[reached, c] * mixtures
+            head[uniform] = last = len(voting) * mixtures
             order = np.argsort(head.astype(np.min_scalar_type(last)), kind="stable")
             ends = np.bincount(head, minlength=last).cumsum().tolist()
             eligible = modules.conditional_mask(m, mask, actions)
             rows, free = np.split(reached[order], [ends[last - 1]])
-            actions[rows, m] = self._best_by_member(m, rows, ends[:last], context, eligible, voting)
+            actions[rows, m] = self._best_by_head(m, rows, ends[:last], context, eligible, voting)
             actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
             if m == 0:
                 reached = np.flatnonzero(modules.sends(actions))
 
-    def _best_by_member(
+    def _best_by_head(
         self,
         m: int,
         rows: IntArray,
@@ -158,7 +172,7 @@ class EnsembleThompson:
             ends: Where each head's rows end.
             context: Contexts of all rows (N, D).
             eligible: Eligible actions of all rows (N, A).
-            voting: The heads (rows of the table, K, A, F).
+            voting: The heads (rows of the table, L, A, F).
         """
         most = int(np.diff(ends, prepend=0).max())
         values = torch.empty(voting.shape[2], len(rows), device=self._device)
@@ -168,40 +182,57 @@ class EnsembleThompson:
             self._learners[m].estimates(x, head, values[:, start:end], hidden[: len(x)])
         return best_codes(values.cpu().numpy(), eligible.take(rows, 0).T)
 
+    @property
+    def funnel(self) -> Funnel:
+        """The model of the rewards' components; without heads until rows with components were learned."""
+        return self._funnel
+
+    def votes(self, observations: Observations) -> ChannelVotes:
+        """Return what the mixtures vote on the first module's actions, before shadow prices."""
+        if self._funnel.heads is not None:
+            return self._funnel.votes(self.modules, observations, self._mixing.cpu(), self._floors)
+        raise ConfigError("constraints need rewards with a funnel: declare `reward.funnel`, or leave out `constraints`")
+
     def _greedy_probabilities(self, observations: Observations) -> list[FloatArray]:
+        if self._funnel.heads is not None:
+            found = self._funnel.votes(self.modules, observations, None, [0.0] * len(self.modules))
+            return found.probabilities()
         heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]
         return self._vote_shares(observations, heads, [0.0] * len(heads))
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Return the exact probabilities, one array (N, *modules.shape(m)) per module, given the earlier choice."""
-        heads = [self._scaled_members(m) for m in range(len(self.modules))]
+        if self._funnel.heads is not None:
+            return self.votes(observations).probabilities()
+        heads = [self._heads(m) for m in range(len(self.modules))]
         return self._vote_shares(observations, heads, self._floors)
-
-    def _scaled_members(self, m: int) -> Tensor:
-        """Return the members' heads (cells, K, F), with their deviations from the mean scaled for exploration."""
-        found = self._heads(m)
-        mean, members = found[:, :1], found[:, 1:]
-        return mean + self.settings.exploration_scale * (members - mean)
 
     def _vote_shares(
         self, observations: Observations, heads: Sequence[Tensor], floors: Sequence[float]
     ) -> list[FloatArray]:
-        """Return the vote shares of each module's heads (cells, C, F), in chunks of rows that fit in the cache."""
+        """Return the vote shares in chunks of rows that fit in the cache.
+
+        Args:
+            observations: Contexts and masks of N rows.
+            heads: Each module's heads (cells, 1 + K, F), whose mixtures vote; or (cells, 1, F), the one that votes.
+            floors: Each module's probability of a uniform draw.
+        """
         modules, n = self.modules, len(observations)
         parts = modules.split(modules.feasible_mask(observations.action_mask))
         masks = [
             torch.from_numpy(expand_mask(modules, m, part).reshape(n, modules.n_table_cells(m)))
             for m, part in enumerate(parts)
         ]
-        groups = [_competing_cells(modules, m) for m in range(len(modules))]
+        groups = [competing_cells(modules, m) for m in range(len(modules))]
         context = _contexts(observations)
         out = [np.empty((n, modules.n_table_cells(m))) for m in range(len(modules))]
         for start in range(0, len(context), ROWS_PER_CHUNK):
             rows = slice(start, start + ROWS_PER_CHUNK)
             x = context[rows].to(self._device)
             for m, learner in enumerate(self._learners):
-                eligible = masks[m][rows].to(self._device)
-                found = vote_shares_on_device(learner.values(x, heads[m]), eligible, groups[m], floors[m])
+                values = learner.values(x, heads[m])
+                voting = values if values.shape[1] == 1 else mix(values, self._mixing)
+                found = vote_shares_on_device(voting, masks[m][rows].to(self._device), groups[m], floors[m])
                 out[m][rows] = found.cpu().numpy()
         return [each.reshape(n, *modules.shape(m)) for m, each in enumerate(out)]
 
@@ -209,8 +240,11 @@ class EnsembleThompson:
         """Return the members' estimates of each module's actions, (K, N, *modules.shape(m)), in reward units.
 
         An estimate is the expected reward of the action with the other modules as logged. The members' mean is the best
-        estimate, and their standard deviation its uncertainty.
+        estimate, and their standard deviation its uncertainty. With a funnel they are values at the policy's mean over
+        the other modules.
         """
+        if self._funnel.heads is not None:
+            return self._funnel.expected_rewards(self.modules, observations, self._floors)
         x = _contexts(observations)
         out = []
         for m, learner in enumerate(self._learners):
@@ -241,6 +275,9 @@ class EnsembleThompson:
         rows = len(self._buffer)
         if rows == 0 or steps < 1:
             return {}
+        calibration = self._funnel.learn(self._buffer)
+        if self._funnel.heads is not None:
+            return calibration
         steps = int(steps * min(max(self.settings.warm_rows / rows, 1.0), MAX_WARM_FACTOR))
         losses = {
             f"loss/{module.name}": learner.learn(self._buffer, steps, self._batches)
@@ -260,6 +297,7 @@ class EnsembleThompson:
             "known": self._known.to_dict(),
             "changes": self._changes,
             "learners": [learner.state_dict() for learner in self._learners],
+            "funnel": self._funnel.state_dict(),
             "buffer": self._buffer.state_dict(),
             "draws": generator_state(self._draws),
             "batches": generator_state(self._batches),
@@ -271,6 +309,7 @@ class EnsembleThompson:
             "known": self._known.to_dict(),
             "changes": self._changes,
             "learners": [learner.policy_state_dict() for learner in self._learners],
+            "funnel": self._funnel.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -285,7 +324,9 @@ class EnsembleThompson:
         known = known_actions(self.modules, before)
         self._known, self._changes = known, int(state["changes"]) + (known != before)
         self._learners = self._build_learners()
+        self._funnel = Funnel(known, self._width, self.settings.members, self._seed)
         try:
+            self._funnel.load_state_dict(state["funnel"], before)
             for m, (learner, saved) in enumerate(zip(self._learners, state["learners"], strict=True)):
                 if known == before:
                     learner.load_state_dict(saved)
@@ -304,41 +345,3 @@ class EnsembleThompson:
 
 def _contexts(observations: Observations) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(observations.context, dtype=np.float32))
-
-
-def _competing_cells(modules: ActionSpace, m: int) -> list[IntArray]:
-    """Return the cells of module m that compete with each other: its groups, in each row of its table."""
-    return [
-        start + group for start in range(0, modules.n_table_cells(m), modules.sizes[m]) for group in modules.groups(m)
-    ]
-
-
-def vote_shares_on_device(values: Tensor, eligible: Tensor, groups: Sequence[IntArray], floor: float) -> Tensor:
-    r"""Return the exact probabilities (N, A) of `sampling.vote_shares`, on the device of the estimates.
-
-    .. math:: \pi(a) = (1 - \epsilon) \frac{1}{C} \sum_c 1[a = \arg\max q_c] + \epsilon / n_{eligible}
-
-    Comparing all values with the largest was measured to be 40 times as fast as `argmax`, which therefore runs only
-    where two values are equal: then the lowest code wins.
-
-    Args:
-        values: The heads' estimates (A, C, N).
-        eligible: Eligible actions (N, A).
-        groups: Codes of the actions that compete with each other.
-        floor: Probability :math:`\epsilon` of a uniform draw.
-    """
-    actions, heads, _ = values.shape
-    out = torch.empty(eligible.shape, dtype=torch.float64, device=values.device)
-    for group in groups:
-        codes = torch.from_numpy(group).to(values.device)
-        allowed = eligible[:, codes].t()
-        inside = values if len(group) == actions else values[codes]
-        inside = inside.masked_fill(~allowed.unsqueeze(1), -torch.inf)
-        votes = inside.eq(inside.amax(0)).sum(1)
-        tied = (votes * allowed).sum(0) > heads
-        if bool(tied.any()):
-            first = inside[..., tied].argmax(0)
-            votes[:, tied] = (first == torch.arange(len(group), device=values.device)[:, None, None]).sum(1)
-        uniform = allowed / allowed.sum(0).clamp_min(1)
-        out[:, codes] = (((1.0 - floor) / heads * votes.double() + floor * uniform.double()) * allowed).t()
-    return out

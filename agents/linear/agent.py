@@ -45,8 +45,9 @@ class LinearAgent(VotingPolicy):
         context_dim: Number of context features D, which are standardised.
         settings: Settings.
         seed: Seed of the posterior draws and of the sampled actions.
-        draws: Posterior draws that vote (K).
+        draws: Posterior draws (K).
         exploration_scale: Scale of the draws' deviations from their mean when sampling (`VotingPolicy`).
+        mixtures: Mixtures of the draws that vote; 0 for the draws themselves (`VotingPolicy`).
         width: Number of features F of `phi`.
     """
 
@@ -58,9 +59,10 @@ class LinearAgent(VotingPolicy):
         seed: int,
         draws: int,
         exploration_scale: float,
+        mixtures: int,
         width: int,
     ) -> None:
-        super().__init__(modules, seed, settings.floor, exploration_scale)
+        super().__init__(modules, seed, settings.floor, exploration_scale, mixtures)
         self.settings = settings
         self._context_dim, self._width = context_dim, width
         self._k = draws
@@ -183,8 +185,8 @@ class LinearThompson(LinearAgent):
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
         settings = settings or LinearThompsonSettings()
-        width = 1 + context_dim
-        super().__init__(modules, context_dim, settings, seed, settings.draws, settings.exploration_scale, width)
+        width, how = 1 + context_dim, (settings.draws, settings.exploration_scale, settings.mixtures)
+        super().__init__(modules, context_dim, settings, seed, *how, width)
 
 
 class EpsilonGreedy(LinearAgent):
@@ -207,7 +209,7 @@ class EpsilonGreedy(LinearAgent):
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
         settings, width = settings or EpsilonGreedySettings(), 1 + context_dim
-        super().__init__(modules, context_dim, settings, seed, DRAWS_OF_GREEDY_AGENTS, 0.0, width)
+        super().__init__(modules, context_dim, settings, seed, DRAWS_OF_GREEDY_AGENTS, 0.0, 0, width)
 
 
 class BestFixed(LinearAgent):
@@ -233,7 +235,7 @@ class BestFixed(LinearAgent):
         seed: int = 0,
         device: str = "cpu",  # noqa: ARG002
     ) -> None:
-        super().__init__(modules, context_dim, settings or BestFixedSettings(), seed, DRAWS_OF_GREEDY_AGENTS, 0.0, 1)
+        super().__init__(modules, context_dim, settings or BestFixedSettings(), seed, DRAWS_OF_GREEDY_AGENTS, 0.0, 0, 1)
 
     def phi(self, context: Float32Array) -> Tensor:
         """Return an intercept (N, 1)."""

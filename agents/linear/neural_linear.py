@@ -56,8 +56,8 @@ class NeuralLinear(VotingPolicy):
         seed: int = 0,
         device: str = "cpu",
     ) -> None:
-        self.settings = settings or NeuralLinearSettings()
-        super().__init__(modules, seed, self.settings.floor, self.settings.exploration_scale)
+        self.settings = settings = settings or NeuralLinearSettings()
+        super().__init__(modules, seed, settings.floor, settings.exploration_scale, settings.mixtures)
         self._device = torch.device(device)
         self._known = modules
         self._normals = np.random.default_rng([seed, 2])

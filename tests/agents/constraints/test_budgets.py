@@ -16,6 +16,7 @@ from crosschannel.agents import (
     rate_per_week,
     uniform_shares,
 )
+from crosschannel.agents.constraints.budgets import action_prices, prices_later_modules
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK
@@ -23,17 +24,17 @@ from tests.agents.samples import NESTED, PLAIN, TABLES, everything
 
 OFFERS = Budget("offers", 30.0, {"offer": {"large": 2.0}, "channel": {"email": 0.5}}, "decision_time")
 ALL = Constraints(
-    cost_events=(CostLimit("unsubscribed"), CostLimit("removed", "policy"), CostLimit("complained", 0.01)),
+    cost_events=(CostLimit("unsubscribed", margin=0.0), CostLimit("removed"), CostLimit("complained", 0.01, 0.5)),
     messages_per_week=2.0,
     budgets=(Budget("cheap", 0.1, {"channel": {"push": 1.0}}), OFFERS),
 )
 
 
 def test_limits_per_user_and_week_grow_with_users_and_time() -> None:
-    found = budgets_at(ALL, 700, DAY, {"unsubscribed": 0.03}, {"removed": 1.25})
-    np.testing.assert_allclose(found, [0.03 * 100, 1.25, 0.01 * 100, 2.0 * 100, 0.1 * 100, 30.0])
-    twice = budgets_at(ALL, 1_400, 2 * DAY, {"unsubscribed": 0.03}, {"removed": 1.25})
-    np.testing.assert_allclose(twice / found, [4, 1, 4, 4, 4, 1])
+    rates = {"unsubscribed": 0.03, "removed": 0.002}
+    found = budgets_at(ALL, 700, DAY, rates)
+    np.testing.assert_allclose(found, [0.03 * 100, 0.8 * 0.002 * 100, 0.5 * 0.01 * 100, 2.0 * 100, 0.1 * 100, 30.0])
+    np.testing.assert_allclose(budgets_at(ALL, 1_400, 2 * DAY, rates) / found, [4, 4, 4, 4, 4, 1])
     assert budgets_at(Constraints(), 700, DAY).shape == (0,)
 
 
@@ -45,9 +46,9 @@ def test_a_week_of_decision_times_allows_a_week() -> None:
 
 def test_what_a_limit_needs_must_be_given() -> None:
     with pytest.raises(ConfigError, match="limit on 'unsubscribed' needs the log's rate"):
-        budgets_at(ALL, 700, DAY, {}, {"removed": 1.0})
-    with pytest.raises(ConfigError, match="limit on 'removed' needs what the logged policy is expected to cause"):
-        budgets_at(ALL, 700, DAY, {"unsubscribed": 0.03})
+        budgets_at(ALL, 700, DAY, {"removed": 1.0})
+    with pytest.raises(ConfigError, match="limit on 'unsubscribed' needs the log's rate"):
+        budgets_at(ALL, 700, DAY)
     with pytest.raises(ConfigError, match="must be above 0"):
         budgets_at(Constraints(messages_per_week=1.0), 700, 0)
 
@@ -63,7 +64,7 @@ def test_the_rate_of_a_log_counts_all_observed_time() -> None:
 @pytest.mark.parametrize(
     ("constraints", "message"),
     [
-        (Constraints(cost_events=(CostLimit("unsubscribe"),)), "no event 'unsubscribe'. Did you mean 'unsubscribed'"),
+        (Constraints(cost_events=(CostLimit("unsubscribe"),)), "'unsubscribe' is not a cost event .* 'unsubscribed'"),
         (Constraints(budgets=(Budget("a", 1.0, {"chanel": {"push": 1.0}}),)), "'a': there is no module 'chanel'. Did"),
         (
             Constraints(budgets=(Budget("a", 1.0, {"channel": {"psh": 1.0}}),)),
@@ -103,6 +104,14 @@ def test_costs_of_actions_by_themselves() -> None:
     np.testing.assert_array_equal(found[4], [0, 0, 1, 0, 0])
     np.testing.assert_array_equal(found[5], [0, 0.5, 0, 0, 2])
     assert action_costs(Constraints(), PLAIN).shape == (0, 5)
+
+
+def test_prices_of_later_modules_are_those_of_budgets() -> None:
+    prices = np.array([10.0, 10.0, 10.0, 100.0, 3.0, 5.0])
+    np.testing.assert_allclose(action_prices(ALL, PLAIN, prices), [0, 2.5, 3, 0, 10])
+    assert prices_later_modules(ALL, PLAIN)
+    assert not prices_later_modules(Constraints(ALL.cost_events, 2.0, ALL.budgets[:1]), PLAIN)
+    assert not prices_later_modules(Constraints(), PLAIN)
 
 
 SPACES = {

@@ -305,7 +305,7 @@ def test_small_decision_times(
         shares=shares,
     )  # fmt: skip
     if rounded:
-        time = replace(time, values=np.round(time.values), use=np.round(2.0 * time.use) / 2.0)
+        time = replace(time, values=np.round(time.values), use=np.round(2.0 * time.use) / 2.0).with_budgets(shares)
     try:
         prices = check(time)
     except InfeasibleBudget as error:

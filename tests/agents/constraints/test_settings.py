@@ -22,7 +22,7 @@ def test_all_settings_there_and_back() -> None:
     data: dict[str, Any] = {
         "cost_events": [
             {"event": "unsubscribed", "at_most": "log"},
-            {"event": "app_removed", "at_most": "policy"},
+            {"event": "app_removed", "margin": 0},
             {"event": "complained", "at_most": 0.001},
         ],
         "messages_per_week": 2,
@@ -42,8 +42,10 @@ def test_all_settings_there_and_back() -> None:
         ({"cost_events": [{"at_most": 1}]}, r"cost_events\[0\]: the key 'event' is missing"),
         (
             {"cost_events": [{"event": "a", "at_most": "lgo"}]},
-            "'lgo' is not one of 'log', 'policy'. Did you mean 'log'",
+            "'lgo' is not one of 'log'. Did you mean 'log'",
         ),
+        ({"cost_events": [{"event": "a", "margin": 1}]}, "'a': margin is 1.0: give a share from 0 to below 1"),
+        ({"cost_events": [{"event": "a", "margin": -0.1}]}, "margin is -0.1"),
         ({"cost_events": [{"event": "a", "at_most": -1}]}, "'a': at_most is -1.0: give a finite number"),
         ({"cost_events": [{"event": "a", "at_most": "nan"}]}, "at_most is nan"),
         ({"cost_events": [{"event": ""}]}, "has no name"),
@@ -68,7 +70,7 @@ def test_wrong_settings_are_refused(data: dict[str, Any], message: str) -> None:
 
 
 def test_code_is_checked_as_files_are() -> None:
-    with pytest.raises(ConfigError, match="at_most 'lgo' is neither 'log', 'policy' nor a number"):
+    with pytest.raises(ConfigError, match="at_most 'lgo' is neither 'log' nor a number"):
         CostLimit("unsubscribed", "lgo")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="per 'day' is neither 'week' nor 'decision_time'"):
         Budget("sms", 1.0, {"channel": {"sms": 1.0}}, "day")  # type: ignore[arg-type]

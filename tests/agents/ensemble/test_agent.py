@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from crosschannel.agents import Batch, EnsembleThompson, make_agent
-from crosschannel.agents.ensemble.agent import vote_shares_on_device
+from crosschannel.agents.ensemble.mixtures import vote_shares_on_device
 from crosschannel.agents.sampling import sample_actions, vote_shares
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, Problem, everything, observations_of, random_batch
@@ -43,8 +43,8 @@ def test_reported_probabilities_are_the_frequencies_of_decisions(modules: Action
     np.testing.assert_allclose(joint.sum(1), 1.0)
 
 
-def test_probabilities_are_the_members_votes() -> None:
-    agent = trained(floor=0.2, exploration_scale=1.0)
+def test_without_mixtures_probabilities_are_the_members_votes() -> None:
+    agent = trained(floor=0.2, exploration_scale=1.0, mixtures=0)
     seen = observations_of(everything(300, PLAIN))
     winners = [estimates.argmax(2) for estimates in agent.expected_rewards(seen)]
     for p, winner, size in zip(agent.action_probabilities(seen), winners, PLAIN.sizes, strict=True):
@@ -52,7 +52,7 @@ def test_probabilities_are_the_members_votes() -> None:
         np.testing.assert_allclose(p, 0.8 * share + 0.2 / size)
 
 
-def test_with_an_exploration_scale_of_0_every_member_votes_for_the_mean() -> None:
+def test_with_an_exploration_scale_of_0_every_mixture_votes_for_the_mean() -> None:
     seen = observations_of(everything(300, PLAIN))
     certain, half, full = (
         trained(floor=0.0, exploration_scale=s).action_probabilities(seen)[0] for s in (0.0, 0.5, 1.0)
@@ -176,7 +176,7 @@ def test_votes_are_counted_as_the_plain_formula_says(modules: ActionSpace) -> No
 
 
 def test_in_a_table_each_row_is_voted_on_by_its_own() -> None:
-    agent = trained(TABLES, exploration_scale=1.0, floor={"channel": 0.3, "hour": 0.1})
+    agent = trained(TABLES, exploration_scale=1.0, mixtures=0, floor={"channel": 0.3, "hour": 0.1})
     mask = np.random.default_rng(3).random((400, TABLES.total)) < 0.7
     seen = observations_of(mask)
     parts = TABLES.split(TABLES.feasible_mask(mask))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crosschannel.agents import EnsembleThompson, make_agent
-from crosschannel.agents.sampling import best_codes, sample_member, uniform_codes
+from crosschannel.agents.sampling import best_codes, sample_voter, uniform_codes
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.samples import NESTED, PLAIN, SMALL, TABLES, everything, observations_of, random_batch
 
@@ -82,11 +82,11 @@ def test_the_same_state_draws_the_same_actions() -> None:
     assert first.sample(seen[:0]).shape == (0, len(PLAIN))
 
 
-def test_members_and_uniform_draws_have_equal_shares() -> None:
+def test_voters_and_uniform_draws_have_equal_shares() -> None:
     u = (np.arange(1000) + 0.5) / 1000
-    assert np.bincount(sample_member(u, 4, 0.2)).tolist() == [200] * 5
-    assert np.bincount(sample_member(u, 4, 0.0)).tolist() == [250] * 4
-    assert (sample_member(u, 4, 1.0) == 4).all()
+    assert np.bincount(sample_voter(u, 4, 0.2)).tolist() == [200] * 5
+    assert np.bincount(sample_voter(u, 4, 0.0)).tolist() == [250] * 4
+    assert (sample_voter(u, 4, 1.0) == 4).all()
     mask = np.array([[False, True, True, False, True]] * 999)
     u = (np.arange(999) + 0.5) / 999
     assert np.bincount(uniform_codes(mask, u), minlength=5).tolist() == [0, 333, 333, 0, 333]
