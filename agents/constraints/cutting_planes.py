@@ -25,8 +25,6 @@ ASIDE = 1e-4
 GOLDEN_RATIO = (1.0 + 5.0**0.5) / 2.0
 #: Smallest share of a mixture that is not rounding.
 MIN_SHARE = 1e-12
-#: A price is 0 if no more than this share of the dual comes from it.
-LEAST_DUAL_SHARE = 1e-9
 #: A corner of C pieces needs about 15 C of them; more are found only where rounding hides the corner.
 FEWEST_CUTS, CUTS_PER_BUDGET = 60, 40
 
@@ -84,7 +82,7 @@ class Minimum:
     """Where the dual is lowest.
 
     Attributes:
-        prices: The lowest corner (C,), or the price vector that meets the target.
+        prices: Where the dual is lowest (C,), or the price vector that meets the target.
         mixture: Prices (M, C) whose choices together keep the budgets.
         shares: The share of each (M,).
         choices: Gain and use of that mixture.
@@ -130,9 +128,10 @@ def minimise(votes: Votes | ContestedVotes, target: Target, box: Box) -> Minimum
     mixed = Choices(
         float(shares @ np.array([found[k].gain for k in used])), shares @ np.stack([found[k].use for k in used])
     )
-    bound = min(_dual(beside, choices, target.most), _dual(prices, votes.evaluate(prices), target.most))
-    priced = np.where(prices * target.aim > LEAST_DUAL_SHARE * bound, prices, 0.0)
-    return Minimum(priced, np.stack([at[k] for k in used]), shares, mixed, bound, box.cuts_off(prices))
+    cut_off, bound = box.cuts_off(prices), _dual(prices, votes.evaluate(prices), target.most)
+    if _dual(beside, choices, target.most) < bound:
+        prices, bound = beside, _dual(beside, choices, target.most)
+    return Minimum(prices, np.stack([at[k] for k in used]), shares, mixed, bound, cut_off)
 
 
 def _single(prices: FloatArray, choices: Choices, target: Target) -> Minimum:

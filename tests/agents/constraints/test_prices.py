@@ -292,6 +292,7 @@ def test_values_of_actions_that_are_not_eligible_may_be_anything() -> None:
     floor=st.sampled_from([0.0, 0.05]),
     rounded=st.booleans(),
 )
+@example(2, 3, 5, 5, 2, [1e-6], 0.0, False)
 @example(12954, 3, 5, 5, 5, [1e-6] * 3, 0.0, False)
 @example(3778396, 1, 24, 24, 4, [1e-6] * 2, 0.0, False)
 @example(40516, 3, 7, 7, 4, [0.9, 0.5, 0.5], 0.0, True)
