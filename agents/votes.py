@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -55,3 +56,24 @@ class PriceableAgent(Protocol):
     def votes(self, observations: Observations) -> ChannelVotes:
         """Return the votes of N slots."""
         ...
+
+
+def votes_beyond_nothing(
+    modules: ActionSpace,
+    values: npt.NDArray[np.floating],
+    action_mask: BoolArray,
+    later: Sequence[FloatArray],
+    floor: float,
+) -> ChannelVotes:
+    """Return votes from estimates of every action, sending nothing included, of an agent that knows no hazards.
+
+    Args:
+        modules: The action space.
+        values: Estimates of the first module's actions by voter (L, N, A), in reward units.
+        action_mask: Eligible actions (N, sum of actions).
+        later: The policy's probabilities of the later modules (N, *shape(m)).
+        floor: Probability of a uniform draw in the first module.
+    """
+    beyond = np.asarray(values - values[..., :1], dtype=np.float32)
+    mask = modules.feasible_mask(action_mask)[:, modules.slices[0]]
+    return ChannelVotes(modules, beyond, np.zeros((0, *mask.shape)), (), mask, tuple(later), floor)

@@ -146,6 +146,11 @@ def _solve(
     """Find the prices of one decision time; where content has a budget, price again with the content that follows."""
     before = np.zeros(len(budgets))
     votes = agent.votes(observations)
+    if missing := [limit.event for limit in constraints.cost_events if limit.event not in votes.cost_names]:
+        raise ConfigError(
+            f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of the "
+            "costs (`reward.funnel.costs`), and the agent enough messages"
+        )
     for _ in range(MAX_ROUNDS):
         hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
         chosen = [np.zeros_like(votes.mask, dtype=np.float64), *votes.later]

@@ -23,7 +23,7 @@ from crosschannel.agents.sampling import (
     uniform_codes,
 )
 from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettings
-from crosschannel.agents.votes import ChannelVotes
+from crosschannel.agents.votes import ChannelVotes, votes_beyond_nothing
 from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
@@ -191,7 +191,11 @@ class EnsembleThompson:
         """Return what the mixtures vote on the first module's actions, before shadow prices."""
         if self._funnel.heads is not None:
             return self._funnel.votes(self.modules, observations, self._mixing.cpu(), self._floors)
-        raise ConfigError("constraints need rewards with a funnel: declare `reward.funnel`, or leave out `constraints`")
+        heads, x = self._heads(0), _contexts(observations)
+        parts = [mix(self._learners[0].values(part, heads), self._mixing) for part in torch.split(x, ROWS_PER_CHUNK)]
+        values = torch.cat(parts, 2).permute(1, 2, 0).cpu().numpy() * self._learners[0].scale
+        later = self.action_probabilities(observations)[1:]
+        return votes_beyond_nothing(self.modules, values, observations.action_mask, later, self._floors[0])
 
     def _greedy_probabilities(self, observations: Observations) -> list[FloatArray]:
         if self._funnel.heads is not None:
