@@ -9,7 +9,6 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.histories.fixed_point import unit_of
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.reward.frame import RewardFrame
@@ -46,12 +45,15 @@ def components(model: RewardModel, history: History, outcomes: Outcomes) -> Comp
         ConfigError: If the model's spec has no funnel, or the funnel does not fit the history.
         NotIdentified: If too few windows without a message tell what surrogates are worth.
     """
-    priced = PricedGoals.fit(model, history, outcomes)
-    funnel, spec = priced.funnel, model.spec
+    return measure_components(PricedGoals.fit(model, history, outcomes), history)
+
+
+def measure_components(priced: PricedGoals, history: History) -> Components:
+    """Measure the components of every decision of a history whose goals were measured and priced."""
+    funnel, spec, amounts = priced.funnel, priced.model.spec, priced.amounts
     engagement = measure_engagement(history, funnel, spec.post)
     value = priced.frame()
     costs = [goal for goal in spec.goals if goal.event in funnel.costs]
-    amounts = priced.amounts
     occurs = amounts.occurs[[priced.goals.index(goal) for goal in costs]].T.astype(np.float64)
     return Components(
         engaged=engagement.engaged,
@@ -65,7 +67,7 @@ def components(model: RewardModel, history: History, outcomes: Outcomes) -> Comp
         cost_reason=amounts.reason,
         engaged_at=engagement.available_at,
         value_at=value.available_at,
-        cost_at=outcomes.available_at,
+        cost_at=priced.outcomes.available_at,
         prices=priced.prices(),
     )
 
@@ -133,22 +135,24 @@ class PricedGoals:
             after += goal.weight * pair[1]
         return before, after
 
-    def value_model(self) -> tuple[RewardModel, Outcomes]:
-        """Return the model of the value, and its outcomes."""
+    def value_weights(self) -> dict[Goal, float]:
+        """Return the goals that the value is a sum of, each with its largest weight."""
         weights: dict[Goal, float] = {}
         for goal in self.funnel.value_goals(self.model.spec.goals):
             for one, weight in self.parts_of(goal).items():
                 weights[one] = weights.get(one, 0.0) + abs(weight)
-        return self.model_of(weights, *self.values())
+        return weights
 
     def parts_of(self, goal: Goal) -> dict[Goal, float]:
         """Return what a goal is valued through, with the largest weight of each: its surrogates, or itself."""
         if goal not in self.indices:
-            return {replace(goal, weight=1.0): goal.weight}
+            return self.weight_of(goal)
         prices = self.indices[goal].price.max(0).tolist()
-        return {
-            one: goal.weight * price for one, price in zip(surrogates_of(goal, self.funnel), prices, strict=True)
-        }
+        return {one: goal.weight * price for one, price in zip(surrogates_of(goal, self.funnel), prices, strict=True)}
+
+    def weight_of(self, goal: Goal) -> dict[Goal, float]:
+        """Return a goal, counted by itself, with its weight."""
+        return {replace(goal, weight=1.0): goal.weight}
 
     def model_of(
         self, weights: Mapping[Goal, float], before: FloatArray, after: FloatArray
@@ -183,7 +187,7 @@ class PricedGoals:
 
     def frame(self) -> RewardFrame:
         """Return the incremental value of every decision, by the reward's own kind."""
-        model, outcomes = self.value_model()
+        model, outcomes = self.model_of(self.value_weights(), *self.values())
         return model.fit_outcomes(outcomes).transform_outcomes(outcomes)
 
     def prices(self) -> dict[str, dict[str, float]]:
@@ -214,8 +218,9 @@ def _fit_index(
     assert spec.funnel is not None  # whoever calls it has one
     rows = windows_without_messages(outcomes)
     columns = [goals.index(one) for one in (*surrogates_of(goal, spec.funnel), goal)]
-    # A power of two near the largest amount of a window: a user's total may be far larger than any window's.
-    units = np.array([unit_of([float(np.abs(amounts.after[c][rows]).max(initial=0.0))]) for c in columns])
+    # Powers of two above the largest amounts, so that squares and products are at most 1.
+    largest = [float(np.abs(amounts.after[c][rows]).max(initial=0.0)) for c in columns]
+    units = np.ldexp(1.0, np.frexp(np.array(largest))[1])
     *surrogates, target = (amounts.after[c][rows] for c in columns)
     return SurrogateIndex.fit(target, np.stack(surrogates), outcomes.fold[rows] % spec.folds, spec.folds, units)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
-from crosschannel.core.times import duration
+from crosschannel.core.times import NEVER, duration
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import NO_MESSAGE
@@ -24,7 +24,7 @@ class Engagement:
     Attributes:
         engaged: 1 or 0; NaN where it is not known (n,).
         reason: Why it is not: a code of `Reason` (n,).
-        available_at: When it is known, microseconds (n,).
+        available_at: When it is known, microseconds: the window has closed, and the channel had an event at all (n,).
     """
 
     engaged: FloatArray
@@ -59,8 +59,10 @@ def measure_engagement(history: History, funnel: FunnelSpec, post: str) -> Engag
     engaged = np.zeros(len(d), dtype=bool)
     engaged[row[within]] = True
 
-    told = np.zeros(len(names), dtype=bool)
-    told[d.actions[engaged, 0]] = True
+    # A channel is known to tell engagement from its first event on.
+    first = np.full(len(names), NEVER, dtype=np.int64)
+    np.minimum.at(first, d.actions[row[within], 0], since[within])
+    told = first < NEVER
     reason = np.full(len(d), Reason.IDENTIFIED, dtype=np.int64)
     end = start + window
     reason[end > history.observed_until[d.user] + 1] = Reason.USER_NOT_OBSERVED
@@ -69,10 +71,11 @@ def measure_engagement(history: History, funnel: FunnelSpec, post: str) -> Engag
     reason[d.time > history.churned_at[d.user]] = Reason.CHURNED
     reason[~told[d.actions[:, 0]]] = Reason.NO_ENGAGEMENT_EVENT
     reason[~sent] = Reason.NOT_SENT
+    known, closes_at = reason == Reason.IDENTIFIED, d.time + window
     return Engagement(
-        engaged=np.where(reason == Reason.IDENTIFIED, engaged.astype(np.float64), np.nan),
+        engaged=np.where(known, engaged.astype(np.float64), np.nan),
         reason=reason,
-        available_at=d.time + window,
+        available_at=np.where(known, np.maximum(closes_at, first[d.actions[:, 0]]), closes_at),
     )
 
 

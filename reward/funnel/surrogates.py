@@ -59,7 +59,7 @@ class SurrogateIndex:
             surrogates: Amounts of the surrogates (S, w).
             fold: Folds of the users (w,), below `folds`.
             folds: Number of folds; with 1 each user's own windows take part.
-            units: Powers of two near the largest amounts of the surrogates, and then of the goal (S + 1,).
+            units: Powers of two above the largest amounts of the surrogates, and then of the goal (S + 1,).
 
         Raises:
             NotIdentified: If there are too few windows.

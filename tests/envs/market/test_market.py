@@ -21,11 +21,20 @@ from crosschannel.envs.market import (
     PolicyChoice,
     StepResult,
     evaluate_policy,
+    make_policy,
     simulate_history,
 )
+from crosschannel.envs.market.dynamics.calendar import slot_time
 from crosschannel.envs.market.dynamics.draws import Purpose, categorical, poisson, uniform
-from crosschannel.envs.market.observables import attribute_features, build_context, observable_features
+from crosschannel.envs.market.observables import (
+    attribute_features,
+    build_context,
+    check_context,
+    observable_features,
+)
 from crosschannel.envs.market.vocabulary import BLOCK_BOUNDS, DELIVERED, EVENTS, START, UNSUBSCRIBED
+from crosschannel.histories.context.activity import Activity, BlockHabits, WeekendHabits
+from crosschannel.histories.context.columns import raw_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec, Layout
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
@@ -196,6 +205,7 @@ class Recorder:
         ContextSpec(),
         ContextSpec(windows=("1d", "7d", "30d"), events=("visit:*", "order:*", "opened:*", "clicked"), clock=False),
         ContextSpec(windows=("2d",), events=("order:food", "delivered"), attributes=("age", "platform")),
+        ContextSpec(windows=("2d",), activity=("visit:*",), blocks=(0, 6, 14, 22)),
     ],
 )
 @pytest.mark.parametrize("scenario", ["default", "machine_opens", "slow"])
@@ -209,7 +219,50 @@ def test_context_equals_the_history_s_to_the_bit(scenario, spec):
     day = np.concatenate([np.full(len(rows), i) for i, rows in enumerate(recorder.rows)])
     order = np.lexsort((day, np.concatenate(recorder.rows)))
     assert seen.shape[1] > 5
+    if spec.events is None or "visit:*" in spec.events:
+        assert any(name.startswith("share 22-") for name in features.names)
     assert np.array_equal(seen[order], features.transform(history))
+
+
+def assert_columns_equal_the_history_s(config, history, activity):
+    layout = replace(Layout.build(ContextSpec(windows=("1d",)), history), activity=activity)
+    logged = dict(raw_columns(layout, history, history.decisions.user, history.decisions.time))
+    market = Market(config)
+    usual, state = make_policy("business_as_usual", market), market.reset(market.keys(config.users))
+    for i in range(config.days):
+        rows = np.flatnonzero(state.subscribed)
+        at = history.decisions.time == slot_time(config.warmup_days + i)
+        assert np.array_equal(history.decisions.user[at], rows)
+        for name, column in observable_features(state, layout):
+            assert np.array_equal(column[rows], logged[name][at], equal_nan=True), name
+        market.step(state, usual.choose(market, state).actions)
+    shares = [name for name in logged if name.startswith("share ")]
+    assert len(shares) == len(activity.blocks.hours) + 1
+    assert all(logged[name].std() > 0 for name in shares)
+
+
+@pytest.mark.parametrize(
+    ("events", "hours", "days"),
+    [
+        (("visit:food", "visit:rides"), (6, 10, 14, 18, 22), (5, 6)),
+        (("order:food", "opened:sms", "clicked"), (0, 6, 14, 22), (0,)),
+        (("order:food", "unsubscribed", "clicked"), (10, 18), (1, 4, 6)),
+        (("delivered",), (0, 22), (6,)),
+    ],
+)
+def test_activity_equals_the_history_s_to_the_bit(small, events, hours, days):
+    blocks = BlockHabits(hours, tuple(np.arange(1, len(hours) + 1) / 20), 3.7)
+    activity = Activity(events, "UTC", blocks, WeekendHabits(days, 1.3, 4.1))
+    assert_columns_equal_the_history_s(SMALL, small[0], activity)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_contexts_equal_the_history_s_in_every_scenario(scenario):
+    config = MarketConfig(users=120, days=12, scenario=scenario)
+    history, _ = simulate_history(Market(config))
+    blocks = BlockHabits((6, 10, 14, 18, 22), (0.2,) * 5, 3.7)
+    activity = Activity(("visit:food", "order:food", "clicked"), "UTC", blocks, WeekendHabits((5, 6), 1.3, 4.1))
+    assert_columns_equal_the_history_s(config, history, activity)
 
 
 def test_context_refuses_what_the_market_does_not_count(small):
@@ -217,6 +270,17 @@ def test_context_refuses_what_the_market_does_not_count(small):
     state = Market(SMALL).reset(Market(SMALL).keys(5))
     with pytest.raises(ConfigError, match="whole number of days"):
         list(observable_features(state, Layout.build(ContextSpec(windows=("36h",)), history)))
+    for settings, message in (
+        ({"blocks": (8, 20)}, r"begin at hours \[8, 20\]"),
+        ({"time_zone": "Asia/Tokyo"}, "is not UTC"),
+    ):
+        spec = ContextSpec(windows=("1d",), activity=("visit:*",), **settings)
+        assert Layout.build(spec, history).activity is not None
+        with pytest.raises(ConfigError, match=message):
+            list(observable_features(state, Layout.build(spec, history)))
+        with pytest.raises(ConfigError, match=message):
+            check_context(spec)
+    check_context(ContextSpec(blocks=(), weekend=(), time_zone="Asia/Tokyo"))
     layout = Layout.build(ContextSpec(), history)
     with pytest.raises(ConfigError, match="not fitted on a history of the market"):
         list(observable_features(state, Layout(**{**layout.__dict__, "sendable": (("fax", 1),)})))
@@ -238,6 +302,27 @@ def test_users_do_not_depend_on_who_else_is_simulated(scenario):
     assert sent > 10
     assert np.array_equal(everyone.total[some], few.total)
     assert np.array_equal(everyone.last[some], few.last)
+    assert np.array_equal(everyone.by_cell[some], few.by_cell)
+    assert np.array_equal(everyone.by_weekday[some], few.by_weekday)
+
+
+def test_events_are_counted_once_by_cell_and_weekday():
+    """Both have as many events as the running totals, also where users stand on different days."""
+    market, bau = Market(SMALL), BusinessAsUsual()
+    state = market.reset(market.keys(60))
+    rng = np.random.default_rng(0)
+    for _ in range(SMALL.days):
+        market.step(state, bau.choose(market, state).actions, rng.random(60) < 0.7)
+    assert len(np.unique(state.day)) > 2
+    total = state.total[np.arange(60), state.day, : len(EVENTS)]
+    assert np.array_equal(state.by_cell.sum(1), total)
+    assert np.array_equal(state.by_weekday.sum(1), total)
+    copy = state.copy()
+    market.step(copy, np.zeros((60, 6), dtype=np.int64), state.day < market.config.horizon)
+    assert np.array_equal(state.by_cell.sum(1), total)
+    assert copy.by_cell.sum() > state.by_cell.sum()
+    state.put(np.arange(5), market.reset(market.keys(5)))
+    assert np.array_equal(state.by_weekday.sum(1)[:5], state.total[np.arange(5), state.day[:5], : len(EVENTS)])
 
 
 @pytest.mark.parametrize("scenario", ["default", "slow"])
@@ -257,6 +342,7 @@ def test_only_active_users_move_on(scenario):
     for _ in range(4):
         market.step(state, actions, ~active)
     assert np.array_equal(state.total, reference.total)
+    assert np.array_equal(state.by_cell, reference.by_cell)
     assert np.array_equal(state.last, reference.last)
     with pytest.raises(ConfigError, match="actions must be"):
         market.step(state, np.full((n, 6), 9))
