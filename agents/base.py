@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,18 +25,48 @@ class Observations:
         action_mask: Eligible actions (N, sum of actions) bool.
         users: Stable 64-bit hashes of the users' ids (N,), for agents that learn about each user; None where the users
             are unknown.
+        action_prices: What budgets charge for each action in reward units (N, sum of actions), which the later modules
+            weigh; the first module's choice is priced by `votes`. None without budgets.
     """
 
     context: Float32Array
     action_mask: BoolArray
     users: UIntArray | None = None
+    action_prices: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.context)
 
     def __getitem__(self, rows: Any) -> Observations:
-        users = None if self.users is None else self.users[rows]
-        return Observations(self.context[rows], self.action_mask[rows], users)
+        optional = (self.users, self.action_prices)
+        return Observations(
+            self.context[rows], self.action_mask[rows], *(None if part is None else part[rows] for part in optional)
+        )
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of N rewards along a funnel: who engaged, what that earned, what it cost.
+
+    Attributes:
+        engaged: 1 if the message was engaged with, 0 if not; NaN where that is not known or nothing was sent (N,).
+        value: Incremental value without cost events (N,); NaN where it is not identified.
+        cost: 1 if a cost event occurred, 0 if not; NaN where that was not observed (N, C).
+        cost_names: Names of the cost events (C).
+        cost_weights: Their prices in reward units, above 0 (C,).
+    """
+
+    engaged: FloatArray
+    value: FloatArray
+    cost: FloatArray
+    cost_names: tuple[str, ...]
+    cost_weights: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __getitem__(self, rows: Any) -> Components:
+        return replace(self, engaged=self.engaged[rows], value=self.value[rows], cost=self.cost[rows])
 
 
 @dataclass(frozen=True)
@@ -75,6 +105,7 @@ class Batch:
         steps_to_next: Number of slots from each decision to the next one (N,), 1 or more; NaN where there is none,
             because the user has churned (`terminal`) or the log ends, so that the next slot is unknown.
         terminal: Whether the user has churned after the decision, so that there is no next slot (N,).
+        components: The rewards' parts along a funnel, for agents that learn them; None without a funnel.
     """
 
     observations: Observations
@@ -85,6 +116,7 @@ class Batch:
     next_observations: Observations | None = None
     steps_to_next: FloatArray | None = None
     terminal: BoolArray | None = None
+    components: Components | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -99,6 +131,7 @@ class Batch:
             next_observations=None if self.next_observations is None else self.next_observations[rows],
             steps_to_next=None if self.steps_to_next is None else self.steps_to_next[rows],
             terminal=None if self.terminal is None else self.terminal[rows],
+            components=None if self.components is None else self.components[rows],
         )
 
 
@@ -118,6 +151,13 @@ def join(batches: Sequence[Batch]) -> Batch:
         )
 
     later = [batch.next_observations for batch in batches if batch.next_observations is not None]
+    parts = [batch.components for batch in batches if batch.components is not None]
+    joined = None
+    if parts:
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in ("engaged", "value", "cost")
+        }
+        joined = replace(parts[0], **columns)
     return Batch(
         observations=observations([batch.observations for batch in batches]),
         actions=column("actions"),
@@ -127,6 +167,7 @@ def join(batches: Sequence[Batch]) -> Batch:
         next_observations=observations(later) if later else None,
         steps_to_next=column("steps_to_next"),
         terminal=column("terminal"),
+        components=joined,
     )
 
 

@@ -67,7 +67,7 @@ def wall_clock(time: np.ndarray, time_zone: str) -> np.ndarray:
     if time_zone == "UTC":
         return time
     shown = timestamps(time).dt.tz_convert(find_time_zone(time_zone)).dt.tz_localize(None)
-    return shown.to_numpy(dtype="datetime64[us]").astype(np.int64)
+    return np.asarray(shown.to_numpy(dtype="datetime64[us]").astype(np.int64))
 
 
 def parse_iso(text: pd.Series) -> pd.Series:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.registry import agent_settings
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
@@ -216,6 +217,7 @@ class Config:
         reward: How goal events become rewards.
         split: Shares of users that train, validate and test.
         agent: Which agent learns.
+        constraints: Limits on what the policy is expected to use, kept by shadow prices.
         train: How the agent learns from the log.
         evaluation: How the learned policy is evaluated.
     """
@@ -230,6 +232,7 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
+    constraints: Constraints = field(default_factory=Constraints)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Observations, UIntArray
+from crosschannel.agents.base import Batch, Components, Observations, UIntArray
 from crosschannel.core.action_changes import recode_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
@@ -80,8 +81,23 @@ def precision(se: Column, reference: float, cap: float) -> Column:
     return (reference / (se * se).clip(MIN_VARIANCE)).clip(max=cap)
 
 
+@dataclass(frozen=True)
+class FunnelColumns:
+    """The cost events of the components in a buffer.
+
+    Attributes:
+        cost_names: Their names (C).
+        cost_weights: Their prices in reward units (C,).
+    """
+
+    cost_names: tuple[str, ...]
+    cost_weights: tuple[float, ...]
+
+
 class Buffer:
     """Observed rows as tensors on the CPU; at capacity new rows overwrite the oldest.
+
+    Components are kept if the first rows have some: `funnel` then names the cost events.
 
     Args:
         width: Number of context features.
@@ -94,6 +110,7 @@ class Buffer:
     def __init__(self, width: int, modules: ActionSpace, capacity: int) -> None:
         self.capacity = capacity
         self.seen = 0
+        self.funnel: FunnelColumns | None = None
         self._modules = modules
         self._widths = {"context": width, "actions": len(modules), "reward": 0, "se": 0, "key": 0}
         self._data = {name: self._empty(name, dtype, 0) for name, dtype in (*self._KINDS, ("key", torch.int64))}
@@ -101,7 +118,7 @@ class Buffer:
 
     def _empty(self, name: str, dtype: torch.dtype, rows: int) -> Tensor:
         width = self._widths[name]
-        return torch.empty((rows, width) if width else (rows,), dtype=dtype)
+        return torch.empty((rows, width) if width or name == "cost" else (rows,), dtype=dtype)
 
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
@@ -118,6 +135,7 @@ class Buffer:
         """
         check_context_width(batch.observations, self._widths["context"])
         check_batch(batch, self._modules)
+        self._match_components(batch.components)
         skipped = max(len(batch) - self.capacity, 0)
         columns: dict[str, npt.NDArray[Any]] = {
             "context": batch.observations.context,
@@ -126,12 +144,41 @@ class Buffer:
             "se": batch.se.astype(np.float32),
             "key": batch.keys.view(np.int64),
         }
+        if batch.components is not None:
+            parts, users = batch.components, batch.observations.users
+            columns |= {name: getattr(parts, name).astype(np.float32) for name in ("engaged", "value", "cost")}
+            columns["user"] = (batch.keys if users is None else users).view(np.int64)
         place = (self.seen + np.arange(skipped, len(batch))) % self.capacity
         self._grow(min(self.seen + len(batch), self.capacity))
         for name, values in columns.items():
             if values[skipped:].size:  # a context may have no features, which torch does not assign
                 self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values[skipped:]))
         self.seen += len(batch)
+
+    def _match_components(self, components: Components | None) -> None:
+        """Make columns for the components of the first rows; later rows must have the same.
+
+        Raises:
+            ConfigError: If they have others.
+        """
+        found = None
+        if components is not None:
+            found = FunnelColumns(components.cost_names, tuple(map(float, components.cost_weights)))
+        if self.seen == 0 and found != self.funnel:
+            self._add_columns(found)
+        elif found != self.funnel:
+            raise ConfigError("all rows of an agent have the same components, or none has any")
+
+    def _add_columns(self, funnel: FunnelColumns | None) -> None:
+        self.funnel = funnel
+        for name in ("engaged", "value", "cost", "user"):
+            self._data.pop(name, None)
+            if funnel is not None:
+                self._widths[name] = len(funnel.cost_names) if name == "cost" else 0
+                self._data[name] = torch.empty(
+                    (0, self._widths[name]) if name == "cost" else (0,),
+                    dtype=torch.int64 if name == "user" else torch.float32,
+                )
 
     def rows(self, sent_only: bool, since: int = 0) -> Tensor:
         """Return the positions (n,) of the rows after the first `since`, or of those in which something was sent."""
@@ -185,7 +232,8 @@ class Buffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all rows, and how many were ever added."""
-        return {"seen": self.seen, **{name: self[name].clone() for name in self._data}}
+        funnel = None if self.funnel is None else [list(self.funnel.cost_names), list(self.funnel.cost_weights)]
+        return {"seen": self.seen, "funnel": funnel, **{name: self[name].clone() for name in self._data}}
 
     def load_state_dict(self, state: Mapping[str, Any], before: ActionSpace, after: ActionSpace) -> None:
         """Restore what `state_dict` returned, with actions recoded from the codes of `before` to those of `after`.
@@ -197,5 +245,7 @@ class Buffer:
         if width != self._widths["context"]:
             raise ValueError(f"its contexts have {width} features, not {self._widths['context']}")
         self.seen, self._subsets = int(state["seen"]), {}
+        names = state["funnel"]
+        self._add_columns(None if names is None else FunnelColumns(tuple(names[0]), tuple(names[1])))
         self._data = {name: state[name].clone() for name in self._data}
         self._data["actions"] = recode_actions(self._data["actions"], before, after)

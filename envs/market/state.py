@@ -55,6 +55,7 @@ class MarketState:
             block has at most `MAX_POISSON_COUNT` visits of a service, so that counts are below 256.
         by_cell: Events of each kind before the slot, by cell of the day (N, cells, E).
         by_weekday: The same by day of the week, Monday first (N, 7, E).
+        pending: Events that messages caused and that come on days from each user's `day` on, if effects have delays.
         log: All events so far, if recorded.
     """
 
@@ -70,6 +71,7 @@ class MarketState:
     organic_cells: npt.NDArray[np.uint8]
     by_cell: Int32Array
     by_weekday: Int32Array
+    pending: SimulatedEvents | None = None
     log: list[SimulatedEvents] | None = None
 
     def __len__(self) -> int:
@@ -87,10 +89,29 @@ class MarketState:
         return replace(self, log=log, **{name: getattr(self, name).copy() for name in _CHANGING})
 
     def put(self, rows: npt.NDArray[Any], other: MarketState) -> None:
-        """Replace the users of the given rows, in place; the log stays as it is."""
+        """Replace the users of the given rows by others before their first slot, in place; the log stays as it is."""
         self.users.put(rows, other.users)
         for name in (*_CHANGING, *_ORGANIC):
             getattr(self, name)[rows] = getattr(other, name)
+        if self.pending is not None:
+            self.pending = self.pending.take(~np.isin(self.pending.row, rows))
+
+    def due(self, events: SimulatedEvents, rows: IntArray) -> SimulatedEvents:
+        """Return the events that come on the current day of the given users, and keep those of later days.
+
+        Args:
+            events: New events of these users, `row` counted among them.
+            rows: The users (n,) who take the step.
+        """
+        position = np.full(len(self), NEVER, dtype=np.int64)
+        position[rows] = np.arange(len(rows))
+        everything = replace(events, row=rows[events.row])
+        if self.pending is not None:
+            everything = SimulatedEvents.concatenate([self.pending, everything])
+        today = (position[everything.row] != NEVER) & (everything.day == self.day[everything.row])
+        self.pending = everything.take(~today)
+        found = everything.take(today)
+        return replace(found, row=position[found.row])
 
     def window(self, first: IntArray | int, last: IntArray | int) -> Int32Array:
         """Return counts (N, N_COLUMNS) in `[t - first days, t - last days)` before each user's slot at t."""

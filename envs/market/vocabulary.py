@@ -46,7 +46,7 @@ MODULES = ActionSpace(
     ]
 )
 
-IN_APP = CHANNELS.index("in_app")
+EMAIL, IN_APP = CHANNELS.index("email"), CHANNELS.index("in_app")
 DAY_SECONDS = 86_400
 
 #: Seconds after the slot at which each block begins, and the day ends: 06-10, 10-14, 14-18, 18-22 and 22-06 UTC.

@@ -19,7 +19,7 @@ from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.histories.propensities.sources import count_sources, describe_sources
-from crosschannel.reward import Reason, RewardFrame
+from crosschannel.reward import Components, Reason, RewardFrame
 from crosschannel.reward.reason import REWARD_REASONS
 
 MIN_STEPS = 2
@@ -76,6 +76,7 @@ class ReplayLog:
         dropped_users: Number of users of the history that are not replayed.
         propensity_source: Where each step's propensities come from (n,), codes into `PROPENSITY_SOURCES`.
         name: The history's name.
+        components: The rewards' parts along a funnel, or None without one.
     """
 
     modules: ActionSpace
@@ -101,6 +102,7 @@ class ReplayLog:
     dropped_users: int
     propensity_source: IntArray
     name: str
+    components: Components | None = None
 
     def __post_init__(self) -> None:
         self._freeze()
@@ -252,6 +254,7 @@ class ReplayLog:
             dropped_users=int(history.n_users - kept_user.sum()),
             propensity_source=d.propensity_source[rows],
             name=history.name,
+            components=None if rewards.components is None else rewards.components.select(rows),
         )
 
     @property

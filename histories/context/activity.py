@@ -18,6 +18,8 @@ from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 #: Weight of what is usual, in events, where users never leave their own part of the day: shares of no event need one.
 MIN_PRIOR_EVENTS = 0.1
+#: Standard errors by which users have to differ, so that there are columns.
+MIN_STANDARD_ERRORS = 2.0
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ class Activity:
         blocks = weekend = None
         if hours and (found := _fit_shares(history.span, user, time, DAY, block_of_day(local, hours), len(hours))):
             blocks = BlockHabits(hours, tuple(found[0].tolist()), found[1])
-        if days and (found := _fit_shares(history.span, user, time, WEEK, np.isin(weekday(local), days), 2)):
+        if days and (
+            found := _fit_shares(history.span, user, time, WEEK, np.isin(weekday(local), days).astype(np.int64), 2)
+        ):
             other, share = found[0].tolist()
             weekend = WeekendHabits(days, share / other * (7 - len(days)) / len(days), found[1])
         names = tuple(history.event_names[code] for code in codes)
@@ -214,7 +218,8 @@ def _fit_shares(
         n_parts: Number of parts P.
 
     Returns:
-        None if there are no two users with events in two periods, or users do not differ.
+        None if there are no two users with events in two periods, or S - A is not above `MIN_STANDARD_ERRORS` of its
+        standard errors: then users do not evidently differ, and all shares would be noise.
     """
     number = (time - span[0]) // period
     whole = (number >= 0) & (number < (span[1] - span[0]) // period)
@@ -233,10 +238,14 @@ def _fit_shares(
     if (n := int(several.sum())) < 2:
         return None
     share = own / total[:, None]
-    same_user = exact_mean(alike[several] / pairs[several])
-    sums = [(n * exact_mean(one), n * exact_mean(one**2)) for one in share[several].T]
-    two_users = sum(one**2 - squares for one, squares in sums) / (n * (n - 1))
-    if same_user <= two_users:
-        return None
     usual = np.array([exact_mean(one) for one in share.T])
-    return usual, max((1 - same_user) / (same_user - two_users), MIN_PRIOR_EVENTS)
+    share, same_part = share[several], alike[several] / pairs[several]
+    mean = np.array([exact_mean(one) for one in share.T])
+    squares = np.array([exact_mean(one**2) for one in share.T])
+    two_users = float((n * mean**2 - squares).sum()) / (n - 1)
+    difference = exact_mean(same_part) - two_users
+    influence = same_part - 2 * share @ mean
+    variance = exact_mean((influence - exact_mean(influence)) ** 2)
+    if difference <= MIN_STANDARD_ERRORS * (variance / n) ** 0.5:
+        return None
+    return usual, max((1 - two_users - difference) / difference, MIN_PRIOR_EVENTS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,14 @@ class Components:
 
     def __len__(self) -> int:
         return len(self.value)
+
+    def select(self, rows: IntArray) -> Components:
+        """Return the components of some decisions (k,)."""
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        by_decision = {
+            name: v[rows] for name, v in arrays.items() if isinstance(v, np.ndarray) and name != "cost_weights"
+        }
+        return replace(self, **by_decision)
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return the components as columns of a table, reasons as text."""

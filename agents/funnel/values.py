@@ -1,0 +1,115 @@
+"""The value of every action along the funnel, at the policy's mean over the other modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crosschannel.agents.ensemble.mixtures import mix
+from crosschannel.agents.funnel.design import Design
+from crosschannel.agents.funnel.model import ALL_SENDS, DIRECT, ENGAGEMENT, GAIN, Heads
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What the modules add up to at N contexts, for V voters (members or mixtures, the best estimate first).
+
+    Attributes:
+        base: The common part (parts, V, N): engagement, gain, direct effect, all sends, then log hazards.
+        cells: Each module's effects (parts, V, cells, N).
+    """
+
+    base: Tensor
+    cells: tuple[Tensor, ...]
+
+    @classmethod
+    def build(cls, design: Design, heads: Heads, x: Tensor, matrix: Tensor | None) -> Effects:
+        """Compute the effects at contexts (N, D); mixtures by a matrix (L, K) take the members' place."""
+        parts = torch.cat([heads.value, heads.hazard])
+        common, own = design.common(x).t(), design.of_cells(x).t()
+
+        def voters(found: Tensor) -> Tensor:
+            if matrix is None:
+                return found
+            return torch.cat([found[..., :1, :], mix(found, matrix)], -2)
+
+        base = voters(parts[..., : design.base] @ common)
+        cells = []
+        for start, count in zip(design.starts, design.cells, strict=True):
+            own_heads = parts[..., start : start + count * design.each].unflatten(-1, (count, design.each))
+            each = voters(own_heads.transpose(1, 2) @ own)  # (parts, cells, V, N)
+            cells.append(each.transpose(1, 2))
+        return cls(base, tuple(cells))
+
+    def present(self, cells: Sequence[Tensor]) -> Effects:
+        """Return the effects of some cells of each module (cells,)."""
+        return Effects(self.base, tuple(each[:, :, own] for each, own in zip(self.cells, cells, strict=True)))
+
+    def best(self) -> Effects:
+        """Return the effects of the best estimate alone."""
+        return Effects(self.base[:, :1], tuple(each[:, :1] for each in self.cells))
+
+
+@dataclass(frozen=True)
+class Means:
+    """A module's mean effects over the policy, with what varies together.
+
+    Attributes:
+        mean: Mean effects (parts, V, ..., N).
+        together: Covariance of engagement with what engagement earns beyond the direct effect (V, ..., N).
+    """
+
+    mean: Tensor
+    together: Tensor
+
+    @classmethod
+    def over(cls, effects: Tensor, weights: Tensor) -> Means:
+        """Average effects (parts, V, cells, N) with weights (cells, N) that add up to 1."""
+        mean = (effects * weights).sum(2)
+        product = effects[ENGAGEMENT] * (effects[GAIN] - effects[DIRECT]) * weights
+        return cls(mean, product.sum(1) - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT]))
+
+    def __add__(self, other: Means) -> Means:
+        return Means(self.mean + other.mean, self.together + other.together)
+
+    def unsqueeze(self) -> Means:
+        """Add an axis for the cells of one module."""
+        return Means(self.mean.unsqueeze(2), self.together.unsqueeze(1))
+
+
+def value_of(heads: Heads, total: Means, tested: Tensor, cost_prices: Tensor) -> Tensor:
+    r"""Return the value of messages (V, ..., N) from their mean effects.
+
+    .. math:: b_1 \left( P G + (1 - P) D \right) + b_2 R - \sum_c \pi_c (h_c - h_c^0)^+
+
+    Args:
+        heads: The model.
+        total: Mean effects of all modules together (parts, V, ..., N).
+        tested: Whether the message's channel tells who engages; it broadcasts against the values.
+        cost_prices: Goal weight plus shadow price of each cost event (C,), or (C, N).
+    """
+    part = total.mean
+    p = part[ENGAGEMENT].clamp(0.0, 1.0) * tested
+    extra = part[GAIN] - part[DIRECT]
+    found = heads.blend.funnel * (p * extra + part[DIRECT] + total.together * tested)
+    found = found + heads.blend.all_sends * part[ALL_SENDS]
+    for c, hazard in enumerate(hazards_of(heads, total)):
+        found = found - cost_prices[c] * hazard
+    return found
+
+
+def hazards_of(heads: Heads, total: Means) -> list[Tensor]:
+    """Return each cost event's probability (V, ..., N) beyond that without a message."""
+    logs = total.mean[ALL_SENDS + 1 :]
+    return [(each.exp().clamp(max=1.0) - usual).clamp_min(0.0) for each, usual in zip(logs, heads.organic, strict=True)]
+
+
+def sum_of(means: Sequence[Means]) -> Means:
+    """Add up the means of several modules."""
+    out = means[0]
+    for each in means[1:]:
+        out = out + each
+    return out

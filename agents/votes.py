@@ -1,0 +1,72 @@
+"""What voters think of the first module's actions, before shadow prices: from it follow prices and probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from crosschannel.agents.base import Observations
+from crosschannel.agents.sampling import vote_shares
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, FloatArray
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ChannelVotes:
+    """Votes at N slots.
+
+    Attributes:
+        modules: The action space.
+        values: Values of the first module's actions by voter (L, N, A): action 0 sends nothing and is worth 0.
+        hazards: Expected number of each cost event by the best estimate, by the first module's action (C, N, A).
+        cost_names: The cost events (C).
+        mask: Eligible actions of the first module, without those that cannot be completed (N, A).
+        later: The policy's probabilities of the later modules (N, *shape(m)), given the channel.
+        floor: Probability of a uniform draw in the first module.
+    """
+
+    modules: ActionSpace
+    values: Float32Array
+    hazards: FloatArray
+    cost_names: tuple[str, ...]
+    mask: BoolArray
+    later: tuple[FloatArray, ...]
+    floor: float
+
+    def probabilities(self, costs: FloatArray | None = None) -> list[FloatArray]:
+        """Return the policy's probabilities, one array (N, *shape(m)) per module.
+
+        Args:
+            costs: What each action of the first module costs at shadow prices (N, A); by default nothing.
+        """
+        values = self.values if costs is None else self.values - costs
+        return [vote_shares(self.modules, 0, values, self.mask, self.floor), *self.later]
+
+
+@runtime_checkable
+class PriceableAgent(Protocol):
+    """An agent whose policy can keep constraints: it shows the votes that shadow prices act on."""
+
+    def votes(self, observations: Observations) -> ChannelVotes:
+        """Return the votes of N slots."""
+        ...
+
+
+def join_votes(parts: Sequence[ChannelVotes]) -> ChannelVotes:
+    """Join the votes of chunks of slots."""
+    first = parts[0]
+    return ChannelVotes(
+        modules=first.modules,
+        values=np.concatenate([part.values for part in parts], axis=1),
+        hazards=np.concatenate([part.hazards for part in parts], axis=1),
+        cost_names=first.cost_names,
+        mask=np.concatenate([part.mask for part in parts]),
+        later=tuple(np.concatenate(columns) for columns in zip(*(part.later for part in parts), strict=True)),
+        floor=first.floor,
+    )
