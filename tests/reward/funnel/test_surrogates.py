@@ -94,10 +94,10 @@ def test_a_surrogate_that_is_named_twice_in_other_words_shares_its_price():
 
 
 def test_too_few_windows_are_refused():
-    goal, counts = windows(8, n=79)
-    with pytest.raises(NotIdentified, match=r"only 79 windows without a message .* and 80 are needed"):
+    goal, counts = windows(8, n=19)
+    with pytest.raises(NotIdentified, match=r"only 19 windows without a message .* and 20 are needed"):
         fit(goal, counts)
-    fit(*windows(8, n=80))
+    fit(*windows(8, n=20))
 
 
 def test_influences_are_derivatives_of_the_prices():
