@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -56,17 +55,3 @@ class PriceableAgent(Protocol):
     def votes(self, observations: Observations) -> ChannelVotes:
         """Return the votes of N slots."""
         ...
-
-
-def join_votes(parts: Sequence[ChannelVotes]) -> ChannelVotes:
-    """Join the votes of chunks of slots."""
-    first = parts[0]
-    return ChannelVotes(
-        modules=first.modules,
-        values=np.concatenate([part.values for part in parts], axis=1),
-        hazards=np.concatenate([part.hazards for part in parts], axis=1),
-        cost_names=first.cost_names,
-        mask=np.concatenate([part.mask for part in parts]),
-        later=tuple(np.concatenate(columns) for columns in zip(*(part.later for part in parts), strict=True)),
-        floor=first.floor,
-    )

@@ -106,7 +106,7 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         spec = agent_spec(made, data)
         agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
-        deployed[name] = fresh_users.deploy(deployable_policy(name, data, agent, config.seed))
+        deployed[name] = fresh_users.deploy(deployable_policy(made, data, agent, name))
         if config.history.market.scenario == "refresh":
             half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
             row["second_week_effect"] = per_decision(data, half, *weeks[0])

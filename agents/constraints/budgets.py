@@ -19,14 +19,14 @@ def check_constraints(constraints: Constraints, modules: ActionSpace, events: Co
     Args:
         constraints: The settings.
         modules: The log's action space.
-        events: Names of the log's events.
+        events: The cost events of the rewards' funnel, whose hazards are learned.
 
     Raises:
-        ConfigError: With a line for each event, module or action that the log does not have, and each cost of sending
-            nothing.
+        ConfigError: With a line for each event, module or action that is not known, and each cost of sending nothing.
     """
     faults = [
-        f"constraints.cost_events: the log has no event {limit.event!r}. {nearest(limit.event, sorted(events))}"
+        f"constraints.cost_events: {limit.event!r} is not a cost event of `reward.funnel.costs`. "
+        f"{nearest(limit.event, sorted(events))}"
         for limit in constraints.cost_events
         if limit.event not in events
     ]
@@ -75,7 +75,6 @@ def budgets_at(
     users: int,
     period: int,
     log_rates: Mapping[str, float] | None = None,
-    policy_use: Mapping[str, float] | None = None,
 ) -> FloatArray:
     """Return what each constraint allows (C,) at one decision time, for all its users together.
 
@@ -87,8 +86,6 @@ def budgets_at(
         users: Number of users who have a slot at this time, eligible for messages or not.
         period: Time until the next decision time, in microseconds.
         log_rates: Events per user and week in the log, by name, for limits `at_most: log`; see `rate_per_week`.
-        policy_use: Expected events among these users under the policy that wrote the log, by name, for limits
-            `at_most: policy`.
 
     Raises:
         ConfigError: If the period is not above 0, or a rate or an expectation that a limit needs is not given.
@@ -98,21 +95,19 @@ def budgets_at(
     user_weeks = users * period / WEEK
     allowed = []
     for limit in constraints.cost_events:
-        if limit.at_most == "log":
-            allowed.append(_given(log_rates, limit.event, "the log's rate") * user_weeks)
-        elif limit.at_most == "policy":
-            allowed.append(_given(policy_use, limit.event, "what the logged policy is expected to cause"))
-        else:
-            allowed.append(limit.at_most * user_weeks)
+        rate = _given(log_rates, limit.event) if limit.at_most == "log" else limit.at_most
+        allowed.append((1.0 - limit.margin) * rate * user_weeks)
     if constraints.messages_per_week is not None:
         allowed.append(constraints.messages_per_week * user_weeks)
     allowed += [one.amount * (user_weeks if one.per == "week" else 1.0) for one in constraints.budgets]
     return np.array(allowed, dtype=np.float64)
 
 
-def _given(amounts: Mapping[str, float] | None, event: str, what: str) -> float:
+def _given(amounts: Mapping[str, float] | None, event: str) -> float:
     if amounts is None or event not in amounts:
-        raise ConfigError(f"the limit on {event!r} needs {what}, which is not known: give `at_most` as a number")
+        raise ConfigError(
+            f"the limit on {event!r} needs the log's rate, which is not known: give `at_most` as a number"
+        )
     return float(amounts[event])
 
 
@@ -155,6 +150,19 @@ def _expected_costs(budgets: Sequence[Budget], modules: ActionSpace, probabiliti
         taken[:, code] = 1.0
         marginals = np.concatenate(modules.marginals([taken, *probabilities[1:]]), axis=1)
         out[:, :, code] = costs @ marginals.T
+    return out
+
+
+def prices_later_modules(constraints: Constraints, modules: ActionSpace) -> bool:
+    """Return whether a budget charges for an action of a module after the first."""
+    return any(any(_flat_costs(budget, modules)[modules.sizes[0] :]) for budget in constraints.budgets)
+
+
+def action_prices(constraints: Constraints, modules: ActionSpace, prices: FloatArray) -> FloatArray:
+    """Return what budgets charge for each action of all modules (sum of actions,) at the constraints' prices (C,)."""
+    out = np.zeros(modules.total)
+    for budget, price in zip(constraints.budgets, prices[len(prices) - len(constraints.budgets) :], strict=True):
+        out += price * np.array(_flat_costs(budget, modules))
     return out
 
 

@@ -19,21 +19,25 @@ class CostLimit:
 
     Attributes:
         event: The event's name.
-        at_most: Events per user and week; or `log`, the rate in the log over all users' observed weeks; or `policy`,
-            what the policy that wrote the log is expected to cause among the users of each decision time.
+        at_most: Events per user and week; or `log`, the rate in the log from the users' first decisions on.
+        margin: Share of the limit that the expected events leave unused. A policy sends to other users, and more often,
+            than the log did, where hazards are extrapolated and so understated.
     """
 
     event: str
-    at_most: float | Literal["log", "policy"] = "log"
+    at_most: float | Literal["log"] = "log"
+    margin: float = 0.2
 
     def __post_init__(self) -> None:
         if not self.event:
             raise ConfigError("a limit on a cost event has no name: give the event's, such as `unsubscribed`")
         if isinstance(self.at_most, str):
-            if self.at_most not in ("log", "policy"):
-                raise ConfigError(f"{self.event!r}: at_most {self.at_most!r} is neither 'log', 'policy' nor a number")
+            if self.at_most != "log":
+                raise ConfigError(f"{self.event!r}: at_most {self.at_most!r} is neither 'log' nor a number")
         else:
             _check_amount(self.at_most, f"{self.event!r}: at_most")
+        if not 0.0 <= self.margin < 1.0:
+            raise ConfigError(f"{self.event!r}: margin is {self.margin}: give a share from 0 to below 1")
 
 
 @dataclass(frozen=True)

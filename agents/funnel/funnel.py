@@ -17,12 +17,12 @@ from crosschannel.agents.funnel.policy import Slots, Votes, flat_prices, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.agents.funnel.values import Effects
 from crosschannel.agents.linear.regression import RefitSchedule
-from crosschannel.agents.sampling import expand_mask
-from crosschannel.agents.votes import ChannelVotes, join_votes
+from crosschannel.agents.sampling import expand_mask, uniform_shares
+from crosschannel.agents.votes import ChannelVotes
 from crosschannel.core.action_changes import select_present
 from crosschannel.core.action_space import ActionSpace
 
-ROWS_PER_CHUNK = 512
+ROWS_PER_CHUNK = 1024
 #: The model is fitted again when the rows have grown by this factor, and when no more come.
 REFIT_GROWTH = 4.0
 
@@ -67,24 +67,21 @@ class Funnel:
         self, modules: ActionSpace, observations: Observations, matrix: Tensor | None, floors: Sequence[float]
     ) -> ChannelVotes:
         """Return what mixtures of the members vote at N slots, by a matrix (L, K); the best estimate without one."""
-        parts = []
-        for start in range(0, max(len(observations), 1), ROWS_PER_CHUNK):
-            chunk = observations[start : start + ROWS_PER_CHUNK]
-            parts.append(self._chunk_votes(modules, chunk, matrix, floors))
-        return join_votes(parts)
-
-    def _chunk_votes(
-        self, modules: ActionSpace, chunk: Observations, matrix: Tensor | None, floors: Sequence[float]
-    ) -> ChannelVotes:
-        mask = modules.feasible_mask(chunk.action_mask)
+        n, mask = len(observations), modules.feasible_mask(observations.action_mask)
+        voters = 1 if matrix is None else len(matrix)
+        values = np.zeros((voters, n, modules.sizes[0]), dtype=np.float32)
+        hazards = np.zeros((len(self.cost_names), n, modules.sizes[0]))
+        later = uniform_shares(modules, observations.action_mask)[1:]
+        may_send = np.flatnonzero(mask[:, 1 : modules.sizes[0]].any(1))
+        for start in range(0, len(may_send), ROWS_PER_CHUNK):
+            rows = may_send[start : start + ROWS_PER_CHUNK]
+            found, voting = self._vote(modules, observations[rows], mask[rows], matrix, floors)
+            values[:, rows] = found.channel[voting].transpose(1, 2).numpy()
+            hazards[:, rows] = found.hazards.transpose(1, 2).numpy()
+            for m, (out, share) in enumerate(zip(later, found.shares, strict=True), 1):
+                out[rows] = share.double().numpy().T.reshape(len(rows), *modules.shape(m))
         first = mask[:, modules.slices[0]]
-        found, voters = self._vote(modules, chunk, mask, matrix, floors)
-        later = tuple(
-            share.double().numpy().T.reshape(len(chunk), *modules.shape(m)) for m, share in enumerate(found.shares, 1)
-        )
-        values = found.channel[voters].transpose(1, 2).contiguous().numpy()
-        hazards = found.hazards.double().transpose(1, 2).contiguous().numpy()
-        return ChannelVotes(modules, values, hazards, self.cost_names, first, later, floors[0])
+        return ChannelVotes(modules, values, hazards, self.cost_names, first, tuple(later), floors[0])
 
     def _vote(
         self,

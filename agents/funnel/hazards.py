@@ -11,7 +11,7 @@ from crosschannel.agents.funnel.sums import sum_rows
 
 NEWTON_PASSES = 4
 GUESS = 0.05
-STEPS_PER_PASS = 6
+STEPS_PER_PASS = 2
 #: Log hazards between which the linearised likelihood is taken.
 LOWEST, HIGHEST = -14.0, -0.5
 

@@ -72,14 +72,14 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
     shares, reach = list(uniform), uniform[0].clone()
     for _ in range(SWEEPS):
         for m in range(1, len(slots.modules)):
-            values = policy.values(best, m, reach, shares)
+            values = policy.values(best, m, reach, shares, policy.means(best, reach, shares))
             greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), policy.groups[m], 0.0)
             shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
         reach = policy.preferred(policy.channels(best, shares)[0][0])
     voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
-    later, final = [], list(shares)
+    later, final, means = [], list(shares), policy.means(effects, reach, shares)
     for m in range(1, len(slots.modules)):
-        later.append(policy.values(effects, m, reach, shares))
+        later.append(policy.values(effects, m, reach, shares, means))
         found = later[-1][voting].transpose(0, 1)
         final[m] = vote_shares_on_device(found, slots.eligible[m].t(), policy.groups[m], floors[m]).t().float()
     channel, hazards = policy.channels(effects, final)
@@ -95,22 +95,28 @@ class _Policy:
         known = heads.tested[: slots.modules.sizes[0]] if len(heads.tested) else heads.tested
         self._tested = known.float()
 
-    def values(self, effects: Effects, m: int, reach: Tensor, shares: Sequence[Tensor]) -> Tensor:
-        """Return the values (V, cells, N) of a later module's cells, where the first module's shares are `reach`."""
+    def means(self, effects: Effects, reach: Tensor, shares: Sequence[Tensor]) -> list[Means]:
+        """Return each module's mean effects, where the first module's shares are `reach`."""
         weights = self._cell_weights(reach, shares)
+        return [Means.over(each, weight) for each, weight in zip(effects.cells, weights, strict=True)]
+
+    def values(
+        self, effects: Effects, m: int, reach: Tensor, shares: Sequence[Tensor], means: Sequence[Means]
+    ) -> Tensor:
+        """Return the values (V, cells, N) of a later module's cells, at the means of the other modules."""
         depends = self._dependency(m)
-        others = [Means.over(effects.cells[j], weights[j]) for j in range(len(self._modules)) if j not in (m, depends)]
+        others = [each for j, each in enumerate(means) if j not in (m, depends)]
         mean = sum_of([Means(effects.base, torch.zeros_like(effects.base[0])), *others]).unsqueeze()
         own, tested = effects.cells[m], (self._tested[:, None] * reach).sum(0)
         if depends is not None:
             codes = self._codes(m)
-            own = own + _by_code(effects, depends, codes, weights, self._modules)
+            own = own + _by_code(effects, depends, codes, self._cell_weights(reach, shares), self._modules)
             if depends == 0:
                 tested = self._tested[codes][:, None]
         total = Means(mean.mean + own, mean.together)
         found = value_of(self._heads, total, tested, self._slots.cost_weights)
         price = self._slots.action_prices[m]
-        return found - (price if self._modules.condition(m) is None else price.repeat(len(own[0, 0]) // len(price), 1))
+        return found - (price if self._modules.condition(m) is None else price.repeat(own.shape[2] // len(price), 1))
 
     def channels(self, effects: Effects, shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return values (V, A, N) of the first module's actions, and cost events' probabilities (C, A, N)."""

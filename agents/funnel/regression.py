@@ -11,7 +11,7 @@ from torch import Tensor
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.sums import Sums
 
-MAX_STEPS = 12
+MAX_STEPS = 8
 PSEUDO_COEFFICIENTS = 0.1
 MIN_VARIANCE, MAX_VARIANCE = 1e-8, 1e2
 #: Prior variance of the common intercept, which is not shrunk.

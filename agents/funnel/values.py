@@ -68,9 +68,9 @@ class Means:
     @classmethod
     def over(cls, effects: Tensor, weights: Tensor) -> Means:
         """Average effects (parts, V, cells, N) with weights (cells, N) that add up to 1."""
-        mean = (effects * weights).sum(2)
-        product = effects[ENGAGEMENT] * (effects[GAIN] - effects[DIRECT]) * weights
-        return cls(mean, product.sum(1) - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT]))
+        mean = torch.einsum("pvcn,cn->pvn", effects, weights)
+        product = torch.einsum("vcn,vcn,cn->vn", effects[ENGAGEMENT], effects[GAIN] - effects[DIRECT], weights)
+        return cls(mean, product - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT]))
 
     def __add__(self, other: Means) -> Means:
         return Means(self.mean + other.mean, self.together + other.together)

@@ -21,6 +21,7 @@ from crosschannel.envs.market import (
     PolicyChoice,
     StepResult,
     evaluate_policy,
+    make_policy,
     simulate_history,
 )
 from crosschannel.envs.market.dynamics.calendar import slot_time
@@ -223,29 +224,45 @@ def test_context_equals_the_history_s_to_the_bit(scenario, spec):
     assert np.array_equal(seen[order], features.transform(history))
 
 
-@pytest.mark.parametrize(
-    "events", [("visit:food", "visit:rides"), ("order:food", "opened:sms", "clicked"), ("delivered",)]
-)
-@pytest.mark.parametrize("hours", [(6, 10, 14, 18, 22), (0, 6, 14, 22), (10, 18), (0, 22)])
-@pytest.mark.parametrize("days", [(5, 6), (0,), (1, 4, 6)])
-def test_activity_equals_the_history_s_to_the_bit(small, events, hours, days):
-    history, _ = small
-    blocks = BlockHabits(hours, tuple(np.arange(1, len(hours) + 1) / 20), 3.7)
-    activity = Activity(events, "UTC", blocks, WeekendHabits(days, 1.3, 4.1))
+def assert_columns_equal_the_history_s(config, history, activity):
     layout = replace(Layout.build(ContextSpec(windows=("1d",)), history), activity=activity)
     logged = dict(raw_columns(layout, history, history.decisions.user, history.decisions.time))
-    market, usual = Market(SMALL), BusinessAsUsual()
-    state = market.reset(market.keys(SMALL.users))
-    for i in range(SMALL.days):
+    market = Market(config)
+    usual, state = make_policy("business_as_usual", market), market.reset(market.keys(config.users))
+    for i in range(config.days):
         rows = np.flatnonzero(state.subscribed)
-        at = history.decisions.time == slot_time(SMALL.warmup_days + i)
+        at = history.decisions.time == slot_time(config.warmup_days + i)
         assert np.array_equal(history.decisions.user[at], rows)
         for name, column in observable_features(state, layout):
             assert np.array_equal(column[rows], logged[name][at], equal_nan=True), name
         market.step(state, usual.choose(market, state).actions)
     shares = [name for name in logged if name.startswith("share ")]
-    assert len(shares) == len(hours) + 1
+    assert len(shares) == len(activity.blocks.hours) + 1
     assert all(logged[name].std() > 0 for name in shares)
+
+
+@pytest.mark.parametrize(
+    ("events", "hours", "days"),
+    [
+        (("visit:food", "visit:rides"), (6, 10, 14, 18, 22), (5, 6)),
+        (("order:food", "opened:sms", "clicked"), (0, 6, 14, 22), (0,)),
+        (("order:food", "unsubscribed", "clicked"), (10, 18), (1, 4, 6)),
+        (("delivered",), (0, 22), (6,)),
+    ],
+)
+def test_activity_equals_the_history_s_to_the_bit(small, events, hours, days):
+    blocks = BlockHabits(hours, tuple(np.arange(1, len(hours) + 1) / 20), 3.7)
+    activity = Activity(events, "UTC", blocks, WeekendHabits(days, 1.3, 4.1))
+    assert_columns_equal_the_history_s(SMALL, small[0], activity)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_contexts_equal_the_history_s_in_every_scenario(scenario):
+    config = MarketConfig(users=120, days=12, scenario=scenario)
+    history, _ = simulate_history(Market(config))
+    blocks = BlockHabits((6, 10, 14, 18, 22), (0.2,) * 5, 3.7)
+    activity = Activity(("visit:food", "order:food", "clicked"), "UTC", blocks, WeekendHabits((5, 6), 1.3, 4.1))
+    assert_columns_equal_the_history_s(config, history, activity)
 
 
 def test_context_refuses_what_the_market_does_not_count(small):
