@@ -12,6 +12,9 @@ from crosschannel.agents.ensemble.mixtures import mix
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.model import ALL_SENDS, DIRECT, ENGAGEMENT, GAIN, Heads
 
+#: Log hazards are averaged up to here, so that none overflows; hazards themselves are at most 1.
+LARGEST_LOG = 60.0
+
 
 @dataclass(frozen=True)
 class Effects:
@@ -90,7 +93,7 @@ class Means:
         weight, effects = weights[cells], self.mean[:, :, cells]
         additive, logs = effects[: ALL_SENDS + 1], effects[ALL_SENDS + 1 :]
         mean = torch.einsum("pvcn,cn->pvn", additive, weight)
-        hazard = torch.einsum("pvcn,cn->pvn", logs.exp(), weight).log()
+        hazard = torch.einsum("pvcn,cn->pvn", logs.clamp(max=LARGEST_LOG).exp(), weight).log()
         extra = additive[GAIN] - additive[DIRECT]
         product = torch.einsum("vcn,cn->vn", additive[ENGAGEMENT] * extra + self.together[:, cells], weight)
         together = product - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT])
