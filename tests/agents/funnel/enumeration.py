@@ -59,7 +59,7 @@ class Enumeration:
         return np.asarray(found - np.einsum("c,cvnj->vnj", cost_prices, beyond))
 
     def given(self, m: int, each: FloatArray, shares: Sequence[FloatArray]) -> FloatArray:
-        """Mean of something of each message (..., N, J) over the policy, given each of module m's cells (..., cells, N).
+        """Mean (..., cells, N) of numbers of each message (..., N, J) over the policy, given each of module m's cells.
 
         NaN where no message has the cell.
         """
