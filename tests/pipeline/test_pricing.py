@@ -94,8 +94,7 @@ def test_the_hazard_of_a_cost_event_keeps_the_logs_rate(agent: Agent, slots: Obs
     limit = 0.01 * len(GROUPS)
     assert free.table["use"].sum() > 1.2 * limit
     assert 0.99 * limit <= found.table["use"].sum() <= limit * (1 + 1e-6)
-    # Push complains five times as often as e-mail.
-    assert found.probabilities[0][:, 2].sum() < free.probabilities[0][:, 2].sum()
+    assert messages_of(found) < 0.9 * messages_of(free)
 
 
 def test_a_budget_on_content_is_kept_and_changes_the_content(agent: Agent, slots: Observations) -> None:
