@@ -51,12 +51,12 @@ class LogPace:
         first = np.full(history.n_users, np.iinfo(np.int64).max)
         np.minimum.at(first, d.user, d.time)
         has = first < np.iinfo(np.int64).max
-        end = np.minimum(history.churned_at, history.span[1])
+        end = np.minimum(history.churned_at, history.observed_until)
         observed = np.maximum(end - first, 0)[has]
-        rates = {}
+        rates, log = {}, history.events
+        within = (log.time >= first[log.user]) & (log.time <= end[log.user])
         for event in events:
-            log = history.events
-            mine = np.isin(log.event, history.event_codes([event])) & (log.time >= first[log.user])
+            mine = np.isin(log.event, history.event_codes([event])) & within
             rates[event] = rate_per_week(int(mine.sum()), observed)
         return cls(max(period, 1), rates)
 
@@ -151,13 +151,14 @@ def _solve(
             f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of the "
             "costs (`reward.funnel.costs`), and the agent enough messages"
         )
-    for _ in range(MAX_ROUNDS):
+    for i in range(MAX_ROUNDS):
         hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
         chosen = [np.zeros_like(votes.mask, dtype=np.float64), *votes.later]
         use = expected_use(constraints, votes.modules, hazards, chosen)
         prices = shadow_prices(votes.values, votes.mask, use, budgets, votes.floor, constraints.names)
         settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
-        if not prices_later_modules(constraints, votes.modules) or settled.all():
+        last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned
+        if last or not prices_later_modules(constraints, votes.modules):
             break
         before = prices.prices
         charged = np.tile(action_prices(constraints, votes.modules, before), (len(observations), 1))
