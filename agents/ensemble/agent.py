@@ -14,6 +14,7 @@ from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import Learner
 from crosschannel.agents.ensemble.mixtures import competing_cells, mix, mixing_matrix, vote_shares_on_device
 from crosschannel.agents.funnel.funnel import Funnel
+from crosschannel.agents.funnel.model import MIN_MESSAGES
 from crosschannel.agents.sampling import (
     best_codes,
     expand_mask,
@@ -23,7 +24,7 @@ from crosschannel.agents.sampling import (
     uniform_codes,
 )
 from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettings
-from crosschannel.agents.votes import ChannelVotes
+from crosschannel.agents.votes import ChannelVotes, NoVotes
 from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
@@ -187,16 +188,24 @@ class EnsembleThompson:
         """The model of the rewards' components; without heads until rows with components were learned."""
         return self._funnel
 
-    def votes(self, observations: Observations) -> ChannelVotes:
-        """Return what the mixtures vote on the first module's actions, before shadow prices."""
-        if self._funnel.heads is not None:
+    def votes(self, observations: Observations, *, explore: bool = True) -> ChannelVotes:
+        """Return what the mixtures, or the best estimate, vote on the first module's actions, before shadow prices.
+
+        Raises:
+            NoVotes: If no funnel was learned.
+        """
+        if self._funnel.heads is None:
+            raise NoVotes(
+                "constraints need a funnel, and none was learned: declare `reward.funnel`, give a log with more "
+                f"messages whose rewards are identified (at least {MIN_MESSAGES}), or leave out `constraints`"
+            )
+        if explore:
             return self._funnel.votes(self.modules, observations, self._mixing.cpu(), self._floors)
-        raise ConfigError("constraints need rewards with a funnel: declare `reward.funnel`, or leave out `constraints`")
+        return self._funnel.votes(self.modules, observations, None, [0.0] * len(self.modules))
 
     def _greedy_probabilities(self, observations: Observations) -> list[FloatArray]:
         if self._funnel.heads is not None:
-            found = self._funnel.votes(self.modules, observations, None, [0.0] * len(self.modules))
-            return found.probabilities()
+            return self.votes(observations, explore=False).probabilities()
         heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]
         return self._vote_shares(observations, heads, [0.0] * len(heads))
 
@@ -253,6 +262,16 @@ class EnsembleThompson:
             values = np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy())
             out.append(values.reshape(len(values), len(x), *self.modules.shape(m)))
         return out
+
+    def components(self, observations: Observations) -> dict[str, list[Float32Array]]:
+        """Return the members' engagement, gain, direct effect and hazards of each module's actions.
+
+        Each is (K, N, *modules.shape(m)) per module, at the policy's mean over the other modules; there are none without
+        a funnel.
+        """
+        if self._funnel.heads is None:
+            return {}
+        return self._funnel.components(self.modules, observations, self._floors)
 
     def observe(self, batch: Batch) -> None:
         """Add executed actions and rewards to the buffer.

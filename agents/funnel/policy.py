@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crosschannel.agents.ensemble.mixtures import competing_cells, vote_shares_on_device
 from crosschannel.agents.funnel.model import Heads
-from crosschannel.agents.funnel.values import Effects, Means, hazards_of, sum_of, value_of
+from crosschannel.agents.funnel.values import Effects, Means, components_of, hazards_of, sum_of, value_of
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
@@ -67,15 +67,7 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
         floors: Each module's probability of a uniform draw.
     """
     policy = _Policy(slots, heads)
-    best = effects.best()
-    uniform = [_uniform(slots, m) for m in range(len(slots.modules))]
-    shares, reach = list(uniform), uniform[0].clone()
-    for _ in range(SWEEPS):
-        for m in range(1, len(slots.modules)):
-            values = policy.values(best, m, reach, shares, policy.means(best, reach, shares))
-            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), policy.groups[m], 0.0)
-            shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
-        reach = policy.preferred(policy.channels(best, shares)[0][0])
+    reach, shares = policy.settled(effects.best(), floors)
     voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
     later, final, means = [], list(shares), policy.means(effects, reach, shares)
     for m in range(1, len(slots.modules)):
@@ -84,6 +76,23 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
         final[m] = vote_shares_on_device(found, slots.eligible[m].t(), policy.groups[m], floors[m]).t().float()
     channel, hazards = policy.channels(effects, final)
     return Votes(channel, hazards, tuple(final[1:]), tuple(later))
+
+
+def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) -> tuple[Tensor, ...]:
+    """Return engagement, gain, direct effect and hazards (3 + C, V, cells, N) of each module's cells.
+
+    They are those of messages, at the policy's mean over the other modules, as the values of `vote` are.
+    """
+    policy = _Policy(slots, heads)
+    reach, shares = policy.settled(effects.best(), floors)
+    means = policy.means(effects, reach, shares)
+    final = [shares[0], *vote(slots, heads, effects, floors).shares]
+    channels = [components_of(heads, *total) for total in policy.channel_totals(effects, final)]
+    first = [torch.full_like(channels[0], float("nan")), *channels]
+    later = [
+        components_of(heads, *policy.total(effects, m, reach, shares, means)) for m in range(1, len(slots.modules))
+    ]
+    return torch.stack(first, 2), *later
 
 
 class _Policy:
@@ -95,6 +104,19 @@ class _Policy:
         known = heads.tested[: slots.modules.sizes[0]] if len(heads.tested) else heads.tested
         self._tested = known.float()
 
+    def settled(self, best: Effects, floors: Sequence[float]) -> tuple[Tensor, list[Tensor]]:
+        """Return the first module's preferred messages (A, N) and all shares, after sweeps by the best estimate."""
+        slots = self._slots
+        uniform = [_uniform(slots, m) for m in range(len(slots.modules))]
+        shares, reach = list(uniform), uniform[0].clone()
+        for _ in range(SWEEPS):
+            for m in range(1, len(slots.modules)):
+                values = self.values(best, m, reach, shares, self.means(best, reach, shares))
+                greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), self.groups[m], 0.0)
+                shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
+            reach = self.preferred(self.channels(best, shares)[0][0])
+        return reach, shares
+
     def means(self, effects: Effects, reach: Tensor, shares: Sequence[Tensor]) -> list[Means]:
         """Return each module's mean effects, where the first module's shares are `reach`."""
         weights = self._cell_weights(reach, shares)
@@ -104,6 +126,14 @@ class _Policy:
         self, effects: Effects, m: int, reach: Tensor, shares: Sequence[Tensor], means: Sequence[Means]
     ) -> Tensor:
         """Return the values (V, cells, N) of a later module's cells, at the means of the other modules."""
+        found = value_of(self._heads, *self.total(effects, m, reach, shares, means), self._slots.cost_weights)
+        price = self._slots.action_prices[m]
+        return found - (price if self._modules.condition(m) is None else price.repeat(found.shape[1] // len(price), 1))
+
+    def total(
+        self, effects: Effects, m: int, reach: Tensor, shares: Sequence[Tensor], means: Sequence[Means]
+    ) -> tuple[Means, Tensor]:
+        """Return the mean effects of all modules for a later module's cells, and the share whose channel is tested."""
         depends = self._dependency(m)
         others = [each for j, each in enumerate(means) if j not in (m, depends)]
         mean = sum_of([Means(effects.base, torch.zeros_like(effects.base[0])), *others]).unsqueeze()
@@ -113,16 +143,22 @@ class _Policy:
             own = own + _by_code(effects, depends, codes, self._cell_weights(reach, shares), self._modules)
             if depends == 0:
                 tested = self._tested[codes][:, None]
-        total = Means(mean.mean + own, mean.together)
-        found = value_of(self._heads, total, tested, self._slots.cost_weights)
-        price = self._slots.action_prices[m]
-        return found - (price if self._modules.condition(m) is None else price.repeat(own.shape[2] // len(price), 1))
+        return Means(mean.mean + own, mean.together), tested
 
     def channels(self, effects: Effects, shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Return values (V, A, N) of the first module's actions, and cost events' probabilities (C, A, N)."""
         first = effects.cells[0]
         values = torch.zeros(first.shape[1:])
         hazards = torch.zeros(len(self._slots.cost_weights), *first.shape[2:])
+        for code, (total, tested) in enumerate(self.channel_totals(effects, shares), 1):
+            values[:, code] = value_of(self._heads, total, tested, self._slots.cost_weights)
+            for c, each in enumerate(hazards_of(self._heads, total)):
+                hazards[c, code] = each[0]
+        return values, hazards
+
+    def channel_totals(self, effects: Effects, shares: Sequence[Tensor]) -> Iterator[tuple[Means, Tensor]]:
+        """Yield the mean effects of all modules for each message of the first module, and whether it is tested."""
+        first = effects.cells[0]
         means: Means | None = None
         changes = any(self._dependency(m) == 0 for m in range(1, len(self._modules)))
         for code in range(1, first.shape[2]):
@@ -132,11 +168,7 @@ class _Policy:
                 weights = self._cell_weights(reach, shares)
                 parts = [Means.over(effects.cells[j], weights[j]) for j in range(1, len(self._modules))]
                 means = sum_of([Means(effects.base, torch.zeros_like(effects.base[0])), *parts])
-            total = Means(means.mean + first[:, :, code], means.together)
-            values[:, code] = value_of(self._heads, total, self._tested[code], self._slots.cost_weights)
-            for c, each in enumerate(hazards_of(self._heads, total)):
-                hazards[c, code] = each[0]
-        return values, hazards
+            yield Means(means.mean + first[:, :, code], means.together), self._tested[code]
 
     def preferred(self, values: Tensor) -> Tensor:
         """Return 1 for the best eligible message of the first module, by values (A, N); otherwise 0."""

@@ -101,6 +101,22 @@ def value_of(heads: Heads, total: Means, tested: Tensor, cost_prices: Tensor) ->
     return found
 
 
+def components_of(heads: Heads, total: Means, tested: Tensor) -> Tensor:
+    """Return engagement, gain, direct effect and hazards (3 + C, V, ..., N) of messages from their mean effects.
+
+    Where nothing tells who engages there is no engagement and no gain (NaN): the direct effect is the whole effect.
+
+    Args:
+        heads: The model.
+        total: Mean effects of all modules together (parts, V, ..., N).
+        tested: The share of such messages whose channel tells who engages; it broadcasts against the values.
+    """
+    part = total.mean
+    known = torch.where(tested > 0.0, 1.0, float("nan"))
+    engagement = part[ENGAGEMENT].clamp(0.0, 1.0) * tested * known
+    return torch.stack([engagement, part[GAIN] * known, part[DIRECT], *hazards_of(heads, total)])
+
+
 def hazards_of(heads: Heads, total: Means) -> list[Tensor]:
     """Return each cost event's probability (V, ..., N) beyond that without a message."""
     logs = total.mean[ALL_SENDS + 1 :]
