@@ -219,7 +219,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     stored = Run.read_config(folder) if folder and Run.is_at(folder) else Config()
     # Guardrails limit any log that is read, that of a market included.
     base = Config(
-        history=HistoryConfig("folder"), guardrails=stored.guardrails, reward=stored.reward, constraints=stored.constraints
+        history=HistoryConfig("folder"),
+        guardrails=stored.guardrails,
+        reward=stored.reward,
+        constraints=stored.constraints,
     )
     line = parse_settings(parser, arguments, sections=("guardrails", "constraints"), base=base)
     chosen = line.options

@@ -22,6 +22,7 @@ from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 POLICY_TABLE = "explain/policy"
 SHOWN_BY_THE_PROGRESS_BAR = {
     "train/loss": "loss",
+    "train/calibration_slope": "calibration slope",
     "policy/send_rate": "sent",
     "replay/action_match_rate": "matched",
 }

@@ -92,7 +92,7 @@ def check_priceable(agent: Agent, constraints: Constraints) -> None:
     if constraints.names and not isinstance(agent, PriceableAgent):
         raise ConfigError(
             f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(constraints.names)}): choose "
-            "ensemble_thompson or linear_thompson, or empty `constraints`"
+            "ensemble_thompson, or empty `constraints`"
         )
 
 

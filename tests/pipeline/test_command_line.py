@@ -232,7 +232,17 @@ def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
         "--run-dir PATH",
     ):
         assert f"  {text} " in shown
-    for section in ("history", "guardrails", "context", "reward", "split", "agent", "constraints", "train", "evaluation"):
+    for section in (
+        "history",
+        "guardrails",
+        "context",
+        "reward",
+        "split",
+        "agent",
+        "constraints",
+        "train",
+        "evaluation",
+    ):
         assert f"\n{section} (" in shown
     assert "agent.settings (ensemble_thompson):" in shown
     one_line = " ".join(shown.split())
