@@ -41,8 +41,8 @@ class FunnelAgent(Protocol):
     def components(self, observations: Observations) -> Mapping[str, list[npt.NDArray[Any]]]:
         """Return K estimates of each module's actions, (K, N, *modules.shape(m)) per module, by component.
 
-        The components are `engagement`, `gain`, `direct` and `hazard_<event>`; without a funnel there are none. NaN where
-        a component does not exist.
+        The components are `engagement`, `gain`, `direct` and `hazard_<event>`; without a funnel there are none. They are
+        NaN where a component does not exist.
         """
         ...
 
@@ -74,9 +74,9 @@ def policy_table(
         - `entropy`: entropy of these votes divided by that of equal votes; 0 where all agree;
         - `engagement`, `gain`, `direct`: for agents with a funnel, the probability that the recipient of a message with
           the action engages, the expected value of those who engage, and of those who do not; and `hazard_<event>` for
-          each cost event, its probability beyond that without a message. All are averaged as `reward` is, and `_low` and
-          `_high` are the 95 % interval of the agent's estimates, within what is possible. NaN without a funnel;
-          `engagement` and `gain` are also NaN where the log does not tell who engages.
+          each cost event, its probability beyond that without a message. All are averaged as `reward` is. Their 95 %
+          intervals of the agent's estimates end in `_low` and `_high`, and keep within what is possible. NaN without a
+          funnel; `engagement` and `gain` are also NaN where the log does not tell who engages.
 
         `top_vote_share` and `entropy` describe a module and repeat in the rows of its actions. They are NaN where no
         slot has a choice.

@@ -118,8 +118,8 @@ def priced_policy(
         pace: Pace of the log.
         has_slot: Which rows are users who can get a message at all (N,), and so count for a limit per user; all by
             default.
-        explore: Whether the policy explores. Without exploration the best estimate votes alone, at prices that are found
-            for its votes: where it would use more than a budget, it sends to a share of the users next to the price.
+        explore: Whether the policy explores. Without exploration the best estimate votes alone, at prices that are
+            found for its votes.
 
     Raises:
         ConfigError: If the agent cannot keep constraints.

@@ -142,7 +142,7 @@ class Funnel:
         """Return the members' components of each module's actions, (K, N, *shape(m)) per module, by name.
 
         They are `engagement`, `gain` (of those who engage), `direct` (the effect on the others) and `hazard_<event>` of
-        each cost event, beyond what happens without a message: of messages, at the policy's mean over the other modules.
+        each cost event, beyond what happens without a message; all of them at the policy's mean over the other modules.
         NaN for sending nothing; engagement and gain are NaN where the log does not tell who engages.
         """
         names = ("engagement", "gain", "direct", *(f"hazard_{event}" for event in self.cost_names))
