@@ -152,13 +152,14 @@ def _solve(
     """Find the prices of one decision time; where content has a budget, price again with the content that follows."""
     before = np.zeros(len(budgets))
     votes = agent.votes(observations, explore=explore)
-    for _ in range(MAX_ROUNDS):
+    for i in range(MAX_ROUNDS):
         hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
         chosen = [np.zeros_like(votes.mask, dtype=np.float64), *votes.later]
         use = expected_use(constraints, votes.modules, hazards, chosen)
         prices = shadow_prices(votes.values, votes.mask, use, budgets, votes.floor, constraints.names)
         settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
-        if not prices_later_modules(constraints, votes.modules) or settled.all():
+        last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned
+        if last or not prices_later_modules(constraints, votes.modules):
             break
         before = prices.prices
         charged = np.tile(action_prices(constraints, votes.modules, before), (len(observations), 1))

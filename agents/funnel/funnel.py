@@ -52,7 +52,7 @@ class Funnel:
             generator = torch.Generator().manual_seed(self._seed)
             weights = torch.tensor(self.cost_weights)
             found = fit_heads(self._design, _rows(buffer), weights, self._members, generator)
-            self.heads = found or self.heads
+            self.heads = self.heads if found is None else found
         if self.heads is None:
             return {}
         blend = self.heads.blend
@@ -79,7 +79,7 @@ class Funnel:
             values[:, rows] = found.channel[voting].transpose(1, 2).numpy()
             hazards[:, rows] = found.hazards.transpose(1, 2).numpy()
             for m, (out, share) in enumerate(zip(later, found.shares, strict=True), 1):
-                out[rows] = share.double().numpy().T.reshape(len(rows), *modules.shape(m))
+                out[rows] = share.numpy().T.reshape(len(rows), *modules.shape(m))
         first = mask[:, modules.slices[0]]
         return ChannelVotes(modules, values, hazards, self.cost_names, first, tuple(later), floors[0])
 

@@ -39,10 +39,14 @@ class Posterior:
 
     def draws(self, normals: Tensor) -> Tensor:
         """Return draws (D, K), from standard normals (D, K) that are centred first: their mean is the best estimate."""
-        k = normals.shape[1]
-        centred = (normals - normals.mean(1, keepdim=True)) * (k / max(k - 1, 1)) ** 0.5
-        deviations = torch.linalg.solve_triangular(self.root.t(), centred, upper=True)
+        deviations = torch.linalg.solve_triangular(self.root.t(), centred(normals, 1), upper=True)
         return self.mean.unsqueeze(1) + self.noise**0.5 * deviations
+
+
+def centred(normals: Tensor, axis: int) -> Tensor:
+    """Return standard normals less their mean along an axis, scaled so that they keep the variance 1."""
+    k = normals.shape[axis]
+    return (normals - normals.mean(axis, keepdim=True)) * (k / max(k - 1, 1)) ** 0.5
 
 
 def fit(design: Design, sums: Sums, guess: float, start: Tensor | None = None, steps: int = MAX_STEPS) -> Posterior:
@@ -67,9 +71,14 @@ def fit(design: Design, sums: Sums, guess: float, start: Tensor | None = None, s
     return _iterate(design, sums, guess, start, steps, noise, lambda found: _noise(sums, found))
 
 
-def fit_known_noise(design: Design, sums: Sums, guess: float, start: Tensor | None, steps: int) -> Posterior:
-    """Fit coefficients to a target whose rows have weights in units of their precision, so that the noise is 1."""
-    return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0)
+def fit_known_noise(
+    design: Design, sums: Sums, guess: float, start: Tensor | None, steps: int, intercept: float = INTERCEPT_VARIANCE
+) -> Posterior:
+    """Fit coefficients to a target whose rows have weights in units of their precision, so that the noise is 1.
+
+    `intercept` is the prior variance of the common intercept.
+    """
+    return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0, intercept)
 
 
 def refit(design: Design, sums: Sums, posterior: Posterior) -> Posterior:
@@ -91,9 +100,10 @@ def _iterate(
     steps: int,
     noise: float,
     noise_of: Callable[[Tensor], float],
+    intercept: float = INTERCEPT_VARIANCE,
 ) -> Posterior:
     variance = torch.full((design.blocks,), guess, dtype=torch.float64) if start is None else start.clone()
-    variance[0] = INTERCEPT_VARIANCE
+    variance[0] = intercept
     size = torch.bincount(design.block, minlength=design.blocks).double()
     for _ in range(steps):
         mean, root = _solve(design, sums, variance)
@@ -102,7 +112,7 @@ def _iterate(
         squares = design.squares(mean.unsqueeze(1))[:, 0] / noise
         learned = (squares + PSEUDO_COEFFICIENTS * guess) / (determined + PSEUDO_COEFFICIENTS)
         learned = learned.clamp(MIN_VARIANCE, MAX_VARIANCE)
-        learned[0] = INTERCEPT_VARIANCE
+        learned[0] = intercept
         change = ((learned.sqrt() + NEGLIGIBLE_SCALE) / (variance.sqrt() + NEGLIGIBLE_SCALE)).log().abs().max()
         variance = learned
         if float(change) < CONVERGED_LOG_CHANGE:

@@ -33,21 +33,9 @@ class Sums:
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
 
-    def __sub__(self, other: Sums) -> Sums:
-        return Sums(
-            self.gram - other.gram, self.moment - other.moment, self.square - other.square, self.rows - other.rows
-        )
-
     def target(self, index: int) -> Sums:
         """Return the sums with one of the targets."""
         return Sums(self.gram, self.moment[:, index : index + 1], self.square[index : index + 1], self.rows)
-
-    def less(self, coefficients: Tensor) -> Sums:
-        """Return the sums of a single target, less what coefficients of the first columns (B,) predict of it."""
-        b = len(coefficients)
-        known = self.gram[:, :b] @ coefficients
-        square = self.square[0] - 2.0 * (coefficients @ self.moment[:b, 0]) + coefficients @ known[:b]
-        return Sums(self.gram, self.moment - known.unsqueeze(1), square.view(1), self.rows)
 
 
 def sum_rows(design: Design, x: Tensor, cells: Tensor, targets: Tensor, weight: Tensor | None = None) -> Sums:
