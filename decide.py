@@ -126,15 +126,16 @@ def _with_prices(table: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ConfigError: If the log has a column of that name.
     """
-    for row in prices.itertuples(index=False):
-        column = f"price_{row.constraint}"
+    for row in prices.to_dict("records"):
+        name, price = row["constraint"], float(row["price"])
+        column = f"price_{name}"
         if column in table:
-            raise ConfigError(f"the constraint {row.constraint!r} needs the column {column!r}, which is the log's own")
-        table[column] = row.price
-        if row.binding:
+            raise ConfigError(f"the constraint {name!r} needs the column {column!r}, which the log has already")
+        table[column] = price
+        if row["binding"]:
             logger.info(
-                f"the constraint {row.constraint} binds: price {row.price:.4g} in reward units, expected use "
-                f"{row.use:.4g} of a budget of {row.budget:.4g}"
+                f"the constraint {name} binds: price {price:.4g} in reward units, expected use {row['use']:.4g} of a "
+                f"budget of {row['budget']:.4g}"
             )
     return table
 

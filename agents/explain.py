@@ -41,8 +41,8 @@ class FunnelAgent(Protocol):
     def components(self, observations: Observations) -> Mapping[str, list[npt.NDArray[Any]]]:
         """Return K estimates of each module's actions, (K, N, *modules.shape(m)) per module, by component.
 
-        The components are `engagement`, `gain`, `direct` and `hazard_<event>`; there are none without a funnel. They are
-        NaN where a component does not exist.
+        The components are `engagement`, `gain`, `direct` and `hazard_<event>`, or none without a funnel. They are NaN
+        where a component does not exist.
         """
         ...
 

@@ -266,8 +266,8 @@ class EnsembleThompson:
     def components(self, observations: Observations) -> dict[str, list[Float32Array]]:
         """Return the members' engagement, gain, direct effect and hazards of each module's actions.
 
-        Each is (K, N, *modules.shape(m)) per module, at the policy's mean over the other modules. There are none without
-        a funnel.
+        Each is (K, N, *modules.shape(m)) per module, at the policy's mean over the other modules. It is empty without a
+        funnel.
         """
         if self._funnel.heads is None:
             return {}
