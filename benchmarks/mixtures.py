@@ -1,0 +1,89 @@
+"""Compare numbers of mixtures that vote: regret, the next log's effective sample size, and the cost of probabilities.
+
+    python -m benchmarks.mixtures --csv docs/mixtures.csv
+
+A policy that has learned from 10,000 rows of a stream logs 5,000 more, learns from them, and is then evaluated on them.
+The effective sample size of such a log is, as a share of its rows, the inverse of the mean squared importance weight,
+which exact propensities give without sampling: the mean over rows of the sum over actions of p(new)^2 / p(logged). The
+seeds are those on which settings are chosen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import torch
+
+from benchmarks.quality import run
+from benchmarks.stream_learners import OurAgent
+from benchmarks.streams import ACTIONS, BATCH, stream
+from crosschannel.agents import Observations
+from crosschannel.agents.settings import DEFAULT_FLOOR
+
+SEEDS = tuple(range(100, 110))
+NUMBERS = (0, 20, 32, 64, 128, 256)
+ROWS, LOGGED = 10_000, 5_000
+
+
+def next_log(kind: str, mixtures: int, seed: int) -> tuple[float, float, float]:
+    """Return the ESS as a share of the rows, the share of choices from the floor alone, and the cost in seconds.
+
+    The second is how often the new policy takes actions that the logged one took only in uniform draws; the cost is the
+    processor time of the probabilities of 100,000 rows.
+    """
+    rows, n = stream(kind, ROWS + LOGGED, seed), (ROWS + LOGGED) // BATCH
+    agent, logged = OurAgent(seed, mixtures=mixtures), {}
+    contexts = rows.context.reshape(n, BATCH, -1)
+    seen = [Observations(each, np.ones((BATCH, ACTIONS), dtype=bool)) for each in contexts]
+    chosen = [np.zeros(BATCH, dtype=np.int64)] * n
+    earned = rows.reward.reshape(n, BATCH, ACTIONS)
+    for batch in range(n):
+        decided = agent.agent.act(seen[batch])
+        chosen[batch] = decided.actions[:, 0]
+        if batch < ROWS // BATCH:
+            agent.learn(contexts[batch], chosen[batch], earned[batch][np.arange(BATCH), chosen[batch]])
+        else:
+            logged[batch] = agent.agent.action_probabilities(seen[batch])[0]
+    for batch in logged:
+        agent.learn(contexts[batch], chosen[batch], earned[batch][np.arange(BATCH), chosen[batch]])
+    begin = process_time()
+    shares = [agent.agent.action_probabilities(each)[0] for each in seen]
+    seconds = (process_time() - begin) / len(rows.context) * 100_000
+    before, after = np.concatenate(list(logged.values())), np.concatenate([shares[batch] for batch in logged])
+    unvoted = before < (1 + 1e-9) * DEFAULT_FLOOR / ACTIONS
+    return 1.0 / float((after**2 / before).sum(1).mean()), float((after * unvoted).sum(1).mean()), seconds
+
+
+def main() -> None:
+    """Measure every number of mixtures and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--csv", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found = []
+    for mixtures in NUMBERS:
+        row: dict[str, object] = {"mixtures": mixtures}
+        for kind in ("nonlinear", "even"):
+            regret = np.array([run(OurAgent(seed, mixtures=mixtures), kind, ROWS, seed)[0] for seed in SEEDS])
+            logs = np.array([next_log(kind, mixtures, seed) for seed in SEEDS])
+            row |= {
+                f"regret {kind}": round(float(regret.mean()), 2),
+                f"se {kind}": round(float(regret.std(ddof=1) / np.sqrt(len(SEEDS))), 2),
+                f"ESS share {kind}": round(float(logs[:, 0].mean()), 3),
+                f"from the floor alone {kind}": round(float(logs[:, 1].mean()), 3),
+            }
+        row["seconds"] = round(float(np.median(logs[:, 2])), 3)
+        found.append(row)
+        print(*row.values(), sep="  ", flush=True)
+    with given.csv.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+
+
+if __name__ == "__main__":
+    main()
