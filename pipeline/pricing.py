@@ -51,12 +51,12 @@ class LogPace:
         first = np.full(history.n_users, np.iinfo(np.int64).max)
         np.minimum.at(first, d.user, d.time)
         has = first < np.iinfo(np.int64).max
-        end = np.minimum(history.churned_at, history.span[1])
+        end = np.minimum(history.churned_at, history.observed_until)
         observed = np.maximum(end - first, 0)[has]
-        rates = {}
+        rates, log = {}, history.events
+        within = (log.time >= first[log.user]) & (log.time <= end[log.user])
         for event in events:
-            log = history.events
-            mine = np.isin(log.event, history.event_codes([event])) & (log.time >= first[log.user])
+            mine = np.isin(log.event, history.event_codes([event])) & within
             rates[event] = rate_per_week(int(mine.sum()), observed)
         return cls(max(period, 1), rates)
 

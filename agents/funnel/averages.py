@@ -24,10 +24,19 @@ class PolicyMeans:
         effects: What they add up to.
         shares: Probabilities of each module's cells (cells, N), given what the module depends on.
         tested: 1 for the actions of the first module that tell who engages, otherwise 0 (A,).
+        prices: What budgets charge for each module's actions (A_m, N) or (A_m, 1).
     """
 
-    def __init__(self, modules: ActionSpace, effects: Effects, shares: Sequence[Tensor], tested: Tensor) -> None:
-        self._modules, self._effects, self._shares, self._tested = modules, effects, shares, tested
+    def __init__(
+        self,
+        modules: ActionSpace,
+        effects: Effects,
+        shares: Sequence[Tensor],
+        tested: Tensor,
+        prices: Sequence[Tensor],
+    ) -> None:
+        self._modules, self._effects, self._shares = modules, effects, shares
+        self._tested, self._prices = tested, prices
         self._averages: dict[int, Means] = {}
 
     def of_cells(self, m: int) -> Means:
@@ -42,7 +51,8 @@ class PolicyMeans:
         """Return the effects of module m's cells and of some of the modules that depend on it."""
         cells = self._effects.cells[m]
         tested = self._tested[:, None] if m == 0 else torch.zeros(1, 1)
-        own = Means(cells, torch.zeros_like(cells[0]), tested.expand(cells.shape[2:]))
+        price, shape = self._prices[m][_code(self._modules, m)], cells.shape[2:]
+        own = Means(cells, torch.zeros_like(cells[0]), tested.expand(shape), price.expand(shape))
         return reduce(Means.__add__, (self._average(k).select(_code(self._modules, m)) for k in branches), own)
 
     def _average(self, k: int) -> Means:
@@ -59,7 +69,8 @@ class PolicyMeans:
         siblings = [k for k in range(len(modules)) if k != m and _dependency(modules, k) == depends]
         if depends is None:
             base = self._effects.base.unsqueeze(2)
-            start = Means(base, torch.zeros_like(base[0]), torch.zeros(1, base.shape[-1]))
+            nothing = torch.zeros(1, base.shape[-1])
+            start = Means(base, torch.zeros_like(base[0]), nothing, nothing)
             return reduce(Means.__add__, (self._average(k) for k in siblings), start)
         found = self._own(depends, siblings) + self._others(depends).select(_required(modules, depends))
         if modules.condition(depends) is None:

@@ -113,7 +113,9 @@ class Funnel:
             heads = heads.best()
         effects = Effects.build(self._design, heads, x, matrix).present(_present(self._design.modules, modules))
         eligible = tuple(
-            torch.from_numpy(np.ascontiguousarray(expand_mask(modules, m, part).reshape(len(chunk), -1).T))
+            torch.from_numpy(
+                np.ascontiguousarray(expand_mask(modules, m, part).reshape(len(chunk), modules.n_table_cells(m)).T)
+            )
             for m, part in enumerate(modules.split(mask))
         )
         slots = Slots(modules, eligible, torch.tensor(self.cost_weights), flat_prices(modules, chunk.action_prices))

@@ -67,19 +67,19 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
         effects: What the modules add up to there; of the voters after the first, or of the first where it is alone.
         floors: Each module's probability of a uniform draw.
     """
-    modules, tested = slots.modules, heads.tested.float()
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
     later = range(1, len(modules))
     shares = _preferred_shares(slots, heads, effects.best(), floors)
     voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
-    means = PolicyMeans(modules, effects, shares, tested)
+    means = PolicyMeans(modules, effects, shares, tested, prices)
     values_later = [_values(slots, heads, means, m) for m in later]
-    groups = [competing_cells(modules, m) for m in later]
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
     final = [
-        vote_shares_on_device(values[voting].transpose(0, 1), slots.eligible[m].t(), group, floors[m]).t()
-        for m, group, values in zip(later, groups, values_later, strict=True)
+        vote_shares_on_device(values[voting].transpose(0, 1), slots.eligible[m].t(), groups[m], floors[m]).t()
+        for m, values in zip(later, values_later, strict=True)
     ]
     policy = [shares[0], *(share.float() for share in final)]
-    channel, hazards = _channels(slots, heads, PolicyMeans(modules, effects, policy, tested))
+    channel, hazards = _channels(slots, heads, PolicyMeans(modules, effects, policy, tested, prices))
     return Votes(channel, hazards, tuple(final), tuple(values_later))
 
 
@@ -89,36 +89,35 @@ def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[fl
     They are those of messages, at the policy's mean over the other modules, as the values of `vote` are; NaN where
     nothing is sent.
     """
-    modules, tested = slots.modules, heads.tested.float()
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
     shares = _preferred_shares(slots, heads, effects.best(), floors)
-    final = [share.float() for share in vote(slots, heads, effects, floors).shares]
-    channels = components_of(heads, PolicyMeans(modules, effects, [shares[0], *final], tested).of_cells(0))
+    policy = [shares[0], *(share.float() for share in vote(slots, heads, effects, floors).shares)]
+    channels = components_of(heads, PolicyMeans(modules, effects, policy, tested, prices).of_cells(0))
     channels[:, :, 0] = float("nan")
-    means = PolicyMeans(modules, effects, shares, tested)
+    means = PolicyMeans(modules, effects, shares, tested, prices)
     return channels, *(components_of(heads, means.of_cells(m)) for m in range(1, len(modules)))
 
 
 def _preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
     """Return the share of each module's cells (cells, N) by the best estimate, each at those of the other modules."""
-    modules, tested = slots.modules, heads.tested.float()
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
     uniform = [_uniform(slots, m) for m in range(len(modules))]
     shares = list(uniform)
     for _ in range(SWEEPS):
         for m in range(1, len(modules)):
-            values = _values(slots, heads, PolicyMeans(modules, best, shares, tested), m)
-            groups = competing_cells(modules, m)
-            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups, 0.0)
+            values = _values(slots, heads, PolicyMeans(modules, best, shares, tested, prices), m)
+            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups[m], 0.0)
             shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
-        channel = _channels(slots, heads, PolicyMeans(modules, best, [uniform[0], *shares[1:]], tested))[0]
-        shares[0] = _preferred(slots, channel[0])
+        channel = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
+        shares[0] = _preferred(slots, value_of(heads, channel, slots.cost_weights)[0] - channel.price)
     return shares
 
 
 def _values(slots: Slots, heads: Heads, means: PolicyMeans, m: int) -> Tensor:
-    """Return the values (V, cells, N) of a later module's cells, at the policy of the others."""
-    found = value_of(heads, means.of_cells(m), slots.cost_weights)
-    price = slots.action_prices[m]
-    return found - price.repeat(found.shape[1] // len(price), 1)
+    """Return the values (V, cells, N) of a later module's cells less their prices, at the policy of the others."""
+    total = means.of_cells(m)
+    return value_of(heads, total, slots.cost_weights) - total.price
 
 
 def _channels(slots: Slots, heads: Heads, means: PolicyMeans) -> tuple[Tensor, Tensor]:

@@ -64,21 +64,28 @@ class Means:
         mean: Mean effects (parts, V, ..., N); of a cost event the logarithm of its mean hazard.
         together: Covariance of engagement with what engagement earns beyond the direct effect (V, ..., N).
         tested: Probability that the message's channel tells who engages (..., N).
+        price: Mean of what budgets charge (..., N).
     """
 
     mean: Tensor
     together: Tensor
     tested: Tensor
+    price: Tensor
 
     def __add__(self, other: Means) -> Means:
         """Add the effects of other modules, which choose independently of these."""
-        return Means(self.mean + other.mean, self.together + other.together, self.tested + other.tested)
+        return Means(
+            self.mean + other.mean,
+            self.together + other.together,
+            self.tested + other.tested,
+            self.price + other.price,
+        )
 
     def select(self, cells: Tensor) -> Means:
         """Return the means of some cells (cells,); one that holds whatever else is chosen stays as it is."""
         if self.mean.shape[2] == 1:
             return self
-        return Means(self.mean[:, :, cells], self.together[:, cells], self.tested[cells])
+        return Means(self.mean[:, :, cells], self.together[:, cells], self.tested[cells], self.price[cells])
 
     def average(self, weights: Tensor, groups: Sequence[Tensor]) -> Means:
         """Average over the cells (cells,) of each group, by weights (cells, N) that add up to 1 within each."""
@@ -87,6 +94,7 @@ class Means:
             torch.stack([each.mean for each in found], 2),
             torch.stack([each.together for each in found], 1),
             torch.stack([each.tested for each in found]),
+            torch.stack([each.price for each in found]),
         )
 
     def _average(self, weights: Tensor, cells: Tensor) -> Means:
@@ -97,7 +105,8 @@ class Means:
         extra = additive[GAIN] - additive[DIRECT]
         product = torch.einsum("vcn,cn->vn", additive[ENGAGEMENT] * extra + self.together[:, cells], weight)
         together = product - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT])
-        return Means(torch.cat([mean, hazard]), together, (weight * self.tested[cells]).sum(0))
+        tested, price = (weight * self.tested[cells]).sum(0), (weight * self.price[cells]).sum(0)
+        return Means(torch.cat([mean, hazard]), together, tested, price)
 
 
 def value_of(heads: Heads, total: Means, cost_prices: Tensor) -> Tensor:

@@ -73,14 +73,14 @@ def dense(design: Design, x: Tensor, cells: Tensor) -> Tensor:
 def random_heads(design: Design, costs: int = 1, members: int = 4, seed: int = 0, tested: bool = True) -> Heads:
     """Heads whose probabilities of engagement stay between 0 and 1, and whose hazards stay above the organic ones."""
     generator = torch.Generator().manual_seed(seed)
-    value = 0.05 * torch.randn(4, 1 + members, design.columns, generator=generator)
-    value[1:] *= 20.0
+    value = 0.03 * torch.randn(4, 1 + members, design.columns, generator=generator)
+    value[1:] *= 30.0
     value[0, :, 0] = 0.5
     hazard = 0.2 * torch.randn(costs, 1 + members, design.columns, generator=generator)
-    hazard[..., 0] = -2.0
+    hazard[..., 0] = -4.0
     known = torch.tensor([False, True, tested])
     blend = Blend(funnel=0.7, all_sends=0.4)
-    return Heads(value, hazard, torch.full((costs,), 1e-4), known, blend, torch.ones(4 + costs, design.blocks))
+    return Heads(value, hazard, torch.full((costs,), 1e-6), known, blend, torch.ones(4 + costs, design.blocks))
 
 
 @dataclass(frozen=True)

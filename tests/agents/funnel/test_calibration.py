@@ -67,7 +67,11 @@ def test_costs_count_once_and_are_not_weighed() -> None:
 
 
 def test_constant_predictions_and_exact_ones_are_finite() -> None:
-    for reward, f in ((normals(50), torch.zeros(50)), (torch.ones(50), torch.ones(50)), (torch.zeros(50), torch.zeros(50))):
+    for reward, f in (
+        (normals(50), torch.zeros(50)),
+        (torch.ones(50), torch.ones(50)),
+        (torch.zeros(50), torch.zeros(50)),
+    ):
         found = blend(reward, f)
         assert np.isfinite([found.funnel, found.all_sends, found.intercept, found.slope, found.slope_se]).all()
         assert found.all_sends == 0.0

@@ -27,7 +27,9 @@ def truth(x: Tensor, cells: Tensor) -> Tensor:
     return (math.log(0.01) + channel[cells[:, 0]] + tone[cells[:, 1]] + 0.5 * x[:, 0]).exp()
 
 
-@pytest.mark.parametrize(("n", "seeds"), [(40_000, range(1)), pytest.param(40_000, range(1, 16), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("n", "seeds"), [(40_000, range(1)), pytest.param(40_000, range(1, 16), marks=pytest.mark.slow)]
+)
 def test_a_log_linear_truth_is_recovered(n: int, seeds: range) -> None:
     for seed in seeds:
         design, x = Design.build(PLAIN, 2), contexts(n, 2, seed)

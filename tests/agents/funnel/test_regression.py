@@ -34,13 +34,17 @@ def test_the_mean_is_that_of_a_ridge_regression_with_the_same_variances() -> Non
     found = fit(design, sum_rows(design, x, cells, y), GUESS)
     phi = dense(design, x, cells)
     precision = phi.t() @ phi + design.precision(found.variance)
-    torch.testing.assert_close(found.mean, torch.linalg.solve(precision, phi.t() @ y[:, 0].double()), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        found.mean, torch.linalg.solve(precision, phi.t() @ y[:, 0].double()), rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(found.root @ found.root.t(), precision, rtol=1e-5, atol=1e-4)
     residual = float(y[:, 0].double() @ (y[:, 0].double() - phi @ found.mean)) / 300
     assert found.noise == pytest.approx(residual, rel=1e-4)
     half = sum_rows(design, x[:150], cells[:150], y[:150])
     again = refit(design, half, found)
-    wanted = torch.linalg.solve(phi[:150].t() @ phi[:150] + design.precision(found.variance), phi[:150].t() @ y[:150, 0].double())
+    wanted = torch.linalg.solve(
+        phi[:150].t() @ phi[:150] + design.precision(found.variance), phi[:150].t() @ y[:150, 0].double()
+    )
     torch.testing.assert_close(again.mean, wanted, rtol=1e-4, atol=1e-5)
     assert again.noise == found.noise
 

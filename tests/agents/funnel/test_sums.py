@@ -55,6 +55,4 @@ def test_the_common_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     design, x, y = Design.build(SPACES["plain"], WIDTH), contexts(N, WIDTH), contexts(N, 2, seed=1)
     monkeypatch.setattr(module, "ROWS_PER_CHUNK", 7)
     phi = design.common(x).double()
-    assert_same(
-        sum_common(design, x, y), Sums(phi.t() @ phi, phi.t() @ y.double(), y.double().square().sum(0), N)
-    )
+    assert_same(sum_common(design, x, y), Sums(phi.t() @ phi, phi.t() @ y.double(), y.double().square().sum(0), N))
