@@ -135,10 +135,12 @@ class ExplainedPolicy:
 def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split) -> PricedPolicy:
     """Return the agent's exploring policy at the slots of some users, under the constraints.
 
-    Slots that are less than a period apart are decided together.
+    Slots that are less than a period apart are decided together. Limits per user count those who have not churned, as
+    where the policy decides.
     """
-    group = split.history.decisions.time // data.pace.period
-    return priced_policy(agent, split.observations, group, config.constraints, data.pace)
+    d = split.history.decisions
+    group, has_slot = d.time // data.pace.period, split.history.churned_at[d.user] >= d.time
+    return priced_policy(agent, split.observations, group, config.constraints, data.pace, has_slot)
 
 
 def explain_policy(config: Config, data: TrainingData, agent: Agent) -> ExplainedPolicy:

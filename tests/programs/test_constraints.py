@@ -16,7 +16,7 @@ from crosschannel import agents
 from crosschannel.agents.constraints.budgets import budgets_at
 from crosschannel.core import ConfigError, write_csv
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
-from crosschannel.histories import History, TableMapping, TableSource, read_tables
+from crosschannel.histories import History, TableMapping, TableSource, read_tables, write_history
 from crosschannel.pipeline import load_config
 from crosschannel.pipeline.reporting import write_report
 from crosschannel.pipeline.results import RESULT_VERSION
@@ -203,6 +203,17 @@ def test_an_evaluation_is_of_the_constraints_that_it_was_made_with(run):
     (run / "config.yaml").write_text(kept)
     assert Run.open(run).stored_result() is not None
     assert "price_unsubscribed" in decided(run)
+
+
+def test_another_log_is_judged_by_the_pace_of_the_runs_own(run):
+    """Its limit is what decide would allow there, not what that log had: that of the training's rate and period."""
+    other = simulate_history(Market(MarketConfig(users=500, days=14, seed=5)))[0]
+    write_history(other, Path("log"))
+    result = evaluate.evaluate(run, Path("log"), out=Path("there"))
+    trained = Run.open(run).trained_with("policy")
+    decisions = int(result.policy_table.loc[result.policy_table.segment == agents.ALL_DECISIONS, "decisions"].iloc[0])
+    budget = budgets_at(trained.config.constraints, decisions, trained.pace.period, trained.pace.rates)[0]
+    assert result.constraints[0].budget == pytest.approx(budget)
 
 
 def test_constraints_that_another_agent_or_other_goals_cannot_keep_are_left_out(caplog):
