@@ -13,8 +13,13 @@ from crosschannel.agents.base import Observations
 from crosschannel.agents.sampling import vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.errors import ConfigError
 
 Float32Array = npt.NDArray[np.float32]
+
+
+class NoVotes(ConfigError):
+    """An agent whose policy cannot keep constraints, because it has not learned from the components of rewards."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +58,12 @@ class ChannelVotes:
 class PriceableAgent(Protocol):
     """An agent whose policy can keep constraints: it shows the votes that shadow prices act on."""
 
-    def votes(self, observations: Observations) -> ChannelVotes:
-        """Return the votes of N slots."""
+    def votes(self, observations: Observations, *, explore: bool = True) -> ChannelVotes:
+        """Return the votes of N slots; without exploration, those of the best estimate alone.
+
+        Raises:
+            NoVotes: If the agent has not learned what votes on cost events need.
+        """
         ...
 
 

@@ -216,11 +216,13 @@ class LinearThompson(LinearAgent):
         """Refit the regressions and the funnel if a fit is due; return the loss, and how the funnel is calibrated."""
         return super().update(steps) | (self._funnel.learn(self._rows) if steps >= 1 and len(self._rows) else {})
 
-    def votes(self, observations: Observations) -> ChannelVotes:
+    def votes(self, observations: Observations, *, explore: bool = True) -> ChannelVotes:
         """Return the votes on the first module's actions, before shadow prices."""
         if self._funnel.heads is None:
-            return super().votes(observations)
-        return self._funnel.votes(self.modules, observations, self._mixing_matrix(self._k).float(), self._floors)
+            return super().votes(observations, explore=explore)
+        matrix = self._mixing_matrix(self._k).float() if explore else None
+        floors = self._floors if explore else (0.0,) * len(self.modules)
+        return self._funnel.votes(self.modules, observations, matrix, floors)
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Return the vote shares, mixed with the floors."""
