@@ -16,6 +16,7 @@ from .checkpoints import read_extra as read_extra
 from .checkpoints import restore_agent as restore_agent
 from .checkpoints import save_agent as save_agent
 from .checkpoints import save_policy as save_policy
+from .constraints.budgets import action_costs as action_costs
 from .constraints.budgets import budgets_at as budgets_at
 from .constraints.budgets import check_constraints as check_constraints
 from .constraints.budgets import expected_use as expected_use
@@ -94,6 +95,7 @@ __all__ = [
     "Prices",
     "Uniform",
     "VotingPolicy",
+    "action_costs",
     "agent_settings",
     "as_markdown",
     "as_scalars",

@@ -104,6 +104,10 @@ def test_every_setting_but_mappings_of_files_is_a_flag():
         (["--agent.settings.floor", "{channel: .1}"], "agent.settings.floor", {"channel": 0.1}),
         (["--reward.goals", "{event: unsubscribed, weight: -1}"], "reward.goals.0.weight", -1.0),
         (["--reward.goals", "[{event: unsubscribed}, {event: 'order:*'}]"], "reward.goals.1.event", "order:*"),
+        (["--constraints.cost-events", "{event: unsubscribed}"], "constraints.cost_events.0.at_most", "log"),
+        (["--constraints.cost-events", "{event: a, at_most: .5}"], "constraints.cost_events.0.at_most", 0.5),
+        (["--constraints.cost-events"], "constraints.cost_events", ()),
+        (["--constraints.messages-per-week", "2"], "constraints.messages_per_week", 2.0),
         (["--reward.matching.within", "platform"], "reward.matching.within", ("platform",)),
     ],
 )
