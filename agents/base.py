@@ -181,7 +181,9 @@ def _join_components(parts: Sequence[Components]) -> Components:
     first = parts[0]
     if any(part.costs() != first.costs() for part in parts):
         raise ConfigError("all rows of an agent have the same cost events, with the same prices")
-    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("engaged", "value", "cost")}
+    columns: dict[str, Any] = {
+        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("engaged", "value", "cost")
+    }
     return replace(first, **columns)
 
 
