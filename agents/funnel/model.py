@@ -216,7 +216,8 @@ def moved_heads(heads: Heads, before: Design, after: Design, generator: torch.Ge
         place = torch.from_numpy(previous_cells(before.modules, after.modules, m))
         known, new = (place >= 0).nonzero()[:, 0], (place < 0).nonzero()[:, 0]
         start, stop = before.starts[m], before.starts[m] + before.cells[m] * before.each
-        old = parts[..., start:stop].unflatten(-1, (before.cells[m], before.each))[:, :, place[known]]
+        every = parts[..., start:stop].reshape(*parts.shape[:2], before.cells[m], before.each)
+        old = every[:, :, place[known]]
         cells = torch.zeros(*parts.shape[:2], after.cells[m], after.each, dtype=torch.float64)
         cells[:, :, known] = old
         if len(new):

@@ -77,8 +77,8 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
             values = _values(slots, heads, PolicyMeans(modules, best, shares, tested, prices), m)
             greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups[m], 0.0)
             shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
-        channel = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
-        shares[0] = _preferred(slots, value_of(heads, channel, slots.cost_weights)[0] - channel.price)
+        total = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
+        shares[0] = _preferred(slots, value_of(heads, total, slots.cost_weights)[0] - total.price)
     voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
     means = PolicyMeans(modules, effects, shares, tested, prices)
     values_later = [_values(slots, heads, means, m) for m in later]

@@ -39,14 +39,15 @@ class Posterior:
 
     def draws(self, normals: Tensor) -> Tensor:
         """Return draws (D, K), from standard normals (D, K) that are centred first: their mean is the best estimate."""
-        deviations = torch.linalg.solve_triangular(self.root.t(), centred(normals, 1), upper=True)
+        deviations: Tensor = torch.linalg.solve_triangular(self.root.t(), centred(normals, 1), upper=True)
         return self.mean.unsqueeze(1) + self.noise**0.5 * deviations
 
 
 def centred(normals: Tensor, axis: int) -> Tensor:
     """Return standard normals less their mean along an axis, scaled so that they keep the variance 1."""
     k = normals.shape[axis]
-    return (normals - normals.mean(axis, keepdim=True)) * (k / max(k - 1, 1)) ** 0.5
+    out: Tensor = (normals - normals.mean(axis, keepdim=True)) * float(k / max(k - 1, 1)) ** 0.5
+    return out
 
 
 def fit(design: Design, sums: Sums, guess: float, start: Tensor | None = None, steps: int = MAX_STEPS) -> Posterior:
