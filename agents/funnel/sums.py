@@ -1,4 +1,4 @@
-"""DesignStatistics over rows from which the regressions of a design follow."""
+"""Sums over rows from which the regressions of a design follow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DesignStatistics over rows equal the products of the design matrix written out."""
+"""Sums over rows equal the products of the design matrix written out."""
 
 from __future__ import annotations
 
