@@ -16,6 +16,7 @@ from .checkpoints import read_extra as read_extra
 from .checkpoints import restore_agent as restore_agent
 from .checkpoints import save_agent as save_agent
 from .checkpoints import save_policy as save_policy
+from .constraints.budgets import action_costs as action_costs
 from .constraints.budgets import budgets_at as budgets_at
 from .constraints.budgets import check_constraints as check_constraints
 from .constraints.budgets import expected_use as expected_use
@@ -32,6 +33,7 @@ from .explain import ALL_DECISIONS as ALL_DECISIONS
 from .explain import as_markdown as as_markdown
 from .explain import as_scalars as as_scalars
 from .explain import as_text as as_text
+from .explain import component_names as component_names
 from .explain import policy_table as policy_table
 from .linear.agent import BestFixed as BestFixed
 from .linear.agent import EpsilonGreedy as EpsilonGreedy
@@ -93,6 +95,7 @@ __all__ = [
     "Prices",
     "Uniform",
     "VotingPolicy",
+    "action_costs",
     "agent_settings",
     "as_markdown",
     "as_scalars",
@@ -102,6 +105,7 @@ __all__ = [
     "check_decisions",
     "check_probabilities",
     "check_settings",
+    "component_names",
     "expected_use",
     "load_agent",
     "load_policy",

@@ -19,7 +19,7 @@ from crosschannel.agents.constraints.budgets import (
 )
 from crosschannel.agents.constraints.prices import Prices, priced_shares, shadow_prices
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.agents.votes import ChannelVotes, PriceableAgent
+from crosschannel.agents.votes import ChannelVotes, NoVotes, PriceableAgent
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.history import History
@@ -92,7 +92,7 @@ def check_priceable(agent: Agent, constraints: Constraints) -> None:
     if constraints.names and not isinstance(agent, PriceableAgent):
         raise ConfigError(
             f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(constraints.names)}): choose "
-            "ensemble_thompson or linear_thompson, or empty `constraints`"
+            "ensemble_thompson, or empty `constraints`"
         )
 
 
@@ -103,8 +103,10 @@ def priced_policy(
     constraints: Constraints,
     pace: LogPace,
     has_slot: BoolArray | None = None,
+    *,
+    explore: bool = True,
 ) -> PricedPolicy:
-    """Return an agent's exploring policy under constraints.
+    """Return an agent's policy under constraints.
 
     Prices are found for all users of one decision time together and frozen before anything is drawn.
 
@@ -116,12 +118,16 @@ def priced_policy(
         pace: Pace of the log.
         has_slot: Which rows are users who can get a message at all (N,), and so count for a limit per user; all by
             default.
+        explore: Whether the policy explores. Without exploration the best estimate votes alone, at prices that are
+            found for its votes.
 
     Raises:
         ConfigError: If the agent cannot keep constraints.
         InfeasibleBudget: If the floor alone uses more than a budget.
     """
     if not constraints.names:
+        if not explore:
+            raise ConfigError("without constraints the agent itself acts on its best estimate: use `act`")
         return PricedPolicy(agent.action_probabilities(observations), _table([]))
     check_priceable(agent, constraints)
     assert isinstance(agent, PriceableAgent)
@@ -131,7 +137,7 @@ def priced_policy(
         mine = np.flatnonzero(group == time)
         users = len(mine) if has_slot is None else int(has_slot[mine].sum())
         budgets = budgets_at(constraints, users, pace.period, pace.rates)
-        votes, use, prices = _solve(agent, observations[mine], constraints, budgets)
+        votes, use, prices = _solve(agent, observations[mine], constraints, budgets, explore)
         out[0][mine] = priced_shares(votes.values, votes.mask, use, prices, votes.floor)
         for m, share in enumerate(votes.later, 1):
             out[m][mine] = share
@@ -141,11 +147,16 @@ def priced_policy(
 
 
 def _solve(
-    agent: PriceableAgent, observations: Observations, constraints: Constraints, budgets: FloatArray
+    agent: PriceableAgent, observations: Observations, constraints: Constraints, budgets: FloatArray, explore: bool
 ) -> tuple[ChannelVotes, FloatArray, Prices]:
     """Find the prices of one decision time; where content has a budget, price again with the content that follows."""
     before = np.zeros(len(budgets))
-    votes = agent.votes(observations)
+    votes = agent.votes(observations, explore=explore)
+    if missing := [limit.event for limit in constraints.cost_events if limit.event not in votes.cost_names]:
+        raise NoVotes(
+            f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of the "
+            "costs (`reward.funnel.costs`), and the agent enough messages"
+        )
     for i in range(MAX_ROUNDS):
         hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
         chosen = [np.zeros_like(votes.mask, dtype=np.float64), *votes.later]
@@ -157,7 +168,7 @@ def _solve(
             break
         before = prices.prices
         charged = np.tile(action_prices(constraints, votes.modules, before), (len(observations), 1))
-        votes = agent.votes(replace(observations, action_prices=charged))
+        votes = agent.votes(replace(observations, action_prices=charged), explore=explore)
     return votes, use, prices
 
 

@@ -111,6 +111,22 @@ def _given(amounts: Mapping[str, float] | None, event: str) -> float:
     return float(amounts[event])
 
 
+def action_costs(constraints: Constraints, modules: ActionSpace) -> FloatArray:
+    """Return what each action of each module uses of each constraint by itself (C, sum of actions).
+
+    A message is one action of the first module other than action 0. Cost events have no known costs: their hazards are
+    learned.
+    """
+    rows = [np.zeros(modules.total) for _ in constraints.cost_events]
+    if constraints.messages_per_week is not None:
+        codes = np.arange(modules.total)
+        rows.append(((codes > 0) & (codes < modules.sizes[0])).astype(np.float64))
+    for budget in constraints.budgets:
+        by_module = [(budget.costs.get(module.name, {}), module.actions) for module in modules]
+        rows.append(np.array([costs.get(action, 0.0) for costs, actions in by_module for action in actions]))
+    return np.stack(rows) if rows else np.zeros((0, modules.total))
+
+
 def expected_use(
     constraints: Constraints,
     modules: ActionSpace,
@@ -129,43 +145,24 @@ def expected_use(
             module's action, over the policy of the other modules. Action 0 has what happens without a message.
         probabilities: The policy's probabilities (N, *shape(m)) per module; those of the first are not read.
     """
-    users, actions = len(probabilities[0]), modules.sizes[0]
-    found = []
-    for limit in constraints.cost_events:
-        organic = np.maximum(hazards[limit.event][:, :1], 0.0)
-        found.append(np.maximum(hazards[limit.event], organic))
-    if constraints.messages_per_week is not None:
-        found.append(np.broadcast_to(np.arange(actions) > 0, (users, actions)).astype(np.float64))
-    if constraints.budgets:
-        found += list(_expected_costs(constraints.budgets, modules, probabilities))
-    return np.stack(found) if found else np.zeros((0, users, actions))
-
-
-def _expected_costs(budgets: Sequence[Budget], modules: ActionSpace, probabilities: Sequence[FloatArray]) -> FloatArray:
-    """Return each budget's expected cost (C, N, A) of the first module's actions, over the later modules' policy."""
-    costs = np.array([_flat_costs(budget, modules) for budget in budgets])
-    out = np.zeros((len(budgets), len(probabilities[0]), modules.sizes[0]))
+    costs, users = action_costs(constraints, modules), len(probabilities[0])
+    use = np.zeros((len(costs), users, modules.sizes[0]))
     for code in range(1, modules.sizes[0]):
-        taken = np.zeros((len(probabilities[0]), modules.sizes[0]))
+        taken = np.zeros((users, modules.sizes[0]))
         taken[:, code] = 1.0
-        marginals = np.concatenate(modules.marginals([taken, *probabilities[1:]]), axis=1)
-        out[:, :, code] = costs @ marginals.T
-    return out
+        use[:, :, code] = costs @ np.concatenate(modules.marginals([taken, *probabilities[1:]]), axis=1).T
+    for c, limit in enumerate(constraints.cost_events):
+        organic = np.maximum(hazards[limit.event][:, :1], 0.0)
+        use[c] = np.maximum(hazards[limit.event], organic)
+    return use
 
 
 def prices_later_modules(constraints: Constraints, modules: ActionSpace) -> bool:
     """Return whether a budget charges for an action of a module after the first."""
-    return any(any(_flat_costs(budget, modules)[modules.sizes[0] :]) for budget in constraints.budgets)
+    return bool(action_costs(constraints, modules)[:, modules.sizes[0] :].any())
 
 
 def action_prices(constraints: Constraints, modules: ActionSpace, prices: FloatArray) -> FloatArray:
     """Return what budgets charge for each action of all modules (sum of actions,) at the constraints' prices (C,)."""
-    out = np.zeros(modules.total)
-    for budget, price in zip(constraints.budgets, prices[len(prices) - len(constraints.budgets) :], strict=True):
-        out += price * np.array(_flat_costs(budget, modules))
-    return out
-
-
-def _flat_costs(budget: Budget, modules: ActionSpace) -> list[float]:
-    """Return the costs of all modules' actions (sum of actions,)."""
-    return [budget.costs.get(module.name, {}).get(action, 0.0) for module in modules for action in module.actions]
+    others = len(prices) - len(constraints.budgets)
+    return np.asarray(prices[others:] @ action_costs(constraints, modules)[others:])

@@ -76,6 +76,11 @@ class ContestedVotes:
         self._owners = np.repeat(np.arange(len(counts)), counts)
         self._weight, self._settled = weight, settled
 
+    @property
+    def count(self) -> int:
+        """Number of votes that prices may change."""
+        return len(self._begins)
+
     def evaluate(self, prices: FloatArray) -> Choices:
         """Return what all votes choose at prices (C,): the first of equally good actions, as `argmax` does."""
         if not len(self._owners):

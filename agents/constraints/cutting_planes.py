@@ -16,7 +16,7 @@ from scipy.optimize import linprog
 
 from crosschannel.agents.constraints.contested import Choices, ContestedVotes
 from crosschannel.agents.constraints.votes import Votes
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray
 
 #: A mixture is accepted where a new piece exceeds the others by no more than this share.
 DUAL_GAP = 1e-7
@@ -24,9 +24,7 @@ DUAL_GAP = 1e-7
 ASIDE = 1e-4
 GOLDEN_RATIO = (1.0 + 5.0**0.5) / 2.0
 #: Smallest share of a mixture that is not rounding.
-MIN_SHARE = 1e-9
-#: Sums of shares that are this close to 1 are 1, but for the tolerance of the linear program.
-LP_TOLERANCE = 1e-4
+MIN_SHARE = 1e-12
 #: A price is 0 if no more than this share of the dual comes from it.
 LEAST_DUAL_SHARE = 1e-9
 #: A corner of C pieces needs about 15 C of them; more are found only where rounding hides the corner.
@@ -127,29 +125,14 @@ def minimise(votes: Votes | ContestedVotes, target: Target, box: Box) -> Minimum
         at.append(beside)
         found.append(choices)
         prices, shares, lower = _lowest_corner(at, found, target, box)
-    used, shares = _exact_shares(shares, np.stack([one.use for one in found]) / target.aim)
+    used = np.flatnonzero(shares > MIN_SHARE)
+    shares = shares[used] / shares[used].sum()
     mixed = Choices(
         float(shares @ np.array([found[k].gain for k in used])), shares @ np.stack([found[k].use for k in used])
     )
     bound = min(_dual(beside, choices, target.most), _dual(prices, votes.evaluate(prices), target.most))
     priced = np.where(prices * target.aim > LEAST_DUAL_SHARE * bound, prices, 0.0)
     return Minimum(priced, np.stack([at[k] for k in used]), shares, mixed, bound, box.cuts_off(prices))
-
-
-def _exact_shares(shares: FloatArray, use: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Return which of K pieces have a share (M,), and the shares (M,), without the linear program's tolerance.
-
-    Args:
-        shares: The linear program's shares (K,).
-        use: Use (K, C) of each budget by each piece, as a multiple of what is aimed at.
-    """
-    used = np.flatnonzero(shares * np.maximum(use.max(1), 1.0) > MIN_SHARE)
-    shares, sums = shares[used], np.vstack([np.ones(len(used)), use[used].T])
-    left = 1.0 - sums @ shares
-    binding = np.abs(left) < LP_TOLERANCE
-    size = np.abs(sums[binding]).max(1)
-    shares = shares + np.linalg.lstsq(sums[binding] / size[:, None], left[binding] / size, rcond=None)[0]
-    return used, np.maximum(shares, 0.0) / np.maximum(shares, 0.0).sum()
 
 
 def _single(prices: FloatArray, choices: Choices, target: Target) -> Minimum:

@@ -18,8 +18,8 @@ from crosschannel.core.errors import ConfigError
 MARGIN = 0.0025
 #: Use beyond a budget that is rounding, as a share of it.
 ROUNDING = 1e-9
-#: Share of the use without prices below which prices are bounded by what messages gain, and not by the budget.
-TINY_BUDGET = 1e-6
+#: A budget is spent if no more than this share remains of what the votes would use without prices.
+NEGLIGIBLE = 1e-8
 #: Votes in the first sample, and how many times as many each further one has.
 FIRST_SAMPLE, GROWTH = 2**12, 8
 #: Half a box's width around prices from a sample, in units of one over the square root of its votes.
@@ -103,7 +103,8 @@ def shadow_prices(
 
     and the prices :math:`\lambda \ge 0` are such that :math:`\sum_n \sum_a \pi_n(a) u_{cna} \le b_c`, with equality
     within 1 % wherever :math:`\lambda_c > 0`. They do not depend on what is drawn later, so that the propensities
-    are exact.
+    are exact. A budget of which less than 1e-8 of the use without prices remains beside the floor counts as spent:
+    no vote takes what uses it.
 
     Args:
         values: Values (L, N, A) of the first module's actions for L votes; L = 1 is the greedy policy.
@@ -123,16 +124,8 @@ def shadow_prices(
     least = organic + floor * _uniform_use(mask, use, floor)
     if (least > budgets * (1.0 + ROUNDING)).any():
         raise InfeasibleBudget(names or [f"budget {c}" for c in range(len(budgets))], budgets, organic, least, floor)
-    remaining = np.maximum(budgets - least, 0.0)
-    spent = remaining <= ROUNDING * budgets
     votes = Votes(values, mask, use, (1.0 - floor) / len(values))
-    free = votes.without(np.asarray((use[spent] > 0.0).any(0))) if spent.any() else votes
-    target = Target(
-        least=remaining * (1.0 - 2.0 * MARGIN),
-        aim=np.where(spent, 1.0, remaining * (1.0 - MARGIN)),
-        most=remaining,
-    )
-    found = _solve(votes, free, spent, target)
+    found = _solve(votes, np.maximum(budgets - least, 0.0), ROUNDING * budgets)
     return Prices(
         prices=found.prices,
         mixture=found.mixture,
@@ -163,20 +156,30 @@ def priced_shares(
     return shares
 
 
-def _solve(votes: Votes, free: Votes, spent: BoolArray, target: Target) -> Minimum:
-    """Find the prices of budgets of which something remains, and prohibitive ones of those that are spent."""
-    none = np.zeros(len(spent))
-    unpriced = free.evaluate(none)
-    if (unpriced.use <= target.most).all():
-        found = Minimum(none, none[None], np.ones(1), unpriced, unpriced.gain, none > 0.0)
-    else:
-        outer = np.where(spent, 0.0, unpriced.gain / target.aim)
-        if (target.aim < TINY_BUDGET * unpriced.use).any():
-            outer = np.minimum(outer, free.prohibitive_prices())
-        found = _coarse_to_fine(free, target, outer)
-    if not spent.any():
-        return found
-    more = np.where(spent, votes.prohibitive_prices(), 0.0)
+def _solve(votes: Votes, remaining: FloatArray, rounding: FloatArray) -> Minimum:
+    """Find the prices of budgets of which something remains, and prohibitive ones of those that are spent.
+
+    Args:
+        votes: The votes.
+        remaining: What the votes may use of each budget (C,).
+        rounding: What may remain (C,) of a budget that is spent.
+    """
+    none = np.zeros(len(remaining))
+    unpriced = votes.evaluate(none)
+    spent = remaining <= np.maximum(rounding, NEGLIGIBLE * unpriced.use)
+    more = none
+    if spent.any():
+        more = np.where(spent, votes.prohibitive_prices(), 0.0)
+        votes = votes.without(np.asarray((votes.use[spent] > 0.0).any(0)))
+        unpriced = votes.evaluate(none)
+    if (unpriced.use <= remaining).all():
+        return Minimum(more, more[None], np.ones(1), unpriced, unpriced.gain, none > 0.0)
+    target = Target(
+        least=remaining * (1.0 - 2.0 * MARGIN),
+        aim=np.where(spent, 1.0, remaining * (1.0 - MARGIN)),
+        most=remaining,
+    )
+    found = _coarse_to_fine(votes, target, np.where(spent, 0.0, unpriced.gain / target.aim))
     return replace(found, prices=found.prices + more, mixture=found.mixture + more)
 
 
@@ -215,7 +218,7 @@ def _uniform_use(mask: BoolArray, use: FloatingArray, floor: float) -> FloatArra
     """Return what uniform draws from the eligible actions use (C,); not computed without a floor."""
     if floor == 0.0:
         return np.zeros(len(use))
-    return np.asarray(np.einsum("na,cna->c", _uniform_shares(mask), use, dtype=np.float64))
+    return np.asarray((np.einsum("na,cna->cn", mask, use, dtype=np.float64) / mask.sum(1)).sum(1))
 
 
 def _uniform_shares(mask: BoolArray) -> FloatArray:

@@ -13,7 +13,7 @@ from crosschannel.agents.base import Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.model import Heads, fit_heads, moved_heads
-from crosschannel.agents.funnel.policy import Slots, Votes, flat_prices, vote
+from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.agents.funnel.values import Effects
 from crosschannel.agents.linear.regression import RefitSchedule
@@ -92,10 +92,24 @@ class Funnel:
         floors: Sequence[float],
         best_only: bool = True,
     ) -> tuple[Votes, slice]:
+        best_only = best_only and matrix is None
+        slots, heads, effects = self._at(modules, chunk, mask, matrix, best_only)
+        voters = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
+        return vote(slots, heads, effects, floors), voters
+
+    def _at(
+        self,
+        modules: ActionSpace,
+        chunk: Observations,
+        mask: np.ndarray[Any, Any],
+        matrix: Tensor | None = None,
+        best_only: bool = False,
+    ) -> tuple[Slots, Heads, Effects]:
+        """Return a chunk of slots, the heads of the present actions, and their effects there."""
         assert self.heads is not None  # callers ask first
         heads = self.heads
         x = torch.from_numpy(np.ascontiguousarray(chunk.context, dtype=np.float32))
-        if matrix is None and best_only:
+        if best_only:
             heads = heads.best()
         effects = Effects.build(self._design, heads, x, matrix).present(_present(self._design.modules, modules))
         eligible = tuple(
@@ -105,8 +119,7 @@ class Funnel:
             for m, part in enumerate(modules.split(mask))
         )
         slots = Slots(modules, eligible, torch.tensor(self.cost_weights), flat_prices(modules, chunk.action_prices))
-        voters = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
-        return vote(slots, heads.of_present(_present(self._design.modules, modules)[0]), effects, floors), voters
+        return slots, heads.of_present(_present(self._design.modules, modules)[0]), effects
 
     def expected_rewards(
         self, modules: ActionSpace, observations: Observations, floors: Sequence[float]
@@ -124,6 +137,26 @@ class Funnel:
                 each = values[1:].transpose(1, 2).contiguous().numpy()
                 parts[m].append(each.reshape(len(each), len(chunk), *modules.shape(m)))
         return [np.concatenate(part, axis=1) for part in parts]
+
+    def components(
+        self, modules: ActionSpace, observations: Observations, floors: Sequence[float]
+    ) -> dict[str, list[Float32Array]]:
+        """Return the members' components of each module's actions, (K, N, *shape(m)) per module, by name.
+
+        They are `engagement`, `gain` (of those who engage), `direct` (the effect on the others) and `hazard_<event>` of
+        each cost event, beyond what happens without a message; all of them at the policy's mean over the other modules.
+        NaN for sending nothing; engagement and gain are NaN where the log does not tell who engages.
+        """
+        names = ("engagement", "gain", "direct", *(f"hazard_{event}" for event in self.cost_names))
+        parts: list[list[Float32Array]] = [[] for _ in modules]
+        for start in range(0, max(len(observations), 1), ROWS_PER_CHUNK):
+            chunk = observations[start : start + ROWS_PER_CHUNK]
+            at = self._at(modules, chunk, modules.feasible_mask(chunk.action_mask))
+            for m, found in enumerate(components(*at, floors)):
+                each = found[:, 1:].transpose(2, 3).contiguous().numpy()
+                parts[m].append(each.reshape(*each.shape[:3], *modules.shape(m)))
+        joined = [np.concatenate(part, axis=2) for part in parts]
+        return {name: [part[place] for part in joined] for place, name in enumerate(names)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the model and when it was fitted."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from crosschannel.agents.ensemble.mixtures import competing_cells, vote_shares_on_device
 from crosschannel.agents.funnel.averages import PolicyMeans
 from crosschannel.agents.funnel.model import Heads
-from crosschannel.agents.funnel.values import Effects, hazards_of, value_of
+from crosschannel.agents.funnel.values import Effects, components_of, hazards_of, value_of
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
@@ -69,19 +69,11 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
     """
     modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
     later = range(1, len(modules))
-    groups = [competing_cells(modules, m) for m in range(len(modules))]
-    uniform = [_uniform(slots, m) for m in range(len(modules))]
-    best, shares = effects.best(), list(uniform)
-    for _ in range(SWEEPS):
-        for m in later:
-            values = _values(slots, heads, PolicyMeans(modules, best, shares, tested, prices), m)
-            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups[m], 0.0)
-            shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
-        total = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
-        shares[0] = _preferred(slots, value_of(heads, total, slots.cost_weights)[0] - total.price)
+    shares = _preferred_shares(slots, heads, effects.best(), floors)
     voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
     means = PolicyMeans(modules, effects, shares, tested, prices)
     values_later = [_values(slots, heads, means, m) for m in later]
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
     final = [
         vote_shares_on_device(values[voting].transpose(0, 1), slots.eligible[m].t(), groups[m], floors[m]).t()
         for m, values in zip(later, values_later, strict=True)
@@ -89,6 +81,37 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
     policy = [shares[0], *(share.float() for share in final)]
     channel, hazards = _channels(slots, heads, PolicyMeans(modules, effects, policy, tested, prices))
     return Votes(channel, hazards, tuple(final), tuple(values_later))
+
+
+def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) -> tuple[Tensor, ...]:
+    """Return engagement, gain, direct effect and hazards (3 + C, V, cells, N) of each module's cells.
+
+    They are those of messages, at the policy's mean over the other modules, as the values of `vote` are; NaN where
+    nothing is sent.
+    """
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    shares = _preferred_shares(slots, heads, effects.best(), floors)
+    policy = [shares[0], *(share.float() for share in vote(slots, heads, effects, floors).shares)]
+    channels = components_of(heads, PolicyMeans(modules, effects, policy, tested, prices).of_cells(0))
+    channels[:, :, 0] = float("nan")
+    means = PolicyMeans(modules, effects, shares, tested, prices)
+    return channels, *(components_of(heads, means.of_cells(m)) for m in range(1, len(modules)))
+
+
+def _preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
+    """Return the share of each module's cells (cells, N) by the best estimate, each at those of the other modules."""
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
+    uniform = [_uniform(slots, m) for m in range(len(modules))]
+    shares = list(uniform)
+    for _ in range(SWEEPS):
+        for m in range(1, len(modules)):
+            values = _values(slots, heads, PolicyMeans(modules, best, shares, tested, prices), m)
+            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups[m], 0.0)
+            shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
+        channel = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
+        shares[0] = _preferred(slots, value_of(heads, channel, slots.cost_weights)[0] - channel.price)
+    return shares
 
 
 def _values(slots: Slots, heads: Heads, means: PolicyMeans, m: int) -> Tensor:

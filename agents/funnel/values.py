@@ -132,6 +132,17 @@ def value_of(heads: Heads, total: Means, cost_prices: Tensor) -> Tensor:
     return found
 
 
+def components_of(heads: Heads, total: Means) -> Tensor:
+    """Return engagement, gain, direct effect and hazards (3 + C, V, ..., N) of messages from their mean effects.
+
+    Where nothing tells who engages there is no engagement and no gain (NaN): the direct effect is the whole effect.
+    """
+    part = total.mean
+    known = torch.where(total.tested > 0.0, 1.0, float("nan"))
+    engagement = part[ENGAGEMENT].clamp(0.0, 1.0) * total.tested * known
+    return torch.stack([engagement, part[GAIN] * known, part[DIRECT], *hazards_of(heads, total)])
+
+
 def hazards_of(heads: Heads, total: Means) -> list[Tensor]:
     """Return each cost event's probability (V, ..., N) beyond that without a message."""
     logs = total.mean[ALL_SENDS + 1 :]

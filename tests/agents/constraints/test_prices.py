@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crosschannel.agents import InfeasibleBudget, Prices, priced_shares, shadow_prices
@@ -78,11 +78,12 @@ def test_budgets_that_do_not_bind_have_no_price() -> None:
     np.testing.assert_array_equal(check(time.with_budgets(2.0)).prices, 0.0)
 
 
-@pytest.mark.parametrize("kinds", [1, 4, 20])
-@pytest.mark.parametrize("budgets", [1, 3])
-def test_equal_users_are_split(kinds: int, budgets: int) -> None:
+@pytest.mark.parametrize(
+    ("kinds", "budgets", "seed"), [(1, 1, 0), (4, 2, 2), (4, 2, 7), (4, 3, 2), (7, 2, 1), (20, 3, 3)]
+)
+def test_equal_users_are_split(kinds: int, budgets: int, seed: int) -> None:
     """A price moves all equal users at once; the mixture moves as many as the budgets allow, rounding or not."""
-    time = decision_time(budgets, users=2_000, kinds=kinds, budgets=budgets, shares=0.37)
+    time = decision_time(seed, users=2_000, kinds=kinds, budgets=budgets, shares=0.37)
     prices = check(time)
     assert time.gain_of(time.policy(prices)) >= 0.99 * best_gain(time)
     for factor in (1 - 1e-6, 1 + 1e-6):
@@ -128,10 +129,24 @@ def test_a_budget_of_zero_forbids_what_uses_it_and_nothing_else() -> None:
     np.testing.assert_array_equal(time.policy(check(time.with_budgets(0.0)))[:, 1:], 0.0)
 
 
-@pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-8, 1e-12])
+@pytest.mark.parametrize("share", [1e-2, 1e-4, 1e-7])
 @pytest.mark.parametrize("budgets", [1, 3])
 def test_tiny_budgets(share: float, budgets: int) -> None:
     assert check(decision_time(votes=3, budgets=budgets, shares=share)).binding.any()
+
+
+def test_a_tiny_budget_beside_others() -> None:
+    time = decision_time(users=2_000, actions=50, budgets=3, shares=[1e-7, 0.5, 0.7])
+    assert check(time).binding.tolist() == [True, False, False]
+
+
+def test_a_negligible_budget_is_none() -> None:
+    time = decision_time(actions=5, budgets=2, shares=[1e-12, 0.3])
+    time.use[0, :, 3:] = 0.0
+    prices = time.solve()
+    policy = time.policy(prices)
+    assert policy[:, 1:3].sum() == 0.0
+    assert 0.99 * time.budgets[1] <= prices.use[1] <= time.budgets[1]
 
 
 @pytest.mark.parametrize("of_values", [1e-30, 1.0, 1e30, 1e37])
@@ -277,6 +292,10 @@ def test_values_of_actions_that_are_not_eligible_may_be_anything() -> None:
     floor=st.sampled_from([0.0, 0.05]),
     rounded=st.booleans(),
 )
+@example(12954, 3, 5, 5, 5, [1e-6] * 3, 0.0, False)
+@example(3778396, 1, 24, 24, 4, [1e-6] * 2, 0.0, False)
+@example(40516, 3, 7, 7, 4, [0.9, 0.5, 0.5], 0.0, True)
+@example(7747, 1, 7, 7, 4, [0.9, 0.5, 0.5], 0.0, True)
 def test_small_decision_times(
     seed: int, votes: int, users: int, kinds: int, actions: int, shares: list[float], floor: float, rounded: bool
 ) -> None:
@@ -286,7 +305,7 @@ def test_small_decision_times(
         shares=shares,
     )  # fmt: skip
     if rounded:
-        time = replace(time, values=np.round(time.values), use=np.round(2.0 * time.use) / 2.0)
+        time = replace(time, values=np.round(time.values), use=np.round(2.0 * time.use) / 2.0).with_budgets(shares)
     try:
         prices = check(time)
     except InfeasibleBudget as error:
