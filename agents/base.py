@@ -169,7 +169,7 @@ def join(batches: Sequence[Batch]) -> Batch:
 
 
 def _join_observations(parts: Sequence[Observations]) -> Observations:
-    columns = {}
+    columns: dict[str, Any] = {}
     for f in fields(Observations):
         found = [getattr(part, f.name) for part in parts]
         _check_all_or_none(f"`observations.{f.name}`", found)
@@ -181,10 +181,10 @@ def _join_components(parts: Sequence[Components]) -> Components:
     first = parts[0]
     if any(part.costs() != first.costs() for part in parts):
         raise ConfigError("all rows of an agent have the same cost events, with the same prices")
-    columns: dict[str, Any] = {
-        name: np.concatenate([getattr(part, name) for part in parts]) for name in ("engaged", "value", "cost")
-    }
-    return replace(first, **columns)
+    engaged, value, cost = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("engaged", "value", "cost")
+    )
+    return replace(first, engaged=engaged, value=value, cost=cost)
 
 
 def _check_all_or_none(name: str, parts: Sequence[Any]) -> None:

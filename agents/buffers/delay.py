@@ -104,8 +104,9 @@ def _observed(prefix: str, observations: Observations) -> dict[str, Any]:
 
 def _observations(prefix: str, arrays: Mapping[str, Any]) -> Observations:
     found: dict[str, Any] = {name: arrays.get(prefix + name) for name in OBSERVED}
-    users = found["users"]
-    return Observations(**found | {"users": None if users is None else users.view(np.uint64)})
+    if found["users"] is not None:
+        found["users"] = found["users"].view(np.uint64)
+    return Observations(**found)
 
 
 def _tensor(array: Any) -> torch.Tensor:

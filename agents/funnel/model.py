@@ -14,7 +14,7 @@ from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import fit_hazard, predict
 from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
-from crosschannel.agents.funnel.sums import AdditiveStatistics, sum_common, sum_rows
+from crosschannel.agents.funnel.sums import DesignStatistics, sum_common, sum_rows
 from crosschannel.core.action_changes import previous_cells
 
 #: The components of a value; hazards of cost events follow them.
@@ -88,12 +88,12 @@ class _Messages:
     reward: Tensor
     gross: Tensor
 
-    def sums(self, design: Design, fold: int) -> list[AdditiveStatistics]:
+    def sums(self, design: Design, fold: int) -> list[DesignStatistics]:
         """Return one fold's sums for each component; the engaged and the others are summed once for all of them."""
         mine = self.rows.fold == fold
         known = self.tested[torch.from_numpy(self.rows.actions[:, 0])]
 
-        def summed(which: Tensor) -> AdditiveStatistics:
+        def summed(which: Tensor) -> DesignStatistics:
             at = (mine & which).nonzero()[:, 0]
             engaged = self.engaged[at].nan_to_num(0.0)
             targets = torch.stack([engaged, self.value[at], self.gross[at]], 1)
@@ -176,7 +176,7 @@ def _expected_cost(
 
 
 def _blend(
-    design: Design, messages: _Messages, by_fold: list[list[AdditiveStatistics]], found: list[Posterior], cost: Tensor
+    design: Design, messages: _Messages, by_fold: list[list[DesignStatistics]], found: list[Posterior], cost: Tensor
 ) -> Blend:
     """Weigh funnel and regression of all sends by rewards of users that neither has learned from."""
     funnel, everybody = torch.zeros(len(cost)), torch.zeros(len(cost))
@@ -216,7 +216,8 @@ def moved_heads(heads: Heads, before: Design, after: Design, generator: torch.Ge
         place = torch.from_numpy(previous_cells(before.modules, after.modules, m))
         known, new = (place >= 0).nonzero()[:, 0], (place < 0).nonzero()[:, 0]
         start, stop = before.starts[m], before.starts[m] + before.cells[m] * before.each
-        old = parts[..., start:stop].reshape(*parts.shape[:2], before.cells[m], before.each)[:, :, place[known]]
+        every = parts[..., start:stop].reshape(*parts.shape[:2], before.cells[m], before.each)
+        old = every[:, :, place[known]]
         cells = torch.zeros(*parts.shape[:2], after.cells[m], after.each, dtype=torch.float64)
         cells[:, :, known] = old
         if len(new):

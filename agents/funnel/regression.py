@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.sums import AdditiveStatistics
+from crosschannel.agents.funnel.sums import DesignStatistics
 
 MAX_STEPS = 8
 PSEUDO_COEFFICIENTS = 0.1
@@ -40,18 +41,18 @@ class Posterior:
     def draws(self, normals: Tensor) -> Tensor:
         """Return draws (D, K), from standard normals (D, K) that are centred first: their mean is the best estimate."""
         deviations: Tensor = torch.linalg.solve_triangular(self.root.t(), centred(normals, 1), upper=True)
-        return self.mean.unsqueeze(1) + self.noise**0.5 * deviations
+        return self.mean.unsqueeze(1) + math.sqrt(self.noise) * deviations
 
 
 def centred(normals: Tensor, axis: int) -> Tensor:
     """Return standard normals less their mean along an axis, scaled so that they keep the variance 1."""
     k = normals.shape[axis]
-    out: Tensor = (normals - normals.mean(axis, keepdim=True)) * (k / max(k - 1, 1)) ** 0.5
+    out: Tensor = (normals - normals.mean(axis, keepdim=True)) * math.sqrt(k / max(k - 1, 1))
     return out
 
 
 def fit(
-    design: Design, sums: AdditiveStatistics, guess: float, start: Tensor | None = None, steps: int = MAX_STEPS
+    design: Design, sums: DesignStatistics, guess: float, start: Tensor | None = None, steps: int = MAX_STEPS
 ) -> Posterior:
     r"""Fit coefficients to a single target, with the blocks' variances and the noise by maximum evidence.
 
@@ -76,7 +77,7 @@ def fit(
 
 def fit_known_noise(
     design: Design,
-    sums: AdditiveStatistics,
+    sums: DesignStatistics,
     guess: float,
     start: Tensor | None,
     steps: int,
@@ -89,20 +90,20 @@ def fit_known_noise(
     return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0, intercept)
 
 
-def refit(design: Design, sums: AdditiveStatistics, posterior: Posterior) -> Posterior:
+def refit(design: Design, sums: DesignStatistics, posterior: Posterior) -> Posterior:
     """Fit coefficients to other rows with the variances and the noise of an earlier fit."""
     mean, root = _solve(design, sums, posterior.variance)
     return Posterior(mean, root, posterior.variance, posterior.noise)
 
 
-def _noise(sums: AdditiveStatistics, mean: Tensor) -> float:
+def _noise(sums: DesignStatistics, mean: Tensor) -> float:
     unexplained = float(sums.square[0] - sums.moment[:, 0] @ mean)
     return max(unexplained / max(sums.rows, 1), 1e-6 * float(sums.square[0]) / max(sums.rows, 1), 1e-12)
 
 
 def _iterate(
     design: Design,
-    sums: AdditiveStatistics,
+    sums: DesignStatistics,
     guess: float,
     start: Tensor | None,
     steps: int,
@@ -129,7 +130,7 @@ def _iterate(
     return Posterior(mean, root, variance, noise_of(mean))
 
 
-def _solve(design: Design, sums: AdditiveStatistics, variance: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(design: Design, sums: DesignStatistics, variance: Tensor) -> tuple[Tensor, Tensor]:
     precision = sums.gram + design.precision(variance)
     precision.diagonal().add_(ROUNDING_RIDGE * sums.gram.diagonal())
     root = torch.linalg.cholesky(precision)

@@ -1,4 +1,4 @@
-"""AdditiveStatistics over rows from which the regressions of a design follow."""
+"""Sums over rows from which the regressions of a design follow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROWS_PER_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class AdditiveStatistics:
+class DesignStatistics:
     """Weighted sums over rows, float64; they add up over rows, days and buckets.
 
     Attributes:
@@ -28,21 +28,19 @@ class AdditiveStatistics:
     square: Tensor
     rows: int
 
-    def __add__(self, other: AdditiveStatistics) -> AdditiveStatistics:
-        return AdditiveStatistics(
+    def __add__(self, other: DesignStatistics) -> DesignStatistics:
+        return DesignStatistics(
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
 
-    def target(self, index: int) -> AdditiveStatistics:
+    def target(self, index: int) -> DesignStatistics:
         """Return the sums with one of the targets."""
-        return AdditiveStatistics(
-            self.gram, self.moment[:, index : index + 1], self.square[index : index + 1], self.rows
-        )
+        return DesignStatistics(self.gram, self.moment[:, index : index + 1], self.square[index : index + 1], self.rows)
 
 
 def sum_rows(
     design: Design, x: Tensor, cells: Tensor, targets: Tensor, weight: Tensor | None = None
-) -> AdditiveStatistics:
+) -> DesignStatistics:
     """Sum rows in which something was sent.
 
     A pair of cells is summed at once, as the columns of all other cells are 0: of two modules with A and B actions
@@ -66,10 +64,10 @@ def sum_rows(
         _add_chunk(design, gram, moment, design.common(x[rows]) * root, design.of_cells(x[rows]) * root, cells[rows], y)
         square += y.double().square().sum(0)
     upper = gram.triu()
-    return AdditiveStatistics(upper + upper.t() - torch.diag(gram.diagonal()), moment, square, len(x))
+    return DesignStatistics(upper + upper.t() - torch.diag(gram.diagonal()), moment, square, len(x))
 
 
-def sum_common(design: Design, x: Tensor, targets: Tensor) -> AdditiveStatistics:
+def sum_common(design: Design, x: Tensor, targets: Tensor) -> DesignStatistics:
     """Sum rows with the columns of the common part alone, such as those in which nothing was sent."""
     gram = torch.zeros(design.base, design.base, dtype=torch.float64)
     moment = torch.zeros(design.base, targets.shape[1], dtype=torch.float64)
@@ -78,7 +76,7 @@ def sum_common(design: Design, x: Tensor, targets: Tensor) -> AdditiveStatistics
         common = design.common(x[rows])
         gram += (common.t() @ common).double()
         moment += (common.t() @ targets[rows]).double()
-    return AdditiveStatistics(gram, moment, targets.double().square().sum(0), len(x))
+    return DesignStatistics(gram, moment, targets.double().square().sum(0), len(x))
 
 
 def _add_chunk(

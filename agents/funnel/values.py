@@ -42,8 +42,8 @@ class Effects:
         base = voters(parts[..., : design.base] @ common)
         cells = []
         for start, count in zip(design.starts, design.cells, strict=True):
-            flat = parts[..., start : start + count * design.each]
-            own_heads = flat.reshape(*parts.shape[:2], count, design.each)
+            own_heads = parts[..., start : start + count * design.each]
+            own_heads = own_heads.reshape(*parts.shape[:2], count, design.each)
             each = voters(own_heads.transpose(1, 2) @ own)  # (parts, cells, V, N)
             cells.append(each.transpose(1, 2))
         return cls(base, tuple(cells))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,6 +18,8 @@ from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.hashing import mix
+
+Floats = npt.NDArray[np.floating[Any]]
 
 CHANNEL = Module("channel", ("none", "email", "push"))
 TONE = Module("tone", ("warm", "cold", "dry"))
@@ -97,19 +101,19 @@ class World:
     price: float = 2.0
     modules: ActionSpace = PLAIN
 
-    def engagement(self, x: FloatArray, actions: IntArray) -> FloatArray:
-        return np.clip(np.array([0.0, 0.6, 0.3])[actions[:, 0]] + 0.08 * x[:, 0], 0.02, 0.98)
+    def engagement(self, x: Floats, actions: IntArray) -> FloatArray:
+        return np.asarray(np.clip(np.array([0.0, 0.6, 0.3])[actions[:, 0]] + 0.08 * x[:, 0], 0.02, 0.98))
 
-    def gain(self, x: FloatArray, actions: IntArray) -> FloatArray:
-        return np.array([0.5, 1.0, 2.0])[actions[:, 2]] + 0.5 * x[:, 1]
+    def gain(self, x: Floats, actions: IntArray) -> FloatArray:
+        return np.asarray(np.array([0.5, 1.0, 2.0])[actions[:, 2]] + 0.5 * x[:, 1])
 
     def direct(self, actions: IntArray) -> FloatArray:
         return np.where(actions[:, 0] == 2, self.direct_of_push, 0.0)
 
     def hazard(self, actions: IntArray) -> FloatArray:
-        return np.array([0.0, 0.02, 0.1])[actions[:, 0]] * np.array([1.0, 2.0, 1.0])[actions[:, 1]]
+        return np.asarray(np.array([0.0, 0.02, 0.1])[actions[:, 0]] * np.array([1.0, 2.0, 1.0])[actions[:, 1]])
 
-    def value(self, x: FloatArray, actions: IntArray) -> FloatArray:
+    def value(self, x: Floats, actions: IntArray) -> FloatArray:
         """The whole effect of messages, costs included."""
         p, direct = self.engagement(x, actions), self.direct(actions)
         return p * self.gain(x, actions) + (1.0 - p) * direct - self.price * self.hazard(actions)
@@ -170,7 +174,7 @@ def rows_of(batch: Batch) -> FunnelRows:
     )
 
 
-def with_components(batch: Batch, **changes: object) -> Batch:
+def with_components(batch: Batch, **changes: Any) -> Batch:
     """The batch with other components."""
     assert batch.components is not None
     return replace(batch, components=replace(batch.components, **changes))

@@ -49,8 +49,8 @@ def assert_same_decisions(first: EnsembleThompson, second: EnsembleThompson, mod
     seen = observations_of(everything(60, modules), 3, seed=9)
     for a, b in zip(first.action_probabilities(seen), second.action_probabilities(seen), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(first.expected_rewards(seen), second.expected_rewards(seen), strict=True):
-        np.testing.assert_array_equal(a, b)
+    for one, other in zip(first.expected_rewards(seen), second.expected_rewards(seen), strict=True):
+        np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(first.act(seen, explore=False).actions, second.act(seen, explore=False).actions)
 
 
@@ -117,8 +117,8 @@ def test_expected_rewards_are_in_the_chunks_that_they_are_computed_in() -> None:
     slots = observations_of(everything(1100, PLAIN), 3)
     for whole, part in zip(agent.expected_rewards(slots), agent.expected_rewards(slots[1030:]), strict=True):
         np.testing.assert_allclose(whole[:, 1030:], part, rtol=1e-4, atol=1e-5)
-    for whole, part in zip(agent.action_probabilities(slots), agent.action_probabilities(slots[1030:]), strict=True):
-        np.testing.assert_allclose(whole[1030:], part, atol=1.0 / 16)  # rounding may decide a vote
+    for p, few in zip(agent.action_probabilities(slots), agent.action_probabilities(slots[1030:]), strict=True):
+        np.testing.assert_allclose(p[1030:], few, atol=1.0 / 16)  # rounding may decide a vote
 
 
 @pytest.mark.parametrize("name", ["plain", "tables"])
@@ -295,7 +295,7 @@ def test_the_device_is_where_networks_compute() -> None:
         agent.observe(log)
         agent.update()
         agents.append(agent)
-    assert_same_decisions(*agents)
+    assert_same_decisions(agents[0], agents[1])
 
 
 def test_prices_of_actions_move_the_later_modules_only_where_they_are() -> None:

@@ -231,7 +231,8 @@ def moved(before: ActionSpace, present: ActionSpace, heads: Heads | None = None)
 
 def cells_of(design: Design, part: Tensor, m: int) -> Tensor:
     start = design.starts[m]
-    return part[..., start : start + design.cells[m] * design.each].unflatten(-1, (design.cells[m], design.each))
+    own = part[..., start : start + design.cells[m] * design.each]
+    return own.reshape(*part.shape[:-1], design.cells[m], design.each)
 
 
 def test_known_cells_keep_their_heads_to_the_bit_and_new_channels_are_not_tested() -> None:

@@ -1,4 +1,4 @@
-"""AdditiveStatistics over rows equal the products of the design matrix written out."""
+"""Sums over rows equal the products of the design matrix written out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 
 from crosschannel.agents.funnel import sums as module
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.sums import AdditiveStatistics, sum_common, sum_rows
+from crosschannel.agents.funnel.sums import DesignStatistics, sum_common, sum_rows
 from tests.agents.funnel.samples import SPACES, contexts, dense, messages
 
 N, WIDTH = 60, 2
@@ -15,20 +15,20 @@ N, WIDTH = 60, 2
 
 def sums_of(
     name: str, rows: slice = slice(None), *, weighted: bool = False
-) -> tuple[AdditiveStatistics, AdditiveStatistics]:
+) -> tuple[DesignStatistics, DesignStatistics]:
     """The sums of some rows, and those written out."""
     design, x = Design.build(SPACES[name], WIDTH), contexts(N, WIDTH)
     cells = design.cells_of(messages(N, SPACES[name]))
     targets, weight = contexts(N, 2, seed=1), contexts(N, 1, seed=2)[:, 0].abs() if weighted else torch.ones(N)
     phi, y, w = (part[rows].double() for part in (dense(design, x, cells), targets, weight))
-    wanted = AdditiveStatistics(
+    wanted = DesignStatistics(
         phi.t() @ (w[:, None] * phi), phi.t() @ (w[:, None] * y), (w[:, None] * y * y).sum(0), len(y)
     )
     given = weight[rows] if weighted else None
     return sum_rows(design, x[rows], cells[rows], targets[rows], given), wanted
 
 
-def assert_same(found: AdditiveStatistics, wanted: AdditiveStatistics) -> None:
+def assert_same(found: DesignStatistics, wanted: DesignStatistics) -> None:
     for name in ("gram", "moment", "square"):
         torch.testing.assert_close(getattr(found, name), getattr(wanted, name), rtol=1e-5, atol=1e-5)
     assert found.rows == wanted.rows
@@ -60,5 +60,5 @@ def test_the_common_part_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ROWS_PER_CHUNK", 7)
     phi = design.common(x).double()
     assert_same(
-        sum_common(design, x, y), AdditiveStatistics(phi.t() @ phi, phi.t() @ y.double(), y.double().square().sum(0), N)
+        sum_common(design, x, y), DesignStatistics(phi.t() @ phi, phi.t() @ y.double(), y.double().square().sum(0), N)
     )
