@@ -33,6 +33,7 @@ from .explain import ALL_DECISIONS as ALL_DECISIONS
 from .explain import as_markdown as as_markdown
 from .explain import as_scalars as as_scalars
 from .explain import as_text as as_text
+from .explain import component_names as component_names
 from .explain import policy_table as policy_table
 from .linear.agent import BestFixed as BestFixed
 from .linear.agent import EpsilonGreedy as EpsilonGreedy
@@ -104,6 +105,7 @@ __all__ = [
     "check_decisions",
     "check_probabilities",
     "check_settings",
+    "component_names",
     "expected_use",
     "load_agent",
     "load_policy",

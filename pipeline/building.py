@@ -32,6 +32,7 @@ from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
+from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
@@ -143,6 +144,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     """
     source: HistoryConfig = config.history
     if source.source == "market":
+        logger.info(f"simulating {source.market.users:,} users of the market")
         return simulate_history(Market(config.market()))
     if source.source == "tables":
         assert source.tables is not None  # the configuration requires it

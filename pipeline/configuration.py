@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.agents.registry import agent_settings
+from crosschannel.agents.registry import AGENTS_WITHOUT_VOTES, agent_settings
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import MAX_SEED
@@ -23,6 +24,8 @@ from crosschannel.histories.readers.datasets import DATASETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.tables import TableMapping
 from crosschannel.reward import REWARDS, Goal, RewardSpec
+
+logger = logging.getLogger("crosschannel")
 
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
@@ -336,7 +339,8 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
     """Return a configuration with settings replaced.
 
     An agent other than before begins with its own defaults, and goals other than before keep the costs and surrogates
-    of the funnel that fit them.
+    of the funnel that fit them. Constraints that were not set together with these are left out, with a note in the log,
+    where the agent cannot keep any, or where their event is no longer a cost event.
 
     Args:
         config: The configuration.
@@ -348,6 +352,7 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
     data = to_dict(config)
     if settings.get("agent.name", config.agent.name) != config.agent.name:
         data["agent"]["settings"] = {}
+    sets_constraints = any(name.partition(".")[0] == "constraints" for name in settings)
     for name, value in settings.items():
         *sections, last = name.split(".")
         section = data
@@ -359,7 +364,34 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
     if "reward.goals" in settings and not any(name.startswith("reward.funnel") for name in settings):
         goals = convert(tuple[Goal, ...], data["reward"]["goals"], "reward.goals")
         data["reward"]["funnel"] = to_dict(config.reward.funnel and config.reward.funnel.restricted_to(goals))
-    return from_dict(Config, data)
+    changed = from_dict(Config, data)
+    return changed if sets_constraints else replace(changed, constraints=_constraints_of(changed, config))
+
+
+def with_agent(config: Config, name: str) -> Config:
+    """Return a configuration with another agent, which begins with its own defaults; see `override`."""
+    changed = replace(config, agent=AgentConfig(name))
+    return replace(changed, constraints=_constraints_of(changed, config))
+
+
+def _constraints_of(changed: Config, before: Config) -> Constraints:
+    """Return the constraints that another agent and other goals leave; log those that they do not."""
+    constraints = changed.constraints
+    if not constraints.names:
+        return constraints
+    if changed.agent.name != before.agent.name and changed.agent.name in AGENTS_WITHOUT_VOTES:
+        names = ", ".join(constraints.names)
+        logger.info(f"the agent {changed.agent.name} cannot keep constraints: left out are those on {names}")
+        return Constraints()
+    lost = _cost_events(before) - _cost_events(changed)
+    if gone := [limit.event for limit in constraints.cost_events if limit.event in lost]:
+        logger.info(f"no longer cost events of the rewards: the constraints on {', '.join(gone)} are left out")
+    kept = tuple(limit for limit in constraints.cost_events if limit.event not in gone)
+    return replace(constraints, cost_events=kept)
+
+
+def _cost_events(config: Config) -> set[str]:
+    return set() if config.reward.funnel is None else set(config.reward.funnel.costs)
 
 
 def write_config(config: Config, path: Path) -> None:

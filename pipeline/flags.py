@@ -11,7 +11,7 @@ import typing
 from collections import abc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import parse_yaml
 from crosschannel.core.serialization import alternatives, convert, to_dict
 from crosschannel.pipeline.command_line import DEFAULT_CONFIG, FLAG_WIDTH, WIDTH, Parser, UsageError, hyphenated
-from crosschannel.pipeline.configuration import AgentConfig, Config, override, read_config
+from crosschannel.pipeline.configuration import Config, override, read_config, with_agent
 
 #: Settings that stand in a file only: the first two are long, and the market's goals are those of the reward.
 FILE_ONLY = (("history", "tables"), ("history", "stream"), ("history", "market", "goals"))
@@ -195,7 +195,7 @@ def _read(parser: Parser, given: Sequence[str], sections: Sequence[str] | None) 
     if early.agent is None or early.agent == config.agent.name or (sections is not None and "agent" not in sections):
         return config
     with _as_usage():  # the settings in the file are those of another agent
-        return replace(config, agent=AgentConfig(early.agent))
+        return with_agent(config, early.agent)
 
 
 def _override(config: Config, known: Mapping[str, Setting], texts: Mapping[str, Any]) -> Config:

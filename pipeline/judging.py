@@ -19,6 +19,8 @@ from crosschannel.agents import (
     uniform_shares,
 )
 from crosschannel.agents.base import Float32Array
+from crosschannel.agents.funnel.funnel import Funnel
+from crosschannel.agents.votes import NoVotes
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
@@ -37,7 +39,7 @@ from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
-from crosschannel.pipeline.results import EvaluationResult, TrueValue
+from crosschannel.pipeline.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.reward import refit
 from crosschannel.reward.effects import attribute_groups
 
@@ -97,8 +99,14 @@ class Validation:
         )
 
     def scores(self, agent: Agent) -> dict[str, float]:
-        """Return the effective sample size, and above `min_ess` the value and its lift over the logging policy."""
-        probabilities = self.policy(agent)
+        """Return the effective sample size, and above `min_ess` the value and its lift over the logging policy.
+
+        Nothing while the agent cannot keep the constraints yet, because it has learned from too few messages.
+        """
+        try:
+            probabilities = self.policy(agent)
+        except NoVotes:
+            return {}  # no funnel was learned yet, so that there is no policy that keeps the constraints
         weights = importance_weights(self.log, probabilities, None)
         scores = {"validation/ess": effective_sample_size(weights * self.counts)}
         if scores["validation/ess"] >= self.min_ess:
@@ -127,10 +135,12 @@ class ExplainedPolicy:
 def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split) -> PricedPolicy:
     """Return the agent's exploring policy at the slots of some users, under the constraints.
 
-    Slots that are less than a period apart are decided together.
+    Slots that are less than a period apart are decided together. Limits per user count those who have not churned, as
+    where the policy decides.
     """
-    group = split.history.decisions.time // data.pace.period
-    return priced_policy(agent, split.observations, group, config.constraints, data.pace)
+    d = split.history.decisions
+    group, has_slot = d.time // data.pace.period, split.history.churned_at[d.user] >= d.time
+    return priced_policy(agent, split.observations, group, config.constraints, data.pace, has_slot)
 
 
 def explain_policy(config: Config, data: TrainingData, agent: Agent) -> ExplainedPolicy:
@@ -181,9 +191,20 @@ def judge(
         truth=truth,
         policy_table=policy.table,
         losses={"training": data.train.losses, "test": data.test.losses},
+        constraints=ConstraintUse.summarise(policy.prices),
+        calibration=_calibration(agent),
         history=data.history.summary(),
         notes=notes,
     )
+
+
+def _calibration(agent: Agent) -> Calibration | None:
+    """Return the calibration of an agent's funnel; None without one."""
+    funnel = getattr(agent, "funnel", None)
+    if not isinstance(funnel, Funnel) or funnel.heads is None:
+        return None
+    blend = funnel.heads.blend
+    return Calibration(blend.slope, blend.slope_se, blend.intercept, blend.funnel, blend.all_sends)
 
 
 def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray], model: OutcomeModel) -> Evaluation:

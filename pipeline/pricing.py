@@ -19,7 +19,7 @@ from crosschannel.agents.constraints.budgets import (
 )
 from crosschannel.agents.constraints.prices import Prices, priced_shares, shadow_prices
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.agents.votes import ChannelVotes, PriceableAgent
+from crosschannel.agents.votes import ChannelVotes, NoVotes, PriceableAgent
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.history import History
@@ -51,12 +51,12 @@ class LogPace:
         first = np.full(history.n_users, np.iinfo(np.int64).max)
         np.minimum.at(first, d.user, d.time)
         has = first < np.iinfo(np.int64).max
-        end = np.minimum(history.churned_at, history.span[1])
+        end = np.minimum(history.churned_at, history.observed_until)
         observed = np.maximum(end - first, 0)[has]
-        rates = {}
+        rates, log = {}, history.events
+        within = (log.time >= first[log.user]) & (log.time <= end[log.user])
         for event in events:
-            log = history.events
-            mine = np.isin(log.event, history.event_codes([event])) & (log.time >= first[log.user])
+            mine = np.isin(log.event, history.event_codes([event])) & within
             rates[event] = rate_per_week(int(mine.sum()), observed)
         return cls(max(period, 1), rates)
 
@@ -92,7 +92,7 @@ def check_priceable(agent: Agent, constraints: Constraints) -> None:
     if constraints.names and not isinstance(agent, PriceableAgent):
         raise ConfigError(
             f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(constraints.names)}): choose "
-            "ensemble_thompson or linear_thompson, or empty `constraints`"
+            "ensemble_thompson, or empty `constraints`"
         )
 
 
@@ -103,8 +103,10 @@ def priced_policy(
     constraints: Constraints,
     pace: LogPace,
     has_slot: BoolArray | None = None,
+    *,
+    explore: bool = True,
 ) -> PricedPolicy:
-    """Return an agent's exploring policy under constraints.
+    """Return an agent's policy under constraints.
 
     Prices are found for all users of one decision time together and frozen before anything is drawn.
 
@@ -116,12 +118,16 @@ def priced_policy(
         pace: Pace of the log.
         has_slot: Which rows are users who can get a message at all (N,), and so count for a limit per user; all by
             default.
+        explore: Whether the policy explores. Without exploration the best estimate votes alone, at prices that are
+            found for its votes.
 
     Raises:
         ConfigError: If the agent cannot keep constraints.
         InfeasibleBudget: If the floor alone uses more than a budget.
     """
     if not constraints.names:
+        if not explore:
+            raise ConfigError("without constraints the agent itself acts on its best estimate: use `act`")
         return PricedPolicy(agent.action_probabilities(observations), _table([]))
     check_priceable(agent, constraints)
     assert isinstance(agent, PriceableAgent)
@@ -131,7 +137,7 @@ def priced_policy(
         mine = np.flatnonzero(group == time)
         users = len(mine) if has_slot is None else int(has_slot[mine].sum())
         budgets = budgets_at(constraints, users, pace.period, pace.rates)
-        votes, use, prices = _solve(agent, observations[mine], constraints, budgets)
+        votes, use, prices = _solve(agent, observations[mine], constraints, budgets, explore)
         out[0][mine] = priced_shares(votes.values, votes.mask, use, prices, votes.floor)
         for m, share in enumerate(votes.later, 1):
             out[m][mine] = share
@@ -141,22 +147,28 @@ def priced_policy(
 
 
 def _solve(
-    agent: PriceableAgent, observations: Observations, constraints: Constraints, budgets: FloatArray
+    agent: PriceableAgent, observations: Observations, constraints: Constraints, budgets: FloatArray, explore: bool
 ) -> tuple[ChannelVotes, FloatArray, Prices]:
     """Find the prices of one decision time; where content has a budget, price again with the content that follows."""
     before = np.zeros(len(budgets))
-    votes = agent.votes(observations)
-    for _ in range(MAX_ROUNDS):
+    votes = agent.votes(observations, explore=explore)
+    if missing := [limit.event for limit in constraints.cost_events if limit.event not in votes.cost_names]:
+        raise NoVotes(
+            f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of the "
+            "costs (`reward.funnel.costs`), and the agent enough messages"
+        )
+    for i in range(MAX_ROUNDS):
         hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
         chosen = [np.zeros_like(votes.mask, dtype=np.float64), *votes.later]
         use = expected_use(constraints, votes.modules, hazards, chosen)
         prices = shadow_prices(votes.values, votes.mask, use, budgets, votes.floor, constraints.names)
         settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
-        if not prices_later_modules(constraints, votes.modules) or settled.all():
+        last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned
+        if last or not prices_later_modules(constraints, votes.modules):
             break
         before = prices.prices
         charged = np.tile(action_prices(constraints, votes.modules, before), (len(observations), 1))
-        votes = agent.votes(replace(observations, action_prices=charged))
+        votes = agent.votes(replace(observations, action_prices=charged), explore=explore)
     return votes, use, prices
 
 

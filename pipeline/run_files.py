@@ -112,8 +112,9 @@ class TrainedWith:
     def check(self, config: Config, path: Path, *, ended: bool) -> None:
         """Check that a configuration is the one of the training, but for where things are and the device.
 
-        Once a run has `ended`, its guardrails and the settings of its evaluation may change too: nothing was learned
-        with them, and what has been found with others is not taken for what would be found with these.
+        Once a run has `ended`, its guardrails, its constraints and the settings of its evaluation may change too:
+        nothing was learned with them, and what has been found with others is not taken for what would be found with
+        these.
 
         Raises:
             ConfigError: With a line for each setting that differs.
@@ -150,6 +151,7 @@ def _remedy(key: str) -> str:
     flags = {
         "evaluation": "evaluate takes other settings as flags",
         "guardrails": "decide takes other guardrails as flags",
+        "constraints": "decide takes other constraints as flags",
         "history": "evaluate and decide read another log by --history.path",
     }
     also = f"; {flags[section]}" if section in flags else ""

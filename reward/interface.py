@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Protocol
 
 from crosschannel.core.arrays import FloatArray
@@ -55,3 +56,9 @@ class RewardModel(Protocol):
         Without them, it is `fit(train).transform(train)` with one measurement.
         """
         ...
+
+
+def with_spec(model: RewardModel, spec: RewardSpec) -> RewardModel:
+    """Return a model of the same kind with another spec: every kind is called as `Class(spec)`."""
+    kind: Callable[[RewardSpec], RewardModel] = type(model)
+    return kind(spec)

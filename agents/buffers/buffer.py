@@ -14,7 +14,7 @@ from torch import Tensor
 from crosschannel.agents.base import Batch, Components, Observations, UIntArray
 from crosschannel.core.action_changes import recode_actions
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 
 MIN_VARIANCE = 1e-12
@@ -26,9 +26,12 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
     """Refuse rows that cannot be learned from.
 
     Raises:
-        InputError: If a reward or a context is not finite, a standard error is negative, or an action is not one
-            of the modules'; it names the first such row of each kind.
+        InputError: If a reward or a context is not finite, a standard error is negative, an action is not one of the
+            modules', or a component is not what `Components` says; it names the first such row of each kind.
+        ConfigError: If the components are of another shape, or a price is not above 0.
     """
+    if batch.components is not None:
+        _check_component_shapes(batch.components, len(batch))
     context, actions = batch.observations.context, np.asarray(batch.actions)
     leave_out = "Leave out decisions whose reward is not identified."
     fill_in = "Fill in missing features and clip infinite ones before the agent sees them."
@@ -43,8 +46,47 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
             row = int(wrong.argmax())
             value = np.asarray(values[row]).tolist() if column != "context" else None
             faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
+    if batch.components is not None:
+        faults += _faults_of_components(batch.components)
     if faults:
         raise InputError(faults)
+
+
+def _faults_of_components(parts: Components) -> list[Fault]:
+    faults = []
+    flag = "is not 1, 0 or NaN", "Mark what happened by 1 and what did not by 0; NaN means that it is not known."
+    finite = "is infinite", "NaN means that the value is not identified."
+    for column, values, wrong, (problem, remedy) in (
+        ("components.engaged", parts.engaged, ~_is_flag(parts.engaged), flag),
+        ("components.value", parts.value, np.isinf(parts.value), finite),
+        ("components.cost", parts.cost, ~_is_flag(parts.cost).all(1), flag),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = np.asarray(values[row]).tolist()
+            faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
+    return faults
+
+
+def _is_flag(values: FloatArray) -> BoolArray:
+    return np.asarray((values == 0.0) | (values == 1.0) | np.isnan(values))
+
+
+def _check_component_shapes(parts: Components, rows: int) -> None:
+    """Refuse components that do not belong to a number of rows.
+
+    Raises:
+        ConfigError: If a column has another length, a cost event has no column, or a price is not above 0.
+    """
+    wanted = {"engaged": (rows,), "value": (rows,), "cost": (rows, len(parts.cost_names))}
+    wanted["cost_weights"] = (len(parts.cost_names),)
+    for name, shape in wanted.items():
+        found = np.shape(getattr(parts, name))
+        if found != shape:
+            raise ConfigError(f"components.{name} has the shape {list(found)}, not {list(shape)}")
+    weights = np.asarray(parts.cost_weights, dtype=np.float64)
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise ConfigError(f"components.cost_weights are {weights.tolist()}: prices are finite and above 0")
 
 
 def check_context_width(observations: Observations, width: int) -> None:
@@ -131,7 +173,7 @@ class Buffer:
 
         Raises:
             InputError: If a row cannot be learned from.
-            ConfigError: If contexts have another width.
+            ConfigError: If contexts have another width, or the rows have other components than those before.
         """
         check_context_width(batch.observations, self._widths["context"])
         check_batch(batch, self._modules)

@@ -23,7 +23,7 @@ from crosschannel.agents.sampling import (
     uniform_codes,
 )
 from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettings
-from crosschannel.agents.votes import ChannelVotes
+from crosschannel.agents.votes import ChannelVotes, votes_beyond_nothing
 from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
@@ -187,16 +187,21 @@ class EnsembleThompson:
         """The model of the rewards' components; without heads until rows with components were learned."""
         return self._funnel
 
-    def votes(self, observations: Observations) -> ChannelVotes:
-        """Return what the mixtures vote on the first module's actions, before shadow prices."""
+    def votes(self, observations: Observations, *, explore: bool = True) -> ChannelVotes:
+        """Return what the mixtures, or the best estimate, vote on the first module's actions, before shadow prices."""
+        floors = self._floors if explore else (0.0,) * len(self.modules)
         if self._funnel.heads is not None:
-            return self._funnel.votes(self.modules, observations, self._mixing.cpu(), self._floors)
-        raise ConfigError("constraints need rewards with a funnel: declare `reward.funnel`, or leave out `constraints`")
+            return self._funnel.votes(self.modules, observations, self._mixing.cpu() if explore else None, floors)
+        learner, heads, x = self._learners[0], self._heads(0), _contexts(observations)
+        found = [learner.values(part, heads) for part in torch.split(x, ROWS_PER_CHUNK)]
+        parts = [mix(part, self._mixing) if explore else part[:, :1] for part in found]
+        values = torch.cat(parts, 2).permute(1, 2, 0).cpu().numpy() * learner.scale
+        policy = self.action_probabilities(observations) if explore else self._greedy_probabilities(observations)
+        return votes_beyond_nothing(self.modules, values, observations.action_mask, policy[1:], floors[0])
 
     def _greedy_probabilities(self, observations: Observations) -> list[FloatArray]:
         if self._funnel.heads is not None:
-            found = self._funnel.votes(self.modules, observations, None, [0.0] * len(self.modules))
-            return found.probabilities()
+            return self.votes(observations, explore=False).probabilities()
         heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]
         return self._vote_shares(observations, heads, [0.0] * len(heads))
 
@@ -253,6 +258,16 @@ class EnsembleThompson:
             values = np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy())
             out.append(values.reshape(len(values), len(x), *self.modules.shape(m)))
         return out
+
+    def components(self, observations: Observations) -> dict[str, list[Float32Array]]:
+        """Return the members' engagement, gain, direct effect and hazards of each module's actions.
+
+        Each is (K, N, *modules.shape(m)) per module, at the policy's mean over the other modules. It is empty without a
+        funnel.
+        """
+        if self._funnel.heads is None:
+            return {}
+        return self._funnel.components(self.modules, observations, self._floors)
 
     def observe(self, batch: Batch) -> None:
         """Add executed actions and rewards to the buffer.

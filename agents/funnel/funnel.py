@@ -13,7 +13,7 @@ from crosschannel.agents.base import Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.model import Heads, fit_heads, moved_heads
-from crosschannel.agents.funnel.policy import Slots, Votes, flat_prices, vote
+from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.agents.funnel.values import Effects
 from crosschannel.agents.linear.regression import RefitSchedule
@@ -52,7 +52,7 @@ class Funnel:
             generator = torch.Generator().manual_seed(self._seed)
             weights = torch.tensor(self.cost_weights)
             found = fit_heads(self._design, _rows(buffer), weights, self._members, generator)
-            self.heads = found or self.heads
+            self.heads = self.heads if found is None else found
         if self.heads is None:
             return {}
         blend = self.heads.blend
@@ -79,7 +79,7 @@ class Funnel:
             values[:, rows] = found.channel[voting].transpose(1, 2).numpy()
             hazards[:, rows] = found.hazards.transpose(1, 2).numpy()
             for m, (out, share) in enumerate(zip(later, found.shares, strict=True), 1):
-                out[rows] = share.double().numpy().T.reshape(len(rows), *modules.shape(m))
+                out[rows] = share.numpy().T.reshape(len(rows), *modules.shape(m))
         first = mask[:, modules.slices[0]]
         return ChannelVotes(modules, values, hazards, self.cost_names, first, tuple(later), floors[0])
 
@@ -92,19 +92,34 @@ class Funnel:
         floors: Sequence[float],
         best_only: bool = True,
     ) -> tuple[Votes, slice]:
+        best_only = best_only and matrix is None
+        slots, heads, effects = self._at(modules, chunk, mask, matrix, best_only)
+        voters = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
+        return vote(slots, heads, effects, floors), voters
+
+    def _at(
+        self,
+        modules: ActionSpace,
+        chunk: Observations,
+        mask: np.ndarray[Any, Any],
+        matrix: Tensor | None = None,
+        best_only: bool = False,
+    ) -> tuple[Slots, Heads, Effects]:
+        """Return a chunk of slots, the heads of the present actions, and their effects there."""
         assert self.heads is not None  # callers ask first
         heads = self.heads
         x = torch.from_numpy(np.ascontiguousarray(chunk.context, dtype=np.float32))
-        if matrix is None and best_only:
+        if best_only:
             heads = heads.best()
         effects = Effects.build(self._design, heads, x, matrix).present(_present(self._design.modules, modules))
         eligible = tuple(
-            torch.from_numpy(np.ascontiguousarray(expand_mask(modules, m, part).reshape(len(chunk), -1).T))
+            torch.from_numpy(
+                np.ascontiguousarray(expand_mask(modules, m, part).reshape(len(chunk), modules.n_table_cells(m)).T)
+            )
             for m, part in enumerate(modules.split(mask))
         )
         slots = Slots(modules, eligible, torch.tensor(self.cost_weights), flat_prices(modules, chunk.action_prices))
-        voters = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
-        return vote(slots, heads.of_present(_present(self._design.modules, modules)[0]), effects, floors), voters
+        return slots, heads.of_present(_present(self._design.modules, modules)[0]), effects
 
     def expected_rewards(
         self, modules: ActionSpace, observations: Observations, floors: Sequence[float]
@@ -122,6 +137,26 @@ class Funnel:
                 each = values[1:].transpose(1, 2).contiguous().numpy()
                 parts[m].append(each.reshape(len(each), len(chunk), *modules.shape(m)))
         return [np.concatenate(part, axis=1) for part in parts]
+
+    def components(
+        self, modules: ActionSpace, observations: Observations, floors: Sequence[float]
+    ) -> dict[str, list[Float32Array]]:
+        """Return the members' components of each module's actions, (K, N, *shape(m)) per module, by name.
+
+        They are `engagement`, `gain` (of those who engage), `direct` (the effect on the others) and `hazard_<event>` of
+        each cost event, beyond what happens without a message; all of them at the policy's mean over the other modules.
+        NaN for sending nothing; engagement and gain are NaN where the log does not tell who engages.
+        """
+        names = ("engagement", "gain", "direct", *(f"hazard_{event}" for event in self.cost_names))
+        parts: list[list[Float32Array]] = [[] for _ in modules]
+        for start in range(0, max(len(observations), 1), ROWS_PER_CHUNK):
+            chunk = observations[start : start + ROWS_PER_CHUNK]
+            at = self._at(modules, chunk, modules.feasible_mask(chunk.action_mask))
+            for m, found in enumerate(components(*at, floors)):
+                each = found[:, 1:].transpose(2, 3).contiguous().numpy()
+                parts[m].append(each.reshape(*each.shape[:3], *modules.shape(m)))
+        joined = [np.concatenate(part, axis=2) for part in parts]
+        return {name: [part[place] for part in joined] for place, name in enumerate(names)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the model and when it was fitted."""

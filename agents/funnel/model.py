@@ -12,9 +12,9 @@ from torch import Tensor
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import fit_hazard, predict
-from crosschannel.agents.funnel.regression import Posterior, fit, refit
+from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
-from crosschannel.agents.funnel.sums import Sums, sum_common, sum_rows
+from crosschannel.agents.funnel.sums import DesignStatistics, sum_common, sum_rows
 from crosschannel.core.action_changes import previous_cells
 
 #: The components of a value; hazards of cost events follow them.
@@ -77,6 +77,7 @@ class _Messages:
         tested: Which actions of the first module are tested (A,).
         value: Value less the usual (n,).
         reward: Reward less the usual (n,).
+        gross: Reward without the observed cost events, less the usual (n,).
     """
 
     rows: FunnelRows
@@ -85,16 +86,17 @@ class _Messages:
     tested: Tensor
     value: Tensor
     reward: Tensor
+    gross: Tensor
 
-    def sums(self, design: Design, fold: int) -> list[Sums]:
+    def sums(self, design: Design, fold: int) -> list[DesignStatistics]:
         """Return one fold's sums for each component; the engaged and the others are summed once for all of them."""
         mine = self.rows.fold == fold
         known = self.tested[torch.from_numpy(self.rows.actions[:, 0])]
 
-        def summed(which: Tensor) -> Sums:
+        def summed(which: Tensor) -> DesignStatistics:
             at = (mine & which).nonzero()[:, 0]
             engaged = self.engaged[at].nan_to_num(0.0)
-            targets = torch.stack([engaged, self.value[at], self.reward[at]], 1)
+            targets = torch.stack([engaged, self.value[at], self.gross[at]], 1)
             return sum_rows(design, self.rows.x[at], self.cells[at], targets)
 
         engaged, others = summed(self.engaged == 1.0), summed((self.engaged == 0.0) & known)
@@ -111,7 +113,8 @@ def fit_heads(
 
     Values and rewards are taken less what a regression on the context predicts of decisions without a message, so that
     what users do anyway is not credited to messages. Gain and direct effect have regressions of their own, on those who
-    engaged and on those who did not.
+    engaged and on those who did not. The regression of all sends leaves out the cost events that were observed, as
+    these have hazards of their own.
 
     Args:
         design: The columns.
@@ -125,7 +128,7 @@ def fit_heads(
     controls, sent = rows.take((~sends & known).nonzero()[:, 0]), rows.take((sends & known).nonzero()[:, 0])
     if len(sent) < MIN_MESSAGES or len(torch.unique(sent.fold)) < FOLDS:
         return None
-    messages = _less_usual(design, controls, sent)
+    messages = _less_usual(design, controls, sent, weights)
     by_fold = [messages.sums(design, fold) for fold in range(FOLDS)]
     total = [first + second for first, second in zip(*by_fold, strict=True)]
     found = [fit(design, sums, GUESS) for sums in total]
@@ -147,17 +150,18 @@ def fit_heads(
     return Heads(value, hazard, torch.tensor(organic), messages.tested, blend, sd)
 
 
-def _less_usual(design: Design, controls: FunnelRows, sent: FunnelRows) -> _Messages:
+def _less_usual(design: Design, controls: FunnelRows, sent: FunnelRows, weights: Tensor) -> _Messages:
     tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
     channel = torch.from_numpy(sent.actions[:, 0])
     tested[channel[sent.engaged.isfinite()]] = True
-    targets = torch.stack([controls.value, controls.reward], 1)
+    targets = torch.stack([controls.value, controls.reward, controls.gross(weights)], 1)
     sums = sum_common(design, controls.x, targets)
     ridge = CONTROL_RIDGE * torch.eye(design.base, dtype=torch.float64)
     usual = design.common(sent.x) @ torch.linalg.solve(sums.gram + ridge, sums.moment).float()
     engaged = torch.where(tested[channel], sent.engaged, torch.zeros_like(sent.engaged))
     cells = design.cells_of(sent.actions)
-    return _Messages(sent, cells, engaged, tested, sent.value - usual[:, 0], sent.reward - usual[:, 1])
+    own = (sent.value, sent.reward, sent.gross(weights))
+    return _Messages(sent, cells, engaged, tested, *(part - usual[:, k] for k, part in enumerate(own)))
 
 
 def _expected_cost(
@@ -172,7 +176,7 @@ def _expected_cost(
 
 
 def _blend(
-    design: Design, messages: _Messages, by_fold: list[list[Sums]], found: list[Posterior], cost: Tensor
+    design: Design, messages: _Messages, by_fold: list[list[DesignStatistics]], found: list[Posterior], cost: Tensor
 ) -> Blend:
     """Weigh funnel and regression of all sends by rewards of users that neither has learned from."""
     funnel, everybody = torch.zeros(len(cost)), torch.zeros(len(cost))
@@ -182,9 +186,9 @@ def _blend(
         x, cells = messages.rows.x[at], messages.cells[at]
         p, gain, direct, q = (predict(design, head, x, cells) for head in heads)
         p = p.clamp(0.0, 1.0) * messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        funnel[at] = p * gain + (1.0 - p) * direct - cost[at]
+        funnel[at] = p * gain + (1.0 - p) * direct
         everybody[at] = q
-    return Blend.fit(messages.reward, funnel, everybody, messages.rows.user)
+    return Blend.fit(messages.reward, funnel, everybody, cost, messages.rows.user)
 
 
 def _with_members(posterior: Posterior, normals: Tensor) -> Tensor:
@@ -203,16 +207,17 @@ def moved_heads(heads: Heads, before: Design, after: Design, generator: torch.Ge
         after: The present columns.
         generator: Source of the members' deviations.
     """
+    if after.each != before.each:
+        raise ValueError("with these actions the effects have another number of features: train a new agent")
     parts = torch.cat([heads.value, heads.hazard]).double()
     out = torch.zeros(*parts.shape[:2], after.columns, dtype=torch.float64)
     out[..., : after.base] = parts[..., : before.base]
     for m in range(len(after.cells)):
         place = torch.from_numpy(previous_cells(before.modules, after.modules, m))
         known, new = (place >= 0).nonzero()[:, 0], (place < 0).nonzero()[:, 0]
-        if after.each != before.each:
-            raise ValueError("with these actions the effects have another number of features: train a new agent")
         start, stop = before.starts[m], before.starts[m] + before.cells[m] * before.each
-        old = parts[..., start:stop].unflatten(-1, (before.cells[m], before.each))[:, :, place[known]]
+        every = parts[..., start:stop].reshape(*parts.shape[:2], before.cells[m], before.each)
+        old = every[:, :, place[known]]
         cells = torch.zeros(*parts.shape[:2], after.cells[m], after.each, dtype=torch.float64)
         cells[:, :, known] = old
         if len(new):
@@ -222,8 +227,7 @@ def moved_heads(heads: Heads, before: Design, after: Design, generator: torch.Ge
             root = torch.linalg.cholesky(rest + 1e-9 * torch.eye(len(new), dtype=torch.float64))
             sd = heads.sd[:, after.block[after.starts[m] : after.starts[m] + after.each]]
             normals = torch.randn(*parts.shape[:2], len(new), after.each, generator=generator, dtype=torch.float64)
-            normals -= normals[:, 1:].mean(1, keepdim=True)
-            normals[:, 0] = 0.0
+            normals = torch.cat([torch.zeros_like(normals[:, :1]), centred(normals[:, 1:], 1)], 1)
             spread = torch.einsum("ab,pvbe->pvae", root, normals) * sd[:, None, None, :]
             cells[:, :, new] = torch.einsum("nk,pvke->pvne", loading, old) + spread
         out[..., after.starts[m] : after.starts[m] + after.cells[m] * after.each] = cells.flatten(-2)

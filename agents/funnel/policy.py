@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.ensemble.mixtures import competing_cells, vote_shares_on_device
+from crosschannel.agents.funnel.averages import PolicyMeans
 from crosschannel.agents.funnel.model import Heads
-from crosschannel.agents.funnel.values import Effects, Means, hazards_of, sum_of, value_of
+from crosschannel.agents.funnel.values import Effects, components_of, hazards_of, value_of
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
@@ -43,7 +44,7 @@ class Votes:
     Attributes:
         channel: Values of the first module's actions (V, A, N), 0 for sending nothing: without shadow prices.
         hazards: Each cost event's probability by the best estimate, by the first module's action (C, A, N).
-        shares: Probabilities of the later modules (cells, N), in their order.
+        shares: Probabilities of the later modules (cells, N) float64, in their order.
         later: Values of the later modules' cells (V, cells, N).
     """
 
@@ -66,117 +67,75 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
         effects: What the modules add up to there; of the voters after the first, or of the first where it is alone.
         floors: Each module's probability of a uniform draw.
     """
-    policy = _Policy(slots, heads)
-    best = effects.best()
-    uniform = [_uniform(slots, m) for m in range(len(slots.modules))]
-    shares, reach = list(uniform), uniform[0].clone()
-    for _ in range(SWEEPS):
-        for m in range(1, len(slots.modules)):
-            values = policy.values(best, m, reach, shares, policy.means(best, reach, shares))
-            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), policy.groups[m], 0.0)
-            shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
-        reach = policy.preferred(policy.channels(best, shares)[0][0])
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    later = range(1, len(modules))
+    shares = _preferred_shares(slots, heads, effects.best(), floors)
     voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
-    later, final, means = [], list(shares), policy.means(effects, reach, shares)
-    for m in range(1, len(slots.modules)):
-        later.append(policy.values(effects, m, reach, shares, means))
-        found = later[-1][voting].transpose(0, 1)
-        final[m] = vote_shares_on_device(found, slots.eligible[m].t(), policy.groups[m], floors[m]).t().float()
-    channel, hazards = policy.channels(effects, final)
-    return Votes(channel, hazards, tuple(final[1:]), tuple(later))
+    means = PolicyMeans(modules, effects, shares, tested, prices)
+    values_later = [_values(slots, heads, means, m) for m in later]
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
+    final = [
+        vote_shares_on_device(values[voting].transpose(0, 1), slots.eligible[m].t(), groups[m], floors[m]).t()
+        for m, values in zip(later, values_later, strict=True)
+    ]
+    policy = [shares[0], *(share.float() for share in final)]
+    channel, hazards = _channels(slots, heads, PolicyMeans(modules, effects, policy, tested, prices))
+    return Votes(channel, hazards, tuple(final), tuple(values_later))
 
 
-class _Policy:
-    """Values of one module's actions at the policy of the others."""
+def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) -> tuple[Tensor, ...]:
+    """Return engagement, gain, direct effect and hazards (3 + C, V, cells, N) of each module's cells.
 
-    def __init__(self, slots: Slots, heads: Heads) -> None:
-        self._slots, self._modules, self._heads = slots, slots.modules, heads
-        self.groups = [competing_cells(slots.modules, m) for m in range(len(slots.modules))]
-        known = heads.tested[: slots.modules.sizes[0]] if len(heads.tested) else heads.tested
-        self._tested = known.float()
-
-    def means(self, effects: Effects, reach: Tensor, shares: Sequence[Tensor]) -> list[Means]:
-        """Return each module's mean effects, where the first module's shares are `reach`."""
-        weights = self._cell_weights(reach, shares)
-        return [Means.over(each, weight) for each, weight in zip(effects.cells, weights, strict=True)]
-
-    def values(
-        self, effects: Effects, m: int, reach: Tensor, shares: Sequence[Tensor], means: Sequence[Means]
-    ) -> Tensor:
-        """Return the values (V, cells, N) of a later module's cells, at the means of the other modules."""
-        depends = self._dependency(m)
-        others = [each for j, each in enumerate(means) if j not in (m, depends)]
-        mean = sum_of([Means(effects.base, torch.zeros_like(effects.base[0])), *others]).unsqueeze()
-        own, tested = effects.cells[m], (self._tested[:, None] * reach).sum(0)
-        if depends is not None:
-            codes = self._codes(m)
-            own = own + _by_code(effects, depends, codes, self._cell_weights(reach, shares), self._modules)
-            if depends == 0:
-                tested = self._tested[codes][:, None]
-        total = Means(mean.mean + own, mean.together)
-        found = value_of(self._heads, total, tested, self._slots.cost_weights)
-        price = self._slots.action_prices[m]
-        return found - (price if self._modules.condition(m) is None else price.repeat(own.shape[2] // len(price), 1))
-
-    def channels(self, effects: Effects, shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return values (V, A, N) of the first module's actions, and cost events' probabilities (C, A, N)."""
-        first = effects.cells[0]
-        values = torch.zeros(first.shape[1:])
-        hazards = torch.zeros(len(self._slots.cost_weights), *first.shape[2:])
-        means: Means | None = None
-        changes = any(self._dependency(m) == 0 for m in range(1, len(self._modules)))
-        for code in range(1, first.shape[2]):
-            if means is None or changes:
-                reach = torch.zeros(first.shape[2:])
-                reach[code] = 1.0
-                weights = self._cell_weights(reach, shares)
-                parts = [Means.over(effects.cells[j], weights[j]) for j in range(1, len(self._modules))]
-                means = sum_of([Means(effects.base, torch.zeros_like(effects.base[0])), *parts])
-            total = Means(means.mean + first[:, :, code], means.together)
-            values[:, code] = value_of(self._heads, total, self._tested[code], self._slots.cost_weights)
-            for c, each in enumerate(hazards_of(self._heads, total)):
-                hazards[c, code] = each[0]
-        return values, hazards
-
-    def preferred(self, values: Tensor) -> Tensor:
-        """Return 1 for the best eligible message of the first module, by values (A, N); otherwise 0."""
-        eligible = self._slots.eligible[0].clone()
-        eligible[0] = False
-        best = torch.where(eligible, values, -torch.inf).argmax(0)
-        return torch.zeros_like(values).scatter_(0, best.unsqueeze(0), 1.0)
-
-    def _dependency(self, m: int) -> int | None:
-        parent = self._modules.parent(m)
-        return parent[0] if parent is not None else self._modules.condition(m)
-
-    def _codes(self, m: int) -> Tensor:
-        """Return the code of the module that module m depends on, for each of m's cells."""
-        parent = self._modules.parent(m)
-        if parent is not None:
-            return torch.from_numpy(parent[1])
-        return torch.arange(self._modules.n_table_cells(m)) // self._modules.sizes[m]
-
-    def _cell_weights(self, reach: Tensor, shares: Sequence[Tensor]) -> list[Tensor]:
-        """Return the probability of each module's cells (cells, N), given the first module's shares (A, N)."""
-        weights, marginals = [reach], [reach]
-        for m in range(1, len(self._modules)):
-            depends, found = self._dependency(m), shares[m]
-            if depends is not None:
-                found = found * marginals[depends][self._codes(m)]
-            weights.append(found)
-            table = self._modules.condition(m) is not None
-            marginals.append(found.view(-1, self._modules.sizes[m], found.shape[1]).sum(0) if table else found)
-        return weights
+    They are those of messages, at the policy's mean over the other modules, as the values of `vote` are; NaN where
+    nothing is sent.
+    """
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    shares = _preferred_shares(slots, heads, effects.best(), floors)
+    policy = [shares[0], *(share.float() for share in vote(slots, heads, effects, floors).shares)]
+    channels = components_of(heads, PolicyMeans(modules, effects, policy, tested, prices).of_cells(0))
+    channels[:, :, 0] = float("nan")
+    means = PolicyMeans(modules, effects, shares, tested, prices)
+    return channels, *(components_of(heads, means.of_cells(m)) for m in range(1, len(modules)))
 
 
-def _by_code(effects: Effects, j: int, codes: Tensor, weights: Sequence[Tensor], modules: ActionSpace) -> Tensor:
-    """Return the effects (parts, V, cells, N) of module j's actions (cells,); of a table, the mean over its rows."""
-    found = effects.cells[j]
-    if modules.condition(j) is not None:
-        rows = weights[j].view(-1, modules.sizes[j], weights[j].shape[1])
-        rows = rows / rows.sum(0).clamp_min(1e-12)
-        found = (found.unflatten(2, rows.shape[:2]) * rows).sum(2)
-    return found[:, :, codes]
+def _preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
+    """Return the share of each module's cells (cells, N) by the best estimate, each at those of the other modules."""
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
+    uniform = [_uniform(slots, m) for m in range(len(modules))]
+    shares = list(uniform)
+    for _ in range(SWEEPS):
+        for m in range(1, len(modules)):
+            values = _values(slots, heads, PolicyMeans(modules, best, shares, tested, prices), m)
+            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups[m], 0.0)
+            shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
+        channel = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
+        shares[0] = _preferred(slots, value_of(heads, channel, slots.cost_weights)[0] - channel.price)
+    return shares
+
+
+def _values(slots: Slots, heads: Heads, means: PolicyMeans, m: int) -> Tensor:
+    """Return the values (V, cells, N) of a later module's cells less their prices, at the policy of the others."""
+    total = means.of_cells(m)
+    return value_of(heads, total, slots.cost_weights) - total.price
+
+
+def _channels(slots: Slots, heads: Heads, means: PolicyMeans) -> tuple[Tensor, Tensor]:
+    """Return values (V, A, N) of the first module's actions, and cost events' probabilities (C, A, N)."""
+    total = means.of_cells(0)
+    values, hazards = value_of(heads, total, slots.cost_weights), hazards_of(heads, total)
+    values[:, 0] = 0.0
+    events = torch.stack([each[0] for each in hazards]) if hazards else torch.zeros(0, *values.shape[1:])
+    events[:, 0] = 0.0
+    return values, events
+
+
+def _preferred(slots: Slots, values: Tensor) -> Tensor:
+    """Return 1 for the best eligible message of the first module, by values (A, N); otherwise 0."""
+    eligible = slots.eligible[0].clone()
+    eligible[0] = False
+    best = torch.where(eligible, values, -torch.inf).argmax(0)
+    return torch.zeros_like(values).scatter_(0, best.unsqueeze(0), 1.0)
 
 
 def _uniform(slots: Slots, m: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.sums import Sums
+from crosschannel.agents.funnel.sums import DesignStatistics
 
 MAX_STEPS = 8
 PSEUDO_COEFFICIENTS = 0.1
@@ -39,13 +40,20 @@ class Posterior:
 
     def draws(self, normals: Tensor) -> Tensor:
         """Return draws (D, K), from standard normals (D, K) that are centred first: their mean is the best estimate."""
-        k = normals.shape[1]
-        centred = (normals - normals.mean(1, keepdim=True)) * (k / max(k - 1, 1)) ** 0.5
-        deviations = torch.linalg.solve_triangular(self.root.t(), centred, upper=True)
-        return self.mean.unsqueeze(1) + self.noise**0.5 * deviations
+        deviations: Tensor = torch.linalg.solve_triangular(self.root.t(), centred(normals, 1), upper=True)
+        return self.mean.unsqueeze(1) + math.sqrt(self.noise) * deviations
 
 
-def fit(design: Design, sums: Sums, guess: float, start: Tensor | None = None, steps: int = MAX_STEPS) -> Posterior:
+def centred(normals: Tensor, axis: int) -> Tensor:
+    """Return standard normals less their mean along an axis, scaled so that they keep the variance 1."""
+    k = normals.shape[axis]
+    out: Tensor = (normals - normals.mean(axis, keepdim=True)) * math.sqrt(k / max(k - 1, 1))
+    return out
+
+
+def fit(
+    design: Design, sums: DesignStatistics, guess: float, start: Tensor | None = None, steps: int = MAX_STEPS
+) -> Posterior:
     r"""Fit coefficients to a single target, with the blocks' variances and the noise by maximum evidence.
 
     .. math::
@@ -67,33 +75,44 @@ def fit(design: Design, sums: Sums, guess: float, start: Tensor | None = None, s
     return _iterate(design, sums, guess, start, steps, noise, lambda found: _noise(sums, found))
 
 
-def fit_known_noise(design: Design, sums: Sums, guess: float, start: Tensor | None, steps: int) -> Posterior:
-    """Fit coefficients to a target whose rows have weights in units of their precision, so that the noise is 1."""
-    return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0)
+def fit_known_noise(
+    design: Design,
+    sums: DesignStatistics,
+    guess: float,
+    start: Tensor | None,
+    steps: int,
+    intercept: float = INTERCEPT_VARIANCE,
+) -> Posterior:
+    """Fit coefficients to a target whose rows have weights in units of their precision, so that the noise is 1.
+
+    `intercept` is the prior variance of the common intercept.
+    """
+    return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0, intercept)
 
 
-def refit(design: Design, sums: Sums, posterior: Posterior) -> Posterior:
+def refit(design: Design, sums: DesignStatistics, posterior: Posterior) -> Posterior:
     """Fit coefficients to other rows with the variances and the noise of an earlier fit."""
     mean, root = _solve(design, sums, posterior.variance)
     return Posterior(mean, root, posterior.variance, posterior.noise)
 
 
-def _noise(sums: Sums, mean: Tensor) -> float:
+def _noise(sums: DesignStatistics, mean: Tensor) -> float:
     unexplained = float(sums.square[0] - sums.moment[:, 0] @ mean)
     return max(unexplained / max(sums.rows, 1), 1e-6 * float(sums.square[0]) / max(sums.rows, 1), 1e-12)
 
 
 def _iterate(
     design: Design,
-    sums: Sums,
+    sums: DesignStatistics,
     guess: float,
     start: Tensor | None,
     steps: int,
     noise: float,
     noise_of: Callable[[Tensor], float],
+    intercept: float = INTERCEPT_VARIANCE,
 ) -> Posterior:
     variance = torch.full((design.blocks,), guess, dtype=torch.float64) if start is None else start.clone()
-    variance[0] = INTERCEPT_VARIANCE
+    variance[0] = intercept
     size = torch.bincount(design.block, minlength=design.blocks).double()
     for _ in range(steps):
         mean, root = _solve(design, sums, variance)
@@ -102,7 +121,7 @@ def _iterate(
         squares = design.squares(mean.unsqueeze(1))[:, 0] / noise
         learned = (squares + PSEUDO_COEFFICIENTS * guess) / (determined + PSEUDO_COEFFICIENTS)
         learned = learned.clamp(MIN_VARIANCE, MAX_VARIANCE)
-        learned[0] = INTERCEPT_VARIANCE
+        learned[0] = intercept
         change = ((learned.sqrt() + NEGLIGIBLE_SCALE) / (variance.sqrt() + NEGLIGIBLE_SCALE)).log().abs().max()
         variance = learned
         if float(change) < CONVERGED_LOG_CHANGE:
@@ -111,7 +130,7 @@ def _iterate(
     return Posterior(mean, root, variance, noise_of(mean))
 
 
-def _solve(design: Design, sums: Sums, variance: Tensor) -> tuple[Tensor, Tensor]:
+def _solve(design: Design, sums: DesignStatistics, variance: Tensor) -> tuple[Tensor, Tensor]:
     precision = sums.gram + design.precision(variance)
     precision.diagonal().add_(ROUNDING_RIDGE * sums.gram.diagonal())
     root = torch.linalg.cholesky(precision)

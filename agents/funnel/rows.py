@@ -41,6 +41,10 @@ class FunnelRows:
     def __len__(self) -> int:
         return len(self.x)
 
+    def gross(self, weights: Tensor) -> Tensor:
+        """Return the rewards (n,) without the cost events that were observed, at prices (C,)."""
+        return self.reward + self.cost.nan_to_num(0.0) @ weights
+
     def take(self, rows: Tensor) -> FunnelRows:
         """Return the rows at some positions (k,)."""
         return FunnelRows(

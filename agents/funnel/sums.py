@@ -13,7 +13,7 @@ ROWS_PER_CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Sums:
+class DesignStatistics:
     """Weighted sums over rows, float64; they add up over rows, days and buckets.
 
     Attributes:
@@ -28,29 +28,19 @@ class Sums:
     square: Tensor
     rows: int
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(
+    def __add__(self, other: DesignStatistics) -> DesignStatistics:
+        return DesignStatistics(
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
 
-    def __sub__(self, other: Sums) -> Sums:
-        return Sums(
-            self.gram - other.gram, self.moment - other.moment, self.square - other.square, self.rows - other.rows
-        )
-
-    def target(self, index: int) -> Sums:
+    def target(self, index: int) -> DesignStatistics:
         """Return the sums with one of the targets."""
-        return Sums(self.gram, self.moment[:, index : index + 1], self.square[index : index + 1], self.rows)
-
-    def less(self, coefficients: Tensor) -> Sums:
-        """Return the sums of a single target, less what coefficients of the first columns (B,) predict of it."""
-        b = len(coefficients)
-        known = self.gram[:, :b] @ coefficients
-        square = self.square[0] - 2.0 * (coefficients @ self.moment[:b, 0]) + coefficients @ known[:b]
-        return Sums(self.gram, self.moment - known.unsqueeze(1), square.view(1), self.rows)
+        return DesignStatistics(self.gram, self.moment[:, index : index + 1], self.square[index : index + 1], self.rows)
 
 
-def sum_rows(design: Design, x: Tensor, cells: Tensor, targets: Tensor, weight: Tensor | None = None) -> Sums:
+def sum_rows(
+    design: Design, x: Tensor, cells: Tensor, targets: Tensor, weight: Tensor | None = None
+) -> DesignStatistics:
     """Sum rows in which something was sent.
 
     A pair of cells is summed at once, as the columns of all other cells are 0: of two modules with A and B actions
@@ -74,10 +64,10 @@ def sum_rows(design: Design, x: Tensor, cells: Tensor, targets: Tensor, weight: 
         _add_chunk(design, gram, moment, design.common(x[rows]) * root, design.of_cells(x[rows]) * root, cells[rows], y)
         square += y.double().square().sum(0)
     upper = gram.triu()
-    return Sums(upper + upper.t() - torch.diag(gram.diagonal()), moment, square, len(x))
+    return DesignStatistics(upper + upper.t() - torch.diag(gram.diagonal()), moment, square, len(x))
 
 
-def sum_common(design: Design, x: Tensor, targets: Tensor) -> Sums:
+def sum_common(design: Design, x: Tensor, targets: Tensor) -> DesignStatistics:
     """Sum rows with the columns of the common part alone, such as those in which nothing was sent."""
     gram = torch.zeros(design.base, design.base, dtype=torch.float64)
     moment = torch.zeros(design.base, targets.shape[1], dtype=torch.float64)
@@ -86,7 +76,7 @@ def sum_common(design: Design, x: Tensor, targets: Tensor) -> Sums:
         common = design.common(x[rows])
         gram += (common.t() @ common).double()
         moment += (common.t() @ targets[rows]).double()
-    return Sums(gram, moment, targets.double().square().sum(0), len(x))
+    return DesignStatistics(gram, moment, targets.double().square().sum(0), len(x))
 
 
 def _add_chunk(

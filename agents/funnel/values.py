@@ -12,6 +12,9 @@ from crosschannel.agents.ensemble.mixtures import mix
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.model import ALL_SENDS, DIRECT, ENGAGEMENT, GAIN, Heads
 
+#: Log hazards are averaged up to here, so that none overflows; hazards themselves are at most 1.
+LARGEST_LOG = 60.0
+
 
 @dataclass(frozen=True)
 class Effects:
@@ -39,7 +42,8 @@ class Effects:
         base = voters(parts[..., : design.base] @ common)
         cells = []
         for start, count in zip(design.starts, design.cells, strict=True):
-            own_heads = parts[..., start : start + count * design.each].unflatten(-1, (count, design.each))
+            own_heads = parts[..., start : start + count * design.each]
+            own_heads = own_heads.reshape(*parts.shape[:2], count, design.each)
             each = voters(own_heads.transpose(1, 2) @ own)  # (parts, cells, V, N)
             cells.append(each.transpose(1, 2))
         return cls(base, tuple(cells))
@@ -55,61 +59,91 @@ class Effects:
 
 @dataclass(frozen=True)
 class Means:
-    """A module's mean effects over the policy, with what varies together.
+    """Mean effects over a policy, with what does not follow from them.
 
     Attributes:
-        mean: Mean effects (parts, V, ..., N).
+        mean: Mean effects (parts, V, ..., N); of a cost event the logarithm of its mean hazard.
         together: Covariance of engagement with what engagement earns beyond the direct effect (V, ..., N).
+        tested: Probability that the message's channel tells who engages (..., N).
+        price: Mean of what budgets charge (..., N).
     """
 
     mean: Tensor
     together: Tensor
-
-    @classmethod
-    def over(cls, effects: Tensor, weights: Tensor) -> Means:
-        """Average effects (parts, V, cells, N) with weights (cells, N) that add up to 1."""
-        mean = torch.einsum("pvcn,cn->pvn", effects, weights)
-        product = torch.einsum("vcn,vcn,cn->vn", effects[ENGAGEMENT], effects[GAIN] - effects[DIRECT], weights)
-        return cls(mean, product - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT]))
+    tested: Tensor
+    price: Tensor
 
     def __add__(self, other: Means) -> Means:
-        return Means(self.mean + other.mean, self.together + other.together)
+        """Add the effects of other modules, which choose independently of these."""
+        return Means(
+            self.mean + other.mean,
+            self.together + other.together,
+            self.tested + other.tested,
+            self.price + other.price,
+        )
 
-    def unsqueeze(self) -> Means:
-        """Add an axis for the cells of one module."""
-        return Means(self.mean.unsqueeze(2), self.together.unsqueeze(1))
+    def select(self, cells: Tensor) -> Means:
+        """Return the means of some cells (cells,); one that holds whatever else is chosen stays as it is."""
+        if self.mean.shape[2] == 1:
+            return self
+        return Means(self.mean[:, :, cells], self.together[:, cells], self.tested[cells], self.price[cells])
+
+    def average(self, weights: Tensor, groups: Sequence[Tensor]) -> Means:
+        """Average over the cells (cells,) of each group, by weights (cells, N) that add up to 1 within each."""
+        found = [self._average(weights, cells) for cells in groups]
+        return Means(
+            torch.stack([each.mean for each in found], 2),
+            torch.stack([each.together for each in found], 1),
+            torch.stack([each.tested for each in found]),
+            torch.stack([each.price for each in found]),
+        )
+
+    def _average(self, weights: Tensor, cells: Tensor) -> Means:
+        weight, effects = weights[cells], self.mean[:, :, cells]
+        additive, logs = effects[: ALL_SENDS + 1], effects[ALL_SENDS + 1 :]
+        mean = torch.einsum("pvcn,cn->pvn", additive, weight)
+        hazard = torch.einsum("pvcn,cn->pvn", logs.clamp(max=LARGEST_LOG).exp(), weight).log()
+        extra = additive[GAIN] - additive[DIRECT]
+        product = torch.einsum("vcn,cn->vn", additive[ENGAGEMENT] * extra + self.together[:, cells], weight)
+        together = product - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT])
+        tested, price = (weight * self.tested[cells]).sum(0), (weight * self.price[cells]).sum(0)
+        return Means(torch.cat([mean, hazard]), together, tested, price)
 
 
-def value_of(heads: Heads, total: Means, tested: Tensor, cost_prices: Tensor) -> Tensor:
+def value_of(heads: Heads, total: Means, cost_prices: Tensor) -> Tensor:
     r"""Return the value of messages (V, ..., N) from their mean effects.
 
     .. math:: b_1 \left( P G + (1 - P) D \right) + b_2 R - \sum_c \pi_c (h_c - h_c^0)^+
 
+    Neither of the first two terms includes cost events, so that each of these counts once, at its full price.
+
     Args:
         heads: The model.
         total: Mean effects of all modules together (parts, V, ..., N).
-        tested: Whether the message's channel tells who engages; it broadcasts against the values.
         cost_prices: Goal weight plus shadow price of each cost event (C,), or (C, N).
     """
     part = total.mean
-    p = part[ENGAGEMENT].clamp(0.0, 1.0) * tested
+    p = part[ENGAGEMENT].clamp(0.0, 1.0) * total.tested
     extra = part[GAIN] - part[DIRECT]
-    found = heads.blend.funnel * (p * extra + part[DIRECT] + total.together * tested)
+    found = heads.blend.funnel * (p * extra + part[DIRECT] + total.together * total.tested)
     found = found + heads.blend.all_sends * part[ALL_SENDS]
     for c, hazard in enumerate(hazards_of(heads, total)):
         found = found - cost_prices[c] * hazard
     return found
 
 
+def components_of(heads: Heads, total: Means) -> Tensor:
+    """Return engagement, gain, direct effect and hazards (3 + C, V, ..., N) of messages from their mean effects.
+
+    Where nothing tells who engages there is no engagement and no gain (NaN): the direct effect is the whole effect.
+    """
+    part = total.mean
+    known = torch.where(total.tested > 0.0, 1.0, float("nan"))
+    engagement = part[ENGAGEMENT].clamp(0.0, 1.0) * total.tested * known
+    return torch.stack([engagement, part[GAIN] * known, part[DIRECT], *hazards_of(heads, total)])
+
+
 def hazards_of(heads: Heads, total: Means) -> list[Tensor]:
     """Return each cost event's probability (V, ..., N) beyond that without a message."""
     logs = total.mean[ALL_SENDS + 1 :]
     return [(each.exp().clamp(max=1.0) - usual).clamp_min(0.0) for each, usual in zip(logs, heads.organic, strict=True)]
-
-
-def sum_of(means: Sequence[Means]) -> Means:
-    """Add up the means of several modules."""
-    out = means[0]
-    for each in means[1:]:
-        out = out + each
-    return out

@@ -161,12 +161,12 @@ def slow() -> Scenario:
 
     A third of what a message adds happens offline: no visit is logged, but the orders are. A message's true effect is
     its whole effect, which lies within the seven days after its slot; what comes after the market's last day counts as
-    well. It is about twice that of the default scenario. Organic orders come up to two days after their visits too;
-    business as usual looks at visits from 14 to 4 days before the slot, so that their late orders are over before a pre
-    window of two days begins.
+    well. It is about three times that of the default scenario. Organic orders come up to two days after their visits
+    too; business as usual looks at visits from 14 to 4 days before the slot, so that their late orders are over before
+    a pre window of two days begins.
 
     A correct method finds that `post: 1d` sees all of the cost, as users unsubscribe on the same day, but 35 % of the
-    visits and 14 % of the orders. `post: 3d` sees 80 % and 62 %: the longest window that, with a gap of two days,
+    visits and 21 % of the orders. `post: 3d` sees 80 % and 68 %: the longest window that, with a gap of two days,
     ends before the next message may be sent. `post: 7d` sees everything, but with `overlap: exclude` (weighted by the
     logged propensities) few decisions remain and errors are six times as large. Visits as surrogates for orders, with
     the conversion of organic visits, miss a third of the effect on orders: a correct test of the surrogates finds that

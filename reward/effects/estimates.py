@@ -198,7 +198,7 @@ class TreatmentEffects:
         return [
             self.with_values(one.pre, one.post).effect(None, f"{goal.event} x {goal.weight:g}")
             for goal in self.model.spec.goals
-            for one in [measure(history, replace(self.model.spec, goals=(goal,)))]
+            for one in [measure(history, replace(self.model.spec, goals=(goal,), funnel=None))]
         ]
 
     def by_attribute(self, history: History, name: str) -> list[Effect]:

@@ -195,6 +195,7 @@ def _period_values(
         holdout_arms=(),
         matching=Matching(),
         seasonality=None,
+        funnel=None,
     )
     # Ties before: the window after a slot is `(t, t + period]`.
     events = replace(history.events, message=None)  # they name decisions that these slots are not

@@ -104,7 +104,7 @@ class Calibration:
         if math.isnan(line.slope):
             return f"calibration: not identified; {line.n:,} decisions of {line.users:,} users have both numbers"
         low, high = line.slope_interval
-        says = "predictions are calibrated as far as the log can tell" if low <= 1 <= high else ""
+        says = "nothing contradicts the predictions" if low <= 1 <= high else ""
         if not says:
             says = "differences between predictions are too " + ("large" if high < 1 else "small")
         return f"calibration: slope {line.slope:.2f} ({low:.2f} to {high:.2f}), intercept {line.intercept:.3g}; {says}"

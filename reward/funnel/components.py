@@ -16,7 +16,7 @@ from crosschannel.reward.funnel.engagement import measure_engagement
 from crosschannel.reward.funnel.record import Components
 from crosschannel.reward.funnel.spec import FunnelSpec
 from crosschannel.reward.funnel.surrogates import SurrogateIndex
-from crosschannel.reward.interface import RewardModel
+from crosschannel.reward.interface import RewardModel, with_spec
 from crosschannel.reward.measurement.outcomes import GoalAmounts, Outcomes, measure_by_goal
 from crosschannel.reward.reason import Reason
 from crosschannel.reward.spec import RewardSpec
@@ -183,7 +183,7 @@ class PricedGoals:
             ),
         )
         goals = tuple(replace(goal, weight=weight) for goal, weight in kept.items())
-        return type(self.model)(replace(self.model.spec, goals=goals, funnel=None)), outcomes
+        return with_spec(self.model, replace(self.model.spec, goals=goals, funnel=None)), outcomes
 
     def frame(self) -> RewardFrame:
         """Return the incremental value of every decision, by the reward's own kind."""

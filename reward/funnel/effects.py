@@ -151,7 +151,7 @@ class FunnelEffects:
         """
         rows = self.priced.outcomes.treated if group is None else self.priced.outcomes.treated & group
         k, user = self.components, self.history.decisions.user
-        found = {ENGAGEMENT: share_of(k.engaged, user, rows, label)}
+        found: dict[str, Effect] = {ENGAGEMENT: share_of(k.engaged, user, rows, label)}
         for part, engaged in ((GAIN, 1.0), (DIRECT, 0.0)):
             found[part] = self.value.effect(rows & (k.engaged == engaged), label)
         found[VALUE] = self.value.effect(rows, label)

@@ -46,11 +46,11 @@ def measure_engagement(history: History, funnel: FunnelSpec, post: str) -> Engag
     names = history.modules[0].actions
     events = funnel.channels(names[1:])
     tells = np.zeros((len(history.event_names), len(names)), dtype=bool)
-    for channel, event in events.items():
-        tells[history.event_codes([event]), names.index(channel)] = True
+    for name, pattern in events.items():
+        tells[history.event_codes([pattern]), names.index(name)] = True
     start = boundaries(history, [Goal(event) for event in dict.fromkeys(events.values())])
     sent = history.modules.sends(d.actions)
-    rows = np.flatnonzero(tells.any(axis=1)[history.events.event])
+    rows = np.flatnonzero(np.asarray(tells.any(axis=1))[history.events.event])
     own = _own_message(history, rows, tells, start, sent)
     found = own >= 0
     row, event, since = own[found], history.events.event[rows[found]], history.events.time[rows[found]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from crosschannel.reward.funnel.inference import (
     holm,
     is_testable,
     p_value,
+    shares_of_level,
 )
 from crosschannel.reward.funnel.strata import (
     ACTIVITY_GROUPS,
@@ -47,7 +48,8 @@ class ChannelExclusion:
         direct: The effect on those that were not, in reward units per message.
         p_value: Of the test that it is 0.
         joint: Tests that it is 0 in every group of messages, by grouping.
-        adjusted: The p-values of `direct`, then of `joint`, adjusted by Holm for all tests of all channels.
+        adjusted: The p-values of `direct`, then of `joint`, adjusted by Holm for all tests of all channels; those of
+            means and those by group have half of the level each.
         detectable: The smallest direct effect that the first test finds in 80 % of logs.
     """
 
@@ -204,9 +206,11 @@ def exclusion_test(effects: FunnelEffects) -> ExclusionTest:
             }
             joint = {by: _joint(stratified, parts)[1] for by, parts in groups.items() if len(parts) > 1}
         drafts.append((name, engagement, direct, p_value(direct), joint))
-    p_values = [p for *_, p, joint in drafts for p in (p, *(test.p_value for test in joint.values()))]
-    adjusted = iter(holm(np.array(p_values)).tolist())
-    tested = sum(not math.isnan(p) for p in p_values)
+    p_values = np.array([p for *_, p, joint in drafts for p in (p, *(test.p_value for test in joint.values()))])
+    # The tests of means and those by group have half of the level each.
+    weights = np.array([w for *_, joint in drafts for w in (1.0, *[1.0 / max(len(joint), 1)] * len(joint))])
+    adjusted = iter(holm(p_values, weights).tolist())
+    share = float(np.nanmax(shares_of_level(p_values, weights), initial=0.0))
     channels = tuple(
         ChannelExclusion(
             channel=name,
@@ -215,11 +219,11 @@ def exclusion_test(effects: FunnelEffects) -> ExclusionTest:
             p_value=p,
             joint=joint,
             adjusted=tuple(next(adjusted) for _ in range(1 + len(joint))),
-            detectable=detectable_effect(direct, tested),
+            detectable=detectable_effect(direct, share),
         )
         for name, engagement, direct, p, joint in drafts
     )
-    by_action, by_module = _by_action(effects, stratified, unengaged)
+    by_action, by_module = _by_action(effects, unengaged)
     randomised = history.propensity_source in KNOWN_SOURCES
     return ExclusionTest(channels, by_action, by_module, randomised)
 
@@ -249,14 +253,15 @@ def _groups_by_action(effects: FunnelEffects, group: BoolArray) -> list[BoolArra
 
 
 def _by_action(
-    effects: FunnelEffects, stratified: PricedEffects, unengaged: BoolArray
+    effects: FunnelEffects, unengaged: BoolArray
 ) -> tuple[dict[str, tuple[Effect, ...]], dict[str, JointTest]]:
-    """Return the direct effect of every action, and a joint test for each module."""
+    """Return the direct effect of every action, with the reward's own controls, and a joint test for each module."""
     actions = effects.history.decisions.actions
+    at_prices = replace(effects.value, surrogates=())  # where exclusion holds, prices do not matter
     found: dict[str, tuple[Effect, ...]] = {}
     tests: dict[str, JointTest] = {}
     for m, module in enumerate(effects.history.modules):
         codes = np.unique(actions[unengaged, m])
         groups = [unengaged & (actions[:, m] == code) for code in codes]
-        found[module.name], tests[module.name] = _joint(stratified, groups, [module.actions[code] for code in codes])
+        found[module.name], tests[module.name] = _joint(at_prices, groups, [module.actions[code] for code in codes])
     return found, tests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -59,11 +59,9 @@ class Components:
 
     def select(self, rows: IntArray) -> Components:
         """Return the components of some decisions (k,)."""
-        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
-        by_decision = {
-            name: v[rows] for name, v in arrays.items() if isinstance(v, np.ndarray) and name != "cost_weights"
-        }
-        return replace(self, **by_decision)
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        by_decision = [name for name, v in values.items() if isinstance(v, np.ndarray) and name != "cost_weights"]
+        return Components(**values | {name: values[name][rows] for name in by_decision})
 
     def columns(self) -> dict[str, npt.NDArray[Any]]:
         """Return the components as columns of a table, reasons as text."""

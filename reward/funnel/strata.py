@@ -12,6 +12,7 @@ from crosschannel.histories.fixed_point import fit_bits
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline
 from crosschannel.reward.funnel.components import PricedGoals
+from crosschannel.reward.interface import with_spec
 from crosschannel.reward.measurement.amounts import window_amounts
 from crosschannel.reward.measurement.ties import boundaries
 
@@ -55,7 +56,7 @@ def with_activity_strata(priced: PricedGoals, rates: FloatArray) -> PricedGoals:
     matching = replace(spec.matching, strata=ACTIVITY_GROUPS, fallback=fallback)
     stratum = np.where(np.isnan(activity), -1, np.searchsorted(edges, activity)).astype(np.int64)
     changed = replace(outcomes, stratum=stratum, preprocessing=replace(outcomes.preprocessing, edges=edges))
-    return replace(priced, model=type(priced.model)(replace(spec, matching=matching)), outcomes=changed)
+    return replace(priced, model=with_spec(priced.model, replace(spec, matching=matching)), outcomes=changed)
 
 
 def total_activity(rates: FloatArray) -> FloatArray:

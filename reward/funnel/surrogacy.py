@@ -11,8 +11,16 @@ import pandas as pd
 from crosschannel.histories.goals import Goal
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.funnel.effects import FunnelEffects, PricedEffects
-from crosschannel.reward.funnel.inference import SIGNIFICANCE_LEVEL, detectable_effect, holm, p_value
+from crosschannel.reward.funnel.inference import (
+    SIGNIFICANCE_LEVEL,
+    detectable_effect,
+    holm,
+    p_value,
+    shares_of_level,
+)
 
+#: Share of the level that the test over all channels has; the tests of the channels divide the rest.
+SHARE_OF_ALL = 0.8
 HOLDS, REJECTED, NOT_TESTED = "holds so far", "rejected", "cannot be tested"
 
 
@@ -31,7 +39,7 @@ class SurrogateTest:
         residual: Their difference.
         by_channel: The difference on each channel.
         p_values: Of the difference, and then of each channel's.
-        adjusted: The same, adjusted by Holm for their number.
+        adjusted: The same, adjusted by Holm for their number, the first with the larger weight.
         detectable: The smallest differences that these tests find in 80 % of logs.
     """
 
@@ -64,6 +72,10 @@ class SurrogateTest:
             f"their difference is {e.value:.4g} ({e.low:.4g} to {e.high:.4g}), p = {self.p_values[0]:.2g}"
         )
         power = f"the test finds a difference of {self.detectable[0]:.4g} in 80 % of logs"
+        if self.detectable[0] > abs(self.on_goal.value):
+            power += ", more than the whole effect on the goal: a log of this size says little"
+        else:
+            power += f", {self.detectable[0] / abs(self.on_goal.value):.0%} of the effect on the goal"
         if self.verdict == HOLDS:
             return f"surrogates of {self.goal}: nothing contradicts them; {found}; {power}"
         where = [one.label for one, p in zip(self.by_channel, self.adjusted[1:], strict=True) if p < SIGNIFICANCE_LEVEL]
@@ -102,7 +114,8 @@ def _surrogate_test(effects: FunnelEffects, goal: Goal) -> SurrogateTest:
     residual = PricedEffects.fit(priced, users, itself | parts, *difference, through=(goal,), sign=-1.0)
     found = [residual.effect(), *(residual.effect(rows, name) for name, rows in effects.channels.items())]
     p_values = np.array([p_value(one) for one in found])
-    tested = int((~np.isnan(p_values)).sum())
+    weights = np.array([SHARE_OF_ALL, *[(1.0 - SHARE_OF_ALL) / max(len(found) - 1, 1)] * (len(found) - 1)])
+    shares = shares_of_level(p_values, weights)
     return SurrogateTest(
         goal=goal.event,
         prices=priced.prices()[goal.event],
@@ -111,6 +124,6 @@ def _surrogate_test(effects: FunnelEffects, goal: Goal) -> SurrogateTest:
         residual=found[0],
         by_channel=tuple(found[1:]),
         p_values=tuple(p_values.tolist()),
-        adjusted=tuple(holm(p_values).tolist()),
-        detectable=tuple(detectable_effect(one, tested) for one in found),
+        adjusted=tuple(holm(p_values, weights).tolist()),
+        detectable=tuple(detectable_effect(one, share) for one, share in zip(found, shares.tolist(), strict=True)),
     )

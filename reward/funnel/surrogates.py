@@ -23,8 +23,8 @@ from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.exact_sums import ExactSums
 
-#: Windows without a message per price: with fewer, prices are noise.
-MIN_WINDOWS_PER_PRICE = 20
+#: Windows without a message per price: with fewer, prices would be noise alone.
+MIN_WINDOWS_PER_PRICE = 5
 
 
 @dataclass(frozen=True)

@@ -58,8 +58,9 @@ class Dynamics:
             offers move conversion and no longer the number of extra visits.
         channel_gain: Factor on the extra visits by channel except `none`.
         visit_delay: Probability that an extra visit comes 0, 1, ... days after the message's day.
-        order_delay: Probability that an order comes 0, 1, ... days after its visit.
-        offline: Share of the extra visits that happen outside the app: they are not logged, but their orders are.
+        order_delay: Probability that an order comes 0, 1, ... days after its visit, if that is not offline.
+        offline: Share of the extra visits that happen outside the app: they are not logged, but their orders are, on
+            the day of the visit.
     """
 
     popularity: tuple[float, ...] = (0.12, 0.09, 0.11, 0.08)

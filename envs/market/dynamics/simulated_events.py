@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
 from crosschannel.envs.market.dynamics.calendar import Calendar
 from crosschannel.envs.market.dynamics.draws import Purpose, inverse, poisson, uniform
 from crosschannel.envs.market.dynamics.parameters import Dynamics
@@ -132,8 +132,8 @@ def organic_events(users: Users, days: IntArray, dynamics: Dynamics, calendar: C
     u = uniform(key, Purpose.ORGANIC_TIME, *counters)
     second = _BLOCK_START[block] + 1 + np.floor(u * (_BLOCK_LENGTH[block] - 1)).astype(np.int64)
     visits = _events(row, day, second, VISIT + service)
-    conversion = np.array(dynamics.conversion)[service]
-    orders = _orders(visits, key, Purpose.ORGANIC_ORDER, counters, conversion, dynamics)
+    conversion, offline = np.array(dynamics.conversion)[service], np.zeros(len(visits), dtype=bool)
+    orders = _orders(visits, key, Purpose.ORGANIC_ORDER, counters, conversion, offline, dynamics)
     if len(dynamics.order_delay) > 1:
         orders = orders.take(orders.day <= days.max(initial=0))
     return SimulatedEvents.concatenate([visits, orders])
@@ -145,9 +145,10 @@ def _orders(
     purpose: Purpose,
     counters: tuple[Any, ...],
     conversion: FloatArray,
+    offline: BoolArray,
     dynamics: Dynamics,
 ) -> SimulatedEvents:
-    """Draw the orders that visits end in; visit numbers are below 2^14, so that each has four draws of its own."""
+    """Draw the orders that visits end in, those offline without delay; each visit has four draws of its own."""
     day, first, second, number = counters
 
     def u(which: int, chosen: npt.NDArray[Any]) -> FloatArray:
@@ -160,7 +161,7 @@ def _orders(
     value = low + np.floor(u(1, chosen) * (high - low + 1)).astype(np.int64)
     on, at = visits.day[chosen], _later(visits.second[chosen], u(2, chosen), _HALF_HOUR)
     if len(dynamics.order_delay) > 1:
-        delay = inverse(u(3, chosen), dynamics.order_delay)
+        delay = np.where(offline[chosen], 0, inverse(u(3, chosen), dynamics.order_delay))
         on, at = on + delay, np.where(delay > 0, _any_time(u(2, chosen)), at)
     return _events(visits.row[chosen], on, at, ORDER + service[chosen], value)
 
@@ -207,10 +208,12 @@ def message_events(
     second = np.where(first, _later(read[entry], u, _FIVE_MINUTES), _later(read[entry], u))
     second = np.where(delay > 0, _any_time(u), second)
     visits = _events(who, on[who] + delay, second, VISIT + service[who])
-    orders = _orders(visits, key[who], Purpose.EXTRA_ORDER, counters, response.conversion[who], dynamics)
+    offline = np.zeros(len(who), dtype=bool)
     if dynamics.offline:
-        logged = uniform(key[who], Purpose.EXTRA_OFFLINE, *counters) >= dynamics.offline
-        visits, click = visits.take(logged), click & logged
+        offline = uniform(key[who], Purpose.EXTRA_OFFLINE, *counters) < dynamics.offline
+        click &= ~offline
+    orders = _orders(visits, key[who], Purpose.EXTRA_ORDER, counters, response.conversion[who], offline, dynamics)
+    visits = visits.take(~offline) if dynamics.offline else visits
     return SimulatedEvents.concatenate(
         [
             _events(row, on, delivered, DELIVERED),

@@ -12,9 +12,12 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market import (
     SCENARIOS,
     BusinessAsUsual,
+    DayKind,
+    Dynamics,
     Market,
     MarketConfig,
     NoSend,
+    Scenario,
     evaluate_policy,
     simulate_history,
 )
@@ -232,6 +235,29 @@ def test_the_best_action_is_the_best_of_all_joint_actions(scenario, goals):
     assert unreachable.any()
     assert (table[unreachable] == 0).all()
     assert (table[:, 0] == 0).all()
+
+
+def test_closed_forms_hold_where_all_worlds_meet(monkeypatch):
+    """Unseen, unlogged and mechanical opens, kinds of days, subject lines, delays and offline visits in one market."""
+    dynamics = Dynamics(
+        drift=0.5,
+        unseen=(False, True, False, True),
+        open_logged=(True, False, True, True),
+        mail_programs=0.4,
+        day_kinds=(DayKind(0.6, 0.5, -0.4), DayKind(0.3, 1.0, 0.2), DayKind(0.1, 4.0, 1.5)),
+        opening_fit=3.0,
+        conversion_fit=1.5,
+        channel_gain=(1.5, 0.8, 1.1, 0.7),
+        visit_delay=(0.5, 0.0, 0.5),
+        order_delay=(0.2, 0.8),
+        offline=0.25,
+    )
+    monkeypatch.setitem(SCENARIOS, "all", lambda: Scenario(dynamics))
+    test_closed_forms_equal_simulation("all", EVERYTHING)
+    test_organic_values_equal_simulation_on_every_day("all")
+    test_effects_follow_the_documented_formulas("all")
+    test_expected_effects_equal_the_sum_over_all_joint_actions("all", EVERYTHING, (None, 0, 0, 1, 2, 4))
+    test_the_best_action_is_the_best_of_all_joint_actions("all", EVERYTHING)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

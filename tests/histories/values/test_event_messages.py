@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.core.errors import InputError
+from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
 from crosschannel.histories.buckets import bucket_paths, write_buckets
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import NO_MESSAGE, UNKNOWN_MESSAGE
 from crosschannel.histories.readers.folder import read_history, write_history
+from crosschannel.histories.readers.sources import TableSource
+from crosschannel.histories.readers.tables import TableMapping, read_tables
 from crosschannel.histories.splits import split_time
 from tests.reward.funnel.worlds import EXCLUSION, simulate
 
@@ -184,3 +188,44 @@ def test_the_order_of_given_decisions_does_not_matter():
         churn_events=(),
     )
     assert shuffled.fingerprint() == history.fingerprint()
+
+
+SENDS = "msg,who,at,channel\n11,ann,2024-05-01,email\n12,bob,2024-05-01,none\n13,ann,2024-05-03,email\n"
+OPENS = "row,msg,who,at\n1,11,ann,2024-05-04\n2,,ann,2024-05-05\n2,,ann,2024-05-05\n3,77,bob,2024-05-05\n"
+ORDERS = "who,at\nann,2024-05-02\n"
+
+
+def tables(folder: Path, opens: str = OPENS, **settings: Any) -> TableMapping:
+    for name, text in (("sends", SENDS), ("opens", opens), ("orders", ORDERS)):
+        (folder / f"{name}.csv").write_text(text)
+    columns = {"user_id": "who", "time": "at"}
+    return TableMapping(
+        decisions=TableSource(folder / "sends.csv", columns | {"decision_id": "msg"}),
+        events=(
+            TableSource(
+                folder / "opens.csv", columns | {"decision_id": "msg", "message_id": "row"}, {"event": "opened"}
+            ),
+            TableSource(folder / "orders.csv", columns, {"event": "order"}),
+        ),
+        modules=({"name": "channel", "actions": ["none", "email"]},),
+        **settings,
+    )
+
+
+def test_mapped_tables_name_decisions_in_their_own_columns(tmp_path):
+    """Beside the ids of the rows themselves, by which repeats are left out; another file has no such column."""
+    history = read_tables(tables(tmp_path, duplicates="keep_first"))
+    # Ann's order, the two that she opened, and Bob's, of which the decision is not in the file.
+    assert [str(one) for one in named(history)] == [str(NO_MESSAGE), "11", str(NO_MESSAGE), str(UNKNOWN_MESSAGE)]
+
+
+def test_faults_of_mapped_tables_are_in_their_own_words(tmp_path):
+    with pytest.raises(
+        InputError, match=r"opens.csv, column 'msg', row 1, value '?12'?: the decision is another user's"
+    ):
+        read_tables(tables(tmp_path, "row,msg,who,at\n1,12,ann,2024-05-04\n2,11,ann,2024-05-05\n"))
+
+
+def test_tables_of_sends_have_no_decisions_to_name(tmp_path):
+    with pytest.raises(ConfigError, match="unknown native column 'decision_id' of events"):
+        tables(tmp_path, slots="sends_only")

@@ -106,7 +106,7 @@ def test_few_users_have_no_slope(n):
 
 
 def test_sentences_say_in_which_direction_predictions_are_wrong():
-    for slope, words in ((1.0, "calibrated as far as"), (0.0, "are too large"), (4.0, "are too small")):
+    for slope, words in ((1.0, "nothing contradicts the predictions"), (0.0, "are too large"), (4.0, "are too small")):
         reward, predicted, user, *_ = draw(6, slope, users=3000)
         assert words in calibration(reward, predicted, user).sentence
 

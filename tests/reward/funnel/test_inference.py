@@ -8,7 +8,7 @@ import scipy.stats
 
 from crosschannel.reward.effects import Effect
 from crosschannel.reward.funnel.effects import Share, share_of
-from crosschannel.reward.funnel.inference import detectable_effect, holm, is_testable, p_value
+from crosschannel.reward.funnel.inference import detectable_effect, holm, is_testable, p_value, shares_of_level
 
 pytestmark = pytest.mark.numerics
 
@@ -40,11 +40,24 @@ def test_p_values_are_those_of_student():
         assert not is_testable(wrong)
 
 
-@pytest.mark.parametrize("tests", [1, 6])
-def test_detectable_effects_are_found_in_80_percent(tests):
+def test_weights_of_holm_divide_the_level():
+    """The first step by hand; with equal weights, plain Holm; and no more than 5 % of logs reject what is true."""
+    np.testing.assert_allclose(holm(np.array([0.01, 0.01]), np.array([0.8, 0.2])), [0.0125, 0.0125])
+    np.testing.assert_allclose(holm(np.array([0.04, 0.001]), np.array([0.8, 0.2])), [0.04, 0.005])
+    p = np.array([0.03, 0.2, np.nan, 0.004])
+    np.testing.assert_allclose(holm(p, np.full(4, 7.0)), holm(p))
+    np.testing.assert_allclose(shares_of_level(p, np.array([2.0, 1.0, 5.0, 1.0])), [0.5, 0.25, np.nan, 0.25])
+    rng = np.random.default_rng(3)
+    weights = np.array([0.8, 0.1, 0.06, 0.04])
+    rejects = [holm(each, weights).min() < 0.05 for each in rng.random((20_000, 4))]
+    assert np.mean(rejects) < 0.05 + 3 * (0.05 * 0.95 / 20_000) ** 0.5
+
+
+@pytest.mark.parametrize("share", [1.0, 1 / 6])
+def test_detectable_effects_are_found_in_80_percent(share):
     """Exactly, by the distribution of the estimate: less the vanishing chance of rejecting on the other side."""
-    least = detectable_effect(effect(0.0, 0.1, 100_000), tests)
-    limit = scipy.stats.norm.isf(0.05 / tests / 2) * 0.1
+    least = detectable_effect(effect(0.0, 0.1, 100_000), share)
+    limit = scipy.stats.norm.isf(0.05 * share / 2) * 0.1
     assert scipy.stats.norm.sf((limit - least) / 0.1) == pytest.approx(0.8, abs=1e-4)
 
 
