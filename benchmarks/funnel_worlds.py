@@ -2,9 +2,9 @@
 
     python -m benchmarks.funnel_worlds --scenarios default direct --seeds 0 1 2 3 4 --output docs/market/funnel
 
-From one simulated log each, `ensemble_thompson` learns with the default settings (a funnel, and no more unsubscribes than
-the log), with `constraints` emptied and nothing else changed, and without a funnel. All policies are deployed to the same
-new users with the same random numbers. Writes OUTPUT.csv (one row per scenario and seed, added to those that it has)
+From one simulated log each, `ensemble_thompson` learns with the default settings (a funnel, no more unsubscribes than
+the log), with `constraints` emptied and nothing else changed, and without a funnel. All policies are deployed to the
+same new users with the same random numbers. Writes OUTPUT.csv (one row per scenario and seed, added to those that it has)
 and OUTPUT.md (means over seeds).
 """
 

@@ -57,6 +57,9 @@ def _unknown_costs(budget: Budget, modules: ActionSpace) -> list[str]:
 def rate_per_week(events: int, observed: IntArray) -> float:
     """Return a log's events per user and week, over all users' observed time, those without messages included.
 
+    Half an event is added, as in the hazards' prior: a log without any event does not say that there can be none, and a
+    limit of 0 could not be kept by a policy that explores.
+
     Args:
         events: Number of events within the observed time.
         observed: Observed time of each user (N,), in microseconds; for a user who churned it ends there.
@@ -67,7 +70,7 @@ def rate_per_week(events: int, observed: IntArray) -> float:
     weeks = float(np.sum(observed, dtype=np.float64)) / WEEK
     if weeks <= 0.0:
         raise ConfigError("the log observes no time, so that it has no rate per week: give `at_most` as a number")
-    return events / weeks
+    return (events + 0.5) / weeks
 
 
 def budgets_at(

@@ -55,8 +55,8 @@ def test_what_a_limit_needs_must_be_given() -> None:
 
 def test_the_rate_of_a_log_counts_all_observed_time() -> None:
     observed = np.array([2 * WEEK, WEEK, WEEK // 2, WEEK // 2])
-    assert rate_per_week(6, observed) == pytest.approx(1.5)
-    assert rate_per_week(0, observed) == 0.0
+    assert rate_per_week(6, observed) == pytest.approx(6.5 / 4)
+    assert rate_per_week(0, observed) == pytest.approx(0.5 / 4)
     with pytest.raises(ConfigError, match="observes no time"):
         rate_per_week(0, np.zeros(3, dtype=np.int64))
 
