@@ -219,7 +219,7 @@ class Market:
         state.last[rows, :N_ORGANIC_EVENTS] = np.maximum(state.last[rows, :N_ORGANIC_EVENTS], stamp)
         of_users = replace(events, row=rows[events.row])
         np.maximum.at(state.last, (of_users.row, events.event), events.day * DAY_SECONDS + events.second)
-        state.count_by_time(rows, of_users)
+        state.count_by_time(rows, of_users, sent)
         state.fatigue[rows] = self.dynamics.fatigue_retention * (state.fatigue[rows] + sent)
         state.last_sent[rows] = np.where(sent, day, state.last_sent[rows])
         state.subscribed[rows] &= ~unsubscribed

@@ -119,13 +119,17 @@ class MarketState:
         begin, end = np.maximum(self.day - first, 0), np.maximum(self.day - last, 0)
         return np.asarray(self.total[rows, end] - self.total[rows, begin])
 
-    def count_by_time(self, rows: IntArray, events: SimulatedEvents) -> None:
-        """Count the events of the slots' days by cell of the day and day of the week.
+    def count_by_time(self, rows: IntArray, events: SimulatedEvents, sent: BoolArray) -> None:
+        """Count the events of the slots' days by cell of the day and day of the week, but for days with a message.
 
         Args:
             rows: Users who are about to advance (r,).
             events: Events that messages cause on these days; their rows are those of this state.
+            sent: Who of these users got a message at the slot (r,).
         """
+        free = np.zeros(len(self), dtype=bool)
+        free[rows[~sent]] = True
+        rows, events = rows[~sent], events.take(free[events.row])
         day = self.day[rows]
         _count_organic(self.by_cell, self.by_weekday, rows, self.organic_cells[rows, day], day)
         cell = cell_of_day(events.second)

@@ -18,6 +18,8 @@ from crosschannel.histories.windows import Timeline, exact_mean, running_totals
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 #: Weight of what is usual, in events, where users never leave their own part of the day: shares of no event need one.
 MIN_PRIOR_EVENTS = 0.1
+#: Events that follow a message within this time may be its effect, and do not show when a user is active.
+CAUSED_WITHIN = DAY
 #: Standard errors by which users have to differ, so that there are columns.
 MIN_STANDARD_ERRORS = 2.0
 
@@ -92,7 +94,7 @@ class Activity:
             time_zone: Zone of the hours and days.
         """
         table = history.events
-        rows = have_codes(table.event, codes, len(history.event_names))
+        rows = have_codes(table.event, codes, len(history.event_names)) & _unprompted(history)
         rows &= (table.time >= history.observed_from[table.user]) & (table.time < history.observed_until[table.user])
         user, time = table.user[rows], table.time[rows]
         local = wall_clock(time, time_zone)
@@ -152,7 +154,7 @@ def activity_columns(
     """
     events = history.events
     codes = [code for code, name in enumerate(history.event_names) if name in activity.events]
-    chosen = have_codes(events.event, codes, len(history.event_names))
+    chosen = have_codes(events.event, codes, len(history.event_names)) & _unprompted(history)
     before = running_totals(chosen.astype(np.int64))
     start = Timeline(events.time, history.event_offsets).before(np.arange(history.n_users), history.observed_from)
     begin = before[start]
@@ -174,6 +176,18 @@ def activity_columns(
     if activity.weekend is not None:
         at_weekend = since_start(np.isin(weekday(local), activity.weekend.days))
     yield from activity.columns(by_block, at_weekend, total, history.observed_from[user], time)
+
+
+def _unprompted(history: History) -> BoolArray:
+    """Return which events (e,) do not follow a message of their user within `CAUSED_WITHIN`.
+
+    Otherwise a policy that sends in the morning makes its users visit in the morning, and takes that for their habit.
+    """
+    d, events = history.decisions, history.events
+    sent = history.modules.sends(d.actions)
+    messages = Timeline(d.time[sent], np.searchsorted(d.user[sent], np.arange(history.n_users + 1)))
+    recent = messages.before(events.user, events.time) - messages.before(events.user, events.time - CAUSED_WITHIN)
+    return np.asarray(recent == 0)
 
 
 def block_of_day(local: IntArray, hours: Sequence[int]) -> IntArray:
