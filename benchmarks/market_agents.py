@@ -4,7 +4,8 @@
 
 Trains on one simulated log of business as usual per scenario and seed, as `train.py` does, and deploys every policy to
 the same new users with the same random numbers. Writes OUTPUT.csv (one row per policy, scenario and seed) and OUTPUT.md
-(means over seeds, and the meaning of the columns). `--agents t_learner` needs `pip install 'crosschannel[baselines]'`.
+(means over seeds, and the meaning of the columns). An agent that keeps the configuration's constraints has a second row
+without them; the others run without. `--agents t_learner` needs `pip install 'crosschannel[baselines]'`.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.market_references import TLearner, best_constant
-from crosschannel.agents import Agent, make_agent
+from crosschannel.agents import Agent, Constraints, make_agent
+from crosschannel.agents.votes import PriceableAgent
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import SCENARIOS, FreshUsers, MarketPolicy
 from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, TransitionIndex
 from crosschannel.pipeline.batches import batch_at
 from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.judging import deployable_policy, explain_policy, fit_outcome_model, judge
+from crosschannel.pipeline.judging import calibration_of, deployable_policy, explain_policy, fit_outcome_model, judge
 
 MYOPIC = "bootstrapped_q, discount 0"
-T_LEARNER = "t_learner"
+T_LEARNER, UNLIMITED = "t_learner", "no constraints"
 DEFAULT_AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", T_LEARNER, "ensemble_thompson")
 SEQUENTIAL_AGENTS = ("bootstrapped_q", MYOPIC)
 # Settings that differ from the defaults. Single rewards are mostly noise here: of strengths from 20 to 200,000 the
@@ -46,8 +48,8 @@ COLUMNS = {
     "lift_over_usual": "value minus that of business as usual",
     "identified": "number of doubly robust estimates, of the whole policy and of each module, that the log identifies",
     "significant": "number of these whose 95 % interval of the difference to the log excludes 0",
-    "calibration_slope": "slope of the DiD reward of all sends on the value that the agent predicts for them; 1 if its "
-    "predictions have the right size",
+    "calibration_slope": "slope of the DiD reward of all sends on the value that the agent's funnel predicts for users "
+    "it has not learned from; 1 if predictions have the right size",
     "sends": "messages per user",
     "unsubscribed": "share of users who unsubscribed",
     "second_week_effect": "true effect per decision at the test users' slots of the second week, after training on the "
@@ -115,9 +117,11 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         spec = agent_spec(made, data)
         agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
-        calibration = getattr(agent, "calibration", None)
-        if calibration is not None:
-            row["calibration_slope"] = calibration.slope
+        if (calibration := calibration_of(agent)) is not None:
+            row |= {"calibration_slope": calibration.slope, "calibration_slope_se": calibration.slope_se}
+        free = replace(made, constraints=Constraints())
+        if not isinstance(agent, PriceableAgent):
+            made = free
         deployed[name] = fresh_users.deploy(deployable_policy(made, data, agent, name))
         if config.history.market.scenario == "refresh":
             half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
@@ -129,6 +133,10 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
             known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
             row |= {"identified": len(known), "significant": sum(not each.contains(0.0) for each in known)}
         rows.append(row)
+        if made.constraints.names:
+            unlimited = f"{name}, {UNLIMITED}"
+            deployed[unlimited] = fresh_users.deploy(deployable_policy(free, data, agent, unlimited))
+            rows.append({"agent": unlimited})
     best, usual = deployed["oracle"].mean, deployed["business_as_usual"]
     for row in rows:
         value = deployed[row["agent"]]

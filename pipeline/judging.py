@@ -192,13 +192,13 @@ def judge(
         policy_table=policy.table,
         losses={"training": data.train.losses, "test": data.test.losses},
         constraints=ConstraintUse.summarise(policy.prices),
-        calibration=_calibration(agent),
+        calibration=calibration_of(agent),
         history=data.history.summary(),
         notes=notes,
     )
 
 
-def _calibration(agent: Agent) -> Calibration | None:
+def calibration_of(agent: Agent) -> Calibration | None:
     """Return the calibration of an agent's funnel; None without one."""
     funnel = getattr(agent, "funnel", None)
     if not isinstance(funnel, Funnel) or funnel.heads is None:
