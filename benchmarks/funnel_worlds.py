@@ -4,7 +4,7 @@
 
 From one simulated log each, `ensemble_thompson` learns with the default settings (a funnel, no more unsubscribes than
 the log), with `constraints` emptied and nothing else changed, and without a funnel. All policies are deployed to the
-same new users with the same random numbers. Writes OUTPUT.csv (one row per scenario and seed, added to those that it has)
+same new users with the same random numbers. Writes OUTPUT.csv (a row per scenario and seed, added to those that it has)
 and OUTPUT.md (means over seeds).
 """
 
