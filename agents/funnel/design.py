@@ -50,9 +50,17 @@ class Design:
     @classmethod
     def build(cls, modules: ActionSpace, width: int) -> Design:
         """Build the columns for an action space and a number of context features."""
+        columns = 1 + 2 * width + sum(modules.n_table_cells(m) for m in range(len(modules))) * (1 + width)
+        return cls._build(modules, width, 1 + width if columns <= MAX_COLUMNS else 1)
+
+    def with_intercepts_only(self) -> Design:
+        """Return the columns without the slopes of the cells' effects."""
+        return self._build(self.modules, self.width, 1)
+
+    @classmethod
+    def _build(cls, modules: ActionSpace, width: int, each: int) -> Design:
         cells = tuple(modules.n_table_cells(m) for m in range(len(modules)))
         base = 1 + 2 * width
-        each = 1 + width if base + sum(cells) * (1 + width) <= MAX_COLUMNS else 1
         blocks = [torch.tensor([0] + [1] * width + [2] * width)]
         for m, count in enumerate(cells):
             blocks.append(torch.tensor([3 + 2 * m] + [4 + 2 * m] * (each - 1)).repeat(count))

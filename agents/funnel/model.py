@@ -23,6 +23,8 @@ COMPONENTS = ("engagement", "gain", "direct", "all sends")
 GUESS = 1e-2
 #: Ridge of the regression of what happens without a message, in rows.
 CONTROL_RIDGE = 1.0
+#: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
+MESSAGES_PER_COLUMN = 4
 #: Messages below which no model is fitted.
 MIN_MESSAGES = 50
 
@@ -128,10 +130,14 @@ def fit_heads(
     controls, sent = rows.take((~sends & known).nonzero()[:, 0]), rows.take((sends & known).nonzero()[:, 0])
     if len(sent) < MIN_MESSAGES or len(torch.unique(sent.fold)) < FOLDS:
         return None
+    if design.each > 1 and len(sent) < MESSAGES_PER_COLUMN * design.columns:
+        small = design.with_intercepts_only()
+        found = fit_heads(small, rows, weights, members, generator)
+        return None if found is None else _with_slopes(found, small, design)
     messages = _less_usual(design, controls, sent, weights)
     by_fold = [messages.sums(design, fold) for fold in range(FOLDS)]
     total = [first + second for first, second in zip(*by_fold, strict=True)]
-    found = [fit(design, sums, GUESS) for sums in total]
+    fitted = [fit(design, sums, GUESS) for sums in total]
 
     hazards, organic = [], []
     for c in range(rows.cost.shape[1]):
@@ -140,14 +146,27 @@ def fit_heads(
         organic.append(float(idle.mean()) if len(idle) else 0.0)
         hazards.append(fit_hazard(design, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
     cost = _expected_cost(design, messages, [h.mean for h in hazards], torch.tensor(organic), weights)
-    blend = _blend(design, messages, by_fold, found, cost)
+    blend = _blend(design, messages, by_fold, fitted, cost)
 
-    fits = (*found, *hazards)
+    fits = (*fitted, *hazards)
     drawn = [_with_members(each, torch.randn(design.columns, members, generator=generator)) for each in fits]
     sd = torch.stack([(each.variance * each.noise).sqrt() for each in fits])
-    hazard = torch.stack(drawn[len(found) :]) if hazards else torch.zeros(0, 1 + members, design.columns)
-    value = torch.stack(drawn[: len(found)])
+    hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, design.columns)
+    value = torch.stack(drawn[: len(fitted)])
     return Heads(value, hazard, torch.tensor(organic), messages.tested, blend, sd)
+
+
+def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
+    """Return heads that were fitted without the cells' slopes, with slopes of 0."""
+
+    def widened(found: Tensor) -> Tensor:
+        out = found.new_zeros(*found.shape[:2], design.columns)
+        out[..., : design.base] = found[..., : small.base]
+        for start, own, count in zip(design.starts, small.starts, design.cells, strict=True):
+            out[..., start : start + count * design.each : design.each] = found[..., own : own + count]
+        return out
+
+    return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard))
 
 
 def _less_usual(design: Design, controls: FunnelRows, sent: FunnelRows, weights: Tensor) -> _Messages:

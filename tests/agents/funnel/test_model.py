@@ -18,6 +18,7 @@ from crosschannel.agents.funnel.model import (
     DIRECT,
     ENGAGEMENT,
     GAIN,
+    MESSAGES_PER_COLUMN,
     MIN_MESSAGES,
     Heads,
     fit_heads,
@@ -290,3 +291,22 @@ def test_actions_that_change_the_number_of_features_are_refused(monkeypatch: pyt
     )
     with pytest.raises(ValueError, match="train a new agent"):
         moved_heads(heads, old, Design.build(more, 3), torch.Generator())
+
+
+def test_few_messages_teach_effects_without_slopes() -> None:
+    """Then the model is that of a design without slopes, told in the columns of the whole design."""
+    design = Design.build(PLAIN, 3)
+    few = rows_of(World().log(150))
+    found = fitted(few)
+    assert found is not None and len(few) < MESSAGES_PER_COLUMN * design.columns
+    small = fit_heads(design.with_intercepts_only(), few, torch.tensor([2.0]), 8, torch.Generator().manual_seed(0))
+    assert small is not None
+    x, cells = contexts(40, 3, seed=5), design.cells_of(messages(40, PLAIN, seed=5))
+    for wide, narrow in zip(found.value.flatten(0, 1), small.value.flatten(0, 1), strict=True):
+        expected = predict(design.with_intercepts_only(), narrow.double(), x, cells)
+        torch.testing.assert_close(predict(design, wide.double(), x, cells), expected)
+    slopes = torch.ones(design.columns, dtype=torch.bool)
+    slopes[: design.base] = False
+    for start, count in zip(design.starts, design.cells, strict=True):
+        slopes[start : start + count * design.each : design.each] = False
+    assert slopes.any() and bool((found.value[..., slopes] == 0).all())
