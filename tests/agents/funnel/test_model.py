@@ -298,7 +298,8 @@ def test_few_messages_teach_effects_without_slopes() -> None:
     design = Design.build(PLAIN, 3)
     few = rows_of(World().log(150))
     found = fitted(few)
-    assert found is not None and len(few) < MESSAGES_PER_COLUMN * design.columns
+    assert found is not None
+    assert len(few) < MESSAGES_PER_COLUMN * design.columns
     small = fit_heads(design.with_intercepts_only(), few, torch.tensor([2.0]), 8, torch.Generator().manual_seed(0))
     assert small is not None
     x, cells = contexts(40, 3, seed=5), design.cells_of(messages(40, PLAIN, seed=5))
@@ -309,4 +310,5 @@ def test_few_messages_teach_effects_without_slopes() -> None:
     slopes[: design.base] = False
     for start, count in zip(design.starts, design.cells, strict=True):
         slopes[start : start + count * design.each : design.each] = False
-    assert slopes.any() and bool((found.value[..., slopes] == 0).all())
+    assert slopes.any()
+    assert bool((found.value[..., slopes] == 0).all())
