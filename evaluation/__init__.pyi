@@ -12,8 +12,8 @@ from .estimators import SwitchDR as SwitchDR
 from .logged_decisions import LoggedDecisions as LoggedDecisions
 from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
-from .outcome_model import OutcomeModel as OutcomeModel
-from .outcome_model import QValues as QValues
+from .outcomes import OutcomeModel as OutcomeModel
+from .outcomes import QValues as QValues
 from .report import caveats as caveats
 from .report import from_dict as from_dict
 from .report import headline as headline

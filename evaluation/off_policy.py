@@ -12,7 +12,7 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, NotIdentifi
 from crosschannel.evaluation.bootstrap import UNDEFINED, Interval, t_interval, user_bootstrap
 from crosschannel.evaluation.estimators import ESTIMATORS, Estimator, Sample, SwitchDR, Terms
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
-from crosschannel.evaluation.outcome_model import QValues
+from crosschannel.evaluation.outcomes.outcome_model import QValues
 from crosschannel.evaluation.results import Estimate, Evaluation, EvaluationSettings
 from crosschannel.evaluation.support import Support, unsupported_mass
 from crosschannel.evaluation.weights import has_choice, importance_weights
