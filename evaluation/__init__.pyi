@@ -1,6 +1,8 @@
 from .bootstrap import Interval as Interval
 from .bootstrap import t_interval as t_interval
 from .bootstrap import user_bootstrap as user_bootstrap
+from .estimates import Estimate as Estimate
+from .estimates import EvaluationSettings as EvaluationSettings
 from .estimators import DM as DM
 from .estimators import DR as DR
 from .estimators import ESTIMATORS as ESTIMATORS
@@ -23,9 +25,7 @@ from .report import text_table as text_table
 from .report import to_dict as to_dict
 from .report import verdict as verdict
 from .report import write_html as write_html
-from .results import Estimate as Estimate
 from .results import Evaluation as Evaluation
-from .results import EvaluationSettings as EvaluationSettings
 from .sequential import FQE as FQE
 from .sequential import TRAJECTORY_ESTIMATORS as TRAJECTORY_ESTIMATORS
 from .sequential import PerDecisionIPS as PerDecisionIPS

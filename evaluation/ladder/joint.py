@@ -39,7 +39,7 @@ class JointReplicates:
         """Return the two-sided p-value of the hypothesis that a combination is 0; NaN if it is undefined."""
         interval = self.interval(coefficients)
         if not interval.is_defined:
-            return float("nan")
+            return np.nan
         if interval.se == 0:
             return 1.0 if interval.point == 0 else 0.0
         df = degrees_of_freedom(self.influence @ coefficients)
