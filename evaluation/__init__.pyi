@@ -8,12 +8,14 @@ from .estimators import DR as DR
 from .estimators import ESTIMATORS as ESTIMATORS
 from .estimators import IPS as IPS
 from .estimators import SNIPS as SNIPS
+from .estimators import BetaIPS as BetaIPS
 from .estimators import Estimator as Estimator
 from .estimators import Sample as Sample
 from .estimators import SwitchDR as SwitchDR
 from .logged_decisions import LoggedDecisions as LoggedDecisions
 from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
+from .outcomes import CrossFittedOutcomes as CrossFittedOutcomes
 from .outcomes import OutcomeModel as OutcomeModel
 from .outcomes import QValues as QValues
 from .report import caveats as caveats
@@ -58,6 +60,8 @@ __all__ = [
     "IPS",
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
+    "BetaIPS",
+    "CrossFittedOutcomes",
     "Estimate",
     "Estimator",
     "Evaluation",
