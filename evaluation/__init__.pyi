@@ -12,6 +12,9 @@ from .estimators import BetaIPS as BetaIPS
 from .estimators import Estimator as Estimator
 from .estimators import Sample as Sample
 from .estimators import SwitchDR as SwitchDR
+from .ladder import Comparison as Comparison
+from .ladder import Ladder as Ladder
+from .ladder import compare_policies as compare_policies
 from .logged_decisions import LoggedDecisions as LoggedDecisions
 from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
@@ -61,12 +64,14 @@ __all__ = [
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
     "BetaIPS",
+    "Comparison",
     "CrossFittedOutcomes",
     "Estimate",
     "Estimator",
     "Evaluation",
     "EvaluationSettings",
     "Interval",
+    "Ladder",
     "LoggedDecisions",
     "OutcomeModel",
     "PerDecisionIPS",
@@ -86,6 +91,7 @@ __all__ = [
     "WeightedDR",
     "blocks",
     "caveats",
+    "compare_policies",
     "effective_sample_size",
     "evaluate",
     "evaluate_trajectories",
