@@ -172,6 +172,10 @@ def test_json_is_strict_versioned_and_read_back(additive):
         assert to_dict(from_dict(written)) == to_dict(found)
     with pytest.raises(ConfigError, match="schema 1, not 2: evaluate again"):
         from_dict({**written, "schema": 1})
+    with pytest.raises(ConfigError, match="ladder has no order 5"):
+        from_dict({**written, "ladder": {**written["ladder"], "order": 5}})
+    with pytest.raises(ConfigError, match="no estimate of the whole action"):
+        from_dict({**written, "estimates": [e for e in written["estimates"] if e["module"]]})
 
 
 def test_one_factor_is_told_and_needs_no_assumption():
