@@ -17,7 +17,9 @@ FloatArray = npt.NDArray[np.floating]
 
 SEED = 1234
 WIDTH, ACTIONS, BATCH = 32, 8, 1000
-KINDS = ("nonlinear", "even")
+KINDS = ("nonlinear", "even", "heavy_tails", "drift")
+HEAVY_SCALE, DEGREES = 0.6, 2.2
+PERIOD = 20000
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,29 @@ class Stream:
 
 
 def stream(kind: str, n: int, seed: int) -> Stream:
-    """Generate one stream.
-
-    `nonlinear`: a network of 48 rectified units, and a linear part. `even`: 24 absolute values of projections of the
-    first 8 features, so that no action has any linear effect. The logits are centred over the rows.
-    """
     rng = np.random.default_rng(SEED + seed)
     x = rng.standard_normal((n, WIDTH)).astype(np.float32)
-    inputs, units = {"nonlinear": (WIDTH, 48), "even": (8, 24)}[kind]
-    inner = rng.standard_normal((inputs, units)) / np.sqrt(inputs) * 1.6
-    outer = rng.standard_normal((units, ACTIONS)) / np.sqrt(units) * 2.2
-    projected = x[:, :inputs] @ inner
-    score = (np.abs(projected) if kind == "even" else np.maximum(projected, 0)) @ outer
-    score -= score.mean(0)
-    if kind == "nonlinear":
+    if kind == "even":
+        score = _units(x[:, :8], 24, rng, np.abs)
+        score -= score.mean(0)
+    else:
+        score = _units(x, 48, rng, lambda z: np.maximum(z, 0))
+        score -= score.mean(0)
         score += 0.4 * x @ rng.standard_normal((WIDTH, ACTIONS)) / np.sqrt(WIDTH)
+    if kind == "drift":
+        later = _units(x, 48, rng, lambda z: np.maximum(z, 0))
+        later -= later.mean(0)
+        later += 0.4 * x @ rng.standard_normal((WIDTH, ACTIONS)) / np.sqrt(WIDTH)
+        angle = 2 * np.pi * np.arange(n)[:, None] / PERIOD
+        score = np.cos(angle) * score + np.sin(angle) * later
     mean = 1.0 / (1.0 + np.exp(1.4 - 1.3 * score))
+    if kind == "heavy_tails":
+        return Stream(x, mean.astype(np.float32), (mean+HEAVY_SCALE*rng.standard_t(DEGREES,(n,ACTIONS))).astype(np.float32))
     return Stream(x, mean.astype(np.float32), (rng.random((n, ACTIONS)) < mean).astype(np.float32))
+
+
+def _units(x, units, rng, bend):
+    """Return scores (n, 8)."""
+    inner = rng.standard_normal((x.shape[1], units)) / np.sqrt(x.shape[1]) * 1.6
+    outer = rng.standard_normal((units, ACTIONS)) / np.sqrt(units) * 2.2
+    return bend(x @ inner) @ outer

@@ -14,6 +14,7 @@ from crosschannel.agents.buffers.buffer import Buffer, median_variance, precisio
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
 from crosschannel.agents.ensemble.network import SharedNetwork
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
+from crosschannel.agents.ensemble.outliers import clip_limit
 from crosschannel.agents.ensemble.prior import ABSOLUTE_BLOCK, NETWORK_BLOCK, learn_scales, select_prior_scale
 from crosschannel.agents.settings import EnsembleThompsonSettings
 from crosschannel.core.action_changes import carry_over
@@ -101,7 +102,7 @@ class Learner:
         self._statistics = SufficientStatistics.zeros(2, actions, f, 1 + k)
         self._seen, self._included = 0, 0  # rows at the last update, and rows in the statistics
         self._frozen = {"rows": 0, "steps": 0}  # when the features were last frozen
-        self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
+        self.mean, self.scale, self.reference, self.limit = 0.0, 1.0, 1.0, float("inf")
         self._noisiness = torch.zeros(width)
         # Before any data the members are prior draws, scaled on standard normal contexts.
         self._pilot = torch.randn(PILOT_CONTEXTS, width, generator=generator)
@@ -169,13 +170,33 @@ class Learner:
         return loss
 
     def _fit_reward_units(self, buffer: Buffer, rows: Tensor) -> None:
-        """Set the reward's units: the median of se^2, and the precision-weighted mean and standard deviation."""
+        """Set the reward's units: the median of se^2, the mean and standard deviation, and the limit of outliers."""
         self.reference = median_variance(buffer["se"][rows])
-        weight, _ = self._row_weights(buffer, rows, buffer["context"].index_select(0, rows))
-        weight, reward = (weight * self._age_weights(buffer, rows)).double(), buffer["reward"][rows].double()
+        weight, deviation = self._row_weights(buffer, rows, buffer["context"].index_select(0, rows))
+        age_weight, reward = self._age_weights(buffer, rows), buffer["reward"][rows].double()
+        weight = (weight * age_weight).double()
+        mean = (weight * reward).sum() / weight.sum()
+        some = subsample(len(rows))
+        share = len(rows[some]) / len(rows)
+        coefficients = round(share * self._modules.n_table_cells(self._m) * (1 + buffer["context"].shape[1]))
+        error = (reward - mean) / deviation
+        limit = clip_limit(error[some], self._cells(buffer, rows[some]), age_weight[some], coefficients)
+        reward = mean + deviation * error.clamp(-limit, limit)
         self.mean = float((weight * reward).sum() / weight.sum())
         variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
         self.scale = max(float(variance.sqrt()), 1e-8)
+        self.limit = limit / self.scale
+
+    def _targets(self, buffer: Buffer, rows: Tensor, deviation: Tensor) -> Tensor:
+        """Return the standardised rewards (n,) of rows, clipped at the limit of outliers.
+
+        Args:
+            buffer: All rows.
+            rows: Positions of the rows (n,).
+            deviation: Standard deviations of their rewards (n,), as from `_row_weights`.
+        """
+        standardised = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
+        return standardised.clamp(-self.limit * deviation, self.limit * deviation)
 
     def _training_rows(self, buffer: Buffer) -> Tensor:
         """Return the positions (n,) of the module's rows that are not held out."""
@@ -195,11 +216,12 @@ class Learner:
             size = min(STEPS_PER_GATHER, steps - first), self._settings.batch_size
             picked = rows.index_select(0, torch.from_numpy(rng.integers(0, len(rows), size)).flatten())
             context = buffer["context"].index_select(0, picked)
+            weight, deviation = self._row_weights(buffer, picked, context)
             columns = (
                 context,
                 self._cells(buffer, picked),
-                (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
-                self._row_weights(buffer, picked, context)[0] * self._age_weights(buffer, picked),
+                self._targets(buffer, picked, deviation),
+                weight * self._age_weights(buffer, picked),
             )
             parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
             for step in zip(*parts, strict=True):
@@ -228,7 +250,7 @@ class Learner:
         context = buffer["context"].index_select(0, rows)
         estimates = self.values(context, self.heads[:, :1]).squeeze(1).cpu()
         estimates = estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
-        error = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale - estimates
+        error = self._targets(buffer, rows, self._row_weights(buffer, rows, context)[1]) - estimates
         self._noisiness = learn_noise(context, error.square() * self._reported_precision(buffer, rows))
 
     def _add_new_rows(self, buffer: Buffer, sent_only: bool) -> None:
@@ -248,7 +270,7 @@ class Learner:
         context, age_weight = buffer["context"].index_select(0, rows), self._age_weights(buffer, rows)
         weight, deviation = self._row_weights(buffer, rows, context)
         targets = torch.empty(len(rows), 1 + self._settings.members)
-        targets[:, 0] = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
+        targets[:, 0] = self._targets(buffer, rows, deviation)
         noise = signs(buffer.keys(rows), self._settings.members, self._seed)
         torch.mul(noise, deviation.unsqueeze(1), out=targets[:, 1:])
         counts = torch.bincount(cell, minlength=folds * actions).view(folds, actions)
@@ -305,7 +327,7 @@ class Learner:
             "common": self._common.clone(),
             "own": self._own.clone(),
             "statistics": statistics.state_dict(),
-            "units": [self.mean, self.scale, self.reference],
+            "units": [self.mean, self.scale, self.reference, self.limit],
         }
 
     def load_moved_state_dict(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -359,7 +381,7 @@ class Learner:
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._statistics = SufficientStatistics.from_state_dict(state["statistics"])
-        self.mean, self.scale, self.reference = state["units"]
+        self.mean, self.scale, self.reference, self.limit = state["units"]
         if (counts := state.get("counts")) is not None:
             self._seen, self._included, self._frozen = counts["seen"], counts["included"], dict(counts["frozen"])
             self._noisiness = state["noisiness"].clone()
