@@ -50,7 +50,8 @@ class EnsembleThompsonSettings:
             requested.
         growth: Share of new rows at which the features are frozen again. The agent then refits all heads.
         precision_cap: Largest weight of a row by its precision 1/se^2. It is a multiple of the weight at the median.
-        half_life: Later rows after which a row counts half; 0 never discounts. It is for rewards that drift.
+        half_life: Later rows after which a row counts half; 0 never discounts. If it is null, each module chooses it by
+            the prediction of newer rows, and discounts only where rewards clearly drift.
         capacity: Number of most recent rows to keep.
     """
 
@@ -66,7 +67,7 @@ class EnsembleThompsonSettings:
     warm_rows: int = 40_000
     growth: float = 0.25
     precision_cap: float = 4.0
-    half_life: float = 0.0
+    half_life: float | None = None
     capacity: int = 2_000_000
 
     def __post_init__(self) -> None:
@@ -75,7 +76,9 @@ class EnsembleThompsonSettings:
         _check_mixtures(self.mixtures)
         _check_hidden(self.hidden)
         _check_positive(self, "effect_scale", "learning_rate", "precision_cap", "growth")
-        _check_not_negative(self, "weight_decay", "half_life", "warm_rows")
+        _check_not_negative(self, "weight_decay", "warm_rows")
+        if self.half_life is not None:
+            _check_not_negative(self, "half_life")
         _check(self, lambda value: 0.0 <= value <= 1.0, "between 0 and 1", "exploration_scale")
         check_floor(self.floor)
 

@@ -19,7 +19,7 @@ SEED = 1234
 WIDTH, ACTIONS, BATCH = 32, 8, 1000
 KINDS = ("nonlinear", "even", "heavy_tails", "drift")
 HEAVY_SCALE, DEGREES = 0.6, 2.2
-PERIOD = 20000
+PERIOD = 40_000
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
+from crosschannel.agents.ensemble.drift import learn_half_life
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
 from crosschannel.agents.ensemble.network import SharedNetwork
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
@@ -28,6 +29,7 @@ INITIAL_NETWORK_VARIANCE = 1e-4
 MAX_SCALE_STEPS = 10
 REFIT_SHARE_OF_NEW_ROWS = 0.05
 STEPS_PER_GATHER = 16
+HORIZON = 4.0  # half-lives, after which rows have a sixteenth of the weight
 FREEZE_AT_STEP_GROWTH = 1.5
 
 
@@ -102,8 +104,11 @@ class Learner:
         self._statistics = SufficientStatistics.zeros(2, actions, f, 1 + k)
         self._seen, self._included = 0, 0  # rows at the last update, and rows in the statistics
         self._frozen = {"rows": 0, "steps": 0}  # when the features were last frozen
-        self.mean, self.scale, self.reference, self.limit = 0.0, 1.0, 1.0, float("inf")
+        self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
+        self.limit = float("inf")  # of the standardised rewards of rows with average noise
         self._noisiness = torch.zeros(width)
+        self.half_life = settings.half_life or 0.0  # 0: all rows count alike
+        self._last_half_life = 0.0
         # Before any data the members are prior draws, scaled on standard normal contexts.
         self._pilot = torch.randn(PILOT_CONTEXTS, width, generator=generator)
         self._heads: Tensor | None = None
@@ -155,10 +160,11 @@ class Learner:
         if len(rows) == 0:
             return float("nan")
         added = buffer.seen - self._frozen["rows"]
-        refit = added > 0 and added >= self._settings.growth * min(self._frozen["rows"], len(buffer))
+        refit = added > 0 and added >= self._settings.growth * min(self._frozen["rows"], self._horizon(buffer))
         if refit:
             self._learn_noise(buffer, rows)
             self._fit_reward_units(buffer, rows)
+            self._learn_half_life(buffer, rows)
         loss = self._train(buffer, self._training_rows(buffer), steps, rng)
         if not refit and self._network.steps >= FREEZE_AT_STEP_GROWTH * self._frozen["steps"]:
             self._learn_noise(buffer, rows)
@@ -168,6 +174,35 @@ class Learner:
         else:
             self._add_new_rows(buffer, sent_only)
         return loss
+
+    def _horizon(self, buffer: Buffer) -> float:
+        """Return the number of rows that matter: all, or as many as have nearly all the weight if rows are discounted."""
+        return min(HORIZON * self.half_life, len(buffer)) if self.half_life else len(buffer)
+
+    def _learn_half_life(self, buffer: Buffer, rows: Tensor) -> None:
+        """Choose the half-life by the prediction of newer rows, unless it is a setting.
+
+        Rows are discounted only if two choices in a row say so, and by the longer half-life of the two.
+        """
+        if self._settings.half_life is not None or self._frozen["rows"] == 0:
+            return
+        context = buffer["context"].index_select(0, rows)
+        weight, deviation = self._row_weights(buffer, rows, context)
+        estimate = self._best_estimates(buffer, rows, context).unsqueeze(1)
+        last, self._last_half_life = self._last_half_life, learn_half_life(
+            torch.cat([context, estimate / estimate.std().clamp_min(1e-6)], 1),
+            self._cells(buffer, rows),
+            self._targets(buffer, rows, deviation),
+            weight,
+            buffer.age(rows),
+            self._modules.n_table_cells(self._m),
+        )
+        self.half_life = max(last, self._last_half_life) if min(last, self._last_half_life) > 0 else 0.0
+
+    def _best_estimates(self, buffer: Buffer, rows: Tensor, context: Tensor) -> Tensor:
+        """Return the present best estimates (n,) of the standardised rewards of rows, of their own actions."""
+        estimates = self.values(context, self.heads[:, :1]).squeeze(1).cpu()
+        return estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
 
     def _fit_reward_units(self, buffer: Buffer, rows: Tensor) -> None:
         """Set the reward's units: the median of se^2, the mean and standard deviation, and the limit of outliers."""
@@ -248,18 +283,17 @@ class Learner:
             return
         rows = rows[subsample(len(rows))]
         context = buffer["context"].index_select(0, rows)
-        estimates = self.values(context, self.heads[:, :1]).squeeze(1).cpu()
-        estimates = estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
-        error = self._targets(buffer, rows, self._row_weights(buffer, rows, context)[1]) - estimates
+        deviation = self._row_weights(buffer, rows, context)[1]
+        error = self._targets(buffer, rows, deviation) - self._best_estimates(buffer, rows, context)
         self._noisiness = learn_noise(context, error.square() * self._reported_precision(buffer, rows))
 
     def _add_new_rows(self, buffer: Buffer, sent_only: bool) -> None:
         """Add new rows to the statistics, once they are many or none came since the last update; the heads follow."""
         came, fresh = buffer.seen > self._seen, buffer.seen - self._included
         self._seen = buffer.seen
-        if fresh >= REFIT_SHARE_OF_NEW_ROWS * len(buffer) or (fresh > 0 and not came):
-            if self._settings.half_life:
-                self._statistics.discount(0.5 ** (fresh / self._settings.half_life))
+        if fresh >= REFIT_SHARE_OF_NEW_ROWS * self._horizon(buffer) or (fresh > 0 and not came):
+            if self.half_life:
+                self._statistics.discount(0.5 ** (fresh / self.half_life))
             self._add(buffer, buffer.rows(sent_only, since=self._included))
             self._heads = None
 
@@ -302,9 +336,9 @@ class Learner:
 
     def _age_weights(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Return the factor (n,) by which each row is discounted for its age."""
-        if not self._settings.half_life:
+        if not self.half_life:
             return torch.ones(len(rows))
-        return torch.exp2(-buffer.age(rows) / self._settings.half_life)
+        return torch.exp2(-buffer.age(rows) / self.half_life)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that is needed to resume."""
@@ -312,6 +346,8 @@ class Learner:
             **self._policy_state(self._statistics),
             "counts": {"seen": self._seen, "included": self._included, "frozen": dict(self._frozen)},
             "noisiness": self._noisiness.clone(),
+            "limit": self.limit,
+            "half_lives": [self.half_life, self._last_half_life],
         }
 
     def policy_state_dict(self) -> dict[str, Any]:
@@ -327,7 +363,7 @@ class Learner:
             "common": self._common.clone(),
             "own": self._own.clone(),
             "statistics": statistics.state_dict(),
-            "units": [self.mean, self.scale, self.reference, self.limit],
+            "units": [self.mean, self.scale, self.reference],
         }
 
     def load_moved_state_dict(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -381,7 +417,8 @@ class Learner:
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._statistics = SufficientStatistics.from_state_dict(state["statistics"])
-        self.mean, self.scale, self.reference, self.limit = state["units"]
+        self.mean, self.scale, self.reference = state["units"]
         if (counts := state.get("counts")) is not None:
             self._seen, self._included, self._frozen = counts["seen"], counts["included"], dict(counts["frozen"])
-            self._noisiness = state["noisiness"].clone()
+            self._noisiness, self.limit = state["noisiness"].clone(), float(state["limit"])
+            self.half_life, self._last_half_life = map(float, state["half_lives"])

@@ -1,0 +1,95 @@
+"""Rewards that drift: the half-life of rows that predicts newer rows best."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+BLOCKS = 16
+PREDICTED_BLOCKS = 6
+HALVINGS = (0, 1, 2, 3)  # half-lives in each window: the window, its half, its quarter and its eighth
+MIN_ROWS = 1_000
+MIN_LOG_LIKELIHOOD_GAIN = 15.0
+RIDGES = (10.0, 100.0, 1_000.0, 10_000.0)
+
+
+def learn_half_life(context: Tensor, cell: Tensor, target: Tensor, weight: Tensor, age: Tensor, cells: int) -> float:
+    r"""Return the number of newer rows after which a row should count half, or 0 if all rows should count alike.
+
+    The rows are cut by age into `BLOCKS` blocks. For each half-life, linear regressions of the rewards on the contexts
+    from all older rows, discounted, predict each of the last `PREDICTED_BLOCKS` blocks: their squared errors say which
+    half-life predicts newer rows best. It must be at least `exp(6)` times as likely as no discount. If the shortest
+    half-life is best, shorter ones are tried on the newest rows alone.
+
+    Args:
+        context: Contexts (n, D), standardised.
+        cell: The action of each row (n,), or cell of the module's table.
+        target: Standardised rewards (n,).
+        weight: Weights of the rows (n,) by their precision.
+        age: Number of newer rows of each row (n,).
+        cells: Number of actions or cells.
+    """
+    found, window = 0.0, float(age.max()) + 1.0
+    while True:
+        inside = age < window
+        if int(inside.sum()) < MIN_ROWS:
+            return found
+        parts = (each[inside] for each in (context, cell, target, weight, age))
+        best = _best_half_life(*parts, cells=cells, window=window)
+        if best == 0.0:
+            return found
+        found = best
+        if best > window / 2 ** HALVINGS[-1]:
+            return found
+        window /= 2.0 ** (HALVINGS[-1] - 1)
+
+
+def _best_half_life(
+    context: Tensor, cell: Tensor, target: Tensor, weight: Tensor, age: Tensor, cells: int, window: float
+) -> float:
+    """Return the best of the half-lives of a window, or 0 if none is clearly better than no discount."""
+    block = (BLOCKS - 1 - (age * (BLOCKS / window)).long()).clamp(0, BLOCKS - 1)
+    gram, moment = _block_sums(context, cell, target, weight, block, cells)
+    candidates = torch.tensor([math.inf, *(window / 2**power for power in HALVINGS)], dtype=torch.float64)
+    keep = torch.exp2(-window / BLOCKS / candidates).view(-1, 1, 1, 1, 1)
+    sums = torch.zeros(len(candidates), 1, *gram.shape[1:], dtype=torch.float64)
+    cross = torch.zeros(len(candidates), 1, *moment.shape[1:], dtype=torch.float64)
+    error = torch.zeros(len(candidates), len(RIDGES), dtype=torch.float64)
+    for each in range(BLOCKS):
+        if each >= BLOCKS - PREDICTED_BLOCKS:
+            theta = _ridge(sums, cross)
+            error += (theta * (gram[each] @ theta - 2.0 * moment[each])).sum((2, 3, 4))
+        sums, cross = sums * keep + gram[each], cross * keep + moment[each]
+    predicted = block >= BLOCKS - PREDICTED_BLOCKS
+    square = float((weight * target.square())[predicted].double().sum())
+    error = error.amin(1)
+    best = int(error.argmin())
+    noise = max((square + float(error[best])) / max(float(weight[predicted].sum()), 1.0), 1e-12)
+    if float(error[0] - error[best]) < 2.0 * MIN_LOG_LIKELIHOOD_GAIN * noise:
+        return 0.0
+    return float(candidates[best])
+
+
+def _block_sums(
+    context: Tensor, cell: Tensor, target: Tensor, weight: Tensor, block: Tensor, cells: int
+) -> tuple[Tensor, Tensor]:
+    """Return the products of features [1, x] (blocks, cells, F, F) and of features and targets (blocks, cells, F, 1)."""
+    order = torch.argsort(block * cells + cell, stable=True)
+    counts = torch.bincount(block * cells + cell, minlength=BLOCKS * cells).tolist()
+    root = weight[order].sqrt().unsqueeze(1)
+    both = torch.cat([torch.ones_like(root), context[order], target[order].unsqueeze(1)], 1) * root
+    products = torch.stack([part.t() @ part for part in torch.split(both, counts)]).double()
+    products = products.view(BLOCKS, cells, *products.shape[1:])
+    return products[..., :-1, :-1], products[..., :-1, -1:]
+
+
+def _ridge(gram: Tensor, moment: Tensor) -> Tensor:
+    """Return coefficients (H, R, A, F, 1): a part common to all actions, then each action's own, for each ridge."""
+    features = torch.eye(gram.shape[-1], dtype=gram.dtype)
+    features[0, 0] = 0.01
+    ridge = torch.tensor(RIDGES, dtype=gram.dtype).view(-1, 1, 1, 1) * features
+    common = torch.linalg.solve(gram.sum(2) + ridge[:, 0], moment.sum(2)).unsqueeze(2)
+    own: Tensor = torch.linalg.solve(gram + ridge, moment - gram @ common)
+    return common + own
