@@ -19,7 +19,7 @@ DEFAULT_MIXTURES = 64
 MAX_MEMBERS = 64  # the signs of a row's noise are the bits of one 64-bit hash
 #: PyTorch ends the process, or writes beyond its memory, where sizes overflow.
 MAX_LAYERS, MAX_UNITS, MAX_COUNT = 32, 65_536, 2**40
-MAX_WARM_FACTOR = 8
+MAX_WARM_FACTOR = 16
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class EnsembleThompsonSettings:
         learning_rate: Learning rate of Adam for the network.
         weight_decay: Decoupled weight decay of the network.
         batch_size: Rows per gradient step.
-        warm_rows: Rows below which `update` makes more gradient steps. In proportion, up to 8 times as many as
+        warm_rows: Rows below which `update` makes more gradient steps. In proportion, up to 16 times as many as
             requested.
         growth: Share of new rows at which the features are frozen again. The agent then refits all heads.
         precision_cap: Largest weight of a row by its precision 1/se^2. It is a multiple of the weight at the median.
@@ -62,9 +62,9 @@ class EnsembleThompsonSettings:
     hidden: tuple[int, ...] = (128,)
     effect_scale: float = 0.1
     learning_rate: float = 6e-3
-    weight_decay: float = 0.5
+    weight_decay: float = 1.0
     batch_size: int = 512
-    warm_rows: int = 40_000
+    warm_rows: int = 80_000
     growth: float = 0.25
     precision_cap: float = 4.0
     half_life: float | None = None
