@@ -8,8 +8,9 @@ The policy sees what the log holds of each user strictly before the time of the 
 be sent comes from --eligible, a file with the columns user_id and eligible_<module> (action names
 joined by |); without one it is what was eligible at each user's last slot. Guardrails hold in any
 case, and users who churned get nothing. Columns of users that look like consent must be mapped by
-guardrails. The output has the columns of a native log's decisions, so that the next log can begin
-with it.
+guardrails. The run's constraints are kept over all users together, at prices that the columns
+price_<constraint> hold. The output has the columns of a native log's decisions, so that the next
+log can begin with it.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, output_file, program
 from crosschannel.pipeline.configuration import Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
+from crosschannel.pipeline.pricing import priced_policy
 from crosschannel.pipeline.run_folder import Run
 
 #: The times of day of a daily or six-hourly grid of slots, in UTC where clocks change.
@@ -70,7 +72,17 @@ def decide(
     seed: int = 0,
     clear_ids: bool = False,
 ) -> pd.DataFrame:
-    """Choose for each user of a history at a time; return the decisions as a table in the native columns."""
+    """Choose for each user of a history at a time, under the run's constraints.
+
+    Prices are found for all users who have not churned, before anything is drawn. Without exploration they are those of
+    the best estimate's votes, of which a share next to the price is drawn where that is needed to keep a budget.
+
+    Returns:
+        The decisions as a table in the native columns, with a column `price_<constraint>` for each constraint.
+
+    Raises:
+        ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
+    """
     agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
     trained_with = run.trained_with("policy")
     users = np.arange(history.n_users)
@@ -79,11 +91,16 @@ def decide(
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
     mask &= allowed_actions(guardrails, history, users, time + 1)
     observations = agents.Observations(trained_with.features.at(history, users, time), mask, history.user_keys)
-    if explore:
+    constraints, pace = run.config.constraints, trained_with.pace
+    agents.check_constraints(constraints, history.modules, pace.rates)
+    prices: pd.DataFrame | None = None
+    if explore or constraints.names:
+        has_slot = history.churned_at >= at
+        together = np.zeros(history.n_users, dtype=np.int64)
+        policy = priced_policy(agent, observations, together, constraints, pace, has_slot, explore=explore)
+        agents.check_probabilities(agent.modules, policy.probabilities, mask)
         rng = np.random.default_rng([seed, at // SECOND])
-        probabilities = agent.action_probabilities(observations)
-        agents.check_probabilities(agent.modules, probabilities, mask)
-        chosen = agents.sample_actions(agent.modules, probabilities, rng)
+        chosen, prices = agents.sample_actions(agent.modules, policy.probabilities, rng), policy.table
     else:
         chosen = agent.act(observations, explore=False)
     agents.check_decisions(agent.modules, chosen, mask)
@@ -99,7 +116,28 @@ def decide(
         policy=np.full(history.n_users, run.path.resolve().name, dtype=object),
         eligible=mask,
     )
-    return replace(history, decisions=log).decisions_frame()
+    table = replace(history, decisions=log).decisions_frame()
+    return table if prices is None else _with_prices(table, prices)
+
+
+def _with_prices(table: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
+    """Add a column with the price of each constraint to decisions; log those that bind.
+
+    Raises:
+        ConfigError: If the log has a column of that name.
+    """
+    for row in prices.to_dict("records"):
+        name, price = row["constraint"], float(row["price"])
+        column = f"price_{name}"
+        if column in table:
+            raise ConfigError(f"the constraint {name!r} needs the column {column!r}, which the log has already")
+        table[column] = price
+        if row["binding"]:
+            logger.info(
+                f"the constraint {name} binds: price {price:.4g} in reward units, expected use {row['use']:.4g} of a "
+                f"budget of {row['budget']:.4g}"
+            )
+    return table
 
 
 def _decision_ids(history: History, at: int, secret: str | None) -> ObjectArray:
@@ -150,14 +188,15 @@ def check_consent(history: History, eligible: BoolArray, guardrails: Guardrails,
         )
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Guardrails]:
-    """Return what the command line asks for, and what may be sent.
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
+    """Return what the command line asks for, and a configuration with what may be sent and what limits it.
 
     Raises:
         ConfigError: If there is no such run.
         UsageError: If a flag or its value is wrong, or the file exists or cannot be written.
     """
-    parser = Parser("decide", __doc__, "RUN --out PATH [--history.path PATH] [--guardrails.SETTING VALUE ...]")
+    usage = "RUN --out PATH [--history.path PATH] [--guardrails.SETTING VALUE ...] [--constraints.SETTING VALUE ...]"
+    parser = Parser("decide", __doc__, usage)
     parser.add_shared(
         *("run", "--history.path", "--at", "--out"),
         history_path="the newest log, in the layout of the run's own (default: the log that the run learned from)",
@@ -178,23 +217,30 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Guardrai
         force="overwrite the file",
     )
     folder = parser.first_positional(arguments)
-    guardrails = Run.read_config(folder).guardrails if folder and Run.is_at(folder) else Guardrails()
+    stored = Run.read_config(folder) if folder and Run.is_at(folder) else Config()
     # Guardrails limit any log that is read, that of a market included.
-    base = Config(history=HistoryConfig("folder"), guardrails=guardrails)
-    line = parse_settings(parser, arguments, sections=("guardrails",), base=base)
+    base = Config(
+        history=HistoryConfig("folder"),
+        guardrails=stored.guardrails,
+        reward=stored.reward,
+        constraints=stored.constraints,
+    )
+    line = parse_settings(parser, arguments, sections=("guardrails", "constraints"), base=base)
     chosen = line.options
     if chosen.out is None:
         raise UsageError("--out is missing: decisions are written as .parquet or .csv")
     if chosen.out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {chosen.out}: decisions are written as .parquet or .csv")
     chosen.out = output_file(chosen.out, chosen.force)
-    return chosen, line.config.guardrails
+    return chosen, line.config
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, read the newest log, decide, write; return the exit code."""
-    chosen, guardrails = parse(arguments)
+    chosen, settings = parse(arguments)
+    guardrails = settings.guardrails
     run = Run.open_ended(chosen.run, chosen.history_path, chosen.allow_class)
+    run = replace(run, config=replace(run.config, constraints=settings.constraints))
     history = build_history(run.config)[0]
     logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))

@@ -76,7 +76,8 @@ def evaluate(
         else:
             logger.info(f"preparing the history of {run.path}")
             agent, _ = agents.load_policy(run.policy, device, allow_classes=allow_classes)
-            data = pipeline.prepare(run.config, trained_with.features)
+            # The constraints are those that the policy would be deployed with: also on another log, by the run's pace.
+            data = replace(pipeline.prepare(run.config, trained_with.features), pace=trained_with.pace)
             notes = () if data.fingerprint == trained_with.history else (OTHER_LOG,)
             for note in notes:
                 logger.warning(note)

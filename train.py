@@ -71,6 +71,7 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         )
         logger.info(log.summary())
         agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
+        pipeline.check_priceable(agent, config.constraints)
         outcome_model = pipeline.fit_outcome_model(data)
         del split.observations  # the replay log holds them now, and they are large
         run = resume or Run.create(config, out, locks)
@@ -120,7 +121,7 @@ def learn(
         monitor.event_study(data.train)
 
     spec = pipeline.agent_spec(config, data)
-    trained_with = TrainedWith(config, data.fingerprint, data.features).to_dict()
+    trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
 
     def save() -> None:
         monitor.flush()

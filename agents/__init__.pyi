@@ -1,5 +1,6 @@
 from .base import Agent as Agent
 from .base import Batch as Batch
+from .base import Components as Components
 from .base import Decisions as Decisions
 from .base import Observations as Observations
 from .baselines import Baseline as Baseline
@@ -15,11 +16,24 @@ from .checkpoints import read_extra as read_extra
 from .checkpoints import restore_agent as restore_agent
 from .checkpoints import save_agent as save_agent
 from .checkpoints import save_policy as save_policy
+from .constraints.budgets import action_costs as action_costs
+from .constraints.budgets import budgets_at as budgets_at
+from .constraints.budgets import check_constraints as check_constraints
+from .constraints.budgets import expected_use as expected_use
+from .constraints.budgets import rate_per_week as rate_per_week
+from .constraints.prices import InfeasibleBudget as InfeasibleBudget
+from .constraints.prices import Prices as Prices
+from .constraints.prices import priced_shares as priced_shares
+from .constraints.prices import shadow_prices as shadow_prices
+from .constraints.settings import Budget as Budget
+from .constraints.settings import Constraints as Constraints
+from .constraints.settings import CostLimit as CostLimit
 from .ensemble.agent import EnsembleThompson as EnsembleThompson
 from .explain import ALL_DECISIONS as ALL_DECISIONS
 from .explain import as_markdown as as_markdown
 from .explain import as_scalars as as_scalars
 from .explain import as_text as as_text
+from .explain import component_names as component_names
 from .explain import policy_table as policy_table
 from .linear.agent import BestFixed as BestFixed
 from .linear.agent import EpsilonGreedy as EpsilonGreedy
@@ -58,12 +72,17 @@ __all__ = [
     "BetaThompsonSettings",
     "BootstrappedQ",
     "BootstrappedQSettings",
+    "Budget",
+    "Components",
+    "Constraints",
+    "CostLimit",
     "Decisions",
     "Delay",
     "EnsembleThompson",
     "EnsembleThompsonSettings",
     "EpsilonGreedy",
     "EpsilonGreedySettings",
+    "InfeasibleBudget",
     "LinearThompson",
     "LinearThompsonSettings",
     "Logging",
@@ -73,25 +92,34 @@ __all__ = [
     "NoSettings",
     "Observations",
     "Policy",
+    "Prices",
     "Uniform",
     "VotingPolicy",
+    "action_costs",
     "agent_settings",
     "as_markdown",
     "as_scalars",
     "as_text",
+    "budgets_at",
+    "check_constraints",
     "check_decisions",
     "check_probabilities",
     "check_settings",
+    "component_names",
+    "expected_use",
     "load_agent",
     "load_policy",
     "make_agent",
     "policy_table",
+    "priced_shares",
+    "rate_per_week",
     "read_extra",
     "resolve_device",
     "restore_agent",
     "sample_actions",
     "save_agent",
     "save_policy",
+    "shadow_prices",
     "uniform_shares",
     "vote_shares",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
 
 Float32Array = npt.NDArray[np.float32]
 UIntArray = npt.NDArray[np.uint64]
@@ -25,18 +26,52 @@ class Observations:
         action_mask: Eligible actions (N, sum of actions) bool.
         users: Stable 64-bit hashes of the users' ids (N,), for agents that learn about each user; None where the users
             are unknown.
+        action_prices: What budgets charge for each action in reward units (N, sum of actions), which the later modules
+            weigh; the first module's choice is priced by `votes`. None without budgets.
     """
 
     context: Float32Array
     action_mask: BoolArray
     users: UIntArray | None = None
+    action_prices: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.context)
 
     def __getitem__(self, rows: Any) -> Observations:
-        users = None if self.users is None else self.users[rows]
-        return Observations(self.context[rows], self.action_mask[rows], users)
+        optional = (self.users, self.action_prices)
+        return Observations(
+            self.context[rows], self.action_mask[rows], *(None if part is None else part[rows] for part in optional)
+        )
+
+
+@dataclass(frozen=True)
+class Components:
+    """The parts of N rewards along a funnel: who engaged, what that earned, what it cost.
+
+    Attributes:
+        engaged: 1 if the message was engaged with, 0 if not; NaN where that is not known or nothing was sent (N,).
+        value: Incremental value without cost events (N,); NaN where it is not identified.
+        cost: 1 if a cost event occurred, 0 if not; NaN where that was not observed (N, C).
+        cost_names: Names of the cost events (C).
+        cost_weights: Their prices in reward units, above 0 (C,).
+    """
+
+    engaged: FloatArray
+    value: FloatArray
+    cost: FloatArray
+    cost_names: tuple[str, ...]
+    cost_weights: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def costs(self) -> dict[str, float]:
+        """Return the price of each cost event."""
+        return dict(zip(self.cost_names, map(float, self.cost_weights), strict=True))
+
+    def __getitem__(self, rows: Any) -> Components:
+        return replace(self, engaged=self.engaged[rows], value=self.value[rows], cost=self.cost[rows])
 
 
 @dataclass(frozen=True)
@@ -75,6 +110,7 @@ class Batch:
         steps_to_next: Number of slots from each decision to the next one (N,), 1 or more; NaN where there is none,
             because the user has churned (`terminal`) or the log ends, so that the next slot is unknown.
         terminal: Whether the user has churned after the decision, so that there is no next slot (N,).
+        components: The rewards' parts along a funnel, for agents that learn them; None without a funnel.
     """
 
     observations: Observations
@@ -85,6 +121,7 @@ class Batch:
     next_observations: Observations | None = None
     steps_to_next: FloatArray | None = None
     terminal: BoolArray | None = None
+    components: Components | None = None
 
     def __len__(self) -> int:
         return len(self.actions)
@@ -99,35 +136,60 @@ class Batch:
             next_observations=None if self.next_observations is None else self.next_observations[rows],
             steps_to_next=None if self.steps_to_next is None else self.steps_to_next[rows],
             terminal=None if self.terminal is None else self.terminal[rows],
+            components=None if self.components is None else self.components[rows],
         )
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """Join all rows of batches that have the same optional parts, in order."""
+    """Join all rows of batches that have the same optional parts, in order.
+
+    Raises:
+        ConfigError: If one batch has a part that another one lacks, or their components have other cost events.
+    """
+    first = batches[0]
+    for f in fields(Batch):
+        _check_all_or_none(f"`{f.name}`", [getattr(batch, f.name) for batch in batches])
+    later = [batch.next_observations for batch in batches if batch.next_observations is not None]
+    components = [batch.components for batch in batches if batch.components is not None]
 
     def column(name: str) -> Any:
-        parts = [getattr(batch, name) for batch in batches]
-        return None if parts[0] is None else np.concatenate(parts)
+        return None if getattr(first, name) is None else np.concatenate([getattr(batch, name) for batch in batches])
 
-    def observations(parts: Sequence[Observations]) -> Observations:
-        users = None if parts[0].users is None else np.concatenate([part.users for part in parts])
-        return Observations(
-            np.concatenate([part.context for part in parts]),
-            np.concatenate([part.action_mask for part in parts]),
-            users,
-        )
-
-    later = [batch.next_observations for batch in batches if batch.next_observations is not None]
     return Batch(
-        observations=observations([batch.observations for batch in batches]),
+        observations=_join_observations([batch.observations for batch in batches]),
         actions=column("actions"),
         rewards=column("rewards"),
         se=column("se"),
         keys=column("keys"),
-        next_observations=observations(later) if later else None,
+        next_observations=_join_observations(later) if later else None,
         steps_to_next=column("steps_to_next"),
         terminal=column("terminal"),
+        components=_join_components(components) if components else None,
     )
+
+
+def _join_observations(parts: Sequence[Observations]) -> Observations:
+    columns: dict[str, Any] = {}
+    for f in fields(Observations):
+        found = [getattr(part, f.name) for part in parts]
+        _check_all_or_none(f"`observations.{f.name}`", found)
+        columns[f.name] = None if found[0] is None else np.concatenate(found)
+    return Observations(**columns)
+
+
+def _join_components(parts: Sequence[Components]) -> Components:
+    first = parts[0]
+    if any(part.costs() != first.costs() for part in parts):
+        raise ConfigError("all rows of an agent have the same cost events, with the same prices")
+    engaged, value, cost = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("engaged", "value", "cost")
+    )
+    return replace(first, engaged=engaged, value=value, cost=cost)
+
+
+def _check_all_or_none(name: str, parts: Sequence[Any]) -> None:
+    if len({part is None for part in parts}) > 1:
+        raise ConfigError(f"some rows have {name} and others do not: give it with all rows of an agent, or with none")
 
 
 DECIDES_ONLY = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,7 +16,12 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
 
 ALL_DECISIONS = "all decisions"
-COLUMNS = ("segment", "decisions", "module", "action", "share", "reward", "low", "high", "top_vote_share", "entropy")
+COMPONENTS = ("engagement", "gain", "direct")
+HAZARD = "hazard_"
+COLUMNS = (
+    *("segment", "decisions", "module", "action", "share", "reward", "low", "high", "top_vote_share", "entropy"),
+    *(f"{name}{bound}" for name in COMPONENTS for bound in ("", "_low", "_high")),
+)
 NORMAL_QUANTILE_975 = 1.96
 
 
@@ -26,6 +31,19 @@ class EstimatingAgent(Protocol):
 
     def expected_rewards(self, observations: Observations) -> list[npt.NDArray[Any]]:
         """Return K estimates of each module's actions, (K, N, *modules.shape(m)) per module, in reward units."""
+        ...
+
+
+@runtime_checkable
+class FunnelAgent(Protocol):
+    """An agent that learns the components of rewards along a funnel."""
+
+    def components(self, observations: Observations) -> Mapping[str, list[npt.NDArray[Any]]]:
+        """Return K estimates of each module's actions, (K, N, *modules.shape(m)) per module, by component.
+
+        The components are `engagement`, `gain`, `direct` and `hazard_<event>`, or none without a funnel. They are NaN
+        where a component does not exist.
+        """
         ...
 
 
@@ -53,7 +71,12 @@ def policy_table(
           estimates, :math:`\bar q \pm 1.96\,\mathrm{sd}_k(q_k)`. NaN for agents without estimates;
         - `top_vote_share`: share of the estimates' votes for the module's best action, averaged over slots; 1 where all
           agree;
-        - `entropy`: entropy of these votes divided by that of equal votes; 0 where all agree.
+        - `entropy`: entropy of these votes divided by that of equal votes; 0 where all agree;
+        - `engagement`, `gain`, `direct`: for agents with a funnel, the probability that the recipient of a message with
+          the action engages, the expected value of those who engage, and of those who do not; and `hazard_<event>` for
+          each cost event, its probability beyond that without a message. All are averaged as `reward` is. Their 95 %
+          intervals of the agent's estimates end in `_low` and `_high`, and keep within what is possible. NaN without a
+          funnel; `engagement` and `gain` are also NaN where the log does not tell who engages.
 
         `top_vote_share` and `entropy` describe a module and repeat in the rows of its actions. They are NaN where no
         slot has a choice.
@@ -69,10 +92,14 @@ def policy_table(
     for rows, chunk in chunks(observations):
         given = agent.action_probabilities(chunk) if probabilities is None else [p[rows] for p in probabilities]
         estimates = agent.expected_rewards(chunk) if isinstance(agent, EstimatingAgent) else [None] * len(modules)
+        components = agent.components(chunk) if isinstance(agent, FunnelAgent) else {}
         mask = modules.split(modules.feasible_mask(chunk.action_mask))
         marginals = modules.marginals(given)
         for m, total in enumerate(totals):
-            total.add(modules, m, member[:, rows].astype(float), marginals, mask[m], estimates[m])
+            here = member[:, rows].astype(float)
+            total.add(modules, m, here, marginals, mask[m], estimates[m])
+            for name, parts in components.items():
+                total.add_component(name, parts[m], modules, m, here, marginals, mask[m])
     tables = [
         _table(kinds, member.sum(1), module.name, module.actions, total)
         for module, total in zip(modules, totals, strict=True)
@@ -86,8 +113,8 @@ class _Totals:
     def __init__(self, segments: int, size: int) -> None:
         self.chosen = np.zeros((segments, size))
         self.reached = np.zeros(segments)
-        self.estimates: FloatArray | None = None
-        self.eligible = np.zeros((segments, size))
+        self.mean = _MeanEstimates()
+        self.components: dict[str, _MeanEstimates] = {}
         self.votes = np.zeros((3, segments))
 
     def add(
@@ -106,14 +133,7 @@ class _Totals:
             return
         ways, sets = choice_sets(modules, m, marginals, mask)
         values = estimates.astype(np.float64)
-        if modules.condition(m) is not None:
-            weight = ways / np.maximum(ways.sum(1, keepdims=True), 1e-300)
-            mean = np.einsum("nc,knca->kna", weight, values)
-        else:
-            mean = values
-        here = np.einsum("sn,kna->ksa", member, np.where(mask, mean, 0.0))
-        self.estimates = here if self.estimates is None else self.estimates + here
-        self.eligible += member @ mask
+        self.mean.add(member, mask, _over_conditions(modules, m, ways, values))
         votes = vote_shares(modules, m, values, mask, 0.0)
         if votes.ndim == 2:
             votes = votes[:, None, :] * sets
@@ -122,6 +142,52 @@ class _Totals:
         disorder = -(votes * logs).sum(-1) / np.log(np.maximum(sets.sum(-1), 2))
         for place, column in enumerate((open_, open_ * votes.max(-1), open_ * disorder)):
             self.votes[place] += member @ column.sum(1)
+
+    def add_component(
+        self,
+        name: str,
+        estimates: npt.NDArray[Any],
+        modules: ActionSpace,
+        m: int,
+        member: FloatArray,
+        marginals: list[FloatArray],
+        mask: BoolArray,
+    ) -> None:
+        """Add a component's estimates at N slots; those that do not exist (NaN) are left out."""
+        ways, _ = choice_sets(modules, m, marginals, mask)
+        mean = _over_conditions(modules, m, ways, estimates.astype(np.float64))
+        self.components.setdefault(name, _MeanEstimates()).add(member, mask & ~np.isnan(mean).any(0), mean)
+
+
+class _MeanEstimates:
+    """Sums of K estimates of a module's actions over the slots at which they count, by segment."""
+
+    def __init__(self) -> None:
+        self._sums: FloatArray | float = 0.0
+        self._counts: FloatArray | float = 0.0
+
+    def add(self, member: FloatArray, counts: BoolArray, estimates: FloatArray) -> None:
+        """Add estimates (K, N, A) of N slots where they count (N, A); `member` (S, N) marks each segment's slots."""
+        self._sums = self._sums + np.einsum("sn,kna->ksa", member, np.where(counts, estimates, 0.0))
+        self._counts = self._counts + member @ counts
+
+    def interval(self, shape: tuple[int, int]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the mean over slots and estimates with the bounds of its 95 % interval, each (S, A); NaN for none."""
+        nothing = np.full(shape, np.nan)
+        if not isinstance(self._sums, np.ndarray):
+            return nothing, nothing, nothing
+        each = self._sums / np.where(np.asarray(self._counts) > 0, self._counts, np.nan)
+        mean = each.mean(0)
+        sd = each.std(0, ddof=1) if len(each) > 1 else nothing
+        return mean, mean - NORMAL_QUANTILE_975 * sd, mean + NORMAL_QUANTILE_975 * sd
+
+
+def _over_conditions(modules: ActionSpace, m: int, ways: FloatArray, values: FloatArray) -> FloatArray:
+    """Return the estimates (K, N, A) of module m's actions, with what they are conditioned on chosen by the policy."""
+    if modules.condition(m) is None:
+        return values
+    weight = ways / np.maximum(ways.sum(1, keepdims=True), 1e-300)
+    return np.asarray(np.einsum("nc,knca->kna", weight, np.where(weight[..., None] > 0, values, 0.0)))
 
 
 def choice_sets(
@@ -160,12 +226,7 @@ def _table(
     kinds: list[str], decisions: npt.NDArray[Any], module: str, actions: tuple[str, ...], total: _Totals
 ) -> pd.DataFrame:
     s, a = total.chosen.shape
-    nothing = np.full((s, a), np.nan)
-    mean, sd = nothing, nothing
-    if total.estimates is not None:
-        each = total.estimates / np.where(total.eligible > 0, total.eligible, np.nan)
-        mean = each.mean(0)
-        sd = each.std(0, ddof=1) if len(each) > 1 else nothing
+    mean, low, high = total.mean.interval((s, a))
     reached = np.where(total.votes[0] > 0, total.votes[0], np.nan)
     columns = {
         "segment": np.repeat(kinds, a),
@@ -174,17 +235,26 @@ def _table(
         "action": np.tile(actions, s),
         "share": (total.chosen / np.where(total.reached > 0, total.reached, np.nan)[:, None]).reshape(-1),
         "reward": mean.reshape(-1),
-        "low": (mean - NORMAL_QUANTILE_975 * sd).reshape(-1),
-        "high": (mean + NORMAL_QUANTILE_975 * sd).reshape(-1),
+        "low": low.reshape(-1),
+        "high": high.reshape(-1),
         "top_vote_share": np.repeat(total.votes[1] / reached, a),
         "entropy": np.repeat(total.votes[2] / reached, a),
     }
-    return pd.DataFrame(columns, columns=list(COLUMNS))
+    for name in dict.fromkeys((*COMPONENTS, *total.components)):
+        found = total.components.get(name, _MeanEstimates()).interval((s, a))
+        limits = _POSSIBLE.get(name.partition("_")[0], (-np.inf, np.inf))
+        for bound, part in zip(("", "_low", "_high"), found, strict=True):
+            columns[f"{name}{bound}"] = np.clip(part, *limits).reshape(-1)
+    return pd.DataFrame(columns)
+
+
+#: The values that a component can have, by the first word of its name.
+_POSSIBLE = {"engagement": (0.0, 1.0), "hazard": (0.0, 1.0)}
 
 
 def as_text(table: pd.DataFrame) -> str:
     """Format a `policy_table` as lines of text, the most frequent action of each module first."""
-    lines = []
+    lines, names = [], component_names(table)
     for (segment, module), part in table.groupby(["segment", "module"], sort=False):
         rows = part.sort_values("share", ascending=False, kind="stable").to_dict("records")
         first = rows[0]
@@ -194,27 +264,49 @@ def as_text(table: pd.DataFrame) -> str:
         for row in rows:
             earns = "" if np.isnan(row["reward"]) else f"   earns {row['reward']:+.4g}"
             between = "" if np.isnan(row["low"]) else f" ({row['low']:+.4g} to {row['high']:+.4g})"
+            between += _funnel_text(row, names)
             share = " never" if np.isnan(row["share"]) else f"{row['share']:6.1%}"
             lines.append(f"  {share}  {row['action']}{earns}{between}")
     return "\n".join(lines)
 
 
+def component_names(table: pd.DataFrame) -> list[str]:
+    """Return the components of a `policy_table` that have a number, such as `engagement` and `hazard_unsubscribed`."""
+    hazards = [name for name in map(str, table) if name.startswith(HAZARD) and f"{name}_low" in table]
+    return [name for name in (*COMPONENTS, *hazards) if name in table and table[name].notna().any()]
+
+
+def _funnel_text(row: Mapping[Any, Any], names: Sequence[str]) -> str:
+    """Return some components of a row of a `policy_table` in words."""
+    parts = [
+        f"{name.removeprefix(HAZARD)} {format(row[name], '+.4g' if name in ('gain', 'direct') else '.2%')}"
+        for name in names
+        if not np.isnan(row[name])
+    ]
+    return f"   {', '.join(parts)}" if parts else ""
+
+
 def as_markdown(table: pd.DataFrame) -> str:
     """Format a `policy_table` as Markdown, for TensorBoard's text view."""
-    head = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    columns = [str(name) for name in table.columns]
+    head = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     body = [
         "| " + " | ".join(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row) + " |"
-        for row in table[list(COLUMNS)].itertuples(index=False)
+        for row in table.itertuples(index=False)
     ]
     return "\n".join([*head, *body])
 
 
 def as_scalars(table: pd.DataFrame) -> dict[str, float]:
     """Return a `policy_table`'s numbers over all decisions by TensorBoard tag (docs/metrics.md)."""
-    out = {}
+    out: dict[str, float] = {}
+    names = component_names(table)
     for row in table[table["segment"] == ALL_DECISIONS].to_dict("records"):
         if not np.isnan(row["reward"]):
             out[f"explain/reward/{row['module']}/{row['action']}"] = float(row["reward"])
+        for name in names:
+            if not np.isnan(row[name]):
+                out[f"explain/{name}/{row['module']}/{row['action']}"] = float(row[name])
         if not np.isnan(row["top_vote_share"]):
             out[f"policy/top_vote_share/{row['module']}"] = float(row["top_vote_share"])
     return out

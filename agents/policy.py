@@ -14,6 +14,7 @@ from crosschannel.agents.buffers.buffer import check_batch
 from crosschannel.agents.ensemble.mixtures import competing_cells, mix, mixing_matrix, vote_shares_on_device
 from crosschannel.agents.sampling import expand_mask, floor_by_module, greedy_shares, sample_actions
 from crosschannel.agents.settings import Floor
+from crosschannel.agents.votes import ChannelVotes, votes_beyond_nothing
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.serialization import generator_state, restore_generator
@@ -114,13 +115,33 @@ class VotingPolicy(Policy):
 
     def _shares_of_votes(self, m: int, estimates: FloatArray, mask: BoolArray) -> FloatArray:
         """Return module m's probabilities (N, *shape(m)) from K estimates of N rows and their mask (N, A)."""
-        members, n = estimates.shape[:2]
-        matrix = self._exploration_scale * mixing_matrix(members, self._mixtures, self._mixing_seed)
-        values = torch.from_numpy(np.ascontiguousarray(estimates)).reshape(members, n, -1).permute(2, 0, 1)
-        voting = mix(torch.cat([values.mean(1, keepdim=True), values], 1), torch.from_numpy(matrix).to(values.dtype))
+        n, voting = estimates.shape[1], self._voters(estimates)
         eligible = torch.from_numpy(expand_mask(self.modules, m, mask).reshape(n, -1))
         shares = vote_shares_on_device(voting, eligible, competing_cells(self.modules, m), self._floors[m])
         return np.asarray(shares.numpy().reshape(n, *self.modules.shape(m)))
+
+    def _voters(self, estimates: FloatArray) -> torch.Tensor:
+        """Return what votes on a module's cells (cells, L, N), from K estimates (K, N, *shape(m))."""
+        members, n = estimates.shape[:2]
+        matrix = self._mixing_matrix(members)
+        values = torch.from_numpy(np.ascontiguousarray(estimates)).reshape(members, n, -1).permute(2, 0, 1)
+        return mix(torch.cat([values.mean(1, keepdim=True), values], 1), matrix.to(values.dtype))
+
+    def _mixing_matrix(self, members: int) -> torch.Tensor:
+        """Return the matrix (L, K) of the mixtures that vote, their deviations scaled for exploration."""
+        return torch.from_numpy(self._exploration_scale * mixing_matrix(members, self._mixtures, self._mixing_seed))
+
+    def votes(self, observations: Observations, *, explore: bool = True) -> ChannelVotes:
+        """Return the votes on the first module's actions, before shadow prices; there are no hazards."""
+        parts = [self.expected_rewards(chunk)[0] for _, chunk in chunks(observations)]
+        found = [self._voters(part) if explore else torch.from_numpy(part.mean(0)).T[:, None] for part in parts]
+        values = torch.cat(found, 2).permute(1, 2, 0).float().numpy()
+        mask = observations.action_mask
+        if explore:
+            later, floor = self.action_probabilities(observations)[1:], self._floors[0]
+        else:
+            later, floor = greedy_shares(self.modules, self.preferences(observations), mask)[1:], 0.0
+        return votes_beyond_nothing(self.modules, values, mask, later, floor)
 
     def preferences(self, observations: Observations) -> list[FloatArray]:
         """Return the mean of the estimates."""

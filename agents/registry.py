@@ -51,6 +51,9 @@ AGENTS: Mapping[str, BuiltInAgent] = {
     "no_send": BuiltInAgent(NoSettings, "crosschannel.agents.baselines:NoSend"),
 }
 
+#: Built-in agents that cannot keep constraints, because they are not a `PriceableAgent`.
+AGENTS_WITHOUT_VOTES = frozenset(AGENTS) - {"ensemble_thompson"}
+
 
 def agent_settings(name: str) -> type[Any] | None:
     """Return the dataclass of an agent's settings, or None for a user's own agent, whose settings are free.

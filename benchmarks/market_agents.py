@@ -4,7 +4,8 @@
 
 Trains on one simulated log of business as usual per scenario and seed, as `train.py` does, and deploys every policy to
 the same new users with the same random numbers. Writes OUTPUT.csv (one row per policy, scenario and seed) and OUTPUT.md
-(means over seeds, and the meaning of the columns).
+(means over seeds, and the meaning of the columns). An agent that keeps the configuration's constraints has a second row
+without them; the others run without. `--agents t_learner` needs `pip install 'crosschannel[baselines]'`.
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosschannel.agents import Agent, make_agent
+from benchmarks.market_references import TLearner, best_constant
+from crosschannel.agents import Agent, Constraints, make_agent
+from crosschannel.agents.votes import PriceableAgent
 from crosschannel.core.times import DAY
-from crosschannel.envs.market import FreshUsers
+from crosschannel.envs.market import SCENARIOS, FreshUsers, MarketPolicy
 from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, TransitionIndex
 from crosschannel.pipeline.batches import batch_at
 from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.judging import deployable_policy, explain_policy, fit_outcome_model, judge
+from crosschannel.pipeline.judging import calibration_of, deployable_policy, explain_policy, fit_outcome_model, judge
 
 MYOPIC = "bootstrapped_q, discount 0"
-DEFAULT_AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", "ensemble_thompson")
+T_LEARNER, UNLIMITED = "t_learner", "no constraints"
+DEFAULT_AGENTS = ("best_fixed", "linear_thompson", "beta_thompson", T_LEARNER, "ensemble_thompson")
 SEQUENTIAL_AGENTS = ("bootstrapped_q", MYOPIC)
 # Settings that differ from the defaults. Single rewards are mostly noise here: of strengths from 20 to 200,000 the
 # largest was best on seeds 100 and 101, and with the default of 20 a user's own rewards have no influence.
@@ -37,13 +41,15 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     MYOPIC: ("bootstrapped_q", {"discount": 0.0}),
     "beta_thompson": ("beta_thompson", {"strength": 200_000.0}),
 }
-REFERENCES = ("business_as_usual", "uniform", "no_send", "oracle", "far_sighted")
+REFERENCES = ("business_as_usual", "uniform", "no_send", "best_constant", "oracle", "far_sighted")
 COLUMNS = {
     "value": "incremental goal value per user, on new users",
     "share_of_oracle": "value divided by that of the oracle",
     "lift_over_usual": "value minus that of business as usual",
     "identified": "number of doubly robust estimates, of the whole policy and of each module, that the log identifies",
     "significant": "number of these whose 95 % interval of the difference to the log excludes 0",
+    "calibration_slope": "slope of the DiD reward of all sends on the value that the agent's funnel predicts for users "
+    "it has not learned from; 1 if predictions have the right size",
     "sends": "messages per user",
     "unsubscribed": "share of users who unsubscribed",
     "second_week_effect": "true effect per decision at the test users' slots of the second week, after training on the "
@@ -93,7 +99,7 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
     log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations)
     begun, days = int(data.history.decisions.time.min()), config.history.market.days
     fresh_users = FreshUsers.draw(market, users)
-    deployed = {name: fresh_users.deploy(name) for name in REFERENCES}
+    deployed = {name: fresh_users.deploy(reference(name, fresh_users)) for name in REFERENCES}
     rows: list[dict[str, Any]] = [{"agent": name} for name in REFERENCES]
     weeks = (days // 4, days // 2), (3 * days // 4, days)
     if config.history.market.scenario == "refresh":
@@ -101,12 +107,22 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
         rows[REFERENCES.index("oracle")] |= {"second_week_effect": second, "last_week_effect": last}
     for name in names:
         started = time.perf_counter()
+        if name == T_LEARNER:
+            learner = TLearner.fit(data, config.seed)
+            rows.append({"agent": name, "seconds": time.perf_counter() - started})
+            deployed[name] = fresh_users.deploy(learner.policy(data))
+            continue
         agent_name, settings = SETTINGS.get(name, (name, config.agent.settings if name == config.agent.name else {}))
         made = replace(config, agent=AgentConfig(agent_name, settings))
         spec = agent_spec(made, data)
         agent = learn(make_agent(modules=log.modules, **spec), log, made)
         row: dict[str, Any] = {"agent": name, "seconds": time.perf_counter() - started}
-        deployed[name] = fresh_users.deploy(deployable_policy(name, data, agent, config.seed))
+        if (calibration := calibration_of(agent)) is not None:
+            row |= {"calibration_slope": calibration.slope, "calibration_slope_se": calibration.slope_se}
+        free = replace(made, constraints=Constraints())
+        if not isinstance(agent, PriceableAgent):
+            made = free
+        deployed[name] = fresh_users.deploy(deployable_policy(made, data, agent, name))
         if config.history.market.scenario == "refresh":
             half = learn(make_agent(modules=log.modules, **spec), log, made, begun + days // 2 * DAY)
             row["second_week_effect"] = per_decision(data, half, *weeks[0])
@@ -117,6 +133,10 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
             known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
             row |= {"identified": len(known), "significant": sum(not each.contains(0.0) for each in known)}
         rows.append(row)
+        if made.constraints.names:
+            unlimited = f"{name}, {UNLIMITED}"
+            deployed[unlimited] = fresh_users.deploy(deployable_policy(free, data, agent, unlimited))
+            rows.append({"agent": unlimited})
     best, usual = deployed["oracle"].mean, deployed["business_as_usual"]
     for row in rows:
         value = deployed[row["agent"]]
@@ -131,6 +151,11 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
             "unsubscribed": float(value.unsubscribed.mean()),
         }
     return rows
+
+
+def reference(name: str, users: FreshUsers) -> str | MarketPolicy:
+    """Return the policy of this name: one of the market's, or the constant message that is best for the users."""
+    return best_constant(users) if name == "best_constant" else name
 
 
 def page(command: str, frame: pd.DataFrame) -> str:
@@ -161,7 +186,7 @@ def main() -> None:
     """Run the chosen scenarios and seeds; the files are replaced after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=Path("configs/market.yaml"))
-    parser.add_argument("--scenarios", nargs="+", default=["default", "null", "refresh", "fatigue"])
+    parser.add_argument("--scenarios", nargs="+", default=list(SCENARIOS), choices=list(SCENARIOS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--agents", nargs="+", default=list(DEFAULT_AGENTS))
     parser.add_argument("--users", type=int, default=None, help="users of the log; default: the configuration's")

@@ -58,6 +58,18 @@ def timestamps(microseconds: np.ndarray) -> pd.Series:
     return pd.Series(pd.to_datetime(np.asarray(microseconds, dtype="datetime64[us]"), utc=True))
 
 
+def wall_clock(time: np.ndarray, time_zone: str) -> np.ndarray:
+    """Return what the clocks of a time zone show at times (n,): microseconds since they showed the start of 1970.
+
+    Raises:
+        ConfigError: If there is no such time zone.
+    """
+    if time_zone == "UTC":
+        return time
+    shown = timestamps(time).dt.tz_convert(find_time_zone(time_zone)).dt.tz_localize(None)
+    return np.asarray(shown.to_numpy(dtype="datetime64[us]").astype(np.int64))
+
+
 def parse_iso(text: pd.Series) -> pd.Series:
     """Return ISO 8601 text (n,) as times in UTC, NaT for what is not a time; times without a zone are as if in UTC.
 

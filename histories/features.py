@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.serialization import convert, from_dict
-from crosschannel.core.times import DAY, WEEK, duration
-from crosschannel.histories.fixed_point import check_sums, fit_bits, from_fixed, largest_sum, to_fixed
+from crosschannel.core.serialization import convert, from_dict, to_dict
+from crosschannel.histories.context.columns import raw_columns
+from crosschannel.histories.context.layout import ContextSpec as ContextSpec
+from crosschannel.histories.context.layout import Layout as Layout
 from crosschannel.histories.history import History
-from crosschannel.histories.observation.users import has_dates, last_known_date
 from crosschannel.histories.values.attributes import UserEncoding
-from crosschannel.histories.windows import Timeline, exact_mean, running_totals
+from crosschannel.histories.windows import exact_mean
 
 #: Standardised features are clipped to plus or minus this.
 MAX_ABS_FEATURE = 10.0
@@ -26,203 +25,6 @@ MAX_ABS_FEATURE = 10.0
 CONSTANT = "constant"
 #: Standard deviation up to which a column counts as constant.
 MIN_DEVIATION = 1e-9
-
-MAX_COUNTED_ACTIONS = 50
-"""Actions of the first module up to which earlier messages are counted one by one."""
-
-ANY_MESSAGE = -1
-"""Stands for the code of every action that sends something."""
-
-
-@dataclass(frozen=True)
-class ContextSpec:
-    """Settings of the context features.
-
-    Attributes:
-        windows: Trailing windows of the counts.
-        events: Events to count, each separately. `name*` counts all events whose names have this prefix together. None:
-            every event of the history separately.
-        attributes: User attributes to use. None: all of them.
-        messages: Whether to count earlier messages, by action of the first module, or all together where it has more
-            than `MAX_COUNTED_ACTIONS`.
-        clock: Whether to use the hour of the day and the day of the week.
-    """
-
-    windows: tuple[str, ...] = ("3d", "14d")
-    events: tuple[str, ...] | None = None
-    attributes: tuple[str, ...] | None = None
-    messages: bool = True
-    clock: bool = True
-
-    def __post_init__(self) -> None:
-        for window in self.windows:
-            duration(window)
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The raw columns that a `ContextSpec` gives for one history, and their sources.
-
-    Attributes:
-        groups: For each counted event, its label and the names of the events that are counted.
-        valued: Labels of the groups whose values differ from 1, so that sums differ from counts, and the binary places
-            of their exact sums.
-        dated: Labels of the groups whose events are dates without a time of day: those of a decision's own day are not
-            known at it.
-        windows: Trailing windows: label and microseconds.
-        sendable: Actions of the first module that send a message: label and code; all of them together, with the code
-            `ANY_MESSAGE`, where they are more than `MAX_COUNTED_ACTIONS`.
-        active: Actions with a label `duration` (days): label, module, code and microseconds.
-        clock: Whether clock features are built.
-    """
-
-    groups: tuple[tuple[str, tuple[str, ...]], ...]
-    valued: tuple[tuple[str, int], ...]
-    dated: tuple[str, ...]
-    windows: tuple[tuple[str, int], ...]
-    sendable: tuple[tuple[str, int], ...]
-    active: tuple[tuple[str, int, int, int], ...]
-    clock: bool
-
-    @classmethod
-    def build(cls, spec: ContextSpec, history: History) -> Layout:
-        """Build the layout of a spec for a history."""
-        names = history.event_names if spec.events is None else spec.events
-        groups = tuple((name, tuple(history.event_names[c] for c in history.event_codes([name]))) for name in names)
-        values = history.events.value
-        varied = set(np.unique(history.events.event[values != 1.0]).tolist())
-        coded = {name: code for code, name in enumerate(history.event_names)}
-        valued = tuple(
-            (label, _fit_bits_of(history, [coded[m] for m in members]))
-            for label, members in groups
-            if any(coded[m] in varied for m in members)
-        )
-        first = history.modules[0]
-        return cls(
-            groups=groups,
-            valued=valued,
-            dated=tuple(
-                label for label, members in groups if any(has_dates(_times_of(history, [coded[m]])) for m in members)
-            ),
-            windows=tuple((text, duration(text)) for text in spec.windows),
-            sendable=_sendable(first.actions) if spec.messages else (),
-            active=_active(history.modules) if spec.messages else (),
-            clock=spec.clock,
-        )
-
-
-def _times_of(history: History, codes: list[int]) -> IntArray:
-    return history.events.time[np.isin(history.events.event, codes)]
-
-
-def _fit_bits_of(history: History, codes: list[int]) -> int:
-    chosen = np.isin(history.events.event, codes)
-    return fit_bits(largest_sum(history.events.value, chosen, history.event_offsets))
-
-
-def _sendable(actions: Sequence[str]) -> tuple[tuple[str, int], ...]:
-    """Return labels and codes of the messages to count: one by one, or all together where there are many."""
-    if len(actions) > MAX_COUNTED_ACTIONS:
-        return (("any message", ANY_MESSAGE),)
-    return tuple((action, code) for code, action in enumerate(actions) if code > 0)
-
-
-def _active(modules: ActionSpace) -> tuple[tuple[str, int, int, int], ...]:
-    found = []
-    for m, module in enumerate(modules):
-        for code, action in enumerate(module.actions):
-            days = module.labels.get(action, {}).get("duration")
-            if days is not None and (m > 0 or code > 0):
-                found.append((action, m, code, round(float(days) * DAY)))
-    return tuple(found)
-
-
-def clock_columns(time: IntArray) -> Iterator[tuple[str, FloatArray]]:
-    """Yield the hour of the day and the day of the week of times (N,), as sine and cosine."""
-    for name, period in (("day", DAY), ("week", WEEK)):
-        angle = 2 * np.pi * ((time % period) / period)
-        yield f"clock {name} sin", np.sin(angle)
-        yield f"clock {name} cos", np.cos(angle)
-
-
-def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray) -> Iterator[tuple[str, FloatArray]]:
-    """Yield raw columns (N,) of what was known about each user strictly before each time.
-
-    An event that has a date only is known from the end of that day on: an order dated today may come after the
-    decision, and no log of this morning has it. Counts and sums are over `[time - window, time)`, and `observed` is the
-    share of that window in which the user was observed; days since the last event are NaN if there is none.
-    """
-    events = history.events
-    timeline = Timeline(events.time, history.event_offsets)
-    now = timeline.before(user, time)
-    starts = [timeline.before(user, time - length) for _, length in layout.windows]
-    first, valued = timeline.offsets[user], dict(layout.valued)
-    every_now, every_start = now, starts
-    for label, members in layout.groups:
-        codes = [code for code, name in enumerate(history.event_names) if name in members]
-        chosen = np.isin(events.event, codes)
-        now, starts = every_now, every_start
-        if label in layout.dated and chosen.any():
-            known = last_known_date(time, events.time[chosen])
-            now = timeline.before(user, known)
-            starts = [timeline.before(user, known - length) for _, length in layout.windows]
-        counted = running_totals(chosen.astype(np.int64))
-        summed = None
-        if label in valued:
-            amount = np.where(chosen, events.value, 0.0)
-            check_sums(amount, timeline.offsets, valued[label], label)
-            summed = running_totals(to_fixed(amount, valued[label]))
-        for (text, _), start in zip(layout.windows, starts, strict=True):
-            yield f"count {label} {text}", (counted[now] - counted[start]).astype(np.float64)
-            if summed is not None:
-                yield f"sum {label} {text}", from_fixed(summed[now] - summed[start], valued[label])
-        yield f"days since {label}", _days_since(chosen, events.time, first, now, time)
-
-    if layout.sendable:
-        yield from _message_columns(layout, history, user, time)
-    yield from observed_shares(layout, time - history.observed_from[user])
-    if layout.clock:
-        yield from clock_columns(time)
-
-
-def observed_shares(layout: Layout, since_start: IntArray) -> Iterator[tuple[str, FloatArray]]:
-    """Yield the share of each window (N,) in which the user was observed, given microseconds since the start (N,).
-
-    With it, a count of 0 in a window that lies before the user's own observation differs from one without events.
-    """
-    for text, length in layout.windows if layout.groups or layout.sendable else ():
-        yield f"observed {text}", np.clip(since_start, 0, length) / length
-
-
-def _message_columns(
-    layout: Layout, history: History, user: IntArray, time: IntArray
-) -> Iterator[tuple[str, FloatArray]]:
-    decisions = history.decisions
-    timeline = Timeline(decisions.time, history.decision_offsets)
-    now = timeline.before(user, time)
-    starts = [timeline.before(user, time - length) for _, length in layout.windows]
-    first = timeline.offsets[user]
-    for label, code in layout.sendable:
-        chosen = decisions.actions[:, 0] != 0 if code == ANY_MESSAGE else decisions.actions[:, 0] == code
-        sent = running_totals(chosen.astype(np.int64))
-        for (text, _), start in zip(layout.windows, starts, strict=True):
-            yield f"sent {label} {text}", (sent[now] - sent[start]).astype(np.float64)
-        yield f"sent {label} ever", (sent[now] - sent[first]).astype(np.float64)
-    any_sent = decisions.actions[:, 0] != 0
-    yield "days since message", _days_since(any_sent, decisions.time, first, now, time)
-    for label, m, code, length in layout.active:
-        total = running_totals((any_sent & (decisions.actions[:, m] == code)).astype(np.int64))
-        yield f"active {label}", (total[now] - total[timeline.before(user, time - length)]).astype(np.float64)
-
-
-def _days_since(
-    chosen: npt.NDArray[np.bool_], times: IntArray, first: IntArray, now: IntArray, time: IntArray
-) -> FloatArray:
-    row = np.where(chosen, np.arange(len(chosen)), -1)
-    latest = np.concatenate([[-1], np.maximum.accumulate(row)])[now] if len(chosen) else np.full(len(now), -1)
-    known = latest >= first
-    stamp = times[np.where(known, latest, 0)] if len(times) else np.zeros(len(now), dtype=np.int64)
-    return np.where(known, (time - stamp) / DAY, np.nan)
 
 
 @dataclass(frozen=True)
@@ -329,9 +131,8 @@ class ContextFeatures:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fitted features as mappings, lists, numbers and text, for checkpoints."""
-        layout = {name: getattr(self.layout, name) for name in Layout.__dataclass_fields__}
         return {
-            "layout": layout,
+            "layout": to_dict(self.layout),
             "attributes": self.encoding.to_dict(),
             "names": self.names,
             "mean": self.mean.tolist(),
@@ -364,6 +165,6 @@ def _all_columns(
 
 
 def _transform(name: str, column: FloatArray) -> FloatArray:
-    if name.startswith(("clock ", "user ")):
+    if name.startswith(("clock ", "share ", "user ")):
         return column
     return np.asarray(np.sign(column) * np.log1p(np.abs(column)))

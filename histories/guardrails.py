@@ -13,7 +13,7 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.times import DAY, HOUR, WEEK, duration, find_time_zone, timestamps, to_utc
+from crosschannel.core.times import DAY, HOUR, WEEK, duration, find_time_zone, to_utc, wall_clock
 from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, running_totals
 
@@ -220,14 +220,12 @@ def _local_time_of_day(guardrails: Guardrails, history: History, user: IntArray,
     codes, zones = pd.factorize(names)
     out = np.empty(len(user), dtype=np.int64)
     for k, name in enumerate(zones):  # few zones, however many users
+        rows = codes[user] == k
         try:
-            zone = find_time_zone(name)
+            out[rows] = wall_clock(time[rows], name) % DAY
         except ConfigError as error:
             whose = history.user_ids[int((codes == k).argmax())]
             raise ConfigError(f"guardrails: attribute {guardrails.time_zone!r} of user {whose!r}: {error}") from None
-        rows = codes[user] == k
-        wall = timestamps(time[rows]).dt.tz_convert(zone).dt.tz_localize(None)
-        out[rows] = wall.to_numpy(dtype="datetime64[us]").astype(np.int64) % DAY
     return out
 
 

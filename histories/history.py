@@ -18,7 +18,13 @@ from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
 from crosschannel.histories.logs import DecisionLog as DecisionLog
 from crosschannel.histories.logs import EventLog as EventLog
-from crosschannel.histories.logs import codes_of_names, decisions_frame, events_frame
+from crosschannel.histories.logs import (
+    codes_of_names,
+    decisions_frame,
+    events_frame,
+    renumber_messages,
+    rows_after_selection,
+)
 from crosschannel.histories.logs import take_rows as take_rows
 from crosschannel.histories.observation.span import observe
 from crosschannel.histories.observation.users import (
@@ -165,10 +171,11 @@ class History:
     def select_users(self, chosen: BoolArray) -> History:
         """Return the history of the users chosen by a mask (U,)."""
         code = np.cumsum(chosen) - 1
-        decisions = take_rows(self.decisions, chosen[self.decisions.user])
+        decided = chosen[self.decisions.user]
+        decisions = take_rows(self.decisions, decided)
         decisions = replace(decisions, user=code[decisions.user])
         events = take_rows(self.events, chosen[self.events.user])
-        events = replace(events, user=code[events.user])
+        events = renumber_messages(replace(events, user=code[events.user]), rows_after_selection(decided))
         users = None if self.users is None else self.users.loc[chosen].reset_index(drop=True)
         return replace(
             self,
@@ -223,6 +230,8 @@ class History:
         for table in (self.decisions, self.events):
             for f in fields(table):
                 array = getattr(table, f.name)
+                if array is None and f.name == "message":
+                    continue  # logs of versions without this column keep their digest
                 add(f.name, None if array is None else array.shape)
                 if array is not None:
                     flat = keys(array) if array.dtype.kind in "OU" else array
@@ -239,7 +248,7 @@ class History:
 
     def events_frame(self) -> pd.DataFrame:
         """Return the events as a table in the native folder's columns."""
-        return events_frame(self.events, self.user_ids, self.event_names)
+        return events_frame(self.events, self.user_ids, self.event_names, self.decisions.id)
 
     def summary(self) -> str:
         """Return a line with the numbers of users, decisions and events and the period, then the notes."""
@@ -274,6 +283,7 @@ class History:
     ) -> History:
         """Build a history from arrays that are known to be valid; sort them by (user, time) and make them read-only.
 
+        `events.message` are rows of `decisions` as they are given; they are renumbered when these are sorted.
         Without `observed_from` and `observed_until` (U,) every user is observed throughout the span.
         `propensity_source` is the source of all propensities that there are, instead of the one that `decisions` has
         for each row.
@@ -283,7 +293,12 @@ class History:
         check_action_names(modules)
         d = argsort_by_user_and_time(decisions.user, decisions.time)
         e = argsort_by_user_and_time(events.user, events.time, events.event)
-        decisions, events = take_rows(decisions, d), take_rows(events, e)
+        events = take_rows(events, e)
+        if events.message is not None:
+            place = np.empty(len(d), dtype=np.int64)
+            place[d] = np.arange(len(d))
+            events = renumber_messages(events, place)
+        decisions = take_rows(decisions, d)
         return cls(
             decisions=decisions,
             events=events,
@@ -321,7 +336,8 @@ class History:
             decisions: `decision_id, user_id, time`, one column per module, and optionally `propensity_<module>`,
                 `propensity`, `policy`, `arm`, `source_of_propensity`, `eligible_<module>` (eligible action names
                 joined by `|`).
-            events: `user_id, time, event` and optionally `value`.
+            events: `user_id, time, event` and optionally `value`, and `decision_id` where an event is about the message
+                of a decision, such as the one that was opened.
             modules: The action space.
             users: `user_id` and static attributes; without it the users are those of the decisions. The optional
                 columns `observed_from` and `observed_until` are the start and the end of a user's own observation; by
@@ -371,9 +387,16 @@ class History:
             observed.inside[:n],
         )
         e = take_rows(
-            EventLog(user=tables.event_user, time=tables.event_time, event=tables.event, value=tables.value),
+            EventLog(
+                user=tables.event_user,
+                time=tables.event_time,
+                event=tables.event,
+                value=tables.value,
+                message=tables.message,
+            ),
             observed.inside[n:],
         )
+        e = renumber_messages(e, rows_after_selection(observed.inside[:n]))
         span = observed.span
         start = starts_of_observation(n_users, span, (d.user, d.time), (e.user, e.time))
         end = np.full(n_users, span[1])

@@ -18,6 +18,11 @@ from crosschannel.histories.propensities.sources import SOURCE_COLUMN, source_co
 
 Table = TypeVar("Table", "DecisionLog", "EventLog")
 
+#: `EventLog.message` of an event that names no decision, and of one that names a decision which the log does not have.
+NO_MESSAGE, UNKNOWN_MESSAGE = -1, -2
+#: What stands for the id of a decision that the log does not have, where events are written as a table.
+_NOT_IN_THIS_LOG = "(not in this log)"
+
 
 @dataclass(frozen=True)
 class DecisionLog:
@@ -66,12 +71,23 @@ class DecisionLog:
 
 @dataclass(frozen=True)
 class EventLog:
-    """Events of a history: `user` codes, `time` in microseconds, `event` codes into `History.event_names`, `value`."""
+    """Events of a history.
+
+    Attributes:
+        user: Codes into `History.user_ids` (e,), ascending.
+        time: Microseconds since 1970 UTC (e,), ascending within a user.
+        event: Codes into `History.event_names` (e,).
+        value: Values (e,).
+        message: Row of the decision whose message the event is about (e,), such as the one that was opened;
+            `NO_MESSAGE` where the event names none, `UNKNOWN_MESSAGE` where it names one that the log does not have.
+            None if no event of the log names one.
+    """
 
     user: IntArray
     time: IntArray
     event: IntArray
     value: FloatArray
+    message: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.time)
@@ -82,6 +98,21 @@ def take_rows(table: Table, rows: npt.NDArray[Any]) -> Table:
     chosen = {f.name: getattr(table, f.name) for f in fields(table)}
     index = np.flatnonzero(rows) if rows.dtype == bool else rows
     return replace(table, **{name: array.take(index, axis=0) for name, array in chosen.items() if array is not None})
+
+
+def renumber_messages(events: EventLog, new_row: IntArray) -> EventLog:
+    """Return events whose decisions have other rows: `new_row` by old row, `UNKNOWN_MESSAGE` where it is left out."""
+    if events.message is None:
+        return events
+    named = events.message >= 0
+    message = np.array(events.message)
+    message[named] = new_row[message[named]]
+    return replace(events, message=message)
+
+
+def rows_after_selection(chosen: BoolArray) -> IntArray:
+    """Return the row of every decision (n,) among the chosen ones, `UNKNOWN_MESSAGE` for the others."""
+    return np.where(chosen, np.cumsum(chosen) - 1, UNKNOWN_MESSAGE)
 
 
 def decisions_frame(decisions: DecisionLog, user_ids: ObjectArray, modules: ActionSpace) -> pd.DataFrame:
@@ -113,18 +144,33 @@ def decisions_frame(decisions: DecisionLog, user_ids: ObjectArray, modules: Acti
     return frame
 
 
-def events_frame(events: EventLog, user_ids: ObjectArray, event_names: Sequence[str]) -> pd.DataFrame:
+def events_frame(
+    events: EventLog, user_ids: ObjectArray, event_names: Sequence[str], decision_ids: ObjectArray
+) -> pd.DataFrame:
     """Return the events as a table in the native folder's columns."""
     e = events
     names = np.asarray(event_names, dtype=object)
-    return pd.DataFrame(
-        {
-            "user_id": user_ids[e.user],
-            "time": timestamps(e.time),
-            "event": names[e.event],
-            "value": e.value,
-        }
-    )
+    columns = {
+        "user_id": user_ids[e.user],
+        "time": timestamps(e.time),
+        "event": names[e.event],
+        "value": e.value,
+    }
+    if e.message is not None:
+        unknown = e.message == UNKNOWN_MESSAGE
+        ids = np.asarray(decision_ids.astype(str) if unknown.any() else decision_ids, dtype=object)
+        named = np.full(len(e), None, dtype=object)
+        named[e.message >= 0] = ids[e.message[e.message >= 0]]
+        named[unknown] = _NOT_IN_THIS_LOG
+        columns["decision_id"] = named
+    return pd.DataFrame(columns)
+
+
+def have_codes(event: IntArray, codes: Sequence[int], n_codes: int) -> BoolArray:
+    """Return which events (e,) have one of the codes, of `n_codes` that there are."""
+    wanted = np.zeros(n_codes, dtype=bool)
+    wanted[list(codes)] = True
+    return np.asarray(wanted[event])
 
 
 def codes_of_names(names: Sequence[str], known: Sequence[str]) -> IntArray:

@@ -13,6 +13,7 @@ from crosschannel.core.arrays import BoolArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import uniforms
 from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.logs import renumber_messages, rows_after_selection
 
 
 def split_users(user_keys: UIntArray, shares: Mapping[str, float], seed: int = 0) -> npt.NDArray[Any]:
@@ -62,7 +63,7 @@ def split_time(history: History, until: int) -> tuple[History, BoolArray]:
     before = replace(
         history,
         decisions=take_rows(history.decisions, ~later),
-        events=take_rows(history.events, known),
+        events=renumber_messages(take_rows(history.events, known), rows_after_selection(~later)),
         span=(history.span[0], until),
     )
     return before, later

@@ -21,6 +21,9 @@ from .judging import explain_policy as explain_policy
 from .judging import fit_outcome_model as fit_outcome_model
 from .judging import judge as judge
 from .monitoring import Monitor as Monitor
+from .pricing import LogPace as LogPace
+from .pricing import check_priceable as check_priceable
+from .pricing import priced_policy as priced_policy
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
 from .results import EvaluationResult as EvaluationResult
@@ -31,6 +34,7 @@ __all__ = [
     "Config",
     "EvaluationResult",
     "ExplainedPolicy",
+    "LogPace",
     "Monitor",
     "Parser",
     "Run",
@@ -41,6 +45,7 @@ __all__ = [
     "agent_spec",
     "batch_at",
     "build_history",
+    "check_priceable",
     "compute_rewards",
     "deployable_policy",
     "explain_policy",
@@ -52,6 +57,7 @@ __all__ = [
     "next_steps",
     "parse_settings",
     "prepare",
+    "priced_policy",
     "program",
     "read_config",
     "write_config",

@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from crosschannel.agents import Observations
+from crosschannel.agents.constraints.budgets import check_constraints
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import to_dict
+from crosschannel.core.times import duration
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
 from crosschannel.histories.eligibility import consent_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec
@@ -30,8 +32,11 @@ from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
+from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
+from crosschannel.pipeline.pricing import LogPace
 from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
+from crosschannel.reward.funnel import with_components
 
 
 @dataclass(eq=False)
@@ -66,8 +71,9 @@ class Split:
 
     @cached_property
     def rewards(self) -> RewardFrame:
-        """Return the rewards, from these users' own controls."""
-        return self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
+        """Return the rewards, from these users' own controls, with components where a funnel is declared."""
+        frame = self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
+        return with_components(self.model, self.history, self.outcomes, frame)
 
     @cached_property
     def losses(self) -> RewardLosses:
@@ -89,6 +95,7 @@ class TrainingData:
         train: The users that the agent and the outcome model learn from.
         propensities: What is known of the log's propensities from the log itself.
         fingerprint: Fingerprint of the history as it was read, before propensities are estimated.
+        pace: How often decisions are made, and how often cost events follow, on the training users.
     """
 
     history: History
@@ -100,6 +107,7 @@ class TrainingData:
     train: Split
     propensities: PropensityCheck
     fingerprint: str
+    pace: LogPace
 
     @cached_property
     def validation(self) -> Split:
@@ -136,6 +144,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     """
     source: HistoryConfig = config.history
     if source.source == "market":
+        logger.info(f"simulating {source.market.users:,} users of the market")
         return simulate_history(Market(config.market()))
     if source.source == "tables":
         assert source.tables is not None  # the configuration requires it
@@ -250,7 +259,15 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         train=Split(train, model, features, config.guardrails),
         propensities=check,
         fingerprint=fingerprint,
+        pace=_pace(config, train),
     )
+
+
+def _pace(config: Config, train: History) -> LogPace:
+    """Measure the pace of the training users' log, for the cost events of the funnel."""
+    events = () if config.reward.funnel is None else config.reward.funnel.costs
+    check_constraints(config.constraints, train.modules, events)
+    return LogPace.measure(train, events, duration(config.reward.post))
 
 
 def check_log(history: History, reward: RewardConfig) -> tuple[History, PropensityCheck]:

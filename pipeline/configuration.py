@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from crosschannel.agents.registry import agent_settings
+from crosschannel.agents.constraints.settings import Constraints
+from crosschannel.agents.registry import AGENTS_WITHOUT_VOTES, agent_settings
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import MAX_SEED
-from crosschannel.core.serialization import from_dict, to_dict
+from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
+from crosschannel.envs.market.observables import check_context
 from crosschannel.evaluation import EvaluationSettings
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.tables import TableMapping
-from crosschannel.reward import REWARDS, RewardSpec
+from crosschannel.reward import REWARDS, Goal, RewardSpec
+
+logger = logging.getLogger("crosschannel")
 
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
@@ -215,6 +220,7 @@ class Config:
         reward: How goal events become rewards.
         split: Shares of users that train, validate and test.
         agent: Which agent learns.
+        constraints: Limits on what the policy is expected to use, kept by shadow prices.
         train: How the agent learns from the log.
         evaluation: How the learned policy is evaluated.
     """
@@ -229,6 +235,7 @@ class Config:
     reward: RewardConfig = field(default_factory=RewardConfig)
     split: SplitConfig = field(default_factory=SplitConfig)
     agent: AgentConfig = field(default_factory=AgentConfig)
+    constraints: Constraints = field(default_factory=Constraints)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
 
@@ -238,6 +245,7 @@ class Config:
         check_device(self.device)
         if self.history.source == "market":
             self.market()
+            check_context(self.context)
             if self.guardrails != Guardrails():
                 raise ConfigError(
                     "the market has its own rules of what is eligible (history.market.min_gap_days), and deploys "
@@ -328,7 +336,11 @@ def load_config(source: str | Path = "market", settings: Mapping[str, Any] | Non
 
 
 def override(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return a configuration with settings replaced; an agent other than before begins with its own defaults.
+    """Return a configuration with settings replaced.
+
+    An agent other than before begins with its own defaults, and goals other than before keep the costs and surrogates
+    of the funnel that fit them. Constraints that were not set together with these are left out, with a note in the log,
+    where the agent cannot keep any, or where their event is no longer a cost event.
 
     Args:
         config: The configuration.
@@ -340,6 +352,7 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
     data = to_dict(config)
     if settings.get("agent.name", config.agent.name) != config.agent.name:
         data["agent"]["settings"] = {}
+    sets_constraints = any(name.partition(".")[0] == "constraints" for name in settings)
     for name, value in settings.items():
         *sections, last = name.split(".")
         section = data
@@ -348,7 +361,37 @@ def override(config: Config, settings: Mapping[str, Any]) -> Config:
             if not isinstance(section, dict):
                 raise ConfigError(f"{name}: {part!r} is a setting, not a section")
         section[last] = to_dict(value)
-    return from_dict(Config, data)
+    if "reward.goals" in settings and not any(name.startswith("reward.funnel") for name in settings):
+        goals = convert(tuple[Goal, ...], data["reward"]["goals"], "reward.goals")
+        data["reward"]["funnel"] = to_dict(config.reward.funnel and config.reward.funnel.restricted_to(goals))
+    changed = from_dict(Config, data)
+    return changed if sets_constraints else replace(changed, constraints=_constraints_of(changed, config))
+
+
+def with_agent(config: Config, name: str) -> Config:
+    """Return a configuration with another agent, which begins with its own defaults; see `override`."""
+    changed = replace(config, agent=AgentConfig(name))
+    return replace(changed, constraints=_constraints_of(changed, config))
+
+
+def _constraints_of(changed: Config, before: Config) -> Constraints:
+    """Return the constraints that another agent and other goals leave; log those that they do not."""
+    constraints = changed.constraints
+    if not constraints.names:
+        return constraints
+    if changed.agent.name != before.agent.name and changed.agent.name in AGENTS_WITHOUT_VOTES:
+        names = ", ".join(constraints.names)
+        logger.info(f"the agent {changed.agent.name} cannot keep constraints: left out are those on {names}")
+        return Constraints()
+    lost = _cost_events(before) - _cost_events(changed)
+    if gone := [limit.event for limit in constraints.cost_events if limit.event in lost]:
+        logger.info(f"no longer cost events of the rewards: the constraints on {', '.join(gone)} are left out")
+    kept = tuple(limit for limit in constraints.cost_events if limit.event not in gone)
+    return replace(constraints, cost_events=kept)
+
+
+def _cost_events(config: Config) -> set[str]:
+    return set() if config.reward.funnel is None else set(config.reward.funnel.costs)
 
 
 def write_config(config: Config, path: Path) -> None:

@@ -8,9 +8,10 @@ import inspect
 import re
 import textwrap
 import typing
+from collections import abc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import parse_yaml
 from crosschannel.core.serialization import alternatives, convert, to_dict
 from crosschannel.pipeline.command_line import DEFAULT_CONFIG, FLAG_WIDTH, WIDTH, Parser, UsageError, hyphenated
-from crosschannel.pipeline.configuration import AgentConfig, Config, override, read_config
+from crosschannel.pipeline.configuration import Config, override, read_config, with_agent
 
 #: Settings that stand in a file only: the first two are long, and the market's goals are those of the reward.
 FILE_ONLY = (("history", "tables"), ("history", "stream"), ("history", "market", "goals"))
@@ -103,22 +104,24 @@ def _plain(allowed: tuple[Any, ...], text: str, place: str) -> Any:
     """Return a text as it is where the setting is text, and else the value that it has in YAML."""
     if text == "none" and type(None) in allowed:
         return None
+    if text.startswith("{") and any(typing.get_origin(one) is abc.Mapping for one in allowed):
+        return parse_yaml(text, place)
     if any(one in (str, Path) or typing.get_origin(one) is typing.Literal for one in allowed):
         return text
     return parse_yaml(text, place)
 
 
 def each_setting(section: Any, path: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """Yield the settings of a section of the configuration and of its parts."""
+    """Yield the settings of a section of the configuration and of its parts; a part that may be left out is one."""
     hints, texts = typing.get_type_hints(type(section)), attribute_texts(type(section))
     for f in fields(section):
         value, place = getattr(section, f.name), (*path, f.name)
         if place in FILE_ONLY or (place == AGENT and isinstance(value, Mapping)):
             continue
+        if not is_dataclass(value) or type(None) in alternatives(hints[f.name]):
+            yield Setting(place, hints[f.name], value, texts.get(f.name, ""))
         if is_dataclass(value):
             yield from each_setting(value, place)
-        else:
-            yield Setting(place, hints[f.name], value, texts.get(f.name, ""))
 
 
 def attribute_texts(cls: type) -> dict[str, str]:
@@ -192,7 +195,7 @@ def _read(parser: Parser, given: Sequence[str], sections: Sequence[str] | None) 
     if early.agent is None or early.agent == config.agent.name or (sections is not None and "agent" not in sections):
         return config
     with _as_usage():  # the settings in the file are those of another agent
-        return replace(config, agent=AgentConfig(early.agent))
+        return with_agent(config, early.agent)
 
 
 def _override(config: Config, known: Mapping[str, Setting], texts: Mapping[str, Any]) -> Config:
@@ -257,6 +260,6 @@ def _default(value: Any) -> str:
         return " ".join(map(str, value)) or "empty"
     if isinstance(value, tuple) and all(is_dataclass(item) for item in value):
         return " ".join(str(getattr(item, fields(item)[0].name)) for item in value)
-    if isinstance(value, tuple | Mapping):
+    if isinstance(value, tuple | Mapping) or is_dataclass(value):
         return yaml.safe_dump(to_dict(value), default_flow_style=True, width=10_000).strip()
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,8 @@ from crosschannel.agents import (
     uniform_shares,
 )
 from crosschannel.agents.base import Float32Array
+from crosschannel.agents.funnel.funnel import Funnel
+from crosschannel.agents.votes import NoVotes
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
@@ -32,10 +35,11 @@ from crosschannel.evaluation import (
     kurtosis,
     required_ess,
 )
-from crosschannel.pipeline.building import TrainingData
+from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.results import EvaluationResult, TrueValue
+from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
+from crosschannel.pipeline.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.reward import refit
 from crosschannel.reward.effects import attribute_groups
 
@@ -57,7 +61,8 @@ class Validation:
 
     Attributes:
         log: The logged decisions with a reward.
-        observations: What a policy sees there.
+        policy: Function from an agent to its policy's probabilities there, under the constraints.
+        context: What a policy sees there.
         rewards: Their rewards, from the validation users' own controls.
         counts: How often each decision counts: the inverse of its probability of being uncensored.
         model: The outcome model, from the training users.
@@ -65,7 +70,8 @@ class Validation:
     """
 
     log: LoggedDecisions
-    observations: Observations
+    policy: Callable[[Agent], list[FloatArray]]
+    context: Float32Array
     rewards: FloatArray
     counts: FloatArray
     model: OutcomeModel
@@ -84,7 +90,8 @@ class Validation:
         rewards = frame.reward[keep]
         return cls(
             log=log[keep],
-            observations=split.observations[keep],
+            policy=lambda agent: [p[keep] for p in policy_at(config, data, agent, split).probabilities],
+            context=split.observations.context[keep],
             rewards=rewards,
             counts=1.0 / p_uncensored,
             model=model,
@@ -92,12 +99,18 @@ class Validation:
         )
 
     def scores(self, agent: Agent) -> dict[str, float]:
-        """Return the effective sample size, and above `min_ess` the value and its lift over the logging policy."""
-        probabilities = agent.action_probabilities(self.observations)
+        """Return the effective sample size, and above `min_ess` the value and its lift over the logging policy.
+
+        Nothing while the agent cannot keep the constraints yet, because it has learned from too few messages.
+        """
+        try:
+            probabilities = self.policy(agent)
+        except NoVotes:
+            return {}  # no funnel was learned yet, so that there is no policy that keeps the constraints
         weights = importance_weights(self.log, probabilities, None)
         scores = {"validation/ess": effective_sample_size(weights * self.counts)}
         if scores["validation/ess"] >= self.min_ess:
-            q = self.model.q_values(self.observations.context, self.log.actions, probabilities)[0]
+            q = self.model.q_values(self.context, self.log.actions, probabilities)[0]
             value = DR().value(Sample(self.rewards, weights, self.counts, q.logged, q.policy))
             logged = float(self.counts @ self.rewards / self.counts.sum())
             scores |= {"validation/value": value, "validation/lift_over_logging": value - logged}
@@ -109,12 +122,25 @@ class ExplainedPolicy:
     """What a policy does at the test users' slots.
 
     Attributes:
-        probabilities: Its probabilities there, one array per module: `Agent.action_probabilities`.
+        probabilities: Its probabilities there, one array per module, under the constraints.
         table: The same by module, action and segment of users: see `agents.policy_table`.
+        prices: The constraints' prices, use and budgets at each decision time: see `PricedPolicy.table`.
     """
 
     probabilities: list[FloatArray]
     table: pd.DataFrame
+    prices: pd.DataFrame
+
+
+def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split) -> PricedPolicy:
+    """Return the agent's exploring policy at the slots of some users, under the constraints.
+
+    Slots that are less than a period apart are decided together. Limits per user count those who have not churned, as
+    where the policy decides.
+    """
+    d = split.history.decisions
+    group, has_slot = d.time // data.pace.period, split.history.churned_at[d.user] >= d.time
+    return priced_policy(agent, split.observations, group, config.constraints, data.pace, has_slot)
 
 
 def explain_policy(config: Config, data: TrainingData, agent: Agent) -> ExplainedPolicy:
@@ -130,9 +156,10 @@ def explain_policy(config: Config, data: TrainingData, agent: Agent) -> Explaine
         segments = np.full(len(test.decisions), "other", dtype=object)
         for label, users in attribute_groups(test, config.evaluation.segments):
             segments[users[test.decisions.user]] = label
-    probabilities = agent.action_probabilities(data.test.observations)
-    check_probabilities(agent.modules, probabilities, data.test.observations.action_mask)
-    return ExplainedPolicy(probabilities, policy_table(agent, data.test.observations, segments, probabilities))
+    found = policy_at(config, data, agent, data.test)
+    check_probabilities(agent.modules, found.probabilities, data.test.observations.action_mask)
+    table = policy_table(agent, data.test.observations, segments, found.probabilities)
+    return ExplainedPolicy(found.probabilities, table, found.table)
 
 
 def judge(
@@ -164,9 +191,20 @@ def judge(
         truth=truth,
         policy_table=policy.table,
         losses={"training": data.train.losses, "test": data.test.losses},
+        constraints=ConstraintUse.summarise(policy.prices),
+        calibration=calibration_of(agent),
         history=data.history.summary(),
         notes=notes,
     )
+
+
+def calibration_of(agent: Agent) -> Calibration | None:
+    """Return the calibration of an agent's funnel; None without one."""
+    funnel = getattr(agent, "funnel", None)
+    if not isinstance(funnel, Funnel) or funnel.heads is None:
+        return None
+    blend = funnel.heads.blend
+    return Calibration(blend.slope, blend.slope_se, blend.intercept, blend.funnel, blend.all_sends)
 
 
 def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray], model: OutcomeModel) -> Evaluation:
@@ -207,7 +245,7 @@ def _true_values(
     best = float(np.average(truth.best_effect(rows, mask), weights=weight))
     logged = float(np.average(truth.effect(rows, truth.actions[rows]), weights=weight))
     policies: list[tuple[str, str | MarketPolicy, float]] = [
-        (config.agent.name, deployable_policy(config.agent.name, data, agent, config.seed), learned),
+        (config.agent.name, deployable_policy(config, data, agent), learned),
         ("oracle", "oracle", best),
         ("business as usual", "business_as_usual", logged),
         ("uniform", "uniform", expected(uniform_shares(modules, mask))),
@@ -233,14 +271,17 @@ def _true_values(
     return tuple(values)
 
 
-def deployable_policy(name: str, data: TrainingData, agent: Agent, seed: int) -> ContextPolicy:
-    """Return the agent's exploring policy as a market policy that sees context and mask only.
+def deployable_policy(config: Config, data: TrainingData, agent: Agent, name: str | None = None) -> ContextPolicy:
+    """Return the agent's exploring policy under the constraints as a market policy that sees context and mask only.
 
     Its draws have a generator of their own, so that a policy's value does not depend on what it has chosen before.
     """
-    rng = np.random.default_rng([seed, DEPLOYMENT])
+    rng = np.random.default_rng([config.seed, DEPLOYMENT])
 
     def act(context: Float32Array, mask: BoolArray) -> Decisions:
-        return sample_actions(agent.modules, agent.action_probabilities(Observations(context, mask)), rng)
+        together = np.zeros(len(context), dtype=np.int64)
+        seen = Observations(context, mask)
+        policy = priced_policy(agent, seen, together, config.constraints, data.pace)
+        return sample_actions(agent.modules, policy.probabilities, rng)
 
-    return ContextPolicy(name, data.features, act)
+    return ContextPolicy(name or config.agent.name, data.features, act)

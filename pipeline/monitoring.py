@@ -22,6 +22,7 @@ from crosschannel.reward.effects import TreatmentEffects, event_study, picture
 POLICY_TABLE = "explain/policy"
 SHOWN_BY_THE_PROGRESS_BAR = {
     "train/loss": "loss",
+    "train/calibration_slope": "calibration slope",
     "policy/send_rate": "sent",
     "replay/action_match_rate": "matched",
 }
@@ -116,6 +117,8 @@ class Monitor:
         for name, short in SHOWN_BY_THE_PROGRESS_BAR.items():
             if self._counts.get(name, 0) > 0:
                 self.shown[short] = f"{self._sums[name] / self._counts[name]:.3g}"
+        if self._counts.get("train/calibration_slope", 0) > 0:
+            self.shown.pop(SHOWN_BY_THE_PROGRESS_BAR["train/loss"], None)  # the networks no longer learn
         self._sums, self._counts, self._rewards, self._probabilities = {}, {}, [], []
 
     def flush(self) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 
+from crosschannel.agents import ALL_DECISIONS, component_names
+from crosschannel.agents.explain import HAZARD
 from crosschannel.evaluation import write_html
+from crosschannel.evaluation.report.formatting import NOTHING, format_number
+from crosschannel.evaluation.report.html_report import ReportSection, ReportTable
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.results import EvaluationResult
+from crosschannel.pipeline.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
 from crosschannel.pipeline.run_folder import Run
 
 
 def write_report(run: Run, result: EvaluationResult, path: Path) -> None:
     """Write the report of a run's evaluation as one self-contained HTML page."""
-    write_html(path, [result.evaluation], _facts(run, result), run.path.name)
+    write_html(path, [result.evaluation], _facts(run, result), run.path.name, _sections(result))
 
 
 def next_steps(run: Run) -> str:
@@ -63,3 +69,53 @@ def _reward_text(config: Config) -> str:
     if reward.matching.strata > 1:
         parts.append(f"{reward.matching.strata} strata of activity")
     return ", ".join(parts)
+
+
+def _sections(result: EvaluationResult) -> list[ReportSection]:
+    """Return what the policy sends and why, and what its constraints cost, where there is anything to tell."""
+    sections = []
+    if len(result.policy_table):
+        sentences = [
+            "Share: how often the policy chooses the action, of all decisions for the first module and of the messages "
+            "for the others. Brackets hold 95 % intervals of the agent's estimates."
+        ]
+        if result.calibration is not None:
+            sentences.append(str(result.calibration))
+        sections.append(ReportSection("What the policy sends", tuple(sentences), tuple(_policy_tables(result))))
+    if result.constraints:
+        rows = tuple(constraint_cells(row) for row in result.constraints)
+        sentence = "Expected use and budgets are those of all of the test users' decision times together."
+        table = ReportTable("Prices and use", CONSTRAINT_COLUMNS, rows)
+        sections.append(ReportSection("Constraints", (sentence,), (table,)))
+    return sections
+
+
+def _policy_tables(result: EvaluationResult) -> Iterator[ReportTable]:
+    """Yield a table of what the policy does for each segment; those after all decisions are folded."""
+    table = result.policy_table
+    names = component_names(table)
+    shown = [("worth", "reward", "low", "high", "+.3g")] if table["reward"].notna().any() else []
+    for name in names:
+        event = name.removeprefix(HAZARD)
+        title, form = ("engages", ".1%") if name == "engagement" else (event, "+.3g" if name == event else ".2%")
+        shown.append((title, name, f"{name}_low", f"{name}_high", form))
+    columns = ("module", "action", "share", *(title for title, *_ in shown))
+    for segment, part in table.groupby("segment", sort=False):
+        rows: list[tuple[str, ...]] = []
+        first = set()
+        for module, own in part.groupby("module", sort=False):
+            first.add(len(rows))
+            for row in own.sort_values("share", ascending=False, kind="stable").to_dict("records"):
+                cells = [_with_interval(row[value], row[low], row[high], form) for _, value, low, high, form in shown]
+                named = str(module) if len(rows) in first else ""
+                rows.append((named, str(row["action"]), format_number(row["share"], ".1%"), *cells))
+        title = f"{segment} ({part['decisions'].iloc[0]:,})"
+        yield ReportTable(title, columns, tuple(rows), frozenset(first), folded=segment != ALL_DECISIONS)
+
+
+def _with_interval(value: float, low: float, high: float, form: str) -> str:
+    """Return a number and on a second line its interval, or a dash where there is none."""
+    if not math.isfinite(value):
+        return NOTHING
+    bound = form.lstrip("+")
+    return format(value, form) + (f"\n[{low:{bound}}, {high:{bound}}]" if low < high else "")

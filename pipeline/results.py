@@ -16,7 +16,7 @@ from crosschannel.evaluation import Evaluation, from_dict, text_table, to_dict
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 2
+RESULT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,69 @@ class TrueValue:
 
 
 @dataclass(frozen=True)
+class ConstraintUse:
+    """One constraint at the test users' slots.
+
+    Attributes:
+        name: The constraint's name.
+        price: Its shadow price in reward units per unit of use, mean over the decision times.
+        use: What the policy is expected to use, over all decision times.
+        budget: What it may use there.
+        binding: Share of the decision times at which it binds: at the others it costs nothing.
+        decision_times: Number of decision times.
+    """
+
+    name: str
+    price: float
+    use: float
+    budget: float
+    binding: float
+    decision_times: int
+
+    @classmethod
+    def summarise(cls, prices: pd.DataFrame) -> tuple[ConstraintUse, ...]:
+        """Summarise each constraint of a `PricedPolicy.table` over the decision times."""
+        return tuple(
+            cls(
+                name=str(name),
+                price=float(part["price"].mean()),
+                use=float(part["use"].sum()),
+                budget=float(part["budget"].sum()),
+                binding=float(part["binding"].mean()),
+                decision_times=len(part),
+            )
+            for name, part in prices.groupby("constraint", sort=False)
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well the value by the funnel agrees with the rewards of all messages, for users that it has not learned from.
+
+    Attributes:
+        slope: Slope of the rewards of all messages on the funnel's predicted value: 1 where its assumptions hold.
+        slope_se: Its standard error over users.
+        intercept: Intercept of that regression.
+        weight_of_funnel: How much the value of a message follows the funnel.
+        weight_of_all_sends: How much it follows the regression of all sends' rewards, which needs no assumption on who
+            engages.
+    """
+
+    slope: float
+    slope_se: float
+    intercept: float
+    weight_of_funnel: float
+    weight_of_all_sends: float
+
+    def __str__(self) -> str:
+        return (
+            f"Slope of the rewards of all messages on the funnel's predicted value: {self.slope:.2f} +- "
+            f"{1.96 * self.slope_se:.2f} (1 if its assumptions hold). The value of a message follows the funnel by "
+            f"{self.weight_of_funnel:.2f} and the regression of all sends by {self.weight_of_all_sends:.2f}."
+        )
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """What is known of a run's policy.
 
@@ -56,6 +119,8 @@ class EvaluationResult:
         history: Summary of the log that the evaluation rests on.
         notes: What a reader has to know before the numbers, such as that the log is not the one of the training.
         losses: The decisions of the training and of the test users that have no reward, by `training` and `test`.
+        constraints: Price, use and budget of each constraint at the test users' slots.
+        calibration: Calibration of the agent's funnel; None without one.
     """
 
     evaluation: Evaluation
@@ -64,15 +129,23 @@ class EvaluationResult:
     history: str
     notes: tuple[str, ...] = ()
     losses: Mapping[str, RewardLosses] = field(default_factory=dict)
+    constraints: tuple[ConstraintUse, ...] = ()
+    calibration: Calibration | None = None
 
     def __str__(self) -> str:
         return summary_text(self)
 
     def metrics(self) -> dict[str, Any]:
         """Return the values as plain numbers, for `metrics.json`; what is not identified is None, with its reason."""
-        truth = [{name: _finite(value) for name, value in asdict(row).items()} for row in self.truth]
+        truth = [_finite_values(row) for row in self.truth]
         rewards = {whose: _losses_to_dict(losses) for whose, losses in self.losses.items()}
-        return {"evaluation": to_dict(self.evaluation), "rewards": rewards, "truth": truth}
+        return {
+            "evaluation": to_dict(self.evaluation),
+            "rewards": rewards,
+            "truth": truth,
+            "constraints": [asdict(row) for row in self.constraints],
+            "calibration": None if self.calibration is None else _finite_values(self.calibration),
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain values, for `evaluation.json`."""
@@ -100,6 +173,8 @@ class EvaluationResult:
             history=convert(str, data["history"], "history"),
             notes=convert(tuple[str, ...], data["notes"], "notes"),
             losses={whose: _losses_from_dict(entry) for whose, entry in data["rewards"].items()},
+            constraints=convert(tuple[ConstraintUse, ...], data["constraints"], "constraints"),
+            calibration=_calibration_from_dict(data["calibration"]),
         )
 
 
@@ -117,6 +192,10 @@ def summary_text(result: EvaluationResult) -> str:
         "",
         text_table(result.evaluation),
     ]
+    if result.calibration is not None:
+        parts += ["", str(result.calibration)]
+    if result.constraints:
+        parts += ["", "Constraints, at the test users' slots", "", constraints_table(result.constraints)]
     if result.truth:
         table = truth_table(result.truth, result.evaluation.population)
         parts += ["", "Ground truth, known because the market is simulated", "", table]
@@ -146,17 +225,37 @@ def truth_table(values: Sequence[TrueValue], population: str) -> str:
                 f"{value.unsubscribed:.1%}",
             )
         )
-    widths = [max(len(row[j]) for row in rows) for j in range(len(head))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
+    lines = _aligned(rows)
     users = values[0].users
     notes = [
         f"* mean true effect per decision with a reward: the test users' {population}, as in the off-policy estimate",
         f"** true incremental goal value when deployed to {users:,} fresh users, with its 95 % margin",
     ]
     return "\n".join([*lines, *notes])
+
+
+#: The columns of a table of constraints.
+CONSTRAINT_COLUMNS = ("constraint", "price", "expected use", "budget", "binds at")
+
+
+def constraint_cells(row: ConstraintUse) -> tuple[str, ...]:
+    """Return a constraint as texts, one for each of `CONSTRAINT_COLUMNS`."""
+    numbers = (f"{row.price:.4g}", f"{row.use:.4g}", f"{row.budget:.4g}")
+    return (row.name, *numbers, f"{row.binding:.0%} of {row.decision_times:,} decision times")
+
+
+def constraints_table(constraints: Sequence[ConstraintUse]) -> str:
+    """Return the price, use and budget of constraints as a table."""
+    return "\n".join(_aligned([CONSTRAINT_COLUMNS, *map(constraint_cells, constraints)]))
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows as lines, the first column to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
 
 
 def _losses_to_dict(losses: RewardLosses) -> dict[str, Any]:
@@ -170,6 +269,16 @@ def _losses_to_dict(losses: RewardLosses) -> dict[str, Any]:
 
 def _losses_from_dict(data: Mapping[str, Any]) -> RewardLosses:
     return serialization.from_dict(RewardLosses, {name: data[name] for name in ("decisions", "lost")}, "rewards")
+
+
+def _calibration_from_dict(data: Mapping[str, float | None] | None) -> Calibration | None:
+    if data is None:
+        return None
+    return serialization.from_dict(Calibration, {name: _number(value) for name, value in data.items()}, "calibration")
+
+
+def _finite_values(record: Any) -> dict[str, Any]:
+    return {name: _finite(value) for name, value in asdict(record).items()}
 
 
 def _finite(value: Any) -> Any:

@@ -16,6 +16,7 @@ from crosschannel.core.files import lock, replacing
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.pricing import LogPace
 
 LOCK_FILE = ".lock"
 #: Settings that say only where a run is, and what computes it.
@@ -23,7 +24,7 @@ PLACES = ("name", "run_dir", "device")
 #: Settings of `history` that say only where a log is and how it is read.
 SOURCES_OF_A_LOG = ("source", "path", "market", "tables", "stream")
 #: Settings that an ended run may change: they say what is judged and sent.
-AFTER_TRAINING = ("guardrails", "evaluation")
+AFTER_TRAINING = ("guardrails", "evaluation", "constraints")
 _SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
@@ -70,16 +71,23 @@ class TrainedWith:
         config: The configuration.
         history: The fingerprint of the history.
         features: How context is built.
+        pace: How often the log decides, and how often cost events follow.
     """
 
     config: Config
     history: str
     features: ContextFeatures
+    pace: LogPace
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values, without what says only where the run is and what computed it."""
         config = replace(self.config, **{name: getattr(Config(), name) for name in PLACES})
-        return {"config": to_dict(config), "history": self.history, "features": self.features.state_dict()}
+        return {
+            "config": to_dict(config),
+            "history": self.history,
+            "features": self.features.state_dict(),
+            "pace": self.pace.to_dict(),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], path: Path) -> TrainedWith:
@@ -92,7 +100,8 @@ class TrainedWith:
             config = from_dict(Config, data["config"])
             if not re.fullmatch(r"[0-9a-f]{32}", str(data["history"])):
                 raise ValueError(f"{data['history']!r:.40} is not the fingerprint of a history")
-            return cls(config, str(data["history"]), ContextFeatures.from_state_dict(data["features"]))
+            features, pace = ContextFeatures.from_state_dict(data["features"]), LogPace.from_dict(data["pace"])
+            return cls(config, str(data["history"]), features, pace)
         except ConfigError as error:
             raise ConfigError(f"{path} holds a configuration that this program refuses: {error}") from None
         except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
@@ -103,8 +112,9 @@ class TrainedWith:
     def check(self, config: Config, path: Path, *, ended: bool) -> None:
         """Check that a configuration is the one of the training, but for where things are and the device.
 
-        Once a run has `ended`, its guardrails and the settings of its evaluation may change too: nothing was learned
-        with them, and what has been found with others is not taken for what would be found with these.
+        Once a run has `ended`, its guardrails, its constraints and the settings of its evaluation may change too:
+        nothing was learned with them, and what has been found with others is not taken for what would be found with
+        these.
 
         Raises:
             ConfigError: With a line for each setting that differs.
@@ -141,6 +151,7 @@ def _remedy(key: str) -> str:
     flags = {
         "evaluation": "evaluate takes other settings as flags",
         "guardrails": "decide takes other guardrails as flags",
+        "constraints": "decide takes other constraints as flags",
         "history": "evaluate and decide read another log by --history.path",
     }
     also = f"; {flags[section]}" if section in flags else ""

@@ -21,7 +21,7 @@ from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult, summ
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
 #: Sections of the configuration that a result depends on, beside the policy.
-DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split", "evaluation")
+DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split", "constraints", "evaluation")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 from .adjusted import DidDoublyRobustReward as DidDoublyRobustReward
 from .adjusted import DidRegressionReward as DidRegressionReward
 from .frame import RewardFrame as RewardFrame
+from .funnel import Components as Components
+from .funnel import FunnelSpec as FunnelSpec
 from .kinds import REWARDS as REWARDS
 from .kinds import make_reward as make_reward
 from .kinds import refit as refit
@@ -16,6 +18,7 @@ from .models import FittedReward as FittedReward
 from .models import RawReward as RawReward
 from .models import RewardModel as RewardModel
 from .reason import Reason as Reason
+from .spec import CovariateSpec as CovariateSpec
 from .spec import Goal as Goal
 from .spec import Matching as Matching
 from .spec import RewardSpec as RewardSpec
@@ -23,11 +26,14 @@ from .spec import RewardSpec as RewardSpec
 __all__ = [
     "REWARDS",
     "ChangeReward",
+    "Components",
+    "CovariateSpec",
     "DidDoublyRobustReward",
     "DidRegressionReward",
     "DidReward",
     "FittedPreprocessing",
     "FittedReward",
+    "FunnelSpec",
     "Goal",
     "LostRewards",
     "Matching",

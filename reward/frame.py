@@ -9,8 +9,9 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.reward.controls import ExpectedChange
+from crosschannel.reward.funnel.record import Components
 from crosschannel.reward.measurement.outcomes import Outcomes
-from crosschannel.reward.reason import Reason
+from crosschannel.reward.reason import REWARD_REASONS, Reason
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class RewardFrame:
         reason: Why there is no reward: a code of `Reason`, `Reason.IDENTIFIED` where there is one.
         p_uncensored: Probability, by the log's propensities, that no later message takes the reward away: see
             `Outcomes.p_uncensored`.
+        components: The parts of a declared funnel (`RewardSpec.funnel`): see `Components`. None without one.
     """
 
     reward: FloatArray
@@ -46,6 +48,7 @@ class RewardFrame:
     available_at: IntArray
     reason: IntArray
     p_uncensored: FloatArray
+    components: Components | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -57,7 +60,7 @@ class RewardFrame:
 
     def counts(self) -> dict[str, int]:
         """Count the decisions that have a reward, and those that lack one for each reason, by its text."""
-        return {reason.text: int((self.reason == reason).sum()) for reason in Reason}
+        return {reason.text: int((self.reason == reason).sum()) for reason in REWARD_REASONS}
 
     def counts_by_level(self) -> dict[int, int]:
         """Count the decisions whose reward comes from cells of each level that occurs."""
@@ -65,9 +68,11 @@ class RewardFrame:
         return dict(zip(levels.tolist(), counts.tolist(), strict=True))
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the columns as a table, with `reason` as text."""
-        columns = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """Return the columns as a table, with `reason` as text; with components, those of `Components.columns` too."""
+        columns = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "components"}
         columns["reason"] = np.array([reason.text for reason in Reason], dtype=object)[self.reason]
+        if self.components is not None:
+            columns |= self.components.columns()
         return pd.DataFrame(columns)
 
 

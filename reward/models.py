@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 
@@ -13,53 +13,13 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.histories.history import History
 from crosschannel.reward.controls import CellMeans, Controls, ExpectedChange, find, narrowest_sufficient
 from crosschannel.reward.frame import RewardFrame, build_frame
+from crosschannel.reward.funnel.components import with_components
+from crosschannel.reward.interface import FittedReward as FittedReward
+from crosschannel.reward.interface import RewardModel as RewardModel
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
 from crosschannel.reward.measurement.ties import check_order_is_known
 from crosschannel.reward.spec import RewardSpec
-
-
-class FittedReward(Protocol):
-    """A reward model that has learned what happens without a message."""
-
-    def transform(self, history: History) -> RewardFrame:
-        """Return the reward of every decision of a history."""
-        ...
-
-    def transform_outcomes(self, outcomes: Outcomes) -> RewardFrame:
-        """Return the rewards of outcomes that were measured already."""
-        ...
-
-
-class RewardModel(Protocol):
-    """How outcomes become rewards: `model.fit(train).transform(history)`, or `model.fit_transform(history)`."""
-
-    name: ClassVar[str]
-    adjust: ClassVar[bool]
-
-    @property
-    def spec(self) -> RewardSpec:
-        """What is measured around each decision."""
-        ...
-
-    def measure(self, history: History) -> Outcomes:
-        """Measure the outcomes of a history, with the covariates that the model needs."""
-        ...
-
-    def fit(self, train: History) -> FittedReward:
-        """Learn from the decisions of a history what happens without a message."""
-        ...
-
-    def fit_outcomes(self, outcomes: Outcomes, weights: FloatArray | None = None) -> FittedReward:
-        """Fit to outcomes that were measured already, each counted `weights` (n,) times.
-
-        The preprocessing is not fitted again: `Outcomes.preprocessing` is applied to other histories as it is.
-        """
-        ...
-
-    def fit_transform(self, train: History) -> RewardFrame:
-        """Fit, and return the rewards of the same decisions: `fit(train).transform(train)`, with one measurement."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -88,9 +48,12 @@ class BaseRewardModel(ABC):
         """Fit to outcomes that were measured already, each counted `weights` (n,) times."""
 
     def fit_transform(self, train: History) -> RewardFrame:
-        """Fit, and return the rewards of the same decisions: `fit(train).transform(train)`, with one measurement."""
+        """Fit, and return the rewards of the same decisions: `fit(train).transform(train)`, with one measurement.
+
+        With `RewardSpec.funnel` they have components, as from `reward.funnel.with_components`.
+        """
         outcomes = self.measure(train)
-        return self.fit_outcomes(outcomes).transform_outcomes(outcomes)
+        return with_components(self, train, outcomes, self.fit_outcomes(outcomes).transform_outcomes(outcomes))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Why a decision has no reward."""
+"""Why a decision has no reward, or lacks one of its components."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Reason(IntEnum):
-    """Why the log identifies no reward for a decision; `IDENTIFIED` where it does.
+    """Why the log identifies no reward, or component, for a decision; `IDENTIFIED` where it does.
 
     Attributes:
         text: The reason in words, for reports and for the names of TensorBoard tags.
@@ -22,6 +22,8 @@ class Reason(IntEnum):
     NO_SEASONALITY = 5, "no earlier time to learn the seasonality from"
     CHURNED = 6, "user had churned"
     USER_NOT_OBSERVED = 7, "window extends beyond the user's own observation"
+    NOT_SENT = 8, "nothing was sent"
+    NO_ENGAGEMENT_EVENT = 9, "no event tells engagement with the channel"
 
     def __new__(cls, code: int, text: str) -> Reason:
         """Make a member that equals its code and carries its text."""
@@ -29,3 +31,7 @@ class Reason(IntEnum):
         member._value_ = code
         member.text = text
         return member
+
+
+#: Why a decision has no reward; the others concern components alone.
+REWARD_REASONS = tuple(reason for reason in Reason if reason < Reason.NOT_SENT)

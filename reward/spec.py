@@ -7,13 +7,30 @@ from typing import Literal
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import WEEK, duration
-from crosschannel.histories.features import ContextSpec
+from crosschannel.histories.context.layout import ContextSpec, Weekday
 from crosschannel.histories.goals import Goal as Goal  # exported by this package as well
+from crosschannel.reward.funnel.spec import FunnelSpec
 
 # A user's hash for cross-fitting lies below it. 60 is divisible by 2 to 6, so that folds are equally large.
 MAX_FOLDS = 60
 
 Level = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CovariateSpec(ContextSpec):
+    """Context features that adjusted kinds use as covariates: an agent's, but without shares of activity by default.
+
+    Shares hardly tell how much a user's events change from one window to the next, and they look back over all of the
+    user's past: no bin before the decision would be free of them in an event study.
+
+    Attributes:
+        blocks: Hours of the day at which blocks begin, for the share of a user's own events in each. Empty: none.
+        weekend: Days of the weekend, for the share of a user's own events in it. Empty: none.
+    """
+
+    blocks: tuple[int, ...] = ()
+    weekend: tuple[Weekday, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +104,8 @@ class RewardSpec:
         seasonality_weeks: Weight of the population's level in a user's own, in weeks.
         covariates: What `did_regression` and `did_dr` adjust for: context features, known before the decision.
         folds: Folds of users for cross-fitting. 1 fits and predicts on the same users.
+        funnel: Steps between a message and the goals. Rewards then have components as well: see
+            `reward.funnel.Components`. None for the reward alone.
     """
 
     goals: tuple[Goal, ...] = field(default_factory=lambda: (Goal("order*"),))
@@ -101,8 +120,9 @@ class RewardSpec:
     matching: Matching = field(default_factory=Matching)
     seasonality: str | None = None
     seasonality_weeks: float = 4.0
-    covariates: ContextSpec = field(default_factory=ContextSpec)
+    covariates: CovariateSpec = field(default_factory=CovariateSpec)
     folds: int = 5
+    funnel: FunnelSpec | None = None
 
     def __post_init__(self) -> None:
         if not self.goals:
@@ -127,6 +147,8 @@ class RewardSpec:
             raise ConfigError(f"seasonality_weeks {self.seasonality_weeks} is not a positive number")
         if not 1 <= self.folds <= MAX_FOLDS:
             raise ConfigError(f"folds {self.folds} is not between 1 and {MAX_FOLDS}")
+        if self.funnel is not None:
+            self.funnel.check_goals(self.goals)
 
     @property
     def learns_from_amounts(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Observations, UIntArray
+from crosschannel.agents.base import Batch, Components, Observations, UIntArray
 from crosschannel.core.action_changes import recode_actions
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 
 MIN_VARIANCE = 1e-12
@@ -25,9 +26,12 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
     """Refuse rows that cannot be learned from.
 
     Raises:
-        InputError: If a reward or a context is not finite, a standard error is negative, or an action is not one
-            of the modules'; it names the first such row of each kind.
+        InputError: If a reward or a context is not finite, a standard error is negative, an action is not one of the
+            modules', or a component is not what `Components` says; it names the first such row of each kind.
+        ConfigError: If the components are of another shape, or a price is not above 0.
     """
+    if batch.components is not None:
+        _check_component_shapes(batch.components, len(batch))
     context, actions = batch.observations.context, np.asarray(batch.actions)
     leave_out = "Leave out decisions whose reward is not identified."
     fill_in = "Fill in missing features and clip infinite ones before the agent sees them."
@@ -42,8 +46,47 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
             row = int(wrong.argmax())
             value = np.asarray(values[row]).tolist() if column != "context" else None
             faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
+    if batch.components is not None:
+        faults += _faults_of_components(batch.components)
     if faults:
         raise InputError(faults)
+
+
+def _faults_of_components(parts: Components) -> list[Fault]:
+    faults = []
+    flag = "is not 1, 0 or NaN", "Mark what happened by 1 and what did not by 0; NaN means that it is not known."
+    finite = "is infinite", "NaN means that the value is not identified."
+    for column, values, wrong, (problem, remedy) in (
+        ("components.engaged", parts.engaged, ~_is_flag(parts.engaged), flag),
+        ("components.value", parts.value, np.isinf(parts.value), finite),
+        ("components.cost", parts.cost, ~_is_flag(parts.cost).all(1), flag),
+    ):
+        if wrong.any():
+            row = int(wrong.argmax())
+            value = np.asarray(values[row]).tolist()
+            faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
+    return faults
+
+
+def _is_flag(values: FloatArray) -> BoolArray:
+    return np.asarray((values == 0.0) | (values == 1.0) | np.isnan(values))
+
+
+def _check_component_shapes(parts: Components, rows: int) -> None:
+    """Refuse components that do not belong to a number of rows.
+
+    Raises:
+        ConfigError: If a column has another length, a cost event has no column, or a price is not above 0.
+    """
+    wanted = {"engaged": (rows,), "value": (rows,), "cost": (rows, len(parts.cost_names))}
+    wanted["cost_weights"] = (len(parts.cost_names),)
+    for name, shape in wanted.items():
+        found = np.shape(getattr(parts, name))
+        if found != shape:
+            raise ConfigError(f"components.{name} has the shape {list(found)}, not {list(shape)}")
+    weights = np.asarray(parts.cost_weights, dtype=np.float64)
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise ConfigError(f"components.cost_weights are {weights.tolist()}: prices are finite and above 0")
 
 
 def check_context_width(observations: Observations, width: int) -> None:
@@ -80,8 +123,23 @@ def precision(se: Column, reference: float, cap: float) -> Column:
     return (reference / (se * se).clip(MIN_VARIANCE)).clip(max=cap)
 
 
+@dataclass(frozen=True)
+class FunnelColumns:
+    """The cost events of the components in a buffer.
+
+    Attributes:
+        cost_names: Their names (C).
+        cost_weights: Their prices in reward units (C,).
+    """
+
+    cost_names: tuple[str, ...]
+    cost_weights: tuple[float, ...]
+
+
 class Buffer:
     """Observed rows as tensors on the CPU; at capacity new rows overwrite the oldest.
+
+    Components are kept if the first rows have some: `funnel` then names the cost events.
 
     Args:
         width: Number of context features.
@@ -94,6 +152,7 @@ class Buffer:
     def __init__(self, width: int, modules: ActionSpace, capacity: int) -> None:
         self.capacity = capacity
         self.seen = 0
+        self.funnel: FunnelColumns | None = None
         self._modules = modules
         self._widths = {"context": width, "actions": len(modules), "reward": 0, "se": 0, "key": 0}
         self._data = {name: self._empty(name, dtype, 0) for name, dtype in (*self._KINDS, ("key", torch.int64))}
@@ -101,7 +160,7 @@ class Buffer:
 
     def _empty(self, name: str, dtype: torch.dtype, rows: int) -> Tensor:
         width = self._widths[name]
-        return torch.empty((rows, width) if width else (rows,), dtype=dtype)
+        return torch.empty((rows, width) if width or name == "cost" else (rows,), dtype=dtype)
 
     def __len__(self) -> int:
         return min(self.seen, self.capacity)
@@ -114,10 +173,11 @@ class Buffer:
 
         Raises:
             InputError: If a row cannot be learned from.
-            ConfigError: If contexts have another width.
+            ConfigError: If contexts have another width, or the rows have other components than those before.
         """
         check_context_width(batch.observations, self._widths["context"])
         check_batch(batch, self._modules)
+        self._match_components(batch.components)
         skipped = max(len(batch) - self.capacity, 0)
         columns: dict[str, npt.NDArray[Any]] = {
             "context": batch.observations.context,
@@ -126,12 +186,41 @@ class Buffer:
             "se": batch.se.astype(np.float32),
             "key": batch.keys.view(np.int64),
         }
+        if batch.components is not None:
+            parts, users = batch.components, batch.observations.users
+            columns |= {name: getattr(parts, name).astype(np.float32) for name in ("engaged", "value", "cost")}
+            columns["user"] = (batch.keys if users is None else users).view(np.int64)
         place = (self.seen + np.arange(skipped, len(batch))) % self.capacity
         self._grow(min(self.seen + len(batch), self.capacity))
         for name, values in columns.items():
             if values[skipped:].size:  # a context may have no features, which torch does not assign
                 self._data[name][torch.from_numpy(place)] = torch.from_numpy(np.ascontiguousarray(values[skipped:]))
         self.seen += len(batch)
+
+    def _match_components(self, components: Components | None) -> None:
+        """Make columns for the components of the first rows; later rows must have the same.
+
+        Raises:
+            ConfigError: If they have others.
+        """
+        found = None
+        if components is not None:
+            found = FunnelColumns(components.cost_names, tuple(map(float, components.cost_weights)))
+        if self.seen == 0 and found != self.funnel:
+            self._add_columns(found)
+        elif found != self.funnel:
+            raise ConfigError("all rows of an agent have the same components, or none has any")
+
+    def _add_columns(self, funnel: FunnelColumns | None) -> None:
+        self.funnel = funnel
+        for name in ("engaged", "value", "cost", "user"):
+            self._data.pop(name, None)
+            if funnel is not None:
+                self._widths[name] = len(funnel.cost_names) if name == "cost" else 0
+                self._data[name] = torch.empty(
+                    (0, self._widths[name]) if name == "cost" else (0,),
+                    dtype=torch.int64 if name == "user" else torch.float32,
+                )
 
     def rows(self, sent_only: bool, since: int = 0) -> Tensor:
         """Return the positions (n,) of the rows after the first `since`, or of those in which something was sent."""
@@ -185,7 +274,8 @@ class Buffer:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all rows, and how many were ever added."""
-        return {"seen": self.seen, **{name: self[name].clone() for name in self._data}}
+        funnel = None if self.funnel is None else [list(self.funnel.cost_names), list(self.funnel.cost_weights)]
+        return {"seen": self.seen, "funnel": funnel, **{name: self[name].clone() for name in self._data}}
 
     def load_state_dict(self, state: Mapping[str, Any], before: ActionSpace, after: ActionSpace) -> None:
         """Restore what `state_dict` returned, with actions recoded from the codes of `before` to those of `after`.
@@ -197,5 +287,7 @@ class Buffer:
         if width != self._widths["context"]:
             raise ValueError(f"its contexts have {width} features, not {self._widths['context']}")
         self.seen, self._subsets = int(state["seen"]), {}
+        names = state["funnel"]
+        self._add_columns(None if names is None else FunnelColumns(tuple(names[0]), tuple(names[1])))
         self._data = {name: state[name].clone() for name in self._data}
         self._data["actions"] = recode_actions(self._data["actions"], before, after)

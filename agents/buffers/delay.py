@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from crosschannel.agents.base import Batch, Observations, join
+from crosschannel.agents.base import Batch, Components, Observations, join
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 
 COLUMNS = ("actions", "rewards", "se", "keys", "steps_to_next", "terminal")
+OBSERVED = ("context", "action_mask", "users", "action_prices")
+COMPONENTS = ("engaged", "value", "cost", "cost_weights")
 
 
 class Delay:
@@ -37,7 +39,7 @@ class Delay:
             available_at: Time at which each reward is known (N,), microseconds since 1970 UTC.
 
         Raises:
-            ConfigError: If there is not one time for each row.
+            ConfigError: If there is not one time for each row, or the rows have other parts than those before.
         """
         if available_at.shape != (len(batch),):
             raise ConfigError(
@@ -58,24 +60,30 @@ class Delay:
         return out
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all rows of the queue, as tensors."""
+        """Return all rows of the queue, as tensors and names."""
         if self._held is None:
             return {}
-        held = self._held
+        held, parts = self._held, self._held.components
         arrays = {
             **_observed("", held.observations),
             **({} if held.next_observations is None else _observed("next_", held.next_observations)),
+            **({} if parts is None else {name: np.asarray(getattr(parts, name)) for name in COMPONENTS}),
             **{name: getattr(held, name) for name in COLUMNS},
             "available_at": self._available,
         }
-        return {name: _tensor(array) for name, array in arrays.items() if array is not None}
+        names = {} if parts is None else {"cost_names": list(parts.cost_names)}
+        return {name: _tensor(array) for name, array in arrays.items() if array is not None} | names
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        arrays = {name: tensor.numpy().copy() for name, tensor in state.items()}
+        arrays = {name: part.numpy().copy() for name, part in state.items() if name != "cost_names"}
         if not arrays:
             self._held, self._available = None, np.zeros(0, dtype=np.int64)
             return
+        components = None
+        if "cost_names" in state:
+            columns = {name: arrays[name] for name in COMPONENTS}
+            components = Components(**columns, cost_names=tuple(state["cost_names"]))
         self._available = arrays["available_at"]
         self._held = Batch(
             observations=_observations("", arrays),
@@ -86,17 +94,19 @@ class Delay:
             next_observations=_observations("next_", arrays) if "next_context" in arrays else None,
             steps_to_next=arrays.get("steps_to_next"),
             terminal=arrays.get("terminal"),
+            components=components,
         )
 
 
 def _observed(prefix: str, observations: Observations) -> dict[str, Any]:
-    return {prefix + name: getattr(observations, name) for name in ("context", "action_mask", "users")}
+    return {prefix + name: getattr(observations, name) for name in OBSERVED}
 
 
 def _observations(prefix: str, arrays: Mapping[str, Any]) -> Observations:
-    users = arrays.get(prefix + "users")
-    users = None if users is None else users.view(np.uint64)
-    return Observations(arrays[prefix + "context"], arrays[prefix + "action_mask"], users)
+    found: dict[str, Any] = {name: arrays.get(prefix + name) for name in OBSERVED}
+    if found["users"] is not None:
+        found["users"] = found["users"].view(np.uint64)
+    return Observations(**found)
 
 
 def _tensor(array: Any) -> torch.Tensor:

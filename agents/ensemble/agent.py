@@ -13,6 +13,7 @@ from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Float32Arra
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import Learner
 from crosschannel.agents.ensemble.mixtures import competing_cells, mix, mixing_matrix, vote_shares_on_device
+from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.sampling import (
     best_codes,
     expand_mask,
@@ -22,6 +23,7 @@ from crosschannel.agents.sampling import (
     uniform_codes,
 )
 from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettings
+from crosschannel.agents.votes import ChannelVotes, votes_beyond_nothing
 from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
@@ -72,6 +74,7 @@ class EnsembleThompson:
         self._known, self._changes = modules, 0
         self._learners = self._build_learners()
         self._buffer = Buffer(context_dim, modules, self.settings.capacity)
+        self._funnel = Funnel(modules, context_dim, self.settings.members, seed)
         self._draws = np.random.default_rng([seed, 1])
         self._batches = np.random.default_rng([seed, 2])
         self._learns = True
@@ -110,6 +113,8 @@ class EnsembleThompson:
 
         Use `act` wherever decisions are logged: without propensities a log cannot evaluate another policy.
         """
+        if self._funnel.heads is not None:
+            return self.act(observations).actions
         modules, n = self.modules, len(observations)
         found = [mix(self._heads(m), self._mixing) for m in range(len(modules))]
         heads = [
@@ -177,12 +182,33 @@ class EnsembleThompson:
             self._learners[m].estimates(x, head, values[:, start:end], hidden[: len(x)])
         return best_codes(values.cpu().numpy(), eligible.take(rows, 0).T)
 
+    @property
+    def funnel(self) -> Funnel:
+        """The model of the rewards' components; without heads until rows with components were learned."""
+        return self._funnel
+
+    def votes(self, observations: Observations, *, explore: bool = True) -> ChannelVotes:
+        """Return what the mixtures, or the best estimate, vote on the first module's actions, before shadow prices."""
+        floors = self._floors if explore else (0.0,) * len(self.modules)
+        if self._funnel.heads is not None:
+            return self._funnel.votes(self.modules, observations, self._mixing.cpu() if explore else None, floors)
+        learner, heads, x = self._learners[0], self._heads(0), _contexts(observations)
+        found = [learner.values(part, heads) for part in torch.split(x, ROWS_PER_CHUNK)]
+        parts = [mix(part, self._mixing) if explore else part[:, :1] for part in found]
+        values = torch.cat(parts, 2).permute(1, 2, 0).cpu().numpy() * learner.scale
+        policy = self.action_probabilities(observations) if explore else self._greedy_probabilities(observations)
+        return votes_beyond_nothing(self.modules, values, observations.action_mask, policy[1:], floors[0])
+
     def _greedy_probabilities(self, observations: Observations) -> list[FloatArray]:
+        if self._funnel.heads is not None:
+            return self.votes(observations, explore=False).probabilities()
         heads = [self._heads(m)[:, :1] for m in range(len(self.modules))]
         return self._vote_shares(observations, heads, [0.0] * len(heads))
 
     def action_probabilities(self, observations: Observations) -> list[FloatArray]:
         """Return the exact probabilities, one array (N, *modules.shape(m)) per module, given the earlier choice."""
+        if self._funnel.heads is not None:
+            return self.votes(observations).probabilities()
         heads = [self._heads(m) for m in range(len(self.modules))]
         return self._vote_shares(observations, heads, self._floors)
 
@@ -219,8 +245,11 @@ class EnsembleThompson:
         """Return the members' estimates of each module's actions, (K, N, *modules.shape(m)), in reward units.
 
         An estimate is the expected reward of the action with the other modules as logged. The members' mean is the best
-        estimate, and their standard deviation its uncertainty.
+        estimate, and their standard deviation its uncertainty. With a funnel they are values at the policy's mean over
+        the other modules.
         """
+        if self._funnel.heads is not None:
+            return self._funnel.expected_rewards(self.modules, observations, self._floors)
         x = _contexts(observations)
         out = []
         for m, learner in enumerate(self._learners):
@@ -229,6 +258,16 @@ class EnsembleThompson:
             values = np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy())
             out.append(values.reshape(len(values), len(x), *self.modules.shape(m)))
         return out
+
+    def components(self, observations: Observations) -> dict[str, list[Float32Array]]:
+        """Return the members' engagement, gain, direct effect and hazards of each module's actions.
+
+        Each is (K, N, *modules.shape(m)) per module, at the policy's mean over the other modules. It is empty without a
+        funnel.
+        """
+        if self._funnel.heads is None:
+            return {}
+        return self._funnel.components(self.modules, observations, self._floors)
 
     def observe(self, batch: Batch) -> None:
         """Add executed actions and rewards to the buffer.
@@ -251,6 +290,9 @@ class EnsembleThompson:
         rows = len(self._buffer)
         if rows == 0 or steps < 1:
             return {}
+        calibration = self._funnel.learn(self._buffer)
+        if self._funnel.heads is not None:
+            return calibration
         steps = int(steps * min(max(self.settings.warm_rows / rows, 1.0), MAX_WARM_FACTOR))
         losses = {
             f"loss/{module.name}": learner.learn(self._buffer, steps, self._batches)
@@ -270,6 +312,7 @@ class EnsembleThompson:
             "known": self._known.to_dict(),
             "changes": self._changes,
             "learners": [learner.state_dict() for learner in self._learners],
+            "funnel": self._funnel.state_dict(),
             "buffer": self._buffer.state_dict(),
             "draws": generator_state(self._draws),
             "batches": generator_state(self._batches),
@@ -281,6 +324,7 @@ class EnsembleThompson:
             "known": self._known.to_dict(),
             "changes": self._changes,
             "learners": [learner.policy_state_dict() for learner in self._learners],
+            "funnel": self._funnel.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -295,7 +339,9 @@ class EnsembleThompson:
         known = known_actions(self.modules, before)
         self._known, self._changes = known, int(state["changes"]) + (known != before)
         self._learners = self._build_learners()
+        self._funnel = Funnel(known, self._width, self.settings.members, self._seed)
         try:
+            self._funnel.load_state_dict(state["funnel"], before)
             for m, (learner, saved) in enumerate(zip(self._learners, state["learners"], strict=True)):
                 if known == before:
                     learner.load_state_dict(saved)

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Float32Array, Observations
-from crosschannel.agents.buffers.buffer import check_batch, check_context_width, median_variance, precision
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Float32Array, Observations
+from crosschannel.agents.buffers.buffer import Buffer, check_batch, check_context_width, median_variance, precision
+from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.linear.module_regression import (
     estimates,
     learn_effect_scales,
@@ -21,6 +22,7 @@ from crosschannel.agents.linear.module_regression import (
 from crosschannel.agents.linear.regression import RefitSchedule, RegressionStatistics
 from crosschannel.agents.policy import VotingPolicy
 from crosschannel.agents.settings import BestFixedSettings, EpsilonGreedySettings, LinearThompsonSettings
+from crosschannel.agents.votes import ChannelVotes
 from crosschannel.core.action_changes import known_actions
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
@@ -29,6 +31,8 @@ from crosschannel.core.serialization import generator_state, restore_generator
 
 REFIT_GROWTH = 1.05
 DRAWS_OF_GREEDY_AGENTS = 20
+#: Number of most recent rows that a funnel is fitted to.
+FUNNEL_CAPACITY = 2_000_000
 
 
 class LinearAgent(VotingPolicy):
@@ -64,7 +68,7 @@ class LinearAgent(VotingPolicy):
     ) -> None:
         super().__init__(modules, seed, settings.floor, exploration_scale, mixtures)
         self.settings = settings
-        self._context_dim, self._width = context_dim, width
+        self._context_dim, self._width, self._seed = context_dim, width, seed
         self._k = draws
         self._known = modules
         self._normals = np.random.default_rng([seed, 2])
@@ -166,7 +170,7 @@ class LinearThompson(LinearAgent):
 
     Agrawal & Goyal (2013), "Thompson sampling for contextual bandits with linear payoffs", ICML, draw for each
     decision; the propensities would then need an integral. Here the draws change only when the regressions are
-    refitted. See `LinearAgent`.
+    refitted. See `LinearAgent`. From rewards with components it learns a funnel (`agents.funnel`), and chooses by it.
 
     Args:
         modules: The action space.
@@ -187,6 +191,83 @@ class LinearThompson(LinearAgent):
         settings = settings or LinearThompsonSettings()
         width, how = 1 + context_dim, (settings.draws, settings.exploration_scale, settings.mixtures)
         super().__init__(modules, context_dim, settings, seed, *how, width)
+        self._funnel = Funnel(modules, context_dim, settings.draws, seed)
+        self._rows, self._learns = Buffer(context_dim, modules, FUNNEL_CAPACITY), True
+
+    @property
+    def funnel(self) -> Funnel:
+        """The model of the rewards' components; without heads until rows with components were learned."""
+        return self._funnel
+
+    def observe(self, batch: Batch) -> None:
+        """Add executed actions and rewards to the statistics, and keep rows that have components.
+
+        Raises:
+            InputError: If a row cannot be learned from; then no row is added.
+            ConfigError: If contexts have another width, or the agent was loaded from a policy file.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
+        super().observe(batch)
+        if batch.components is not None or len(self._rows):
+            self._rows.add(batch)
+
+    def update(self, steps: int = 1) -> dict[str, float]:
+        """Refit the regressions and the funnel if a fit is due; return the loss, and how the funnel is calibrated."""
+        return super().update(steps) | (self._funnel.learn(self._rows) if steps >= 1 and len(self._rows) else {})
+
+    def votes(self, observations: Observations, *, explore: bool = True) -> ChannelVotes:
+        """Return the votes on the first module's actions, before shadow prices."""
+        if self._funnel.heads is None:
+            return super().votes(observations, explore=explore)
+        matrix = self._mixing_matrix(self._k).float() if explore else None
+        floors = self._floors if explore else (0.0,) * len(self.modules)
+        return self._funnel.votes(self.modules, observations, matrix, floors)
+
+    def action_probabilities(self, observations: Observations) -> list[FloatArray]:
+        """Return the vote shares, mixed with the floors."""
+        if self._funnel.heads is None:
+            return super().action_probabilities(observations)
+        return self.votes(observations).probabilities()
+
+    def expected_rewards(self, observations: Observations) -> list[FloatArray]:
+        """Return the K draws' estimates, (K, N, *shape(m)) per module, in reward units; of a funnel, whole values."""
+        if self._funnel.heads is None:
+            return super().expected_rewards(observations)
+        return [
+            each.astype(np.float64) for each in self._funnel.expected_rewards(self.modules, observations, self._floors)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the statistics of all known actions, the funnel with its rows, and every random state.
+
+        Raises:
+            ConfigError: If the agent was loaded from a policy file.
+        """
+        if not self._learns:
+            raise ConfigError(DECIDES_ONLY)
+        return {**self.policy_state_dict(), "rows": self._rows.state_dict()}
+
+    def policy_state_dict(self) -> dict[str, Any]:
+        """Return the part of the state that decisions need."""
+        return super().state_dict() | {"funnel": self._funnel.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` or `policy_state_dict` returned; with the latter the agent cannot learn.
+
+        Raises:
+            ConfigError: If the state belongs to an agent of another shape or with other modules.
+        """
+        super().load_state_dict(state)
+        before = ActionSpace.from_dict(state["known"])
+        self._funnel = Funnel(self._known, self._context_dim, self._k, self._seed)
+        try:
+            self._funnel.load_state_dict(state["funnel"], before)
+        except ValueError as error:
+            raise ConfigError(f"the state is of an agent of another shape: {error}") from None
+        self._learns = "rows" in state
+        if self._learns:
+            self._rows.load_state_dict(state["rows"], before, self._known)
 
 
 class EpsilonGreedy(LinearAgent):

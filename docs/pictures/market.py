@@ -1,7 +1,7 @@
 """Draw the figure of docs/environments.md about the market, and print the numbers that it quotes.
 
 python docs/pictures/market.py           figure and effects by channel, 20 seconds
-python docs/pictures/market.py --table   true values of policies in every scenario, 2 minutes
+python docs/pictures/market.py --table   true values of policies in every scenario, 4 minutes
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from crosschannel.envs.market import (  # noqa: E402
     make_policy,
     simulate_history,
 )
-from crosschannel.envs.market.dynamics.responses import Slots, opening_table, organic_rates  # noqa: E402
+from crosschannel.envs.market.dynamics.responses import Every, Slots, opening_probability, organic_rates  # noqa: E402
 from crosschannel.envs.market.effects import best_content  # noqa: E402
 from crosschannel.envs.market.vocabulary import BLOCKS, CHANNELS, MODULES, SERVICES  # noqa: E402
 from crosschannel.reward import Goal  # noqa: E402
@@ -72,7 +72,8 @@ def seasonality(market: Market, axes: Axes) -> None:
 
 def opening(market: Market, axes: Axes) -> None:
     """Plot the mean probability of opening by block and channel."""
-    opened = opening_table(slots_of(market), market.dynamics, market.calendar)[0].mean(0)[1:]
+    every = opening_probability(slots_of(market), Every(), market.dynamics, market.calendar)
+    opened = every.reshape(USERS, len(CHANNELS), len(BLOCKS)).mean(0)[1:]
     axes.imshow(opened, aspect="auto", cmap="Greens")
     for c in range(len(CHANNELS) - 1):
         for b in range(len(BLOCKS)):
@@ -108,7 +109,7 @@ def fatigue(axes: Axes) -> None:
         market = Market(MarketConfig(scenario=name))
         slots = slots_of(market)
         mask = np.repeat(market.scenario.offered(np.zeros(1, dtype=np.int64)), USERS, axis=0)
-        content = best_content(market.content_value(slots), mask)[0]
+        content = best_content(market.content_value(slots), market.open_value(slots).acting, mask).value
         levels, effects = np.linspace(0, 5, 21), []
         for level in levels:
             values = market.open_value(replace(slots, fatigue=np.full(USERS, level))).effects(content)

@@ -1,5 +1,6 @@
 from .config import MarketConfig
 from .deployment import FreshUsers, PolicyValue, evaluate_policy
+from .dynamics.parameters import ActionDates, DayKind, Dynamics, Rules, Scenario
 from .env import MarketEnv
 from .history import MarketTruth, simulate_history
 from .market import Market, StepResult
@@ -18,7 +19,7 @@ from .policies import (
     sample_choice,
     shares_of_eligible,
 )
-from .scenarios import SCENARIOS, ActionDates, Dynamics, Rules, Scenario
+from .scenarios import SCENARIOS
 from .state import MarketState
 from .vector import MarketVectorEnv
 
@@ -29,6 +30,7 @@ __all__ = [
     "BusinessAsUsual",
     "Choice",
     "ContextPolicy",
+    "DayKind",
     "Dynamics",
     "FarSighted",
     "FreshUsers",

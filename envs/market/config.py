@@ -9,7 +9,8 @@ import numpy as np
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.hashing import MAX_SEED
-from crosschannel.envs.market.scenarios import SCENARIOS, Dynamics, Scenario
+from crosschannel.envs.market.dynamics.parameters import Dynamics, Scenario
+from crosschannel.envs.market.scenarios import SCENARIOS
 from crosschannel.envs.market.vocabulary import BASKET, EVENTS, N_COLUMNS, ORDER, SERVICES
 from crosschannel.histories.goals import Goal
 

@@ -120,8 +120,8 @@ def evaluate_policy(
 
     The value sums closed-form effects along each path instead of simulated ones: given the path both have the same
     mean, and the sum lacks the noise of single events (Rao-Blackwell). It is the whole incremental value of the policy:
-    a message acts until the next slot, and on later slots only through fatigue and lost subscriptions, which are part
-    of those slots' own effects.
+    each message counts with its own effect, on its day and later (scenario `slow`), also after the last day; beyond
+    that a message acts only through fatigue and lost subscriptions, which are part of later messages' own effects.
 
     Args:
         market: The market.

@@ -98,7 +98,8 @@ class MarketEnv(gym.Env[Observation, IntArray]):
 
     ## Rewards
     The goal value of the slot's day, which an app can see: by default 1 for an order, 0.1 for a visit and -3 for an
-    unsubscribe, whether or not the message caused it.
+    unsubscribe, whether or not the message caused it. In the scenario `slow` a part of what a message causes is in the
+    rewards of later steps.
 
     The sum of these rewards over an episode is **not** the value of the policy. An episode ends when the user
     unsubscribes, so that the user's later organic visits and orders are not rewarded, although they still happen: a
@@ -116,15 +117,16 @@ class MarketEnv(gym.Env[Observation, IntArray]):
 
     ## Information
     - `true_effect`: expected incremental goal value of the executed action at this slot, in closed form.
-    - `incremental`: the part of the reward that the message caused.
+    - `incremental`: the goal value that this slot's message caused: a part of the reward and, in the scenario `slow`,
+      of later ones.
     - `executed_action`: the action that was executed, in canonical form.
     - `eligible`: whether the chosen action was eligible, so that it was executed.
 
     `reset` returns no information.
 
     ## Arguments
-    - `config`: a `MarketConfig`; by default of the scenario `default`. The other scenarios are `null`, `dip`,
-      `fatigue`, `drift` and `refresh` (`envs.market.scenarios`). Its number of users is not used here.
+    - `config`: a `MarketConfig`; by default of the scenario `default`. `envs.market.scenarios` describes the others.
+      Its number of users is not used here.
     - `features`: the `ContextFeatures` of the context; by default fitted on a small history of the config.
     - `render_mode`: None; the env has no render modes. Gymnasium's modes are None, with a warning.
 

@@ -11,8 +11,9 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market.config import MarketConfig, goal_weights
 from crosschannel.envs.market.dynamics.calendar import Calendar
+from crosschannel.envs.market.dynamics.parameters import Scenario
 from crosschannel.envs.market.dynamics.responses import Slots, responses
-from crosschannel.envs.market.dynamics.simulated_events import message_events
+from crosschannel.envs.market.dynamics.simulated_events import draw_day_kinds, message_events
 from crosschannel.envs.market.dynamics.users import draw_users, user_keys
 from crosschannel.envs.market.effects import (
     OpenValue,
@@ -25,7 +26,6 @@ from crosschannel.envs.market.effects import (
     in_chunks,
     organic_value,
 )
-from crosschannel.envs.market.scenarios import Scenario
 from crosschannel.envs.market.state import N_ORGANIC_EVENTS, NEVER, MarketState, initial_state
 from crosschannel.envs.market.vocabulary import CHANNELS, DAY_SECONDS, EVENTS, MODULES, SENT, UNSUBSCRIBED
 
@@ -34,13 +34,16 @@ from crosschannel.envs.market.vocabulary import CHANNELS, DAY_SECONDS, EVENTS, M
 class StepResult:
     """What happened to N users in one step; all zero for users who were not active.
 
+    Where effects have delays (scenario `slow`), `counts` and `value` hold what comes on the slot's day, whichever
+    message caused it, and `incremental` what this slot's message causes, on whichever day, also after the last.
+
     Attributes:
         executed: Executed actions, canonical (N, M).
         eligible: Whether the chosen action was eligible, so that it is the executed one (N,).
         counts: Daily counts of the slot's day, organic ones included (N, N_COLUMNS).
         value: Goal value of the slot's day: what an app can see (N,).
-        incremental: The part of it that the message caused: the value minus the value with nothing sent and the same
-            random numbers (N,).
+        incremental: The value that the message caused: the difference to sending nothing with the same random numbers
+            (N,).
         true_effect: Expected incremental value of the executed action at this slot (N,).
         unsubscribed: Whether the user unsubscribed (N,).
     """
@@ -57,10 +60,10 @@ class StepResult:
 class Market:
     """Users of a multi-service app, one decision slot per day, messages with known effects.
 
-    A message acts within the 24 hours after its slot, and for `min_gap_days` after it no other message is sent. With
-    the default gap of two days, a reward with windows of two days before and one day after the slot, over calendar
-    cells of a day and without overlaps, compares decisions that differ in expectation by the message alone, since
-    trends are parallel in levels: see `organic_rates` and `BusinessAsUsual`.
+    A message acts within the 24 hours after its slot (in the scenario `slow`, for a week), and for `min_gap_days` after
+    it no other message is sent. With the default gap of two days, a reward with windows of two days before and one day
+    after the slot, over calendar cells of a day and without overlaps, compares decisions that differ in expectation by
+    the message alone, since trends are parallel in levels: see `organic_rates` and `BusinessAsUsual`.
 
     Args:
         config: Settings of the simulation.
@@ -109,7 +112,7 @@ class Market:
         return OpenValue.build(_slots(state), self.dynamics, self.calendar, self.weights)
 
     def content_value(self, state: MarketState | Slots) -> FloatArray:
-        """Return the value of content, once opened (N, services, offers, tones, greetings); N is limited by memory."""
+        """Return the value of content once a message acts, one axis for each module; N is limited by memory."""
         return content_value(_slots(state), self.dynamics, self.calendar, self.weights)
 
     def expected_effect(
@@ -145,8 +148,9 @@ class Market:
 
         def best(rows: slice) -> FloatArray:
             part = slots.take(rows)
-            content, choices = best_content(self.content_value(part), mask[rows])
-            value, actions[rows] = best_message(self.open_value(part).effects(content), mask[rows], choices)
+            open_value = self.open_value(part)
+            content = best_content(self.content_value(part), open_value.acting, mask[rows])
+            value, actions[rows] = best_message(open_value.effects(content.value), content)
             return value
 
         return in_chunks(best, len(slots)), actions
@@ -193,13 +197,18 @@ class Market:
         sent = act[:, 0] != 0
         at, message = rows[sent], act[sent]
         slots = state.slots(at)
-        response = responses(slots, message, self.dynamics, self.calendar)
+        kind = draw_day_kinds(slots.users.key, slots.day, self.dynamics)
+        response = responses(slots, message, self.dynamics, self.calendar, kind)
         effect = np.zeros(len(rows))
         effect[sent] = action_effects(slots, message, self.dynamics, self.calendar, self.weights)
-        events = message_events(slots.users.key, slots.day, message, response, self.dynamics)
+        events = message_events(slots.users, slots.day, message, response, self.dynamics)
         events = replace(events, row=np.flatnonzero(sent)[events.row])
 
         extra = events.tally(events.row, len(rows))
+        incremental = self.goal_value(extra)
+        if self.dynamics.last_day > 0:
+            events = state.due(events, rows)
+            extra = events.tally(events.row, len(rows))
         extra[sent, SENT + message[:, 0] - 1] += 1
         counts = extra + state.organic[rows, day]
         unsubscribed = extra[:, UNSUBSCRIBED] > 0
@@ -208,13 +217,15 @@ class Market:
         organic_last = state.organic_last[rows, day]
         stamp = np.where(organic_last == NEVER, NEVER, organic_last + (day * DAY_SECONDS)[:, None])
         state.last[rows, :N_ORGANIC_EVENTS] = np.maximum(state.last[rows, :N_ORGANIC_EVENTS], stamp)
-        np.maximum.at(state.last, (rows[events.row], events.event), events.day * DAY_SECONDS + events.second)
+        of_users = replace(events, row=rows[events.row])
+        np.maximum.at(state.last, (of_users.row, events.event), events.day * DAY_SECONDS + events.second)
+        state.count_by_time(rows, of_users, sent)
         state.fatigue[rows] = self.dynamics.fatigue_retention * (state.fatigue[rows] + sent)
         state.last_sent[rows] = np.where(sent, day, state.last_sent[rows])
         state.subscribed[rows] &= ~unsubscribed
         state.day[rows] += 1
         if state.log is not None:
-            state.log.append(replace(events, row=rows[events.row]))
+            state.log.append(of_users)
 
         def for_all(values: np.ndarray) -> np.ndarray:
             """Return the values of the active users as those of all, 0 for the others."""
@@ -229,7 +240,7 @@ class Market:
             eligible=for_all(eligible[rows]),
             counts=for_all(counts),
             value=for_all(self.goal_value(counts)),
-            incremental=for_all(self.goal_value(extra)),
+            incremental=for_all(incremental),
             true_effect=for_all(effect),
             unsubscribed=for_all(unsubscribed),
         )

@@ -3,131 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 
-from crosschannel.core.arrays import BoolArray, IntArray
-from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market.vocabulary import CHANNELS, MODULES
+from crosschannel.envs.market.dynamics.parameters import ActionDates, DayKind, Dynamics, Rules, Scenario
+from crosschannel.envs.market.vocabulary import CHANNELS
 
 #: First slot of the scenario `refresh` with the new actions, counted from 0.
 REFRESH_SLOT = 14
-
-
-@dataclass(frozen=True)
-class Dynamics:
-    """Parameters of the users' behaviour and responses. Tuples are by channel, service or block.
-
-    Attributes:
-        popularity: Mean organic visits per day of each service that differ by user.
-        common: Mean organic visits per day of each service that are the same for all users and vary with the calendar.
-        shock: Standard deviation of the logarithm of the daily shock to the common visits.
-        conversion: Probability that a visit ends in an order.
-        basket: Smallest and largest order value; values are whole numbers, all equally likely.
-        open_intercept: Log odds of opening on each channel except `none`.
-        time_match: Change of the log odds of opening in the user's best block (minus half of it elsewhere).
-        weekend_match: Standard deviation of the users' change of the log odds of opening at weekends.
-        fatigue_open: Decrease of the log odds of opening per unit of fatigue (phi).
-        fatigue_unsubscribe: Increase of the log hazard of unsubscribing per unit of fatigue (gamma).
-        fatigue_retention: Share of fatigue that is left after a day (rho).
-        uplift: Mean extra visits per opened message at average taste and content (kappa).
-        drift: How far the appeal of messages about food and rides falls over four weeks, and that of the other services
-            rises: from `exp(drift)` to `exp(-drift)` times its mean.
-        hazard: Hazard of unsubscribing per delivered message on each channel except `none`.
-    """
-
-    popularity: tuple[float, ...] = (0.12, 0.09, 0.11, 0.08)
-    common: tuple[float, ...] = (0.05, 0.04, 0.05, 0.03)
-    shock: float = 0.3
-    conversion: tuple[float, ...] = (0.20, 0.26, 0.20, 0.30)
-    basket: tuple[tuple[int, int], ...] = ((8, 40), (15, 95), (5, 35), (5, 60))
-    open_intercept: tuple[float, ...] = (-1.3, -1.0, -0.6, 1.0)
-    time_match: float = 1.0
-    weekend_match: float = 0.3
-    fatigue_open: float = 0.35
-    fatigue_unsubscribe: float = 0.5
-    fatigue_retention: float = 0.8
-    uplift: float = 0.55
-    drift: float = 0.0
-    hazard: tuple[float, ...] = (0.0045, 0.0060, 0.0100, 0.0040)
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Parameters of business as usual: see `envs.market.policies.BusinessAsUsual`.
-
-    Attributes:
-        limits: Smallest numbers of visits in `[t - 14 d, t - 2 d)` of the second and the third segment.
-        send: Probability of sending in each segment.
-        quiet: Factors on this probability for users with and without a visit in the two days before the slot.
-        channel: Preference for each channel except `none`, for users whom push does not reach and for those it reaches.
-        send_time: Preference for each block.
-        favourite: Probability of the most visited service, on top of its share of a uniform choice.
-        offer: Preference for each offer.
-        tone: Preference for each tone.
-        greeting: Preference for each greeting.
-    """
-
-    limits: tuple[int, int] = (5, 12)
-    send: tuple[float, float, float] = (0.12, 0.25, 0.45)
-    quiet: tuple[float, float] = (1.0, 1.0)
-    channel: tuple[tuple[float, ...], tuple[float, ...]] = ((0.60, 0.00, 0.20, 0.20), (0.30, 0.40, 0.14, 0.16))
-    send_time: tuple[float, ...] = (0.32, 0.17, 0.17, 0.17, 0.17)
-    favourite: float = 0.4
-    offer: tuple[float, ...] = (0.28, 0.18, 0.18, 0.18, 0.18)
-    tone: tuple[float, ...] = (0.34, 0.22, 0.22, 0.22)
-    greeting: tuple[float, ...] = (0.34, 0.33, 0.33)
-
-
-@dataclass(frozen=True)
-class ActionDates:
-    """Slots at which an action can be chosen.
-
-    Attributes:
-        module: The module's name; not the first module.
-        action: The action's name; action 0 of a module has no dates, so that one action is always eligible.
-        start: First slot at which the action is eligible, counted from 0.
-        end: First slot at which it is no longer eligible; None means never.
-    """
-
-    module: str
-    action: str
-    start: int = 0
-    end: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.module not in MODULES.names[1:] or self.action not in MODULES[self.module].actions[1:]:
-            raise ConfigError(
-                f"dates are given for action {self.action!r} of module {self.module!r}: only actions of "
-                f"{list(MODULES.names[1:])} that are not the module's first can have dates"
-            )
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """Parameters of a market.
-
-    Attributes:
-        dynamics: Behaviour and responses of the users.
-        rules: Parameters of business as usual.
-        dates: Dates of the actions that cannot always be chosen.
-    """
-
-    dynamics: Dynamics = field(default_factory=Dynamics)
-    rules: Rules = field(default_factory=Rules)
-    dates: tuple[ActionDates, ...] = ()
-
-    def offered(self, slot: IntArray) -> BoolArray:
-        """Return which actions of all modules can be chosen (N, sum of actions) at slots (N,), counted from 0."""
-        start, end = np.zeros(MODULES.total, dtype=np.int64), np.full(MODULES.total, np.iinfo(np.int64).max)
-        for dates in self.dates:
-            m = MODULES.names.index(dates.module)
-            column = MODULES.slices[m].start + MODULES[m].actions.index(dates.action)
-            start[column] = dates.start
-            end[column] = end[column] if dates.end is None else dates.end
-        at = np.asarray(slot)[:, None]
-        return np.asarray((start <= at) & (at < end))
+#: Exponent of the tail of the daily bursts in `heavy_tails`.
+TAIL_EXPONENT = 1.5
 
 
 def default() -> Scenario:
@@ -196,6 +82,112 @@ def refresh() -> Scenario:
     )
 
 
+def direct() -> Scenario:
+    """Pushes and SMS act unseen, by as much as seen ones: people read them on the locked screen, and visit later.
+
+    E-mails and in-app messages act only if they are opened. A correct method finds that pushes and SMS that were not
+    opened had an effect, rejects for these two channels the assumption that an unseen message does nothing, does not
+    reject it for e-mail, and values a push by all sends rather than by its probability of being opened.
+    """
+    return Scenario(replace(Dynamics(), unseen=(False, True, True, False), uplift=0.3))
+
+
+def no_opens() -> Scenario:
+    """The effects are those of the default scenario, but no opening is logged; clicks are.
+
+    A correct method finds that the log does not contain who has seen a message, and learns from all sends alike. A
+    method that takes messages without an open event for unseen ones gives the whole effect to the unseen. Clicks are no
+    replacement: each is an extra visit, so that those who clicked are those on whom the message acted.
+    """
+    return Scenario(replace(Dynamics(), open_logged=(False, False, False, False)))
+
+
+def confounded_opens() -> Scenario:
+    """Users have busy days, on which they visit more, order more and open more, with or without a message.
+
+    A quarter of each user's days are busy, at random. Whether to send does not depend on it, so that DiD of all sends
+    finds the true effects, which are about those of the default scenario. Who opens does: a correct method finds that
+    those who did not open seem to lose, as their days are mostly quiet, and that the gain of those who opened is
+    overstated by far if compared with users without a message. Only both together are causal.
+    """
+    quiet, busy = DayKind(0.75, 0.4, -0.5), DayKind(0.25, 2.8, 1.2)
+    return Scenario(replace(Dynamics(), day_kinds=(quiet, busy)))
+
+
+def heavy_tails() -> Scenario:
+    """Organic visits come in heavy-tailed bursts: most days are quieter than the mean, a few are many times as busy.
+
+    The factor on all visits of a user's day is proportional to 1, 2, 4, ..., 64, and exceeds each of these with a
+    probability that falls with its power of -1.5: without an end of the tail its variance would be infinite. So goal
+    values of single days, and hence rewards, have heavy tails too; most of a log's variance comes from a few days. The
+    effects are those of the default scenario, but for in-app messages, whose readers are in the app less often. A
+    correct method finds the true effects, with wider intervals; one that limits the influence of large values must not
+    take limited sums for effects, since a limit on goals changes what is measured.
+    """
+    size = 2.0 ** np.arange(7)
+    exceeds = size**-TAIL_EXPONENT
+    share = exceeds - np.append(exceeds[1:], 0.0)
+    activity = size / (share * size).sum()
+    kinds = tuple(DayKind(*each) for each in zip(share.tolist(), activity.tolist(), strict=True))
+    return Scenario(replace(Dynamics(), day_kinds=kinds))
+
+
+def subject_lines() -> Scenario:
+    """Tone and greeting are the subject line and move opening, offers move conversion, and channels move the gain.
+
+    In the default scenario offer, tone and greeting act alike, on the visits after opening. Here a correct method finds
+    which module moves which part of the funnel: tone and greeting the share of messages that are opened and nothing
+    else; offers the orders of the visits that follow and nothing else; channels both opening and the number of visits,
+    and in different orders: in-app messages are opened most and bring least.
+    """
+    return Scenario(
+        replace(Dynamics(), uplift=0.35, opening_fit=5.0, conversion_fit=2.0, channel_gain=(1.6, 0.7, 1.2, 0.5))
+    )
+
+
+def machine_opens() -> Scenario:
+    """The mail program of half of the users opens every e-mail within seconds, whether or not the user sees it.
+
+    Only this opening is logged. The effects are those of the default scenario. A correct method finds that for these
+    users an e-mail's open event means nothing: their e-mails are all opened, and an opened one gains less than those of
+    other users, by the share that they read. A method that takes each open event for attention, without distinguishing
+    these users, overstates what their e-mails gain and understates those of the others.
+    """
+    return Scenario(replace(Dynamics(), mail_programs=0.5))
+
+
+def slow() -> Scenario:
+    """Effects last a week: extra visits come over five days, orders up to two days after visits, some without a visit.
+
+    A third of what a message adds happens offline: no visit is logged, but the orders are. A message's true effect is
+    its whole effect, which lies within the seven days after its slot; what comes after the market's last day counts as
+    well. It is about three times that of the default scenario. Organic orders come up to two days after their visits
+    too; business as usual looks at visits from 14 to 4 days before the slot, so that their late orders are over before
+    a pre window of two days begins.
+
+    A correct method finds that `post: 1d` sees all of the cost, as users unsubscribe on the same day, but 35 % of the
+    visits and 21 % of the orders. `post: 3d` sees 80 % and 68 %: the longest window that, with a gap of two days,
+    ends before the next message may be sent. `post: 7d` sees everything, but with `overlap: exclude` (weighted by the
+    logged propensities) few decisions remain and errors are six times as large. Visits as surrogates for orders, with
+    the conversion of organic visits, miss a third of the effect on orders: a correct test of the surrogates finds that
+    orders depend on the message given the visits.
+    """
+    return Scenario(
+        replace(
+            Dynamics(),
+            uplift=1.1,
+            visit_delay=(0.35, 0.25, 0.20, 0.12, 0.08),
+            order_delay=(0.40, 0.35, 0.25),
+            offline=1 / 3,
+        ),
+        replace(Rules(), window=(14, 4), limits=(4, 10)),
+    )
+
+
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
-    build.__name__: build for build in (default, null, dip, fatigue, drift, refresh)
+    build.__name__: build
+    for build in (
+        *(default, null, dip, fatigue, drift, refresh),
+        *(direct, no_opens, confounded_opens, heavy_tails, subject_lines, machine_opens, slow),
+    )
 }

@@ -14,13 +14,26 @@ from crosschannel.envs.market.dynamics.calendar import Calendar
 from crosschannel.envs.market.dynamics.responses import Slots
 from crosschannel.envs.market.dynamics.simulated_events import SimulatedEvents, organic_events
 from crosschannel.envs.market.dynamics.users import Users
-from crosschannel.envs.market.vocabulary import DAY_SECONDS, EVENTS, N_COLUMNS, SERVICES
+from crosschannel.envs.market.vocabulary import (
+    CELL_BOUNDS,
+    CELL_HOURS,
+    DAY_SECONDS,
+    EVENTS,
+    MIDNIGHT,
+    N_COLUMNS,
+    SERVICES,
+)
 
 Int32Array = npt.NDArray[np.int32]
 
 NEVER = -1
 N_ORGANIC_EVENTS = 2 * len(SERVICES)
 ROWS_PER_CHUNK = 4096
+
+
+#: Arrays that a step changes, and those of organic behaviour, which no step does.
+_CHANGING = ("day", "fatigue", "subscribed", "last_sent", "total", "last", "by_cell", "by_weekday")
+_ORGANIC = ("organic", "organic_last", "organic_cells")
 
 
 @dataclass
@@ -38,6 +51,11 @@ class MarketState:
         organic: Daily counts of organic behaviour on all days, future ones included (N, horizon, N_COLUMNS).
         organic_last: Last second of the organic events (visits and orders) of each day, or `NEVER`
             (N, horizon, N_ORGANIC_EVENTS).
+        organic_cells: Daily counts of the organic events by cell of the day (N, horizon, cells, N_ORGANIC_EVENTS); a
+            block has at most `MAX_POISSON_COUNT` visits of a service, so that counts are below 256.
+        by_cell: Events of each kind before the slot, by cell of the day (N, cells, E).
+        by_weekday: The same by day of the week, Monday first (N, 7, E).
+        pending: Events that messages caused and that come on days from each user's `day` on, if effects have delays.
         log: All events so far, if recorded.
     """
 
@@ -50,6 +68,10 @@ class MarketState:
     last: IntArray
     organic: npt.NDArray[np.int16]
     organic_last: Int32Array
+    organic_cells: npt.NDArray[np.uint8]
+    by_cell: Int32Array
+    by_weekday: Int32Array
+    pending: SimulatedEvents | None = None
     log: list[SimulatedEvents] | None = None
 
     def __len__(self) -> int:
@@ -63,21 +85,70 @@ class MarketState:
 
     def copy(self) -> MarketState:
         """Return the same users at the same slot, to be advanced separately; what no step changes is shared."""
-        names = ("day", "fatigue", "subscribed", "last_sent", "total", "last")
         log = None if self.log is None else list(self.log)
-        return replace(self, log=log, **{name: getattr(self, name).copy() for name in names})
+        return replace(self, log=log, **{name: getattr(self, name).copy() for name in _CHANGING})
 
     def put(self, rows: npt.NDArray[Any], other: MarketState) -> None:
-        """Replace the users of the given rows, in place; the log stays as it is."""
+        """Replace the users of the given rows by others before their first slot, in place; the log stays as it is."""
         self.users.put(rows, other.users)
-        for name in ("day", "fatigue", "subscribed", "last_sent", "total", "last", "organic", "organic_last"):
+        for name in (*_CHANGING, *_ORGANIC):
             getattr(self, name)[rows] = getattr(other, name)
+        if self.pending is not None:
+            self.pending = self.pending.take(~np.isin(self.pending.row, rows))
+
+    def due(self, events: SimulatedEvents, rows: IntArray) -> SimulatedEvents:
+        """Return the events that come on the current day of the given users, and keep those of later days.
+
+        Args:
+            events: New events of these users, `row` counted among them.
+            rows: The users (n,) who take the step.
+        """
+        position = np.full(len(self), NEVER, dtype=np.int64)
+        position[rows] = np.arange(len(rows))
+        everything = replace(events, row=rows[events.row])
+        if self.pending is not None:
+            everything = SimulatedEvents.concatenate([self.pending, everything])
+        today = (position[everything.row] != NEVER) & (everything.day == self.day[everything.row])
+        self.pending = everything.take(~today)
+        found = everything.take(today)
+        return replace(found, row=position[found.row])
 
     def window(self, first: IntArray | int, last: IntArray | int) -> Int32Array:
         """Return counts (N, N_COLUMNS) in `[t - first days, t - last days)` before each user's slot at t."""
         rows = np.arange(len(self))
         begin, end = np.maximum(self.day - first, 0), np.maximum(self.day - last, 0)
         return np.asarray(self.total[rows, end] - self.total[rows, begin])
+
+    def count_by_time(self, rows: IntArray, events: SimulatedEvents, sent: BoolArray) -> None:
+        """Count the events of the slots' days by cell of the day and day of the week, but for days with a message.
+
+        Args:
+            rows: Users who are about to advance (r,).
+            events: Events that messages cause on these days; their rows are those of this state.
+            sent: Who of these users got a message at the slot (r,).
+        """
+        free = np.zeros(len(self), dtype=bool)
+        free[rows[~sent]] = True
+        rows, events = rows[~sent], events.take(free[events.row])
+        day = self.day[rows]
+        _count_organic(self.by_cell, self.by_weekday, rows, self.organic_cells[rows, day], day)
+        cell = cell_of_day(events.second)
+        np.add.at(self.by_cell, (events.row, cell, events.event), 1)
+        np.add.at(self.by_weekday, (events.row, (events.day + (cell == MIDNIGHT)) % 7, events.event), 1)
+
+
+def _count_organic(
+    by_cell: Int32Array, by_weekday: Int32Array, rows: Any, counts: npt.NDArray[np.uint8], day: IntArray | int
+) -> None:
+    """Add organic counts (r, cells, N_ORGANIC_EVENTS) of a market day, or of one for each user, in place."""
+    by_cell[rows, :, :N_ORGANIC_EVENTS] += counts
+    by_weekday[rows, day % 7, :N_ORGANIC_EVENTS] += counts[:, :MIDNIGHT].sum(1, dtype=np.int32)
+    by_weekday[rows, (day + 1) % 7, :N_ORGANIC_EVENTS] += counts[:, MIDNIGHT]
+
+
+def cell_of_day(second: IntArray) -> IntArray:
+    """Return the cell of the day (n,) of seconds after the slot (n,)."""
+    return np.asarray(np.searchsorted(CELL_BOUNDS, second, side="right") - 1)
 
 
 def initial_state(users: Users, config: MarketConfig, calendar: Calendar, *, record: bool) -> MarketState:
@@ -89,6 +160,7 @@ def initial_state(users: Users, config: MarketConfig, calendar: Calendar, *, rec
     n, warmup, days = len(users), config.warmup_days, np.arange(config.horizon)
     counts = np.zeros((n, len(days), N_COLUMNS), dtype=np.int16)
     latest = np.full((n, len(days), N_ORGANIC_EVENTS), NEVER, dtype=np.int32)
+    cells = np.zeros((n, len(days), len(CELL_HOURS), N_ORGANIC_EVENTS), dtype=np.uint8)
     log = []
     for start in range(0, n, ROWS_PER_CHUNK):
         chunk = users.take(slice(start, start + ROWS_PER_CHUNK))
@@ -97,6 +169,7 @@ def initial_state(users: Users, config: MarketConfig, calendar: Calendar, *, rec
         block = slice(start, start + len(chunk))
         counts[block] = events.tally(cell, len(chunk) * len(days)).reshape(len(chunk), len(days), N_COLUMNS)
         np.maximum.at(latest[block], (events.row, events.day, events.event), events.second.astype(np.int32))
+        np.add.at(cells[block], (events.row, events.day, cell_of_day(events.second), events.event), 1)
         if record:
             log.append(replace(events, row=events.row + start))
     total = np.zeros((n, len(days) + 1, N_COLUMNS), dtype=np.int32)
@@ -105,6 +178,10 @@ def initial_state(users: Users, config: MarketConfig, calendar: Calendar, *, rec
     past = latest[:, :warmup]
     stamp = np.where(past == NEVER, NEVER, past + (days[:warmup] * DAY_SECONDS)[:, None])
     last[:, :N_ORGANIC_EVENTS] = stamp.max(axis=1)
+    by_cell = np.zeros((n, len(CELL_HOURS), len(EVENTS)), dtype=np.int32)
+    by_weekday = np.zeros((n, 7, len(EVENTS)), dtype=np.int32)
+    for day in range(warmup):
+        _count_organic(by_cell, by_weekday, slice(None), cells[:, day], day)
     return MarketState(
         users=users,
         day=np.full(n, warmup, dtype=np.int64),
@@ -115,5 +192,8 @@ def initial_state(users: Users, config: MarketConfig, calendar: Calendar, *, rec
         last=last,
         organic=counts,
         organic_last=latest,
+        organic_cells=cells,
+        by_cell=by_cell,
+        by_weekday=by_weekday,
         log=log if record else None,
     )

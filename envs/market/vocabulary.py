@@ -46,11 +46,17 @@ MODULES = ActionSpace(
     ]
 )
 
-IN_APP = CHANNELS.index("in_app")
+EMAIL, IN_APP = CHANNELS.index("email"), CHANNELS.index("in_app")
 DAY_SECONDS = 86_400
 
 #: Seconds after the slot at which each block begins, and the day ends: 06-10, 10-14, 14-18, 18-22 and 22-06 UTC.
 BLOCK_BOUNDS = (0, 14_400, 28_800, 43_200, 57_600, DAY_SECONDS)
+
+#: Cells of the day by which the state counts events: the blocks, with the night cut at midnight. Hours (UTC) at which
+#: they begin, and seconds after the slot; from `MIDNIGHT` on it is the next day of the week.
+CELL_HOURS = (6, 10, 14, 18, 22, 0)
+CELL_BOUNDS = (*BLOCK_BOUNDS[:-1], 64_800)
+MIDNIGHT = CELL_HOURS.index(0)
 
 #: Market day 0 begins on Monday 2024-01-01 at 06:00 UTC; the slot of day d is at `START + d * DAY`.
 START = 19_723 * DAY + 6 * HOUR

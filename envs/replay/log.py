@@ -19,14 +19,15 @@ from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import DecisionLog, History
 from crosschannel.histories.propensities.sources import count_sources, describe_sources
-from crosschannel.reward import Reason, RewardFrame
+from crosschannel.reward import Components, Reason, RewardFrame
+from crosschannel.reward.reason import REWARD_REASONS
 
 MIN_STEPS = 2
 
 CHURNED = Reason.CHURNED.text
 NOT_FINITE = "reward or its standard error is not a finite number"
 FEW_STEPS = "user has too few steps"
-SKIPPED = (*(reason.text for reason in Reason), NOT_FINITE, FEW_STEPS)
+SKIPPED = (*(reason.text for reason in REWARD_REASONS), NOT_FINITE, FEW_STEPS)
 
 
 class Observed(Protocol):
@@ -75,6 +76,7 @@ class ReplayLog:
         dropped_users: Number of users of the history that are not replayed.
         propensity_source: Where each step's propensities come from (n,), codes into `PROPENSITY_SOURCES`.
         name: The history's name.
+        components: The rewards' parts along a funnel, or None without one.
     """
 
     modules: ActionSpace
@@ -100,6 +102,7 @@ class ReplayLog:
     dropped_users: int
     propensity_source: IntArray
     name: str
+    components: Components | None = None
 
     def __post_init__(self) -> None:
         self._freeze()
@@ -251,6 +254,7 @@ class ReplayLog:
             dropped_users=int(history.n_users - kept_user.sum()),
             propensity_source=d.propensity_source[rows],
             name=history.name,
+            components=None if rewards.components is None else rewards.components.select(rows),
         )
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,45 @@ from crosschannel.evaluation.results import Evaluation
 TEMPLATES = Path(__file__).parent / "templates"
 
 
+@dataclass(frozen=True)
+class ReportTable:
+    """A table of texts beside the estimates, such as what a policy does.
+
+    Attributes:
+        title: Its heading.
+        columns: Names of the columns.
+        rows: One text for each column, of one line or several.
+        first: Which rows begin a group; each gets a line above it.
+        folded: Whether the page shows the heading only, until the reader opens the table.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    first: frozenset[int] = frozenset()
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class ReportSection:
+    """A section of the page beside those of the evaluations.
+
+    Attributes:
+        title: Its heading.
+        sentences: What the tables show, in sentences.
+        tables: The tables.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    tables: tuple[ReportTable, ...]
+
+
 def render_html(
-    evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None, title: str = "Evaluation"
+    evaluations: Sequence[Evaluation],
+    about: Mapping[str, str] | None = None,
+    title: str = "Evaluation",
+    more: Sequence[ReportSection] = (),
 ) -> str:
     """Return the report as HTML.
 
@@ -33,17 +71,23 @@ def render_html(
         evaluations: One for each policy, in the order of the page.
         about: What was evaluated, in the reader's words: the run, the reward, the split.
         title: The page's heading.
+        more: Sections after the evaluations.
     """
     template = _environment().get_template("report.html.jinja")
-    return template.render(title=title, about=dict(about or {}), sections=[_section(e) for e in evaluations])
+    sections = [_section(e) for e in evaluations]
+    return template.render(title=title, about=dict(about or {}), sections=sections, more=more)
 
 
 def write_html(
-    path: Path, evaluations: Sequence[Evaluation], about: Mapping[str, str] | None = None, title: str = "Evaluation"
+    path: Path,
+    evaluations: Sequence[Evaluation],
+    about: Mapping[str, str] | None = None,
+    title: str = "Evaluation",
+    more: Sequence[ReportSection] = (),
 ) -> None:
     """Write the report to a file; the arguments are those of `render_html`."""
     with replacing(path) as draft:
-        draft.write_text(render_html(evaluations, about, title), encoding="utf-8")
+        draft.write_text(render_html(evaluations, about, title, more), encoding="utf-8")
 
 
 def _section(evaluation: Evaluation) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from crosschannel.histories.readers.sources import (
 )
 from crosschannel.histories.readers.stream.sent_tables import history_of_sends
 from crosschannel.histories.values.action_names import check_action_names
-from crosschannel.histories.values.validation import DECISION_COLUMNS, EVENT_COLUMNS
+from crosschannel.histories.values.validation import DECISION_COLUMNS, EVENT_COLUMNS, OPTIONAL_EVENT_COLUMNS
 
 #: In a smaller log it may be chance that every decision is a send.
 MIN_ROWS_TO_CALL_SENDS = 20
@@ -89,9 +89,11 @@ class TableMapping:
         if self.slots is not None:
             check_slots(self.slots, with_users=self.users is not None)
         of_sends = () if self.slots is None else ("message_id",)
+        # Sends have no ids of decisions that an event could name.
+        of_events = OPTIONAL_EVENT_COLUMNS if self.slots is None else ("value",)
         for table, sources, known in (
             ("decisions", (self.decisions,), (*decision_columns(modules), *of_sends)),
-            ("events", self.events, (*EVENT_COLUMNS, "value", "message_id")),
+            ("events", self.events, (*EVENT_COLUMNS, *of_events, "message_id")),
         ):
             for one in sources:
                 for native in (*one.columns, *one.constants):
@@ -116,8 +118,9 @@ def read_tables(mapping: TableMapping) -> History:
     decisions = read_source(mapping.decisions, _with_message_id(mapping.decisions, known), required, faults)
     if mapping.slots is None:
         _refuse_sends(decisions, modules, faults)
+    known_of_events = (*EVENT_COLUMNS, *(OPTIONAL_EVENT_COLUMNS if mapping.slots is None else ("value",)))
     events = [
-        read_source(source, _with_message_id(source, (*EVENT_COLUMNS, "value")), EVENT_COLUMNS, faults)
+        read_source(source, _with_message_id(source, known_of_events), EVENT_COLUMNS, faults)
         for source in mapping.events
     ]
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)

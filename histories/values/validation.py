@@ -27,6 +27,7 @@ from crosschannel.histories.propensities.sources import (
 from crosschannel.histories.values.action_columns import action_codes, eligible_mask, propensities
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.values.attributes import read_attributes
+from crosschannel.histories.values.event_messages import message_notes, messages_of_events
 from crosschannel.histories.values.identifiers import id_notes, lost_digits, means_nobody, read_user_ids
 
 DECISION_COLUMNS = ("decision_id", "user_id", "time")
@@ -34,6 +35,7 @@ OPTIONAL_DECISION_COLUMNS = ("propensity", "policy", "arm", SOURCE_COLUMN)
 #: With fewer values, three digits after a point may be chance.
 MIN_VALUES_WITH_POINTS = 10
 EVENT_COLUMNS = ("user_id", "time", "event")
+OPTIONAL_EVENT_COLUMNS = ("value", "decision_id")
 #: What programs write where an event has no name, without case.
 _NO_NAMES = ("", "null", "none", "nil", "nan", "nat", "n/a", "<na>", "undefined", "inf", "-inf")
 
@@ -57,6 +59,7 @@ class Tables:
         event_time: Microseconds since 1970 UTC (e,).
         event: Codes into `event_names` (e,).
         value: Values (e,), 1.0 for events that have none.
+        message: Row of the decision that each event names (e,), as in `EventLog.message`; None without that column.
         user_ids: Ids (U,), sorted.
         event_names: Names of the event codes, sorted.
         users: The table of users in the order of `user_ids`, without their times of observation, or None.
@@ -83,6 +86,7 @@ class Tables:
     user_ids: ObjectArray
     event_names: tuple[str, ...]
     users: pd.DataFrame | None
+    message: IntArray | None = None
     observed_from: IntArray | None = None
     observed_until: IntArray | None = None
     notes: tuple[str, ...] = ()
@@ -119,6 +123,8 @@ def check_tables(
     - `eligible_<module>` lists action names joined by `|`; an empty entry means that no action is eligible. If other
       modules have such a column and a module has none, all its actions are eligible.
     - Events that never have a value get the value 1; a value that is missing in some of an event's rows is a fault.
+    - An event's `decision_id` may be missing, or name a decision that the log does not have, which is counted in a
+      note; one of another user's decision is a fault.
     - Other columns are ignored.
 
     Args:
@@ -157,6 +163,7 @@ def check_tables(
     eligible = eligible_mask(d, modules, actions)
     event, event_names = _events(e)
     value = _values(e, event, event_names)
+    message = messages_of_events(e, decision_id, decision_user, event_user)
     policy, arm = d.labels("policy"), d.labels("arm")
     observed_from, observed_until = (declared_times(u, column, NEVER) for column in OBSERVATION_COLUMNS)
     if u is not None and observed_from is not None and observed_until is not None:
@@ -172,6 +179,7 @@ def check_tables(
     arms = () if arm is None else tuple(sorted({str(one) for one in pd.unique(arm) if one is not None}))
     notes += _case_notes("events", event_names) + _case_notes("arms", arms)
     notes += _thousands_notes(e, event, event_names)
+    notes += message_notes(message, event_time, decision_time)
     rows = np.bincount(np.append(decision_user, event_user), minlength=len(user_ids))
     return Tables(
         decision_id=decision_id,
@@ -192,6 +200,7 @@ def check_tables(
         event_names=event_names,
         # Sorted like the ids, so that the order of the table changes nothing.
         users=None if frame is None else frame.iloc[order].reset_index(drop=True),
+        message=message,
         observed_from=None if observed_from is None else observed_from[order],
         observed_until=None if observed_until is None else observed_until[order],
         notes=(*id_notes(user_ids, rows), *notes),
@@ -247,7 +256,7 @@ def _check_columns(d: TableValidator, e: TableValidator, u: TableValidator | Non
     for column in map(str, d.frame.columns):
         if column.startswith(("propensity_", "eligible_")) and column not in {*derived, *modules.names}:
             d.flag("the column names no module", f"Rename or drop it. {nearest(column, derived)}", column=column)
-    for table, optional in ((d, OPTIONAL_DECISION_COLUMNS), (e, ("value",))):
+    for table, optional in ((d, OPTIONAL_DECISION_COLUMNS), (e, OPTIONAL_EVENT_COLUMNS)):
         known = {*DECISION_COLUMNS, *EVENT_COLUMNS, *taken, *modules.names}
         _flag_misspelled(table, optional, known)
     if u is not None:

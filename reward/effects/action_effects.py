@@ -96,7 +96,7 @@ def action_effects(
     """
     found: list[ActionEffect] = []
     for goal in spec.goals:
-        alone = replace(spec, goals=(replace(goal, weight=1.0),))
+        alone = replace(spec, goals=(replace(goal, weight=1.0),), funnel=None)
         by_kind = [
             [
                 _action_effect(fitted, history, times, action, f"{goal.event} ({goal.measure})", kind)

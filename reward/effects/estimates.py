@@ -136,11 +136,9 @@ class TreatmentEffects:
         value = float(np.average(self.frame.reward[rows], weights=o.ipc_weight[rows]))
         influence = self.influences.by_user(rows)
         controls = self.influences.controls_of(rows)
-        treated_users, control_users = np.unique(o.user[rows]), np.unique(o.user[controls])
-        users = len(np.union1d(treated_users, control_users))
-        fewer = (
-            len(treated_users) if self.model.name in WITHOUT_CONTROLS else min(len(treated_users), len(control_users))
-        )
+        is_treated, is_control = (np.bincount(o.user[some], minlength=len(influence)) > 0 for some in (rows, controls))
+        users, n_treated = int((is_treated | is_control).sum()), int(is_treated.sum())
+        fewer = n_treated if self.model.name in WITHOUT_CONTROLS else min(n_treated, int(is_control.sum()))
         se = float(np.sqrt((influence**2).sum() * users / (users - 1))) if users > 1 else np.nan
         effect = Effect(
             label=label,
@@ -200,7 +198,7 @@ class TreatmentEffects:
         return [
             self.with_values(one.pre, one.post).effect(None, f"{goal.event} x {goal.weight:g}")
             for goal in self.model.spec.goals
-            for one in [measure(history, replace(self.model.spec, goals=(goal,)))]
+            for one in [measure(history, replace(self.model.spec, goals=(goal,), funnel=None))]
         ]
 
     def by_attribute(self, history: History, name: str) -> list[Effect]:

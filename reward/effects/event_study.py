@@ -236,6 +236,7 @@ def _bin_spec(spec: RewardSpec, length: str) -> RewardSpec:
     return replace(
         spec,
         goals=goals,
+        funnel=None,
         pre=length,
         post=length,
         overlap="shared",

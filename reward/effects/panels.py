@@ -195,7 +195,10 @@ def _period_values(
         holdout_arms=(),
         matching=Matching(),
         seasonality=None,
+        funnel=None,
     )
     # Ties before: the window after a slot is `(t, t + period]`.
-    post = measure(replace(history, decisions=slots, churn_events=(), ties="before"), period_spec).post
+    events = replace(history.events, message=None)  # they name decisions that these slots are not
+    slotted = replace(history, decisions=slots, events=events, churn_events=(), ties="before")
+    post = measure(slotted, period_spec).post
     return post.reshape(len(user), len(starts))

@@ -23,6 +23,7 @@ from crosschannel.reward.effects.action_effects import (
 from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, Diagnostics, diagnose
 from crosschannel.reward.effects.estimates import TreatmentEffects, effects_by, effects_table
 from crosschannel.reward.effects.event_study import EventStudy, EventTimes, event_study
+from crosschannel.reward.effects.funnel_section import funnel_section
 from crosschannel.reward.effects.panels import panel_from_history
 from crosschannel.reward.effects.plots import event_study_figure, save_figure
 from crosschannel.reward.effects.staggered import MIN_UNITS, aggregate, group_time_effects
@@ -98,6 +99,8 @@ def effects_report(history: History, model: RewardModel, request: EffectsRequest
         "\n".join([*diagnostics.facts, *fallback_lines(fitted)]),
         f"Verdict: {diagnostics.verdict}",
     ]
+    if model.spec.funnel is not None:
+        parts.append(funnel_section(model, history, fitted.outcomes))
     if (module := module_for_action_effects(history, request.effects_of)) is not None:
         parts.append(action_effects_section(history, model.spec, module, request))
     if request.staggered is not None:

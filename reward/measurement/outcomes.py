@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from crosschannel.reward.measurement.preprocessing import FittedPreprocessing, i
 from crosschannel.reward.measurement.seasonality import seasonal_amounts
 from crosschannel.reward.measurement.ties import boundaries, check_order_is_known
 from crosschannel.reward.reason import Reason
-from crosschannel.reward.spec import MAX_FOLDS, Level, RewardSpec
+from crosschannel.reward.spec import MAX_FOLDS, Level, Matching, RewardSpec
 
 _FOLD_SALT = 0xF01D
 # The cell of a decision whose attributes or past activity are not known: no control is ever in it.
@@ -183,6 +183,69 @@ def measure_with(
     return _measure(history, spec, around, preprocessing)
 
 
+@dataclass(frozen=True)
+class GoalAmounts:
+    """The amounts of each goal around the n decisions of a history, before they are weighted and summed.
+
+    Attributes:
+        before: In the window before, scaled to the post window (G, n).
+        after: In the window after, scaled to its full length where it was truncated (G, n).
+        occurs: Whether the goal's event occurs in the window after (G, n).
+        reason: Why the window after, taken alone, tells nothing: a code of `Reason`, `Reason.IDENTIFIED` where it
+            does (n,).
+        largest: Upper bounds of the goals' amounts, as in `FittedPreprocessing` (G,).
+        limits: Their limits (G,).
+    """
+
+    before: FloatArray
+    after: FloatArray
+    occurs: BoolArray
+    reason: IntArray
+    largest: FloatArray
+    limits: FloatArray
+
+
+def measure_by_goal(history: History, spec: RewardSpec, *, uses_pre: bool = True) -> GoalAmounts:
+    """Measure each goal of a spec by itself, in the windows and with the limits that `measure` has.
+
+    Raises:
+        ConfigError: If a goal names an event that the history does not have.
+        NotIdentified: If the order of decisions and goal events is not known: see `check_order_is_known`.
+    """
+    check_order_is_known(history, spec.goals)
+    spec = replace(spec, matching=Matching())
+    largest = largest_amounts(spec.goals, history)
+    around = _Surroundings.build(history, spec, [fit_bits(amount) for amount in largest], uses_pre)
+    windows = around.windows
+    fitted = FittedPreprocessing.fit(history, spec, windows, around.observed, around.activity, largest, adjust=False)
+    before, after = _goal_amounts(history, spec, windows, fitted)
+    first, last = windows.after.rows
+    found = (np.isin(history.events.event, history.event_codes([goal.event])) for goal in spec.goals)
+    counts = (running_totals(chosen.astype(np.int64)) for chosen in found)
+    return GoalAmounts(
+        before=before,
+        after=after,
+        occurs=np.stack([count[last] > count[first] for count in counts]),
+        reason=_reasons_after(history, spec, windows, around.short),
+        largest=largest,
+        limits=fitted.limits,
+    )
+
+
+def _reasons_after(history: History, spec: RewardSpec, windows: Windows, short: BoolArray) -> IntArray:
+    """Return why the window after each decision, taken alone, tells nothing (n,): codes of `Reason`."""
+    d, end = history.decisions, windows.boundary + windows.post
+    reason = np.full(len(d), Reason.IDENTIFIED, dtype=np.int64)
+    if spec.overlap == "exclude":
+        reason[Messages.from_history(history).others_active(history, 0, windows.post)] = Reason.OVERLAPPING
+    reason[short] = Reason.TOO_SHORT
+    late, early = end > history.observed_until[d.user] + 1, windows.boundary < history.observed_from[d.user]
+    reason[late | early] = Reason.USER_NOT_OBSERVED
+    reason[(end > history.span[1] + 1) | (windows.boundary < history.span[0])] = Reason.OUTSIDE_OBSERVATION
+    reason[d.time > history.churned_at[d.user]] = Reason.CHURNED
+    return reason
+
+
 def _measure(history: History, spec: RewardSpec, around: _Surroundings, fitted: FittedPreprocessing) -> Outcomes:
     """Sum the goals in the windows around every decision of a history.
 
@@ -231,6 +294,18 @@ def _goal_values(
     history: History, spec: RewardSpec, windows: Windows, fitted: FittedPreprocessing
 ) -> tuple[FloatArray, FloatArray]:
     """Return goal values before and after (n,): limited, less the seasonal level, weighted, per post window."""
+    before, after = _goal_amounts(history, spec, windows, fitted)
+    pre, post = np.zeros(len(windows.end)), np.zeros(len(windows.end))
+    for goal, first, second in zip(spec.goals, before, after, strict=True):
+        pre += goal.weight * first
+        post += goal.weight * second
+    return pre, post
+
+
+def _goal_amounts(
+    history: History, spec: RewardSpec, windows: Windows, fitted: FittedPreprocessing
+) -> tuple[FloatArray, FloatArray]:
+    """Return the amounts of each goal before and after (G, n): limited, less the seasonal level, per post window."""
     bits = fitted.bits
     before, after = limited_amounts(spec.goals, fitted.limits, bits, history, windows)
     if fitted.seasonality is not None:
@@ -241,11 +316,7 @@ def _goal_values(
             full = goal.mass(0, windows.post)
             before[g] -= np.minimum(usual[0][g] * (full / goal.mass(0, windows.pre)), limit)
             after[g] -= np.minimum(usual[1][g] * (full / goal.mass(np.zeros(len(windows.end)), windows.end)), limit)
-    pre, post = np.zeros(len(windows.end)), np.zeros(len(windows.end))
-    for goal, first, second in zip(spec.goals, before, after, strict=True):
-        pre += goal.weight * first
-        post += goal.weight * second
-    return pre, post
+    return before, after
 
 
 def fold_of_users(history: History) -> IntArray:

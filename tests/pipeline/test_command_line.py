@@ -104,6 +104,10 @@ def test_every_setting_but_mappings_of_files_is_a_flag():
         (["--agent.settings.floor", "{channel: .1}"], "agent.settings.floor", {"channel": 0.1}),
         (["--reward.goals", "{event: unsubscribed, weight: -1}"], "reward.goals.0.weight", -1.0),
         (["--reward.goals", "[{event: unsubscribed}, {event: 'order:*'}]"], "reward.goals.1.event", "order:*"),
+        (["--constraints.cost-events", "{event: unsubscribed}"], "constraints.cost_events.0.at_most", "log"),
+        (["--constraints.cost-events", "{event: a, at_most: .5}"], "constraints.cost_events.0.at_most", 0.5),
+        (["--constraints.cost-events"], "constraints.cost_events", ()),
+        (["--constraints.messages-per-week", "2"], "constraints.messages_per_week", 2.0),
         (["--reward.matching.within", "platform"], "reward.matching.within", ("platform",)),
     ],
 )
@@ -232,7 +236,17 @@ def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
         "--run-dir PATH",
     ):
         assert f"  {text} " in shown
-    for section in ("history", "guardrails", "context", "reward", "split", "agent", "train", "evaluation"):
+    for section in (
+        "history",
+        "guardrails",
+        "context",
+        "reward",
+        "split",
+        "agent",
+        "constraints",
+        "train",
+        "evaluation",
+    ):
         assert f"\n{section} (" in shown
     assert "agent.settings (ensemble_thompson):" in shown
     one_line = " ".join(shown.split())
@@ -240,7 +254,7 @@ def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
     assert "--agent.settings.members INT" in shown
     assert "--history.market.users" not in shown
     assert max(map(len, shown.splitlines())) <= WIDTH
-    assert shown.count("\n") < 150
+    assert shown.count("\n") < 160
 
 
 def test_the_full_help_explains_every_setting(capsys):

@@ -10,6 +10,8 @@ from pathlib import Path
 from tests import ROOT
 
 SMALL = ("--config", str(Path(__file__).resolve().parent / "small.yaml"))
+#: The same with a funnel and a constraint.
+FUNNEL = ("--config", str(Path(__file__).resolve().parent / "funnel.yaml"))
 
 
 def run_program(program: str, *arguments: str, cwd: Path, check: bool = True) -> subprocess.CompletedProcess[str]:

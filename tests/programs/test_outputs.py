@@ -158,7 +158,9 @@ def test_a_signal_keeps_the_checkpoint_and_names_the_command_that_resumes(number
 def test_a_signal_before_the_run_begins_leaves_nothing(number, word, code, tmp_path):
     # Simulating so many users takes a minute on any machine: the signal comes before the run's folder is made.
     process = start(ROOT / "train.py", *SMALL, "--history.market.users=1000000", cwd=tmp_path)
-    time.sleep(4)
+    assert process.stderr is not None
+    while "simulating" not in process.stderr.readline():
+        assert process.poll() is None
     process.send_signal(number)
     _, shown = process.communicate()
     assert (process.returncode, shown.splitlines()[-1]) == (code, word)

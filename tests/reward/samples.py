@@ -10,10 +10,9 @@ import pandas as pd
 
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
-from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.reward import Goal, RewardSpec
-from crosschannel.reward.spec import Matching
+from crosschannel.reward.spec import CovariateSpec, Matching
 from tests.samples import MODULES
 
 BASE = RewardSpec(
@@ -21,7 +20,7 @@ BASE = RewardSpec(
     pre="2d",
     post="1d",
     min_controls=3,
-    covariates=ContextSpec(windows=("3d",)),
+    covariates=CovariateSpec(windows=("3d",)),
     folds=3,
 )
 DECAYING = (

@@ -11,9 +11,8 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
-from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from crosschannel.reward import Goal, RewardSpec
+from crosschannel.reward import CovariateSpec, Goal, RewardSpec
 
 MODULES = ActionSpace([Module("channel", ("none", "push"))])
 Assignment = Literal["random", "level", "dip", "quiet", "region"]
@@ -23,7 +22,7 @@ SPEC = RewardSpec(
     goals=(Goal("order"),),
     pre="1d",
     post="1d",
-    covariates=ContextSpec(windows=("1d",), events=("order",), messages=False, clock=False),
+    covariates=CovariateSpec(windows=("1d",), events=("order",), messages=False, clock=False),
     folds=2,
 )
 LEVELS = np.array([1.0, 2.0, 4.0])

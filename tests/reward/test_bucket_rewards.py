@@ -24,6 +24,8 @@ MARKET = MarketConfig(users=400, days=10)
 HISTORY, _ = simulate_history(Market(MARKET))
 SPEC = RewardSpec(goals=MARKET.goals, pre="2d", post="1d", overlap="exclude", min_controls=5)
 
+COLUMNS = [f.name for f in fields(RewardFrame) if f.name != "components"]
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
@@ -36,7 +38,7 @@ def folders(tmp_path_factory):
 def by_decision(history: History, frame: RewardFrame) -> dict[str, np.ndarray]:
     """A reward's columns in the order of the decisions' keys."""
     order = np.argsort(history.decisions.key)
-    return {f.name: getattr(frame, f.name)[order] for f in fields(frame)}
+    return {name: getattr(frame, name)[order] for name in COLUMNS}
 
 
 def over_buckets(paths, spec: RewardSpec, run, preprocessing=None) -> dict[str, np.ndarray]:
@@ -44,7 +46,7 @@ def over_buckets(paths, spec: RewardSpec, run, preprocessing=None) -> dict[str, 
     frames = list(run(partial(bucket_rewards, fitted=fitted), paths))
     key = np.concatenate([read_history(path).decisions.key for path in paths])
     order = np.argsort(key)
-    return {f.name: np.concatenate([getattr(frame, f.name) for frame in frames])[order] for f in fields(RewardFrame)}
+    return {name: np.concatenate([getattr(frame, name) for frame in frames])[order] for name in COLUMNS}
 
 
 def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> None:

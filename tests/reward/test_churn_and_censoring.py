@@ -11,9 +11,8 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR, NEVER
 from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, evaluate
-from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from crosschannel.reward import DidReward, Goal, Reason, RewardSpec, make_reward, measure, refit
+from crosschannel.reward import CovariateSpec, DidReward, Goal, Reason, RewardSpec, make_reward, measure, refit
 from crosschannel.reward.effects import TreatmentEffects
 from tests.samples import MODULES, random_history
 
@@ -101,7 +100,7 @@ ANSWERED = RewardSpec(
     pre="12h",
     post="2d",
     overlap="exclude",
-    covariates=ContextSpec(windows=("1d",), events=("order",), messages=False, clock=False),
+    covariates=CovariateSpec(windows=("1d",), events=("order",), messages=False, clock=False),
 )
 
 

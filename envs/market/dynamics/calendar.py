@@ -10,7 +10,7 @@ from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.hashing import mix
 from crosschannel.core.times import DAY
 from crosschannel.envs.market.dynamics.draws import Purpose, normal
-from crosschannel.envs.market.scenarios import Dynamics
+from crosschannel.envs.market.dynamics.parameters import Dynamics
 from crosschannel.envs.market.vocabulary import SERVICES, START
 
 #: Share of a day's common visits in each block, by service: meals, errands, commutes, bills.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
 from crosschannel.core.hashing import mix, unit
 
-MAX_POISSON_COUNT = 100
+MAX_POISSON_COUNT = 250
 
 
 class Purpose(enum.IntEnum):
@@ -24,6 +25,7 @@ class Purpose(enum.IntEnum):
     ORGANIC_VISITS = 10
     ORGANIC_TIME = 11
     ORGANIC_ORDER = 12
+    DAY_KIND = 13
     DELIVERED_TIME = 20
     OPENED = 21
     OPENED_TIME = 22
@@ -32,6 +34,8 @@ class Purpose(enum.IntEnum):
     EXTRA_VISITS = 25
     EXTRA_TIME = 26
     EXTRA_ORDER = 27
+    EXTRA_DELAY = 28
+    EXTRA_OFFLINE = 29
 
 
 def random_words(
@@ -81,7 +85,7 @@ def normal(
 def poisson(u: FloatArray, rate: npt.ArrayLike) -> IntArray:
     """Return Poisson counts of given rates by inversion: the smallest k with `u <= P(count <= k)`.
 
-    Rates are those of single users and hours, well below 10; counts are at most `MAX_POISSON_COUNT`. For a fixed u the
+    Rates are those of single users and blocks, below 100; counts are at most `MAX_POISSON_COUNT`. For a fixed u the
     count rises with the rate, so that potential outcomes that share u differ as little as possible.
     """
     rates = np.broadcast_to(np.asarray(rate, dtype=np.float64), u.shape)
@@ -106,3 +110,8 @@ def categorical(u: FloatArray, probabilities: FloatArray) -> IntArray:
     cumulative = np.cumsum(probabilities, axis=1)
     cumulative /= cumulative[:, -1:]
     return np.asarray((u[:, None] >= cumulative).sum(1), dtype=np.int64)
+
+
+def inverse(u: FloatArray, shares: Sequence[float]) -> IntArray:
+    """Return codes with the given probabilities, the same for all, by inversion of uniforms of any shape."""
+    return np.asarray(np.searchsorted(np.cumsum(shares)[:-1], u, side="right"), dtype=np.int64)

@@ -12,7 +12,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
 from crosschannel.core.hashing import mix
 from crosschannel.envs.market.dynamics.draws import Purpose, categorical, normal, uniform
-from crosschannel.envs.market.scenarios import Dynamics
+from crosschannel.envs.market.dynamics.parameters import Dynamics
 from crosschannel.envs.market.vocabulary import BLOCKS, CHANNELS, GREETINGS, IN_APP, OFFERS, SERVICES, TONES, Labels
 
 PLATFORMS = ("android", "ios", "web")
@@ -35,7 +35,8 @@ PLATFORMS = ("android", "ios", "web")
     _HABIT,
     _FIT,
     _WEEKEND,
-) = range(16)
+    _MAIL_PROGRAM,
+) = range(17)
 
 # Change of traits with age (per 15 years below 40): by service, by channel except none.
 _YOUNG_SERVICE = (0.60, -0.60, 0.25, -0.10)
@@ -79,6 +80,7 @@ class Users:
         tone_fit: Factor on the extra visits by tone (N, tones).
         greeting_fit: Factor on the extra visits by greeting (N, greetings).
         sensitivity: Factor on the hazard of unsubscribing (N,).
+        mail_program: Whether the user's mail program opens every e-mail at once (N,).
         platform: Code into `PLATFORMS` (N,), observable.
         age: Age in years (N,), observable.
         tenure_days: Days since registration (N,), observable.
@@ -97,6 +99,7 @@ class Users:
     tone_fit: FloatArray
     greeting_fit: FloatArray
     sensitivity: FloatArray
+    mail_program: BoolArray
     platform: IntArray
     age: IntArray
     tenure_days: IntArray
@@ -209,6 +212,7 @@ def draw_users(key: UIntArray, dynamics: Dynamics) -> Users:
         tone_fit=_fit(TONES, preference, tone),
         greeting_fit=_fit(GREETINGS, preference, greeting),
         sensitivity=np.exp(0.5 * z(_SENSITIVITY, 1)[:, 0] + 0.3 * young - 0.125),
+        mail_program=u(_MAIL_PROGRAM) < dynamics.mail_programs,
         platform=platform,
         age=age,
         tenure_days=tenure,

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray
+from crosschannel.envs.market.dynamics.parameters import Rules
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.policies.base import Choice, sample_choice, shares_of_eligible
-from crosschannel.envs.market.scenarios import Rules
 from crosschannel.envs.market.state import MarketState
 from crosschannel.envs.market.vocabulary import CHANNELS, MODULES, SERVICES, VISIT
 
@@ -21,7 +21,8 @@ class BusinessAsUsual:
     - Whether: the user's visits in `[t - 14 d, t - 2 d)` put them into one of three segments, which get a message
       with probability `send`. But for the scenario `dip`, the two days before the slot do not matter: messages go to
       users with a higher *level*, but not to those who happened to be active just before, so that DiD with a pre
-      window of two days compares like with like while a comparison of levels does not.
+      window of two days compares like with like while a comparison of levels does not. In the scenario `slow` the
+      window ends two days earlier.
     - Channel: by fixed preferences, among those eligible. Time: mostly the morning.
     - Service: with probability `favourite` the most visited one of those days, else any.
     - Offer, tone and greeting: by fixed preferences among those eligible, mostly none and plain.
@@ -36,7 +37,7 @@ class BusinessAsUsual:
     def probabilities(self, market: Market, state: MarketState) -> list[FloatArray]:
         """Probabilities of every action, one array (N, A_m) a module, given that something is sent for m > 0."""
         rules, parts = self.rules, MODULES.split(market.mask(state))
-        visits = state.window(14, 2)[:, VISIT : VISIT + len(SERVICES)]
+        visits = state.window(*rules.window)[:, VISIT : VISIT + len(SERVICES)]
         segment = np.searchsorted(rules.limits, visits.sum(1), side="right")
         quiet = (state.window(2, 0)[:, VISIT : VISIT + len(SERVICES)].sum(1) == 0).astype(np.int64)
         eligible = parts[0][:, 1:]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from crosschannel.core.arrays import BoolArray
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.observables import attribute_features, build_context
-from crosschannel.envs.market.policies.base import Choice
+from crosschannel.envs.market.policies.base import Choice, PolicyChoice
 from crosschannel.envs.market.state import MarketState
+from crosschannel.envs.market.vocabulary import MODULES
 from crosschannel.histories.features import ContextFeatures
 
 
@@ -32,6 +33,10 @@ class ContextPolicy:
     act: Callable[[npt.NDArray[np.float32], BoolArray], Choice]
 
     def choose(self, market: Market, state: MarketState) -> Choice:
-        """Call `act` with the context and the mask of each user."""
+        """Call `act` with the context and the mask of each user who has a slot."""
         attributes = attribute_features(self.features, state.users)
-        return self.act(build_context(self.features, state, attributes), market.mask(state))
+        context, mask, rows = build_context(self.features, state, attributes), market.mask(state), state.subscribed
+        found = self.act(context[rows], mask[rows])
+        actions, probabilities = np.zeros((len(mask), len(MODULES)), dtype=np.int64), np.ones((len(mask), len(MODULES)))
+        actions[rows], probabilities[rows] = found.actions, found.probabilities
+        return PolicyChoice(actions, probabilities)

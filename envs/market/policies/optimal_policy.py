@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
-from crosschannel.envs.market.dynamics.responses import Slots
+from crosschannel.envs.market.dynamics.responses import CHANNEL, Every, Slots
 from crosschannel.envs.market.dynamics.users import Users
-from crosschannel.envs.market.effects import OpenValue, best_content, best_message
+from crosschannel.envs.market.effects import BestContent, OpenValue, best_content, best_message
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.state import ROWS_PER_CHUNK, MarketState
 from crosschannel.envs.market.vocabulary import MODULES
@@ -98,13 +98,14 @@ class ValueFunction:
         for start in range(0, len(can_send), ROWS_PER_CHUNK):
             rows = can_send[start : start + ROWS_PER_CHUNK]
             slots = state.slots(rows)
-            content, choices = best_content(self.market.content_value(slots), mask[rows])
             open_value = self.market.open_value(slots)
+            content = best_content(self.market.content_value(slots), open_value.acting, mask[rows])
             retention, gap = self.market.dynamics.fatigue_retention, self.market.config.min_gap_days
             later = self._at(rows, slots.day + gap + 1, retention ** (gap + 1) * (slots.fatigue + 1.0))
             values = _values_with_future(open_value, content, later)
-            values[:, 0, 0] = self._at(rows, slots.day + 1, retention * slots.fatigue)
-            out[rows] = best_message(values, mask[rows], choices)[1]
+            waiting = self._at(rows, slots.day + 1, retention * slots.fatigue)
+            values[:, 0, 0] = waiting.reshape(-1, 1, 1, 1, 1)
+            out[rows] = best_message(values, content)[1]
         return out
 
     def _at(self, rows: IntArray, day: IntArray, fatigue: FloatArray) -> FloatArray:
@@ -122,17 +123,17 @@ class ValueFunction:
         mask = np.repeat(self.market.scenario.offered(np.array([day - self.first_day])), n, axis=0)
         mask[:, : MODULES.sizes[0]] = users.reachable
         today = Slots(users, np.full(n, day), np.zeros(n))
-        content, choices = best_content(self.market.content_value(today), mask)
+        content = best_content(self.market.content_value(today), self.market.open_value(today).acting, mask)
         out = np.empty((n, N_FATIGUE_LEVELS))
         for g, fatigue in enumerate(self.grid):
             open_value = self.market.open_value(replace(today, fatigue=np.full(n, fatigue)))
             values = _values_with_future(open_value, content, later[:, g])
             values[:, 0, 0] = -np.inf
-            out[:, g] = best_message(values, mask, choices)[0]
+            out[:, g] = best_message(values, content)[0]
         return out
 
 
-def _values_with_future(open_value: OpenValue, content: FloatArray, later: FloatArray) -> FloatArray:
-    """Return effects (n, channels, blocks) of messages plus the value (n,) of later slots if still subscribed."""
-    stays = 1.0 - open_value.unsubscribe_probability
-    return np.asarray(open_value.effects(content) + (stays * later[:, None])[:, :, None])
+def _values_with_future(open_value: OpenValue, content: BestContent, later: FloatArray) -> FloatArray:
+    """Return effects of all messages with the best content, plus the value (n,) of later slots if still subscribed."""
+    stays = (1.0 - open_value.unsubscribe_probability) * later[:, None]
+    return np.asarray(open_value.effects(content.value) + Every().per_action(stays, CHANNEL))

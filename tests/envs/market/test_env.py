@@ -15,7 +15,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import crosschannel.envs  # noqa: F401 - registers the ids
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market import SCENARIOS, Dynamics, MarketConfig, MarketEnv, MarketVectorEnv, Scenario
+from crosschannel.envs.market import SCENARIOS, MarketConfig, MarketEnv, MarketVectorEnv, Scenario
 
 ID = "CrossChannelMarket-v0"
 
@@ -23,7 +23,12 @@ ID = "CrossChannelMarket-v0"
 @pytest.fixture
 def harsh(monkeypatch):
     """A scenario in which users unsubscribe often, so that short tests meet both ends of an episode."""
-    monkeypatch.setitem(SCENARIOS, "harsh", lambda: Scenario(replace(Dynamics(), hazard=(0.3,) * 4)))
+    return unsubscribing(monkeypatch, "default")
+
+
+def unsubscribing(monkeypatch, scenario):
+    dynamics = SCENARIOS[scenario]().dynamics
+    monkeypatch.setitem(SCENARIOS, "harsh", lambda: Scenario(replace(dynamics, hazard=(0.3,) * 4)))
     return MarketConfig(days=5, scenario="harsh")
 
 
@@ -162,7 +167,7 @@ def test_ineligible_choices_are_executed_as_none():
     assert info["true_effect"] == info["incremental"] == 0.0
 
 
-@pytest.mark.parametrize("scenario", ["refresh", "drift"])
+@pytest.mark.parametrize("scenario", ["refresh", "drift", "confounded_opens"])
 def test_vector_equals_single_where_days_differ(scenario):
     """Actions come and go, and tastes move, by each row's own day."""
     config = MarketConfig(days=18, scenario=scenario)
@@ -185,8 +190,12 @@ def test_vector_equals_single_where_days_differ(scenario):
     assert len(masks) == (2 if scenario == "refresh" else 1)
 
 
-def test_vector_equals_single_to_the_bit(harsh):
-    n = 9
+@pytest.mark.parametrize(
+    "scenario",
+    ["default", "direct", "no_opens", "confounded_opens", "heavy_tails", "subject_lines", "machine_opens", "slow"],
+)
+def test_vector_equals_single_to_the_bit(monkeypatch, scenario):
+    n, harsh = 9, unsubscribing(monkeypatch, scenario)
     single = SyncVectorEnv([lambda: MarketEnv(harsh)] * n, autoreset_mode=AutoresetMode.NEXT_STEP)
     native = MarketVectorEnv(n, harsh)
     rng = np.random.default_rng(0)

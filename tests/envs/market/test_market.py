@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import hashlib
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.envs.market import (
+    SCENARIOS,
     BusinessAsUsual,
     ContextPolicy,
     FreshUsers,
@@ -19,11 +21,20 @@ from crosschannel.envs.market import (
     PolicyChoice,
     StepResult,
     evaluate_policy,
+    make_policy,
     simulate_history,
 )
+from crosschannel.envs.market.dynamics.calendar import slot_time
 from crosschannel.envs.market.dynamics.draws import Purpose, categorical, poisson, uniform
-from crosschannel.envs.market.observables import attribute_features, build_context, observable_features
+from crosschannel.envs.market.observables import (
+    attribute_features,
+    build_context,
+    check_context,
+    observable_features,
+)
 from crosschannel.envs.market.vocabulary import BLOCK_BOUNDS, DELIVERED, EVENTS, START, UNSUBSCRIBED
+from crosschannel.histories.context.activity import Activity, BlockHabits, WeekendHabits
+from crosschannel.histories.context.columns import raw_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec, Layout
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
@@ -99,8 +110,22 @@ def test_same_seed_same_history_other_seed_another(small):
     assert len(other.events) != len(history.events) or not np.array_equal(other.events.time, history.events.time)
 
 
-def test_the_history_passes_validation(small):
-    history, _ = small
+@pytest.mark.parametrize(("seed", "expected"), [(0, "eada31f35dafb2b4"), (1, "dcfc12039c5587d2")])
+def test_the_default_log_stays_as_it_is(seed, expected):
+    """All published values rest on it. Whole numbers only, so that it is the same on every processor."""
+    history, _ = simulate_history(Market(MarketConfig(users=400, days=10, seed=seed)))
+    d, e = history.decisions, history.events
+    propensity = np.rint(d.propensity * 1e9)
+    digest = hashlib.sha256()
+    for column in (d.user, d.time, d.actions, d.eligible, propensity, e.user, e.time, e.event, e.value):
+        dtype = bool if column.dtype == bool else np.int64
+        digest.update(np.ascontiguousarray(column, dtype=dtype).tobytes())
+    assert digest.hexdigest()[:16] == expected
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_history_passes_validation(scenario):
+    history, _ = simulate_history(Market(MarketConfig(users=250, days=12, scenario=scenario)))
     read = History.from_tables(
         history.decisions_frame(), history.events_frame(), history.modules, history.users, span=history.span
     )
@@ -180,32 +205,90 @@ class Recorder:
         ContextSpec(),
         ContextSpec(windows=("1d", "7d", "30d"), events=("visit:*", "order:*", "opened:*", "clicked"), clock=False),
         ContextSpec(windows=("2d",), events=("order:food", "delivered"), attributes=("age", "platform")),
+        ContextSpec(windows=("2d",), activity=("visit:*",), blocks=(0, 6, 14, 22)),
     ],
 )
-def test_context_equals_the_history_s_to_the_bit(small, spec):
-    history, _ = small
+@pytest.mark.parametrize("scenario", ["default", "machine_opens", "slow"])
+def test_context_equals_the_history_s_to_the_bit(scenario, spec):
+    market = Market(replace(SMALL, scenario=scenario))
+    history, _ = simulate_history(market)
     features = ContextFeatures.fit(history, spec)
-    recorder = Recorder(features)
-    simulate_history(Market(SMALL), recorder)
+    recorder = Recorder(features, BusinessAsUsual(market.scenario.rules))
+    simulate_history(market, recorder)
     seen = np.concatenate([context[rows] for context, rows in zip(recorder.contexts, recorder.rows, strict=True)])
     day = np.concatenate([np.full(len(rows), i) for i, rows in enumerate(recorder.rows)])
     order = np.lexsort((day, np.concatenate(recorder.rows)))
     assert seen.shape[1] > 5
+    if spec.events is None or "visit:*" in spec.events:
+        assert any(name.startswith("share 22-") for name in features.names)
     assert np.array_equal(seen[order], features.transform(history))
 
 
-def test_context_refuses_what_the_market_does_not_count(small):
-    history, _ = small
+def assert_columns_equal_the_history_s(config, history, activity):
+    layout = replace(Layout.build(ContextSpec(windows=("1d",)), history), activity=activity)
+    logged = dict(raw_columns(layout, history, history.decisions.user, history.decisions.time))
+    market = Market(config)
+    usual, state = make_policy("business_as_usual", market), market.reset(market.keys(config.users))
+    for i in range(config.days):
+        rows = np.flatnonzero(state.subscribed)
+        at = history.decisions.time == slot_time(config.warmup_days + i)
+        assert np.array_equal(history.decisions.user[at], rows)
+        for name, column in observable_features(state, layout):
+            assert np.array_equal(column[rows], logged[name][at], equal_nan=True), name
+        market.step(state, usual.choose(market, state).actions)
+    shares = [name for name in logged if name.startswith("share ")]
+    assert len(shares) == len(activity.blocks.hours) + 1
+    assert all(logged[name].std() > 0 for name in shares)
+
+
+@pytest.mark.parametrize(
+    ("events", "hours", "days"),
+    [
+        (("visit:food", "visit:rides"), (6, 10, 14, 18, 22), (5, 6)),
+        (("order:food", "opened:sms", "clicked"), (0, 6, 14, 22), (0,)),
+        (("order:food", "unsubscribed", "clicked"), (10, 18), (1, 4, 6)),
+        (("order:food",), (0, 22), (6,)),
+    ],
+)
+def test_activity_equals_the_history_s_to_the_bit(small, events, hours, days):
+    blocks = BlockHabits(hours, tuple(np.arange(1, len(hours) + 1) / 20), 3.7)
+    activity = Activity(events, "UTC", blocks, WeekendHabits(days, 1.3, 4.1))
+    assert_columns_equal_the_history_s(SMALL, small[0], activity)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_contexts_equal_the_history_s_in_every_scenario(scenario):
+    config = MarketConfig(users=120, days=12, scenario=scenario)
+    history, _ = simulate_history(Market(config))
+    blocks = BlockHabits((6, 10, 14, 18, 22), (0.2,) * 5, 3.7)
+    activity = Activity(("visit:food", "order:food", "clicked"), "UTC", blocks, WeekendHabits((5, 6), 1.3, 4.1))
+    assert_columns_equal_the_history_s(config, history, activity)
+
+
+def test_context_refuses_what_the_market_does_not_count():
+    history, _ = simulate_history(Market(replace(SMALL, users=1000)))
     state = Market(SMALL).reset(Market(SMALL).keys(5))
     with pytest.raises(ConfigError, match="whole number of days"):
         list(observable_features(state, Layout.build(ContextSpec(windows=("36h",)), history)))
+    for settings, message in (
+        ({"blocks": (8, 20)}, r"begin at hours \[8, 20\]"),
+        ({"time_zone": "Asia/Tokyo"}, "is not UTC"),
+    ):
+        spec = ContextSpec(windows=("1d",), activity=("visit:*",), **settings)
+        assert Layout.build(spec, history).activity is not None
+        with pytest.raises(ConfigError, match=message):
+            list(observable_features(state, Layout.build(spec, history)))
+        with pytest.raises(ConfigError, match=message):
+            check_context(spec)
+    check_context(ContextSpec(blocks=(), weekend=(), time_zone="Asia/Tokyo"))
     layout = Layout.build(ContextSpec(), history)
     with pytest.raises(ConfigError, match="not fitted on a history of the market"):
         list(observable_features(state, Layout(**{**layout.__dict__, "sendable": (("fax", 1),)})))
 
 
-def test_users_do_not_depend_on_who_else_is_simulated():
-    market, bau = Market(SMALL), BusinessAsUsual()
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_users_do_not_depend_on_who_else_is_simulated(scenario):
+    market, bau = Market(replace(SMALL, scenario=scenario)), BusinessAsUsual()
     keys = market.keys(90)
     some = np.arange(2, 90, 7)
     everyone, few = market.reset(keys), market.reset(keys[some])
@@ -219,21 +302,52 @@ def test_users_do_not_depend_on_who_else_is_simulated():
     assert sent > 10
     assert np.array_equal(everyone.total[some], few.total)
     assert np.array_equal(everyone.last[some], few.last)
+    assert np.array_equal(everyone.by_cell[some], few.by_cell)
+    assert np.array_equal(everyone.by_weekday[some], few.by_weekday)
 
 
-def test_only_active_users_move_on():
-    market = Market(SMALL)
-    state, reference = market.reset(market.keys(8)), market.reset(market.keys(8))
-    active = np.arange(8) % 2 == 0
-    actions = np.tile([1, 3, 0, 1, 1, 1], (8, 1))
-    outcome = market.step(state, actions, active)
-    whole = market.step(reference, actions)
-    assert (state.day - SMALL.warmup_days).tolist() == active.astype(int).tolist()
-    assert (outcome.counts[~active] == 0).all()
-    assert np.array_equal(outcome.value[active], whole.value[active])
-    assert np.array_equal(state.total[active], reference.total[active])
+def test_events_are_counted_once_by_cell_and_weekday():
+    """Both have as many events as the days without a message, also where users stand on different days."""
+    market, bau = Market(SMALL), BusinessAsUsual()
+    state = market.reset(market.keys(60))
+    rng = np.random.default_rng(0)
+    free = state.total[np.arange(60), state.day, : len(EVENTS)].astype(np.int64)
+    for _ in range(SMALL.days):
+        result = market.step(state, bau.choose(market, state).actions, rng.random(60) < 0.7)
+        free += result.counts[:, : len(EVENTS)] * (result.executed[:, :1] == 0)
+    assert len(np.unique(state.day)) > 2
+    assert (free < state.total[np.arange(60), state.day, : len(EVENTS)]).any()
+    assert np.array_equal(state.by_cell.sum(1), free)
+    assert np.array_equal(state.by_weekday.sum(1), free)
+    copy = state.copy()
+    market.step(copy, np.zeros((60, 6), dtype=np.int64), state.day < market.config.horizon)
+    assert np.array_equal(state.by_cell.sum(1), free)
+    assert copy.by_cell.sum() > state.by_cell.sum()
+    state.put(np.arange(5), market.reset(market.keys(5)))
+    assert np.array_equal(state.by_weekday.sum(1)[:5], state.total[np.arange(5), state.day[:5], : len(EVENTS)])
+
+
+@pytest.mark.parametrize("scenario", ["default", "slow"])
+def test_only_active_users_move_on(scenario):
+    """In `slow` those who stay behind get the later events of their messages later."""
+    market, n = Market(replace(SMALL, scenario=scenario)), 200
+    state, reference = market.reset(market.keys(n)), market.reset(market.keys(n))
+    active = np.arange(n) % 2 == 0
+    actions = np.tile([1, 3, 0, 1, 1, 1], (n, 1))
+    for step in range(4):
+        outcome = market.step(state, actions, active)
+        whole = market.step(reference, actions)
+        assert (state.day - SMALL.warmup_days).tolist() == (active * (step + 1)).tolist()
+        assert (outcome.counts[~active] == 0).all()
+        assert np.array_equal(outcome.value[active], whole.value[active])
+        assert np.array_equal(state.total[active], reference.total[active])
+    for _ in range(4):
+        market.step(state, actions, ~active)
+    assert np.array_equal(state.total, reference.total)
+    assert np.array_equal(state.by_cell, reference.by_cell)
+    assert np.array_equal(state.last, reference.last)
     with pytest.raises(ConfigError, match="actions must be"):
-        market.step(state, np.full((8, 6), 9))
+        market.step(state, np.full((n, 6), 9))
 
 
 def test_the_market_ends():

@@ -156,7 +156,7 @@ class TestFatigue:
 
 
 class TestFarSighted:
-    @pytest.mark.parametrize("name", ["default", "fatigue", "refresh"])
+    @pytest.mark.parametrize("name", ["default", "fatigue", "refresh", "direct", "subject_lines", "slow"])
     def test_the_value_function_equals_the_value_of_its_actions(self, name):
         """The computed value of each user against that of the path taken, weighted by who is still subscribed.
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from markupsafe import escape
 
 from crosschannel.evaluation import caveats, render_html, verdict, write_html
+from crosschannel.evaluation.report.html_report import ReportSection, ReportTable
 from tests.evaluation.report.samples import evaluated, identified, not_identified
 
 NASTY = '<script>alert("x")</script> & co'
@@ -77,3 +78,21 @@ def test_page_escapes_what_it_is_given():
     assert escape(NASTY) in text
     assert '" onclick' not in text
     assert "script" not in parsed(text).seen
+
+
+def test_sections_beside_the_evaluations_are_escaped_and_folded_where_asked():
+    tables = (
+        ReportTable("first", ("module", NASTY), (("channel", "1\n[0, 2]"), (NASTY, "-")), frozenset({1})),
+        ReportTable(NASTY, ("a",), (("x",),), folded=True),
+    )
+    text = render_html([evaluated()], more=[ReportSection("What it sends", (NASTY,), tables)])
+    page = Page()
+    page.feed(text)
+    assert not page.open
+    assert "script" not in page.seen
+    assert text.count(str(escape(NASTY))) == 4
+    assert page.seen.count("details") == page.seen.count("summary") == 1
+    assert "<td>1\n[0, 2]</td>" in text
+    assert '<tr class="first"><td>' in text
+    assert "Shadow price" in page.text
+    assert "Shadow price" not in render_html([evaluated()])

@@ -14,8 +14,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from crosschannel.histories.features import ContextSpec
-from crosschannel.reward import make_reward
+from crosschannel.reward import CovariateSpec, make_reward
 from crosschannel.reward.effects import Effect, EventTimes, TreatmentEffects, event_study
 from crosschannel.reward.effects.diagnostics import placebo_in_time, pre_trend_check
 from tests.reward.simulated import SPEC, Assignment, simulate, without_propensities
@@ -173,7 +172,7 @@ class Rates:
 
 def rates(case: Case, seeds: int, users: int = 300) -> Rates:
     events = ("order",) if case.window else ()
-    looked = ContextSpec(windows=(case.window or "1d",), events=events, messages=False, clock=False)
+    looked = CovariateSpec(windows=(case.window or "1d",), events=events, messages=False, clock=False)
     model = make_reward(case.kind, replace(SPEC, covariates=looked))
     found = []
     for seed in range(seeds):

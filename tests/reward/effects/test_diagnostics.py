@@ -10,8 +10,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
-from crosschannel.histories.features import ContextSpec
-from crosschannel.reward import DidReward, Goal, Matching, RewardSpec, make_reward
+from crosschannel.reward import CovariateSpec, DidReward, Goal, Matching, RewardSpec, make_reward
 from crosschannel.reward.effects import EventTimes, TreatmentEffects, diagnose, effects_by, effects_table, event_study
 from crosschannel.reward.effects.diagnostics import (
     Check,
@@ -154,7 +153,7 @@ def test_the_moved_design_uses_what_was_known_then():
     spec = replace(
         SMALL,
         pre="1d",
-        covariates=ContextSpec(windows=("2d",), clock=False),
+        covariates=CovariateSpec(windows=("2d",), clock=False),
         matching=Matching(strata=3, activity="36h"),
     )
     fitted = TreatmentEffects.fit(make_reward("did_dr", spec), history)
@@ -179,7 +178,7 @@ def test_bins_fit_the_windows_and_notes_list_what_they_leave_out():
         times = EventTimes.default_for(did(history, replace(SMALL, pre="1d", post=post)))
         assert (times.bin, times.lags, times.leads) == (length, lags, 4)
     fitted = TreatmentEffects.fit(
-        make_reward("did_regression", replace(SMALL, covariates=ContextSpec(windows=("4d",)))), history
+        make_reward("did_regression", replace(SMALL, covariates=CovariateSpec(windows=("4d",)))), history
     )
     events = event_study(fitted, history)
     assert (events.times.leads, events.lookback) == (7, 4 * DAY)
@@ -311,7 +310,7 @@ def test_influence_after_fallback_is_the_derivative(kind):
         SMALL,
         min_controls=12,
         matching=Matching(within=("region",)),
-        covariates=ContextSpec(windows=("2d",), events=("visit",), attributes=(), clock=False),
+        covariates=CovariateSpec(windows=("2d",), events=("visit",), attributes=(), clock=False),
         folds=1,
     )
     model = make_reward(kind, spec)

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import History
-from crosschannel.reward import DidReward, Goal, RewardSpec, make_reward
+from crosschannel.reward import CovariateSpec, DidReward, Goal, RewardSpec, make_reward
 from crosschannel.reward.effects import Effect, TreatmentEffects
 from crosschannel.reward.effects.inference import detectable, joint_test, two_sided_p_value
 from crosschannel.reward.effects.influence import Influences
@@ -25,7 +24,7 @@ MANY = RewardSpec(
     pre="2d",
     post="1d",
     min_controls=3,
-    covariates=ContextSpec(windows=("2d",), events=("visit",), clock=False),
+    covariates=CovariateSpec(windows=("2d",), events=("visit",), clock=False),
     folds=1,
 )
 # A difference quotient of second order with step h = 1e-4 is off by its truncation, about h^2 times a third derivative

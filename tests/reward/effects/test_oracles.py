@@ -9,9 +9,8 @@ import pytest
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
-from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.history import DecisionLog, EventLog, History
-from crosschannel.reward import DidReward, Goal, RewardSpec, make_reward, measure
+from crosschannel.reward import CovariateSpec, DidReward, Goal, RewardSpec, make_reward, measure
 from crosschannel.reward.effects import average_effect
 from crosschannel.reward.effects.staggered import NEVER, Panel, group_time_effects
 
@@ -28,7 +27,7 @@ SPEC = RewardSpec(
     pre="1d",
     post="1d",
     min_controls=2,
-    covariates=ContextSpec(events=(), messages=False, clock=False),
+    covariates=CovariateSpec(events=(), messages=False, clock=False),
     folds=1,
 )
 

@@ -9,7 +9,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.histories.features import ContextFeatures, ContextSpec
-from crosschannel.reward import REWARDS, Goal, RewardSpec, make_reward, measure
+from crosschannel.reward import REWARDS, CovariateSpec, Goal, RewardSpec, make_reward, measure
 from crosschannel.reward.effects import TreatmentEffects
 from tests.samples import random_history
 
@@ -22,7 +22,7 @@ SPEC = RewardSpec(
     post="1d",
     min_controls=3,
     folds=2,
-    covariates=ContextSpec(windows=("3d",), events=()),
+    covariates=CovariateSpec(windows=("3d",), events=()),
 )
 
 

@@ -1,0 +1,122 @@
+"""Mean effects of messages over a policy, given what one module chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from crosschannel.agents.funnel.values import Effects, Means
+from crosschannel.core.action_space import ActionSpace
+
+
+class PolicyMeans:
+    """Means over the policy of all other modules, for each cell of one.
+
+    A module depends on at most one earlier one, its parent or its condition, so that the modules are trees. Given a
+    module's choice, what depends on it is independent of everything else. The mean over a tree therefore follows from
+    the means over its branches, and the covariance from the law of total covariance, with one pass over the cells.
+
+    Args:
+        modules: The present actions.
+        effects: What they add up to.
+        shares: Probabilities of each module's cells (cells, N), given what the module depends on.
+        tested: 1 for the actions of the first module that tell who engages, otherwise 0 (A,).
+        prices: What budgets charge for each module's actions (A_m, N) or (A_m, 1).
+    """
+
+    def __init__(
+        self,
+        modules: ActionSpace,
+        effects: Effects,
+        shares: Sequence[Tensor],
+        tested: Tensor,
+        prices: Sequence[Tensor],
+    ) -> None:
+        self._modules, self._effects, self._shares = modules, effects, shares
+        self._tested, self._prices = tested, prices
+        self._averages: dict[int, Means] = {}
+
+    def of_cells(self, m: int) -> Means:
+        """Return the mean effects of messages with each of module m's cells (..., cells, N)."""
+        return self._below(m) + self._others(m).select(_required(self._modules, m))
+
+    def _below(self, m: int) -> Means:
+        """Return the effects of module m's cells and of all modules that depend on them."""
+        return self._own(m, [k for k in range(m + 1, len(self._modules)) if _dependency(self._modules, k) == m])
+
+    def _own(self, m: int, branches: Sequence[int]) -> Means:
+        """Return the effects of module m's cells and of some of the modules that depend on it."""
+        cells = self._effects.cells[m]
+        tested = self._tested[:, None] if m == 0 else torch.zeros(1, 1)
+        price, shape = self._prices[m][_code(self._modules, m)], cells.shape[2:]
+        own = Means(cells, torch.zeros_like(cells[0]), tested.expand(shape), price.expand(shape))
+        return reduce(Means.__add__, (self._average(k).select(_code(self._modules, m)) for k in branches), own)
+
+    def _average(self, k: int) -> Means:
+        """Return the mean of what module k and those below it add (..., codes, N), by what module k depends on."""
+        if k not in self._averages:
+            required, codes = _required(self._modules, k), _choices(self._modules, k)
+            groups = [(required == code).nonzero()[:, 0] for code in range(codes)]
+            self._averages[k] = self._below(k).average(self._shares[k], groups)
+        return self._averages[k]
+
+    def _others(self, m: int) -> Means:
+        """Return the mean of all but module m and those below it (..., codes, N), by what module m depends on."""
+        modules, depends = self._modules, _dependency(self._modules, m)
+        siblings = [k for k in range(len(modules)) if k != m and _dependency(modules, k) == depends]
+        if depends is None:
+            base = self._effects.base.unsqueeze(2)
+            nothing = torch.zeros(1, base.shape[-1])
+            start = Means(base, torch.zeros_like(base[0]), nothing, nothing)
+            return reduce(Means.__add__, (self._average(k) for k in siblings), start)
+        found = self._own(depends, siblings) + self._others(depends).select(_required(modules, depends))
+        if modules.condition(depends) is None:
+            return found
+        codes = _code(modules, depends)
+        groups = [(codes == code).nonzero()[:, 0] for code in range(modules.sizes[depends])]
+        return found.average(self._rows_given_code(depends), groups)
+
+    def _rows_given_code(self, m: int) -> Tensor:
+        """Return the probability of each of module m's rows (cells, N) given its code: of rows alone at share 0."""
+        size = self._modules.sizes[m]
+        rows = self._marginal(_dependency(self._modules, m)).unsqueeze(1)
+        joint = rows * self._shares[m].view(-1, size, self._shares[m].shape[1])
+        total = joint.sum(0)
+        return torch.where(total > 0.0, joint / total.clamp_min(1e-30), rows.expand_as(joint)).flatten(0, 1)
+
+    def _marginal(self, m: int | None) -> Tensor:
+        """Return the probability of each of module m's actions (A, N)."""
+        assert m is not None  # only of modules on which another depends
+        depends, found = _dependency(self._modules, m), self._shares[m]
+        if depends is not None:
+            found = found * self._marginal(depends)[_required(self._modules, m)]
+        table = self._modules.condition(m) is not None
+        return found.view(-1, self._modules.sizes[m], found.shape[1]).sum(0) if table else found
+
+
+def _dependency(modules: ActionSpace, m: int) -> int | None:
+    """Return the module that module m depends on, as its parent or its condition."""
+    parent = modules.parent(m)
+    return parent[0] if parent is not None else modules.condition(m)
+
+
+def _choices(modules: ActionSpace, m: int) -> int:
+    """Return how many actions the module has that module m depends on; 1 if it depends on none."""
+    depends = _dependency(modules, m)
+    return 1 if depends is None else modules.sizes[depends]
+
+
+def _required(modules: ActionSpace, m: int) -> Tensor:
+    """Return for each of module m's cells the action of the module that it depends on (cells,); 0 if on none."""
+    parent = modules.parent(m)
+    if parent is not None:
+        return torch.from_numpy(parent[1])
+    return torch.arange(modules.n_table_cells(m)) // modules.sizes[m]
+
+
+def _code(modules: ActionSpace, m: int) -> Tensor:
+    """Return module m's action of each of its cells (cells,)."""
+    return torch.arange(modules.n_table_cells(m)) % modules.sizes[m]

@@ -1,0 +1,63 @@
+"""Calibration of a funnel's predictions by the rewards of all messages, and their combination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Prior standard deviation of the weights' distance from the funnel alone: (1, 0).
+PRIOR_SD = 0.5
+MIN_NOISE = 1e-12
+
+
+@dataclass(frozen=True)
+class Blend:
+    r"""How much the value of a message follows the funnel, and how much the regression of all sends' rewards.
+
+    .. math:: r_i + c_i = b_1 f_i + b_2 q_i + e_i, \qquad (b_1, b_2) \sim N((1, 0), \tau^2 I)
+
+    over messages, with f and q predicted for each half of the users by what the other half taught, and c the expected
+    price of their cost events, which neither includes. Where the funnel's assumptions fail its slope moves away from 1
+    and the regression of all sends, which needs none, takes its place.
+
+    Attributes:
+        funnel: Weight of the funnel's value.
+        all_sends: Weight of the value by the regression of all sends.
+        slope: Slope of the rewards on the funnel's value with costs, :math:`f - c`, alone and without shrinkage.
+        slope_se: Its standard error, which counts a user's rows as one.
+        intercept: Intercept of that regression.
+    """
+
+    funnel: float = 1.0
+    all_sends: float = 0.0
+    slope: float = float("nan")
+    slope_se: float = float("nan")
+    intercept: float = float("nan")
+
+    @classmethod
+    def fit(cls, reward: Tensor, funnel: Tensor, all_sends: Tensor, cost: Tensor, cluster: Tensor) -> Blend:
+        """Fit the weights to n messages.
+
+        Args:
+            reward: Their rewards, costs included (n,).
+            funnel: The funnel's values without costs (n,).
+            all_sends: The values by the regression of all sends (n,).
+            cost: The expected price of their cost events (n,).
+            cluster: Codes of their users (n,).
+        """
+        y, f, q, c = (part.double() for part in (reward, funnel, all_sends, cost))
+        both = torch.stack([f, q], 1)
+        residual = y + c - f
+        noise = max(float(residual.square().mean()), MIN_NOISE)
+        gram = both.t() @ both + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
+        shift = torch.linalg.solve(gram, both.t() @ residual)
+        net = f - c
+        line = torch.stack([torch.ones_like(net), net], 1)
+        inverse = torch.linalg.pinv(line.t() @ line)
+        intercept, slope = (inverse @ (line.t() @ y)).tolist()
+        score = line * (y - intercept - slope * net).unsqueeze(1)
+        by_user = torch.zeros(int(cluster.max()) + 1, 2, dtype=torch.float64).index_add_(0, cluster, score)
+        covariance = inverse @ (by_user.t() @ by_user) @ inverse
+        return cls(1.0 + float(shift[0]), float(shift[1]), slope, float(covariance[1, 1].sqrt()), intercept)

@@ -1,0 +1,151 @@
+"""The columns of regressions in which the modules' effects add up, and their prior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crosschannel.core.action_changes import design_matrix
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import IntArray
+
+#: Columns up to which every effect varies with the whole context: the cost of a fit grows with their cube.
+MAX_COLUMNS = 4096
+#: Share of a cell's prior variance that cells with the same labels have in common.
+SHARED_BY_LABELS = 0.5
+
+
+@dataclass(frozen=True)
+class Design:
+    r"""Columns of :math:`\psi(x)^\top \beta + \sum_m \varphi(x)^\top \theta_{m, a_m}`.
+
+    The first part is common to all messages, with features :math:`\psi(x) = [1, x, |x|]`; each cell of each module (an
+    action, or an entry of its table) adds an effect of its own, with :math:`\varphi(x) = [1, x]`. The context is
+    divided by the root of its width, so that the prior variance of a block is the variance that it explains.
+
+    Attributes:
+        modules: All known actions.
+        width: Number of context features D.
+        base: Number of columns of the common part.
+        each: Number of columns of one cell: 1 + D, or 1 where these would be more than `MAX_COLUMNS` in all.
+        cells: Number of cells of each module.
+        starts: First column of each module.
+        block: Block of each column, which share a prior variance: the common intercept, slopes and absolute values,
+            then each module's intercepts and slopes.
+        affinity: For each module, the inverse of the prior correlation of its cells (cells, cells).
+    """
+
+    modules: ActionSpace
+    width: int
+    base: int
+    each: int
+    cells: tuple[int, ...]
+    starts: tuple[int, ...]
+    block: Tensor
+    affinity: tuple[Tensor, ...]
+
+    @classmethod
+    def build(cls, modules: ActionSpace, width: int) -> Design:
+        """Build the columns for an action space and a number of context features."""
+        columns = 1 + 2 * width + sum(modules.n_table_cells(m) for m in range(len(modules))) * (1 + width)
+        return cls._build(modules, width, 1 + width if columns <= MAX_COLUMNS else 1)
+
+    def with_intercepts_only(self) -> Design:
+        """Return the columns without the slopes of the cells' effects."""
+        return self._build(self.modules, self.width, 1)
+
+    @classmethod
+    def _build(cls, modules: ActionSpace, width: int, each: int) -> Design:
+        cells = tuple(modules.n_table_cells(m) for m in range(len(modules)))
+        base = 1 + 2 * width
+        blocks = [torch.tensor([0] + [1] * width + [2] * width)]
+        for m, count in enumerate(cells):
+            blocks.append(torch.tensor([3 + 2 * m] + [4 + 2 * m] * (each - 1)).repeat(count))
+        starts = (base + each * np.concatenate([[0], np.cumsum(cells)[:-1]])).astype(int)
+        affinity = tuple(_affinity(modules, m) for m in range(len(modules)))
+        return cls(modules, width, base, each, cells, tuple(starts.tolist()), torch.cat(blocks), affinity)
+
+    @property
+    def columns(self) -> int:
+        """Number of columns."""
+        return len(self.block)
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return 3 + 2 * len(self.cells)
+
+    def common(self, x: Tensor) -> Tensor:
+        """Return the features (N, base) of the common part, for contexts (N, D)."""
+        scaled = x / max(self.width, 1) ** 0.5
+        return torch.cat([torch.ones_like(x[:, :1]), scaled, scaled.abs()], 1)
+
+    def of_cells(self, x: Tensor) -> Tensor:
+        """Return the features (N, each) of every cell's effect, for contexts (N, D)."""
+        ones = torch.ones_like(x[:, :1])
+        return torch.cat([ones, x / max(self.width, 1) ** 0.5], 1) if self.each > 1 else ones
+
+    def cells_of(self, actions: IntArray) -> Tensor:
+        """Return the cell of each module (n, M) for actions (n, M)."""
+        found = [self.modules.table_cell(m, actions) for m in range(len(self.cells))]
+        return torch.from_numpy(np.stack(found, 1))
+
+    def precision(self, variance: Tensor) -> Tensor:
+        """Return the prior precision (columns, columns) for the blocks' variances (blocks,)."""
+        out = torch.diag(1.0 / variance[self.block])
+        for m, (start, count) in enumerate(zip(self.starts, self.cells, strict=True)):
+            inside = torch.arange(start, start + count * self.each).view(count, self.each)
+            for k in range(self.each):
+                columns = inside[:, k]
+                out[columns[:, None], columns] = self.affinity[m] / variance[self.block[start + k]]
+        return out
+
+    def squares(self, coefficients: Tensor) -> Tensor:
+        """Return the prior's quadratic form of coefficients (columns, C) by block (blocks, C), at variance 1."""
+        return self._by_block(coefficients, coefficients)
+
+    def traces(self, covariance: Tensor) -> Tensor:
+        """Return the trace (blocks,) of each block's covariance times the inverse of its prior correlation."""
+        out = torch.zeros(self.blocks, dtype=covariance.dtype)
+        out.index_add_(0, self.block[: self.base], covariance.diagonal()[: self.base])
+        for m, (start, count) in enumerate(zip(self.starts, self.cells, strict=True)):
+            stop = start + count * self.each
+            own = covariance[start:stop, start:stop].view(count, self.each, count, self.each)
+            each = torch.einsum("akbk,ab->k", own, self.affinity[m])
+            out.index_add_(0, self.block[start : start + self.each], each)
+        return out
+
+    def _by_block(self, left: Tensor, right: Tensor) -> Tensor:
+        out = torch.zeros(self.blocks, left.shape[1], dtype=left.dtype)
+        out.index_add_(0, self.block[: self.base], left[: self.base] * right[: self.base])
+        for m, (start, count) in enumerate(zip(self.starts, self.cells, strict=True)):
+            stop = start + count * self.each
+            a, b = (part[start:stop].view(count, self.each, -1) for part in (left, right))
+            out.index_add_(
+                0, self.block[start : start + self.each], torch.einsum("akc,ab,bkc->kc", a, self.affinity[m], b)
+            )
+        return out
+
+    def prior_draws(self, variance: Tensor, normals: Tensor) -> Tensor:
+        """Return draws (columns, K) from the prior with the blocks' variances, from standard normals (columns, K)."""
+        out = normals * variance[self.block].sqrt().unsqueeze(1)
+        for m, (start, count) in enumerate(zip(self.starts, self.cells, strict=True)):
+            stop = start + count * self.each
+            root = torch.linalg.cholesky(torch.linalg.inv(self.affinity[m]))
+            out[start:stop] = torch.einsum("ab,bkc->akc", root, out[start:stop].view(count, self.each, -1)).flatten(
+                0, 1
+            )
+        return out
+
+
+def _affinity(modules: ActionSpace, m: int) -> Tensor:
+    """Return the inverse of the prior correlation of module m's cells: cells with equal labels go together."""
+    shared = design_matrix(modules, m)[:, 1:]
+    size = np.square(shared).sum(1).mean() if shared.size else 0.0
+    correlation = np.eye(modules.n_table_cells(m))
+    if size > 0:
+        correlation = (1.0 - SHARED_BY_LABELS) * correlation + SHARED_BY_LABELS * shared @ shared.T / size
+    return torch.from_numpy(np.linalg.inv(correlation))

@@ -1,0 +1,158 @@
+"""The policy of a funnel: every module votes by the whole value, at the policy's mean over the other modules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crosschannel.agents.ensemble.mixtures import competing_cells, vote_shares_on_device
+from crosschannel.agents.funnel.averages import PolicyMeans
+from crosschannel.agents.funnel.model import Heads
+from crosschannel.agents.funnel.values import Effects, components_of, hazards_of, value_of
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import FloatArray
+
+#: Sweeps over the modules in which each takes its best action, given those of the others.
+SWEEPS = 2
+
+
+@dataclass(frozen=True)
+class Slots:
+    """N slots at which something may be sent.
+
+    Attributes:
+        modules: The present actions.
+        eligible: Eligible cells of each module (cells, N).
+        cost_weights: Goal weights of the cost events (C,).
+        action_prices: Price of each module's actions (A_m, N) or (A_m, 1), in reward units.
+    """
+
+    modules: ActionSpace
+    eligible: tuple[Tensor, ...]
+    cost_weights: Tensor
+    action_prices: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Votes:
+    """What the voters think of every action, and what the policy of the later modules is.
+
+    Attributes:
+        channel: Values of the first module's actions (V, A, N), 0 for sending nothing: without shadow prices.
+        hazards: Each cost event's probability by the best estimate, by the first module's action (C, A, N).
+        shares: Probabilities of the later modules (cells, N) float64, in their order.
+        later: Values of the later modules' cells (V, cells, N).
+    """
+
+    channel: Tensor
+    hazards: Tensor
+    shares: tuple[Tensor, ...]
+    later: tuple[Tensor, ...]
+
+
+def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) -> Votes:
+    """Let every module after the first vote, and value the first module's actions at their policy.
+
+    The first voter is the best estimate. The later modules are valued at the actions that the best estimate prefers in
+    the other modules, and the first module at the policy of the later ones. So the modules are drawn independently,
+    given what they depend on, and the probability of an action is a product.
+
+    Args:
+        slots: The slots.
+        heads: The model.
+        effects: What the modules add up to there; of the voters after the first, or of the first where it is alone.
+        floors: Each module's probability of a uniform draw.
+    """
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    later = range(1, len(modules))
+    shares = _preferred_shares(slots, heads, effects.best(), floors)
+    voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
+    means = PolicyMeans(modules, effects, shares, tested, prices)
+    values_later = [_values(slots, heads, means, m) for m in later]
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
+    final = [
+        vote_shares_on_device(values[voting].transpose(0, 1), slots.eligible[m].t(), groups[m], floors[m]).t()
+        for m, values in zip(later, values_later, strict=True)
+    ]
+    policy = [shares[0], *(share.float() for share in final)]
+    channel, hazards = _channels(slots, heads, PolicyMeans(modules, effects, policy, tested, prices))
+    return Votes(channel, hazards, tuple(final), tuple(values_later))
+
+
+def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) -> tuple[Tensor, ...]:
+    """Return engagement, gain, direct effect and hazards (3 + C, V, cells, N) of each module's cells.
+
+    They are those of messages, at the policy's mean over the other modules, as the values of `vote` are; NaN where
+    nothing is sent.
+    """
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    shares = _preferred_shares(slots, heads, effects.best(), floors)
+    policy = [shares[0], *(share.float() for share in vote(slots, heads, effects, floors).shares)]
+    channels = components_of(heads, PolicyMeans(modules, effects, policy, tested, prices).of_cells(0))
+    channels[:, :, 0] = float("nan")
+    means = PolicyMeans(modules, effects, shares, tested, prices)
+    return channels, *(components_of(heads, means.of_cells(m)) for m in range(1, len(modules)))
+
+
+def _preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
+    """Return the share of each module's cells (cells, N) by the best estimate, each at those of the other modules."""
+    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    groups = [competing_cells(modules, m) for m in range(len(modules))]
+    uniform = [_uniform(slots, m) for m in range(len(modules))]
+    shares = list(uniform)
+    for _ in range(SWEEPS):
+        for m in range(1, len(modules)):
+            values = _values(slots, heads, PolicyMeans(modules, best, shares, tested, prices), m)
+            greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups[m], 0.0)
+            shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
+        channel = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
+        shares[0] = _preferred(slots, value_of(heads, channel, slots.cost_weights)[0] - channel.price)
+    return shares
+
+
+def _values(slots: Slots, heads: Heads, means: PolicyMeans, m: int) -> Tensor:
+    """Return the values (V, cells, N) of a later module's cells less their prices, at the policy of the others."""
+    total = means.of_cells(m)
+    return value_of(heads, total, slots.cost_weights) - total.price
+
+
+def _channels(slots: Slots, heads: Heads, means: PolicyMeans) -> tuple[Tensor, Tensor]:
+    """Return values (V, A, N) of the first module's actions, and cost events' probabilities (C, A, N)."""
+    total = means.of_cells(0)
+    values, hazards = value_of(heads, total, slots.cost_weights), hazards_of(heads, total)
+    values[:, 0] = 0.0
+    events = torch.stack([each[0] for each in hazards]) if hazards else torch.zeros(0, *values.shape[1:])
+    events[:, 0] = 0.0
+    return values, events
+
+
+def _preferred(slots: Slots, values: Tensor) -> Tensor:
+    """Return 1 for the best eligible message of the first module, by values (A, N); otherwise 0."""
+    eligible = slots.eligible[0].clone()
+    eligible[0] = False
+    best = torch.where(eligible, values, -torch.inf).argmax(0)
+    return torch.zeros_like(values).scatter_(0, best.unsqueeze(0), 1.0)
+
+
+def _uniform(slots: Slots, m: int) -> Tensor:
+    """Return equal shares (cells, N) of a module's eligible cells, within each group; of messages for the first."""
+    eligible = slots.eligible[m].float()
+    if m == 0:
+        eligible = eligible.clone()
+        eligible[0] = 0.0
+    out = torch.zeros_like(eligible)
+    for group in [np.arange(len(eligible))] if m == 0 else competing_cells(slots.modules, m):
+        part = eligible[group]
+        out[group] = part / part.sum(0).clamp_min(1.0)
+    return out
+
+
+def flat_prices(modules: ActionSpace, prices: FloatArray | None) -> tuple[Tensor, ...]:
+    """Return the price of each module's actions (A_m, N) from prices (N, sum of actions); 0 without prices."""
+    if prices is None:
+        return tuple(torch.zeros(size, 1) for size in modules.sizes)
+    return tuple(torch.from_numpy(np.ascontiguousarray(part.T)).float() for part in modules.split(prices))

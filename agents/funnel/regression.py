@@ -1,0 +1,137 @@
+"""Bayesian regressions with a learned prior variance for each block of columns, and draws from their posterior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crosschannel.agents.funnel.design import Design
+from crosschannel.agents.funnel.sums import DesignStatistics
+
+MAX_STEPS = 8
+PSEUDO_COEFFICIENTS = 0.1
+MIN_VARIANCE, MAX_VARIANCE = 1e-8, 1e2
+#: Prior variance of the common intercept, which is not shrunk.
+INTERCEPT_VARIANCE = 1e4
+CONVERGED_LOG_CHANGE = 0.1
+NEGLIGIBLE_SCALE = 2e-3
+ROUNDING_RIDGE = 1e-7
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Coefficients of a regression.
+
+    Attributes:
+        mean: The best estimate (D,).
+        root: Lower triangular factor of the posterior precision (D, D), in units of the noise.
+        variance: Prior variances of the blocks (blocks,), in units of the noise.
+        noise: Variance of a row around its expectation.
+    """
+
+    mean: Tensor
+    root: Tensor
+    variance: Tensor
+    noise: float
+
+    def draws(self, normals: Tensor) -> Tensor:
+        """Return draws (D, K), from standard normals (D, K) that are centred first: their mean is the best estimate."""
+        deviations: Tensor = torch.linalg.solve_triangular(self.root.t(), centred(normals, 1), upper=True)
+        return self.mean.unsqueeze(1) + math.sqrt(self.noise) * deviations
+
+
+def centred(normals: Tensor, axis: int) -> Tensor:
+    """Return standard normals less their mean along an axis, scaled so that they keep the variance 1."""
+    k = normals.shape[axis]
+    out: Tensor = (normals - normals.mean(axis, keepdim=True)) * math.sqrt(k / max(k - 1, 1))
+    return out
+
+
+def fit(
+    design: Design, sums: DesignStatistics, guess: float, start: Tensor | None = None, steps: int = MAX_STEPS
+) -> Posterior:
+    r"""Fit coefficients to a single target, with the blocks' variances and the noise by maximum evidence.
+
+    .. math::
+        \sigma^2 \leftarrow \frac{\sum_i r_i (r_i - \phi_i^\top \theta)}{n}, \qquad
+        \lambda_b \leftarrow \frac{\theta_b^\top Q_b \theta_b}{\gamma_b \sigma^2}, \qquad
+        \gamma_b = n_b - \mathrm{tr}(Q_b \Sigma_b) / \lambda_b
+
+    with :math:`Q_b` the inverse of the prior correlation (MacKay 1992, "Bayesian interpolation", Neural Computation). A
+    module that does not move the target gets a variance next to 0: which module moves what is learned.
+
+    Args:
+        design: The columns.
+        sums: The rows' sums.
+        guess: Initial variance of a block, in units of the noise; it counts as `PSEUDO_COEFFICIENTS` more coefficients.
+        start: Variances to start from (blocks,), such as those of an earlier fit.
+        steps: Largest number of steps.
+    """
+    noise = max(float(sums.square[0]) / max(sums.rows, 1), 1e-12)
+    return _iterate(design, sums, guess, start, steps, noise, lambda found: _noise(sums, found))
+
+
+def fit_known_noise(
+    design: Design,
+    sums: DesignStatistics,
+    guess: float,
+    start: Tensor | None,
+    steps: int,
+    intercept: float = INTERCEPT_VARIANCE,
+) -> Posterior:
+    """Fit coefficients to a target whose rows have weights in units of their precision, so that the noise is 1.
+
+    `intercept` is the prior variance of the common intercept.
+    """
+    return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0, intercept)
+
+
+def refit(design: Design, sums: DesignStatistics, posterior: Posterior) -> Posterior:
+    """Fit coefficients to other rows with the variances and the noise of an earlier fit."""
+    mean, root = _solve(design, sums, posterior.variance)
+    return Posterior(mean, root, posterior.variance, posterior.noise)
+
+
+def _noise(sums: DesignStatistics, mean: Tensor) -> float:
+    unexplained = float(sums.square[0] - sums.moment[:, 0] @ mean)
+    return max(unexplained / max(sums.rows, 1), 1e-6 * float(sums.square[0]) / max(sums.rows, 1), 1e-12)
+
+
+def _iterate(
+    design: Design,
+    sums: DesignStatistics,
+    guess: float,
+    start: Tensor | None,
+    steps: int,
+    noise: float,
+    noise_of: Callable[[Tensor], float],
+    intercept: float = INTERCEPT_VARIANCE,
+) -> Posterior:
+    variance = torch.full((design.blocks,), guess, dtype=torch.float64) if start is None else start.clone()
+    variance[0] = intercept
+    size = torch.bincount(design.block, minlength=design.blocks).double()
+    for _ in range(steps):
+        mean, root = _solve(design, sums, variance)
+        noise = noise_of(mean)
+        determined = (size - design.traces(torch.cholesky_inverse(root)) / variance).clamp_min(0.0)
+        squares = design.squares(mean.unsqueeze(1))[:, 0] / noise
+        learned = (squares + PSEUDO_COEFFICIENTS * guess) / (determined + PSEUDO_COEFFICIENTS)
+        learned = learned.clamp(MIN_VARIANCE, MAX_VARIANCE)
+        learned[0] = intercept
+        change = ((learned.sqrt() + NEGLIGIBLE_SCALE) / (variance.sqrt() + NEGLIGIBLE_SCALE)).log().abs().max()
+        variance = learned
+        if float(change) < CONVERGED_LOG_CHANGE:
+            break
+    mean, root = _solve(design, sums, variance)
+    return Posterior(mean, root, variance, noise_of(mean))
+
+
+def _solve(design: Design, sums: DesignStatistics, variance: Tensor) -> tuple[Tensor, Tensor]:
+    precision = sums.gram + design.precision(variance)
+    precision.diagonal().add_(ROUNDING_RIDGE * sums.gram.diagonal())
+    root = torch.linalg.cholesky(precision)
+    return torch.cholesky_solve(sums.moment[:, :1], root)[:, 0], root

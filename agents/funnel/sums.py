@@ -1,0 +1,109 @@
+"""Sums over rows from which the regressions of a design follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from crosschannel.agents.funnel.design import Design
+
+ROWS_PER_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class DesignStatistics:
+    """Weighted sums over rows, float64; they add up over rows, days and buckets.
+
+    Attributes:
+        gram: Products of columns (D, D).
+        moment: Products of columns and targets (D, T).
+        square: Squares of the targets (T,).
+        rows: Number of rows.
+    """
+
+    gram: Tensor
+    moment: Tensor
+    square: Tensor
+    rows: int
+
+    def __add__(self, other: DesignStatistics) -> DesignStatistics:
+        return DesignStatistics(
+            self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
+        )
+
+    def target(self, index: int) -> DesignStatistics:
+        """Return the sums with one of the targets."""
+        return DesignStatistics(self.gram, self.moment[:, index : index + 1], self.square[index : index + 1], self.rows)
+
+
+def sum_rows(
+    design: Design, x: Tensor, cells: Tensor, targets: Tensor, weight: Tensor | None = None
+) -> DesignStatistics:
+    """Sum rows in which something was sent.
+
+    A pair of cells is summed at once, as the columns of all other cells are 0: of two modules with A and B actions
+    there are A x B products of n / (A B) rows each. Chunks are summed in single precision and added in double.
+
+    Args:
+        design: The columns.
+        x: Contexts (n, D).
+        cells: Each module's cell (n, M).
+        targets: Targets (n, T).
+        weight: Weights (n,), 1 by default.
+    """
+    columns, count = design.columns, targets.shape[1]
+    gram = torch.zeros(columns, columns, dtype=torch.float64)
+    moment = torch.zeros(columns, count, dtype=torch.float64)
+    square = torch.zeros(count, dtype=torch.float64)
+    for start in range(0, len(x), ROWS_PER_CHUNK):
+        rows = slice(start, start + ROWS_PER_CHUNK)
+        root = torch.ones(len(x[rows]), 1) if weight is None else weight[rows].sqrt().unsqueeze(1)
+        y = targets[rows] * root
+        _add_chunk(design, gram, moment, design.common(x[rows]) * root, design.of_cells(x[rows]) * root, cells[rows], y)
+        square += y.double().square().sum(0)
+    upper = gram.triu()
+    return DesignStatistics(upper + upper.t() - torch.diag(gram.diagonal()), moment, square, len(x))
+
+
+def sum_common(design: Design, x: Tensor, targets: Tensor) -> DesignStatistics:
+    """Sum rows with the columns of the common part alone, such as those in which nothing was sent."""
+    gram = torch.zeros(design.base, design.base, dtype=torch.float64)
+    moment = torch.zeros(design.base, targets.shape[1], dtype=torch.float64)
+    for start in range(0, len(x), ROWS_PER_CHUNK):
+        rows = slice(start, start + ROWS_PER_CHUNK)
+        common = design.common(x[rows])
+        gram += (common.t() @ common).double()
+        moment += (common.t() @ targets[rows]).double()
+    return DesignStatistics(gram, moment, targets.double().square().sum(0), len(x))
+
+
+def _add_chunk(
+    design: Design, gram: Tensor, moment: Tensor, common: Tensor, own: Tensor, cells: Tensor, y: Tensor
+) -> None:
+    """Add a chunk to the upper triangle of the Gram matrix and to the moments, in place."""
+    b = design.base
+    gram[:b, :b] += (common.t() @ common).double()
+    moment[:b] += (common.t() @ y).double()
+    for m in range(len(design.cells)):
+        order = torch.argsort(cells[:, m], stable=True)
+        counts = torch.bincount(cells[:, m], minlength=design.cells[m]).tolist()
+        for cell, rows in enumerate(torch.split(order, counts)):
+            if not len(rows):
+                continue
+            mine, at = own[rows], _place(design, m, cell)
+            gram[:b, at] += (common[rows].t() @ mine).double()
+            moment[at] += (mine.t() @ y[rows]).double()
+            gram[at, at] += (mine.t() @ mine).double()
+            for j in range(m + 1, len(design.cells)):
+                inner = torch.argsort(cells[rows, j], stable=True)
+                sizes = torch.bincount(cells[rows, j], minlength=design.cells[j]).tolist()
+                for other, part in enumerate(torch.split(mine[inner], sizes)):
+                    if len(part):
+                        gram[at, _place(design, j, other)] += (part.t() @ part).double()
+
+
+def _place(design: Design, m: int, cell: int) -> slice:
+    start = design.starts[m] + cell * design.each
+    return slice(start, start + design.each)

@@ -1,0 +1,176 @@
+"""Apply constraints to a policy: shadow prices at every decision time, and the probabilities that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crosschannel.agents import Agent, Observations
+from crosschannel.agents.constraints.budgets import (
+    action_prices,
+    budgets_at,
+    expected_use,
+    prices_later_modules,
+    rate_per_week,
+)
+from crosschannel.agents.constraints.prices import Prices, priced_shares, shadow_prices
+from crosschannel.agents.constraints.settings import Constraints
+from crosschannel.agents.votes import ChannelVotes, NoVotes, PriceableAgent
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.histories.history import History
+
+#: Budgets on content are priced again, with the content that prices lead to, until no price moves by more than this.
+SETTLED_PRICES = 0.005
+MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True)
+class LogPace:
+    """How often decisions are made in a log, and how often cost events follow them.
+
+    Attributes:
+        period: Time from one decision time to the next, microseconds: the median over the users' decisions.
+        rates: Number of each cost event per user and week, from the user's first decision to churn or the end.
+    """
+
+    period: int
+    rates: Mapping[str, float]
+
+    @classmethod
+    def measure(cls, history: History, events: tuple[str, ...], otherwise: int) -> LogPace:
+        """Measure the pace of a history; `otherwise` is the period where no user has two decisions."""
+        d = history.decisions
+        same = d.user[1:] == d.user[:-1]
+        steps = np.diff(d.time)[same]
+        period = int(np.median(steps)) if len(steps) else otherwise
+        first = np.full(history.n_users, np.iinfo(np.int64).max)
+        np.minimum.at(first, d.user, d.time)
+        has = first < np.iinfo(np.int64).max
+        end = np.minimum(history.churned_at, history.observed_until)
+        observed = np.maximum(end - first, 0)[has]
+        rates, log = {}, history.events
+        within = (log.time >= first[log.user]) & (log.time <= end[log.user])
+        for event in events:
+            mine = np.isin(log.event, history.event_codes([event])) & within
+            rates[event] = rate_per_week(int(mine.sum()), observed)
+        return cls(max(period, 1), rates)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return {"period": self.period, "rates": dict(self.rates)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> LogPace:
+        """Restore what `to_dict` returned."""
+        return cls(int(data["period"]), {str(name): float(rate) for name, rate in data["rates"].items()})
+
+
+@dataclass(frozen=True)
+class PricedPolicy:
+    """A policy that keeps constraints.
+
+    Attributes:
+        probabilities: Its exact probabilities, one array (N, *shape(m)) per module.
+        table: Each constraint at each decision time: `group`, `constraint`, `price`, `use`, `budget`, `binding`.
+    """
+
+    probabilities: list[FloatArray]
+    table: pd.DataFrame
+
+
+def check_priceable(agent: Agent, constraints: Constraints) -> None:
+    """Refuse an agent whose policy cannot keep constraints.
+
+    Raises:
+        ConfigError: If there are constraints, and the agent does not show its votes.
+    """
+    if constraints.names and not isinstance(agent, PriceableAgent):
+        raise ConfigError(
+            f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(constraints.names)}): choose "
+            "ensemble_thompson, or empty `constraints`"
+        )
+
+
+def priced_policy(
+    agent: Agent,
+    observations: Observations,
+    group: IntArray,
+    constraints: Constraints,
+    pace: LogPace,
+    has_slot: BoolArray | None = None,
+    *,
+    explore: bool = True,
+) -> PricedPolicy:
+    """Return an agent's policy under constraints.
+
+    Prices are found for all users of one decision time together and frozen before anything is drawn.
+
+    Args:
+        agent: The agent.
+        observations: What it sees at N slots.
+        group: Decision time of each slot (N,): equal numbers are decided together.
+        constraints: The constraints; without any this is the agent's own policy.
+        pace: Pace of the log.
+        has_slot: Which rows are users who can get a message at all (N,), and so count for a limit per user; all by
+            default.
+        explore: Whether the policy explores. Without exploration the best estimate votes alone, at prices that are
+            found for its votes.
+
+    Raises:
+        ConfigError: If the agent cannot keep constraints.
+        InfeasibleBudget: If the floor alone uses more than a budget.
+    """
+    if not constraints.names:
+        if not explore:
+            raise ConfigError("without constraints the agent itself acts on its best estimate: use `act`")
+        return PricedPolicy(agent.action_probabilities(observations), _table([]))
+    check_priceable(agent, constraints)
+    assert isinstance(agent, PriceableAgent)
+    out = [np.zeros((len(observations), *agent.modules.shape(m))) for m in range(len(agent.modules))]
+    rows = []
+    for time in np.unique(group):
+        mine = np.flatnonzero(group == time)
+        users = len(mine) if has_slot is None else int(has_slot[mine].sum())
+        budgets = budgets_at(constraints, users, pace.period, pace.rates)
+        votes, use, prices = _solve(agent, observations[mine], constraints, budgets, explore)
+        out[0][mine] = priced_shares(votes.values, votes.mask, use, prices, votes.floor)
+        for m, share in enumerate(votes.later, 1):
+            out[m][mine] = share
+        columns = zip(constraints.names, prices.prices, prices.use, budgets, prices.binding, strict=True)
+        rows += [(int(time), *row) for row in columns]
+    return PricedPolicy(out, _table(rows))
+
+
+def _solve(
+    agent: PriceableAgent, observations: Observations, constraints: Constraints, budgets: FloatArray, explore: bool
+) -> tuple[ChannelVotes, FloatArray, Prices]:
+    """Find the prices of one decision time; where content has a budget, price again with the content that follows."""
+    before = np.zeros(len(budgets))
+    votes = agent.votes(observations, explore=explore)
+    if missing := [limit.event for limit in constraints.cost_events if limit.event not in votes.cost_names]:
+        raise NoVotes(
+            f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of the "
+            "costs (`reward.funnel.costs`), and the agent enough messages"
+        )
+    for i in range(MAX_ROUNDS):
+        hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
+        chosen = [np.zeros_like(votes.mask, dtype=np.float64), *votes.later]
+        use = expected_use(constraints, votes.modules, hazards, chosen)
+        prices = shadow_prices(votes.values, votes.mask, use, budgets, votes.floor, constraints.names)
+        settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
+        last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned
+        if last or not prices_later_modules(constraints, votes.modules):
+            break
+        before = prices.prices
+        charged = np.tile(action_prices(constraints, votes.modules, before), (len(observations), 1))
+        votes = agent.votes(replace(observations, action_prices=charged), explore=explore)
+    return votes, use, prices
+
+
+def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["group", "constraint", "price", "use", "budget", "binding"])

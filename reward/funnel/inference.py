@@ -1,0 +1,73 @@
+"""What the tests of a funnel share: p-values of effects, Holm's adjustment and the smallest effect that is detected."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy  # it imports scipy.stats on first use, so that a program's help does not wait for it
+
+from crosschannel.core.arrays import FloatArray
+from crosschannel.reward.effects.estimates import Effect
+from crosschannel.reward.effects.inference import two_sided_p_value
+
+#: A test rejects below this p-value, adjusted for the number of tests.
+SIGNIFICANCE_LEVEL = 0.05
+#: Probability with which `detectable_effect` is detected.
+POWER = 0.8
+#: With fewer users on the smaller side an effect is not tested: its error is not known well enough.
+MIN_USERS = 20
+
+
+def is_testable(effect: Effect) -> bool:
+    """Return whether an effect has an error that rests on enough users."""
+    return math.isfinite(effect.value) and math.isfinite(effect.se) and effect.se > 0 and effect.n_users >= MIN_USERS
+
+
+def p_value(effect: Effect) -> float:
+    """Return the p-value of the test that an effect is 0; NaN where it cannot be tested."""
+    return two_sided_p_value(effect.value / effect.se, effect.n_users - 1) if is_testable(effect) else math.nan
+
+
+def holm(p_values: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    r"""Return p-values (k,) adjusted so that in 5 % of logs at most any test of a family rejects what is true.
+
+    In the order of :math:`p / w`,
+
+    .. math:: \tilde p_{(j)} = \max_{i \le j} \min\Big(1, \frac{p_{(i)}}{w_{(i)}} \sum_{l \ge i} w_{(l)}\Big)
+
+    A test with a larger weight has more power, at the expense of the others. NaN stays NaN and does not count. Holm
+    (1979), "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics.
+
+    Args:
+        p_values: P-values (k,); NaN where nothing was tested.
+        weights: Positive weights of the tests (k,); by default equal.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    w = np.ones(len(p)) if weights is None else np.asarray(weights, dtype=np.float64)
+    tested = np.flatnonzero(~np.isnan(p))
+    order = tested[np.argsort(p[tested] / w[tested], kind="stable")]
+    left = np.cumsum(w[order][::-1])[::-1]
+    out = np.full(len(p), np.nan)
+    out[order] = np.minimum(np.maximum.accumulate(p[order] / w[order] * left), 1.0)
+    return out
+
+
+def shares_of_level(p_values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Return the share of the level that each test of `holm` has at first (k,); NaN where nothing was tested."""
+    tested = ~np.isnan(p_values)
+    return np.where(tested, weights / max(float(weights[tested].sum()), np.finfo(float).tiny), np.nan)
+
+
+def detectable_effect(effect: Effect, share: float = 1.0) -> float:
+    r"""Return how far from 0 an effect must be for a test with its error to find it in 80 % of logs.
+
+    .. math:: (t_{1 - \alpha s / 2} + t_{0.8}) \, se
+
+    with the share s of the level (the first step of `holm`). NaN where it cannot be tested.
+    """
+    if not is_testable(effect):
+        return math.nan
+    freedom = effect.n_users - 1
+    tail = SIGNIFICANCE_LEVEL * share / 2
+    return float((scipy.stats.t.isf(tail, freedom) + scipy.stats.t.ppf(POWER, freedom)) * effect.se)

@@ -1,0 +1,97 @@
+"""The weights of a funnel and of the regression of all sends, by rewards whose truth is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crosschannel.agents.funnel.calibration import Blend
+
+N = 20_000
+
+
+def normals(*shape: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
+
+
+def blend(reward: Tensor, funnel: Tensor, all_sends: Tensor | None = None, cost: Tensor | None = None) -> Blend:
+    nothing = torch.zeros_like(funnel)
+    return Blend.fit(
+        reward,
+        funnel,
+        nothing if all_sends is None else all_sends,
+        nothing if cost is None else cost,
+        torch.arange(len(funnel)),
+    )
+
+
+def test_right_predictions_keep_their_weight() -> None:
+    f = normals(N)
+    found = blend(f + normals(N, seed=1), f)
+    assert abs(found.slope - 1.0) < 4.0 * found.slope_se
+    assert found.slope_se == pytest.approx(N**-0.5, rel=0.1)
+    assert found.funnel == pytest.approx(1.0, abs=0.04)
+    assert found.all_sends == 0.0
+    assert abs(found.intercept) < 4.0 * N**-0.5
+
+
+def test_half_of_the_truth_counts_twice() -> None:
+    f = normals(N)
+    found = blend(2.0 * f + normals(N, seed=1), f)
+    assert found.slope == pytest.approx(2.0, abs=0.04)
+    assert found.funnel == pytest.approx(2.0, abs=0.04)
+
+
+def test_noise_gives_way_to_the_regression_of_all_sends() -> None:
+    f, q = normals(2, N)
+    found = blend(q + normals(N, seed=1), f, q)
+    assert abs(found.slope) < 4.0 * found.slope_se
+    assert found.funnel == pytest.approx(0.0, abs=0.04)
+    assert found.all_sends == pytest.approx(1.0, abs=0.04)
+
+
+def test_without_information_the_funnel_keeps_its_weight() -> None:
+    f, q = 1e-3 * normals(2, 100)
+    found = blend(normals(100, seed=1), f, q)
+    assert found.funnel == pytest.approx(1.0, abs=0.01)
+    assert found.all_sends == pytest.approx(0.0, abs=0.01)
+
+
+def test_costs_count_once_and_are_not_weighed() -> None:
+    f, cost = normals(N), normals(N, seed=2).abs()
+    found = blend(f - cost + normals(N, seed=1), f, cost=cost)
+    assert found.funnel == pytest.approx(1.0, abs=0.04)
+    assert found.slope == pytest.approx(1.0, abs=0.04)
+
+
+def test_constant_predictions_and_exact_ones_are_finite() -> None:
+    for reward, f in (
+        (normals(50), torch.zeros(50)),
+        (torch.ones(50), torch.ones(50)),
+        (torch.zeros(50), torch.zeros(50)),
+    ):
+        found = blend(reward, f)
+        assert np.isfinite([found.funnel, found.all_sends, found.intercept, found.slope, found.slope_se]).all()
+        assert found.all_sends == 0.0
+
+
+def clustered(users: int, each: int, seed: int) -> Blend:
+    """Rewards and predictions that a user's rows share for the most part."""
+    user = torch.arange(users).repeat_interleave(each)
+    f = normals(users, seed=seed)[user] + 0.3 * normals(users * each, seed=seed + 1)
+    noise = normals(users, seed=seed + 2)[user] + normals(users * each, seed=seed + 3)
+    nothing = torch.zeros_like(f)
+    return Blend.fit(f + noise, f, nothing, nothing, user)
+
+
+@pytest.mark.parametrize("runs", [60, pytest.param(600, marks=pytest.mark.slow)])
+def test_the_standard_error_counts_a_users_rows_as_one(runs: int) -> None:
+    found = [clustered(150, 8, 10 * seed) for seed in range(runs)]
+    spread = float(np.std([each.slope for each in found], ddof=1))
+    stated = float(np.mean([each.slope_se for each in found]))
+    # A sample standard deviation of n values has a relative error of 1 / sqrt(2 n); the sandwich is a little small.
+    assert stated == pytest.approx(spread, rel=4.0 / (2.0 * runs) ** 0.5 + 0.03)
+    alone = blend(*(lambda f: (f + normals(1200, seed=5), f))(normals(1200)))
+    assert stated > 1.5 * alone.slope_se

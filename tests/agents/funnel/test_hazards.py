@@ -1,0 +1,92 @@
+"""Hazards: log-linear truth, rare events, none, and nothing but events."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from crosschannel.agents.funnel.design import Design
+from crosschannel.agents.funnel.hazards import LOWEST, fit_hazard, predict
+from crosschannel.agents.funnel.regression import Posterior
+from tests.agents.funnel.samples import PLAIN, contexts, dense, messages
+
+
+def fitted(n: int, event: Tensor | None = None, seed: int = 0) -> tuple[Design, Tensor, Tensor, Posterior]:
+    design, x = Design.build(PLAIN, 2), contexts(n, 2, seed)
+    cells = design.cells_of(messages(n, PLAIN, seed))
+    return design, x, cells, fit_hazard(design, x, cells, torch.zeros(n) if event is None else event)
+
+
+def truth(x: Tensor, cells: Tensor) -> Tensor:
+    """A hazard of 1 % on average; the channel and the tone move it sixfold and twofold, the context by a half."""
+    channel, tone = torch.tensor([0.0, -0.9, 0.9]), torch.tensor([-0.35, 0.35, 0.0])
+    return (math.log(0.01) + channel[cells[:, 0]] + tone[cells[:, 1]] + 0.5 * x[:, 0]).exp()
+
+
+@pytest.mark.parametrize(
+    ("n", "seeds"), [(40_000, range(1)), pytest.param(40_000, range(1, 16), marks=pytest.mark.slow)]
+)
+def test_a_log_linear_truth_is_recovered(n: int, seeds: range) -> None:
+    for seed in seeds:
+        design, x = Design.build(PLAIN, 2), contexts(n, 2, seed)
+        cells = design.cells_of(messages(n, PLAIN, seed))
+        true = truth(x, cells)
+        event = (torch.rand(n, generator=torch.Generator().manual_seed(seed)) < true).float()
+        found = predict(design, fit_hazard(design, x, cells, event).mean, x, cells).exp()
+        assert found.sum().item() == pytest.approx(event.sum().item(), rel=0.02)
+        for m, sizes in enumerate(PLAIN.sizes):
+            for a in range(1 if m == 0 else 0, sizes):
+                mine = cells[:, m] == a
+                se = true[mine].sum().item() ** 0.5  # of the number of events
+                assert abs(found[mine].sum().item() - true[mine].sum().item()) < 4.0 * se
+        error = (found / true).log()
+        assert error.square().mean().sqrt() < 0.35  # some 600 events: twelve coefficients at 0.1 each
+
+
+@pytest.mark.parametrize("n", [50, 5000])
+def test_an_event_that_never_occurred_has_a_hazard_below_one_event(n: int) -> None:
+    design, x, cells, found = fitted(n)
+    assert found.mean.isfinite().all()
+    assert (predict(design, found.mean, x, cells).exp() < 1.0 / n).all()
+    normals = torch.randn(design.columns, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    members = (dense(design, x, cells) @ found.draws(normals)).exp()
+    assert members.mean(0).quantile(0.95) < 6.0 / n  # whoever saw none in n rows excludes more than some events
+
+
+def test_an_event_that_always_occurs() -> None:
+    design, x, cells, found = fitted(500, torch.ones(500))
+    hazard = predict(design, found.mean, x, cells).exp()
+    assert hazard.isfinite().all()
+    assert (hazard > 0.9).all()
+
+
+def test_without_rows_the_event_is_not_expected() -> None:
+    design, _, _, found = fitted(0)
+    x, cells = contexts(5, 2), design.cells_of(messages(5, PLAIN))
+    np.testing.assert_allclose(predict(design, found.mean, x, cells).numpy(), LOWEST, rtol=1e-5)
+
+
+@pytest.mark.parametrize("events", [1, 3])
+def test_rare_events_and_extreme_contexts_are_finite(events: int) -> None:
+    design, x = Design.build(PLAIN, 2), 10.0 * contexts(2000, 2).sign()
+    cells = design.cells_of(messages(2000, PLAIN))
+    event = torch.zeros(2000)
+    event[:events] = 1.0
+    found = fit_hazard(design, x, cells, event)
+    assert found.mean.isfinite().all()
+    assert found.root.isfinite().all()
+    total = predict(design, found.mean, x, cells).exp().sum().item()
+    assert 0.5 * events < total < 2.0 * events
+
+
+def test_a_channel_whose_every_message_ends_in_the_event() -> None:
+    design, x = Design.build(PLAIN, 2), contexts(3000, 2)
+    cells = design.cells_of(messages(3000, PLAIN))
+    found = fit_hazard(design, x, cells, (cells[:, 0] == 2).float())
+    hazard = predict(design, found.mean, x, cells).exp()
+    assert hazard[cells[:, 0] == 2].mean() > 0.7
+    assert hazard[cells[:, 0] == 1].mean() < 0.05

@@ -1,0 +1,197 @@
+"""A policy under constraints: its use, its probabilities, and the pace of a log."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crosschannel.agents import Agent, Budget, Constraints, CostLimit, Observations, make_agent
+from crosschannel.agents.sampling import check_probabilities, sample_actions
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY, WEEK
+from crosschannel.histories.history import History
+from crosschannel.pipeline import pricing
+from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
+from tests.agents.funnel.samples import PLAIN, World
+from tests.agents.samples import everything, observations_of
+from tests.samples import random_history
+
+PACE = LogPace(WEEK, {"complain": 0.01})
+GROUPS = np.repeat([7, 3], [400, 200])
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    found = make_agent("ensemble_thompson", PLAIN, 3, {"members": 5, "hidden": [8], "mixtures": 16, "floor": 0.01})
+    found.observe(World(price=1.0).log(6000))
+    found.update()
+    return found
+
+
+@pytest.fixture(scope="module")
+def slots() -> Observations:
+    mask = everything(len(GROUPS), PLAIN)
+    mask[::9, 1:3] = False
+    return observations_of(mask, 3, seed=1)
+
+
+def policy_of(agent: Agent, slots: Observations, constraints: Constraints, group: IntArray = GROUPS) -> PricedPolicy:
+    return priced_policy(agent, slots, group, constraints, PACE)
+
+
+def messages_of(policy: PricedPolicy, rows: slice | IntArray = slice(None)) -> float:
+    return float(policy.probabilities[0][rows, 1:].sum())
+
+
+def spent(policy: PricedPolicy, offer_costs: FloatArray) -> FloatArray:
+    """Expected cost of each slot, by enumeration of all messages."""
+    joint = PLAIN.all_joint_probabilities(policy.probabilities)
+    return np.asarray((joint[:, 1:] * offer_costs[PLAIN.joint_actions[1:, 2]]).sum(1))
+
+
+def test_without_constraints_it_is_the_agents_own_policy(agent: Agent, slots: Observations) -> None:
+    found = policy_of(agent, slots, Constraints())
+    for a, b in zip(found.probabilities, agent.action_probabilities(slots), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found.table.empty
+    assert list(found.table) == ["group", "constraint", "price", "use", "budget", "binding"]
+
+
+def test_limits_that_do_not_bind_change_nothing(agent: Agent, slots: Observations) -> None:
+    found = policy_of(agent, slots, Constraints(messages_per_week=1.0))
+    for a, b in zip(found.probabilities, agent.action_probabilities(slots), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+    assert not found.table["price"].any()
+    assert not found.table["binding"].any()
+
+
+def test_each_decision_time_keeps_its_own_limit_of_messages(agent: Agent, slots: Observations) -> None:
+    found = policy_of(agent, slots, Constraints(messages_per_week=0.3))
+    check_probabilities(PLAIN, found.probabilities, slots.action_mask)
+    assert found.table["group"].tolist() == [3, 7]
+    for group, users in ((3, 200), (7, 400)):
+        used = messages_of(found, np.flatnonzero(group == GROUPS))
+        assert 0.99 * 0.3 * users <= used <= 0.3 * users * (1 + 1e-6)
+        row = found.table[found.table["group"] == group].iloc[0]
+        assert row["use"] == pytest.approx(used, rel=1e-6)
+        assert row["budget"] == pytest.approx(0.3 * users)
+        assert row["binding"]
+        assert row["price"] > 0.0
+
+
+def test_users_without_a_slot_do_not_widen_a_limit(agent: Agent, slots: Observations) -> None:
+    has_slot = np.arange(len(GROUPS)) % 2 == 0
+    found = priced_policy(agent, slots, GROUPS, Constraints(messages_per_week=0.3), PACE, has_slot)
+    assert messages_of(found) == pytest.approx(0.3 * has_slot.sum(), rel=0.01)
+
+
+def test_the_hazard_of_a_cost_event_keeps_the_logs_rate(agent: Agent, slots: Observations) -> None:
+    free = policy_of(agent, slots, Constraints(cost_events=(CostLimit("complain", at_most=10.0),)))
+    found = policy_of(agent, slots, Constraints(cost_events=(CostLimit("complain", margin=0.0),)))
+    limit = 0.01 * len(GROUPS)
+    assert free.table["use"].sum() > 1.2 * limit
+    assert 0.99 * limit <= found.table["use"].sum() <= limit * (1 + 1e-6)
+    assert messages_of(found) < 0.9 * messages_of(free)
+
+
+def test_a_budget_on_content_is_kept_and_changes_the_content(agent: Agent, slots: Observations) -> None:
+    costs = {"offer": {"huge": 1.0, "large": 0.2}}
+    free = policy_of(agent, slots, Constraints())
+    offer_costs = np.array([0.0, 0.2, 1.0])
+    amount = 0.5 * float(spent(free, offer_costs).sum()) / len(GROUPS)
+    found = policy_of(agent, slots, Constraints(budgets=(Budget("bonus", amount, costs),)))
+    check_probabilities(PLAIN, found.probabilities, slots.action_mask)
+    for group in (3, 7):
+        rows = np.flatnonzero(group == GROUPS)
+        used = float(spent(found, offer_costs)[rows].sum())
+        assert used <= amount * len(rows) * (1 + 1e-4)  # probabilities of content are rounded to single precision
+        assert used == pytest.approx(found.table.set_index("group").loc[group, "use"], rel=1e-4)
+    assert (found.table["budget"] == amount * np.array([200, 400])).all()
+    joint = PLAIN.all_joint_probabilities(found.probabilities)
+    huge = PLAIN.joint_actions[:, 2] == 2
+    before = PLAIN.all_joint_probabilities(free.probabilities)
+    assert joint[:, huge].sum() < before[:, huge].sum()
+    assert messages_of(found) > 0.6 * messages_of(free)  # cheaper content is sent where messages are not worth theirs
+
+
+def test_prices_that_do_not_settle_are_those_of_the_votes_that_are_used(
+    agent: Agent, slots: Observations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricing, "MAX_ROUNDS", 2)
+    monkeypatch.setattr(pricing, "SETTLED_PRICES", 0.0)
+    costs = {"offer": {"huge": 1.0}}
+    found = policy_of(agent, slots, Constraints(budgets=(Budget("bonus", 0.05, costs),)))
+    used = spent(found, np.array([0.0, 0.0, 1.0]))
+    for group, users in ((3, 200), (7, 400)):
+        rows = np.flatnonzero(group == GROUPS)
+        row = found.table.set_index("group").loc[group]
+        assert used[rows].sum() == pytest.approx(row["use"], rel=1e-4)
+        assert used[rows].sum() <= 0.05 * users * (1 + 1e-4)
+
+
+def test_probabilities_are_those_of_what_is_drawn(agent: Agent, slots: Observations) -> None:
+    found = policy_of(agent, slots, Constraints(messages_per_week=0.3, cost_events=(CostLimit("complain"),)))
+    few = [part[:4] for part in found.probabilities]
+    joint = PLAIN.all_joint_probabilities(few)
+    draws, rng = 4000, np.random.default_rng(0)
+    many = np.repeat(np.arange(4), draws)
+    decisions = sample_actions(PLAIN, [part[many] for part in few], rng)
+    index = PLAIN.joint_index(decisions.actions)
+    np.testing.assert_allclose(decisions.joint, joint[many, index], rtol=1e-9)
+    counts = np.zeros_like(joint)
+    np.add.at(counts, (many, index), 1.0)
+    error = np.sqrt(np.maximum(joint * (1.0 - joint), 1.0 / draws) / draws)
+    assert (np.abs(counts / draws - joint) <= 4.5 * error).all()
+
+
+def test_an_agent_without_votes_cannot_keep_constraints(slots: Observations) -> None:
+    uniform = make_agent("uniform", PLAIN, 3, {})
+    with pytest.raises(ConfigError, match="cannot keep constraints"):
+        policy_of(uniform, slots, Constraints(messages_per_week=0.3))
+    assert policy_of(uniform, slots, Constraints()).table.empty
+
+
+def test_the_pace_of_a_log_counts_events_within_each_users_observed_time() -> None:
+    history = random_history(3, users=30, days=16)
+    found = LogPace.measure(history, ("order", "visit"), otherwise=5)
+    assert found.period == DAY
+    weeks = 30 * 14 * DAY / WEEK - 30 * 6 / 24 / 7  # from the decision at 06:00 of the third day on
+    for code, name in enumerate(("order", "visit")):
+        mine = (history.events.event == code) & (history.events.time >= 2 * DAY + DAY // 4)
+        assert found.rates[name] == pytest.approx((mine.sum() + 0.5) / weeks)
+    assert LogPace.from_dict(found.to_dict()) == found
+
+
+def test_time_after_a_users_observation_does_not_count() -> None:
+    history = random_history(3, users=30, days=16)
+    until = np.full(30, 9 * DAY)
+    inside = history.events.time < 9 * DAY
+    early = replace(
+        history,
+        observed_until=until,
+        events=replace(
+            history.events,
+            **{name: getattr(history.events, name)[inside] for name in ("user", "time", "event", "value")},
+        ),
+    )
+    found, whole = (LogPace.measure(each, ("order",), DAY).rates["order"] for each in (early, history))
+    assert found == pytest.approx(whole, rel=0.25)  # the rate is constant over time; half of the log would halve it
+
+
+def test_churn_ends_a_users_time() -> None:
+    history = random_history(3, users=30, days=16, rate=0.2)
+    leaving: History = replace(history, churn_events=("visit",))
+    found = LogPace.measure(leaving, ("visit",), DAY)
+    start = 2 * DAY + DAY // 4
+    stayed = leaving.churned_at > start
+    expected = np.minimum(leaving.churned_at, 16 * DAY)[stayed] - start
+    churned = (leaving.churned_at >= start) & (leaving.churned_at < 16 * DAY)
+    assert found.rates["visit"] == pytest.approx((churned.sum() + 0.5) / (expected.sum() / WEEK))
+
+
+def test_a_log_without_a_second_decision_has_the_period_that_is_given() -> None:
+    history = random_history(3, users=30, days=5)
+    assert LogPace.measure(history, (), otherwise=123).period == 123
