@@ -75,7 +75,7 @@ def _best_half_life(
 def _block_sums(
     context: Tensor, cell: Tensor, target: Tensor, weight: Tensor, block: Tensor, cells: int
 ) -> tuple[Tensor, Tensor]:
-    """Return the products of features [1, x] (blocks, cells, F, F) and of features and targets (blocks, cells, F, 1)."""
+    """Return sums of products of features [1, x] (blocks, cells, F, F), and of features and targets (..., F, 1)."""
     order = torch.argsort(block * cells + cell, stable=True)
     counts = torch.bincount(block * cells + cell, minlength=BLOCKS * cells).tolist()
     root = weight[order].sqrt().unsqueeze(1)

@@ -14,38 +14,22 @@ from crosschannel.agents.buffers.buffer import Buffer, median_variance, precisio
 from crosschannel.agents.ensemble.drift import learn_half_life
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
 from crosschannel.agents.ensemble.network import SharedNetwork
-from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
-from crosschannel.agents.ensemble.outliers import clip_limit
+from crosschannel.agents.ensemble.noise import held_out, learn_noise, noise_factor, row_weights, signs, subsample
 from crosschannel.agents.ensemble.prior import ABSOLUTE_BLOCK, NETWORK_BLOCK, learn_scales, select_prior_scale
+from crosschannel.agents.ensemble.units import RewardUnits
 from crosschannel.agents.settings import EnsembleThompsonSettings
 from crosschannel.core.action_changes import carry_over
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
-from crosschannel.core.hashing import derive, uniforms
+from crosschannel.core.arrays import FloatArray, IntArray
 
-HELD_OUT_SHARE = 0.2
 PILOT_CONTEXTS = 512
 INITIAL_NETWORK_VARIANCE = 1e-4
 MAX_SCALE_STEPS = 10
 REFIT_SHARE_OF_NEW_ROWS = 0.05
 STEPS_PER_GATHER = 16
-HORIZON = 4.0  # half-lives, after which rows have a sixteenth of the weight
+# Half-lives after which rows hardly count, and after which they are left out.
+HORIZON, LAST = 4.0, 8.0
 FREEZE_AT_STEP_GROWTH = 1.5
-
-
-def signs(keys: UIntArray, members: int, seed: int) -> Tensor:
-    """Return +1 or -1 for each row and member (n, K), a hash of the decision's key, the member and the seed.
-
-    The signs are therefore the same after a restart or a shuffle, and on another machine.
-    """
-    words = derive(keys, seed).astype("<u8").view(np.uint8).reshape(-1, 8)
-    bits = np.unpackbits(words, axis=1, count=members, bitorder="little")
-    return torch.from_numpy(bits).float().mul_(2.0).sub_(1.0)
-
-
-def held_out(keys: UIntArray, seed: int) -> Tensor:
-    """Mark the rows (n,) that no network is trained on, by a hash of their keys: a share of `HELD_OUT_SHARE`."""
-    return torch.from_numpy(uniforms(keys, ~seed) < HELD_OUT_SHARE)
 
 
 class Learner:
@@ -104,8 +88,7 @@ class Learner:
         self._statistics = SufficientStatistics.zeros(2, actions, f, 1 + k)
         self._seen, self._included = 0, 0  # rows at the last update, and rows in the statistics
         self._frozen = {"rows": 0, "steps": 0}  # when the features were last frozen
-        self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
-        self.limit = float("inf")  # of the standardised rewards of rows with average noise
+        self.units, self._reference = RewardUnits(), 1.0
         self._noisiness = torch.zeros(width)
         self.half_life = settings.half_life or 0.0  # 0: all rows count alike
         self._last_half_life = 0.0
@@ -163,21 +146,25 @@ class Learner:
         refit = added > 0 and added >= self._settings.growth * min(self._frozen["rows"], self._horizon(buffer))
         if refit:
             self._learn_noise(buffer, rows)
-            self._fit_reward_units(buffer, rows)
+            self._fit_units(buffer, rows)
             self._learn_half_life(buffer, rows)
-        loss = self._train(buffer, self._training_rows(buffer), steps, rng)
+        loss = self._train(buffer, self._recent(buffer, self._training_rows(buffer)), steps, rng)
         if not refit and self._network.steps >= FREEZE_AT_STEP_GROWTH * self._frozen["steps"]:
             self._learn_noise(buffer, rows)
             refit = True
         if refit:
-            self._refit(buffer, rows)
+            self._refit(buffer, self._recent(buffer, rows))
         else:
             self._add_new_rows(buffer, sent_only)
         return loss
 
     def _horizon(self, buffer: Buffer) -> float:
-        """Return the number of rows that matter: all, or as many as have nearly all the weight if rows are discounted."""
+        """Return the number of rows that matter: all, or as many as have nearly all the weight."""
         return min(HORIZON * self.half_life, len(buffer)) if self.half_life else len(buffer)
+
+    def _recent(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """Return those of some rows (n,) that are not too old to count."""
+        return rows[buffer.age(rows) < LAST * self.half_life] if self.half_life else rows
 
     def _learn_half_life(self, buffer: Buffer, rows: Tensor) -> None:
         """Choose the half-life by the prediction of newer rows, unless it is a setting.
@@ -189,13 +176,16 @@ class Learner:
         context = buffer["context"].index_select(0, rows)
         weight, deviation = self._row_weights(buffer, rows, context)
         estimate = self._best_estimates(buffer, rows, context).unsqueeze(1)
-        last, self._last_half_life = self._last_half_life, learn_half_life(
-            torch.cat([context, estimate / estimate.std().clamp_min(1e-6)], 1),
-            self._cells(buffer, rows),
-            self._targets(buffer, rows, deviation),
-            weight,
-            buffer.age(rows),
-            self._modules.n_table_cells(self._m),
+        last, self._last_half_life = (
+            self._last_half_life,
+            learn_half_life(
+                torch.cat([context, estimate / estimate.std().clamp_min(1e-6)], 1),
+                self._cells(buffer, rows),
+                self._targets(buffer, rows, deviation),
+                weight,
+                buffer.age(rows),
+                self._modules.n_table_cells(self._m),
+            ),
         )
         self.half_life = max(last, self._last_half_life) if min(last, self._last_half_life) > 0 else 0.0
 
@@ -204,34 +194,18 @@ class Learner:
         estimates = self.values(context, self.heads[:, :1]).squeeze(1).cpu()
         return estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
 
-    def _fit_reward_units(self, buffer: Buffer, rows: Tensor) -> None:
-        """Set the reward's units: the median of se^2, the mean and standard deviation, and the limit of outliers."""
-        self.reference = median_variance(buffer["se"][rows])
-        weight, deviation = self._row_weights(buffer, rows, buffer["context"].index_select(0, rows))
-        age_weight, reward = self._age_weights(buffer, rows), buffer["reward"][rows].double()
-        weight = (weight * age_weight).double()
-        mean = (weight * reward).sum() / weight.sum()
-        some = subsample(len(rows))
-        share = len(rows[some]) / len(rows)
-        coefficients = round(share * self._modules.n_table_cells(self._m) * (1 + buffer["context"].shape[1]))
-        error = (reward - mean) / deviation
-        limit = clip_limit(error[some], self._cells(buffer, rows[some]), age_weight[some], coefficients)
-        reward = mean + deviation * error.clamp(-limit, limit)
-        self.mean = float((weight * reward).sum() / weight.sum())
-        variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
-        self.scale = max(float(variance.sqrt()), 1e-8)
-        self.limit = limit / self.scale
+    def _fit_units(self, buffer: Buffer, rows: Tensor) -> None:
+        """Set the median of se^2 and the reward's units."""
+        self._reference = median_variance(buffer["se"][rows])
+        context, reward = (buffer[name].index_select(0, rows) for name in ("context", "reward"))
+        weight, deviation = self._row_weights(buffer, rows, context)
+        age_weight, cell = self._age_weights(buffer, rows), self._cells(buffer, rows)
+        coefficients = self._modules.n_table_cells(self._m) * (1 + context.shape[1])
+        self.units = RewardUnits.fit(reward, deviation, weight, age_weight, cell, coefficients)
 
     def _targets(self, buffer: Buffer, rows: Tensor, deviation: Tensor) -> Tensor:
-        """Return the standardised rewards (n,) of rows, clipped at the limit of outliers.
-
-        Args:
-            buffer: All rows.
-            rows: Positions of the rows (n,).
-            deviation: Standard deviations of their rewards (n,), as from `_row_weights`.
-        """
-        standardised = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
-        return standardised.clamp(-self.limit * deviation, self.limit * deviation)
+        """Return the standardised rewards (n,) of rows, whose noise has some standard deviations (n,)."""
+        return self.units.standardise(buffer["reward"].index_select(0, rows), deviation)
 
     def _training_rows(self, buffer: Buffer) -> Tensor:
         """Return the positions (n,) of the module's rows that are not held out."""
@@ -324,7 +298,7 @@ class Learner:
 
     def _reported_precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Return the capped precisions (n,) by the rewards' standard errors: 1 at the median of se^2."""
-        return precision(buffer["se"].index_select(0, rows), self.reference, self._settings.precision_cap)
+        return precision(buffer["se"].index_select(0, rows), self._reference, self._settings.precision_cap)
 
     def _row_weights(self, buffer: Buffer, rows: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows' weights (n,) and the standard deviations of their rewards, 1 for a row of average noise.
@@ -346,7 +320,8 @@ class Learner:
             **self._policy_state(self._statistics),
             "counts": {"seen": self._seen, "included": self._included, "frozen": dict(self._frozen)},
             "noisiness": self._noisiness.clone(),
-            "limit": self.limit,
+            "limit": self.units.limit,
+            "reference": self._reference,
             "half_lives": [self.half_life, self._last_half_life],
         }
 
@@ -363,7 +338,7 @@ class Learner:
             "common": self._common.clone(),
             "own": self._own.clone(),
             "statistics": statistics.state_dict(),
-            "units": [self.mean, self.scale, self.reference],
+            "units": [self.units.mean, self.units.scale],
         }
 
     def load_moved_state_dict(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -417,8 +392,8 @@ class Learner:
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._statistics = SufficientStatistics.from_state_dict(state["statistics"])
-        self.mean, self.scale, self.reference = state["units"]
+        self.units = RewardUnits(*state["units"], limit=float(state.get("limit", "inf")))
         if (counts := state.get("counts")) is not None:
             self._seen, self._included, self._frozen = counts["seen"], counts["included"], dict(counts["frozen"])
-            self._noisiness, self.limit = state["noisiness"].clone(), float(state["limit"])
+            self._noisiness, self._reference = state["noisiness"].clone(), float(state["reference"])
             self.half_life, self._last_half_life = map(float, state["half_lives"])
