@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 BLOCKS = 16
-PREDICTED_BLOCKS = 6
-HALVINGS = (0, 1, 2, 3)  # half-lives in each window: the window, its half, its quarter and its eighth
-MIN_ROWS = 1_000
+PREDICTED_BLOCKS = 4
+HALVINGS = (0, 1, 2, 3, 4)  # half-lives in each window: the window, its half, ..., its sixteenth
+NARROWING = 4
+MIN_ROWS, MAX_ROWS = 1_000, 131_072
 MIN_LOG_LIKELIHOOD_GAIN = 15.0
-RIDGES = (10.0, 100.0, 1_000.0, 10_000.0)
+RIDGES = (20.0, 300.0, 5_000.0)
 
 
 def learn_half_life(context: Tensor, cell: Tensor, target: Tensor, weight: Tensor, age: Tensor, cells: int) -> float:
@@ -20,11 +21,15 @@ def learn_half_life(context: Tensor, cell: Tensor, target: Tensor, weight: Tenso
 
     The rows are cut by age into `BLOCKS` blocks. For each half-life, linear regressions of the rewards on the contexts
     from all older rows, discounted, predict each of the last `PREDICTED_BLOCKS` blocks: their squared errors say which
-    half-life predicts newer rows best. It must be at least `exp(6)` times as likely as no discount. If the shortest
-    half-life is best, shorter ones are tried on the newest rows alone.
+    half-life predicts newer rows best. Each half-life has the ridge that is best for it, so that a short memory does
+    not win by shrinking more. It must be at least `exp(15)` times as likely as no discount: a policy that changes while
+    it learns visits other contexts, and where the regression misses the shape of the rewards there, newer rows predict
+    a little better without any drift. If no half-life or the shortest is best, shorter ones are tried on the newest
+    rows alone.
 
     Args:
-        context: Contexts (n, D), standardised.
+        context: Contexts (n, D), standardised, and the present estimate of each row's reward, which has the shape of
+            the rewards that a regression on the contexts would miss.
         cell: The action of each row (n,), or cell of the module's table.
         target: Standardised rewards (n,).
         weight: Weights of the rows (n,) by their precision.
@@ -32,18 +37,15 @@ def learn_half_life(context: Tensor, cell: Tensor, target: Tensor, weight: Tenso
         cells: Number of actions or cells.
     """
     found, window = 0.0, float(age.max()) + 1.0
-    while True:
+    while int((age < window).sum()) >= MIN_ROWS:
         inside = age < window
-        if int(inside.sum()) < MIN_ROWS:
-            return found
         parts = (each[inside] for each in (context, cell, target, weight, age))
         best = _best_half_life(*parts, cells=cells, window=window)
-        if best == 0.0:
-            return found
-        found = best
-        if best > window / 2 ** HALVINGS[-1]:
-            return found
-        window /= 2.0 ** (HALVINGS[-1] - 1)
+        found = best or found
+        if found > window / 2 ** HALVINGS[-1]:
+            break
+        window /= NARROWING
+    return found
 
 
 def _best_half_life(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
-from crosschannel.agents.ensemble.drift import learn_half_life
+from crosschannel.agents.ensemble.drift import MAX_ROWS, learn_half_life
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
 from crosschannel.agents.ensemble.network import SharedNetwork
 from crosschannel.agents.ensemble.noise import held_out, learn_noise, noise_factor, row_weights, signs, subsample
@@ -173,6 +173,7 @@ class Learner:
         """
         if self._settings.half_life is not None or self._frozen["rows"] == 0:
             return
+        rows = rows[:: max(len(rows) // MAX_ROWS, 1)]
         context = buffer["context"].index_select(0, rows)
         weight, deviation = self._row_weights(buffer, rows, context)
         estimate = self._best_estimates(buffer, rows, context).unsqueeze(1)
