@@ -51,8 +51,8 @@ AGENTS: Mapping[str, BuiltInAgent] = {
     "no_send": BuiltInAgent(NoSettings, "crosschannel.agents.baselines:NoSend"),
 }
 
-#: Built-in agents that cannot keep constraints, because they are not a `PriceableAgent`.
-AGENTS_WITHOUT_VOTES = frozenset(AGENTS) - {"ensemble_thompson"}
+#: Built-in agents that do not learn a funnel, and so no hazards that a limit on a cost event needs.
+AGENTS_WITHOUT_FUNNEL = frozenset(AGENTS) - {"ensemble_thompson", "linear_thompson"}
 
 
 def agent_settings(name: str) -> type[Any] | None:

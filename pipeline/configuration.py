@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.agents.registry import AGENTS_WITHOUT_VOTES, agent_settings
+from crosschannel.agents.registry import AGENTS_WITHOUT_FUNNEL, agent_settings
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import MAX_SEED
@@ -379,7 +379,7 @@ def _constraints_of(changed: Config, before: Config) -> Constraints:
     constraints = changed.constraints
     if not constraints.names:
         return constraints
-    if changed.agent.name != before.agent.name and changed.agent.name in AGENTS_WITHOUT_VOTES:
+    if changed.agent.name != before.agent.name and changed.agent.name in AGENTS_WITHOUT_FUNNEL:
         names = ", ".join(constraints.names)
         logger.info(f"the agent {changed.agent.name} cannot keep constraints: left out are those on {names}")
         return Constraints()

@@ -233,10 +233,11 @@ def test_constraints_that_another_agent_or_other_goals_cannot_keep_are_left_out(
     assert not caplog.text
 
 
-def test_agents_that_keep_constraints_are_those_with_votes():
-    from crosschannel.agents.registry import AGENTS, AGENTS_WITHOUT_VOTES
+def test_agents_that_keep_limits_on_cost_events_are_those_with_a_funnel():
+    from crosschannel.agents.registry import AGENTS, AGENTS_WITHOUT_FUNNEL
     from crosschannel.agents.votes import PriceableAgent
     from tests.agents.samples import PLAIN
 
-    without = {name for name in AGENTS if not isinstance(agents.make_agent(name, PLAIN, 3), PriceableAgent)}
-    assert without == AGENTS_WITHOUT_VOTES
+    made = {name: agents.make_agent(name, PLAIN, 3) for name in AGENTS}
+    assert {name for name, agent in made.items() if not hasattr(agent, "funnel")} == AGENTS_WITHOUT_FUNNEL
+    assert all(isinstance(made[name], PriceableAgent) for name in AGENTS if name not in AGENTS_WITHOUT_FUNNEL)
