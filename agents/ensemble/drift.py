@@ -11,7 +11,7 @@ BLOCKS = 16
 PREDICTED_BLOCKS = 4
 HALVINGS = (0, 1, 2, 3, 4)  # half-lives in each window: the window, its half, ..., its sixteenth
 NARROWING = 4
-MIN_ROWS, MAX_ROWS = 1_000, 131_072
+MIN_ROWS, MAX_ROWS = 1_000, 32_768
 MIN_LOG_LIKELIHOOD_GAIN = 15.0
 RIDGES = (20.0, 300.0, 5_000.0)
 
