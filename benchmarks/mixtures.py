@@ -1,6 +1,6 @@
 """Compare numbers of mixtures that vote: regret, the next log's effective sample size, and the cost of probabilities.
 
-    python -m benchmarks.mixtures --set exploration_scale=0.25 --csv docs/mixtures.csv
+    python -m benchmarks.mixtures --set exploration_scale=0.25 weight_decay=0.5 warm_rows=40000 --csv docs/mixtures.csv
     python -m benchmarks.mixtures --numbers 64                        the default settings
 
 A policy that has learned from 10,000 rows of a stream logs 5,000 more, learns from them, and is then evaluated on them.

@@ -39,8 +39,9 @@ def learn_half_life(context: Tensor, cell: Tensor, target: Tensor, weight: Tenso
     found, window = 0.0, float(age.max()) + 1.0
     while int((age < window).sum()) >= MIN_ROWS:
         inside = age < window
-        parts = (each[inside] for each in (context, cell, target, weight, age))
-        best = _best_half_life(*parts, cells=cells, window=window)
+        best = _best_half_life(
+            context[inside], cell[inside], target[inside], weight[inside], age[inside], cells, window
+        )
         found = best or found
         if found > window / 2 ** HALVINGS[-1]:
             break
@@ -94,4 +95,5 @@ def _ridge(gram: Tensor, moment: Tensor) -> Tensor:
     ridge = torch.tensor(RIDGES, dtype=gram.dtype).view(-1, 1, 1, 1) * features
     common = torch.linalg.solve(gram.sum(2) + ridge[:, 0], moment.sum(2)).unsqueeze(2)
     own: Tensor = torch.linalg.solve(gram + ridge, moment - gram @ common)
-    return common + own
+    found: Tensor = common + own
+    return found

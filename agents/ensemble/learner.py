@@ -393,7 +393,8 @@ class Learner:
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._statistics = SufficientStatistics.from_state_dict(state["statistics"])
-        self.units = RewardUnits(*state["units"], limit=float(state.get("limit", "inf")))
+        mean, scale = map(float, state["units"])
+        self.units = RewardUnits(mean, scale, float(state.get("limit", "inf")))
         if (counts := state.get("counts")) is not None:
             self._seen, self._included, self._frozen = counts["seen"], counts["included"], dict(counts["frozen"])
             self._noisiness, self._reference = state["noisiness"].clone(), float(state["reference"])
