@@ -177,16 +177,14 @@ class Learner:
         context = buffer["context"].index_select(0, rows)
         weight, deviation = self._row_weights(buffer, rows, context)
         estimate = self._best_estimates(buffer, rows, context).unsqueeze(1)
-        last, self._last_half_life = (
-            self._last_half_life,
-            learn_half_life(
-                torch.cat([context, estimate / estimate.std().clamp_min(1e-6)], 1),
-                self._cells(buffer, rows),
-                self._targets(buffer, rows, deviation),
-                weight,
-                buffer.age(rows),
-                self._modules.n_table_cells(self._m),
-            ),
+        last = self._last_half_life
+        self._last_half_life = learn_half_life(
+            torch.cat([context, estimate / estimate.std().clamp_min(1e-6)], 1),
+            self._cells(buffer, rows),
+            self._targets(buffer, rows, deviation),
+            weight,
+            buffer.age(rows),
+            self._modules.n_table_cells(self._m),
         )
         self.half_life = max(last, self._last_half_life) if min(last, self._last_half_life) > 0 else 0.0
 
