@@ -98,7 +98,7 @@ def table(judged: list[Judged]) -> str:
     joined = np.mean([len(j.evaluation.ladder.factors) < 5 for j in judged])  # type: ignore[union-attr]
     pairs_found = np.mean([any(p.p_value < 0.05 for p in j.evaluation.ladder.pairs) for j in judged])  # type: ignore[union-attr]
     lines += [
-        f"headline identified in {found} of {len(judged)}; widened by the true share it contains the truth in {widened}",
+        f"headline identified in {found} of {len(judged)}; widened by the true share it has the truth in {widened}",
         f"'better than the log' of a policy that is not, above the true share: {wrong}",
         f"modules joined to factors in {joined:.3f} of logs, a pair said to interact in {pairs_found:.3f}",
     ]
@@ -134,7 +134,8 @@ def main() -> None:
         v = e.headline.value
         print(
             f"{seed} {run.name}: {v.point:+.4f} [{v.low:.4f}, {v.high:.4f}], truth {judged[-1].truth:+.4f}, "
-            f"log {judged[-1].logged:+.4f}, ESS {e.headline.support.ess:.0f}, breakdown {e.breakdown} {e.headline.reason}",
+            f"log {judged[-1].logged:+.4f}, ESS {e.headline.support.ess:.0f}, breakdown {e.breakdown}",
+            e.headline.reason,
             flush=True,
         )
     print(table(judged))

@@ -23,6 +23,7 @@ from .judging import judge as judge
 from .monitoring import Monitor as Monitor
 from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
+from .pricing import price_messages as price_messages
 from .pricing import priced_policy as priced_policy
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
@@ -57,6 +58,7 @@ __all__ = [
     "next_steps",
     "parse_settings",
     "prepare",
+    "price_messages",
     "priced_policy",
     "program",
     "read_config",
