@@ -22,7 +22,6 @@ from crosschannel.agents.base import Float32Array
 from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.votes import NoVotes
 from crosschannel.core.arrays import BoolArray, FloatArray
-from crosschannel.core.serialization import import_class
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
     DR,
@@ -37,9 +36,9 @@ from crosschannel.evaluation import (
     required_ess,
 )
 from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
-from crosschannel.pipeline.building import Split, TrainingData
+from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
-from crosschannel.pipeline.configuration import RIDGE, Config
+from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
 from crosschannel.pipeline.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.reward import refit
@@ -58,17 +57,16 @@ def fit_outcomes(config: Config, split: Split) -> CrossFittedOutcomes | None:
     Raises:
         ConfigError: If `evaluation.outcome_model` cannot be imported or made.
     """
-    name, decisions, rewards = config.evaluation.outcome_model, split.history.decisions, split.rewards
+    decisions, rewards = split.history.decisions, split.rewards
     if len(np.unique(decisions.user[rewards.identified])) < FOLDS:
         return None
-    regressor = None if name == RIDGE else import_class(name, "outcome model")
     return CrossFittedOutcomes.fit(
         split.history.modules,
         split.observations.context,
         decisions.actions,
         rewards.reward,
         decisions.user,
-        regressor=regressor,
+        regressor=outcome_regressor(config),
     )
 
 

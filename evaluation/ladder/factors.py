@@ -109,6 +109,16 @@ def find_factors(log: LoggedDecisions, declared: str = TESTED) -> Factors:
     return Factors.from_links(modules, [*links, *joined], source, tests)
 
 
+def check_factors(modules: ActionSpace, declared: str) -> None:
+    """Check a declaration of factors (`find_factors`) against the modules of a log.
+
+    Raises:
+        ConfigError: If a declared module is unknown, the first one, or named twice.
+    """
+    if declared != TESTED:
+        declared_links(modules, declared)
+
+
 def declared_links(modules: ActionSpace, declared: str) -> list[tuple[int, int]]:
     """Return the pairs of modules that a declaration such as `offer+tone, time+greeting` joins.
 
