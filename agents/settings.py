@@ -57,7 +57,7 @@ class EnsembleThompsonSettings:
 
     members: int = 10
     mixtures: int = DEFAULT_MIXTURES
-    exploration_scale: float = 0.1
+    exploration_scale: float = 0.25
     floor: Floor = DEFAULT_FLOOR
     hidden: tuple[int, ...] = (128,)
     effect_scale: float = 0.1
