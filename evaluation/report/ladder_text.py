@@ -15,7 +15,7 @@ SIGNIFICANT = 0.05
 _STEPS = {
     "logged": "logged",
     "channel": "the policy's `{name}`, with the content as logged",
-    "factor": "its `{name}`, given its channel",
+    "factor": "its `{name}`, given {given}",
     "interactions": "interactions of these",
     "policy": "the policy",
 }
@@ -36,7 +36,7 @@ def ladder_blocks(evaluation: Evaluation) -> list[list[str]]:
     blocks.append([title, *align(waterfall_rows(ladder, level))])
     tests = [title for title in (*ladder.totals, *ladder.pairs) if not title.reason]
     if tests:
-        title = "What interactions add, given the policy's channel (p-values of pairs by Holm's method)"
+        title = f"What interactions add, given {given_its_first_module(ladder)} (p-values of pairs by Holm's method)"
         blocks.append([title, *align(interaction_rows(ladder, level))])
     return [*blocks, ladder_sentences(evaluation)]
 
@@ -55,13 +55,20 @@ def order_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
 def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     """Return the table of the steps from the logged value to the policy's, with a head."""
     rows: list[tuple[str, ...]] = [("step", "value", level)]
+    given = given_its_first_module(ladder)
     for step in ladder.waterfall:
-        label = _STEPS[step.kind].format(name=step.name)
+        label = _STEPS[step.kind].format(name=step.name, given=given)
         if step.reason:
             rows.append((label, f"not identified ({step.reason})", ""))
         else:
             rows.append((label, format_point(step.value), format_bounds(step.value)))
     return rows
+
+
+def given_its_first_module(ladder: Ladder) -> str:
+    """Return the policy's choice that the steps of the factors are given, in words."""
+    name = next(step.name for step in ladder.waterfall if step.kind == "channel")
+    return "its channel" if name == "channel" else f"its `{name}`"
 
 
 def interaction_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
@@ -82,7 +89,7 @@ def ladder_sentences(evaluation: Evaluation) -> list[str]:
     if ladder is None:
         return []
     best = ladder.headline
-    out = [f"* The headline is {best.estimator}, right {best.assumption or NO_ASSUMPTION}. {ladder.independence}"]
+    out = [f"* The headline is {best.estimator}. It is right {best.assumption or NO_ASSUMPTION}. {ladder.independence}"]
     if len(ladder.factors) == 1:
         out.append(
             f"As `{ladder.factors[0]}` is the only factor, order 1 is the weight of the whole action: no order needs "

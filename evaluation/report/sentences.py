@@ -7,6 +7,7 @@ import math
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
 from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.report.ladder_text import given_its_first_module
 from crosschannel.evaluation.results import Evaluation
 
 ESTIMATOR_ORDER = ("dr", "beta-ips", "snips", "ips", "switch-dr")
@@ -57,7 +58,7 @@ def module_effects(evaluation: Evaluation) -> list[str]:
     if evaluation.ladder is not None:
         opening = {
             "channel": "Changing only `{}` would change the mean per decision with a reward by",
-            "factor": "Given its channel, the policy's `{}` would add",
+            "factor": f"Given {given_its_first_module(evaluation.ladder)}, the policy's `{{}}` would add",
         }
         return [
             _effect(opening[step.kind].format(step.name), step.value, evaluation)
