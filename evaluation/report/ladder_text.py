@@ -119,18 +119,22 @@ def breakdown_sentence(evaluation: Evaluation, share: float) -> str:
     )
 
 
+def contradiction(ladder: Ladder) -> str:
+    """Return which interactions contradict what the headline assumes, in words; empty where none does."""
+    if ladder.order == 1 and (found := [pair for pair in ladder.pairs if _rejects(pair)]):
+        return ", ".join(f"`{pair.factors[0]}` x `{pair.factors[1]}` (p = {pair.p_value:.2g})" for pair in found)
+    total = next((total for total in ladder.totals if total.order == ladder.order + 1), None)
+    if total is not None and _rejects(total):
+        return f"interactions of order {total.order} add {format_point(total.value)} (p = {total.p_value:.2g})"
+    return ""
+
+
 def _test_sentence(ladder: Ladder) -> str:
-    found = [pair for pair in ladder.pairs if _rejects(pair)]
-    if found:
-        pairs = ", ".join(f"`{pair.factors[0]}` x `{pair.factors[1]}` (p = {pair.p_value:.2g})" for pair in found)
-        return f"The log contradicts that assumption: {pairs}."
-    next_total = next((total for total in ladder.totals if total.order == ladder.order + 1), None)
-    if next_total is not None and _rejects(next_total):
-        return (
-            f"The log contradicts that assumption: interactions of order {next_total.order} add "
-            f"{format_point(next_total.value)} (p = {next_total.p_value:.2g})."
-        )
-    if not any(not each.reason for each in (*ladder.pairs, *ladder.totals)):
+    if found := contradiction(ladder):
+        return f"The log contradicts that assumption: {found}."
+    tested = ladder.pairs if ladder.order == 1 else ()
+    higher = [total for total in ladder.totals if total.order == ladder.order + 1]
+    if all(each.reason for each in (*tested, *higher)):
         return "The log is too small to test that assumption."
     return "The log does not contradict that assumption, but would show large interactions only."
 

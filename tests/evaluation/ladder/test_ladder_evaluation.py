@@ -13,6 +13,7 @@ from crosschannel.evaluation import (
     EvaluationSettings,
     Interval,
     OutcomeModel,
+    caveats,
     evaluate,
     from_dict,
     headline,
@@ -122,6 +123,10 @@ def test_a_pair_that_is_found_without_moving_the_headline_is_told():
     found, _ = logged(users=1500, interaction=0.5)
     assert found.ladder.order == 1
     assert "The log contradicts that assumption: `tone` x `offer` (p = " in text_table(found)
+    assert any(line.startswith("The log contradicts what order 1 assumes: `tone` x") for line in caveats(found))
+    second, _ = logged(users=1500, interaction=0.5, order=2)
+    assert not any("contradicts" in line for line in caveats(second))
+    assert "The log does not contradict that assumption" in text_table(second)
 
 
 def with_values(orders, values):
