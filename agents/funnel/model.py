@@ -212,7 +212,7 @@ def _expected_cost(
 def _blend(
     design: Design, messages: _Messages, by_fold: list[list[DesignStatistics]], found: list[Posterior], cost: Tensor
 ) -> Blend:
-    """Weigh funnel, what surrogates miss and the regression of all sends by rewards of users that taught none of them."""
+    """Weigh the funnel, what surrogates miss and all sends by rewards of users that taught none of them."""
     funnel, missed, everybody = torch.zeros(3, len(cost)).unbind()
     for fold in range(FOLDS):
         at = (messages.rows.fold == fold).nonzero()[:, 0]
