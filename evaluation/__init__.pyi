@@ -14,6 +14,14 @@ from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
 from .outcome_model import OutcomeModel as OutcomeModel
 from .outcome_model import QValues as QValues
+from .planning import ChosenWeights as ChosenWeights
+from .planning import DataNeed as DataNeed
+from .planning import LogSize as LogSize
+from .planning import WeightMoments as WeightMoments
+from .planning import advice as advice
+from .planning import data_needs as data_needs
+from .planning import users_per_arm_of_means as users_per_arm_of_means
+from .planning import users_per_arm_of_rates as users_per_arm_of_rates
 from .report import caveats as caveats
 from .report import from_dict as from_dict
 from .report import headline as headline
@@ -58,11 +66,14 @@ __all__ = [
     "IPS",
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
+    "ChosenWeights",
+    "DataNeed",
     "Estimate",
     "Estimator",
     "Evaluation",
     "EvaluationSettings",
     "Interval",
+    "LogSize",
     "LoggedDecisions",
     "OutcomeModel",
     "PerDecisionIPS",
@@ -79,9 +90,12 @@ __all__ = [
     "TrajectoryEvaluation",
     "TrajectoryIPS",
     "TrajectoryIndex",
+    "WeightMoments",
     "WeightedDR",
+    "advice",
     "blocks",
     "caveats",
+    "data_needs",
     "effective_sample_size",
     "evaluate",
     "evaluate_trajectories",
@@ -99,6 +113,8 @@ __all__ = [
     "to_dict",
     "unsupported_mass",
     "user_bootstrap",
+    "users_per_arm_of_means",
+    "users_per_arm_of_rates",
     "value_trajectories",
     "verdict",
     "write_html",
