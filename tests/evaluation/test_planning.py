@@ -26,7 +26,7 @@ from crosschannel.evaluation import (
     users_per_arm_of_means,
     users_per_arm_of_rates,
 )
-from crosschannel.evaluation.planning import JOINT, ORDER_1
+from crosschannel.evaluation.planning.needs import JOINT, ORDER_1
 
 RATES = [(0.05, 0.1, 0.8, 0.95), (0.001, 0.5, 0.9, 0.99), (0.4, -0.25, 0.95, 0.9), (0.5, 0.02, 0.8, 0.95)]
 
@@ -145,6 +145,15 @@ def test_a_module_that_explores_alone_changes_its_own_moment_alone():
     assert after.modules["offer"] < 0.7 * before.modules["offer"]
     assert after.modules["tone"] == before.modules["tone"]
     assert (after.nothing, after.sent) == (before.nothing, before.sent)
+
+
+def test_constant_actions_have_the_mean_moment_of_all_policies_that_choose_one():
+    log, _, _ = draw(300_000, np.random.default_rng(16))
+    moments = ChosenWeights.of_constant_actions(log).moments(0.1)
+    mixed = [0.9 * p + 0.1 / len(p) for p in MU]
+    assert moments.nothing + moments.sent == pytest.approx((1 / mixed[0]).mean(), rel=0.02)
+    assert moments.modules["offer"] == pytest.approx((1 / mixed[1]).mean(), rel=0.02)
+    assert moments.modules["tone"] == pytest.approx((1 / mixed[2]).mean(), rel=0.02)
 
 
 def size_of(log, rewards):

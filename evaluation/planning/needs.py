@@ -1,15 +1,13 @@
-"""Plan how many users, weeks or how much exploration a value needs, and how large a randomised trial must be."""
+"""How many users, weeks or how much exploration would identify the value of a policy to a given error."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import nct, norm, t
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
@@ -23,95 +21,6 @@ from crosschannel.evaluation.weights import has_choice
 JOINT, ORDER_1 = "joint weights", "order 1"
 #: Shares of uniform exploration that are compared.
 EXPLORATION_GRID = np.linspace(0.0, 1.0, 51)
-#: Largest arm of a trial that is searched for.
-MAX_USERS_PER_ARM = 1e12
-
-
-def users_per_arm_of_rates(base_rate: float, lift: float, power: float = 0.8, level: float = 0.95) -> float:
-    r"""Return the users per arm of a randomised trial with two arms that compares two proportions, two-sided.
-
-    .. math::
-        n = \frac{\left( z_{1 - \alpha/2} \sqrt{2 \bar p (1 - \bar p)} + z_{power}
-        \sqrt{p_0 (1 - p_0) + p_1 (1 - p_1)} \right)^2}{(p_1 - p_0)^2}, \qquad \bar p = (p_0 + p_1) / 2
-
-    Assumption: users are independent, and n is large enough for the normal approximation. Fleiss, Levin & Paik (2003),
-    "Statistical methods for rates and proportions", equation 4.14, without the continuity correction.
-
-    Args:
-        base_rate: Share of the users of the first arm with the event, :math:`p_0`.
-        lift: Relative change in the second arm: :math:`p_1 = p_0 (1 + \text{lift})`.
-        power: Probability of finding the lift.
-        level: Confidence level of the test.
-
-    Returns:
-        Users per arm; round it up.
-
-    Raises:
-        ConfigError: If a rate is not between 0 and 1, the lift is 0, or power or level are not between 0 and 1.
-    """
-    _check_test(power, level)
-    new_rate = base_rate * (1.0 + lift)
-    for name, rate in (("base rate", base_rate), ("base rate after the lift", new_rate)):
-        if not 0 < rate < 1:
-            raise ConfigError(f"the {name} is {rate:g}: a rate lies between 0 and 1")
-    if lift == 0:
-        raise ConfigError("the lift is 0: no trial finds it")
-    mean = (base_rate + new_rate) / 2
-    under_null = math.sqrt(2 * mean * (1 - mean))
-    under_lift = math.sqrt(base_rate * (1 - base_rate) + new_rate * (1 - new_rate))
-    root = norm.ppf((1 + level) / 2) * under_null + norm.ppf(power) * under_lift
-    return float((root / (new_rate - base_rate)) ** 2)
-
-
-def users_per_arm_of_means(difference: float, sd: float, power: float = 0.8, level: float = 0.95) -> float:
-    r"""Return the users per arm of a randomised trial with two arms that compares two means, two-sided.
-
-    The smallest n at which a t-test of equal arms has the power, by the noncentral t distribution:
-
-    .. math::
-        \text{power} = P(|T| > t_{1 - \alpha/2, \, 2n - 2}), \qquad
-        T \sim t_{2n - 2}\left( \frac{|\delta|}{\sigma} \sqrt{n / 2} \right)
-
-    Assumption: users are independent, with the same standard deviation in both arms. Cohen (1988), "Statistical power
-    analysis for the behavioral sciences", chapter 2.
-
-    Args:
-        difference: Difference of the means to be found, :math:`\delta`, in the unit of the standard deviation.
-        sd: Standard deviation of one user's value, :math:`\sigma`.
-        power: Probability of finding the difference.
-        level: Confidence level of the test.
-
-    Returns:
-        Users per arm; round it up.
-
-    Raises:
-        ConfigError: If the difference is 0, the deviation is not positive, or power or level are not between 0 and 1.
-    """
-    _check_test(power, level)
-    if not 0 < sd < math.inf:
-        raise ConfigError(f"the standard deviation is {sd:g}: it must be a number above 0")
-    if not 0 < abs(difference) < math.inf:
-        raise ConfigError(f"the difference is {difference:g}: no trial finds it")
-
-    def missing(n: float) -> float:
-        freedom, shift = 2 * n - 2, abs(difference) / sd * math.sqrt(n / 2)
-        critical = t.ppf((1 + level) / 2, freedom)
-        return float(nct.sf(critical, freedom, shift) + nct.cdf(-critical, freedom, shift) - power)
-
-    normal = 2 * ((norm.ppf((1 + level) / 2) + norm.ppf(power)) * sd / difference) ** 2
-    if normal > MAX_USERS_PER_ARM:
-        raise ConfigError(
-            f"a trial needs more than {MAX_USERS_PER_ARM:.0e} users per arm: look for a larger difference"
-        )
-    least = 2.0  # a standard deviation needs two users in each arm
-    # From about 50 users on the normal approximation is short by about a quarter of the squared normal quantile.
-    return least if missing(least) >= 0 else float(brentq(missing, least, 2 * normal + 50, xtol=1e-9, rtol=1e-12))
-
-
-def _check_test(power: float, level: float) -> None:
-    for name, share in (("power", power), ("level", level)):
-        if not 0 < share < 1:
-            raise ConfigError(f"{name} {share:g} is not between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -201,6 +110,23 @@ class ChosenWeights:
             uniform=1.0 / np.maximum(np.stack(counts, axis=1), 1),
         )
 
+    @classmethod
+    def of_constant_actions(cls, log: LoggedDecisions) -> ChosenWeights:
+        r"""Return chances whose moments are means over all policies that always choose one action of each module.
+
+        A policy that always chooses action a has the second moment :math:`1 / \mu(a)`; its mean over the :math:`A_m`
+        eligible actions is :math:`E_\mu[1 / (A_m \mu_m^2)]`, that of a policy with :math:`\pi_m^2 = 1 / A_m`.
+
+        Raises:
+            ConfigError: If a propensity is missing.
+        """
+        n, modules = len(log), log.modules
+        anything = [np.zeros((n, *modules.shape(m))) for m in range(len(modules))]
+        anything[0][:, 0] = 1.0
+        found = cls.from_log(log, anything)
+        made = np.column_stack([has_choice(log, m) for m in range(len(modules))])
+        return replace(found, policy=np.where(made, np.sqrt(found.uniform), 1.0))
+
     def moments(self, exploration: FloatArray | float = 0.0) -> WeightMoments:
         r"""Return the second moments that the policy's weights would have if the log had explored more.
 
@@ -222,14 +148,13 @@ class ChosenWeights:
             raise ConfigError(f"the share of exploration {exploration} is not in [0, 1]")
         n, sends = len(self.sends), self.sends
         explored = (1.0 - shares) * self.logged + shares * self.uniform
-        weights = self.policy / self.logged
-        squared = weights * self.policy / explored
-        mass = float(weights[sends, 0].sum())
+        squared = self.policy**2 / (self.logged * explored)
+        mass = float(squared[sends, 0].sum())
         return WeightMoments(
             nothing=float(squared[~sends, 0].sum()) / n,
             sent=float(squared[sends, 0].sum()) / n,
             modules={
-                name: float(weights[sends, 0] @ squared[sends, m]) / mass if mass > 0 else 1.0
+                name: float(squared[sends, 0] @ squared[sends, m]) / mass if mass > 0 else 1.0
                 for m, name in enumerate(self.names)
                 if m > 0
             },
