@@ -21,6 +21,7 @@ from .judging import explain_policy as explain_policy
 from .judging import fit_outcome_model as fit_outcome_model
 from .judging import judge as judge
 from .monitoring import Monitor as Monitor
+from .planning import plan as plan
 from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
 from .pricing import priced_policy as priced_policy
@@ -56,6 +57,7 @@ __all__ = [
     "logger",
     "next_steps",
     "parse_settings",
+    "plan",
     "prepare",
     "priced_policy",
     "program",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy.optimize import brentq
 from scipy.special import nctdtr, ndtri, stdtrit
 
@@ -82,7 +83,9 @@ def users_per_arm_of_means(difference: float, sd: float, power: float = 0.8, lev
     def missing(n: float) -> float:
         freedom, shift = 2 * n - 2, abs(difference) / sd * math.sqrt(n / 2)
         critical = stdtrit(freedom, (1 + level) / 2)
-        return float(1.0 - nctdtr(freedom, shift, critical) + nctdtr(freedom, shift, -critical) - power)
+        # SciPy gives NaN where the probability of the other side is too small for a number.
+        other_side = np.nan_to_num(nctdtr(freedom, shift, -critical))
+        return float(1.0 - nctdtr(freedom, shift, critical) + other_side - power)
 
     normal = 2 * ((ndtri((1 + level) / 2) + ndtri(power)) * sd / difference) ** 2
     if normal > MAX_USERS_PER_ARM:
