@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from crosschannel.core.errors import ConfigError
+from crosschannel.envs.market import Market, simulate_history
 from crosschannel.evaluation import users_per_arm_of_rates
 from crosschannel.pipeline import load_config, prepare
 from crosschannel.pipeline.command_line import UsageError
@@ -99,15 +101,10 @@ def test_four_times_the_users_halve_the_error_that_is_expected():
 
 def test_a_log_that_explores_uniformly_needs_nothing_more_for_uniform_choices():
     """On the log of uniform choices the second moment is 1, so that the expected error is that of the log's mean."""
-    from dataclasses import replace
-
-    from crosschannel.envs.market import Market, simulate_history
-
     config, data = small()
     history, truth = simulate_history(Market(config.market()), "uniform")
     uniform = replace(data, history=history, truth=truth)
+    mean = logged_mean(config, uniform)
     for need in plan(config, uniform)[UNIFORM]:
-        assert need.expected_error == pytest.approx(
-            (logged_mean(config, uniform).high - logged_mean(config, uniform).low) / 2
-        )
+        assert need.expected_error == pytest.approx((mean.high - mean.low) / 2)
         assert need.exploration is not None
