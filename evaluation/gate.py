@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import from_dict
 from crosschannel.evaluation.bootstrap import Interval
@@ -165,8 +165,8 @@ def gate(
             )
         elif not cost.policy.high <= limit:
             reasons.append(
-                f"`{cost.event}` may follow up to {cost.policy.high:.3%} of decisions, more than the {limit:.3%} allowed "
-                f"({cost.logged:.3%} in the log)"
+                f"`{cost.event}` may follow up to {cost.policy.high:.3%} of decisions, more than the {limit:.3%} "
+                f"allowed ({cost.logged:.3%} in the log)"
             )
     if reasons:
         text = "; ".join(reasons)
@@ -196,7 +196,7 @@ class Selection:
 
 
 def select_best(
-    user: FloatArray,
+    user: IntArray,
     names: Sequence[str],
     value: Callable[[str, BoolArray], Interval],
     rng: np.random.Generator,

@@ -102,7 +102,7 @@ def null_world(rng, policies=8, users=200, per_user=5):
 
 @pytest.mark.parametrize("worlds", [150, pytest.param(1500, marks=pytest.mark.slow)])
 def test_the_winners_estimate_is_unbiased_in_worlds_without_effects(worlds):
-    """Mean z of the winner within 3.5 standard errors of 0 on its own fold, and far above 0 on the fold that chose it."""
+    """Mean z of the winner within 3.5 standard errors of 0 on its own fold, far above 0 on the fold that chose."""
     own, chosen_by = [], []
     for seed in range(worlds):
         user, names, value = null_world(np.random.default_rng(seed))
