@@ -1,6 +1,8 @@
 from .bootstrap import Interval as Interval
 from .bootstrap import t_interval as t_interval
 from .bootstrap import user_bootstrap as user_bootstrap
+from .estimates import Estimate as Estimate
+from .estimates import EvaluationSettings as EvaluationSettings
 from .estimators import DM as DM
 from .estimators import DR as DR
 from .estimators import ESTIMATORS as ESTIMATORS
@@ -12,8 +14,8 @@ from .estimators import SwitchDR as SwitchDR
 from .logged_decisions import LoggedDecisions as LoggedDecisions
 from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
-from .outcome_model import OutcomeModel as OutcomeModel
-from .outcome_model import QValues as QValues
+from .outcomes import OutcomeModel as OutcomeModel
+from .outcomes import QValues as QValues
 from .planning import ChosenWeights as ChosenWeights
 from .planning import DataNeed as DataNeed
 from .planning import LogSize as LogSize
@@ -31,9 +33,7 @@ from .report import text_table as text_table
 from .report import to_dict as to_dict
 from .report import verdict as verdict
 from .report import write_html as write_html
-from .results import Estimate as Estimate
 from .results import Evaluation as Evaluation
-from .results import EvaluationSettings as EvaluationSettings
 from .sequential import FQE as FQE
 from .sequential import TRAJECTORY_ESTIMATORS as TRAJECTORY_ESTIMATORS
 from .sequential import PerDecisionIPS as PerDecisionIPS
@@ -67,11 +67,15 @@ __all__ = [
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
     "ChosenWeights",
+    "CostEvent",
     "DataNeed",
     "Estimate",
     "Estimator",
     "Evaluation",
     "EvaluationSettings",
+    "ExpectedUse",
+    "GateRule",
+    "GateVerdict",
     "Interval",
     "LogSize",
     "LoggedDecisions",
@@ -81,6 +85,7 @@ __all__ = [
     "QValues",
     "Refit",
     "Sample",
+    "Selection",
     "SequentialDR",
     "Support",
     "SwitchDR",
@@ -102,12 +107,14 @@ __all__ = [
     "first_slots",
     "fit_q_values",
     "from_dict",
+    "gate",
     "headline",
     "importance_weights",
     "kurtosis",
     "module_effects",
     "render_html",
     "required_ess",
+    "select_best",
     "t_interval",
     "text_table",
     "to_dict",

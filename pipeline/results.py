@@ -16,7 +16,7 @@ from crosschannel.evaluation import Evaluation, from_dict, text_table, to_dict
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 3
+RESULT_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.hashing import uniforms
-from crosschannel.evaluation.normal_equations import NormalEquations
+from crosschannel.evaluation.outcomes.normal_equations import NormalEquations
 from crosschannel.evaluation.support import distinct_actions
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)

@@ -1,0 +1,27 @@
+from .breakdown import breakdown_point as breakdown_point
+from .dependence import DependenceTest as DependenceTest
+from .dependence import dependence_tests as dependence_tests
+from .factors import Factors as Factors
+from .factors import find_factors as find_factors
+from .joint import JointReplicates as JointReplicates
+from .values import interaction_values as interaction_values
+from .values import ladder_values as ladder_values
+from .values import pair_interactions as pair_interactions
+from .weights import LadderWeights as LadderWeights
+from .weights import elementary_symmetric as elementary_symmetric
+from .weights import ladder_weights as ladder_weights
+
+__all__ = [
+    "DependenceTest",
+    "Factors",
+    "JointReplicates",
+    "LadderWeights",
+    "breakdown_point",
+    "dependence_tests",
+    "elementary_symmetric",
+    "find_factors",
+    "interaction_values",
+    "ladder_values",
+    "ladder_weights",
+    "pair_interactions",
+]
