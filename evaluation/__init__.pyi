@@ -11,6 +11,13 @@ from .estimators import SNIPS as SNIPS
 from .estimators import Estimator as Estimator
 from .estimators import Sample as Sample
 from .estimators import SwitchDR as SwitchDR
+from .gate import CostEvent as CostEvent
+from .gate import ExpectedUse as ExpectedUse
+from .gate import GateRule as GateRule
+from .gate import GateVerdict as GateVerdict
+from .gate import Selection as Selection
+from .gate import gate_verdict as gate_verdict
+from .gate import select_best as select_best
 from .logged_decisions import LoggedDecisions as LoggedDecisions
 from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
@@ -107,7 +114,7 @@ __all__ = [
     "first_slots",
     "fit_q_values",
     "from_dict",
-    "gate",
+    "gate_verdict",
     "headline",
     "importance_weights",
     "kurtosis",

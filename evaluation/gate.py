@@ -115,7 +115,7 @@ class GateVerdict:
         return from_dict(cls, {name: data[name] for name in ("verdict", "reason", "rule")} | {"costs": costs}, "gate")
 
 
-def gate(
+def gate_verdict(
     difference: Interval,
     rule: GateRule,
     *,

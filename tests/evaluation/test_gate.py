@@ -20,7 +20,7 @@ from crosschannel.evaluation.gate import (
     ExpectedUse,
     GateRule,
     GateVerdict,
-    gate,
+    gate_verdict,
     select_best,
 )
 
@@ -54,7 +54,7 @@ BOUNDED = GateRule(max_cost_increase=0.5)
     ],
 )
 def test_the_rule(difference, rule, rest, expected, words):
-    found = gate(difference, rule, **rest)
+    found = gate_verdict(difference, rule, **rest)
     assert found.verdict == expected
     assert words in found.reason
     assert found.exit_code == {DEPLOY: 0, HOLD: 3, NOT_IDENTIFIED: 4}[expected]
@@ -62,12 +62,12 @@ def test_the_rule(difference, rule, rest, expected, words):
 
 
 def test_all_reasons_to_hold_are_named():
-    found = gate(LOSS, BOUNDED, costs=(COMMON,), constraints=(ExpectedUse("sms", 5.0, 4.0),))
+    found = gate_verdict(LOSS, BOUNDED, costs=(COMMON,), constraints=(ExpectedUse("sms", 5.0, 4.0),))
     assert found.reason.count(";") == 2
 
 
 def test_a_verdict_is_plain_values_and_back():
-    for found in (gate(GAIN, BOUNDED, costs=(RARE, UNKNOWN)), gate(UNDEFINED, GateRule(), not_identified="few")):
+    for found in (gate_verdict(GAIN, BOUNDED, costs=(RARE, UNKNOWN)), gate_verdict(UNDEFINED, GateRule(), not_identified="few")):
         text = json.dumps(found.to_dict(), allow_nan=False)
         again = GateVerdict.from_dict(json.loads(text))
         assert again.to_dict() == found.to_dict()
