@@ -120,6 +120,7 @@ def gate_verdict(
     rule: GateRule,
     *,
     not_identified: str = "",
+    assumption: str = "",
     costs: Sequence[CostEvent] = (),
     constraints: Sequence[ExpectedUse] = (),
 ) -> GateVerdict:
@@ -136,6 +137,7 @@ def gate_verdict(
         difference: Value of the policy minus that of the log, with its interval.
         rule: The rule.
         not_identified: Why the value is not identified; empty where it is.
+        assumption: What the value assumes, in words; empty where nothing.
         costs: Rates of the cost events.
         constraints: What the policy is expected to use of each constraint.
     """
@@ -148,6 +150,8 @@ def gate_verdict(
         return verdict(NOT_IDENTIFIED, f"The log does not identify the value of the policy: {why}.")
     reasons = []
     bounds = f"the interval of the difference to the log is [{difference.low:.4g}, {difference.high:.4g}]"
+    if assumption:
+        bounds += f" {assumption}"
     if not difference.low > rule.min_lift:
         reasons.append(f"the log does not show a gain of more than {rule.min_lift:g} per decision: {bounds}")
     for each in constraints:

@@ -17,7 +17,7 @@ from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
-from crosschannel.evaluation import EvaluationSettings
+from crosschannel.evaluation import EvaluationSettings, GateRule
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
@@ -189,10 +189,12 @@ class EvaluationConfig(EvaluationSettings):
     Attributes:
         market_users: Simulated users to whom each policy is deployed. For histories of a market only.
         segments: User attribute by whose values the policy is explained too.
+        gate: The rule of the verdict with which an evaluation ends.
     """
 
     market_users: int = 4000
     segments: str | None = None
+    gate: GateRule = field(default_factory=GateRule)
 
     def __post_init__(self) -> None:
         super().__post_init__()

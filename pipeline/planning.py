@@ -10,8 +10,21 @@ from crosschannel.agents import uniform_shares
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import WEEK
-from crosschannel.evaluation import Interval, LoggedDecisions, kurtosis, required_ess, t_interval, user_bootstrap
-from crosschannel.evaluation.planning import ChosenWeights, DataNeed, LogSize, data_needs
+from crosschannel.evaluation import (
+    ChosenWeights,
+    DataNeed,
+    Evaluation,
+    Interval,
+    LoggedDecisions,
+    LogSize,
+    advice,
+    data_needs,
+    headline,
+    kurtosis,
+    required_ess,
+    t_interval,
+    user_bootstrap,
+)
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.reward import refit
@@ -88,6 +101,26 @@ def needs_of_policy(
     log = LoggedDecisions.from_history(data.test.history)[kept]
     weights = ChosenWeights.from_log(log, [p[kept] for p in probabilities])
     return _needs(config, data, weights, logged, error)
+
+
+def advice_on(
+    config: Config, data: TrainingData, probabilities: Sequence[FloatArray], evaluation: Evaluation
+) -> tuple[str, ...]:
+    """Return what would identify the value of a policy, in sentences; nothing where its evaluation identifies it.
+
+    Args:
+        config: The configuration.
+        data: The history and its splits.
+        probabilities: The policy's probabilities at the test users' decisions.
+        evaluation: The evaluation of the policy there.
+    """
+    if headline(evaluation).identified:
+        return ()
+    needs: tuple[DataNeed, ...] = ()
+    propensity = data.test.history.decisions.propensity[data.test.rewards.identified]
+    if evaluation.logged.is_defined and not np.isnan(propensity).any():
+        needs = needs_of_policy(config, data, probabilities, evaluation.logged)
+    return tuple(advice(evaluation, needs))
 
 
 def plan(
