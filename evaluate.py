@@ -7,9 +7,9 @@
 Every value comes with its estimand, an interval over users and its effective sample size; a value
 that the log does not identify is reported as such. The policy is explained by module, action and
 segment of users. Where the history is simulated, the ground truth stands beside the estimates. The
-files are evaluation.json, report.html and policy.csv. It ends with a verdict by the rule of
---evaluation.gate: deploy, hold or not identified; with --gate the exit code is 0, 3 or 4. What the training found for the same log,
-policy and settings is read and not computed again.
+files are evaluation.json, report.html and policy.csv. What the training found for the same log,
+policy and settings is read and not computed again. An evaluation ends with a verdict by the rule of
+--evaluation.gate: deploy, hold or not identified; with --gate the exit code is 0, 3 or 4.
 """
 
 from __future__ import annotations
