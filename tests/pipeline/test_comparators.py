@@ -237,7 +237,7 @@ def test_cost_events_are_compared_with_the_log(result):
     assert 0 < cost.logged < 0.02
     assert "ESS" in cost.reason, "so few events say nothing about their rate"
     bounded = judged(
-        3000, **{"evaluation.min_ess": 1, "evaluation.min_users": 2, "evaluation.gate.max_cost_increase": 0.0}
+        800, **{"evaluation.min_ess": 1, "evaluation.min_users": 2, "evaluation.gate.max_cost_increase": 0.0}
     )
     (cost,) = bounded.gate.costs
     if not cost.reason:

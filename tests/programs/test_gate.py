@@ -13,10 +13,11 @@ from crosschannel.pipeline.run_files import read_json, write_json
 from crosschannel.programs import decide, evaluate
 from tests import ROOT
 
+IDENTIFIED = ["--evaluation.min-ess=1", "--evaluation.min-users=2", "--evaluation.max-unsupported-mass=1"]
 #: Settings that lead to each verdict on the small run, whatever its numbers: the least lift, and the least ESS.
 VERDICTS = {
-    "deploy": (0, ["--evaluation.gate.min-lift=-1e6"]),
-    "hold": (3, ["--evaluation.gate.min-lift=1e6"]),
+    "deploy": (0, [*IDENTIFIED, "--evaluation.gate.min-lift=-1e6"]),
+    "hold": (3, [*IDENTIFIED, "--evaluation.gate.min-lift=1e6"]),
     "not identified": (4, ["--evaluation.min-ess=1e9"]),
 }
 
