@@ -83,7 +83,7 @@ def evaluate(
             for note in notes:
                 logger.warning(note)
             policy = pipeline.explain_policy(run.config, data, agent)
-            result = pipeline.judge(run.config, data, agent, policy, pipeline.fit_outcome_model(data), notes)
+            result = pipeline.judge(run.config, data, agent, policy, notes)
             run.write_result(result, data.fingerprint, out)
         pipeline.write_report(run, result, (out or run.path) / "report.html")
     return result

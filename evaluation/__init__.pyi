@@ -8,6 +8,7 @@ from .estimators import DR as DR
 from .estimators import ESTIMATORS as ESTIMATORS
 from .estimators import IPS as IPS
 from .estimators import SNIPS as SNIPS
+from .estimators import BetaIPS as BetaIPS
 from .estimators import Estimator as Estimator
 from .estimators import Sample as Sample
 from .estimators import SwitchDR as SwitchDR
@@ -18,9 +19,13 @@ from .gate import GateVerdict as GateVerdict
 from .gate import Selection as Selection
 from .gate import gate_verdict as gate_verdict
 from .gate import select_best as select_best
+from .ladder import Comparison as Comparison
+from .ladder import Ladder as Ladder
+from .ladder import compare_policies as compare_policies
 from .logged_decisions import LoggedDecisions as LoggedDecisions
 from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
+from .outcomes import CrossFittedOutcomes as CrossFittedOutcomes
 from .outcomes import OutcomeModel as OutcomeModel
 from .outcomes import QValues as QValues
 from .planning import ChosenWeights as ChosenWeights
@@ -73,8 +78,11 @@ __all__ = [
     "IPS",
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
+    "BetaIPS",
     "ChosenWeights",
+    "Comparison",
     "CostEvent",
+    "CrossFittedOutcomes",
     "DataNeed",
     "Estimate",
     "Estimator",
@@ -84,6 +92,7 @@ __all__ = [
     "GateRule",
     "GateVerdict",
     "Interval",
+    "Ladder",
     "LogSize",
     "LoggedDecisions",
     "OutcomeModel",
@@ -107,6 +116,7 @@ __all__ = [
     "advice",
     "blocks",
     "caveats",
+    "compare_policies",
     "data_needs",
     "effective_sample_size",
     "evaluate",

@@ -26,10 +26,10 @@ class EvaluationSettings:
             clusters (Cameron, Gelbach & Miller, 2008). More are required where rewards are rarer, as for `min_ess`.
         max_unsupported_mass: Largest share of the policy without support. The value may be off by this share of
             whatever the missing actions would have earned.
-        order: How many parts of a message may interact, given the channel, in the value that is reported first
-            (`crosschannel.evaluation.ladder`): 1 if what they earn adds up. It is fixed before looking at the values.
-        factors: Which content modules the log drew independently given the channel: `tested` on the log,
-            `independent` by design, or those that were drawn together, such as `offer+tone, time+greeting`.
+        order: Parts of a message that may interact in the headline. Given the channel, 1 is right if what they earn
+            adds up (`crosschannel.evaluation.ladder`). It is fixed before looking at the values.
+        factors: Content modules that the log drew together. `tested` finds them on the log, `independent` declares
+            that there are none, and `offer+tone, time+greeting` names them.
     """
 
     bootstrap_replicates: int = 400

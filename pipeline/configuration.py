@@ -31,6 +31,7 @@ SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEVICES = ("cpu", "cuda", "mps", "auto")
+RIDGE = "ridge"
 
 
 @dataclass(frozen=True)
@@ -190,16 +191,24 @@ class EvaluationConfig(EvaluationSettings):
         market_users: Simulated users to whom each policy is deployed. For histories of a market only.
         segments: User attribute by whose values the policy is explained too.
         gate: The rule of the verdict with which an evaluation ends.
+        outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
+            `sklearn.ensemble:RandomForestRegressor`, with its defaults. It is cross-fitted on the evaluated users.
     """
 
     market_users: int = 4000
     segments: str | None = None
     gate: GateRule = field(default_factory=GateRule)
+    outcome_model: str = "ridge"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.market_users < 2:
             raise ConfigError(f"market_users {self.market_users} is below 2: a standard error needs two users")
+        if self.outcome_model != RIDGE and not _names_a_class(self.outcome_model):
+            raise ConfigError(
+                f"there is no outcome model {self.outcome_model!r}: use {RIDGE!r}, or a regressor of your own or of "
+                "scikit-learn as 'package.module:Class'"
+            )
 
     @property
     def estimation(self) -> EvaluationSettings:

@@ -80,7 +80,7 @@ class LadderDesign:
         if len(log.modules) == 1:
             raise NotIdentified("a message has no parts beside the channel")
         factors = find_factors(log, settings.factors)
-        if unknown := int(_lacks_propensity(log, factors).sum()):
+        if unknown := int(lacks_propensity(log, factors).sum()):
             raise NotIdentified(
                 f"the log has no propensity of each module for {unknown:,} decisions, so that the channel's part of "
                 "the weight is unknown"
@@ -110,7 +110,7 @@ class LadderDesign:
             reasons=tuple(
                 blocked or reason_not_identified(s, users, settings) or reason_of_weights(s, settings) for s in supports
             ),
-            sizes=tuple(_contrast_size(w * counts) for w in contrasts),
+            sizes=tuple(contrast_size(w * counts) for w in contrasts),
             blocked=blocked,
         )
 
@@ -150,7 +150,7 @@ def _restricted(log: LoggedDecisions, members: Sequence[int]) -> LoggedDecisions
     )
 
 
-def _lacks_propensity(log: LoggedDecisions, factors: Factors) -> BoolArray:
+def lacks_propensity(log: LoggedDecisions, factors: Factors) -> BoolArray:
     """Return which decisions (n,) lack a propensity that the weights need."""
     sent = log.modules.sends(log.actions)
     content = np.isnan(log.propensity[:, 1:]).any(1)
@@ -159,6 +159,7 @@ def _lacks_propensity(log: LoggedDecisions, factors: Factors) -> BoolArray:
     return np.asarray(np.isnan(log.propensity[:, 0]) | (sent & content))
 
 
-def _contrast_size(weights: FloatArray) -> float:
+def contrast_size(weights: FloatArray) -> float:
+    r"""Return the effective number of decisions of a contrast, :math:`(\sum |w|)^2 / \sum w^2`; 0 if all are 0."""
     square = float(weights @ weights)
     return float(np.abs(weights).sum() ** 2 / square) if square > 0 else 0.0

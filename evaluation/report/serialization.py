@@ -58,7 +58,7 @@ def from_dict(data: Mapping[str, Any]) -> Evaluation:
     """Return the evaluation that `to_dict` turned into plain values; what is None becomes NaN.
 
     Raises:
-        ConfigError: If the schema is another one, or a value is of another type.
+        ConfigError: If the schema is another one, a value is of another type, or the whole action's is absent.
     """
     if data.get("schema") != SCHEMA:
         raise ConfigError(f"the evaluation has the schema {data.get('schema')!r}, not {SCHEMA}: evaluate again")
@@ -73,4 +73,9 @@ def from_dict(data: Mapping[str, Any]) -> Evaluation:
         "dropped_share": read_number(data["reward_dropped_share"]),
         "min_p_uncensored": read_number(data["min_p_uncensored"]),
     }
-    return serialization.from_dict(Evaluation, values, "evaluation")
+    evaluation = serialization.from_dict(Evaluation, values, "evaluation")
+    if all(e.module is not None for e in evaluation.estimates):
+        raise ConfigError("the evaluation has no estimate of the whole action")
+    if evaluation.ladder is not None and not 0 < evaluation.ladder.order < len(evaluation.ladder.orders):
+        raise ConfigError(f"the evaluation's ladder has no order {evaluation.ladder.order}")
+    return evaluation
