@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import scipy  # it imports scipy.optimize on first use, so that a program's help does not wait for it
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ MIN_NOISE = 1e-12
 class Blend:
     r"""How much the value of a message follows the funnel, and how much the regression of all sends' rewards.
 
-    .. math:: r_i + c_i = b_1 f_i + b_2 q_i + e_i, \qquad (b_1, b_2) \sim N((1, 0), \tau^2 I)
+    .. math:: r_i + c_i = b_1 f_i + b_2 q_i + e_i, \qquad (b_1, b_2) \sim N((1, 0), \tau^2 I), \quad b_1, b_2 \ge 0
 
     over messages, with f and q predicted for each half of the users by what the other half taught, and c the expected
     price of their cost events, which neither includes. Where the funnel's assumptions fail its slope moves away from 1
@@ -52,7 +53,7 @@ class Blend:
         residual = y + c - f
         noise = max(float(residual.square().mean()), MIN_NOISE)
         gram = both.t() @ both + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
-        shift = torch.linalg.solve(gram, both.t() @ residual)
+        first, second = _nonnegative(gram, both.t() @ residual + gram[:, 0])
         net = f - c
         line = torch.stack([torch.ones_like(net), net], 1)
         inverse = torch.linalg.pinv(line.t() @ line)
@@ -60,4 +61,12 @@ class Blend:
         score = line * (y - intercept - slope * net).unsqueeze(1)
         by_user = torch.zeros(int(cluster.max()) + 1, 2, dtype=torch.float64).index_add_(0, cluster, score)
         covariance = inverse @ (by_user.t() @ by_user) @ inverse
-        return cls(1.0 + float(shift[0]), float(shift[1]), slope, float(covariance[1, 1].sqrt()), intercept)
+        return cls(first, second, slope, float(covariance[1, 1].sqrt()), intercept)
+
+
+def _nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
+    """Return the minimum of a quadratic form in weights of at least 0; a negative one would turn a value around."""
+    root = torch.linalg.cholesky(gram)
+    target = torch.linalg.solve_triangular(root, moment.unsqueeze(1), upper=False)[:, 0]
+    first, second = scipy.optimize.nnls(root.t().numpy(), target.numpy())[0]
+    return float(first), float(second)

@@ -13,7 +13,7 @@ from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.sums import DesignStatistics
 
 MAX_STEPS = 8
-PSEUDO_COEFFICIENTS = 0.1
+PSEUDO_COEFFICIENTS = 0.01
 MIN_VARIANCE, MAX_VARIANCE = 1e-8, 1e2
 #: Prior variance of the common intercept, which is not shrunk.
 INTERCEPT_VARIANCE = 1e4

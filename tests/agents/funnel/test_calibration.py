@@ -52,6 +52,17 @@ def test_noise_gives_way_to_the_regression_of_all_sends() -> None:
     assert found.all_sends == pytest.approx(1.0, abs=0.04)
 
 
+def test_a_value_is_never_turned_around() -> None:
+    f, q = normals(2, N)
+    found = blend(-f + 0.5 * q + normals(N, seed=1), f, q)
+    assert found.slope == pytest.approx(-1.0, abs=0.04)
+    assert found.funnel == 0.0
+    assert found.all_sends == pytest.approx(0.5, abs=0.04)
+    found = blend(f - q + normals(N, seed=1), f, q)
+    assert found.funnel == pytest.approx(1.0, abs=0.04)
+    assert found.all_sends == 0.0
+
+
 def test_without_information_the_funnel_keeps_its_weight() -> None:
     f, q = 1e-3 * normals(2, 100)
     found = blend(normals(100, seed=1), f, q)
