@@ -189,7 +189,7 @@ class EvaluationConfig(EvaluationSettings):
 
     Attributes:
         market_users: Simulated users to whom each policy is deployed. For histories of a market only.
-        segments: User attribute by whose values the policy is explained too.
+        segments: User attribute by which the policy is shown too. One table for each of its values.
         gate: The rule of the verdict with which an evaluation ends.
         outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
             `sklearn.ensemble:RandomForestRegressor`, with its defaults. It is cross-fitted on the evaluated users.

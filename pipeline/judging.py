@@ -208,13 +208,13 @@ def judge(
         policy: What its policy does at the test users' slots: `explain_policy`.
         notes: What a reader has to know before the numbers.
     """
+    greedy = greedy_probabilities(config, data, agent)
     # The two need nothing of each other, and NumPy lets other threads work: the results do not depend on the order.
     with ThreadPoolExecutor(1) as background:
         deployments = background.submit(_true_values, config, data, agent, policy.probabilities)
         logger.info("evaluating the policy on the test users")
         evaluation = _off_policy(config, data, policy.probabilities)
         logger.info("comparing the policy with others")
-        greedy = greedy_probabilities(config, data, agent)
         comparators = compare(config, data, policy.probabilities, greedy, evaluation)
         truth = deployments.result()
     constraints = ConstraintUse.summarise(policy.prices)

@@ -122,7 +122,7 @@ def judged(users=1500, **settings):
     data = pipeline.prepare(config)
     agent = agents.make_agent(modules=data.history.modules, device="cpu", **pipeline.agent_spec(config, data))
     policy = pipeline.explain_policy(config, data, agent)
-    return pipeline.judge(config, data, agent, policy, pipeline.fit_outcome_model(data))
+    return pipeline.judge(config, data, agent, policy)
 
 
 @pytest.fixture(scope="module")
