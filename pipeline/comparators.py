@@ -104,14 +104,28 @@ def constant_weights(log: LoggedDecisions, mask: BoolArray, m: int, code: int) -
     return np.where(decides, (chosen == code) / np.where(decides, log.propensity[:, m], 1.0), 1.0)
 
 
+@dataclass(frozen=True)
+class BestConstants:
+    """The best constant actions on the users that chose them.
+
+    Attributes:
+        modules: The best action of each module, every other module chosen as logged.
+        whole: The best whole action: those, each given the earlier ones, in canonical form.
+    """
+
+    modules: tuple[int, ...]
+    whole: tuple[int, ...]
+
+
 def best_constants(
     log: LoggedDecisions, mask: BoolArray, rewards: FloatArray, counts: FloatArray, min_ess: float
-) -> tuple[int, ...]:
-    """Return the best action of each module by its estimated value, every other module chosen as logged.
+) -> BestConstants:
+    """Return the best action of each module by its estimated value, and the whole action that they make.
 
     The estimate is IPS with the baseline of least variance. Together they are the best constant action if what its
-    parts earn adds up; where there is one module, they are it. An action with an effective sample size below the least
-    one is chosen only if no action of the module has more.
+    parts earn adds up; where there is one module, they are it. Of a module with a parent, the best of the actions that
+    the parent's best one allows is taken. An action with an effective sample size below the least one is chosen only if
+    no other one has more.
 
     Args:
         log: Decisions of the training users, with a reward and propensities (n,).
@@ -128,9 +142,16 @@ def best_constants(
         value = float(counts @ (b + weights * (rewards - b))) / float(counts.sum())
         return bool(len(taken) and effective_sample_size(taken) >= min_ess), value if len(taken) else -math.inf
 
-    return tuple(
-        max(range(size), key=lambda code, m=m: rank(m, code))  # type: ignore[misc]
-        for m, size in enumerate(log.modules.sizes)
+    modules = log.modules
+    ranks = [[rank(m, code) for code in range(size)] for m, size in enumerate(modules.sizes)]
+    whole: list[int] = []
+    for m, of_module in enumerate(ranks):
+        parent = modules.parent(m)
+        allowed = [code for code in range(len(of_module)) if parent is None or int(parent[1][code]) == whole[parent[0]]]
+        whole.append(max(allowed, key=of_module.__getitem__))
+    return BestConstants(
+        modules=tuple(max(range(len(each)), key=each.__getitem__) for each in ranks),
+        whole=tuple(modules.canonical(np.array([whole]))[0].tolist()),
     )
 
 
@@ -253,9 +274,9 @@ class _Judge:
         yield self.whole("greedy", greedy, self._expected(greedy))
         best = self._best_on_training_users()
         if best is not None:
-            yield self.constant("best constant", best)
+            yield self.constant("best constant", best.whole)
             if len(modules) > 1:
-                yield from (self._constant_module(m, code) for m, code in enumerate(best))
+                yield from (self._constant_module(m, code) for m, code in enumerate(best.modules))
         if (true_best := self._best_by_true_effect()) is not None:
             yield self.constant("best constant by true effect", true_best)
 
@@ -280,7 +301,7 @@ class _Judge:
         given = [self.modules.condition(m) for m in range(len(self.modules))]
         return float(np.average(self.data.truth.expected_effect(self.rows, shares, given), weights=self.counts))
 
-    def _best_on_training_users(self) -> tuple[int, ...] | None:
+    def _best_on_training_users(self) -> BestConstants | None:
         train = self.data.train
         kept = train.rewards.identified & ~np.isnan(train.rewards.p_uncensored)
         log = LoggedDecisions.from_history(train.history)[kept]

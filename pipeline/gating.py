@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import NotIdentified
 from crosschannel.evaluation import (
     CostEvent,
     Evaluation,
@@ -76,7 +78,10 @@ def cost_events(
     if not goals or lacks_propensities(log):
         return ()
     spec = replace(config.reward, goals=tuple(Goal(goal.event, 1.0) for goal in goals), funnel=None)
-    amounts = measure_by_goal(test.history, spec, uses_pre=False)
+    try:
+        amounts = measure_by_goal(test.history, spec, uses_pre=False)
+    except NotIdentified as error:
+        return tuple(CostEvent(goal.event, math.nan, UNDEFINED, str(error)) for goal in goals)
     kept = (amounts.reason == Reason.IDENTIFIED) & test.rewards.identified
     log, p_uncensored = log[kept], test.rewards.p_uncensored[kept]
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)

@@ -118,7 +118,8 @@ def advice_on(
         return ()
     needs: tuple[DataNeed, ...] = ()
     propensity = data.test.history.decisions.propensity[data.test.rewards.identified]
-    if evaluation.logged.is_defined and not np.isnan(propensity).any():
+    varies = evaluation.logged.is_defined and evaluation.logged.high > evaluation.logged.low
+    if varies and not np.isnan(propensity).any():
         needs = needs_of_policy(config, data, probabilities, evaluation.logged)
     return tuple(advice(evaluation, needs))
 

@@ -102,10 +102,12 @@ def test_the_best_part_of_each_module_is_found():
     )
     rewards = rewards + rng.normal(size=n) * 0.3
     log, mask = log_of(actions, propensity), np.ones((n, MODULES.total), dtype=bool)
-    assert best_constants(log, mask, rewards, np.ones(n), 200.0) == (2, 1, 1)
+    found = best_constants(log, mask, rewards, np.ones(n), 200.0)
+    assert found.modules == (2, 1, 1)
+    assert found.whole == (2, 1, 2), "the best text belongs to the other offer"
     rare = rewards + 100 * (actions[:, 0] == 1)
-    assert best_constants(log, mask, rare, np.ones(n), 200.0)[0] == 1
-    assert best_constants(log, mask, rare, np.ones(n), 8000.0)[0] != 1, "too few decisions with this channel"
+    assert best_constants(log, mask, rare, np.ones(n), 200.0).modules[0] == 1
+    assert best_constants(log, mask, rare, np.ones(n), 8000.0).modules[0] != 1, "too few decisions with this channel"
 
 
 def judged(users=1500, **settings):
@@ -123,6 +125,16 @@ def judged(users=1500, **settings):
     agent = agents.make_agent(modules=data.history.modules, device="cpu", **pipeline.agent_spec(config, data))
     policy = pipeline.explain_policy(config, data, agent)
     return pipeline.judge(config, data, agent, policy)
+
+
+def test_the_best_constant_may_be_to_send_nothing():
+    rng = np.random.default_rng(1)
+    channel = rng.choice(3, 3000, p=[0.5, 0.3, 0.2])
+    actions = MODULES.canonical(np.stack([channel, np.zeros(3000, int), np.zeros(3000, int)], 1))
+    propensity = np.column_stack([np.array([0.5, 0.3, 0.2])[channel], np.ones((3000, 2))])
+    mask = np.ones((3000, MODULES.total), dtype=bool)
+    found = best_constants(log_of(actions, propensity), mask, -1.0 * (channel > 0), np.ones(3000), 50.0)
+    assert found.whole == (0, 0, 0)
 
 
 @pytest.fixture(scope="module")
