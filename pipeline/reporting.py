@@ -15,10 +15,10 @@ from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.results import (
     COMPARATOR_COLUMNS,
-    COMPARATORS_TITLE,
     CONSTRAINT_COLUMNS,
     EvaluationResult,
     comparator_cells,
+    comparators_title,
     constants_in_words,
     constraint_cells,
 )
@@ -97,7 +97,7 @@ def _sections(result: EvaluationResult) -> list[ReportSection]:
         sections.append(
             ReportSection(
                 "Other policies",
-                (f"{COMPARATORS_TITLE}.", *constants_in_words(result.comparators)),
+                (f"{comparators_title(result)}.", *constants_in_words(result.comparators)),
                 (ReportTable("Comparators", COMPARATOR_COLUMNS, cells),),
             )
         )
