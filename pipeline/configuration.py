@@ -388,10 +388,10 @@ def with_agent(config: Config, name: str) -> Config:
 def _constraints_of(changed: Config, before: Config) -> Constraints:
     """Return the constraints that another agent and other goals leave; log those that they do not."""
     constraints = changed.constraints
-    if not constraints.names:
+    if not constraints.price_messages:
         return constraints
     if changed.agent.name != before.agent.name and changed.agent.name in AGENTS_WITHOUT_FUNNEL:
-        names = ", ".join(constraints.names)
+        names = ", ".join((*constraints.names, *(["later slots"] if constraints.discount else [])))
         logger.info(f"the agent {changed.agent.name} cannot keep constraints: left out are those on {names}")
         return Constraints()
     lost = _cost_events(before) - _cost_events(changed)
