@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from crosschannel import agents, envs, evaluation, pipeline
+from crosschannel import agents, envs, pipeline
 from crosschannel.core import ConfigError
 from crosschannel.pipeline.command_line import (
     Parser,
@@ -73,16 +73,15 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         logger.info(log.summary())
         agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
         pipeline.check_priceable(agent, config.constraints)
-        outcome_model = pipeline.fit_outcome_model(data)
         del split.observations  # the replay log holds them now, and they are large
         run = resume or Run.create(config, out, locks)
         logger.info(f"writing to {run.path}")
 
         with resumable(run.path):
-            policy, data = learn(run, data, log, agent, outcome_model)
+            policy, data = learn(run, data, log, agent)
             del agent, log  # frees the observed rows: what is judged is the policy as it was written
             written, _ = agents.load_policy(run.policy, config.device, allow_classes=run.allowed_classes)
-            result = pipeline.judge(run.config, data, written, policy, outcome_model)
+            result = pipeline.judge(run.config, data, written, policy)
             run.write_result(result, data.fingerprint)
             run.finish(result)
         return run
@@ -93,7 +92,6 @@ def learn(
     data: pipeline.TrainingData,
     log: envs.replay.ReplayLog,
     agent: agents.Agent,
-    outcome_model: evaluation.OutcomeModel,
 ) -> tuple[pipeline.ExplainedPolicy, pipeline.TrainingData]:
     """Replay the training users once, with updates after every step, then update offline.
 
@@ -106,7 +104,7 @@ def learn(
     """
     config = run.config
     env = envs.replay.CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
-    validation = pipeline.Validation.build(config, data, outcome_model)
+    validation = pipeline.Validation.build(config, data)
     transitions = envs.replay.TransitionIndex.from_log(log)
 
     env.reset(seed=config.seed)

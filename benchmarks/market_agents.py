@@ -29,7 +29,7 @@ from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, Transi
 from crosschannel.pipeline.batches import batch_at
 from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.judging import calibration_of, deployable_policy, explain_policy, fit_outcome_model, judge
+from crosschannel.pipeline.judging import calibration_of, deployable_policy, explain_policy, judge
 
 MYOPIC = "bootstrapped_q, discount 0"
 T_LEARNER, UNLIMITED = "t_learner", "no constraints"
@@ -129,7 +129,7 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
             row["last_week_effect"] = per_decision(data, agent, *weeks[1])
         if config.history.market.scenario == "null" and name == config.agent.name:
             policy = explain_policy(made, data, agent)
-            judged = judge(made, data, agent, policy, fit_outcome_model(data)).evaluation
+            judged = judge(made, data, agent, policy).evaluation
             known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
             row |= {"identified": len(known), "significant": sum(not each.contains(0.0) for each in known)}
         rows.append(row)

@@ -1,19 +1,41 @@
 from .bootstrap import Interval as Interval
 from .bootstrap import t_interval as t_interval
 from .bootstrap import user_bootstrap as user_bootstrap
+from .estimates import Estimate as Estimate
+from .estimates import EvaluationSettings as EvaluationSettings
 from .estimators import DM as DM
 from .estimators import DR as DR
 from .estimators import ESTIMATORS as ESTIMATORS
 from .estimators import IPS as IPS
 from .estimators import SNIPS as SNIPS
+from .estimators import BetaIPS as BetaIPS
 from .estimators import Estimator as Estimator
 from .estimators import Sample as Sample
 from .estimators import SwitchDR as SwitchDR
+from .gate import CostEvent as CostEvent
+from .gate import ExpectedUse as ExpectedUse
+from .gate import GateRule as GateRule
+from .gate import GateVerdict as GateVerdict
+from .gate import Selection as Selection
+from .gate import gate_verdict as gate_verdict
+from .gate import select_best as select_best
+from .ladder import Comparison as Comparison
+from .ladder import Ladder as Ladder
+from .ladder import compare_policies as compare_policies
 from .logged_decisions import LoggedDecisions as LoggedDecisions
 from .off_policy import Refit as Refit
 from .off_policy import evaluate as evaluate
-from .outcome_model import OutcomeModel as OutcomeModel
-from .outcome_model import QValues as QValues
+from .outcomes import CrossFittedOutcomes as CrossFittedOutcomes
+from .outcomes import OutcomeModel as OutcomeModel
+from .outcomes import QValues as QValues
+from .planning import ChosenWeights as ChosenWeights
+from .planning import DataNeed as DataNeed
+from .planning import LogSize as LogSize
+from .planning import WeightMoments as WeightMoments
+from .planning import advice as advice
+from .planning import data_needs as data_needs
+from .planning import users_per_arm_of_means as users_per_arm_of_means
+from .planning import users_per_arm_of_rates as users_per_arm_of_rates
 from .report import caveats as caveats
 from .report import from_dict as from_dict
 from .report import headline as headline
@@ -23,9 +45,7 @@ from .report import text_table as text_table
 from .report import to_dict as to_dict
 from .report import verdict as verdict
 from .report import write_html as write_html
-from .results import Estimate as Estimate
 from .results import Evaluation as Evaluation
-from .results import EvaluationSettings as EvaluationSettings
 from .sequential import FQE as FQE
 from .sequential import TRAJECTORY_ESTIMATORS as TRAJECTORY_ESTIMATORS
 from .sequential import PerDecisionIPS as PerDecisionIPS
@@ -58,11 +78,22 @@ __all__ = [
     "IPS",
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
+    "BetaIPS",
+    "ChosenWeights",
+    "Comparison",
+    "CostEvent",
+    "CrossFittedOutcomes",
+    "DataNeed",
     "Estimate",
     "Estimator",
     "Evaluation",
     "EvaluationSettings",
+    "ExpectedUse",
+    "GateRule",
+    "GateVerdict",
     "Interval",
+    "Ladder",
+    "LogSize",
     "LoggedDecisions",
     "OutcomeModel",
     "PerDecisionIPS",
@@ -70,6 +101,7 @@ __all__ = [
     "QValues",
     "Refit",
     "Sample",
+    "Selection",
     "SequentialDR",
     "Support",
     "SwitchDR",
@@ -79,26 +111,34 @@ __all__ = [
     "TrajectoryEvaluation",
     "TrajectoryIPS",
     "TrajectoryIndex",
+    "WeightMoments",
     "WeightedDR",
+    "advice",
     "blocks",
     "caveats",
+    "compare_policies",
+    "data_needs",
     "effective_sample_size",
     "evaluate",
     "evaluate_trajectories",
     "first_slots",
     "fit_q_values",
     "from_dict",
+    "gate_verdict",
     "headline",
     "importance_weights",
     "kurtosis",
     "module_effects",
     "render_html",
     "required_ess",
+    "select_best",
     "t_interval",
     "text_table",
     "to_dict",
     "unsupported_mass",
     "user_bootstrap",
+    "users_per_arm_of_means",
+    "users_per_arm_of_rates",
     "value_trajectories",
     "verdict",
     "write_html",

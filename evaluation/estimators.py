@@ -179,6 +179,40 @@ class SNIPS(Estimator):
 
 
 @dataclass(frozen=True)
+class BetaIPS(Estimator):
+    r"""Inverse propensity score with the baseline of least variance.
+
+    .. math:: \hat V = \frac{\sum_i c_i w_i (r_i - b)}{\sum_i c_i} + b, \qquad
+        b = \mathrm{cov}(w r, w) / \mathrm{var}(w)
+
+    Assumption: as for `IPS`. As the baseline is estimated from the same decisions, it has a bias of order 1/n; to first
+    order its error does not add to that of the value, so that the bootstrap holds it fixed. No constant baseline,
+    self-normalisation among them, has less variance. Jeunen (2026), arXiv 2602.14914; Gupta, Jeunen, Oosterhuis & de
+    Rijke (2024), "Optimal baseline corrections for off-policy contextual bandits", RecSys.
+    """
+
+    name: ClassVar[str] = "beta-ips"
+
+    def terms(self, sample: Sample) -> Terms:
+        """Return the weighted deviations of the rewards from the baseline, and the baseline, over all decisions."""
+        b = optimal_baseline(sample.weights, sample.rewards, sample.counts)
+        return Terms(constant=b * (1.0 - sample.weights), slope=sample.weights, denominator=sample.ones)
+
+
+def optimal_baseline(weights: FloatArray, rewards: FloatArray, counts: FloatArray) -> float:
+    r"""Return the baseline :math:`\mathrm{cov}(w r, w) / \mathrm{var}(w)` of least variance; 0 if w is constant."""
+    total = counts.sum()
+    if not total > 0:
+        return 0.0
+    deviation = weights - counts @ weights / total
+    variance = float(counts @ deviation**2)
+    # Weights that differ by rounding only are constant.
+    if variance <= 1e-20 * float(counts @ weights**2):
+        return 0.0
+    return float(counts @ (deviation * weights * rewards)) / variance
+
+
+@dataclass(frozen=True)
 class DM(Estimator):
     r"""Direct method: the mean of the outcome model's predictions under the policy.
 
@@ -250,4 +284,4 @@ class SwitchDR(Estimator):
         return float(weight[sample.weights > self.threshold].sum()) / total if total > 0 else 0.0
 
 
-ESTIMATORS: tuple[Estimator, ...] = (DR(), SNIPS(), IPS(), SwitchDR(), DM())
+ESTIMATORS: tuple[Estimator, ...] = (DR(), BetaIPS(), SNIPS(), IPS(), SwitchDR(), DM())

@@ -7,13 +7,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, Fault, InputError, NotIdentified
 from crosschannel.evaluation.bootstrap import UNDEFINED, Interval, t_interval, user_bootstrap
-from crosschannel.evaluation.estimators import ESTIMATORS, Estimator, Sample, SwitchDR, Terms
+from crosschannel.evaluation.estimates import (
+    DIAGNOSTIC,
+    Estimate,
+    EvaluationSettings,
+    reason_not_identified,
+    reason_of_weights,
+)
+from crosschannel.evaluation.estimators import ESTIMATORS, Estimator, Sample, SwitchDR
+from crosschannel.evaluation.ladder.build import build_ladder
+from crosschannel.evaluation.ladder.design import LadderDesign
+from crosschannel.evaluation.ladder.joint import JointReplicates
+from crosschannel.evaluation.ladder.results import Ladder
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
-from crosschannel.evaluation.outcome_model import QValues
-from crosschannel.evaluation.results import Estimate, Evaluation, EvaluationSettings
+from crosschannel.evaluation.outcomes.outcome_model import QValues
+from crosschannel.evaluation.results import Evaluation
+from crosschannel.evaluation.stacked_terms import StackedTerms
 from crosschannel.evaluation.support import Support, unsupported_mass
 from crosschannel.evaluation.weights import has_choice, importance_weights
 
@@ -41,6 +53,8 @@ def evaluate(
 
     - the whole action: the policy chooses every module;
     - each module: the policy chooses this one, every other module is chosen as in the log given the earlier choices.
+
+    The value of the whole action that is reported first is that of the interaction ladder (`Evaluation.ladder`).
 
     Args:
         log: Decisions of users whom neither the policy nor the outcome model has seen, n rows.
@@ -77,43 +91,42 @@ def evaluate(
     if not with_reward.any():
         raise NotIdentified("no evaluated decision has a reward: see the reward model's reasons")
 
-    part = log[with_reward]
+    part, policy_there = log[with_reward], [p[with_reward] for p in probabilities]
     observed = all_rewards[with_reward]
     users, code = np.unique(part.user, return_inverse=True)
     p_observed = np.ones(len(part)) if p_uncensored is None else _check_p_uncensored(p_uncensored, n)[with_reward]
     unknown = int(np.isnan(p_observed).sum())
     ipc_weight = 1.0 / np.where(np.isnan(p_observed), 1.0, p_observed)
+    q = None if q_values is None else [QValues(q.logged[with_reward], q.policy[with_reward]) for q in q_values]
     estimands = [
-        _Estimand.build(
-            part,
-            [p[with_reward] for p in probabilities],
-            m,
-            observed,
-            ipc_weight,
-            None if q_values is None else q_values[0 if m is None else 1 + m],
-            with_reward,
-        )
-        for m in (None, *range(len(log.modules)))
+        _Estimand.build(part, policy_there, m, observed, ipc_weight, None if q is None else q[k])
+        for k, m in enumerate((None, *range(len(log.modules))))
     ]
     usable = [e for e in estimators if q_values is not None or not e.uses_model]
     if not usable:
         raise ConfigError("all requested estimators need an outcome model: pass `q_values`")
-    censoring = (
-        f"p_uncensored is unknown for {unknown:,} decisions: the log has no propensities for the slots after them"
-    )
-    requests = [
-        (
-            estimand,
-            e,
-            (no_overlap if e.uses_weights else "")
-            or (censoring if unknown else _why_not_identified(estimand, e, len(users), settings)),
+    if unknown:
+        no_overlap = no_overlap or (
+            f"p_uncensored is unknown for {unknown:,} decisions: the log has no propensities for the slots after them"
         )
+    requests = [
+        (estimand, e, (no_overlap if e.uses_weights or unknown else "") or _why(estimand, e, len(users), settings))
         for estimand in estimands
         for e in usable
     ]
-
-    terms = _StackedTerms.build(
-        [None if reason else e.terms(estimand.sample) for estimand, e, reason in requests], len(part)
+    design, no_ladder = None, ""
+    try:
+        design = LadderDesign.build(
+            part, policy_there, observed, ipc_weight, None if q is None else q[1], settings, no_overlap
+        )
+    except NotIdentified as error:
+        no_ladder = str(error)
+    terms = StackedTerms.build(
+        [
+            *(None if reason else e.terms(estimand.sample) for estimand, e, reason in requests),
+            *(design.terms if design else ()),
+        ],
+        len(part),
     )
 
     def statistics(counts: FloatArray) -> FloatArray:
@@ -128,9 +141,11 @@ def evaluate(
     draws = user_bootstrap(statistics, log.user, settings.bootstrap_replicates, rng)
     logged_influence = ipc_weight * (observed - points[0]) / ipc_weight.sum()
 
+    def by_user(influence: FloatArray) -> FloatArray:
+        return np.bincount(code, weights=influence).astype(np.float64)
+
     def interval(point: float, drawn: FloatArray, influence: FloatArray) -> Interval:
-        by_user = np.bincount(code, weights=influence).astype(np.float64)
-        return t_interval(point, drawn, by_user, settings.confidence_level)
+        return t_interval(point, drawn, by_user(influence), settings.confidence_level)
 
     def estimate(k: int) -> Estimate:
         estimand, e, reason = requests[k]
@@ -150,8 +165,23 @@ def evaluate(
             decisions=len(part),
             users=len(users),
             support=estimand.support,
-            reason=reason,
+            reason=reason or ("" if e.uses_weights else DIAGNOSTIC),
         )
+
+    def ladder(of: LadderDesign) -> Ladder:
+        first = len(requests)
+        kept = [0, *range(2 + first, len(points))]
+        influence = [
+            logged_influence,
+            *(terms.influence(k, ipc_weight, observed, points[2 + k]) for k in range(first, len(points) - 2)),
+        ]
+        joint = JointReplicates(
+            points=points[kept],
+            draws=draws[:, kept],
+            influence=np.stack([by_user(each) for each in influence], axis=1),
+            confidence_level=settings.confidence_level,
+        )
+        return build_ladder(of, joint, _describe(log, None, policy), len(users), log.modules.names[0], settings)
 
     return Evaluation(
         policy=policy,
@@ -166,6 +196,8 @@ def evaluate(
         dropped_share=float(draws[:, 1].mean()),
         min_p_uncensored=float(1.0 / ipc_weight.max()),
         settings=settings,
+        ladder=None if design is None else ladder(design),
+        no_ladder=no_ladder,
     )
 
 
@@ -188,7 +220,6 @@ class _Estimand:
         rewards: FloatArray,
         ipc_weight: FloatArray,
         q: QValues | None,
-        with_reward: BoolArray,
     ) -> _Estimand:
         weights = importance_weights(log, probabilities, m)
         unknown = np.isnan(weights)
@@ -203,108 +234,24 @@ class _Estimand:
             rewards=rewards,
             weights=np.where(unknown, 0.0, weights),
             counts=ipc_weight,
-            q_logged=None if q is None else q.logged[with_reward],
-            q_policy=None if q is None else q.policy[with_reward],
+            q_logged=None if q is None else q.logged,
+            q_policy=None if q is None else q.policy,
         )
         name = None if m is None else log.modules.names[m]
         return cls(module=m, name=name, unknown=int(unknown.sum()), sample=sample, support=support)
 
 
-@dataclass(frozen=True)
-class _StackedTerms:
-    """The terms of all estimates, stacked for the bootstrap: constants, slopes and denominators."""
-
-    constant: _Stack
-    slope: _Stack
-    denominator: _Stack
-
-    @classmethod
-    def build(cls, terms: Sequence[Terms | None], n: int) -> _StackedTerms:
-        """Stack terms; estimates without any get a denominator of 0, so that they have no value."""
-        zeros = np.zeros(n)
-        nothing = Terms(constant=zeros, slope=zeros, denominator=zeros)
-        filled = [nothing if t is None else t for t in terms]
-        return cls(
-            constant=_Stack.build([t.constant for t in filled]),
-            slope=_Stack.build([t.slope for t in filled]),
-            denominator=_Stack.build([t.denominator for t in filled]),
-        )
-
-    def values(self, counts: FloatArray, rewards: FloatArray) -> FloatArray:
-        """Return the values (K,) for counts (n,) and rewards (n,); NaN where the denominator is 0."""
-        denominator = self.denominator.sums(counts)
-        total = self.constant.sums(counts) + self.slope.sums(counts * rewards)
-        return np.asarray(total / np.where(denominator > 0, denominator, np.nan))
-
-    def influence(self, k: int, counts: FloatArray, rewards: FloatArray, value: float) -> FloatArray:
-        r"""Return the influences of the decisions (n,) on value k, the rewards held fixed; NaN if it is undefined.
-
-        .. math:: \psi_i = c_i (\text{constant}_i + \text{slope}_i r_i - \hat V \, \text{denominator}_i) /
-            \textstyle\sum_j c_j \, \text{denominator}_j
-        """
-        denominator = counts * self.denominator.row(k)
-        error = counts * (self.constant.row(k) + self.slope.row(k) * rewards) - value * denominator
-        return np.asarray(error / np.where(denominator.any(), denominator.sum(), np.nan))
-
-
-@dataclass(frozen=True)
-class _Stack:
-    """K arrays (n,), of which many are the same object: a row for each distinct one, and each array's row (K,)."""
-
-    rows: FloatArray
-    row_of: IntArray
-
-    @classmethod
-    def build(cls, arrays: Sequence[FloatArray]) -> _Stack:
-        distinct = {id(array): array for array in arrays}
-        row_of = {key: row for row, key in enumerate(distinct)}
-        return cls(
-            rows=np.stack(list(distinct.values())),
-            row_of=np.array([row_of[id(array)] for array in arrays], dtype=np.int64),
-        )
-
-    def row(self, k: int) -> FloatArray:
-        """Return array k (n,)."""
-        return np.asarray(self.rows[self.row_of[k]])
-
-    def sums(self, counts: FloatArray) -> FloatArray:
-        """Return the sums of the arrays (K,), with decisions counted `counts` (n,) times."""
-        return np.asarray((self.rows @ counts)[self.row_of])
-
-
-def _why_not_identified(estimand: _Estimand, estimator: Estimator, users: int, settings: EvaluationSettings) -> str:
+def _why(estimand: _Estimand, estimator: Estimator, users: int, settings: EvaluationSettings) -> str:
     """Return the reason why the log does not identify an estimate, or an empty string."""
-    s, limit = estimand.support, settings.max_unsupported_mass
-    if s.decisions == 0:
-        return "the logging policy never makes this choice"
-    if users < settings.min_users:
-        return f"{users} users < {settings.min_users:g}"
-    if s.unsupported_mass > limit:
-        return (
-            f"{s.unsupported_mass:.0%} of the policy's mass is on actions that the log never takes or that are "
-            f"ineligible, more than {limit:.0%}"
-        )
-    if not estimator.uses_weights:
-        return ""
-    if estimand.unknown:
-        return f"the log has no propensity for {estimand.unknown:,} decisions"
-    if s.ess < settings.min_ess:
-        return f"ESS {s.ess:.0f} < {settings.min_ess:g}"
-    if s.ess_users < settings.min_users:
-        return f"ESS of users {s.ess_users:.0f} < {settings.min_users:g}"
-    for name, ess, required in settings.ess_requirements(s):
-        if ess < required:
-            return f"{name} {ess:,.0f} < {required:,.0f}, the minimum for rewards this rare or uneven"
+    weighted = estimator.uses_weights
+    reason = reason_not_identified(estimand.support, users, settings, unknown=estimand.unknown, weighted=weighted)
+    if reason or not weighted:
+        return reason
     if isinstance(estimator, SwitchDR):
         share = estimator.model_only_share(estimand.sample)
-        if share > limit:
+        if share > settings.max_unsupported_mass:
             return f"{share:.0%} of the weight is above {estimator.threshold:g}: the value would be the outcome model's"
-    # Three standard errors: the mean of skewed weights varies, and chance alone must not withhold a value.
-    if s.mean_weight + 3 * s.mean_weight_se < 1 - limit:
-        return f"mean weight {s.mean_weight:.2f}: the log lacks support for about {1 - s.mean_weight:.0%} of the policy"
-    if s.mean_weight - 3 * s.mean_weight_se > 1 + limit:
-        return f"mean weight {s.mean_weight:.2f} instead of 1: the propensities do not belong to this log"
-    return ""
+    return reason_of_weights(estimand.support, settings)
 
 
 def _describe(log: LoggedDecisions, m: int | None, policy: str) -> str:

@@ -24,11 +24,12 @@ class Support:
     Attributes:
         decisions: Number of these decisions.
         ess: Effective sample size :math:`(\sum w)^2 / \sum w^2`: as many equally weighted decisions are as precise.
+            So it is where some weights of the ladder are negative: :math:`(\sum |w|)^2` would count what cancels.
         ess_users: The same over users, each with the sum of its weights. Carter, Schnepel & Steigerwald (2017),
             "Asymptotic behavior of a t-test robust to cluster heterogeneity", Review of Economics and Statistics.
         kurtosis: Kurtosis of the rewards: 3 if normal, about 1/p if a share p of them is 1 and the others are 0.
         kurtosis_users: The same over users, each with the sum of its rewards' deviations from the mean.
-        largest_weight: Largest importance weight.
+        largest_weight: Largest importance weight, in absolute value (those of the ladder may be negative).
         mean_weight: Mean importance weight: 1 with full support and right propensities. One minus it estimates the
             policy's mass where the log has no support.
         mean_weight_se: User-clustered standard error of the mean weight.
@@ -78,7 +79,7 @@ class Support:
             ess_users=effective_sample_size(user_weights),
             kurtosis=kurtosis(deviations),
             kurtosis_users=kurtosis(np.bincount(code, weights=deviations).astype(np.float64)),
-            largest_weight=float(w.max()),
+            largest_weight=float(np.abs(w).max()),
             mean_weight=mean,
             mean_weight_se=se,
             unsupported_mass=unsupported_mass,

@@ -18,9 +18,10 @@ from .judging import ExplainedPolicy as ExplainedPolicy
 from .judging import Validation as Validation
 from .judging import deployable_policy as deployable_policy
 from .judging import explain_policy as explain_policy
-from .judging import fit_outcome_model as fit_outcome_model
+from .judging import fit_outcomes as fit_outcomes
 from .judging import judge as judge
 from .monitoring import Monitor as Monitor
+from .planning import plan as plan
 from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
 from .pricing import price_messages as price_messages
@@ -50,13 +51,14 @@ __all__ = [
     "compute_rewards",
     "deployable_policy",
     "explain_policy",
-    "fit_outcome_model",
+    "fit_outcomes",
     "judge",
     "load_config",
     "load_history",
     "logger",
     "next_steps",
     "parse_settings",
+    "plan",
     "prepare",
     "price_messages",
     "priced_policy",

@@ -17,7 +17,7 @@ from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
-from crosschannel.evaluation import EvaluationSettings
+from crosschannel.evaluation import EvaluationSettings, GateRule
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
@@ -31,6 +31,7 @@ SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEVICES = ("cpu", "cuda", "mps", "auto")
+RIDGE = "ridge"
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class HistoryConfig:
         churn_events: Events after which nothing can be sent to a user. Later slots have no reward, end the
             replay and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
             `app_removed`.
-        ties: How an event at exactly the time of a decision of its user is ordered: `before` it (the event that
-            triggers a message) or `after` it (a campaign sent in the morning of a date). None: not declared; it counts
-            as before, and where many goal events tie, rewards are refused.
+        ties: Order of an event at the time of a decision. At exactly that of a decision of its user it is `before` it
+            (the event that triggers a message) or `after` it (a campaign sent in the morning of a date). None: not
+            declared; it counts as before, and where many goal events tie, rewards are refused.
         observed_from: When the users' own observation begins: with the `first_row` of each, or with the `log` if all
             users existed then, active or not. None: as the tables of users, a native folder or the slots of a stream
             declare it, otherwise with the `first_row`.
@@ -188,16 +189,26 @@ class EvaluationConfig(EvaluationSettings):
 
     Attributes:
         market_users: Simulated users to whom each policy is deployed. For histories of a market only.
-        segments: User attribute by whose values the policy is explained too.
+        segments: User attribute by which the policy is explained.
+        gate: The rule of the verdict with which an evaluation ends.
+        outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
+            `sklearn.ensemble:RandomForestRegressor`, with its defaults. It is cross-fitted on the evaluated users.
     """
 
     market_users: int = 4000
     segments: str | None = None
+    gate: GateRule = field(default_factory=GateRule)
+    outcome_model: str = "ridge"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.market_users < 2:
             raise ConfigError(f"market_users {self.market_users} is below 2: a standard error needs two users")
+        if self.outcome_model != RIDGE and not _names_a_class(self.outcome_model):
+            raise ConfigError(
+                f"there is no outcome model {self.outcome_model!r}: use {RIDGE!r}, or a regressor of your own or of "
+                "scikit-learn as 'package.module:Class'"
+            )
 
     @property
     def estimation(self) -> EvaluationSettings:

@@ -22,12 +22,13 @@ from crosschannel.agents.base import Float32Array
 from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.votes import NoVotes
 from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.serialization import import_class
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
     DR,
+    CrossFittedOutcomes,
     Evaluation,
     LoggedDecisions,
-    OutcomeModel,
     Sample,
     effective_sample_size,
     evaluate,
@@ -35,9 +36,13 @@ from crosschannel.evaluation import (
     kurtosis,
     required_ess,
 )
+from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
 from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.command_line import logger
-from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.comparators import compare, one_hot
+from crosschannel.pipeline.configuration import RIDGE, Config
+from crosschannel.pipeline.gating import verdict_of
+from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
 from crosschannel.pipeline.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.reward import refit
@@ -47,11 +52,26 @@ from crosschannel.reward.effects import attribute_groups
 BOOTSTRAP, DEPLOYMENT = 1, 2
 
 
-def fit_outcome_model(data: TrainingData) -> OutcomeModel:
-    """Fit the expected reward of an action in a context, on the training users alone."""
-    train, decisions = data.train, data.train.history.decisions
-    return OutcomeModel.fit(
-        data.history.modules, train.observations.context, decisions.actions, train.rewards.reward, decisions.user
+def fit_outcomes(config: Config, split: Split) -> CrossFittedOutcomes | None:
+    """Fit the expected reward of an action in a context, cross-fitted on the users that are evaluated.
+
+    None of these has trained the agent, so that model and agent share no noise. None where there are fewer users with a
+    reward than folds: then nothing is identified either.
+
+    Raises:
+        ConfigError: If `evaluation.outcome_model` cannot be imported or made.
+    """
+    name, decisions, rewards = config.evaluation.outcome_model, split.history.decisions, split.rewards
+    if len(np.unique(decisions.user[rewards.identified])) < FOLDS:
+        return None
+    regressor = None if name == RIDGE else import_class(name, "outcome model")
+    return CrossFittedOutcomes.fit(
+        split.history.modules,
+        split.observations.context,
+        decisions.actions,
+        rewards.reward,
+        decisions.user,
+        regressor=regressor,
     )
 
 
@@ -65,7 +85,7 @@ class Validation:
         context: What a policy sees there.
         rewards: Their rewards, from the validation users' own controls.
         counts: How often each decision counts: the inverse of its probability of being uncensored.
-        model: The outcome model, from the training users.
+        outcomes: The outcome model, cross-fitted on the validation users.
         min_ess: Effective sample size below which there is no value: the evaluation's requirement.
     """
 
@@ -74,11 +94,11 @@ class Validation:
     context: Float32Array
     rewards: FloatArray
     counts: FloatArray
-    model: OutcomeModel
+    outcomes: CrossFittedOutcomes
     min_ess: float
 
     @classmethod
-    def build(cls, config: Config, data: TrainingData, model: OutcomeModel) -> Validation | None:
+    def build(cls, config: Config, data: TrainingData) -> Validation | None:
         """Select the validation users' decisions; None where none can be judged."""
         if config.split.validation == 0 or data.propensities.no_overlap:
             return None
@@ -87,6 +107,9 @@ class Validation:
         p_uncensored = frame.p_uncensored[keep]
         if not keep.any() or np.isnan(log.propensity[keep]).any() or np.isnan(p_uncensored).any():
             return None
+        outcomes = fit_outcomes(config, split)
+        if outcomes is None:
+            return None
         rewards = frame.reward[keep]
         return cls(
             log=log[keep],
@@ -94,7 +117,7 @@ class Validation:
             context=split.observations.context[keep],
             rewards=rewards,
             counts=1.0 / p_uncensored,
-            model=model,
+            outcomes=outcomes.of_rows(keep),
             min_ess=required_ess(config.evaluation.min_ess, kurtosis(rewards - rewards.mean())),
         )
 
@@ -110,7 +133,7 @@ class Validation:
         weights = importance_weights(self.log, probabilities, None)
         scores = {"validation/ess": effective_sample_size(weights * self.counts)}
         if scores["validation/ess"] >= self.min_ess:
-            q = self.model.q_values(self.context, self.log.actions, probabilities)[0]
+            q = self.outcomes.q_values(self.context, self.log.actions, probabilities)[0]
             value = DR().value(Sample(self.rewards, weights, self.counts, q.logged, q.policy))
             logged = float(self.counts @ self.rewards / self.counts.sum())
             scores |= {"validation/value": value, "validation/lift_over_logging": value - logged}
@@ -132,15 +155,22 @@ class ExplainedPolicy:
     prices: pd.DataFrame
 
 
-def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split) -> PricedPolicy:
-    """Return the agent's exploring policy at the slots of some users, under the constraints.
+def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split, *, explore: bool = True) -> PricedPolicy:
+    """Return the agent's policy at the slots of some users, under the constraints; by default the exploring one.
 
     Slots that are less than a period apart are decided together. Limits per user count those who have not churned, as
     where the policy decides.
     """
     d = split.history.decisions
     group, has_slot = d.time // data.pace.period, split.history.churned_at[d.user] >= d.time
-    return priced_policy(agent, split.observations, group, config.constraints, data.pace, has_slot)
+    return priced_policy(agent, split.observations, group, config.constraints, data.pace, has_slot, explore=explore)
+
+
+def greedy_probabilities(config: Config, data: TrainingData, agent: Agent) -> list[FloatArray]:
+    """Return the probabilities of the agent's policy without exploration at the test users' slots."""
+    if config.constraints.names:
+        return policy_at(config, data, agent, data.test, explore=False).probabilities
+    return one_hot(agent.modules, agent.act(data.test.observations, explore=False).actions)
 
 
 def explain_policy(config: Config, data: TrainingData, agent: Agent) -> ExplainedPolicy:
@@ -167,7 +197,6 @@ def judge(
     data: TrainingData,
     agent: Agent,
     policy: ExplainedPolicy,
-    model: OutcomeModel,
     notes: tuple[str, ...] = (),
 ) -> EvaluationResult:
     """Evaluate the agent's exploring policy, as it would be deployed, on users it has not learned from.
@@ -177,21 +206,27 @@ def judge(
         data: The history and its splits.
         agent: The agent.
         policy: What its policy does at the test users' slots: `explain_policy`.
-        model: The outcome model of the training users: `fit_outcome_model`.
         notes: What a reader has to know before the numbers.
     """
+    greedy = greedy_probabilities(config, data, agent)
     # The two need nothing of each other, and NumPy lets other threads work: the results do not depend on the order.
     with ThreadPoolExecutor(1) as background:
         deployments = background.submit(_true_values, config, data, agent, policy.probabilities)
         logger.info("evaluating the policy on the test users")
-        evaluation = _off_policy(config, data, policy.probabilities, model)
+        evaluation = _off_policy(config, data, policy.probabilities)
+        logger.info("comparing the policy with others")
+        comparators = compare(config, data, policy.probabilities, greedy, evaluation)
         truth = deployments.result()
+    constraints = ConstraintUse.summarise(policy.prices)
     return EvaluationResult(
         evaluation=evaluation,
         truth=truth,
+        comparators=comparators,
+        gate=verdict_of(config, data, policy.probabilities, evaluation, constraints),
+        advice=advice_on(config, data, policy.probabilities, evaluation),
         policy_table=policy.table,
         losses={"training": data.train.losses, "test": data.test.losses},
-        constraints=ConstraintUse.summarise(policy.prices),
+        constraints=constraints,
         calibration=calibration_of(agent),
         history=data.history.summary(),
         notes=(*notes, *_price_note(config, data)),
@@ -217,15 +252,16 @@ def calibration_of(agent: Agent) -> Calibration | None:
     return Calibration(blend.slope, blend.slope_se, blend.intercept, blend.funnel, blend.all_sends)
 
 
-def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray], model: OutcomeModel) -> Evaluation:
+def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray]) -> Evaluation:
     """Return the off-policy estimates from the test users' log."""
     test, history, frame = data.test, data.test.history, data.test.rewards
+    outcomes, actions = fit_outcomes(config, test), history.decisions.actions
     return evaluate(
         replace(LoggedDecisions.from_history(history), name=f"the test users of {history.name}"),
         probabilities,
         refit(data.model, test.outcomes),
         rng=np.random.default_rng([config.seed, BOOTSTRAP]),
-        q_values=model.q_values(test.observations.context, history.decisions.actions, probabilities),
+        q_values=None if outcomes is None else outcomes.q_values(test.observations.context, actions, probabilities),
         settings=config.evaluation.estimation,
         policy=config.agent.name,
         reward_counts=frame.counts(),

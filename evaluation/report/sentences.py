@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import math
 
+from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
 from crosschannel.evaluation.report.formatting import format_bounds, format_point
-from crosschannel.evaluation.results import Estimate, Evaluation
+from crosschannel.evaluation.results import Evaluation
 
-ESTIMATOR_ORDER = ("dr", "snips", "ips", "switch-dr")
+ESTIMATOR_ORDER = ("dr", "beta-ips", "snips", "ips", "switch-dr")
 MAX_SHARE_OF_ONE_DECISION = 0.05
 MAX_DROPPED_SHARE = 0.01
 
 
 def headline(evaluation: Evaluation) -> Estimate:
-    """Return the estimate of the whole action to report: doubly robust where there is a model, else SNIPS.
+    """Return the estimate of the whole action to report.
 
-    It is never the direct method if there is another, because that one relies on the model alone. If the log identifies
-    no weighted estimate of the whole action, it is the first of those that are not identified.
+    It is that of the interaction ladder: of the order that was set, or of a higher one whose interval contradicts it. A
+    lower order is never the headline, so that it is *not identified* where that order is. Without a ladder it is doubly
+    robust where there is a model, else the plain estimator; if the log identifies no weighted estimate of the whole
+    action, it is the first of those that are not identified. It is never the direct method if there is another.
     """
+    if evaluation.ladder is not None:
+        return evaluation.ladder.headline
     rank = {name: k for k, name in enumerate(ESTIMATOR_ORDER)}
     joint = [e for e in evaluation.estimates if e.module is None]
     return min(joint, key=lambda e: (e.estimator == "dm", not e.identified, rank.get(e.estimator, len(rank))))
@@ -30,6 +36,8 @@ def verdict(evaluation: Evaluation) -> str:
         return f"The log does not identify the value of {evaluation.policy} ({e.reason})."
     d, level = e.difference, f"{evaluation.settings.confidence_level:.0%}"
     numbers = f"{e.estimator}: difference {format_point(d)}, {level} interval {format_bounds(d)}"
+    if e.assumption:
+        numbers += f", {e.assumption}"
     if d.contains(0.0):
         return (
             f"The interval includes zero: the log does not show that {evaluation.policy} is better or worse than the "
@@ -40,18 +48,36 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def module_effects(evaluation: Evaluation) -> list[str]:
-    """Return a sentence for each module's identified effect, where the whole action's value is not identified."""
-    best = headline(evaluation)
-    if best.identified:
+    """Return a sentence for each module's identified effect, where the whole action's value is not identified.
+
+    With a ladder they are those of its waterfall: the policy's channel, then each factor given it.
+    """
+    if headline(evaluation).identified:
         return []
-    level = f"{evaluation.settings.confidence_level:.0%}"
+    if evaluation.ladder is not None:
+        opening = {
+            "channel": "Changing only `{}` would change the mean per decision with a reward by",
+            "factor": "Given its channel, the policy's `{}` would add",
+        }
+        return [
+            _effect(opening[step.kind].format(step.name), step.value, evaluation)
+            for step in evaluation.ladder.waterfall
+            if step.kind in opening and not step.reason
+        ]
+    plain = next((name for name in ESTIMATOR_ORDER if any(e.estimator == name for e in evaluation.estimates)), None)
     return [
-        f"Changing only `{e.module}` would change the mean per decision with a reward by {format_point(e.difference)}, "
-        f"{level} interval {format_bounds(e.difference)}"
-        + (", which includes zero." if e.difference.contains(0.0) else ".")
+        _effect(
+            f"Changing only `{e.module}` would change the mean per decision with a reward by", e.difference, evaluation
+        )
         for e in evaluation.estimates
-        if e.module is not None and e.estimator == best.estimator and e.identified
+        if e.module is not None and e.estimator == plain and e.identified
     ]
+
+
+def _effect(opening: str, effect: Interval, evaluation: Evaluation) -> str:
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    end = ", which includes zero." if effect.contains(0.0) else "."
+    return f"{opening} {format_point(effect)}, {level} interval {format_bounds(effect)}{end}"
 
 
 def caveats(evaluation: Evaluation) -> list[str]:
@@ -85,6 +111,8 @@ def caveats(evaluation: Evaluation) -> list[str]:
         share = s.largest_weight / (s.decisions * s.mean_weight) if s.decisions and s.mean_weight else math.nan
         if share > MAX_SHARE_OF_ONE_DECISION:
             out.append(f"One decision has {share:.0%} of the weight of {e.label}; these values depend on it.")
-    if any(e.estimator == "dm" and e.identified for e in evaluation.estimates):
-        out.append("`dm` relies on the outcome model alone; its interval ignores the model's bias.")
+    if any(e.reason == DIAGNOSTIC for e in evaluation.estimates):
+        out.append(f"`dm` is {DIAGNOSTIC}.")
+    if evaluation.no_ladder:
+        out.append(f"There is no interaction ladder: {evaluation.no_ladder}.")
     return out

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from crosschannel.core import serialization
-from crosschannel.evaluation.bootstrap import UNDEFINED, Interval
+from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.report.formatting import propensity_label
-from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
-from crosschannel.evaluation.results import Estimate, Evaluation
+from crosschannel.evaluation.report.ladder_serialization import ladder_from_dict, ladder_to_dict
+from crosschannel.evaluation.report.plain_values import (
+    estimate_to_dict,
+    finite_or_none,
+    interval_to_dict,
+    read_estimate,
+    read_interval,
+    read_number,
+)
+from crosschannel.evaluation.report.sentences import caveats, headline, module_effects, verdict
+from crosschannel.evaluation.results import Evaluation
+
+#: Raise it when a key changes its meaning or is left out.
+SCHEMA = 2
 
 
 def to_dict(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation as plain values; what is not a finite number is None, with the reason beside it."""
     return {
+        "schema": SCHEMA,
         "policy": evaluation.policy,
         "log": evaluation.log,
         "propensities": propensity_label(evaluation.propensity_counts),
@@ -27,73 +39,43 @@ def to_dict(evaluation: Evaluation) -> dict[str, Any]:
         "users": evaluation.users,
         "reward_counts": dict(evaluation.reward_counts),
         "reward_refitted": evaluation.refitted,
-        "reward_dropped_share": _finite(evaluation.dropped_share),
-        "min_p_uncensored": _finite(evaluation.min_p_uncensored),
+        "reward_dropped_share": finite_or_none(evaluation.dropped_share),
+        "min_p_uncensored": finite_or_none(evaluation.min_p_uncensored),
         "settings": asdict(evaluation.settings),
         "interval": "Student's t with the standard error of a bootstrap over users",
-        "logged": _interval(evaluation.logged),
-        "estimates": [_estimate(e) for e in evaluation.estimates],
+        "logged": interval_to_dict(evaluation.logged),
+        "headline": estimate_to_dict(headline(evaluation)),
+        "ladder": ladder_to_dict(evaluation.ladder),
+        "no_ladder": evaluation.no_ladder or None,
+        "estimates": [estimate_to_dict(e) for e in evaluation.estimates],
         "verdict": verdict(evaluation),
         "module_effects": module_effects(evaluation),
         "caveats": caveats(evaluation),
     }
 
 
-def _estimate(e: Estimate) -> dict[str, Any]:
-    return {
-        "estimand": e.estimand,
-        "module": e.module,
-        "estimator": e.estimator,
-        "identified": e.identified,
-        "reason": e.reason or None,
-        "value": _interval(e.value),
-        "difference": _interval(e.difference),
-        "decisions": e.decisions,
-        "users": e.users,
-        "support": {name: _finite(x) for name, x in asdict(e.support).items()},
-    }
-
-
-def _interval(interval: Interval) -> dict[str, Any] | None:
-    return asdict(interval) if interval.is_defined else None
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
 def from_dict(data: Mapping[str, Any]) -> Evaluation:
     """Return the evaluation that `to_dict` turned into plain values; what is None becomes NaN.
 
     Raises:
-        ConfigError: If a value is of another type.
+        ConfigError: If the schema is another one, a value is of another type, or the whole action's is absent.
     """
+    if data.get("schema") != SCHEMA:
+        raise ConfigError(f"the evaluation has the schema {data.get('schema')!r}, not {SCHEMA}: evaluate again")
     fields = ("policy", "log", "decisions", "users", "propensity_counts", "reward_counts", "settings")
     values = {
         **{name: data[name] for name in fields},
-        "logged": _read_interval(data["logged"]),
-        "estimates": [_read_estimate(entry) for entry in data["estimates"]],
+        "logged": read_interval(data["logged"]),
+        "estimates": [read_estimate(entry) for entry in data["estimates"]],
+        "ladder": ladder_from_dict(data["ladder"]),
+        "no_ladder": data["no_ladder"] or "",
         "refitted": data["reward_refitted"],
-        "dropped_share": _read_number(data["reward_dropped_share"]),
-        "min_p_uncensored": _read_number(data["min_p_uncensored"]),
+        "dropped_share": read_number(data["reward_dropped_share"]),
+        "min_p_uncensored": read_number(data["min_p_uncensored"]),
     }
-    return serialization.from_dict(Evaluation, values, "evaluation")
-
-
-def _read_estimate(entry: Mapping[str, Any]) -> dict[str, Any]:
-    fields = ("estimand", "module", "estimator", "decisions", "users")
-    return {
-        **{name: entry[name] for name in fields},
-        "value": _read_interval(entry["value"]),
-        "difference": _read_interval(entry["difference"]),
-        "support": {name: _read_number(value) for name, value in entry["support"].items()},
-        "reason": entry["reason"] or "",
-    }
-
-
-def _read_interval(entry: Mapping[str, float] | None) -> Mapping[str, float]:
-    return asdict(UNDEFINED) if entry is None else entry
-
-
-def _read_number(value: float | None) -> Any:
-    return math.nan if value is None else value
+    evaluation = serialization.from_dict(Evaluation, values, "evaluation")
+    if all(e.module is not None for e in evaluation.estimates):
+        raise ConfigError("the evaluation has no estimate of the whole action")
+    if evaluation.ladder is not None and not 0 < evaluation.ladder.order < len(evaluation.ladder.orders):
+        raise ConfigError(f"the evaluation's ladder has no order {evaluation.ladder.order}")
+    return evaluation

@@ -10,6 +10,7 @@ from crosschannel.evaluation.report.formatting import (
     format_point,
     propensity_label,
 )
+from crosschannel.evaluation.report.ladder_text import ladder_blocks
 from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
 from crosschannel.evaluation.results import Evaluation
 
@@ -22,7 +23,14 @@ def text_table(evaluation: Evaluation) -> str:
     )
     estimands = [f"{e.label}: {e.estimand}" for e in evaluation.one_per_estimand]
     sentences = [verdict(evaluation), *module_effects(evaluation), *caveats(evaluation)]
-    blocks = [[head], estimands, align(_value_rows(evaluation)), align(_support_rows(evaluation)), sentences]
+    blocks = [
+        [head],
+        *ladder_blocks(evaluation),
+        estimands,
+        align(_value_rows(evaluation)),
+        align(_support_rows(evaluation)),
+        sentences,
+    ]
     return "\n\n".join("\n".join(lines) for lines in blocks)
 
 
@@ -34,9 +42,10 @@ def _value_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
         ("(logging policy)", "mean", format_point(logged), format_bounds(logged), "", ""),
     ]
     for e in evaluation.estimates:
-        if e.identified:
+        if e.value.is_defined:
             value = (format_point(e.value), format_bounds(e.value))
-            rows.append((e.label, e.estimator, *value, format_point(e.difference), format_bounds(e.difference)))
+            name = e.estimator if e.identified else f"({e.estimator})"
+            rows.append((e.label, name, *value, format_point(e.difference), format_bounds(e.difference)))
         else:
             rows.append((e.label, e.estimator, f"not identified ({e.reason})", "", "", ""))
     return rows

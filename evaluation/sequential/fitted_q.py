@@ -12,7 +12,7 @@ from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import uniforms
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
-from crosschannel.evaluation.outcome_model import PENALTIES, OutcomeModel, QValues
+from crosschannel.evaluation.outcomes.outcome_model import PENALTIES, OutcomeModel, QValues
 from crosschannel.evaluation.sequential.trajectories import TrajectoryIndex
 
 FOLD_SALT = 0x0F9E

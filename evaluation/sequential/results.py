@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.estimates import EvaluationSettings
 from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
-from crosschannel.evaluation.results import EvaluationSettings
 from crosschannel.evaluation.support import Support
 
 

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.bootstrap import UNDEFINED, t_interval, user_bootstrap
+from crosschannel.evaluation.estimates import EvaluationSettings
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
 from crosschannel.evaluation.report.formatting import propensity_label
-from crosschannel.evaluation.results import EvaluationSettings
 from crosschannel.evaluation.sequential.estimators import TRAJECTORY_ESTIMATORS, RatioTerms, TrajectoryEstimator
 from crosschannel.evaluation.sequential.fitted_q import fit_q_values
 from crosschannel.evaluation.sequential.results import TrajectoryEstimate, TrajectoryEvaluation

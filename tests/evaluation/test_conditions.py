@@ -11,7 +11,11 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import InputError
 from crosschannel.evaluation import IPS, LoggedDecisions, OutcomeModel, Sample, importance_weights
 from crosschannel.evaluation.logged_decisions import check_probabilities
-from crosschannel.evaluation.outcome_model import action_indicators, conditional_probabilities, expected_indicators
+from crosschannel.evaluation.outcomes.outcome_model import (
+    action_indicators,
+    conditional_probabilities,
+    expected_indicators,
+)
 from crosschannel.evaluation.support import MASS_ROWS_PER_CHUNK, total_probability, unsupported_mass
 from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, TABLES, World
 

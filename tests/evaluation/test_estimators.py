@@ -7,12 +7,15 @@ import pytest
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import InputError, NotIdentified
-from crosschannel.evaluation import DM, DR, ESTIMATORS, IPS, SNIPS, Sample, SwitchDR, importance_weights
+from crosschannel.evaluation import DM, DR, ESTIMATORS, IPS, SNIPS, BetaIPS, Sample, SwitchDR, importance_weights
+from crosschannel.evaluation.estimators import optimal_baseline
 from tests.evaluation.bandit_worlds import CHANNEL, World
 
 pytestmark = pytest.mark.numerics
 
 ONES = np.ones(3)
+#: cov(w r, w) / var(w) of `by_hand`, written out; 88.5 is the sum of w r, 24.5 that of w.
+BETA = ((0.5 * 0.5 + 2 * 2 * 4 + 20 * 80) - 88.5 * 24.5 / 4) / ((0.25 + 2 * 4 + 400) - 24.5**2 / 4)
 
 
 def by_hand(**changes: object) -> Sample:
@@ -30,6 +33,8 @@ def by_hand(**changes: object) -> Sample:
     ("estimator", "expected"),
     [
         (IPS(), (0.5 * 1 + 2 * 2 * 2 + 20 * 4) / 4),
+        # w r has the mean 22.125 and w the mean 6.125 over the four counted rows.
+        (BetaIPS(), (88.5 - BETA * 24.5) / 4 + BETA),
         (SNIPS(), (0.5 * 1 + 2 * 2 * 2 + 20 * 4) / (0.5 + 2 * 2 + 20)),
         (DM(), (0 + 2 * 1 + 2) / 4),
         (DR(), (0 + 2 * (1 + 2 * 1) + (2 + 20 * 1)) / 4),
@@ -52,8 +57,9 @@ def test_counting_a_decision_twice_is_having_it_twice(estimator):
     assert counted == pytest.approx(estimator.value(Sample(counts=np.ones(counts.sum()), **repeated)), rel=1e-12)
 
 
-def test_snips_moves_with_a_constant_and_ips_does_not():
+def test_snips_and_beta_ips_move_with_a_constant_and_ips_does_not():
     plain, moved = by_hand(), by_hand(rewards=np.array([1.0, 2.0, 4.0]) + 10.0)
+    assert BetaIPS().value(moved) == pytest.approx(BetaIPS().value(plain) + 10.0)
     assert SNIPS().value(moved) == pytest.approx(SNIPS().value(plain) + 10.0)
     assert IPS().value(moved) != pytest.approx(IPS().value(plain) + 10.0)
 
@@ -97,6 +103,15 @@ def test_without_weight_there_is_no_value():
             estimator.value(by_hand(counts=np.zeros(3)))
 
 
+def test_no_constant_baseline_has_less_variance_than_that_of_beta_ips():
+    rng = np.random.default_rng(0)
+    w, r = rng.exponential(size=500), rng.normal(1.0, 1.0, size=500)
+    b = optimal_baseline(w, r, np.ones(500))
+    variance = [np.var(w * (r - each)) for each in (b, b - 0.01, b + 0.01)]
+    assert variance[0] < min(variance[1:])
+    assert optimal_baseline(np.ones(500), r, np.ones(500)) == 0.0
+
+
 def replications(count: int, users: int) -> tuple[dict[str, FloatArray], World]:
     """Values of many independent logs by each estimator, and by the naive means that look like estimates."""
     world = World.make(CHANNEL, seed=3)
@@ -110,7 +125,7 @@ def replications(count: int, users: int) -> tuple[dict[str, FloatArray], World]:
         weights = importance_weights(log, p, None)
         q_logged, q_policy = wrong_q[cell, j], (p[0] * wrong_q[cell]).sum(1)
         sample = Sample(rewards, weights, np.ones(len(log)), q_logged, q_policy)
-        for e in (IPS(), SNIPS(), DR()):
+        for e in (IPS(), BetaIPS(), SNIPS(), DR()):
             found.setdefault(e.name, []).append(e.value(sample))
         exact = Sample(
             rewards, np.ones(len(log)), np.ones(len(log)), world.earns[cell, j], (p[0] * world.earns[cell]).sum(1)
@@ -125,7 +140,7 @@ def replications(count: int, users: int) -> tuple[dict[str, FloatArray], World]:
     return {name: np.array(values) for name, values in found.items()}, world
 
 
-RIGHT = ("ips", "snips", "dr", "dr, propensities ignored, right model")
+RIGHT = ("ips", "beta-ips", "snips", "dr", "dr, propensities ignored, right model")
 WRONG = ("logged mean", "mean over matches", "dr, propensities ignored")
 
 

@@ -118,8 +118,9 @@ def test_without_overlap_no_weighted_value_is_identified_anywhere(tmp_path):
     result = crosschannel.evaluate(run)
     reason = "the log has no overlap: 100% of the 4,200 decisions at which 'channel' had alternatives"
     for e in result.evaluation.estimates:
-        assert e.identified == (e.estimator == "dm")
-        assert e.identified or e.reason.startswith(reason)
+        assert not e.identified
+        assert e.estimator == "dm" or e.reason.startswith(reason)
+    assert result.evaluation.ladder is None
     assert f"not identified ({reason}" in text_table(result.evaluation)
     metrics = json.loads(run.metrics.read_text())
     for entry in metrics["evaluation"]["estimates"]:

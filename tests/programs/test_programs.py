@@ -30,7 +30,7 @@ from crosschannel.histories.readers.folder import write_history
 from crosschannel.histories.splits import split_time
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import read_config
-from crosschannel.pipeline.judging import Validation, fit_outcome_model
+from crosschannel.pipeline.judging import Validation
 from crosschannel.reward import make_reward
 from tests import ROOT
 from tests.programs.samples import SMALL, run_program
@@ -400,9 +400,8 @@ def test_validation_users_without_a_reward_are_no_obstacle():
     config = read_config(Path(SMALL[1]))
     prepared = prepare(config)
     few = replace(prepared, model=make_reward("did", replace(prepared.model.spec, min_controls=1000)))
-    model = fit_outcome_model(prepared)
-    assert Validation.build(config, few, model) is None
-    assert Validation.build(config, prepared, model) is not None
+    assert Validation.build(config, few) is None
+    assert Validation.build(config, prepared) is not None
 
 
 def test_every_reward_that_is_learned_from_is_known_when_the_log_ends():

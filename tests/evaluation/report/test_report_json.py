@@ -17,7 +17,8 @@ def test_plain_values_are_strict_json_and_complete():
         assert written["value"]["point"] == e.value.point
         assert written["value"]["low"] == e.value.low
         assert written["support"]["ess"] == e.support.ess
-        assert written["reason"] is None
+        assert written["reason"] == (e.reason or None)
+        assert written["identified"] == (e.estimator != "dm")
     weighted = [e for e in second["estimates"] if e["estimator"] != "dm"]
     assert all(e["value"] is None and not e["identified"] and "ESS" in e["reason"] for e in weighted)
     assert second["verdict"] == verdict(poor)

@@ -14,7 +14,8 @@ def test_table_has_every_estimate():
     good = identified()
     text = text_table(good)
     for e in good.estimates:
-        row = next(line for line in text.splitlines() if line.startswith(f"{e.label}  ") and f" {e.estimator} " in line)
+        name = "(dm)" if e.estimator == "dm" else e.estimator
+        row = next(line for line in text.splitlines() if line.startswith(f"{e.label}  ") and f" {name} " in line)
         for interval in (e.value, e.difference):
             assert f"{interval.point:+.4g} " in row
             assert f"[{interval.low:.4g}, {interval.high:.4g}]" in row
@@ -46,34 +47,60 @@ def difference(low: float, high: float) -> Interval:
 )
 def test_the_verdict_fits_the_interval(interval, words):
     good = identified()
-    changed = tuple(replace(e, difference=interval) for e in good.estimates)
-    assert verdict(replace(good, estimates=changed)).startswith(words)
+    assert good.ladder is not None
+    orders = tuple(replace(e, difference=interval) for e in good.ladder.orders)
+    text = verdict(replace(good, ladder=replace(good.ladder, orders=orders)))
+    assert text.startswith(words)
+    assert text.endswith("if what the parts of a message earn adds up given the channel).")
 
 
-def test_the_headline_is_doubly_robust_unless_it_is_not_identified():
+def test_the_headline_is_that_of_the_ladder_unless_it_is_not_identified():
     good, poor = identified(), not_identified()
-    assert headline(good).estimator == "dr"
+    assert good.ladder is not None
+    assert headline(good) is good.ladder.orders[1]
     assert headline(good).module is None
-    assert headline(poor).estimator == "dr"
-    assert poor.get("dm").identified
+    assert headline(poor).estimator == "order 1"
     assert verdict(poor).startswith("The log does not identify the value of agent (ESS ")
     unmodelled = evaluated(q_values=None)
-    assert headline(unmodelled).estimator == "snips"
+    assert headline(unmodelled).estimator == "order 1"
     nothing = evaluated(q_values=None, settings=EvaluationSettings(bootstrap_replicates=60, min_ess=1e6))
     assert verdict(nothing).startswith("The log does not identify the value of policy (ESS ")
+
+
+def test_without_a_ladder_the_headline_is_doubly_robust_or_the_plain_estimator():
+    without = replace(identified(), ladder=None, no_ladder="a message has no parts beside the channel")
+    assert headline(without).estimator == "dr"
+    assert "There is no interaction ladder: a message has no parts beside the channel." in caveats(without)
+    assert headline(replace(evaluated(q_values=None), ladder=None)).estimator == "beta-ips"
+
+
+def test_the_direct_method_is_a_diagnostic():
+    for evaluation in (identified(), not_identified()):
+        for module in (None, "type", "variant", "hour"):
+            direct = evaluation.get("dm", module)
+            assert not direct.identified
+            assert direct.value.is_defined
+            assert "a diagnostic" in direct.reason
+        assert any(line.startswith("`dm` is a diagnostic: it relies on") for line in caveats(evaluation))
 
 
 def test_effects_of_modules_are_told_where_the_whole_action_is_not_identified():
     assert module_effects(identified()) == []
     assert module_effects(not_identified()) == []
-    # An effective sample size of 321 of the whole action, of 413 and 518 of the first two modules, of 328 of the last.
-    some = evaluated(policy="agent", settings=EvaluationSettings(bootstrap_replicates=60, min_ess=330))
-    first, second = module_effects(some)
-    opening = "Changing only `{}` would change the mean per decision with a reward by {}"
-    assert first == opening.format("type", "+0.1897, 95% interval [0.1013, 0.278].")
-    assert second.startswith(opening.format("variant", "-0.119, 95% interval"))
-    zero = tuple(replace(e, difference=difference(-0.1, 0.3)) for e in some.estimates)
-    assert all(text.endswith(", which includes zero.") for text in module_effects(replace(some, estimates=zero)))
+    # An effective sample size of 339 of order 1, of 413 and 518 of the first two modules, of 328 of the last.
+    some = evaluated(policy="agent", settings=EvaluationSettings(bootstrap_replicates=60, min_ess=350))
+    first, second, *_ = module_effects(some)
+    assert some.ladder is not None
+    opening = "Changing only `type` would change the mean per decision with a reward by"
+    assert first == f"{opening} +0.1897, 95% interval [0.1013, 0.278]."
+    assert second.startswith("Given its channel, the policy's `variant` would add -0.09547, 95% interval")
+    steps = tuple(replace(step, value=difference(-0.1, 0.3)) for step in some.ladder.waterfall)
+    zero = replace(some, ladder=replace(some.ladder, waterfall=steps))
+    assert all(text.endswith(", which includes zero.") for text in module_effects(zero))
+    alone = replace(some, ladder=None, estimates=tuple(e for e in some.estimates if e.module or e.estimator == "dm"))
+    first, second = module_effects(alone)
+    assert first == f"{opening} +0.1897, 95% interval [0.1013, 0.278]."
+    assert second.startswith(opening.replace("type", "variant") + " -0.119, 95% interval")
 
 
 def test_caveats_name_what_the_numbers_rest_on():

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.evaluation import OutcomeModel, normal_equations
-from crosschannel.evaluation.normal_equations import NormalEquations
-from crosschannel.evaluation.outcome_model import action_indicators
+from crosschannel.evaluation import OutcomeModel
+from crosschannel.evaluation.outcomes import normal_equations
+from crosschannel.evaluation.outcomes.normal_equations import NormalEquations
+from crosschannel.evaluation.outcomes.outcome_model import action_indicators
 from crosschannel.evaluation.support import distinct_actions
 
 pytestmark = pytest.mark.numerics

@@ -15,7 +15,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.hashing import uniforms
-from crosschannel.evaluation.normal_equations import NormalEquations
+from crosschannel.evaluation.outcomes.normal_equations import NormalEquations
 from crosschannel.evaluation.support import distinct_actions
 
 PENALTIES = (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
@@ -69,7 +69,7 @@ class OutcomeModel:
         penalties: Sequence[float] = PENALTIES,
         folds: int = 5,
     ) -> OutcomeModel:
-        r"""Fit the model on training decisions, of which no user may be evaluated later.
+        r"""Fit the model on decisions of which no user may be evaluated with it.
 
         The penalty is :math:`\lambda (\|C_{0x}\|^2 + \|C_{a1}\|^2 + D \|C_{ax}\|^2)`: an action's effect and all of
         its interactions with the context together have the same prior variance, :math:`\sigma^2 / \lambda`, so that
@@ -90,39 +90,30 @@ class OutcomeModel:
             InputError: If shapes differ.
             ConfigError: If there are fewer users with a reward than folds.
         """
-        _check_shapes(len(modules), context, actions, user, n=len(rewards))
-        known = np.isfinite(rewards)
-        users = len(np.unique(user[known]))
-        if folds < 2 or users < folds:
-            raise ConfigError(
-                f"the outcome model needs 2 folds or more and as many users: {folds} folds, {users} users"
-            )
-        rows, width = np.flatnonzero(known), 1 + context.shape[1]
-        distinct, pattern = distinct_actions(modules, modules.canonical(actions[rows]))
-        h = action_indicators(modules, distinct)
-        fold = (uniforms(user[rows].astype(np.uint64), FOLD_SALT) * folds).astype(np.int64)
-        by_fold = []
-        for k in range(folds):
-            places = np.flatnonzero(fold == k)
-            z, y = _with_intercept(context[rows[places]]), rewards[rows[places]]
-            by_fold.append(NormalEquations.from_decisions(z, h, pattern[places], y))
-        total = functools.reduce(operator.add, by_fold)
-        scale = _penalty_scale(h.shape[1], width)
-        errors = dict.fromkeys(map(float, penalties), 0.0)
-        # The largest module so far is solved action by action: see `NormalEquations.solve`.
-        indicators = [slice(1 + part.start, 1 + part.stop) for part in modules.slices]
-        largest = [max(indicators[: m + 1], key=lambda part: part.stop - part.start) for m in range(len(modules))]
-        for part in by_fold:
-            train = total - part
-            for p in errors:
-                errors[p] += part.squared_error(train.solve(p * scale, len(scale), largest[-1]))
-        cv_errors = {p: error / total.n for p, error in errors.items()}
-        best = min(cv_errors, key=lambda p: (cv_errors[p], -p))
-        coefficients = [
-            np.ascontiguousarray(total.solve(best * scale, part.stop, wide).T)
-            for part, wide in zip(indicators, largest, strict=True)
-        ]
-        return cls(modules=modules, coefficients=tuple(coefficients), penalty=best, cv_errors=cv_errors)
+        sums = _Sums.from_decisions(modules, context, actions, rewards, user, folds)
+        errors = sums.cv_errors(penalties)
+        return sums.model(sums.total, _best(errors), errors)
+
+    @classmethod
+    def fit_folds(
+        cls,
+        modules: ActionSpace,
+        context: npt.NDArray[Any],
+        actions: IntArray,
+        rewards: FloatArray,
+        user: IntArray,
+        *,
+        penalties: Sequence[float] = PENALTIES,
+        folds: int = 5,
+    ) -> list[OutcomeModel]:
+        """Fit one model for each fold of users (`folds_of_users`), from the decisions of the other folds.
+
+        The penalty is one for all folds; arguments and errors are those of `fit`.
+        """
+        sums = _Sums.from_decisions(modules, context, actions, rewards, user, folds)
+        errors = sums.cv_errors(penalties)
+        best = _best(errors)
+        return [sums.model(sums.total - part, best, errors) for part in sums.by_fold]
 
     def q_values(
         self, context: npt.NDArray[Any], actions: IntArray, probabilities: Sequence[FloatArray]
@@ -164,6 +155,77 @@ class OutcomeModel:
             yield _dot(scores, h), _dot(scores, mixed)
 
 
+@dataclass(frozen=True)
+class _Sums:
+    """The normal equations of each fold of users and of all together."""
+
+    modules: ActionSpace
+    by_fold: tuple[NormalEquations, ...]
+    total: NormalEquations
+    scale: FloatArray
+
+    @classmethod
+    def from_decisions(
+        cls,
+        modules: ActionSpace,
+        context: npt.NDArray[Any],
+        actions: IntArray,
+        rewards: FloatArray,
+        user: IntArray,
+        folds: int,
+    ) -> _Sums:
+        check_shapes(len(modules), context, actions, user, n=len(rewards))
+        known = np.isfinite(rewards)
+        check_folds(user[known], folds)
+        rows, width = np.flatnonzero(known), 1 + context.shape[1]
+        distinct, pattern = distinct_actions(modules, modules.canonical(actions[rows]))
+        h = action_indicators(modules, distinct)
+        fold = folds_of_users(user[rows], folds)
+        by_fold = []
+        for k in range(folds):
+            places = np.flatnonzero(fold == k)
+            z, y = _with_intercept(context[rows[places]]), rewards[rows[places]]
+            by_fold.append(NormalEquations.from_decisions(z, h, pattern[places], y))
+        total = functools.reduce(operator.add, by_fold)
+        return cls(modules=modules, by_fold=tuple(by_fold), total=total, scale=_penalty_scale(h.shape[1], width))
+
+    def _indicators(self) -> list[slice]:
+        return [slice(1 + part.start, 1 + part.stop) for part in self.modules.slices]
+
+    def _largest(self) -> list[slice]:
+        """Return the largest module up to each one, which is solved action by action: see `NormalEquations.solve`."""
+        parts = self._indicators()
+        return [max(parts[: m + 1], key=lambda part: part.stop - part.start) for m in range(len(parts))]
+
+    def cv_errors(self, penalties: Sequence[float]) -> dict[float, float]:
+        """Return the mean squared error on held-out users, by penalty."""
+        errors = dict.fromkeys(map(float, penalties), 0.0)
+        for part in self.by_fold:
+            train = self.total - part
+            for p in errors:
+                errors[p] += part.squared_error(train.solve(p * self.scale, len(self.scale), self._largest()[-1]))
+        return {p: error / self.total.n for p, error in errors.items()}
+
+    def model(self, equations: NormalEquations, penalty: float, cv_errors: dict[float, float]) -> OutcomeModel:
+        """Return the model that solves some equations."""
+        coefficients = [
+            np.ascontiguousarray(equations.solve(penalty * self.scale, part.stop, wide).T)
+            for part, wide in zip(self._indicators(), self._largest(), strict=True)
+        ]
+        return OutcomeModel(
+            modules=self.modules, coefficients=tuple(coefficients), penalty=penalty, cv_errors=cv_errors
+        )
+
+
+def _best(cv_errors: dict[float, float]) -> float:
+    return min(cv_errors, key=lambda p: (cv_errors[p], -p))
+
+
+def folds_of_users(user: IntArray, folds: int) -> IntArray:
+    """Return the fold (n,) of each decision: a hash of its user's code."""
+    return (uniforms(user.astype(np.uint64), FOLD_SALT) * folds).astype(np.int64)
+
+
 def action_indicators(modules: ActionSpace, actions: IntArray) -> FloatArray:
     """Return a one and an indicator of each action of each module (n, 1 + sum of actions).
 
@@ -191,7 +253,23 @@ def conditional_probabilities(
     return np.where(chosen[:, None], modules.conditional(m, probabilities[m], actions), 0.0)
 
 
-def _check_shapes(n_modules: int, context: npt.NDArray[Any], actions: IntArray, user: IntArray, n: int) -> None:
+def check_folds(user: IntArray, folds: int) -> None:
+    """Refuse fewer than two folds, or fewer users than folds.
+
+    Raises:
+        ConfigError: If there are.
+    """
+    users = len(np.unique(user))
+    if folds < 2 or users < folds:
+        raise ConfigError(f"the outcome model needs 2 folds or more and as many users: {folds} folds, {users} users")
+
+
+def check_shapes(n_modules: int, context: npt.NDArray[Any], actions: IntArray, user: IntArray, n: int) -> None:
+    """Refuse arrays that do not have one row for each of n decisions.
+
+    Raises:
+        InputError: If there is one.
+    """
     shapes: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
         "context": (context, (n, context.shape[-1])),
         "actions": (actions, (n, n_modules)),

@@ -7,7 +7,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.evaluation import OutcomeModel
-from crosschannel.evaluation.outcome_model import PENALTIES, action_indicators, expected_indicators
+from crosschannel.evaluation.outcomes.outcome_model import PENALTIES, action_indicators, expected_indicators
 from tests.evaluation.bandit_worlds import CHANNEL, OFFERS, World
 
 pytestmark = pytest.mark.numerics

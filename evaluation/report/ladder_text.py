@@ -1,0 +1,136 @@
+"""The interaction ladder as tables of text and in sentences."""
+
+from __future__ import annotations
+
+import math
+
+from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
+from crosschannel.evaluation.ladder.results import Interaction, Ladder
+from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
+from crosschannel.evaluation.results import Evaluation
+
+NO_ASSUMPTION = "whatever the parts of a message do together"
+SIGNIFICANT = 0.05
+_STEPS = {
+    "logged": "logged",
+    "channel": "the policy's `{name}`, with the content as logged",
+    "factor": "its `{name}`, given its channel",
+    "interactions": "interactions of these",
+    "policy": "the policy",
+}
+
+
+def ladder_blocks(evaluation: Evaluation) -> list[list[str]]:
+    """Return the ladder as blocks of lines: the orders, the waterfall, and the tests with the breakdown point."""
+    ladder = evaluation.ladder
+    if ladder is None:
+        return []
+    head = (
+        f"Interaction ladder: {evaluation.policy} chooses the whole action; mean reward per decision with a reward, "
+        f"over the same {evaluation.decisions:,} decisions"
+    )
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    blocks = [[head, *align(order_rows(ladder, level))]]
+    title = f"From the log to the policy, by {ladder.headline.estimator}: steps that add up"
+    blocks.append([title, *align(waterfall_rows(ladder, level))])
+    tests = [title for title in (*ladder.totals, *ladder.pairs) if not title.reason]
+    if tests:
+        title = "What interactions add, given the policy's channel (p-values of pairs by Holm's method)"
+        blocks.append([title, *align(interaction_rows(ladder, level))])
+    return [*blocks, ladder_sentences(evaluation)]
+
+
+def order_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
+    """Return the table of the orders, with a head."""
+    rows: list[tuple[str, ...]] = [("order", "value", level, "difference", level, "ESS", "right")]
+    for e in ladder.orders:
+        ess = format_number(e.support.ess, ",.0f")
+        right = e.assumption or NO_ASSUMPTION
+        cells = _cells(e.value, e.difference) if e.identified else (f"not identified ({e.reason})", "", "", "")
+        rows.append((e.estimator + (" *" if e is ladder.headline else ""), *cells, ess, right))
+    return rows
+
+
+def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
+    """Return the table of the steps from the logged value to the policy's, with a head."""
+    rows: list[tuple[str, ...]] = [("step", "value", level)]
+    for step in ladder.waterfall:
+        label = _STEPS[step.kind].format(name=step.name)
+        if step.reason:
+            rows.append((label, f"not identified ({step.reason})", ""))
+        else:
+            rows.append((label, format_point(step.value), format_bounds(step.value)))
+    return rows
+
+
+def interaction_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
+    """Return the table of the interactions, with a head."""
+    rows: list[tuple[str, ...]] = [("interaction", "adds", level, "p")]
+    for each in (*ladder.totals, *ladder.pairs):
+        if each.reason:
+            rows.append((each.label, f"not identified ({each.reason})", "", ""))
+        else:
+            p = format_number(each.p_value, ".2g")
+            rows.append((each.label, format_point(each.value), format_bounds(each.value), p))
+    return rows
+
+
+def ladder_sentences(evaluation: Evaluation) -> list[str]:
+    """Return what the headline assumes, what the tests found, and how large interactions would have to be."""
+    ladder = evaluation.ladder
+    if ladder is None:
+        return []
+    best = ladder.headline
+    out = [f"* The headline is {best.estimator}, right {best.assumption or NO_ASSUMPTION}. {ladder.independence}"]
+    if len(ladder.factors) == 1:
+        out.append(
+            f"As `{ladder.factors[0]}` is the only factor, order 1 is the weight of the whole action: no order needs "
+            "less of the log."
+        )
+    if ladder.why:
+        out.append(f"It is not order {evaluation.settings.order}: {ladder.why}.")
+    if best.assumption:
+        out += [_test_sentence(ladder)]
+    if best.identified and ladder.breakdown is not None:
+        out.append(breakdown_sentence(evaluation, ladder.breakdown))
+    return out
+
+
+def breakdown_sentence(evaluation: Evaluation, share: float) -> str:
+    """Return how large a share of what content adds interactions would have to take away, as a sentence."""
+    ladder = evaluation.ladder
+    assert ladder is not None
+    word = "better" if ladder.headline.difference.point > 0 else "worse"
+    conclusion = f'"{word} than the log"'
+    if share >= MAX_SHARE:
+        return (
+            f"Breakdown point: {conclusion} holds even if interactions take away {MAX_SHARE:.0%} of what content adds."
+        )
+    return (
+        f"Breakdown point: {conclusion} holds unless interactions take away more than {share:.0%} of what content adds."
+    )
+
+
+def _test_sentence(ladder: Ladder) -> str:
+    found = [pair for pair in ladder.pairs if _rejects(pair)]
+    if found:
+        pairs = ", ".join(f"`{pair.factors[0]}` x `{pair.factors[1]}` (p = {pair.p_value:.2g})" for pair in found)
+        return f"The log contradicts that assumption: {pairs}."
+    next_total = next((total for total in ladder.totals if total.order == ladder.order + 1), None)
+    if next_total is not None and _rejects(next_total):
+        return (
+            f"The log contradicts that assumption: interactions of order {next_total.order} add "
+            f"{format_point(next_total.value)} (p = {next_total.p_value:.2g})."
+        )
+    if not any(not each.reason for each in (*ladder.pairs, *ladder.totals)):
+        return "The log is too small to test that assumption."
+    return "The log does not contradict that assumption, but would show large interactions only."
+
+
+def _rejects(interaction: Interaction) -> bool:
+    return not interaction.reason and math.isfinite(interaction.p_value) and interaction.p_value < SIGNIFICANT
+
+
+def _cells(value: Interval, difference: Interval) -> tuple[str, ...]:
+    return format_point(value), format_bounds(value), format_point(difference), format_bounds(difference)
