@@ -38,6 +38,7 @@ from crosschannel.core import (
     timestamps,
     write_csv,
 )
+from crosschannel.evaluation.gate import DEPLOY
 from crosschannel.histories import (
     DecisionLog,
     Guardrails,
@@ -49,7 +50,15 @@ from crosschannel.histories import (
     without_churned,
 )
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, output_file, program
+from crosschannel.pipeline.command_line import (
+    Parser,
+    UsageError,
+    invocation,
+    logger,
+    one_thread,
+    output_file,
+    program,
+)
 from crosschannel.pipeline.configuration import Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.pricing import priced_policy
@@ -188,6 +197,25 @@ def check_consent(history: History, eligible: BoolArray, guardrails: Guardrails,
         )
 
 
+def check_gate(folder: Path, allow_classes: Collection[str] = ()) -> None:
+    """Refuse a run whose stored evaluation did not end with the verdict to deploy its policy.
+
+    Raises:
+        ConfigError: If it did not, or if the folder has no evaluation of the run's policy with the run's settings.
+    """
+    result = Run.open_ended(folder, allow_classes=allow_classes).stored_result()
+    if result is None or result.gate is None:
+        raise ConfigError(
+            f"--require-gate: {folder} has no evaluation of its policy with its settings: run "
+            f"`{invocation('evaluate', folder)}`"
+        )
+    if result.gate.verdict != DEPLOY:
+        raise ConfigError(
+            f"--require-gate: the verdict on the policy of {folder} is `{result.gate.verdict}`: {result.gate.reason} "
+            "Nothing was decided"
+        )
+
+
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     """Return what the command line asks for, and a configuration with what may be sent and what limits it.
 
@@ -209,6 +237,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
         "--max-log-age", metavar="TIME", default="2d", help="largest time from the log's end to --at (default: 2d)"
     )
     parser.add_argument("--greedy", action="store_true", help="take the best action on the mean, without exploration")
+    gate = "decide only if the run's own evaluation ended with the verdict to deploy its policy"
+    parser.add_argument("--require-gate", action="store_true", help=gate)
     clear = "write users' ids into decision ids (default: a keyed hash of them)"
     parser.add_argument("--clear-ids", action="store_true", help=clear)
     parser.add_shared(
@@ -240,6 +270,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen, settings = parse(arguments)
     guardrails = settings.guardrails
     run = Run.open_ended(chosen.run, chosen.history_path, chosen.allow_class)
+    if chosen.require_gate:
+        check_gate(chosen.run, chosen.allow_class)
     run = replace(run, config=replace(run.config, constraints=settings.constraints))
     history = build_history(run.config)[0]
     logger.info(history.summary())

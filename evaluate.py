@@ -8,7 +8,8 @@ Every value comes with its estimand, an interval over users and its effective sa
 that the log does not identify is reported as such. The policy is explained by module, action and
 segment of users. Where the history is simulated, the ground truth stands beside the estimates. The
 files are evaluation.json, report.html and policy.csv. What the training found for the same log,
-policy and settings is read and not computed again.
+policy and settings is read and not computed again. An evaluation ends with a verdict by the rule of
+--evaluation.gate: deploy, hold or not identified; with --gate the exit code is 0, 3 or 4.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
         out="folder of the three files (default: the run's)",
         force="overwrite files of an earlier evaluation in --out",
     )
+    gate = "end with the exit code of the verdict: 0 deploy, 3 hold, 4 not identified (default: 0 in any case)"
+    parser.add_argument("--gate", action="store_true", help=gate)
     folder = parser.first_positional(arguments)
     base = Run.read_config(folder) if folder and Run.is_at(folder) else Config()
     line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
@@ -128,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")
     print(agents.as_text(table[table["segment"] == agents.ALL_DECISIONS]))
     print(f"{result}\n\n{', '.join(str((chosen.out or chosen.run) / name) for name in FILES)}")
-    return 0
+    return result.gate.exit_code if chosen.gate and result.gate is not None else 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,13 @@ from .estimators import BetaIPS as BetaIPS
 from .estimators import Estimator as Estimator
 from .estimators import Sample as Sample
 from .estimators import SwitchDR as SwitchDR
+from .gate import CostEvent as CostEvent
+from .gate import ExpectedUse as ExpectedUse
+from .gate import GateRule as GateRule
+from .gate import GateVerdict as GateVerdict
+from .gate import Selection as Selection
+from .gate import gate_verdict as gate_verdict
+from .gate import select_best as select_best
 from .ladder import Comparison as Comparison
 from .ladder import Ladder as Ladder
 from .ladder import compare_policies as compare_policies
@@ -21,6 +28,14 @@ from .off_policy import evaluate as evaluate
 from .outcomes import CrossFittedOutcomes as CrossFittedOutcomes
 from .outcomes import OutcomeModel as OutcomeModel
 from .outcomes import QValues as QValues
+from .planning import ChosenWeights as ChosenWeights
+from .planning import DataNeed as DataNeed
+from .planning import LogSize as LogSize
+from .planning import WeightMoments as WeightMoments
+from .planning import advice as advice
+from .planning import data_needs as data_needs
+from .planning import users_per_arm_of_means as users_per_arm_of_means
+from .planning import users_per_arm_of_rates as users_per_arm_of_rates
 from .report import caveats as caveats
 from .report import from_dict as from_dict
 from .report import headline as headline
@@ -64,14 +79,21 @@ __all__ = [
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
     "BetaIPS",
+    "ChosenWeights",
     "Comparison",
+    "CostEvent",
     "CrossFittedOutcomes",
+    "DataNeed",
     "Estimate",
     "Estimator",
     "Evaluation",
     "EvaluationSettings",
+    "ExpectedUse",
+    "GateRule",
+    "GateVerdict",
     "Interval",
     "Ladder",
+    "LogSize",
     "LoggedDecisions",
     "OutcomeModel",
     "PerDecisionIPS",
@@ -79,6 +101,7 @@ __all__ = [
     "QValues",
     "Refit",
     "Sample",
+    "Selection",
     "SequentialDR",
     "Support",
     "SwitchDR",
@@ -88,27 +111,34 @@ __all__ = [
     "TrajectoryEvaluation",
     "TrajectoryIPS",
     "TrajectoryIndex",
+    "WeightMoments",
     "WeightedDR",
+    "advice",
     "blocks",
     "caveats",
     "compare_policies",
+    "data_needs",
     "effective_sample_size",
     "evaluate",
     "evaluate_trajectories",
     "first_slots",
     "fit_q_values",
     "from_dict",
+    "gate_verdict",
     "headline",
     "importance_weights",
     "kurtosis",
     "module_effects",
     "render_html",
     "required_ess",
+    "select_best",
     "t_interval",
     "text_table",
     "to_dict",
     "unsupported_mass",
     "user_bootstrap",
+    "users_per_arm_of_means",
+    "users_per_arm_of_rates",
     "value_trajectories",
     "verdict",
     "write_html",

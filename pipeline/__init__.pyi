@@ -21,6 +21,7 @@ from .judging import explain_policy as explain_policy
 from .judging import fit_outcomes as fit_outcomes
 from .judging import judge as judge
 from .monitoring import Monitor as Monitor
+from .planning import plan as plan
 from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
 from .pricing import price_messages as price_messages
@@ -57,6 +58,7 @@ __all__ = [
     "logger",
     "next_steps",
     "parse_settings",
+    "plan",
     "prepare",
     "price_messages",
     "priced_policy",

@@ -38,7 +38,10 @@ from crosschannel.evaluation import (
 from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
 from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
+from crosschannel.pipeline.comparators import compare, one_hot
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.gating import verdict_of
+from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
 from crosschannel.pipeline.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.reward import refit
@@ -150,15 +153,22 @@ class ExplainedPolicy:
     prices: pd.DataFrame
 
 
-def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split) -> PricedPolicy:
-    """Return the agent's exploring policy at the slots of some users, under the constraints.
+def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split, *, explore: bool = True) -> PricedPolicy:
+    """Return the agent's policy at the slots of some users, under the constraints; by default the exploring one.
 
     Slots that are less than a period apart are decided together. Limits per user count those who have not churned, as
     where the policy decides.
     """
     d = split.history.decisions
     group, has_slot = d.time // data.pace.period, split.history.churned_at[d.user] >= d.time
-    return priced_policy(agent, split.observations, group, config.constraints, data.pace, has_slot)
+    return priced_policy(agent, split.observations, group, config.constraints, data.pace, has_slot, explore=explore)
+
+
+def greedy_probabilities(config: Config, data: TrainingData, agent: Agent) -> list[FloatArray]:
+    """Return the probabilities of the agent's policy without exploration at the test users' slots."""
+    if config.constraints.names:
+        return policy_at(config, data, agent, data.test, explore=False).probabilities
+    return one_hot(agent.modules, agent.act(data.test.observations, explore=False).actions)
 
 
 def explain_policy(config: Config, data: TrainingData, agent: Agent) -> ExplainedPolicy:
@@ -196,18 +206,25 @@ def judge(
         policy: What its policy does at the test users' slots: `explain_policy`.
         notes: What a reader has to know before the numbers.
     """
+    greedy = greedy_probabilities(config, data, agent)
     # The two need nothing of each other, and NumPy lets other threads work: the results do not depend on the order.
     with ThreadPoolExecutor(1) as background:
         deployments = background.submit(_true_values, config, data, agent, policy.probabilities)
         logger.info("evaluating the policy on the test users")
         evaluation = _off_policy(config, data, policy.probabilities)
+        logger.info("comparing the policy with others")
+        comparators = compare(config, data, policy.probabilities, greedy, evaluation)
         truth = deployments.result()
+    constraints = ConstraintUse.summarise(policy.prices)
     return EvaluationResult(
         evaluation=evaluation,
         truth=truth,
+        comparators=comparators,
+        gate=verdict_of(config, data, policy.probabilities, evaluation, constraints),
+        advice=advice_on(config, data, policy.probabilities, evaluation),
         policy_table=policy.table,
         losses={"training": data.train.losses, "test": data.test.losses},
-        constraints=ConstraintUse.summarise(policy.prices),
+        constraints=constraints,
         calibration=calibration_of(agent),
         history=data.history.summary(),
         notes=(*notes, *_price_note(config, data)),

@@ -13,7 +13,15 @@ from crosschannel.evaluation.report.formatting import NOTHING, format_number
 from crosschannel.evaluation.report.html_report import ReportSection, ReportTable
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
+from crosschannel.pipeline.results import (
+    COMPARATOR_COLUMNS,
+    CONSTRAINT_COLUMNS,
+    EvaluationResult,
+    comparator_cells,
+    comparators_title,
+    constants_in_words,
+    constraint_cells,
+)
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -50,6 +58,8 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
             f"{value.per_user:.3f} +- {1.96 * value.per_user_se:.3f} per user when deployed, "
             f"{value.sends_per_user:.1f} messages"
         )
+    if result.gate is not None:
+        facts["verdict"] = f"{result.gate.verdict}. {result.gate.reason}"
     return facts | ({"attention": " ".join(result.notes)} if result.notes else {})
 
 
@@ -82,6 +92,17 @@ def _sections(result: EvaluationResult) -> list[ReportSection]:
         if result.calibration is not None:
             sentences.append(str(result.calibration))
         sections.append(ReportSection("What the policy sends", tuple(sentences), tuple(_policy_tables(result))))
+    if result.comparators:
+        cells = tuple(map(comparator_cells, result.comparators))
+        sections.append(
+            ReportSection(
+                "Other policies",
+                (f"{comparators_title(result)}.", *constants_in_words(result.comparators)),
+                (ReportTable("Comparators", COMPARATOR_COLUMNS, cells),),
+            )
+        )
+    if result.advice:
+        sections.append(ReportSection("What would identify the value", result.advice, ()))
     if result.constraints:
         rows = tuple(constraint_cells(row) for row in result.constraints)
         sentence = "Expected use and budgets are those of all of the test users' decision times together."

@@ -12,11 +12,11 @@ import pandas as pd
 
 from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
-from crosschannel.evaluation import Evaluation, from_dict, text_table, to_dict
+from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 4
+RESULT_VERSION = 5
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,52 @@ class TrueValue:
     sends_per_user: float
     unsubscribed: float
     users: int
+
+
+@dataclass(frozen=True)
+class Comparator:
+    """A policy beside the evaluated one, on the same users: see `crosschannel.pipeline.comparators`.
+
+    Attributes:
+        policy: The policy's name.
+        detail: Its actions, where it always chooses the same.
+        value: Mean reward per decision with a reward; all NaN where not identified.
+        difference: `value` minus the mean reward of the log.
+        lead: Value of the evaluated policy, by the same estimator, minus `value`; NaN where one is not identified.
+        ess: Effective sample size.
+        reason: Why the value is not identified; empty where it is.
+        truth: Mean true effect per decision with a reward; NaN where unknown.
+    """
+
+    policy: str
+    detail: str
+    value: Interval
+    difference: Interval
+    lead: Interval
+    ess: float
+    reason: str = ""
+    truth: float = math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values; what is not a finite number is None."""
+        plain = {name: _finite(value) for name, value in asdict(self).items()}
+        return plain | {name: _finite_values(getattr(self, name)) for name in COMPARATOR_INTERVALS}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparator:
+        """Return what `to_dict` turned into plain values; what is None becomes NaN.
+
+        Raises:
+            ConfigError: If a value is of another type.
+        """
+        intervals = {name: {key: _number(x) for key, x in data[name].items()} for name in COMPARATOR_INTERVALS}
+        return serialization.from_dict(
+            cls, {**data, **intervals, "ess": _number(data["ess"]), "truth": _number(data["truth"])}, "comparators"
+        )
+
+
+#: The intervals of a comparator.
+COMPARATOR_INTERVALS = ("value", "difference", "lead")
 
 
 @dataclass(frozen=True)
@@ -121,6 +167,9 @@ class EvaluationResult:
         losses: The decisions of the training and of the test users that have no reward, by `training` and `test`.
         constraints: Price, use and budget of each constraint at the test users' slots.
         calibration: Calibration of the agent's funnel; None without one.
+        comparators: The policies that it is compared with.
+        gate: The verdict by the configuration's rule.
+        advice: What would identify the value, where the log does not.
     """
 
     evaluation: Evaluation
@@ -131,6 +180,9 @@ class EvaluationResult:
     losses: Mapping[str, RewardLosses] = field(default_factory=dict)
     constraints: tuple[ConstraintUse, ...] = ()
     calibration: Calibration | None = None
+    comparators: tuple[Comparator, ...] = ()
+    gate: GateVerdict | None = None
+    advice: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return summary_text(self)
@@ -145,6 +197,9 @@ class EvaluationResult:
             "truth": truth,
             "constraints": [asdict(row) for row in self.constraints],
             "calibration": None if self.calibration is None else _finite_values(self.calibration),
+            "comparators": [each.to_dict() for each in self.comparators],
+            "gate": None if self.gate is None else self.gate.to_dict(),
+            "advice": list(self.advice),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,6 +230,9 @@ class EvaluationResult:
             losses={whose: _losses_from_dict(entry) for whose, entry in data["rewards"].items()},
             constraints=convert(tuple[ConstraintUse, ...], data["constraints"], "constraints"),
             calibration=_calibration_from_dict(data["calibration"]),
+            comparators=tuple(map(Comparator.from_dict, data["comparators"])),
+            gate=None if data["gate"] is None else GateVerdict.from_dict(data["gate"]),
+            advice=convert(tuple[str, ...], data["advice"], "advice"),
         )
 
 
@@ -192,6 +250,8 @@ def summary_text(result: EvaluationResult) -> str:
         "",
         text_table(result.evaluation),
     ]
+    if result.comparators:
+        parts += ["", comparators_title(result), "", comparators_table(result.comparators)]
     if result.calibration is not None:
         parts += ["", str(result.calibration)]
     if result.constraints:
@@ -199,6 +259,10 @@ def summary_text(result: EvaluationResult) -> str:
     if result.truth:
         table = truth_table(result.truth, result.evaluation.population)
         parts += ["", "Ground truth, known because the market is simulated", "", table]
+    if result.advice:
+        parts += ["", "What would identify the value", "", *result.advice]
+    if result.gate is not None:
+        parts += ["", str(result.gate)]
     return "\n".join(parts)
 
 
@@ -232,6 +296,46 @@ def truth_table(values: Sequence[TrueValue], population: str) -> str:
         f"** true incremental goal value when deployed to {users:,} fresh users, with its 95 % margin",
     ]
     return "\n".join([*lines, *notes])
+
+
+COMPARATORS_TITLE = "Other policies on the same users; constants were chosen on the training users"
+#: The columns of a table of comparators.
+COMPARATOR_COLUMNS = ("policy", "value", "difference to the log", "the policy minus it", "ESS", "true effect")
+
+
+def comparators_title(result: EvaluationResult) -> str:
+    """Return what the table of comparators holds, in words."""
+    limits = "; of them only `greedy` keeps the constraints" if result.constraints else ""
+    return f"{COMPARATORS_TITLE}{limits}"
+
+
+def comparator_cells(row: Comparator) -> tuple[str, ...]:
+    """Return a comparator as texts, one for each of `COMPARATOR_COLUMNS`."""
+    name = f"{row.policy}: {row.detail}" if row.detail and "," not in row.detail else row.policy
+    truth = f"{row.truth:.4f}" if math.isfinite(row.truth) else "-"
+    size = f"{row.ess:,.0f}" if math.isfinite(row.ess) else "-"
+    if row.reason:
+        return (name, f"not identified ({row.reason})", "", "", size, truth)
+    intervals = (row.value, row.difference, row.lead)
+    shown = (f"{each.point:.4f} {_bounds(each)}" if each.is_defined else "-" for each in intervals)
+    return (name, *shown, size, truth)
+
+
+def comparators_table(rows: Sequence[Comparator]) -> str:
+    """Return comparators as a table; the column of true effects is left out where none is known."""
+    cells = [COMPARATOR_COLUMNS, *map(comparator_cells, rows)]
+    if not any(math.isfinite(row.truth) for row in rows):
+        cells = [row[:-1] for row in cells]
+    return "\n".join([*_aligned(cells), *constants_in_words(rows)])
+
+
+def constants_in_words(rows: Sequence[Comparator]) -> list[str]:
+    """Return a line for each comparator that always chooses the same whole action."""
+    return [f"{row.policy}: {row.detail}" for row in rows if "," in row.detail]
+
+
+def _bounds(interval: Interval) -> str:
+    return f"[{interval.low:.4f}, {interval.high:.4f}]"
 
 
 #: The columns of a table of constraints.

@@ -1,6 +1,6 @@
 from .config import MarketConfig
 from .deployment import FreshUsers, PolicyValue, evaluate_policy
-from .dynamics.parameters import ActionDates, DayKind, Dynamics, Rules, Scenario
+from .dynamics.parameters import ActionDates, ContentParts, DayKind, Dynamics, Rules, Scenario
 from .env import MarketEnv
 from .history import MarketTruth, simulate_history
 from .market import Market, StepResult
@@ -29,6 +29,7 @@ __all__ = [
     "ActionDates",
     "BusinessAsUsual",
     "Choice",
+    "ContentParts",
     "ContextPolicy",
     "DayKind",
     "Dynamics",

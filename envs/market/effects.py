@@ -172,7 +172,7 @@ class OpenValue:
 def content_value(slots: Slots, dynamics: Dynamics, calendar: Calendar, weights: FloatArray) -> FloatArray:
     """Return the value of content once a message acts: an axis for the slots and one for each module.
 
-    The axes of modules that make no difference have length 1: the send time always, the channel in most scenarios.
+    The axes of modules that make no difference have length 1: send time and channel in most scenarios.
     """
     every = Every()
     return acting_value(slots, every, extra_visits(slots, every, dynamics, calendar), dynamics, weights)

@@ -7,13 +7,33 @@ from dataclasses import replace
 
 import numpy as np
 
-from crosschannel.envs.market.dynamics.parameters import ActionDates, DayKind, Dynamics, Rules, Scenario
-from crosschannel.envs.market.vocabulary import CHANNELS
+from crosschannel.envs.market.dynamics.parameters import (
+    ActionDates,
+    ContentParts,
+    DayKind,
+    Dynamics,
+    Rules,
+    Scenario,
+)
+from crosschannel.envs.market.vocabulary import CHANNELS, OFFERS, SERVICES, TONES
 
 #: First slot of the scenario `refresh` with the new actions, counted from 0.
 REFRESH_SLOT = 14
 #: Exponent of the tail of the daily bursts in `heavy_tails`.
 TAIL_EXPONENT = 1.5
+#: The offer and the tone that interact in `synergy`, what each adds by itself, and the bias of the estimator that
+#: assumes no interaction, as a share of the lift of the policy `always_pair`.
+SYNERGY_PAIR = ("percent_10", "friendly")
+PAIR_PART = 4.0
+SYNERGY_BIAS = 0.3
+
+_ADDITIVE = Dynamics(
+    uplift=0.6,
+    time_match=0.0,
+    conversion=(0.24,) * len(SERVICES),
+    basket=((5, 60),) * len(SERVICES),
+    parts=ContentParts(),
+)
 
 
 def default() -> Scenario:
@@ -184,10 +204,96 @@ def slow() -> Scenario:
     )
 
 
+def additive() -> Scenario:
+    r"""What the modules of content earn adds up exactly, given the channel: no two of them interact.
+
+    Send time, service, offer, tone and greeting each contribute their own number of extra visits, in place of factors.
+    Opening depends on the channel, the user and the day, but not on the block; visits to all services end in orders
+    with the same probability and of the same value. So the true effect is, for each user, day and channel c,
+
+    .. math:: \tau(c, b, s, o, k, g) = \tau_0(c) + f_b(c) + f_s(c) + f_o(c) + f_k(c) + f_g(c)
+
+    for all goals that count the services alike and do not count clicks, as the default ones. Interactions of content
+    with the channel remain. A correct method finds no interaction of content modules, and the estimator that assumes
+    none (order 1 of the interaction ladder, the pseudoinverse estimator) is unbiased for every policy.
+    """
+    return Scenario(_ADDITIVE)
+
+
+def synergy() -> Scenario:
+    r"""One pair of parts interacts: a 10 % discount earns more if it is announced in a friendly tone.
+
+    All users are alike in what offers, tones and greetings add; otherwise this is `additive`. In units of
+    :math:`\kappa R_u / 5` extra visits per message that acts, the offer `percent_10` adds :math:`\alpha`, the tone
+    `friendly` adds :math:`\alpha`, and both together add :math:`\zeta` more. Business as usual chooses them
+    independently with the probabilities :math:`\mu_o` and :math:`\mu_k`. For a policy that sends as business as usual,
+    but with this offer with the probability :math:`\pi_o` and, independently, this tone with :math:`\pi_k`, the truth
+    and the mean of the estimator that assumes no interactions (order 1, without an outcome model) are, above the log,
+
+    .. math::
+        V - V_{log} &= \alpha (\pi_o - \mu_o) + \alpha (\pi_k - \mu_k) + \zeta (\pi_o \pi_k - \mu_o \mu_k) \\
+        V_1 - V &= -\zeta (\pi_o - \mu_o)(\pi_k - \mu_k)
+
+    The policy `always_pair` (:math:`\pi_o = \pi_k = 1`) has the bias :math:`V_1 - V = -.3 (V - V_{log})`, since
+
+    .. math:: \zeta = \frac{.3 \, \alpha (2 - \mu_o - \mu_k)}{(1 - \mu_o)(1 - \mu_k) - .3 (1 - \mu_o \mu_k)}
+
+    for each user, day and channel. A correct method finds that offer and tone interact, and no other pair of modules.
+    """
+    return Scenario(
+        replace(
+            _ADDITIVE,
+            uplift=0.8,
+            parts=ContentParts(
+                exponent=0.0,
+                offer=tuple(PAIR_PART * (name == SYNERGY_PAIR[0]) for name in OFFERS),
+                tone=tuple(PAIR_PART * (name == SYNERGY_PAIR[1]) for name in TONES),
+                pair=SYNERGY_PAIR,
+                synergy=_synergy(Rules()),
+            ),
+        )
+    )
+
+
+def _synergy(rules: Rules) -> float:
+    """Return the contribution of the pair that gives the bias of `synergy`."""
+    offer = rules.offer[list(OFFERS).index(SYNERGY_PAIR[0])] / sum(rules.offer)
+    tone = rules.tone[list(TONES).index(SYNERGY_PAIR[1])] / sum(rules.tone)
+    parts = PAIR_PART * (2.0 - offer - tone)
+    return SYNERGY_BIAS * parts / ((1.0 - offer) * (1.0 - tone) - SYNERGY_BIAS * (1.0 - offer * tone))
+
+
+def templates() -> Scenario:
+    """Marketing has eight templates, each with an offer and a tone of its own; the effects are the default scenario's.
+
+    Every offer and every tone is in some template, but only 8 of the 20 pairs are ever sent. Logged propensities are
+    exact: the tone's is given the offer, and the joint one is that of the template times those of the other modules. A
+    correct method finds that offer and tone were not chosen independently: products of the modules' own weights are not
+    the weights of the pair, an estimator that takes them for factors is biased even if effects add up, and nothing is
+    identified about the other 12 pairs.
+    """
+    return Scenario(
+        rules=replace(
+            Rules(),
+            templates=(
+                ("no_offer", "plain", 0.26),
+                ("no_offer", "friendly", 0.10),
+                ("points", "friendly", 0.12),
+                ("points", "playful", 0.08),
+                ("free_delivery", "playful", 0.14),
+                ("percent_10", "plain", 0.08),
+                ("percent_10", "urgent", 0.10),
+                ("percent_20", "urgent", 0.12),
+            ),
+        )
+    )
+
+
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
     build.__name__: build
     for build in (
         *(default, null, dip, fatigue, drift, refresh),
         *(direct, no_opens, confounded_opens, heavy_tails, subject_lines, machine_opens, slow),
+        *(additive, synergy, templates),
     )
 }

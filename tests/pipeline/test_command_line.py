@@ -278,10 +278,10 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
         "--history.path": COMMANDS,
         "--out": COMMANDS,
         "--force": COMMANDS,
-        "--device": ("train", "evaluate", "decide"),
+        "--device": ("train", "evaluate", "decide", "plan"),
         "--seed": ("train", "decide"),
         "--at": ("decide",),
-        "--config": ("train", "effects"),
+        "--config": ("train", "effects", "plan"),
     }.items():
         assert {name for name, text in shown.items() if f"  {flag} " in text} == set(commands), flag
     for command in ("evaluate", "decide"):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.envs.market.vocabulary import MODULES
+from crosschannel.envs.market.vocabulary import MODULES, OFFERS, TONES
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,32 @@ class DayKind:
     share: float = 1.0
     activity: float = 1.0
     opening: float = 0.0
+
+
+@dataclass(frozen=True)
+class ContentParts:
+    """What the modules of content contribute to the extra visits, where contributions add up: see `responses`.
+
+    Attributes:
+        exponent: Exponent of the users' fits of offers, tones and greetings; 0 means that all users are alike in them.
+        offer: Added to the contribution of each offer.
+        tone: Added to the contribution of each tone.
+        pair: An offer and a tone that interact, by name.
+        synergy: Contribution of this pair beyond those of its offer and its tone.
+    """
+
+    exponent: float = 3.0
+    offer: tuple[float, ...] = (0.0,) * len(OFFERS)
+    tone: tuple[float, ...] = (0.0,) * len(TONES)
+    pair: tuple[str, str] = ("no_offer", "plain")
+    synergy: float = 0.0
+
+    def __post_init__(self) -> None:
+        for module, given, known in (("offer", self.offer, OFFERS), ("tone", self.tone, TONES)):
+            if len(given) != len(known):
+                raise ConfigError(f"content has contributions of {len(given)} {module}s: give {len(known)}")
+        if self.pair[0] not in OFFERS or self.pair[1] not in TONES:
+            raise ConfigError(f"the pair {self.pair} of content is not an offer and a tone of the market")
 
 
 @dataclass(frozen=True)
@@ -61,6 +87,8 @@ class Dynamics:
         order_delay: Probability that an order comes 0, 1, ... days after its visit, if that is not offline.
         offline: Share of the extra visits that happen outside the app: they are not logged, but their orders are, on
             the day of the visit.
+        parts: Contributions of the modules of content to the extra visits; None where they are factors. With parts, who
+            is in the app on the day of an in-app message can open it, whatever its block.
     """
 
     popularity: tuple[float, ...] = (0.12, 0.09, 0.11, 0.08)
@@ -87,8 +115,13 @@ class Dynamics:
     visit_delay: tuple[float, ...] = (1.0,)
     order_delay: tuple[float, ...] = (1.0,)
     offline: float = 0.0
+    parts: ContentParts | None = None
 
     def __post_init__(self) -> None:
+        if self.parts and (self.opening_fit or self.conversion_fit):
+            raise ConfigError(
+                "content has parts that add up, or fits that move opening or conversion: give one of them"
+            )
         means = {
             "the shares of day_kinds": sum(kind.share for kind in self.day_kinds),
             "the mean activity of day_kinds": sum(kind.share * kind.activity for kind in self.day_kinds),
@@ -120,6 +153,8 @@ class Rules:
         offer: Preference for each offer.
         tone: Preference for each tone.
         greeting: Preference for each greeting.
+        templates: Offer, tone and preference of each template; if there are any, every message has the offer and the
+            tone of one of them, in place of independent ones.
     """
 
     window: tuple[int, int] = (14, 2)
@@ -132,6 +167,20 @@ class Rules:
     offer: tuple[float, ...] = (0.28, 0.18, 0.18, 0.18, 0.18)
     tone: tuple[float, ...] = (0.34, 0.22, 0.22, 0.22)
     greeting: tuple[float, ...] = (0.34, 0.33, 0.33)
+    templates: tuple[tuple[str, str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        for offer, tone, _ in self.templates:
+            if offer not in OFFERS or tone not in TONES:
+                raise ConfigError(f"the template {(offer, tone)} is not an offer and a tone of the market")
+
+    @property
+    def template_preferences(self) -> FloatArray:
+        """Preference for each pair of an offer and a tone (offers, tones); 0 for pairs that no template has."""
+        table = np.zeros((len(OFFERS), len(TONES)))
+        for offer, tone, preference in self.templates:
+            table[list(OFFERS).index(offer), list(TONES).index(tone)] += preference
+        return table
 
 
 @dataclass(frozen=True)

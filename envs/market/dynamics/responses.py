@@ -11,13 +11,15 @@ import numpy.typing as npt
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.envs.market.dynamics.calendar import Calendar
-from crosschannel.envs.market.dynamics.parameters import Dynamics
+from crosschannel.envs.market.dynamics.parameters import ContentParts, Dynamics
 from crosschannel.envs.market.dynamics.users import Users
-from crosschannel.envs.market.vocabulary import CHANNELS, EMAIL, IN_APP, MODULES
+from crosschannel.envs.market.vocabulary import BLOCKS, CHANNELS, EMAIL, IN_APP, MODULES, OFFERS, TONES
 
 NumericArray = npt.NDArray[Any]
 
 CHANNEL, BLOCK, SERVICE, OFFER, TONE, GREETING = range(len(MODULES))
+#: Number of modules whose contributions add up where content has parts: all but the channel.
+N_PARTS = len(MODULES) - 1
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ def opening_probability(
         odds = odds + dynamics.opening_fit * np.log(fit)
     in_app = messages.per_action(np.arange(len(CHANNELS)) == IN_APP, CHANNEL)
     in_block = organic_rates(users, calendar.common[slots.day]).sum(1)
+    if dynamics.parts:
+        in_block = np.repeat(in_block.sum(1, keepdims=True), len(BLOCKS), axis=1)
     opened = []
     for share, activity, opening in _kinds(dynamics, kind):
         given_kind = 1.0 / (1.0 + np.exp(-(odds + messages.per_slot(opening) if opening.any() else odds)))
@@ -185,6 +189,8 @@ def acting_probability(opened: FloatArray, messages: Messages, dynamics: Dynamic
 def extra_visits(slots: Slots, messages: Messages, dynamics: Dynamics, calendar: Calendar) -> FloatArray:
     """Return the mean number of extra visits, given that messages act: see `responses`."""
     users = slots.users
+    if dynamics.parts:
+        return _added_visits(slots, messages, dynamics, calendar, dynamics.parts)
     fit: Any = 1.0
     if not dynamics.conversion_fit:
         fit = fit * messages.per_action(users.offer_fit, OFFER)
@@ -194,6 +200,25 @@ def extra_visits(slots: Slots, messages: Messages, dynamics: Dynamics, calendar:
         fit = fit * messages.per_action(np.array([0.0, *dynamics.channel_gain]), CHANNEL)
     attraction = dynamics.uplift * (calendar.appeal[slots.day] * users.taste)
     return np.asarray(messages.per_action(attraction, SERVICE) * fit)
+
+
+def _added_visits(
+    slots: Slots, messages: Messages, dynamics: Dynamics, calendar: Calendar, parts: ContentParts
+) -> FloatArray:
+    """Return the mean number of extra visits where the contributions of the modules add up: see `responses`."""
+    users = slots.users
+    service = messages.per_action(calendar.appeal[slots.day] * users.taste, SERVICE)
+    total = messages.per_action(len(BLOCKS) * users.block_share, BLOCK)
+    total = total + messages.per_action(users.offer_fit**parts.exponent + np.array(parts.offer), OFFER)
+    total = total + messages.per_action(users.tone_fit**parts.exponent + np.array(parts.tone), TONE)
+    total = total + messages.per_action(users.greeting_fit**parts.exponent, GREETING)
+    if parts.synergy:
+        offer, tone = (np.array(list(known)) == name for known, name in zip((OFFERS, TONES), parts.pair, strict=True))
+        total = total + parts.synergy * (messages.per_action(offer, OFFER) & messages.per_action(tone, TONE))
+    visits = dynamics.uplift / N_PARTS * (service + messages.per_slot(users.taste.mean(1)) * total)
+    if set(dynamics.channel_gain) != {1.0}:
+        visits = visits * messages.per_action(np.array([0.0, *dynamics.channel_gain]), CHANNEL)
+    return np.asarray(visits)
 
 
 def extra_conversion(slots: Slots, messages: Messages, dynamics: Dynamics) -> FloatArray:
@@ -242,6 +267,17 @@ def responses(
     and greeting move the log odds of opening by :math:`\theta \ln(\text{fit}_{u,k} \, \text{fit}_{u,g})` instead of the
     extra visits, the fit of the offer moves the conversion, :math:`q_{s,o} = \min(1, \text{conversion}_s \,
     \text{fit}_{u,o}^{\eta})`, and channels multiply the extra visits.
+
+    In `additive` and `synergy` the modules of content contribute to the extra visits by parts that add up:
+
+    .. math::
+        \Lambda_{b,s,o,k,g} = \frac{\kappa}{5} \Big( G_s(d) \, \text{taste}_{u,s} + R_u \big( B \, q_{u,b} +
+        \text{fit}_{u,o}^{\eta} + \alpha_o + \text{fit}_{u,k}^{\eta} + \beta_k + \text{fit}_{u,g}^{\eta} +
+        \zeta \, \mathbb{1}[o = o^*, k = k^*] \big) \Big)
+
+    with the user's mean taste :math:`R_u` over the services, the number B of blocks and the user's own share
+    :math:`q_{u,b}` of visits in the block. In-app messages are then opened by users who are in the app on this day, so
+    that opening depends on the channel alone where `time_match` is 0.
 
     An in-app message is only opened by a user who is in the app in its block; presence is drawn separately, not from
     the simulated visits, so that it is independent of what the user would do anyway on a day of this kind.

@@ -8,7 +8,7 @@ from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.policies.base import Choice, MarketPolicy, PolicyChoice, sample_choice, shares_of_eligible
 from crosschannel.envs.market.policies.baselines import NoSend, Uniform
-from crosschannel.envs.market.policies.business_as_usual import BusinessAsUsual
+from crosschannel.envs.market.policies.business_as_usual import BusinessAsUsual, always_pair
 from crosschannel.envs.market.policies.context_policy import ContextPolicy
 from crosschannel.envs.market.policies.optimal_policy import ValueFunction
 from crosschannel.envs.market.policies.oracles import FarSighted, Oracle
@@ -16,6 +16,7 @@ from crosschannel.envs.market.policies.oracles import FarSighted, Oracle
 #: Builds each policy that has a name.
 POLICIES: dict[str, Callable[[Market], MarketPolicy]] = {
     "business_as_usual": lambda market: BusinessAsUsual(market.scenario.rules),
+    "always_pair": lambda market: always_pair(market.scenario.rules),
     "uniform": lambda _: Uniform(),
     "no_send": lambda _: NoSend(),
     "oracle": lambda _: Oracle(),

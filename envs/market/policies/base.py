@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -54,13 +55,24 @@ class PolicyChoice:
     probabilities: FloatArray
 
 
-def sample_choice(probabilities: list[FloatArray], state: MarketState) -> PolicyChoice:
-    """Sample actions from one array of probabilities (N, A_m) per module, by hashes of user, day and module."""
-    columns = [
-        categorical(uniform(state.users.key, Purpose.POLICY, state.day, m), p) for m, p in enumerate(probabilities)
-    ]
+def sample_choice(
+    probabilities: Sequence[FloatArray], state: MarketState, given: Sequence[int | None] = (None,) * len(MODULES)
+) -> PolicyChoice:
+    """Sample actions module by module, by hashes of user, day and module.
+
+    Args:
+        probabilities: For each module (N, A_m), or (N, A_j, A_m) if it depends on the choice of an earlier module j.
+        state: The state of the N users.
+        given: For each module that j, or None.
+    """
+    rows = np.arange(len(state))
+    columns: list[IntArray] = []
+    conditional: list[FloatArray] = []
+    for m, (p, j) in enumerate(zip(probabilities, given, strict=True)):
+        conditional.append(p if j is None else p[rows, columns[j]])
+        columns.append(categorical(uniform(state.users.key, Purpose.POLICY, state.day, m), conditional[m]))
     actions = MODULES.canonical(np.stack(columns, axis=1))
-    return PolicyChoice(actions, MODULES.chosen_probabilities(probabilities, actions))
+    return PolicyChoice(actions, MODULES.chosen_probabilities(conditional, actions))
 
 
 def shares_of_eligible(preferences: FloatArray, eligible: BoolArray) -> tuple[FloatArray, BoolArray]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from crosschannel.core.arrays import FloatArray
 from crosschannel.envs.market.dynamics.parameters import Rules
+from crosschannel.envs.market.dynamics.responses import OFFER, TONE
 from crosschannel.envs.market.market import Market
 from crosschannel.envs.market.policies.base import Choice, sample_choice, shares_of_eligible
+from crosschannel.envs.market.scenarios import SYNERGY_PAIR
 from crosschannel.envs.market.state import MarketState
-from crosschannel.envs.market.vocabulary import CHANNELS, MODULES, SERVICES, VISIT
+from crosschannel.envs.market.vocabulary import CHANNELS, MODULES, OFFERS, SERVICES, TONES, VISIT
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class BusinessAsUsual:
       window ends two days earlier.
     - Channel: by fixed preferences, among those eligible. Time: mostly the morning.
     - Service: with probability `favourite` the most visited one of those days, else any.
-    - Offer, tone and greeting: by fixed preferences among those eligible, mostly none and plain.
+    - Offer, tone and greeting: by fixed preferences among those eligible, mostly none and plain. In the scenario
+      `templates` offer and tone come as pairs, so that the tone depends on the offer: see `given`.
 
     Attributes:
         rules: The parameters.
@@ -34,8 +37,17 @@ class BusinessAsUsual:
     rules: Rules = field(default_factory=Rules)
     name: str = "business_as_usual"
 
+    @property
+    def given(self) -> tuple[int | None, ...]:
+        """For each module the earlier one that its probabilities depend on, or None."""
+        return tuple(OFFER if m == TONE and self.rules.templates else None for m in range(len(MODULES)))
+
     def probabilities(self, market: Market, state: MarketState) -> list[FloatArray]:
-        """Probabilities of every action, one array (N, A_m) a module, given that something is sent for m > 0."""
+        """Return the probabilities of every action, given that something is sent for all modules but the first.
+
+        Returns:
+            One array (N, A_m) a module; (N, A_j, A_m) for a module that depends on module j.
+        """
         rules, parts = self.rules, MODULES.split(market.mask(state))
         visits = state.window(*rules.window)[:, VISIT : VISIT + len(SERVICES)]
         segment = np.searchsorted(rules.limits, visits.sum(1), side="right")
@@ -53,11 +65,31 @@ class BusinessAsUsual:
             rules.tone,
             rules.greeting,
         )
-        return [
+        found = [
             np.column_stack([1.0 - sent, channel * sent[:, None]]),
             *(shares_of_eligible(np.asarray(p), part)[0] for p, part in zip(preferences, parts[1:], strict=True)),
         ]
+        if rules.templates:
+            pairs = rules.template_preferences * parts[OFFER][:, :, None] * parts[TONE][:, None, :]
+            of_offer = pairs.sum(2)
+            found[OFFER] = of_offer / of_offer.sum(1, keepdims=True)
+            found[TONE] = pairs / np.where(of_offer > 0, of_offer, 1.0)[:, :, None]
+        return found
 
     def choose(self, market: Market, state: MarketState) -> Choice:
         """Sample an action for each user."""
-        return sample_choice(self.probabilities(market, state), state)
+        return sample_choice(self.probabilities(market, state), state, self.given)
+
+
+def always_pair(rules: Rules) -> BusinessAsUsual:
+    """Return business as usual, but with the offer and the tone of the scenario `synergy` in every message."""
+    offer, tone = SYNERGY_PAIR
+    return BusinessAsUsual(
+        replace(
+            rules,
+            offer=tuple(float(name == offer) for name in OFFERS),
+            tone=tuple(float(name == tone) for name in TONES),
+            templates=(),
+        ),
+        name="always_pair",
+    )

@@ -60,8 +60,13 @@ def test_every_scenario_gives_a_valid_log_with_known_probabilities(name):
     seen, expected, variance = ([np.zeros(size) for size in MODULES.sizes] for _ in range(3))
     for _ in range(18):
         p, choice, mask = usual.probabilities(market, state), usual.choose(market, state), market.mask(state)
-        assert np.array_equal(choice.probabilities, MODULES.chosen_probabilities(p, choice.actions))
+        given = [
+            q if j is None else q[np.arange(2000), choice.actions[:, j]] for q, j in zip(p, usual.given, strict=True)
+        ]
+        assert np.array_equal(choice.probabilities, MODULES.chosen_probabilities(given, choice.actions))
         for m, (part, eligible) in enumerate(zip(p, MODULES.split(mask), strict=True)):
+            if usual.given[m] is not None:  # the mean over the choices of the module that it depends on
+                part = np.einsum("nj,njk->nk", p[usual.given[m]], part)
             assert part.sum(1) == pytest.approx(1.0)
             assert np.array_equal(part > 0, eligible)
             rows = slice(None) if m == 0 else choice.actions[:, 0] > 0

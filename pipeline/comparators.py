@@ -1,0 +1,390 @@
+"""What a policy is compared with: the log, uniform choices, no messages, constant actions, its own greedy choices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from crosschannel.agents import uniform_shares
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.evaluation import (
+    Evaluation,
+    Interval,
+    LoggedDecisions,
+    Support,
+    effective_sample_size,
+    headline,
+    t_interval,
+    unsupported_mass,
+    user_bootstrap,
+)
+from crosschannel.evaluation.bootstrap import UNDEFINED
+from crosschannel.evaluation.estimates import reason_not_identified, reason_of_weights
+from crosschannel.evaluation.estimators import Terms, optimal_baseline
+from crosschannel.evaluation.ladder import find_factors, ladder_weights
+from crosschannel.evaluation.stacked_terms import StackedTerms
+from crosschannel.histories import guarded_mask
+from crosschannel.pipeline.building import TrainingData
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.results import Comparator
+from crosschannel.reward import refit
+
+LOGGED = "logged"
+#: Stream of random numbers, beside the run's seed.
+COMPARING = 6
+#: Most replicates of the bootstrap: a standard error then has a relative error of 7 %, and takes a quarter of the time.
+MAX_REPLICATES = 100
+#: Training decisions by whose true effects the best constant action is found, and joint actions above which it is not.
+TRUTH_ROWS, MAX_JOINT_ACTIONS = 400, 20_000
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One policy to compare with, on the n test decisions with a reward.
+
+    Attributes:
+        name: The policy.
+        detail: Its actions in words, where it always chooses the same.
+        weights: Weights of the decisions (n,).
+        unsupported: Share of its mass on actions that the log never takes.
+        truth: Its mean true effect per decision; NaN where unknown.
+    """
+
+    name: str
+    detail: str
+    weights: FloatArray
+    unsupported: float
+    truth: float = math.nan
+
+
+def one_hot(modules: ActionSpace, actions: IntArray) -> list[FloatArray]:
+    """Return the probabilities (n, *shape(m)) per module of a policy that chooses given actions (n, M)."""
+    rows = np.arange(len(actions))
+    found = []
+    for m in range(len(modules)):
+        flat = np.zeros((len(actions), modules.n_table_cells(m)))
+        flat[rows, modules.table_cell(m, actions)] = 1.0
+        found.append(flat.reshape(len(actions), *modules.shape(m)))
+    return found
+
+
+def constant_actions(modules: ActionSpace, mask: BoolArray, action: Sequence[int] | IntArray) -> IntArray:
+    """Return one action (n, M) at slots where all of its parts are eligible by a mask (n, A), and nothing elsewhere."""
+    wanted = np.tile(np.asarray(action, dtype=np.int64), (len(mask), 1))
+    eligible = np.ones(len(mask), dtype=bool)
+    for m, part in enumerate(modules.split(modules.feasible_mask(mask))):
+        eligible &= part[:, action[m]] | ((m > 0) & (action[0] == 0))
+    wanted[~eligible] = 0
+    return modules.canonical(wanted)
+
+
+def constant_weights(log: LoggedDecisions, mask: BoolArray, m: int, code: int) -> FloatArray:
+    r"""Return the weights (n,) of the policy that always chooses one action of module m, and the others as logged.
+
+    .. math:: w = \mathbb{1}[a_m = a] / \mu_m(a)
+
+    where the action is eligible and something is sent. Elsewhere a channel is not used, so that nothing is sent, and
+    another module is chosen as logged.
+
+    Args:
+        log: The log, with propensities.
+        mask: Eligible actions (n, A).
+        m: The module.
+        code: The action.
+    """
+    modules, chosen = log.modules, log.actions[:, m]
+    eligible = modules.conditional_mask(m, modules.feasible_mask(mask), log.actions)[:, code]
+    if m == 0:
+        return np.asarray((chosen == np.where(eligible, code, 0)) / log.propensity[:, 0])
+    decides = eligible & modules.sends(log.actions)
+    return np.where(decides, (chosen == code) / np.where(decides, log.propensity[:, m], 1.0), 1.0)
+
+
+@dataclass(frozen=True)
+class BestConstants:
+    """The best constant actions on the users that chose them.
+
+    Attributes:
+        modules: The best action of each module, every other module chosen as logged.
+        whole: The best whole action: those, each given the earlier ones, in canonical form.
+    """
+
+    modules: tuple[int, ...]
+    whole: tuple[int, ...]
+
+
+def best_constants(
+    log: LoggedDecisions, mask: BoolArray, rewards: FloatArray, counts: FloatArray, min_ess: float
+) -> BestConstants:
+    """Return the best action of each module by its estimated value, and the whole action that they make.
+
+    The estimate is IPS with the baseline of least variance. Together they are the best constant action if what its
+    parts earn adds up; where there is one module, they are it. Of a module with a parent, the best of the actions that
+    the parent's best one allows is taken. An action with an effective sample size below the least one is chosen only if
+    no other one has more.
+
+    Args:
+        log: Decisions of the training users, with a reward and propensities (n,).
+        mask: Eligible actions (n, A).
+        rewards: Their rewards (n,).
+        counts: How often each counts (n,).
+        min_ess: Least effective sample size.
+    """
+
+    def rank(m: int, code: int) -> tuple[bool, float]:
+        weights = constant_weights(log, mask, m, code)
+        taken = weights[log.actions[:, m] == code]
+        b = optimal_baseline(weights, rewards, counts)
+        value = float(counts @ (b + weights * (rewards - b))) / float(counts.sum())
+        return bool(len(taken) and effective_sample_size(taken) >= min_ess), value if len(taken) else -math.inf
+
+    modules = log.modules
+    ranks = [[rank(m, code) for code in range(size)] for m, size in enumerate(modules.sizes)]
+    whole: list[int] = []
+    for m, of_module in enumerate(ranks):
+        parent = modules.parent(m)
+        allowed = [code for code in range(len(of_module)) if parent is None or int(parent[1][code]) == whole[parent[0]]]
+        whole.append(max(allowed, key=of_module.__getitem__))
+    return BestConstants(
+        modules=tuple(max(range(len(each)), key=each.__getitem__) for each in ranks),
+        whole=tuple(modules.canonical(np.array([whole]))[0].tolist()),
+    )
+
+
+def compare(
+    config: Config,
+    data: TrainingData,
+    probabilities: Sequence[FloatArray],
+    greedy: Sequence[FloatArray],
+    evaluation: Evaluation,
+) -> tuple[Comparator, ...]:
+    """Estimate the values of the comparators on the test users, as that of the policy, and its lead over each.
+
+    All are estimated at the order of the interaction ladder that the settings name, with the factors that the
+    evaluation found, and from the same replicates, so that leads are paired. Best constants are chosen on the training
+    users, so that their estimates on the test users have no winner's curse.
+
+    Args:
+        config: The configuration.
+        data: The history and its splits.
+        probabilities: The policy's probabilities at the test users' decisions.
+        greedy: Those of the same agent without exploration.
+        evaluation: The evaluation of this policy.
+    """
+    test = data.test
+    kept = test.rewards.identified
+    log = LoggedDecisions.from_history(test.history)[kept]
+    p_uncensored = test.rewards.p_uncensored[kept]
+    if lacks_propensities(log):
+        return ()  # without propensities there are no weights; the evaluation says so
+    blocked = data.propensities.no_overlap or (
+        "the log has no propensities for the slots after some decisions" if np.isnan(p_uncensored).any() else ""
+    )
+    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    judge = _Judge(config, data, log, kept, counts, evaluated_factors(config, log, evaluation))
+    policy = judge.whole(config.agent.name, [p[kept] for p in probabilities])
+    candidates = [policy, *judge.candidates([p[kept] for p in greedy])]
+    return judge.estimate(candidates, blocked, headline(evaluation).reason)
+
+
+def lacks_propensities(log: LoggedDecisions) -> bool:
+    """Return whether the propensity of a module that made a choice is missing."""
+    sent = log.propensity[log.modules.sends(log.actions)]
+    return bool(np.isnan(log.propensity[:, 0]).any() or np.isnan(sent).any())
+
+
+def order_weights(
+    config: Config, log: LoggedDecisions, probabilities: Sequence[FloatArray], factors: Sequence[Sequence[int]]
+) -> tuple[FloatArray, float]:
+    """Return a policy's weights (n,) at the order that the settings name, and its share without support.
+
+    The share adds up those of the channel and of each module, which is an upper bound for order 1.
+    """
+    weights = ladder_weights(log, probabilities, factors)
+    sends = float(1.0 - probabilities[0][:, 0].mean())
+    masses = [unsupported_mass(log, probabilities, 0)]
+    if sends > 0:
+        masses += [sends * unsupported_mass(log, probabilities, m) for m in range(1, len(log.modules))]
+    return weights.of_order(min(config.evaluation.order, weights.factors)), min(sum(masses), 1.0)
+
+
+def evaluated_factors(config: Config, log: LoggedDecisions, evaluation: Evaluation) -> tuple[tuple[int, ...], ...]:
+    """Return the factors that the evaluation found; one for all modules of content where there is no ladder."""
+    names = log.modules.names
+    if evaluation.ladder is None:
+        return (tuple(range(1, len(names))),) if len(names) > 1 else ()
+    if any(sign in name for name in names for sign in "+,"):
+        return find_factors(log, config.evaluation.factors).members  # names that cannot be declared
+    return find_factors(log, ", ".join(evaluation.ladder.factors)).members
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """The test users' decisions with a reward, and how policies are valued on them."""
+
+    config: Config
+    data: TrainingData
+    log: LoggedDecisions
+    kept: BoolArray
+    counts: FloatArray
+    factors: tuple[tuple[int, ...], ...]
+    rows: IntArray = field(init=False)
+    mask: BoolArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rows", np.flatnonzero(self.data.rows("test"))[self.kept])
+        object.__setattr__(self, "mask", self.data.test.observations.action_mask[self.kept])
+
+    @property
+    def modules(self) -> ActionSpace:
+        return self.log.modules
+
+    def whole(
+        self, name: str, probabilities: Sequence[FloatArray], truth: float = math.nan, detail: str = ""
+    ) -> Candidate:
+        """Return the candidate that chooses the whole action with the given probabilities."""
+        weights, unsupported = order_weights(self.config, self.log, probabilities, self.factors)
+        return Candidate(name, detail, weights, unsupported, truth)
+
+    def constant(self, name: str, action: Sequence[int] | IntArray) -> Candidate:
+        """Return the candidate that chooses one action wherever it is eligible."""
+        actions = constant_actions(self.modules, self.mask, action)
+        detail = ", ".join(part for part in self.modules.names_of(np.array([action]))[0] if part)
+        return self.whole(name, one_hot(self.modules, actions), self.truth_of(actions), detail)
+
+    def truth_of(self, actions: IntArray) -> float:
+        """Return the mean true effect of actions (n, M); NaN where the history is not simulated."""
+        truth = self.data.truth
+        if truth is None:
+            return math.nan
+        return float(np.average(truth.effect(self.rows, actions), weights=self.counts))
+
+    def candidates(self, greedy: Sequence[FloatArray]) -> Iterator[Candidate]:
+        """Yield the comparators."""
+        modules, nothing = self.modules, np.zeros_like(self.log.actions)
+        ones = np.ones(len(self.log))
+        yield Candidate(LOGGED, "", ones, 0.0, self.truth_of(self.log.actions))
+        uniform = uniform_shares(modules, self.mask)
+        yield self.whole("uniform", uniform, self._expected(uniform))
+        yield self.whole("no send", one_hot(modules, nothing), self.truth_of(nothing))
+        yield self.whole("greedy", greedy, self._expected(greedy))
+        best = self._best_on_training_users()
+        if best is not None:
+            yield self.constant("best constant", best.whole)
+            if len(modules) > 1:
+                yield from (self._constant_module(m, code) for m, code in enumerate(best.modules))
+        if (true_best := self._best_by_true_effect()) is not None:
+            yield self.constant("best constant by true effect", true_best)
+
+    def _constant_module(self, m: int, code: int) -> Candidate:
+        module = self.modules[m]
+        truth = math.nan
+        if m > 0:
+            eligible = self.modules.conditional_mask(m, self.modules.feasible_mask(self.mask), self.log.actions)[
+                :, code
+            ]
+            actions = self.log.actions.copy()
+            changed = eligible & self.modules.sends(actions)
+            actions[changed, m] = code
+            if all((self.modules.parent(j) or (None,))[0] != m for j in range(len(self.modules))):
+                truth = self.truth_of(actions)
+        weights = constant_weights(self.log, self.mask, m, code)
+        return Candidate(f"best constant {module.name}", module.actions[code], weights, 0.0, truth)
+
+    def _expected(self, shares: Sequence[FloatArray]) -> float:
+        if self.data.truth is None:
+            return math.nan
+        given = [self.modules.condition(m) for m in range(len(self.modules))]
+        return float(np.average(self.data.truth.expected_effect(self.rows, shares, given), weights=self.counts))
+
+    def _best_on_training_users(self) -> BestConstants | None:
+        train = self.data.train
+        kept = train.rewards.identified & ~np.isnan(train.rewards.p_uncensored)
+        log = LoggedDecisions.from_history(train.history)[kept]
+        if not len(log) or np.isnan(log.propensity).any():
+            return None
+        mask = guarded_mask(self.config.guardrails, train.history)[kept]
+        counts = 1.0 / train.rewards.p_uncensored[kept]
+        return best_constants(log, mask, train.rewards.reward[kept], counts, self.config.evaluation.min_ess)
+
+    def _best_by_true_effect(self) -> IntArray | None:
+        """Return the joint action with the largest mean true effect at decisions of the training users."""
+        truth, modules = self.data.truth, self.modules
+        if truth is None or math.prod(float(size) for size in modules.sizes) > MAX_JOINT_ACTIONS:
+            return None
+        rows = np.flatnonzero(self.data.rows("train"))
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, TRUTH_ROWS).astype(np.int64))]
+        eligible = np.ones((len(rows), modules.total), dtype=bool)
+        if self.data.history.decisions.eligible is not None:
+            eligible = self.data.history.decisions.eligible[rows]
+        every = modules.joint_actions
+        effects = truth.effect(rows, np.broadcast_to(every, (len(rows), *every.shape)))
+        return np.asarray(every[np.where(modules.joint_mask(eligible), effects, 0.0).mean(0).argmax()])
+
+    def estimate(self, candidates: Sequence[Candidate], blocked: str, policy_reason: str) -> tuple[Comparator, ...]:
+        """Return the estimates of all candidates but the first, which is the policy."""
+        settings, log, counts = self.config.evaluation, self.log, self.counts
+        reward = self.data.test.rewards.reward[self.kept]
+        baselines = [optimal_baseline(c.weights, reward, counts) for c in candidates]
+        ones = np.ones(len(log))
+        terms = StackedTerms.build(
+            [
+                Terms(constant=b * (1.0 - c.weights), slope=c.weights, denominator=ones)
+                for b, c in zip(baselines, candidates, strict=True)
+            ],
+            len(log),
+        )
+        fitted = refit(self.data.model, self.data.test.outcomes)
+
+        def statistics(drawn: FloatArray) -> FloatArray:
+            """Return the logged mean and the value of every candidate."""
+            r = np.asarray(fitted(drawn), dtype=np.float64)[self.kept]
+            dropped = np.isnan(r)
+            c, r = np.where(dropped, 0.0, drawn[self.kept] * counts), np.where(dropped, 0.0, r)
+            return np.array([c @ r / c.sum() if c.any() else np.nan, *terms.values(c, r)])
+
+        test = self.data.test.history.decisions
+        points = statistics(np.ones(len(test)))
+        rng = np.random.default_rng([self.config.seed, COMPARING])
+        draws = user_bootstrap(statistics, test.user, min(settings.bootstrap_replicates, MAX_REPLICATES), rng)
+        users, code = np.unique(log.user, return_inverse=True)
+        influence = [counts * (reward - points[0]) / counts.sum()]
+        influence += [terms.influence(k, counts, reward, points[1 + k]) for k in range(len(candidates))]
+        by_user = np.stack([np.bincount(code, weights=each, minlength=len(users)) for each in influence])
+
+        def interval(coefficients: FloatArray) -> Interval:
+            return t_interval(
+                float(points @ coefficients), draws @ coefficients, coefficients @ by_user, settings.confidence_level
+            )
+
+        unit = np.eye(1 + len(candidates))
+        found = []
+        for k, candidate in enumerate(candidates[1:], start=2):
+            support = Support.from_weights(
+                candidate.weights * counts / counts.mean(),
+                reward,
+                log.user,
+                np.ones(len(log), bool),
+                candidate.unsupported,
+            )
+            reason = "" if candidate.name == LOGGED else blocked
+            reason = (
+                reason or reason_not_identified(support, len(users), settings) or reason_of_weights(support, settings)
+            )
+            found.append(
+                Comparator(
+                    policy=candidate.name,
+                    detail=candidate.detail,
+                    value=UNDEFINED if reason else interval(unit[k]),
+                    difference=UNDEFINED if reason or candidate.name == LOGGED else interval(unit[k] - unit[0]),
+                    lead=UNDEFINED if reason or policy_reason else interval(unit[1] - unit[k]),
+                    ess=support.ess,
+                    reason=reason,
+                    truth=candidate.truth,
+                )
+            )
+        return tuple(found)

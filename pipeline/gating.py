@@ -1,0 +1,116 @@
+"""The verdict on a run's policy: its difference to the log, its constraints, and how often cost events follow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import NotIdentified
+from crosschannel.evaluation import (
+    CostEvent,
+    Evaluation,
+    ExpectedUse,
+    GateVerdict,
+    Interval,
+    LoggedDecisions,
+    Support,
+    gate_verdict,
+    headline,
+    t_interval,
+)
+from crosschannel.evaluation.bootstrap import UNDEFINED, draw_user_counts
+from crosschannel.evaluation.estimates import reason_not_identified, reason_of_weights
+from crosschannel.evaluation.estimators import optimal_baseline
+from crosschannel.pipeline.building import TrainingData
+from crosschannel.pipeline.comparators import evaluated_factors, lacks_propensities, order_weights
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.results import ConstraintUse
+from crosschannel.reward import Goal, Reason
+from crosschannel.reward.measurement.outcomes import measure_by_goal
+
+#: Stream of random numbers, beside the run's seed.
+GATING = 7
+
+
+def verdict_of(
+    config: Config,
+    data: TrainingData,
+    probabilities: Sequence[FloatArray],
+    evaluation: Evaluation,
+    constraints: Sequence[ConstraintUse],
+) -> GateVerdict:
+    """Return the verdict on a policy by the rule of the configuration.
+
+    Args:
+        config: The configuration.
+        data: The history and its splits.
+        probabilities: The policy's probabilities at the test users' decisions.
+        evaluation: Its evaluation.
+        constraints: What it is expected to use there.
+    """
+    best = headline(evaluation)
+    return gate_verdict(
+        best.difference,
+        config.evaluation.gate,
+        not_identified=best.reason,
+        assumption=best.assumption,
+        costs=cost_events(config, data, probabilities, evaluation),
+        constraints=[ExpectedUse(each.name, each.use, each.budget) for each in constraints],
+    )
+
+
+def cost_events(
+    config: Config, data: TrainingData, probabilities: Sequence[FloatArray], evaluation: Evaluation
+) -> tuple[CostEvent, ...]:
+    """Return how often each goal with a negative weight follows a decision, in the log and under the policy.
+
+    A rate counts decisions after which the event occurs in the reward's post window. Under the policy it is weighted as
+    the headline is, at the order of the ladder that the settings name, and identified by the same requirements: of rare
+    events more decisions are needed. Nothing where the log has no propensities.
+    """
+    goals = tuple(goal for goal in config.reward.goals if goal.weight < 0)
+    test = data.test
+    log = LoggedDecisions.from_history(test.history)
+    if not goals or lacks_propensities(log):
+        return ()
+    spec = replace(config.reward, goals=tuple(Goal(goal.event, 1.0) for goal in goals), funnel=None)
+    try:
+        amounts = measure_by_goal(test.history, spec, uses_pre=False)
+    except NotIdentified as error:
+        return tuple(CostEvent(goal.event, math.nan, UNDEFINED, str(error)) for goal in goals)
+    kept = (amounts.reason == Reason.IDENTIFIED) & test.rewards.identified
+    log, p_uncensored = log[kept], test.rewards.p_uncensored[kept]
+    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    blocked = data.propensities.no_overlap or headline(evaluation).reason
+    weights, unsupported = order_weights(
+        config, log, [p[kept] for p in probabilities], evaluated_factors(config, log, evaluation)
+    )
+    code = np.unique(log.user, return_inverse=True)[1]
+    users = int(code.max()) + 1 if len(code) else 0
+    found = []
+    for goal, occurs in zip(goals, amounts.occurs[:, kept].astype(np.float64), strict=True):
+        logged = float(counts @ occurs / counts.sum()) if len(occurs) else float("nan")
+        support = Support.from_weights(
+            weights * counts / counts.mean(), occurs, log.user, np.ones(len(log), dtype=bool), unsupported
+        )
+        settings = config.evaluation
+        reason = blocked or reason_not_identified(support, users, settings) or reason_of_weights(support, settings)
+        b = optimal_baseline(weights, occurs, counts)
+        values = counts * (b + weights * (occurs - b))
+        policy = UNDEFINED if reason else _mean(config, values, counts, code)
+        found.append(CostEvent(event=goal.event, logged=logged, policy=policy, reason=reason))
+    return tuple(found)
+
+
+def _mean(config: Config, values: FloatArray, counts: FloatArray, code: IntArray) -> Interval:
+    """Return the mean of values (n,) over counts (n,), with the interval of a bootstrap over users (n,)."""
+    total, weight = (np.bincount(code, weights=each).astype(np.float64) for each in (values, counts))
+    point = float(total.sum() / weight.sum())
+    rng = np.random.default_rng([config.seed, GATING])
+    draws = [draw_user_counts(len(total), rng) for _ in range(config.evaluation.bootstrap_replicates)]
+    replicates = np.array([drawn @ total / (drawn @ weight) for drawn in draws])
+    return t_interval(point, replicates, total - point * weight, config.evaluation.confidence_level)
