@@ -8,9 +8,30 @@ import scipy  # it imports scipy.optimize on first use, so that a program's help
 import torch
 from torch import Tensor
 
-#: Prior standard deviation of the weights' distance from the funnel alone: (1, 0), and 0 of what surrogates miss.
+#: Prior standard deviation of the weights' distance from the funnel alone.
 PRIOR_SD = 0.5
 MIN_NOISE = 1e-12
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What is predicted of n messages by models that have not learned from their users.
+
+    Attributes:
+        funnel: The funnel's values without costs and without what surrogates miss (n,).
+        missed: What the goals were predicted to be beyond their surrogates (n,).
+        general: The funnel's values if no action's effect differed from another's by context (n,).
+        general_missed: The same of what surrogates miss (n,).
+        all_sends: The values by the regression of all sends (n,).
+        cost: The expected price of their cost events (n,).
+    """
+
+    funnel: Tensor
+    missed: Tensor
+    general: Tensor
+    general_missed: Tensor
+    all_sends: Tensor
+    cost: Tensor
 
 
 @dataclass(frozen=True)
@@ -23,8 +44,10 @@ class Blend:
     price of their cost events, which neither includes. Where the funnel's assumptions fail its slope moves away from 1
     and the regression of all sends, which needs none, takes its place.
 
-    Before that, what the goals were beyond their surrogates gets its weight in the funnel's value, by
-    :math:`r_i + c_i - f_i = s m_i + e_i` with :math:`s \sim N(0, \tau^2)` from 0 to 1: 0 where surrogates hold.
+    Before that, two parts of the funnel's value get weights s from 0 to 1, by :math:`y_i = s z_i + e_i` with
+    :math:`s \sim N(s_0, \tau^2)`: what the goals were beyond their surrogates (:math:`s_0 = 0`; 0 where surrogates
+    hold), and what is personal about the choice between actions, the difference of the values to those by which no
+    action's effect differs from another's by context (:math:`s_0 = 1`; 0 where one message is best for all).
 
     Attributes:
         funnel: Weight of the funnel's value.
@@ -33,6 +56,7 @@ class Blend:
         slope_se: Its standard error, which counts a user's rows as one.
         intercept: Intercept of that regression.
         missed: Weight of what surrogates miss, within the funnel's value.
+        personal: Weight of how the actions' effects differ by context, within the funnel's value.
     """
 
     funnel: float = 1.0
@@ -41,26 +65,25 @@ class Blend:
     slope_se: float = float("nan")
     intercept: float = float("nan")
     missed: float = 0.0
+    personal: float = 1.0
 
     @classmethod
-    def fit(
-        cls, reward: Tensor, funnel: Tensor, missed: Tensor, all_sends: Tensor, cost: Tensor, cluster: Tensor
-    ) -> Blend:
+    def fit(cls, reward: Tensor, predictions: Predictions, cluster: Tensor) -> Blend:
         """Fit the weights to n messages.
 
         Args:
             reward: Their rewards, costs included (n,).
-            funnel: The funnel's values without costs and without what surrogates miss (n,).
-            missed: What the goals were predicted to be beyond their surrogates (n,).
-            all_sends: The values by the regression of all sends (n,).
-            cost: The expected price of their cost events (n,).
+            predictions: What was predicted of them.
             cluster: Codes of their users (n,).
         """
-        y, f, m, q, c = (part.double() for part in (reward, funnel, missed, all_sends, cost))
-        beyond = y + c - f
-        ridge = max(float(beyond.square().mean()), MIN_NOISE) / PRIOR_SD**2
-        share = min(max(float(m @ beyond) / (float(m @ m) + ridge), 0.0), 1.0)
-        f = f + share * m
+        of = predictions
+        parts = (of.funnel, of.missed, of.general, of.general_missed, of.all_sends, of.cost)
+        f, m, f0, m0, q, c = (part.double() for part in parts)
+        y = reward.double()
+        missed = _share(y + c - f, m, 0.0)
+        f, f0 = f + missed * m, f0 + missed * m0
+        personal = _share(y + c - f0, f - f0, 1.0)
+        f = f0 + personal * (f - f0)
         both = torch.stack([f, q], 1)
         residual = y + c - f
         noise = max(float(residual.square().mean()), MIN_NOISE)
@@ -73,7 +96,14 @@ class Blend:
         score = line * (y - intercept - slope * net).unsqueeze(1)
         by_user = torch.zeros(int(cluster.max()) + 1, 2, dtype=torch.float64).index_add_(0, cluster, score)
         covariance = inverse @ (by_user.t() @ by_user) @ inverse
-        return cls(first, second, slope, float(covariance[1, 1].sqrt()), intercept, share)
+        return cls(first, second, slope, float(covariance[1, 1].sqrt()), intercept, missed, personal)
+
+
+def _share(target: Tensor, part: Tensor, prior: float) -> float:
+    """Return how much of a part explains a target (n,), from 0 to 1, shrunk towards a prior."""
+    ridge = max(float(target.square().mean()), MIN_NOISE) / PRIOR_SD**2
+    found = (float(part @ target) + ridge * prior) / (float(part @ part) + ridge)
+    return min(max(found, 0.0), 1.0)
 
 
 def _nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:

@@ -78,6 +78,11 @@ class Design:
         """Number of blocks."""
         return 3 + 2 * len(self.cells)
 
+    def scale_slopes(self, coefficients: Tensor, weight: float) -> Tensor:
+        """Return coefficients (..., columns) with the slopes of the cells' effects multiplied by a weight."""
+        slopes = (self.block > 3) & (self.block % 2 == 0)
+        return torch.where(slopes, weight * coefficients, coefficients)
+
     def common(self, x: Tensor) -> Tensor:
         """Return the features (N, base) of the common part, for contexts (N, D)."""
         scaled = x / max(self.width, 1) ** 0.5

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend
+from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
+from crosschannel.agents.funnel.calibration import Blend, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import fit_hazard, predict
 from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
@@ -27,6 +28,8 @@ CONTROL_RIDGE = 1.0
 MESSAGES_PER_COLUMN = 4
 #: Messages below which no model is fitted.
 MIN_MESSAGES = 50
+#: Largest weight of a message.
+MAX_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ class _Messages:
         value: Value less the usual (n,).
         reward: Reward less the usual (n,).
         gross: Reward without the observed cost events, less the usual (n,).
+        weight: Weights (n,): the noisier values are in a context, the less its messages count.
     """
 
     rows: FunnelRows
@@ -89,6 +93,7 @@ class _Messages:
     value: Tensor
     reward: Tensor
     gross: Tensor
+    weight: Tensor
 
     def sums(self, design: Design, fold: int) -> list[DesignStatistics]:
         """Return one fold's sums for each component, then for what the surrogates miss of gain and direct effect.
@@ -102,7 +107,7 @@ class _Messages:
             at = (mine & which).nonzero()[:, 0]
             engaged = self.engaged[at].nan_to_num(0.0)
             targets = torch.stack([engaged, self.value[at], self.gross[at], self.gross[at] - self.value[at]], 1)
-            return sum_rows(design, self.rows.x[at], self.cells[at], targets)
+            return sum_rows(design, self.rows.x[at], self.cells[at], targets, self.weight[at])
 
         engaged, others = summed(self.engaged == 1.0), summed((self.engaged == 0.0) & known)
         untested, unknown = summed(~known), summed(self.engaged.isnan())
@@ -159,9 +164,11 @@ def fit_heads(
     drawn = [_with_members(each, torch.randn(design.columns, members, generator=generator)) for each in fits]
     variance = [each.variance * each.noise for each in fits]
     value = _with_missed(drawn[: len(fitted)], blend.missed)
+    value[:ALL_SENDS] = [design.scale_slopes(head, blend.personal) for head in value[:ALL_SENDS]]
     spread = _with_missed(variance[: len(fitted)], blend.missed**2)
     hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, design.columns)
     sd = torch.stack([*spread, *variance[len(fitted) :]]).sqrt()
+    sd[:ALL_SENDS, 4::2] *= blend.personal  # the slopes of each module's effects
     return Heads(torch.stack(value), hazard, torch.tensor(organic), messages.tested, blend, sd)
 
 
@@ -191,11 +198,18 @@ def _less_usual(design: Design, controls: FunnelRows, sent: FunnelRows, weights:
     targets = torch.stack([controls.value, controls.reward, controls.gross(weights)], 1)
     sums = sum_common(design, controls.x, targets)
     ridge = CONTROL_RIDGE * torch.eye(design.base, dtype=torch.float64)
-    usual = design.common(sent.x) @ torch.linalg.solve(sums.gram + ridge, sums.moment).float()
+    coefficients = torch.linalg.solve(sums.gram + ridge, sums.moment).float()
+    usual = design.common(sent.x) @ coefficients
+    factor = torch.ones(len(sent))
+    if len(controls):
+        some = subsample(len(controls))
+        square = (targets[some, 0] - design.common(controls.x[some]) @ coefficients[:, 0]).square()
+        factor = noise_factor(sent.x, learn_noise(controls.x[some], square))
     engaged = torch.where(tested[channel], sent.engaged, torch.zeros_like(sent.engaged))
     cells = design.cells_of(sent.actions)
     own = (sent.value, sent.reward, sent.gross(weights))
-    return _Messages(sent, cells, engaged, tested, *(part - usual[:, k] for k, part in enumerate(own)))
+    values = (part - usual[:, k] for k, part in enumerate(own))
+    return _Messages(sent, cells, engaged, tested, *values, row_weights(torch.ones_like(factor), factor, MAX_WEIGHT))
 
 
 def _expected_cost(
@@ -212,18 +226,23 @@ def _expected_cost(
 def _blend(
     design: Design, messages: _Messages, by_fold: list[list[DesignStatistics]], found: list[Posterior], cost: Tensor
 ) -> Blend:
-    """Weigh the funnel, what surrogates miss and all sends by rewards of users that taught none of them."""
-    funnel, missed, everybody = torch.zeros(3, len(cost)).unbind()
+    """Weigh the funnel's parts and all sends by rewards of users that taught none of them."""
+    funnel, missed, general, general_missed, everybody = torch.zeros(5, len(cost)).unbind()
     for fold in range(FOLDS):
         at = (messages.rows.fold == fold).nonzero()[:, 0]
         heads = [refit(design, sums, each).mean for sums, each in zip(by_fold[1 - fold], found, strict=True)]
         x, cells = messages.rows.x[at], messages.cells[at]
-        p, gain, direct, q, missed_gain, missed_direct = (predict(design, head, x, cells) for head in heads)
-        p = p.clamp(0.0, 1.0) * messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        funnel[at] = p * gain + (1.0 - p) * direct
-        missed[at] = p * missed_gain + (1.0 - p) * missed_direct
-        everybody[at] = q
-    return Blend.fit(messages.reward, funnel, missed, everybody, cost, messages.rows.user)
+        tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
+        for weight, values, beyond in ((1.0, funnel, missed), (0.0, general, general_missed)):
+            scaled = (design.scale_slopes(head, weight) for head in heads)
+            p, gain, direct, q, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
+            p = p.clamp(0.0, 1.0) * tested
+            values[at] = p * gain + (1.0 - p) * direct
+            beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
+            if weight == 1.0:
+                everybody[at] = q
+    predictions = Predictions(funnel, missed, general, general_missed, everybody, cost)
+    return Blend.fit(messages.reward, predictions, messages.rows.user)
 
 
 def _with_members(posterior: Posterior, normals: Tensor) -> Tensor:

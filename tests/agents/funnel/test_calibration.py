@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend
+from crosschannel.agents.funnel.calibration import Blend, Predictions
 
 N = 20_000
 
@@ -22,16 +22,19 @@ def blend(
     all_sends: Tensor | None = None,
     cost: Tensor | None = None,
     missed: Tensor | None = None,
+    general: Tensor | None = None,
+    user: Tensor | None = None,
 ) -> Blend:
     nothing = torch.zeros_like(funnel)
-    return Blend.fit(
-        reward,
-        funnel,
-        nothing if missed is None else missed,
-        nothing if all_sends is None else all_sends,
-        nothing if cost is None else cost,
-        torch.arange(len(funnel)),
+    predictions = Predictions(
+        funnel=funnel,
+        missed=nothing if missed is None else missed,
+        general=funnel if general is None else general,
+        general_missed=nothing if missed is None else missed,
+        all_sends=nothing if all_sends is None else all_sends,
+        cost=nothing if cost is None else cost,
     )
+    return Blend.fit(reward, predictions, torch.arange(len(funnel)) if user is None else user)
 
 
 def test_right_predictions_keep_their_weight() -> None:
@@ -57,6 +60,18 @@ def test_noise_gives_way_to_the_regression_of_all_sends() -> None:
     assert abs(found.slope) < 4.0 * found.slope_se
     assert found.funnel == pytest.approx(0.0, abs=0.04)
     assert found.all_sends == pytest.approx(1.0, abs=0.04)
+
+
+def test_what_is_personal_counts_as_far_as_it_predicts() -> None:
+    f, personal, noise = normals(3, N)
+    assert blend(f + personal + noise, f + personal, general=f).personal == pytest.approx(1.0, abs=0.04)
+    assert blend(f + 0.5 * personal + noise, f + personal, general=f).personal == pytest.approx(0.5, abs=0.04)
+    found = blend(f + noise, f + personal, general=f)
+    assert found.personal < 0.04
+    assert abs(found.slope - 1.0) < 4.0 * found.slope_se
+    assert blend(f - personal + noise, f + personal, general=f).personal == 0.0
+    little = 1e-3 * personal[:100]
+    assert blend(noise[:100], little, general=torch.zeros(100)).personal == pytest.approx(1.0, abs=0.01)
 
 
 def test_what_surrogates_miss_counts_as_far_as_it_predicts() -> None:
@@ -111,8 +126,7 @@ def clustered(users: int, each: int, seed: int) -> Blend:
     user = torch.arange(users).repeat_interleave(each)
     f = normals(users, seed=seed)[user] + 0.3 * normals(users * each, seed=seed + 1)
     noise = normals(users, seed=seed + 2)[user] + normals(users * each, seed=seed + 3)
-    nothing = torch.zeros_like(f)
-    return Blend.fit(f + noise, f, nothing, nothing, nothing, user)
+    return blend(f + noise, f, user=user)
 
 
 @pytest.mark.parametrize("runs", [60, pytest.param(600, marks=pytest.mark.slow)])
