@@ -207,9 +207,16 @@ def _less_usual(design: Design, controls: FunnelRows, sent: FunnelRows, weights:
         factor = noise_factor(sent.x, learn_noise(controls.x[some], square))
     engaged = torch.where(tested[channel], sent.engaged, torch.zeros_like(sent.engaged))
     cells = design.cells_of(sent.actions)
-    own = (sent.value, sent.reward, sent.gross(weights))
-    values = (part - usual[:, k] for k, part in enumerate(own))
-    return _Messages(sent, cells, engaged, tested, *values, row_weights(torch.ones_like(factor), factor, MAX_WEIGHT))
+    return _Messages(
+        rows=sent,
+        cells=cells,
+        engaged=engaged,
+        tested=tested,
+        value=sent.value - usual[:, 0],
+        reward=sent.reward - usual[:, 1],
+        gross=sent.gross(weights) - usual[:, 2],
+        weight=row_weights(torch.ones_like(factor), factor, MAX_WEIGHT),
+    )
 
 
 def _expected_cost(
