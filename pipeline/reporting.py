@@ -10,24 +10,23 @@ from crosschannel.agents import ALL_DECISIONS, component_names
 from crosschannel.agents.explain import HAZARD
 from crosschannel.evaluation import write_html
 from crosschannel.evaluation.report.formatting import NOTHING, format_number
-from crosschannel.evaluation.report.html_report import ReportSection, ReportTable
+from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.results import (
-    COMPARATOR_COLUMNS,
-    COMPARATORS_TITLE,
-    CONSTRAINT_COLUMNS,
-    EvaluationResult,
-    comparator_cells,
-    constants_in_words,
-    constraint_cells,
-)
+from crosschannel.pipeline.report.card import card_of
+from crosschannel.pipeline.report.comparators import comparators_section
+from crosschannel.pipeline.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
 from crosschannel.pipeline.run_folder import Run
 
 
 def write_report(run: Run, result: EvaluationResult, path: Path) -> None:
     """Write the report of a run's evaluation as one self-contained HTML page."""
-    write_html(path, [result.evaluation], _facts(run, result), run.path.name, _sections(result))
+    truth = {result.evaluation.policy: result.truth[0].per_decision} if result.truth else None
+    write_html(
+        *(path, [result.evaluation], _facts(run, result), run.path.name, _sections(result)),
+        card=card_of(result, run.path),
+        truth=truth,
+    )
 
 
 def next_steps(run: Run) -> str:
@@ -58,8 +57,6 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
             f"{value.per_user:.3f} +- {1.96 * value.per_user_se:.3f} per user when deployed, "
             f"{value.sends_per_user:.1f} messages"
         )
-    if result.gate is not None:
-        facts["verdict"] = f"{result.gate.verdict}. {result.gate.reason}"
     return facts | ({"attention": " ".join(result.notes)} if result.notes else {})
 
 
@@ -83,7 +80,8 @@ def _reward_text(config: Config) -> str:
 
 def _sections(result: EvaluationResult) -> list[ReportSection]:
     """Return what the policy sends and why, and what its constraints cost, where there is anything to tell."""
-    sections = []
+    others = comparators_section(result)
+    sections = [] if others is None else [others]
     if len(result.policy_table):
         sentences = [
             "Share: how often the policy chooses the action, of all decisions for the first module and of the messages "
@@ -92,17 +90,6 @@ def _sections(result: EvaluationResult) -> list[ReportSection]:
         if result.calibration is not None:
             sentences.append(str(result.calibration))
         sections.append(ReportSection("What the policy sends", tuple(sentences), tuple(_policy_tables(result))))
-    if result.comparators:
-        cells = tuple(map(comparator_cells, result.comparators))
-        sections.append(
-            ReportSection(
-                "Other policies",
-                (f"{COMPARATORS_TITLE}.", *constants_in_words(result.comparators)),
-                (ReportTable("Comparators", COMPARATOR_COLUMNS, cells),),
-            )
-        )
-    if result.advice:
-        sections.append(ReportSection("What would identify the value", result.advice, ()))
     if result.constraints:
         rows = tuple(constraint_cells(row) for row in result.constraints)
         sentence = "Expected use and budgets are those of all of the test users' decision times together."

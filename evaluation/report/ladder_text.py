@@ -6,7 +6,7 @@ import math
 
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
-from crosschannel.evaluation.ladder.results import Interaction, Ladder
+from crosschannel.evaluation.ladder.results import Interaction, Ladder, WaterfallStep
 from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
 from crosschannel.evaluation.results import Evaluation
 
@@ -57,8 +57,13 @@ def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     """Return the table of the steps from the logged value to the policy's, with a head."""
     rows: list[tuple[str, ...]] = [("step", "value", level)]
     for step in ladder.waterfall:
-        rows.append((_STEPS[step.kind].format(name=step.name), format_point(step.value), format_bounds(step.value)))
+        rows.append((step_name(step), format_point(step.value), format_bounds(step.value)))
     return rows
+
+
+def step_name(step: WaterfallStep) -> str:
+    """Return a step of the waterfall in words."""
+    return _STEPS[step.kind].format(name=step.name)
 
 
 def interaction_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:

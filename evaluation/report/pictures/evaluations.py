@@ -1,0 +1,143 @@
+"""The pictures of one evaluation: the waterfall, the orders of the ladder, and the modules one by one."""
+
+from __future__ import annotations
+
+import math
+
+from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.estimates import Estimate
+from crosschannel.evaluation.ladder.results import Ladder
+from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, ladder_sentences, step_name
+from crosschannel.evaluation.report.pictures.charts import Row, row_chart
+from crosschannel.evaluation.report.pictures.picture import Cell, Picture
+from crosschannel.evaluation.report.sentences import ESTIMATOR_ORDER
+from crosschannel.evaluation.results import Evaluation
+
+INTERVAL_COLUMNS = ("value", "low", "high", "se")
+
+
+def cells_of(interval: Interval) -> tuple[Cell, ...]:
+    """Return an interval as cells of a table of numbers, one for each of `INTERVAL_COLUMNS`."""
+    return (interval.point, interval.low, interval.high, interval.se)
+
+
+def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Picture | None:
+    """Draw the steps from the logged value to the policy's; None where there are none.
+
+    Args:
+        evaluation: The evaluation.
+        truth: The policy's true value; NaN where unknown.
+    """
+    ladder = evaluation.ladder
+    if ladder is None or not ladder.waterfall:
+        return None
+    rows, height = [], 0.0
+    for step in ladder.waterfall:
+        adds = step.kind not in ("logged", "policy")
+        rows.append(
+            Row(
+                label=step_name(step),
+                interval=step.value,
+                start=height if adds else 0.0,
+                signed=adds,
+                strong=not adds,
+                truth=truth if step.kind == "policy" else math.nan,
+            )
+        )
+        height = height + step.value.point if adds else step.value.point
+    first, *between, last = ladder.waterfall
+    largest = max(between, key=lambda step: abs(step.value.point), default=None)
+    caption = (
+        f"The log earns {format_point(first.value)} per decision with a reward, and the policy by "
+        f"{ladder.headline.estimator} {format_point(last.value)} {format_bounds(last.value)}. The steps between add up "
+        "exactly."
+    )
+    if largest is not None:
+        clear = "whose interval includes zero" if largest.value.contains(0.0) else "whose interval excludes zero"
+        caption += (
+            f" The largest is {step_name(largest)}: {format_point(largest.value)} {format_bounds(largest.value)}, "
+            f"{clear}."
+        )
+    return Picture(
+        title="From the log to the policy: steps that add up",
+        drawing=row_chart(rows, "mean reward per decision with a reward"),
+        caption=caption,
+        name="waterfall",
+        columns=("step", "kind", *INTERVAL_COLUMNS, "begins at", "true value"),
+        numbers=tuple(
+            (step.name, step.kind, *cells_of(step.value), row.start or 0.0, row.truth)
+            for step, row in zip(ladder.waterfall, rows, strict=True)
+        ),
+    )
+
+
+def order_picture(evaluation: Evaluation, truth: float = math.nan) -> Picture | None:
+    """Draw the value by how many parts of a message may interact; None without a ladder.
+
+    Args:
+        evaluation: The evaluation.
+        truth: The policy's true value; NaN where unknown.
+    """
+    ladder = evaluation.ladder
+    if ladder is None:
+        return None
+    rows = [_row_of_order(e, ladder, truth) for e in ladder.orders]
+    return Picture(
+        title="The same value under weaker assumptions",
+        drawing=row_chart(rows, "mean reward per decision with a reward", evaluation.logged.point, "the log's mean"),
+        caption=" ".join(ladder_sentences(evaluation)).removeprefix("* "),
+        name="orders",
+        columns=("order", "right", *INTERVAL_COLUMNS, "ess", "not identified", "true value"),
+        numbers=tuple(
+            (e.estimator, e.assumption or NO_ASSUMPTION, *cells_of(e.value), e.support.ess, e.reason, truth)
+            for e in ladder.orders
+        ),
+    )
+
+
+def _row_of_order(e: Estimate, ladder: Ladder, truth: float) -> Row:
+    headline = e is ladder.headline
+    name = f"{e.estimator}{' (headline)' if headline else ''}: right {e.assumption or NO_ASSUMPTION}"
+    return Row(
+        label=name,
+        interval=e.value,
+        note="" if e.identified else f"not identified ({e.reason})",
+        strong=headline,
+        truth=truth if e.identified else math.nan,
+    )
+
+
+def module_picture(evaluation: Evaluation) -> Picture | None:
+    """Draw what each module alone would change, by one estimator; None where there is no module's estimate.
+
+    The estimator is the first of `ESTIMATOR_ORDER` that the evaluation has; the direct method is a diagnostic.
+    """
+    found = [e for e in evaluation.estimates if e.module is not None]
+    plain = next((name for name in ESTIMATOR_ORDER if any(e.estimator == name for e in found)), None)
+    shown = [e for e in found if e.estimator == plain]
+    if not shown:
+        return None
+    rows = [
+        Row(
+            label=e.label,
+            interval=e.difference,
+            note="" if e.identified else f"not identified ({e.reason})",
+            signed=True,
+        )
+        for e in shown
+    ]
+    clear = [f"`{e.label}`" for e in shown if e.identified and not e.difference.contains(0.0)]
+    caption = (
+        f"What would change if the policy chose one module alone and the log all others, by {plain}. The rows do not "
+        "add up to the policy's value: each keeps the log's choices of the other modules."
+    )
+    caption += f" The intervals of {', '.join(clear)} exclude zero." if clear else " No interval excludes zero."
+    return Picture(
+        title="One module at a time",
+        drawing=row_chart(rows, "difference to the log's mean reward per decision with a reward"),
+        caption=caption,
+        name="modules",
+        columns=("module", "estimator", *INTERVAL_COLUMNS, "ess", "not identified"),
+        numbers=tuple((e.label, e.estimator, *cells_of(e.difference), e.support.ess, e.reason) for e in shown),
+    )
