@@ -153,9 +153,7 @@ def compare_policies(
         )
 
     if unknown := int((lacks_propensity(part, factors) | np.isnan(p[known])).sum()):
-        return result(
-            UNDEFINED, np.nan, f"propensities are missing for {unknown:,} decisions, or for slots after them"
-        )
+        return result(UNDEFINED, np.nan, f"propensities are missing for {unknown:,} decisions, or for slots after them")
     policies = [[q[known] for q in policy] for policy in (first, second)]
     d = np.subtract(*(ladder_weights(part, policy, factors.members).of_order(order) for policy in policies))
     counts = 1.0 / p[known]

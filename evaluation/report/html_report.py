@@ -17,6 +17,7 @@ from crosschannel.evaluation.report.formatting import (
     format_number,
     format_point,
     propensity_label,
+    prose,
 )
 from crosschannel.evaluation.report.ladder_text import interaction_rows
 from crosschannel.evaluation.report.page import Card, ReportSection, ReportTable
@@ -118,6 +119,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"point": format_point, "bounds": format_bounds, "number": format_number}
+    environment.filters |= {"point": format_point, "bounds": format_bounds, "number": format_number, "prose": prose}
     environment.globals["support_columns"] = SUPPORT_COLUMNS
     return environment

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from crosschannel.evaluation import caveats, headline, module_effects
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.estimates import Estimate
+from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
 from crosschannel.evaluation.gate import DEPLOY, NOT_IDENTIFIED
 from crosschannel.evaluation.report.formatting import format_bounds, format_number, format_point
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
@@ -36,7 +36,7 @@ def card_of(result: EvaluationResult, run: Path) -> Card | None:
         verdict=result.gate.verdict,
         reason=result.gate.reason,
         facts=_facts(result),
-        caveats=(*_limits(result), *caveats(result.evaluation)),
+        caveats=(*_limits(result), *(each for each in caveats(result.evaluation) if DIAGNOSTIC not in each)),
         next_steps=tuple(_next_steps(result, run)),
     )
 
@@ -44,19 +44,17 @@ def card_of(result: EvaluationResult, run: Path) -> Card | None:
 def _facts(result: EvaluationResult) -> dict[str, str]:
     evaluation, best = result.evaluation, headline(result.evaluation)
     level = f"{evaluation.settings.confidence_level:.0%}"
-    facts = {
-        "policy": f"{evaluation.policy}, exploring, as it would be deployed",
-        "question": best.estimand,
-        "value": _value(best, level),
-    }
+    facts = {"value": _value(best, level)}
     if best.identified:
-        facts["the log earned"] = f"{format_point(evaluation.logged)} {format_bounds(evaluation.logged)}"
-        facts["difference to the log"] = f"{format_point(best.difference)} {format_bounds(best.difference)}"
+        facts["difference to the log"] = _shown(best.difference)
+        facts["the log earned"] = _shown(evaluation.logged)
         facts["right"] = best.assumption or NO_ASSUMPTION
     size, least = evaluation.settings.ess_requirements(best.support)[0][1:]
     facts["effective decisions (ESS)"] = (
         f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
     )
+    facts["policy"] = f"{evaluation.policy}, exploring, as it would be deployed"
+    facts["question"] = best.estimand
     if result.truth:
         facts["true value, known because the market is simulated"] = f"{result.truth[0].per_decision:+.4g}"
     facts["judged on"] = f"{evaluation.population} of {evaluation.users:,} users that the policy has not learned from"
@@ -73,9 +71,6 @@ def _value(best: Estimate, level: str) -> str:
 def _limits(result: EvaluationResult) -> list[str]:
     """Return what the other policies and the ladder say against the answer, and notes on the log, as sentences."""
     evaluation, out = result.evaluation, list(result.notes)
-    for whose, losses in result.losses.items():
-        if losses.warning:
-            out.append(f"{whose.capitalize()} decisions: {losses.warning}")
     ladder = evaluation.ladder
     if ladder is not None and ladder.headline.identified and ladder.breakdown is not None:
         out.append(breakdown_sentence(evaluation, ladder.breakdown))
@@ -112,13 +107,17 @@ def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
     assert result.gate is not None
     if result.gate.verdict == DEPLOY:
         return [
-            f"Deploy it for the next period: {invocation('decide', run)} --require-gate.",
+            f"Deploy it for the next period: `{invocation('decide', run)} --require-gate`.",
             "Let it explore as it was judged: the next log then identifies the value of the next policy.",
         ]
     if result.gate.verdict == NOT_IDENTIFIED:
         steps = ["Do not deploy the policy as a whole: this log cannot show what it is worth."]
         return [*steps, *result.advice, *module_effects(result.evaluation)]
-    return ["Do not deploy it yet; send as the log does.", *_more_data(result), f"See {invocation('plan', run)}."]
+    return [
+        "Do not deploy it yet; send as the log does.",
+        *_more_data(result),
+        f"Compute what a log would need: `{invocation('plan', '--run', run)}`.",
+    ]
 
 
 def _more_data(result: EvaluationResult) -> list[str]:

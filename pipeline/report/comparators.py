@@ -51,7 +51,7 @@ def _picture(result: EvaluationResult) -> Picture:
         label=f"{result.evaluation.policy} (evaluated)",
         interval=best.value,
         note="" if best.identified else f"not identified ({best.reason})",
-        truth=truth,
+        marker=truth,
         strong=True,
     )
     rows = [own, *(_row(each) for each in result.comparators)]
@@ -79,7 +79,7 @@ def _picture(result: EvaluationResult) -> Picture:
 def _row(each: Comparator) -> Row:
     label = f"{each.policy}: {each.detail}" if each.detail else each.policy
     note = f"not identified ({each.reason})" if each.reason else ""
-    return Row(label=label, interval=each.value, note=note, truth=each.truth)
+    return Row(label=label, interval=each.value, note=note, marker=each.truth)
 
 
 def _caption(result: EvaluationResult) -> str:

@@ -10,10 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.report.formatting import format_bounds, format_point, prose
 
 #: Height of a row's drawing, and share of the axis that stays free on both sides.
 ROW_HEIGHT, MARGIN = 22, 0.05
@@ -30,7 +30,7 @@ class Row:
         note: Text in place of the value, such as why there is none.
         group: Name above the first row of a group; empty for none.
         start: Where the bar of the value begins; None draws no bar. The interval is drawn where the bar ends.
-        truth: The true value; NaN where unknown.
+        marker: A second value to show, such as the true one; NaN for none.
         signed: Whether the value is a difference, so that its colour shows the side of zero that its interval is on.
         strong: Whether the row stands out.
     """
@@ -40,7 +40,7 @@ class Row:
     note: str = ""
     group: str = ""
     start: float | None = None
-    truth: float = math.nan
+    marker: float = math.nan
     signed: bool = False
     strong: bool = False
 
@@ -50,12 +50,6 @@ class Row:
         if not self.signed or not self.interval.is_defined or self.interval.contains(0.0):
             return ""
         return " better" if self.interval.point > 0 else " worse"
-
-    @property
-    def text(self) -> str:
-        """The value with its interval, and the true value where it is known."""
-        value = self.note or f"{format_point(self.interval)} {format_bounds(self.interval)}"
-        return f"{value}, true {self.truth:+.4g}" if math.isfinite(self.truth) else value
 
 
 @dataclass(frozen=True)
@@ -82,7 +76,13 @@ class Scale:
         return f"{100 * abs(last - first) / (self.high - self.low):.2f}%"
 
 
-def row_chart(rows: Sequence[Row], axis: str, reference: float = math.nan, reference_name: str = "") -> Markup:
+def row_chart(
+    rows: Sequence[Row],
+    axis: str,
+    reference: float = math.nan,
+    reference_name: str = "",
+    marker: str = "true",
+) -> Markup:
     """Draw rows on a common axis; every text is escaped. Where no row has a value, there are texts without an axis.
 
     Args:
@@ -90,67 +90,73 @@ def row_chart(rows: Sequence[Row], axis: str, reference: float = math.nan, refer
         axis: What the horizontal axis measures.
         reference: A value to compare with, drawn as a line through all rows; NaN for none.
         reference_name: What it is.
+        marker: What the rows' second values are, in a word.
     """
     drawn = [row for row in rows if row.interval.is_defined]
     if not drawn:
-        return Markup(f'<ul class="chart">{"".join(_row(row, "<span></span>") for row in rows)}</ul>') if rows else NONE
+        texts = "".join(_row(row, "<span></span>", marker) for row in rows)
+        return Markup(f'<ul class="chart">{texts}</ul>') if rows else NONE
     ends = [value for row in drawn for value in _extent(row)]
-    scale = Scale.of_values([*ends, *(row.truth for row in rows), reference])
+    scale = Scale.of_values([*ends, *(row.marker for row in rows), reference])
     ticks = round_ticks(scale.low, scale.high)
     parts, previous = [], ""
     for row in rows:
         if row.group and row.group != previous:
-            parts.append(f'<li class="group">{escape(row.group)}</li>')
+            parts.append(f'<li class="group">{prose(row.group)}</li>')
         previous = row.group
-        parts.append(_draw_row(row, scale, ticks, reference))
-    marks = "".join(
-        f'<text x="{scale.x(tick)}" y="13" text-anchor="middle">{tick:.4g}</text>' for tick in ticks
-    )
+        parts.append(_row(row, _draw(row, scale, ticks, reference), marker))
+    marks = "".join(f'<text x="{scale.x(tick)}" y="13" text-anchor="middle">{tick:.4g}</text>' for tick in ticks)
     key = [f"Axis: {axis}", "dot and line: value and interval", "dotted line: zero"]
     if any(row.start is not None for row in drawn):
         key.append("bar: what the step adds, or the value itself")
     if math.isfinite(reference):
         key.append(f"dashed line: {reference_name} ({reference:+.4g})")
-    if any(math.isfinite(row.truth) for row in rows):
-        key.append("diamond: the true value")
+    if any(math.isfinite(row.marker) for row in rows):
+        key.append(f"diamond: {marker} value")
     return Markup(
         f'<ul class="chart">{"".join(parts)}<li class="axis" aria-hidden="true"><span></span>'
         f'<svg width="100%" height="18">{marks}</svg><span></span></li></ul>'
-        f'<p class="note key">{escape("; ".join(key))}.</p>'
+        f'<p class="note key">{prose("; ".join(key))}.</p>'
     )
 
 
-def _draw_row(row: Row, scale: Scale, ticks: Sequence[float], reference: float) -> str:
+def _draw(row: Row, scale: Scale, ticks: Sequence[float], reference: float) -> str:
+    """Return the drawing of a row; a row without a value has none."""
+    if not row.interval.is_defined:
+        return "<span></span>"
     middle, parts = ROW_HEIGHT / 2, []
     parts += [_vertical(scale.x(tick), "zero" if tick == 0 else "grid") for tick in ticks]
     if math.isfinite(reference):
         parts.append(_vertical(scale.x(reference), "reference"))
-    if row.interval.is_defined:
-        offset = row.start or 0.0
-        low, point, high = (offset + value for value in (row.interval.low, row.interval.point, row.interval.high))
-        if row.start is not None:
-            parts.append(
-                f'<rect class="block{row.tone}" x="{scale.x(min(offset, point))}" y="4" '
-                f'width="{scale.width(offset, point)}" height="{ROW_HEIGHT - 8}"/>'
-            )
+    offset = row.start or 0.0
+    low, point, high = (offset + value for value in (row.interval.low, row.interval.point, row.interval.high))
+    if row.start is not None:
         parts.append(
-            f'<line class="bar{row.tone}" x1="{scale.x(low)}" x2="{scale.x(high)}" y1="{middle}" y2="{middle}"/>'
-            f'<circle class="dot{row.tone}" cx="{scale.x(point)}" cy="{middle}" r="4.5"/>'
+            f'<rect class="block{row.tone}" x="{scale.x(min(offset, point))}" y="4" '
+            f'width="{scale.width(offset, point)}" height="{ROW_HEIGHT - 8}"/>'
         )
-    if math.isfinite(row.truth):
+    parts.append(
+        f'<line class="bar{row.tone}" x1="{scale.x(low)}" x2="{scale.x(high)}" y1="{middle}" y2="{middle}"/>'
+        f'<circle class="dot{row.tone}" cx="{scale.x(point)}" cy="{middle}" r="4.5"/>'
+    )
+    if math.isfinite(row.marker):
         parts.append(
-            f'<svg x="{scale.x(row.truth)}" y="{middle}" overflow="visible" width="1" height="1">'
-            '<path class="truth" d="M0,-7 L6,0 L0,7 L-6,0 Z"/></svg>'
+            f'<svg x="{scale.x(row.marker)}" y="{middle}" overflow="visible" width="1" height="1">'
+            '<path class="marker" d="M0,-7 L6,0 L0,7 L-6,0 Z"/></svg>'
         )
-    return _row(row, f'<svg width="100%" height="{ROW_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>')
+    return f'<svg width="100%" height="{ROW_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
-def _row(row: Row, drawing: str) -> str:
+def _row(row: Row, drawing: str, marker: str) -> str:
+    """Return a row with its texts."""
+    text = row.note or f"{format_point(row.interval)} {format_bounds(row.interval)}"
+    if math.isfinite(row.marker):
+        text += f", {marker} {row.marker:+.4g}"
     strong = ' class="strong"' if row.strong else ""
     value = "value" if row.interval.is_defined and not row.note else "value why"
     return (
-        f'<li{strong}><span class="label">{escape(row.label)}</span>{drawing}'
-        f'<span class="{value}">{escape(row.text)}</span></li>'
+        f'<li{strong}><span class="label">{prose(row.label)}</span>{drawing}'
+        f'<span class="{value}">{prose(text)}</span></li>'
     )
 
 

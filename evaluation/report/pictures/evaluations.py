@@ -42,7 +42,7 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
                 start=height if adds else 0.0,
                 signed=adds,
                 strong=not adds,
-                truth=truth if step.kind == "policy" else math.nan,
+                marker=truth if step.kind == "policy" else math.nan,
             )
         )
         height = height + step.value.point if adds else step.value.point
@@ -66,7 +66,7 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
         name="waterfall",
         columns=("step", "kind", *INTERVAL_COLUMNS, "begins at", "true value"),
         numbers=tuple(
-            (step.name, step.kind, *cells_of(step.value), row.start or 0.0, row.truth)
+            (step.name, step.kind, *cells_of(step.value), row.start or 0.0, row.marker)
             for step, row in zip(ladder.waterfall, rows, strict=True)
         ),
     )
@@ -104,7 +104,7 @@ def _row_of_order(e: Estimate, ladder: Ladder, truth: float) -> Row:
         interval=e.value,
         note="" if e.identified else f"not identified ({e.reason})",
         strong=headline,
-        truth=truth if e.identified else math.nan,
+        marker=truth if e.identified else math.nan,
     )
 
 
