@@ -41,6 +41,7 @@ from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.comparators import compare, one_hot
 from crosschannel.pipeline.configuration import RIDGE, Config
+from crosschannel.pipeline.evidence import evidence_of
 from crosschannel.pipeline.gating import verdict_of
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
@@ -224,6 +225,7 @@ def judge(
         comparators=comparators,
         gate=verdict_of(config, data, policy.probabilities, evaluation, constraints),
         advice=advice_on(config, data, policy.probabilities, evaluation),
+        evidence=evidence_of(config, data, agent, policy.probabilities, evaluation),
         policy_table=policy.table,
         losses={"training": data.train.losses, "test": data.test.losses},
         constraints=constraints,

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crosschannel.agents import ALL_DECISIONS, component_names
+from crosschannel.agents import component_names
 from crosschannel.agents.explain import HAZARD
-from crosschannel.evaluation import write_html
+from crosschannel.evaluation import headline, write_html
 from crosschannel.evaluation.report.formatting import NOTHING, format_number
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
+from crosschannel.evaluation.report.pictures import Picture
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.report.behaviour import (
+    calibration_picture,
+    cost_picture,
+    period_picture,
+    segment_picture,
+    share_picture,
+    weight_picture,
+    worth_picture,
+)
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.comparators import comparators_section
 from crosschannel.pipeline.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
@@ -79,27 +89,50 @@ def _reward_text(config: Config) -> str:
 
 
 def _sections(result: EvaluationResult) -> list[ReportSection]:
-    """Return what the policy sends and why, and what its constraints cost, where there is anything to tell."""
-    others = comparators_section(result)
-    sections = [] if others is None else [others]
-    if len(result.policy_table):
-        sentences = [
-            "Share: how often the policy chooses the action, of all decisions for the first module and of the messages "
-            "for the others. Brackets hold 95 % intervals of the agent's estimates."
-        ]
-        if result.calibration is not None:
-            sentences.append(str(result.calibration))
-        sections.append(ReportSection("What the policy sends", tuple(sentences), tuple(_policy_tables(result))))
-    if result.constraints:
-        rows = tuple(constraint_cells(row) for row in result.constraints)
-        sentence = "Expected use and budgets are those of all of the test users' decision times together."
-        table = ReportTable("Prices and use", CONSTRAINT_COLUMNS, rows)
-        sections.append(ReportSection("Constraints", (sentence,), (table,)))
-    return sections
+    """Return what the policy is compared with, what it does and why, and what its constraints cost."""
+    sections = [comparators_section(result), _behaviour(result), _support(result), _costs(result)]
+    return [section for section in sections if section is not None]
+
+
+def _behaviour(result: EvaluationResult) -> ReportSection | None:
+    table, evidence = result.policy_table, result.evidence
+    if not len(table):
+        return None
+    pictures = (
+        share_picture(evidence.shares),
+        period_picture(evidence.shares),
+        segment_picture(table),
+        worth_picture(table),
+        calibration_picture(evidence.calibration, result.calibration),
+    )
+    sentence = (
+        "In the tables, share is how often the policy chooses the action, of all decisions for the first module and of "
+        "the messages for the others. Brackets hold 95 % intervals of the agent's estimates."
+    )
+    return ReportSection("What the policy sends", (sentence,), tuple(_policy_tables(result)), _drawn(pictures))
+
+
+def _support(result: EvaluationResult) -> ReportSection | None:
+    picture = weight_picture(result.evidence.weights, headline(result.evaluation).support.ess)
+    return None if picture is None else ReportSection("How much of the log counts", (), (), (picture,))
+
+
+def _costs(result: EvaluationResult) -> ReportSection | None:
+    pictures = _drawn((cost_picture(result.gate.costs if result.gate is not None else ()),))
+    if not result.constraints:
+        return ReportSection("Cost events", (), (), pictures) if pictures else None
+    rows = tuple(constraint_cells(row) for row in result.constraints)
+    sentence = "Expected use and budgets are those of all of the test users' decision times together."
+    table = ReportTable("Prices and use", CONSTRAINT_COLUMNS, rows)
+    return ReportSection("Constraints and cost events", (sentence,), (table,), pictures)
+
+
+def _drawn(pictures: Sequence[Picture | None]) -> tuple[Picture, ...]:
+    return tuple(picture for picture in pictures if picture is not None)
 
 
 def _policy_tables(result: EvaluationResult) -> Iterator[ReportTable]:
-    """Yield a table of what the policy does for each segment; those after all decisions are folded."""
+    """Yield a table of what the policy does for each segment; all are folded."""
     table = result.policy_table
     names = component_names(table)
     shown = [("worth", "reward", "low", "high", "+.3g")] if table["reward"].notna().any() else []
@@ -118,7 +151,7 @@ def _policy_tables(result: EvaluationResult) -> Iterator[ReportTable]:
                 named = str(module) if len(rows) in first else ""
                 rows.append((named, str(row["action"]), format_number(row["share"], ".1%"), *cells))
         title = f"{segment} ({part['decisions'].iloc[0]:,})"
-        yield ReportTable(title, columns, tuple(rows), frozenset(first), folded=segment != ALL_DECISIONS)
+        yield ReportTable(title, columns, tuple(rows), frozenset(first), folded=True)
 
 
 def _with_interval(value: float, low: float, high: float, form: str) -> str:

@@ -34,7 +34,8 @@ const rgb = (text) => text.match(/[0-9.]+/g).map(Number);
 const light = (text) => { const [r, g, b] = rgb(text).map((v) => v / 255).map(
   (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
 const behind = (element) => { for (let e = element; e; e = e.parentElement) {
-  const found = view.getComputedStyle(e).backgroundColor; if (rgb(found)[3] !== 0) return found; } return "rgb(255,255,255)"; };
+  const found = view.getComputedStyle(e).backgroundColor; if (rgb(found)[3] !== 0) return found; }
+  return "rgb(255,255,255)"; };
 for (let node = walker.nextNode(); node; node = walker.nextNode()) {
   if (!node.textContent.trim() || ["STYLE", "TITLE"].includes(node.parentElement.tagName)) continue;
   const style = view.getComputedStyle(node.parentElement), svg = node.parentElement.closest("svg");

@@ -19,6 +19,8 @@ from crosschannel.pipeline.results import Comparator, EvaluationResult
 
 #: Comparators that nobody could choose from a log alone, or that the answer names elsewhere.
 NOT_RIVALS = (LOGGED, "greedy", "best constant by true effect")
+#: So few decisions must not have a larger share of the squared weights without a warning.
+FEW_DECISIONS, MAX_SHARE_OF_FEW = 10, 0.3
 #: A larger factor means: more data of this kind does not help.
 MAX_FACTOR = 100.0
 
@@ -75,6 +77,10 @@ def _limits(result: EvaluationResult) -> list[str]:
     if ladder is not None and ladder.headline.identified and ladder.breakdown is not None:
         out.append(breakdown_sentence(evaluation, ladder.breakdown))
     if headline(evaluation).identified:
+        heavy = max(result.evidence.weights, key=lambda each: each.squared_share, default=None)
+        if heavy is not None and heavy.decisions <= FEW_DECISIONS and heavy.squared_share > MAX_SHARE_OF_FEW:
+            some = "One decision has" if heavy.decisions == 1 else f"{heavy.decisions} decisions have"
+            out.append(f"{some} {heavy.squared_share:.0%} of the squared weights, so that the value depends on them.")
         out += _rivals(result.comparators)
     return out
 
