@@ -216,14 +216,10 @@ def _calibration(agent: Agent, data: TrainingData, probabilities: Sequence[Float
     if not len(rows):
         return ()
     rows = rows[np.unique(np.linspace(0, len(rows) - 1, MAX_MESSAGES).astype(np.int64))]
-    seen: Observations = test.observations[rows]
-    expected = [
-        expected_of_actions(
-            modules, agent.expected_rewards(chunk), [p[rows[part]] for p in probabilities], actions[rows[part]]
-        )
-        for part, chunk in chunks(seen)
-    ]
-    found = np.concatenate(expected)
+    found = np.full(len(rows), np.nan)
+    for part, chunk in chunks(test.observations[rows]):
+        chosen = [p[rows[part]] for p in probabilities]
+        found[part] = expected_of_actions(modules, agent.expected_rewards(chunk), chosen, actions[rows[part]])
     finite = np.isfinite(found)
     rows = rows[finite]
     counts = 1.0 / test.rewards.p_uncensored[rows]
