@@ -15,7 +15,6 @@ from .configuration import read_config as read_config
 from .configuration import write_config as write_config
 from .flags import parse_settings as parse_settings
 from .judging import ExplainedPolicy as ExplainedPolicy
-from .judging import Validation as Validation
 from .judging import deployable_policy as deployable_policy
 from .judging import explain_policy as explain_policy
 from .judging import fit_outcomes as fit_outcomes
@@ -30,6 +29,7 @@ from .reporting import write_report as write_report
 from .results import EvaluationResult as EvaluationResult
 from .results import TrueValue as TrueValue
 from .run_folder import Run as Run
+from .validation import Validation as Validation
 
 __all__ = [
     "Config",
