@@ -83,8 +83,8 @@ def _row(each: Comparator) -> Row:
 
 
 def _caption(result: EvaluationResult) -> str:
-    known = [each for each in result.comparators if each.value.is_defined]
-    unknown = len(result.comparators) - len(known)
+    known = [each for each in result.comparators if each.value.is_defined and each.policy != LOGGED]
+    unknown = sum(bool(each.reason) for each in result.comparators)
     text = "Each line is the value of one policy on the same users, by the estimator of the headline."
     if known:
         best = max(known, key=lambda each: each.value.point)

@@ -132,7 +132,12 @@ def module_picture(evaluation: Evaluation) -> Picture | None:
         f"What would change if the policy chose one module alone and the log all others, by {plain}. The rows do not "
         "add up to the policy's value: each keeps the log's choices of the other modules."
     )
-    caption += f" The intervals of {', '.join(clear)} exclude zero." if clear else " No interval excludes zero."
+    if clear:
+        caption += f" The intervals of {', '.join(clear)} exclude zero."
+    elif any(e.identified for e in shown):
+        caption += " No interval excludes zero."
+    else:
+        caption += " The log identifies none of them."
     return Picture(
         title="One module at a time",
         drawing=row_chart(rows, "difference to the log's mean reward per decision with a reward"),
