@@ -103,7 +103,7 @@ def decide(
     constraints, pace = run.config.constraints, trained_with.pace
     agents.check_constraints(constraints, history.modules, pace.rates)
     prices: pd.DataFrame | None = None
-    if explore or constraints.names:
+    if explore or constraints.price_messages:
         has_slot = history.churned_at >= at
         together = np.zeros(history.n_users, dtype=np.int64)
         policy = priced_policy(agent, observations, together, constraints, pace, has_slot, explore=explore)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -77,7 +78,7 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         logger.info(f"writing to {run.path}")
 
         with resumable(run.path):
-            policy = learn(run, data, log, agent)
+            policy, data = learn(run, data, log, agent)
             del agent, log  # frees the observed rows: what is judged is the policy as it was written
             written, _ = agents.load_policy(run.policy, config.device, allow_classes=run.allowed_classes)
             result = pipeline.judge(run.config, data, written, policy)
@@ -91,7 +92,7 @@ def learn(
     data: pipeline.TrainingData,
     log: envs.replay.ReplayLog,
     agent: agents.Agent,
-) -> pipeline.ExplainedPolicy:
+) -> tuple[pipeline.ExplainedPolicy, pipeline.TrainingData]:
     """Replay the training users once, with updates after every step, then update offline.
 
     The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Rewards of an
@@ -99,7 +100,7 @@ def learn(
     in the checkpoint, so that an interrupted run resumes to the same bits.
 
     Returns:
-        What the learned policy does at the test users' slots.
+        What the learned policy does at the test users' slots, and the data with the price of a message.
     """
     config = run.config
     env = envs.replay.CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
@@ -169,11 +170,13 @@ def learn(
             bar.set_postfix(update(), refresh=False)
             bar.update()
     save()
+    data = replace(data, pace=pipeline.price_messages(agent, log, config.constraints, data.pace))
+    trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
     agents.save_policy(agent, run.policy, spec, {"run": trained_with})
     policy = pipeline.explain_policy(config, data, agent)
     monitor.policy_table(policy.table, done["steps"])
     monitor.close()
-    return policy
+    return policy, data
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None, bool]:

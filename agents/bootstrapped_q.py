@@ -14,8 +14,7 @@ from torch import Tensor
 from crosschannel.agents.base import DECIDES_ONLY, Batch, Observations
 from crosschannel.agents.buffers.buffer import check_batch, check_context_width, median_variance, precision
 from crosschannel.agents.buffers.transitions import Transitions
-from crosschannel.agents.ensemble.learner import signs
-from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
+from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, signs, subsample
 from crosschannel.agents.linear.module_regression import (
     estimates,
     learn_effect_scales,

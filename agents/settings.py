@@ -19,7 +19,7 @@ DEFAULT_MIXTURES = 64
 MAX_MEMBERS = 64  # the signs of a row's noise are the bits of one 64-bit hash
 #: PyTorch ends the process, or writes beyond its memory, where sizes overflow.
 MAX_LAYERS, MAX_UNITS, MAX_COUNT = 32, 65_536, 2**40
-MAX_WARM_FACTOR = 8
+MAX_WARM_FACTOR = 16
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,12 @@ class EnsembleThompsonSettings:
         learning_rate: Learning rate of Adam for the network.
         weight_decay: Decoupled weight decay of the network.
         batch_size: Rows per gradient step.
-        warm_rows: Rows below which `update` makes more gradient steps. In proportion, up to 8 times as many as
+        warm_rows: Rows below which `update` makes more gradient steps. In proportion, up to 16 times as many as
             requested.
         growth: Share of new rows at which the features are frozen again. The agent then refits all heads.
         precision_cap: Largest weight of a row by its precision 1/se^2. It is a multiple of the weight at the median.
-        half_life: Later rows after which a row counts half; 0 never discounts. It is for rewards that drift.
+        half_life: Later rows after which a row counts half; 0 never discounts. If it is null, each module chooses it by
+            the prediction of newer rows, and discounts only where rewards clearly drift.
         capacity: Number of most recent rows to keep.
     """
 
@@ -61,12 +62,12 @@ class EnsembleThompsonSettings:
     hidden: tuple[int, ...] = (128,)
     effect_scale: float = 0.1
     learning_rate: float = 6e-3
-    weight_decay: float = 0.5
+    weight_decay: float = 1.0
     batch_size: int = 512
-    warm_rows: int = 40_000
+    warm_rows: int = 80_000
     growth: float = 0.25
     precision_cap: float = 4.0
-    half_life: float = 0.0
+    half_life: float | None = None
     capacity: int = 2_000_000
 
     def __post_init__(self) -> None:
@@ -75,7 +76,9 @@ class EnsembleThompsonSettings:
         _check_mixtures(self.mixtures)
         _check_hidden(self.hidden)
         _check_positive(self, "effect_scale", "learning_rate", "precision_cap", "growth")
-        _check_not_negative(self, "weight_decay", "half_life", "warm_rows")
+        _check_not_negative(self, "weight_decay", "warm_rows")
+        if self.half_life is not None:
+            _check_not_negative(self, "half_life")
         _check(self, lambda value: 0.0 <= value <= 1.0, "between 0 and 1", "exploration_scale")
         check_floor(self.floor)
 

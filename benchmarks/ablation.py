@@ -28,6 +28,7 @@ SEEDS, ROWS = (100, 101), 20_000
 SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "exploration scale 0: greedy": {"exploration_scale": 0.0},
+    "exploration scale 0.1": {"exploration_scale": 0.1},
     "exploration scale 0.5": {"exploration_scale": 0.5},
     "exploration scale 1: standard Thompson sampling": {"exploration_scale": 1.0},
     "two hidden layers, 128 and 64": {"hidden": [128, 64]},

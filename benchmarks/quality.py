@@ -18,11 +18,19 @@ import numpy as np
 import torch
 
 from benchmarks.stream_learners import LEARNERS, OurAgent, StreamLearner
-from benchmarks.streams import BATCH, stream
+from benchmarks.streams import BATCH, KINDS, stream
 from crosschannel.core.files import parse_yaml
 
 Cell = tuple[str, int]
-CELLS: tuple[Cell, ...] = (("nonlinear", 10_000), ("nonlinear", 100_000), ("even", 10_000), ("even", 100_000))
+CELLS: tuple[Cell, ...] = (
+    ("nonlinear", 10_000),
+    ("nonlinear", 100_000),
+    ("even", 10_000),
+    ("even", 100_000),
+    ("heavy_tails", 10_000),
+    ("drift", 10_000),
+    ("drift", 100_000),
+)
 
 
 def run(learner: StreamLearner, kind: str, n: int, seed: int) -> tuple[float, float]:
@@ -68,7 +76,7 @@ def main() -> None:
     parser.add_argument("--learners", nargs="*", default=list(LEARNERS))
     parser.add_argument("--seeds", nargs="*", type=int, default=list(range(5)))
     parser.add_argument("--rows", nargs="*", type=int, default=[10_000, 100_000])
-    parser.add_argument("--streams", nargs="*", default=["nonlinear", "even"])
+    parser.add_argument("--streams", nargs="*", default=list(KINDS), choices=KINDS)
     parser.add_argument("--set", nargs="*", default=[], help="settings of ensemble_thompson, as name=value")
     parser.add_argument("--csv", type=Path)
     given = parser.parse_args()

@@ -23,6 +23,7 @@ from .monitoring import Monitor as Monitor
 from .planning import plan as plan
 from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
+from .pricing import price_messages as price_messages
 from .pricing import priced_policy as priced_policy
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
@@ -59,6 +60,7 @@ __all__ = [
     "parse_settings",
     "plan",
     "prepare",
+    "price_messages",
     "priced_policy",
     "program",
     "read_config",

@@ -48,9 +48,9 @@ class HistoryConfig:
         churn_events: Events after which nothing can be sent to a user. Later slots have no reward, end the
             replay and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
             `app_removed`.
-        ties: How an event at exactly the time of a decision of its user is ordered: `before` it (the event that
-            triggers a message) or `after` it (a campaign sent in the morning of a date). None: not declared; it counts
-            as before, and where many goal events tie, rewards are refused.
+        ties: Order of an event at the time of a decision. At exactly that of a decision of its user it is `before` it
+            (the event that triggers a message) or `after` it (a campaign sent in the morning of a date). None: not
+            declared; it counts as before, and where many goal events tie, rewards are refused.
         observed_from: When the users' own observation begins: with the `first_row` of each, or with the `log` if all
             users existed then, active or not. None: as the tables of users, a native folder or the slots of a stream
             declare it, otherwise with the `first_row`.
@@ -189,7 +189,7 @@ class EvaluationConfig(EvaluationSettings):
 
     Attributes:
         market_users: Simulated users to whom each policy is deployed. For histories of a market only.
-        segments: User attribute by which the policy is shown too. One table for each of its values.
+        segments: User attribute by which the policy is explained.
         gate: The rule of the verdict with which an evaluation ends.
         outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
             `sklearn.ensemble:RandomForestRegressor`, with its defaults. It is cross-fitted on the evaluated users.
@@ -388,10 +388,10 @@ def with_agent(config: Config, name: str) -> Config:
 def _constraints_of(changed: Config, before: Config) -> Constraints:
     """Return the constraints that another agent and other goals leave; log those that they do not."""
     constraints = changed.constraints
-    if not constraints.names:
+    if not constraints.price_messages:
         return constraints
     if changed.agent.name != before.agent.name and changed.agent.name in AGENTS_WITHOUT_FUNNEL:
-        names = ", ".join(constraints.names)
+        names = ", ".join((*constraints.names, *(["later slots"] if constraints.discount else [])))
         logger.info(f"the agent {changed.agent.name} cannot keep constraints: left out are those on {names}")
         return Constraints()
     lost = _cost_events(before) - _cost_events(changed)

@@ -158,8 +158,18 @@ def judge(
         constraints=constraints,
         calibration=calibration_of(agent),
         history=data.history.summary(),
-        notes=notes,
+        notes=(*notes, *_price_note(config, data)),
     )
+
+
+def _price_note(config: Config, data: TrainingData) -> list[str]:
+    price = data.pace.message_price
+    if not config.constraints.discount:
+        return []
+    return [
+        f"a message is charged {price:.3g} reward units for what it costs at the user's later slots "
+        f"(discount {config.constraints.discount:g} a slot)"
+    ]
 
 
 def calibration_of(agent: Agent) -> Calibration | None:

@@ -18,15 +18,18 @@ from crosschannel.agents.constraints.budgets import (
     rate_per_week,
 )
 from crosschannel.agents.constraints.prices import Prices, priced_shares, shadow_prices
+from crosschannel.agents.constraints.send_price import price_of_message
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.votes import ChannelVotes, NoVotes, PriceableAgent
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.histories.history import History
 
 #: Budgets on content are priced again, with the content that prices lead to, until no price moves by more than this.
 SETTLED_PRICES = 0.005
 MAX_ROUNDS = 8
+SLOTS_PER_CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -36,10 +39,12 @@ class LogPace:
     Attributes:
         period: Time from one decision time to the next, microseconds: the median over the users' decisions.
         rates: Number of each cost event per user and week, from the user's first decision to churn or the end.
+        message_price: What a message costs at later slots, by the policy that was learned: see `price_messages`.
     """
 
     period: int
     rates: Mapping[str, float]
+    message_price: float = 0.0
 
     @classmethod
     def measure(cls, history: History, events: tuple[str, ...], otherwise: int) -> LogPace:
@@ -62,12 +67,13 @@ class LogPace:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values."""
-        return {"period": self.period, "rates": dict(self.rates)}
+        return {"period": self.period, "rates": dict(self.rates), "message_price": self.message_price}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> LogPace:
         """Restore what `to_dict` returned."""
-        return cls(int(data["period"]), {str(name): float(rate) for name, rate in data["rates"].items()})
+        rates = {str(name): float(rate) for name, rate in data["rates"].items()}
+        return cls(int(data["period"]), rates, float(data["message_price"]))
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,45 @@ def check_priceable(agent: Agent, constraints: Constraints) -> None:
     Raises:
         ConfigError: If there are constraints, and the agent does not show its votes.
     """
-    if constraints.names and not isinstance(agent, PriceableAgent):
+    if constraints.price_messages and not isinstance(agent, PriceableAgent):
+        names = (*constraints.names, *(["discount"] if constraints.discount else []))
         raise ConfigError(
-            f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(constraints.names)}): choose "
+            f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(names)}): choose "
             "ensemble_thompson, or empty `constraints`"
         )
+
+
+def price_messages(agent: Agent, log: ReplayLog, constraints: Constraints, pace: LogPace) -> LogPace:
+    """Return the pace with the price of a message, learned from a log's slots and the agent's values there.
+
+    The values are those of the best message by the best estimate, before shadow prices.
+
+    Args:
+        agent: The agent, which has learned.
+        log: The slots that it has learned from.
+        constraints: The constraints, with the discount of later slots.
+        pace: The pace of the log.
+    """
+    if not constraints.discount:
+        return pace
+    check_priceable(agent, constraints)
+    assert isinstance(agent, PriceableAgent)
+    index = TransitionIndex.from_log(log)
+    value = np.full(len(log), -np.inf)
+    for start in range(0, len(log), SLOTS_PER_CHUNK):
+        rows = slice(start, start + SLOTS_PER_CHUNK)
+        votes = agent.votes(Observations(log.context[rows], log.action_mask[rows]), explore=False)
+        value[rows] = np.where(votes.mask, votes.values[0], -np.inf)[:, 1:].max(1)
+    price = price_of_message(
+        log.context,
+        log.modules.sends(log.actions),
+        value,
+        index.next_row,
+        index.steps_to_next,
+        index.terminal,
+        constraints.discount,
+    )
+    return replace(pace, message_price=price)
 
 
 def priced_policy(
@@ -125,19 +165,21 @@ def priced_policy(
         ConfigError: If the agent cannot keep constraints.
         InfeasibleBudget: If the floor alone uses more than a budget.
     """
-    if not constraints.names:
+    if not constraints.price_messages:
         if not explore:
             raise ConfigError("without constraints the agent itself acts on its best estimate: use `act`")
         return PricedPolicy(agent.action_probabilities(observations), _table([]))
     check_priceable(agent, constraints)
     assert isinstance(agent, PriceableAgent)
+    if not constraints.names:
+        return PricedPolicy(_votes(agent, observations, pace, explore).probabilities(), _table([]))
     out = [np.zeros((len(observations), *agent.modules.shape(m))) for m in range(len(agent.modules))]
     rows = []
     for time in np.unique(group):
         mine = np.flatnonzero(group == time)
         users = len(mine) if has_slot is None else int(has_slot[mine].sum())
         budgets = budgets_at(constraints, users, pace.period, pace.rates)
-        votes, use, prices = _solve(agent, observations[mine], constraints, budgets, explore)
+        votes, use, prices = _solve(agent, observations[mine], constraints, budgets, pace, explore)
         out[0][mine] = priced_shares(votes.values, votes.mask, use, prices, votes.floor)
         for m, share in enumerate(votes.later, 1):
             out[m][mine] = share
@@ -147,11 +189,16 @@ def priced_policy(
 
 
 def _solve(
-    agent: PriceableAgent, observations: Observations, constraints: Constraints, budgets: FloatArray, explore: bool
+    agent: PriceableAgent,
+    observations: Observations,
+    constraints: Constraints,
+    budgets: FloatArray,
+    pace: LogPace,
+    explore: bool,
 ) -> tuple[ChannelVotes, FloatArray, Prices]:
     """Find the prices of one decision time; where content has a budget, price again with the content that follows."""
     before = np.zeros(len(budgets))
-    votes = agent.votes(observations, explore=explore)
+    votes = _votes(agent, observations, pace, explore)
     if missing := [limit.event for limit in constraints.cost_events if limit.event not in votes.cost_names]:
         raise NoVotes(
             f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of the "
@@ -168,8 +215,18 @@ def _solve(
             break
         before = prices.prices
         charged = np.tile(action_prices(constraints, votes.modules, before), (len(observations), 1))
-        votes = agent.votes(replace(observations, action_prices=charged), explore=explore)
+        votes = _votes(agent, replace(observations, action_prices=charged), pace, explore)
     return votes, use, prices
+
+
+def _votes(agent: PriceableAgent, observations: Observations, pace: LogPace, explore: bool) -> ChannelVotes:
+    """Return the agent's votes less what a message costs at later slots."""
+    votes = agent.votes(observations, explore=explore)
+    if not pace.message_price:
+        return votes
+    values = votes.values.copy()
+    values[..., 1:] -= pace.message_price
+    return replace(votes, values=values)
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

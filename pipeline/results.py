@@ -17,7 +17,7 @@ from crosschannel.pipeline.evidence_records import Evidence
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 6
+RESULT_VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def summary_text(result: EvaluationResult) -> str:
         text_table(result.evaluation),
     ]
     if result.comparators:
-        parts += ["", COMPARATORS_TITLE, "", comparators_table(result.comparators)]
+        parts += ["", comparators_title(result), "", comparators_table(result.comparators)]
     if result.calibration is not None:
         parts += ["", str(result.calibration)]
     if result.constraints:
@@ -307,6 +307,12 @@ def truth_table(values: Sequence[TrueValue], population: str) -> str:
 COMPARATORS_TITLE = "Other policies on the same users; constants were chosen on the training users"
 #: The columns of a table of comparators.
 COMPARATOR_COLUMNS = ("policy", "value", "difference to the log", "the policy minus it", "ESS", "true effect")
+
+
+def comparators_title(result: EvaluationResult) -> str:
+    """Return what the table of comparators holds, in words."""
+    limits = "; of them only `greedy` keeps the constraints" if result.constraints else ""
+    return f"{COMPARATORS_TITLE}{limits}"
 
 
 def comparator_cells(row: Comparator) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from crosschannel.evaluation import (
 )
 from crosschannel.evaluation.estimates import reason_not_identified, reason_of_weights
 from crosschannel.evaluation.ladder import Factors, find_factors, ladder_weights
-from crosschannel.evaluation.ladder.design import unsupported_by_order
+from crosschannel.evaluation.ladder.design import unsupported_by_factor, unsupported_by_order
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judging import fit_outcomes, policy_at
@@ -114,7 +114,8 @@ class Validation:
     def _values(self, probabilities: list[FloatArray]) -> dict[str, float]:
         """Return the value of every order with its interval, and that of the headline beside the log."""
         weights = ladder_weights(self.log, probabilities, self.factors.members)
-        masses = unsupported_by_order(self.log, probabilities, self.factors)
+        by_factor = unsupported_by_factor(self.log, probabilities, self.factors)
+        masses = unsupported_by_order(self.log, probabilities, by_factor)[: self.orders]
         q = self.outcomes.q_values(self.observations.context, self.log.actions, probabilities)[0]
         users, code = np.unique(self.log.user, return_inverse=True)
         everywhere = np.ones(len(self.log), dtype=bool)

@@ -79,17 +79,27 @@ class Constraints:
         cost_events: Limits on unwanted events that messages cause, `{event: unsubscribed, at_most: log}`.
         messages_per_week: Most messages per user and week, on average over users. None for no limit.
         budgets: What messages may cost, `{name: sms, amount: 0.02, costs: {channel: {sms: 0.07}}}`.
+        discount: Weight of a user's next slot, per slot, in the price of a message: a message closes slots after it,
+            tires the user and may end the subscription. 0 counts only what the message itself does.
     """
 
     cost_events: tuple[CostLimit, ...] = ()
     messages_per_week: float | None = None
     budgets: tuple[Budget, ...] = ()
+    discount: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.discount < 1.0:
+            raise ConfigError(f"discount is {self.discount}: give a number from 0 to below 1")
         if self.messages_per_week is not None:
             _check_amount(self.messages_per_week, MESSAGES)
         if twice := sorted({name for name in self.names if self.names.count(name) > 1}):
             raise ConfigError(f"two constraints have the name {twice[0]!r}: name each cost event and budget once")
+
+    @property
+    def price_messages(self) -> bool:
+        """Whether anything is charged for messages, so that the agent has to show its votes."""
+        return bool(self.names) or self.discount > 0.0
 
     @property
     def names(self) -> tuple[str, ...]:

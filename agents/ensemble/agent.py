@@ -195,7 +195,7 @@ class EnsembleThompson:
         learner, heads, x = self._learners[0], self._heads(0), _contexts(observations)
         found = [learner.values(part, heads) for part in torch.split(x, ROWS_PER_CHUNK)]
         parts = [mix(part, self._mixing) if explore else part[:, :1] for part in found]
-        values = torch.cat(parts, 2).permute(1, 2, 0).cpu().numpy() * learner.scale
+        values = torch.cat(parts, 2).permute(1, 2, 0).cpu().numpy() * learner.units.scale
         policy = self.action_probabilities(observations) if explore else self._greedy_probabilities(observations)
         return votes_beyond_nothing(self.modules, values, observations.action_mask, policy[1:], floors[0])
 
@@ -255,7 +255,7 @@ class EnsembleThompson:
         for m, learner in enumerate(self._learners):
             heads = self._heads(m)[:, 1:]
             parts = [learner.values(part, heads).permute(1, 2, 0).cpu() for part in torch.split(x, ROWS_PER_CHUNK)]
-            values = np.asarray((torch.cat(parts, 1) * learner.scale + learner.mean).numpy())
+            values = np.asarray((torch.cat(parts, 1) * learner.units.scale + learner.units.mean).numpy())
             out.append(values.reshape(len(values), len(x), *self.modules.shape(m)))
         return out
 
@@ -298,7 +298,11 @@ class EnsembleThompson:
             f"loss/{module.name}": learner.learn(self._buffer, steps, self._batches)
             for module, learner in zip(self.modules, self._learners, strict=True)
         }
-        return {"loss": losses[f"loss/{self.modules.names[0]}"], **losses, "reward_scale": self._learners[0].scale}
+        return {
+            "loss": losses[f"loss/{self.modules.names[0]}"],
+            **losses,
+            "reward_scale": self._learners[0].units.scale,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Return the networks, optimisers and heads of all known actions, the rows, and every random state.

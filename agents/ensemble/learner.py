@@ -11,38 +11,25 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
+from crosschannel.agents.ensemble.drift import MAX_ROWS, learn_half_life
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
 from crosschannel.agents.ensemble.network import SharedNetwork
-from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
+from crosschannel.agents.ensemble.noise import held_out, learn_noise, noise_factor, row_weights, signs, subsample
 from crosschannel.agents.ensemble.prior import ABSOLUTE_BLOCK, NETWORK_BLOCK, learn_scales, select_prior_scale
+from crosschannel.agents.ensemble.units import RewardUnits
 from crosschannel.agents.settings import EnsembleThompsonSettings
 from crosschannel.core.action_changes import carry_over
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
-from crosschannel.core.hashing import derive, uniforms
+from crosschannel.core.arrays import FloatArray, IntArray
 
-HELD_OUT_SHARE = 0.2
 PILOT_CONTEXTS = 512
 INITIAL_NETWORK_VARIANCE = 1e-4
 MAX_SCALE_STEPS = 10
 REFIT_SHARE_OF_NEW_ROWS = 0.05
 STEPS_PER_GATHER = 16
+# Half-lives after which rows hardly count, and after which they are left out.
+HORIZON, LAST = 4.0, 8.0
 FREEZE_AT_STEP_GROWTH = 1.5
-
-
-def signs(keys: UIntArray, members: int, seed: int) -> Tensor:
-    """Return +1 or -1 for each row and member (n, K), a hash of the decision's key, the member and the seed.
-
-    The signs are therefore the same after a restart or a shuffle, and on another machine.
-    """
-    words = derive(keys, seed).astype("<u8").view(np.uint8).reshape(-1, 8)
-    bits = np.unpackbits(words, axis=1, count=members, bitorder="little")
-    return torch.from_numpy(bits).float().mul_(2.0).sub_(1.0)
-
-
-def held_out(keys: UIntArray, seed: int) -> Tensor:
-    """Mark the rows (n,) that no network is trained on, by a hash of their keys: a share of `HELD_OUT_SHARE`."""
-    return torch.from_numpy(uniforms(keys, ~seed) < HELD_OUT_SHARE)
 
 
 class Learner:
@@ -101,8 +88,10 @@ class Learner:
         self._statistics = SufficientStatistics.zeros(2, actions, f, 1 + k)
         self._seen, self._included = 0, 0  # rows at the last update, and rows in the statistics
         self._frozen = {"rows": 0, "steps": 0}  # when the features were last frozen
-        self.mean, self.scale, self.reference = 0.0, 1.0, 1.0
+        self.units, self._reference = RewardUnits(), 1.0
         self._noisiness = torch.zeros(width)
+        self.half_life = settings.half_life or 0.0  # 0: all rows count alike
+        self._last_half_life = 0.0
         # Before any data the members are prior draws, scaled on standard normal contexts.
         self._pilot = torch.randn(PILOT_CONTEXTS, width, generator=generator)
         self._heads: Tensor | None = None
@@ -154,28 +143,68 @@ class Learner:
         if len(rows) == 0:
             return float("nan")
         added = buffer.seen - self._frozen["rows"]
-        refit = added > 0 and added >= self._settings.growth * min(self._frozen["rows"], len(buffer))
+        refit = added > 0 and added >= self._settings.growth * min(self._frozen["rows"], self._horizon(buffer))
         if refit:
             self._learn_noise(buffer, rows)
-            self._fit_reward_units(buffer, rows)
-        loss = self._train(buffer, self._training_rows(buffer), steps, rng)
+            self._fit_units(buffer, rows)
+            self._learn_half_life(buffer, rows)
+        loss = self._train(buffer, self._recent(buffer, self._training_rows(buffer)), steps, rng)
         if not refit and self._network.steps >= FREEZE_AT_STEP_GROWTH * self._frozen["steps"]:
             self._learn_noise(buffer, rows)
             refit = True
         if refit:
-            self._refit(buffer, rows)
+            self._refit(buffer, self._recent(buffer, rows))
         else:
             self._add_new_rows(buffer, sent_only)
         return loss
 
-    def _fit_reward_units(self, buffer: Buffer, rows: Tensor) -> None:
-        """Set the reward's units: the median of se^2, and the precision-weighted mean and standard deviation."""
-        self.reference = median_variance(buffer["se"][rows])
-        weight, _ = self._row_weights(buffer, rows, buffer["context"].index_select(0, rows))
-        weight, reward = (weight * self._age_weights(buffer, rows)).double(), buffer["reward"][rows].double()
-        self.mean = float((weight * reward).sum() / weight.sum())
-        variance = (weight * (reward - self.mean).square()).sum() / weight.sum()
-        self.scale = max(float(variance.sqrt()), 1e-8)
+    def _horizon(self, buffer: Buffer) -> float:
+        """Return the number of rows that matter: all, or as many as have nearly all the weight."""
+        return min(HORIZON * self.half_life, len(buffer)) if self.half_life else len(buffer)
+
+    def _recent(self, buffer: Buffer, rows: Tensor) -> Tensor:
+        """Return those of some rows (n,) that are not too old to count."""
+        return rows[buffer.age(rows) < LAST * self.half_life] if self.half_life else rows
+
+    def _learn_half_life(self, buffer: Buffer, rows: Tensor) -> None:
+        """Choose the half-life by the prediction of newer rows, unless it is a setting.
+
+        Rows are discounted only if two choices in a row say so, and by the longer half-life of the two.
+        """
+        if self._settings.half_life is not None or self._frozen["rows"] == 0:
+            return
+        rows = rows[:: max(len(rows) // MAX_ROWS, 1)]
+        context = buffer["context"].index_select(0, rows)
+        weight, deviation = self._row_weights(buffer, rows, context)
+        estimate = self._best_estimates(buffer, rows, context).unsqueeze(1)
+        last = self._last_half_life
+        self._last_half_life = learn_half_life(
+            torch.cat([context, estimate / estimate.std().clamp_min(1e-6)], 1),
+            self._cells(buffer, rows),
+            self._targets(buffer, rows, deviation),
+            weight,
+            buffer.age(rows),
+            self._modules.n_table_cells(self._m),
+        )
+        self.half_life = max(last, self._last_half_life) if min(last, self._last_half_life) > 0 else 0.0
+
+    def _best_estimates(self, buffer: Buffer, rows: Tensor, context: Tensor) -> Tensor:
+        """Return the present best estimates (n,) of the standardised rewards of rows, of their own actions."""
+        estimates = self.values(context, self.heads[:, :1]).squeeze(1).cpu()
+        return estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
+
+    def _fit_units(self, buffer: Buffer, rows: Tensor) -> None:
+        """Set the median of se^2 and the reward's units."""
+        self._reference = median_variance(buffer["se"][rows])
+        context, reward = (buffer[name].index_select(0, rows) for name in ("context", "reward"))
+        weight, deviation = self._row_weights(buffer, rows, context)
+        age_weight, cell = self._age_weights(buffer, rows), self._cells(buffer, rows)
+        coefficients = self._modules.n_table_cells(self._m) * (1 + context.shape[1])
+        self.units = RewardUnits.fit(reward, deviation, weight, age_weight, cell, coefficients)
+
+    def _targets(self, buffer: Buffer, rows: Tensor, deviation: Tensor) -> Tensor:
+        """Return the standardised rewards (n,) of rows, whose noise has some standard deviations (n,)."""
+        return self.units.standardise(buffer["reward"].index_select(0, rows), deviation)
 
     def _training_rows(self, buffer: Buffer) -> Tensor:
         """Return the positions (n,) of the module's rows that are not held out."""
@@ -195,11 +224,12 @@ class Learner:
             size = min(STEPS_PER_GATHER, steps - first), self._settings.batch_size
             picked = rows.index_select(0, torch.from_numpy(rng.integers(0, len(rows), size)).flatten())
             context = buffer["context"].index_select(0, picked)
+            weight, deviation = self._row_weights(buffer, picked, context)
             columns = (
                 context,
                 self._cells(buffer, picked),
-                (buffer["reward"].index_select(0, picked) - self.mean) / self.scale,
-                self._row_weights(buffer, picked, context)[0] * self._age_weights(buffer, picked),
+                self._targets(buffer, picked, deviation),
+                weight * self._age_weights(buffer, picked),
             )
             parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
             for step in zip(*parts, strict=True):
@@ -226,18 +256,17 @@ class Learner:
             return
         rows = rows[subsample(len(rows))]
         context = buffer["context"].index_select(0, rows)
-        estimates = self.values(context, self.heads[:, :1]).squeeze(1).cpu()
-        estimates = estimates.gather(0, self._cells(buffer, rows).unsqueeze(0)).squeeze(0)
-        error = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale - estimates
+        deviation = self._row_weights(buffer, rows, context)[1]
+        error = self._targets(buffer, rows, deviation) - self._best_estimates(buffer, rows, context)
         self._noisiness = learn_noise(context, error.square() * self._reported_precision(buffer, rows))
 
     def _add_new_rows(self, buffer: Buffer, sent_only: bool) -> None:
         """Add new rows to the statistics, once they are many or none came since the last update; the heads follow."""
         came, fresh = buffer.seen > self._seen, buffer.seen - self._included
         self._seen = buffer.seen
-        if fresh >= REFIT_SHARE_OF_NEW_ROWS * len(buffer) or (fresh > 0 and not came):
-            if self._settings.half_life:
-                self._statistics.discount(0.5 ** (fresh / self._settings.half_life))
+        if fresh >= REFIT_SHARE_OF_NEW_ROWS * self._horizon(buffer) or (fresh > 0 and not came):
+            if self.half_life:
+                self._statistics.discount(0.5 ** (fresh / self.half_life))
             self._add(buffer, buffer.rows(sent_only, since=self._included))
             self._heads = None
 
@@ -248,7 +277,7 @@ class Learner:
         context, age_weight = buffer["context"].index_select(0, rows), self._age_weights(buffer, rows)
         weight, deviation = self._row_weights(buffer, rows, context)
         targets = torch.empty(len(rows), 1 + self._settings.members)
-        targets[:, 0] = (buffer["reward"].index_select(0, rows) - self.mean) / self.scale
+        targets[:, 0] = self._targets(buffer, rows, deviation)
         noise = signs(buffer.keys(rows), self._settings.members, self._seed)
         torch.mul(noise, deviation.unsqueeze(1), out=targets[:, 1:])
         counts = torch.bincount(cell, minlength=folds * actions).view(folds, actions)
@@ -268,7 +297,7 @@ class Learner:
 
     def _reported_precision(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Return the capped precisions (n,) by the rewards' standard errors: 1 at the median of se^2."""
-        return precision(buffer["se"].index_select(0, rows), self.reference, self._settings.precision_cap)
+        return precision(buffer["se"].index_select(0, rows), self._reference, self._settings.precision_cap)
 
     def _row_weights(self, buffer: Buffer, rows: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows' weights (n,) and the standard deviations of their rewards, 1 for a row of average noise.
@@ -280,9 +309,9 @@ class Learner:
 
     def _age_weights(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Return the factor (n,) by which each row is discounted for its age."""
-        if not self._settings.half_life:
+        if not self.half_life:
             return torch.ones(len(rows))
-        return torch.exp2(-buffer.age(rows) / self._settings.half_life)
+        return torch.exp2(-buffer.age(rows) / self.half_life)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that is needed to resume."""
@@ -290,6 +319,9 @@ class Learner:
             **self._policy_state(self._statistics),
             "counts": {"seen": self._seen, "included": self._included, "frozen": dict(self._frozen)},
             "noisiness": self._noisiness.clone(),
+            "limit": self.units.limit,
+            "reference": self._reference,
+            "half_lives": [self.half_life, self._last_half_life],
         }
 
     def policy_state_dict(self) -> dict[str, Any]:
@@ -305,7 +337,7 @@ class Learner:
             "common": self._common.clone(),
             "own": self._own.clone(),
             "statistics": statistics.state_dict(),
-            "units": [self.mean, self.scale, self.reference],
+            "units": [self.units.mean, self.units.scale],
         }
 
     def load_moved_state_dict(self, state: Mapping[str, Any], place: IntArray) -> None:
@@ -359,7 +391,9 @@ class Learner:
         self._prior = replace(self._prior, variance=state["variance"].clone(), noise=float(state["noise"]))
         self._common, self._own = state["common"].clone(), state["own"].clone()
         self._statistics = SufficientStatistics.from_state_dict(state["statistics"])
-        self.mean, self.scale, self.reference = state["units"]
+        mean, scale = map(float, state["units"])
+        self.units = RewardUnits(mean, scale, float(state.get("limit", "inf")))
         if (counts := state.get("counts")) is not None:
             self._seen, self._included, self._frozen = counts["seen"], counts["included"], dict(counts["frozen"])
-            self._noisiness = state["noisiness"].clone()
+            self._noisiness, self._reference = state["noisiness"].clone(), float(state["reference"])
+            self.half_life, self._last_half_life = map(float, state["half_lives"])

@@ -1,16 +1,36 @@
-"""Heteroscedastic rewards: a log-linear model of their variance by context, and the row weights that follow."""
+"""The noise of rewards: a model of its variance by context, the row weights that follow, and hashes of rows."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from crosschannel.core.arrays import UIntArray
+from crosschannel.core.hashing import derive, uniforms
+
+HELD_OUT_SHARE = 0.2
 MAX_SCORING_STEPS = 16
 MAX_HALVINGS = 8
 PRIOR_SD = 0.5
 MAX_LOG_FACTOR = 3.0
 MIN_GAIN = 1e-4
 SUBSAMPLE_ROWS = 16_384
+
+
+def signs(keys: UIntArray, members: int, seed: int) -> Tensor:
+    """Return +1 or -1 for each row and member (n, K), a hash of the decision's key, the member and the seed.
+
+    The signs are therefore the same after a restart or a shuffle, and on another machine.
+    """
+    words = derive(keys, seed).astype("<u8").view(np.uint8).reshape(-1, 8)
+    bits = np.unpackbits(words, axis=1, count=members, bitorder="little")
+    return torch.from_numpy(bits).float().mul_(2.0).sub_(1.0)
+
+
+def held_out(keys: UIntArray, seed: int) -> Tensor:
+    """Mark the rows (n,) that no network is trained on, by a hash of their keys: a share of `HELD_OUT_SHARE`."""
+    return torch.from_numpy(uniforms(keys, ~seed) < HELD_OUT_SHARE)
 
 
 def noise_factor(context: Tensor, coefficients: Tensor) -> Tensor:

@@ -91,21 +91,26 @@ class _Messages:
     gross: Tensor
 
     def sums(self, design: Design, fold: int) -> list[DesignStatistics]:
-        """Return one fold's sums for each component; the engaged and the others are summed once for all of them."""
+        """Return one fold's sums for each component, then for what the surrogates miss of gain and direct effect.
+
+        The engaged and the others are summed once for all of them.
+        """
         mine = self.rows.fold == fold
         known = self.tested[torch.from_numpy(self.rows.actions[:, 0])]
 
         def summed(which: Tensor) -> DesignStatistics:
             at = (mine & which).nonzero()[:, 0]
             engaged = self.engaged[at].nan_to_num(0.0)
-            targets = torch.stack([engaged, self.value[at], self.gross[at]], 1)
+            targets = torch.stack([engaged, self.value[at], self.gross[at], self.gross[at] - self.value[at]], 1)
             return sum_rows(design, self.rows.x[at], self.cells[at], targets)
 
         engaged, others = summed(self.engaged == 1.0), summed((self.engaged == 0.0) & known)
         untested, unknown = summed(~known), summed(self.engaged.isnan())
         seen = engaged + others
         everybody = seen + untested + unknown
-        return [seen.target(0), engaged.target(1), (others + untested).target(1), everybody.target(2)]
+        unengaged = others + untested
+        parts = [seen.target(0), engaged.target(1), unengaged.target(1), everybody.target(2)]
+        return [*parts, engaged.target(3), unengaged.target(3)]
 
 
 def fit_heads(
@@ -115,8 +120,10 @@ def fit_heads(
 
     Values and rewards are taken less what a regression on the context predicts of decisions without a message, so that
     what users do anyway is not credited to messages. Gain and direct effect have regressions of their own, on those who
-    engaged and on those who did not. The regression of all sends leaves out the cost events that were observed, as
-    these have hazards of their own.
+    engaged and on those who did not. Each is the sum of two: of the value, in which surrogates may stand for goals, and
+    of what the goals themselves were beyond it. Where surrogates hold, the second is noise, and its learned prior
+    variances take it out. The regression of all sends leaves out the cost events that were observed, as these have
+    hazards of their own.
 
     Args:
         design: The columns.
@@ -150,10 +157,17 @@ def fit_heads(
 
     fits = (*fitted, *hazards)
     drawn = [_with_members(each, torch.randn(design.columns, members, generator=generator)) for each in fits]
-    sd = torch.stack([(each.variance * each.noise).sqrt() for each in fits])
+    variance = [each.variance * each.noise for each in fits]
+    value, spread = (_with_missed(parts[: len(fitted)]) for parts in (drawn, variance))
     hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, design.columns)
-    value = torch.stack(drawn[: len(fitted)])
-    return Heads(value, hazard, torch.tensor(organic), messages.tested, blend, sd)
+    sd = torch.stack([*spread, *variance[len(fitted) :]]).sqrt()
+    return Heads(torch.stack(value), hazard, torch.tensor(organic), messages.tested, blend, sd)
+
+
+def _with_missed(parts: list[Tensor]) -> list[Tensor]:
+    """Return the components, with what surrogates miss added to gain and direct effect."""
+    engagement, gain, direct, all_sends, missed_gain, missed_direct = parts
+    return [engagement, gain + missed_gain, direct + missed_direct, all_sends]
 
 
 def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
@@ -201,7 +215,8 @@ def _blend(
     funnel, everybody = torch.zeros(len(cost)), torch.zeros(len(cost))
     for fold in range(FOLDS):
         at = (messages.rows.fold == fold).nonzero()[:, 0]
-        heads = [refit(design, sums, each).mean for sums, each in zip(by_fold[1 - fold], found, strict=True)]
+        fits = [refit(design, sums, each).mean for sums, each in zip(by_fold[1 - fold], found, strict=True)]
+        heads = _with_missed(fits)
         x, cells = messages.rows.x[at], messages.cells[at]
         p, gain, direct, q = (predict(design, head, x, cells) for head in heads)
         p = p.clamp(0.0, 1.0) * messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]

@@ -75,7 +75,7 @@ def build_ladder(
         orders=orders,
         totals=totals,
         pairs=pairs,
-        waterfall=_waterfall(design, joint, order, channel) if identified else (),
+        waterfall=_waterfall(design, joint, orders, order, channel),
         breakdown=breakdown_point(joint, 1 + order, 1, LOGGED) if identified and order < count else None,
     )
 
@@ -154,18 +154,24 @@ def _with_holm(pairs: Sequence[Interaction]) -> tuple[Interaction, ...]:
     return tuple(pair if pair.reason else replace(pair, p_value=float(next(adjusted))) for pair in pairs)
 
 
-def _waterfall(design: LadderDesign, joint: JointReplicates, order: int, channel: str) -> tuple[WaterfallStep, ...]:
-    """Return the steps from the logged value to that of an order."""
+def _waterfall(
+    design: LadderDesign, joint: JointReplicates, orders: Sequence[Estimate], order: int, channel: str
+) -> tuple[WaterfallStep, ...]:
+    """Return the steps from the logged value to that of an order, each with its interval or its reason."""
     count = len(design.factors.names)
 
-    def step(name: str, kind: str, coefficients: FloatArray) -> WaterfallStep:
-        return WaterfallStep(name, kind, joint.interval(coefficients))
+    def step(name: str, kind: str, coefficients: FloatArray, reason: str = "") -> WaterfallStep:
+        value = UNDEFINED if reason else joint.interval(coefficients)
+        return WaterfallStep(name, kind, value, reason or ("" if value.is_defined else "undefined in some replicates"))
 
     steps = [
         step("logged", "logged", joint.pick(LOGGED)),
-        step(channel, "channel", joint.pick(1, minus=LOGGED)),
-        *(step(name, "factor", joint.pick(2 + count + f)) for f, name in enumerate(design.factors.names)),
+        step(channel, "channel", joint.pick(1, minus=LOGGED), orders[0].reason),
+        *(
+            step(name, "factor", joint.pick(2 + count + f), design.part_reasons[f])
+            for f, name in enumerate(design.factors.names)
+        ),
     ]
     if order > 1:
-        steps.append(step("interactions", "interactions", joint.pick(1 + order, minus=2)))
-    return (*steps, step("policy", "policy", joint.pick(1 + order)))
+        steps.append(step("interactions", "interactions", joint.pick(1 + order, minus=2), orders[order].reason))
+    return (*steps, step("policy", "policy", joint.pick(1 + order), orders[order].reason))

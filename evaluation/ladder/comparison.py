@@ -13,7 +13,12 @@ from crosschannel.evaluation.bootstrap import UNDEFINED, Interval, t_interval, u
 from crosschannel.evaluation.estimates import EvaluationSettings, reason_not_identified
 from crosschannel.evaluation.estimators import optimal_baseline
 from crosschannel.evaluation.ladder.build import assumption_of
-from crosschannel.evaluation.ladder.design import contrast_size, lacks_propensity, unsupported_by_order
+from crosschannel.evaluation.ladder.design import (
+    contrast_size,
+    lacks_propensity,
+    unsupported_by_factor,
+    unsupported_by_order,
+)
 from crosschannel.evaluation.ladder.factors import Factors, find_factors
 from crosschannel.evaluation.ladder.weights import ladder_weights
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
@@ -189,7 +194,9 @@ def _why_not(
     settings: EvaluationSettings,
 ) -> str:
     """Return the reason why the log does not identify the difference, or an empty string."""
-    mass = max(unsupported_by_order(log, policy, factors)[order] for policy in policies)
+    mass = max(
+        unsupported_by_order(log, policy, unsupported_by_factor(log, policy, factors))[order] for policy in policies
+    )
     everywhere = np.ones(len(log), dtype=bool)
     support = Support.from_weights(np.abs(difference), rewards, log.user, everywhere, mass)
     return reason_not_identified(support, int(code.max()) + 1, settings)

@@ -35,6 +35,7 @@ class LadderDesign:
         terms: The terms of all orders 0 to F, then of each factor alone, then of the pairs.
         supports: How well the log supports the policy, by order.
         reasons: Why the log does not identify the value, by order; empty where it does.
+        part_reasons: Why the log does not identify what each factor adds given the policy's channel; else empty.
         blocked: Why the log identifies nothing that is weighted; empty where it may.
         sizes: Effective number of decisions behind the interactions of each order 0 to F, and then of each pair:
             :math:`(\\sum |w|)^2 / \\sum w^2`, since the weights of a contrast have mean 0.
@@ -47,6 +48,7 @@ class LadderDesign:
     supports: tuple[Support, ...]
     reasons: tuple[str, ...]
     sizes: tuple[float, ...]
+    part_reasons: tuple[str, ...]
     blocked: str = ""
 
     @classmethod
@@ -93,12 +95,18 @@ class LadderDesign:
         many = weights.factors > MAX_FACTORS_IN_PAIRS
         pairs = () if many else tuple(combinations(range(weights.factors), 2))
         users = len(np.unique(log.user))
-        masses = unsupported_by_order(log, probabilities, factors)
         everywhere = np.ones(len(log), dtype=bool)
-        supports = tuple(
-            Support.from_weights(w * counts / counts.mean(), rewards, log.user, everywhere, mass)
-            for w, mass in zip(weights.orders, masses, strict=True)
-        )
+
+        def support(w: FloatArray, mass: float) -> Support:
+            return Support.from_weights(w * counts / counts.mean(), rewards, log.user, everywhere, mass)
+
+        def reason(s: Support) -> str:
+            return blocked or reason_not_identified(s, users, settings) or reason_of_weights(s, settings)
+
+        by_factor = unsupported_by_factor(log, probabilities, factors)
+        masses = unsupported_by_order(log, probabilities, by_factor)
+        supports = tuple(support(w, mass) for w, mass in zip(weights.orders, masses, strict=True))
+        alone = [support(weights.channel + weights.part([f]), mass) for f, mass in enumerate(by_factor)]
         parts = [*([f] for f in range(weights.factors)), *pairs]
         contrasts = [*weights.interactions, *(weights.part(pair) for pair in pairs)]
         return cls(
@@ -107,16 +115,25 @@ class LadderDesign:
             pairs=pairs,
             terms=(*order_terms(weights, q.logged, q.policy), *part_terms(weights, q.logged, parts)),
             supports=supports,
-            reasons=tuple(
-                blocked or reason_not_identified(s, users, settings) or reason_of_weights(s, settings) for s in supports
-            ),
+            reasons=tuple(map(reason, supports)),
+            part_reasons=tuple(map(reason, alone)),
             sizes=tuple(contrast_size(w * counts) for w in contrasts),
             blocked=blocked,
         )
 
 
-def unsupported_by_order(
+def unsupported_by_factor(
     log: LoggedDecisions, probabilities: Sequence[FloatArray], factors: Factors
+) -> tuple[float, ...]:
+    """Return the share of the policy's mass on channels and actions of each factor that the log never has together."""
+    return tuple(
+        unsupported_mass(_restricted(log, members), [probabilities[m] for m in (0, *members)], None)
+        for members in factors.members
+    )
+
+
+def unsupported_by_order(
+    log: LoggedDecisions, probabilities: Sequence[FloatArray], by_factor: Sequence[float]
 ) -> tuple[float, ...]:
     """Return the largest share of the policy's mass that lacks support, by order 0 to F.
 
@@ -124,13 +141,9 @@ def unsupported_by_order(
     factors are added up. From order 2 on it is the share of whole actions that the log never takes, an upper bound.
     """
     channel = unsupported_mass(_restricted(log, []), [probabilities[0]], None)
-    by_factor = [
-        unsupported_mass(_restricted(log, members), [probabilities[m] for m in (0, *members)], None)
-        for members in factors.members
-    ]
     whole = unsupported_mass(log, probabilities, None)
     one = min(whole, channel + sum(max(mass - channel, 0.0) for mass in by_factor))
-    return (channel, one, *[whole] * (len(factors.members) - 1))
+    return (channel, one, *[whole] * (len(by_factor) - 1))
 
 
 def _restricted(log: LoggedDecisions, members: Sequence[int]) -> LoggedDecisions:

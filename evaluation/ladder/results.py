@@ -41,12 +41,14 @@ class WaterfallStep:
         name: `logged`, the channel's module, a factor, `interactions` or `policy`.
         kind: `logged`, `channel`, `factor`, `interactions` or `policy`; the first and the last are values, the others
             what they add.
-        value: The value, or what the step adds, per decision with a reward.
+        value: The value, or what the step adds, per decision with a reward; all NaN where not identified.
+        reason: Why it is not identified; empty where it is.
     """
 
     name: str
     kind: str
     value: Interval
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,8 +63,9 @@ class Ladder:
         orders: The estimates of order 0 (only the channel changes) to the highest (no assumption).
         totals: The interactions of each order from 2 on.
         pairs: The interactions of each pair of factors.
-        waterfall: Steps from the logged value to that of the headline, which add up exactly; empty where the headline
-            is not identified.
+        waterfall: Steps from the logged value to that of the headline, which add up exactly where all are identified. A
+            factor's step needs support for the channel and this factor together only, so that it may be identified
+            where the headline is not.
         breakdown: Share of what content adds that interactions would have to take away before the conclusion of the
             headline falls; None where there is no conclusion, or where it assumes nothing on interactions.
     """

@@ -29,7 +29,13 @@ def ladder_to_dict(ladder: Ladder | None) -> dict[str, Any] | None:
         "totals": [_interaction(each) for each in ladder.totals],
         "pairs": [_interaction(each) for each in ladder.pairs],
         "waterfall": [
-            {"name": step.name, "kind": step.kind, "value": interval_to_dict(step.value)} for step in ladder.waterfall
+            {
+                "name": step.name,
+                "kind": step.kind,
+                "value": interval_to_dict(step.value),
+                "reason": step.reason or None,
+            }
+            for step in ladder.waterfall
         ],
         "breakdown": ladder.breakdown,
     }
@@ -45,7 +51,10 @@ def ladder_from_dict(data: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "orders": [read_estimate(entry) for entry in data["orders"]],
         "totals": [_read_interaction(entry) for entry in data["totals"]],
         "pairs": [_read_interaction(entry) for entry in data["pairs"]],
-        "waterfall": [{**step, "value": read_interval(step["value"])} for step in data["waterfall"]],
+        "waterfall": [
+            {**step, "value": read_interval(step["value"]), "reason": step["reason"] or ""}
+            for step in data["waterfall"]
+        ],
     }
 
 

@@ -32,9 +32,8 @@ def ladder_blocks(evaluation: Evaluation) -> list[list[str]]:
     )
     level = f"{evaluation.settings.confidence_level:.0%}"
     blocks = [[head, *align(order_rows(ladder, level))]]
-    if ladder.waterfall:
-        title = f"From the log to the policy, by {ladder.headline.estimator}: steps that add up"
-        blocks.append([title, *align(waterfall_rows(ladder, level))])
+    title = f"From the log to the policy, by {ladder.headline.estimator}: steps that add up"
+    blocks.append([title, *align(waterfall_rows(ladder, level))])
     tests = [title for title in (*ladder.totals, *ladder.pairs) if not title.reason]
     if tests:
         title = "What interactions add, given the policy's channel (p-values of pairs by Holm's method)"
@@ -57,7 +56,11 @@ def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     """Return the table of the steps from the logged value to the policy's, with a head."""
     rows: list[tuple[str, ...]] = [("step", "value", level)]
     for step in ladder.waterfall:
-        rows.append((step_name(step), format_point(step.value), format_bounds(step.value)))
+        label = step_name(step)
+        if step.reason:
+            rows.append((label, f"not identified ({step.reason})", ""))
+        else:
+            rows.append((label, format_point(step.value), format_bounds(step.value)))
     return rows
 
 

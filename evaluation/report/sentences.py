@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
 from crosschannel.evaluation.report.formatting import format_bounds, format_point
 from crosschannel.evaluation.results import Evaluation
@@ -47,18 +48,36 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def module_effects(evaluation: Evaluation) -> list[str]:
-    """Return a sentence for each module's identified effect, where the whole action's value is not identified."""
+    """Return a sentence for each module's identified effect, where the whole action's value is not identified.
+
+    With a ladder they are those of its waterfall: the policy's channel, then each factor given it.
+    """
     if headline(evaluation).identified:
         return []
+    if evaluation.ladder is not None:
+        opening = {
+            "channel": "Changing only `{}` would change the mean per decision with a reward by",
+            "factor": "Given its channel, the policy's `{}` would add",
+        }
+        return [
+            _effect(opening[step.kind].format(step.name), step.value, evaluation)
+            for step in evaluation.ladder.waterfall
+            if step.kind in opening and not step.reason
+        ]
     plain = next((name for name in ESTIMATOR_ORDER if any(e.estimator == name for e in evaluation.estimates)), None)
-    level = f"{evaluation.settings.confidence_level:.0%}"
     return [
-        f"Changing only `{e.module}` would change the mean per decision with a reward by {format_point(e.difference)}, "
-        f"{level} interval {format_bounds(e.difference)}"
-        + (", which includes zero." if e.difference.contains(0.0) else ".")
+        _effect(
+            f"Changing only `{e.module}` would change the mean per decision with a reward by", e.difference, evaluation
+        )
         for e in evaluation.estimates
         if e.module is not None and e.estimator == plain and e.identified
     ]
+
+
+def _effect(opening: str, effect: Interval, evaluation: Evaluation) -> str:
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    end = ", which includes zero." if effect.contains(0.0) else "."
+    return f"{opening} {format_point(effect)}, {level} interval {format_bounds(effect)}{end}"
 
 
 def caveats(evaluation: Evaluation) -> list[str]:

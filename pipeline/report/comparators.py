@@ -9,10 +9,10 @@ from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS
 from crosschannel.pipeline.comparators import LOGGED
 from crosschannel.pipeline.results import (
     COMPARATOR_COLUMNS,
-    COMPARATORS_TITLE,
     Comparator,
     EvaluationResult,
     comparator_cells,
+    comparators_title,
     constants_in_words,
 )
 
@@ -40,7 +40,7 @@ def comparators_section(result: EvaluationResult) -> ReportSection | None:
         users = result.truth[0].users
         title = f"Ground truth: true effect at the logged decisions, and when deployed to {users:,} fresh users"
         tables.append(ReportTable(title, TRUTH_COLUMNS, rows))
-    sentences = (f"{COMPARATORS_TITLE}.", *constants_in_words(result.comparators))
+    sentences = (f"{comparators_title(result)}.", *constants_in_words(result.comparators))
     return ReportSection("Other policies", sentences, tuple(tables), (_picture(result),))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from crosschannel.agents import Agent, Budget, Constraints, CostLimit, Observations, make_agent
 from crosschannel.agents.sampling import check_probabilities, sample_actions
+from crosschannel.agents.votes import PriceableAgent
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK
@@ -17,6 +18,7 @@ from crosschannel.pipeline import pricing
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
 from tests.agents.funnel.samples import PLAIN, World
 from tests.agents.samples import everything, observations_of
+from tests.envs.replay.samples import sample_log
 from tests.samples import random_history
 
 PACE = LogPace(WEEK, {"complain": 0.01})
@@ -195,3 +197,28 @@ def test_churn_ends_a_users_time() -> None:
 def test_a_log_without_a_second_decision_has_the_period_that_is_given() -> None:
     history = random_history(3, users=30, days=5)
     assert LogPace.measure(history, (), otherwise=123).period == 123
+
+
+def test_a_price_of_messages_sends_fewer_of_them_with_exact_probabilities(agent: Agent, slots: Observations) -> None:
+    assert isinstance(agent, PriceableAgent)
+    votes = agent.votes(slots)
+    price = float(np.median(votes.values[..., 1:]))
+    pace = replace(PACE, message_price=price)
+    free = priced_policy(agent, slots, GROUPS, Constraints(), PACE)
+    for constraints in (Constraints(discount=0.9), Constraints(messages_per_week=1.0, discount=0.9)):
+        found = priced_policy(agent, slots, GROUPS, constraints, pace)
+        check_probabilities(PLAIN, found.probabilities, slots.action_mask)
+        assert messages_of(found) < 0.98 * messages_of(free)
+        charged = np.where(votes.mask, votes.values - np.float32(price) * np.array([0, 1, 1], np.float32), -np.inf)
+        shares = np.stack([(charged.argmax(2) == a).mean(0) for a in range(3)], 1)
+        expected = (1.0 - votes.floor) * shares + votes.floor * votes.mask / votes.mask.sum(1, keepdims=True)
+        np.testing.assert_allclose(found.probabilities[0], expected, atol=1e-6)
+
+
+def test_without_a_discount_messages_have_no_price(agent: Agent) -> None:
+    assert pricing.price_messages(agent, sample_log(), Constraints(), PACE) is PACE
+
+
+def test_the_pace_keeps_the_price_of_a_message() -> None:
+    pace = replace(PACE, message_price=0.05)
+    assert LogPace.from_dict(pace.to_dict()) == pace

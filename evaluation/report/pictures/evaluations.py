@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import Estimate
-from crosschannel.evaluation.ladder.results import Ladder
+from crosschannel.evaluation.ladder.results import Ladder, WaterfallStep
 from crosschannel.evaluation.report.formatting import format_bounds, format_point
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, ladder_sentences, step_name
 from crosschannel.evaluation.report.pictures.charts import Row, row_chart
@@ -14,6 +15,8 @@ from crosschannel.evaluation.report.pictures.picture import Cell, Picture
 from crosschannel.evaluation.report.sentences import ESTIMATOR_ORDER
 from crosschannel.evaluation.results import Evaluation
 
+#: Steps of a waterfall that are values; the others are what they add.
+VALUES = ("logged", "policy")
 INTERVAL_COLUMNS = ("value", "low", "high", "se")
 
 
@@ -32,44 +35,70 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
     ladder = evaluation.ladder
     if ladder is None or not ladder.waterfall:
         return None
-    rows, height = [], 0.0
-    for step in ladder.waterfall:
-        adds = step.kind not in ("logged", "policy")
-        rows.append(
-            Row(
-                label=step_name(step),
-                interval=step.value,
-                start=height if adds else 0.0,
-                signed=adds,
-                strong=not adds,
-                marker=truth if step.kind == "policy" else math.nan,
-            )
+    rows = [
+        Row(
+            label=step_name(step),
+            interval=step.value,
+            note=f"not identified ({step.reason})" if step.reason else "",
+            start=start,
+            signed=step.kind not in VALUES,
+            strong=step.kind in VALUES,
+            marker=truth if step.kind == "policy" else math.nan,
         )
-        height = height + step.value.point if adds else step.value.point
+        for step, start in zip(ladder.waterfall, _beginnings(ladder.waterfall), strict=True)
+    ]
     first, *between, last = ladder.waterfall
-    largest = max(between, key=lambda step: abs(step.value.point), default=None)
+    known, unknown = [step for step in between if not step.reason], [step for step in between if step.reason]
     caption = (
         f"The log earns {format_point(first.value)} per decision with a reward, and the policy by "
         f"{ladder.headline.estimator} {format_point(last.value)} {format_bounds(last.value)}. The steps between add up "
         "exactly."
     )
-    if largest is not None:
-        clear = "whose interval includes zero" if largest.value.contains(0.0) else "whose interval excludes zero"
+    if unknown:
+        names = ", ".join(step_name(step) for step in unknown)
+        caption += f" The log does not identify {names}: what the other steps leave over."
+    if known:
+        largest = max(known, key=lambda step: abs(step.value.point))
+        clear = "includes zero" if largest.value.contains(0.0) else "excludes zero"
         caption += (
-            f" The largest is {step_name(largest)}: {format_point(largest.value)} {format_bounds(largest.value)}, "
-            f"{clear}."
+            f" The largest{' that is identified' if unknown else ''} is {step_name(largest)}: "
+            f"{format_point(largest.value)} {format_bounds(largest.value)}, which {clear}."
         )
     return Picture(
         title="From the log to the policy: steps that add up",
         drawing=row_chart(rows, "mean reward per decision with a reward"),
         caption=caption,
         name="waterfall",
-        columns=("step", "kind", *INTERVAL_COLUMNS, "begins at", "true value"),
+        columns=("step", "kind", *INTERVAL_COLUMNS, "begins at", "true value", "not identified"),
         numbers=tuple(
-            (step.name, step.kind, *cells_of(step.value), row.start or 0.0, row.marker)
+            (step.name, step.kind, *cells_of(step.value), _cell(row.start), row.marker, step.reason)
             for step, row in zip(ladder.waterfall, rows, strict=True)
         ),
     )
+
+
+def _beginnings(steps: Sequence[WaterfallStep]) -> list[float | None]:
+    """Return where the bar of each step begins, so that it ends where the next one begins.
+
+    A step that is not identified leaves a gap: the steps before it begin from the log's value, those after the last gap
+    end at the policy's, and those between two gaps have no place and no bar.
+    """
+    gaps = [k for k, step in enumerate(steps) if step.reason]
+    starts: list[float | None] = [None if gaps else 0.0] * len(steps)
+    starts[0] = starts[-1] = 0.0
+    height = steps[0].value.point
+    for k in range(1, gaps[0] if gaps else len(steps) - 1):
+        starts[k] = height
+        height += steps[k].value.point
+    height = steps[-1].value.point
+    for k in range(len(steps) - 2, gaps[-1] if gaps else len(steps), -1):
+        height -= steps[k].value.point
+        starts[k] = height
+    return starts
+
+
+def _cell(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def order_picture(evaluation: Evaluation, truth: float = math.nan) -> Picture | None:

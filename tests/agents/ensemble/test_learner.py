@@ -10,7 +10,8 @@ import torch
 
 from crosschannel.agents import Batch, EnsembleThompson, EnsembleThompsonSettings, Observations, make_agent
 from crosschannel.agents.buffers.buffer import Buffer
-from crosschannel.agents.ensemble.learner import HELD_OUT_SHARE, Learner, held_out, signs
+from crosschannel.agents.ensemble.learner import Learner
+from crosschannel.agents.ensemble.noise import HELD_OUT_SHARE, held_out, signs
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.hashing import mix
 from tests.agents.samples import PLAIN, SMALL, everything, observations_of, random_batch

@@ -92,11 +92,13 @@ class World:
     """Messages whose engagement, gain, direct effect and hazard are known.
 
     Users engage more by email and by their first feature; the gain depends on the offer and on the second feature. The
-    reward is what the messages earn, plus noise, less the price of a complaint.
+    reward is what the messages earn, plus noise, less the price of a complaint. Surrogates miss a part of what the third
+    offer earns.
     """
 
     direct_of_push: float = 0.0
     confounding: float = 0.0
+    missed: float = 0.0
     noise: float = 1.0
     price: float = 2.0
     modules: ActionSpace = PLAIN
@@ -145,7 +147,7 @@ class World:
             keys=key,
             components=Components(
                 engaged=np.where(sends, engaged.astype(np.float64), np.nan),
-                value=value,
+                value=value - self.missed * (engaged & (actions[:, 2] == 2)),
                 cost=cost[:, None],
                 cost_names=("complain",),
                 cost_weights=np.array([self.price]),

@@ -114,6 +114,16 @@ def test_a_direct_effect_is_found_where_it_is(seeds: range) -> None:
 
 
 @pytest.mark.parametrize("seeds", SEEDS)
+def test_what_surrogates_miss_is_learned_from_the_goals(seeds: range) -> None:
+    world = World(missed=1.5)
+    for seed in seeds:
+        fit = learn(world, seed)
+        assert fit.error_by_cell(fit.found[GAIN], world.gain(fit.x, fit.actions)) < 0.3
+        assert fit.error_by_cell(fit.value, world.value(fit.x, fit.actions)) < 0.25
+        assert abs(fit.heads.blend.slope - 1.0) < 4.0 * fit.heads.blend.slope_se
+
+
+@pytest.mark.parametrize("seeds", SEEDS)
 def test_costs_count_once_whatever_the_weights_are(seeds: range) -> None:
     """Costs are the only effect: the value of a message is minus their price, with and without the funnel's part."""
     world = World(price=20.0)

@@ -157,11 +157,28 @@ def test_below_the_floors_nothing_is_reported_first():
     assert not headline(found).identified
     assert headline(found).estimator == "order 1"
     assert "ESS" in headline(found).reason
-    assert ladder.waterfall == ()
+    assert all("ESS" in step.reason for step in ladder.waterfall[1:])
+    assert all(np.isnan(step.value.point) for step in ladder.waterfall[1:])
     assert ladder.breakdown is None
     assert all("effective number of decisions" in pair.reason for pair in ladder.pairs)
     assert "The log is too small to test that assumption." in text_table(found)
     assert verdict(found).startswith("The log does not identify the value of agent (ESS ")
+
+
+def test_steps_are_identified_where_the_headline_is_not():
+    """What one part adds given the policy's channel needs support for these two only."""
+    whole, _ = logged()
+    ess = whole.ladder.orders[1].support.ess
+    found, _ = logged(min_ess=1.1 * ess)
+    assert not headline(found).identified
+    steps = {step.name: step for step in found.ladder.waterfall}
+    expected = {step.name: step for step in whole.ladder.waterfall}
+    known = [name for name, step in steps.items() if not step.reason]
+    assert {"logged", "channel", "hour"} <= set(known)
+    assert all(steps[name] == expected[name] for name in known)
+    assert "policy" not in known
+    assert "ESS" in steps["policy"].reason
+    assert "not identified (ESS" in text_table(found)
 
 
 def test_json_is_strict_versioned_and_read_back(additive):

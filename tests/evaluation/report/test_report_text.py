@@ -89,12 +89,18 @@ def test_effects_of_modules_are_told_where_the_whole_action_is_not_identified():
     assert module_effects(not_identified()) == []
     # An effective sample size of 339 of order 1, of 413 and 518 of the first two modules, of 328 of the last.
     some = evaluated(policy="agent", settings=EvaluationSettings(bootstrap_replicates=60, min_ess=350))
-    first, second = module_effects(some)
-    opening = "Changing only `{}` would change the mean per decision with a reward by {}"
-    assert first == opening.format("type", "+0.1897, 95% interval [0.1013, 0.278].")
-    assert second.startswith(opening.format("variant", "-0.119, 95% interval"))
-    zero = tuple(replace(e, difference=difference(-0.1, 0.3)) for e in some.estimates)
-    assert all(text.endswith(", which includes zero.") for text in module_effects(replace(some, estimates=zero)))
+    first, second, *_ = module_effects(some)
+    assert some.ladder is not None
+    opening = "Changing only `type` would change the mean per decision with a reward by"
+    assert first == f"{opening} +0.1897, 95% interval [0.1013, 0.278]."
+    assert second.startswith("Given its channel, the policy's `variant` would add -0.09547, 95% interval")
+    steps = tuple(replace(step, value=difference(-0.1, 0.3)) for step in some.ladder.waterfall)
+    zero = replace(some, ladder=replace(some.ladder, waterfall=steps))
+    assert all(text.endswith(", which includes zero.") for text in module_effects(zero))
+    alone = replace(some, ladder=None, estimates=tuple(e for e in some.estimates if e.module or e.estimator == "dm"))
+    first, second = module_effects(alone)
+    assert first == f"{opening} +0.1897, 95% interval [0.1013, 0.278]."
+    assert second.startswith(opening.replace("type", "variant") + " -0.119, 95% interval")
 
 
 def test_caveats_name_what_the_numbers_rest_on():
