@@ -9,6 +9,8 @@ from .command_line import Parser as Parser
 from .command_line import UsageError as UsageError
 from .command_line import logger as logger
 from .command_line import program as program
+from .comparing import compare_runs as compare_runs
+from .comparing import comparison_to_dict as comparison_to_dict
 from .configuration import Config as Config
 from .configuration import load_config as load_config
 from .configuration import read_config as read_config
@@ -48,6 +50,8 @@ __all__ = [
     "batch_at",
     "build_history",
     "check_priceable",
+    "compare_runs",
+    "comparison_to_dict",
     "compute_rewards",
     "deployable_policy",
     "explain_policy",
