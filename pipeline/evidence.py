@@ -14,12 +14,15 @@ from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.policy import chunks
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.core.times import DAY, WEEK, timestamps
+from crosschannel.core.times import DAY, WEEK, duration, timestamps
 from crosschannel.evaluation import Evaluation, LoggedDecisions
-from crosschannel.pipeline.building import TrainingData
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
+from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.comparators import evaluated_factors, lacks_propensities, order_weights
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, Evidence, WeightBin
+from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, Evidence, WeightBin
+from crosschannel.reward import REWARDS
+from crosschannel.reward.effects import EventStudy, TreatmentEffects, event_study, explain_pre_trends, pre_trend_check
 
 #: Upper bounds of the bins of weights; the first holds weights of at most 0, the last has no bound.
 WEIGHT_BOUNDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, math.inf)
@@ -52,6 +55,7 @@ def evidence_of(
             config, part, [p[kept] for p in probabilities], evaluated_factors(config, part, evaluation)
         )
         weights = weight_bins(found * counts / counts.mean())
+    events, pre_trends = event_bins(data.train)
     return Evidence(
         shares=(
             *action_shares(log.modules, log.actions, probabilities),
@@ -59,7 +63,33 @@ def evidence_of(
         ),
         weights=weights,
         calibration=_calibration(agent, data, probabilities),
+        events=events,
+        pre_trends=pre_trends,
     )
+
+
+def event_bins(split: Split) -> tuple[tuple[EventBin, ...], str]:
+    """Return the event study of some users' logged messages, and what its pre-trend test found, in sentences.
+
+    Nothing for rewards of a user's own kind, which need not have an influence function.
+    """
+    if type(split.model) not in REWARDS.values():
+        return (), ""
+    found = event_study(TreatmentEffects.fit_outcomes(split.model, split.outcomes), split.history)
+    days = found.times.offsets * duration(found.times.bin) / DAY
+    bins = tuple(
+        EventBin(start=float(start), effect=e.value, low=e.low, high=e.high, tested=bool(tested))
+        for start, e, tested in zip(days, found.effects, found.leads, strict=True)
+    )
+    return bins, pre_trend_sentences(found, split)
+
+
+def pre_trend_sentences(events: EventStudy, split: Split) -> str:
+    """Return what the pre-trend test found, and where it fails what that points at, in sentences."""
+    check = pre_trend_check(events)
+    known = split.history.propensity_source in KNOWN_SOURCES
+    why = explain_pre_trends(events, split.model.spec.pre, known_propensities=known)
+    return f"Pre-trends {check.status}: {check.text}. {why}".strip()
 
 
 def action_shares(

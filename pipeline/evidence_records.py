@@ -71,6 +71,25 @@ class CalibrationBin:
 
 
 @dataclass(frozen=True)
+class EventBin:
+    """The effect of the training users' logged messages in one bin of time since the decision.
+
+    Attributes:
+        start: Where the bin begins, in days after the decision.
+        effect: Effect relative to the base bin, in reward units per bin.
+        low: Lower bound of its 95 % interval.
+        high: Upper bound.
+        tested: Whether the pre-trend test uses the bin: without an effect before the message it is 0.
+    """
+
+    start: float
+    effect: float
+    low: float
+    high: float
+    tested: bool
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the pictures of a report show beside the estimates.
 
@@ -78,15 +97,22 @@ class Evidence:
         shares: Shares of actions over all test users' decisions, then by week, or by day in logs below two weeks.
         weights: Bins of the headline's weights; empty where a propensity is missing.
         calibration: Bins of logged messages by expected reward; empty for agents without a funnel.
+        events: Effect of the logged messages by time since the decision; empty for rewards of a user's own kind.
+        pre_trends: What the pre-trend test found, and where it fails what that points at, in sentences.
     """
 
     shares: tuple[ActionShare, ...] = ()
     weights: tuple[WeightBin, ...] = ()
     calibration: tuple[CalibrationBin, ...] = ()
+    events: tuple[EventBin, ...] = ()
+    pre_trends: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; what is not a finite number is None."""
-        return {name: [_plain(row) for row in rows] for name, rows in asdict(self).items()}
+        return {
+            name: value if isinstance(value, str) else [_plain(row) for row in value]
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Evidence:
@@ -95,7 +121,9 @@ class Evidence:
         Raises:
             ConfigError: If a value is of another type.
         """
-        numbers = {name: [_numbers(row) for row in rows] for name, rows in data.items()}
+        numbers = {
+            name: value if isinstance(value, str) else [_numbers(row) for row in value] for name, value in data.items()
+        }
         return from_dict(cls, numbers, "evidence")
 
 

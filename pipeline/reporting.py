@@ -17,6 +17,7 @@ from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
     cost_picture,
+    event_picture,
     period_picture,
     segment_picture,
     share_picture,
@@ -90,7 +91,7 @@ def _reward_text(config: Config) -> str:
 
 def _sections(result: EvaluationResult) -> list[ReportSection]:
     """Return what the policy is compared with, what it does and why, and what its constraints cost."""
-    sections = [comparators_section(result), _behaviour(result), _support(result), _costs(result)]
+    sections = [comparators_section(result), _behaviour(result), _support(result), _rewards(result), _costs(result)]
     return [section for section in sections if section is not None]
 
 
@@ -115,6 +116,11 @@ def _behaviour(result: EvaluationResult) -> ReportSection | None:
 def _support(result: EvaluationResult) -> ReportSection | None:
     picture = weight_picture(result.evidence.weights, headline(result.evaluation).support.ess)
     return None if picture is None else ReportSection("How much of the log counts", (), (), (picture,))
+
+
+def _rewards(result: EvaluationResult) -> ReportSection | None:
+    picture = event_picture(result.evidence.events, result.evidence.pre_trends)
+    return None if picture is None else ReportSection("Whether rewards are effects", (), (), (picture,))
 
 
 def _costs(result: EvaluationResult) -> ReportSection | None:

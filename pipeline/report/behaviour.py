@@ -11,7 +11,7 @@ from crosschannel.agents import ALL_DECISIONS
 from crosschannel.evaluation import CostEvent, Interval
 from crosschannel.evaluation.report.formatting import NOTHING
 from crosschannel.evaluation.report.pictures import Lines, Pair, Picture, Row, line_chart, pair_chart, row_chart
-from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, WeightBin
+from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
 from crosschannel.pipeline.results import Calibration
 
 NAMES = ("the log", "the policy")
@@ -229,4 +229,34 @@ def cost_picture(costs: Sequence[CostEvent]) -> Picture | None:
             (cost.event, cost.logged, cost.policy.point, cost.policy.low, cost.policy.high, cost.reason)
             for cost in costs
         ),
+    )
+
+
+def event_picture(bins: Sequence[EventBin], pre_trends: str) -> Picture | None:
+    """Draw the effect of the logged messages by time since the decision; None where there is no event study.
+
+    Args:
+        bins: The bins, ascending.
+        pre_trends: What the pre-trend test found.
+    """
+    if not bins:
+        return None
+    rows = [
+        Row(
+            label=f"from day {each.start:+g}{' (tested: should be 0)' if each.tested else ''}",
+            interval=Interval(each.effect, each.low, each.high, (each.high - each.low) / 3.92),
+            note="" if math.isfinite(each.effect + each.low + each.high) else "not identified",
+            group="before the message" if each.start < 0 else "after it",
+        )
+        for each in bins
+    ]
+    return Picture(
+        title="What the logged messages did, by time",
+        drawing=row_chart(rows, "effect on the goals per bin, relative to the bin before the message"),
+        caption=(
+            f"An event study of the training users' messages: what the rewards take for their effect. {pre_trends}"
+        ),
+        name="event-study",
+        columns=("from day", "effect", "low", "high", "tested"),
+        numbers=tuple((each.start, each.effect, each.low, each.high, int(each.tested)) for each in bins),
     )

@@ -10,10 +10,11 @@ import pandas as pd
 
 from crosschannel.evaluation import CostEvent, Interval
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, WeightBin
+from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
     cost_picture,
+    event_picture,
     period_picture,
     segment_picture,
     share_picture,
@@ -127,3 +128,19 @@ def test_cost_events_show_rates_or_why_there_are_none():
     assert "not identified (ESS 3 &lt; 5), logged +0.02" in picture.drawing
     assert "does not identify" in cost_picture((unknown,)).caption  # type: ignore[union-attr]
     assert cost_picture(()) is None
+
+
+def test_the_event_study_shows_what_is_tested_and_what_was_found():
+    bins = (
+        EventBin(-2.0, 0.1, 0.0, 0.2, True),
+        EventBin(-1.0, 0.0, math.nan, math.nan, False),
+        EventBin(0.0, 0.5, 0.4, 0.6, False),
+    )
+    picture = event_picture(bins, "Pre-trends failed: for a reason.")
+    assert picture is not None
+    assert picture.caption.endswith("Pre-trends failed: for a reason.")
+    assert picture.drawing.count("tested: should be 0") == 1
+    assert picture.drawing.count(">not identified<") == 1
+    assert picture.drawing.count('class="group"') == 2
+    assert [row["tested"] for row in numbers(picture)] == ["1", "0", "0"]
+    assert event_picture((), "") is None

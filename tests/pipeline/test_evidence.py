@@ -17,7 +17,7 @@ from crosschannel.pipeline.evidence import (
     shares_by_period,
     weight_bins,
 )
-from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, Evidence, WeightBin
+from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, Evidence, WeightBin
 
 MODULES = ActionSpace([Module("channel", ("none", "email")), Module("tone", ("plain", "warm"))])
 ACTIONS = np.array([[0, 0], [1, 0], [1, 1], [1, 1]])
@@ -132,8 +132,12 @@ def test_evidence_is_the_same_after_json():
         (ActionShare("", "channel", "none", 0.5, math.nan, 4),),
         (WeightBin(math.nan, 0.0, 3, 0.1, 0.2), WeightBin(50.0, math.nan, 3, 0.1, 0.2)),
         (CalibrationBin(0.1, 0.2, 0.0, 0.4, 20),),
+        (EventBin(-2.0, 0.1, 0.0, math.nan, True),),
+        "Pre-trends passed.",
     )
     text = json.dumps(evidence.to_dict(), allow_nan=False)
     assert repr(Evidence.from_dict(json.loads(text))) == repr(evidence)
     with pytest.raises(ConfigError, match="evidence"):
-        Evidence.from_dict({"shares": [{"period": 3}], "weights": [], "calibration": []})
+        Evidence.from_dict(
+            {"shares": [{"period": 3}], "weights": [], "calibration": [], "events": [], "pre_trends": ""}
+        )

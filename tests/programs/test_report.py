@@ -42,7 +42,7 @@ def test_numbers_in_the_report_are_those_of_the_evaluation(report):
         for name, text in re.findall(r'download="([\w-]+).csv" href="data:text/csv;charset=utf-8,([^"]*)"', page)
     }
     assert files.keys() >= {"orders", "modules", "comparators", "choices", "periods", "segments", "weights"}
-    assert files.keys() >= {"calibration", "cost-events", "expected"}
+    assert files.keys() >= {"calibration", "cost-events", "expected", "event-study"}
     steps = files.get("waterfall", [])
     if steps and not any(row["not identified"] for row in steps):
         *parts, whole = [float(row["value"]) for row in steps]
