@@ -21,7 +21,7 @@ from crosschannel.pipeline.results import Comparator, EvaluationResult
 NOT_RIVALS = (LOGGED, "greedy", "best constant by true effect")
 #: So few decisions must not have a larger share of the squared weights without a warning.
 FEW_DECISIONS, MAX_SHARE_OF_FEW = 10, 0.3
-#: A larger factor means: more data of this kind does not help.
+#: A larger factor means that the estimate does not tell how much more data would show a gain.
 MAX_FACTOR = 100.0
 
 
@@ -137,7 +137,10 @@ def _more_data(result: EvaluationResult) -> list[str]:
     gain = difference.point - least
     factor = ((difference.point - difference.low) / gain) ** 2 if gain > 0 else math.inf
     if factor > MAX_FACTOR:
-        return ["The estimate itself is hardly above what is required, so that more data would probably not help."]
+        return [
+            f"The estimated gain is about what is required or less, and its interval {format_bounds(difference)} is "
+            "wide: more users or more exploration would narrow it, and may show either."
+        ]
     return [
         f"If the difference is what it seems to be ({difference.point:+.4g}), about {factor:.1f} times as many users "
         "would show it: the interval narrows with the root of their number."
