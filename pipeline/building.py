@@ -16,9 +16,10 @@ from crosschannel.agents import Observations
 from crosschannel.agents.constraints.budgets import check_constraints
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError, NotIdentified
-from crosschannel.core.serialization import to_dict
+from crosschannel.core.serialization import import_class, to_dict
 from crosschannel.core.times import duration
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
+from crosschannel.evaluation.ladder import check_factors
 from crosschannel.histories.eligibility import consent_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
@@ -33,7 +34,7 @@ from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.command_line import logger
-from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
+from crosschannel.pipeline.configuration import RIDGE, Config, HistoryConfig, RewardConfig
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
 from crosschannel.reward.funnel import with_components
@@ -233,12 +234,15 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         features: How context is built, where a run has learned with it already; by default it is fitted.
 
     Raises:
-        ConfigError: If settings do not fit the history, or a part of the split has no user.
+        ConfigError: If settings do not fit the history, a class that they name cannot be imported, or a part of the
+            split has no user.
         InputError: If the history cannot be read, or its propensities are not its own.
         NotIdentified: If rewards are weighted by propensities, and these have no overlap or cannot be estimated.
     """
     history, truth = build_history(config)
     fingerprint = history.fingerprint()
+    check_factors(history.modules, config.evaluation.factors)
+    outcome_regressor(config)
     history, check = check_log(history, config.reward)
     history = replace(history, notes=(*history.notes, *_consent_notes(history, config.guardrails)))
     history = _with_estimated_propensities(history, config.context)
@@ -261,6 +265,16 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         fingerprint=fingerprint,
         pace=_pace(config, train),
     )
+
+
+def outcome_regressor(config: Config) -> type | None:
+    """Return the class of the regressor that models rewards in the evaluation; None for the package's own.
+
+    Raises:
+        ConfigError: If it cannot be imported.
+    """
+    name = config.evaluation.outcome_model
+    return None if name == RIDGE else import_class(name, "outcome model")
 
 
 def _pace(config: Config, train: History) -> LogPace:

@@ -20,7 +20,6 @@ from crosschannel.agents import (
 from crosschannel.agents.base import Float32Array
 from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.core.arrays import BoolArray, FloatArray
-from crosschannel.core.serialization import import_class
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
     CrossFittedOutcomes,
@@ -29,10 +28,10 @@ from crosschannel.evaluation import (
     evaluate,
 )
 from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
-from crosschannel.pipeline.building import Split, TrainingData
+from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.comparators import compare, one_hot
-from crosschannel.pipeline.configuration import RIDGE, Config
+from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.evidence import evidence_of
 from crosschannel.pipeline.gating import verdict_of
 from crosschannel.pipeline.planning import advice_on
@@ -54,17 +53,16 @@ def fit_outcomes(config: Config, split: Split) -> CrossFittedOutcomes | None:
     Raises:
         ConfigError: If `evaluation.outcome_model` cannot be imported or made.
     """
-    name, decisions, rewards = config.evaluation.outcome_model, split.history.decisions, split.rewards
+    decisions, rewards = split.history.decisions, split.rewards
     if len(np.unique(decisions.user[rewards.identified])) < FOLDS:
         return None
-    regressor = None if name == RIDGE else import_class(name, "outcome model")
     return CrossFittedOutcomes.fit(
         split.history.modules,
         split.observations.context,
         decisions.actions,
         rewards.reward,
         decisions.user,
-        regressor=regressor,
+        regressor=outcome_regressor(config),
     )
 
 

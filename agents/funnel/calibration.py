@@ -8,7 +8,7 @@ import scipy  # it imports scipy.optimize on first use, so that a program's help
 import torch
 from torch import Tensor
 
-#: Prior standard deviation of the weights' distance from the funnel alone: (1, 0).
+#: Prior standard deviation of the weights' distance from the funnel alone: (1, 0), and 0 of what surrogates miss.
 PRIOR_SD = 0.5
 MIN_NOISE = 1e-12
 
@@ -23,12 +23,16 @@ class Blend:
     price of their cost events, which neither includes. Where the funnel's assumptions fail its slope moves away from 1
     and the regression of all sends, which needs none, takes its place.
 
+    Before that, what the goals were beyond their surrogates gets its weight in the funnel's value, by
+    :math:`r_i + c_i - f_i = s m_i + e_i` with :math:`s \sim N(0, \tau^2)` from 0 to 1: 0 where surrogates hold.
+
     Attributes:
         funnel: Weight of the funnel's value.
         all_sends: Weight of the value by the regression of all sends.
         slope: Slope of the rewards on the funnel's value with costs, :math:`f - c`, alone and without shrinkage.
         slope_se: Its standard error, which counts a user's rows as one.
         intercept: Intercept of that regression.
+        missed: Weight of what surrogates miss, within the funnel's value.
     """
 
     funnel: float = 1.0
@@ -36,19 +40,27 @@ class Blend:
     slope: float = float("nan")
     slope_se: float = float("nan")
     intercept: float = float("nan")
+    missed: float = 0.0
 
     @classmethod
-    def fit(cls, reward: Tensor, funnel: Tensor, all_sends: Tensor, cost: Tensor, cluster: Tensor) -> Blend:
+    def fit(
+        cls, reward: Tensor, funnel: Tensor, missed: Tensor, all_sends: Tensor, cost: Tensor, cluster: Tensor
+    ) -> Blend:
         """Fit the weights to n messages.
 
         Args:
             reward: Their rewards, costs included (n,).
-            funnel: The funnel's values without costs (n,).
+            funnel: The funnel's values without costs and without what surrogates miss (n,).
+            missed: What the goals were predicted to be beyond their surrogates (n,).
             all_sends: The values by the regression of all sends (n,).
             cost: The expected price of their cost events (n,).
             cluster: Codes of their users (n,).
         """
-        y, f, q, c = (part.double() for part in (reward, funnel, all_sends, cost))
+        y, f, m, q, c = (part.double() for part in (reward, funnel, missed, all_sends, cost))
+        beyond = y + c - f
+        ridge = max(float(beyond.square().mean()), MIN_NOISE) / PRIOR_SD**2
+        share = min(max(float(m @ beyond) / (float(m @ m) + ridge), 0.0), 1.0)
+        f = f + share * m
         both = torch.stack([f, q], 1)
         residual = y + c - f
         noise = max(float(residual.square().mean()), MIN_NOISE)
@@ -61,7 +73,7 @@ class Blend:
         score = line * (y - intercept - slope * net).unsqueeze(1)
         by_user = torch.zeros(int(cluster.max()) + 1, 2, dtype=torch.float64).index_add_(0, cluster, score)
         covariance = inverse @ (by_user.t() @ by_user) @ inverse
-        return cls(first, second, slope, float(covariance[1, 1].sqrt()), intercept)
+        return cls(first, second, slope, float(covariance[1, 1].sqrt()), intercept, share)
 
 
 def _nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:

@@ -121,8 +121,8 @@ def fit_heads(
     Values and rewards are taken less what a regression on the context predicts of decisions without a message, so that
     what users do anyway is not credited to messages. Gain and direct effect have regressions of their own, on those who
     engaged and on those who did not. Each is the sum of two: of the value, in which surrogates may stand for goals, and
-    of what the goals themselves were beyond it. Where surrogates hold, the second is noise, and its learned prior
-    variances take it out. The regression of all sends leaves out the cost events that were observed, as these have
+    of what the goals themselves were beyond it, with a weight from users that it has not learned from: where surrogates
+    hold, the second is noise. The regression of all sends leaves out the cost events that were observed, as these have
     hazards of their own.
 
     Args:
@@ -158,16 +158,17 @@ def fit_heads(
     fits = (*fitted, *hazards)
     drawn = [_with_members(each, torch.randn(design.columns, members, generator=generator)) for each in fits]
     variance = [each.variance * each.noise for each in fits]
-    value, spread = (_with_missed(parts[: len(fitted)]) for parts in (drawn, variance))
+    value = _with_missed(drawn[: len(fitted)], blend.missed)
+    spread = _with_missed(variance[: len(fitted)], blend.missed**2)
     hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, design.columns)
     sd = torch.stack([*spread, *variance[len(fitted) :]]).sqrt()
     return Heads(torch.stack(value), hazard, torch.tensor(organic), messages.tested, blend, sd)
 
 
-def _with_missed(parts: list[Tensor]) -> list[Tensor]:
-    """Return the components, with what surrogates miss added to gain and direct effect."""
+def _with_missed(parts: list[Tensor], weight: float) -> list[Tensor]:
+    """Return the components, with what surrogates miss added to gain and direct effect by a weight."""
     engagement, gain, direct, all_sends, missed_gain, missed_direct = parts
-    return [engagement, gain + missed_gain, direct + missed_direct, all_sends]
+    return [engagement, gain + weight * missed_gain, direct + weight * missed_direct, all_sends]
 
 
 def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
@@ -211,18 +212,18 @@ def _expected_cost(
 def _blend(
     design: Design, messages: _Messages, by_fold: list[list[DesignStatistics]], found: list[Posterior], cost: Tensor
 ) -> Blend:
-    """Weigh funnel and regression of all sends by rewards of users that neither has learned from."""
-    funnel, everybody = torch.zeros(len(cost)), torch.zeros(len(cost))
+    """Weigh the funnel, what surrogates miss and all sends by rewards of users that taught none of them."""
+    funnel, missed, everybody = torch.zeros(3, len(cost)).unbind()
     for fold in range(FOLDS):
         at = (messages.rows.fold == fold).nonzero()[:, 0]
-        fits = [refit(design, sums, each).mean for sums, each in zip(by_fold[1 - fold], found, strict=True)]
-        heads = _with_missed(fits)
+        heads = [refit(design, sums, each).mean for sums, each in zip(by_fold[1 - fold], found, strict=True)]
         x, cells = messages.rows.x[at], messages.cells[at]
-        p, gain, direct, q = (predict(design, head, x, cells) for head in heads)
+        p, gain, direct, q, missed_gain, missed_direct = (predict(design, head, x, cells) for head in heads)
         p = p.clamp(0.0, 1.0) * messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
         funnel[at] = p * gain + (1.0 - p) * direct
+        missed[at] = p * missed_gain + (1.0 - p) * missed_direct
         everybody[at] = q
-    return Blend.fit(messages.reward, funnel, everybody, cost, messages.rows.user)
+    return Blend.fit(messages.reward, funnel, missed, everybody, cost, messages.rows.user)
 
 
 def _with_members(posterior: Posterior, normals: Tensor) -> Tensor:

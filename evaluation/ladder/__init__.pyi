@@ -5,6 +5,7 @@ from .comparison import difference_of_values as difference_of_values
 from .dependence import DependenceTest as DependenceTest
 from .dependence import dependence_tests as dependence_tests
 from .factors import Factors as Factors
+from .factors import check_factors as check_factors
 from .factors import find_factors as find_factors
 from .joint import JointReplicates as JointReplicates
 from .results import Interaction as Interaction
@@ -27,6 +28,7 @@ __all__ = [
     "LadderWeights",
     "WaterfallStep",
     "breakdown_point",
+    "check_factors",
     "compare_policies",
     "dependence_tests",
     "difference_of_values",

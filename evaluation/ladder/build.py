@@ -13,6 +13,7 @@ from crosschannel.evaluation.estimates import Estimate, EvaluationSettings
 from crosschannel.evaluation.ladder.breakdown import breakdown_point
 from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from crosschannel.evaluation.ladder.design import LadderDesign
+from crosschannel.evaluation.ladder.factors import first_module_in_words
 from crosschannel.evaluation.ladder.joint import JointReplicates
 from crosschannel.evaluation.ladder.results import Interaction, Ladder, WaterfallStep
 
@@ -20,15 +21,22 @@ from crosschannel.evaluation.ladder.results import Interaction, Ladder, Waterfal
 LOGGED = 0
 
 
-def assumption_of(order: int, factors: int) -> str:
-    """Return what a value of an order assumes, in words; empty where nothing on the parts of a message."""
+def assumption_of(order: int, factors: int, channel: str) -> str:
+    """Return what a value of an order assumes, in words; empty where nothing on the parts of a message.
+
+    Args:
+        order: The order.
+        factors: The number of factors.
+        channel: Name of the first module.
+    """
+    given = first_module_in_words(channel)
     if order == factors:
         return ""
     if order == 0:
-        return "if the content of a message changes nothing, given the channel"
+        return f"if the content of a message changes nothing, given {given}"
     if order == 1:
-        return "if what the parts of a message earn adds up given the channel"
-    return f"if at most {order} parts of a message interact given the channel"
+        return f"if what the parts of a message earn adds up given {given}"
+    return f"if at most {order} parts of a message interact given {given}"
 
 
 def build_ladder(
@@ -41,11 +49,11 @@ def build_ladder(
         joint: Its bootstrap: the logged mean, then `design.terms`.
         estimand: What the values are, in plain words.
         users: Number of users with a reward.
-        channel: Name of the channel's module.
+        channel: Name of the first module.
         settings: The minimum sample sizes.
     """
     count = len(design.factors.names)
-    orders = tuple(_order(design, joint, k, estimand, users) for k in range(count + 1))
+    orders = tuple(_order(design, joint, k, estimand, users, channel) for k in range(count + 1))
     order, why = choose_order(orders, design.order)
     totals = tuple(
         _interaction(design, joint, k, (), joint.pick(1 + k, minus=k), design.sizes[k], settings)
@@ -103,7 +111,7 @@ def choose_order(orders: Sequence[Estimate], order: int) -> tuple[int, str]:
     return found, why
 
 
-def _order(design: LadderDesign, joint: JointReplicates, k: int, estimand: str, users: int) -> Estimate:
+def _order(design: LadderDesign, joint: JointReplicates, k: int, estimand: str, users: int, channel: str) -> Estimate:
     reason = design.reasons[k]
     value = difference = UNDEFINED
     if not reason:
@@ -112,7 +120,7 @@ def _order(design: LadderDesign, joint: JointReplicates, k: int, estimand: str, 
             undefined = int((~np.isfinite(joint.draws[:, [LOGGED, 1 + k]]).all(1)).sum())
             reason = f"undefined in {undefined} of {len(joint.draws)} replicates"
             value = difference = UNDEFINED
-    assumption = assumption_of(k, len(design.factors.names))
+    assumption = assumption_of(k, len(design.factors.names), channel)
     return Estimate(
         estimand=f"{estimand}, {assumption}" if assumption else estimand,
         module=None,

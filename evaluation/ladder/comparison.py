@@ -143,7 +143,7 @@ def compare_policies(
     factors = find_factors(part, settings.factors)
     order = min(settings.order, len(factors.members))
     estimand = f"mean reward per decision with a reward of {names[0]} minus that of {names[1]}"
-    assumption = assumption_of(order, len(factors.members))
+    assumption = assumption_of(order, len(factors.members), log.modules.names[0])
 
     def result(difference: Interval, ess: float, reason: str = "") -> Comparison:
         return Comparison(

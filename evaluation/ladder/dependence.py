@@ -130,7 +130,11 @@ def _choices(log: LoggedDecisions, rows: IntArray, m: int) -> tuple[IntArray, Bo
     count = np.bincount(actions[:, m], minlength=log.modules.sizes[m])
     frequent = np.sort(np.argsort(-count, kind="stable")[:MAX_ACTIONS])
     frequent = frequent[count[frequent] > 0]
-    mask = np.ones((len(rows), log.modules.total), dtype=bool) if log.eligible is None else log.eligible[rows]
-    eligible = log.modules.conditional_mask(m, log.modules.feasible_mask(mask), actions)[:, frequent]
+    mask: BoolArray
+    if log.eligible is None:
+        mask = np.broadcast_to(np.True_, (len(rows), log.modules.total))
+    else:
+        mask = log.modules.feasible_mask(log.eligible[rows])
+    eligible = log.modules.conditional_mask(m, mask, actions)[:, frequent]
     taken = actions[:, m, None] == frequent
     return frequent, taken, eligible | taken

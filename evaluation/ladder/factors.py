@@ -50,6 +50,11 @@ class Factors:
         return cls(members=members, names=names, source=source, tests=tuple(tests))
 
 
+def first_module_in_words(name: str) -> str:
+    """Return the first module as it stands in sentences: the channel, or the name of what comes before the content."""
+    return "the channel" if name == "channel" else f"`{name}`"
+
+
 def structural_links(modules: ActionSpace) -> list[tuple[int, int]]:
     """Return the pairs of content modules of which one is the other's parent or condition.
 
@@ -82,10 +87,10 @@ def find_factors(log: LoggedDecisions, declared: str = TESTED) -> Factors:
     Raises:
         ConfigError: If a declared module is unknown, the first one, or named twice.
     """
-    modules, links = log.modules, structural_links(log.modules)
+    modules, links, given = log.modules, structural_links(log.modules), first_module_in_words(log.modules.names[0])
     everything = [(1, m) for m in range(2, len(modules))]
     if len(modules) <= 2:
-        return Factors.from_links(modules, links, "There is one content module at most.")
+        return Factors.from_links(modules, links, "There is one content module.")
     if different := _not_a_product(log):
         source = (
             f"The logged probability of the whole action is not the product of its modules' at {different:,} "
@@ -93,7 +98,7 @@ def find_factors(log: LoggedDecisions, declared: str = TESTED) -> Factors:
         )
         return Factors.from_links(modules, everything, source)
     if declared != TESTED:
-        source = "The configuration declares which content modules were drawn independently given the channel."
+        source = f"The configuration declares which content modules were drawn independently given {given}."
         return Factors.from_links(modules, [*links, *declared_links(modules, declared)], source)
     known = {frozenset(pair) for pair in links}
     pairs = [(j, m) for m in range(2, len(modules)) for j in range(1, m) if frozenset((j, m)) not in known]
@@ -101,12 +106,22 @@ def find_factors(log: LoggedDecisions, declared: str = TESTED) -> Factors:
     joined = [(t.first, t.second) for t in tests if t.dependent]
     if joined:
         named = ", ".join(f"`{modules.names[a]}` and `{modules.names[b]}`" for a, b in joined)
-        source = f"Tested on the log: given the channel, {named} were not drawn independently and are one factor."
+        source = f"Tested on the log: given {given}, {named} were not drawn independently and are one factor."
         if len({m for pair in joined for m in pair}) > 2:
-            source = f"Tested on the log: given the channel, these were not drawn independently: {named}."
+            source = f"Tested on the log: given {given}, these were not drawn independently: {named}."
     else:
-        source = "Tested on the log: no pair of content modules was found to depend on each other given the channel."
+        source = f"Tested on the log: no pair of content modules was found to depend on each other given {given}."
     return Factors.from_links(modules, [*links, *joined], source, tests)
+
+
+def check_factors(modules: ActionSpace, declared: str) -> None:
+    """Check a declaration of factors (`find_factors`) against the modules of a log.
+
+    Raises:
+        ConfigError: If a declared module is unknown, the first one, or named twice.
+    """
+    if declared != TESTED:
+        declared_links(modules, declared)
 
 
 def declared_links(modules: ActionSpace, declared: str) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ from crosschannel.evaluation.report.formatting import (
     propensity_label,
     prose,
 )
-from crosschannel.evaluation.report.ladder_text import interaction_rows
+from crosschannel.evaluation.report.ladder_text import given_its_first_module, interaction_rows
 from crosschannel.evaluation.report.page import Card, ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures.evaluations import module_picture, order_picture, waterfall_picture
 from crosschannel.evaluation.report.sentences import caveats, headline, module_effects, verdict
@@ -97,7 +97,7 @@ def _interactions(evaluation: Evaluation, level: str) -> ReportTable | None:
     if ladder is None or not (ladder.totals or ladder.pairs):
         return None
     head, *rows = interaction_rows(ladder, level)
-    title = "What interactions add, given the policy's channel (p-values of pairs by Holm's method)"
+    title = f"What interactions add, given {given_its_first_module(ladder)} (p-values of pairs by Holm's method)"
     return ReportTable(title, head, tuple(rows), folded=True)
 
 

@@ -15,7 +15,7 @@ SIGNIFICANT = 0.05
 _STEPS = {
     "logged": "logged",
     "channel": "the policy's `{name}`, with the content as logged",
-    "factor": "its `{name}`, given its channel",
+    "factor": "its `{name}`, given {given}",
     "interactions": "interactions of these",
     "policy": "the policy",
 }
@@ -36,7 +36,7 @@ def ladder_blocks(evaluation: Evaluation) -> list[list[str]]:
     blocks.append([title, *align(waterfall_rows(ladder, level))])
     tests = [title for title in (*ladder.totals, *ladder.pairs) if not title.reason]
     if tests:
-        title = "What interactions add, given the policy's channel (p-values of pairs by Holm's method)"
+        title = f"What interactions add, given {given_its_first_module(ladder)} (p-values of pairs by Holm's method)"
         blocks.append([title, *align(interaction_rows(ladder, level))])
     return [*blocks, ladder_sentences(evaluation)]
 
@@ -56,7 +56,7 @@ def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     """Return the table of the steps from the logged value to the policy's, with a head."""
     rows: list[tuple[str, ...]] = [("step", "value", level)]
     for step in ladder.waterfall:
-        label = step_name(step)
+        label = step_name(step, ladder)
         if step.reason:
             rows.append((label, f"not identified ({step.reason})", ""))
         else:
@@ -64,9 +64,15 @@ def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     return rows
 
 
-def step_name(step: WaterfallStep) -> str:
-    """Return a step of the waterfall in words."""
-    return _STEPS[step.kind].format(name=step.name)
+def step_name(step: WaterfallStep, ladder: Ladder) -> str:
+    """Return a step of a ladder's waterfall in words."""
+    return _STEPS[step.kind].format(name=step.name, given=given_its_first_module(ladder))
+
+
+def given_its_first_module(ladder: Ladder) -> str:
+    """Return the policy's choice that the steps of the factors are given, in words."""
+    name = next(step.name for step in ladder.waterfall if step.kind == "channel")
+    return "its channel" if name == "channel" else f"its `{name}`"
 
 
 def interaction_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
@@ -87,7 +93,7 @@ def ladder_sentences(evaluation: Evaluation) -> list[str]:
     if ladder is None:
         return []
     best = ladder.headline
-    out = [f"* The headline is {best.estimator}, right {best.assumption or NO_ASSUMPTION}. {ladder.independence}"]
+    out = [f"* The headline is {best.estimator}. It is right {best.assumption or NO_ASSUMPTION}. {ladder.independence}"]
     if len(ladder.factors) == 1:
         out.append(
             f"As `{ladder.factors[0]}` is the only factor, order 1 is the weight of the whole action: no order needs "
@@ -117,18 +123,22 @@ def breakdown_sentence(evaluation: Evaluation, share: float) -> str:
     )
 
 
+def contradiction(ladder: Ladder) -> str:
+    """Return which interactions contradict what the headline assumes, in words; empty where none does."""
+    if ladder.order == 1 and (found := [pair for pair in ladder.pairs if _rejects(pair)]):
+        return ", ".join(f"`{pair.factors[0]}` x `{pair.factors[1]}` (p = {pair.p_value:.2g})" for pair in found)
+    total = next((total for total in ladder.totals if total.order == ladder.order + 1), None)
+    if total is not None and _rejects(total):
+        return f"interactions of order {total.order} add {format_point(total.value)} (p = {total.p_value:.2g})"
+    return ""
+
+
 def _test_sentence(ladder: Ladder) -> str:
-    found = [pair for pair in ladder.pairs if _rejects(pair)]
-    if found:
-        pairs = ", ".join(f"`{pair.factors[0]}` x `{pair.factors[1]}` (p = {pair.p_value:.2g})" for pair in found)
-        return f"The log contradicts that assumption: {pairs}."
-    next_total = next((total for total in ladder.totals if total.order == ladder.order + 1), None)
-    if next_total is not None and _rejects(next_total):
-        return (
-            f"The log contradicts that assumption: interactions of order {next_total.order} add "
-            f"{format_point(next_total.value)} (p = {next_total.p_value:.2g})."
-        )
-    if not any(not each.reason for each in (*ladder.pairs, *ladder.totals)):
+    if found := contradiction(ladder):
+        return f"The log contradicts that assumption: {found}."
+    tested = ladder.pairs if ladder.order == 1 else ()
+    higher = [total for total in ladder.totals if total.order == ladder.order + 1]
+    if all(each.reason for each in (*tested, *higher)):
         return "The log is too small to test that assumption."
     return "The log does not contradict that assumption, but would show large interactions only."
 

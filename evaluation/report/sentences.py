@@ -7,6 +7,7 @@ import math
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
 from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.report.ladder_text import contradiction, given_its_first_module
 from crosschannel.evaluation.results import Evaluation
 
 ESTIMATOR_ORDER = ("dr", "beta-ips", "snips", "ips", "switch-dr")
@@ -57,7 +58,7 @@ def module_effects(evaluation: Evaluation) -> list[str]:
     if evaluation.ladder is not None:
         opening = {
             "channel": "Changing only `{}` would change the mean per decision with a reward by",
-            "factor": "Given its channel, the policy's `{}` would add",
+            "factor": f"Given {given_its_first_module(evaluation.ladder)}, the policy's `{{}}` would add",
         }
         return [
             _effect(opening[step.kind].format(step.name), step.value, evaluation)
@@ -113,6 +114,9 @@ def caveats(evaluation: Evaluation) -> list[str]:
             out.append(f"One decision has {share:.0%} of the weight of {e.label}; these values depend on it.")
     if any(e.reason == DIAGNOSTIC for e in evaluation.estimates):
         out.append(f"`dm` is {DIAGNOSTIC}.")
+    best = headline(evaluation)
+    if evaluation.ladder is not None and best.assumption and (found := contradiction(evaluation.ladder)):
+        out.append(f"The log contradicts what {best.estimator} assumes: {found}.")
     if evaluation.no_ladder:
         out.append(f"There is no interaction ladder: {evaluation.no_ladder}.")
     return out

@@ -76,6 +76,9 @@ def from_dict(data: Mapping[str, Any]) -> Evaluation:
     evaluation = serialization.from_dict(Evaluation, values, "evaluation")
     if all(e.module is not None for e in evaluation.estimates):
         raise ConfigError("the evaluation has no estimate of the whole action")
-    if evaluation.ladder is not None and not 0 < evaluation.ladder.order < len(evaluation.ladder.orders):
-        raise ConfigError(f"the evaluation's ladder has no order {evaluation.ladder.order}")
+    if (ladder := evaluation.ladder) is not None:
+        if not 0 < ladder.order < len(ladder.orders):
+            raise ConfigError(f"the evaluation's ladder has no order {ladder.order}")
+        if not {"logged", "channel", "policy"} <= {step.kind for step in ladder.waterfall}:
+            raise ConfigError("the evaluation's ladder has no steps from the log to the policy")
     return evaluation

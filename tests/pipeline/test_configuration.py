@@ -8,7 +8,7 @@ import yaml
 from crosschannel.agents import agent_settings
 from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.configuration import AgentConfig, Config, read_config, write_config
+from crosschannel.pipeline.configuration import AgentConfig, Config, load_config, read_config, write_config
 from tests import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -201,3 +201,10 @@ def test_settings_given_in_python_are_checked_alike():
 def test_a_folder_that_is_needed_is_asked_for(tmp_path):
     with pytest.raises(ConfigError, match=r"needs a folder: add --history\.path FOLDER"):
         build_history(read("history: {source: folder}", tmp_path))
+
+
+@pytest.mark.parametrize("name", ["forest", "sklearn.ensemble.RandomForestRegressor", "a:b:c", ""])
+def test_an_outcome_model_is_the_ridge_or_a_class(name):
+    with pytest.raises(ConfigError, match="there is no outcome model"):
+        load_config("market", {"evaluation.outcome_model": name})
+    assert load_config("market", {"evaluation.outcome_model": "package.module:Forest"}).evaluation.outcome_model

@@ -37,7 +37,7 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
         return None
     rows = [
         Row(
-            label=step_name(step),
+            label=step_name(step, ladder),
             interval=step.value,
             note=f"not identified ({step.reason})" if step.reason else "",
             start=start,
@@ -49,20 +49,22 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
     ]
     first, *between, last = ladder.waterfall
     known, unknown = [step for step in between if not step.reason], [step for step in between if step.reason]
+    value = f"not identified ({last.reason})" if last.reason else _shown(last.value)
     caption = (
-        f"The log earns {format_point(first.value)} per decision with a reward, and the policy by "
-        f"{ladder.headline.estimator} {format_point(last.value)} {format_bounds(last.value)}. The steps between add up "
-        "exactly."
+        f"The log earns {format_point(first.value)} per decision with a reward; the policy by "
+        f"{ladder.headline.estimator}: {value}. "
     )
+    caption += "Each step stands alone." if last.reason else "The steps between add up exactly."
     if unknown:
-        names = ", ".join(step_name(step) for step in unknown)
-        caption += f" The log does not identify {names}: what the other steps leave over."
+        names = ", ".join(step_name(step, ladder) for step in unknown)
+        rest = "" if last.reason else ": what the other steps leave over"
+        caption += f" The log does not identify {names}{rest}."
     if known:
         largest = max(known, key=lambda step: abs(step.value.point))
         clear = "includes zero" if largest.value.contains(0.0) else "excludes zero"
         caption += (
-            f" The largest{' that is identified' if unknown else ''} is {step_name(largest)}: "
-            f"{format_point(largest.value)} {format_bounds(largest.value)}, which {clear}."
+            f" The largest{' that is identified' if unknown else ''} is {step_name(largest, ladder)}: "
+            f"{_shown(largest.value)}, which {clear}."
         )
     return Picture(
         title="From the log to the policy: steps that add up",
@@ -95,6 +97,10 @@ def _beginnings(steps: Sequence[WaterfallStep]) -> list[float | None]:
         height -= steps[k].value.point
         starts[k] = height
     return starts
+
+
+def _shown(interval: Interval) -> str:
+    return f"{format_point(interval)} {format_bounds(interval)}"
 
 
 def _cell(value: float | None) -> float:

@@ -92,8 +92,8 @@ class World:
     """Messages whose engagement, gain, direct effect and hazard are known.
 
     Users engage more by email and by their first feature; the gain depends on the offer and on the second feature. The
-    reward is what the messages earn, plus noise, less the price of a complaint. Surrogates miss a part of what the third
-    offer earns.
+    reward is what the messages earn, plus noise, less the price of a complaint. Surrogates may miss a part of what the
+    third offer earns.
     """
 
     direct_of_push: float = 0.0

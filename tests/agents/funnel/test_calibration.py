@@ -16,11 +16,18 @@ def normals(*shape: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)).float()
 
 
-def blend(reward: Tensor, funnel: Tensor, all_sends: Tensor | None = None, cost: Tensor | None = None) -> Blend:
+def blend(
+    reward: Tensor,
+    funnel: Tensor,
+    all_sends: Tensor | None = None,
+    cost: Tensor | None = None,
+    missed: Tensor | None = None,
+) -> Blend:
     nothing = torch.zeros_like(funnel)
     return Blend.fit(
         reward,
         funnel,
+        nothing if missed is None else missed,
         nothing if all_sends is None else all_sends,
         nothing if cost is None else cost,
         torch.arange(len(funnel)),
@@ -50,6 +57,17 @@ def test_noise_gives_way_to_the_regression_of_all_sends() -> None:
     assert abs(found.slope) < 4.0 * found.slope_se
     assert found.funnel == pytest.approx(0.0, abs=0.04)
     assert found.all_sends == pytest.approx(1.0, abs=0.04)
+
+
+def test_what_surrogates_miss_counts_as_far_as_it_predicts() -> None:
+    f, m, noise = normals(3, N)
+    assert blend(f + m + noise, f, missed=m).missed == pytest.approx(1.0, abs=0.04)
+    assert blend(f + 0.5 * m + noise, f, missed=m).missed == pytest.approx(0.5, abs=0.04)
+    assert blend(f + noise, f, missed=m).missed < 0.04
+    assert blend(f - m + noise, f, missed=m).missed == 0.0
+    found = blend(f + m + noise, f, missed=m)
+    assert abs(found.slope - 1.0) < 4.0 * found.slope_se
+    assert blend(f + noise, f).missed == 0.0
 
 
 def test_a_value_is_never_turned_around() -> None:
@@ -94,7 +112,7 @@ def clustered(users: int, each: int, seed: int) -> Blend:
     f = normals(users, seed=seed)[user] + 0.3 * normals(users * each, seed=seed + 1)
     noise = normals(users, seed=seed + 2)[user] + normals(users * each, seed=seed + 3)
     nothing = torch.zeros_like(f)
-    return Blend.fit(f + noise, f, nothing, nothing, user)
+    return Blend.fit(f + noise, f, nothing, nothing, nothing, user)
 
 
 @pytest.mark.parametrize("runs", [60, pytest.param(600, marks=pytest.mark.slow)])

@@ -11,7 +11,7 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation import LoggedDecisions
-from crosschannel.evaluation.ladder import dependence_tests, find_factors
+from crosschannel.evaluation.ladder import dependence_tests, find_factors, ladder_values, ladder_weights
 from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from tests.evaluation.ladder.worlds import MESSAGE, NESTED, EveryAction, random_policy
 
@@ -189,3 +189,26 @@ def test_holm_by_hand():
     assert holm_adjusted(np.array([0.01, 0.04, 0.03])) == pytest.approx([0.03, 0.06, 0.06])
     assert holm_adjusted(np.array([0.5, 0.9])) == pytest.approx([1.0, 1.0])
     assert holm_adjusted(np.zeros(0)).shape == (0,)
+
+
+def test_modules_drawn_together_are_biased_as_factors_even_if_effects_add_up():
+    """Exact, by enumeration: order 1 is right with the pair as one factor, and wrong with its modules as two."""
+    rng = np.random.default_rng(8)
+    actions = CHAINED.joint_actions
+    mu = random_policy(CHAINED, rng, 1)
+    apart = ActionSpace([Module(m.name, m.actions) for m in CHAINED])
+    pi = random_policy(apart, rng, 1)
+    n = len(actions)
+    propensity = CHAINED.chosen_probabilities([np.repeat(p, n, 0) for p in mu], actions)
+    policy = [np.repeat(p, n, 0) for p in pi]
+    log = LoggedDecisions(apart, actions, propensity, propensity.prod(1), np.arange(n))
+    sent = apart.sends(actions)
+    rewards = sum(sent * rng.normal(size=size)[actions[:, m]] for m, size in enumerate(apart.sizes))
+    truth = apart.chosen_probabilities(policy, actions).prod(1) @ rewards
+    chance = propensity.prod(1)
+    together, separate = (
+        ladder_values(ladder_weights(log, policy, factors), rewards, counts=chance)[1]
+        for factors in (((1, 2), (3,)), ((1,), (2,), (3,)))
+    )
+    assert together == pytest.approx(truth, abs=1e-12)
+    assert abs(separate - truth) > 0.01

@@ -13,6 +13,7 @@ from crosschannel.evaluation import (
     EvaluationSettings,
     Interval,
     OutcomeModel,
+    caveats,
     evaluate,
     from_dict,
     headline,
@@ -23,6 +24,7 @@ from crosschannel.evaluation import (
 from crosschannel.evaluation.ladder.build import choose_order
 from tests.evaluation.ladder.test_factors import draw
 from tests.evaluation.ladder.worlds import MESSAGE, random_policy
+from tests.evaluation.report.samples import evaluated
 
 pytestmark = pytest.mark.numerics
 
@@ -121,6 +123,10 @@ def test_a_pair_that_is_found_without_moving_the_headline_is_told():
     found, _ = logged(users=1500, interaction=0.5)
     assert found.ladder.order == 1
     assert "The log contradicts that assumption: `tone` x `offer` (p = " in text_table(found)
+    assert any(line.startswith("The log contradicts what order 1 assumes: `tone` x") for line in caveats(found))
+    second, _ = logged(users=1500, interaction=0.5, order=2)
+    assert not any("contradicts" in line for line in caveats(second))
+    assert "The log does not contradict that assumption" in text_table(second)
 
 
 def with_values(orders, values):
@@ -191,8 +197,20 @@ def test_json_is_strict_versioned_and_read_back(additive):
         from_dict({**written, "schema": 1})
     with pytest.raises(ConfigError, match="ladder has no order 5"):
         from_dict({**written, "ladder": {**written["ladder"], "order": 5}})
+    with pytest.raises(ConfigError, match="ladder has no steps from the log to the policy"):
+        from_dict({**written, "ladder": {**written["ladder"], "waterfall": []}})
     with pytest.raises(ConfigError, match="no estimate of the whole action"):
         from_dict({**written, "estimates": [e for e in written["estimates"] if e["module"]]})
+
+
+def test_the_first_module_is_called_by_its_name():
+    found, _ = logged()
+    text = text_table(found)
+    assert "its `tone`, given its channel" in text
+    assert "adds up given the channel" in verdict(found)
+    offers = evaluated(policy="agent")
+    assert "its `variant`, given its `type`" in text_table(offers)
+    assert "adds up given `type`" in verdict(offers)
 
 
 def test_one_factor_is_told_and_needs_no_assumption():

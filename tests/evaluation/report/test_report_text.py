@@ -51,7 +51,7 @@ def test_the_verdict_fits_the_interval(interval, words):
     orders = tuple(replace(e, difference=interval) for e in good.ladder.orders)
     text = verdict(replace(good, ladder=replace(good.ladder, orders=orders)))
     assert text.startswith(words)
-    assert text.endswith("if what the parts of a message earn adds up given the channel).")
+    assert text.endswith("if what the parts of a message earn adds up given `type`).")
 
 
 def test_the_headline_is_that_of_the_ladder_unless_it_is_not_identified():
@@ -93,7 +93,7 @@ def test_effects_of_modules_are_told_where_the_whole_action_is_not_identified():
     assert some.ladder is not None
     opening = "Changing only `type` would change the mean per decision with a reward by"
     assert first == f"{opening} +0.1897, 95% interval [0.1013, 0.278]."
-    assert second.startswith("Given its channel, the policy's `variant` would add -0.09547, 95% interval")
+    assert second.startswith("Given its `type`, the policy's `variant` would add -0.09547, 95% interval")
     steps = tuple(replace(step, value=difference(-0.1, 0.3)) for step in some.ladder.waterfall)
     zero = replace(some, ladder=replace(some.ladder, waterfall=steps))
     assert all(text.endswith(", which includes zero.") for text in module_effects(zero))

@@ -30,7 +30,7 @@ def with_steps(*steps: tuple[str, float | None]) -> Evaluation:
     built = tuple(
         WaterfallStep(
             name,
-            kinds.get(k, "factor"),
+            kinds.get(k, "channel" if k == 1 else "factor"),
             UNDEFINED if value is None else Interval(value, value - 1, value + 1, 0.5),
             "ESS 3 < 5" if value is None else "",
         )
@@ -47,7 +47,10 @@ def with_steps(*steps: tuple[str, float | None]) -> Evaluation:
         ([1.0, 2.0, None, 0.5, 4.0], ["0.0", "1.0", "", "3.5", "0.0"]),
         ([1.0, None, 2.0, None, 0.5, 4.0], ["0.0", "", "", "", "3.5", "0.0"]),
         ([1.0, None, 4.0], ["0.0", "", "0.0"]),
-        ([1.0, 4.0], ["0.0", "0.0"]),
+        ([1.0, 3.0, 4.0], ["0.0", "1.0", "0.0"]),
+        # The policy's value is a gap: steps follow each other from the log's value on.
+        ([1.0, 3.0, None], ["0.0", "1.0", "0.0"]),
+        ([1.0, 3.0, None, 2.0, None], ["0.0", "1.0", "", "", "0.0"]),
     ],
 )
 def test_bars_of_the_waterfall_meet(steps, begins):
@@ -56,18 +59,20 @@ def test_bars_of_the_waterfall_meet(steps, begins):
     assert [row["begins at"] for row in numbers(picture)] == begins
     assert picture.drawing.count('class="label"') == len(steps)
     unknown = steps.count(None)
-    assert ("does not identify" in picture.caption) == bool(unknown)
+    assert ("does not identify" in picture.caption) == (None in steps[:-1])
+    assert ("add up exactly" in picture.caption) == (steps[-1] is not None)
     assert picture.drawing.count("not identified (ESS 3 &lt; 5)") == unknown
     assert [row["not identified"] for row in numbers(picture)].count("ESS 3 < 5") == unknown
 
 
 def test_the_caption_of_the_waterfall_names_the_largest_step():
-    picture = waterfall_picture(with_steps(("logged", 1.0), ("offer", -3.0), ("tone", 2.0), ("policy", 0.0)), 0.25)
+    picture = waterfall_picture(with_steps(("logged", 1.0), ("channel", 0.5), ("offer", -3.0), ("policy", -1.5)), 0.25)
     assert picture is not None
     assert "The largest is its `offer`, given its channel: -3 [-4, -2], which excludes zero." in picture.caption
     assert "true +0.25" in picture.drawing
     assert picture.drawing.count('class="dot worse"') == 1
-    assert picture.drawing.count('class="dot better"') == 1
+    # The interval of the channel is [-.5, 1.5].
+    assert "better" not in picture.drawing
 
 
 def test_there_is_no_waterfall_without_steps():
