@@ -121,30 +121,36 @@ def row_chart(
 
 
 def _draw(row: Row, scale: Scale, ticks: Sequence[float], reference: float) -> str:
-    """Return the drawing of a row; a row without a value has none."""
-    if not row.interval.is_defined:
+    """Return the drawing of a row; a row with neither value nor marker has none."""
+    if not row.interval.is_defined and not math.isfinite(row.marker):
         return "<span></span>"
-    middle, parts = ROW_HEIGHT / 2, []
-    parts += [_vertical(scale.x(tick), "zero" if tick == 0 else "grid") for tick in ticks]
+    middle = ROW_HEIGHT / 2
+    parts = [_vertical(scale.x(tick), "zero" if tick == 0 else "grid") for tick in ticks]
     if math.isfinite(reference):
         parts.append(_vertical(scale.x(reference), "reference"))
-    offset = row.start or 0.0
-    low, point, high = (offset + value for value in (row.interval.low, row.interval.point, row.interval.high))
-    if row.start is not None:
-        parts.append(
-            f'<rect class="block{row.tone}" x="{scale.x(min(offset, point))}" y="4" '
-            f'width="{scale.width(offset, point)}" height="{ROW_HEIGHT - 8}"/>'
-        )
-    parts.append(
-        f'<line class="bar{row.tone}" x1="{scale.x(low)}" x2="{scale.x(high)}" y1="{middle}" y2="{middle}"/>'
-        f'<circle class="dot{row.tone}" cx="{scale.x(point)}" cy="{middle}" r="4.5"/>'
-    )
+    if row.interval.is_defined:
+        parts.append(_draw_value(row, scale))
     if math.isfinite(row.marker):
         parts.append(
             f'<svg x="{scale.x(row.marker)}" y="{middle}" overflow="visible" width="1" height="1">'
             '<path class="marker" d="M0,-7 L6,0 L0,7 L-6,0 Z"/></svg>'
         )
     return f'<svg width="100%" height="{ROW_HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
+
+
+def _draw_value(row: Row, scale: Scale) -> str:
+    """Return a row's bar, if it has one, its interval and its dot."""
+    offset, middle, bar = row.start or 0.0, ROW_HEIGHT / 2, ""
+    low, point, high = (offset + value for value in (row.interval.low, row.interval.point, row.interval.high))
+    if row.start is not None:
+        bar = (
+            f'<rect class="block{row.tone}" x="{scale.x(min(offset, point))}" y="4" '
+            f'width="{scale.width(offset, point)}" height="{ROW_HEIGHT - 8}"/>'
+        )
+    return (
+        f'{bar}<line class="bar{row.tone}" x1="{scale.x(low)}" x2="{scale.x(high)}" y1="{middle}" y2="{middle}"/>'
+        f'<circle class="dot{row.tone}" cx="{scale.x(point)}" cy="{middle}" r="4.5"/>'
+    )
 
 
 def _row(row: Row, drawing: str, marker: str) -> str:

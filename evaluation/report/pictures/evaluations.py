@@ -67,7 +67,7 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
             f"{_shown(largest.value)}, which {clear}."
         )
     return Picture(
-        title="From the log to the policy: steps that add up",
+        title="From the log to the policy" if last.reason else "From the log to the policy: steps that add up",
         drawing=row_chart(rows, "mean reward per decision with a reward"),
         caption=caption,
         name="waterfall",

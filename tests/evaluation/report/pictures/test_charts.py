@@ -70,6 +70,14 @@ def test_rows_without_a_value_are_texts():
     assert "nan" not in beside
 
 
+def test_a_true_value_is_drawn_where_the_log_identifies_none():
+    rows = [Row("a", UNDEFINED, note="not identified", marker=4.0), Row("b", Interval(1, 0, 2, 1))]
+    drawn = row_chart(rows, "x")
+    assert f'<svg x="{Scale.of_values([4.0]).x(4.0)}"' in drawn
+    assert drawn.count("<circle") == 1
+    assert "not identified, true +4" in drawn
+
+
 def test_reference_and_second_values_are_named():
     rows = [Row("a", Interval(1, 0, 2, 1), marker=5.0), Row("b", Interval(1, 0, 2, 1))]
     drawn = row_chart(rows, "x", reference=0.5, reference_name="the log's mean", marker="expected")
