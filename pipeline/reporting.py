@@ -110,7 +110,10 @@ def _behaviour(result: EvaluationResult) -> ReportSection | None:
         "In the tables, share is how often the policy chooses the action, of all decisions for the first module and of "
         "the messages for the others. Brackets hold 95 % intervals of the agent's estimates."
     )
-    return ReportSection("What the policy sends", (sentence,), tuple(_policy_tables(result)), _drawn(pictures))
+    sentences = [sentence]
+    if result.calibration is not None and not evidence.calibration:
+        sentences.append(str(result.calibration))
+    return ReportSection("What the policy sends", tuple(sentences), tuple(_policy_tables(result)), _drawn(pictures))
 
 
 def _support(result: EvaluationResult) -> ReportSection | None:
