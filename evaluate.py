@@ -3,6 +3,7 @@
   crosschannel evaluate runs/NAME                                         on the log of the run
   crosschannel evaluate runs/NAME --history.path LOG --out FOLDER         on another log
   crosschannel evaluate runs/NAME --evaluation.min-ess 500 --out FOLDER   with other settings
+  crosschannel evaluate runs/TODAY --compare runs/YESTERDAY               one policy against another
 
 Every value comes with its estimand, an interval over users and its effective sample size; a value
 that the log does not identify is reported as such. The policy is explained by module, action and
@@ -15,6 +16,7 @@ policy and settings is read and not computed again. An evaluation ends with a ve
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -22,15 +24,16 @@ from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
-from crosschannel.pipeline.command_line import Parser, check_output, logger, one_thread, program
+from crosschannel.pipeline.command_line import Parser, UsageError, check_output, logger, one_thread, program
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
-from crosschannel.pipeline.run_files import RunLock
+from crosschannel.pipeline.run_files import RunLock, write_json
 from crosschannel.pipeline.run_folder import Run
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
 FILES = ("evaluation.json", "report.html", "policy.csv")
+COMPARISON = "comparison.json"
 OTHER_LOG = (
     "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
     "none of the parts that the policy learned from"
@@ -109,18 +112,47 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     )
     gate = "end with the exit code of the verdict: 0 deploy, 3 hold, 4 not identified (default: 0 in any case)"
     parser.add_argument("--gate", action="store_true", help=gate)
+    other = "only print the value of RUN minus that of this other run, on the same log, for users that trained neither"
+    parser.add_argument("--compare", metavar="RUN", type=Path, help=other)
     folder = parser.first_positional(arguments)
     base = Run.read_config(folder) if folder and Run.is_at(folder) else Config()
     line = parse_settings(parser, arguments, sections=("evaluation",), base=base)
     out = line.options.out
-    for name in FILES:
+    if line.options.compare and line.options.gate:
+        raise UsageError("--gate is the verdict on one policy: leave out --compare")
+    for name in (COMPARISON,) if line.options.compare else FILES:
         check_output((out or line.options.run) / name, force=line.options.force or not out)
     return line.options, line.config.evaluation
+
+
+def compare(chosen: argparse.Namespace, settings: EvaluationConfig) -> None:
+    """Print how much more the policy of a run is worth than that of another one, and write it where `--out` says.
+
+    Raises:
+        ConfigError: If a run is not finished, damaged or edited, or the two cannot be compared.
+        NotIdentified: If no user of the log tells.
+        OutputError: If the file cannot be written.
+    """
+    found = pipeline.compare_runs(
+        *(chosen.run, chosen.compare, chosen.history_path, settings),
+        device=chosen.device,
+        allow_classes=chosen.allow_class,
+    )
+    size = f"{found.ess:,.0f}" if math.isfinite(found.ess) else "-"
+    print(
+        f"{found}\n{found.decisions:,} decisions with a reward of {found.users:,} users, ESS of the difference {size}"
+    )
+    if chosen.out:
+        write_json(pipeline.comparison_to_dict(found), chosen.out / COMPARISON)
+        print(chosen.out / COMPARISON)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, evaluate its policy, write and print the report; return the exit code."""
     chosen, settings = parse(arguments)
+    if chosen.compare:
+        one_thread()(compare)(chosen, settings)
+        return 0
     result = evaluate(
         *(chosen.run, chosen.history_path, settings),
         device=chosen.device,

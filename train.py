@@ -118,6 +118,8 @@ def learn(
     if not done["steps"]:
         monitor.rewards(data.train.rewards)
         monitor.event_study(data.train)
+        if validation is not None:
+            monitor.layout(validation.orders, validation.order)
 
     spec = pipeline.agent_spec(config, data)
     trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()

@@ -36,6 +36,10 @@ from .planning import advice as advice
 from .planning import data_needs as data_needs
 from .planning import users_per_arm_of_means as users_per_arm_of_means
 from .planning import users_per_arm_of_rates as users_per_arm_of_rates
+from .report import Card as Card
+from .report import Picture as Picture
+from .report import ReportSection as ReportSection
+from .report import ReportTable as ReportTable
 from .report import caveats as caveats
 from .report import from_dict as from_dict
 from .report import headline as headline
@@ -79,6 +83,7 @@ __all__ = [
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
     "BetaIPS",
+    "Card",
     "ChosenWeights",
     "Comparison",
     "CostEvent",
@@ -98,8 +103,11 @@ __all__ = [
     "OutcomeModel",
     "PerDecisionIPS",
     "PerDecisionSNIPS",
+    "Picture",
     "QValues",
     "Refit",
+    "ReportSection",
+    "ReportTable",
     "Sample",
     "Selection",
     "SequentialDR",

@@ -9,13 +9,14 @@ from .command_line import Parser as Parser
 from .command_line import UsageError as UsageError
 from .command_line import logger as logger
 from .command_line import program as program
+from .comparing import compare_runs as compare_runs
+from .comparing import comparison_to_dict as comparison_to_dict
 from .configuration import Config as Config
 from .configuration import load_config as load_config
 from .configuration import read_config as read_config
 from .configuration import write_config as write_config
 from .flags import parse_settings as parse_settings
 from .judging import ExplainedPolicy as ExplainedPolicy
-from .judging import Validation as Validation
 from .judging import deployable_policy as deployable_policy
 from .judging import explain_policy as explain_policy
 from .judging import fit_outcomes as fit_outcomes
@@ -31,6 +32,7 @@ from .reporting import write_report as write_report
 from .results import EvaluationResult as EvaluationResult
 from .results import TrueValue as TrueValue
 from .run_folder import Run as Run
+from .validation import Validation as Validation
 
 __all__ = [
     "Config",
@@ -48,6 +50,8 @@ __all__ = [
     "batch_at",
     "build_history",
     "check_priceable",
+    "compare_runs",
+    "comparison_to_dict",
     "compute_rewards",
     "deployable_policy",
     "explain_policy",

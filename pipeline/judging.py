@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -20,26 +19,20 @@ from crosschannel.agents import (
 )
 from crosschannel.agents.base import Float32Array
 from crosschannel.agents.funnel.funnel import Funnel
-from crosschannel.agents.votes import NoVotes
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
-    DR,
     CrossFittedOutcomes,
     Evaluation,
     LoggedDecisions,
-    Sample,
-    effective_sample_size,
     evaluate,
-    importance_weights,
-    kurtosis,
-    required_ess,
 )
 from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
 from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.comparators import compare, one_hot
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.evidence import evidence_of
 from crosschannel.pipeline.gating import verdict_of
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
@@ -71,71 +64,6 @@ def fit_outcomes(config: Config, split: Split) -> CrossFittedOutcomes | None:
         decisions.user,
         regressor=outcome_regressor(config),
     )
-
-
-@dataclass(frozen=True)
-class Validation:
-    """A quick doubly robust estimate on the validation users, shown while training; without an interval.
-
-    Attributes:
-        log: The logged decisions with a reward.
-        policy: Function from an agent to its policy's probabilities there, under the constraints.
-        context: What a policy sees there.
-        rewards: Their rewards, from the validation users' own controls.
-        counts: How often each decision counts: the inverse of its probability of being uncensored.
-        outcomes: The outcome model, cross-fitted on the validation users.
-        min_ess: Effective sample size below which there is no value: the evaluation's requirement.
-    """
-
-    log: LoggedDecisions
-    policy: Callable[[Agent], list[FloatArray]]
-    context: Float32Array
-    rewards: FloatArray
-    counts: FloatArray
-    outcomes: CrossFittedOutcomes
-    min_ess: float
-
-    @classmethod
-    def build(cls, config: Config, data: TrainingData) -> Validation | None:
-        """Select the validation users' decisions; None where none can be judged."""
-        if config.split.validation == 0 or data.propensities.no_overlap:
-            return None
-        split = data.validation
-        log, frame, keep = LoggedDecisions.from_history(split.history), split.rewards, split.rewards.identified
-        p_uncensored = frame.p_uncensored[keep]
-        if not keep.any() or np.isnan(log.propensity[keep]).any() or np.isnan(p_uncensored).any():
-            return None
-        outcomes = fit_outcomes(config, split)
-        if outcomes is None:
-            return None
-        rewards = frame.reward[keep]
-        return cls(
-            log=log[keep],
-            policy=lambda agent: [p[keep] for p in policy_at(config, data, agent, split).probabilities],
-            context=split.observations.context[keep],
-            rewards=rewards,
-            counts=1.0 / p_uncensored,
-            outcomes=outcomes.of_rows(keep),
-            min_ess=required_ess(config.evaluation.min_ess, kurtosis(rewards - rewards.mean())),
-        )
-
-    def scores(self, agent: Agent) -> dict[str, float]:
-        """Return the effective sample size, and above `min_ess` the value and its lift over the logging policy.
-
-        Nothing while the agent cannot keep the constraints yet, because it has learned from too few messages.
-        """
-        try:
-            probabilities = self.policy(agent)
-        except NoVotes:
-            return {}  # no funnel was learned yet, so that there is no policy that keeps the constraints
-        weights = importance_weights(self.log, probabilities, None)
-        scores = {"validation/ess": effective_sample_size(weights * self.counts)}
-        if scores["validation/ess"] >= self.min_ess:
-            q = self.outcomes.q_values(self.context, self.log.actions, probabilities)[0]
-            value = DR().value(Sample(self.rewards, weights, self.counts, q.logged, q.policy))
-            logged = float(self.counts @ self.rewards / self.counts.sum())
-            scores |= {"validation/value": value, "validation/lift_over_logging": value - logged}
-        return scores
 
 
 @dataclass(frozen=True)
@@ -222,6 +150,7 @@ def judge(
         comparators=comparators,
         gate=verdict_of(config, data, policy.probabilities, evaluation, constraints),
         advice=advice_on(config, data, policy.probabilities, evaluation),
+        evidence=evidence_of(config, data, agent, policy.probabilities, evaluation),
         policy_table=policy.table,
         losses={"training": data.train.losses, "test": data.test.losses},
         constraints=constraints,

@@ -13,10 +13,13 @@ from crosschannel.agents import Batch, Decisions, as_markdown, as_scalars
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.pipeline.building import Split
 from crosschannel.pipeline.command_line import logger
+from crosschannel.pipeline.evidence import pre_trend_sentences
+from crosschannel.pipeline.validation import curve_layout
 from crosschannel.reward import REWARDS, RewardFrame
-from crosschannel.reward.effects import TreatmentEffects, event_study, picture
+from crosschannel.reward.effects import TreatmentEffects, event_study, explain_pre_trends, picture
 
 #: The tag of the table that a run writes last, after its last checkpoint.
 POLICY_TABLE = "explain/policy"
@@ -62,12 +65,22 @@ class Monitor:
             self._writer.add_histogram("reward/all", frame.reward[ok], 0)
             self._writer.add_histogram("reward/n_controls", frame.n_controls[ok], 0)
 
+    def layout(self, orders: int, order: int) -> None:
+        """Arrange once the curves of the validation users as bands and beside their floor (`curve_layout`)."""
+        self._writer.add_custom_scalars(curve_layout(orders, order))
+
     def event_study(self, split: Split) -> None:
-        """Draw once the effect of the logged messages by time since the decision, with the pre-trends."""
+        """Draw once the effect of the logged messages by time since the decision, and write what the pre-trends show.
+
+        Where the pre-trend test fails, both name what it points at.
+        """
         if type(split.model) not in REWARDS.values():  # a user's own kind need not have an influence function
             return
         events = event_study(TreatmentEffects.fit_outcomes(split.model, split.outcomes), split.history)
-        self._writer.add_figure("reward/event_study", picture(split.history, events), 0)
+        known = split.history.propensity_source in KNOWN_SOURCES
+        why = explain_pre_trends(events, split.model.spec.pre, known_propensities=known)
+        self._writer.add_figure("reward/event_study", picture(split.history, events, why=why), 0)
+        self._writer.add_text("reward/pre_trends", pre_trend_sentences(events, split), 0)
 
     def replayed(self, batch: Batch) -> None:
         """Add what the log did in one replayed step."""

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from crosschannel.agents import ALL_DECISIONS, component_names
+from crosschannel.agents import component_names
 from crosschannel.agents.explain import HAZARD
-from crosschannel.evaluation import write_html
+from crosschannel.evaluation import headline, write_html
 from crosschannel.evaluation.report.formatting import NOTHING, format_number
-from crosschannel.evaluation.report.html_report import ReportSection, ReportTable
+from crosschannel.evaluation.report.page import ReportSection, ReportTable
+from crosschannel.evaluation.report.pictures import Picture
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.results import (
-    COMPARATOR_COLUMNS,
-    CONSTRAINT_COLUMNS,
-    EvaluationResult,
-    comparator_cells,
-    comparators_title,
-    constants_in_words,
-    constraint_cells,
+from crosschannel.pipeline.report.behaviour import (
+    calibration_picture,
+    cost_picture,
+    event_picture,
+    period_picture,
+    segment_picture,
+    share_picture,
+    weight_picture,
+    worth_picture,
 )
+from crosschannel.pipeline.report.card import card_of
+from crosschannel.pipeline.report.comparators import comparators_section
+from crosschannel.pipeline.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
 from crosschannel.pipeline.run_folder import Run
 
 
 def write_report(run: Run, result: EvaluationResult, path: Path) -> None:
     """Write the report of a run's evaluation as one self-contained HTML page."""
-    write_html(path, [result.evaluation], _facts(run, result), run.path.name, _sections(result))
+    truth = {result.evaluation.policy: result.truth[0].per_decision} if result.truth else None
+    write_html(
+        *(path, [result.evaluation], _facts(run, result), run.path.name, _sections(result)),
+        card=card_of(result, run.path),
+        truth=truth,
+    )
 
 
 def next_steps(run: Run) -> str:
@@ -58,8 +68,6 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
             f"{value.per_user:.3f} +- {1.96 * value.per_user_se:.3f} per user when deployed, "
             f"{value.sends_per_user:.1f} messages"
         )
-    if result.gate is not None:
-        facts["verdict"] = f"{result.gate.verdict}. {result.gate.reason}"
     return facts | ({"attention": " ".join(result.notes)} if result.notes else {})
 
 
@@ -82,37 +90,58 @@ def _reward_text(config: Config) -> str:
 
 
 def _sections(result: EvaluationResult) -> list[ReportSection]:
-    """Return what the policy sends and why, and what its constraints cost, where there is anything to tell."""
-    sections = []
-    if len(result.policy_table):
-        sentences = [
-            "Share: how often the policy chooses the action, of all decisions for the first module and of the messages "
-            "for the others. Brackets hold 95 % intervals of the agent's estimates."
-        ]
-        if result.calibration is not None:
-            sentences.append(str(result.calibration))
-        sections.append(ReportSection("What the policy sends", tuple(sentences), tuple(_policy_tables(result))))
-    if result.comparators:
-        cells = tuple(map(comparator_cells, result.comparators))
-        sections.append(
-            ReportSection(
-                "Other policies",
-                (f"{comparators_title(result)}.", *constants_in_words(result.comparators)),
-                (ReportTable("Comparators", COMPARATOR_COLUMNS, cells),),
-            )
-        )
-    if result.advice:
-        sections.append(ReportSection("What would identify the value", result.advice, ()))
-    if result.constraints:
-        rows = tuple(constraint_cells(row) for row in result.constraints)
-        sentence = "Expected use and budgets are those of all of the test users' decision times together."
-        table = ReportTable("Prices and use", CONSTRAINT_COLUMNS, rows)
-        sections.append(ReportSection("Constraints", (sentence,), (table,)))
-    return sections
+    """Return what the policy is compared with, what it does and why, and what its constraints cost."""
+    sections = [comparators_section(result), _behaviour(result), _support(result), _rewards(result), _costs(result)]
+    return [section for section in sections if section is not None]
+
+
+def _behaviour(result: EvaluationResult) -> ReportSection | None:
+    table, evidence = result.policy_table, result.evidence
+    if not len(table):
+        return None
+    pictures = (
+        share_picture(evidence.shares),
+        period_picture(evidence.shares),
+        segment_picture(table),
+        worth_picture(table),
+        calibration_picture(evidence.calibration, result.calibration),
+    )
+    sentence = (
+        "In the tables, share is how often the policy chooses the action, of all decisions for the first module and of "
+        "the messages for the others. Brackets hold 95 % intervals of the agent's estimates."
+    )
+    sentences = [sentence]
+    if result.calibration is not None and not evidence.calibration:
+        sentences.append(str(result.calibration))
+    return ReportSection("What the policy sends", tuple(sentences), tuple(_policy_tables(result)), _drawn(pictures))
+
+
+def _support(result: EvaluationResult) -> ReportSection | None:
+    picture = weight_picture(result.evidence.weights, headline(result.evaluation).support.ess)
+    return None if picture is None else ReportSection("How much of the log counts", (), (), (picture,))
+
+
+def _rewards(result: EvaluationResult) -> ReportSection | None:
+    picture = event_picture(result.evidence.events, result.evidence.pre_trends)
+    return None if picture is None else ReportSection("Whether rewards are effects", (), (), (picture,))
+
+
+def _costs(result: EvaluationResult) -> ReportSection | None:
+    pictures = _drawn((cost_picture(result.gate.costs if result.gate is not None else ()),))
+    if not result.constraints:
+        return ReportSection("Cost events", (), (), pictures) if pictures else None
+    rows = tuple(constraint_cells(row) for row in result.constraints)
+    sentence = "Expected use and budgets are those of all of the test users' decision times together."
+    table = ReportTable("Prices and use", CONSTRAINT_COLUMNS, rows)
+    return ReportSection("Constraints and cost events", (sentence,), (table,), pictures)
+
+
+def _drawn(pictures: Sequence[Picture | None]) -> tuple[Picture, ...]:
+    return tuple(picture for picture in pictures if picture is not None)
 
 
 def _policy_tables(result: EvaluationResult) -> Iterator[ReportTable]:
-    """Yield a table of what the policy does for each segment; those after all decisions are folded."""
+    """Yield a table of what the policy does for each segment; all are folded."""
     table = result.policy_table
     names = component_names(table)
     shown = [("worth", "reward", "low", "high", "+.3g")] if table["reward"].notna().any() else []
@@ -131,7 +160,7 @@ def _policy_tables(result: EvaluationResult) -> Iterator[ReportTable]:
                 named = str(module) if len(rows) in first else ""
                 rows.append((named, str(row["action"]), format_number(row["share"], ".1%"), *cells))
         title = f"{segment} ({part['decisions'].iloc[0]:,})"
-        yield ReportTable(title, columns, tuple(rows), frozenset(first), folded=segment != ALL_DECISIONS)
+        yield ReportTable(title, columns, tuple(rows), frozenset(first), folded=True)
 
 
 def _with_interval(value: float, low: float, high: float, form: str) -> str:

@@ -13,10 +13,11 @@ import pandas as pd
 from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
+from crosschannel.pipeline.evidence_records import Evidence
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 5
+RESULT_VERSION = 7
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,8 @@ class EvaluationResult:
         comparators: The policies that it is compared with.
         gate: The verdict by the configuration's rule.
         advice: What would identify the value, where the log does not.
+        evidence: What the policy does beside the log, where its weights lie, and how its agent's estimates are
+            calibrated.
     """
 
     evaluation: Evaluation
@@ -183,6 +186,7 @@ class EvaluationResult:
     comparators: tuple[Comparator, ...] = ()
     gate: GateVerdict | None = None
     advice: tuple[str, ...] = ()
+    evidence: Evidence = field(default_factory=Evidence)
 
     def __str__(self) -> str:
         return summary_text(self)
@@ -200,6 +204,7 @@ class EvaluationResult:
             "comparators": [each.to_dict() for each in self.comparators],
             "gate": None if self.gate is None else self.gate.to_dict(),
             "advice": list(self.advice),
+            "evidence": self.evidence.to_dict(),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -233,6 +238,7 @@ class EvaluationResult:
             comparators=tuple(map(Comparator.from_dict, data["comparators"])),
             gate=None if data["gate"] is None else GateVerdict.from_dict(data["gate"]),
             advice=convert(tuple[str, ...], data["advice"], "advice"),
+            evidence=Evidence.from_dict(data["evidence"]),
         )
 
 

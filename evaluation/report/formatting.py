@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+
+from markupsafe import Markup, escape
 
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.histories.propensities.sources import describe_sources, summarise_sources
@@ -53,3 +56,8 @@ def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
         for j in range(len(rows[0]))
     ]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def prose(text: str) -> Markup:
+    """Return a text as HTML: escaped, and what is between backquotes as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,52 +11,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from crosschannel.core.files import replacing
-from crosschannel.evaluation.report.forest_plot import forest_plot
 from crosschannel.evaluation.report.formatting import (
     SUPPORT_COLUMNS,
     format_bounds,
     format_number,
     format_point,
     propensity_label,
+    prose,
 )
+from crosschannel.evaluation.report.ladder_text import given_its_first_module, interaction_rows
+from crosschannel.evaluation.report.page import Card, ReportSection, ReportTable
+from crosschannel.evaluation.report.pictures.evaluations import module_picture, order_picture, waterfall_picture
 from crosschannel.evaluation.report.sentences import caveats, headline, module_effects, verdict
 from crosschannel.evaluation.results import Evaluation
 
 TEMPLATES = Path(__file__).parent / "templates"
-
-
-@dataclass(frozen=True)
-class ReportTable:
-    """A table of texts beside the estimates, such as what a policy does.
-
-    Attributes:
-        title: Its heading.
-        columns: Names of the columns.
-        rows: One text for each column, of one line or several.
-        first: Which rows begin a group; each gets a line above it.
-        folded: Whether the page shows the heading only, until the reader opens the table.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    first: frozenset[int] = frozenset()
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class ReportSection:
-    """A section of the page beside those of the evaluations.
-
-    Attributes:
-        title: Its heading.
-        sentences: What the tables show, in sentences.
-        tables: The tables.
-    """
-
-    title: str
-    sentences: tuple[str, ...]
-    tables: tuple[ReportTable, ...]
 
 
 def render_html(
@@ -64,6 +33,9 @@ def render_html(
     about: Mapping[str, str] | None = None,
     title: str = "Evaluation",
     more: Sequence[ReportSection] = (),
+    *,
+    card: Card | None = None,
+    truth: Mapping[str, float] | None = None,
 ) -> str:
     """Return the report as HTML.
 
@@ -72,10 +44,12 @@ def render_html(
         about: What was evaluated, in the reader's words: the run, the reward, the split.
         title: The page's heading.
         more: Sections after the evaluations.
+        card: The answer, at the top of the page; it takes the place of the evaluations' verdicts and caveats.
+        truth: True value per decision with a reward by the policy's name, where it is known.
     """
     template = _environment().get_template("report.html.jinja")
-    sections = [_section(e) for e in evaluations]
-    return template.render(title=title, about=dict(about or {}), sections=sections, more=more)
+    sections = [_section(e, (truth or {}).get(e.policy, math.nan)) for e in evaluations]
+    return template.render(title=title, about=dict(about or {}), sections=sections, more=more, card=card)
 
 
 def write_html(
@@ -84,15 +58,19 @@ def write_html(
     about: Mapping[str, str] | None = None,
     title: str = "Evaluation",
     more: Sequence[ReportSection] = (),
+    *,
+    card: Card | None = None,
+    truth: Mapping[str, float] | None = None,
 ) -> None:
     """Write the report to a file; the arguments are those of `render_html`."""
     with replacing(path) as draft:
-        draft.write_text(render_html(evaluations, about, title, more), encoding="utf-8")
+        draft.write_text(render_html(evaluations, about, title, more, card=card, truth=truth), encoding="utf-8")
 
 
-def _section(evaluation: Evaluation) -> dict[str, Any]:
+def _section(evaluation: Evaluation, truth: float) -> dict[str, Any]:
     """Return the variables of one evaluation's section in the template."""
     level = f"{evaluation.settings.confidence_level:.0%}"
+    pictures = (waterfall_picture(evaluation, truth), order_picture(evaluation, truth), module_picture(evaluation))
     return {
         "evaluation": evaluation,
         "level": level,
@@ -107,12 +85,20 @@ def _section(evaluation: Evaluation) -> dict[str, Any]:
             "rewards in the bootstrap": "re-fitted in every replicate" if evaluation.refitted else "held fixed",
         },
         "estimands": {e.label: e.estimand for e in evaluation.one_per_estimand},
-        "plot": forest_plot(
-            [(e.label, e.estimator, e.difference) for e in evaluation.estimates if e.identified],
-            axis=f"{evaluation.policy} minus the logging policy, mean per decision with a reward, {level} intervals",
-        ),
+        "pictures": [picture for picture in pictures if picture is not None],
+        "interactions": _interactions(evaluation, level),
         "n_rewards": max(sum(evaluation.reward_counts.values()), 1),
     }
+
+
+def _interactions(evaluation: Evaluation, level: str) -> ReportTable | None:
+    """Return the table of the tests of interactions; None where there is none."""
+    ladder = evaluation.ladder
+    if ladder is None or not (ladder.totals or ladder.pairs):
+        return None
+    head, *rows = interaction_rows(ladder, level)
+    title = f"What interactions add, given {given_its_first_module(ladder)} (p-values of pairs by Holm's method)"
+    return ReportTable(title, head, tuple(rows), folded=True)
 
 
 def _direction(evaluation: Evaluation) -> str:
@@ -133,6 +119,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"point": format_point, "bounds": format_bounds, "number": format_number}
+    environment.filters |= {"point": format_point, "bounds": format_bounds, "number": format_number, "prose": prose}
     environment.globals["support_columns"] = SUPPORT_COLUMNS
     return environment

@@ -6,7 +6,7 @@ import math
 
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
-from crosschannel.evaluation.ladder.results import Interaction, Ladder
+from crosschannel.evaluation.ladder.results import Interaction, Ladder, WaterfallStep
 from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
 from crosschannel.evaluation.results import Evaluation
 
@@ -55,14 +55,18 @@ def order_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
 def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     """Return the table of the steps from the logged value to the policy's, with a head."""
     rows: list[tuple[str, ...]] = [("step", "value", level)]
-    given = given_its_first_module(ladder)
     for step in ladder.waterfall:
-        label = _STEPS[step.kind].format(name=step.name, given=given)
+        label = step_name(step, ladder)
         if step.reason:
             rows.append((label, f"not identified ({step.reason})", ""))
         else:
             rows.append((label, format_point(step.value), format_bounds(step.value)))
     return rows
+
+
+def step_name(step: WaterfallStep, ladder: Ladder) -> str:
+    """Return a step of a ladder's waterfall in words."""
+    return _STEPS[step.kind].format(name=step.name, given=given_its_first_module(ladder))
 
 
 def given_its_first_module(ladder: Ladder) -> str:

@@ -4,6 +4,8 @@ from .action_effects import action_effects_by_window as action_effects_by_window
 from .diagnostics import Check as Check
 from .diagnostics import Diagnostics as Diagnostics
 from .diagnostics import diagnose as diagnose
+from .diagnostics import explain_pre_trends as explain_pre_trends
+from .diagnostics import pre_trend_check as pre_trend_check
 from .estimates import GROUPINGS as GROUPINGS
 from .estimates import Effect as Effect
 from .estimates import TreatmentEffects as TreatmentEffects
@@ -56,8 +58,10 @@ __all__ = [
     "effects_table",
     "event_study",
     "event_study_figure",
+    "explain_pre_trends",
     "group_time_effects",
     "panel_from_history",
     "picture",
+    "pre_trend_check",
     "save_figure",
 ]

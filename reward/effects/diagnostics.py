@@ -29,6 +29,9 @@ FAILURES = {
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
 }
 
+#: Kinds of rewards that are biased where treated and controls do not move in parallel, whatever the propensities.
+NEED_PARALLEL_TRENDS = ("did", "did_regression")
+
 Status = Literal["passed", "failed", "not tested"]
 
 
@@ -123,6 +126,40 @@ def pre_trend_check(events: EventStudy) -> Check:
     size = detectable(events.influence[:, events.leads]).max()
     text = f"no difference found ({numbers}); one of {size:.2g} in a single bin would be detected with 80 % power"
     return Check(name, "passed", test.p_value, text)
+
+
+def explain_pre_trends(events: EventStudy, pre: str, *, known_propensities: bool) -> str:
+    """Return what a failed pre-trend test points at, and what to do, in sentences; nothing where it did not fail.
+
+    A log whose messages follow events before the pre window alone fails this test although `did` is right: its leads
+    within the pre window are 0. Leads that differ within it are a trend that the reward takes for an effect.
+
+    Args:
+        events: The event study.
+        pre: Length of the reward's pre window.
+        known_propensities: Whether the log has propensities that are not estimated.
+    """
+    if not events.pre_trends().p_value < SIGNIFICANCE_LEVEL:
+        return ""
+    length = duration(events.times.bin)
+    inside = events.leads & (events.times.offsets * length >= -duration(pre))
+    test = joint_test(events.value[inside], events.influence[:, inside])
+    if np.isnan(test.p_value):
+        why = f"No bin within the pre window ({pre}) can be tested, where a difference would be a bias."
+    elif test.p_value < SIGNIFICANCE_LEVEL:
+        why = (
+            f"They differ within the pre window ({pre}, p = {test.p_value:.2g}) too: what made the log send there is "
+            "part of the rewards."
+        )
+    else:
+        why = (
+            f"They differ before the pre window ({pre}) and not within it (p = {test.p_value:.2g}), as where the log "
+            "chooses users by what they did earlier. The rewards are right if nothing within the pre window decided "
+            "who got a message, which only those who made the log know."
+        )
+    if known_propensities and events.kind in NEED_PARALLEL_TRENDS:
+        why += " This log has propensities: rewards by `reward.kind: did_dr` do not need parallel trends."
+    return why
 
 
 def placebo_in_time(fitted: TreatmentEffects, history: History) -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ from crosschannel.reward.spec import RewardSpec
 if TYPE_CHECKING:  # Matplotlib takes long to import: it is loaded where a picture is drawn.
     from matplotlib.figure import Figure
 
+#: Letters in a line of a picture's subtitle.
+SUBTITLE_WIDTH = 88
 DEFAULT_GROUPINGS = ("all", "goal", "action", "period:1w")
 AUTO, NONE = "auto", "none"
 ASSUMPTIONS = {
@@ -177,14 +180,23 @@ def action_effects_section(history: History, spec: RewardSpec, module: str, requ
     return "\n\n".join(lines)
 
 
-def picture(history: History, events: EventStudy, diagnostics: Diagnostics | None = None) -> Figure:
-    """Draw the event study, with the results of the pre-trend test and the other diagnostics as its subtitle."""
+def picture(history: History, events: EventStudy, diagnostics: Diagnostics | None = None, why: str = "") -> Figure:
+    """Draw the event study, with the results of the pre-trend test and the other diagnostics as its subtitle.
+
+    Args:
+        history: The log.
+        events: The event study.
+        diagnostics: The diagnostics of the same estimate, where they were computed.
+        why: What a failed test points at, in sentences.
+    """
     p = events.pre_trends().p_value
     subtitle = "pre-trends not tested" if np.isnan(p) else f"pre-trend test: p = {p:.2g}"
     if diagnostics is not None:
         subtitle += f"\n{diagnostics.verdict}"
     elif p < SIGNIFICANCE_LEVEL:
         subtitle += ": pre-trends differ, do not read the effect as causal"
+    if why:
+        subtitle = "\n".join([subtitle, *textwrap.wrap(why, SUBTITLE_WIDTH)])
     return event_study_figure(events, f"{history.name}: effect of sending (`{events.kind}`)", subtitle=subtitle)
 
 

@@ -40,7 +40,7 @@ def test_the_exit_code_is_that_of_the_verdict_where_it_is_asked_for(run, verdict
         stored = read_json(Path("judged/evaluation.json"), "")
         assert (stored["gate"]["verdict"], stored["gate"]["exit_code"]) == (verdict, code)
         page = Path("judged/report.html").read_text()
-        assert f"{verdict}. " in page
+        assert f'<p class="answer">{verdict.capitalize()} ' in page
         assert "best constant tone" in page
 
 

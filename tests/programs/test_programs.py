@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import DAY, HOUR
@@ -30,7 +31,7 @@ from crosschannel.histories.readers.folder import write_history
 from crosschannel.histories.splits import split_time
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import read_config
-from crosschannel.pipeline.judging import Validation
+from crosschannel.pipeline.validation import Validation
 from crosschannel.reward import make_reward
 from tests import ROOT
 from tests.programs.samples import SMALL, run_program
@@ -57,11 +58,16 @@ def checkpoint(run: Path) -> dict:
     return torch.load(run / "checkpoint.pt", weights_only=True)
 
 
+LAYOUT = "custom_scalars__config__"
+
+
 def tags(run: Path) -> dict[str, set[str]]:
     """The tags of a run by kind, as docs/metrics.md names the kinds."""
     found = EventAccumulator(str(run / "tensorboard")).Reload().Tags()
     kinds = {kind: set(found[f"{kind}s"]) for kind in ("scalar", "histogram", "image")}
-    return kinds | {"text": {tag.removesuffix("/text_summary") for tag in found["tensors"]}}
+    texts = {tag.removesuffix("/text_summary") for tag in found["tensors"]}
+    assert LAYOUT in texts  # it arranges the curves, and is not one of them
+    return kinds | {"text": texts - {LAYOUT}}
 
 
 def test_a_run_writes_what_it_promises(small_run):
@@ -132,6 +138,44 @@ def test_the_documentation_defines_every_tag(small_run, funnel_run):
             assert any(pattern.fullmatch(tag) for pattern in patterns.values()), f"{tag} is not in docs/metrics.md"
         for tag, pattern in patterns.items():
             assert any(pattern.fullmatch(name) for name in found), f"docs/metrics.md has {tag}, no run writes it"
+
+
+def test_curves_of_the_validation_users_show_the_evaluations_of_every_order(funnel_run):
+    """The event file of a real run, read back: bands around the values, floors, and only what is identified."""
+    events = EventAccumulator(str(funnel_run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0}).Reload()
+
+    def curve(tag: str) -> dict[int, float]:
+        return {event.step: event.value for event in events.Scalars(f"validation/{tag}")}
+
+    scalars = events.Tags()["scalars"]
+    orders = [int(tag.rpartition("_")[2]) for tag in scalars if tag.startswith("validation/ess/order_")]
+    assert orders == list(range(len(orders)))
+    required, shown = curve("ess_required"), 0
+    assert len(set(required.values())) == 1
+    for order in orders:
+        ess, mass = curve(f"ess/order_{order}"), curve(f"unsupported_mass/order_{order}")
+        assert ess.keys() == mass.keys() == required.keys()
+        if f"validation/value/order_{order}" not in scalars:
+            continue
+        low, value, high = (curve(f"{bound}/order_{order}") for bound in ("low", "value", "high"))
+        assert low.keys() == value.keys() == high.keys()
+        for step in value:
+            shown += 1
+            assert low[step] < value[step] < high[step]
+            assert ess[step] >= required[step]
+            assert mass[step] <= 0.1 + 1e-6
+    assert shown
+    headline, lift, logged = curve("value"), curve("lift_over_logging"), curve("logged")
+    assert headline == curve("value/order_1")
+    assert all(lift[step] == pytest.approx(headline[step] - logged[step], abs=1e-5) for step in headline)
+    sent = curve("send_rate")
+    assert all(0 <= rate <= 1 for rate in (*sent.values(), *curve("cost_rate/unsubscribed").values()))
+    assert len(set(curve("send_rate_logged").values())) == 1
+    layout = layout_pb2.Layout.FromString(events.Tensors(LAYOUT)[0].tensor_proto.string_val[0])
+    assert [category.title for category in layout.category] == ["held-out value", "effective decisions", "messages"]
+    band = layout.category[0].chart[0]
+    assert band.title == "value, order 1"
+    assert band.margin.series[0].value == "validation/value/order_1"
 
 
 def test_evaluate_writes_a_report(small_run):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import pytest
 from markupsafe import escape
 
 from crosschannel.evaluation import caveats, render_html, verdict, write_html
-from crosschannel.evaluation.report.html_report import ReportSection, ReportTable
+from crosschannel.evaluation.report.page import Card, ReportSection, ReportTable
+from tests.browser import needs_chromium, render
 from tests.evaluation.report.samples import evaluated, identified, not_identified
 
 NASTY = '<script>alert("x")</script> & co'
@@ -17,7 +19,7 @@ NASTY = '<script>alert("x")</script> & co'
 class Page(HTMLParser):
     """Collects tags and text, and checks that every tag is closed in order."""
 
-    VOID = ("meta", "line", "circle")
+    VOID = ("meta",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,11 +65,11 @@ def test_page_has_every_estimate(tmp_path):
         if not e.identified:
             assert f"not identified ({e.reason})" in page.text
     assert "did, 72h after minus 72h before" in page.text
-    assert all(line in page.text for line in [verdict(good), *caveats(good)])
-    # Nothing of the second is identified: there is no picture.
-    assert page.seen.count("svg") == 1
+    assert all(line.replace("`", "") in page.text for line in [verdict(good), *caveats(good)])
+    # Every picture has its text and its numbers.
+    assert page.seen.count("figure") == page.seen.count("figcaption") == len(page.links) > 1
     # Self-contained: nothing is fetched, nothing runs.
-    assert page.links == []
+    assert all(link.startswith("data:text/csv") for link in page.links)
     assert "script" not in page.seen
 
 
@@ -92,8 +94,74 @@ def test_sections_beside_the_evaluations_are_escaped_and_folded_where_asked():
     assert not page.open
     assert "script" not in page.seen
     assert text.count(str(escape(NASTY))) == 4
-    assert page.seen.count("details") == page.seen.count("summary") == 1
+    assert text.index("What it sends") < text.index("<td>1\n[0, 2]</td>")
+    assert page.seen.count("details") == page.seen.count("summary") == 3
     assert "<td>1\n[0, 2]</td>" in text
     assert '<tr class="first"><td>' in text
     assert "Shadow price" in page.text
     assert "Shadow price" not in render_html([evaluated()])
+
+
+CARD = Card(
+    verdict="not identified",
+    reason=f"Because of {NASTY}.",
+    facts={"value": NASTY, "x" * 200: "y" * 300},
+    caveats=("One `caveat`.",),
+    next_steps=("Collect more.", NASTY),
+)
+
+
+def test_the_card_comes_first_and_takes_the_place_of_the_verdicts():
+    text = render_html([identified()], card=CARD, title="run")
+    page = parsed(text)
+    assert "script" not in page.seen
+    assert '<section class="card not-identified">' in text
+    first, card, where = (text.index(each) for each in ("<h1>", "Not identified", "Where the value comes from"))
+    assert first < card < where
+    assert "One <code>caveat</code>." in text
+    assert all(part in page.text for part in ("Collect more.", "What to do next", "What limits this answer"))
+    assert verdict(identified()) not in page.text
+    bare = render_html([identified()], card=Card("hold", "Why.", {}))
+    assert "What to do next" not in bare
+    assert "What limits this answer" not in bare
+
+
+def test_the_true_value_stands_beside_the_estimate_of_its_policy_only():
+    good = identified()
+    assert "diamond: true value" in render_html([good], truth={good.policy: 0.0123})
+    assert "true +0.0123" in render_html([good], truth={good.policy: 0.0123})
+    assert "diamond" not in render_html([good], truth={"another": 0.0123})
+    assert "diamond" not in render_html([good])
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [390, 1200])
+@pytest.mark.parametrize("dark", [False, True])
+def test_page_in_a_browser(tmp_path, width, dark):
+    long_name = "an_action_whose_name_never_ends_" * 8
+    wide = ReportTable("wide", ("a",) * 12, (("0.123456789 [0.1, 0.2]",) * 12,))
+    more = [ReportSection(long_name, (long_name,), (wide,))]
+    text = render_html([identified(), not_identified()], {long_name: long_name}, "run", more, card=CARD)
+    found = render(text, tmp_path, width, dark=dark)
+    assert found.console == []
+    assert found.viewport == width
+    assert found.width <= width
+    assert found.beyond == []
+    assert found.smallest >= 11, found.smallest_text
+    assert found.contrast >= 4.5, found.faintest
+    assert found.background == ("rgb(28, 34, 42)" if dark else "rgb(245, 247, 250)")
+
+
+@needs_chromium
+def test_the_browser_finds_what_is_wrong(tmp_path):
+    page = (
+        '<p style="font-size:9px">x</p><div style="width:600px">wide</div><svg viewBox="0 0 100 10" width="50">'
+        '<text font-size="18">y</text></svg><p style="color:#bbb">z</p><script>console.error("failed")</script>'
+    )
+    found = render(page, tmp_path, 390)
+    assert (found.smallest, found.smallest_text) == (9, "x")
+    assert found.width > 390
+    assert found.faintest == "z"
+    assert len(found.console) == 1
+    scaled = render('<svg viewBox="0 0 100 10" width="50"><text y="9" font-size="18">y</text></svg>', tmp_path, 391)
+    assert scaled.smallest == 9

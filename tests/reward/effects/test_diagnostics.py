@@ -11,7 +11,17 @@ import pytest
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
 from crosschannel.reward import CovariateSpec, DidReward, Goal, Matching, RewardSpec, make_reward
-from crosschannel.reward.effects import EventTimes, TreatmentEffects, diagnose, effects_by, effects_table, event_study
+from crosschannel.reward.effects import (
+    Effect,
+    EventStudy,
+    EventTimes,
+    TreatmentEffects,
+    diagnose,
+    effects_by,
+    effects_table,
+    event_study,
+    explain_pre_trends,
+)
 from crosschannel.reward.effects.diagnostics import (
     Check,
     Diagnostics,
@@ -348,3 +358,38 @@ def test_unknown_groupings_are_explained(by, message):
 def test_wrong_event_times_are_explained():
     with pytest.raises(ConfigError, match="leads 0 must be at least 1"):
         EventTimes(leads=0)
+
+
+def pre_trends_of(leads, errors=0.01, kind="did"):
+    """An event study of bins of a day with the given effects before the base, from many independent users."""
+    rng = np.random.default_rng(0)
+    value = [*leads, 0.0, 0.5]
+    influence = rng.normal(size=(2000, len(value))) * errors / np.sqrt(2000)
+    influence[:, len(leads)] = 0.0
+    effects = [
+        Effect(f"{k} d", v, 0.0 if k == -1 else errors, n_treated=2000, n_controls=2000, n_users=2000)
+        for k, v in enumerate(value, start=-len(leads) - 1)
+    ]
+    return EventStudy(EventTimes("1d", len(leads) + 1, 1), kind, effects, influence, 0, ())
+
+
+@pytest.mark.parametrize(
+    ("leads", "pre", "expected"),
+    [
+        ((0.0, 0.0, 0.0), "2d", None),
+        ((0.3, 0.2, 0.0), "2d", "before the pre window (2d) and not within it"),
+        ((0.3, 0.2, 0.2), "2d", "within the pre window (2d"),
+        ((0.3, 0.2, 0.0), "1d", "No bin within the pre window (1d) can be tested"),
+        ((0.3, 0.2, 0.0), "4d", "within the pre window (4d"),
+    ],
+)
+def test_a_failed_pre_trend_test_says_where(leads, pre, expected):
+    found = explain_pre_trends(pre_trends_of(leads), pre, known_propensities=False)
+    assert (expected in found) if expected else not found
+    assert "did_dr" not in found
+
+
+@pytest.mark.parametrize(("kind", "advised"), [("did", True), ("did_regression", True), ("did_dr", False)])
+def test_a_failed_pre_trend_test_advises_propensities_where_they_help(kind, advised):
+    found = explain_pre_trends(pre_trends_of((0.3, 0.2, 0.0), kind=kind), "2d", known_propensities=True)
+    assert ("`reward.kind: did_dr`" in found) == advised

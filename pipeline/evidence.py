@@ -1,0 +1,256 @@
+"""What a policy does beside what the log did, where its weights lie, and how well its agent expects rewards."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.special import stdtrit
+
+from crosschannel.agents import Agent
+from crosschannel.agents.explain import EstimatingAgent
+from crosschannel.agents.funnel.funnel import Funnel
+from crosschannel.agents.policy import chunks
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.times import DAY, WEEK, duration, timestamps
+from crosschannel.evaluation import Evaluation, LoggedDecisions
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
+from crosschannel.pipeline.building import Split, TrainingData
+from crosschannel.pipeline.comparators import evaluated_factors, lacks_propensities, order_weights
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, Evidence, WeightBin
+from crosschannel.reward import REWARDS
+from crosschannel.reward.effects import EventStudy, TreatmentEffects, event_study, explain_pre_trends, pre_trend_check
+
+#: Upper bounds of the bins of weights; the first holds weights of at most 0, the last has no bound.
+WEIGHT_BOUNDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, math.inf)
+#: Bins of the expected rewards, the messages that they are computed from at most, and the least users of a bin.
+CALIBRATION_BINS, MAX_MESSAGES, MIN_USERS = 5, 20_000, 5
+
+
+def evidence_of(
+    config: Config, data: TrainingData, agent: Agent, probabilities: Sequence[FloatArray], evaluation: Evaluation
+) -> Evidence:
+    """Collect the evidence on the test users' decisions.
+
+    Args:
+        config: The configuration.
+        data: The history and its splits.
+        agent: The agent.
+        probabilities: Its policy's probabilities there, one array per module.
+        evaluation: The evaluation of the policy.
+    """
+    test = data.test
+    log = LoggedDecisions.from_history(test.history)
+    time = test.history.decisions.time
+    kept = test.rewards.identified
+    p_uncensored = test.rewards.p_uncensored[kept]
+    counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
+    weights: tuple[WeightBin, ...] = ()
+    part = log[kept]
+    if len(part) and not lacks_propensities(part):
+        found, _ = order_weights(
+            config, part, [p[kept] for p in probabilities], evaluated_factors(config, part, evaluation)
+        )
+        weights = weight_bins(found * counts / counts.mean())
+    events, pre_trends = event_bins(data.train)
+    return Evidence(
+        shares=(
+            *action_shares(log.modules, log.actions, probabilities),
+            *shares_by_period(log.modules, log.actions, probabilities, time),
+        ),
+        weights=weights,
+        calibration=_calibration(agent, data, probabilities),
+        events=events,
+        pre_trends=pre_trends,
+    )
+
+
+def event_bins(split: Split) -> tuple[tuple[EventBin, ...], str]:
+    """Return the event study of some users' logged messages, and what its pre-trend test found, in sentences.
+
+    Nothing for rewards of a user's own kind, which need not have an influence function.
+    """
+    if type(split.model) not in REWARDS.values():
+        return (), ""
+    found = event_study(TreatmentEffects.fit_outcomes(split.model, split.outcomes), split.history)
+    days = found.times.offsets * duration(found.times.bin) / DAY
+    bins = tuple(
+        EventBin(start=float(start), effect=e.value, low=e.low, high=e.high, tested=bool(tested))
+        for start, e, tested in zip(days, found.effects, found.leads, strict=True)
+    )
+    return bins, pre_trend_sentences(found, split)
+
+
+def pre_trend_sentences(events: EventStudy, split: Split) -> str:
+    """Return what the pre-trend test found, and where it fails what that points at, in sentences."""
+    check = pre_trend_check(events)
+    known = split.history.propensity_source in KNOWN_SOURCES
+    why = explain_pre_trends(events, split.model.spec.pre, known_propensities=known)
+    return f"Pre-trends {check.status}: {check.text}. {why}".strip()
+
+
+def action_shares(
+    modules: ActionSpace, actions: IntArray, probabilities: Sequence[FloatArray], period: str = ""
+) -> tuple[ActionShare, ...]:
+    """Return how often each action is chosen by the log and by a policy at the same decisions.
+
+    Args:
+        modules: The action space.
+        actions: The log's actions (n, M).
+        probabilities: The policy's probabilities, one array (n, *modules.shape(m)) per module.
+        period: Name of the period that the decisions are of.
+    """
+    marginals = modules.marginals(list(probabilities))
+    sent, rows = modules.sends(actions), []
+    for m, module in enumerate(modules):
+        made = actions[:, m] if m == 0 else actions[sent, m]
+        logged = np.bincount(made, minlength=len(module.actions)) / max(len(made), 1)
+        chosen = marginals[m].sum(0)
+        policy = chosen / chosen.sum() if chosen.sum() > 0 else np.full(len(chosen), np.nan)
+        rows += [
+            ActionShare(
+                period=period,
+                module=module.name,
+                action=action,
+                logged=float(logged[code]) if len(made) else math.nan,
+                policy=float(policy[code]),
+                decisions=len(actions),
+            )
+            for code, action in enumerate(module.actions)
+        ]
+    return tuple(rows)
+
+
+def shares_by_period(
+    modules: ActionSpace, actions: IntArray, probabilities: Sequence[FloatArray], time: IntArray
+) -> tuple[ActionShare, ...]:
+    """Return `action_shares` of the first module by week, or by day where the decisions span less than two weeks."""
+    if not len(time):
+        return ()
+    length = WEEK if time.max() - time.min() >= 2 * WEEK else DAY
+    start = time.min() - time.min() % DAY
+    code = (time - start) // length
+    first = ActionSpace(modules[:1])
+    rows: list[ActionShare] = []
+    for k in np.unique(code):
+        here = code == k
+        name = f"{timestamps(np.array([start + k * length]))[0]:%Y-%m-%d}"
+        rows += action_shares(first, actions[here, :1], [probabilities[0][here]], name)
+    return tuple(rows)
+
+
+def weight_bins(weights: FloatArray) -> tuple[WeightBin, ...]:
+    """Return how many decisions have which weights (n,), from bounds of `WEIGHT_BOUNDS`; bins without any are kept."""
+    code = np.searchsorted(WEIGHT_BOUNDS, weights, side="left")
+    number = np.bincount(code, minlength=len(WEIGHT_BOUNDS))
+    square = np.bincount(code, weights=weights**2, minlength=len(WEIGHT_BOUNDS))
+    lows = (math.nan, *WEIGHT_BOUNDS[:-1])
+    return tuple(
+        WeightBin(
+            low=low,
+            high=high if math.isfinite(high) else math.nan,
+            decisions=int(n),
+            share=float(n / len(weights)),
+            squared_share=float(s / square.sum()) if square.sum() > 0 else math.nan,
+        )
+        for low, high, n, s in zip(lows, WEIGHT_BOUNDS, number, square, strict=True)
+    )
+
+
+def calibration_bins(
+    expected: FloatArray, rewards: FloatArray, counts: FloatArray, user: IntArray
+) -> tuple[CalibrationBin, ...]:
+    r"""Return the mean reward of messages by their expected reward, in bins of equally many messages.
+
+    The interval is :math:`\bar r \pm t_{U-1} s`, with the variance of a ratio over the users' sums (Cochran, 1977,
+    "Sampling techniques", section 6.3): the users of a bin are independent, their messages are not. A bin of fewer than
+    `MIN_USERS` users has no interval and is left out.
+
+    Args:
+        expected: Expected reward of each message (n,).
+        rewards: Its reward (n,).
+        counts: How often it counts (n,).
+        user: Integer code of its user (n,).
+    """
+    if not len(expected):
+        return ()
+    bounds = np.quantile(expected, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1])
+    code, rows = np.searchsorted(bounds, expected, side="left"), []
+    for k in range(CALIBRATION_BINS):
+        here = code == k
+        users, place = np.unique(user[here], return_inverse=True)
+        if len(users) < MIN_USERS:
+            continue
+        weight, total = counts[here], counts[here].sum()
+        mean = float(weight @ rewards[here] / total)
+        by_user = np.bincount(place, weights=weight * (rewards[here] - mean))
+        error = math.sqrt(len(users) / (len(users) - 1) * float(by_user @ by_user)) / total
+        margin = float(stdtrit(len(users) - 1, 0.975)) * error
+        rows.append(
+            CalibrationBin(
+                expected=float(weight @ expected[here] / total),
+                observed=mean,
+                low=mean - margin,
+                high=mean + margin,
+                messages=int(here.sum()),
+            )
+        )
+    return tuple(rows)
+
+
+def expected_of_actions(
+    modules: ActionSpace, estimates: Sequence[FloatArray], probabilities: Sequence[FloatArray], actions: IntArray
+) -> FloatArray:
+    r"""Return the reward (n,) that an agent expects of whole actions (n, M), from its estimates by module.
+
+    .. math:: q(a) = \bar q_0(a_0) + \sum_{m \ge 1} \big( \bar q_m(a_m) - E_{\pi_m} \bar q_m \big)
+
+    An estimate of a module's action holds for the policy's mean over the other modules, so that a message's parts add
+    up to it. Assumption: what the parts earn adds up given the channel.
+
+    Args:
+        modules: The action space.
+        estimates: Estimates (K, n, *modules.shape(m)) of each module's actions.
+        probabilities: The policy's probabilities, one array (n, *modules.shape(m)) per module.
+        actions: The actions; every one sends a message.
+    """
+    rows = np.arange(len(actions))
+    total = np.zeros(len(actions))
+    for m in range(len(modules)):
+        mean = estimates[m].astype(np.float64).mean(0)
+        c = modules.condition(m)
+        if c is not None:
+            mean = mean[rows, actions[:, c]]
+        total += mean[rows, actions[:, m]]
+        if m > 0:
+            chosen = modules.conditional(m, probabilities[m], actions)
+            total -= np.where(chosen > 0, mean * chosen, 0.0).sum(1)
+    return total
+
+
+def _calibration(agent: Agent, data: TrainingData, probabilities: Sequence[FloatArray]) -> tuple[CalibrationBin, ...]:
+    """Return the calibration of a funnel's values on evenly spaced logged messages of the test users.
+
+    Estimates of other agents are not comparable with rewards: they hold other choices as logged, or look further ahead.
+    """
+    test = data.test
+    actions, modules = test.history.decisions.actions, agent.modules
+    known = test.rewards.identified & modules.sends(actions) & ~np.isnan(test.rewards.p_uncensored)
+    rows = np.flatnonzero(known)
+    funnel = getattr(agent, "funnel", None)
+    if not isinstance(agent, EstimatingAgent) or not isinstance(funnel, Funnel) or funnel.heads is None:
+        return ()
+    if not len(rows):
+        return ()
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, MAX_MESSAGES).astype(np.int64))]
+    found = np.full(len(rows), np.nan)
+    for part, chunk in chunks(test.observations[rows]):
+        chosen = [p[rows[part]] for p in probabilities]
+        found[part] = expected_of_actions(modules, agent.expected_rewards(chunk), chosen, actions[rows[part]])
+    finite = np.isfinite(found)
+    rows = rows[finite]
+    counts = 1.0 / test.rewards.p_uncensored[rows]
+    return calibration_bins(found[finite], test.rewards.reward[rows], counts, test.history.decisions.user[rows])

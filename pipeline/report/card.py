@@ -1,0 +1,147 @@
+"""The answer at the top of a run's report: the verdict, what it rests on, what limits it, and what to do next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from crosschannel.evaluation import caveats, headline, module_effects
+from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
+from crosschannel.evaluation.gate import DEPLOY, NOT_IDENTIFIED
+from crosschannel.evaluation.report.formatting import format_bounds, format_number, format_point
+from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
+from crosschannel.evaluation.report.page import Card
+from crosschannel.pipeline.command_line import invocation
+from crosschannel.pipeline.comparators import LOGGED
+from crosschannel.pipeline.results import Comparator, EvaluationResult
+
+#: Comparators that nobody could choose from a log alone, or that the answer names elsewhere.
+NOT_RIVALS = (LOGGED, "greedy", "best constant by true effect")
+#: So few decisions must not have a larger share of the squared weights without a warning.
+FEW_DECISIONS, MAX_SHARE_OF_FEW = 10, 0.3
+#: A larger factor means that the estimate does not tell how much more data would show a gain.
+MAX_FACTOR = 100.0
+
+
+def card_of(result: EvaluationResult, run: Path) -> Card | None:
+    """Return the card of a result; None where no verdict was stored.
+
+    Args:
+        result: The result.
+        run: Folder of the run, for the commands to run next.
+    """
+    if result.gate is None:
+        return None
+    return Card(
+        verdict=result.gate.verdict,
+        reason=result.gate.reason,
+        facts=_facts(result),
+        caveats=(*_limits(result), *(each for each in caveats(result.evaluation) if DIAGNOSTIC not in each)),
+        next_steps=tuple(_next_steps(result, run)),
+    )
+
+
+def _facts(result: EvaluationResult) -> dict[str, str]:
+    evaluation, best = result.evaluation, headline(result.evaluation)
+    level = f"{evaluation.settings.confidence_level:.0%}"
+    facts = {"value": _value(best, level)}
+    if best.identified:
+        facts["difference to the log"] = _shown(best.difference)
+        facts["the log earned"] = _shown(evaluation.logged)
+        facts["right"] = best.assumption or NO_ASSUMPTION
+    size, least = evaluation.settings.ess_requirements(best.support)[0][1:]
+    facts["effective decisions (ESS)"] = (
+        f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
+    )
+    facts["policy"] = f"{evaluation.policy}, exploring, as it would be deployed"
+    facts["question"] = best.estimand
+    if result.truth:
+        facts["true value, known because the market is simulated"] = f"{result.truth[0].per_decision:+.4g}"
+    facts["judged on"] = f"{evaluation.population} of {evaluation.users:,} users that the policy has not learned from"
+    facts["data"] = result.history.splitlines()[0]
+    return facts
+
+
+def _value(best: Estimate, level: str) -> str:
+    if not best.identified:
+        return f"not identified ({best.reason})"
+    return f"{format_point(best.value)} per decision with a reward, {level} interval {format_bounds(best.value)}"
+
+
+def _limits(result: EvaluationResult) -> list[str]:
+    """Return what the other policies and the ladder say against the answer, and notes on the log, as sentences."""
+    evaluation, out = result.evaluation, list(result.notes)
+    ladder = evaluation.ladder
+    if ladder is not None and ladder.headline.identified and ladder.breakdown is not None:
+        out.append(breakdown_sentence(evaluation, ladder.breakdown))
+    if headline(evaluation).identified:
+        heavy = max(result.evidence.weights, key=lambda each: each.squared_share, default=None)
+        if heavy is not None and heavy.decisions <= FEW_DECISIONS and heavy.squared_share > MAX_SHARE_OF_FEW:
+            some = "One decision has" if heavy.decisions == 1 else f"{heavy.decisions} decisions have"
+            out.append(f"{some} {heavy.squared_share:.0%} of the squared weights, so that the value depends on them.")
+        out += _rivals(result.comparators)
+    return out
+
+
+def _rivals(comparators: Sequence[Comparator]) -> list[str]:
+    """Return which policies do better, or are not shown to do worse, as sentences."""
+    rows = [row for row in comparators if row.policy not in NOT_RIVALS and row.lead.is_defined]
+    above = [_lead(row) for row in rows if row.lead.high < 0]
+    level = [_lead(row) for row in rows if row.lead.low <= 0 <= row.lead.high]
+    out = []
+    if above:
+        out.append(f"Simpler policies earn more on the same users; the policy minus each: {'; '.join(above)}.")
+    if level:
+        out.append(f"The log does not show that the policy earns more than these; it minus each: {'; '.join(level)}.")
+    greedy = next((row for row in comparators if row.policy == "greedy" and row.lead.is_defined), None)
+    if greedy is not None:
+        out.append(f"Exploring costs, against the same policy without: {_shown(greedy.lead)} per decision.")
+    return out
+
+
+def _lead(row: Comparator) -> str:
+    return f"{row.policy}{f' ({row.detail})' if row.detail else ''} {_shown(row.lead)}"
+
+
+def _shown(interval: Interval) -> str:
+    return f"{format_point(interval)} {format_bounds(interval)}"
+
+
+def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
+    assert result.gate is not None
+    if result.gate.verdict == DEPLOY:
+        return [
+            f"Deploy it for the next period: `{invocation('decide', run)} --require-gate`.",
+            "Let it explore as it was judged: the next log then identifies the value of the next policy.",
+        ]
+    if result.gate.verdict == NOT_IDENTIFIED:
+        steps = ["Do not deploy the policy as a whole: this log cannot show what it is worth."]
+        return [*steps, *result.advice, *module_effects(result.evaluation)]
+    return [
+        "Do not deploy it yet; send as the log does.",
+        *_more_data(result),
+        f"Compute what a log would need: `{invocation('plan', '--run', run)}`.",
+    ]
+
+
+def _more_data(result: EvaluationResult) -> list[str]:
+    """Return how much more data would show a difference of the estimated size, where its interval includes none."""
+    assert result.gate is not None
+    difference, least = headline(result.evaluation).difference, result.gate.rule.min_lift
+    if difference.low > least:
+        return ["The value is not what stands in the way: read the reason above."]
+    if difference.high < least:
+        return ["More data of this kind would not change this: the policy earns less than it has to."]
+    gain = difference.point - least
+    factor = ((difference.point - difference.low) / gain) ** 2 if gain > 0 else math.inf
+    if factor > MAX_FACTOR:
+        return [
+            f"The estimated gain is about what is required or less, and its interval {format_bounds(difference)} is "
+            "wide: more users or more exploration would narrow it, and may show either."
+        ]
+    return [
+        f"If the difference is what it seems to be ({difference.point:+.4g}), about {factor:.1f} times as many users "
+        "would show it: the interval narrows with the root of their number."
+    ]

@@ -1,0 +1,126 @@
+"""The card of a report: what it says for each verdict, and which policies it warns of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, headline
+from crosschannel.evaluation.bootstrap import UNDEFINED
+from crosschannel.pipeline.report.card import card_of
+from crosschannel.pipeline.results import Comparator, EvaluationResult, TrueValue
+from tests.evaluation.report.samples import identified, not_identified
+
+RUN = Path("runs/example")
+
+
+def result(verdict: str, evaluation: Evaluation, **changes: object) -> EvaluationResult:
+    values = {
+        "evaluation": evaluation,
+        "truth": (),
+        "policy_table": pd.DataFrame(),
+        "history": "shop: 400 users, 800 decisions, 2026-01-01 to 2026-01-31\na note on the log",
+        "gate": GateVerdict(verdict, "For a reason."),
+    }
+    return EvaluationResult(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def with_difference(evaluation: Evaluation, difference: Interval) -> Evaluation:
+    """The evaluation with another difference of its headline to the log."""
+    best = headline(evaluation)
+    if evaluation.ladder is not None:
+        orders = tuple(replace(e, difference=difference) if e is best else e for e in evaluation.ladder.orders)
+        return replace(evaluation, ladder=replace(evaluation.ladder, orders=orders))
+    estimates = tuple(replace(e, difference=difference) if e is best else e for e in evaluation.estimates)
+    return replace(evaluation, estimates=estimates)
+
+
+def comparator(policy: str, lead: Interval, detail: str = "") -> Comparator:
+    return Comparator(policy, detail, Interval(1, 0, 2, 0.5), Interval(1, 0, 2, 0.5), lead, 100.0)
+
+
+def test_there_is_no_card_without_a_verdict():
+    assert card_of(result("hold", identified(), gate=None), RUN) is None
+
+
+def test_card_to_deploy():
+    card = card_of(result("deploy", identified()), RUN)
+    assert card is not None
+    assert (card.verdict, card.reason, card.tone) == ("deploy", "For a reason.", "deploy")
+    assert "decide" in card.next_steps[0]
+    assert "--require-gate" in card.next_steps[0]
+    best = headline(identified())
+    assert f"{best.value.point:+.4g}" in card.facts["value"]
+    assert f"{best.difference.low:.4g}" in card.facts["difference to the log"]
+    assert card.facts["data"] == "shop: 400 users, 800 decisions, 2026-01-01 to 2026-01-31"
+    assert "true value, known because the market is simulated" not in card.facts
+    assert not any("dm" in each for each in card.caveats)
+
+
+def test_card_that_is_not_identified_advises_and_shows_no_number():
+    advice = ("With 10 times as many users the value would be known to 0.1.",)
+    card = card_of(result("not identified", not_identified(), advice=advice), RUN)
+    assert card is not None
+    assert card.tone == "not-identified"
+    assert card.facts["value"].startswith("not identified (ESS")
+    assert "difference to the log" not in card.facts
+    assert "right" not in card.facts
+    assert card.next_steps[0].startswith("Do not deploy")
+    assert advice[0] in card.next_steps
+    assert not any("decide" in step for step in card.next_steps)
+
+
+@pytest.mark.parametrize(
+    ("difference", "min_lift", "expected"),
+    [
+        # The interval is 2 wide on either side of 1: it excludes 0 when half as wide, from 4 times as many users on.
+        (Interval(1.0, -1.0, 3.0, 1.0), 0.0, "about 4.0 times as many users"),
+        (Interval(1.0, -1.0, 3.0, 1.0), 0.5, "about 16.0 times as many users"),
+        (Interval(0.1, -1.9, 2.1, 1.0), 0.0, "may show either"),
+        (Interval(-1.0, -3.0, 1.0, 1.0), 0.0, "may show either"),
+        (Interval(-2.0, -3.0, -1.0, 0.5), 0.0, "would not change this"),
+        (Interval(2.0, 1.0, 3.0, 0.5), 0.0, "not what stands in the way"),
+    ],
+)
+def test_card_to_hold_says_whether_more_data_would_help(difference, min_lift, expected):
+    gate = GateVerdict("hold", "For a reason.", GateRule(min_lift=min_lift))
+    card = card_of(result("hold", with_difference(identified(), difference), gate=gate), RUN)
+    assert card is not None
+    assert any(expected in step for step in card.next_steps)
+    assert any("plan --run runs/example" in step for step in card.next_steps)
+
+
+def test_card_names_simpler_policies_that_do_as_well():
+    better, worse, open_ = Interval(-1, -2, -0.5, 0.3), Interval(1, 0.5, 2, 0.3), Interval(0.1, -1, 1.2, 0.5)
+    comparators = (
+        comparator("logged", open_),
+        comparator("uniform", worse),
+        comparator("greedy", better),
+        comparator("best constant offer", better, "coffee"),
+        comparator("no send", open_),
+        comparator("best constant by true effect", better, "a, b"),
+        comparator("unknown", UNDEFINED),
+    )
+    card = card_of(result("hold", identified(), comparators=comparators), RUN)
+    assert card is not None
+    above, level, exploring = card.caveats[:3]
+    assert "best constant offer (coffee) -1 [-2, -0.5]" in above
+    assert "no send +0.1 [-1, 1.2]" in level
+    assert "-1 [-2, -0.5]" in exploring
+    named = " ".join(card.caveats[:2])
+    assert not any(name in named for name in ("uniform", "logged", "greedy", "true effect", "unknown"))
+    # Where the value is not identified there is nothing to compare.
+    silent = card_of(result("not identified", not_identified(), comparators=comparators), RUN)
+    assert silent is not None
+    assert not any("coffee" in each for each in silent.caveats)
+
+
+def test_card_shows_the_true_value_where_it_is_known():
+    truth = (TrueValue("agent", 0.25, 1.0, 0.1, math.nan, 1.0, 0.0, 10),)
+    card = card_of(result("deploy", identified(), truth=truth), RUN)
+    assert card is not None
+    assert card.facts["true value, known because the market is simulated"] == "+0.25"

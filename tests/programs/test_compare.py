@@ -1,0 +1,102 @@
+"""One policy against another: `evaluate RUN --compare RUN` on real runs, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crosschannel.core import ConfigError
+from crosschannel.pipeline import TrainingData, prepare
+from crosschannel.pipeline.command_line import UsageError
+from crosschannel.pipeline.comparing import aligned
+from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs import evaluate
+from tests import ROOT
+from tests.programs.samples import SMALL, run_program
+
+
+@pytest.fixture(scope="module")
+def runs(small_run, tmp_path_factory) -> dict[str, Path]:
+    """Runs on one log with another seed, and on another log."""
+    folder = tmp_path_factory.mktemp("compared")
+    changes = {"other_seed": ["--seed=3"], "other_log": ["--history.market.seed=5"]}
+    for name, flags in changes.items():
+        run_program("train.py", *SMALL, *flags, "--out", name, cwd=folder)
+    return {"run": small_run[0], **{name: folder / name for name in changes}}
+
+
+@pytest.fixture(autouse=True)
+def started_as_a_script(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "evaluate.py")])
+
+
+def prepared(path: Path) -> TrainingData:
+    run = Run.open_ended(path)
+    return prepare(run.config, run.trained_with("policy").features)
+
+
+def test_a_policy_is_worth_as_much_as_itself(runs, capsys):
+    run = str(runs["run"])
+    written = (runs["run"] / "evaluation.json").read_bytes()
+    assert evaluate.main([run, "--compare", run, "--out", "found"]) == 0
+    found = json.loads(Path("found/comparison.json").read_text())
+    assert found["difference"] == {"point": 0.0, "low": 0.0, "high": 0.0, "se": 0.0}
+    assert (found["identified"], found["reason"], found["ess"]) == (True, None, 0.0)
+    assert "+0 [0, 0]" in capsys.readouterr().out
+    # Nothing of the run is written, and nothing is overwritten unless asked for.
+    assert (runs["run"] / "evaluation.json").read_bytes() == written
+    assert [path.name for path in Path("found").iterdir()] == ["comparison.json"]
+    with pytest.raises(UsageError, match=r"comparison\.json"):
+        evaluate.main([run, "--compare", run, "--out", "found"])
+
+
+def test_users_that_trained_one_of_the_policies_do_not_count(runs):
+    """Both spellings of the command; the two runs divide the users differently."""
+    one, other = runs["run"], runs["other_seed"]
+    free = ["--evaluation.min-ess=1", "--evaluation.min-users=2", "--evaluation.max-unsupported-mass=1"]
+    assert evaluate.main(["--compare", str(other), str(one), *free, "--out", "found"]) == 0
+    found = json.loads(Path("found/comparison.json").read_text())
+    data, others = prepared(one), prepared(other)
+    both = data.rows("test") & others.rows("test")
+    assert 0 < both.sum() < data.rows("test").sum()
+    rewarded = np.zeros(len(both), dtype=bool)
+    rewarded[np.flatnonzero(data.rows("test"))] = data.test.rewards.identified
+    assert found["decisions"] == (both & rewarded).sum()
+    assert found["users"] == len(np.unique(data.history.decisions.user[both & rewarded]))
+    assert f"of {one} minus that of {other}" in found["estimand"]
+    assert found["identified"]
+    assert found["difference"]["low"] < found["difference"]["point"] < found["difference"]["high"]
+
+
+def test_what_is_not_identified_says_why(runs, capsys):
+    evaluate.main(
+        [str(runs["run"]), "--compare", str(runs["other_seed"]), "--evaluation.min-ess=1e6", "--out", "found"]
+    )
+    found = json.loads(Path("found/comparison.json").read_text())
+    assert found["difference"] is None
+    assert not found["identified"]
+    assert found["reason"] in capsys.readouterr().out
+
+
+def test_runs_that_cannot_be_compared(runs, funnel_run):
+    run = str(runs["run"])
+    with pytest.raises(ConfigError, match=r"different logs: .* --history\.path"):
+        evaluate.main([run, "--compare", str(runs["other_log"])])
+    with pytest.raises(ConfigError, match=r"different settings of `reward`"):
+        evaluate.main([run, "--compare", str(funnel_run)])
+    with pytest.raises(ConfigError, match="is not a run"):
+        evaluate.main([run, "--compare", "nothing"])
+    with pytest.raises(UsageError, match="leave out --compare"):
+        evaluate.main([run, "--compare", run, "--gate"])
+
+
+def test_policies_are_aligned_by_decision():
+    own, other = np.arange(4.0)[:, None] * np.ones((4, 2)), 10 + np.arange(3.0)[:, None] * np.ones((3, 2))
+    found = aligned([own], [other], np.array([1, 3, 5, 7]), np.array([3, 4, 7]))
+    assert found[0][:, 0].tolist() == [0.0, 10.0, 2.0, 12.0]
+    assert own[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
