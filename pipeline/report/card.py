@@ -50,7 +50,7 @@ def _facts(result: EvaluationResult) -> dict[str, str]:
     if best.identified:
         facts["difference to the log"] = _shown(best.difference)
         facts["the log earned"] = _shown(evaluation.logged)
-        facts["right"] = best.assumption or NO_ASSUMPTION
+        facts["holds"] = best.assumption or NO_ASSUMPTION
     size, least = evaluation.settings.ess_requirements(best.support)[0][1:]
     facts["effective decisions (ESS)"] = (
         f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
