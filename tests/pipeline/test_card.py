@@ -68,7 +68,7 @@ def test_card_that_is_not_identified_advises_and_shows_no_number():
     assert card.tone == "not-identified"
     assert card.facts["value"].startswith("not identified (ESS")
     assert "difference to the log" not in card.facts
-    assert "right" not in card.facts
+    assert "holds" not in card.facts
     assert card.next_steps[0].startswith("Do not deploy")
     assert advice[0] in card.next_steps
     assert not any("decide" in step for step in card.next_steps)
