@@ -24,7 +24,7 @@ class NoOutcomes:
     """Modelled rewards of 0, so that values are those of inverse propensity weighting."""
 
     def q_values(self, context, actions, probabilities):
-        return [QValues(np.zeros(len(actions)), np.zeros(len(actions)))]
+        return [QValues(np.zeros(len(actions)), np.zeros(len(actions)))] * (1 + len(probabilities))
 
 
 def validation(modules: ActionSpace, policy: list[np.ndarray], settings: EvaluationSettings = FREE) -> Validation:
@@ -81,6 +81,24 @@ def test_values_of_all_orders_by_hand():
     assert scores["validation/send_rate"] == pytest.approx(0.7)
     assert scores["validation/send_rate_logged"] == pytest.approx(v.counts @ sent / total)
     assert not any(name.startswith("validation/cost_rate") for name in scores)
+
+
+def test_order_0_changes_the_channel_only():
+    """An outcome model that is perfect must not add what the content earns: order 0 is the same as without a model.
+
+    A message earns 0.1, and 0.5 more with the second tone, which the policy always takes: with the log's tones the
+    policy's channel earns 0.35, with its own 0.6.
+    """
+    v = validation(TWO, [np.tile([0.0, 1.0], (N, 1)), np.tile([0.0, 1.0], (N, 1))])
+    sent, warm = v.log.modules.sends(v.log.actions), v.log.actions[:, 1]
+    whole = QValues(logged=sent * (0.1 + 0.5 * warm), policy=np.full(N, 0.6))
+    channel = QValues(logged=sent * 0.35, policy=np.full(N, 0.35))
+    perfect = SimpleNamespace(q_values=lambda *_: [whole, channel, whole])
+    v = replace(v, rewards=whole.logged, outcomes=perfect, counts=np.ones(N))  # type: ignore[arg-type]
+    scores = v.scores(SimpleNamespace())  # type: ignore[arg-type]
+    # The share of warm messages is 1/2 with a standard error of 0.035 in 200 messages, times 0.5.
+    assert scores["validation/value/order_0"] == pytest.approx(0.35, abs=5 * 0.5 * 0.5 / np.sqrt(N / 2))
+    assert scores["validation/value/order_1"] == pytest.approx(0.6, abs=5 * 0.5 / np.sqrt(N / 2))
 
 
 def test_the_order_of_the_headline_is_the_highest_that_there_is():
