@@ -133,7 +133,7 @@ def results(config: Config, names: tuple[str, ...]) -> list[dict[str, Any]]:
             known = [e.difference for e in judged.estimates if e.estimator == "dr" and e.identified]
             row |= {"identified": len(known), "significant": sum(not each.contains(0.0) for each in known)}
         rows.append(row)
-        if made.constraints.names:
+        if made.constraints.price_messages:
             unlimited = f"{name}, {UNLIMITED}"
             deployed[unlimited] = fresh_users.deploy(deployable_policy(free, data, agent, unlimited))
             rows.append({"agent": unlimited})

@@ -94,7 +94,7 @@ def policy_at(config: Config, data: TrainingData, agent: Agent, split: Split, *,
 
 def greedy_probabilities(config: Config, data: TrainingData, agent: Agent) -> list[FloatArray]:
     """Return the probabilities of the agent's policy without exploration at the test users' slots."""
-    if config.constraints.names:
+    if config.constraints.price_messages:
         return policy_at(config, data, agent, data.test, explore=False).probabilities
     return one_hot(agent.modules, agent.act(data.test.observations, explore=False).actions)
 
@@ -176,7 +176,13 @@ def calibration_of(agent: Agent) -> Calibration | None:
     if not isinstance(funnel, Funnel) or funnel.heads is None:
         return None
     blend = funnel.heads.blend
-    return Calibration(blend.slope, blend.slope_se, blend.intercept, blend.funnel, blend.all_sends)
+    return Calibration(
+        slope=blend.slope,
+        slope_se=blend.slope_se,
+        intercept=blend.intercept,
+        weight_of_funnel=blend.funnel,
+        weight_of_all_sends=blend.all_sends,
+    )
 
 
 def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray]) -> Evaluation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
 from crosschannel.pipeline import pricing
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.judging import greedy_probabilities
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
 from tests.agents.funnel.samples import PLAIN, World
 from tests.agents.samples import everything, observations_of
@@ -222,3 +225,20 @@ def test_without_a_discount_messages_have_no_price(agent: Agent) -> None:
 def test_the_pace_keeps_the_price_of_a_message() -> None:
     pace = replace(PACE, message_price=0.05)
     assert LogPace.from_dict(pace.to_dict()) == pace
+
+
+@pytest.mark.parametrize("constraints", [Constraints(discount=0.9), Constraints(messages_per_week=1.0, discount=0.9)])
+def test_the_greedy_policy_that_is_judged_is_the_one_that_decides(
+    agent: Agent, slots: Observations, constraints: Constraints
+) -> None:
+    """A price of later slots counts without any limit as well: it is so high here that nothing is sent."""
+    pace = replace(PACE, message_price=1e6)
+    decisions = SimpleNamespace(user=np.arange(len(slots)), time=np.zeros(len(slots), dtype=np.int64))
+    history = SimpleNamespace(decisions=decisions, churned_at=np.full(len(slots), WEEK))
+    data = SimpleNamespace(test=SimpleNamespace(history=history, observations=slots), pace=pace)
+    found = greedy_probabilities(Config(constraints=constraints), data, agent)  # type: ignore[arg-type]
+    together = np.zeros(len(slots), dtype=np.int64)
+    expected = priced_policy(agent, slots, together, constraints, pace, explore=False).probabilities
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found[0][:, 0] == pytest.approx(1.0)
