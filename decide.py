@@ -237,7 +237,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
         "--max-log-age", metavar="TIME", default="2d", help="largest time from the log's end to --at (default: 2d)"
     )
     parser.add_argument("--greedy", action="store_true", help="take the best action on the mean, without exploration")
-    gate = "decide only if the run's own evaluation ended with the verdict to deploy its policy"
+    gate = (
+        "decide only if the run's own evaluation ended with the verdict to deploy its policy, which explores and keeps "
+        "the run's constraints"
+    )
     parser.add_argument("--require-gate", action="store_true", help=gate)
     clear = "write users' ids into decision ids (default: a keyed hash of them)"
     parser.add_argument("--clear-ids", action="store_true", help=clear)
@@ -257,12 +260,39 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     )
     line = parse_settings(parser, arguments, sections=("guardrails", "constraints"), base=base)
     chosen = line.options
+    if folder and Run.is_at(folder):
+        _check_judged(chosen, line.config.constraints, stored.constraints)
     if chosen.out is None:
         raise UsageError("--out is missing: decisions are written as .parquet or .csv")
     if chosen.out.suffix not in (".parquet", ".csv"):
         raise UsageError(f"--out {chosen.out}: decisions are written as .parquet or .csv")
     chosen.out = output_file(chosen.out, chosen.force)
     return chosen, line.config
+
+
+def _check_judged(chosen: argparse.Namespace, asked: agents.Constraints, trained: agents.Constraints) -> None:
+    """Refuse what the training has not priced, and with --require-gate a policy that the verdict is not on.
+
+    Raises:
+        UsageError: If so.
+    """
+    if asked.discount != trained.discount:
+        raise UsageError(
+            f"--constraints.discount {asked.discount:g}: the run has {trained.discount:g}, and the price of a message is "
+            "learned in training: train again with the other discount"
+        )
+    if not chosen.require_gate:
+        return
+    if chosen.greedy:
+        raise UsageError(
+            "--require-gate with --greedy: the verdict is on the exploring policy and holds for no other one: leave "
+            "one of the two out"
+        )
+    if asked != trained:
+        raise UsageError(
+            "--require-gate with other --constraints: the verdict is on the policy under the run's own constraints: "
+            "leave them out, or train a run with them and evaluate it"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crosschannel.core import ConfigError
+from crosschannel.pipeline.command_line import UsageError
 from crosschannel.pipeline.run_files import read_json, write_json
 from crosschannel.programs import decide, evaluate
 from tests import ROOT
@@ -77,3 +78,29 @@ def test_without_an_evaluation_a_required_gate_is_closed(run):
     with pytest.raises(ConfigError, match="has no evaluation of its policy with its settings"):
         decide.main([str(run), "--out", "decisions.csv", "--require-gate"])
     assert decide.main([str(run), "--out", "decisions.csv"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--greedy"], "the verdict is on the exploring policy"),
+        (["--constraints.messages-per-week=0.5"], "the verdict is on the policy under the run's own constraints"),
+    ],
+)
+def test_a_required_gate_refuses_a_policy_that_the_verdict_is_not_on(run, flags, words):
+    with_verdict(run, "deploy")
+    with pytest.raises(UsageError, match=words):
+        decide.main([str(run), "--out", "decisions.csv", "--require-gate", *flags])
+    assert not Path("decisions.csv").exists()
+
+
+def test_a_required_gate_accepts_the_runs_own_constraints(run):
+    with_verdict(run, "deploy")
+    own = ["--constraints.discount=0", "--constraints.cost-events", "[]"]
+    assert decide.main([str(run), "--out", "decisions.csv", "--require-gate", *own]) == 0
+
+
+def test_another_discount_than_that_of_the_training_is_refused(run):
+    """The price of a message is learned in training, so that another discount would change nothing."""
+    with pytest.raises(UsageError, match="the price of a message is learned in training: train again"):
+        decide.main([str(run), "--out", "decisions.csv", "--constraints.discount", "0.9"])
