@@ -26,7 +26,8 @@ class GateRule:
     Attributes:
         min_lift: What the lower bound of the difference to the log must exceed, in reward units per decision.
         max_cost_increase: Largest share by which the rate of each cost event may exceed the log's: the upper bound of
-            its rate under the policy is compared. None: only the run's constraints on cost events bound them.
+            its rate under the policy is compared. None: only the run's constraints on cost events bound them, by the
+            agent's own estimates.
     """
 
     min_lift: float = 0.0
@@ -129,7 +130,7 @@ def gate_verdict(
     1. *Not identified*: the log does not identify the policy's value, or a rate that the rule bounds.
     2. *Hold*: the lower bound of the difference is not above `min_lift`; or the policy is expected to use more than a
        constraint allows; or the upper bound of a cost event's rate is above the bound.
-    3. *Deploy*: otherwise.
+    3. *Deploy*: otherwise. The reason names apart what the log measured and what only the agent estimates.
 
     Reasons to hold come before a cost that is not identified: they do not depend on it.
 
@@ -138,8 +139,9 @@ def gate_verdict(
         rule: The rule.
         not_identified: Why the value is not identified; empty where it is.
         assumption: What the value assumes, in words; empty where nothing.
-        costs: Rates of the cost events.
-        constraints: What the policy is expected to use of each constraint.
+        costs: Rates of the cost events, measured on the log.
+        constraints: What the policy is expected to use of each constraint, by the agent's own estimates: the solver of
+            the prices makes these hold, so that they are no evidence.
     """
 
     def verdict(word: str, reason: str) -> GateVerdict:
@@ -157,7 +159,8 @@ def gate_verdict(
     for each in constraints:
         if each.use > each.limit * (1 + 1e-9):
             reasons.append(
-                f"the policy is expected to use {each.use:.4g} of `{each.name}`, of which it may {each.limit:.4g}"
+                f"by the agent's own estimates the policy would use {each.use:.4g} of `{each.name}`, of which it may "
+                f"{each.limit:.4g}"
             )
     unknown = ""
     for cost in costs if rule.max_cost_increase is not None else ():
@@ -177,10 +180,13 @@ def gate_verdict(
         return verdict(HOLD, f"{text[0].upper()}{text[1:]}.")
     if unknown:
         return verdict(NOT_IDENTIFIED, unknown)
-    looked_at = [f"`{cost.event}`" for cost in costs] if rule.max_cost_increase is not None else []
-    looked_at += [f"`{each.name}`" for each in constraints]
-    within = f"; within their bounds: {', '.join(looked_at)}" if looked_at else ""
-    return verdict(DEPLOY, f"{bounds[0].upper()}{bounds[1:]}, above {rule.min_lift:g}{within}.")
+    text = f"{bounds[0].upper()}{bounds[1:]}, above {rule.min_lift:g}"
+    if costs and rule.max_cost_increase is not None:
+        text += f"; within their bounds on the log: {', '.join(f'`{cost.event}`' for cost in costs)}"
+    if constraints:
+        names = ", ".join(f"`{each.name}`" for each in constraints)
+        text += f"; by the agent's own estimates, which the log did not check, within: {names}"
+    return verdict(DEPLOY, f"{text}.")
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def verdict_of(
         data: The history and its splits.
         probabilities: The policy's probabilities at the test users' decisions.
         evaluation: Its evaluation.
-        constraints: What it is expected to use there.
+        constraints: What it is expected to use there, by the agent's own estimates.
     """
     best = headline(evaluation)
     return gate_verdict(

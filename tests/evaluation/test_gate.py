@@ -43,13 +43,13 @@ BOUNDED = GateRule(max_cost_increase=0.5)
         (UNDEFINED, GateRule(), {"not_identified": "ESS 30 < 200"}, NOT_IDENTIFIED, "ESS 30 < 200"),
         (GAIN, GateRule(), {"not_identified": "ESS 30 < 200"}, NOT_IDENTIFIED, "ESS 30 < 200"),
         (UNDEFINED, GateRule(), {}, NOT_IDENTIFIED, "undefined"),
-        (GAIN, BOUNDED, {"costs": (RARE,)}, DEPLOY, "within their bounds: `unsubscribed`"),
+        (GAIN, BOUNDED, {"costs": (RARE,)}, DEPLOY, "within their bounds on the log: `unsubscribed`"),
         (GAIN, BOUNDED, {"costs": (RARE, COMMON)}, HOLD, "`removed` may follow up to 2.000% of decisions"),
         (GAIN, GateRule(), {"costs": (COMMON, UNKNOWN)}, DEPLOY, "above 0."),
         (GAIN, BOUNDED, {"costs": (UNKNOWN,)}, NOT_IDENTIFIED, "rate of `removed` under the policy: ESS 7 < 200"),
         (LOSS, BOUNDED, {"costs": (UNKNOWN,)}, HOLD, "does not show"),
         (GAIN, GateRule(), {"constraints": (ExpectedUse("sms", 5.0, 4.0),)}, HOLD, "use 5 of `sms`, of which it may 4"),
-        (GAIN, GateRule(), {"constraints": (ExpectedUse("sms", 4.0, 4.0),)}, DEPLOY, "within their bounds: `sms`"),
+        (GAIN, GateRule(), {"constraints": (ExpectedUse("sms", 4.0, 4.0),)}, DEPLOY, "did not check, within: `sms`"),
         (GAIN, replace(BOUNDED, max_cost_increase=0.0), {"costs": (replace(RARE, policy=GAIN),)}, HOLD, "unsubscribed"),
     ],
 )
@@ -59,6 +59,17 @@ def test_the_rule(difference, rule, rest, expected, words):
     assert words in found.reason
     assert found.exit_code == {DEPLOY: 0, HOLD: 3, NOT_IDENTIFIED: 4}[expected]
     assert str(found).startswith(f"Verdict: {expected}. ")
+
+
+def test_what_the_log_measured_stands_apart_from_what_the_agent_estimates():
+    constraints = (ExpectedUse("unsubscribed", 4.0, 4.0), ExpectedUse("sms", 1.0, 4.0))
+    measured = "within their bounds on the log: `unsubscribed`"
+    estimated = "by the agent's own estimates, which the log did not check, within: `unsubscribed`, `sms`"
+    found = gate_verdict(GAIN, BOUNDED, costs=(RARE,), constraints=constraints)
+    assert found.reason.endswith(f"; {measured}; {estimated}.")
+    # Without a bound on rates nothing was measured, although the rates are known.
+    found = gate_verdict(GAIN, GateRule(), costs=(RARE,), constraints=constraints)
+    assert found.reason.endswith(f", above 0; {estimated}.")
 
 
 def test_all_reasons_to_hold_are_named():
