@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipy.special import ndtri
+
 from crosschannel.evaluation import caveats, headline, module_effects
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
@@ -21,6 +23,8 @@ from crosschannel.pipeline.results import Comparator, EvaluationResult
 NOT_RIVALS = (LOGGED, "greedy", "best constant by true effect")
 #: So few decisions must not have a larger share of the squared weights without a warning.
 FEW_DECISIONS, MAX_SHARE_OF_FEW = 10, 0.3
+#: The share of logs that would show a difference, for which the number of users is given.
+POWER = 0.8
 #: A larger factor means that the estimate does not tell how much more data would show a gain.
 MAX_FACTOR = 100.0
 
@@ -134,8 +138,7 @@ def _more_data(result: EvaluationResult) -> list[str]:
         return ["The value is not what stands in the way: read the reason above."]
     if difference.high < least:
         return ["More data of this kind would not change this: the policy earns less than it has to."]
-    gain = difference.point - least
-    factor = ((difference.point - difference.low) / gain) ** 2 if gain > 0 else math.inf
+    factor = times_as_many_users(difference, least, result.evaluation.settings.confidence_level)
     if factor > MAX_FACTOR:
         return [
             f"The estimated gain is about what is required or less, and its interval {format_bounds(difference)} is "
@@ -143,5 +146,26 @@ def _more_data(result: EvaluationResult) -> list[str]:
         ]
     return [
         f"If the difference is what it seems to be ({difference.point:+.4g}), about {factor:.1f} times as many users "
-        "would show it: the interval narrows with the root of their number."
+        "would show it in 4 of 5 such logs: the interval narrows with the root of their number."
     ]
+
+
+def times_as_many_users(difference: Interval, least: float, confidence_level: float) -> float:
+    r"""Return how many times as many users show a difference above a least one in 4 of 5 logs, if the estimate is true.
+
+    .. math:: \left( \frac{h}{d - l} \cdot \frac{z_{(1 + c) / 2} + z_{0.8}}{z_{(1 + c) / 2}} \right)^2
+
+    with the difference d, half of its interval h, its confidence level c, and the least difference l. Without the second factor the lower bound
+    would be l where the estimate is d, which is so in half of the logs only. Assumption: the interval is symmetric and
+    narrows with the root of the number of users. Source: Cohen (1988), "Statistical power analysis", chapter 2.
+
+    Args:
+        difference: The estimated difference, with its interval.
+        least: The least difference. Where the estimate is not above it, the factor is infinite.
+        confidence_level: The confidence level of the interval.
+    """
+    gain = difference.point - least
+    if gain <= 0:
+        return math.inf
+    half, quantile = difference.point - difference.low, float(ndtri((1.0 + confidence_level) / 2.0))
+    return (half / gain * (quantile + float(ndtri(POWER))) / quantile) ** 2

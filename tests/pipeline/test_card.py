@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, headline
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.pipeline.report.card import card_of
+from crosschannel.pipeline.report.card import card_of, times_as_many_users
 from crosschannel.pipeline.results import Comparator, EvaluationResult, TrueValue
 from tests.evaluation.report.samples import identified, not_identified
 
@@ -77,9 +78,10 @@ def test_card_that_is_not_identified_advises_and_shows_no_number():
 @pytest.mark.parametrize(
     ("difference", "min_lift", "expected"),
     [
-        # The interval is 2 wide on either side of 1: it excludes 0 when half as wide, from 4 times as many users on.
-        (Interval(1.0, -1.0, 3.0, 1.0), 0.0, "about 4.0 times as many users"),
-        (Interval(1.0, -1.0, 3.0, 1.0), 0.5, "about 16.0 times as many users"),
+        # The interval is 2 wide on either side of 1: in 4 of 5 logs it excludes 0 from (2 (1.96 + 0.84) / 1.96)^2 times
+        # as many users on. In half of the logs it does when half as wide.
+        (Interval(1.0, -1.0, 3.0, 1.0), 0.0, "about 8.2 times as many users would show it in 4 of 5 such logs"),
+        (Interval(1.0, -1.0, 3.0, 1.0), 0.5, "about 32.7 times as many users would show it in 4 of 5 such logs"),
         (Interval(0.1, -1.9, 2.1, 1.0), 0.0, "may show either"),
         (Interval(-1.0, -3.0, 1.0, 1.0), 0.0, "may show either"),
         (Interval(-2.0, -3.0, -1.0, 0.5), 0.0, "would not change this"),
@@ -92,6 +94,17 @@ def test_card_to_hold_says_whether_more_data_would_help(difference, min_lift, ex
     assert card is not None
     assert any(expected in step for step in card.next_steps)
     assert any("plan --run runs/example" in step for step in card.next_steps)
+
+
+@pytest.mark.parametrize(("level", "quantile"), [(0.95, 1.95996), (0.9, 1.64485)])
+def test_so_many_users_show_the_difference_in_4_of_5_logs(level, quantile):
+    """20,000 estimates with the narrower interval: the share whose lower bound is above the least, within 5 errors."""
+    rng, least = np.random.default_rng(0), 0.2
+    difference = Interval(1.0, 1.0 - quantile, 1.0 + quantile, 1.0)
+    error = difference.se / math.sqrt(times_as_many_users(difference, least, level))
+    found = rng.normal(difference.point, error, 20_000) - quantile * error > least
+    assert found.mean() == pytest.approx(0.8, abs=5 * math.sqrt(0.8 * 0.2 / 20_000))
+    assert times_as_many_users(difference, 1.0, level) == math.inf
 
 
 def test_card_names_simpler_policies_that_do_as_well():
