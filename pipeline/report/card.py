@@ -101,8 +101,18 @@ def _rivals(comparators: Sequence[Comparator]) -> list[str]:
         out.append(f"The log does not show that the policy earns more than these; it minus each: {'; '.join(level)}.")
     greedy = next((row for row in comparators if row.policy == "greedy" and row.lead.is_defined), None)
     if greedy is not None:
-        out.append(f"Exploring costs, against the same policy without: {_shown(greedy.lead)} per decision.")
+        out.append(_price_of_exploring(greedy.lead))
     return out
+
+
+def _price_of_exploring(lead: Interval) -> str:
+    """Return what exploring costs, in words, from the lead of the exploring policy over the greedy one."""
+    cost = Interval(point=0.0 - lead.point, low=0.0 - lead.high, high=0.0 - lead.low, se=lead.se)  # never -0
+    if cost.contains(0.0):
+        return f"The log does not show what exploring costs: the greedy policy minus this one {_shown(cost)} per decision."
+    if cost.high < 0:
+        return f"Exploring costs nothing here: the greedy policy minus this one {_shown(cost)} per decision."
+    return f"Exploring costs {_shown(cost)} per decision: the greedy policy minus this one."
 
 
 def _lead(row: Comparator) -> str:

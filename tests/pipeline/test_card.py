@@ -123,13 +123,28 @@ def test_card_names_simpler_policies_that_do_as_well():
     above, level, exploring = card.caveats[:3]
     assert "best constant offer (coffee) -1 [-2, -0.5]" in above
     assert "no send +0.1 [-1, 1.2]" in level
-    assert "-1 [-2, -0.5]" in exploring
+    assert exploring == "Exploring costs +1 [0.5, 2] per decision: the greedy policy minus this one."
     named = " ".join(card.caveats[:2])
     assert not any(name in named for name in ("uniform", "logged", "greedy", "true effect", "unknown"))
     # Where the value is not identified there is nothing to compare.
     silent = card_of(result("not identified", not_identified(), comparators=comparators), RUN)
     assert silent is not None
     assert not any("coffee" in each for each in silent.caveats)
+
+
+@pytest.mark.parametrize(
+    ("lead", "expected"),
+    [
+        (Interval(0.1, -1, 1.2, 0.5), "The log does not show what exploring costs: the greedy policy minus this one -0.1"),
+        (Interval(-0.1, -1.2, 1, 0.5), "The log does not show what exploring costs: the greedy policy minus this one +0.1"),
+        (Interval(0.0, 0.0, 0.0, 0.0), "The log does not show what exploring costs: the greedy policy minus this one +0 [0"),
+        (Interval(1, 0.5, 2, 0.3), "Exploring costs nothing here: the greedy policy minus this one -1 "),
+    ],
+)
+def test_card_says_what_the_log_shows_of_the_price_of_exploring(lead, expected):
+    card = card_of(result("hold", identified(), comparators=(comparator("greedy", lead),)), RUN)
+    assert card is not None
+    assert card.caveats[0].startswith(expected)
 
 
 def test_card_shows_the_true_value_where_it_is_known():
