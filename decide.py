@@ -278,8 +278,8 @@ def _check_judged(chosen: argparse.Namespace, asked: agents.Constraints, trained
     """
     if asked.discount != trained.discount:
         raise UsageError(
-            f"--constraints.discount {asked.discount:g}: the run has {trained.discount:g}, and the price of a message is "
-            "learned in training: train again with the other discount"
+            f"--constraints.discount {asked.discount:g}: the run has {trained.discount:g}, and the price of a message "
+            "is learned in training: train again with the other discount"
         )
     if not chosen.require_gate:
         return

@@ -19,21 +19,21 @@ from crosschannel.evaluation import (
     effective_sample_size,
     headline,
     t_interval,
-    unsupported_mass,
     user_bootstrap,
 )
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.estimates import reason_not_identified, reason_of_weights
 from crosschannel.evaluation.estimators import Terms, optimal_baseline
-from crosschannel.evaluation.ladder import find_factors, ladder_weights
 from crosschannel.evaluation.stacked_terms import StackedTerms
 from crosschannel.histories import guarded_mask
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.pipeline.results import Comparator
 from crosschannel.reward import refit
 
-LOGGED = "logged"
+#: Names of the log's own policy, and of the evaluated one by the estimator of the comparators.
+LOGGED, EVALUATED = "logged", "evaluated policy"
 #: Stream of random numbers, beside the run's seed.
 COMPARING = 6
 #: Most replicates of the bootstrap: a standard error then has a relative error of 7 %, and takes a quarter of the time.
@@ -164,9 +164,9 @@ def compare(
 ) -> tuple[Comparator, ...]:
     """Estimate the values of the comparators on the test users, as that of the policy, and its lead over each.
 
-    All are estimated at the order of the interaction ladder that the settings name, with the factors that the
-    evaluation found, and from the same replicates, so that leads are paired. Best constants are chosen on the training
-    users, so that their estimates on the test users have no winner's curse.
+    All are estimated at the order of the evaluation's headline, with the factors that it found, by importance weights
+    with a constant baseline, and from the same replicates, so that leads are paired. Best constants are chosen on the
+    training users, so that their estimates on the test users have no winner's curse.
 
     Args:
         config: The configuration.
@@ -185,41 +185,10 @@ def compare(
         "the log has no propensities for the slots after some decisions" if np.isnan(p_uncensored).any() else ""
     )
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
-    judge = _Judge(config, data, log, kept, counts, evaluated_factors(config, log, evaluation))
-    policy = judge.whole(config.agent.name, [p[kept] for p in probabilities])
+    judge = _Judge(config, data, log, kept, counts, HeadlineOrder.from_evaluation(config, log, evaluation))
+    policy = judge.policy([p[kept] for p in probabilities])
     candidates = [policy, *judge.candidates([p[kept] for p in greedy])]
     return judge.estimate(candidates, blocked, headline(evaluation).reason)
-
-
-def lacks_propensities(log: LoggedDecisions) -> bool:
-    """Return whether the propensity of a module that made a choice is missing."""
-    sent = log.propensity[log.modules.sends(log.actions)]
-    return bool(np.isnan(log.propensity[:, 0]).any() or np.isnan(sent).any())
-
-
-def order_weights(
-    config: Config, log: LoggedDecisions, probabilities: Sequence[FloatArray], factors: Sequence[Sequence[int]]
-) -> tuple[FloatArray, float]:
-    """Return a policy's weights (n,) at the order that the settings name, and its share without support.
-
-    The share adds up those of the channel and of each module, which is an upper bound for order 1.
-    """
-    weights = ladder_weights(log, probabilities, factors)
-    sends = float(1.0 - probabilities[0][:, 0].mean())
-    masses = [unsupported_mass(log, probabilities, 0)]
-    if sends > 0:
-        masses += [sends * unsupported_mass(log, probabilities, m) for m in range(1, len(log.modules))]
-    return weights.of_order(min(config.evaluation.order, weights.factors)), min(sum(masses), 1.0)
-
-
-def evaluated_factors(config: Config, log: LoggedDecisions, evaluation: Evaluation) -> tuple[tuple[int, ...], ...]:
-    """Return the factors that the evaluation found; one for all modules of content where there is no ladder."""
-    names = log.modules.names
-    if evaluation.ladder is None:
-        return (tuple(range(1, len(names))),) if len(names) > 1 else ()
-    if any(sign in name for name in names for sign in "+,"):
-        return find_factors(log, config.evaluation.factors).members  # names that cannot be declared
-    return find_factors(log, ", ".join(evaluation.ladder.factors)).members
 
 
 @dataclass(frozen=True)
@@ -231,7 +200,7 @@ class _Judge:
     log: LoggedDecisions
     kept: BoolArray
     counts: FloatArray
-    factors: tuple[tuple[int, ...], ...]
+    order: HeadlineOrder
     rows: IntArray = field(init=False)
     mask: BoolArray = field(init=False)
 
@@ -247,8 +216,12 @@ class _Judge:
         self, name: str, probabilities: Sequence[FloatArray], truth: float = math.nan, detail: str = ""
     ) -> Candidate:
         """Return the candidate that chooses the whole action with the given probabilities."""
-        weights, unsupported = order_weights(self.config, self.log, probabilities, self.factors)
-        return Candidate(name, detail, weights, unsupported, truth)
+        weights, unsupported = self.order.weights(self.log, probabilities)
+        return Candidate(name=name, detail=detail, weights=weights, unsupported=unsupported, truth=truth)
+
+    def policy(self, probabilities: Sequence[FloatArray]) -> Candidate:
+        """Return the evaluated policy."""
+        return self.whole(EVALUATED, probabilities, self._expected(probabilities))
 
     def constant(self, name: str, action: Sequence[int] | IntArray) -> Candidate:
         """Return the candidate that chooses one action wherever it is eligible."""
@@ -267,7 +240,8 @@ class _Judge:
         """Yield the comparators."""
         modules, nothing = self.modules, np.zeros_like(self.log.actions)
         ones = np.ones(len(self.log))
-        yield Candidate(LOGGED, "", ones, 0.0, self.truth_of(self.log.actions))
+        truth = self.truth_of(self.log.actions)
+        yield Candidate(name=LOGGED, detail="", weights=ones, unsupported=0.0, truth=truth)
         uniform = uniform_shares(modules, self.mask)
         yield self.whole("uniform", uniform, self._expected(uniform))
         yield self.whole("no send", one_hot(modules, nothing), self.truth_of(nothing))
@@ -293,7 +267,8 @@ class _Judge:
             if all((self.modules.parent(j) or (None,))[0] != m for j in range(len(self.modules))):
                 truth = self.truth_of(actions)
         weights = constant_weights(self.log, self.mask, m, code)
-        return Candidate(f"best constant {module.name}", module.actions[code], weights, 0.0, truth)
+        name = f"best constant {module.name}"
+        return Candidate(name=name, detail=module.actions[code], weights=weights, unsupported=0.0, truth=truth)
 
     def _expected(self, shares: Sequence[FloatArray]) -> float:
         if self.data.truth is None:
@@ -326,7 +301,7 @@ class _Judge:
         return np.asarray(every[np.where(modules.joint_mask(eligible), effects, 0.0).mean(0).argmax()])
 
     def estimate(self, candidates: Sequence[Candidate], blocked: str, policy_reason: str) -> tuple[Comparator, ...]:
-        """Return the estimates of all candidates but the first, which is the policy."""
+        """Return the estimates of all candidates; the first is the policy, which comes last and leads nobody."""
         settings, log, counts = self.config.evaluation, self.log, self.counts
         reward = self.data.test.rewards.reward[self.kept]
         baselines = [optimal_baseline(c.weights, reward, counts) for c in candidates]
@@ -363,7 +338,7 @@ class _Judge:
 
         unit = np.eye(1 + len(candidates))
         found = []
-        for k, candidate in enumerate(candidates[1:], start=2):
+        for k, candidate in [*enumerate(candidates[1:], start=2), (1, candidates[0])]:
             support = Support.from_weights(
                 candidate.weights * counts / counts.mean(),
                 reward,
@@ -371,7 +346,7 @@ class _Judge:
                 np.ones(len(log), bool),
                 candidate.unsupported,
             )
-            reason = "" if candidate.name == LOGGED else blocked
+            reason = "" if candidate.name == LOGGED else blocked or (policy_reason if k == 1 else "")
             reason = (
                 reason or reason_not_identified(support, len(users), settings) or reason_of_weights(support, settings)
             )
@@ -381,7 +356,7 @@ class _Judge:
                     detail=candidate.detail,
                     value=UNDEFINED if reason else interval(unit[k]),
                     difference=UNDEFINED if reason or candidate.name == LOGGED else interval(unit[k] - unit[0]),
-                    lead=UNDEFINED if reason or policy_reason else interval(unit[1] - unit[k]),
+                    lead=UNDEFINED if reason or policy_reason or k == 1 else interval(unit[1] - unit[k]),
                     ess=support.ess,
                     reason=reason,
                     truth=candidate.truth,

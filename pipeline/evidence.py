@@ -18,9 +18,9 @@ from crosschannel.core.times import DAY, WEEK, duration, timestamps
 from crosschannel.evaluation import Evaluation, LoggedDecisions
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.pipeline.building import Split, TrainingData
-from crosschannel.pipeline.comparators import evaluated_factors, lacks_propensities, order_weights
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, Evidence, WeightBin
+from crosschannel.pipeline.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.reward import REWARDS
 from crosschannel.reward.effects import EventStudy, TreatmentEffects, event_study, explain_pre_trends, pre_trend_check
 
@@ -51,9 +51,8 @@ def evidence_of(
     weights: tuple[WeightBin, ...] = ()
     part = log[kept]
     if len(part) and not lacks_propensities(part):
-        found, _ = order_weights(
-            config, part, [p[kept] for p in probabilities], evaluated_factors(config, part, evaluation)
-        )
+        order = HeadlineOrder.from_evaluation(config, part, evaluation)
+        found, _ = order.weights(part, [p[kept] for p in probabilities])
         weights = weight_bins(found * counts / counts.mean())
     events, pre_trends = event_bins(data.train)
     return Evidence(

@@ -26,8 +26,8 @@ from crosschannel.evaluation.bootstrap import UNDEFINED, draw_user_counts
 from crosschannel.evaluation.estimates import reason_not_identified, reason_of_weights
 from crosschannel.evaluation.estimators import optimal_baseline
 from crosschannel.pipeline.building import TrainingData
-from crosschannel.pipeline.comparators import evaluated_factors, lacks_propensities, order_weights
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.pipeline.results import ConstraintUse
 from crosschannel.reward import Goal, Reason
 from crosschannel.reward.measurement.outcomes import measure_by_goal
@@ -69,7 +69,7 @@ def cost_events(
     """Return how often each goal with a negative weight follows a decision, in the log and under the policy.
 
     A rate counts decisions after which the event occurs in the reward's post window. Under the policy it is weighted as
-    the headline is, at the order of the ladder that the settings name, and identified by the same requirements: of rare
+    the headline is, at its order of the ladder, and identified by the same requirements: of rare
     events more decisions are needed. Nothing where the log has no propensities.
     """
     goals = tuple(goal for goal in config.reward.goals if goal.weight < 0)
@@ -86,9 +86,8 @@ def cost_events(
     log, p_uncensored = log[kept], test.rewards.p_uncensored[kept]
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
     blocked = data.propensities.no_overlap or headline(evaluation).reason
-    weights, unsupported = order_weights(
-        config, log, [p[kept] for p in probabilities], evaluated_factors(config, log, evaluation)
-    )
+    order = HeadlineOrder.from_evaluation(config, log, evaluation)
+    weights, unsupported = order.weights(log, [p[kept] for p in probabilities])
     code = np.unique(log.user, return_inverse=True)[1]
     users = int(code.max()) + 1 if len(code) else 0
     found = []

@@ -17,7 +17,7 @@ from crosschannel.pipeline.evidence_records import Evidence
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 7
+RESULT_VERSION = 8
 
 
 @dataclass(frozen=True)
@@ -304,7 +304,6 @@ def truth_table(values: Sequence[TrueValue], population: str) -> str:
     return "\n".join([*lines, *notes])
 
 
-COMPARATORS_TITLE = "Other policies on the same users; constants were chosen on the training users"
 #: The columns of a table of comparators.
 COMPARATOR_COLUMNS = ("policy", "value", "difference to the log", "the policy minus it", "ESS", "true effect")
 
@@ -312,7 +311,9 @@ COMPARATOR_COLUMNS = ("policy", "value", "difference to the log", "the policy mi
 def comparators_title(result: EvaluationResult) -> str:
     """Return what the table of comparators holds, in words."""
     limits = "; of them only `greedy` keeps the constraints" if result.constraints else ""
-    return f"{COMPARATORS_TITLE}{limits}"
+    ladder = result.evaluation.ladder
+    order = "" if ladder is None else f", at order {ladder.order} as the headline"
+    return f"Other policies on the same users{order}; constants were chosen on the training users{limits}"
 
 
 def comparator_cells(row: Comparator) -> tuple[str, ...]:

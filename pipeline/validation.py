@@ -116,7 +116,7 @@ class Validation:
         weights = ladder_weights(self.log, probabilities, self.factors.members)
         by_factor = unsupported_by_factor(self.log, probabilities, self.factors)
         masses = unsupported_by_order(self.log, probabilities, by_factor)[: self.orders]
-        # As in the evaluation, the model knows the channel only: with content, order 0 would change more than the channel.
+        # As in the evaluation, the model knows the channel only, so that order 0 does not change the content.
         q = self.outcomes.q_values(self.observations.context, self.log.actions, probabilities)[1]
         users, code = np.unique(self.log.user, return_inverse=True)
         everywhere = np.ones(len(self.log), dtype=bool)

@@ -16,11 +16,11 @@ from crosschannel.evaluation.report.formatting import format_bounds, format_numb
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
 from crosschannel.evaluation.report.page import Card
 from crosschannel.pipeline.command_line import invocation
-from crosschannel.pipeline.comparators import LOGGED
+from crosschannel.pipeline.comparators import EVALUATED, LOGGED
 from crosschannel.pipeline.results import Comparator, EvaluationResult
 
 #: Comparators that nobody could choose from a log alone, or that the answer names elsewhere.
-NOT_RIVALS = (LOGGED, "greedy", "best constant by true effect")
+NOT_RIVALS = (LOGGED, EVALUATED, "greedy", "best constant by true effect")
 #: So few decisions must not have a larger share of the squared weights without a warning.
 FEW_DECISIONS, MAX_SHARE_OF_FEW = 10, 0.3
 #: The share of logs that would show a difference, for which the number of users is given.
@@ -109,7 +109,9 @@ def _price_of_exploring(lead: Interval) -> str:
     """Return what exploring costs, in words, from the lead of the exploring policy over the greedy one."""
     cost = Interval(point=0.0 - lead.point, low=0.0 - lead.high, high=0.0 - lead.low, se=lead.se)  # never -0
     if cost.contains(0.0):
-        return f"The log does not show what exploring costs: the greedy policy minus this one {_shown(cost)} per decision."
+        return (
+            f"The log does not show what exploring costs: the greedy policy minus this one {_shown(cost)} per decision."
+        )
     if cost.high < 0:
         return f"Exploring costs nothing here: the greedy policy minus this one {_shown(cost)} per decision."
     return f"Exploring costs {_shown(cost)} per decision: the greedy policy minus this one."
@@ -165,9 +167,10 @@ def times_as_many_users(difference: Interval, least: float, confidence_level: fl
 
     .. math:: \left( \frac{h}{d - l} \cdot \frac{z_{(1 + c) / 2} + z_{0.8}}{z_{(1 + c) / 2}} \right)^2
 
-    with the difference d, half of its interval h, its confidence level c, and the least difference l. Without the second factor the lower bound
-    would be l where the estimate is d, which is so in half of the logs only. Assumption: the interval is symmetric and
-    narrows with the root of the number of users. Source: Cohen (1988), "Statistical power analysis", chapter 2.
+    with the difference d, half of its interval h, its confidence level c, and the least difference l. Without the
+    second factor the lower bound would be l where the estimate is d, so that half of the logs only would show it.
+    Assumption: the interval is symmetric and narrows with the root of the number of users. Source: Cohen (1988),
+    "Statistical power analysis", chapter 2.
 
     Args:
         difference: The estimated difference, with its interval.

@@ -6,7 +6,7 @@ from crosschannel.evaluation import headline
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture, Row, row_chart
 from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
-from crosschannel.pipeline.comparators import LOGGED
+from crosschannel.pipeline.comparators import EVALUATED, LOGGED
 from crosschannel.pipeline.results import (
     COMPARATOR_COLUMNS,
     Comparator,
@@ -83,9 +83,15 @@ def _row(each: Comparator) -> Row:
 
 
 def _caption(result: EvaluationResult) -> str:
-    known = [each for each in result.comparators if each.value.is_defined and each.policy != LOGGED]
+    known = [each for each in result.comparators if each.value.is_defined and each.policy not in (LOGGED, EVALUATED)]
     unknown = sum(bool(each.reason) for each in result.comparators)
-    text = "Each line is the value of one policy on the same users, by the estimator of the headline."
+    ladder = result.evaluation.ladder
+    weights = "the weights of whole messages" if ladder is None else f"weights of order {ladder.order}, as the headline"
+    text = (
+        f"Each line is the value of one policy on the same users, by {weights}, with a constant baseline. The first "
+        f"line is the headline, whose estimator may have an outcome model besides; `{EVALUATED}` is the same policy by "
+        "the estimator of the others, and leads are differences to it."
+    )
     if known:
         best = max(known, key=lambda each: each.value.point)
         text += (

@@ -135,9 +135,18 @@ def test_card_names_simpler_policies_that_do_as_well():
 @pytest.mark.parametrize(
     ("lead", "expected"),
     [
-        (Interval(0.1, -1, 1.2, 0.5), "The log does not show what exploring costs: the greedy policy minus this one -0.1"),
-        (Interval(-0.1, -1.2, 1, 0.5), "The log does not show what exploring costs: the greedy policy minus this one +0.1"),
-        (Interval(0.0, 0.0, 0.0, 0.0), "The log does not show what exploring costs: the greedy policy minus this one +0 [0"),
+        (
+            Interval(0.1, -1, 1.2, 0.5),
+            "The log does not show what exploring costs: the greedy policy minus this one -0.1",
+        ),
+        (
+            Interval(-0.1, -1.2, 1, 0.5),
+            "The log does not show what exploring costs: the greedy policy minus this one +0.1",
+        ),
+        (
+            Interval(0.0, 0.0, 0.0, 0.0),
+            "The log does not show what exploring costs: the greedy policy minus this one +0 [0",
+        ),
         (Interval(1, 0.5, 2, 0.3), "Exploring costs nothing here: the greedy policy minus this one -1 "),
     ],
 )

@@ -5,15 +5,21 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from crosschannel import agents, pipeline
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.evaluation import Interval, LoggedDecisions
+from crosschannel.evaluation import Interval, LoggedDecisions, Support
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.pipeline.comparators import best_constants, constant_actions, constant_weights, one_hot
+from crosschannel.evaluation.ladder.design import LadderDesign
+from crosschannel.pipeline.comparators import best_constants, compare, constant_actions, constant_weights, one_hot
+from crosschannel.pipeline.evidence import evidence_of, weight_bins
+from crosschannel.pipeline.gating import cost_events
+from crosschannel.pipeline.headline_order import HeadlineOrder
+from crosschannel.pipeline.report.comparators import comparators_section
 from crosschannel.pipeline.results import Comparator, EvaluationResult, comparators_table
 from tests.programs.samples import SMALL
 
@@ -110,8 +116,8 @@ def test_the_best_part_of_each_module_is_found():
     assert best_constants(log, mask, rare, np.ones(n), 8000.0).modules[0] != 1, "too few decisions with this channel"
 
 
-def judged(users=1500, **settings):
-    """The uniform agent on a small market, judged: no learning is needed to compare."""
+def explained(users=1500, **settings):
+    """The uniform agent on a small market, and what it does there: no learning is needed to compare."""
     values = {
         "agent.name": "uniform",
         "history.market.users": users,
@@ -123,8 +129,12 @@ def judged(users=1500, **settings):
     config = pipeline.load_config(SMALL[1], values | settings)
     data = pipeline.prepare(config)
     agent = agents.make_agent(modules=data.history.modules, device="cpu", **pipeline.agent_spec(config, data))
-    policy = pipeline.explain_policy(config, data, agent)
-    return pipeline.judge(config, data, agent, policy)
+    return config, data, agent, pipeline.explain_policy(config, data, agent)
+
+
+def judged(users=1500, **settings):
+    """The same, judged."""
+    return pipeline.judge(*explained(users, **settings))
 
 
 def test_the_best_constant_may_be_to_send_nothing():
@@ -176,7 +186,7 @@ def test_the_policy_is_nothing_ahead_of_itself(result):
 def test_leads_and_differences_are_those_of_the_values(result):
     logged = result.comparators[0].value.point
     policy = result.comparators[1].value.point + result.comparators[1].lead.point
-    for row in result.comparators[1:]:
+    for row in result.comparators[1:-1]:
         if row.reason:
             assert not row.value.is_defined
             continue
@@ -189,6 +199,62 @@ def test_the_best_constant_by_true_effect_is_best_in_truth(result):
     assert truths["no send"] == 0
     assert truths["best constant by true effect"] >= max(truths["best constant"], truths["no send"]) - 0.01
     assert math.isnan(truths["best constant channel"])
+
+
+def test_the_evaluated_policy_stands_among_them_by_their_estimator(result):
+    policy, uniform = result.comparators[-1], result.comparators[1]
+    assert policy.policy == "evaluated policy"
+    assert policy.value.point == pytest.approx(uniform.value.point, abs=1e-12), "it is the uniform one"
+    assert policy.truth == pytest.approx(result.truth[0].per_decision)
+    assert not policy.lead.is_defined, "nothing leads itself"
+    caption = comparators_section(result).pictures[0].caption
+    assert "with a constant baseline" in caption
+    assert "`evaluated policy` is the same policy by the estimator of the others" in caption
+
+
+def test_what_stands_beside_the_headline_has_its_order():
+    """Where the headline has moved to order 2, all has the weights and the support of order 2, as if that were set."""
+    free = {"evaluation.min_ess": 1, "evaluation.min_users": 2, "evaluation.max_unsupported_mass": 1}
+    config, data, agent, policy = explained(500, **free)
+    judged_at_1 = pipeline.judge(config, data, agent, policy)
+    evaluation = judged_at_1.evaluation
+    assert evaluation.ladder.order == 1
+    assert "at order 1 as the headline" in str(judged_at_1)
+    moved = replace(evaluation, ladder=replace(evaluation.ladder, order=2))
+    assert "at order 2 as the headline" in str(replace(judged_at_1, evaluation=moved))
+    p = policy.probabilities
+    set_to_2 = replace(config, evaluation=replace(config.evaluation, order=2))
+    kept = data.test.rewards.identified
+    log = LoggedDecisions.from_history(data.test.history)[kept]
+    rewards, counts = data.test.rewards.reward[kept], 1.0 / data.test.rewards.p_uncensored[kept]
+    q = [each[kept] for each in p]
+    design = LadderDesign.build(log, q, rewards, counts, None, set_to_2.evaluation.estimation)
+    weights, mass = HeadlineOrder.from_evaluation(config, log, moved).weights(log, q)
+    support = Support.from_weights(weights * counts / counts.mean(), rewards, log.user, np.ones(len(log), bool), mass)
+    assert support == design.supports[2]
+    assert support != design.supports[1]
+    compared = compare(config, data, p, p, moved)
+    assert compared[1].ess == pytest.approx(support.ess)
+    assert compared[-1].ess == pytest.approx(support.ess)
+    assert compared[1].ess != pytest.approx(judged_at_1.comparators[1].ess)
+    # Unsubscribes are so rare that each order has too few effective decisions, but not the same number of them.
+    reasons = [cost_events(config, data, p, each)[0].reason for each in (evaluation, moved)]
+    assert all("ESS" in each for each in reasons)
+    assert reasons[0] != reasons[1]
+    bins = [evidence_of(config, data, agent, p, each).weights for each in (evaluation, moved)]
+    assert bins[0] != bins[1]
+    assert bins[1] == weight_bins(weights * counts / counts.mean())
+
+
+def test_without_a_ladder_whole_messages_are_weighted():
+    """Whatever order is set: all content is one factor, and order 1 that of whole messages."""
+    evaluation = SimpleNamespace(ladder=None)
+    config = pipeline.load_config(SMALL[1], {"evaluation.order": 2})
+    policy = one_hot(LOG.modules, LOG.actions)
+    found = HeadlineOrder.from_evaluation(config, LOG, evaluation)  # type: ignore[arg-type]
+    weights, mass = found.weights(LOG, policy)
+    assert weights == pytest.approx(1 / LOG.joint)
+    assert mass == pytest.approx(0.0)
 
 
 def distances(result):
