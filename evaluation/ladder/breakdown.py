@@ -6,13 +6,13 @@ import numpy as np
 
 from crosschannel.evaluation.ladder.joint import JointReplicates
 
-#: Shares above this are reported as this: interactions then take away ten times what the content adds.
+#: Shares above this are reported as this: interactions are then ten times as large as what content changes.
 MAX_SHARE = 10.0
 STEPS = 40
 
 
 def breakdown_point(joint: JointReplicates, order: int, content_free: int, logged: int) -> float | None:
-    r"""Return how large a share of what content adds interactions may take away before the conclusion falls.
+    r"""Return how large interactions may be, as a share of what content changes, before the conclusion falls.
 
     .. math::
         g^* = \max \{ g : \text{lower bound of } V - V_{log} - g \, s (V - V_0) > 0 \text{ for } s = 1 \text{ and } -1 \}
@@ -24,7 +24,7 @@ def breakdown_point(joint: JointReplicates, order: int, content_free: int, logge
     lower bound is concave in g but for the change of Student's quantile, so that the shares at which both are above 0
     are an interval from 0 on.
 
-    Assumption: as for the value V, except that interactions change it by at most g times what content adds. After
+    Assumption: as for the value V, except that interactions change it by at most g times what content changes. After
     Masten & Poirier (2020), "Inference on breakdown frontiers", Quantitative Economics.
 
     Args:
