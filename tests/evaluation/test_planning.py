@@ -142,8 +142,8 @@ def test_a_module_that_explores_alone_changes_its_own_moment_alone():
     log, policy, _ = draw(20_000, np.random.default_rng(3))
     weights = ChosenWeights.from_log(log, policy)
     before, after = weights.moments(), weights.moments(np.array([0.0, 0.5, 0.0]))
-    assert after.modules["offer"] < 0.7 * before.modules["offer"]
-    assert after.modules["tone"] == before.modules["tone"]
+    assert after.factors["offer"] < 0.7 * before.factors["offer"]
+    assert after.factors["tone"] == before.factors["tone"]
     assert (after.nothing, after.sent) == (before.nothing, before.sent)
 
 
@@ -152,8 +152,55 @@ def test_constant_actions_have_the_mean_moment_of_all_policies_that_choose_one()
     moments = ChosenWeights.of_constant_actions(log).moments(0.1)
     mixed = [0.9 * p + 0.1 / len(p) for p in MU]
     assert moments.nothing + moments.sent == pytest.approx((1 / mixed[0]).mean(), rel=0.02)
-    assert moments.modules["offer"] == pytest.approx((1 / mixed[1]).mean(), rel=0.02)
-    assert moments.modules["tone"] == pytest.approx((1 / mixed[2]).mean(), rel=0.02)
+    assert moments.factors["offer"] == pytest.approx((1 / mixed[1]).mean(), rel=0.02)
+    assert moments.factors["tone"] == pytest.approx((1 / mixed[2]).mean(), rel=0.02)
+
+
+def draw_together(n, rng):
+    """A log whose tone is mostly the offer's own, the policy of `PI`, and rewards of variance 1."""
+    chances = np.array([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
+    actions = np.stack([rng.choice(len(p), n, p=p) for p in MU], 1)
+    actions[:, 2] = rng.random(n) < chances[actions[:, 1], 1]
+    sent = actions[:, 0] > 0
+    tone = chances[actions[:, 1], actions[:, 2]]
+    propensity = np.stack(
+        [MU[0][actions[:, 0]], np.where(sent, MU[1][actions[:, 1]], 1.0), np.where(sent, tone, 1.0)], axis=1
+    )
+    log = LoggedDecisions(
+        modules=MODULES,
+        actions=MODULES.canonical(actions),
+        propensity=propensity,
+        joint=propensity.prod(1),
+        user=np.arange(n) // 5,
+    )
+    return log, [np.tile(p, (n, 1)) for p in PI], rng.normal(size=n)
+
+
+def test_modules_that_were_drawn_together_are_one_factor_of_the_plan():
+    """Order 1 is then the weight of the whole action, and its moment that of the ladder's own weights."""
+    log, policy, rewards = draw_together(20_000, np.random.default_rng(17))
+    weights = MODULES.chosen_probabilities(policy, log.actions).prod(1) / log.joint
+    found = ChosenWeights.from_log(log, policy)
+    assert found.factors.names == ("offer+tone",)
+    assert found.moments().order_1 == found.moments().joint == pytest.approx((weights**2).mean())
+    order_1, joint = data_needs(found, size_of(log, rewards), 0.05)
+    assert order_1.factor == joint.factor
+    evaluated = evaluate(
+        log, policy, rewards, rng=np.random.default_rng(0), settings=EvaluationSettings(bootstrap_replicates=40)
+    )
+    assert order_1.ess == pytest.approx(evaluated.ladder.orders[1].support.ess, rel=0.05)
+    declared = ChosenWeights.from_log(log, policy, "independent")
+    assert set(declared.moments().factors) == {"offer", "tone"}
+
+
+def test_a_logged_probability_that_is_not_the_product_is_that_of_the_plan():
+    log, policy, _ = draw_together(20_000, np.random.default_rng(18))
+    alone = log.propensity.copy()
+    share = np.array([0.74, 0.26])[log.actions[:, 2]]  # Of the tones over all offers: .7 * .9 + .1 * (.1 + .1 + .9).
+    alone[MODULES.sends(log.actions), 2] = share[MODULES.sends(log.actions)]
+    weights = MODULES.chosen_probabilities(policy, log.actions).prod(1) / log.joint
+    found = ChosenWeights.from_log(replace(log, propensity=alone), policy).moments()
+    assert found.order_1 == found.joint == pytest.approx((weights**2).mean())
 
 
 def size_of(log, rewards):
