@@ -15,7 +15,7 @@ def breakdown_point(joint: JointReplicates, order: int, content_free: int, logge
     r"""Return how large interactions may be, as a share of what content changes, before the conclusion falls.
 
     .. math::
-        g^* = \max \{ g : \text{lower bound of } V - V_{log} - g \, s (V - V_0) > 0 \text{ for } s = 1 \text{ and } -1 \}
+        g^* = \max \{ g : \text{lower bound of } V - V_{log} - g \, s (V - V_0) > 0 \text{ for } s = \pm 1 \}
 
     V is the value that assumes no further interactions, V_0 that of changing the channel alone; the bound is that of
     the joint bootstrap. Where the policy is worse than the log, the sign of V - V_log is changed. Both signs s are

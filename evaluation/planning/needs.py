@@ -12,6 +12,7 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.estimates import reason_not_identified
 from crosschannel.evaluation.ladder.factors import TESTED, Factors, find_factors
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
 from crosschannel.evaluation.report.sentences import headline
@@ -180,8 +181,8 @@ class LogSize:
     """How much a log holds, and how precisely it measures its own policy.
 
     Attributes:
-        users: Number of users.
-        decisions: Number of decisions with a reward.
+        users: Number of users in all: of those that are not evaluated (training users) as many more are needed.
+        decisions: Number of decisions with a reward, of the evaluated users.
         weeks: Time from the first to the last decision, and one more step between decisions, in weeks.
         logged: Mean reward per decision of the logging policy, with its interval over users.
     """
@@ -207,7 +208,7 @@ class DataNeed:
         ess: Effective sample size that the second moment leaves of the log's decisions.
         min_ess: Effective sample size below which no value is identified.
         factor: How many times as many decisions are needed; at most 1 if the log suffices.
-        users: Number of users, observed for as long as the log.
+        users: Number of users in all, those that are not evaluated included, observed for as long as the log.
         weeks: Number of weeks with the log's users: more if a user's rewards are correlated.
         exploration: Smallest share of uniform choices in each module with which as much data as in the log would do;
             None where even 1 is not enough.
@@ -224,7 +225,19 @@ class DataNeed:
     exploration: float | None
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, reason: str = "") -> str:
+        """Return the need as a sentence.
+
+        Args:
+            reason: Why an evaluation did not identify the value; empty where there is none.
+        """
         start = f"By {self.way}, the log gives an interval of about +- {self.expected_error:.3g} (ESS {self.ess:,.0f})"
+        if self.factor <= 1 and reason:
+            return (
+                f"{start}, which is narrow enough for +- {self.error:.3g}, but the value is not identified: {reason}."
+            )
         if self.factor <= 1:
             return f"{start}, which is enough for +- {self.error:.3g}."
         explored = (
@@ -233,7 +246,7 @@ class DataNeed:
             else "and no share of uniform choices gives it with the same users and weeks"
         )
         return (
-            f"{start}; +- {self.error:.3g} needs about {_count(self.users)} users, or {self.weeks:,.0f} weeks with "
+            f"{start}; +- {self.error:.3g} needs about {_count(self.users)} users in all, or {self.weeks:,.0f} weeks with "
             f"these users, {explored}."
         )
 
@@ -300,7 +313,9 @@ def advice(evaluation: Evaluation, needs: Sequence[DataNeed] = (), weeks: float 
 
     What an evaluation itself says: the effective sample sizes grow with the number of users, so that users are scaled
     by the largest ratio of what is required to what there is. Large weights that no logged decision happened to have
-    are missing in both, so that this is a lower bound.
+    are missing in both, so that this is a lower bound. Where something else than a size is the reason, as a mean weight
+    that is not 1 although the effective sample sizes suffice, more data of this kind does not help, and the sentence
+    says so.
 
     Args:
         evaluation: The evaluation.
@@ -319,6 +334,10 @@ def advice(evaluation: Evaluation, needs: Sequence[DataNeed] = (), weeks: float 
         ]
     if not np.isfinite(s.ess):
         return ["Log the probability of each choice (`propensity_<module>`), or let the program estimate all of them."]
+    if best.reason.startswith("undefined"):
+        return [f"How much more data would help is not known: the value is {best.reason}."]
+    if best.reason != reason_not_identified(s, best.users, settings):
+        return [f"More data of this kind does not help: {best.reason}."]
     required = [(need, have) for _, have, need in settings.ess_requirements(s)]
     required += [(settings.min_users, evaluation.users), (settings.min_users, s.ess_users)]
     factor = max(need / have if have > 0 else math.inf for need, have in required)
@@ -327,9 +346,9 @@ def advice(evaluation: Evaluation, needs: Sequence[DataNeed] = (), weeks: float 
         longer = "" if weeks is None else f" (or {factor * weeks:,.0f} weeks instead of {weeks:,.1f})"
         found.append(
             f"The value of the whole action would be identified with at least {_count(factor * evaluation.users)} "
-            f"users like these, instead of {evaluation.users:,}{longer}."
+            f"evaluated users like these, instead of {evaluation.users:,}{longer}."
         )
-    return [*found, *map(str, needs)]
+    return [*found, *(need.describe(best.reason) for need in needs)]
 
 
 def _count(users: float) -> str:

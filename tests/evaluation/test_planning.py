@@ -23,11 +23,13 @@ from crosschannel.evaluation import (
     advice,
     data_needs,
     evaluate,
+    headline,
     users_per_arm_of_means,
     users_per_arm_of_rates,
 )
 from crosschannel.evaluation.planning.needs import JOINT, ORDER_1
 
+QUICK = EvaluationSettings(bootstrap_replicates=40)
 RATES = [(0.05, 0.1, 0.8, 0.95), (0.001, 0.5, 0.9, 0.99), (0.4, -0.25, 0.95, 0.9), (0.5, 0.02, 0.8, 0.95)]
 
 
@@ -307,7 +309,7 @@ class TestAdvice:
         """ESS grows with the users: the number that is advised passes the minimum, and half of it does not."""
         lacking = self.evaluated(min_ess=1000)
         (sentence,) = advice(lacking, weeks=2.0)
-        users = int(sentence.split("at least ")[1].split(" users")[0].replace(",", ""))
+        users = int(sentence.split("at least ")[1].split(" evaluated users")[0].replace(",", ""))
         assert f"instead of {lacking.users:,} (or " in sentence
         assert not advice(self.evaluated(n=5 * int(users * 1.3), min_ess=1000))
         assert advice(self.evaluated(n=5 * int(users * 0.5), min_ess=1000))
@@ -331,3 +333,62 @@ class TestAdvice:
         )
         (sentence,) = advice(evaluated)
         assert "no number of users" in sentence
+
+    def half_supported(self, n=20_000):
+        """A log that never makes offer b in one half of the slots, which its shares over all slots do not show."""
+        log, _, rewards = draw(n, np.random.default_rng(15), exploration=1.0)
+        kept = (np.arange(n) % 2 == 0) | (log.actions[:, 1] != 1) | ~MODULES.sends(log.actions)
+        always = [np.tile(np.eye(k)[1], (n, 1))[kept] for k in (3, 4, 2)]
+        evaluated = evaluate(
+            log[kept], always, rewards[kept], rng=np.random.default_rng(0), settings=QUICK, estimators=(SNIPS(),)
+        )
+        return log[kept], always, rewards[kept], evaluated
+
+    def test_more_data_does_not_help_where_a_size_is_not_the_reason(self):
+        log, policy, rewards, evaluated = self.half_supported()
+        needs = data_needs(ChosenWeights.from_log(log, policy), size_of(log, rewards), 1.0)
+        assert all(need.factor <= 1 for need in needs)
+        (sentence,) = advice(evaluated, needs)
+        assert sentence.startswith("More data of this kind does not help: mean weight 0.")
+
+    @pytest.mark.parametrize(
+        ("reason", "expected"),
+        [
+            ("the overlap is too small", "More data of this kind does not help: the overlap is too small."),
+            (
+                "undefined in 3 of 40 replicates",
+                "How much more data would help is not known: the value is undefined in",
+            ),
+        ],
+    )
+    def test_other_reasons_are_not_sizes_either(self, reason, expected):
+        log, policy, rewards = draw(20_000, np.random.default_rng(12), exploration=0.5)
+        blocked = {"no_overlap": reason} if "overlap" in reason else {}
+        evaluated = evaluate(log, policy, rewards, rng=np.random.default_rng(0), settings=QUICK, **blocked)
+        if not blocked:
+            orders = tuple(replace(e, reason=reason) for e in evaluated.ladder.orders)
+            evaluated = replace(evaluated, ladder=replace(evaluated.ladder, orders=orders))
+        (sentence,) = advice(evaluated, data_needs(ChosenWeights.from_log(log, policy), size_of(log, rewards), 10.0))
+        assert sentence.startswith(expected)
+
+    def test_propensities_of_later_slots_that_are_unknown_are_the_reason(self):
+        log, policy, rewards = draw(20_000, np.random.default_rng(12), exploration=0.5)
+        p_uncensored = np.where(np.arange(len(log)) < 7, np.nan, 1.0)
+        evaluated = evaluate(
+            log, policy, rewards, rng=np.random.default_rng(0), settings=QUICK, p_uncensored=p_uncensored
+        )
+        (sentence,) = advice(evaluated)
+        assert sentence.startswith("More data of this kind does not help: p_uncensored is unknown for 7 decisions")
+
+    def test_a_narrow_interval_is_not_called_enough_while_a_size_is_lacking(self):
+        log, policy, rewards = draw(1500, np.random.default_rng(13))
+        evaluated = self.evaluated(min_ess=1000)
+        first, *sentences = advice(
+            evaluated, data_needs(ChosenWeights.from_log(log, policy), size_of(log, rewards), 10.0, min_ess=1.0)
+        )
+        assert f"evaluated users like these, instead of {evaluated.users:,}." in first
+        assert len(sentences) == 2
+        assert all(
+            f"is narrow enough for +- 10, but the value is not identified: {headline(evaluated).reason}." in sentence
+            for sentence in sentences
+        )
