@@ -176,7 +176,15 @@ def calibration_of(agent: Agent) -> Calibration | None:
     if not isinstance(funnel, Funnel) or funnel.heads is None:
         return None
     blend = funnel.heads.blend
-    return Calibration(blend.slope, blend.slope_se, blend.intercept, blend.funnel, blend.all_sends)
+    return Calibration(
+        slope=blend.slope,
+        slope_se=blend.slope_se,
+        intercept=blend.intercept,
+        weight_of_funnel=blend.funnel,
+        weight_of_all_sends=blend.all_sends,
+        weight_of_missed=blend.missed,
+        weight_of_personal=blend.personal,
+    )
 
 
 def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray]) -> Evaluation:
