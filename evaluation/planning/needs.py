@@ -36,9 +36,9 @@ class WeightMoments:
         D_{joint} = \kappa_{none} + \kappa_{sent} \prod_f S_f, \qquad
         D_1 = \kappa_{none} + \kappa_{sent} \Big( 1 + \sum_f (S_f - 1) \Big)
 
-    Factors are those of the interaction ladder (`find_factors`): modules that are drawn together, or a single one. Where
-    all are one factor, D_1 is D_joint, as order 1 is then the weight of the whole action. n decisions are worth n / D
-    equally weighted ones. Assumption: a factor's second moment does not depend on the context or on the other factors'
+    Factors are those of the interaction ladder (`find_factors`): modules that are drawn together, or a single one.
+    Where all are one factor, D_1 is D_joint, as order 1 is then the weight of the whole action. n decisions are worth
+    n / D equally weighted ones. Assumption: a factor's second moment does not depend on the context or on the other factors'
     choices, so that each is a mean over all messages.
 
     Attributes:
@@ -73,8 +73,8 @@ class ChosenWeights:
     Attributes:
         factors: Which content modules were drawn together.
         sends: Where something was sent (n,).
-        logged: Logged propensity of each module's choice (n, M); 1 where it made none. Where all content modules are one
-            factor, the last one's is such that they multiply to the logged probability of the whole action.
+        logged: Logged propensity of each module's choice (n, M); 1 where it made none. Where all content modules are
+            one factor, the last one's is such that they multiply to the logged probability of the whole action.
         policy: The policy's probability of the same choice (n, M); 1 where it made none.
         uniform: One by the number of eligible actions, given the earlier choices (n, M).
     """
@@ -246,8 +246,8 @@ class DataNeed:
             else "and no share of uniform choices gives it with the same users and weeks"
         )
         return (
-            f"{start}; +- {self.error:.3g} needs about {_count(self.users)} users in all, or {self.weeks:,.0f} weeks with "
-            f"these users, {explored}."
+            f"{start}; +- {self.error:.3g} needs about {_count(self.users)} users in all, or {self.weeks:,.0f} weeks "
+            f"with these users, {explored}."
         )
 
     def to_dict(self) -> dict[str, Any]:
