@@ -38,8 +38,8 @@ class WeightMoments:
 
     Factors are those of the interaction ladder (`find_factors`): modules that are drawn together, or a single one.
     Where all are one factor, D_1 is D_joint, as order 1 is then the weight of the whole action. n decisions are worth
-    n / D equally weighted ones. Assumption: a factor's second moment does not depend on the context or on the other factors'
-    choices, so that each is a mean over all messages.
+    n / D equally weighted ones. Assumption: a factor's second moment does not depend on the context or on the other
+    factors' choices, so that each is a mean over all messages.
 
     Attributes:
         nothing: Second moment of the channel's weight over slots at which nothing is sent, as a share of all.
