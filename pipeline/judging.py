@@ -182,6 +182,8 @@ def calibration_of(agent: Agent) -> Calibration | None:
         intercept=blend.intercept,
         weight_of_funnel=blend.funnel,
         weight_of_all_sends=blend.all_sends,
+        weight_of_missed=blend.missed,
+        weight_of_personal=blend.personal,
     )
 
 

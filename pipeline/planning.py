@@ -99,7 +99,7 @@ def needs_of_policy(
     """
     kept = data.test.rewards.identified
     log = LoggedDecisions.from_history(data.test.history)[kept]
-    weights = ChosenWeights.from_log(log, [p[kept] for p in probabilities])
+    weights = ChosenWeights.from_log(log, [p[kept] for p in probabilities], config.evaluation.factors)
     return _needs(config, data, weights, logged, error)
 
 
@@ -146,9 +146,11 @@ def plan(
     kept = test.rewards.identified
     log = LoggedDecisions.from_history(test.history)[kept]
     uniform = uniform_shares(data.history.modules, test.observations.action_mask[kept])
+    weights = ChosenWeights.from_log(log, uniform, config.evaluation.factors)
+    constant = ChosenWeights.of_constant_actions(log, weights.factors)
     return {
-        UNIFORM: _needs(config, data, ChosenWeights.from_log(log, uniform), logged, error),
-        ONE_ACTION: _needs(config, data, ChosenWeights.of_constant_actions(log), logged, error),
+        UNIFORM: _needs(config, data, weights, logged, error),
+        ONE_ACTION: _needs(config, data, constant, logged, error),
     }
 
 

@@ -139,6 +139,8 @@ class Calibration:
         weight_of_funnel: How much the value of a message follows the funnel.
         weight_of_all_sends: How much it follows the regression of all sends' rewards, which needs no assumption on who
             engages.
+        weight_of_missed: How much of what surrogates miss counts, within the funnel.
+        weight_of_personal: How much of how actions' effects differ by context counts, within the funnel.
     """
 
     slope: float
@@ -146,12 +148,16 @@ class Calibration:
     intercept: float
     weight_of_funnel: float
     weight_of_all_sends: float
+    weight_of_missed: float = 0.0
+    weight_of_personal: float = 1.0
 
     def __str__(self) -> str:
         return (
             f"Slope of the rewards of all messages on the funnel's predicted value: {self.slope:.2f} +- "
             f"{1.96 * self.slope_se:.2f} (1 if its assumptions hold). The value of a message follows the funnel by "
-            f"{self.weight_of_funnel:.2f} and the regression of all sends by {self.weight_of_all_sends:.2f}."
+            f"{self.weight_of_funnel:.2f} and the regression of all sends by {self.weight_of_all_sends:.2f}; within "
+            f"the funnel, what is personal about a choice counts by {self.weight_of_personal:.2f}, and what surrogates "
+            f"miss by {self.weight_of_missed:.2f}."
         )
 
 

@@ -13,6 +13,8 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 RIDGE = 1.0
 #: Fitted iterations stop where what is left out is discounted to this share.
 NEGLIGIBLE = 0.01
+#: Slots with a message, and without one, below which there is no price.
+MIN_SLOTS = 50
 
 
 def price_of_message(
@@ -35,8 +37,10 @@ def price_of_message(
         \text{price} = \max \left( 0, E \left[ Q_0(x) - Q_1(x) \right] \right)
 
     with s slots until the user's next one and d whether the user churned: a fitted Q iteration (Ernst, Geurts &
-    Wehenkel 2005, "Tree-based batch mode reinforcement learning", JMLR) with ridge regressions on [1, x], apart for
-    slots with a message, without one, and at which none may be sent. It assumes that the context holds what decided
+    Wehenkel 2005, "Tree-based batch mode reinforcement learning", JMLR) with ridge regressions on [1, x] for
+    slots without a message; of slots with one, and at which none may be sent, what differs from those is fitted and
+    shrunk to 0, so that few messages give no price. Later values are bounded by what the best slot would earn for ever.
+    It assumes that the context holds what decided
     whether something was sent, and what a message changes. Prices by context were measured to be noise: the mean is
     the same for all. Slots after which the log ends are left out.
 
@@ -48,22 +52,31 @@ def price_of_message(
         steps_to_next: Number of slots until then (n,), NaN without one.
         terminal: Whether the user churned after the slot (n,).
         discount: Discount of a later slot :math:`\gamma`, from 0 to below 1.
+
+    Returns:
+        The price in reward units; 0 where there are fewer than `MIN_SLOTS` slots with a message, or without one.
     """
     open_slot = np.isfinite(value)
     followed = (next_row >= 0) | terminal
-    if discount == 0.0 or not (open_slot & followed & sent).any() or not (open_slot & followed & ~sent).any():
+    if discount == 0.0 or min((open_slot & followed & sent).sum(), (open_slot & followed & ~sent).sum()) < MIN_SLOTS:
         return 0.0
     x = np.column_stack([np.ones(len(context)), context]).astype(np.float64)
     groups = (followed & open_slot & ~sent, followed & open_slot & sent, followed & ~open_slot)
-    roots = [np.linalg.cholesky(x[rows].T @ x[rows] + RIDGE * np.eye(x.shape[1])) for rows in groups]
+    grams = [x[rows].T @ x[rows] + RIDGE * np.eye(x.shape[1]) for rows in groups]
     factor = np.where(terminal | (next_row < 0), 0.0, discount ** np.nan_to_num(steps_to_next))
     best = np.where(open_slot, value, 0.0)
+    largest = max(0.0, float(best.max())) / (1.0 - discount)
     fits = np.zeros((3, x.shape[1]))
     for _ in range(math.ceil(math.log(NEGLIGIBLE) / math.log(discount))):
         idle, message, closed = (x @ fit for fit in fits)
-        ahead = np.where(open_slot, np.maximum(idle, best + message), closed)
+        ahead = np.where(open_slot, np.maximum(idle, best + message), closed).clip(0.0, largest)
         later = factor * ahead[next_row]
-        for k, (rows, root) in enumerate(zip(groups, roots, strict=True)):
-            moment = x[rows].T @ later[rows]
-            fits[k] = np.linalg.solve(root.T, np.linalg.solve(root, moment))
+        fits[0] = _ridge(grams[0], x[groups[0]], later[groups[0]])
+        for k in (1, 2):
+            rows = groups[k]
+            fits[k] = fits[0] + _ridge(grams[k], x[rows], later[rows] - x[rows] @ fits[0])
     return max(0.0, float((x[open_slot] @ (fits[0] - fits[1])).mean()))
+
+
+def _ridge(gram: FloatArray, x: FloatArray, target: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.solve(gram, x.T @ target))

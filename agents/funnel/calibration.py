@@ -52,7 +52,8 @@ class Blend:
     Attributes:
         funnel: Weight of the funnel's value.
         all_sends: Weight of the value by the regression of all sends.
-        slope: Slope of the rewards on the funnel's value with costs, :math:`f - c`, alone and without shrinkage.
+        slope: Slope of the rewards on the funnel's value with costs, :math:`f - c`, before any weight: 1 if all that
+            the funnel assumes holds, surrogates included.
         slope_se: Its standard error, which counts a user's rows as one.
         intercept: Intercept of that regression.
         missed: Weight of what surrogates miss, within the funnel's value.
@@ -89,14 +90,22 @@ class Blend:
         noise = max(float(residual.square().mean()), MIN_NOISE)
         gram = both.t() @ both + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
         first, second = _nonnegative(gram, both.t() @ residual + gram[:, 0])
-        net = f - c
+        net = of.funnel.double() - c
         line = torch.stack([torch.ones_like(net), net], 1)
         inverse = torch.linalg.pinv(line.t() @ line)
         intercept, slope = (inverse @ (line.t() @ y)).tolist()
         score = line * (y - intercept - slope * net).unsqueeze(1)
         by_user = torch.zeros(int(cluster.max()) + 1, 2, dtype=torch.float64).index_add_(0, cluster, score)
         covariance = inverse @ (by_user.t() @ by_user) @ inverse
-        return cls(first, second, slope, float(covariance[1, 1].sqrt()), intercept, missed, personal)
+        return cls(
+            funnel=first,
+            all_sends=second,
+            slope=slope,
+            slope_se=float(covariance[1, 1].sqrt()),
+            intercept=intercept,
+            missed=missed,
+            personal=personal,
+        )
 
 
 def _share(target: Tensor, part: Tensor, prior: float) -> float:

@@ -61,6 +61,8 @@ class Funnel:
             "calibration_slope_se": blend.slope_se,
             "weight_of_funnel": blend.funnel,
             "weight_of_all_sends": blend.all_sends,
+            "weight_of_missed": blend.missed,
+            "weight_of_personal": blend.personal,
         }
 
     def votes(

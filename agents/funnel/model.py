@@ -248,7 +248,14 @@ def _blend(
             beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
             if weight == 1.0:
                 everybody[at] = q
-    predictions = Predictions(funnel, missed, general, general_missed, everybody, cost)
+    predictions = Predictions(
+        funnel=funnel,
+        missed=missed,
+        general=general,
+        general_missed=general_missed,
+        all_sends=everybody,
+        cost=cost,
+    )
     return Blend.fit(messages.reward, predictions, messages.rows.user)
 
 

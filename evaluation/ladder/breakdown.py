@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import numpy as np
 
-from crosschannel.core.arrays import FloatArray
-from crosschannel.evaluation.bootstrap import t_interval
 from crosschannel.evaluation.ladder.joint import JointReplicates
 
-#: Shares above this are reported as this: interactions then take away ten times what the content adds.
+#: Shares above this are reported as this: interactions are then ten times as large as what content changes.
 MAX_SHARE = 10.0
 STEPS = 40
 
 
 def breakdown_point(joint: JointReplicates, order: int, content_free: int, logged: int) -> float | None:
-    r"""Return how large a share of what content adds interactions may take away before the conclusion falls.
+    r"""Return how large interactions may be, as a share of what content changes, before the conclusion falls.
 
-    .. math:: g^* = \max \{ g : \text{lower bound of } V - V_{log} - g |V - V_0| > 0 \}
+    .. math::
+        g^* = \max \{ g : \text{lower bound of } V - V_{log} - g \, s (V - V_0) > 0 \text{ for } s = \pm 1 \}
 
     V is the value that assumes no further interactions, V_0 that of changing the channel alone; the bound is that of
-    the joint bootstrap. Where the policy is worse than the log, signs are changed. The lower bound is concave in g but
-    for the change of Student's quantile, so that the shares at which it is above 0 are an interval from 0 on.
+    the joint bootstrap. Where the policy is worse than the log, the sign of V - V_log is changed. Both signs s are
+    required, since the lower of two lower bounds is one for :math:`V - V_{log} - g |V - V_0|`: once the interval of
+    V - V_0 is clear of 0 one sign decides, and before that the replicates of |V - V_0| would vary too little. Each
+    lower bound is concave in g but for the change of Student's quantile, so that the shares at which both are above 0
+    are an interval from 0 on.
 
-    Assumption: as for the value V, except that interactions change it by at most g times what content adds. After
+    Assumption: as for the value V, except that interactions change it by at most g times what content changes. After
     Masten & Poirier (2020), "Inference on breakdown frontiers", Quantitative Economics.
 
     Args:
@@ -39,19 +41,10 @@ def breakdown_point(joint: JointReplicates, order: int, content_free: int, logge
         return None
     sign = float(np.sign(difference.point))
 
-    def is_positive(share: float) -> bool:
-        def parts(values: FloatArray, content_sign: FloatArray | float) -> FloatArray:
-            gain = sign * (values[..., order] - values[..., logged])
-            content = values[..., order] - values[..., content_free]
-            return np.asarray(gain - share * content_sign * content)
+    gain, content = sign * joint.pick(order, minus=logged), joint.pick(order, minus=content_free)
 
-        point, draws = (
-            parts(values, np.sign(values[..., order] - values[..., content_free]))
-            for values in (joint.points, joint.draws)
-        )
-        direction = float(np.sign(joint.points[order] - joint.points[content_free]))
-        influence = parts(joint.influence, direction)
-        return t_interval(float(point), draws, influence, joint.confidence_level).low > 0
+    def is_positive(share: float) -> bool:
+        return all(joint.interval(gain - s * share * content).low > 0 for s in (1.0, -1.0))
 
     if is_positive(MAX_SHARE):
         return MAX_SHARE

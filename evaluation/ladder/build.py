@@ -74,7 +74,7 @@ def build_ladder(
             for p, (f, g) in enumerate(design.pairs)
         ]
     )
-    identified = orders[order].identified
+    known = orders[order].identified and orders[0].identified
     return Ladder(
         factors=design.factors.names,
         independence=design.factors.source,
@@ -84,7 +84,7 @@ def build_ladder(
         totals=totals,
         pairs=pairs,
         waterfall=_waterfall(design, joint, orders, order, channel),
-        breakdown=breakdown_point(joint, 1 + order, 1, LOGGED) if identified and order < count else None,
+        breakdown=breakdown_point(joint, 1 + order, 1, LOGGED) if order < count and known else None,
     )
 
 
@@ -96,7 +96,7 @@ def choose_order(orders: Sequence[Estimate], order: int) -> tuple[int, str]:
     off-policy evaluation", ICML, choose in both directions; downwards would report what assumes more because it is
     narrower.
     """
-    found, why = order, ""
+    found, reasons = order, list[str]()
     while orders[found].identified:
         low, high = orders[found].value.low, orders[found].value.high
         apart = [
@@ -106,9 +106,11 @@ def choose_order(orders: Sequence[Estimate], order: int) -> tuple[int, str]:
         ]
         if not apart:
             break
-        found = apart[0]
-        why = f"the interval of order {found} does not meet that of order {order}, whose assumption is contradicted"
-    return found, why
+        before, found = found, apart[0]
+        reasons.append(
+            f"the interval of order {found} does not meet that of order {before}, whose assumption is contradicted"
+        )
+    return found, "; ".join(reasons)
 
 
 def _order(design: LadderDesign, joint: JointReplicates, k: int, estimand: str, users: int, channel: str) -> Estimate:

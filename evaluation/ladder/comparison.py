@@ -10,7 +10,7 @@ import numpy as np
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError, NotIdentified
 from crosschannel.evaluation.bootstrap import UNDEFINED, Interval, t_interval, user_bootstrap
-from crosschannel.evaluation.estimates import EvaluationSettings, reason_not_identified
+from crosschannel.evaluation.estimates import EvaluationSettings, reason_not_identified, reason_of_weights
 from crosschannel.evaluation.estimators import optimal_baseline
 from crosschannel.evaluation.ladder.build import assumption_of
 from crosschannel.evaluation.ladder.design import (
@@ -19,7 +19,7 @@ from crosschannel.evaluation.ladder.design import (
     unsupported_by_factor,
     unsupported_by_order,
 )
-from crosschannel.evaluation.ladder.factors import Factors, find_factors
+from crosschannel.evaluation.ladder.factors import find_factors
 from crosschannel.evaluation.ladder.weights import ladder_weights
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
 from crosschannel.evaluation.support import Support
@@ -160,13 +160,17 @@ def compare_policies(
     if unknown := int((lacks_propensity(part, factors) | np.isnan(p[known])).sum()):
         return result(UNDEFINED, np.nan, f"propensities are missing for {unknown:,} decisions, or for slots after them")
     policies = [[q[known] for q in policy] for policy in (first, second)]
-    d = np.subtract(*(ladder_weights(part, policy, factors.members).of_order(order) for policy in policies))
+    weights = [ladder_weights(part, policy, factors.members).of_order(order) for policy in policies]
+    d = weights[0] - weights[1]
     counts = 1.0 / p[known]
     ess = contrast_size(d * counts)
+    same = all(np.array_equal(a, b) for a, b in zip(*policies, strict=True))
+    if not same:
+        masses = [unsupported_by_order(part, q, unsupported_by_factor(part, q, factors))[order] for q in policies]
+        if reason := _why_not(part, names, weights, masses, counts, r, code, settings):
+            return result(UNDEFINED, ess, reason)
     if not d.any():
         return result(Interval(0.0, 0.0, 0.0, 0.0), ess)
-    if reason := _why_not(part, policies, factors, order, d * counts, r, code, settings):
-        return result(UNDEFINED, ess, reason)
     baseline = optimal_baseline(d, r, counts)
 
     def statistic(drawn: FloatArray) -> FloatArray:
@@ -185,18 +189,24 @@ def compare_policies(
 
 def _why_not(
     log: LoggedDecisions,
-    policies: Sequence[Sequence[FloatArray]],
-    factors: Factors,
-    order: int,
-    difference: FloatArray,
+    names: Sequence[str],
+    weights: Sequence[FloatArray],
+    masses: Sequence[float],
+    counts: FloatArray,
     rewards: FloatArray,
     code: IntArray,
     settings: EvaluationSettings,
 ) -> str:
-    """Return the reason why the log does not identify the difference, or an empty string."""
-    mass = max(
-        unsupported_by_order(log, policy, unsupported_by_factor(log, policy, factors))[order] for policy in policies
-    )
+    """Return the reason why the log does not identify the difference of two policies, or an empty string.
+
+    The mean of the difference of their weights is 0 whether or not the log supports the policies, so that the mean
+    weight of each is checked first.
+    """
     everywhere = np.ones(len(log), dtype=bool)
-    support = Support.from_weights(np.abs(difference), rewards, log.user, everywhere, mass)
-    return reason_not_identified(support, int(code.max()) + 1, settings)
+    for name, w, mass in zip(names, weights, masses, strict=True):
+        own = Support.from_weights(w * counts / counts.mean(), rewards, log.user, everywhere, mass)
+        if reason := reason_of_weights(own, settings):
+            return f"{name}: {reason}"
+    d = (weights[0] - weights[1]) * counts
+    contrast = Support.from_weights(np.abs(d), rewards, log.user, everywhere, max(masses))
+    return reason_not_identified(contrast, int(code.max()) + 1, settings, weighted=bool(d.any()))

@@ -66,8 +66,10 @@ class Ladder:
         waterfall: Steps from the logged value to that of the headline, which add up exactly where all are identified. A
             factor's step needs support for the channel and this factor together only, so that it may be identified
             where the headline is not.
-        breakdown: Share of what content adds that interactions would have to take away before the conclusion of the
-            headline falls; None where there is no conclusion, or where it assumes nothing on interactions.
+        breakdown: How large interactions would have to be, as a share of the size of what content changes, before the
+            conclusion of the headline falls: they would have to take it away from a policy that is better than the log,
+            and to add it to one that is worse. None where there is no conclusion, where it assumes nothing on
+            interactions, and where what content changes is not known: order 0 is not identified, or the headline.
     """
 
     factors: tuple[str, ...]

@@ -12,12 +12,14 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.estimates import reason_not_identified
+from crosschannel.evaluation.ladder.factors import TESTED, Factors, find_factors
 from crosschannel.evaluation.logged_decisions import LoggedDecisions, check_probabilities
 from crosschannel.evaluation.report.sentences import headline
 from crosschannel.evaluation.results import Evaluation
 from crosschannel.evaluation.weights import has_choice
 
-#: Ways to value the whole action: by the joint weight, or by the sum of the modules' own weights given the channel.
+#: Ways to value the whole action: by the joint weight, or by the sum of the factors' own weights given the channel.
 JOINT, ORDER_1 = "joint weights", "order 1"
 #: Shares of uniform exploration that are compared.
 EXPLORATION_GRID = np.linspace(0.0, 1.0, 51)
@@ -25,37 +27,39 @@ EXPLORATION_GRID = np.linspace(0.0, 1.0, 51)
 
 @dataclass(frozen=True)
 class WeightMoments:
-    r"""Second moments of the importance weights that a policy would have on a log, by module.
+    r"""Second moments of the importance weights that a policy would have on a log, by factor of the content.
 
-    With a module's second moment :math:`S_m = E_\mu[w_m^2]`, given that a message is sent, and that of the channel
-    :math:`\kappa = E_\mu[w_c^2]`, split into messages and slots at which nothing is sent:
+    With a factor's second moment :math:`S_f = E_\mu[\prod_{m \in f} w_m^2]`, given that a message is sent, and that of
+    the channel :math:`\kappa = E_\mu[w_c^2]`, split into messages and slots at which nothing is sent:
 
     .. math::
-        D_{joint} = \kappa_{none} + \kappa_{sent} \prod_m S_m, \qquad
-        D_1 = \kappa_{none} + \kappa_{sent} \Big( 1 + \sum_m (S_m - 1) \Big)
+        D_{joint} = \kappa_{none} + \kappa_{sent} \prod_f S_f, \qquad
+        D_1 = \kappa_{none} + \kappa_{sent} \Big( 1 + \sum_f (S_f - 1) \Big)
 
-    n decisions are worth n / D equally weighted ones. Assumption: a module's second moment does not depend on the
-    context or on the other modules' choices, so that each is a mean over all messages; logged propensities multiply.
+    Factors are those of the interaction ladder (`find_factors`): modules that are drawn together, or a single one.
+    Where all are one factor, D_1 is D_joint, as order 1 is then the weight of the whole action. n decisions are worth
+    n / D equally weighted ones. Assumption: a factor's second moment does not depend on the context or on the other
+    factors' choices, so that each is a mean over all messages.
 
     Attributes:
         nothing: Second moment of the channel's weight over slots at which nothing is sent, as a share of all.
         sent: The same over messages.
-        modules: Second moment of each later module's weight.
+        factors: Second moment of each factor's weight.
     """
 
     nothing: float
     sent: float
-    modules: dict[str, float]
+    factors: dict[str, float]
 
     @property
     def joint(self) -> float:
         """Second moment of the whole action's weight."""
-        return self.nothing + self.sent * math.prod(self.modules.values())
+        return self.nothing + self.sent * math.prod(self.factors.values())
 
     @property
     def order_1(self) -> float:
-        """Second moment of the weight that adds up the modules' own weights, given the channel."""
-        return self.nothing + self.sent * (1.0 + sum(each - 1.0 for each in self.modules.values()))
+        """Second moment of the weight that adds up the factors' own weights, given the channel."""
+        return self.nothing + self.sent * (1.0 + sum(each - 1.0 for each in self.factors.values()))
 
     def of(self, way: str) -> float:
         """Return the second moment for `JOINT` or `ORDER_1`."""
@@ -67,30 +71,34 @@ class ChosenWeights:
     """The chances of the logged actions, by module: under the log, under a policy, and if all were chosen uniformly.
 
     Attributes:
-        names: Names of the modules.
+        factors: Which content modules were drawn together.
         sends: Where something was sent (n,).
-        logged: Logged propensity of each module's choice (n, M); 1 where it made none.
+        logged: Logged propensity of each module's choice (n, M); 1 where it made none. Where all content modules are
+            one factor, the last one's is such that they multiply to the logged probability of the whole action.
         policy: The policy's probability of the same choice (n, M); 1 where it made none.
         uniform: One by the number of eligible actions, given the earlier choices (n, M).
     """
 
-    names: tuple[str, ...]
+    factors: Factors
     sends: BoolArray
     logged: FloatArray
     policy: FloatArray
     uniform: FloatArray
 
     @classmethod
-    def from_log(cls, log: LoggedDecisions, probabilities: Sequence[FloatArray]) -> ChosenWeights:
+    def from_log(
+        cls, log: LoggedDecisions, probabilities: Sequence[FloatArray], factors: Factors | str = TESTED
+    ) -> ChosenWeights:
         """Look up the chances of a log's actions.
 
         Args:
             log: Decisions with a propensity for every module, n rows.
             probabilities: The policy's probabilities, one array (n, *modules.shape(m)) per module.
+            factors: The factors of the content, or how to find them (`find_factors`).
 
         Raises:
             InputError: If shapes differ.
-            ConfigError: If a propensity is missing.
+            ConfigError: If a propensity is missing, or the declared factors do not fit the modules.
         """
         modules, n = log.modules, len(log)
         check_probabilities(modules, probabilities, n)
@@ -99,11 +107,15 @@ class ChosenWeights:
         for m, name in enumerate(modules.names):
             if np.isnan(logged[:, m]).any():
                 raise ConfigError(f"the log has no propensity of {name} for some decisions: log or estimate them")
+        found = find_factors(log, factors) if isinstance(factors, str) else factors
+        if len(found.members) == 1:
+            product, sends = logged.prod(1), modules.sends(log.actions)
+            logged[:, -1] *= np.where(sends & ~np.isnan(log.joint), log.joint / product, 1.0)
         mask = np.ones((n, modules.total), dtype=bool) if log.eligible is None else log.eligible
         feasible = modules.feasible_mask(mask)
         counts = [modules.conditional_mask(m, feasible, log.actions).sum(1) for m in range(len(modules))]
         return cls(
-            names=tuple(modules.names),
+            factors=found,
             sends=modules.sends(log.actions),
             logged=logged,
             policy=modules.chosen_probabilities(probabilities, log.actions),
@@ -111,19 +123,23 @@ class ChosenWeights:
         )
 
     @classmethod
-    def of_constant_actions(cls, log: LoggedDecisions) -> ChosenWeights:
+    def of_constant_actions(cls, log: LoggedDecisions, factors: Factors | str = TESTED) -> ChosenWeights:
         r"""Return chances whose moments are means over all policies that always choose one action of each module.
 
         A policy that always chooses action a has the second moment :math:`1 / \mu(a)`; its mean over the :math:`A_m`
         eligible actions is :math:`E_\mu[1 / (A_m \mu_m^2)]`, that of a policy with :math:`\pi_m^2 = 1 / A_m`.
 
+        Args:
+            log: Decisions with a propensity for every module, n rows.
+            factors: The factors of the content, or how to find them (`find_factors`).
+
         Raises:
-            ConfigError: If a propensity is missing.
+            ConfigError: If a propensity is missing, or the declared factors do not fit the modules.
         """
         n, modules = len(log), log.modules
         anything = [np.zeros((n, *modules.shape(m))) for m in range(len(modules))]
         anything[0][:, 0] = 1.0
-        found = cls.from_log(log, anything)
+        found = cls.from_log(log, anything, factors)
         made = np.column_stack([has_choice(log, m) for m in range(len(modules))])
         return replace(found, policy=np.where(made, np.sqrt(found.uniform), 1.0))
 
@@ -143,7 +159,7 @@ class ChosenWeights:
         Raises:
             ConfigError: If a share is not in [0, 1].
         """
-        shares = np.broadcast_to(np.asarray(exploration, dtype=np.float64), (len(self.names),))
+        shares = np.broadcast_to(np.asarray(exploration, dtype=np.float64), (self.logged.shape[1],))
         if not ((shares >= 0) & (shares <= 1)).all():
             raise ConfigError(f"the share of exploration {exploration} is not in [0, 1]")
         n, sends = len(self.sends), self.sends
@@ -153,10 +169,9 @@ class ChosenWeights:
         return WeightMoments(
             nothing=float(squared[~sends, 0].sum()) / n,
             sent=float(squared[sends, 0].sum()) / n,
-            modules={
-                name: float(squared[sends, 0] @ squared[sends, m]) / mass if mass > 0 else 1.0
-                for m, name in enumerate(self.names)
-                if m > 0
+            factors={
+                name: float(squared[sends, 0] @ squared[sends][:, members].prod(1)) / mass if mass > 0 else 1.0
+                for name, members in zip(self.factors.names, self.factors.members, strict=True)
             },
         )
 
@@ -166,8 +181,8 @@ class LogSize:
     """How much a log holds, and how precisely it measures its own policy.
 
     Attributes:
-        users: Number of users.
-        decisions: Number of decisions with a reward.
+        users: Number of users in all: of those that are not evaluated (training users) as many more are needed.
+        decisions: Number of decisions with a reward, of the evaluated users.
         weeks: Time from the first to the last decision, and one more step between decisions, in weeks.
         logged: Mean reward per decision of the logging policy, with its interval over users.
     """
@@ -193,7 +208,7 @@ class DataNeed:
         ess: Effective sample size that the second moment leaves of the log's decisions.
         min_ess: Effective sample size below which no value is identified.
         factor: How many times as many decisions are needed; at most 1 if the log suffices.
-        users: Number of users, observed for as long as the log.
+        users: Number of users in all, those that are not evaluated included, observed for as long as the log.
         weeks: Number of weeks with the log's users: more if a user's rewards are correlated.
         exploration: Smallest share of uniform choices in each module with which as much data as in the log would do;
             None where even 1 is not enough.
@@ -210,7 +225,19 @@ class DataNeed:
     exploration: float | None
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, reason: str = "") -> str:
+        """Return the need as a sentence.
+
+        Args:
+            reason: Why an evaluation did not identify the value; empty where there is none.
+        """
         start = f"By {self.way}, the log gives an interval of about +- {self.expected_error:.3g} (ESS {self.ess:,.0f})"
+        if self.factor <= 1 and reason:
+            return (
+                f"{start}, which is narrow enough for +- {self.error:.3g}, but the value is not identified: {reason}."
+            )
         if self.factor <= 1:
             return f"{start}, which is enough for +- {self.error:.3g}."
         explored = (
@@ -219,8 +246,8 @@ class DataNeed:
             else "and no share of uniform choices gives it with the same users and weeks"
         )
         return (
-            f"{start}; +- {self.error:.3g} needs about {_count(self.users)} users, or {self.weeks:,.0f} weeks with "
-            f"these users, {explored}."
+            f"{start}; +- {self.error:.3g} needs about {_count(self.users)} users in all, or {self.weeks:,.0f} weeks "
+            f"with these users, {explored}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -286,7 +313,9 @@ def advice(evaluation: Evaluation, needs: Sequence[DataNeed] = (), weeks: float 
 
     What an evaluation itself says: the effective sample sizes grow with the number of users, so that users are scaled
     by the largest ratio of what is required to what there is. Large weights that no logged decision happened to have
-    are missing in both, so that this is a lower bound.
+    are missing in both, so that this is a lower bound. Where something else than a size is the reason, as a mean weight
+    that is not 1 although the effective sample sizes suffice, more data of this kind does not help, and the sentence
+    says so.
 
     Args:
         evaluation: The evaluation.
@@ -305,6 +334,10 @@ def advice(evaluation: Evaluation, needs: Sequence[DataNeed] = (), weeks: float 
         ]
     if not np.isfinite(s.ess):
         return ["Log the probability of each choice (`propensity_<module>`), or let the program estimate all of them."]
+    if best.reason.startswith("undefined"):
+        return [f"How much more data would help is not known: the value is {best.reason}."]
+    if best.reason != reason_not_identified(s, best.users, settings):
+        return [f"More data of this kind does not help: {best.reason}."]
     required = [(need, have) for _, have, need in settings.ess_requirements(s)]
     required += [(settings.min_users, evaluation.users), (settings.min_users, s.ess_users)]
     factor = max(need / have if have > 0 else math.inf for need, have in required)
@@ -313,9 +346,9 @@ def advice(evaluation: Evaluation, needs: Sequence[DataNeed] = (), weeks: float 
         longer = "" if weeks is None else f" (or {factor * weeks:,.0f} weeks instead of {weeks:,.1f})"
         found.append(
             f"The value of the whole action would be identified with at least {_count(factor * evaluation.users)} "
-            f"users like these, instead of {evaluation.users:,}{longer}."
+            f"evaluated users like these, instead of {evaluation.users:,}{longer}."
         )
-    return [*found, *map(str, needs)]
+    return [*found, *(need.describe(best.reason) for need in needs)]
 
 
 def _count(users: float) -> str:

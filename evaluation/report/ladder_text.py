@@ -109,18 +109,22 @@ def ladder_sentences(evaluation: Evaluation) -> list[str]:
 
 
 def breakdown_sentence(evaluation: Evaluation, share: float) -> str:
-    """Return how large a share of what content adds interactions would have to take away, as a sentence."""
+    """Return how large interactions would have to be to overturn the conclusion, as a sentence.
+
+    A policy that is better than the log would be so no more if interactions took enough away from its value, and one
+    that is worse if they added enough to it: as a share of the size of what content changes, in reward units.
+    """
     ladder = evaluation.ladder
     assert ladder is not None
-    word = "better" if ladder.headline.difference.point > 0 else "worse"
-    conclusion = f'"{word} than the log"'
+    better = ladder.headline.difference.point > 0
+    word, verb = ("better", "take away") if better else ("worse", "add")
+    size = abs(ladder.headline.value.point - ladder.orders[0].value.point)
+    of_content = f"of {size:.3g}, the size of what content changes"
     if share >= MAX_SHARE:
-        return (
-            f"Breakdown point: {conclusion} holds even if interactions take away {MAX_SHARE:.0%} of what content adds."
-        )
-    return (
-        f"Breakdown point: {conclusion} holds unless interactions take away more than {share:.0%} of what content adds."
-    )
+        holds = f"even if interactions {verb} {MAX_SHARE:.0%} {of_content}"
+    else:
+        holds = f"unless interactions {verb} more than {share:.0%} {of_content}"
+    return f'Breakdown point: "{word} than the log" holds {holds}.'
 
 
 def contradiction(ladder: Ladder) -> str:

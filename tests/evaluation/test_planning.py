@@ -23,11 +23,13 @@ from crosschannel.evaluation import (
     advice,
     data_needs,
     evaluate,
+    headline,
     users_per_arm_of_means,
     users_per_arm_of_rates,
 )
 from crosschannel.evaluation.planning.needs import JOINT, ORDER_1
 
+QUICK = EvaluationSettings(bootstrap_replicates=40)
 RATES = [(0.05, 0.1, 0.8, 0.95), (0.001, 0.5, 0.9, 0.99), (0.4, -0.25, 0.95, 0.9), (0.5, 0.02, 0.8, 0.95)]
 
 
@@ -142,8 +144,8 @@ def test_a_module_that_explores_alone_changes_its_own_moment_alone():
     log, policy, _ = draw(20_000, np.random.default_rng(3))
     weights = ChosenWeights.from_log(log, policy)
     before, after = weights.moments(), weights.moments(np.array([0.0, 0.5, 0.0]))
-    assert after.modules["offer"] < 0.7 * before.modules["offer"]
-    assert after.modules["tone"] == before.modules["tone"]
+    assert after.factors["offer"] < 0.7 * before.factors["offer"]
+    assert after.factors["tone"] == before.factors["tone"]
     assert (after.nothing, after.sent) == (before.nothing, before.sent)
 
 
@@ -152,8 +154,55 @@ def test_constant_actions_have_the_mean_moment_of_all_policies_that_choose_one()
     moments = ChosenWeights.of_constant_actions(log).moments(0.1)
     mixed = [0.9 * p + 0.1 / len(p) for p in MU]
     assert moments.nothing + moments.sent == pytest.approx((1 / mixed[0]).mean(), rel=0.02)
-    assert moments.modules["offer"] == pytest.approx((1 / mixed[1]).mean(), rel=0.02)
-    assert moments.modules["tone"] == pytest.approx((1 / mixed[2]).mean(), rel=0.02)
+    assert moments.factors["offer"] == pytest.approx((1 / mixed[1]).mean(), rel=0.02)
+    assert moments.factors["tone"] == pytest.approx((1 / mixed[2]).mean(), rel=0.02)
+
+
+def draw_together(n, rng):
+    """A log whose tone is mostly the offer's own, the policy of `PI`, and rewards of variance 1."""
+    chances = np.array([[0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.9, 0.1]])
+    actions = np.stack([rng.choice(len(p), n, p=p) for p in MU], 1)
+    actions[:, 2] = rng.random(n) < chances[actions[:, 1], 1]
+    sent = actions[:, 0] > 0
+    tone = chances[actions[:, 1], actions[:, 2]]
+    propensity = np.stack(
+        [MU[0][actions[:, 0]], np.where(sent, MU[1][actions[:, 1]], 1.0), np.where(sent, tone, 1.0)], axis=1
+    )
+    log = LoggedDecisions(
+        modules=MODULES,
+        actions=MODULES.canonical(actions),
+        propensity=propensity,
+        joint=propensity.prod(1),
+        user=np.arange(n) // 5,
+    )
+    return log, [np.tile(p, (n, 1)) for p in PI], rng.normal(size=n)
+
+
+def test_modules_that_were_drawn_together_are_one_factor_of_the_plan():
+    """Order 1 is then the weight of the whole action, and its moment that of the ladder's own weights."""
+    log, policy, rewards = draw_together(20_000, np.random.default_rng(17))
+    weights = MODULES.chosen_probabilities(policy, log.actions).prod(1) / log.joint
+    found = ChosenWeights.from_log(log, policy)
+    assert found.factors.names == ("offer+tone",)
+    assert found.moments().order_1 == found.moments().joint == pytest.approx((weights**2).mean())
+    order_1, joint = data_needs(found, size_of(log, rewards), 0.05)
+    assert order_1.factor == joint.factor
+    evaluated = evaluate(
+        log, policy, rewards, rng=np.random.default_rng(0), settings=EvaluationSettings(bootstrap_replicates=40)
+    )
+    assert order_1.ess == pytest.approx(evaluated.ladder.orders[1].support.ess, rel=0.05)
+    declared = ChosenWeights.from_log(log, policy, "independent")
+    assert set(declared.moments().factors) == {"offer", "tone"}
+
+
+def test_a_logged_probability_that_is_not_the_product_is_that_of_the_plan():
+    log, policy, _ = draw_together(20_000, np.random.default_rng(18))
+    alone = log.propensity.copy()
+    share = np.array([0.74, 0.26])[log.actions[:, 2]]  # Of the tones over all offers: .7 * .9 + .1 * (.1 + .1 + .9).
+    alone[MODULES.sends(log.actions), 2] = share[MODULES.sends(log.actions)]
+    weights = MODULES.chosen_probabilities(policy, log.actions).prod(1) / log.joint
+    found = ChosenWeights.from_log(replace(log, propensity=alone), policy).moments()
+    assert found.order_1 == found.joint == pytest.approx((weights**2).mean())
 
 
 def size_of(log, rewards):
@@ -260,7 +309,7 @@ class TestAdvice:
         """ESS grows with the users: the number that is advised passes the minimum, and half of it does not."""
         lacking = self.evaluated(min_ess=1000)
         (sentence,) = advice(lacking, weeks=2.0)
-        users = int(sentence.split("at least ")[1].split(" users")[0].replace(",", ""))
+        users = int(sentence.split("at least ")[1].split(" evaluated users")[0].replace(",", ""))
         assert f"instead of {lacking.users:,} (or " in sentence
         assert not advice(self.evaluated(n=5 * int(users * 1.3), min_ess=1000))
         assert advice(self.evaluated(n=5 * int(users * 0.5), min_ess=1000))
@@ -284,3 +333,62 @@ class TestAdvice:
         )
         (sentence,) = advice(evaluated)
         assert "no number of users" in sentence
+
+    def half_supported(self, n=20_000):
+        """A log that never makes offer b in one half of the slots, which its shares over all slots do not show."""
+        log, _, rewards = draw(n, np.random.default_rng(15), exploration=1.0)
+        kept = (np.arange(n) % 2 == 0) | (log.actions[:, 1] != 1) | ~MODULES.sends(log.actions)
+        always = [np.tile(np.eye(k)[1], (n, 1))[kept] for k in (3, 4, 2)]
+        evaluated = evaluate(
+            log[kept], always, rewards[kept], rng=np.random.default_rng(0), settings=QUICK, estimators=(SNIPS(),)
+        )
+        return log[kept], always, rewards[kept], evaluated
+
+    def test_more_data_does_not_help_where_a_size_is_not_the_reason(self):
+        log, policy, rewards, evaluated = self.half_supported()
+        needs = data_needs(ChosenWeights.from_log(log, policy), size_of(log, rewards), 1.0)
+        assert all(need.factor <= 1 for need in needs)
+        (sentence,) = advice(evaluated, needs)
+        assert sentence.startswith("More data of this kind does not help: mean weight 0.")
+
+    @pytest.mark.parametrize(
+        ("reason", "expected"),
+        [
+            ("the overlap is too small", "More data of this kind does not help: the overlap is too small."),
+            (
+                "undefined in 3 of 40 replicates",
+                "How much more data would help is not known: the value is undefined in",
+            ),
+        ],
+    )
+    def test_other_reasons_are_not_sizes_either(self, reason, expected):
+        log, policy, rewards = draw(20_000, np.random.default_rng(12), exploration=0.5)
+        blocked = {"no_overlap": reason} if "overlap" in reason else {}
+        evaluated = evaluate(log, policy, rewards, rng=np.random.default_rng(0), settings=QUICK, **blocked)
+        if not blocked:
+            orders = tuple(replace(e, reason=reason) for e in evaluated.ladder.orders)
+            evaluated = replace(evaluated, ladder=replace(evaluated.ladder, orders=orders))
+        (sentence,) = advice(evaluated, data_needs(ChosenWeights.from_log(log, policy), size_of(log, rewards), 10.0))
+        assert sentence.startswith(expected)
+
+    def test_propensities_of_later_slots_that_are_unknown_are_the_reason(self):
+        log, policy, rewards = draw(20_000, np.random.default_rng(12), exploration=0.5)
+        p_uncensored = np.where(np.arange(len(log)) < 7, np.nan, 1.0)
+        evaluated = evaluate(
+            log, policy, rewards, rng=np.random.default_rng(0), settings=QUICK, p_uncensored=p_uncensored
+        )
+        (sentence,) = advice(evaluated)
+        assert sentence.startswith("More data of this kind does not help: p_uncensored is unknown for 7 decisions")
+
+    def test_a_narrow_interval_is_not_called_enough_while_a_size_is_lacking(self):
+        log, policy, rewards = draw(1500, np.random.default_rng(13))
+        evaluated = self.evaluated(min_ess=1000)
+        first, *sentences = advice(
+            evaluated, data_needs(ChosenWeights.from_log(log, policy), size_of(log, rewards), 10.0, min_ess=1.0)
+        )
+        assert f"evaluated users like these, instead of {evaluated.users:,}." in first
+        assert len(sentences) == 2
+        assert all(
+            f"is narrow enough for +- 10, but the value is not identified: {headline(evaluated).reason}." in sentence
+            for sentence in sentences
+        )

@@ -150,6 +150,7 @@ def test_the_result_holds_constraints_and_calibration(run):
     assert 0 < found["use"] <= found["budget"]
     assert set(stored["calibration"]) == {
         *("slope", "slope_se", "intercept", "weight_of_funnel", "weight_of_all_sends"),
+        *("weight_of_missed", "weight_of_personal"),
     }
     result = Run.open(run).stored_result()
     assert result is not None

@@ -71,3 +71,14 @@ def test_without_a_discount_or_without_messages_there_is_no_price() -> None:
     assert price_of_message(**log(closed=1), discount=0.0) == 0.0
     data = log(closed=1)
     assert price_of_message(**{**data, "sent": np.zeros_like(data["sent"])}, discount=0.9) == 0.0
+
+
+def test_few_messages_and_many_features_make_no_price() -> None:
+    rng = np.random.default_rng(5)
+    for share, width in ((0.01, 20), (0.02, 40)):
+        data = log()
+        n = len(data["sent"])
+        data["sent"] = rng.random(n) < share
+        assert price_of_message(**{**data, "context": rng.standard_normal((n, width))}, discount=0.95) < 0.05
+    data["sent"] = np.arange(n) < 40
+    assert price_of_message(**data, discount=0.95) == 0.0

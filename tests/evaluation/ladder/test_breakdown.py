@@ -24,12 +24,14 @@ def joint(points: list[float], error: float = 0.1, seed: int = 0) -> JointReplic
 
 
 def lower_bound(found: JointReplicates, share: float, sign: float = 1.0) -> float:
-    """The lower bound at one share, written out."""
-    v, v0, logged = found.points
-    point = sign * (v - logged) - share * abs(v - v0)
-    draws = sign * (found.draws[:, 0] - found.draws[:, 2]) - share * np.abs(found.draws[:, 0] - found.draws[:, 1])
-    influence = found.influence @ [sign - share * np.sign(v - v0), share * np.sign(v - v0), -sign]
-    return float(point - stdtrit(degrees_of_freedom(influence), 0.975) * draws.std(ddof=1))
+    """The lower of the two lower bounds at one share, written out."""
+
+    def of_side(side: float) -> float:
+        c = np.array([sign - side * share, side * share, -sign])
+        df = degrees_of_freedom(found.influence @ c)
+        return float(found.points @ c - stdtrit(df, 0.975) * (found.draws @ c).std(ddof=1))
+
+    return min(of_side(1.0), of_side(-1.0))
 
 
 @pytest.mark.parametrize(("points", "sign"), [([1.0, 0.2, 0.1], 1.0), ([-1.0, 0.2, 0.1], -1.0), ([1.0, 1.6, 0.1], 1.0)])
@@ -42,6 +44,14 @@ def test_it_is_the_largest_share_at_which_the_lower_bound_is_above_zero(points, 
     above = np.array([lower_bound(found, g, sign) > 0 for g in grid])
     assert above[grid < share].all()
     assert not above[grid > share].any()
+
+
+def test_content_that_may_add_nothing_counts_with_its_error():
+    """V - V_log is 1 without error, V - V_0 is 0 with a standard error of 0.5: of it, 1.96 * 0.5 may be lost."""
+    content = 0.5 * np.random.default_rng(0).choice([-1.0, 1.0], size=(4000, 1))
+    draws = np.array([1.0, 1.0, 0.0]) - content * [0.0, 1.0, 0.0]
+    found = JointReplicates(np.array([1.0, 1.0, 0.0]), draws, np.ones((4000, 1)) * [0.0, 1.0, 0.0])
+    assert breakdown_point(found, ORDER, CHANNEL, LOGGED) == pytest.approx(1 / (1.96 * 0.5), rel=0.01)
 
 
 def test_without_error_it_is_the_share_of_the_lift_in_what_content_adds():

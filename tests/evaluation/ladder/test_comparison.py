@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError, NotIdentified
-from crosschannel.evaluation import EvaluationSettings, compare_policies, evaluate
+from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, compare_policies, evaluate
 from crosschannel.evaluation.ladder import difference_of_values, ladder_weights
 from tests.evaluation.bandit_worlds import CHANNEL, World
 from tests.evaluation.ladder.test_factors import draw
@@ -103,6 +104,46 @@ def test_what_is_not_identified_has_a_reason_and_no_number():
         compare_policies(log, first, second, rewards * np.nan, rng=np.random.default_rng(0), settings=QUICK)
     with pytest.raises(InputError, match="column 'rewards'"):
         compare_policies(log, first, second, rewards[:-1], rng=np.random.default_rng(0), settings=QUICK)
+
+
+def segments_without_an_offer(users: int = 4000):
+    """A log that never makes offer b in one half of the slots and never offer c in the other, and constant policies."""
+    rng = np.random.default_rng(0)
+    modules = ActionSpace([Module("channel", ("none", "email")), Module("offer", ("a", "b", "c"))])
+    sent, half = rng.integers(2, size=users), rng.integers(2, size=users)
+    offer = np.where(rng.random(users) < 0.5, 0, 1 + half)
+    propensity = np.stack([np.full(users, 0.5), np.where(sent == 1, 0.5, 1.0)], 1)
+    log = LoggedDecisions(
+        modules=modules,
+        actions=modules.canonical(np.stack([sent, offer], 1)),
+        propensity=propensity,
+        joint=propensity.prod(1),
+        user=np.arange(users),
+    )
+    always = [[np.tile([0.0, 1.0], (users, 1)), np.tile(np.eye(3)[o], (users, 1))] for o in range(3)]
+    return log, always, (sent == 1) * (offer == 1) + rng.normal(size=users)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, 0), (0, 1), (1, 2)])
+def test_the_log_must_support_each_policy_and_not_only_their_difference(first, second):
+    """Offer b is worth 1 in the half that has it; what it is worth in the other half, no decision shows."""
+    log, always, rewards = segments_without_an_offer()
+    found = compare_policies(
+        log, always[first], always[second], rewards, rng=np.random.default_rng(0), settings=QUICK, names=("A", "B")
+    )
+    assert found.reason.startswith(("A: mean weight 0.", "B: mean weight 0."))
+    assert np.isnan(found.difference.point)
+
+
+def test_policies_that_differ_where_the_log_never_acts_do_not_differ_by_nothing():
+    """The weights of both are 0 at all messages, and so is their difference."""
+    log, always, rewards = segments_without_an_offer()
+    kept = log.actions[:, 1] == 0
+    first, second = ([p[kept] for p in policy] for policy in always[1:])
+    found = compare_policies(log[kept], first, second, rewards[kept], rng=np.random.default_rng(0), settings=QUICK)
+    assert not found.identified
+    same = compare_policies(log[kept], first, first, rewards[kept], rng=np.random.default_rng(0), settings=QUICK)
+    assert (same.difference.low, same.difference.high) == (0.0, 0.0)
 
 
 def test_channels_alone_are_compared_without_an_assumption():

@@ -22,6 +22,7 @@ from crosschannel.evaluation import (
     verdict,
 )
 from crosschannel.evaluation.ladder.build import choose_order
+from crosschannel.evaluation.ladder.design import LadderDesign
 from tests.evaluation.ladder.test_factors import draw
 from tests.evaluation.ladder.worlds import MESSAGE, random_policy
 from tests.evaluation.report.samples import evaluated
@@ -106,6 +107,21 @@ def test_a_higher_order_can_be_set_and_its_interactions_are_a_step(additive):
     assert highest.ladder.breakdown is None
 
 
+def test_where_the_channel_alone_is_not_identified_nothing_is_said_of_what_content_changes(monkeypatch):
+    build = LadderDesign.build
+
+    def without_order_0(*arguments):
+        design = build(*arguments)
+        return replace(design, reasons=("ESS 3 < 50", *design.reasons[1:]))
+
+    assert logged()[0].ladder.breakdown is not None
+    monkeypatch.setattr(LadderDesign, "build", without_order_0)
+    found, _ = logged()
+    assert headline(found).identified
+    assert found.ladder.breakdown is None
+    assert "Breakdown point" not in text_table(found)
+
+
 def test_a_large_interaction_is_named_and_moves_the_headline():
     found, truth = logged(users=6000, interaction=2.0)
     ladder = found.ladder
@@ -155,6 +171,16 @@ def test_the_order_moves_upwards_only_where_intervals_do_not_meet(additive, valu
     found, why = choose_order(with_values(additive[0].ladder.orders, values), order)
     assert found == expected
     assert bool(why) == (found != order)
+
+
+def test_each_move_is_explained_by_the_orders_it_was_between(additive):
+    """Order 2 does not meet order 1, and order 3 meets order 1 but not order 2."""
+    orders = with_values(additive[0].ladder.orders, [(0, 1), (5, 6), (3, 4), (4.5, 5.5)])
+    assert choose_order(orders, 1) == (
+        3,
+        "the interval of order 2 does not meet that of order 1, whose assumption is contradicted; the interval of "
+        "order 3 does not meet that of order 2, whose assumption is contradicted",
+    )
 
 
 def test_below_the_floors_nothing_is_reported_first():

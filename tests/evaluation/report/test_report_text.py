@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 
 from crosschannel.evaluation import EvaluationSettings, Interval, caveats, headline, module_effects, text_table, verdict
+from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
+from crosschannel.evaluation.report.ladder_text import breakdown_sentence
 from tests.evaluation.report.samples import evaluated, identified, not_identified
 
 
@@ -121,3 +123,24 @@ def test_caveats_name_what_the_numbers_rest_on():
     )
     assert any("One decision has" in line for line in caveats(heavy))
     assert all(line in text_table(heavy) for line in caveats(heavy))
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(0.4, "better than the log"), (-0.4, "worse than the log")])
+def test_the_breakdown_point_says_what_interactions_would_have_to_do(gain, expected):
+    """A conclusion that is good falls if interactions take away, one that is bad if they add."""
+    some = identified()
+    assert some.ladder is not None
+    changed = replace(some.ladder.orders[1], value=interval_at(1.0 + gain), difference=interval_at(gain))
+    alone = replace(some.ladder.orders[0], value=interval_at(1.6))
+    ladder = replace(some.ladder, orders=(alone, changed, *some.ladder.orders[2:]), order=1)
+    evaluation = replace(some, ladder=ladder)
+    verb, size = ("take away", "0.2") if gain > 0 else ("add", "1")
+    assert breakdown_sentence(evaluation, 0.5) == (
+        f'Breakdown point: "{expected}" holds unless interactions {verb} more than 50% of {size}, the size of what '
+        "content changes."
+    )
+    assert f"even if interactions {verb} 1000% of {size}" in breakdown_sentence(evaluation, MAX_SHARE)
+
+
+def interval_at(point: float) -> Interval:
+    return Interval(point, point - 0.1, point + 0.1, 0.05)
