@@ -116,7 +116,7 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     table = chosen.output.with_suffix(".csv")
-    rows = pd.read_csv(table) if table.is_file() else pd.DataFrame()
+    rows = pd.read_csv(table, keep_default_na=False, na_values=[""]) if table.is_file() else pd.DataFrame()
     for scenario in chosen.scenarios:
         for seed in chosen.seeds:
             row = pd.DataFrame([result(scenario, seed, chosen.users)])
