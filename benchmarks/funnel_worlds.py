@@ -47,6 +47,13 @@ COLUMNS = {
 }
 
 
+def batch_of(data: TrainingData) -> Batch:
+    """Return the training users' decisions with a reward."""
+    split = data.train
+    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations, min_steps=1)
+    return batch_at(log, TransitionIndex.from_log(log), np.arange(len(log)))
+
+
 def trained(config: Config, data: TrainingData, batch: Batch) -> Agent:
     """Return an agent that has learned from a whole log."""
     agent = make_agent(modules=data.history.modules, **agent_spec(config, data))
@@ -63,9 +70,7 @@ def result(scenario: str, seed: int, users: int) -> dict[str, Any]:
     free = replace(config, constraints=Constraints())
     data = prepare(config)
     assert data.truth is not None
-    split = data.train
-    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations, min_steps=1)
-    batch = batch_at(log, TransitionIndex.from_log(log), np.arange(len(log)))
+    batch = batch_of(data)
     fresh = FreshUsers.draw(data.truth.market, users)
     funnel, plain = trained(config, data, batch), trained(config, data, replace(batch, components=None))
     deployed = {

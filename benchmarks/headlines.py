@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-import numpy as np
 import torch
 
-from benchmarks.funnel_worlds import trained
-from crosschannel.envs.replay import ReplayLog, TransitionIndex
+from benchmarks.funnel_worlds import batch_of, trained
 from crosschannel.evaluation import headline
-from crosschannel.pipeline import batch_at
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import load_config
 from crosschannel.pipeline.judging import explain_policy, judge
@@ -23,9 +20,7 @@ def line_of(seed: int) -> tuple[str, bool]:
     """Return the headline of one seed beside the truth, and whether its interval contains it."""
     config = load_config("market", {"seed": seed, "history.market.seed": seed, "evaluation.market_users": 100})
     data = prepare(config)
-    split = data.train
-    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations, min_steps=1)
-    agent = trained(config, data, batch_at(log, TransitionIndex.from_log(log), np.arange(len(log))))
+    agent = trained(config, data, batch_of(data))
     result = judge(config, data, agent, explain_policy(config, data, agent))
     best, truth = headline(result.evaluation), result.truth[0].per_decision
     value = best.value

@@ -26,7 +26,7 @@ CLIPPED = 0.005
 #: Ridge of the regression of what happens without a message, in rows.
 RIDGE = 1.0
 
-#: Settings of each reward that is measured anew, by what they are called in the table.
+#: Settings of each reward that is measured again, by what they are called in the table.
 REWARDS: dict[str, dict[str, Any]] = {
     "raw: goals after the message": {"reward.kind": "raw"},
     "change: after less before": {"reward.kind": "change"},

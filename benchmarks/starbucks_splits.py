@@ -18,11 +18,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.funnel_worlds import trained
+from benchmarks.funnel_worlds import batch_of, trained
 from crosschannel.core.arrays import FloatArray
-from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.evaluation import LoggedDecisions, importance_weights
-from crosschannel.pipeline import batch_at
 from crosschannel.pipeline.building import TrainingData, prepare
 from crosschannel.pipeline.comparators import constant_actions, one_hot
 from crosschannel.pipeline.configuration import Config, load_config
@@ -61,9 +59,7 @@ def row_of(path: Path, seed: int) -> dict[str, Any]:
     """Return the row of one split."""
     config = load_config("starbucks_rewards", {"history.path": str(path), "seed": seed})
     data = prepare(config)
-    split = data.train
-    log = ReplayLog.build(split.history, split.rewards, split.features, observations=split.observations, min_steps=1)
-    agent = trained(config, data, batch_at(log, TransitionIndex.from_log(log), np.arange(len(log))))
+    agent = trained(config, data, batch_of(data))
     test = data.test
     constant = best_constant(data)
     mask = test.observations.action_mask

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import math
 import types
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -245,3 +246,13 @@ def restore_generator(rng: np.random.Generator, state: str) -> None:
     """Set a generator to a state that `generator_state` returned."""
     saved: dict[str, Any] = json.loads(state)
     rng.bit_generator.state = saved
+
+
+def finite_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with None for what is not a finite number, which JSON does not have; `number_values` reads it."""
+    return {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in record.items()}
+
+
+def number_values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record that `finite_values` wrote, with NaN for None."""
+    return {name: math.nan if x is None else x for name, x in record.items()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
-from crosschannel.core.serialization import from_dict
+from crosschannel.core.serialization import finite_values, from_dict, number_values
 from crosschannel.evaluation.bootstrap import Interval
 
 DEPLOY, HOLD, NOT_IDENTIFIED = "deploy", "hold", "not identified"
@@ -102,8 +102,8 @@ class GateVerdict:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as plain values; what is not a finite number is None."""
-        costs = [asdict(cost) | {"policy": _finite(asdict(cost.policy))} for cost in self.costs]
-        return asdict(self) | {"exit_code": self.exit_code, "costs": [_finite(cost) for cost in costs]}
+        costs = [asdict(cost) | {"policy": finite_values(asdict(cost.policy))} for cost in self.costs]
+        return asdict(self) | {"exit_code": self.exit_code, "costs": [finite_values(cost) for cost in costs]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GateVerdict:
@@ -112,7 +112,7 @@ class GateVerdict:
         Raises:
             ConfigError: If a value is of another type.
         """
-        costs = [_numbers(cost) | {"policy": _numbers(cost["policy"])} for cost in data["costs"]]
+        costs = [number_values(cost) | {"policy": number_values(cost["policy"])} for cost in data["costs"]]
         return from_dict(cls, {name: data[name] for name in ("verdict", "reason", "rule")} | {"costs": costs}, "gate")
 
 
@@ -245,13 +245,3 @@ def select_best(
         raise NotIdentified("the users who choose do not identify the value of any policy")
     best = max(known, key=lambda name: known[name])
     return Selection(name=best, value=value(best, ~rows), candidates=candidates)
-
-
-def _finite(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
-    }
-
-
-def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: math.nan if value is None else value for name, value in record.items()}

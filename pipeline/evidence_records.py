@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from crosschannel.core.serialization import from_dict
+from crosschannel.core.serialization import finite_values, from_dict, number_values
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Evidence:
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; what is not a finite number is None."""
         return {
-            name: value if isinstance(value, str) else [_plain(row) for row in value]
+            name: value if isinstance(value, str) else [finite_values(row) for row in value]
             for name, value in asdict(self).items()
         }
 
@@ -122,14 +121,7 @@ class Evidence:
             ConfigError: If a value is of another type.
         """
         numbers = {
-            name: value if isinstance(value, str) else [_numbers(row) for row in value] for name, value in data.items()
+            name: value if isinstance(value, str) else [number_values(row) for row in value]
+            for name, value in data.items()
         }
         return from_dict(cls, numbers, "evidence")
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if isinstance(x, float) and not math.isfinite(x) else x for name, x in row.items()}
-
-
-def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: math.nan if x is None else x for name, x in row.items()}

@@ -13,6 +13,7 @@ import pandas as pd
 from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
+from crosschannel.evaluation.report.plain_values import read_number
 from crosschannel.pipeline.evidence_records import Evidence
 from crosschannel.reward import RewardLosses
 
@@ -72,8 +73,8 @@ class Comparator:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as plain values; what is not a finite number is None."""
-        plain = {name: _finite(value) for name, value in asdict(self).items()}
-        return plain | {name: _finite_values(getattr(self, name)) for name in COMPARATOR_INTERVALS}
+        plain = serialization.finite_values(asdict(self))
+        return plain | {name: serialization.finite_values(asdict(getattr(self, name))) for name in COMPARATOR_INTERVALS}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Comparator:
@@ -82,9 +83,11 @@ class Comparator:
         Raises:
             ConfigError: If a value is of another type.
         """
-        intervals = {name: {key: _number(x) for key, x in data[name].items()} for name in COMPARATOR_INTERVALS}
+        intervals = {name: serialization.number_values(data[name]) for name in COMPARATOR_INTERVALS}
         return serialization.from_dict(
-            cls, {**data, **intervals, "ess": _number(data["ess"]), "truth": _number(data["truth"])}, "comparators"
+            cls,
+            {**data, **intervals, "ess": read_number(data["ess"]), "truth": read_number(data["truth"])},
+            "comparators",
         )
 
 
@@ -199,14 +202,14 @@ class EvaluationResult:
 
     def metrics(self) -> dict[str, Any]:
         """Return the values as plain numbers, for `metrics.json`; what is not identified is None, with its reason."""
-        truth = [_finite_values(row) for row in self.truth]
+        truth = [serialization.finite_values(asdict(row)) for row in self.truth]
         rewards = {whose: _losses_to_dict(losses) for whose, losses in self.losses.items()}
         return {
             "evaluation": to_dict(self.evaluation),
             "rewards": rewards,
             "truth": truth,
             "constraints": [asdict(row) for row in self.constraints],
-            "calibration": None if self.calibration is None else _finite_values(self.calibration),
+            "calibration": None if self.calibration is None else serialization.finite_values(asdict(self.calibration)),
             "comparators": [each.to_dict() for each in self.comparators],
             "gate": None if self.gate is None else self.gate.to_dict(),
             "advice": list(self.advice),
@@ -233,7 +236,7 @@ class EvaluationResult:
         return cls(
             evaluation=from_dict(data["evaluation"]),
             truth=convert(
-                tuple[TrueValue, ...], [row | {"lift": _number(row["lift"])} for row in data["truth"]], "truth"
+                tuple[TrueValue, ...], [row | {"lift": read_number(row["lift"])} for row in data["truth"]], "truth"
             ),
             policy_table=pd.read_csv(io.StringIO(data["policy_table"]), keep_default_na=False, na_values=[""]),
             history=convert(str, data["history"], "history"),
@@ -391,16 +394,4 @@ def _losses_from_dict(data: Mapping[str, Any]) -> RewardLosses:
 def _calibration_from_dict(data: Mapping[str, float | None] | None) -> Calibration | None:
     if data is None:
         return None
-    return serialization.from_dict(Calibration, {name: _number(value) for name, value in data.items()}, "calibration")
-
-
-def _finite_values(record: Any) -> dict[str, Any]:
-    return {name: _finite(value) for name, value in asdict(record).items()}
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
+    return serialization.from_dict(Calibration, serialization.number_values(data), "calibration")

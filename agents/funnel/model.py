@@ -240,14 +240,13 @@ def _blend(
         heads = [refit(design, sums, each).mean for sums, each in zip(by_fold[1 - fold], found, strict=True)]
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
+        everybody[at] = predict(design, heads.pop(ALL_SENDS), x, cells)
         for weight, values, beyond in ((1.0, funnel, missed), (0.0, general, general_missed)):
             scaled = (design.scale_slopes(head, weight) for head in heads)
-            p, gain, direct, q, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
+            p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
             p = p.clamp(0.0, 1.0) * tested
             values[at] = p * gain + (1.0 - p) * direct
             beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
-            if weight == 1.0:
-                everybody[at] = q
     predictions = Predictions(
         funnel=funnel,
         missed=missed,

@@ -100,7 +100,7 @@ def test_propensities_are_the_frequencies_of_what_it_does(
 ) -> None:
     """4,000 decisions at each of 3 slots; within 4 standard errors, which chance alone exceeds once in 16,000 times.
 
-    Draws start anew for each example: otherwise what is drawn would depend on the tests before, and one of some
+    Draws start again for each example: otherwise what is drawn would depend on the tests before, and one of some
     2,000 comparisons would fail in every ninth run.
     """
     agent, modules = agents[name, kind], KINDS[kind]
