@@ -28,7 +28,7 @@ from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.pipeline import batch_at
 from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import Config, load_config
-from crosschannel.pipeline.judging import deployable_policy
+from crosschannel.pipeline.judgement.judging import deployable_policy
 
 #: Gradient steps of the agent without a funnel, about as many as `train.py` makes.
 UPDATES, STEPS = 170, 4

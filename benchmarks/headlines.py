@@ -13,7 +13,7 @@ from benchmarks.funnel_worlds import batch_of, trained
 from crosschannel.evaluation import headline
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import load_config
-from crosschannel.pipeline.judging import explain_policy, judge
+from crosschannel.pipeline.judgement.judging import explain_policy, judge
 
 
 def line_of(seed: int) -> tuple[str, bool]:

@@ -23,7 +23,7 @@ from crosschannel import agents
 from crosschannel.evaluation import Evaluation, LoggedDecisions, evaluate
 from crosschannel.pipeline import prepare
 from crosschannel.pipeline.building import Split
-from crosschannel.pipeline.judging import fit_outcomes, policy_at
+from crosschannel.pipeline.judgement.judging import fit_outcomes, policy_at
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.reward import refit
 

@@ -29,7 +29,7 @@ from crosschannel.envs.replay import CrossChannelReplayVector, ReplayLog, Transi
 from crosschannel.pipeline.batches import batch_at
 from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import AgentConfig, Config, read_config
-from crosschannel.pipeline.judging import calibration_of, deployable_policy, explain_policy, judge
+from crosschannel.pipeline.judgement.judging import calibration_of, deployable_policy, explain_policy, judge
 
 MYOPIC = "bootstrapped_q, discount 0"
 T_LEARNER, UNLIMITED = "t_learner", "no constraints"

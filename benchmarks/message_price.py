@@ -26,7 +26,7 @@ from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.pipeline import batch_at
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import load_config
-from crosschannel.pipeline.judging import deployable_policy
+from crosschannel.pipeline.judgement.judging import deployable_policy
 from crosschannel.pipeline.pricing import price_messages
 
 DISCOUNTS = (0.0, 0.8, 0.9)

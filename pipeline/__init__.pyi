@@ -9,18 +9,21 @@ from .command_line import Parser as Parser
 from .command_line import UsageError as UsageError
 from .command_line import logger as logger
 from .command_line import program as program
-from .comparing import compare_runs as compare_runs
-from .comparing import comparison_to_dict as comparison_to_dict
 from .configuration import Config as Config
 from .configuration import load_config as load_config
 from .configuration import read_config as read_config
 from .configuration import write_config as write_config
 from .flags import parse_settings as parse_settings
-from .judging import ExplainedPolicy as ExplainedPolicy
-from .judging import deployable_policy as deployable_policy
-from .judging import explain_policy as explain_policy
-from .judging import fit_outcomes as fit_outcomes
-from .judging import judge as judge
+from .judgement.comparing import compare_runs as compare_runs
+from .judgement.comparing import comparison_to_dict as comparison_to_dict
+from .judgement.judging import ExplainedPolicy as ExplainedPolicy
+from .judgement.judging import deployable_policy as deployable_policy
+from .judgement.judging import explain_policy as explain_policy
+from .judgement.judging import fit_outcomes as fit_outcomes
+from .judgement.judging import judge as judge
+from .judgement.results import EvaluationResult as EvaluationResult
+from .judgement.results import TrueValue as TrueValue
+from .judgement.validation import Validation as Validation
 from .monitoring import Monitor as Monitor
 from .planning import plan as plan
 from .pricing import LogPace as LogPace
@@ -29,10 +32,7 @@ from .pricing import price_messages as price_messages
 from .pricing import priced_policy as priced_policy
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
-from .results import EvaluationResult as EvaluationResult
-from .results import TrueValue as TrueValue
 from .run_folder import Run as Run
-from .validation import Validation as Validation
 
 __all__ = [
     "Config",

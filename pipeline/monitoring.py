@@ -16,8 +16,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.pipeline.building import Split
 from crosschannel.pipeline.command_line import logger
-from crosschannel.pipeline.evidence import pre_trend_sentences
-from crosschannel.pipeline.validation import curve_layout
+from crosschannel.pipeline.judgement.evidence import pre_trend_sentences
+from crosschannel.pipeline.judgement.validation import curve_layout
 from crosschannel.reward import REWARDS, RewardFrame
 from crosschannel.reward.effects import TreatmentEffects, event_study, explain_pre_trends, picture
 

@@ -14,6 +14,7 @@ from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.judgement.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
     cost_picture,
@@ -26,7 +27,6 @@ from crosschannel.pipeline.report.behaviour import (
 )
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.comparators import comparators_section
-from crosschannel.pipeline.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
 from crosschannel.pipeline.run_folder import Run
 
 

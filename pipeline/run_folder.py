@@ -17,7 +17,7 @@ from crosschannel.core.files import output_fault, write_csv
 from crosschannel.core.serialization import refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
-from crosschannel.pipeline.results import RESULT_VERSION, EvaluationResult, summary_text
+from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult, summary_text
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
 #: Sections of the configuration that a result depends on, beside the policy.

@@ -11,8 +11,8 @@ from crosschannel.agents import ALL_DECISIONS
 from crosschannel.evaluation import CostEvent, Interval
 from crosschannel.evaluation.report.formatting import NOTHING
 from crosschannel.evaluation.report.pictures import Lines, Pair, Picture, Row, line_chart, pair_chart, row_chart
-from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
-from crosschannel.pipeline.results import Calibration
+from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
+from crosschannel.pipeline.judgement.results import Calibration
 
 NAMES = ("the log", "the policy")
 

@@ -16,8 +16,8 @@ from crosschannel.evaluation.report.formatting import format_bounds, format_numb
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
 from crosschannel.evaluation.report.page import Card
 from crosschannel.pipeline.command_line import invocation
-from crosschannel.pipeline.comparators import EVALUATED, LOGGED
-from crosschannel.pipeline.results import Comparator, EvaluationResult
+from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
+from crosschannel.pipeline.judgement.results import Comparator, EvaluationResult
 
 #: Comparators that nobody could choose from a log alone, or that the answer names elsewhere.
 NOT_RIVALS = (LOGGED, EVALUATED, "greedy", "best constant by true effect")

@@ -6,8 +6,8 @@ from crosschannel.evaluation import headline
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture, Row, row_chart
 from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
-from crosschannel.pipeline.comparators import EVALUATED, LOGGED
-from crosschannel.pipeline.results import (
+from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
+from crosschannel.pipeline.judgement.results import (
     COMPARATOR_COLUMNS,
     Comparator,
     EvaluationResult,

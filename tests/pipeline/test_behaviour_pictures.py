@@ -10,7 +10,8 @@ import pandas as pd
 
 from crosschannel.evaluation import CostEvent, Interval
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
+from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
+from crosschannel.pipeline.judgement.results import Calibration
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
     cost_picture,
@@ -21,7 +22,6 @@ from crosschannel.pipeline.report.behaviour import (
     weight_picture,
     worth_picture,
 )
-from crosschannel.pipeline.results import Calibration
 
 
 def numbers(picture) -> list[dict[str, str]]:

@@ -12,8 +12,8 @@ import pytest
 
 from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, headline
 from crosschannel.evaluation.bootstrap import UNDEFINED
+from crosschannel.pipeline.judgement.results import Comparator, EvaluationResult, TrueValue
 from crosschannel.pipeline.report.card import card_of, times_as_many_users
-from crosschannel.pipeline.results import Comparator, EvaluationResult, TrueValue
 from tests.evaluation.report.samples import identified, not_identified
 
 RUN = Path("runs/example")

@@ -17,7 +17,7 @@ from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
 from crosschannel.pipeline import pricing
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judging import greedy_probabilities
+from crosschannel.pipeline.judgement.judging import greedy_probabilities
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
 from tests.agents.funnel.samples import PLAIN, World
 from tests.agents.samples import everything, observations_of

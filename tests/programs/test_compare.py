@@ -12,7 +12,7 @@ import pytest
 from crosschannel.core import ConfigError
 from crosschannel.pipeline import TrainingData, prepare
 from crosschannel.pipeline.command_line import UsageError
-from crosschannel.pipeline.comparing import aligned
+from crosschannel.pipeline.judgement.comparing import aligned
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import evaluate
 from tests import ROOT

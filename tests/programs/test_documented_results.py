@@ -6,8 +6,8 @@ import json
 import re
 
 from crosschannel.evaluation.report.serialization import SCHEMA
-from crosschannel.pipeline.comparing import COMPARISON_VERSION
-from crosschannel.pipeline.results import RESULT_VERSION
+from crosschannel.pipeline.judgement.comparing import COMPARISON_VERSION
+from crosschannel.pipeline.judgement.results import RESULT_VERSION
 from tests import ROOT
 
 METRICS = (ROOT / "docs" / "metrics.md").read_text()

@@ -31,7 +31,7 @@ from crosschannel.histories.readers.folder import write_history
 from crosschannel.histories.splits import split_time
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import read_config
-from crosschannel.pipeline.validation import Validation
+from crosschannel.pipeline.judgement.validation import Validation
 from crosschannel.reward import make_reward
 from tests import ROOT
 from tests.programs.samples import SMALL, run_program

@@ -19,8 +19,8 @@ from crosschannel.evaluation import Evaluation, LoggedDecisions
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.evidence_records import ActionShare, CalibrationBin, EventBin, Evidence, WeightBin
-from crosschannel.pipeline.headline_order import HeadlineOrder, lacks_propensities
+from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, Evidence, WeightBin
+from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.reward import REWARDS
 from crosschannel.reward.effects import EventStudy, TreatmentEffects, event_study, explain_pre_trends, pre_trend_check
 

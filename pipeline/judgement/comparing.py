@@ -17,7 +17,7 @@ from crosschannel.evaluation.ladder import Comparison, compare_policies
 from crosschannel.evaluation.report.plain_values import finite_or_none, interval_to_dict
 from crosschannel.pipeline.building import TrainingData, prepare
 from crosschannel.pipeline.configuration import EvaluationConfig
-from crosschannel.pipeline.judging import explain_policy
+from crosschannel.pipeline.judgement.judging import explain_policy
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.reward import refit
 

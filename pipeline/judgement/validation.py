@@ -24,7 +24,7 @@ from crosschannel.evaluation.ladder import Factors, find_factors, ladder_weights
 from crosschannel.evaluation.ladder.design import unsupported_by_factor, unsupported_by_order
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judging import fit_outcomes, policy_at
+from crosschannel.pipeline.judgement.judging import fit_outcomes, policy_at
 
 #: Half of the width of a 95 % interval, in standard errors: a quick look needs no bootstrap.
 NORMAL_QUANTILE_975 = 1.96

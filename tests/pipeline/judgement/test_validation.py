@@ -14,7 +14,7 @@ from crosschannel.core import ActionSpace, Module
 from crosschannel.evaluation import EvaluationSettings, LoggedDecisions
 from crosschannel.evaluation.ladder import find_factors
 from crosschannel.evaluation.outcomes.outcome_model import QValues
-from crosschannel.pipeline.validation import Validation, curve_layout
+from crosschannel.pipeline.judgement.validation import Validation, curve_layout
 
 N = 400
 FREE = EvaluationSettings(min_ess=1, min_users=2, max_unsupported_mass=1.0)

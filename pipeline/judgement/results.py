@@ -14,7 +14,7 @@ from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
 from crosschannel.evaluation.report.plain_values import read_number
-from crosschannel.pipeline.evidence_records import Evidence
+from crosschannel.pipeline.judgement.evidence_records import Evidence
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
@@ -49,7 +49,7 @@ class TrueValue:
 
 @dataclass(frozen=True)
 class Comparator:
-    """A policy beside the evaluated one, on the same users: see `crosschannel.pipeline.comparators`.
+    """A policy beside the evaluated one, on the same users: see `crosschannel.pipeline.judgement.comparators`.
 
     Attributes:
         policy: The policy's name.

@@ -10,7 +10,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline import load_config, prepare
-from crosschannel.pipeline.judging import fit_outcomes
+from crosschannel.pipeline.judgement.judging import fit_outcomes
 
 SMALL = {"history.market.users": 120, "history.market.days": 10, "history.market.warmup_days": 3}
 

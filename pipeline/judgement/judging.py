@@ -30,13 +30,13 @@ from crosschannel.evaluation import (
 from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
 from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
-from crosschannel.pipeline.comparators import compare, one_hot
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.evidence import evidence_of
-from crosschannel.pipeline.gating import verdict_of
+from crosschannel.pipeline.judgement.comparators import compare, one_hot
+from crosschannel.pipeline.judgement.evidence import evidence_of
+from crosschannel.pipeline.judgement.gating import verdict_of
+from crosschannel.pipeline.judgement.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
-from crosschannel.pipeline.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.reward import refit
 from crosschannel.reward.effects import attribute_groups
 

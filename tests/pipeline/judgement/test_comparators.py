@@ -15,12 +15,18 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.evaluation import Interval, LoggedDecisions, Support
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.ladder.design import LadderDesign
-from crosschannel.pipeline.comparators import best_constants, compare, constant_actions, constant_weights, one_hot
-from crosschannel.pipeline.evidence import evidence_of, weight_bins
-from crosschannel.pipeline.gating import cost_events
-from crosschannel.pipeline.headline_order import HeadlineOrder
+from crosschannel.pipeline.judgement.comparators import (
+    best_constants,
+    compare,
+    constant_actions,
+    constant_weights,
+    one_hot,
+)
+from crosschannel.pipeline.judgement.evidence import evidence_of, weight_bins
+from crosschannel.pipeline.judgement.gating import cost_events
+from crosschannel.pipeline.judgement.headline_order import HeadlineOrder
+from crosschannel.pipeline.judgement.results import Comparator, EvaluationResult, comparators_table
 from crosschannel.pipeline.report.comparators import comparators_section
-from crosschannel.pipeline.results import Comparator, EvaluationResult, comparators_table
 from tests.programs.samples import SMALL
 
 MODULES = ActionSpace(
