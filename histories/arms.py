@@ -30,10 +30,10 @@ class Arms:
     nobody moves between the other two arms. Another salt assigns everybody again.
 
     Attributes:
-        holdout: Share of users who get no message, so that they show what all messages are worth.
-        business_as_usual: Share of users for whom another system decides, with which the agent is compared.
-        salt: Text that makes this assignment independent of others, such as the name of the trial.
-        cluster: User attribute whose users share an arm, such as a household or an account; users without one are on
+        holdout: Share of users who get no message. They show what all messages are worth.
+        business_as_usual: Share of users for whom another system decides. The agent is compared with it.
+        salt: Text that enters the hash, such as the name of a trial. Another one gives an independent assignment.
+        cluster: User attribute whose users share an arm. Such as a household or an account; users without one are on
             their own. None: each user has an arm of their own.
     """
 

@@ -75,7 +75,7 @@ def test_users_of_a_cluster_share_an_arm():
 
 @pytest.mark.parametrize("shares", [(-0.1, 0.0), (0.0, 1.0), (0.5, 0.5), (float("nan"), 0.0)])
 def test_shares_that_leave_nobody_to_the_agent_are_refused(shares):
-    with pytest.raises(ConfigError, match="arm|agent"):
+    with pytest.raises(ConfigError, match=r"arm|agent"):
         Arms(*shares)
 
 

@@ -165,8 +165,8 @@ def test_faults_of_decisions_name_their_day(folders):
         read_history(log, decided)
 
 
-def test_tables_with_all_slots_join_in_the_same_way(tmp_path, folders):
-    history, log, decided = folders
+def test_tables_with_all_slots_join_in_the_same_way(folders):
+    _, log, decided = folders
     mapping = TableMapping(
         TableSource(log / "decisions.parquet"),
         (TableSource(log / "events.parquet", {"decision_id": "decision_id"}),),
