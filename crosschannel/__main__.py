@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "learn a policy from a logged history, and estimate its value",
     "evaluate": "evaluate the policy of a run on users that it has not learned from",
     "decide": "choose for every user what to send now",
+    "explain": "explain one decision: what was possible, what it was worth, and how probable",
     "effects": "estimate the effects of the logged messages",
     "plan": "how many users, weeks or how much exploration a value needs, and how large a trial must be",
 }
