@@ -240,6 +240,7 @@ def _alternatives(
     table["cost"] = np.append(cost, np.full(len(table) - modules.sizes[0], np.nan))
     for name, parts in _components(agent, observations).items():
         table[name] = np.concatenate([_given(modules, m, part, actions).mean(0) for m, part in enumerate(parts)])
+    notes.append(_in_words(table[table["module"] == modules.names[0]]))
     now = float(modules.chosen_probabilities(probabilities, actions).prod())
     if abs(now - float(row["propensity"])) > 1e-4:
         notes.append(
@@ -248,6 +249,22 @@ def _alternatives(
             "explored"
         )
     return table, tuple(notes)
+
+
+def _in_words(channels: pd.DataFrame) -> str:
+    """Return a sentence on the chosen action of the first module and the best other one."""
+    net = channels["value"] - channels["cost"].fillna(0.0)
+    chosen, others = channels["chosen"], channels["eligible"] & ~channels["chosen"]
+    here = channels[chosen].iloc[0]
+    text = f"`{here['action']}` was chosen with probability {here['probability']:.2%}"
+    if net[chosen].isna().any() or not others.any():
+        return text
+    after = " after prices" if (channels["cost"] > 0).any() else ""
+    best = net[others].idxmax()
+    return (
+        f"{text}. It is worth {net[chosen].iloc[0]:.4g}{after}; the best other action, "
+        f"`{channels['action'][best]}` with probability {channels['probability'][best]:.2%}, is worth {net[best]:.4g}"
+    )
 
 
 def _module_table(

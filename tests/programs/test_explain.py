@@ -88,6 +88,8 @@ def test_a_decision_is_explained_in_words(funnel, capsys, monkeypatch):
         "Decided: channel email",
         f"Policy {run.policy_version}",
         "Prices in reward units: unsubscribed",
+        "`email` was chosen with probability",
+        "after prices; the best other action, `",
         "\nchannel:\n",
         "engagement",
     ):
