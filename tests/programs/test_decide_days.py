@@ -180,3 +180,19 @@ def test_a_log_of_an_earlier_hour_knows_the_decision_of_the_day_before(trained, 
     sent = (day_table(0).channel != "none").to_numpy()
     assert sent.any()
     assert ((day_table(1).eligible_channel == "none").to_numpy() == sent).all()
+
+
+def test_a_day_whose_replacement_was_killed_is_restored_by_the_next_decision(trained, caplog):
+    for day in (0, 1):
+        run(trained, day, *ARMS)
+    before = contents()
+    moved = Path("decided/.2024-10-15.replaced")
+    Path("decided/2024-10-15").rename(moved)
+    with pytest.raises(InputError, match="the process that replaced this day was killed"):
+        read_history(trained / "log", Path("decided"))
+    with pytest.raises(UsageError, match="the day was decided"):
+        run(trained, 1, *ARMS)
+    assert contents() == before
+    Path("decided/2024-10-15").rename(moved)
+    run(trained, 1, *ARMS, "--force")
+    assert contents() == before
