@@ -276,9 +276,10 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
     shown = {command: help_of(capsys, command, "--help") for command in COMMANDS}
     for flag, commands in {
         "--history.path": COMMANDS,
-        "--out": COMMANDS,
-        "--force": COMMANDS,
-        "--device": ("train", "evaluate", "decide", "plan"),
+        "--history.decided": ("train", "evaluate", "decide", "explain", "effects", "plan"),
+        "--out": {*COMMANDS} - {"explain"},
+        "--force": {*COMMANDS} - {"explain"},
+        "--device": ("train", "evaluate", "decide", "explain", "plan"),
         "--seed": ("train", "decide"),
         "--at": ("decide",),
         "--config": ("train", "effects", "plan"),
