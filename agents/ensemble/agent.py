@@ -304,6 +304,20 @@ class EnsembleThompson:
             "reward_scale": self._learners[0].units.scale,
         }
 
+    def extend(self, batch: Batch) -> None:
+        """Learn later rows in one pass over them: all but the coefficients stays as the last `update` fitted it.
+
+        Rows are added to the funnel's sums and not to the buffer, so that a day costs the same however many came
+        before it. The result is that of the rows' order up to rounding.
+
+        Raises:
+            InputError: If a row cannot be learned from.
+            ConfigError: If the agent has no funnel that was fitted, or the rows have other components.
+        """
+        rows = Buffer(self._width, self.modules, max(len(batch), 1))
+        rows.add(batch)
+        self._funnel.extend(rows)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the networks, optimisers and heads of all known actions, the rows, and every random state.
 

@@ -90,10 +90,10 @@ def fit_known_noise(
     return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0, intercept)
 
 
-def refit(design: Design, sums: DesignStatistics, posterior: Posterior) -> Posterior:
-    """Fit coefficients to other rows with the variances and the noise of an earlier fit."""
-    mean, root = _solve(design, sums, posterior.variance)
-    return Posterior(mean, root, posterior.variance, posterior.noise)
+def refit(design: Design, sums: DesignStatistics, variance: Tensor, noise: float) -> Posterior:
+    """Fit coefficients to other rows with the variances (blocks,) and the noise of an earlier fit."""
+    mean, root = _solve(design, sums, variance)
+    return Posterior(mean, root, variance, noise)
 
 
 def _noise(sums: DesignStatistics, mean: Tensor) -> float:
