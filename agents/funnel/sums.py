@@ -33,8 +33,8 @@ class DesignStatistics:
     @classmethod
     def empty(cls, columns: int, targets: int) -> DesignStatistics:
         """Return the sums of no row."""
-        zeros = (torch.zeros(*shape, dtype=torch.float64) for shape in ((columns, columns), (columns, targets)))
-        return cls(*zeros, square=torch.zeros(targets, dtype=torch.float64), rows=0)
+        gram, moment = (torch.zeros(columns, width, dtype=torch.float64) for width in (columns, targets))
+        return cls(gram, moment, torch.zeros(targets, dtype=torch.float64), rows=0)
 
     def __add__(self, other: DesignStatistics) -> DesignStatistics:
         return DesignStatistics(
@@ -48,7 +48,8 @@ class DesignStatistics:
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> DesignStatistics:
         """Restore what `state_dict` returned."""
-        return cls(*(state[name].clone() for name in ("gram", "moment", "square")), rows=int(state["rows"]))
+        gram, moment, square = (state[name].clone() for name in ("gram", "moment", "square"))
+        return cls(gram, moment, square, int(state["rows"]))
 
     def target(self, index: int) -> DesignStatistics:
         """Return the sums with one of the targets."""

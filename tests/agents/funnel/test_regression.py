@@ -41,7 +41,7 @@ def test_the_mean_is_that_of_a_ridge_regression_with_the_same_variances() -> Non
     residual = float(y[:, 0].double() @ (y[:, 0].double() - phi @ found.mean)) / 300
     assert found.noise == pytest.approx(residual, rel=1e-4)
     half = sum_rows(design, x[:150], cells[:150], y[:150])
-    again = refit(design, half, found)
+    again = refit(design, half, found.variance, found.noise)
     wanted = torch.linalg.solve(
         phi[:150].t() @ phi[:150] + design.precision(found.variance), phi[:150].t() @ y[:150, 0].double()
     )
