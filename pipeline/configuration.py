@@ -23,6 +23,7 @@ from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.tables import TableMapping
+from crosschannel.pipeline.loop.settings import UpdateConfig
 from crosschannel.reward import REWARDS, Goal, RewardSpec
 
 logger = logging.getLogger("crosschannel")
@@ -234,6 +235,7 @@ class Config:
         constraints: Limits on what the policy is expected to use, kept by shadow prices.
         train: How the agent learns from the log.
         evaluation: How the learned policy is evaluated.
+        update: How a policy in use learns from what came since.
     """
 
     name: str = "market"
@@ -249,6 +251,7 @@ class Config:
     constraints: Constraints = field(default_factory=Constraints)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
 
     def __post_init__(self) -> None:
         check_name(self.name)

@@ -318,6 +318,23 @@ class EnsembleThompson:
         rows.add(batch)
         self._funnel.extend(rows)
 
+    @property
+    def extendable(self) -> bool:
+        """Whether there is a fit of the funnel to which rows can be added."""
+        return self._funnel.fit is not None
+
+    def fit_state_dict(self) -> dict[str, Any]:
+        """Return the sums of the funnel's last fit.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        return self._funnel.fit_state_dict()
+
+    def load_fit_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `fit_state_dict` returned."""
+        self._funnel.load_fit_state_dict(state)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the networks, optimisers and heads of all known actions, the rows, and every random state.
 

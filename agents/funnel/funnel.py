@@ -70,11 +70,27 @@ class Funnel:
         Raises:
             ConfigError: If the model has no fit, or its cost events are not those of the rows.
         """
-        if self.fit is None:
-            raise ConfigError("the funnel has no fit to which rows can be added: fit it to rows first (`update`)")
+        found = self._fitted()
         if buffer.funnel is None or buffer.funnel.cost_names != self.cost_names:
             raise ConfigError(f"the rows do not have the funnel's cost events: {', '.join(self.cost_names) or 'none'}")
-        self._solve(add_rows(self._design, self.fit, _rows(buffer), torch.tensor(self.cost_weights)))
+        self._solve(add_rows(self._design, found, _rows(buffer), torch.tensor(self.cost_weights)))
+
+    def _fitted(self) -> Fit:
+        if self.fit is None:
+            raise ConfigError("the funnel has no fit to which rows can be added: fit it to rows first (`update`)")
+        return self.fit
+
+    def fit_state_dict(self) -> dict[str, Any]:
+        """Return the sums of the last fit, and all else that adding rows needs.
+
+        Raises:
+            ConfigError: If there is no fit.
+        """
+        return self._fitted().state_dict()
+
+    def load_fit_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `fit_state_dict` returned, beside the heads that `load_state_dict` restored."""
+        self.fit = Fit.from_state_dict(state)
 
     def _solve(self, found: Fit | None) -> None:
         if found is not None:

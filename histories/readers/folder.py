@@ -17,6 +17,7 @@ from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
+from crosschannel.histories.readers.daily import DailyLog, is_daily
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.readers.sources import span_of
 from crosschannel.histories.values.action_names import check_action_names
@@ -81,12 +82,14 @@ def write_history(history: History, path: Path) -> None:
 
 
 def read_history(path: Path) -> History:
-    """Read a folder that `write_history` wrote; the result equals what was written.
+    """Read a folder that `write_history` wrote; the result equals what was written. A log by day is read as well.
 
     Raises:
         InputError: If a file is missing or damaged, the description has a missing or unknown key or another version, or
             the tables have faults; with all faults of the description, or else all of the tables.
     """
+    if (path / DESCRIPTION_FILE).is_file() and is_daily(_yaml(path / DESCRIPTION_FILE)):
+        return DailyLog.open(path).read()
     content = _description(path)
     files = {name: str(path / f"{name}.parquet") for name in TABLES}
     tables = {name: read_parquet(Path(file)) for name, file in files.items()}
@@ -186,11 +189,7 @@ def _description(path: Path) -> dict[str, Any]:
             "there is no such file",
             "Name a folder that `write_history` wrote. If it is one, its writing was interrupted: write it again.",
         )
-    try:
-        content = read_yaml(file)
-    except ConfigError as error:
-        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
-        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
+    content = _yaml(file)
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
     if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
@@ -213,6 +212,14 @@ def _description(path: Path) -> dict[str, Any]:
         remedy = "Write the start and the end of the observation period, such as 2024-05-01T00:00:00.000000Z."
         raise fail(file, str(error), remedy, column="span", value=content["span"]) from error
     return out
+
+
+def _yaml(file: Path) -> Any:
+    try:
+        return read_yaml(file)
+    except ConfigError as error:
+        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
+        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
 
 
 def _check_keys(file: Path, content: Mapping[str, Any]) -> None:

@@ -1,0 +1,197 @@
+"""Read and write a log that grows by a folder a day, each written once and as a whole.
+
+LOG/history.yaml                  modules, names of events, when the first day begins, length of a day
+LOG/users.parquet                 user_id, observed_from, observed_until, attributes
+LOG/2024-01-15/decisions.parquet  decisions made elsewhere on the day that begins then (may have no row)
+LOG/2024-01-15/events.parquet     events of that day
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.errors import ConfigError, Fault, InputError
+from crosschannel.core.files import read_yaml, replacing, write_yaml
+from crosschannel.core.times import duration, parse_moment
+from crosschannel.histories.history import DEFAULT_CHURN_EVENTS, History
+from crosschannel.histories.readers.source_files import fail, read_parquet
+
+FORMAT = "crosschannel daily log"
+FORMAT_VERSION = 1
+DESCRIPTION_FILE, USERS_FILE = "history.yaml", "users.parquet"
+TABLES = ("decisions", "events")
+_KEYS = {"format", "version", "name", "start", "day", "event_names", "churn_events", "ties", "modules"}
+
+
+@dataclass(frozen=True)
+class DailyLog:
+    """A log with a folder for each day.
+
+    Attributes:
+        path: Its folder.
+        name: Its name.
+        modules: The action space.
+        event_names: Names of its events.
+        start: When the first day begins, microseconds since 1970 UTC.
+        day: Length of a day, such as `1d`.
+        churn_events: Events after which nothing can be sent to a user.
+        ties: Order of an event at the time of a decision; None where it is not declared.
+    """
+
+    path: Path
+    name: str
+    modules: ActionSpace
+    event_names: tuple[str, ...]
+    start: int
+    day: str = "1d"
+    churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
+    ties: str | None = None
+
+    def create(self) -> None:
+        """Write the description of a log without days."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "name": self.name,
+            "start": _text(self.start),
+            "day": self.day,
+            "event_names": list(self.event_names),
+            "churn_events": list(self.churn_events),
+            "ties": self.ties,
+            "modules": self.modules.to_dict(),
+        }
+        write_yaml(content, self.path / DESCRIPTION_FILE)
+
+    @classmethod
+    def open(cls, path: Path) -> DailyLog:
+        """Read the description of a log.
+
+        Raises:
+            InputError: If there is none, or it is damaged or of another version.
+        """
+        file = path / DESCRIPTION_FILE
+        content = read_yaml(file)
+        remedy = "Write it as `DailyLog.create` does."
+        if not isinstance(content, Mapping) or set(content) != _KEYS or content.get("version") != FORMAT_VERSION:
+            raise fail(file, f"this does not describe a {FORMAT}, version {FORMAT_VERSION}", remedy)
+        try:
+            duration(str(content["day"]))
+            return cls(
+                path=path,
+                name=str(content["name"]),
+                modules=ActionSpace.from_dict(content["modules"]),
+                event_names=tuple(map(str, content["event_names"])),
+                start=parse_moment(str(content["start"])),
+                day=str(content["day"]),
+                churn_events=tuple(map(str, content["churn_events"])),
+                ties=content["ties"],
+            )
+        except (ConfigError, TypeError, AttributeError) as error:
+            raise fail(file, str(error), remedy) from error
+
+    @property
+    def period(self) -> int:
+        """Length of a day, microseconds."""
+        return duration(self.day)
+
+    def folder(self, time: int) -> Path:
+        """Return the folder of the day that begins at a time."""
+        return self.path / day_name(time, self.period)
+
+    def days(self) -> list[int]:
+        """Return the times at which the days that were written begin, ascending."""
+        found = [self.start]
+        while self.folder(found[-1]).is_dir():
+            found.append(found[-1] + self.period)
+        return found[:-1]
+
+    def write_users(self, users: pd.DataFrame) -> None:
+        """Replace the table of users."""
+        with replacing(self.path / USERS_FILE) as draft:
+            users.to_parquet(draft, index=False)
+
+    def write_day(self, time: int, decisions: pd.DataFrame, events: pd.DataFrame) -> None:
+        """Write the day that begins at a time, as a whole or not at all."""
+        target = self.folder(time)
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir()
+        for name, table in (("decisions", decisions), ("events", events)):
+            table.to_parquet(draft / f"{name}.parquet", index=False)
+        draft.rename(target)
+
+    def read(self) -> History:
+        """Read all days that were written.
+
+        Raises:
+            InputError: If a file is absent or damaged, a day is missing between others, or the tables have faults.
+        """
+        days = self.days()
+        if not days:
+            raise fail(self.path, "the log has no day yet", "Write the first day.")
+        self._refuse_gaps(days)
+        tables = {
+            name: pd.concat([read_parquet(self.folder(time) / f"{name}.parquet") for time in days], ignore_index=True)
+            for name in TABLES
+        }
+        history = History.from_tables(
+            tables["decisions"],
+            tables["events"],
+            self.modules,
+            read_parquet(self.path / USERS_FILE),
+            span=(self.start, days[-1] + self.period),
+            name=self.name,
+            ties=self.ties,  # type: ignore[arg-type]
+            files={name: str(self.path / "*" / f"{name}.parquet") for name in TABLES},
+        )
+        return self._with_names(history).with_churn_events(self.churn_events)
+
+    def _refuse_gaps(self, days: list[int]) -> None:
+        wanted = {day_name(time, self.period) for time in days}
+        folders = [entry.name for entry in os.scandir(self.path) if entry.is_dir() and not entry.name.startswith(".")]
+        if later := sorted(set(folders) - wanted):
+            missing = day_name(days[-1] + self.period, self.period)
+            problem = f"the day {missing} is missing, while {later[0]} is there"
+            raise InputError([Fault(str(self.path), problem, "Write the missing day, if need be without rows.")])
+
+    def _with_names(self, history: History) -> History:
+        """Return the history with the log's codes of events, also of those that did not occur yet."""
+        if unknown := sorted(set(history.event_names) - set(self.event_names)):
+            raise fail(
+                self.path / DESCRIPTION_FILE,
+                f"the log has events that are not named there: {', '.join(unknown)}",
+                "Add them to `event_names`.",
+                column="event_names",
+            )
+        code = np.array([self.event_names.index(name) for name in history.event_names], dtype=np.int64)
+        events = replace(history.events, event=code[history.events.event])
+        names = history.churn_events
+        absent = [name for name in names if name not in self.event_names and name not in DEFAULT_CHURN_EVENTS]
+        return replace(
+            history, events=events, event_names=self.event_names, churn_events=tuple(set(names) - set(absent))
+        )
+
+
+def is_daily(content: Any) -> bool:
+    """Return whether the content of a `history.yaml` is that of a log by day."""
+    return isinstance(content, Mapping) and content.get("format") == FORMAT
+
+
+def day_name(time: int, period: int) -> str:
+    """Return the name of the folder of the day that begins at a time: its date, with the time where days are shorter."""
+    stamp = pd.Timestamp(time, unit="us")
+    return f"{stamp:%Y-%m-%d}" if period % 86_400_000_000 == 0 else f"{stamp:%Y-%m-%dT%H-%M}"
+
+
+def _text(time: int) -> str:
+    return f"{np.datetime64(time, 'us')}Z"

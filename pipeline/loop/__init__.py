@@ -1,0 +1,1 @@
+"""The closed loop: decide every day, learn every day, and watch both."""
