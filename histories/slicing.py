@@ -15,7 +15,7 @@ from crosschannel.histories.logs import renumber_messages, rows_after_selection,
 def until(history: History, time: int) -> History:
     """Return what a history had strictly before a time: later decisions and events are left out, and time unobserved.
 
-    Users who have nothing before it stay, so that codes of users do not change.
+    Users whose observation begins later are left out.
 
     Args:
         history: The history.
@@ -31,7 +31,7 @@ def until(history: History, time: int) -> History:
         return history
     decided = history.decisions.time < time
     events = take_rows(history.events, history.events.time < time)
-    return replace(
+    past = replace(
         history,
         decisions=take_rows(history.decisions, decided),
         events=renumber_messages(events, rows_after_selection(decided)),
@@ -39,6 +39,8 @@ def until(history: History, time: int) -> History:
         observed_from=np.minimum(history.observed_from, time),
         observed_until=np.minimum(history.observed_until, time),
     )
+    known = history.observed_from < time
+    return past if known.all() else past.select_users(known)
 
 
 def since(history: History, time: int) -> History:

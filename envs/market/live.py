@@ -88,7 +88,7 @@ class LiveMarket:
     @property
     def time(self) -> int:
         """Time of the next slot, microseconds since 1970 UTC."""
-        return int(slot_time(np.int64(self.day)))
+        return START + self.day * DAY
 
     @property
     def present(self) -> BoolArray:

@@ -19,11 +19,15 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.errors import ConfigError, Fault, InputError
+from crosschannel.core.errors import ConfigError, Fault, InputError, raise_faults
 from crosschannel.core.files import read_yaml, replacing, write_yaml
 from crosschannel.core.times import duration, parse_moment
 from crosschannel.histories.history import DEFAULT_CHURN_EVENTS, History
+from crosschannel.histories.observation.users import Ties
+from crosschannel.histories.readers.decided.days import day_name, decisions_by_date, with_arms
+from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail, read_parquet
+from crosschannel.histories.readers.sources import SourceRows, TableSource
 
 FORMAT = "crosschannel daily log"
 FORMAT_VERSION = 1
@@ -54,7 +58,7 @@ class DailyLog:
     start: int
     day: str = "1d"
     churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
-    ties: str | None = None
+    ties: Ties | None = None
 
     def create(self) -> None:
         """Write the description of a log without days."""
@@ -130,8 +134,11 @@ class DailyLog:
             table.to_parquet(draft / f"{name}.parquet", index=False)
         draft.rename(target)
 
-    def read(self) -> History:
+    def read(self, decided: Path | None = None) -> History:
         """Read all days that were written.
+
+        Args:
+            decided: Folder of decisions that `decide` wrote, by date: see `read_history`.
 
         Raises:
             InputError: If a file is absent or damaged, a day is missing between others, or the tables have faults.
@@ -140,21 +147,51 @@ class DailyLog:
         if not days:
             raise fail(self.path, "the log has no day yet", "Write the first day.")
         self._refuse_gaps(days)
-        tables = {
-            name: pd.concat([read_parquet(self.folder(time) / f"{name}.parquet") for time in days], ignore_index=True)
-            for name in TABLES
-        }
-        history = History.from_tables(
-            tables["decisions"],
-            tables["events"],
-            self.modules,
-            read_parquet(self.path / USERS_FILE),
-            span=(self.start, days[-1] + self.period),
-            name=self.name,
-            ties=self.ties,  # type: ignore[arg-type]
-            files={name: str(self.path / "*" / f"{name}.parquet") for name in TABLES},
-        )
-        return self._with_names(history).with_churn_events(self.churn_events)
+        span = self.start, days[-1] + self.period
+        decisions, events = (self._rows(f"{name}.parquet", days) for name in TABLES)
+        joined: JoinedDecisions | None = None
+        table = decisions.frame
+        if decided is not None:
+            faults: list[Fault] = []
+            policy = read_decisions(decisions_by_date(decided), self.modules, faults)
+            raise_faults(faults)
+            joined = join_decisions(decisions, policy, self.modules, until=span[1])
+            table = joined.frame(self.modules)
+        try:
+            history = History.from_tables(
+                table,
+                events.frame if joined is None else joined.renamed_in(events.frame),
+                self.modules,
+                read_parquet(self.path / USERS_FILE),
+                span=span,
+                name=self.name,
+                ties=self.ties,
+                files=dict(zip(TABLES, TABLES, strict=True)),
+            )
+        except InputError as error:
+            placed = [self._placed(fault, joined or decisions, events) for fault in error.faults]
+            raise InputError(placed) from None
+        history = self._with_names(history).with_churn_events(self.churn_events)
+        if joined is not None:
+            history = replace(history, notes=(*joined.notes, *history.notes))
+        return history if decided is None else with_arms(history, decided)
+
+    def _rows(self, file: str, days: list[int]) -> SourceRows:
+        """Return the rows of a table of all days."""
+        paths = [self.folder(time) / file for time in days]
+        frames = [read_parquet(path) for path in paths]
+        sizes = tuple((str(path), len(frame)) for path, frame in zip(paths, frames, strict=True))
+        # A table without rows has no types.
+        some = [frame for frame in frames if len(frame)] or frames[:1]
+        return SourceRows(TableSource(self.path, files=file), pd.concat(some, ignore_index=True), sizes)
+
+    @staticmethod
+    def _placed(fault: Fault, decisions: JoinedDecisions | SourceRows, events: SourceRows) -> Fault:
+        """Return a fault with the file of its day and its row there."""
+        if fault.file not in TABLES or fault.row is None:
+            return fault
+        file, row = (decisions if fault.file == TABLES[0] else events).place(fault.row)
+        return replace(fault, file=file, row=row)
 
     def _refuse_gaps(self, days: list[int]) -> None:
         wanted = {day_name(time, self.period) for time in days}
@@ -175,22 +212,20 @@ class DailyLog:
             )
         code = np.array([self.event_names.index(name) for name in history.event_names], dtype=np.int64)
         events = replace(history.events, event=code[history.events.event])
-        names = history.churn_events
-        absent = [name for name in names if name not in self.event_names and name not in DEFAULT_CHURN_EVENTS]
+        absent = [
+            name for name in history.churn_events if name not in self.event_names and name not in DEFAULT_CHURN_EVENTS
+        ]
         return replace(
-            history, events=events, event_names=self.event_names, churn_events=tuple(set(names) - set(absent))
+            history,
+            events=events,
+            event_names=self.event_names,
+            churn_events=tuple(name for name in names if name not in absent),
         )
 
 
 def is_daily(content: Any) -> bool:
     """Return whether the content of a `history.yaml` is that of a log by day."""
     return isinstance(content, Mapping) and content.get("format") == FORMAT
-
-
-def day_name(time: int, period: int) -> str:
-    """Return the name of the folder of the day that begins at a time: its date, with the time where days are shorter."""
-    stamp = pd.Timestamp(time, unit="us")
-    return f"{stamp:%Y-%m-%d}" if period % 86_400_000_000 == 0 else f"{stamp:%Y-%m-%dT%H-%M}"
 
 
 def _text(time: int) -> str:

@@ -1,10 +1,10 @@
 """Learn day by day from the log of a policy in use, as a function of the log that is computed piece by piece.
 
 After slot k of a log, all is fitted anew if the schedule says so (`settings.refits`), and otherwise the decisions that
-closed since slot k - 1 are added to the last fit. What a policy has learned is therefore a function of the configuration
-and of what the log held before slot k: the same bits whether it was updated every day, once a month, or after a crash.
-The files of a run only spare the work. A ledger holds a digest of every day of the log that they rest on; where a day
-has changed since, what was learned from it is computed again.
+closed since slot k - 1 are added to the last fit. What a policy has learned is therefore a function of the
+configuration and of what the log held before slot k: the same bits whether it was updated every day, once a month, or
+after a crash. The files of a run only spare the work. A ledger holds a digest of every day of the log that they rest
+on; where a day has changed since, what was learned from it is computed again.
 """
 
 from __future__ import annotations
