@@ -219,7 +219,7 @@ class DailyLog:
             history,
             events=events,
             event_names=self.event_names,
-            churn_events=tuple(name for name in names if name not in absent),
+            churn_events=tuple(name for name in history.churn_events if name not in absent),
         )
 
 
