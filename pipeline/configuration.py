@@ -24,7 +24,7 @@ from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.tables import TableMapping
-from crosschannel.pipeline.loop.settings import UpdateConfig
+from crosschannel.pipeline.loop.settings import LoopConfig, UpdateConfig
 from crosschannel.reward import REWARDS, Goal, RewardSpec
 
 logger = logging.getLogger("crosschannel")
@@ -248,6 +248,7 @@ class Config:
         train: How the agent learns from the log.
         evaluation: How the learned policy is evaluated.
         update: How a policy in use learns from what came since.
+        loop: A simulated deployment.
     """
 
     name: str = "market"
@@ -265,6 +266,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
         check_name(self.name)

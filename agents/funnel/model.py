@@ -22,7 +22,7 @@ ENGAGEMENT, GAIN, DIRECT, ALL_SENDS = range(4)
 COMPONENTS = ("engagement", "gain", "direct", "all sends")
 GUESS = 1e-2
 #: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
-MESSAGES_PER_COLUMN = 4
+MESSAGES_PER_COLUMN = 1
 #: Messages below which no model is fitted.
 MIN_MESSAGES = 50
 

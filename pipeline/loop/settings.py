@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import duration
@@ -36,6 +37,48 @@ class UpdateConfig:
             raise ConfigError(f"growth is {self.growth}: it is at least 0 (all is fitted anew every day)")
         if self.keep < 1:
             raise ConfigError(f"keep is {self.keep}: at least the last policy is kept")
+
+
+@dataclass(frozen=True)
+class ActionChange:
+    """What marketers change on one day.
+
+    Attributes:
+        day: Day of the loop, 0 for the first.
+        add: Actions that may be chosen from that day on, and not before, by module.
+        retire: Actions that may not be chosen any more from that day on, by module.
+    """
+
+    day: int
+    add: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    retire: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """A simulated deployment: `crosschannel simulate`.
+
+    Attributes:
+        late: Share of the users who join after the first day.
+        leaving: Probability that a user leaves on a day. Nothing is seen of the user from then on.
+        marketers: What marketers add and retire, day by day.
+        active_days: Days on which the policy learns. Later it is frozen, and with it the actions; none: it always
+            learns.
+    """
+
+    late: float = 0.1
+    leaving: float = 0.001
+    marketers: tuple[ActionChange, ...] = ()
+    active_days: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("late", "leaving"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"{name} is {getattr(self, name)}: it lies from 0 to below 1")
+        if any(change.day < 0 for change in self.marketers):
+            raise ConfigError("marketers: days count from 0")
+        if self.active_days is not None and self.active_days < 1:
+            raise ConfigError(f"active_days is {self.active_days}: it is at least 1, or none")
 
 
 def refits(slots: int, growth: float, longest: int) -> list[int]:

@@ -1,0 +1,132 @@
+"""Simulate a deployment for weeks: every day a market's users are decided for, respond, and teach the next policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from tqdm import tqdm
+
+from crosschannel.core.arrays import IntArray
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.core.files import write_csv
+from crosschannel.core.times import timestamps
+from crosschannel.envs.market import StepResult
+from crosschannel.histories.arms import ARMS
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.pipeline.command_line import logger, one_thread
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop.starting import start
+from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.loop.world import World
+from crosschannel.pipeline.run_folder import Run
+
+DAYS_FILE = "days.csv"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The folder of a simulated deployment, which is that of its run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """Return the folder of the app's log."""
+        return self.path / "log"
+
+    @property
+    def decided(self) -> Path:
+        """Return the folder of the decisions by date."""
+        return self.path / "decisions"
+
+    def days(self) -> pd.DataFrame:
+        """Return the figures of the days that have passed."""
+        return pd.read_csv(self.path / DAYS_FILE)
+
+
+@one_thread()
+def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
+    """Simulate a deployment, and yield the figures of each day once it has passed.
+
+    All goes through the files and functions of a real deployment. Where the folder holds days already, they are taken
+    as they are, so that a simulation that was stopped goes on to the same bits.
+
+    Args:
+        config: The configuration; its history is a market, whose days are simulated.
+        out: The folder.
+
+    Raises:
+        ConfigError: If the history is not simulated, or the folder is that of something else.
+    """
+    loop = Loop(out)
+    world = World.start(config, loop.log)
+    settings = replace(config, history=replace(config.history, source="folder", path=loop.log, decided=loop.decided))
+    run = Run.open_in_use(out) if Run.is_at(out) else start(settings, read_history(loop.log), out)
+    loop.decided.mkdir(exist_ok=True)
+    figures: list[dict[str, Any]] = []
+    market = world.live.market.config
+    for slot in range(market.days):
+        time = world.live.time
+        folder = loop.decided / f"{timestamps(np.array([time]))[0]:%Y-%m-%d}"
+        passed = world.log.folder(time).is_dir()
+        if not passed:
+            history = read_history(loop.log, loop.decided if slot else None)
+            if slot and (config.loop.active_days is None or slot <= config.loop.active_days):
+                run = _learn(run, history)
+            if not folder.is_dir():
+                eligible = world.eligible(history.user_ids)
+                day = decide_day(run, history, time, eligible, config.guardrails, seed=config.seed)
+                write_day(loop.decided, day)
+        best = world.best_effect()
+        actions, result = world.step(folder)
+        figures.append(_figures(world, slot, time, actions, result, best))
+        write_csv(pd.DataFrame(figures), loop.path / DAYS_FILE)
+        yield figures[-1]
+
+
+def _learn(run: Run, history: History) -> Run:
+    try:
+        logger.debug(str(update(run, history)))
+    except NotIdentified as error:
+        logger.info(str(error))
+    return Run.open_in_use(run.path, allow_classes=run.allowed_classes)
+
+
+def _figures(
+    world: World, slot: int, time: int, actions: IntArray, result: StepResult, best: np.ndarray[Any, Any]
+) -> dict[str, Any]:
+    """Return what a day was worth, by arm and user, in truth."""
+    out: dict[str, Any] = {"day": slot, "date": f"{timestamps(np.array([time]))[0]:%Y-%m-%d}"}
+    sent = result.executed[:, 0] > 0
+    here = world.was_here
+    for arm in ARMS:
+        mine = world.users_of(arm) & here
+        n = max(int(mine.sum()), 1)
+        out[f"users/{arm}"] = int(mine.sum())
+        out[f"value/{arm}"] = float(result.true_effect[mine].sum() / n)
+        out[f"sent/{arm}"] = float(sent[mine].sum() / n)
+        out[f"unsubscribed/{arm}"] = float(result.unsubscribed[mine].sum() / n)
+        out[f"regret/{arm}"] = float((best[mine] - result.true_effect[mine]).sum() / n)
+    return out
+
+
+def run_simulation(config: Config, out: Path) -> Loop:
+    """Simulate a deployment with a progress bar that shows today's figures."""
+    if config.history.source != "market":
+        raise ConfigError("simulate needs a market to simulate: history.source is `market` in its configuration")
+    with tqdm(total=config.history.market.days, desc="days", unit=" days") as bar:
+        for day in simulate(config, out):
+            bar.set_postfix({"value": f"{day['value/agent']:.3f}", "sent": f"{day['sent/agent']:.2f}"}, refresh=False)
+            bar.update()
+    return Loop(out)
