@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "learn a policy from a logged history, and estimate its value",
     "evaluate": "evaluate the policy of a run on users that it has not learned from",
     "decide": "choose for every user what to send now",
+    "update": "learn from what came since, and write the next policy of a run",
+    "simulate": "simulate a deployment: decide and learn every day, with arms",
     "effects": "estimate the effects of the logged messages",
     "plan": "how many users, weeks or how much exploration a value needs, and how large a trial must be",
 }

@@ -145,8 +145,8 @@ def _probes(columns: int) -> Tensor:
 def _traces(design: Design, root: Tensor, probes: Tensor) -> Tensor:
     r"""Return the trace (blocks,) of each block's covariance times the inverse of its prior correlation.
 
-    As the mean over probes z of :math:`(L^{-\top} z)_b^\top Q_b (L^{-\top} z)_b` (Hutchinson 1990, "A stochastic estimator
-    of the trace of the influence matrix", Communications in Statistics), which is much cheaper than the inverse.
+    As the sum over probes z of :math:`(L^{-\top} z)_b^\top Q_b (L^{-\top} z)_b`, which costs much less than the inverse
+    (Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix", Communications in Statistics).
     """
     return design.squares(torch.linalg.solve_triangular(root.t(), probes, upper=True)).sum(1)
 

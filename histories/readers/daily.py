@@ -108,6 +108,11 @@ class DailyLog:
         """Length of a day, microseconds."""
         return duration(self.day)
 
+    @property
+    def exists(self) -> bool:
+        """Whether the log has a description already."""
+        return (self.path / DESCRIPTION_FILE).is_file()
+
     def folder(self, time: int) -> Path:
         """Return the folder of the day that begins at a time."""
         return self.path / day_name(time, self.period)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 from crosschannel.pipeline.loop.deciding import decide_day, write_day
 from tqdm import tqdm
 
-from crosschannel.core.arrays import IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.files import write_csv
 from crosschannel.core.times import timestamps
@@ -22,6 +23,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.loop.updating import update
 from crosschannel.pipeline.loop.world import World
@@ -70,10 +72,14 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
         ConfigError: If the history is not simulated, or the folder is that of something else.
     """
     loop = Loop(out)
+    if not Run.is_at(out):
+        deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
+        with ExitStack() as locks:
+            Run.create(replace(config, history=deployed), out, locks)
     world = World.start(config, loop.log)
-    settings = replace(config, history=replace(config.history, source="folder", path=loop.log, decided=loop.decided))
-    run = Run.open_in_use(out) if Run.is_at(out) else start(settings, read_history(loop.log), out)
     loop.decided.mkdir(exist_ok=True)
+    in_use = Policies(out).current is not None
+    run = Run.open_in_use(out) if in_use else start(Run.open(out), read_history(loop.log))
     figures: list[dict[str, Any]] = []
     market = world.live.market.config
     for slot in range(market.days):
@@ -88,9 +94,9 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
                 eligible = world.eligible(history.user_ids)
                 day = decide_day(run, history, time, eligible, config.guardrails, seed=config.seed)
                 write_day(loop.decided, day)
-        best = world.best_effect()
-        actions, result = world.step(folder)
-        figures.append(_figures(world, slot, time, actions, result, best))
+        here, best = world.live.present, world.best_effect()
+        result = world.step(folder)
+        figures.append({"day": slot, "date": folder.name, **_figures(world, here, result, best)})
         write_csv(pd.DataFrame(figures), loop.path / DAYS_FILE)
         yield figures[-1]
 
@@ -103,22 +109,27 @@ def _learn(run: Run, history: History) -> Run:
     return Run.open_in_use(run.path, allow_classes=run.allowed_classes)
 
 
-def _figures(
-    world: World, slot: int, time: int, actions: IntArray, result: StepResult, best: np.ndarray[Any, Any]
-) -> dict[str, Any]:
-    """Return what a day was worth, by arm and user, in truth."""
-    out: dict[str, Any] = {"day": slot, "date": f"{timestamps(np.array([time]))[0]:%Y-%m-%d}"}
+def _figures(world: World, here: BoolArray, result: StepResult, best: FloatArray) -> dict[str, Any]:
+    """Return what a day was worth in truth, by arm and user who was there (N,), and less than to an oracle (N,)."""
+    out: dict[str, Any] = {}
     sent = result.executed[:, 0] > 0
-    here = world.was_here
     for arm in ARMS:
         mine = world.users_of(arm) & here
         n = max(int(mine.sum()), 1)
         out[f"users/{arm}"] = int(mine.sum())
-        out[f"value/{arm}"] = float(result.true_effect[mine].sum() / n)
-        out[f"sent/{arm}"] = float(sent[mine].sum() / n)
-        out[f"unsubscribed/{arm}"] = float(result.unsubscribed[mine].sum() / n)
-        out[f"regret/{arm}"] = float((best[mine] - result.true_effect[mine]).sum() / n)
+        for name, values in (
+            ("value", result.true_effect),
+            ("regret", best - result.true_effect),
+            ("sent", sent),
+            ("unsubscribed", result.unsubscribed),
+        ):
+            out[f"{name}/{arm}"] = float(values[mine].sum() / n)
     return out
+
+
+def settings_of(run: Run) -> Config:
+    """Return the configuration of a simulation from that of its run."""
+    return replace(run.config, history=replace(run.config.history, source="market", path=None, decided=None))
 
 
 def run_simulation(config: Config, out: Path) -> Loop:

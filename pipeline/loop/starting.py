@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from pathlib import Path
-
 from crosschannel.agents import make_agent
 from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
@@ -20,29 +17,27 @@ from crosschannel.pipeline.run_folder import Run
 START = "uniform"
 
 
-def start(config: Config, history: History, out: Path) -> Run:
-    """Make the folder of a run whose first policy draws every eligible action with equal probability.
+def start(run: Run, history: History) -> Run:
+    """Give a new run its first policy, which draws every eligible action with equal probability.
 
     Updates replace that policy by one that has learned as soon as rewards have closed. Constraints do not hold before,
     since nothing is known yet of what they limit.
 
     Args:
-        config: The configuration.
+        run: The run, whose folder has been made.
         history: The log, which need not have decisions.
-        out: Folder of the run.
+
+    Returns:
+        The run with this policy in use.
 
     Raises:
-        ConfigError: If the folder is in use.
-        OutputError: If it cannot be written.
+        OutputError: If the folder cannot be written.
     """
-    with ExitStack() as locks:
-        run = Run.create(config, out, locks)
-        features = ContextFeatures.fit(history, config.context)
-        spec = AgentSpec(name=START, context_dim=features.dim, settings={}, seed=config.seed)
-        agent = make_agent(modules=history.modules, **spec)
-        pace = LogPace(duration(config.update.every), {})
-        trained_with = TrainedWith(config, history.fingerprint(), features, pace).to_dict()
-        policies = Policies(run.path)
-        version = policies.write(agent, spec, {"run": trained_with, "slot": 0})
-        policies.use(version)
-    return Run.open_in_use(run.path)
+    config, policies = run.config, Policies(run.path)
+    features = ContextFeatures.fit(history, config.context)
+    spec = AgentSpec(name=START, context_dim=features.dim, settings={}, seed=config.seed)
+    agent = make_agent(modules=history.modules, **spec)
+    pace = LogPace(duration(config.update.every), {})
+    trained_with = TrainedWith(config, history.fingerprint(), features, pace).to_dict()
+    policies.use(policies.write(agent, spec, {"run": trained_with, "slot": 0}))
+    return Run.open_in_use(run.path, allow_classes=run.allowed_classes)

@@ -14,7 +14,7 @@ from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import LiveMarket, Market, Population, StepResult, make_policy
 from crosschannel.envs.market.vocabulary import EVENTS, MODULES, START
-from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, assign_arms
+from crosschannel.histories.arms import BUSINESS_AS_USUAL, assign_arms
 from crosschannel.histories.logs import DecisionLog, decisions_frame
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE
@@ -53,7 +53,7 @@ class World:
         log = DailyLog(folder, name, MODULES, EVENTS, START)
         arm = assign_arms(live.user_ids, config.arms, live.state.users.attributes())
         out = cls(live, log, arm, config.loop.marketers)
-        if not log.is_there:
+        if not log.exists:
             log.create()
         log.write_users(live.users_frame())
         for day in range(market.config.warmup_days):
@@ -67,12 +67,8 @@ class World:
         known = pd.Index(self.live.user_ids).get_indexer(user_ids.astype(str))
         return np.asarray(mask[known])
 
-    def step(self, decided: Path) -> tuple[IntArray, StepResult]:
-        """Execute the decisions of a day's folder and those of business as usual, and write the day's log.
-
-        Returns:
-            The actions (N, M), and what happened.
-        """
+    def step(self, decided: Path) -> StepResult:
+        """Execute the decisions of a day's folder and those of business as usual, and write the day's log."""
         live, day, time = self.live, self.live.day, self.live.time
         usual = make_policy(BUSINESS_AS_USUAL, live.market).choose(live.market, live.state)
         mask = self._mask()
@@ -96,7 +92,11 @@ class World:
         self.log.write_users(live.users_frame())
         if not self.log.folder(time).is_dir():
             self.log.write_day(time, self._usual_decisions(log), live.events_frame(day))
-        return actions, result
+        return result
+
+    def best_effect(self) -> FloatArray:
+        """Return the largest expected effect (N,) of what may be sent at the next slot: what an oracle would choose."""
+        return self.live.market.best_action(self.live.state, self._mask())[0]
 
     def _mask(self) -> BoolArray:
         """Return what may be sent to everybody (N, sum of actions), with what marketers have added and retired."""
@@ -145,10 +145,5 @@ def _check_changes(changes: tuple[ActionChange, ...]) -> None:
             if module not in MODULES.names:
                 raise ConfigError(f"loop.marketers: no module {module!r}. {nearest(module, MODULES.names)}")
             for action in actions:
-                if action not in MODULES[module].actions:
-                    raise ConfigError(
-                        f"loop.marketers: no action {action!r}. {nearest(action, MODULES[module].actions)}"
-                    )
-
-
-__all__ = ["AGENT", "ARMS", "World"]
+                if action not in (known := MODULES[module].actions):
+                    raise ConfigError(f"loop.marketers: no action {action!r}. {nearest(action, known)}")
