@@ -136,12 +136,26 @@ def decisions_frame(decisions: DecisionLog, user_ids: ObjectArray, modules: Acti
         if (values := getattr(d, column)) is not None:
             frame[column] = values
     if d.eligible is not None:
-        for module, part in zip(modules, modules.split(d.eligible), strict=True):
-            names = np.asarray(module.actions, dtype=object)
-            patterns, inverse = np.unique(part, axis=0, return_inverse=True)
-            listed = np.array(["|".join(names[row]) for row in patterns], dtype=object)
-            frame[f"eligible_{module.name}"] = listed[inverse.reshape(-1)]
+        frame = frame.assign(**listed_actions(d.eligible, modules, "eligible"))
     return frame
+
+
+def listed_actions(mask: BoolArray, modules: ActionSpace, prefix: str) -> dict[str, ObjectArray]:
+    """Return the columns `<prefix>_<module>` with the names of the actions in a mask (n, sum of actions)."""
+    columns = {}
+    for module, part in zip(modules, modules.split(mask), strict=True):
+        names = np.asarray(module.actions, dtype=object)
+        patterns, inverse = np.unique(part, axis=0, return_inverse=True)
+        listed = np.array(["|".join(names[row]) for row in patterns], dtype=object)
+        columns[f"{prefix}_{module.name}"] = listed[inverse.reshape(-1)]
+    return columns
+
+
+def without_decisions(decisions: DecisionLog, events: EventLog, dropped: BoolArray) -> tuple[DecisionLog, EventLog]:
+    """Return both logs without some decisions (n,); events about them name a decision that the log does not have."""
+    if not dropped.any():
+        return decisions, events
+    return take_rows(decisions, ~dropped), renumber_messages(events, rows_after_selection(~dropped))
 
 
 def events_frame(
