@@ -13,7 +13,7 @@ from crosschannel.histories.logs import renumber_messages, rows_after_selection,
 
 
 def until(history: History, time: int) -> History:
-    """Return what a history had strictly before a time: later decisions and events are left out, and time unobserved.
+    """Return what a history had strictly before a time; later time is not observed, and decisions for it are left out.
 
     Users whose observation begins later are left out.
 
@@ -27,15 +27,15 @@ def until(history: History, time: int) -> History:
     start, end = history.span
     if time <= start:
         raise ConfigError(f"{history.name} begins later than the time up to which it is wanted")
-    if time >= end:
-        return history
     decided = history.decisions.time < time
+    if time >= end and decided.all():
+        return history
     events = take_rows(history.events, history.events.time < time)
     past = replace(
         history,
         decisions=take_rows(history.decisions, decided),
         events=renumber_messages(events, rows_after_selection(decided)),
-        span=(start, time),
+        span=(start, min(time, end)),
         observed_from=np.minimum(history.observed_from, time),
         observed_until=np.minimum(history.observed_until, time),
     )

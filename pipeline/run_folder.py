@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.files import output_fault, write_csv
 from crosschannel.core.serialization import refuse_class, to_dict
@@ -54,6 +55,15 @@ class Run:
     def policy(self) -> Path:
         """Return the path of what deciding needs; present once the run has learned."""
         return self.path / "policy.pt" if self.version is None else Policies(self.path).path(self.version)
+
+    @property
+    def constraints(self) -> Constraints:
+        """Return the constraints under which the policy decides: none as long as nothing is known of what they limit.
+
+        That is so for the first policy of a run without a log, which draws at random (`pipeline.loop.starting`).
+        """
+        first = self.version is not None and Policies(self.path).is_first(self.version)
+        return Constraints() if first else self.config.constraints
 
     @property
     def metrics(self) -> Path:

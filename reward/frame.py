@@ -73,9 +73,7 @@ class RewardFrame:
             return self
         gone = rows & self.identified
         taken = {name: np.where(gone, np.nan, getattr(self, name)) for name in ("reward", "se", "counterfactual")}
-        return replace(
-            self, **taken, level=np.where(gone, -1, self.level), reason=np.where(gone, reason, self.reason)
-        )
+        return replace(self, **taken, level=np.where(gone, -1, self.level), reason=np.where(gone, reason, self.reason))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the columns as a table, with `reason` as text; with components, those of `Components.columns` too."""

@@ -160,7 +160,7 @@ class DailyLog:
             faults: list[Fault] = []
             policy = read_decisions(decisions_by_date(decided), self.modules, faults)
             raise_faults(faults)
-            joined = join_decisions(decisions, policy, self.modules, until=span[1])
+            joined = join_decisions(decisions, policy, self.modules)
             table = joined.frame(self.modules)
         try:
             history = History.from_tables(
@@ -172,6 +172,7 @@ class DailyLog:
                 name=self.name,
                 ties=self.ties,
                 files=dict(zip(TABLES, TABLES, strict=True)),
+                starts=True,
             )
         except InputError as error:
             placed = [self._placed(fault, joined or decisions, events) for fault in error.faults]

@@ -101,7 +101,7 @@ def decide_day(
         ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
     """
     agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
-    trained_with, constraints = run.trained_with("policy"), run.config.constraints
+    trained_with, constraints = run.trained_with("policy"), run.constraints
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
     d = history.decisions
     decisions, events = without_decisions(d, history.events, own_decisions(d) & (d.time >= at))
@@ -171,7 +171,7 @@ def _choose(
     at: int,
 ) -> tuple[Decisions, pd.DataFrame | None]:
     """Return the actions of all rows (N,), nothing where the agent does not decide, and the constraints' prices."""
-    modules, constraints = agent.modules, run.config.constraints
+    modules, constraints = agent.modules, run.constraints
     n, rows = len(seen), np.flatnonzero(decides)
     out = Decisions(np.zeros((n, len(modules)), dtype=np.int64), np.ones((n, len(modules))), np.ones(n))
     prices: pd.DataFrame | None = None

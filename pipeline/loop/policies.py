@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosschannel.agents import Agent, save_policy
+from crosschannel.agents import Agent, read_extra, save_policy
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.pipeline.run_files import read_json, write_json
 
@@ -51,6 +51,10 @@ class Policies:
         if not self.path(version).is_file():
             raise ConfigError(f"{file} names the policy {version}, which is not there. {remedy}")
         return version
+
+    def is_first(self, version: str) -> bool:
+        """Return whether a version is the one that a run without a log started with (`loop.starting`)."""
+        return bool(read_extra(self.path(version), "policy").get("slot") == 0)
 
     def path(self, version: str) -> Path:
         """Return the file of a version."""

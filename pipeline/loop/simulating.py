@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from crosschannel.pipeline.loop.deciding import decide_day, write_day
 from tqdm import tqdm
 
 from crosschannel.core.arrays import BoolArray, FloatArray
@@ -23,6 +22,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop.deciding import decide_day, write_day
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.loop.updating import update

@@ -7,7 +7,6 @@ from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
 from crosschannel.pipeline.building import AgentSpec
-from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.pipeline.run_files import TrainedWith

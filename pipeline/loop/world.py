@@ -64,7 +64,7 @@ class World:
     def eligible(self, user_ids: ObjectArray) -> BoolArray:
         """Return what may be sent to users (U,) at the next slot, as the app's own file of eligibility says."""
         mask = self._mask()
-        known = pd.Index(self.live.user_ids).get_indexer(user_ids.astype(str))
+        known = pd.Index(self.live.user_ids).get_indexer(pd.Index(user_ids))
         return np.asarray(mask[known])
 
     def step(self, decided: Path) -> StepResult:
@@ -81,9 +81,9 @@ class World:
         mine = self.arm != BUSINESS_AS_USUAL
         actions[mine] = 0
         table = read_parquet(decided / DECISIONS_FILE)
-        rows = pd.Index(live.user_ids).get_indexer(table["user_id"])
+        rows = pd.Index(live.user_ids).get_indexer(pd.Index(table["user_id"]))
         for m, module in enumerate(MODULES):
-            code = pd.Index(module.actions).get_indexer(table[module.name])
+            code = pd.Index(module.actions).get_indexer(pd.Index(table[module.name]))
             actions[rows, m] = np.where(code < 0, 0, code)
         usual_rows = np.flatnonzero(~mine & live.state.subscribed)
         log = self._decision_log(usual_rows, actions, probability, mask, time)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import Arms, Guardrails, History, assign_arms
