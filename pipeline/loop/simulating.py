@@ -12,17 +12,15 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.files import write_csv
 from crosschannel.core.times import timestamps
-from crosschannel.envs.market import StepResult
-from crosschannel.histories.arms import ARMS
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from crosschannel.pipeline.loop.monitor import LoopMonitor, decided_figures, true_figures
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.loop.updating import update
@@ -80,7 +78,7 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
     loop.decided.mkdir(exist_ok=True)
     in_use = Policies(out).current is not None
     run = Run.open_in_use(out) if in_use else start(Run.open(out), read_history(loop.log))
-    figures: list[dict[str, Any]] = []
+    figures, monitor = list[dict[str, Any]](), LoopMonitor(run.tensorboard)
     market = world.live.market.config
     for slot in range(market.days):
         time = world.live.time
@@ -96,9 +94,18 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
                 write_day(loop.decided, day)
         here, best = world.live.present, world.best_effect()
         result = world.step(folder)
-        figures.append({"day": slot, "date": folder.name, **_figures(world, here, result, best)})
+        figures.append(
+            {
+                "day": slot,
+                "date": folder.name,
+                **decided_figures(folder),
+                **true_figures(world, here, result, best),
+            }
+        )
         write_csv(pd.DataFrame(figures), loop.path / DAYS_FILE)
+        monitor.write(figures[-1])
         yield figures[-1]
+    monitor.close()
 
 
 def _learn(run: Run, history: History) -> Run:
@@ -107,24 +114,6 @@ def _learn(run: Run, history: History) -> Run:
     except NotIdentified as error:
         logger.info(str(error))
     return Run.open_in_use(run.path, allow_classes=run.allowed_classes)
-
-
-def _figures(world: World, here: BoolArray, result: StepResult, best: FloatArray) -> dict[str, Any]:
-    """Return what a day was worth in truth, by arm and user who was there (N,), and less than to an oracle (N,)."""
-    out: dict[str, Any] = {}
-    sent = result.executed[:, 0] > 0
-    for arm in ARMS:
-        mine = world.users_of(arm) & here
-        n = max(int(mine.sum()), 1)
-        out[f"users/{arm}"] = int(mine.sum())
-        for name, values in (
-            ("value", result.true_effect),
-            ("regret", best - result.true_effect),
-            ("sent", sent),
-            ("unsubscribed", result.unsubscribed),
-        ):
-            out[f"{name}/{arm}"] = float(values[mine].sum() / n)
-    return out
 
 
 def settings_of(run: Run) -> Config:
