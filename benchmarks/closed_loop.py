@@ -1,11 +1,11 @@
 """What a policy is worth that learned day by day from nothing: one row for each seed, way of exploring and day.
 
-    python -m benchmarks.closed_loop --users 5000 --days 28 --at 7 14 28 --seeds 0 1 2 3 4 --output docs/market/loop_5000
+    python -m benchmarks.closed_loop --users 5000 --days 28 --at 7 14 27 --seeds 0 1 2 --output docs/market/loop_5000
 
 Each deployment is simulated by `crosschannel simulate` with `configs/closed_loop.yaml` (arms of 10 % holdout, 10 %
-business as usual and 80 % agent) and with `constraints` emptied, unless `--constrained` is given. After each of the days
-the policy in use is deployed, as it explores, to users whom it has not met, for 28 days. Writes OUTPUT.csv (rows are
-added to those that it has) and OUTPUT.md (means over seeds, and the differences to the first way by seed).
+business as usual and 80 % agent) and with `constraints` emptied, unless `--constrained` is given. After each of the
+days the policy in use is deployed, as it explores, to users whom it has not met, for 28 days. Writes OUTPUT.csv (rows
+are added to those that it has) and OUTPUT.md (means over seeds, and the differences to the first way by seed).
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def decide_day(
     """Choose for each user of the agent's arm what to send at a time, under the run's constraints.
 
     Users of the holdout get nothing: only "none" is eligible, with propensity 1. Those of business as usual have no
-    row. Prices are found for the agent's users who have not churned, before anything is drawn: budgets and limits are
+    row, nor those whose observation has ended. Prices are found for the agent's users who have not churned, before anything is drawn: budgets and limits are
     those of this arm alone. Each draw is a hash of (seed, time, user), so that no user changes what another one gets
     but by the prices, and the same day has the same bits. Without exploration prices are those of the best estimate's
     votes, of which a share next to the price is drawn where that is needed to keep a budget.
@@ -108,7 +108,8 @@ def decide_day(
     history = replace(history, decisions=decisions, events=events)
 
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
-    users = np.flatnonzero(arm != BUSINESS_AS_USUAL)
+    gone = history.observed_until < min(at, history.span[1])
+    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~gone)
     time = np.full(len(users), at, dtype=np.int64)
     is_agent = np.asarray(arm[users] == AGENT)
     decides = is_agent if may_receive is None else is_agent & may_receive[users]

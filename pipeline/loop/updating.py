@@ -21,7 +21,7 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
-from crosschannel.histories.slicing import digests_by_day
+from crosschannel.histories.slicing import digests_by_day, until
 from crosschannel.pipeline.building import agent_spec_of
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.loop.learning import Learned, extend, fit
@@ -127,7 +127,8 @@ def _update(run: Run, history: History) -> Updated:
     if learned is None or not learned.rows:
         raise NotIdentified("no reward has closed yet: the policy stays as it is")
     policies = Policies(run.path)
-    trained_with = TrainedWith(config, history.fingerprint(), learned.features, learned.pace).to_dict()
+    fingerprint = until(history, first + slot * every).fingerprint()
+    trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
     version = policies.write(learned.agent, learned.spec, {"run": trained_with, "slot": slot})
     write_json(
         {
