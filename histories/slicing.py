@@ -27,8 +27,8 @@ def until(history: History, time: int) -> History:
     start, end = history.span
     if time <= start:
         raise ConfigError(f"{history.name} begins later than the time up to which it is wanted")
-    decided = history.decisions.time < time
-    if time >= end and decided.all():
+    decided, known = history.decisions.time < time, history.observed_from < time
+    if time >= end and decided.all() and known.all():
         return history
     events = take_rows(history.events, history.events.time < time)
     past = replace(
@@ -39,7 +39,6 @@ def until(history: History, time: int) -> History:
         observed_from=np.minimum(history.observed_from, time),
         observed_until=np.minimum(history.observed_until, time),
     )
-    known = history.observed_from < time
     return past if known.all() else past.select_users(known)
 
 
