@@ -177,7 +177,9 @@ class DailyLog:
         except InputError as error:
             placed = [self._placed(fault, joined or decisions, events) for fault in error.faults]
             raise InputError(placed) from None
-        history = self._with_names(history).with_churn_events(self.churn_events)
+        history = with_event_names(history, self.event_names, self.path / DESCRIPTION_FILE).with_churn_events(
+            self.churn_events
+        )
         if joined is not None:
             history = replace(history, notes=(*joined.notes, *history.notes))
         return history if decided is None else with_arms(history, decided)
@@ -207,26 +209,35 @@ class DailyLog:
             problem = f"the day {missing} is missing, while {later[0]} is there"
             raise InputError([Fault(str(self.path), problem, "Write the missing day, if need be without rows.")])
 
-    def _with_names(self, history: History) -> History:
-        """Return the history with the log's codes of events, also of those that did not occur yet."""
-        if unknown := sorted(set(history.event_names) - set(self.event_names)):
-            raise fail(
-                self.path / DESCRIPTION_FILE,
-                f"the log has events that are not named there: {', '.join(unknown)}",
-                "Add them to `event_names`.",
-                column="event_names",
-            )
-        code = np.array([self.event_names.index(name) for name in history.event_names], dtype=np.int64)
-        events = replace(history.events, event=code[history.events.event])
-        absent = [
-            name for name in history.churn_events if name not in self.event_names and name not in DEFAULT_CHURN_EVENTS
-        ]
-        return replace(
-            history,
-            events=events,
-            event_names=self.event_names,
-            churn_events=tuple(name for name in history.churn_events if name not in absent),
-        )
+
+def with_event_names(history: History, names: tuple[str, ...], file: Path) -> History:
+    """Return a history whose codes of events are those of a description, also of events that did not occur.
+
+    Args:
+        history: The history.
+        names: Names of the events by code.
+        file: The file that has an event without a code, for the error.
+
+    Raises:
+        InputError: If an event has no code.
+    """
+    if unknown := sorted(set(history.event_names) - set(names)):
+        problem = f"these events are not in {DESCRIPTION_FILE}: {', '.join(unknown)}"
+        raise fail(file, problem, "Add them to `event_names` there.", column="event")
+    code = np.array([names.index(name) for name in history.event_names], dtype=np.int64)
+    return History.from_arrays(
+        history.decisions,
+        replace(history.events, event=code[history.events.event]),
+        modules=history.modules,
+        user_ids=history.user_ids,
+        event_names=names,
+        span=history.span,
+        users=history.users,
+        observed_from=history.observed_from,
+        observed_until=history.observed_until,
+        name=history.name,
+        ties=history.ties,
+    )
 
 
 def is_daily(content: Any) -> bool:

@@ -17,7 +17,7 @@ from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
-from crosschannel.histories.readers.daily import DailyLog, is_daily
+from crosschannel.histories.readers.daily import DailyLog, is_daily, with_event_names
 from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
 from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail, read_parquet
@@ -147,7 +147,7 @@ def read_history(path: Path, decided: Path | None = None) -> History:
     except ConfigError as error:
         raise fail(path / DESCRIPTION_FILE, str(error), "Correct `span` there.", column="span") from None
     notes = history.notes if joined is None else (*joined.notes, *history.notes)
-    history = _with_event_names(history, tuple(content["event_names"]), files["events"])
+    history = with_event_names(history, tuple(content["event_names"]), Path(files["events"]))
     try:
         history = history.with_churn_events([str(name) for name in content["churn_events"]])
     except ConfigError as error:
@@ -183,32 +183,6 @@ def _users_frame(history: History) -> pd.DataFrame:
         return users
     attributes = history.users.drop(columns="user_id", errors="ignore").reset_index(drop=True)
     return pd.concat([users, attributes], axis=1)
-
-
-def _with_event_names(history: History, names: tuple[str, ...], file: str) -> History:
-    """Return the history with the event codes that it had when it was written."""
-    if unknown := sorted(set(history.event_names) - set(names)):
-        raise fail(
-            Path(file),
-            f"these events are not in {DESCRIPTION_FILE}: {', '.join(unknown)}",
-            "Add them to `event_names` there.",
-            column="event",
-        )
-    code = np.array([names.index(name) for name in history.event_names], dtype=np.int64)
-    events = replace(history.events, event=code[history.events.event])
-    return History.from_arrays(
-        history.decisions,
-        events,
-        modules=history.modules,
-        user_ids=history.user_ids,
-        event_names=names,
-        span=history.span,
-        users=history.users,
-        observed_from=history.observed_from,
-        observed_until=history.observed_until,
-        name=history.name,
-        ties=history.ties,
-    )
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -79,10 +79,11 @@ def decide_day(
     """Choose for each user of the agent's arm what to send at a time, under the run's constraints.
 
     Users of the holdout get nothing: only "none" is eligible, with propensity 1. Those of business as usual have no
-    row, nor those whose observation has ended. Prices are found for the agent's users who have not churned, before anything is drawn: budgets and limits are
-    those of this arm alone. Each draw is a hash of (seed, time, user), so that no user changes what another one gets
-    but by the prices, and the same day has the same bits. Without exploration prices are those of the best estimate's
-    votes, of which a share next to the price is drawn where that is needed to keep a budget.
+    row, nor those whose observation has ended. Prices are found for the agent's users who have not churned, before
+    anything is drawn: budgets and limits are those of this arm alone. Each draw is a hash of (seed, time, user), so
+    that no user changes what another one gets but by the prices, and the same day has the same bits. Without
+    exploration prices are those of the best estimate's votes, of which a share next to the price is drawn where that
+    is needed to keep a budget.
 
     Args:
         run: The run.
