@@ -145,10 +145,22 @@ def listed_actions(mask: BoolArray, modules: ActionSpace, prefix: str) -> dict[s
     columns = {}
     for module, part in zip(modules, modules.split(mask), strict=True):
         names = np.asarray(module.actions, dtype=object)
-        patterns, inverse = np.unique(part, axis=0, return_inverse=True)
-        listed = np.array(["|".join(names[row]) for row in patterns], dtype=object)
-        columns[f"{prefix}_{module.name}"] = listed[inverse.reshape(-1)]
+        first, pattern = _patterns(part)
+        listed = np.array(["|".join(names[row]) for row in part[first]], dtype=object)
+        columns[f"{prefix}_{module.name}"] = listed[pattern]
     return columns
+
+
+def _patterns(mask: BoolArray) -> tuple[IntArray, IntArray]:
+    """Return the first row of each different row of a mask (n, A), and which of these every row equals (n,)."""
+    packed = np.packbits(mask, axis=1)
+    words = np.zeros((len(mask), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
+    words[:, : packed.shape[1]] = packed
+    pattern = np.zeros(len(mask), dtype=np.int64)
+    for word in words.view(np.uint64).T:  # numbered again after each word, so that codes stay small
+        code = np.unique(word, return_inverse=True)[1].reshape(-1)
+        pattern = np.unique(pattern * (code.max(initial=0) + 1) + code, return_inverse=True)[1].reshape(-1)
+    return np.unique(pattern, return_index=True)[1], pattern
 
 
 def without_decisions(decisions: DecisionLog, events: EventLog, dropped: BoolArray) -> tuple[DecisionLog, EventLog]:

@@ -71,9 +71,15 @@ class RewardFrame:
         """Return the frame without the rewards of some decisions (n,), for a reason; their components stay."""
         if not rows.any():
             return self
-        gone = rows & self.identified
-        taken = {name: np.where(gone, np.nan, getattr(self, name)) for name in ("reward", "se", "counterfactual")}
-        return replace(self, **taken, level=np.where(gone, -1, self.level), reason=np.where(gone, reason, self.reason))
+        taken = rows & self.identified
+        return replace(
+            self,
+            reward=np.where(taken, np.nan, self.reward),
+            se=np.where(taken, np.nan, self.se),
+            counterfactual=np.where(taken, np.nan, self.counterfactual),
+            level=np.where(taken, -1, self.level),
+            reason=np.where(taken, reason, self.reason),
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the columns as a table, with `reason` as text; with components, those of `Components.columns` too."""

@@ -35,7 +35,7 @@ def decide(trained: Path, history: History, arms: Arms = ARMS, guardrails: Guard
 
 
 def row_of(day: DecidedDay) -> pd.DataFrame:
-    return day.decisions.set_index("user_id")
+    return day.decisions.set_index("user_id").astype({"offer": object}).fillna({"offer": ""})
 
 
 def test_each_arm_gets_what_belongs_to_it(trained):
@@ -112,7 +112,7 @@ def test_waiting_users_are_marked_and_the_others_get_the_same(trained):
         assert (table.waiting == expected).all()
         assert (table[expected][["channel", "eligible_channel"]] == "none").all(axis=None)
         assert (table[expected].propensity == 1.0).all()
-        pd.testing.assert_frame_equal(table[~expected], whole[~expected], check_dtype=False)
+        pd.testing.assert_frame_equal(table[~expected], whole[~expected])
         assert (table.unguarded_channel == "none|email|push").all()
     assert before.all()
     listed = np.arange(history.n_users) < 20
@@ -149,6 +149,7 @@ def test_what_was_decided_for_this_time_does_not_count_when_it_is_decided_again(
         history.users,
         span=history.span,
     )
+    both = replace(both, observed_from=history.observed_from, observed_until=history.observed_until)
     assert len(both.decisions) == len(history.decisions) + len(table)
     again = decide(trained, both, guardrails=gap)
     pd.testing.assert_frame_equal(again.decisions, table)
