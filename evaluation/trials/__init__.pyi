@@ -1,0 +1,43 @@
+from .arms import ArmTable as ArmTable
+from .arms import read_arms as read_arms
+from .boundaries import boundaries as boundaries
+from .boundaries import critical_values as critical_values
+from .boundaries import spent_alpha as spent_alpha
+from .checks import sample_ratio_p_value as sample_ratio_p_value
+from .effects import ArmMeans as ArmMeans
+from .effects import Contrast as Contrast
+from .effects import arm_means as arm_means
+from .effects import contrast as contrast
+from .page import trial_text as trial_text
+from .page import write_trial_html as write_trial_html
+from .readout import read_trial as read_trial
+from .results import Check as Check
+from .results import Comparison as Comparison
+from .results import OutcomeLift as OutcomeLift
+from .results import PastLooks as PastLooks
+from .results import Trial as Trial
+from .results import read_past_looks as read_past_looks
+from .settings import TrialConfig as TrialConfig
+
+__all__ = [
+    "ArmMeans",
+    "ArmTable",
+    "Check",
+    "Comparison",
+    "Contrast",
+    "OutcomeLift",
+    "PastLooks",
+    "Trial",
+    "TrialConfig",
+    "arm_means",
+    "boundaries",
+    "contrast",
+    "critical_values",
+    "read_arms",
+    "read_past_looks",
+    "read_trial",
+    "sample_ratio_p_value",
+    "spent_alpha",
+    "trial_text",
+    "write_trial_html",
+]
