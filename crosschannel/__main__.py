@@ -16,6 +16,7 @@ COMMANDS = {
     "evaluate": "evaluate the policy of a run on users that it has not learned from",
     "decide": "choose for every user what to send now",
     "effects": "estimate the effects of the logged messages",
+    "trial": "read a randomised trial of arms: lifts that hold at all looks, checks, a verdict",
     "plan": "how many users, weeks or how much exploration a value needs, and how large a trial must be",
 }
 USAGE = "\n".join(

@@ -18,6 +18,7 @@ from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
 from crosschannel.evaluation import EvaluationSettings, GateRule
+from crosschannel.evaluation.trials import TrialConfig
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
@@ -234,6 +235,7 @@ class Config:
         constraints: Limits on what the policy is expected to use, kept by shadow prices.
         train: How the agent learns from the log.
         evaluation: How the learned policy is evaluated.
+        trial: How a randomised trial of arms is read.
     """
 
     name: str = "market"
@@ -249,6 +251,7 @@ class Config:
     constraints: Constraints = field(default_factory=Constraints)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
 
     def __post_init__(self) -> None:
         check_name(self.name)

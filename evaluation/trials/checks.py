@@ -82,8 +82,8 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
     remedy = (
         ""
         if passed
-        else "Do not read the lifts: users are missing from one arm, or counted twice. Compare who was assigned with who is "
-        "in the log, and look whether joining, filters or joins of tables depend on the arm."
+        else "Do not read the lifts: users are missing from one arm, or counted twice. Compare who was assigned with "
+        "who is in the log, and look whether joining, filters or joins of tables depend on the arm."
     )
     return Check(name, p, passed, f"{unit}: {found}; declared: {shown}.", remedy, invalidates=True)
 
@@ -101,8 +101,8 @@ def check_lost_users(arms: Sequence[str], in_log: IntArray, not_in_log: IntArray
     remedy = (
         ""
         if passed
-        else "Do not read the lifts: whether a user is in the log depends on the arm. Give the log all users, also those "
-        "who did nothing."
+        else "Do not read the lifts: whether a user is in the log depends on the arm. Give the log all users, also "
+        "those who did nothing."
     )
     return Check("assigned users who are in the log", p, passed, f"Not in the log: {found}.", remedy, invalidates=True)
 

@@ -47,7 +47,7 @@ class Outcome:
 
 
 def outcomes_of_goals(history: History, goals: Sequence[Goal]) -> tuple[Outcome, ...]:
-    """Return the outcomes of goals: their weighted sum, then each event on its own.
+    """Return the outcomes of goals: their weighted sum, then each event alone.
 
     Limits and fading of goals (`clip`, `winsor`, `credit`) are about windows around decisions; a user's total has none.
 
@@ -64,7 +64,10 @@ def outcomes_of_goals(history: History, goals: Sequence[Goal]) -> tuple[Outcome,
             single.setdefault(
                 (int(code), goal.measure), Outcome(name, goal.measure, sign, (Part(int(code), 1.0, part.by_value),))
             )
-    return (Outcome(VALUE, "weighted", 1, tuple(total)), *single.values())
+    # The weighted sum of one kind of event is that event.
+    return (
+        tuple(single.values()) if len(single) == 1 else (Outcome(VALUE, "weighted", 1, tuple(total)), *single.values())
+    )
 
 
 def amounts(history: History, outcome: Outcome, user: IntArray, begin: IntArray, edges: IntArray) -> FloatArray:

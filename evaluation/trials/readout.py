@@ -12,8 +12,10 @@ from scipy.stats import chi2
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY
-from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.bootstrap import UNDEFINED, Interval
 from crosschannel.evaluation.trials.arms import ArmTable, attribute, levels
+from crosschannel.evaluation.trials.checks import check_trial
+from crosschannel.evaluation.trials.design import TrialDesign, before, trial_design
 from crosschannel.evaluation.trials.effects import Contrast
 from crosschannel.evaluation.trials.looks import Course, Looks, critical_of, decide_over_goals
 from crosschannel.evaluation.trials.outcomes import Outcome, Part, amounts, outcomes_of_goals, sends
@@ -113,8 +115,8 @@ def _course(
     last = contrasts[-1]
     if last is None:
         raise NotIdentified(
-            f"{key[0]} against {key[1]}: an arm has fewer than two users (or clusters) whose outcome can be read at this "
-            "look. Wait, or look whether arms are named as the log has them"
+            f"{key[0]} against {key[1]}: an arm has fewer than two users (or clusters) whose outcome can be read at "
+            "this look. Wait, or look whether arms are named as the log has them"
         )
     influence = np.stack([np.zeros(len(last.influence)) if one is None else one.influence for one in contrasts])
     z = np.array([0.0 if one is None else one.z for one in contrasts])
@@ -147,7 +149,7 @@ def _lifts(
         points = tuple(
             CoursePoint(int(at), float(share), one.users, one.interval(alone), float(z), float(bound))
             if one is not None
-            else CoursePoint(int(at), float(share), (0, 0), Interval(*[np.nan] * 4), 0.0, np.inf)
+            else CoursePoint(int(at), float(share), (0, 0), UNDEFINED, 0.0, np.inf)
             for one, at, share, z, bound in zip(
                 course.contrasts, looks.times, looks.shares, course.z, critical, strict=True
             )
@@ -251,8 +253,8 @@ def _notes(design: TrialDesign, goals: Sequence[Goal], earlier: PastLooks | None
         notes.append("nobody was observed before the trial: nothing adjusts for what users are like")
     if design.settings.looks == "group_sequential" and earlier is None and len(design.looks) > 1:
         notes.append(
-            f"looks count as taken every {design.settings.every} from the start on ({len(design.looks)}); with --previous, "
-            "those count that were taken"
+            f"looks count as taken every {design.settings.every} from the start on ({len(design.looks)}); with "
+            "--previous, those count that were taken"
         )
     if design.settings.cluster is not None and design.users.cluster is not None:
         pairs = pd.DataFrame({"cluster": design.users.cluster, "arm": design.arm})

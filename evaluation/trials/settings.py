@@ -1,4 +1,4 @@
-"""The declaration of a randomised trial: when it starts, how long it lasts, what is compared, and how it is looked at."""
+"""The declaration of a randomised trial: when it starts, how long it lasts, what is compared, and how."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class TrialConfig:
         compare: Pairs of arms such as `agent:business_as_usual`, the arm of interest first. The first pair is the
             primary one. None are named: agent, business_as_usual and holdout, as far as the log has them.
         shares: Share of the users that each arm was meant to have, for the test of the sample ratio.
-        goals: What is compared, in the form of `reward.goals`; each event is an outcome of its own. None are named: those
-            of the reward.
-        looks: How the trial may be looked at. `group_sequential`: at any time up to the declared end. `once`: at the end
-            only. `confidence_sequence`: without an end, over users whose `follow_up` has closed.
+        goals: What is compared, in the form of `reward.goals`; each event is an outcome of its own. None are named:
+            those of the reward.
+        looks: How the trial may be looked at. `group_sequential`: at any time up to the declared end. `once`: at the
+            end only. `confidence_sequence`: without an end, over users whose `follow_up` has closed.
         every: Time between two looks that count as taken. All looks up to the last one, unless `--previous` names those
             that there were.
         follow_up: How long each user is followed from the enrolment on, for `looks: confidence_sequence`.
