@@ -44,7 +44,8 @@ def read(config: Config, arms: Path | None = None, at: str | None = None, previo
         InputError: If the log or the table of arms cannot be read.
         NotIdentified: If an arm has fewer than two users.
     """
-    table = None if arms is None else trials.read_arms(arms)
+    start = None if config.trial.start is None else parse_moment(config.trial.start)
+    table = None if arms is None else trials.read_arms(arms, start)
     earlier = None if previous is None else _read_json(previous)
     past = None
     if earlier is not None:
@@ -90,9 +91,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
         ConfigError: If the configuration is wrong.
         UsageError: If a flag or its value is wrong, or a file exists.
     """
-    parser = Parser("trial", __doc__, "[--config FILE] [--arms FILE] [--previous FILE] [--out FOLDER] [...]")
-    arms = "table with the columns user_id and arm (default: the arms of the log)"
-    parser.add_argument("--arms", metavar="FILE", type=Path, help=arms)
+    parser = Parser("trial", __doc__, "[--config FILE] [--arms PATH] [--previous FILE] [--out FOLDER] [...]")
+    arms = "table with the columns user_id and arm, or the folder of decisions by date (default: arms of the log)"
+    parser.add_argument("--arms", metavar="PATH", type=Path, help=arms)
     parser.add_shared("--at", at="time of the look in UTC (default: the end of the log, or of the trial)")
     previous = "trial.json of the last look, whose looks count as those that were taken"
     parser.add_argument("--previous", metavar="FILE", type=Path, help=previous)

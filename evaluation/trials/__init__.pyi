@@ -1,8 +1,8 @@
 from .arms import ArmTable as ArmTable
 from .arms import read_arms as read_arms
-from .boundaries import boundaries as boundaries
 from .boundaries import critical_values as critical_values
 from .boundaries import spent_alpha as spent_alpha
+from .boundaries import stopping_boundaries as stopping_boundaries
 from .checks import sample_ratio_p_value as sample_ratio_p_value
 from .effects import ArmMeans as ArmMeans
 from .effects import Contrast as Contrast
@@ -30,7 +30,6 @@ __all__ = [
     "Trial",
     "TrialConfig",
     "arm_means",
-    "boundaries",
     "contrast",
     "critical_values",
     "read_arms",
@@ -38,6 +37,7 @@ __all__ = [
     "read_trial",
     "sample_ratio_p_value",
     "spent_alpha",
+    "stopping_boundaries",
     "trial_text",
     "write_trial_html",
 ]

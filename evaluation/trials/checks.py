@@ -88,23 +88,32 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
     return Check(name, p, passed, f"{unit}: {found}; declared: {shown}.", remedy, invalidates=True)
 
 
-def check_lost_users(arms: Sequence[str], in_log: IntArray, not_in_log: IntArray) -> Check | None:
-    """Check that being in the log does not depend on the arm; None where everybody who was assigned is in it."""
-    if not not_in_log.any():
+def check_entry(arms: Sequence[str], entry: IntArray) -> Check | None:
+    """Check that when and whether users enter the trial does not depend on the arm; None where all enter at the start.
+
+    Assumption: users are independent; Pearson's chi-square test.
+
+    Args:
+        arms: Names of the arms.
+        entry: Users by when they entered and by arm (3, A): from the start on, later, never.
+    """
+    rows = entry[entry.sum(axis=1) > 0]
+    if len(rows) < 2 or len(arms) < 2:
         return None
-    table = np.stack([in_log, not_in_log])
-    p = float(chi2_contingency(table, correction=False).pvalue) if len(arms) > 1 else math.nan
-    found = ", ".join(
-        f"{arm} {lost:,} of {lost + kept:,}" for arm, lost, kept in zip(arms, not_in_log, in_log, strict=True)
+    p = float(chi2_contingency(rows, correction=False).pvalue)
+    found = "; ".join(
+        f"{arm} {first:,} from the start on, {later:,} later, {never:,} never"
+        for arm, first, later, never in zip(arms, *entry, strict=True)
     )
     passed = not p < MAX_P_OF_SHARES
     remedy = (
         ""
         if passed
-        else "Do not read the lifts: whether a user is in the log depends on the arm. Give the log all users, also "
-        "those who did nothing."
+        else "Do not read the lifts: whether or when a user is observed depends on the arm, as where only one arm has "
+        "rows of decisions. Give the log all users, also those who did nothing, and declare when they joined "
+        "(`observed_from` of the users), or that all existed from the start on (history.observed_from: log)."
     )
-    return Check("assigned users who are in the log", p, passed, f"Not in the log: {found}.", remedy, invalidates=True)
+    return Check("entry into the trial", p, passed, f"{found}.", remedy, invalidates=True)
 
 
 def check_differences(name: str, what: Sequence[str], p_values: Sequence[float], remedy: str) -> Check:
@@ -136,9 +145,9 @@ def check_trial(
         counts, unit = np.bincount(design.arm[first], minlength=len(design.arms)), "clusters"
     declared = {name: settings.shares[name] for name in design.arms if name in settings.shares}
     checks = [check_shares(design.arms, counts, declared, unit)]
-    lost = check_lost_users(design.arms, np.bincount(design.arm, minlength=len(design.arms)), users.not_in_log)
-    if lost is not None:
-        checks.append(lost)
+    entry = check_entry(design.arms, users.entry)
+    if entry is not None:
+        checks.append(entry)
     names = [f"{design.arms[a]} against {design.arms[b]}" for a, b in pairs]
     everybody = np.ones(len(design.arm), dtype=bool)
     known = users.known_before

@@ -53,6 +53,16 @@ class TrialDesign:
         cluster = self.users.cluster
         return len(self.users.user) if cluster is None else int(cluster.max(initial=-1)) + 1
 
+    def begin(self) -> IntArray:
+        """Return since when the outcome of each user counts (n,), microseconds.
+
+        It is the start for all where users enter when they are observed: what they did from then on was after it, also
+        the event by which a user was observed for the first time.
+        """
+        if self.settings.follow_up is None and self.settings.enrolment == "observed":
+            return np.full(len(self.users.user), self.users.start, dtype=np.int64)
+        return self.users.enrolled
+
     def edges(self) -> IntArray:
         """Return up to when the outcome of each user counts at each look, (K,) or (n, 1)."""
         if self.settings.follow_up is None:
@@ -127,7 +137,7 @@ def trial_design(
         cluster=None
         if found.cluster is None
         else np.unique(found.cluster[compared], return_inverse=True)[1].astype(np.int64),
-        not_in_log=found.not_in_log[[found.arms.index(name) for name in arms]],
+        entry=found.entry[:, [found.arms.index(name) for name in arms]],
     )
     earlier = None if past is None else past(found.start)
     planned = earlier.planned_users if earlier is not None else _planned_users(settings, users)
@@ -136,7 +146,9 @@ def trial_design(
     for name in settings.strata:
         level, names = levels(attribute(history, name, "strata").iloc[users.user])
         stratum = stratum * len(names) + level
-    pre = None if settings.pre is None or not users.known_before.any() else duration(settings.pre)
+    pre = None
+    if settings.pre is not None and users.known_before.any():
+        pre = min(duration(settings.pre), int(users.enrolled.max() - history.span[0]))
     design = TrialDesign(history, settings, users, arms, looks, stratum, pre)
     return design, [(arms.index(treated), arms.index(control)) for treated, control in named]
 

@@ -11,7 +11,7 @@ from scipy.special import ndtri
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import duration
-from crosschannel.evaluation.trials.boundaries import MIN_USERS_PER_ARM, boundaries, critical_values
+from crosschannel.evaluation.trials.boundaries import MIN_USERS_PER_ARM, critical_values, stopping_boundaries
 from crosschannel.evaluation.trials.effects import Contrast
 from crosschannel.evaluation.trials.settings import TrialConfig
 
@@ -94,7 +94,7 @@ def critical_of(
         return np.where(looks.shares >= 1, -ndtri(alpha / 2), np.inf)
     known = course.known.get(divisor)
     if settings.looks == "group_sequential":
-        return boundaries(course.covariance, looks.shares, alpha, rng, known)
+        return stopping_boundaries(course.covariance, looks.shares, alpha, rng, known)
     users = np.array([0 if one is None else sum(one.users) for one in course.contrasts])
     few = np.array([one is None or min(one.users) < MIN_USERS_PER_ARM for one in course.contrasts])
     found = np.where(few, np.inf, critical_values(np.maximum(users, 1), alpha, looks.planned_users, settings.alpha))

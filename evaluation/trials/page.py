@@ -30,8 +30,8 @@ from crosschannel.evaluation.trials.results import (
 LOOKS_SHOWN = 31
 _INTERVAL = ("value", "low", "high", "se")
 _GLOSSARY = {
-    "lift": "Difference of the two arms' means per user since the start, of all users who were drawn into them, whether "
-    "or not anything was sent to them (intention to treat).",
+    "lift": "Difference of the two arms' means per user since the start, of all users who were drawn into them, "
+    "whether or not anything was sent to them (intention to treat).",
     "interval over all looks": "Holds at all looks together. A dash where this look cannot stop the trial yet.",
     "p, this look": "As if this were the only look and the only outcome: for orientation.",
     "significant": "After all looks, and after Holm's method over the outcomes of the comparison.",
@@ -237,7 +237,7 @@ def _lift_picture(comparison: Comparison, name: str, level: str) -> Picture:
     columns = ("outcome", "measure", "mean", "mean_of_control", *_INTERVAL, *(f"relative_{x}" for x in _INTERVAL), "p")
     caption = (
         f"Relative lift of each outcome with its {level} interval over all looks; bold where it is significant. Where "
-        "the interval is not defined yet, or the control's mean is not clearly above zero, the row has the absolute lift."
+        "the interval is not defined yet, or the control's mean is not clearly above zero, the row has absolute numbers."
     )
     drawing = row_chart(rows, "relative lift, %")
     return Picture("Lift of each outcome", drawing, caption, name, columns, tuple(numbers))

@@ -72,7 +72,7 @@ def read_trial(
     plain: list[list[Contrast]] = [[] for _ in pairs]
     data = []
     for outcome, covariate in zip(outcomes, pre_amounts, strict=True):
-        amount = amounts(history, outcome, users.user, users.enrolled, design.edges())
+        amount = amounts(history, outcome, users.user, design.begin(), design.edges())
         data.append(amount[:, -1])
         by_look = [
             design.contrasts(amount[:, min(k, amount.shape[1] - 1)], covariate, design.inside(k), pairs)
@@ -207,12 +207,12 @@ def _arm_amounts(design: TrialDesign, costs: Sequence[str]) -> tuple[ArmAmounts,
         Outcome(name, "count", -1, tuple(Part(int(code), 1.0, False) for code in history.event_codes([name])))
         for name in names
     ]
-    sent = {"all": sends(history, None, users.user, users.enrolled, end)} | {
-        action: sends(history, k, users.user, users.enrolled, end)
+    sent = {"all": sends(history, None, users.user, design.begin(), end)} | {
+        action: sends(history, k, users.user, design.begin(), end)
         for k, action in enumerate(history.modules[0].actions)
         if k > 0
     }
-    happened = {one.name: amounts(history, one, users.user, users.enrolled, np.array([end]))[:, 0] for one in outcomes}
+    happened = {one.name: amounts(history, one, users.user, design.begin(), np.array([end]))[:, 0] for one in outcomes}
     decided = np.zeros(history.n_users, dtype=bool)
     decided[history.decisions.user[history.decisions.time >= users.start]] = True
     until = np.minimum(history.observed_until[users.user], end)
@@ -237,9 +237,9 @@ def _mean(design: TrialDesign, values: FloatArray, mine: BoolArray) -> Interval:
     """Return the mean of some users' values with its interval, by cluster where there are clusters."""
     n = int(mine.sum())
     mean = float(values[mine].mean()) if n else 0.0
-    rest = (values[mine] - mean) / max(n, 1)
+    rest: FloatArray = (values[mine] - mean) / max(n, 1)
     if design.users.cluster is not None:
-        rest = np.bincount(design.users.cluster[mine], rest)
+        rest = np.asarray(np.bincount(design.users.cluster[mine], rest), dtype=np.float64)
     se = float(np.sqrt(rest @ rest * n / max(n - 1, 1)))
     half = float(-ndtri(design.settings.alpha / 2)) * se
     return Interval(mean, mean - half, mean + half, se)
