@@ -59,20 +59,18 @@ def read_arms(path: Path, start: int | None = None) -> ArmTable:
     if not files:
         remedy = "Name a table with the columns user_id and arm, or the folder that `crosschannel decide --out` wrote."
         raise InputError([Fault(file=str(path), problem="no folder in it has an arms.parquet", remedy=remedy)])
-    days = [(_day_of(file), _read_table(file)) for file in files]
-    counted = [(time, table) for time, table in days if start is None or time + DAY > start] or days[-1:]
-    rows = pd.concat(
-        [pd.DataFrame({"id": table.user_ids.astype(str), "arm": table.arms, "since": time}) for time, table in counted]
+    tables = [(_day_of(file), _read_table(file)) for file in files]
+    named = pd.concat(
+        [pd.DataFrame({"id": table.user_ids.astype(str), "arm": table.arms, "day": day}) for day, table in tables]
     )
-    first = rows.drop_duplicates("id")
-    several = rows.groupby("id", sort=False)["arm"].nunique() > 1
-    known: dict[str, int] = {}
-    for time, table in days:
-        for one in table.user_ids.astype(str):
-            known.setdefault(one, time)
-    since = first["id"].map(known).to_numpy(dtype=np.int64)
-    arms = first["arm"].to_numpy(dtype=object)
-    return ArmTable(first["id"].to_numpy(dtype=object), arms, str(path), np.asarray(since), int(several.sum()))
+    since = named.drop_duplicates("id").set_index("id")["day"]
+    # The day of a start counts from its midnight on; if the trial starts after all days, the last one tells the arms.
+    begin = tables[0][0] if start is None else min(start - DAY + 1, tables[-1][0])
+    counted = named[named["day"] >= begin]
+    first = counted.drop_duplicates("id")
+    changed = int((counted.groupby("id", sort=False)["arm"].nunique() > 1).sum())
+    ids, arms = (first[name].to_numpy(dtype=object) for name in ("id", "arm"))
+    return ArmTable(ids, arms, str(path), np.asarray(since.loc[first["id"]].to_numpy(dtype=np.int64)), changed)
 
 
 def _day_of(file: Path) -> int:

@@ -237,7 +237,7 @@ def _lift_picture(comparison: Comparison, name: str, level: str) -> Picture:
     columns = ("outcome", "measure", "mean", "mean_of_control", *_INTERVAL, *(f"relative_{x}" for x in _INTERVAL), "p")
     caption = (
         f"Relative lift of each outcome with its {level} interval over all looks; bold where it is significant. Where "
-        "the interval is not defined yet, or the control's mean is not clearly above zero, the row has absolute numbers."
+        "the interval is not defined yet, or the control's mean is not clearly above zero, the row is absolute."
     )
     drawing = row_chart(rows, "relative lift, %")
     return Picture("Lift of each outcome", drawing, caption, name, columns, tuple(numbers))

@@ -11,8 +11,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, duration, parse_moment
 from crosschannel.histories.goals import Goal
 
-#: More looks than this are one every hour for two weeks, or one a day for a year.
-MAX_LOOKS = 400
+#: Most looks of a trial: one a day for more than half a year, one an hour for more than a week.
+MAX_LOOKS = 200
 #: What is compared where nothing is declared, of the arms that the log has; the first pair is the primary one.
 DEFAULT_PAIRS = (
     ("agent", "business_as_usual"),
