@@ -169,7 +169,7 @@ def _lifts(
                 since=None if decision.look is None else int(looks.times[decision.look]),
                 variance_reduction=1.0 - (last.se / simple.se) ** 2 if simple.se > 0 else np.nan,
                 course=points,
-                criticals=decision.criticals,
+                criticals={divisor: tuple(map(float, found)) for divisor, found in decision.criticals.items()},
             )
         )
     return tuple(lifts)

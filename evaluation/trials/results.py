@@ -97,7 +97,7 @@ class OutcomeLift:
     since: int | None
     variance_reduction: float
     course: tuple[CoursePoint, ...]
-    criticals: Mapping[int, FloatArray]
+    criticals: Mapping[int, tuple[float, ...]]
 
     @property
     def direction(self) -> str:

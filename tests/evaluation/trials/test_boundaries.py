@@ -94,7 +94,9 @@ def test_all_is_spent_at_the_end_and_nothing_more_after_it():
 
 
 def test_one_look_at_the_end_is_a_plain_test():
-    assert stopping_boundaries(np.eye(1), np.ones(1), 0.05, np.random.default_rng(0)) == pytest.approx([1.959963984540054])
+    assert stopping_boundaries(np.eye(1), np.ones(1), 0.05, np.random.default_rng(0)) == pytest.approx(
+        [1.959963984540054]
+    )
 
 
 def test_a_look_that_may_spend_too_little_never_stops_and_leaves_it_to_the_next():
