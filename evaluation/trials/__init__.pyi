@@ -11,23 +11,23 @@ from .effects import contrast as contrast
 from .page import trial_text as trial_text
 from .page import write_trial_html as write_trial_html
 from .readout import read_trial as read_trial
-from .results import Check as Check
-from .results import Comparison as Comparison
+from .results import ArmComparison as ArmComparison
 from .results import OutcomeLift as OutcomeLift
 from .results import PastLooks as PastLooks
 from .results import Trial as Trial
+from .results import TrialCheck as TrialCheck
 from .results import read_past_looks as read_past_looks
 from .settings import TrialConfig as TrialConfig
 
 __all__ = [
+    "ArmComparison",
     "ArmMeans",
     "ArmTable",
-    "Check",
-    "Comparison",
     "Contrast",
     "OutcomeLift",
     "PastLooks",
     "Trial",
+    "TrialCheck",
     "TrialConfig",
     "arm_means",
     "contrast",

@@ -14,7 +14,7 @@ from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from crosschannel.evaluation.trials.arms import ARM_COLUMN, attribute, levels
 from crosschannel.evaluation.trials.design import TrialDesign
 from crosschannel.evaluation.trials.outcomes import Outcome, amounts
-from crosschannel.evaluation.trials.results import Check
+from crosschannel.evaluation.trials.results import TrialCheck
 
 #: Below this p-value arms do not have their shares: a routine alarm must be rare.
 MAX_P_OF_SHARES = 0.001
@@ -64,17 +64,17 @@ def _compositions(n: int, parts: int) -> IntArray:
     return np.asarray(np.concatenate([rows, n - rows.sum(axis=1, keepdims=True)], axis=1))
 
 
-def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, float], unit: str) -> Check:
-    """Check that arms have the shares of units (users or clusters) that they were meant to have."""
+def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, float], unit: str) -> TrialCheck:
+    """TrialCheck that arms have the shares of units (users or clusters) that they were meant to have."""
     name = "sample ratio"
     found = ", ".join(f"{arm} {count:,}" for arm, count in zip(arms, counts, strict=True))
     if not shares:
-        return Check(
+        return TrialCheck(
             name, math.nan, None, f"{unit}: {found}; no shares are declared.", "Declare the arms' shares: trial.shares."
         )
     if absent := sorted(set(arms) - set(shares)):
         remedy = f"Declare a share of every arm that the log has, also of {absent[0]!r}."
-        return Check(name, math.nan, None, f"{unit}: {found}; {absent} have no declared share.", remedy)
+        return TrialCheck(name, math.nan, None, f"{unit}: {found}; {absent} have no declared share.", remedy)
     intended = np.array([shares[arm] for arm in arms])
     p = sample_ratio_p_value(counts, intended / intended.sum())
     shown = ", ".join(f"{arm} {share:.2%}" for arm, share in zip(arms, intended, strict=True))
@@ -85,11 +85,11 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
         else "Do not read the lifts: users are missing from one arm, or counted twice. Compare who was assigned with "
         "who is in the log, and look whether joining, filters or joins of tables depend on the arm."
     )
-    return Check(name, p, passed, f"{unit}: {found}; declared: {shown}.", remedy, invalidates=True)
+    return TrialCheck(name, p, passed, f"{unit}: {found}; declared: {shown}.", remedy, invalidates=True)
 
 
-def check_entry(arms: Sequence[str], entry: IntArray) -> Check | None:
-    """Check that when and whether users enter the trial does not depend on the arm; None where all enter at the start.
+def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
+    """TrialCheck that when and whether users enter the trial does not depend on the arm; None where all enter at the start.
 
     Assumption: users are independent; Pearson's chi-square test.
 
@@ -113,20 +113,20 @@ def check_entry(arms: Sequence[str], entry: IntArray) -> Check | None:
         "rows of decisions. Give the log all users, also those who did nothing, and declare when they joined "
         "(`observed_from` of the users), or that all existed from the start on (history.observed_from: log)."
     )
-    return Check("entry into the trial", p, passed, f"{found}.", remedy, invalidates=True)
+    return TrialCheck("entry into the trial", p, passed, f"{found}.", remedy, invalidates=True)
 
 
-def check_differences(name: str, what: Sequence[str], p_values: Sequence[float], remedy: str) -> Check:
-    """Check several differences that should not be there, by Holm's method."""
+def check_differences(name: str, what: Sequence[str], p_values: Sequence[float], remedy: str) -> TrialCheck:
+    """TrialCheck several differences that should not be there, by Holm's method."""
     known = [(p, one) for p, one in zip(p_values, what, strict=True) if math.isfinite(p)]
     if not known:
-        return Check(name, math.nan, None, "There is nothing to compare.", "")
+        return TrialCheck(name, math.nan, None, "There is nothing to compare.", "")
     adjusted = holm_adjusted(np.array([p for p, _ in known]))
     worst = int(np.argmin(adjusted))
     p = float(adjusted[worst])
     passed = not p < MAX_P_OF_BALANCE
     finding = f"{len(known)} differences; the least likely one is {known[worst][1]} (p = {p:.3g} by Holm's method)."
-    return Check(name, p, passed, finding, "" if passed else remedy)
+    return TrialCheck(name, p, passed, finding, "" if passed else remedy)
 
 
 def check_trial(
@@ -134,7 +134,7 @@ def check_trial(
     outcomes: Sequence[Outcome],
     before: Sequence[FloatArray | None],
     pairs: Sequence[tuple[int, int]],
-) -> tuple[Check, ...]:
+) -> tuple[TrialCheck, ...]:
     """Return the checks of the randomisation; those of shares come first."""
     users, settings = design.users, design.settings
     cluster = users.cluster

@@ -21,7 +21,7 @@ from crosschannel.evaluation.trials.results import (
     NOT_YET,
     WORSE,
     ArmAmounts,
-    Comparison,
+    ArmComparison,
     OutcomeLift,
     Trial,
 )
@@ -130,12 +130,12 @@ def _facts(trial: Trial) -> dict[str, str]:
     }
 
 
-def _significant(comparison: Comparison) -> str:
+def _significant(comparison: ArmComparison) -> str:
     found = [f"`{one.name}` {one.direction}" for one in comparison.outcomes if one.significant]
     return ", ".join(found) or "none"
 
 
-def _title(trial: Trial, comparison: Comparison) -> str:
+def _title(trial: Trial, comparison: ArmComparison) -> str:
     primary = " (primary)" if comparison is trial.comparisons[0] else ""
     return f"{comparison.name}{primary}: lift per user since the start"
 
@@ -224,7 +224,7 @@ def _comparison_sections(trial: Trial) -> Iterator[ReportSection]:
         yield ReportSection(title, (sentence,), (table,), tuple(pictures))
 
 
-def _lift_picture(comparison: Comparison, name: str, level: str) -> Picture:
+def _lift_picture(comparison: ArmComparison, name: str, level: str) -> Picture:
     rows, numbers = [], []
     for one in comparison.outcomes:
         shown = one.relative if one.relative.is_defined else _undefined(one.relative.point)
@@ -247,7 +247,7 @@ def _undefined(point: float) -> Interval:
     return Interval(point, math.nan, math.nan, math.nan)
 
 
-def _course_picture(comparison: Comparison, level: str) -> Picture:
+def _course_picture(comparison: ArmComparison, level: str) -> Picture:
     value = comparison.value
     step = math.ceil(len(value.course) / LOOKS_SHOWN)
     shown = value.course[::-1][::step][::-1]
@@ -265,7 +265,7 @@ def _course_picture(comparison: Comparison, level: str) -> Picture:
     return Picture("Time course", drawing, caption, "course", columns, numbers)
 
 
-def _boundary_picture(comparison: Comparison) -> Picture:
+def _boundary_picture(comparison: ArmComparison) -> Picture:
     periods = [_day(point.at) for point in comparison.value.course]
     rows, numbers = [], []
     for one in comparison.outcomes:

@@ -21,7 +21,7 @@ from crosschannel.evaluation.trials.looks import Course, Looks, critical_of, dec
 from crosschannel.evaluation.trials.outcomes import Outcome, Part, amounts, outcomes_of_goals, sends
 from crosschannel.evaluation.trials.results import (
     ArmAmounts,
-    Comparison,
+    ArmComparison,
     CoursePoint,
     OutcomeLift,
     PastLooks,
@@ -89,7 +89,7 @@ def read_trial(
     for p, (treated, control) in enumerate(pairs):
         lifts = _lifts(outcomes, courses[p], plain[p], looks, settings, rng)
         segments = _segments(design, data[0], pre_amounts[0], pairs[p]) if p == 0 else ()
-        comparisons.append(Comparison(design.arms[treated], design.arms[control], lifts, segments))
+        comparisons.append(ArmComparison(design.arms[treated], design.arms[control], lifts, segments))
     return Trial(
         settings=settings,
         log=history.name,

@@ -22,7 +22,7 @@ BETTER, WORSE, NOT_SHOWN, NOT_YET, NOT_VALID = "better", "worse", "not shown", "
 
 
 @dataclass(frozen=True)
-class Check:
+class TrialCheck:
     """One check of a trial.
 
     Attributes:
@@ -128,7 +128,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class ArmComparison:
     """Two arms of a trial.
 
     Attributes:
@@ -197,9 +197,9 @@ class Trial:
     start: int
     at: int
     share: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ArmComparison, ...]
     arms: tuple[ArmAmounts, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[TrialCheck, ...]
     notes: tuple[str, ...]
     planned_users: int
 
@@ -246,7 +246,7 @@ def _moment(microseconds: int) -> str:
     return f"{np.datetime64(microseconds, 'us')}Z"
 
 
-def _comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
+def _comparison_to_dict(comparison: ArmComparison) -> dict[str, Any]:
     return {
         "treated": comparison.treated,
         "control": comparison.control,

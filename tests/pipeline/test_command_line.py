@@ -280,8 +280,8 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
         "--force": COMMANDS,
         "--device": ("train", "evaluate", "decide", "plan"),
         "--seed": ("train", "decide"),
-        "--at": ("decide",),
-        "--config": ("train", "effects", "plan"),
+        "--at": ("decide", "trial"),
+        "--config": ("train", "effects", "trial", "plan"),
     }.items():
         assert {name for name, text in shown.items() if f"  {flag} " in text} == set(commands), flag
     for command in ("evaluate", "decide"):

@@ -52,7 +52,7 @@ def test_strata_weigh_differences_by_their_users():
     one = contrast(means, 1, 0)
     lifts = 1.0, 4.5 - 1.5
     assert one.difference == pytest.approx(0.4 * lifts[0] + 0.6 * lifts[1], abs=1e-12)
-    # Within strata: variances s^2 / n of each arm, with the squares of the weights; between: n_s (lift_s - lift)^2 / n^2.
+    # Within strata: variances s^2 / n of each arm, with squared weights; between: n_s (lift_s - lift)^2 / n^2.
     # The residuals of a cell add up to 0, so that the two parts do not mix.
     within = 0.16 * (2 / 2 + 2 / 2) + 0.36 * (5 / 3 / 4 + 2 / 2)
     between = (4 * (lifts[0] - 2.2) ** 2 + 6 * (lifts[1] - 2.2) ** 2) / 100

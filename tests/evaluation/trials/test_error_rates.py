@@ -26,8 +26,8 @@ def crosses(course, looks=LOOKS, settings=SETTINGS) -> bool:
 def rejection_rates(trials, seed, users=1500, *, adjusted=False, joined=0.0, salts=50):
     """Shares of A/A trials that the boundaries and plain daily tests find significant.
 
-    Each population of users is divided at random `salts` times. Returns both shares, and the standard error of the first
-    by population.
+    Each population of users is divided at random `salts` times. Returns both shares, and the standard error of the
+    first by population.
     """
     by_population, plain = [], 0
     for k in range(trials // salts):
@@ -79,7 +79,7 @@ def test_looking_every_day_costs_little_power():
 
 
 def sequence_rejections(trials, seed, effect=0.0, users=8000, every=50, first=200):
-    """Share of trials in which a confidence sequence over users, looked at after every 50, excludes zero at some look."""
+    """Share of trials in which a confidence sequence, looked at after every 50 users, excludes zero at some look."""
     found = 0
     for k in range(trials):
         rng = np.random.default_rng((seed, k))

@@ -88,7 +88,7 @@ def test_pairs_are_those_of_the_log_where_none_are_declared():
     settings = TrialConfig()
     assert settings.pairs_among(("agent", "holdout")) == (("agent", "holdout"),)
     assert len(settings.pairs_among(("agent", "business_as_usual", "holdout"))) == 3
-    with pytest.raises(ConfigError, match="name what to compare, such as trial.compare A:B"):
+    with pytest.raises(ConfigError, match=r"name what to compare, such as trial\.compare A:B"):
         settings.pairs_among(("A", "B"))
     with pytest.raises(ConfigError, match="no user of the log has the arm 'C'"):
         TrialConfig(compare=("A:C",)).pairs_among(("A", "B"))
