@@ -141,7 +141,7 @@ def _solve(correlation: FloatArray, bounds: FloatArray, spent: float, increment:
 
     def excess(bound: float) -> float:
         tail = float(ndtr(-bound))
-        survival = _survival(factor, bounds, -ndtri(lattice[0] * tail), lattice[1:])
+        survival = _survival(factor, bounds, np.asarray(-ndtri(lattice[0] * tail)), lattice[1:])
         return math.log(max(2 * tail * survival, 1e-300) / increment)
 
     # All that cross here for the first time are beyond the bound here; all that are beyond it have crossed by now.

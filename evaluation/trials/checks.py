@@ -65,7 +65,7 @@ def _compositions(n: int, parts: int) -> IntArray:
 
 
 def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, float], unit: str) -> TrialCheck:
-    """TrialCheck that arms have the shares of units (users or clusters) that they were meant to have."""
+    """Check that arms have the shares of units (users or clusters) that they were meant to have."""
     name = "sample ratio"
     found = ", ".join(f"{arm} {count:,}" for arm, count in zip(arms, counts, strict=True))
     if not shares:
@@ -89,7 +89,7 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
 
 
 def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
-    """TrialCheck that when and whether users enter the trial does not depend on the arm; None where all enter at the start.
+    """Check that when and whether users enter the trial does not depend on the arm; None where all enter at the start.
 
     Assumption: users are independent; Pearson's chi-square test.
 
@@ -117,7 +117,7 @@ def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
 
 
 def check_differences(name: str, what: Sequence[str], p_values: Sequence[float], remedy: str) -> TrialCheck:
-    """TrialCheck several differences that should not be there, by Holm's method."""
+    """Check several differences that should not be there, by Holm's method."""
     known = [(p, one) for p, one in zip(p_values, what, strict=True) if math.isfinite(p)]
     if not known:
         return TrialCheck(name, math.nan, None, "There is nothing to compare.", "")
