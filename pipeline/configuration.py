@@ -19,6 +19,7 @@ from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
 from crosschannel.evaluation import EvaluationSettings, GateRule
 from crosschannel.evaluation.trials import TrialConfig
+from crosschannel.histories.arms import Arms
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
@@ -29,6 +30,8 @@ from crosschannel.reward import REWARDS, Goal, RewardSpec
 logger = logging.getLogger("crosschannel")
 
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
+#: Sources whose logs the decisions of a policy join.
+WITH_DECISIONS = ("folder", "tables", "stream")
 SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEVICES = ("cpu", "cuda", "mps", "auto")
@@ -55,6 +58,8 @@ class HistoryConfig:
         observed_from: When the users' own observation begins: with the `first_row` of each, or with the `log` if all
             users existed then, active or not. None: as the tables of users, a native folder or the slots of a stream
             declare it, otherwise with the `first_row`.
+        decided: Folder of decisions that `decide` wrote, by date. They join those of the log, with the users' arms;
+            for `tables` and `stream` it replaces the mapping's `decided`.
     """
 
     source: str = "market"
@@ -65,10 +70,16 @@ class HistoryConfig:
     churn_events: tuple[str, ...] | None = None
     ties: Literal["before", "after"] | None = None
     observed_from: Literal["first_row", "log"] | None = None
+    decided: Path | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
+        if self.decided is not None and self.source not in WITH_DECISIONS:
+            raise ConfigError(
+                f"decided {str(self.decided)!r} is not read: decisions join a log of the sources "
+                f"{', '.join(WITH_DECISIONS)}, not of {self.source!r}"
+            )
         if self.path is not None and self.source == "market":
             others = ", ".join(SOURCES[1:])
             raise ConfigError(
@@ -228,6 +239,7 @@ class Config:
         device: `cpu`, `cuda`, `cuda:1`, `mps` or `auto`. The agent's networks compute there.
         history: Where the history comes from.
         guardrails: What may be sent, beyond the log's own eligibility.
+        arms: Which users the policy decides for when it is deployed.
         context: Which context features are built.
         reward: How goal events become rewards.
         split: Shares of users that train, validate and test.
@@ -244,6 +256,7 @@ class Config:
     device: str = "cpu"
     history: HistoryConfig = field(default_factory=HistoryConfig)
     guardrails: Guardrails = field(default_factory=Guardrails)
+    arms: Arms = field(default_factory=Arms)
     context: ContextSpec = field(default_factory=ContextSpec)
     reward: RewardConfig = field(default_factory=RewardConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

@@ -6,7 +6,8 @@
 
 Compares arms (agent, business_as_usual, holdout, or those of --trial.compare) by intention to treat: all
 users who were drawn into an arm count in it, whatever was sent. Arms are those of --arms, of the users'
-column `arm`, or of the decisions. The goals are those of the reward, unless the trial names its own.
+column `arm`, or of the decisions; where the configuration has shares of arms, they follow from the hash of
+each user's id. The goals are those of the reward, unless the trial names its own.
 
 The trial may be looked at every day: intervals and significance hold over all looks up to the declared end
 (--trial.days), and over all goals by Holm's method. Without --previous a look counts as taken every
@@ -18,10 +19,15 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import pandas as pd
 
 from crosschannel.core import ConfigError, parse_moment, replacing
 from crosschannel.evaluation import trials
+from crosschannel.histories import History
+from crosschannel.histories.arms import Arms, assign_arms
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
@@ -44,27 +50,66 @@ def read(config: Config, arms: Path | None = None, at: str | None = None, previo
         InputError: If the log or the table of arms cannot be read.
         NotIdentified: If an arm has fewer than two users.
     """
-    start = None if config.trial.start is None else parse_moment(config.trial.start)
-    table = None if arms is None else trials.read_arms(arms, start)
+    settings = _with_arms(config.trial, config.arms)
     earlier = None if previous is None else _read_json(previous)
     past = None
     if earlier is not None:
         place = str(previous)
 
         def past(start: int) -> trials.PastLooks:
-            return trials.read_past_looks(earlier, config.trial, start, place)
+            return trials.read_past_looks(earlier, settings, start, place)
 
     history, _ = build_history(config)
     costs = () if config.reward.funnel is None else config.reward.funnel.costs
     return trials.read_trial(
         history,
-        config.trial,
+        settings,
         config.reward.goals,
-        arms=table,
+        arms=_arms(config, history, arms),
         costs=costs,
         at=None if at is None else parse_moment(at),
         past=past,
     )
+
+
+def _with_arms(settings: trials.TrialConfig, arms: Arms) -> trials.TrialConfig:
+    """Return the declaration of a trial with the shares and the cluster of the arms that are assigned by hash."""
+    if not _assigns(arms):
+        return settings
+    by_arm = {"agent": 1 - arms.holdout - arms.business_as_usual, "business_as_usual": arms.business_as_usual}
+    by_arm["holdout"] = arms.holdout
+    shares = settings.shares or {name: share for name, share in by_arm.items() if share > 0}
+    return replace(settings, shares=shares, cluster=settings.cluster or arms.cluster)
+
+
+def _assigns(arms: Arms) -> bool:
+    return arms.holdout > 0 or arms.business_as_usual > 0
+
+
+def _arms(config: Config, history: History, path: Path | None) -> trials.ArmTable | None:
+    """Return the arms of a table, of decisions by date, or by hash; None where they are in the log.
+
+    Raises:
+        ConfigError: If the log has other arms than the hash gives.
+        InputError: If the table cannot be read.
+    """
+    path = path or config.history.decided
+    if path is not None:
+        start = None if config.trial.start is None else parse_moment(config.trial.start)
+        return trials.read_arms(path, start)
+    if not _assigns(config.arms):
+        return None
+    arms = assign_arms(history.user_ids, config.arms, history.users)
+    decisions = history.decisions
+    if decisions.arm is not None:
+        known = ~pd.isna(decisions.arm)
+        other = known & (decisions.arm != arms[decisions.user])
+        if other.any():
+            raise ConfigError(
+                f"{int(other.sum()):,} decisions of the log have another arm than arms.salt and arms.cluster give "
+                "their users: restore the settings of the trial, or give the arms that were drawn with --arms"
+            )
+    return trials.ArmTable(history.user_ids, arms)
 
 
 def write(trial: trials.Trial, folder: Path) -> None:
@@ -98,7 +143,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     previous = "trial.json of the last look, whose looks count as those that were taken"
     parser.add_argument("--previous", metavar="FILE", type=Path, help=previous)
     parser.add_shared("--out", "--force", out=f"folder for {' and '.join(FILES)}")
-    line = parse_settings(parser, arguments, sections=("history", "reward", "trial"))
+    line = parse_settings(parser, arguments, sections=("history", "arms", "reward", "trial"))
     chosen = line.options
     if chosen.out is not None:
         if chosen.out.is_file():

@@ -14,6 +14,7 @@ from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY, parse_moment
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.history import History
+from crosschannel.histories.readers.decided.days import ARMS_FILE, decided_days
 from crosschannel.histories.readers.source_files import read_file
 from crosschannel.histories.values.identifiers import read_user_ids
 
@@ -55,11 +56,11 @@ def read_arms(path: Path, start: int | None = None) -> ArmTable:
     """
     if not path.is_dir():
         return _read_table(path)
-    files = sorted(path.glob("*/arms.parquet"))
-    if not files:
+    days = decided_days(path)
+    if not days:
         remedy = "Name a table with the columns user_id and arm, or the folder that `crosschannel decide --out` wrote."
-        raise InputError([Fault(file=str(path), problem="no folder in it has an arms.parquet", remedy=remedy)])
-    tables = [(_day_of(file), _read_table(file)) for file in files]
+        raise InputError([Fault(file=str(path), problem="the folder has no day of decisions", remedy=remedy)])
+    tables = [(_time_of(day), _read_table(day / ARMS_FILE)) for day in days]
     named = pd.concat(
         [pd.DataFrame({"id": table.user_ids.astype(str), "arm": table.arms, "day": day}) for day, table in tables]
     )
@@ -73,16 +74,10 @@ def read_arms(path: Path, start: int | None = None) -> ArmTable:
     return ArmTable(ids, arms, str(path), np.asarray(since.loc[first["id"]].to_numpy(dtype=np.int64)), changed)
 
 
-def _day_of(file: Path) -> int:
-    """Return the time that a folder of a day names, microseconds: 2026-03-02, or 2026-03-02T06-00."""
-    day, _, clock = file.parent.name.partition("T")
-    try:
-        return parse_moment(f"{day}T{clock.replace('-', ':')}" if clock else day)
-    except ConfigError:
-        remedy = "Name the folder that `crosschannel decide --out` wrote: its folders are named by date."
-        raise InputError(
-            [Fault(file=str(file.parent), problem="this is not a folder of a day", remedy=remedy)]
-        ) from None
+def _time_of(day: Path) -> int:
+    """Return the time that the name of a day's folder tells, microseconds: 2026-03-02, or 2026-03-02T06-00."""
+    date, _, clock = day.name.partition("T")
+    return parse_moment(f"{date}T{clock.replace('-', ':')}" if clock else date)
 
 
 def _read_table(path: Path) -> ArmTable:

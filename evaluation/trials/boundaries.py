@@ -137,11 +137,12 @@ def _solve(correlation: FloatArray, bounds: FloatArray, spent: float, increment:
     if not len(bounds):
         return highest
     # A trace on the diagonal keeps looks apart that see the same.
-    factor = np.linalg.cholesky(correlation * (1 - _TRACE) + _TRACE * np.eye(len(correlation)))
+    spread = correlation * (1 - _TRACE) + _TRACE * np.eye(len(correlation))
+    factor = np.asarray(np.linalg.cholesky(spread), dtype=np.float64)
 
     def excess(bound: float) -> float:
         tail = float(ndtr(-bound))
-        survival = _survival(factor, bounds, np.asarray(-ndtri(lattice[0] * tail)), lattice[1:])
+        survival = _survival(factor, bounds, -ndtri(lattice[0] * tail), lattice[1:])
         return math.log(max(2 * tail * survival, 1e-300) / increment)
 
     # All that cross here for the first time are beyond the bound here; all that are beyond it have crossed by now.

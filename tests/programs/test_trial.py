@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from crosschannel.__main__ import main as crosschannel
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, uniforms
 from crosschannel.envs.market import Market, simulate_history
-from crosschannel.histories import write_history
+from crosschannel.histories import read_history, write_history
+from crosschannel.histories.arms import Arms, assign_arms
 from crosschannel.pipeline import load_config
 from crosschannel.pipeline.command_line import UsageError
 from crosschannel.programs.trial import main
@@ -88,6 +90,23 @@ def test_a_log_without_arms_names_the_remedy(log):
     bare = [argument for argument in arguments(log) if argument not in ("--arms", str(log / "arms.parquet"))]
     with pytest.raises(ConfigError, match="--arms FILE"):
         main(bare)
+
+
+def test_arms_follow_from_the_hash_where_the_configuration_has_their_shares(log, tmp_path, capsys):
+    given = [*SMALL, "--history.source", "folder", "--history.path", str(log / "log"), "--trial.start", START]
+    shares = ["--arms.holdout", "0.2", "--arms.business-as-usual", "0.3"]
+    assert main([*given, *shares, "--trial.days", "8", "--out", str(tmp_path)]) == 0
+    written = json.loads((tmp_path / "trial.json").read_text())
+    assert written["settings"]["shares"] == {"agent": 0.5, "business_as_usual": 0.3, "holdout": 0.2}
+    assert written["checks"][0]["passed"] is True
+    history = read_history(log / "log")
+    arms = assign_arms(history.user_ids, Arms(holdout=0.2, business_as_usual=0.3))
+    assert {arm["arm"]: arm["users"] for arm in written["arms"]} == {name: (arms == name).sum() for name in set(arms)}
+    # A log that names other arms than the hash is of another trial.
+    wrong = replace(history, decisions=replace(history.decisions, arm=np.full(len(history.decisions), "agent", object)))
+    write_history(wrong, tmp_path / "wrong")
+    with pytest.raises(ConfigError, match=r"another arm than arms\.salt"):
+        main([*SMALL, "--history.source", "folder", "--history.path", str(tmp_path / "wrong"), *given[-2:], *shares])
 
 
 def test_a_file_is_not_a_folder(log, tmp_path):

@@ -12,6 +12,7 @@ from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
 from crosschannel.evaluation.trials import ArmTable, TrialConfig, read_arms
 from crosschannel.evaluation.trials.arms import levels, trial_users
+from crosschannel.histories.readers.decided.days import ARMS_FILE, DECISIONS_FILE, SUMMARY_FILE
 from tests.evaluation.trials.worlds import BEGIN, DAYS, START, trial_history
 
 SETTINGS = TrialConfig(start="2024-01-15", days=DAYS)
@@ -50,7 +51,9 @@ def test_faults_of_a_table_are_named(tmp_path, rows, message):
 def write_days(folder, days):
     for day, arms in days.items():
         (folder / day).mkdir()
-        pd.DataFrame({"user_id": list(arms), "arm": list(arms.values())}).to_parquet(folder / day / "arms.parquet")
+        pd.DataFrame({"user_id": list(arms), "arm": list(arms.values())}).to_parquet(folder / day / ARMS_FILE)
+        for name in (DECISIONS_FILE, SUMMARY_FILE):
+            (folder / day / name).touch()
 
 
 def test_a_folder_of_days_names_the_arm_of_the_first_day_in_the_trial_and_the_entry(tmp_path):
@@ -70,10 +73,10 @@ def test_a_folder_of_days_names_the_arm_of_the_first_day_in_the_trial_and_the_en
 
 
 def test_a_folder_without_days_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no folder in it has an arms.parquet"):
+    with pytest.raises(InputError, match="the folder has no day of decisions"):
         read_arms(tmp_path)
     write_days(tmp_path, {"latest": {"u1": "agent"}})
-    with pytest.raises(InputError, match="not a folder of a day"):
+    with pytest.raises(InputError, match="not a day of decisions"):
         read_arms(tmp_path)
 
 
