@@ -87,6 +87,7 @@ from .trials import read_arms as read_arms
 from .trials import read_past_looks as read_past_looks
 from .trials import read_trial as read_trial
 from .trials import sample_ratio_p_value as sample_ratio_p_value
+from .trials import significant_outcomes as significant_outcomes
 from .trials import spent_alpha as spent_alpha
 from .trials import stopping_boundaries as stopping_boundaries
 from .trials import trial_text as trial_text
@@ -176,6 +177,7 @@ __all__ = [
     "required_ess",
     "sample_ratio_p_value",
     "select_best",
+    "significant_outcomes",
     "spent_alpha",
     "stopping_boundaries",
     "t_interval",

@@ -11,6 +11,7 @@ from .effects import contrast as contrast
 from .page import trial_text as trial_text
 from .page import write_trial_html as write_trial_html
 from .readout import read_trial as read_trial
+from .readout import significant_outcomes as significant_outcomes
 from .results import ArmComparison as ArmComparison
 from .results import OutcomeLift as OutcomeLift
 from .results import PastLooks as PastLooks
@@ -36,6 +37,7 @@ __all__ = [
     "read_past_looks",
     "read_trial",
     "sample_ratio_p_value",
+    "significant_outcomes",
     "spent_alpha",
     "stopping_boundaries",
     "trial_text",

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.special import gammaln
 from scipy.stats import chi2, chi2_contingency
 
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from crosschannel.evaluation.trials.arms import ARM_COLUMN, attribute, levels
-from crosschannel.evaluation.trials.design import TrialDesign
+from crosschannel.evaluation.trials.design import Population, TrialDesign
 from crosschannel.evaluation.trials.outcomes import Outcome, amounts
 from crosschannel.evaluation.trials.results import TrialCheck
 
@@ -149,12 +149,12 @@ def check_trial(
     if entry is not None:
         checks.append(entry)
     names = [f"{design.arms[a]} against {design.arms[b]}" for a, b in pairs]
-    everybody = np.ones(len(design.arm), dtype=bool)
-    known = users.known_before
+    everybody = design.population(np.ones(len(design.arm), dtype=bool), adjusted=False)
+    known = design.population(users.known_before, adjusted=False)
 
-    def differences(values: FloatArray, covariate: FloatArray | None, inside: BoolArray, what: str) -> None:
-        for name, one in zip(names, design.contrasts(values, covariate, inside, pairs, adjusted=False), strict=True):
-            if one is not None and one.se > 0:
+    def differences(values: FloatArray, covariate: FloatArray | None, who: Population | None, what: str) -> None:
+        for name, (one, _) in zip(names, design.contrasts(who, values, covariate, pairs) or (), strict=False):
+            if one.se > 0:
                 found.append((f"{what}, {name}", one.p_value))
 
     remedy = (

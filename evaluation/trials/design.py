@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -14,10 +15,32 @@ from crosschannel.evaluation.trials.arms import ArmTable, TrialUsers, attribute,
 from crosschannel.evaluation.trials.boundaries import MIN_USERS_PER_ARM
 from crosschannel.evaluation.trials.effects import Contrast, arm_means, contrast, merge_small_strata
 from crosschannel.evaluation.trials.looks import Looks, plan_looks
-from crosschannel.evaluation.trials.outcomes import Outcome, amounts
+from crosschannel.evaluation.trials.outcomes import Amounts, Outcome
 from crosschannel.evaluation.trials.results import PastLooks
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.history import History
+
+#: A variance needs this many users (or clusters) of an arm.
+MIN_UNITS = 2
+
+
+@dataclass(frozen=True)
+class Population:
+    """The users who count at a look.
+
+    Attributes:
+        rows: Their rows among the users of the trial (m,).
+        arm: Codes of their arms (m,).
+        stratum: Codes of their strata (m,), each with enough users of every arm, or None.
+        cluster: Codes of their clusters (m,), from 0 on, or None.
+        units: Which of all units (users or clusters) they are, ascending.
+    """
+
+    rows: IntArray
+    arm: IntArray
+    stratum: IntArray | None
+    cluster: IntArray | None
+    units: IntArray
 
 
 @dataclass(frozen=True)
@@ -75,30 +98,41 @@ class TrialDesign:
             return np.asarray(self.users.enrolled < self.looks.times[look])
         return np.asarray(self.edges()[:, 0] <= self.looks.times[look])
 
+    @cached_property
+    def populations(self) -> list[Population | None]:
+        """The users who count at each look."""
+        return [self.population(self.inside(look)) for look in range(len(self.looks))]
+
+    def population(self, inside: BoolArray, *, adjusted: bool = True) -> Population | None:
+        """Return the users inside (n,) in the form in which they are compared; None where an arm has too few units."""
+        rows, cluster = np.flatnonzero(inside), self.users.cluster
+        arm = self.arm[rows]
+        units, own = rows, None
+        if cluster is not None:
+            units, own = np.unique(cluster[rows], return_inverse=True)
+            in_arm = np.unique(np.stack([own, arm]), axis=1)[1]
+        else:
+            in_arm = arm
+        if np.bincount(in_arm, minlength=len(self.arms)).min() < MIN_UNITS:
+            return None
+        stratum = merge_small_strata(self.stratum[rows], arm, len(self.arms)) if adjusted else None
+        return Population(rows, arm, stratum, own, units)
+
     def contrasts(
         self,
+        population: Population | None,
         outcome: FloatArray,
         covariate: FloatArray | None,
-        inside: BoolArray,
         pairs: Sequence[tuple[int, int]],
-        adjusted: bool = True,
-    ) -> list[Contrast | None]:
-        """Compare arms in an outcome (n,) of the users inside (n,); None for pairs with too few units."""
-        cluster = self.users.cluster
-        units = np.arange(len(inside)) if cluster is None else cluster
-        sizes = [len(np.unique(units[inside & (self.arm == a)])) for a in range(len(self.arms))]
-        if min(sizes) < 2:
-            return [None] * len(pairs)
-        arm = self.arm[inside]
-        stratum = merge_small_strata(self.stratum[inside], arm, len(self.arms)) if adjusted else None
-        own = None
-        if cluster is not None:
-            _, own = np.unique(cluster[inside], return_inverse=True)
-        means = arm_means(
-            outcome[inside], arm, len(self.arms), None if covariate is None else covariate[inside], stratum, own
-        )
+    ) -> list[tuple[Contrast, FloatArray]] | None:
+        """Compare arms in an outcome (n,); return the comparisons and the influences of all units on each (V,)."""
+        if population is None:
+            return None
+        rows = population.rows
+        x = None if covariate is None else covariate[rows]
+        means = arm_means(outcome[rows], population.arm, len(self.arms), x, population.stratum, population.cluster)
         full = np.zeros((self.n_units, len(self.arms)))
-        full[np.unique(units[inside])] = means.influence
+        full[population.units] = means.influence
         means = replace(means, influence=full)
         return [contrast(means, *pair) for pair in pairs]
 
@@ -174,9 +208,9 @@ def _text(microseconds: int) -> str:
     return str(np.datetime64(microseconds, "us"))
 
 
-def before(design: TrialDesign, outcome: Outcome) -> FloatArray | None:
+def before(design: TrialDesign, outcome: Outcome, sums: Amounts) -> FloatArray | None:
     """Return each user's outcome in the period before the enrolment (n,), 0 where that was not observed."""
     if design.pre is None:
         return None
     users = design.users
-    return amounts(design.history, outcome, users.user, users.enrolled - design.pre, users.enrolled[:, None])[:, 0]
+    return sums(outcome, users.user, users.enrolled - design.pre, users.enrolled[:, None])[:, 0]

@@ -103,37 +103,31 @@ def arm_means(
 
 @dataclass(frozen=True)
 class Contrast:
-    """Difference of two arms' means at one look, with the influence of each unit on it.
+    """Difference of two arms' means at one look.
 
     Attributes:
-        difference: Mean of the first arm minus that of the second.
-        control: Mean of the second arm.
-        influence: Influence of each unit on the difference (V,).
-        relative: Difference as a share of the second arm's mean; NaN where that is not clearly above zero.
-        relative_influence: Influence of each unit on it (V,).
         users: Users of both arms, the first arm's first.
+        control: Mean of the second arm.
+        difference: Mean of the first arm minus that of the second.
+        se: Its standard error.
+        freedom: Degrees of freedom of the standard error: few where few users account for it.
+        relative: Difference as a share of the second arm's mean; NaN where that is not clearly above zero.
+        relative_se: Its standard error.
+        relative_freedom: Degrees of freedom of that.
     """
 
-    difference: float
-    control: float
-    influence: FloatArray
-    relative: float
-    relative_influence: FloatArray
     users: tuple[int, int]
-
-    @property
-    def se(self) -> float:
-        """Standard error of the difference."""
-        return float(np.sqrt(self.influence @ self.influence))
-
-    @property
-    def freedom(self) -> float:
-        """Degrees of freedom of the standard error: few where few users account for it."""
-        return float(degrees_of_freedom(self.influence)) if self.se > 0 else np.inf
+    control: float
+    difference: float
+    se: float
+    freedom: float
+    relative: float
+    relative_se: float
+    relative_freedom: float
 
     @property
     def z(self) -> float:
-        r"""The standardised difference, 0 where it has no error yet.
+        """The standardised difference, 0 where it has no error yet.
 
         It is the normal quantile of the t-statistic's probability, with the degrees of freedom of the standard error.
         """
@@ -150,23 +144,25 @@ class Contrast:
 
     def interval(self, critical: float) -> Interval:
         """Return the difference with an interval of as many standard errors as a normal quantile stands for."""
-        return _interval(self.difference, self.influence, critical)
+        return _interval(self.difference, self.se, self.freedom, critical)
 
     def relative_interval(self, critical: float) -> Interval:
         """Return the relative difference with an interval by the delta method; undefined where it is."""
-        return _interval(self.relative, self.relative_influence, critical) if np.isfinite(self.relative) else UNDEFINED
+        if not np.isfinite(self.relative):
+            return UNDEFINED
+        return _interval(self.relative, self.relative_se, self.relative_freedom, critical)
 
 
-def _interval(point: float, influence: FloatArray, critical: float) -> Interval:
-    se = float(np.sqrt(influence @ influence))
+def _interval(point: float, se: float, freedom: float, critical: float) -> Interval:
     if not se > 0:
         return UNDEFINED
-    freedom = degrees_of_freedom(influence)
-    quantile = -stdtrit(freedom, ndtr(-critical)) if np.isfinite(freedom) and np.isfinite(critical) else critical
-    return Interval(point, point - float(quantile) * se, point + float(quantile) * se, se)
+    quantile = critical
+    if np.isfinite(freedom) and np.isfinite(critical):
+        quantile = float(-stdtrit(freedom, ndtr(-critical)))
+    return Interval(point, point - quantile * se, point + quantile * se, se)
 
 
-def contrast(means: ArmMeans, treated: int, control: int) -> Contrast:
+def contrast(means: ArmMeans, treated: int, control: int) -> tuple[Contrast, FloatArray]:
     r"""Compare two arms, absolutely and relatively.
 
     .. math::
@@ -176,17 +172,36 @@ def contrast(means: ArmMeans, treated: int, control: int) -> Contrast:
     The last one is the delta method: Deng, Knoblich & Lu (2018), "Applying the delta method in metric analytics", KDD.
     Assumption: the control's mean is well above zero; where it is not above zero by 1.96 standard errors, the relative
     difference is undefined.
+
+    Returns:
+        The comparison, and the influence of each unit on the difference (V,).
     """
-    difference = float(means.mean[treated] - means.mean[control])
-    base = float(means.mean[control])
-    own, other = means.influence[:, treated], means.influence[:, control]
-    influence = own - other
-    relative, relative_influence = np.nan, np.zeros(len(influence))
+    difference, base = float(means.mean[treated] - means.mean[control]), float(means.mean[control])
+    other = means.influence[:, control]
+    influence = means.influence[:, treated] - other
+    se, freedom = _error(influence)
+    relative, relative_se, relative_freedom = np.nan, np.nan, np.inf
     if base > 1.96 * float(np.sqrt(other @ other)):
         relative = difference / base
-        relative_influence = (influence - relative * other) / base
+        relative_se, relative_freedom = _error((influence - relative * other) / base)
     users = (int(means.users[treated]), int(means.users[control]))
-    return Contrast(difference, base, influence, relative, relative_influence, users)
+    found = Contrast(
+        users=users,
+        control=base,
+        difference=difference,
+        se=se,
+        freedom=freedom,
+        relative=relative,
+        relative_se=relative_se,
+        relative_freedom=relative_freedom,
+    )
+    return found, influence
+
+
+def _error(influence: FloatArray) -> tuple[float, float]:
+    """Return the standard error of a sum of influences (V,), and its degrees of freedom."""
+    se = float(np.sqrt(influence @ influence))
+    return se, float(degrees_of_freedom(influence)) if se > 0 else np.inf
 
 
 def merge_small_strata(stratum: IntArray, arm: IntArray, n_arms: int) -> IntArray:

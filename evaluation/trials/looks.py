@@ -11,7 +11,12 @@ from scipy.special import ndtri
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import duration
-from crosschannel.evaluation.trials.boundaries import MIN_USERS_PER_ARM, critical_values, stopping_boundaries
+from crosschannel.evaluation.trials.boundaries import (
+    MIN_USERS_PER_ARM,
+    critical_values,
+    spent_alpha,
+    stopping_boundaries,
+)
 from crosschannel.evaluation.trials.effects import Contrast
 from crosschannel.evaluation.trials.settings import TrialConfig
 
@@ -103,6 +108,17 @@ def critical_of(
     return np.asarray(found)
 
 
+def least_critical(looks: Looks, settings: TrialConfig, divisor: int) -> FloatArray:
+    """Return what no boundary is below (K,): who crosses one now or before is among those beyond it now.
+
+    The probability of crossing up to a look is what may be spent up to it, so that its boundary is at least the
+    quantile of that.
+    """
+    if settings.looks != "group_sequential":
+        return np.zeros(len(looks))
+    return np.asarray(-ndtri(spent_alpha(looks.shares, settings.alpha / divisor) / 2))
+
+
 @dataclass(frozen=True)
 class Decision:
     """Whether an outcome is significant, over all looks and all goals.
@@ -110,7 +126,7 @@ class Decision:
     Attributes:
         divisor: By what alpha is divided at the step of Holm's method that decided.
         look: The first look that crossed, from 0 on; None for none.
-        criticals: Boundaries of all looks by divisor, as far as they were needed; 1 is always among them.
+        criticals: Boundaries of all looks by divisor, as far as they were needed.
     """
 
     divisor: int
@@ -118,7 +134,11 @@ class Decision:
     criticals: Mapping[int, FloatArray]
 
 
-def decide_over_goals(z: Sequence[FloatArray], critical: Callable[[int, int], FloatArray]) -> tuple[Decision, ...]:
+def decide_over_goals(
+    z: Sequence[FloatArray],
+    critical: Callable[[int, int], FloatArray],
+    least: Callable[[int], FloatArray] | None = None,
+) -> tuple[Decision, ...]:
     """Decide which of m outcomes are significant at the family-wise level alpha, over all looks.
 
     Holm's method on group-sequential tests: all m are tested at alpha / m over all their looks; with r rejected, the
@@ -130,10 +150,14 @@ def decide_over_goals(z: Sequence[FloatArray], critical: Callable[[int, int], Fl
     Args:
         z: Standardised differences at the looks, for each outcome (K,).
         critical: Function from an outcome's index and a divisor of alpha to its boundaries (K,).
+        least: Function from a divisor to what no boundary is below (K,): where no look reaches it, boundaries are not
+            found. None finds all that are tested, and those at alpha itself.
     """
     found: list[dict[int, FloatArray]] = [{} for _ in z]
 
     def first_crossing(k: int, divisor: int) -> int | None:
+        if least is not None and (np.abs(z[k]) < least(divisor)).all():
+            return None
         if divisor not in found[k]:
             found[k][divisor] = critical(k, divisor)
         crossed = np.flatnonzero(np.abs(z[k]) >= found[k][divisor])
@@ -148,8 +172,9 @@ def decide_over_goals(z: Sequence[FloatArray], critical: Callable[[int, int], Fl
             break
         decided |= {k: (divisor, look) for k, look in crossed.items()}
         open_ones = [k for k in open_ones if k not in crossed]
-    for k in range(len(z)):
-        first_crossing(k, 1)
+    if least is None:
+        for k in range(len(z)):
+            first_crossing(k, 1)
     last = max(len(open_ones), 1)
     return tuple(
         Decision(decided[k][0], decided[k][1], found[k]) if k in decided else Decision(last, None, found[k])

@@ -84,7 +84,6 @@ def amounts(history: History, outcome: Outcome, user: IntArray, begin: IntArray,
         Amounts (n, K).
     """
     events = history.events
-    each = np.broadcast_to(edges, (len(user), np.asarray(edges).shape[-1]))
     rows = np.flatnonzero(have_codes(events.event, [part.code for part in outcome.parts], len(history.event_names)))
     weight = np.zeros((len(history.event_names), 2))
     for part in outcome.parts:
@@ -93,7 +92,22 @@ def amounts(history: History, outcome: Outcome, user: IntArray, begin: IntArray,
     value = weight[code, 0]
     if weight[:, 1].any():
         value = value + weight[code, 1] * events.value[rows]
-    return _sums(events.user[rows], events.time[rows], value, history.n_users, user, begin, each)
+    return _sums(events.user[rows], events.time[rows], value, history.n_users, user, begin, edges)
+
+
+class Amounts:
+    """What outcomes amount to, added up once for the same users and times."""
+
+    def __init__(self, history: History) -> None:
+        self._history = history
+        self._known: dict[tuple[Outcome, bytes, bytes, bytes], FloatArray] = {}
+
+    def __call__(self, outcome: Outcome, user: IntArray, begin: IntArray, edges: IntArray) -> FloatArray:
+        """Return the amounts (n, K); the arguments are those of `amounts`."""
+        key = (outcome, user.tobytes(), begin.tobytes(), edges.tobytes())
+        if key not in self._known:
+            self._known[key] = amounts(self._history, outcome, user, begin, edges)
+        return self._known[key]
 
 
 def sends(history: History, action: int | None, user: IntArray, begin: IntArray, end: int) -> FloatArray:
@@ -102,22 +116,22 @@ def sends(history: History, action: int | None, user: IntArray, begin: IntArray,
     sent = history.modules.sends(decisions.actions)
     rows = np.flatnonzero(sent if action is None else sent & (decisions.actions[:, 0] == action))
     ones = np.ones(len(rows))
-    each = np.full((len(user), 1), end, dtype=np.int64)
-    return _sums(decisions.user[rows], decisions.time[rows], ones, history.n_users, user, begin, each)[:, 0]
+    edges = np.array([end], dtype=np.int64)
+    return _sums(decisions.user[rows], decisions.time[rows], ones, history.n_users, user, begin, edges)[:, 0]
 
 
 def _sums(
     of_user: IntArray, time: IntArray, value: FloatArray, n_users: int, user: IntArray, begin: IntArray, edges: IntArray
 ) -> FloatArray:
-    """Add values by user, from each one's begin up to its edges (n, K)."""
+    """Add values by user, from each one's begin up to the edges, (K,) for all or (n, K); return (n, K)."""
     place = np.full(n_users, -1, dtype=np.int64)
     place[user] = np.arange(len(user))
-    row, n_edges = place[of_user], edges.shape[1]
+    row, n_edges = place[of_user], edges.shape[-1]
     inside = row >= 0
     row, time, value = row[inside], time[inside], value[inside]
-    first = np.zeros(len(row), dtype=np.int64)  # the first edge that is later than the event
-    for k in range(n_edges):
-        first += time >= edges[row, k]
+    # The first edge that is later than the event.
+    same = edges.ndim == 1
+    first = np.searchsorted(edges, time, side="right") if same else (time[:, None] >= edges[row]).sum(axis=1)
     kept = (time >= begin[row]) & (first < n_edges)
     flat = np.bincount(row[kept] * n_edges + first[kept], value[kept], minlength=len(user) * n_edges)
     return np.asarray(np.cumsum(flat.reshape(len(user), n_edges), axis=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,8 @@ from crosschannel.evaluation.bootstrap import UNDEFINED, Interval
 from crosschannel.evaluation.trials.arms import ArmTable, attribute, levels
 from crosschannel.evaluation.trials.checks import check_trial
 from crosschannel.evaluation.trials.design import TrialDesign, before, trial_design
-from crosschannel.evaluation.trials.effects import Contrast
-from crosschannel.evaluation.trials.looks import Course, Looks, critical_of, decide_over_goals
-from crosschannel.evaluation.trials.outcomes import Outcome, Part, amounts, outcomes_of_goals, sends
+from crosschannel.evaluation.trials.looks import Course, Decision, Looks, critical_of, decide_over_goals, least_critical
+from crosschannel.evaluation.trials.outcomes import Amounts, Outcome, Part, amounts, outcomes_of_goals, sends
 from crosschannel.evaluation.trials.results import (
     ArmAmounts,
     ArmComparison,
@@ -67,28 +66,18 @@ def read_trial(
     rng = np.random.default_rng(0) if rng is None else rng
     chosen = settings.goals or tuple(goals)
     outcomes = outcomes_of_goals(history, chosen)
-    pre_amounts = [before(design, outcome) for outcome in outcomes]
-    courses: list[list[Course]] = [[] for _ in pairs]
-    plain: list[list[Contrast]] = [[] for _ in pairs]
-    data = []
-    for outcome, covariate in zip(outcomes, pre_amounts, strict=True):
-        amount = amounts(history, outcome, users.user, design.begin(), design.edges())
-        data.append(amount[:, -1])
-        by_look = [
-            design.contrasts(amount[:, min(k, amount.shape[1] - 1)], covariate, design.inside(k), pairs)
-            for k in range(len(looks))
-        ]
-        unadjusted = design.contrasts(amount[:, -1], None, design.inside(len(looks) - 1), pairs, adjusted=False)
-        for p, (treated, control) in enumerate(pairs):
-            key = (design.arms[treated], design.arms[control], outcome.name, outcome.measure)
-            courses[p].append(_course([row[p] for row in by_look], looks, earlier, key))
-            found = unadjusted[p]
-            assert found is not None  # `_course` has refused arms without users
-            plain[p].append(found)
+    sums = Amounts(history)
+    pre_amounts = [before(design, outcome, sums) for outcome in outcomes]
+    courses = [_courses(design, pairs, *each, sums, earlier) for each in zip(outcomes, pre_amounts, strict=True)]
+    last_look = design.inside(len(looks) - 1)
+    everybody = design.population(last_look, adjusted=False)
+    totals = [sums(one, users.user, design.begin(), design.edges())[:, -1] for one in outcomes]
+    plain = [design.contrasts(everybody, total, None, pairs) for total in totals]
     comparisons = []
     for p, (treated, control) in enumerate(pairs):
-        lifts = _lifts(outcomes, courses[p], plain[p], looks, settings, rng)
-        segments = _segments(design, data[0], pre_amounts[0], pairs[p]) if p == 0 else ()
+        unadjusted = [row[p][0].se for row in plain if row is not None]
+        lifts = _lifts(outcomes, [row[p] for row in courses], unadjusted, looks, settings, rng)
+        segments = _segments(design, totals[0], pre_amounts[0], pairs[p]) if p == 0 else ()
         comparisons.append(ArmComparison(design.arms[treated], design.arms[control], lifts, segments))
     return Trial(
         settings=settings,
@@ -104,47 +93,118 @@ def read_trial(
     )
 
 
-def _course(
-    contrasts: Sequence[Contrast | None], looks: Looks, earlier: PastLooks | None, key: tuple[str, str, str, str]
-) -> Course:
-    """Put the looks at one outcome together; those that took place keep what they found.
+def significant_outcomes(
+    history: History,
+    settings: TrialConfig,
+    goals: Sequence[Goal],
+    tables: Iterable[ArmTable | None],
+    *,
+    at: int | None = None,
+    rng: np.random.Generator | None = None,
+) -> list[frozenset[tuple[str, str, str]]]:
+    """Return which outcomes are significant when the same log is read with several tables of arms.
+
+    It decides as `read_trial` does, but finds boundaries only where an outcome may cross one, and adds up events once:
+    for simulations of many trials.
+
+    Args:
+        history: The log.
+        settings: The declaration of the trial.
+        goals: What is compared, where the declaration names no goals of its own.
+        tables: Arms of the users, one table for each trial; None for those of the log.
+        at: Time of the last look, microseconds; by default the end of the log, or that of the trial.
+        rng: Generator of the lattice over which boundaries are integrated; by default always the same.
+
+    Returns:
+        For each table the significant (treated arm, control arm, outcome).
+
+    Raises:
+        ConfigError: If the declaration does not fit the log.
+        InputError: If no user of a table is in the log.
+        NotIdentified: If an arm has fewer than two users.
+    """
+    outcomes = outcomes_of_goals(history, settings.goals or tuple(goals))
+    sums, rng = Amounts(history), np.random.default_rng(0) if rng is None else rng
+    results = []
+    for table in tables:
+        design, pairs = trial_design(history, settings, table, at, None)
+        courses = [_courses(design, pairs, one, before(design, one, sums), sums, None) for one in outcomes]
+        found: set[tuple[str, str, str]] = set()
+        for p, pair in enumerate(pairs):
+            decisions = _decide([row[p] for row in courses], design.looks, settings, rng, in_full=False)
+            treated, control = (design.arms[arm] for arm in pair)
+            for outcome, decision in zip(outcomes, decisions, strict=True):
+                if decision.look is not None:
+                    found.add((treated, control, outcome.name))
+        results.append(frozenset(found))
+    return results
+
+
+def _courses(
+    design: TrialDesign,
+    pairs: Sequence[tuple[int, int]],
+    outcome: Outcome,
+    covariate: FloatArray | None,
+    sums: Amounts,
+    earlier: PastLooks | None,
+) -> list[Course]:
+    """Return what one outcome showed at each look, for each pair of arms; past looks keep what they found.
 
     Raises:
         NotIdentified: If an arm has fewer than two users at this look.
     """
-    last = contrasts[-1]
-    if last is None:
+    looks = design.looks
+    amount = sums(outcome, design.users.user, design.begin(), design.edges())
+    by_look = [
+        design.contrasts(population, amount[:, min(k, amount.shape[1] - 1)], covariate, pairs)
+        for k, population in enumerate(design.populations)
+    ]
+    if by_look[-1] is None:
         raise NotIdentified(
-            f"{key[0]} against {key[1]}: an arm has fewer than two users (or clusters) whose outcome can be read at "
-            "this look. Wait, or look whether arms are named as the log has them"
+            f"an arm of {', '.join(design.arms)} has fewer than two users (or clusters) whose outcome can be read at "
+            "this look: wait, or leave the arm out of trial.compare"
         )
-    influence = np.stack([np.zeros(len(last.influence)) if one is None else one.influence for one in contrasts])
-    z = np.array([0.0 if one is None else one.z for one in contrasts])
-    known: dict[int, FloatArray] = {}
-    if earlier is not None:
-        if key not in earlier.z:
-            raise ConfigError(f"the earlier readout has no outcome {key[2]!r} of {key[0]} against {key[1]}")
-        z[: looks.past] = earlier.z[key][: looks.past]
-        known = {divisor: values[: looks.past] for divisor, values in earlier.criticals[key].items()}
-    return Course(tuple(contrasts), influence @ influence.T, z, known)
+    courses = []
+    for p, (treated, control) in enumerate(pairs):
+        nothing = np.zeros(design.n_units)
+        influence = np.stack([nothing if row is None else row[p][1] for row in by_look])
+        contrasts = tuple(None if row is None else row[p][0] for row in by_look)
+        z = np.array([0.0 if one is None else one.z for one in contrasts])
+        known: dict[int, FloatArray] = {}
+        if earlier is not None:
+            key = (design.arms[treated], design.arms[control], outcome.name, outcome.measure)
+            if key not in earlier.z:
+                raise ConfigError(f"the earlier readout has no outcome {key[2]!r} of {key[0]} against {key[1]}")
+            z[: looks.past] = earlier.z[key][: looks.past]
+            known = {divisor: values[: looks.past] for divisor, values in earlier.criticals[key].items()}
+        courses.append(Course(contrasts, influence @ influence.T, z, known))
+    return courses
+
+
+def _decide(
+    courses: Sequence[Course], looks: Looks, settings: TrialConfig, rng: np.random.Generator, *, in_full: bool
+) -> tuple[Decision, ...]:
+    """Decide which outcomes of one comparison are significant; without all boundaries unless `in_full`."""
+    return decide_over_goals(
+        [course.z for course in courses],
+        lambda k, divisor: critical_of(courses[k], looks, settings, divisor, rng),
+        None if in_full else lambda divisor: least_critical(looks, settings, divisor),
+    )
 
 
 def _lifts(
     outcomes: Sequence[Outcome],
     courses: Sequence[Course],
-    plain: Sequence[Contrast],
+    unadjusted: Sequence[float],
     looks: Looks,
     settings: TrialConfig,
     rng: np.random.Generator,
 ) -> tuple[OutcomeLift, ...]:
-    """Return the lifts of one comparison with what all looks and Holm's method say of them."""
-    decisions = decide_over_goals(
-        [course.z for course in courses],
-        lambda k, divisor: critical_of(courses[k], looks, settings, divisor, rng),
-    )
+    """Return the lifts of one comparison; `unadjusted` are the errors without the period before and strata."""
+    decisions = _decide(courses, looks, settings, rng, in_full=True)
     alone = float(-ndtri(settings.alpha / 2))
     lifts = []
-    for outcome, course, simple, decision in zip(outcomes, courses, plain, decisions, strict=True):
+    for outcome, course, plain_se, decision in zip(outcomes, courses, unadjusted, decisions, strict=True):
         last, critical = course.last, decision.criticals[1]
         points = tuple(
             CoursePoint(int(at), float(share), one.users, one.interval(alone), float(z), float(bound))
@@ -167,7 +227,7 @@ def _lifts(
                 p_value=last.p_value,
                 significant=decision.look is not None,
                 since=None if decision.look is None else int(looks.times[decision.look]),
-                variance_reduction=1.0 - (last.se / simple.se) ** 2 if simple.se > 0 else np.nan,
+                variance_reduction=1.0 - (last.se / plain_se) ** 2 if plain_se > 0 else np.nan,
                 course=points,
                 criticals={divisor: tuple(map(float, found)) for divisor, found in decision.criticals.items()},
             )
@@ -184,10 +244,10 @@ def _segments(
     for name in design.settings.segments:
         code, names = levels(attribute(design.history, name, "segments").iloc[design.users.user])
         parts = [
-            (level, design.contrasts(outcome, covariate, inside & (code == k), [pair])[0])
+            (level, design.contrasts(design.population(inside & (code == k)), outcome, covariate, [pair]))
             for k, level in enumerate(names)
         ]
-        known = [(level, one) for level, one in parts if one is not None and one.se > 0]
+        known = [(level, row[0][0]) for level, row in parts if row is not None and row[0][0].se > 0]
         lifts = np.array([one.difference for _, one in known])
         weights = np.array([1 / one.se**2 for _, one in known])
         p = np.nan

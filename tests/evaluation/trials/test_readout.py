@@ -11,7 +11,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY, HOUR
-from crosschannel.evaluation.trials import ArmTable, TrialConfig, read_past_looks, read_trial
+from crosschannel.evaluation.trials import ArmTable, TrialConfig, read_past_looks, read_trial, significant_outcomes
 from crosschannel.evaluation.trials.results import BETTER, NOT_SHOWN, NOT_VALID, NOT_YET
 from crosschannel.histories import Goal
 from tests.evaluation.trials.worlds import BEGIN, DAYS, GOALS, START, trial_history
@@ -340,3 +340,22 @@ def test_the_readout_does_not_depend_on_the_order_of_users():
         read_trial(history, SETTINGS, GOALS, arms=arms).to_dict()
         == read_trial(history, SETTINGS, GOALS, arms=shuffled).to_dict()
     )
+
+
+def test_many_trials_of_one_log_are_decided_as_each_alone():
+    """Four tables of arms on a log whose orders of food rise in `agent`: the same outcomes as in each readout."""
+    history = trial_history(17, users=3000, lift=0.5)
+    settings = replace(SETTINGS, shares={}, compare=("agent:business_as_usual",), segments=())
+    rng = np.random.default_rng(17)
+    names = np.array(["agent", "business_as_usual"], dtype=object)
+    tables = [None, *(ArmTable(history.user_ids, names[rng.integers(0, 2, 3000)]) for _ in range(3))]
+    found = significant_outcomes(history, settings, GOALS, tables)
+    for table, significant in zip(tables, found, strict=True):
+        trial = read_trial(history, settings, GOALS, arms=table)
+        assert significant == {
+            (one.treated, one.control, outcome.name)
+            for one in trial.comparisons
+            for outcome in one.outcomes
+            if outcome.significant
+        }
+    assert ("agent", "business_as_usual", "order:food") in found[0]

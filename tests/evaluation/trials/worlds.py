@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -99,13 +101,15 @@ def daily_amounts(rng: np.random.Generator, users: int, days: int = DAYS, skew: 
 
 def course_of(amounts, arm, covariate=None, enters=None) -> Course:
     """The course of a trial of two arms with one look after each column of amounts (users, looks)."""
-    contrasts: list[Contrast | None] = []
+    contrasts: list[Contrast] = []
+    influences = []
     for k in range(amounts.shape[1]):
         inside = np.ones(len(arm), dtype=bool) if enters is None else enters <= k
         means = arm_means(amounts[inside, k], arm[inside], 2, None if covariate is None else covariate[inside])
         full = np.zeros((len(arm), 2))
         full[inside] = means.influence
-        contrasts.append(contrast(type(means)(means.mean, means.users, full, means.theta), 1, 0))
-    influence = np.stack([one.influence for one in contrasts if one is not None])
-    z = np.array([one.z for one in contrasts if one is not None])
+        one, influence = contrast(replace(means, influence=full), 1, 0)
+        contrasts.append(one)
+        influences.append(influence)
+    influence, z = np.stack(influences), np.array([one.z for one in contrasts])
     return Course(tuple(contrasts), influence @ influence.T, z)
