@@ -74,7 +74,7 @@ class Course:
         contrasts: The difference at each look; None where an arm had too few users.
         covariance: Of the differences at the looks (K, K).
         z: Standardised differences (K,), those of past looks as they were found then.
-        known: Boundaries of past looks by the number that divides alpha (Holm), infinity for none.
+        known: Boundaries of past looks by the number that divides alpha, infinity for none.
     """
 
     contrasts: tuple[Contrast | None, ...]
@@ -124,7 +124,7 @@ class Decision:
     """Whether an outcome is significant, over all looks and all goals.
 
     Attributes:
-        divisor: By what alpha is divided at the step of Holm's method that decided.
+        divisor: By what alpha is divided at the step that decided.
         look: The first look that crossed, from 0 on; None for none.
         criticals: Boundaries of all looks by divisor, as far as they were needed.
     """
@@ -141,11 +141,14 @@ def decide_over_goals(
 ) -> tuple[Decision, ...]:
     """Decide which of m outcomes are significant at the family-wise level alpha, over all looks.
 
-    Holm's method on group-sequential tests: all m are tested at alpha / m over all their looks; with r rejected, the
-    others are tested at alpha / (m - r), and so on. It is valid because an outcome that crosses the boundaries of a
-    level crosses those of every larger one up to the same look. Holm (1979), Scandinavian J. of Statistics 6; Maurer &
+    The first outcome is the primary one, and has half of the level; the others share the other half by Holm's method:
+    all are tested over all their looks at alpha / 2 / (m - 1), with r rejected the rest at alpha / 2 / (m - 1 - r), and
+    so on. Once the primary one is rejected, the others have all of alpha; once all others are, so has the primary one.
+    Holm (1979), Scandinavian J. of Statistics 6; Bretz, Maurer, Brannath & Posch (2009), "A graphical approach to
+    sequentially rejective multiple test procedures", Statistics in Medicine 28, for handing the level on; Maurer &
     Bretz (2013), "Multiple testing in group sequential trials using graphical approaches", Statistics in
-    Biopharmaceutical Research 5.
+    Biopharmaceutical Research 5, for doing so over looks: whoever crosses the boundaries of a level crosses those of
+    every larger one up to the same look.
 
     Args:
         z: Standardised differences at the looks, for each outcome (K,).
@@ -163,20 +166,24 @@ def decide_over_goals(
         crossed = np.flatnonzero(np.abs(z[k]) >= found[k][divisor])
         return int(crossed[0]) if len(crossed) else None
 
-    open_ones, decided = list(range(len(z))), dict[int, tuple[int, int]]()
-    while open_ones:
-        divisor = len(open_ones)
-        looks = {k: first_crossing(k, divisor) for k in open_ones}
-        crossed = {k: look for k, look in looks.items() if look is not None}
-        if not crossed:
+    decided, others = dict[int, tuple[int, int]](), list(range(1, len(z)))
+    divisors = _divisors(False, len(others))
+    while True:
+        tested = [(k, divisors[0] if k == 0 else divisors[1]) for k in range(len(z)) if k not in decided]
+        looks = {k: (divisor, look) for k, divisor in tested if (look := first_crossing(k, divisor)) is not None}
+        if not looks:
             break
-        decided |= {k: (divisor, look) for k, look in crossed.items()}
-        open_ones = [k for k in open_ones if k not in crossed]
+        decided |= looks
+        divisors = _divisors(0 in decided, sum(k not in decided for k in others))
     if least is None:
         for k in range(len(z)):
             first_crossing(k, 1)
-    last = max(len(open_ones), 1)
     return tuple(
-        Decision(decided[k][0], decided[k][1], found[k]) if k in decided else Decision(last, None, found[k])
+        Decision(*decided[k], found[k]) if k in decided else Decision(divisors[min(k, 1)], None, found[k])
         for k in range(len(z))
     )
+
+
+def _divisors(primary_rejected: bool, others: int) -> tuple[int, int]:
+    """Return by what alpha is divided for the primary outcome and for each of the other ones that are not rejected."""
+    return 1 if others == 0 else 2, others if primary_rejected else 2 * others

@@ -32,9 +32,11 @@ _INTERVAL = ("value", "low", "high", "se")
 _GLOSSARY = {
     "lift": "Difference of the two arms' means per user since the start, of all users who were drawn into them, "
     "whether or not anything was sent to them (intention to treat).",
-    "interval over all looks": "Holds at all looks together. A dash where this look cannot stop the trial yet.",
+    "interval over all looks": "Of one outcome; holds at all looks together. A dash where this look cannot stop the "
+    "trial yet.",
     "p, this look": "As if this were the only look and the only outcome: for orientation.",
-    "significant": "After all looks, and after Holm's method over the outcomes of the comparison.",
+    "significant": "Over all looks and all outcomes of the comparison: the value has half of the level, and the events "
+    "share the other half by Holm's method; whoever is significant hands its part on.",
     "less variance": "Share of the variance of the lift that the period before (CUPED) and the strata took away.",
     "boundary": "What the standardised lift must reach at a look.",
 }
@@ -273,8 +275,8 @@ def _boundary_picture(comparison: ArmComparison) -> Picture:
         rows.append(Lines(one.name, [abs(point.z) for point in one.course], bounds))
         numbers += [(one.name, when, point.z, point.critical) for when, point in zip(periods, one.course, strict=True)]
     caption = (
-        "Size of the standardised lift at each look, and the boundary at the level of one outcome; Holm's method asks "
-        "for more. A look without a boundary cannot stop the trial."
+        "Size of the standardised lift at each look, and the boundary at the level of one outcome; several "
+        "outcomes ask for more. A look without a boundary cannot stop the trial."
     )
     drawing = line_chart(rows, periods, ("size", "boundary"), "standardised lift", ".2f")
     columns = ("outcome", "at", "z", "boundary")

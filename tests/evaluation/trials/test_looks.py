@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.special import ndtri
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
@@ -38,23 +39,46 @@ def test_a_trial_that_is_read_once_has_one_look():
 
 
 def constant(levels):
-    """Boundaries of two looks by divisor of alpha: the quantiles of a plain test, and the look before never stops."""
+    """Boundaries of two looks by divisor of alpha; the look before never stops."""
     return lambda _, divisor: np.array([np.inf, levels[divisor]])
 
 
-def test_holm_steps_down_until_nothing_more_crosses():
-    """Three outcomes at alpha / 3, then two at alpha / 2, then one at alpha: 2.5 passes only at the second step."""
-    levels = {1: 1.96, 2: 2.24, 3: 2.39}
-    z = [np.array([9.0, 3.0]), np.array([0.0, -2.3]), np.array([0.0, 1.9])]
-    first, second, third = decide_over_goals(z, constant(levels))
-    assert (first.look, first.divisor) == (1, 3)
-    assert (second.look, second.divisor) == (1, 2)
-    assert (third.look, third.divisor) == (None, 1)
-    assert set(second.criticals) == {1, 2, 3}
-    # Without the first, the second is tested at alpha / 2 only from the start, and passes alike; 1.97 alone would not.
-    alone = decide_over_goals([np.array([0.0, 1.97]), np.array([0.0, 0.1])], constant(levels))
-    assert [one.look for one in alone] == [None, None]
-    assert [one.divisor for one in alone] == [2, 2]
+LEVELS = {divisor: -ndtri(0.025 / divisor) for divisor in range(1, 9)}
+
+
+def decided(*z):
+    """Divisor and look of each outcome."""
+    found = decide_over_goals([np.array([9.0, one]) for one in z], constant(LEVELS))
+    return [(one.divisor, one.look) for one in found]
+
+
+def test_the_others_share_half_of_the_level_by_holms_method():
+    """Boundaries of alpha / 6, / 4, / 2: 2.64, 2.50, 2.24. 2.55 passes only after 2.7, and 2.3 only after both."""
+    assert decided(0.0, 2.7, 2.55, 2.3) == [(1, None), (6, 1), (4, 1), (2, 1)]
+    assert decided(0.0, 2.6, 2.55, 2.3) == [(2, None), (6, None), (6, None), (6, None)]
+
+
+def test_the_primary_outcome_hands_its_half_on():
+    """With it, the others are tested at alpha / 3, / 2, / 1: 2.39, 2.24, 1.96."""
+    assert decided(-2.3, 2.45, 2.3, -2.0) == [(2, 1), (3, 1), (2, 1), (1, 1)]
+    assert decided(2.2, 2.45, 2.3, 2.0) == [(2, None), (6, None), (6, None), (6, None)]
+
+
+def test_the_others_hand_their_half_on_once_all_are_rejected():
+    assert decided(2.0, 3.0, 2.9) == [(1, 1), (4, 1), (4, 1)]
+    assert decided(2.0, 3.0, 1.0) == [(2, None), (4, 1), (2, None)]
+
+
+def test_one_outcome_has_all_of_the_level():
+    assert decided(1.97) == [(1, 1)]
+    assert decided(1.95) == [(1, None)]
+
+
+def test_with_plain_tests_any_error_is_made_in_at_most_alpha():
+    """20,000 families of four independent outcomes without an effect: .05 and 3 standard errors."""
+    z = np.random.default_rng(100).standard_normal((20_000, 4))
+    any_one = sum(any(look is not None for _, look in decided(*row)) for row in z)
+    assert 0.04 < any_one / 20_000 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 20_000)
 
 
 def test_the_first_look_that_crosses_decides():
