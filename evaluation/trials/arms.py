@@ -11,7 +11,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY, parse_moment
+from crosschannel.core.times import DAY, parse_moment, timestamps
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.decided.days import ARMS_FILE, decided_days
@@ -176,6 +176,9 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
     )
     entry[2] += [missing.get(name, 0) for name in arms]
     joined = int((enrolled[user] > start).sum())
+    if start < history.span[0]:
+        first = timestamps(np.array([history.span[0]]))[0]
+        notes.append(f"the log begins after the start, at {first:%Y-%m-%d %H:%M} UTC: what happened before is missing")
     if joined:
         notes.append(f"{joined:,} of {len(user):,} users entered after the start: they count from then on")
     return TrialUsers(

@@ -182,7 +182,7 @@ def trial_design(
         stratum = stratum * len(names) + level
     pre = None
     if settings.pre is not None and users.known_before.any():
-        pre = min(duration(settings.pre), int(users.enrolled.max() - history.span[0]))
+        pre = min(duration(settings.pre), int(users.enrolled[users.known_before].min() - history.span[0]))
     design = TrialDesign(history, settings, users, arms, looks, stratum, pre)
     return design, [(arms.index(treated), arms.index(control)) for treated, control in named]
 

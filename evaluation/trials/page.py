@@ -144,8 +144,17 @@ def _title(trial: Trial, comparison: ArmComparison) -> str:
 
 def _outcome_columns(level: str) -> tuple[str, ...]:
     return (
-        *("outcome", "measure", "mean", "lift", f"{level}, all looks", f"{level}, this look", "relative", level),
-        *("p, this look", "significant", "less variance"),
+        *(
+            "outcome",
+            "measure",
+            "mean of control",
+            "lift",
+            f"{level}, all looks",
+            f"{level}, this look",
+            "relative",
+            level,
+        ),
+        *("relative", level, "p, this look", "significant", "less variance"),
     )
 
 

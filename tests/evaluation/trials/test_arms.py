@@ -101,6 +101,11 @@ def test_without_arms_or_start_the_remedy_is_named():
         trial_users(trial_history(), TrialConfig(start="2025-01-01"), END)
 
 
+def test_a_log_that_begins_after_the_start_says_so():
+    users = trial_users(trial_history(), TrialConfig(start="2023-12-31", days=40), END)
+    assert any("the log begins after the start, at 2024-01-01" in note for note in users.notes)
+
+
 def test_the_start_is_that_of_the_first_decision_with_an_arm():
     assert trial_users(trial_history(arms_in="decisions"), TrialConfig(), END).start == START + DAY // 4
 

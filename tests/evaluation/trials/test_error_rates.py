@@ -7,9 +7,16 @@ import pytest
 from scipy.special import ndtri
 
 from crosschannel.core.times import DAY
-from crosschannel.evaluation.trials import TrialConfig, critical_values
+from crosschannel.evaluation.trials import (
+    ArmTable,
+    TrialConfig,
+    arm_means,
+    contrast,
+    critical_values,
+    significant_outcomes,
+)
 from crosschannel.evaluation.trials.looks import critical_of, plan_looks
-from tests.evaluation.trials.worlds import DAYS, course_of, daily_amounts
+from tests.evaluation.trials.worlds import DAYS, GOALS, course_of, daily_amounts, trial_history
 
 SETTINGS = TrialConfig(start="2024-01-01", days=DAYS)
 LOOKS = plan_looks(SETTINGS, 0, DAYS * DAY, None, 1)
@@ -125,3 +132,48 @@ def test_a_single_look_at_the_end_has_its_level():
     early = plan_looks(settings, 0, 20 * DAY, None, 1)
     assert critical_of(course, early, settings, 1, rng)[0] == np.inf
     assert critical_of(course, looks, settings, 2, rng)[0] == pytest.approx(-ndtri(0.0125))
+
+
+def any_significant(populations, salts, seed):
+    """Share of A/A trials of a whole log in which any outcome is significant, over weekly looks, and its error."""
+    settings = TrialConfig(start="2024-01-15", days=DAYS, every="7d", compare=("a:b",))
+    by_population = []
+    for k in range(populations):
+        history = trial_history((seed, k), users=800, joined=0.2, arms_in="nowhere")
+        rng = np.random.default_rng((seed, k, 1))
+        names = np.array(["a", "b"], dtype=object)
+        tables = (ArmTable(history.user_ids, names[rng.integers(0, 2, 800)]) for _ in range(salts))
+        by_population.append(np.mean([bool(one) for one in significant_outcomes(history, settings, GOALS, tables)]))
+    return float(np.mean(by_population))
+
+
+def test_any_of_several_outcomes_is_rarely_significant_quickly():
+    """Of 150 without an effect, significant by chance at .05: at most 17 with a probability of .998."""
+    assert any_significant(3, 50, 105) <= 17 / 150
+
+
+@pytest.mark.slow
+def test_any_of_several_outcomes_is_rarely_significant():
+    """2,000 trials of five outcomes with weekly looks and users who join."""
+    found = any_significant(40, 50, 1)
+    print(f"A/A of a log, any outcome: {found:.4f}")
+    assert found <= 0.065
+
+
+@pytest.mark.parametrize("share", [0.5, 0.2])
+def test_intervals_cover_the_true_lift(share):
+    """400 trials with orders up by a fifth, in equal and unequal arms: .95 of the intervals, 3 standard errors.
+
+    Rates are log-normal, so that a few users account for much of the error.
+    """
+    covered = np.zeros(2)
+    for k in range(400):
+        rng = np.random.default_rng((106, k))
+        arm = (rng.random(800) < share).astype(np.int64)
+        rate = 5.6 * np.exp(rng.standard_normal(800) - 0.5)
+        total, before = rng.poisson(rate * (1 + 0.2 * arm)).astype(float), rng.poisson(rate).astype(float)
+        one, _ = contrast(arm_means(total, arm, 2, before), 1, 0)
+        covered += [one.interval(1.96).contains(0.2 * 5.6), one.relative_interval(1.96).contains(0.2)]
+    low, high = 0.95 - 3 * np.sqrt(0.95 * 0.05 / 400), 0.95 + 3 * np.sqrt(0.95 * 0.05 / 400)
+    assert (covered / 400 >= low).all(), covered / 400
+    assert (covered / 400 <= high).all(), covered / 400

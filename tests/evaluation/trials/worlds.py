@@ -24,7 +24,7 @@ GOALS = (Goal("order:*"), Goal("visit:food", weight=0.1), Goal("unsubscribed", w
 
 
 def trial_history(
-    seed: int = 0,
+    seed: int | tuple[int, ...] = 0,
     users: int = 600,
     lift: float = 0.0,
     shares: tuple[float, float, float] = (0.5, 0.4, 0.1),
