@@ -18,6 +18,7 @@ from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
 from crosschannel.evaluation import EvaluationSettings, GateRule
+from crosschannel.evaluation.trials import TrialConfig
 from crosschannel.histories.arms import Arms
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
@@ -249,6 +250,7 @@ class Config:
         evaluation: How the learned policy is evaluated.
         update: How a policy in use learns from what came since.
         loop: A simulated deployment.
+        trial: How a randomised trial of arms is read.
     """
 
     name: str = "market"
@@ -267,6 +269,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     update: UpdateConfig = field(default_factory=UpdateConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
 
     def __post_init__(self) -> None:
         check_name(self.name)
