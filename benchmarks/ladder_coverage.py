@@ -8,8 +8,8 @@ log that the file of records has is not judged again, so that an interrupted ben
 
 The table has, for each order, step and module, in how many logs the value is identified, and the share of these whose
 interval contains the exact value of what is estimated; for an order from 1 on that is the policy's value, which order 1
-has only if the parts of a message add up, and beside it what order 1 estimates if they do not. Below it: how often order
-1's interval widened by g |V_1 - V_0| contains the policy's value, with g the exact share by which the market's
+has only if the parts of a message add up, and beside it what order 1 estimates if they do not. Below it: how often
+order 1's interval widened by g |V_1 - V_0| contains the policy's value, with g the exact share by which the market's
 interactions change it; how often a log says "better than the log" of a policy that is not, although g is below its
 breakdown point; how often content modules were joined to factors, and how often a pair of them is said to interact.
 """
@@ -196,9 +196,11 @@ def _claims(judged: Sequence[Judged]) -> Iterator[str]:
     moved = sum(j.order != 1 for j in judged)
     pairs = [pair for j in judged for pair in j.pairs]
     yield f"- the headline moved to a higher order in {moved}"
-    yield f"- content modules joined to factors in {sum(j.factors < max(each.factors for each in judged) for j in judged)}"
+    most = max(j.factors for j in judged)
+    yield f"- content modules joined to factors in {sum(j.factors < most for j in judged)}"
     some = sum(bool(j.pairs) for j in judged)
-    yield f"- a pair is said to interact in {some}: {', '.join(f'{p} {pairs.count(p)}' for p in sorted(set(pairs))) or 'none'}"
+    named = ", ".join(f"{pair} {pairs.count(pair)}" for pair in sorted(set(pairs)))
+    yield f"- a pair is said to interact in {some}: {named or 'none'}"
 
 
 def read_records(path: Path) -> list[Judged]:

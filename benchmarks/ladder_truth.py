@@ -1,4 +1,4 @@
-"""What the interaction ladder's numbers estimate, exactly, on a log that business as usual has written on the market."""
+"""What the interaction ladder estimates, exactly, on a log that business as usual has written on the market."""
 
 from __future__ import annotations
 

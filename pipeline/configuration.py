@@ -17,7 +17,7 @@ from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
-from crosschannel.evaluation import EvaluationSettings, GateRule
+from crosschannel.evaluation import EvaluationSettings, GateRule, TrajectorySettings
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
@@ -193,12 +193,14 @@ class EvaluationConfig(EvaluationSettings):
         gate: The rule of the verdict with which an evaluation ends.
         outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
             `sklearn.ensemble:RandomForestRegressor`, with its defaults. It is cross-fitted on the evaluated users.
+        trajectories: The episodes of slots over which the policy is valued as one that is followed.
     """
 
     market_users: int = 4000
     segments: str | None = None
     gate: GateRule = field(default_factory=GateRule)
     outcome_model: str = "ridge"
+    trajectories: TrajectorySettings = field(default_factory=TrajectorySettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,6 +27,7 @@ from crosschannel.pipeline.report.behaviour import (
 )
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.comparators import comparators_section
+from crosschannel.pipeline.report.following import following_section
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -91,7 +92,14 @@ def _reward_text(config: Config) -> str:
 
 def _sections(result: EvaluationResult) -> list[ReportSection]:
     """Return what the policy is compared with, what it does and why, and what its constraints cost."""
-    sections = [comparators_section(result), _behaviour(result), _support(result), _rewards(result), _costs(result)]
+    sections = [
+        comparators_section(result),
+        following_section(result.followed),
+        _behaviour(result),
+        _support(result),
+        _rewards(result),
+        _costs(result),
+    ]
     return [section for section in sections if section is not None]
 
 

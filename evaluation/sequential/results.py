@@ -118,8 +118,8 @@ class TrajectoryEvaluation:
         notes = [f"{n:,} trajectories of {self.users:,} users; rewards are {how}."]
         if self.dropped_share > MAX_DROPPED_SHARE:
             notes.append(
-                f"In an average replicate {self.dropped_share:.1%} of the trajectories lack a reward, because some time "
-                "buckets have barely enough controls."
+                f"In an average replicate {self.dropped_share:.1%} of the trajectories lack a reward, because some "
+                "time buckets have barely enough controls."
             )
         if self.excluded:
             notes.append(f"{self.excluded:,} trajectories are excluded because the log ends before they do.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.bootstrap import UNDEFINED, t_interval, user_bootstrap
 from crosschannel.evaluation.estimates import EvaluationSettings
@@ -49,7 +49,7 @@ class RefittedRewards:
             counts: How often each decision counts (decisions,); those of a user count alike.
         """
         rewards = self.index.gather(np.asarray(self.refit(counts), dtype=np.float64))
-        dropped = np.isnan(rewards).any(1)
+        dropped: BoolArray = np.asarray(np.isnan(rewards).any(axis=1))
         drawn = np.where(dropped, 0.0, counts[self.index.rows[:, 0]] * x.counts)
         return replace(x, rewards=np.where(dropped[:, None], 0.0, rewards), counts=drawn), float(dropped.mean())
 
@@ -76,8 +76,8 @@ def evaluate_trajectories(
         log: The logged decisions (decisions,), of users whom the policy has not seen.
         probabilities: The policy's probabilities there, one array (decisions, *modules.shape(m)) per module.
         rewards: Rewards (decisions,), each of its own slot: one whose window is longer than the gap to the next slot
-            counts the next message's effect twice. All slots of a trajectory need one. Or a function from how often each
-            decision counts (decisions,) to such rewards, which is then called again in every replicate
+            counts the next message's effect twice. All slots of a trajectory need one. Or a function from how often
+            each decision counts (decisions,) to such rewards, which is then called again in every replicate
             (`reward.refit`), so that the error of a fitted reward model is in the intervals; a trajectory that lacks a
             reward in a replicate does not count there. The model of `fit_q_values` is not fitted again.
         index: The trajectories, from `first_slots` or `blocks`.

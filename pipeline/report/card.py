@@ -17,7 +17,9 @@ from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_
 from crosschannel.evaluation.report.page import Card
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
-from crosschannel.pipeline.judgement.results import Comparator, EvaluationResult
+from crosschannel.pipeline.judgement.following import FollowedPolicy
+from crosschannel.pipeline.judgement.records import Comparator
+from crosschannel.pipeline.judgement.results import EvaluationResult
 
 #: Comparators that nobody could choose from a log alone, or that the answer names elsewhere.
 NOT_RIVALS = (LOGGED, EVALUATED, "greedy", "best constant by true effect")
@@ -59,6 +61,8 @@ def _facts(result: EvaluationResult) -> dict[str, str]:
     facts["effective decisions (ESS)"] = (
         f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
     )
+    if result.followed is not None:
+        facts[f"if followed over {result.followed.slots} slots"] = _followed(result.followed)
     facts["policy"] = f"{evaluation.policy}, exploring, as it would be deployed"
     facts["question"] = best.estimand
     if result.truth:
@@ -72,6 +76,22 @@ def _value(best: Estimate, level: str) -> str:
     if not best.identified:
         return f"not identified ({best.reason})"
     return f"{format_point(best.value)} per decision with a reward, {level} interval {format_bounds(best.value)}"
+
+
+def _followed(followed: FollowedPolicy) -> str:
+    """Return the difference of the followed policy to the log and what it does to cost events, in words."""
+    if followed.value is None:
+        return f"not identified ({followed.reason})"
+    best = followed.value.headline
+    if not best.identified:
+        return f"not identified ({best.reason})"
+    parts = [f"{_shown(best.difference)} per user more than the log ({best.estimator})"]
+    parts += [
+        f"`{cost.event}` {cost.estimate.value.point:.3g} per user, in the log {cost.logged.point:.3g}"
+        for cost in followed.costs
+        if cost.estimate.identified
+    ]
+    return "; ".join(parts)
 
 
 def _limits(result: EvaluationResult) -> list[str]:

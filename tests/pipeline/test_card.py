@@ -12,7 +12,8 @@ import pytest
 
 from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, headline
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.pipeline.judgement.results import Comparator, EvaluationResult, TrueValue
+from crosschannel.pipeline.judgement.records import Comparator, TrueValue
+from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.report.card import card_of, times_as_many_users
 from tests.evaluation.report.samples import identified, not_identified
 

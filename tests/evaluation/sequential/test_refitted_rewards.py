@@ -98,7 +98,7 @@ def test_refitted_intervals_cover_in_many_logs():
 
 
 def test_trajectories_without_a_reward_in_a_replicate_do_not_count_there():
-    """Two controls in the second slot: in about exp(-2) of the replicates neither is drawn, so that no value is known."""
+    """The second slot has two controls: in about exp(-2) of the replicates neither is drawn."""
     log, p, _, index = drawn(np.random.default_rng(3), 500)
     few = np.isin(np.arange(len(log)), [1, 3])
 
