@@ -23,8 +23,10 @@ def trajectories_to_dict(evaluation: TrajectoryEvaluation) -> dict[str, Any]:
         "settings": asdict(evaluation.settings),
         "logged": interval_to_dict(evaluation.logged),
         "estimates": [estimate_to_dict(each) for each in evaluation.estimates],
-        "slots": [{name: finite_or_none(x) for name, x in asdict(slot).items()} for slot in evaluation.slots],
-        "active": list(evaluation.active),
+        "slots": [
+            {"active": active, "support": {name: finite_or_none(x) for name, x in asdict(support).items()}}
+            for active, support in zip(evaluation.active, evaluation.slots, strict=True)
+        ],
     }
 
 
@@ -39,7 +41,8 @@ def trajectories_from_dict(data: Mapping[str, Any]) -> TrajectoryEvaluation:
         "dropped_share": read_number(data["dropped_share"]),
         "logged": read_interval(data["logged"]),
         "estimates": [_estimate_fields(each) for each in data["estimates"]],
-        "slots": [{name: read_number(x) for name, x in slot.items()} for slot in data["slots"]],
+        "slots": [{name: read_number(x) for name, x in slot["support"].items()} for slot in data["slots"]],
+        "active": [slot["active"] for slot in data["slots"]],
     }
     return serialization.from_dict(TrajectoryEvaluation, values, "trajectories")
 
