@@ -31,7 +31,7 @@ SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
 SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEVICES = ("cpu", "cuda", "mps", "auto")
-RIDGE = "ridge"
+RIDGE, LOGISTIC = "ridge", "logistic"
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,9 @@ class HistoryConfig:
         observed_from: When the users' own observation begins: with the `first_row` of each, or with the `log` if all
             users existed then, active or not. None: as the tables of users, a native folder or the slots of a stream
             declare it, otherwise with the `first_row`.
+        propensity_model: Classifier of propensities that were not logged. `logistic`, or one of your own or of
+            scikit-learn, such as `sklearn.ensemble:GradientBoostingClassifier`, with its defaults. It is
+            cross-fitted by user and calibrated.
     """
 
     source: str = "market"
@@ -64,6 +67,7 @@ class HistoryConfig:
     churn_events: tuple[str, ...] | None = None
     ties: Literal["before", "after"] | None = None
     observed_from: Literal["first_row", "log"] | None = None
+    propensity_model: str = LOGISTIC
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
@@ -76,6 +80,11 @@ class HistoryConfig:
             )
         if self.source in ("tables", "stream") and getattr(self, self.source) is None:
             raise ConfigError(f"the source {self.source!r} needs the mapping `{self.source}`: see docs/histories.md")
+        if self.propensity_model != LOGISTIC and not _names_a_class(self.propensity_model):
+            raise ConfigError(
+                f"there is no propensity model {self.propensity_model!r}: use {LOGISTIC!r}, or a classifier of your "
+                "own or of scikit-learn as 'package.module:Class'"
+            )
 
     def with_path(self, path: Path) -> HistoryConfig:
         """Return the configuration of another log of the same layout; that of a market is in the native layout."""

@@ -275,11 +275,11 @@ def test_cost_events_by_slot_by_hand():
 
 @pytest.mark.slow
 def test_intervals_of_followed_policies_cover(tmp_path):
-    """200 logs of 700 users: a coverage of .95 has a standard error of 1.5 %; .905 to .99 leave 3 and 2.7 of them."""
+    """200 logs of 1,000 users: a coverage of .95 has a standard error of 1.5 %; .905 to .99 leave 3 and 2.7 of them."""
     hits: dict[str, list[bool]] = {}
     value, lost = truth(2, POLICY)
     for seed in range(200):
-        found = followed(tmp_path / str(seed), log_of(1000 + seed, 700), {"evaluation.trajectories.slots": 2})
+        found = followed(tmp_path / str(seed), log_of(1000 + seed, 1000), {"evaluation.trajectories.slots": 2})
         assert found.value is not None
         for e in found.value.estimates:
             if e.identified and e.estimator != "fqe":
