@@ -1,3 +1,7 @@
+from .arms import ARMS as ARMS
+from .arms import Arms as Arms
+from .arms import assign_arms as assign_arms
+from .arms import held_out as held_out
 from .buckets import bucket_of as bucket_of
 from .buckets import bucket_paths as bucket_paths
 from .buckets import write_buckets as write_buckets
@@ -36,8 +40,10 @@ from .splits import split_users as split_users
 from .values.validation import check_rewards as check_rewards
 
 __all__ = [
+    "ARMS",
     "DATASETS",
     "DEFAULT_CHURN_EVENTS",
+    "Arms",
     "ContextFeatures",
     "ContextSpec",
     "DecisionLog",
@@ -53,6 +59,7 @@ __all__ = [
     "TableMapping",
     "TableSource",
     "allowed_actions",
+    "assign_arms",
     "bucket_of",
     "bucket_paths",
     "check_propensities",
@@ -60,6 +67,7 @@ __all__ = [
     "consent_columns",
     "estimate_propensities",
     "guarded_mask",
+    "held_out",
     "last_eligible",
     "read_dataset",
     "read_eligible",

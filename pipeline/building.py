@@ -28,6 +28,7 @@ from crosschannel.histories.propensities.checks import PropensityCheck, check_pr
 from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
 from crosschannel.histories.readers.datasets import read_dataset
+from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
@@ -133,7 +134,10 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     history, truth = _read_or_simulate(config)
     declared = config.history
     history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
-    return history.with_observed_from(declared.observed_from), truth
+    history = history.with_observed_from(declared.observed_from)
+    if declared.decided is not None and declared.source != "folder":  # whose reader has done so
+        history = with_arms(history, declared.decided)
+    return history, truth
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
@@ -150,31 +154,42 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.source == "tables":
         assert source.tables is not None  # the configuration requires it
         tables = source.tables
-        move = _mover([tables.decisions, *tables.events, tables.users, tables.decided], source.path)
+        own = None if source.decided else tables.decided
+        move = _mover([tables.decisions, *tables.events, tables.users, own], source.path)
         moved = replace(
             tables,
             decisions=move(tables.decisions),
             events=tuple(move(events) for events in tables.events),
             users=None if tables.users is None else move(tables.users),
-            decided=None if tables.decided is None else move(tables.decided),
+            decided=_decided(source, own, move),
         )
         return read_tables(moved), None
     if source.source == "stream":
         assert source.stream is not None  # the configuration requires it
         stream = source.stream
-        move = _mover([*stream.sources, stream.users, stream.decided], source.path)
+        own = None if source.decided else stream.decided
+        move = _mover([*stream.sources, stream.users, own], source.path)
         moved_stream = replace(
             stream,
             rows=tuple(move(rows) for rows in stream.sources),
             users=None if stream.users is None else move(stream.users),
-            decided=None if stream.decided is None else move(stream.decided),
+            decided=_decided(source, own, move),
         )
         return read_stream(moved_stream), None
     if source.source != "folder":
         return read_dataset(source.source, source.path), None
     if source.path is None:
         raise ConfigError("history.source 'folder' needs a folder: add --history.path FOLDER")
-    return read_history(source.path), None
+    return read_history(source.path, source.decided), None
+
+
+def _decided(
+    source: HistoryConfig, own: TableSource | None, move: Callable[[TableSource], TableSource]
+) -> TableSource | None:
+    """Return where the decisions of a policy are: in the configured folder by date, or where the mapping has them."""
+    if source.decided is not None:
+        return decisions_by_date(source.decided)
+    return None if own is None else move(own)
 
 
 def _mover(sources: Sequence[TableSource | None], path: Path | None) -> Callable[[TableSource], TableSource]:

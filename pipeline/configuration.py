@@ -18,6 +18,7 @@ from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
 from crosschannel.evaluation import EvaluationSettings, GateRule, TrajectorySettings
+from crosschannel.histories.arms import Arms
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.readers.datasets import DATASETS
@@ -28,6 +29,8 @@ from crosschannel.reward import REWARDS, Goal, RewardSpec
 logger = logging.getLogger("crosschannel")
 
 SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
+#: Sources whose logs the decisions of a policy join.
+WITH_DECISIONS = ("folder", "tables", "stream")
 SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEVICES = ("cpu", "cuda", "mps", "auto")
@@ -57,6 +60,8 @@ class HistoryConfig:
         propensity_model: Classifier of propensities that were not logged. `logistic`, or one of your own or of
             scikit-learn, such as `sklearn.ensemble:GradientBoostingClassifier`, with its defaults. It is
             cross-fitted by user and calibrated.
+        decided: Folder of decisions that `decide` wrote, by date. They join those of the log, with the users' arms;
+            for `tables` and `stream` it replaces the mapping's `decided`.
     """
 
     source: str = "market"
@@ -68,10 +73,16 @@ class HistoryConfig:
     ties: Literal["before", "after"] | None = None
     observed_from: Literal["first_row", "log"] | None = None
     propensity_model: str = LOGISTIC
+    decided: Path | None = None
 
     def __post_init__(self) -> None:
         if self.source not in SOURCES:
             raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
+        if self.decided is not None and self.source not in WITH_DECISIONS:
+            raise ConfigError(
+                f"decided {str(self.decided)!r} is not read: decisions join a log of the sources "
+                f"{', '.join(WITH_DECISIONS)}, not of {self.source!r}"
+            )
         if self.path is not None and self.source == "market":
             others = ", ".join(SOURCES[1:])
             raise ConfigError(
@@ -238,6 +249,7 @@ class Config:
         device: `cpu`, `cuda`, `cuda:1`, `mps` or `auto`. The agent's networks compute there.
         history: Where the history comes from.
         guardrails: What may be sent, beyond the log's own eligibility.
+        arms: Which users the policy decides for when it is deployed.
         context: Which context features are built.
         reward: How goal events become rewards.
         split: Shares of users that train, validate and test.
@@ -253,6 +265,7 @@ class Config:
     device: str = "cpu"
     history: HistoryConfig = field(default_factory=HistoryConfig)
     guardrails: Guardrails = field(default_factory=Guardrails)
+    arms: Arms = field(default_factory=Arms)
     context: ContextSpec = field(default_factory=ContextSpec)
     reward: RewardConfig = field(default_factory=RewardConfig)
     split: SplitConfig = field(default_factory=SplitConfig)

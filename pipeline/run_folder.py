@@ -192,6 +192,15 @@ class Run:
             "settings": {name: config[name] for name in DECIDES_A_RESULT},
         }
 
+    @property
+    def policy_version(self) -> str:
+        """Return what names the policy in the decisions that it makes: 12 hexadecimal digits of its file's SHA-256.
+
+        Raises:
+            ConfigError: If the file cannot be read.
+        """
+        return self._policy_digest()[:12]
+
     def _policy_digest(self) -> str:
         try:
             return hashlib.sha256(self.policy.read_bytes()).hexdigest()

@@ -58,10 +58,11 @@ def open_files(
     *,
     separator: str | None = None,
     encoding: str | None = None,
+    named: str | None = None,
 ) -> OpenedFiles:
     """Read all files of a path; add the faults of those that cannot be read. See `data_files` and `read_file`."""
     try:
-        files, empty = data_files(path)
+        files, empty = data_files(path, named)
     except InputError as error:
         faults += error.faults
         return OpenedFiles()
@@ -72,18 +73,18 @@ def open_files(
         except InputError as error:
             faults += error.faults
             continue
-        named = {name: value for name, value in file.partition.items() if name not in found.frame.columns}
-        columns = {name: pd.Series([value] * len(found.frame), dtype=object) for name, value in named.items()}
+        absent = {name: value for name, value in file.partition.items() if name not in found.frame.columns}
+        columns = {name: pd.Series([value] * len(found.frame), dtype=object) for name, value in absent.items()}
         tables.append((file.path, FileTable(found.frame.assign(**columns), found.unreadable)))
     return OpenedFiles(tuple(tables), empty)
 
 
-def data_files(path: Path) -> tuple[list[DataFile], int]:
+def data_files(path: Path, named: str | None = None) -> tuple[list[DataFile], int]:
     """Return the files of a path in the order of their names, and how many files of 0 bytes were left out.
 
     As for Spark and Hive, files and folders whose names begin with `.` or `_` are not data (`_SUCCESS`,
     `.part-0.csv.crc`), and folders such as `date=2024-03-04` are columns. In other folders (`2024/03/04`) only the
-    files count.
+    files count. If `named` is given, only files of a folder that have this name do.
 
     Raises:
         InputError: If no file has data, another file is among them, or two files hold the same rows.
@@ -94,7 +95,7 @@ def data_files(path: Path) -> tuple[list[DataFile], int]:
         if not path.stat().st_size:
             raise fail(path, "the file is empty", "Check that the export is complete.")
         return [DataFile(path, {})], 0
-    found = _walk(path, {}, (path.resolve(),))
+    found = [file for file in _walk(path, {}, (path.resolve(),)) if named in (None, file.path.name)]
     faults = [fault for file in found if (fault := refuse_format(file.path)) is not None]
     full = [file for file in found if file.path.stat().st_size]
     raise_faults(faults or _copies(full))

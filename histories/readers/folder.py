@@ -11,14 +11,16 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
+from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, raise_faults
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
+from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
+from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail, read_parquet
-from crosschannel.histories.readers.sources import span_of
+from crosschannel.histories.readers.sources import SourceRows, TableSource, span_of
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.values.validation import check_tables
 
@@ -80,8 +82,13 @@ def write_history(history: History, path: Path) -> None:
     write_yaml(content, description)
 
 
-def read_history(path: Path) -> History:
-    """Read a folder that `write_history` wrote; the result equals what was written.
+def read_history(path: Path, decided: Path | None = None) -> History:
+    """Read a folder that `write_history` wrote; without `decided` the result equals what was written.
+
+    Args:
+        path: The folder.
+        decided: Folder of decisions that `decide` wrote, by date. They take the place of the folder's own decisions of
+            the same users and times; all decisions get their users' arms.
 
     Raises:
         InputError: If a file is missing or damaged, the description has a missing or unknown key or another version, or
@@ -114,6 +121,10 @@ def read_history(path: Path) -> History:
     ]
     if faults:
         raise InputError(faults)
+    joined: JoinedDecisions | None = None
+    if decided is not None:
+        joined = _join(tables["decisions"], files["decisions"], decided, content)
+        tables["decisions"], tables["events"] = joined.frame(content["modules"]), joined.renamed_in(tables["events"])
     try:
         history = History.from_tables(
             tables["decisions"],
@@ -126,9 +137,11 @@ def read_history(path: Path) -> History:
             ties=content["ties"],
             files=files,
         )
+    except InputError as error:
+        raise InputError([_placed(fault, files["decisions"], joined) for fault in error.faults]) from None
     except ConfigError as error:
         raise fail(path / DESCRIPTION_FILE, str(error), "Correct `span` there.", column="span") from None
-    notes = history.notes
+    notes = history.notes if joined is None else (*joined.notes, *history.notes)
     history = _with_event_names(history, tuple(content["event_names"]), files["events"])
     try:
         history = history.with_churn_events([str(name) for name in content["churn_events"]])
@@ -137,7 +150,25 @@ def read_history(path: Path) -> History:
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
     users = None if attributes is None or history.users is None else history.users[attributes]
-    return replace(history, users=users, notes=notes)
+    history = replace(history, users=users, notes=notes)
+    return history if decided is None else with_arms(history, decided)
+
+
+def _join(log: pd.DataFrame, file: str, decided: Path, content: Mapping[str, Any]) -> JoinedDecisions:
+    """Join the decisions in a folder by date to those of the log, up to its end."""
+    faults: list[Fault] = []
+    rows = read_decisions(decisions_by_date(decided), content["modules"], faults)
+    raise_faults(faults)
+    mine = SourceRows(TableSource(Path(file)), log, ((file, len(log)),))
+    return join_decisions(mine, rows, content["modules"], until=content["span"][1])
+
+
+def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:
+    """Return a fault of the joined decisions with its file and its row there."""
+    if joined is None or fault.file != file or fault.row is None:
+        return fault
+    place, row = joined.place(fault.row)
+    return replace(fault, file=place, row=row)
 
 
 def _users_frame(history: History) -> pd.DataFrame:

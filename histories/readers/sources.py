@@ -43,6 +43,7 @@ class TableSource:
             `%Z`, and Parquet columns without a zone. A date without a time of day is the beginning of the day there.
         separator: Separator between the fields of a text file; by default a tab for .tsv, and a comma for .csv.
         leave_out: In the table of users, columns of the file that are not read as attributes.
+        files: Name of the files that are read of a folder and of those below it (`decisions.parquet`); by default all.
         encoding: Encoding of a text file (`latin-1`); by default UTF-8, or UTF-16 if the file begins with its mark.
     """
 
@@ -56,6 +57,7 @@ class TableSource:
     separator: str | None = None
     encoding: str | None = None
     leave_out: tuple[str, ...] = ()
+    files: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -114,7 +116,7 @@ def read_source(
     source: TableSource, known: Sequence[str] | None, required: Sequence[str], faults: list[Fault]
 ) -> SourceRows:
     """Read a source in the native columns; `known` are those to read, or None for all of them (attributes)."""
-    opened = open_files(source.path, faults, separator=source.separator, encoding=source.encoding)
+    opened = open_files(source.path, faults, separator=source.separator, encoding=source.encoding, named=source.files)
     frames: list[pd.DataFrame] = []
     for path, found in opened.tables:
         table = TableValidator(found.frame, str(path), faults)

@@ -16,6 +16,8 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, ra
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import check_source
+from crosschannel.histories.readers.decided.days import source_of_decisions
+from crosschannel.histories.readers.decided.joining import join_decisions, read_decisions
 from crosschannel.histories.readers.repeats import Duplicates, find_repeats
 from crosschannel.histories.readers.slots import SlotGrid, check_slots
 from crosschannel.histories.readers.sources import (
@@ -52,9 +54,9 @@ class TableMapping:
         slots: If the decisions are sends only: a `SlotGrid`, slots at fixed times, in which nothing was sent unless the
             slot's period has a send; or `sends_only`, no other slots, so that nothing can be learned about sending
             nothing. As in `StreamMapping`.
-        decided: The decisions that a policy of this package made later, such as the files that `decide` wrote, in
-            native columns with their propensities. Without `slots` they are further rows of `decisions`; with slots see
-            `StreamMapping`.
+        decided: The decisions that a policy of this package made, such as the files that `decide` wrote, in native
+            columns with their propensities. Without `slots` they are further rows of `decisions`, and take the place of
+            those of the same users and times; with slots see `StreamMapping`.
         duplicates: If events (with `slots`, sends as well) of the same user have the same `message_id`: `error`, or
             `keep_first`, which keeps the earliest and counts the others.
         anonymous: If a decision or event has no user: `error`, or `leave_out`, which is counted.
@@ -126,7 +128,7 @@ def read_tables(mapping: TableMapping) -> History:
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
     decided = None
     if mapping.decided is not None and mapping.slots is None:
-        decided = read_source(mapping.decided, known, (*DECISION_COLUMNS, *modules.names), faults)
+        decided = read_decisions(source_of_decisions(mapping.decided), modules, faults)
     raise_faults(faults)
     if mapping.slots is not None:
         return history_of_sends(mapping, mapping.slots, decisions, events, users)
@@ -137,12 +139,16 @@ def read_tables(mapping: TableMapping) -> History:
         notes.append(f"left out: {sum(int(mask.sum()) for mask in masks):,} anonymous rows")
     events, repeated = _without_repeats(events, mapping.duplicates)
     notes += repeated
-    all_decisions = [decisions] if decided is None else [decisions, decided]
+    all_decisions, frames = [decisions], [rows.frame for rows in events]
+    if decided is not None:
+        joined = join_decisions(decisions, decided, modules)
+        all_decisions, frames = [joined.log, joined.decided], [joined.renamed_in(frame) for frame in frames]
+        notes += joined.notes
     pieces = {"decisions": all_decisions, "events": events, "users": [] if users is None else [users]}
     try:
         history = History.from_tables(
             concat_decisions([rows.frame for rows in all_decisions], modules),
-            pd.concat([rows.frame for rows in events], ignore_index=True) if len(events) > 1 else events[0].frame,
+            pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0],
             modules,
             None if users is None else users.frame,
             span=None if mapping.span is None else span_of(mapping.span),

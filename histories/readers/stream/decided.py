@@ -12,6 +12,7 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.histories.readers.decided.days import source_of_decisions
 from crosschannel.histories.readers.slots import UserSlots
 from crosschannel.histories.readers.sources import SourceRows, TableSource, decision_columns, read_source
 from crosschannel.histories.readers.stream.rows import StreamRows
@@ -56,7 +57,7 @@ def read_decided(source: TableSource, modules: ActionSpace, stream: StreamRows) 
     """
     faults: list[Fault] = []
     known = decision_columns(modules)
-    rows = read_source(source, known, (*DECISION_COLUMNS, *modules.names), faults)
+    rows = read_source(source_of_decisions(source), known, (*DECISION_COLUMNS, *modules.names), faults)
     raise_faults(faults)
     table = TableValidator(rows.frame, str(source.path), faults)
     time, _ = table.times("time")

@@ -1,0 +1,132 @@
+"""The folder of decisions by date: a folder for each decision time, with decisions, everybody's arm, and a summary."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from crosschannel.core.arrays import ObjectArray
+from crosschannel.core.errors import Fault, InputError, raise_faults
+from crosschannel.core.table_validator import TableValidator
+from crosschannel.core.times import DAY
+from crosschannel.histories.arms import ARMS
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.source_files import read_parquet
+from crosschannel.histories.readers.sources import TableSource
+
+DECISIONS_FILE, ARMS_FILE, SUMMARY_FILE = "decisions.parquet", "arms.parquet", "decide.json"
+_DAY = re.compile(r"\d{4}-\d\d-\d\d(T\d\d-\d\d)?")
+
+
+def day_name(at: int, period: int) -> str:
+    """Return the name of the folder of a decision time: its date, and the time of day where a day has several.
+
+    Args:
+        at: The time, microseconds since 1970 UTC.
+        period: Time from one decision time to the next, microseconds.
+    """
+    moment = pd.Timestamp(at, unit="us")
+    return f"{moment:%Y-%m-%d}" if period >= DAY else f"{moment:%Y-%m-%dT%H-%M}"
+
+
+def decided_days(folder: Path) -> list[Path]:
+    """Return the folders of the decision times in a folder, in the order of time.
+
+    What begins with a dot is a draft of a day that was never finished, and is not read.
+
+    Raises:
+        InputError: If the folder does not exist, or holds something else, or a day has a file missing.
+    """
+    if not folder.is_dir():
+        raise InputError([Fault(str(folder), "there is no such folder", "Check the path.")])
+    faults, days = list[Fault](), list[Path]()
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            continue
+        if not (entry.is_dir() and _DAY.fullmatch(entry.name)):
+            remedy = "Keep other files elsewhere."
+            faults.append(Fault(str(entry), "this is not a day of decisions, such as 2026-11-24", remedy))
+            continue
+        absent = [name for name in (DECISIONS_FILE, ARMS_FILE, SUMMARY_FILE) if not (entry / name).is_file()]
+        faults += [Fault(str(entry / name), "the day has no such file", "Decide for the day again.") for name in absent]
+        days.append(entry)
+    raise_faults(faults)
+    return days
+
+
+def is_by_date(folder: Path) -> bool:
+    """Return whether a path is a folder of decisions by date."""
+    return folder.is_dir() and any(_DAY.fullmatch(path.name) and path.is_dir() for path in folder.iterdir())
+
+
+def source_of_decisions(source: TableSource) -> TableSource:
+    """Return the source of the decisions only, where a source is a folder by date.
+
+    Raises:
+        InputError: If the folder is one, and is not as `decide` writes it.
+    """
+    return replace(source, files=decisions_by_date(source.path).files) if is_by_date(source.path) else source
+
+
+def decisions_by_date(folder: Path) -> TableSource:
+    """Return the source of the decisions in a folder by date.
+
+    Raises:
+        InputError: If the folder is not as `decide` writes it, or has no day.
+    """
+    if not decided_days(folder):
+        raise InputError([Fault(str(folder), "the folder has no day of decisions", "Decide for a day first.")])
+    return TableSource(folder, files=DECISIONS_FILE)
+
+
+def read_arms(folder: Path, user_ids: ObjectArray) -> ObjectArray:
+    """Return the arm of each user (U,): that of the last day which names the user; None where no day does.
+
+    Raises:
+        InputError: If a file cannot be read, or has an arm that is not one of `ARMS`.
+    """
+    texts = pd.Index(user_ids.astype(str))
+    out = np.full(len(user_ids), None, dtype=object)
+    unknown = np.ones(len(user_ids), dtype=bool)
+    for day in reversed(decided_days(folder)):
+        file, faults = day / ARMS_FILE, list[Fault]()
+        table = TableValidator(read_parquet(file), str(file), faults)
+        table.require(["user_id", "arm"])
+        raise_faults(faults)
+        arm = table.texts("arm")
+        table.flag_rows("arm", ~np.isin(arm, ARMS), "this is not an arm", f"Write one of {', '.join(ARMS)}.")
+        twice = pd.Series(table.texts("user_id")).duplicated().to_numpy()
+        table.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
+        raise_faults(faults)
+        row = pd.Index(table.texts("user_id")).get_indexer(texts)
+        found = unknown & (row >= 0)
+        out[found] = arm[row[found]]
+        unknown &= ~found
+        if not unknown.any():
+            break
+    return out
+
+
+def with_arms(history: History, folder: Path) -> History:
+    """Return a history whose decisions have the arms of their users, as the last day that names each has it.
+
+    This holds for all decisions, also for those before the arms began and for those of business as usual. Users whom
+    no day names keep the arm of the log.
+
+    Raises:
+        InputError: If the folder is not one of decisions by date.
+    """
+    arms = read_arms(folder, history.user_ids)
+    d = history.decisions
+    arm = arms[d.user]
+    named = np.asarray(arms != None, dtype=bool)  # noqa: E711
+    if d.arm is not None:
+        arm = np.where(named[d.user], arm, d.arm)
+    notes = list(history.notes)
+    if not named.all():
+        notes.append(f"arms: {int((~named).sum()):,} users are in no file of arms of {folder}")
+    return replace(history, decisions=replace(d, arm=arm), notes=tuple(notes))
