@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
-from crosschannel.core.estimators import reproducible
+from crosschannel.core.serialization import reproducible
 from crosschannel.evaluation.outcomes.outcome_model import (
     OutcomeModel,
     QValues,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError
-from crosschannel.core.estimators import reproducible
+from crosschannel.core.serialization import reproducible
 
 #: Decisions of each group of actions to which a classifier is fitted; more would cost time without more precision.
 MAX_ROWS_OF_CLASSIFIER = 200_000

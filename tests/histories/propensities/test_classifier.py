@@ -11,8 +11,8 @@ import pytest
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import InputError
-from crosschannel.core.estimators import reproducible
 from crosschannel.core.hashing import derive, keys
+from crosschannel.core.serialization import reproducible
 from crosschannel.core.times import DAY
 from crosschannel.evaluation import IPS, SNIPS, EvaluationSettings, LoggedDecisions, evaluate
 from crosschannel.histories.features import ContextSpec
