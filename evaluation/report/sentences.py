@@ -89,10 +89,10 @@ def caveats(evaluation: Evaluation) -> list[str]:
         out.append(f"The weights use estimated propensities{some}; the intervals ignore the error of these estimates.")
     total, without = evaluation.logged_decisions, evaluation.logged_decisions - evaluation.decisions
     if without:
-        why = [f"{n:,} {reason}" for reason, n in evaluation.reward_counts.items() if n and reason != "identified"]
+        why = [f"{reason} ({n:,})" for reason, n in evaluation.reward_counts.items() if n and reason != "identified"]
         out.append(
-            f"{without:,} of {total:,} decisions have no reward and are left out ({without / total:.0%}: "
-            f"{', '.join(why)}); all values are about the others."
+            f"{without:,} of {total:,} decisions ({without / total:.0%}) have no reward and are left out; all values "
+            f"are about the others. The reason: {', '.join(why)}."
         )
     if not evaluation.refitted:
         out.append("The rewards were held fixed in the bootstrap; the intervals ignore their error.")

@@ -10,7 +10,7 @@ from scipy.special import ndtri
 
 from crosschannel.evaluation import caveats, headline, module_effects
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
+from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate, EvaluationSettings
 from crosschannel.evaluation.gate import DEPLOY, NOT_IDENTIFIED
 from crosschannel.evaluation.report.formatting import format_bounds, format_number, format_point
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
@@ -31,25 +31,66 @@ POWER = 0.8
 MAX_FACTOR = 100.0
 
 
-def card_of(result: EvaluationResult, run: Path) -> Card | None:
+def card_of(result: EvaluationResult, run: Path, reward: str = "") -> Card | None:
     """Return the card of a result; None where no verdict was stored.
 
     Args:
         result: The result.
         run: Folder of the run, for the commands to run next.
+        reward: What counts as a reward, in words; empty to leave it out.
     """
     if result.gate is None:
         return None
     return Card(
         verdict=result.gate.verdict,
-        reason=result.gate.reason,
-        facts=_facts(result),
+        summary=_summary(result),
+        reason=_reason(result),
+        facts=_facts(result, reward),
         caveats=(*_limits(result), *(each for each in caveats(result.evaluation) if DIAGNOSTIC not in each)),
         next_steps=tuple(_next_steps(result, run)),
     )
 
 
-def _facts(result: EvaluationResult) -> dict[str, str]:
+def _summary(result: EvaluationResult) -> str:
+    """Return what the verdict says of the log, in a sentence without terms of evaluation."""
+    assert result.gate is not None
+    difference = headline(result.evaluation).difference
+    if result.gate.verdict == NOT_IDENTIFIED:
+        if headline(result.evaluation).identified:
+            return "Keep what is sent now: this log cannot tell whether the policy keeps to the rule."
+        return "Keep what is sent now: this log cannot tell what the policy would earn."
+    if result.gate.verdict == DEPLOY:
+        if difference.low > 0:
+            return "Use the policy: by this log it earns more than what was sent."
+        return "Use the policy: by this log it keeps to the rule, which allows it to earn less than what was sent."
+    if difference.high < 0:
+        return "Keep what is sent now: by this log the policy earns less."
+    if difference.low > 0:
+        return "Keep what is sent now: by this log the policy earns more, but it does not keep to the rule."
+    return "Keep what is sent now: the log does not show that this policy earns more."
+
+
+def _reason(result: EvaluationResult) -> str:
+    """Return the gate's reason; where too few decisions count, in words and with the number that is required."""
+    assert result.gate is not None
+    best = headline(result.evaluation)
+    if best.identified or not best.reason.startswith("ESS"):
+        return result.gate.reason
+    size, least, whose = _required(best, result.evaluation.settings)
+    return (
+        f"Too few of the log's {whose} got what the policy would send: together they count as {size:,.0f} "
+        f"{whose} (ESS), and at least {least:,.0f} are required."
+    )
+
+
+def _required(best: Estimate, settings: EvaluationSettings) -> tuple[float, float, str]:
+    """Return the effective sample size that is furthest below its requirement, the requirement, and of what it is."""
+    names = {"ESS": "decisions", "ESS of users": "users"}
+    found = [(size, least, names[name]) for name, size, least in settings.ess_requirements(best.support)]
+    return max(found, key=lambda each: each[1] / each[0] if each[0] > 0 else math.inf)
+
+
+def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
     evaluation, best = result.evaluation, headline(result.evaluation)
     level = f"{evaluation.settings.confidence_level:.0%}"
     facts = {"value": _value(best, level)}
@@ -57,14 +98,16 @@ def _facts(result: EvaluationResult) -> dict[str, str]:
         facts["difference to the log"] = _shown(best.difference)
         facts["the log earned"] = _shown(evaluation.logged)
         facts["holds"] = best.assumption or NO_ASSUMPTION
-    size, least = evaluation.settings.ess_requirements(best.support)[0][1:]
-    facts["effective decisions (ESS)"] = (
+    size, least, whose = _required(best, evaluation.settings)
+    facts[f"effective {whose} (ESS)"] = (
         f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
     )
+    if reward:
+        facts["a reward is"] = reward
     if result.followed is not None:
         facts[f"if followed over {result.followed.slots} slots"] = _followed(result.followed)
     facts["policy"] = f"{evaluation.policy}, exploring, as it would be deployed"
-    facts["question"] = best.estimand
+    facts["what is estimated"] = best.estimand
     if result.truth:
         facts["true value, known because the market is simulated"] = f"{result.truth[0].per_decision:+.4g}"
     facts["judged on"] = f"{evaluation.population} of {evaluation.users:,} users that the policy has not learned from"
@@ -74,7 +117,7 @@ def _facts(result: EvaluationResult) -> dict[str, str]:
 
 def _value(best: Estimate, level: str) -> str:
     if not best.identified:
-        return f"not identified ({best.reason})"
+        return f"not known from this log ({best.reason})"
     return f"{format_point(best.value)} per decision with a reward, {level} interval {format_bounds(best.value)}"
 
 
@@ -100,6 +143,7 @@ def _limits(result: EvaluationResult) -> list[str]:
     ladder = evaluation.ladder
     if ladder is not None and ladder.headline.identified and ladder.breakdown is not None:
         out.append(breakdown_sentence(evaluation, ladder.breakdown))
+    out += [f"What the log does show: {effect[0].lower()}{effect[1:]}" for effect in module_effects(evaluation)]
     if headline(evaluation).identified:
         heavy = max(result.evidence.weights, key=lambda each: each.squared_share, default=None)
         if heavy is not None and heavy.decisions <= FEW_DECISIONS and heavy.squared_share > MAX_SHARE_OF_FEW:
@@ -154,7 +198,7 @@ def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
         ]
     if result.gate.verdict == NOT_IDENTIFIED:
         steps = ["Do not deploy the policy as a whole: this log cannot show what it is worth."]
-        return [*steps, *result.advice, *module_effects(result.evaluation)]
+        return [*steps, *result.advice]
     return [
         "Do not deploy it yet; send as the log does.",
         *_more_data(result),

@@ -53,6 +53,7 @@ def test_card_to_deploy():
     card = card_of(result("deploy", identified()), RUN)
     assert card is not None
     assert (card.verdict, card.reason, card.tone) == ("deploy", "For a reason.", "deploy")
+    assert "a reward is" not in card.facts
     assert "decide" in card.next_steps[0]
     assert "--require-gate" in card.next_steps[0]
     best = headline(identified())
@@ -68,7 +69,11 @@ def test_card_that_is_not_identified_advises_and_shows_no_number():
     card = card_of(result("not identified", not_identified(), advice=advice), RUN)
     assert card is not None
     assert card.tone == "not-identified"
-    assert card.facts["value"].startswith("not identified (ESS")
+    assert card.facts["value"].startswith("not known from this log (ESS")
+    assert "cannot tell what the policy would earn" in card.summary
+    assert card.reason.startswith("Too few of the log's")
+    size, least = card.facts["effective decisions (ESS)"].split(", at least ")
+    assert f"count as {size} decisions (ESS), and at least {least.split()[0]} are required" in card.reason
     assert "difference to the log" not in card.facts
     assert "holds" not in card.facts
     assert card.next_steps[0].startswith("Do not deploy")
@@ -106,6 +111,29 @@ def test_so_many_users_show_the_difference_in_4_of_5_logs(level, quantile):
     found = rng.normal(difference.point, error, 20_000) - quantile * error > least
     assert found.mean() == pytest.approx(0.8, abs=5 * math.sqrt(0.8 * 0.2 / 20_000))
     assert times_as_many_users(difference, 1.0, level) == math.inf
+
+
+@pytest.mark.parametrize(
+    ("verdict", "difference", "summary"),
+    [
+        ("deploy", Interval(2.0, 1.0, 3.0, 0.5), "Use the policy: by this log it earns more than what was sent."),
+        (
+            "deploy",
+            Interval(0.5, -0.5, 1.5, 0.5),
+            "Use the policy: by this log it keeps to the rule, which allows it to",
+        ),
+        ("hold", Interval(0.5, -0.5, 1.5, 0.5), "Keep what is sent now: the log does not show that this policy earns"),
+        ("hold", Interval(-2.0, -3.0, -1.0, 0.5), "Keep what is sent now: by this log the policy earns less."),
+        ("hold", Interval(2.0, 1.0, 3.0, 0.5), "Keep what is sent now: by this log the policy earns more, but it does"),
+        ("not identified", Interval(2.0, 1.0, 3.0, 0.5), "Keep what is sent now: this log cannot tell whether"),
+    ],
+)
+def test_card_says_in_a_sentence_what_to_do(verdict, difference, summary):
+    card = card_of(result(verdict, with_difference(identified(), difference)), RUN, "+1 x `order`")
+    assert card is not None
+    assert card.summary.startswith(summary)
+    assert card.reason == "For a reason."
+    assert card.facts["a reward is"] == "+1 x `order`"
 
 
 def test_card_names_simpler_policies_that_do_as_well():
