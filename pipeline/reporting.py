@@ -76,7 +76,10 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
 def _reward_in_words(config: Config) -> str:
     """Return what counts as a reward, for the card."""
     reward = config.reward
-    goals = ", ".join(f"{goal.weight:+g} x `{goal.event}`" for goal in reward.goals)
+    goals = ", ".join(
+        f"{goal.weight:+g} x {'' if goal.measure == 'count' else f'{goal.measure} of '}`{goal.event}`"
+        for goal in reward.goals
+    )
     text = f"{goals}, in the {reward.post} after a decision"
     return f"{text}, less what happens without a message" if reward.kind in INCREMENTAL else text
 

@@ -12,6 +12,7 @@ from crosschannel.evaluation import caveats, headline, module_effects
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate, EvaluationSettings
 from crosschannel.evaluation.gate import DEPLOY, NOT_IDENTIFIED
+from crosschannel.evaluation.planning.needs import IN_WORDS, JOINT, ORDER_1
 from crosschannel.evaluation.report.formatting import format_bounds, format_number, format_point
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
 from crosschannel.evaluation.report.page import Card
@@ -97,7 +98,7 @@ def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
     if best.identified:
         facts["difference to the log"] = _shown(best.difference)
         facts["the log earned"] = _shown(evaluation.logged)
-        facts["holds"] = best.assumption or NO_ASSUMPTION
+        facts["is right"] = best.assumption or NO_ASSUMPTION
     size, least, whose = _required(best, evaluation.settings)
     facts[f"effective {whose} (ESS)"] = (
         f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
@@ -117,7 +118,7 @@ def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
 
 def _value(best: Estimate, level: str) -> str:
     if not best.identified:
-        return f"not known from this log ({best.reason})"
+        return "not known from this log" + ("" if best.reason.startswith("ESS") else f" ({best.reason})")
     return f"{format_point(best.value)} per decision with a reward, {level} interval {format_bounds(best.value)}"
 
 
@@ -162,7 +163,7 @@ def _rivals(comparators: Sequence[Comparator]) -> list[str]:
     if above:
         out.append(f"Simpler policies earn more on the same users; the policy minus each: {'; '.join(above)}.")
     if level:
-        out.append(f"The log does not show that the policy earns more than these; it minus each: {'; '.join(level)}.")
+        out.append(f"Simpler policies may do as well; the policy minus each: {'; '.join(level)}.")
     greedy = next((row for row in comparators if row.policy == "greedy" and row.lead.is_defined), None)
     if greedy is not None:
         out.append(_price_of_exploring(greedy.lead))
@@ -198,12 +199,19 @@ def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
         ]
     if result.gate.verdict == NOT_IDENTIFIED:
         steps = ["Do not deploy the policy as a whole: this log cannot show what it is worth."]
-        return [*steps, *result.advice]
+        return [*steps, *_needed(result.advice)]
     return [
         "Do not deploy it yet; send as the log does.",
         *_more_data(result),
         f"Compute what a log would need: `{invocation('plan', '--run', run)}`.",
     ]
+
+
+def _needed(advice: Sequence[str]) -> list[str]:
+    """Return what would identify the value; of the ways to estimate it, the one that needs least, where it is known."""
+    if any(each.startswith(IN_WORDS[ORDER_1]) for each in advice):
+        return [each for each in advice if not each.startswith(IN_WORDS[JOINT])]
+    return list(advice)
 
 
 def _more_data(result: EvaluationResult) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, headline
 from crosschannel.evaluation.bootstrap import UNDEFINED
+from crosschannel.evaluation.planning.needs import IN_WORDS, JOINT, ORDER_1
 from crosschannel.pipeline.judgement.records import Comparator, TrueValue
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.report.card import card_of, times_as_many_users
@@ -65,19 +66,22 @@ def test_card_to_deploy():
 
 
 def test_card_that_is_not_identified_advises_and_shows_no_number():
-    advice = ("With 10 times as many users the value would be known to 0.1.",)
+    needs = (f"{IN_WORDS[ORDER_1]}, it takes 900 users.", f"{IN_WORDS[JOINT]}, it takes 90,000.")
+    advice = ("With 10 times as many users the value would be known to 0.1.", *needs)
     card = card_of(result("not identified", not_identified(), advice=advice), RUN)
     assert card is not None
     assert card.tone == "not-identified"
-    assert card.facts["value"].startswith("not known from this log (ESS")
+    assert card.facts["value"] == "not known from this log"
     assert "cannot tell what the policy would earn" in card.summary
     assert card.reason.startswith("Too few of the log's")
     size, least = card.facts["effective decisions (ESS)"].split(", at least ")
     assert f"count as {size} decisions (ESS), and at least {least.split()[0]} are required" in card.reason
     assert "difference to the log" not in card.facts
-    assert "holds" not in card.facts
+    assert "is right" not in card.facts
     assert card.next_steps[0].startswith("Do not deploy")
     assert advice[0] in card.next_steps
+    assert needs[0] in card.next_steps
+    assert needs[1] not in card.next_steps, "whoever needs it finds it in evaluation.json"
     assert not any("decide" in step for step in card.next_steps)
 
 
