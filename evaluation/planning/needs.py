@@ -353,9 +353,8 @@ def advice(evaluation: Evaluation, needs: Sequence[DataNeed] = (), weeks: float 
     if 1 < factor < math.inf:
         longer = "" if weeks is None else f" (or {factor * weeks:,.0f} weeks instead of {weeks:,.1f})"
         found.append(
-            f"The value of the whole action would be identified, with a wide interval, from about "
-            f"{_count(factor * evaluation.users)} evaluated users like these on, instead of "
-            f"{evaluation.users:,}{longer}."
+            f"The value of the whole action would be identified with at least {_count(factor * evaluation.users)} "
+            f"evaluated users like these, instead of {evaluation.users:,}{longer}."
         )
     return [*found, *(need.describe(best.reason) for need in needs)]
 
