@@ -10,11 +10,13 @@ from scipy.special import ndtri
 
 from crosschannel.evaluation import caveats, headline, module_effects
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate, EvaluationSettings
+from crosschannel.evaluation.estimates import Estimate, EvaluationSettings
 from crosschannel.evaluation.gate import DEPLOY, NOT_IDENTIFIED
+from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
+from crosschannel.evaluation.ladder.results import Ladder
 from crosschannel.evaluation.planning.needs import IN_WORDS, JOINT, ORDER_1
 from crosschannel.evaluation.report.formatting import format_bounds, format_number, format_point
-from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
+from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION
 from crosschannel.evaluation.report.page import Card
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
@@ -47,7 +49,7 @@ def card_of(result: EvaluationResult, run: Path, reward: str = "") -> Card | Non
         summary=_summary(result),
         reason=_reason(result),
         facts=_facts(result, reward),
-        caveats=(*_limits(result), *(each for each in caveats(result.evaluation) if DIAGNOSTIC not in each)),
+        caveats=(*_limits(result), *caveats(result.evaluation, of_headline=True)),
         next_steps=tuple(_next_steps(result, run)),
     )
 
@@ -98,7 +100,7 @@ def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
     if best.identified:
         facts["difference to the log"] = _shown(best.difference)
         facts["the log earned"] = _shown(evaluation.logged)
-        facts["is right"] = best.assumption or NO_ASSUMPTION
+        facts["assumption"] = best.assumption.replace("if ", "that ", 1) or f"none, right {NO_ASSUMPTION}"
     size, least, whose = _required(best, evaluation.settings)
     facts[f"effective {whose} (ESS)"] = (
         f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
@@ -143,7 +145,7 @@ def _limits(result: EvaluationResult) -> list[str]:
     evaluation, out = result.evaluation, list(result.notes)
     ladder = evaluation.ladder
     if ladder is not None and ladder.headline.identified and ladder.breakdown is not None:
-        out.append(breakdown_sentence(evaluation, ladder.breakdown))
+        out.append(_breakdown(ladder, ladder.breakdown))
     out += [f"What the log does show: {effect[0].lower()}{effect[1:]}" for effect in module_effects(evaluation)]
     if headline(evaluation).identified:
         heavy = max(result.evidence.weights, key=lambda each: each.squared_share, default=None)
@@ -152,6 +154,17 @@ def _limits(result: EvaluationResult) -> list[str]:
             out.append(f"{some} {heavy.squared_share:.0%} of the squared weights, so that the value depends on them.")
         out += _rivals(result.comparators)
     return out
+
+
+def _breakdown(ladder: Ladder, share: float) -> str:
+    """Return how far the parts of a message may be from adding up before the answer falls, as a sentence."""
+    size = abs(ladder.headline.value.point - ladder.orders[0].value.point)
+    better = ladder.headline.difference.point > 0
+    change = "less" if better else "more"
+    limit = f"{share * size:.3g} per decision ({share:.0%} of what content changes)"
+    if share >= MAX_SHARE:
+        return f"Even if parts of a message together earn {change} than their sum by {limit}, the answer holds."
+    return f"The answer holds unless parts of a message together earn {change} than their sum by more than {limit}."
 
 
 def _rivals(comparators: Sequence[Comparator]) -> list[str]:

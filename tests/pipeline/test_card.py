@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, headline
+from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, caveats, headline
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.planning.needs import IN_WORDS, JOINT, ORDER_1
 from crosschannel.pipeline.judgement.records import Comparator, TrueValue
@@ -40,6 +40,16 @@ def with_difference(evaluation: Evaluation, difference: Interval) -> Evaluation:
         return replace(evaluation, ladder=replace(evaluation.ladder, orders=orders))
     estimates = tuple(replace(e, difference=difference) if e is best else e for e in evaluation.estimates)
     return replace(evaluation, estimates=estimates)
+
+
+def with_ladder() -> Evaluation:
+    """An evaluation whose headline assumes that the parts of a message add up."""
+    ladder = identified().ladder
+    assert ladder is not None
+    assumed = replace(ladder.orders[1], assumption="if what the parts of a message earn adds up given the channel")
+    return replace(
+        identified(), ladder=replace(ladder, orders=(ladder.orders[0], assumed, *ladder.orders[2:]), order=1)
+    )
 
 
 def comparator(policy: str, lead: Interval, detail: str = "") -> Comparator:
@@ -77,7 +87,7 @@ def test_card_that_is_not_identified_advises_and_shows_no_number():
     size, least = card.facts["effective decisions (ESS)"].split(", at least ")
     assert f"count as {size} decisions (ESS), and at least {least.split()[0]} are required" in card.reason
     assert "difference to the log" not in card.facts
-    assert "is right" not in card.facts
+    assert "assumption" not in card.facts
     assert card.next_steps[0].startswith("Do not deploy")
     assert advice[0] in card.next_steps
     assert needs[0] in card.next_steps
@@ -194,3 +204,33 @@ def test_card_shows_the_true_value_where_it_is_known():
     card = card_of(result("deploy", identified(), truth=truth), RUN)
     assert card is not None
     assert card.facts["true value, known because the market is simulated"] == "+0.25"
+
+
+@pytest.mark.parametrize(
+    ("difference", "share", "expected"),
+    [
+        (Interval(1.0, 0.5, 1.5, 0.2), 0.5, "unless parts of a message together earn less than their sum by more than"),
+        (Interval(-1.0, -1.5, -0.5, 0.2), 0.5, "unless parts of a message together earn more than their sum by more"),
+        (Interval(1.0, 0.5, 1.5, 0.2), 10.0, "Even if parts of a message together earn less than their sum by"),
+    ],
+)
+def test_card_says_how_far_parts_may_be_from_adding_up(difference, share, expected):
+    evaluation = with_difference(with_ladder(), difference)
+    assert evaluation.ladder is not None
+    evaluation = replace(evaluation, ladder=replace(evaluation.ladder, breakdown=share))
+    card = card_of(result("deploy", evaluation), RUN)
+    assert card is not None
+    best, channel = evaluation.ladder.headline.value.point, evaluation.ladder.orders[0].value.point
+    assert expected in card.caveats[0]
+    assert f"{share * abs(best - channel):.3g} per decision ({share:.0%} of what content changes)" in card.caveats[0]
+    assert card.facts["assumption"].startswith("that what the parts of a message earn adds up")
+
+
+def test_card_is_silent_on_the_weights_of_other_estimators():
+    """The joint weight's largest decision says nothing of a headline by order 1."""
+    evaluation = with_ladder()
+    heavy = tuple(replace(e, support=replace(e.support, largest_weight=1e4)) for e in evaluation.estimates)
+    card = card_of(result("deploy", replace(evaluation, estimates=heavy)), RUN)
+    assert card is not None
+    assert not any("One decision has" in each or "`dm`" in each for each in card.caveats)
+    assert any("One decision has" in each for each in caveats(replace(evaluation, estimates=heavy)))
