@@ -37,7 +37,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.windows import Timeline, running_totals
 from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.configuration import Config, RewardConfig
-from crosschannel.reward import Reason, refit
+from crosschannel.reward import Reason
 from crosschannel.reward.measurement.messages import Messages
 from crosschannel.reward.measurement.ties import boundaries
 from crosschannel.reward.reason import REWARD_REASONS
@@ -176,7 +176,7 @@ def follow(config: Config, data: TrainingData, probabilities: Sequence[FloatArra
         value = evaluate_trajectories(
             log,
             probabilities,
-            _rewards(config.reward, data, test),
+            _rewards(config.reward, test),
             index,
             rng=np.random.default_rng([config.seed, FOLLOWING]),
             context=test.observations.context if _has_users(index) else None,
@@ -193,7 +193,7 @@ def episodes(config: Config, split: Split) -> TrajectoryIndex:
     """Cut the slots of some users into episodes, by what does not depend on what was sent.
 
     Slots whose windows extend beyond the observation, and those after a user churned, are left out first: that is a
-    matter of time. A user's last slot before churning ends an episode; users whose log ends otherwise before an
+    matter of time. So are users of the holdout, at whom no policy is valued. A user's last slot before churning ends an episode; users whose log ends otherwise before an
     episode does are excluded.
 
     Raises:
@@ -203,8 +203,9 @@ def episodes(config: Config, split: Split) -> TrajectoryIndex:
     history, frame = split.history, split.rewards
     d = history.decisions
     churned_at = history.churned_at[d.user]
+    held_out = np.bincount(d.user, weights=split.held_out, minlength=history.n_users)[d.user] > 0
     before = d.time <= churned_at
-    rows = np.flatnonzero(before & ~np.isin(frame.reason, OUTSIDE))
+    rows = np.flatnonzero(before & ~held_out & ~np.isin(frame.reason, OUTSIDE))
     last = np.zeros(history.n_users, dtype=np.int64)
     np.maximum.at(last, d.user[before], np.flatnonzero(before))
     churned = (churned_at[rows] < NEVER) & (rows == last[d.user[rows]])
@@ -256,9 +257,9 @@ def _gaps(history: History, index: TrajectoryIndex) -> IntArray:
     return np.asarray(time[index.rows[:, 1:][both]] - time[index.rows[:, :-1][both]])
 
 
-def _rewards(reward: RewardConfig, data: TrainingData, split: Split) -> Any:
+def _rewards(reward: RewardConfig, split: Split) -> Any:
     """Return the function of a replicate that fits the rewards again."""
-    fitted = refit(data.model, split.outcomes)
+    fitted = split.refit()
     if reward.kind not in INCREMENTAL:
         return fitted
     sent: BoolArray = split.history.modules.sends(split.history.decisions.actions)

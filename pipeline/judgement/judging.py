@@ -39,7 +39,6 @@ from crosschannel.pipeline.judgement.records import Calibration, ConstraintUse, 
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
-from crosschannel.reward import refit
 from crosschannel.reward.effects import attribute_groups
 
 #: Streams of random numbers, beside the run's seed.
@@ -198,7 +197,7 @@ def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArr
     return evaluate(
         replace(LoggedDecisions.from_history(history), name=f"the test users of {history.name}"),
         probabilities,
-        refit(data.model, test.outcomes),
+        test.refit(),
         rng=np.random.default_rng([config.seed, BOOTSTRAP]),
         q_values=None if outcomes is None else outcomes.q_values(test.observations.context, actions, probabilities),
         settings=config.evaluation.estimation,
