@@ -193,8 +193,8 @@ def episodes(config: Config, split: Split) -> TrajectoryIndex:
     """Cut the slots of some users into episodes, by what does not depend on what was sent.
 
     Slots whose windows extend beyond the observation, and those after a user churned, are left out first: that is a
-    matter of time. So are users of the holdout, at whom no policy is valued. A user's last slot before churning ends an episode; users whose log ends otherwise before an
-    episode does are excluded.
+    matter of time. So are users of the holdout, at whom no policy is valued. A user's last slot before churning ends an
+    episode; users whose log ends otherwise before an episode does are excluded.
 
     Raises:
         NotIdentified: If no episode is complete.
