@@ -353,8 +353,9 @@ def _clear(path: Path) -> None:
 
 def _classes(config: Config) -> tuple[str, ...]:
     """Return the classes of a user's own that a configuration names."""
-    names = (config.agent.name, config.reward.kind, config.evaluation.outcome_model)
-    # The regressors of scikit-learn are those of an installed package, and no code of a run's author.
+    evaluation, history = config.evaluation, config.history
+    names = (config.agent.name, config.reward.kind, evaluation.outcome_model, history.propensity_model)
+    # The estimators of scikit-learn are those of an installed package, and no code of a run's author.
     return tuple(name for name in names if ":" in name and not name.startswith("sklearn."))
 
 

@@ -35,8 +35,10 @@ from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.comparators import compare, one_hot
 from crosschannel.pipeline.judgement.evidence import evidence_of
+from crosschannel.pipeline.judgement.following import follow
 from crosschannel.pipeline.judgement.gating import verdict_of
-from crosschannel.pipeline.judgement.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
+from crosschannel.pipeline.judgement.records import Calibration, ConstraintUse, TrueValue
+from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
 from crosschannel.reward.effects import attribute_groups
@@ -143,12 +145,14 @@ def judge(
         evaluation = _off_policy(config, data, policy.probabilities)
         logger.info("comparing the policy with others")
         comparators = compare(config, data, policy.probabilities, greedy, evaluation)
+        followed = follow(config, data, policy.probabilities)
         truth = deployments.result()
     constraints = ConstraintUse.summarise(policy.prices)
     return EvaluationResult(
         evaluation=evaluation,
         truth=truth,
         comparators=comparators,
+        followed=followed,
         gate=verdict_of(config, data, policy.probabilities, evaluation, constraints),
         advice=advice_on(config, data, policy.probabilities, evaluation),
         evidence=evidence_of(config, data, agent, policy.probabilities, evaluation),
