@@ -143,26 +143,20 @@ def _title(trial: Trial, comparison: ArmComparison) -> str:
 
 
 def _outcome_columns(level: str) -> tuple[str, ...]:
-    return (
-        *(
-            "outcome",
-            "measure",
-            "mean of control",
-            "lift",
-            f"{level}, all looks",
-            f"{level}, this look",
-            "relative",
-            level,
-        ),
-        *("relative", level, "p, this look", "significant", "less variance"),
-    )
+    effects = ("mean of control", "lift", f"{level}, all looks", f"{level}, this look", "relative", level)
+    return ("outcome", "measure", *effects, "p, this look", "significant", "less variance")
 
 
 def _outcome_cells(one: OutcomeLift) -> tuple[str, ...]:
     relative = one.relative
     return (
-        *(one.name, one.measure, f"{one.means[1]:.4g}", format_point(one.alone), format_bounds(one.lift)),
-        *(format_bounds(one.alone), f"{relative.point:+.1%}" if math.isfinite(relative.point) else NOTHING),
+        one.name,
+        one.measure,
+        f"{one.means[1]:.4g}",
+        format_point(one.alone),
+        format_bounds(one.lift),
+        format_bounds(one.alone),
+        f"{relative.point:+.1%}" if math.isfinite(relative.point) else NOTHING,
         f"[{relative.low:+.1%}, {relative.high:+.1%}]" if relative.is_defined else NOTHING,
         f"{one.p_value:.2g}",
         f"{one.direction}, {_day(one.since)}" if one.since is not None else "no",
