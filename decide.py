@@ -1,16 +1,21 @@
 """Choose for every user what to send now, and write the decisions with their exact propensities.
 
-  crosschannel decide runs/NAME --history.path LOG --out decisions.parquet
+  crosschannel decide runs/NAME --history.path LOG --at 2026-11-24T10:00 --out decisions
+  crosschannel decide runs/NAME --history.path LOG --out decisions --dry-run
   crosschannel decide runs/NAME --history.path LOG --eligible FILE --out decisions.csv
   crosschannel decide runs/NAME --guardrails.opted-out '{email: email_opt_out}' --out decisions.csv
 
-The policy sees what the log holds of each user strictly before the time of the decisions. What may
-be sent comes from --eligible, a file with the columns user_id and eligible_<module> (action names
-joined by |); without one it is what was eligible at each user's last slot. Guardrails hold in any
-case, and users who churned get nothing. Columns of users that look like consent must be mapped by
-guardrails. The run's constraints are kept over all users together, at prices that the columns
-price_<constraint> hold. The output has the columns of a native log's decisions, so that the next
-log can begin with it.
+The policy sees what the log holds of each user strictly before the time of the decisions. Arms are a permanent hash of
+the user: the policy decides for `agent`, `holdout` gets nothing, and users of `business_as_usual`, for whom another
+system decides, have no row. What may be sent comes from --eligible, a file with the columns user_id and
+eligible_<module> (action names joined by |); without one it is what was eligible at each user's last slot. Guardrails
+hold in any case, and users who churned get nothing. Columns of users that look like consent must be mapped by
+guardrails. The run's constraints are kept over all users of the agent together, at prices that the columns
+price_<constraint> hold. The decisions have the columns of a native log, so that the next log can begin with them.
+
+--out FOLDER writes a folder for the date below it, as a whole or not at all, with everybody's arm (arms.parquet) and a
+summary (decide.json); --at is rounded down to the slots of the log, and earlier days in the folder count as decided.
+--out FILE writes decisions alone, at the time that --at says.
 """
 
 from __future__ import annotations
@@ -21,143 +26,32 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from crosschannel import agents
 from crosschannel.core import (
     DAY,
-    SECOND,
     BoolArray,
     ConfigError,
-    ObjectArray,
     duration,
-    keys,
     parse_moment,
-    pseudonyms,
     replacing,
     timestamps,
     write_csv,
 )
 from crosschannel.evaluation.gate import DEPLOY
-from crosschannel.histories import (
-    DecisionLog,
-    Guardrails,
-    History,
-    allowed_actions,
-    consent_columns,
-    last_eligible,
-    read_eligible,
-    without_churned,
-)
+from crosschannel.histories import Guardrails, History, consent_columns, read_eligible, read_user_list
+from crosschannel.histories.readers.decided.days import day_name, is_by_date
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import (
-    Parser,
-    UsageError,
-    invocation,
-    logger,
-    one_thread,
-    output_file,
-    program,
-)
-from crosschannel.pipeline.configuration import Config, HistoryConfig
+from crosschannel.pipeline.command_line import Parser, UsageError, invocation, logger, output_file, program
+from crosschannel.pipeline.configuration import WITH_DECISIONS, Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
-from crosschannel.pipeline.pricing import priced_policy
+from crosschannel.pipeline.loop.day_summaries import check_same_arms, compare_counts, previous_day, read_summary
+from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, refuse_decided, rolled_out, write_day
+from crosschannel.pipeline.loop.eligible import eligible_before_guardrails
+from crosschannel.pipeline.loop.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
 from crosschannel.pipeline.run_folder import Run
 
-#: The times of day of a daily or six-hourly grid of slots, in UTC where clocks change.
-MOST_TIMES_OF_DAY = 8
-
-
-@one_thread()
-def decide(
-    run: Run,
-    history: History,
-    at: int,
-    eligible: BoolArray,
-    guardrails: Guardrails,
-    *,
-    explore: bool = True,
-    device: str = "cpu",
-    seed: int = 0,
-    clear_ids: bool = False,
-) -> pd.DataFrame:
-    """Choose for each user of a history at a time, under the run's constraints.
-
-    Prices are found for all users who have not churned, before anything is drawn. Without exploration they are those of
-    the best estimate's votes, of which a share next to the price is drawn where that is needed to keep a budget.
-
-    Returns:
-        The decisions as a table in the native columns, with a column `price_<constraint>` for each constraint.
-
-    Raises:
-        ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
-    """
-    agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
-    trained_with = run.trained_with("policy")
-    users = np.arange(history.n_users)
-    time = np.full(history.n_users, at, dtype=np.int64)
-    mask = without_churned(eligible, history, at)
-    # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
-    mask &= allowed_actions(guardrails, history, users, time + 1)
-    observations = agents.Observations(trained_with.features.at(history, users, time), mask, history.user_keys)
-    constraints, pace = run.config.constraints, trained_with.pace
-    agents.check_constraints(constraints, history.modules, pace.rates)
-    prices: pd.DataFrame | None = None
-    if explore or constraints.price_messages:
-        has_slot = history.churned_at >= at
-        together = np.zeros(history.n_users, dtype=np.int64)
-        policy = priced_policy(agent, observations, together, constraints, pace, has_slot, explore=explore)
-        agents.check_probabilities(agent.modules, policy.probabilities, mask)
-        rng = np.random.default_rng([seed, at // SECOND])
-        chosen, prices = agents.sample_actions(agent.modules, policy.probabilities, rng), policy.table
-    else:
-        chosen = agent.act(observations, explore=False)
-    agents.check_decisions(agent.modules, chosen, mask)
-    ids = _decision_ids(history, at, None if clear_ids else trained_with.history)
-    log = DecisionLog(
-        id=ids,
-        key=keys(ids),
-        user=users,
-        time=time,
-        actions=chosen.actions,
-        propensity=chosen.probabilities,
-        joint=chosen.joint,
-        policy=np.full(history.n_users, run.path.resolve().name, dtype=object),
-        eligible=mask,
-    )
-    table = replace(history, decisions=log).decisions_frame()
-    return table if prices is None else _with_prices(table, prices)
-
-
-def _with_prices(table: pd.DataFrame, prices: pd.DataFrame) -> pd.DataFrame:
-    """Add a column with the price of each constraint to decisions; log those that bind.
-
-    Raises:
-        ConfigError: If the log has a column of that name.
-    """
-    for row in prices.to_dict("records"):
-        name, price = row["constraint"], float(row["price"])
-        column = f"price_{name}"
-        if column in table:
-            raise ConfigError(f"the constraint {name!r} needs the column {column!r}, which the log has already")
-        table[column] = price
-        if row["binding"]:
-            logger.info(
-                f"the constraint {name} binds: price {price:.4g} in reward units, expected use {row['use']:.4g} of a "
-                f"budget of {row['budget']:.4g}"
-            )
-    return table
-
-
-def _decision_ids(history: History, at: int, secret: str | None) -> ObjectArray:
-    """Return ids of the time and the user: of a keyed hash of the user's id, or with no secret of the id itself.
-
-    The secret is the fingerprint of the log that the run has learned from, which only the run folder holds. Deciding
-    again for the same time gives the same ids.
-    """
-    users = history.user_ids.astype(str) if secret is None else pseudonyms(history.user_ids, secret)
-    moment = pd.Timestamp(at, unit="us", tz="UTC").strftime("%Y%m%dT%H%M%S" + ("%f" if at % SECOND else ""))
-    return np.array([f"{moment}-{user}" for user in users], dtype=object)
+FILES = (".parquet", ".csv")
 
 
 def note_time_of_day(history: History, at: int) -> None:
@@ -165,9 +59,9 @@ def note_time_of_day(history: History, at: int) -> None:
     of_day = np.unique(history.decisions.time % DAY)
     if len(of_day) > MOST_TIMES_OF_DAY or at % DAY in of_day:
         return
-    slots = ", ".join(f"{pd.Timestamp(time, unit='us'):%H:%M}" for time in of_day.tolist())
+    slots = ", ".join(f"{timestamps(np.array([time]))[0]:%H:%M}" for time in of_day.tolist())
     logger.info(
-        f"deciding for {pd.Timestamp(at, unit='us'):%H:%M} UTC, while the log's slots are at {slots} UTC: what was "
+        f"deciding for {timestamps(np.array([at]))[0]:%H:%M} UTC, while the log's slots are at {slots} UTC: what was "
         "learned holds at a slot; give its time by --at"
     )
 
@@ -226,9 +120,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     usage = "RUN --out PATH [--history.path PATH] [--guardrails.SETTING VALUE ...] [--constraints.SETTING VALUE ...]"
     parser = Parser("decide", __doc__, usage)
     parser.add_shared(
-        *("run", "--history.path", "--at", "--out"),
+        *("run", "--history.path", "--history.decided", "--at", "--out"),
         history_path="the newest log, in the layout of the run's own (default: the log that the run learned from)",
-        out="file to write: .parquet or .csv (required)",
+        history_decided="earlier decisions by date, which count as decided (default: the run's, or those in --out)",
+        out="folder of decisions by date, or a file that ends in .parquet or .csv (required)",
     )
     parser.add_argument("--eligible", metavar="FILE", type=Path, help="what may be sent to whom: .csv or .parquet")
     ignored = "columns of users that look like consent but do not limit what may be sent"
@@ -236,6 +131,12 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     parser.add_argument(
         "--max-log-age", metavar="TIME", default="2d", help="largest time from the log's end to --at (default: 2d)"
     )
+    parser.add_argument("--only-users", metavar="FILE", type=Path, help="users who may get messages: .csv or .parquet")
+    share = "share of the agent's users who may get messages, for a gradual start; a larger one only adds (default: 1)"
+    parser.add_argument("--ramp", metavar="SHARE", type=_share, default=1.0, help=share)
+    dry = "write nothing: print the counts beside those of the day before in --out"
+    parser.add_argument("--dry-run", action="store_true", help=dry)
+    parser.add_argument("--change-arms", action="store_true", help="allow other arms than the day before in --out had")
     parser.add_argument("--greedy", action="store_true", help="take the best action on the mean, without exploration")
     gate = (
         "decide only if the run's own evaluation ended with the verdict to deploy its policy, which explores and keeps "
@@ -247,7 +148,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     parser.add_shared(
         *("--seed", "--device", "--allow-class", "--force"),
         seed="seed of the draws, together with the time (default: 0)",
-        force="overwrite the file",
+        force="overwrite the file, or decide again for a day that --out has",
     )
     folder = parser.first_positional(arguments)
     stored = Run.read_config(folder) if folder and Run.is_at(folder) else Config()
@@ -255,19 +156,39 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     base = Config(
         history=HistoryConfig("folder"),
         guardrails=stored.guardrails,
+        arms=stored.arms,
         reward=stored.reward,
         constraints=stored.constraints,
     )
-    line = parse_settings(parser, arguments, sections=("guardrails", "constraints"), base=base)
+    line = parse_settings(parser, arguments, sections=("guardrails", "arms", "constraints"), base=base)
     chosen = line.options
     if folder and Run.is_at(folder):
         _check_judged(chosen, line.config.constraints, stored.constraints)
     if chosen.out is None:
-        raise UsageError("--out is missing: decisions are written as .parquet or .csv")
-    if chosen.out.suffix not in (".parquet", ".csv"):
-        raise UsageError(f"--out {chosen.out}: decisions are written as .parquet or .csv")
-    chosen.out = output_file(chosen.out, chosen.force)
+        raise UsageError("--out is missing: a folder of decisions by date, or a file that ends in .parquet or .csv")
+    if _is_file(chosen.out):
+        if chosen.dry_run:
+            raise UsageError("--dry-run compares with the day before in a folder: give the folder as --out")
+        chosen.out = output_file(chosen.out, chosen.force)
+    elif chosen.out.suffix and not chosen.out.is_dir():
+        raise UsageError(f"--out {chosen.out}: decisions are written as .parquet or .csv, or into a folder by date")
+    elif chosen.out.exists() and not chosen.out.is_dir():
+        raise UsageError(f"--out {chosen.out} is a file: name a folder, or a file that ends in .parquet or .csv")
     return chosen, line.config
+
+
+def _is_file(path: Path) -> bool:
+    return path.suffix in FILES
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share from 0 to 1")
+    return value
 
 
 def _check_judged(chosen: argparse.Namespace, asked: agents.Constraints, trained: agents.Constraints) -> None:
@@ -302,35 +223,102 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = Run.open_ended(chosen.run, chosen.history_path, chosen.allow_class)
     if chosen.require_gate:
         check_gate(chosen.run, chosen.allow_class)
-    run = replace(run, config=replace(run.config, constraints=settings.constraints))
+    source, decided = _with_decided(run.config.history, chosen)
+    run = replace(run, config=replace(run.config, history=source, arms=settings.arms, constraints=settings.constraints))
     history = build_history(run.config)[0]
     logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))
-    note_time_of_day(history, at)
+    if _is_file(chosen.out):
+        note_time_of_day(history, at)
+    else:
+        at = _slot_of(run, history, at)
+        name = day_name(at, run.trained_with("policy").pace.period)
+        refuse_decided(chosen.out / name, chosen.force or chosen.dry_run)
+        if not chosen.change_arms:
+            check_same_arms(chosen.out, name, settings.arms)
     if chosen.eligible is not None:
         eligible = read_eligible(chosen.eligible, history)
     else:
-        eligible = last_eligible(history, at)
-        said = history.decisions.eligible is not None
-        what = "what was eligible at each user's last slot before" if said else "everything: the log does not say"
+        eligible, what = eligible_before_guardrails(history, at, decided)
         logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
     check_consent(history, eligible, guardrails, chosen.ignore_columns)
-    table = decide(
+    day = decide_day(
         *(run, history, at, eligible, guardrails),
+        may_receive=_may_receive(run, history, chosen.ramp, chosen.only_users),
         explore=not chosen.greedy,
         device=chosen.device,
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
-    if chosen.out.suffix == ".csv":
-        write_csv(table, chosen.out)
+    _write(day, chosen, at)
+    return 0
+
+
+def _with_decided(history: HistoryConfig, chosen: argparse.Namespace) -> tuple[HistoryConfig, Path | None]:
+    """Return where the log is, with the earlier decisions that join it, and their folder by date if there is one.
+
+    Raises:
+        ConfigError: If the source is not one that decisions join.
+    """
+    if chosen.history_decided is not None:
+        history = replace(history, decided=chosen.history_decided)
+    elif history.decided is None and not _is_file(chosen.out) and is_by_date(chosen.out):
+        mapping = {"tables": history.tables, "stream": history.stream}.get(history.source)
+        joins = history.source in WITH_DECISIONS and (mapping is None or mapping.slots != "sends_only")
+        if joins and (mapping is None or mapping.decided is None):
+            history = replace(history, decided=chosen.out)
+            logger.info(f"the decisions in {chosen.out} join the log (--history.decided)")
+    return history, history.decided
+
+
+def _slot_of(run: Run, history: History, moment: int) -> int:
+    """Return the last slot up to a moment, and say so if it is earlier."""
+    at = slot_at(history, moment, run.trained_with("policy").pace.period, declared_grid(run.config.history))
+    if at != moment:
+        slot, given = timestamps(np.array([at, moment]))
+        logger.info(f"deciding for the slot at {slot:%Y-%m-%d %H:%M} UTC, the last one up to {given:%Y-%m-%d %H:%M}")
+    return at
+
+
+def _may_receive(run: Run, history: History, ramp: float, only_users: Path | None) -> BoolArray | None:
+    """Return which users may get messages yet (U,); None for all."""
+    if ramp == 1.0 and only_users is None:
+        return None
+    listed = None if only_users is None else read_user_list(only_users, history)
+    found = rolled_out(history, run.config.arms, ramp, listed)
+    logger.info(f"{int(found.sum()):,} of {history.n_users:,} users may get messages yet")
+    return found
+
+
+def _write(day: DecidedDay, chosen: argparse.Namespace, at: int) -> None:
+    """Write the decisions where they are wanted, and print what they are."""
+    counts = day.summary["counts"]
+    first = next(iter(counts.values()))
+    total = max(sum(first.values()), 1)
+    shares = ", ".join(f"{name} {n / total:.1%}" for name, n in sorted(first.items(), key=lambda item: -item[1]))
+    arms = f" ({text})" if (text := _arms_text(day)) else ""
+    line = f"{len(day.decisions):,} decisions for {timestamps(np.array([at]))[0]:%Y-%m-%d %H:%M} UTC{arms}: {shares}"
+    if chosen.dry_run:
+        before = previous_day(chosen.out, day.name)
+        print(compare_counts(counts, None if before is None else read_summary(before)["counts"]))
+        print(f"nothing is written; {line}")
+        return
+    target = chosen.out
+    if not _is_file(chosen.out):
+        target = write_day(chosen.out, day, force=chosen.force)
+    elif chosen.out.suffix == ".csv":
+        write_csv(day.decisions, chosen.out)
     else:
         with replacing(chosen.out) as draft:
-            table.to_parquet(draft, index=False)
-    first = table[history.modules.names[0]]
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in first.value_counts(normalize=True).items())
-    print(f"{chosen.out}: {len(table):,} decisions for {timestamps(np.array([at]))[0]:%Y-%m-%d %H:%M} UTC: {shares}")
-    return 0
+            day.decisions.to_parquet(draft, index=False)
+    print(f"{target}: {line}")
+
+
+def _arms_text(day: DecidedDay) -> str:
+    """Return the numbers of users by arm and of those who wait; empty where the agent decides for everybody."""
+    users, waiting = day.summary["users"], day.summary["waiting"]
+    parts = [f"{name} {n:,}" for name, n in users.items() if n] if users["agent"] < len(day.arms) else []
+    return ", ".join([*parts, *([f"waiting {waiting:,}"] if waiting else [])])
 
 
 def _moment(text: str | None, history: History, max_log_age: int) -> int:

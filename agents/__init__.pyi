@@ -49,6 +49,7 @@ from .registry import resolve_device as resolve_device
 from .sampling import check_decisions as check_decisions
 from .sampling import check_probabilities as check_probabilities
 from .sampling import sample_actions as sample_actions
+from .sampling import sample_keyed as sample_keyed
 from .sampling import uniform_shares as uniform_shares
 from .sampling import vote_shares as vote_shares
 from .settings import BestFixedSettings as BestFixedSettings
@@ -117,6 +118,7 @@ __all__ = [
     "resolve_device",
     "restore_agent",
     "sample_actions",
+    "sample_keyed",
     "save_agent",
     "save_policy",
     "shadow_prices",

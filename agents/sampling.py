@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,8 +10,9 @@ import numpy.typing as npt
 from crosschannel.agents.base import Decisions
 from crosschannel.agents.settings import DEFAULT_FLOOR, Floor, check_floor
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
 from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.hashing import uniforms
 
 #: Largest distance of a sum of probabilities from 1 that rounding explains.
 SUM_TOLERANCE = 1e-6
@@ -115,10 +116,24 @@ def sample_actions(modules: ActionSpace, probabilities: Sequence[FloatArray], rn
         probabilities: Each module's probabilities (N, *shape(m)), as `Agent.action_probabilities` returns them.
         rng: The random generator.
     """
-    n = len(probabilities[0])
-    actions = np.zeros((n, len(modules)), dtype=np.int64)
+    return _sample(modules, probabilities, lambda _: rng.random(len(probabilities[0])))
+
+
+def sample_keyed(modules: ActionSpace, probabilities: Sequence[FloatArray], key: UIntArray) -> Decisions:
+    """Sample as `sample_actions` does, with uniform numbers that are hashes of each row's key (N,).
+
+    So a row's action does not depend on which other rows there are, or on their order.
+    """
+    return _sample(modules, probabilities, lambda m: uniforms(key, m))
+
+
+def _sample(
+    modules: ActionSpace, probabilities: Sequence[FloatArray], uniform: Callable[[int], FloatArray]
+) -> Decisions:
+    """Sample actions with uniform numbers (N,) for each module."""
+    actions = np.zeros((len(probabilities[0]), len(modules)), dtype=np.int64)
     for m, p in enumerate(probabilities):
-        actions[:, m] = _sample_codes(modules.conditional(m, p, actions), rng.random(n))
+        actions[:, m] = _sample_codes(modules.conditional(m, p, actions), uniform(m))
     actions = modules.canonical(actions)
     chosen = modules.chosen_probabilities(probabilities, actions)
     return Decisions(actions, chosen, chosen.prod(1))

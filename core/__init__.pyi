@@ -13,8 +13,10 @@ from .errors import NotIdentified as NotIdentified
 from .errors import OutputError as OutputError
 from .files import replacing as replacing
 from .files import write_csv as write_csv
+from .hashing import derive as derive
 from .hashing import keys as keys
 from .hashing import pseudonyms as pseudonyms
+from .hashing import row_fingerprints as row_fingerprints
 from .times import DAY as DAY
 from .times import HOUR as HOUR
 from .times import SECOND as SECOND
@@ -41,11 +43,13 @@ __all__ = [
     "ObjectArray",
     "OutputError",
     "UIntArray",
+    "derive",
     "duration",
     "keys",
     "parse_moment",
     "pseudonyms",
     "replacing",
+    "row_fingerprints",
     "timestamps",
     "write_csv",
 ]

@@ -49,6 +49,22 @@ def uniforms(key: UIntArray, salt: int) -> FloatArray:
     return unit(derive(key, salt))
 
 
+def row_fingerprints(rows: npt.NDArray[np.float32]) -> ObjectArray:
+    """Return a 64-bit hash of each row (N, D) of 32-bit numbers, bit by bit, as 16 hexadecimal digits (N,)."""
+    words = np.ascontiguousarray(rows, dtype=np.float32).view(np.uint32)
+    out = np.full(len(words), words.shape[1], dtype=np.uint64)
+    for column in words.T:
+        out = mix(out ^ column)
+    return hexadecimal(out[:, None])
+
+
+def hexadecimal(words: UIntArray) -> ObjectArray:
+    """Return words (n, k) of 64 bits as texts of 16 k hexadecimal digits (n,)."""
+    width = 16 * words.shape[1]
+    digits = words.astype(">u8").tobytes().hex()
+    return np.frombuffer(digits.encode(), dtype=f"S{width}").astype(str).astype(object)
+
+
 def pseudonyms(ids: npt.NDArray[Any], secret: str) -> ObjectArray:
     """Return a text of 32 hexadecimal digits for each id (n,): two keyed hashes (SipHash) of its text.
 
@@ -60,5 +76,4 @@ def pseudonyms(ids: npt.NDArray[Any], secret: str) -> ObjectArray:
     """
     texts = np.asarray(ids).astype(str).astype(object)
     words = [pd.util.hash_array(texts, hash_key=key, categorize=False) for key in (secret[:16], secret[16:])]
-    digits = np.stack(words, axis=1).astype(">u8").tobytes().hex()
-    return np.frombuffer(digits.encode(), dtype="S32").astype(str).astype(object)
+    return hexadecimal(np.stack(words, axis=1))

@@ -8,6 +8,7 @@ from .buckets import write_buckets as write_buckets
 from .eligibility import consent_columns as consent_columns
 from .eligibility import last_eligible as last_eligible
 from .eligibility import read_eligible as read_eligible
+from .eligibility import read_user_list as read_user_list
 from .eligibility import without_churned as without_churned
 from .features import ContextFeatures as ContextFeatures
 from .features import ContextSpec as ContextSpec
@@ -75,6 +76,7 @@ __all__ = [
     "read_starbucks_rewards",
     "read_stream",
     "read_tables",
+    "read_user_list",
     "split_time",
     "split_users",
     "without_churned",

@@ -23,21 +23,28 @@ from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.values.action_columns import eligible_mask
 
 
-def last_eligible(history: History, at: int) -> BoolArray:
+def last_eligible(history: History, at: int, ignored: BoolArray | None = None) -> BoolArray:
     """Return the actions (U, sum of actions) that were eligible at each user's last slot before a time.
 
     Nothing can be sent to users without such a slot. If the log has no eligibility, every action is eligible.
+
+    Args:
+        history: The log.
+        at: The time, microseconds since 1970 UTC.
+        ignored: Decisions (n,) that do not say what was eligible. If everything was at all others, the log has none.
     """
     d = history.decisions
     mask = np.ones((history.n_users, history.modules.total), dtype=bool)
-    if d.eligible is not None:
-        mask[:, 1:] = False
-        before = np.flatnonzero(d.time < at)
-        # Rows ascend in time within a user, so the last assignment is that of the user's latest row.
-        latest = np.full(history.n_users, -1, dtype=np.int64)
-        latest[d.user[before]] = before
-        seen = np.flatnonzero(latest >= 0)
-        mask[seen] = d.eligible[latest[seen]]
+    counts = np.ones(len(d), dtype=bool) if ignored is None else ~ignored
+    if d.eligible is None or (ignored is not None and d.eligible[counts].all()):
+        return mask
+    mask[:, 1:] = False
+    before = np.flatnonzero((d.time < at) & counts)
+    # Rows ascend in time within a user, so the last assignment is that of the user's latest row.
+    latest = np.full(history.n_users, -1, dtype=np.int64)
+    latest[d.user[before]] = before
+    seen = np.flatnonzero(latest >= 0)
+    mask[seen] = d.eligible[latest[seen]]
     return mask
 
 
@@ -76,6 +83,23 @@ def read_eligible(path: Path, history: History) -> BoolArray:
     mask[user] = listed
     mask[:, 0] = True
     return mask
+
+
+def read_user_list(path: Path, history: History) -> BoolArray:
+    """Read a list of users from a CSV or Parquet file with the column `user_id`; return who is on it (U,).
+
+    Raises:
+        InputError: If the file cannot be read, or names no user of the history.
+    """
+    faults = list[Fault]()
+    table = TableValidator(read_any(path, text=["user_id"]), str(path), faults)
+    table.require(["user_id"])
+    if not faults:
+        listed = np.isin(history.user_ids.astype(str), table.texts("user_id").astype(str))
+        if listed.any():
+            return np.asarray(listed)
+        table.flag("the log has none of these users", "Check the ids, or read a newer log.", column="user_id")
+    raise InputError(faults)
 
 
 def without_churned(mask: BoolArray, history: History, at: int) -> BoolArray:

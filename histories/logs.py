@@ -136,12 +136,38 @@ def decisions_frame(decisions: DecisionLog, user_ids: ObjectArray, modules: Acti
         if (values := getattr(d, column)) is not None:
             frame[column] = values
     if d.eligible is not None:
-        for module, part in zip(modules, modules.split(d.eligible), strict=True):
-            names = np.asarray(module.actions, dtype=object)
-            patterns, inverse = np.unique(part, axis=0, return_inverse=True)
-            listed = np.array(["|".join(names[row]) for row in patterns], dtype=object)
-            frame[f"eligible_{module.name}"] = listed[inverse.reshape(-1)]
+        frame = frame.assign(**listed_actions(d.eligible, modules, "eligible"))
     return frame
+
+
+def listed_actions(mask: BoolArray, modules: ActionSpace, prefix: str) -> dict[str, ObjectArray]:
+    """Return the columns `<prefix>_<module>` with the names of the actions in a mask (n, sum of actions)."""
+    columns = {}
+    for module, part in zip(modules, modules.split(mask), strict=True):
+        names = np.asarray(module.actions, dtype=object)
+        first, pattern = _patterns(part)
+        listed = np.array(["|".join(names[row]) for row in part[first]], dtype=object)
+        columns[f"{prefix}_{module.name}"] = listed[pattern]
+    return columns
+
+
+def _patterns(mask: BoolArray) -> tuple[IntArray, IntArray]:
+    """Return the first row of each different row of a mask (n, A), and which of these every row equals (n,)."""
+    packed = np.packbits(mask, axis=1)
+    words = np.zeros((len(mask), -(-packed.shape[1] // 8) * 8), dtype=np.uint8)
+    words[:, : packed.shape[1]] = packed
+    pattern = np.zeros(len(mask), dtype=np.int64)
+    for word in words.view(np.uint64).T:  # numbered again after each word, so that codes stay small
+        code = np.unique(word, return_inverse=True)[1].reshape(-1)
+        pattern = np.unique(pattern * (code.max(initial=0) + 1) + code, return_inverse=True)[1].reshape(-1)
+    return np.unique(pattern, return_index=True)[1], pattern
+
+
+def without_decisions(decisions: DecisionLog, events: EventLog, dropped: BoolArray) -> tuple[DecisionLog, EventLog]:
+    """Return both logs without some decisions (n,); events about them name a decision that the log does not have."""
+    if not dropped.any():
+        return decisions, events
+    return take_rows(decisions, ~dropped), renumber_messages(events, rows_after_selection(~dropped))
 
 
 def events_frame(

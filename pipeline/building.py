@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from crosschannel.agents import Observations
 from crosschannel.agents.constraints.budgets import check_constraints
-from crosschannel.core.arrays import BoolArray
+from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import import_class, to_dict
 from crosschannel.core.times import duration
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
 from crosschannel.evaluation.ladder import check_factors
+from crosschannel.histories.arms import held_out
 from crosschannel.histories.eligibility import consent_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
@@ -37,8 +38,9 @@ from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import RIDGE, Config, HistoryConfig, RewardConfig
 from crosschannel.pipeline.pricing import LogPace
-from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward
+from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward, refit
 from crosschannel.reward.funnel import with_components
+from crosschannel.reward.reason import Reason
 
 
 @dataclass(eq=False)
@@ -73,9 +75,25 @@ class Split:
 
     @cached_property
     def rewards(self) -> RewardFrame:
-        """Return the rewards, from these users' own controls, with components where a funnel is declared."""
+        """Return the rewards, from these users' own controls, with components where a funnel is declared.
+
+        Decisions of the holdout are controls alone and have none: no policy is valued at them, or learns from them.
+        """
         frame = self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
-        return with_components(self.model, self.history, self.outcomes, frame)
+        frame = with_components(self.model, self.history, self.outcomes, frame)
+        return frame.without(self.held_out, Reason.HELD_OUT)
+
+    @cached_property
+    def held_out(self) -> BoolArray:
+        """Return which decisions (n,) are those of the holdout."""
+        return held_out(self.history.decisions, self.history.modules)
+
+    def refit(self) -> Callable[[FloatArray], FloatArray]:
+        """Return the function from decision weights (n,) to rewards that a bootstrap calls: see `reward.refit`."""
+        fitted, controls = refit(self.model, self.outcomes), self.held_out
+        if not controls.any():
+            return fitted
+        return lambda weights: np.where(controls, np.nan, fitted(weights))
 
     @cached_property
     def losses(self) -> RewardLosses:

@@ -150,6 +150,12 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "dest": "history_path",
         "help": "folder or file of another log in the layout of the run's own (default: the run's log)",
     },
+    "--history.decided": {
+        "metavar": "FOLDER",
+        "type": Path,
+        "dest": "history_decided",
+        "help": "folder of decisions by date, which join the log (default: the run's)",
+    },
     "--at": {"metavar": "TIME", "help": "time of the decisions in UTC (default: the end of the log)"},
     "--allow-class": {
         "metavar": "CLASS",

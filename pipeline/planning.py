@@ -27,7 +27,6 @@ from crosschannel.evaluation import (
 )
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
-from crosschannel.reward import refit
 
 #: Stream of random numbers, beside the run's seed.
 PLANNING = 5
@@ -45,7 +44,7 @@ def logged_mean(config: Config, data: TrainingData) -> Interval:
     Raises:
         NotIdentified: If too few decisions have a reward.
     """
-    frame, fitted = data.test.rewards, refit(data.model, data.test.outcomes)
+    frame, fitted = data.test.rewards, data.test.refit()
     p_uncensored = np.where(np.isnan(frame.p_uncensored), 1.0, frame.p_uncensored)
     identified = frame.identified
     user = data.test.history.decisions.user

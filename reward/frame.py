@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -66,6 +66,20 @@ class RewardFrame:
         """Count the decisions whose reward comes from cells of each level that occurs."""
         levels, counts = np.unique(self.level[self.level >= 0], return_counts=True)
         return dict(zip(levels.tolist(), counts.tolist(), strict=True))
+
+    def without(self, rows: BoolArray, reason: Reason) -> RewardFrame:
+        """Return the frame without the rewards of some decisions (n,), for a reason; their components stay."""
+        if not rows.any():
+            return self
+        taken = rows & self.identified
+        return replace(
+            self,
+            reward=np.where(taken, np.nan, self.reward),
+            se=np.where(taken, np.nan, self.se),
+            counterfactual=np.where(taken, np.nan, self.counterfactual),
+            level=np.where(taken, -1, self.level),
+            reason=np.where(taken, reason, self.reason),
+        )
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the columns as a table, with `reason` as text; with components, those of `Components.columns` too."""

@@ -123,5 +123,6 @@ def _remedy(reason: Reason, spec: RewardSpec) -> str:
         "propensities, the decisions with a reward are weighted to stand for these.",
         Reason.TOO_SHORT: f"Use a shorter `reward.min_post` ({spec.min_post}) or fewer messages in a row.",
         Reason.NO_SEASONALITY: "Use a longer log, or no `reward.seasonality`.",
+        Reason.HELD_OUT: "No setting is wrong: no policy is valued where nothing could be sent.",
         Reason.CHURNED: "Nothing can be sent to these users any more: no setting is wrong.",
     }.get(reason, "See docs/reward.md.")

@@ -24,6 +24,7 @@ class Reason(IntEnum):
     USER_NOT_OBSERVED = 7, "window extends beyond the user's own observation"
     NOT_SENT = 8, "nothing was sent"
     NO_ENGAGEMENT_EVENT = 9, "no event tells engagement with the channel"
+    HELD_OUT = 10, "user is held out and serves as a control"
 
     def __new__(cls, code: int, text: str) -> Reason:
         """Make a member that equals its code and carries its text."""
@@ -34,4 +35,4 @@ class Reason(IntEnum):
 
 
 #: Why a decision has no reward; the others concern components alone.
-REWARD_REASONS = tuple(reason for reason in Reason if reason < Reason.NOT_SENT)
+REWARD_REASONS = tuple(reason for reason in Reason if reason not in (Reason.NOT_SENT, Reason.NO_ENGAGEMENT_EVENT))

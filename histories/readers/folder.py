@@ -155,12 +155,12 @@ def read_history(path: Path, decided: Path | None = None) -> History:
 
 
 def _join(log: pd.DataFrame, file: str, decided: Path, content: Mapping[str, Any]) -> JoinedDecisions:
-    """Join the decisions in a folder by date to those of the log, up to its end."""
+    """Join the decisions in a folder by date to those of the log."""
     faults: list[Fault] = []
     rows = read_decisions(decisions_by_date(decided), content["modules"], faults)
     raise_faults(faults)
     mine = SourceRows(TableSource(Path(file)), log, ((file, len(log)),))
-    return join_decisions(mine, rows, content["modules"], until=content["span"][1])
+    return join_decisions(mine, rows, content["modules"])
 
 
 def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:

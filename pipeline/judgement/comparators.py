@@ -30,7 +30,6 @@ from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.pipeline.judgement.results import Comparator
-from crosschannel.reward import refit
 
 #: Names of the log's own policy, and of the evaluated one by the estimator of the comparators.
 LOGGED, EVALUATED = "logged", "evaluated policy"
@@ -313,7 +312,7 @@ class _Judge:
             ],
             len(log),
         )
-        fitted = refit(self.data.model, self.data.test.outcomes)
+        fitted = self.data.test.refit()
 
         def statistics(drawn: FloatArray) -> FloatArray:
             """Return the logged mean and the value of every candidate."""

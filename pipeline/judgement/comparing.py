@@ -19,7 +19,6 @@ from crosschannel.pipeline.building import TrainingData, prepare
 from crosschannel.pipeline.configuration import EvaluationConfig
 from crosschannel.pipeline.judgement.judging import explain_policy
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.reward import refit
 
 #: Stream of random numbers, beside the run's seed.
 COMPARING_RUNS = 8
@@ -75,7 +74,7 @@ def compare_runs(
         raise NotIdentified(
             f"{first} and {second} have no test users in common: each user has trained one of the policies at least"
         )
-    fitted = refit(data.model, data.test.outcomes)
+    fitted = data.test.refit()
     return compare_policies(
         LoggedDecisions.from_history(data.test.history),
         probabilities,

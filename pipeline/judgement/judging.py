@@ -37,7 +37,6 @@ from crosschannel.pipeline.judgement.gating import verdict_of
 from crosschannel.pipeline.judgement.results import Calibration, ConstraintUse, EvaluationResult, TrueValue
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
-from crosschannel.reward import refit
 from crosschannel.reward.effects import attribute_groups
 
 #: Streams of random numbers, beside the run's seed.
@@ -194,7 +193,7 @@ def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArr
     return evaluate(
         replace(LoggedDecisions.from_history(history), name=f"the test users of {history.name}"),
         probabilities,
-        refit(data.model, test.outcomes),
+        test.refit(),
         rng=np.random.default_rng([config.seed, BOOTSTRAP]),
         q_values=None if outcomes is None else outcomes.q_values(test.observations.context, actions, probabilities),
         settings=config.evaluation.estimation,

@@ -13,10 +13,10 @@ from crosschannel.agents import load_agent
 from crosschannel.histories.eligibility import last_eligible
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config, read_config
+from crosschannel.pipeline.loop.deciding import decide_day
 from crosschannel.pipeline.reporting import write_report
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import train
-from crosschannel.programs.decide import decide
 from tests.fuzz.target import Target
 from tests.programs.samples import SMALL
 
@@ -70,7 +70,7 @@ def _decide(folder: Path, _: str) -> bytes:
     run = Run.open(folder / "run")
     history = _market_log()
     at = history.span[1]
-    table = decide(run, history, at, last_eligible(history, at), run.config.guardrails)
+    table = decide_day(run, history, at, last_eligible(history, at), run.config.guardrails).decisions
     assert np.isfinite(table.filter(like="propensity").to_numpy(dtype=np.float64)).all()
     return table.to_csv(index=False).encode()
 

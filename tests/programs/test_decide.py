@@ -196,7 +196,7 @@ def test_ids_that_a_spreadsheet_would_compute_join_the_log_again(tmp_path):
     history = replace(history, user_ids=odd, modules=modules)
     write_history(history, tmp_path / "log")
     flags = ("--history.source=folder", "--history.path=log", f"--run-dir={tmp_path}")
-    train.main([*FLAGS, *flags])
+    train.main([*FLAGS, *flags, "--agent.settings.floor=0.6"])  # so that sixty draws have every action
     decide.main([str(tmp_path / "run"), "--out", "x.csv", "--clear-ids"])
     text = Path("x.csv").read_text()
     for line in text.splitlines():

@@ -20,6 +20,7 @@ from crosschannel.histories.readers.sources import TableSource
 
 DECISIONS_FILE, ARMS_FILE, SUMMARY_FILE = "decisions.parquet", "arms.parquet", "decide.json"
 _DAY = re.compile(r"\d{4}-\d\d-\d\d(T\d\d-\d\d)?")
+_REPLACED = ".replaced"
 
 
 def day_name(at: int, period: int) -> str:
@@ -31,6 +32,16 @@ def day_name(at: int, period: int) -> str:
     """
     moment = pd.Timestamp(at, unit="us")
     return f"{moment:%Y-%m-%d}" if period >= DAY else f"{moment:%Y-%m-%dT%H-%M}"
+
+
+def draft_of(day: Path) -> Path:
+    """Return where a day is written before it has its name."""
+    return day.with_name(f".{day.name}.part")
+
+
+def replaced_of(day: Path) -> Path:
+    """Return where a day is kept while another one takes its place."""
+    return day.with_name(f".{day.name}{_REPLACED}")
 
 
 def decided_days(folder: Path) -> list[Path]:
@@ -46,6 +57,10 @@ def decided_days(folder: Path) -> list[Path]:
     faults, days = list[Fault](), list[Path]()
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
+            name = entry.name[1:].removesuffix(_REPLACED)
+            if entry.name.endswith(_REPLACED) and not (folder / name).exists():
+                problem = "the process that replaced this day was killed, and the day has no other decisions"
+                faults.append(Fault(str(entry), problem, f"Rename it to {name}, or decide for that day again."))
             continue
         if not (entry.is_dir() and _DAY.fullmatch(entry.name)):
             remedy = "Keep other files elsewhere."

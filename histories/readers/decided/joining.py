@@ -62,19 +62,17 @@ def read_decisions(source: TableSource, modules: ActionSpace, faults: list[Fault
     return read_source(source, decision_columns(modules), (*DECISION_COLUMNS, *modules.names), faults)
 
 
-def join_decisions(
-    log: SourceRows, decided: SourceRows, modules: ActionSpace, *, until: int | None = None
-) -> JoinedDecisions:
+def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -> JoinedDecisions:
     """Put the decisions of a policy in the place of the log's rows of the same users and times.
 
     Such a row of the log is what became of the decision: if it is a send, the message was delivered. What was decided
-    stays the action, whether delivered or not.
+    stays the action, whether delivered or not. Decisions after the end of the log are further rows: the next ones have
+    to know of them.
 
     Args:
         log: The decisions of the log, in the native columns.
         decided: The decisions of the policy.
         modules: What could be chosen.
-        until: End of the log, microseconds; later decisions are not in it yet, and are left out.
 
     Raises:
         InputError: If a row of the log is a send that was not decided, or the policy has two decisions of one slot.
@@ -83,11 +81,6 @@ def join_decisions(
     mine, theirs = (TableValidator(rows.frame, str(rows.source.path), faults) for rows in (decided, log))
     time, log_time = mine.times("time")[0], theirs.times("time")[0]
     _raise(faults, decided, log)
-    notes: tuple[str, ...] = ()
-    if until is not None and (later := time > until).any():
-        notes = (f"decisions of a policy: {int(later.sum()):,} after the end of the log are left out",)
-        decided, time = without_rows(decided, later), time[~later]
-        mine = TableValidator(decided.frame, mine.file, faults)
     of_policy = _slots(mine, time)
     mine.flag_rows(
         *("time", of_policy.duplicated()),
@@ -111,7 +104,7 @@ def join_decisions(
         f"decisions of a policy: {len(wanted):,}, {np.count_nonzero(wanted):,} of them to send; in the place of rows "
         f"of the log: {np.count_nonzero(both):,}, {np.count_nonzero(both & sent):,} of which are sends"
     )
-    return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), (note, *notes))
+    return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), (note,))
 
 
 def _slots(table: TableValidator, time: IntArray) -> pd.MultiIndex:

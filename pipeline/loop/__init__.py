@@ -1,0 +1,1 @@
+"""The daily loop: decide for a day, learn from what followed, and judge it."""

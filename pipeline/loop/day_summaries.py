@@ -1,0 +1,66 @@
+"""The summaries of decided days: which day came before, whether its arms were the same, how the counts differ."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.serialization import to_dict
+from crosschannel.histories.arms import Arms
+from crosschannel.histories.readers.decided.days import SUMMARY_FILE, decided_days, is_by_date
+from crosschannel.pipeline.run_files import read_json
+
+
+def read_summary(day: Path) -> dict[str, Any]:
+    """Return the summary of a decided day.
+
+    Raises:
+        ConfigError: If it is not as it was written.
+    """
+    return read_json(day / SUMMARY_FILE, "Decide for the day again with --force")
+
+
+def previous_day(folder: Path, name: str) -> Path | None:
+    """Return the last day of a folder before another one, by their names; None if there is none."""
+    earlier = [day for day in (decided_days(folder) if is_by_date(folder) else []) if day.name < name]
+    return earlier[-1] if earlier else None
+
+
+def check_same_arms(folder: Path, name: str, arms: Arms) -> None:
+    """Refuse arms that are not those of the day before: users would move between them unnoticed.
+
+    Args:
+        folder: The folder of all days.
+        name: Name of the day to decide for.
+        arms: Its arms.
+
+    Raises:
+        ConfigError: If they differ.
+    """
+    before = previous_day(folder, name)
+    if before is None:
+        return
+    stored, found = read_summary(before)["arms"], to_dict(arms)
+    if stored != found:
+        changed = ", ".join(
+            f"{key} {stored.get(key)!r} to {found[key]!r}" for key in found if found[key] != stored.get(key)
+        )
+        raise ConfigError(
+            f"the arms are not those of {before}: {changed}. Users would change their arm, which ends a trial. Restore "
+            "the arms, or state that this is meant: --change-arms"
+        )
+
+
+def compare_counts(counts: Mapping[str, Mapping[str, int]], before: Mapping[str, Mapping[str, int]] | None) -> str:
+    """Return a table of the counts of a day by module and action, beside those of the day before if there was one."""
+    lines = []
+    for module, now in counts.items():
+        then = {} if before is None else before.get(module, {})
+        for action in sorted({*now, *then}):
+            n, m = now.get(action, 0), then.get(action, 0)
+            change = "" if before is None else f"{m:>12,}{n - m:>+12,}"
+            lines.append(f"{module:<16}{action:<24}{n:>12,}{change}")
+    head = f"{'module':<16}{'action':<24}{'now':>12}" + ("" if before is None else f"{'before':>12}{'change':>12}")
+    return "\n".join([head, *lines])

@@ -1,0 +1,44 @@
+"""A run that has learned from a small log, whose policy explores much."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crosschannel.core.times import DAY
+from crosschannel.histories import History, write_history
+from crosschannel.programs import train
+from tests.programs.samples import SMALL
+from tests.samples import random_history
+
+START = 20_000 * DAY
+FLAGS = (
+    *("--config", SMALL[1], "--agent.name=best_fixed", "--agent.settings.floor=0.9", "--train.offline-updates=0"),
+    *("--name=run", "--reward.time-bucket=1d", "--context.events", "visit", "order", "--reward.min-controls=2"),
+    *("--reward.goals", "[{event: order, weight: 1.0}]", "--reward.overlap=shared"),
+    *("--reward.pre=1d", "--reward.post=1d", "--evaluation.market-users=100"),
+)
+
+
+def daily_log(users: int = 120, days: int = 12, seed: int = 0) -> History:
+    """A log of 2024 with a slot a day at 06:00, its propensities, and each user's household."""
+    history = random_history(seed, users=users, days=days)
+    d, e = history.decisions, history.events
+    sent = history.modules.sends(d.actions)
+    p = np.stack([np.where(sent, 0.15, 0.7), np.where(sent, 0.5, 1.0)], axis=1)
+    moved: dict[str, Any] = {"decisions": replace(d, time=d.time + START), "events": replace(e, time=e.time + START)}
+    moved |= {"observed_from": history.observed_from + START, "observed_until": history.observed_until + START}
+    history = replace(history, **moved, span=(START, START + days * DAY))
+    history = history.with_propensities(p, p.prod(1), "logged")
+    return replace(history, users=pd.DataFrame({"user_id": history.user_ids, "household": np.arange(users) // 3}))
+
+
+def train_on(history: History, folder: Path, *flags: str) -> Path:
+    """Write a log into a folder and train a run on it; return the run's folder."""
+    write_history(history, folder / "log")
+    train.main([*FLAGS, "--history.source=folder", f"--history.path={folder / 'log'}", f"--run-dir={folder}", *flags])
+    return folder / "run"

@@ -1,0 +1,182 @@
+"""`crosschannel decide --out FOLDER`: a day at a time, as the daily job runs it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from crosschannel.core.errors import ConfigError, InputError
+from crosschannel.core.times import DAY, HOUR
+from crosschannel.histories import read_history, write_history
+from crosschannel.histories.logs import take_rows
+from crosschannel.pipeline import UsageError
+from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs import decide
+from tests.pipeline.loop.samples import START, daily_log, train_on
+
+ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
+FIRST = pd.Timestamp(START + 10 * DAY, unit="us")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a log until the tenth day, and a run that has learned from it."""
+    folder = tmp_path_factory.mktemp("days")
+    history = daily_log(90)
+    d = history.decisions
+    train_on(replace(history, decisions=take_rows(d, d.time < START + 10 * DAY)), folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def run(trained: Path, day: int, *arguments: str, clock: str = "06:10") -> None:
+    at = f"{FIRST + pd.Timedelta(days=day):%Y-%m-%d}T{clock}"
+    decide.main([str(trained / "run"), "--at", at, "--out", "decided", "--guardrails.min-gap", "36h", *arguments])
+
+
+def day_table(day: int) -> pd.DataFrame:
+    return pd.read_parquet(Path("decided") / f"{FIRST + pd.Timedelta(days=day):%Y-%m-%d}" / "decisions.parquet")
+
+
+def contents() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_days_follow_each_other_and_the_same_day_has_the_same_bits(trained, caplog, capsys):
+    with caplog.at_level("INFO", logger=decide.logger.name):
+        run(trained, 0, *ARMS)
+        assert "deciding for the slot at 2024-10-14 06:00 UTC, the last one up to 2024-10-14 06:10" in caplog.text
+        run(trained, 1, *ARMS)
+        assert "the decisions in decided join the log" in caplog.text
+    assert "decided/2024-10-14: " in capsys.readouterr().out
+    tables = [day_table(day) for day in (0, 1)]
+    sent = tables[0].set_index("user_id").channel != "none"
+    blocked = tables[1].set_index("user_id").eligible_channel == "none"
+    held = tables[1].set_index("user_id").arm == "holdout"
+    assert sent.any()
+    assert (blocked == sent | held).all()
+    for table in tables:
+        assert set(table.time.dt.tz_convert("UTC").dt.strftime("%H:%M")) == {"06:00"}
+    before = contents()
+    with pytest.raises(UsageError, match="the day was decided"):
+        run(trained, 1, *ARMS)
+    assert contents() == before
+    run(trained, 1, *ARMS, "--force")
+    assert contents() == before, "the day in the folder does not count when it is decided again"
+    run(trained, 1, *ARMS, "--force", clock="09:59")
+    assert contents() == before, "the time is rounded down"
+
+
+def test_the_day_says_what_was_decided(trained):
+    run(trained, 0, *ARMS)
+    folder = Path("decided/2024-10-14")
+    assert sorted(path.name for path in folder.iterdir()) == ["arms.parquet", "decide.json", "decisions.parquet"]
+    summary = json.loads((folder / "decide.json").read_text())
+    table, arms = day_table(0), pd.read_parquet(folder / "arms.parquet")
+    assert summary["policy_version"] == Run.open(trained / "run").policy_version
+    assert summary["at"] == "2024-10-14T06:00:00+00:00"
+    assert summary["users"] == arms.arm.value_counts().reindex(["agent", "business_as_usual", "holdout"]).to_dict()
+    assert len(arms) == 90
+    mine = table[table.arm == "agent"]
+    assert summary["counts"]["channel"] == mine.channel.value_counts().to_dict()
+    assert summary["arms"] == {"holdout": 0.2, "business_as_usual": 0.2, "salt": "crosschannel", "cluster": None}
+    assert summary["log_age_hours"] == -42.0
+
+
+def test_what_was_decided_joins_the_log_with_its_arms(trained):
+    for day in (0, 1):
+        run(trained, day, *ARMS)
+    found = read_history(trained / "log", Path("decided"))
+    d = found.decisions
+    mine = d.time >= START + 10 * DAY
+    assert mine.sum() == len(day_table(0)) + len(day_table(1))
+    assert (d.propensity_source[mine] == 0).all()
+    assert set(d.arm[mine]) == {"agent", "holdout"}
+    assert set(d.arm) == {"agent", "holdout", "business_as_usual"}
+
+
+def test_a_dry_run_writes_nothing_and_compares_with_the_day_before(trained, capsys):
+    run(trained, 0, "--dry-run")
+    assert not Path("decided").exists()
+    assert "before" not in capsys.readouterr().out
+    run(trained, 0)
+    before = contents()
+    capsys.readouterr()
+    run(trained, 1, "--dry-run")
+    shown = capsys.readouterr().out
+    assert contents() == before
+    first = day_table(0).channel.value_counts()
+    line = next(line.split() for line in shown.splitlines() if line.startswith("channel") and " none " in line)
+    assert line[3] == str(first["none"])
+    assert "nothing is written; 90 decisions" in shown
+    run(trained, 0, "--dry-run")
+    assert contents() == before, "a dry run of a day that exists is allowed"
+
+
+def test_only_the_listed_users_and_the_share_get_messages(trained, capsys):
+    users = [f"u{k:03d}" for k in range(0, 90, 2)]
+    pd.DataFrame({"user_id": [*users, "not in the log"]}).to_csv("pilot.csv", index=False)
+    run(trained, 0, "--only-users", "pilot.csv", "--ramp", "0.5")
+    assert "waiting" in capsys.readouterr().out
+    table = day_table(0)
+    may = ~table.waiting
+    assert set(table.user_id[may]) < set(users)
+    assert (table.channel[table.waiting] == "none").all()
+    run(trained, 1, "--only-users", "pilot.csv", "--ramp", "1")
+    assert set(day_table(1).user_id[~day_table(1).waiting]) == set(users)
+    pd.DataFrame({"user_id": ["nobody"]}).to_csv("pilot.csv", index=False)
+    with pytest.raises(InputError, match="the log has none of these users"):
+        run(trained, 2, "--only-users", "pilot.csv")
+
+
+def test_arms_do_not_change_unnoticed(trained):
+    run(trained, 0, *ARMS)
+    with pytest.raises(ConfigError, match="--change-arms"):
+        run(trained, 1)
+    run(trained, 1, "--change-arms")
+    assert set(day_table(1).arm) == {"agent"}
+
+
+def test_a_file_has_the_same_decisions_without_a_folder(trained):
+    run(trained, 0, *ARMS)
+    flags = ("--guardrails.min-gap", "36h", *ARMS)
+    decide.main([str(trained / "run"), "--at", "2024-10-14T06:00", "--out", "one.parquet", *flags])
+    pd.testing.assert_frame_equal(pd.read_parquet("one.parquet"), day_table(0))
+
+
+def test_a_time_before_the_slots_of_the_log_is_refused(trained):
+    with pytest.raises(ConfigError, match="is not covered by the log"):
+        run(trained, -9)
+    Path("x.txt").write_text("")
+    with pytest.raises(UsageError, match="or into a folder by date"):
+        decide.main([str(trained / "run"), "--out", "x.txt"])
+    Path("decided").write_text("")
+    with pytest.raises(UsageError, match="--out decided is a file"):
+        run(trained, 0)
+
+
+def test_a_log_of_an_earlier_hour_knows_the_decision_of_the_day_before(trained, tmp_path):
+    """The export ends before yesterday's slot; its messages count for the gap all the same."""
+    history = read_history(trained / "log")
+    end = START + 10 * DAY + 5 * HOUR
+    early = take_rows(history.events, history.events.time <= end)
+    write_history(
+        replace(
+            history, events=early, span=(history.span[0], end), observed_until=np.minimum(history.observed_until, end)
+        ),
+        tmp_path / "early",
+    )
+    for day in (0, 1):
+        run(trained, day, "--history.path", str(tmp_path / "early"))
+    sent = (day_table(0).channel != "none").to_numpy()
+    assert sent.any()
+    assert ((day_table(1).eligible_channel == "none").to_numpy() == sent).all()
