@@ -110,7 +110,7 @@ class TrialUsers:
         cluster: Code of each one's cluster (n,), from 0 on, or None.
         start: Start of the trial, microseconds.
         entry: Users by when they entered and by arm (3, A): from the start on, later, never, because they are not in
-            the log or were not observed in the trial.
+            the log or were not observed in the trial. Of each cluster only one user is counted.
         notes: What was decided about users, in sentences.
     """
 
@@ -168,9 +168,10 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
     user = np.flatnonzero(chosen)
     every = pd.Categorical(names, categories=list(arms)).codes.astype(np.int64)
     arm = every[user]
+    counted = has_arm & _one_of_each_cluster(history, settings, has_arm)
     entry = np.stack(
         [
-            np.bincount(every[has_arm & rows], minlength=len(arms))
+            np.bincount(every[counted & rows], minlength=len(arms))
             for rows in (chosen & (enrolled <= start), chosen & (enrolled > start), ~chosen)
         ]
     )
@@ -283,6 +284,19 @@ def _clusters(history: History, settings: TrialConfig, user: IntArray) -> IntArr
     code = code.astype(np.int64)
     code[alone] = code.max(initial=-1) + 1 + np.arange(int(alone.sum()))
     return code
+
+
+def _one_of_each_cluster(history: History, settings: TrialConfig, has_arm: BoolArray) -> BoolArray:
+    """Return which users (U,) stand for their cluster: the first one with an arm; all where there are no clusters."""
+    if settings.cluster is None:
+        return has_arm
+    user = np.flatnonzero(has_arm)
+    cluster = _clusters(history, settings, user)
+    assert cluster is not None  # one is declared
+    _, first = np.unique(cluster, return_index=True)
+    out = np.zeros(len(has_arm), dtype=bool)
+    out[user[first]] = True
+    return out
 
 
 def attribute(history: History, name: str, setting: str) -> pd.Series:

@@ -95,7 +95,7 @@ def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
 
     Args:
         arms: Names of the arms.
-        entry: Users by when they entered and by arm (3, A): from the start on, later, never.
+        entry: Users, one of each cluster, by when they entered and by arm (3, A): from the start on, later, never.
     """
     rows = entry[entry.sum(axis=1) > 0]
     if len(rows) < 2 or len(arms) < 2:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from scipy.special import ndtri
 
 from crosschannel.core.files import replacing
 from crosschannel.core.times import timestamps
@@ -17,6 +18,7 @@ from crosschannel.evaluation.report.page import Card, ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Lines, Picture, Row, line_chart, row_chart
 from crosschannel.evaluation.trials.results import (
     BETTER,
+    NOT_SHOWN,
     NOT_VALID,
     NOT_YET,
     WORSE,
@@ -28,6 +30,8 @@ from crosschannel.evaluation.trials.results import (
 
 #: Looks that a picture shows; of more, those in between are left out of it, not of its numbers.
 LOOKS_SHOWN = 31
+#: Power of the lift that the page says a trial of this size finds.
+POWER = 0.8
 _INTERVAL = ("value", "low", "high", "se")
 _GLOSSARY = {
     "lift": "Difference of the two arms' means per user since the start, of all users who were drawn into them, "
@@ -97,10 +101,26 @@ def write_trial_html(path: Path, trial: Trial) -> None:
     if trial.comparisons[0].segments:
         sections.append(_segments_section(trial))
     failed = tuple(f"{check.name}: {check.finding} {check.remedy}" for check in trial.checks if check.remedy)
-    card = Card(trial.verdict, reason(trial), _facts(trial), (*failed, *(f"{_sentence(one)}." for one in trial.notes)))
+    card = Card(
+        verdict=trial.verdict,
+        reason=reason(trial),
+        facts=_facts(trial),
+        caveats=(*failed, *(f"{_sentence(one)}." for one in trial.notes)),
+        next_steps=_next_steps(trial),
+    )
     page = render_page("Trial", _head(trial), card, sections, _GLOSSARY)
     with replacing(path) as draft:
         draft.write_text(page, encoding="utf-8")
+
+
+def _next_steps(trial: Trial) -> tuple[str, ...]:
+    if trial.verdict == NOT_YET:
+        return ("Look again later, with `--previous trial.json`: what this look found and had to reach stays.",)
+    if trial.verdict == NOT_VALID:
+        return ("Find out why users are missing from an arm before anything is read from the lifts.",)
+    if trial.verdict == NOT_SHOWN:
+        return ("`crosschannel plan --sd NUM --difference NUM` tells how many users a smaller lift needs.",)
+    return ()
 
 
 def _head(trial: Trial) -> str:
@@ -121,8 +141,14 @@ def _facts(trial: Trial) -> dict[str, str]:
     }[settings.looks]
     adjusted = ["the same outcome before the trial"] if settings.pre is not None else []
     adjusted += [f"strata of {', '.join(settings.strata)}"] if settings.strata else []
+    value = trial.comparisons[0].value
+    finds = (float(-ndtri(settings.alpha / 2)) + float(ndtri(POWER))) * value.alone.se
     return {
         "looks": looks,
+        "a trial of this size finds": f"a lift of `{value.name}` by {finds:.3g} per user, with a power of {POWER:.0%} in "
+        "one look"
+        if value.alone.is_defined
+        else NOTHING,
         "significant after Holm": "; ".join(
             f"{comparison.name}: {_significant(comparison)}" for comparison in trial.comparisons
         ),
@@ -143,26 +169,20 @@ def _title(trial: Trial, comparison: ArmComparison) -> str:
 
 
 def _outcome_columns(level: str) -> tuple[str, ...]:
-    return (
-        *(
-            "outcome",
-            "measure",
-            "mean of control",
-            "lift",
-            f"{level}, all looks",
-            f"{level}, this look",
-            "relative",
-            level,
-        ),
-        *("relative", level, "p, this look", "significant", "less variance"),
-    )
+    effects = ("mean of control", "lift", f"{level}, all looks", f"{level}, this look", "relative", level)
+    return ("outcome", "measure", *effects, "p, this look", "significant", "less variance")
 
 
 def _outcome_cells(one: OutcomeLift) -> tuple[str, ...]:
     relative = one.relative
     return (
-        *(one.name, one.measure, f"{one.means[1]:.4g}", format_point(one.alone), format_bounds(one.lift)),
-        *(format_bounds(one.alone), f"{relative.point:+.1%}" if math.isfinite(relative.point) else NOTHING),
+        one.name,
+        one.measure,
+        f"{one.means[1]:.4g}",
+        format_point(one.alone),
+        format_bounds(one.lift),
+        format_bounds(one.alone),
+        f"{relative.point:+.1%}" if math.isfinite(relative.point) else NOTHING,
         f"[{relative.low:+.1%}, {relative.high:+.1%}]" if relative.is_defined else NOTHING,
         f"{one.p_value:.2g}",
         f"{one.direction}, {_day(one.since)}" if one.since is not None else "no",

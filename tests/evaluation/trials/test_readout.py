@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -229,6 +230,15 @@ def test_clusters_are_the_units_that_are_counted_and_compared():
     assert not any("clusters have users of several arms" in note for note in trial.notes)
     mixed = read_trial(history, replace(settings, compare=("agent:business_as_usual",)), GOALS)
     assert any("clusters have users of several arms" in note for note in mixed.notes)
+
+
+def test_a_household_enters_the_check_of_entry_once():
+    history = trial_history(18, users=1000, joined=0.3)
+    settings = replace(SETTINGS, cluster="household", shares={})
+    trial = read_trial(history, settings, GOALS)
+    found = next(check for check in trial.checks if check.name == "entry into the trial").finding
+    numbers = [int(text.replace(",", "")) for text in re.findall(r"[\d,]+(?= from| later| never)", found)]
+    assert sum(numbers) == 500
 
 
 def test_strata_change_no_lift_much_and_need_an_attribute():
