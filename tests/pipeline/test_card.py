@@ -10,9 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.evaluation import Evaluation, GateRule, GateVerdict, Interval, caveats, headline
+from crosschannel.evaluation import (
+    Evaluation,
+    GateRule,
+    GateVerdict,
+    Interval,
+    TrajectoryEstimate,
+    TrajectoryEvaluation,
+    caveats,
+    headline,
+)
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.planning.needs import IN_WORDS, JOINT, ORDER_1
+from crosschannel.pipeline.judgement.following import FollowedCost, FollowedPolicy
 from crosschannel.pipeline.judgement.records import Comparator, TrueValue
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.report.card import card_of, times_as_many_users
@@ -234,3 +244,37 @@ def test_card_is_silent_on_the_weights_of_other_estimators():
     assert card is not None
     assert not any("One decision has" in each or "`dm`" in each for each in card.caveats)
     assert any("One decision has" in each for each in caveats(replace(evaluation, estimates=heavy)))
+
+
+def test_card_says_what_a_followed_policy_earns_and_costs():
+    gain, rate = Interval(0.5, 0.25, 0.75, 0.1), Interval(0.02, 0.01, 0.03, 0.005)
+    support = headline(identified()).support
+    value = TrajectoryEvaluation(
+        estimand="mean sum of rewards over 3 slots",
+        logged=gain,
+        estimates=(TrajectoryEstimate("sequential dr", gain, gain),),
+        slots=(support,) * 3,
+        active=(10, 10, 9),
+        users=10,
+    )
+    costs = (
+        FollowedCost("unsubscribed", rate, TrajectoryEstimate("per-decision snips", rate, rate)),
+        FollowedCost("complaint", rate, TrajectoryEstimate("per-decision snips", UNDEFINED, UNDEFINED, "ESS 3 < 200")),
+    )
+    name = "if followed over 3 slots"
+    card = card_of(result("hold", identified(), followed=FollowedPolicy(3, value, costs)), RUN)
+    assert card is not None
+    assert card.facts[name] == (
+        "+0.5 [0.25, 0.75] per user more than the log (sequential dr); `unsubscribed` 0.02 per user, in the log 0.02"
+    )
+    unknown = replace(value, estimates=(TrajectoryEstimate("sequential dr", UNDEFINED, UNDEFINED, "ESS 3 < 200"),))
+    for followed, reason in (
+        (FollowedPolicy(3, unknown), "ESS 3 < 200"),
+        (FollowedPolicy(3, reason="no log"), "no log"),
+    ):
+        card = card_of(result("hold", identified(), followed=followed), RUN)
+        assert card is not None
+        assert card.facts[name] == f"not identified ({reason})"
+    card = card_of(result("hold", identified()), RUN)
+    assert card is not None
+    assert name not in card.facts

@@ -20,6 +20,7 @@ from crosschannel.histories.history import DecisionLog, EventLog, History
 from crosschannel.pipeline import load_config, prepare
 from crosschannel.pipeline.configuration import RewardConfig
 from crosschannel.pipeline.judgement.following import FollowedPolicy, episodes, events_by_slot, follow, followed_text
+from crosschannel.pipeline.report.following import following_section
 from crosschannel.reward import Goal
 
 PUSH = ActionSpace([Module("channel", ("none", "push"))])
@@ -239,6 +240,43 @@ def test_a_result_is_read_back_and_printed(tmp_path):
     assert "mean sum of rewards over 2 slots" in text
     assert "cost events per user" in text
     assert "rewards are fitted again in every replicate" in text
+    section = following_section(again)
+    assert section is not None
+    assert section.title == "If the policy is followed over 2 slots, by user"
+    assert [table.title for table in section.tables] == [
+        "Cost events",
+        "How far the log supports it: weights are products over the slots",
+    ]
+    (picture,) = section.pictures
+    assert again.value is not None
+    rows = {row[0]: row for row in picture.numbers}
+    best = again.value.headline
+    assert rows["sequential dr"][1:4] == (best.value.point, best.value.low, best.value.high)
+    assert f"a difference of {best.difference.point:+.4g}" in picture.caption
+
+
+def test_a_report_without_episodes_or_without_a_value_says_so():
+    assert following_section(None) is None
+    section = following_section(FollowedPolicy(slots=4, reason="no user's log has 4 slots"))
+    assert section is not None
+    assert section.sentences == ("The log does not identify it: no user's log has 4 slots.",)
+    assert section.pictures == section.tables == ()
+
+
+def test_what_is_not_identified_has_no_number_in_any_form(tmp_path):
+    """120 users: far below the minimum, so that there are reasons in place of values, in JSON as well."""
+    found = followed(tmp_path, log_of(7, 120), {"evaluation.trajectories.slots": 2})
+    assert found.value is not None
+    best = found.value.headline
+    assert best.reason.startswith("ESS")
+    plain = found.to_dict()
+    assert plain["value"]["estimates"][0]["value"] is None
+    assert plain["costs"][0]["estimate"]["value"] is None
+    json.dumps(plain, allow_nan=False)
+    section = following_section(found)
+    assert section is not None
+    assert "does not identify the value of the followed policy: ESS" in section.pictures[0].caption
+    assert "not identified (" in followed_text(found)
 
 
 def test_cost_events_by_slot_by_hand():
