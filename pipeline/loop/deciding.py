@@ -104,10 +104,7 @@ def decide_day(
     agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
     trained_with, constraints = run.trained_with("policy"), run.constraints
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
-    d = history.decisions
-    decisions, events = without_decisions(d, history.events, own_decisions(d) & (d.time >= at))
-    history = replace(history, decisions=decisions, events=events)
-
+    history = known_at(history, at)
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
     gone = history.observed_until < min(at, history.span[1])
     users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~gone)
@@ -158,6 +155,13 @@ def decide_day(
         "prices": [] if prices is None else _plain(prices),
     }
     return DecidedDay(day_name(at, trained_with.pace.period), table, arms, summary)
+
+
+def known_at(history: History, at: int) -> History:
+    """Return a history without what this package decided for a time or later: what a decision for it may see."""
+    d = history.decisions
+    decisions, events = without_decisions(d, history.events, own_decisions(d) & (d.time >= at))
+    return replace(history, decisions=decisions, events=events)
 
 
 def _choose(
