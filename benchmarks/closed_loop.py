@@ -1,6 +1,6 @@
 """What a policy is worth that learned day by day from nothing: one row for each seed, way of exploring and day.
 
-    python -m benchmarks.closed_loop --users 5000 --days 28 --at 7 14 27 --seeds 0 1 2 --output docs/market/loop_5000
+    python -m benchmarks.closed_loop --users 5000 --days 28 --at 7 14 28 --seeds 0 1 2 --output docs/market/loop_5000
 
 Each deployment is simulated by `crosschannel simulate` with `configs/closed_loop.yaml` (arms of 10 % holdout, 10 %
 business as usual and 80 % agent) and with `constraints` emptied, unless `--constrained` is given. After each of the
@@ -23,10 +23,11 @@ import pandas as pd
 
 from crosschannel.agents import load_policy
 from crosschannel.envs.market import FreshUsers, Market
+from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config, load_config
 from crosschannel.pipeline.judgement.judging import market_policy
 from crosschannel.pipeline.loop.simulating import Loop, simulate
-from crosschannel.pipeline.run_files import read_json
+from crosschannel.pipeline.loop.updating import update
 from crosschannel.pipeline.run_folder import Run
 
 #: Ways of exploring: the same learner, components, contexts and controls for all but the last three.
@@ -70,12 +71,7 @@ def results(way: str, config: Config, at: list[int], fresh_users: int) -> list[d
         fresh = FreshUsers.draw(Market(market), fresh_users)
         rows = []
         for day in at:
-            version = (
-                days["policy"].iloc[day]
-                if day < len(days)
-                else read_json(loop.path / "policies" / "current.json", "")["policy"]
-            )
-            run = replace(Run.open(loop.path), version=str(version))
+            run = replace(Run.open(loop.path), version=_version_after(loop, days, day))
             agent, _ = load_policy(run.policy)
             learned = run.trained_with("policy")
             policy = market_policy("agent", learned.features, agent, config.constraints, learned.pace, 0)
@@ -100,6 +96,14 @@ def results(way: str, config: Config, at: list[int], fresh_users: int) -> list[d
         return rows
     finally:
         shutil.rmtree(folder)
+
+
+def _version_after(loop: Loop, days: pd.DataFrame, day: int) -> str:
+    """Return the version of the policy that has learned from so many days."""
+    if day < len(days):
+        return str(days["policy"].iloc[day])
+    run = Run.open_in_use(loop.path)
+    return update(run, read_history(loop.log, loop.decided)).version
 
 
 def table(rows: pd.DataFrame, command: str) -> str:

@@ -145,8 +145,8 @@ def _facts(trial: Trial) -> dict[str, str]:
     finds = (float(-ndtri(settings.alpha / 2)) + float(ndtri(POWER))) * value.alone.se
     return {
         "looks": looks,
-        "a trial of this size finds": f"a lift of `{value.name}` by {finds:.3g} per user, with a power of {POWER:.0%} in "
-        "one look"
+        "a trial of this size finds": f"a lift of `{value.name}` by {finds:.3g} per user, with a power of {POWER:.0%} "
+        "in one look"
         if value.alone.is_defined
         else NOTHING,
         "significant after Holm": "; ".join(
