@@ -49,11 +49,13 @@ class Card:
     """The answer, at the top of the page.
 
     Attributes:
-        verdict: `deploy`, `hold` or `not identified`.
+        verdict: `deploy`, `hold` or `not identified`; of a trial `better`, `worse`, `not shown`, `not yet` or
+            `not valid`.
         reason: Why, in plain words.
         facts: What the answer is about, by name: the value, its assumption, the data.
         caveats: What limits the answer, in sentences.
         next_steps: What to do next, in sentences.
+        summary: What the verdict says of the log, in a sentence without terms of evaluation.
     """
 
     verdict: str
@@ -61,6 +63,7 @@ class Card:
     facts: Mapping[str, str]
     caveats: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
+    summary: str = ""
 
     @property
     def tone(self) -> str:
