@@ -22,8 +22,8 @@ from crosschannel.histories.arms import ARMS
 from crosschannel.pipeline.command_line import Parser, UsageError, program, resumable
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config
 from crosschannel.pipeline.flags import parse_settings
-from crosschannel.pipeline.loop.simulating import Loop, run_simulation, settings_of
 from crosschannel.pipeline.run_folder import Run, check_run_folder
+from crosschannel.pipeline.simulation.simulating import Loop, run_simulation, settings_of
 
 #: Sections of the configuration that a simulation does not read.
 WITHOUT = ("split", "evaluation")
