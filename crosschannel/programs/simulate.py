@@ -2,7 +2,7 @@
 
   crosschannel simulate                                    5,000 users, four weeks, from no log at all
   crosschannel simulate --config FILE --out runs/loop      into a folder of its own
-  crosschannel simulate --resume runs/loop                 go on with a simulation that was stopped
+  crosschannel simulate --resume runs/loop                 resume a simulation that was stopped
 
 The users of a market join, respond and leave. Every morning `update` learns from the app's log and
 `decide` writes the day's decisions, by the same files and functions as in a real deployment; users of
@@ -37,7 +37,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Path]:
         UsageError: If a flag is wrong, or does not go together with the others.
     """
     parser = Parser("simulate", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the simulation to go on with")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the simulation to resume")
     parser.add_shared("--allow-class", "--out", "--force", out="folder of the simulation (default: run_dir/name)")
     line = parse_settings(parser, arguments, without=WITHOUT, default=CONFIG_FOLDER / "closed_loop.yaml")
     resume, out = line.options.resume, line.options.out

@@ -1,6 +1,6 @@
 """Learn day by day from the log of a policy in use, as a function of the log that is computed piece by piece.
 
-After slot k of a log, all is fitted anew if the schedule says so (`settings.refits`), and otherwise the decisions that
+After slot k of a log, all is fitted again if the schedule says so (`settings.refits`), and otherwise the decisions that
 closed since slot k - 1 are added to the last fit. What a policy has learned is therefore a function of the
 configuration and of what the log held before slot k: the same bits whether it was updated every day, once a month, or
 after a crash. The files of a run only spare the work. A ledger holds a digest of every day of the log that they rest
@@ -43,7 +43,7 @@ class Updated:
         slot: Number of slots that were learned from, and their time, microseconds since 1970 UTC.
         time: That of the last one.
         rows: Number of decisions that the policy has learned from.
-        fitted: Numbers of the slots after which all was fitted anew in this update.
+        fitted: Numbers of the slots after which all was fitted again in this update.
         added: Numbers of the slots whose decisions were added to a fit in this update.
         revised: Number of days that had changed, within `update.revise`.
         late: Number of days before that had changed; they count at the next fit.
@@ -63,7 +63,7 @@ class Updated:
     def __str__(self) -> str:
         parts = [f"policy {self.version}: learned from {self.rows:,} decisions up to {_day(self.time)}"]
         if self.fitted:
-            parts.append(f"all was fitted anew after slot {self.fitted[-1]}")
+            parts.append(f"all was fitted again after slot {self.fitted[-1]}")
         if self.added:
             parts.append(f"{len(self.added)} day(s) added")
         if self.revised:

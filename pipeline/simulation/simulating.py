@@ -60,7 +60,7 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
     """Simulate a deployment, and yield the figures of each day once it has passed.
 
     All goes through the files and functions of a real deployment. Where the folder holds days already, they are taken
-    as they are, so that a simulation that was stopped goes on to the same bits.
+    as they are, so that a simulation that was stopped resumes to the same bits.
 
     Args:
         config: The configuration; its history is a market, whose days are simulated.

@@ -76,9 +76,7 @@ def test_tensorboard_has_a_point_a_day(loop: tuple[Path, str]) -> None:
 
 def test_the_documented_figures_are_those_that_are_written(loop: tuple[Path, str]) -> None:
     page = (ROOT / "docs" / "simulation.md").read_text()
-    documented = {name for tag in re.findall(r"`loop/([\w/<>]+)`", page) for name in [tag.partition("/<")[0]]} - {
-        "<name>"
-    }
+    documented = {tag.partition("/<")[0] for tag in re.findall(r"`loop/([\w/<>]+)`", page)} - {"<name>"}
     tags = EventAccumulator(str(loop[0] / "tensorboard")).Reload().Tags()["scalars"]
     assert documented == {tag.split("/")[1] for tag in tags}
 
