@@ -143,12 +143,10 @@ def _facts(trial: Trial) -> dict[str, str]:
     adjusted += [f"strata of {', '.join(settings.strata)}"] if settings.strata else []
     value = trial.comparisons[0].value
     finds = (float(-ndtri(settings.alpha / 2)) + float(ndtri(POWER))) * value.alone.se
+    text = f"a lift of `{value.name}` by {finds:.3g} per user, with a power of {POWER:.0%} in one look"
     return {
         "looks": looks,
-        "a trial of this size finds": f"a lift of `{value.name}` by {finds:.3g} per user, with a power of {POWER:.0%} in "
-        "one look"
-        if value.alone.is_defined
-        else NOTHING,
+        "a trial of this size finds": text if value.alone.is_defined else NOTHING,
         "significant after Holm": "; ".join(
             f"{comparison.name}: {_significant(comparison)}" for comparison in trial.comparisons
         ),
