@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy.stats import ttest_ind
 
 from crosschannel.evaluation.trials import arm_means
@@ -162,3 +163,38 @@ def test_small_strata_become_one():
     assert counts.min() >= MIN_USERS_OF_STRATUM
     lonely = np.where(np.arange(100) == 7, 1, 0)
     assert len(np.unique(merge_small_strata(lonely, np.arange(100) % 2, 2))) == 1
+
+
+def test_the_adjusted_difference_is_the_coefficient_of_an_analysis_of_covariance():
+    """statsmodels: Y on arm and X. Its errors (HC2) differ in the degrees of freedom of two more parameters only."""
+    rng = np.random.default_rng(105)
+    arm = rng.integers(0, 2, 400)
+    x = rng.gamma(1.0, 1.0, 400)
+    y = 0.8 * x + 0.3 * arm + rng.normal(size=400) * (1 + x)
+    fit = sm.OLS(y, sm.add_constant(np.stack([arm, x], axis=1))).fit(cov_type="HC2")
+    one = contrast(arm_means(y, arm, 2, x), 1, 0)
+    assert one.difference == pytest.approx(fit.params[1], rel=1e-10)
+    assert arm_means(y, arm, 2, x).theta == pytest.approx(fit.params[2], rel=1e-10)
+    assert one.se == pytest.approx(fit.bse[1], rel=0.01)
+
+
+def test_errors_of_clusters_are_those_of_statsmodels():
+    """Y on arm with errors by cluster, whose factor is G / (G - 1) for all clusters and (n - 1) / (n - k)."""
+    rng = np.random.default_rng(106)
+    cluster = rng.integers(0, 120, 900)
+    arm = (rng.random(120) < 0.5).astype(np.int64)[cluster]
+    y = rng.normal(size=120)[cluster] + rng.normal(size=900)
+    _, cluster = np.unique(cluster, return_inverse=True)
+    fit = sm.OLS(y, sm.add_constant(arm)).fit(cov_type="cluster", cov_kwds={"groups": cluster})
+    one = contrast(arm_means(y, arm, 2, cluster=cluster), 1, 0)
+    assert one.difference == pytest.approx(fit.params[1], rel=1e-10)
+    assert one.se == pytest.approx(fit.bse[1], rel=0.02)
+
+
+def test_exchanging_arms_changes_the_sign_alone():
+    rng = np.random.default_rng(107)
+    arm, x = rng.integers(0, 2, 300), rng.normal(size=300)
+    y, stratum = x + rng.normal(size=300), rng.integers(0, 3, 300)
+    one = contrast(arm_means(y, arm, 2, x, stratum), 1, 0)
+    other = contrast(arm_means(y, 1 - arm, 2, x, stratum), 1, 0)
+    assert (one.difference, one.se, one.z) == pytest.approx((-other.difference, other.se, -other.z), rel=1e-12)
