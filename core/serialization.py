@@ -10,9 +10,10 @@ import functools
 import importlib
 import json
 import math
+import re
 import types
 import typing
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,9 @@ import numpy as np
 from crosschannel.core.errors import ConfigError, nearest
 
 T = TypeVar("T")
+
+#: Seed of estimators that draw random numbers, so that a run that is repeated finds the same numbers.
+ESTIMATOR_SEED = 0
 
 
 def from_dict(cls: type[T], data: Any, place: str = "") -> T:
@@ -217,6 +221,11 @@ def refuse_class(name: str, allowed: Collection[str], source: str) -> None:
         )
 
 
+def names_class(path: str) -> bool:
+    """Return whether a text has the form `package.module:Class`."""
+    return path.count(":") == 1 and all(part.isidentifier() for part in re.split(r"[.:]", path))
+
+
 def import_class(path: str, what: str) -> type:
     """Return the class that `package.module:Name` names, such as an agent that a user wrote.
 
@@ -235,6 +244,25 @@ def import_class(path: str, what: str) -> type:
     if not isinstance(found, type):
         raise ConfigError(f"the {what} {path!r} is of type {type(found).__name__}: name a class")
     return found
+
+
+def reproducible(make: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that makes estimators whose random numbers are the same each time.
+
+    scikit-learn's estimators draw from NumPy's global generator unless `random_state` is set; one that is None is set
+    here. Whoever draws random numbers elsewhere has to do the same.
+
+    Args:
+        make: The estimator's class, or a function that makes one.
+    """
+
+    def made() -> Any:
+        estimator = make()
+        if getattr(estimator, "random_state", ESTIMATOR_SEED) is None:
+            estimator.random_state = ESTIMATOR_SEED
+        return estimator
+
+    return made
 
 
 def generator_state(rng: np.random.Generator) -> str:

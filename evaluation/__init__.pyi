@@ -61,6 +61,7 @@ from .sequential import TrajectoryEstimator as TrajectoryEstimator
 from .sequential import TrajectoryEvaluation as TrajectoryEvaluation
 from .sequential import TrajectoryIndex as TrajectoryIndex
 from .sequential import TrajectoryIPS as TrajectoryIPS
+from .sequential import TrajectorySettings as TrajectorySettings
 from .sequential import WeightedDR as WeightedDR
 from .sequential import blocks as blocks
 from .sequential import evaluate_trajectories as evaluate_trajectories
@@ -146,6 +147,7 @@ __all__ = [
     "TrajectoryEvaluation",
     "TrajectoryIPS",
     "TrajectoryIndex",
+    "TrajectorySettings",
     "Trial",
     "TrialCheck",
     "TrialConfig",

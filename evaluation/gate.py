@@ -182,10 +182,10 @@ def gate_verdict(
         return verdict(NOT_IDENTIFIED, unknown)
     text = f"{bounds[0].upper()}{bounds[1:]}, above {rule.min_lift:g}"
     if costs and rule.max_cost_increase is not None:
-        text += f"; within their bounds on the log: {', '.join(f'`{cost.event}`' for cost in costs)}"
+        text += f"; cost events within their bounds on the log: {', '.join(f'`{cost.event}`' for cost in costs)}"
     if constraints:
         names = ", ".join(f"`{each.name}`" for each in constraints)
-        text += f"; by the agent's own estimates, which the log did not check, within: {names}"
+        text += f"; by the agent's own estimates, which the log did not check, within the limits on {names}"
     return verdict(DEPLOY, f"{text}.")
 
 

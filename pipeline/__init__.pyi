@@ -21,8 +21,8 @@ from .judgement.judging import deployable_policy as deployable_policy
 from .judgement.judging import explain_policy as explain_policy
 from .judgement.judging import fit_outcomes as fit_outcomes
 from .judgement.judging import judge as judge
+from .judgement.records import TrueValue as TrueValue
 from .judgement.results import EvaluationResult as EvaluationResult
-from .judgement.results import TrueValue as TrueValue
 from .judgement.validation import Validation as Validation
 from .monitoring import Monitor as Monitor
 from .planning import plan as plan

@@ -36,7 +36,7 @@ from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.command_line import logger
-from crosschannel.pipeline.configuration import RIDGE, Config, HistoryConfig, RewardConfig
+from crosschannel.pipeline.configuration import LOGISTIC, RIDGE, Config, HistoryConfig, RewardConfig
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward, refit
 from crosschannel.reward.funnel import with_components
@@ -276,9 +276,10 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
     fingerprint = history.fingerprint()
     check_factors(history.modules, config.evaluation.factors)
     outcome_regressor(config)
+    classifier = propensity_classifier(config)
     history, check = check_log(history, config.reward)
     history = replace(history, notes=(*history.notes, *_consent_notes(history, config.guardrails)))
-    history = _with_estimated_propensities(history, config.context)
+    history = _with_estimated_propensities(history, config.context, classifier)
     part = split_users(history.user_keys, config.split.shares, config.seed)
     for name, share in config.split.shares.items():
         if share > 0 and not (part == name).any():
@@ -308,6 +309,21 @@ def outcome_regressor(config: Config) -> type | None:
     """
     name = config.evaluation.outcome_model
     return None if name == RIDGE else import_class(name, "outcome model")
+
+
+def propensity_classifier(config: Config) -> type | None:
+    """Return the class of the classifier that estimates propensities; None for the package's own regressions.
+
+    Raises:
+        ConfigError: If it cannot be imported, or does not state probabilities.
+    """
+    name = config.history.propensity_model
+    if name == LOGISTIC:
+        return None
+    found = import_class(name, "propensity model")
+    if missing := [part for part in ("fit", "predict_proba") if not hasattr(found, part)]:
+        raise ConfigError(f"history.propensity_model: {name} is not a classifier: it lacks {', '.join(missing)}")
+    return found
 
 
 def _pace(config: Config, train: History) -> LogPace:
@@ -350,7 +366,7 @@ def _consent_notes(history: History, guardrails: Guardrails) -> list[str]:
     ]
 
 
-def _with_estimated_propensities(history: History, spec: ContextSpec) -> History:
+def _with_estimated_propensities(history: History, spec: ContextSpec, classifier: type | None) -> History:
     """Estimate the propensities that the history lacks; where only some are lacking and cannot be, say so.
 
     Raises:
@@ -360,7 +376,7 @@ def _with_estimated_propensities(history: History, spec: ContextSpec) -> History
     if not lacking.any():
         return history
     try:
-        estimated, _ = estimate_propensities(history, spec, only_missing=True)
+        estimated, _ = estimate_propensities(history, spec, only_missing=True, classifier=classifier)
         return replace(estimated, notes=(*estimated.notes, *notes_on_estimates(estimated)))
     except NotIdentified as error:
         if lacking.all():
@@ -380,9 +396,14 @@ class AgentSpec(TypedDict):
 
 def agent_spec(config: Config, data: TrainingData) -> AgentSpec:
     """Return the arguments that make a run's agent."""
+    return agent_spec_of(config, data.features)
+
+
+def agent_spec_of(config: Config, features: ContextFeatures) -> AgentSpec:
+    """Return the arguments that make the agent of a configuration for contexts of some features."""
     return AgentSpec(
         name=config.agent.name,
-        context_dim=data.features.dim,
+        context_dim=features.dim,
         settings=to_dict(config.agent.settings),
         seed=config.seed,
     )

@@ -5,227 +5,40 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.agents.registry import AGENTS_WITHOUT_FUNNEL, agent_settings
+from crosschannel.agents.registry import AGENTS_WITHOUT_FUNNEL
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
-from crosschannel.evaluation import EvaluationSettings, GateRule
 from crosschannel.evaluation.trials import TrialConfig
 from crosschannel.histories.arms import Arms
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
-from crosschannel.histories.readers.datasets import DATASETS
-from crosschannel.histories.readers.stream.mapping import StreamMapping
-from crosschannel.histories.readers.tables import TableMapping
-from crosschannel.reward import REWARDS, Goal, RewardSpec
+from crosschannel.pipeline.loop.settings import LoopConfig, UpdateConfig
+from crosschannel.pipeline.sections.evaluation import RIDGE as RIDGE
+from crosschannel.pipeline.sections.evaluation import EvaluationConfig as EvaluationConfig
+from crosschannel.pipeline.sections.history import LOGISTIC as LOGISTIC
+from crosschannel.pipeline.sections.history import SOURCES as SOURCES
+from crosschannel.pipeline.sections.history import WITH_DECISIONS as WITH_DECISIONS
+from crosschannel.pipeline.sections.history import HistoryConfig as HistoryConfig
+from crosschannel.pipeline.sections.learning import SPLITS as SPLITS
+from crosschannel.pipeline.sections.learning import AgentConfig as AgentConfig
+from crosschannel.pipeline.sections.learning import RewardConfig as RewardConfig
+from crosschannel.pipeline.sections.learning import SplitConfig as SplitConfig
+from crosschannel.pipeline.sections.learning import TrainConfig as TrainConfig
+from crosschannel.reward import Goal
 
 logger = logging.getLogger("crosschannel")
 
-SOURCES = ("market", "folder", "tables", "stream", *DATASETS)
-#: Sources whose logs the decisions of a policy join.
-WITH_DECISIONS = ("folder", "tables", "stream")
-SPLITS = ("train", "validation", "test")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
 DEVICES = ("cpu", "cuda", "mps", "auto")
-RIDGE = "ridge"
-
-
-@dataclass(frozen=True)
-class HistoryConfig:
-    """Where the history comes from.
-
-    Attributes:
-        source: `market`, `folder`, `tables`, `stream`, or a data set by name. `market` simulates the history, `folder`
-            reads a native one; `tables` and `stream` need the mapping of that name in the file.
-        path: Folder to read. For `tables` and `stream` it replaces the folder that their files are in.
-        market: The simulated market, where `source` is `market`.
-        tables: Which file and column is which, where `source` is `tables`.
-        stream: Which events are sends and which slots there are, where `source` is `stream`.
-        churn_events: Events after which nothing can be sent to a user. Later slots have no reward, end the
-            replay and get nothing sent. None: those of a native folder's `history.yaml`, otherwise `unsubscribed` and
-            `app_removed`.
-        ties: Order of an event at the time of a decision. At exactly that of a decision of its user it is `before` it
-            (the event that triggers a message) or `after` it (a campaign sent in the morning of a date). None: not
-            declared; it counts as before, and where many goal events tie, rewards are refused.
-        observed_from: When the users' own observation begins: with the `first_row` of each, or with the `log` if all
-            users existed then, active or not. None: as the tables of users, a native folder or the slots of a stream
-            declare it, otherwise with the `first_row`.
-        decided: Folder of decisions that `decide` wrote, by date. They join those of the log, with the users' arms;
-            for `tables` and `stream` it replaces the mapping's `decided`.
-    """
-
-    source: str = "market"
-    path: Path | None = None
-    market: MarketConfig = field(default_factory=MarketConfig)
-    tables: TableMapping | None = None
-    stream: StreamMapping | None = None
-    churn_events: tuple[str, ...] | None = None
-    ties: Literal["before", "after"] | None = None
-    observed_from: Literal["first_row", "log"] | None = None
-    decided: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise ConfigError(f"unknown source {self.source!r}. {nearest(self.source, SOURCES)}")
-        if self.decided is not None and self.source not in WITH_DECISIONS:
-            raise ConfigError(
-                f"decided {str(self.decided)!r} is not read: decisions join a log of the sources "
-                f"{', '.join(WITH_DECISIONS)}, not of {self.source!r}"
-            )
-        if self.path is not None and self.source == "market":
-            others = ", ".join(SOURCES[1:])
-            raise ConfigError(
-                f"path {str(self.path)!r} is not read: the history of the source 'market' is simulated. "
-                f"Choose the source that reads the path: {others}"
-            )
-        if self.source in ("tables", "stream") and getattr(self, self.source) is None:
-            raise ConfigError(f"the source {self.source!r} needs the mapping `{self.source}`: see docs/histories.md")
-
-    def with_path(self, path: Path) -> HistoryConfig:
-        """Return the configuration of another log of the same layout; that of a market is in the native layout."""
-        return replace(self, source="folder" if self.source == "market" else self.source, path=path)
-
-
-@dataclass(frozen=True)
-class RewardConfig(RewardSpec):
-    """How goal events become rewards.
-
-    Attributes:
-        kind: `did`, `did_regression`, `did_dr`, `change`, `raw` or your own. Your own class is `package.module:Class`.
-    """
-
-    kind: str = "did"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.kind not in REWARDS and not _names_a_class(self.kind):
-            raise ConfigError(
-                f"there is no reward kind {self.kind!r}. {nearest(self.kind, REWARDS)} "
-                "Your own is 'package.module:Class'"
-            )
-
-
-@dataclass(frozen=True)
-class SplitConfig:
-    """Shares of users that train, validate and test.
-
-    Attributes:
-        train: Share that the agent and the reward model learn from.
-        validation: Share whose estimates are shown while training.
-        test: Share that the evaluation rests on.
-    """
-
-    train: float = 0.6
-    validation: float = 0.1
-    test: float = 0.3
-
-    def __post_init__(self) -> None:
-        for name, share in self.shares.items():
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} is {share}: a share lies between 0 and 1")
-        if not abs(sum(self.shares.values()) - 1) <= 1e-9:
-            raise ConfigError(f"the shares {self.shares} do not add up to 1")
-        if self.train == 0 or self.test == 0:
-            raise ConfigError("the shares of `train` and `test` must be above 0: values need users of their own")
-
-    @property
-    def shares(self) -> dict[str, float]:
-        """Share by part."""
-        return {name: getattr(self, name) for name in SPLITS}
-
-
-@dataclass(frozen=True)
-class AgentConfig:
-    """Which agent learns.
-
-    Attributes:
-        name: Name of an agent, or your own `package.module:Class`. An agent other than the file's starts from its own
-            defaults.
-        settings: The agent's settings: typed and complete for an agent of this package, plain values for your own.
-    """
-
-    name: str = "ensemble_thompson"
-    settings: Any = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        known = agent_settings(self.name)
-        if known is None:
-            if not isinstance(self.settings, Mapping):
-                raise ConfigError(f"settings: expected a mapping, got {self.settings!r}")
-        elif not isinstance(self.settings, known):
-            # A frozen dataclass sets a field of its own in no other way.
-            object.__setattr__(self, "settings", from_dict(known, self.settings, "settings"))
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How the agent learns from the log.
-
-    Attributes:
-        num_envs: Users that are replayed in parallel.
-        updates_per_step: Learning updates after each step of the replay.
-        offline_updates: Extra offline updates after one pass over the log.
-        log_every: Steps between two points in TensorBoard. While the log is replayed, the agent chooses at these only.
-        checkpoint_every: Steps between two checkpoints. A multiple of `log_every`.
-    """
-
-    num_envs: int = 1024
-    updates_per_step: int = 4
-    offline_updates: int = 200
-    log_every: int = 20
-    checkpoint_every: int = 100
-
-    def __post_init__(self) -> None:
-        least = {"num_envs": 1, "updates_per_step": 0, "offline_updates": 0, "log_every": 1, "checkpoint_every": 1}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ConfigError(f"{name} is {getattr(self, name)}: it must be at least {value}")
-        if self.checkpoint_every % self.log_every:
-            # An average that a checkpoint cut in two could not be resumed to the same bits.
-            raise ConfigError(
-                f"checkpoint_every {self.checkpoint_every} is not a multiple of log_every {self.log_every}"
-            )
-
-
-@dataclass(frozen=True)
-class EvaluationConfig(EvaluationSettings):
-    """How the learned policy is evaluated.
-
-    Attributes:
-        market_users: Simulated users to whom each policy is deployed. For histories of a market only.
-        segments: User attribute by which the policy is explained.
-        gate: The rule of the verdict with which an evaluation ends.
-        outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
-            `sklearn.ensemble:RandomForestRegressor`, with its defaults. It is cross-fitted on the evaluated users.
-    """
-
-    market_users: int = 4000
-    segments: str | None = None
-    gate: GateRule = field(default_factory=GateRule)
-    outcome_model: str = "ridge"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.market_users < 2:
-            raise ConfigError(f"market_users {self.market_users} is below 2: a standard error needs two users")
-        if self.outcome_model != RIDGE and not _names_a_class(self.outcome_model):
-            raise ConfigError(
-                f"there is no outcome model {self.outcome_model!r}: use {RIDGE!r}, or a regressor of your own or of "
-                "scikit-learn as 'package.module:Class'"
-            )
-
-    @property
-    def estimation(self) -> EvaluationSettings:
-        """Return the settings of the off-policy estimates."""
-        return EvaluationSettings(**{f.name: getattr(self, f.name) for f in fields(EvaluationSettings)})
 
 
 @dataclass(frozen=True)
@@ -247,6 +60,8 @@ class Config:
         constraints: Limits on what the policy is expected to use, kept by shadow prices.
         train: How the agent learns from the log.
         evaluation: How the learned policy is evaluated.
+        update: How a policy in use learns from what came since.
+        loop: A simulated deployment.
         trial: How a randomised trial of arms is read.
     """
 
@@ -264,6 +79,8 @@ class Config:
     constraints: Constraints = field(default_factory=Constraints)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
 
     def __post_init__(self) -> None:
@@ -325,10 +142,6 @@ def check_device(device: str) -> None:
     """
     if not re.fullmatch(r"cpu|mps|auto|cuda(:\d+)?", device):
         raise ConfigError(f"unknown device {device!r}. {nearest(device, DEVICES)} One of several GPUs is 'cuda:1'")
-
-
-def _names_a_class(path: str) -> bool:
-    return all(part.isidentifier() for part in re.split(r"[.:]", path)) and path.count(":") == 1
 
 
 def read_config(path: Path) -> Config:

@@ -14,6 +14,7 @@ from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.judgement.following import INCREMENTAL
 from crosschannel.pipeline.judgement.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
@@ -27,6 +28,7 @@ from crosschannel.pipeline.report.behaviour import (
 )
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.comparators import comparators_section
+from crosschannel.pipeline.report.following import following_section
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -35,7 +37,7 @@ def write_report(run: Run, result: EvaluationResult, path: Path) -> None:
     truth = {result.evaluation.policy: result.truth[0].per_decision} if result.truth else None
     write_html(
         *(path, [result.evaluation], _facts(run, result), run.path.name, _sections(result)),
-        card=card_of(result, run.path),
+        card=card_of(result, run.path, _reward_in_words(run.config)),
         truth=truth,
     )
 
@@ -71,6 +73,17 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
     return facts | ({"attention": " ".join(result.notes)} if result.notes else {})
 
 
+def _reward_in_words(config: Config) -> str:
+    """Return what counts as a reward, for the card."""
+    reward = config.reward
+    goals = ", ".join(
+        f"{goal.weight:+g} x {'' if goal.measure == 'count' else f'{goal.measure} of '}`{goal.event}`"
+        for goal in reward.goals
+    )
+    text = f"{goals}, in the {reward.post} after a decision"
+    return f"{text}, less what happens without a message" if reward.kind in INCREMENTAL else text
+
+
 def _reward_text(config: Config) -> str:
     reward = config.reward
     goals = ", ".join(f"{goal.weight:+g} x {goal.event} ({goal.measure})" for goal in reward.goals)
@@ -91,7 +104,14 @@ def _reward_text(config: Config) -> str:
 
 def _sections(result: EvaluationResult) -> list[ReportSection]:
     """Return what the policy is compared with, what it does and why, and what its constraints cost."""
-    sections = [comparators_section(result), _behaviour(result), _support(result), _rewards(result), _costs(result)]
+    sections = [
+        comparators_section(result),
+        following_section(result.followed),
+        _behaviour(result),
+        _support(result),
+        _rewards(result),
+        _costs(result),
+    ]
     return [section for section in sections if section is not None]
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.serialization import reproducible
 from crosschannel.evaluation.outcomes.outcome_model import (
     OutcomeModel,
     QValues,
@@ -88,7 +89,8 @@ class CrossFittedOutcomes:
         known = np.isfinite(rewards)
         fits = [known & (fold != k) for k in range(folds)]
         models = [
-            RegressorOutcomes.fit(regressor, modules, context[rows], actions[rows], rewards[rows]) for rows in fits
+            RegressorOutcomes.fit(reproducible(regressor), modules, context[rows], actions[rows], rewards[rows])
+            for rows in fits
         ]
         return cls(models=tuple(models), fold=fold)
 

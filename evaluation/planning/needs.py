@@ -21,6 +21,11 @@ from crosschannel.evaluation.weights import has_choice
 
 #: Ways to value the whole action: by the joint weight, or by the sum of the factors' own weights given the channel.
 JOINT, ORDER_1 = "joint weights", "order 1"
+#: What each way to estimate a value assumes, as the beginning of a sentence.
+IN_WORDS = {
+    JOINT: "Without an assumption on the parts of a message (joint weights)",
+    ORDER_1: "If what the parts of a message earn adds up (order 1)",
+}
 #: Shares of uniform exploration that are compared.
 EXPLORATION_GRID = np.linspace(0.0, 1.0, 51)
 
@@ -233,7 +238,10 @@ class DataNeed:
         Args:
             reason: Why an evaluation did not identify the value; empty where there is none.
         """
-        start = f"By {self.way}, the log gives an interval of about +- {self.expected_error:.3g} (ESS {self.ess:,.0f})"
+        start = (
+            f"{IN_WORDS[self.way]}, the log gives an interval of about +- {self.expected_error:.3g} "
+            f"(ESS {self.ess:,.0f})"
+        )
         if self.factor <= 1 and reason:
             return (
                 f"{start}, which is narrow enough for +- {self.error:.3g}, but the value is not identified: {reason}."
@@ -246,8 +254,8 @@ class DataNeed:
             else "and no share of uniform choices gives it with the same users and weeks"
         )
         return (
-            f"{start}; +- {self.error:.3g} needs about {_count(self.users)} users in all, or {self.weeks:,.0f} weeks "
-            f"with these users, {explored}."
+            f"{start}; one of +- {self.error:.3g} needs about {_count(self.users)} users in all, or {self.weeks:,.0f} "
+            f"weeks with these users, {explored}."
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Card:
         facts: What the answer is about, by name: the value, its assumption, the data.
         caveats: What limits the answer, in sentences.
         next_steps: What to do next, in sentences.
+        summary: What the verdict says of the log, in a sentence without terms of evaluation.
     """
 
     verdict: str
@@ -62,6 +63,7 @@ class Card:
     facts: Mapping[str, str]
     caveats: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
+    summary: str = ""
 
     @property
     def tone(self) -> str:

@@ -81,18 +81,24 @@ def _effect(opening: str, effect: Interval, evaluation: Evaluation) -> str:
     return f"{opening} {format_point(effect)}, {level} interval {format_bounds(effect)}{end}"
 
 
-def caveats(evaluation: Evaluation) -> list[str]:
-    """Return a sentence for everything that limits what the numbers mean."""
+def caveats(evaluation: Evaluation, *, of_headline: bool = False) -> list[str]:
+    """Return a sentence for everything that limits what the numbers mean.
+
+    Args:
+        evaluation: The evaluation.
+        of_headline: Whether to leave out what limits other numbers than the one that is reported first.
+    """
     out = []
+    best = headline(evaluation)
     if estimated := evaluation.propensity_counts.get("estimated", 0):
         some = "" if estimated == evaluation.decisions else f" for {estimated:,} of {evaluation.decisions:,} decisions"
         out.append(f"The weights use estimated propensities{some}; the intervals ignore the error of these estimates.")
     total, without = evaluation.logged_decisions, evaluation.logged_decisions - evaluation.decisions
     if without:
-        why = [f"{n:,} {reason}" for reason, n in evaluation.reward_counts.items() if n and reason != "identified"]
+        why = [f"{reason} ({n:,})" for reason, n in evaluation.reward_counts.items() if n and reason != "identified"]
         out.append(
-            f"{without:,} of {total:,} decisions have no reward and are left out ({without / total:.0%}: "
-            f"{', '.join(why)}); all values are about the others."
+            f"{without:,} of {total:,} decisions ({without / total:.0%}) have no reward and are left out; all values "
+            f"are about the others. The reason: {', '.join(why)}."
         )
     if not evaluation.refitted:
         out.append("The rewards were held fixed in the bootstrap; the intervals ignore their error.")
@@ -107,14 +113,13 @@ def caveats(evaluation: Evaluation) -> list[str]:
             f"of not being censored (at least {evaluation.min_p_uncensored:.2g}), so that all values are those of an "
             "action with nothing sent in the rest of its window."
         )
-    for e in evaluation.one_per_estimand:
+    for e in (best,) if of_headline else evaluation.one_per_estimand:
         s = e.support
         share = s.largest_weight / (s.decisions * s.mean_weight) if s.decisions and s.mean_weight else math.nan
         if share > MAX_SHARE_OF_ONE_DECISION:
             out.append(f"One decision has {share:.0%} of the weight of {e.label}; these values depend on it.")
-    if any(e.reason == DIAGNOSTIC for e in evaluation.estimates):
+    if not of_headline and any(e.reason == DIAGNOSTIC for e in evaluation.estimates):
         out.append(f"`dm` is {DIAGNOSTIC}.")
-    best = headline(evaluation)
     if evaluation.ladder is not None and best.assumption and (found := contradiction(evaluation.ladder)):
         out.append(f"The log contradicts what {best.estimator} assumes: {found}.")
     if evaluation.no_ladder:

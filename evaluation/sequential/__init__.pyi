@@ -9,6 +9,7 @@ from .estimators import WeightedDR as WeightedDR
 from .fitted_q import fit_q_values as fit_q_values
 from .results import TrajectoryEstimate as TrajectoryEstimate
 from .results import TrajectoryEvaluation as TrajectoryEvaluation
+from .settings import TrajectorySettings as TrajectorySettings
 from .trajectories import Trajectories as Trajectories
 from .trajectories import TrajectoryIndex as TrajectoryIndex
 from .trajectories import blocks as blocks
@@ -28,6 +29,7 @@ __all__ = [
     "TrajectoryEvaluation",
     "TrajectoryIPS",
     "TrajectoryIndex",
+    "TrajectorySettings",
     "WeightedDR",
     "blocks",
     "evaluate_trajectories",

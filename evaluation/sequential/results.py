@@ -9,6 +9,9 @@ from crosschannel.evaluation.estimates import EvaluationSettings
 from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
 from crosschannel.evaluation.support import Support
 
+#: A larger share of trajectories that a replicate dropped is reported.
+MAX_DROPPED_SHARE = 0.01
+
 
 @dataclass(frozen=True)
 class TrajectoryEstimate:
@@ -48,6 +51,8 @@ class TrajectoryEvaluation:
         excluded: Number of trajectories that are excluded because the log ends before they do.
         about: The policy, the log and where its propensities come from.
         settings: The settings of the evaluation.
+        refitted: Whether the rewards were fitted again in every replicate of the bootstrap.
+        dropped_share: Share of the trajectories that lack a reward in an average replicate, and do not count there.
     """
 
     estimand: str
@@ -59,6 +64,13 @@ class TrajectoryEvaluation:
     excluded: int = 0
     about: str = "policy on log"
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+    refitted: bool = False
+    dropped_share: float = 0.0
+
+    @property
+    def headline(self) -> TrajectoryEstimate:
+        """The estimate that is reported first: that of the first estimator, fixed before looking at the values."""
+        return self.estimates[0]
 
     def get(self, estimator: str) -> TrajectoryEstimate:
         """Return the estimate of an estimator.
@@ -72,10 +84,11 @@ class TrajectoryEvaluation:
         raise KeyError(f"there is no estimate {estimator!r}")
 
     def __str__(self) -> str:
-        tables = [*align(self._value_rows()), "", *align(self._support_rows())]
-        return "\n".join([f"{self.about}: {self.estimand}", "", *tables, "", *self._notes()])
+        tables = [*align(self.value_rows()), "", *align(self.support_rows())]
+        return "\n".join([f"{self.about}: {self.estimand}", "", *tables, "", *self.notes()])
 
-    def _value_rows(self) -> list[tuple[str, ...]]:
+    def value_rows(self) -> list[tuple[str, ...]]:
+        """Return the values as rows of texts, the first one the names of the columns."""
         level = f"{self.settings.confidence_level:.0%}"
         rows: list[tuple[str, ...]] = [
             ("estimator", "value", level, "difference", level),
@@ -89,7 +102,8 @@ class TrajectoryEvaluation:
                 rows.append((e.estimator, f"not identified ({e.reason})", "", "", ""))
         return rows
 
-    def _support_rows(self) -> list[tuple[str, ...]]:
+    def support_rows(self) -> list[tuple[str, ...]]:
+        """Return the support by slot as rows of texts, the first one the names of the columns."""
         rows: list[tuple[str, ...]] = [("up to slot", "active", "ESS", "ESS of users", "largest weight", "mean weight")]
         for t, (s, active) in enumerate(zip(self.slots, self.active, strict=True)):
             sizes = [format_number(x, ",.0f") for x in (s.ess, s.ess_users)]
@@ -97,9 +111,16 @@ class TrajectoryEvaluation:
             rows.append((str(t + 1), f"{active:,}", *sizes, *weights))
         return rows
 
-    def _notes(self) -> list[str]:
+    def notes(self) -> list[str]:
+        """Return what the values rest on and what limits them, as sentences."""
         n = self.slots[0].decisions
-        notes = [f"{n:,} trajectories of {self.users:,} users; rewards are held fixed in the bootstrap."]
+        how = "fitted again in every replicate" if self.refitted else "held fixed in the bootstrap"
+        notes = [f"{n:,} trajectories of {self.users:,} users; rewards are {how}."]
+        if self.dropped_share > MAX_DROPPED_SHARE:
+            notes.append(
+                f"In an average replicate {self.dropped_share:.1%} of the trajectories lack a reward, because some "
+                "time buckets have barely enough controls."
+            )
         if self.excluded:
             notes.append(f"{self.excluded:,} trajectories are excluded because the log ends before they do.")
         if any(e.estimator == "fqe" and e.identified for e in self.estimates):

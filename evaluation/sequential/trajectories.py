@@ -63,8 +63,9 @@ def first_slots(
         order: What a user's slots are ordered by, such as their times (decisions,).
         horizon: H, 1 or more.
         churned: Whether the user churned after the decision (decisions,), and so earned nothing more; such a trajectory
-            is complete with fewer slots. By default nobody did. Users whose log ends otherwise are excluded: that is
-            right only where the length of a log does not depend on what was sent.
+            is complete with fewer slots. By default nobody did. Users whose log ends otherwise are excluded, and so is
+            whoever begins after the last one who has H slots, churned or not: that is right only where the length of a
+            log does not depend on what was sent, and all logs end at about the same time.
 
     Raises:
         ConfigError: If the horizon is below 1.
@@ -103,10 +104,14 @@ def _cut(
     rows[trajectory, number % horizon] = sort
     wanted = number[starts] == 0 if first else np.ones(len(starts), dtype=bool)
     last = np.append(starts[1:], n)[: len(starts)] - 1
-    complete = (rows[:, -1] >= 0) | churned[sort[last]]
-    chosen = wanted & complete
-    if not chosen.any():
+    full = wanted & (rows[:, -1] >= 0)
+    if not full.any():
         raise NotIdentified(f"no user's log has {horizon} slots: choose a shorter horizon")
+    begins = order[sort[starts]]
+    # Of the trajectories that begin so late that no user's log has H slots any more, only those of users who churned
+    # would be left.
+    complete = full | (churned[sort[last]] & (begins <= begins[full].max()))
+    chosen = wanted & complete
     return TrajectoryIndex(rows=rows[chosen], user=user[sort[starts[chosen]]], excluded=int((wanted & ~complete).sum()))
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation.bootstrap import UNDEFINED, t_interval, user_bootstrap
 from crosschannel.evaluation.estimates import EvaluationSettings
@@ -22,11 +22,42 @@ from crosschannel.evaluation.sequential.trajectories import Trajectories, Trajec
 from crosschannel.evaluation.support import Support, unsupported_mass
 from crosschannel.evaluation.weights import importance_weights
 
+Refit = Callable[[FloatArray], FloatArray]
+
+
+@dataclass(frozen=True)
+class RefittedRewards:
+    """Rewards of n trajectories that are fitted again in every replicate of the bootstrap.
+
+    Attributes:
+        refit: Function from how often each decision counts (decisions,) to rewards (decisions,), NaN where not
+            identified.
+        user: Integer codes of the decisions' users (decisions,): all users that the rewards are fitted to, also those
+            without a trajectory.
+        index: The decisions of the trajectories.
+    """
+
+    refit: Refit
+    user: IntArray
+    index: TrajectoryIndex
+
+    def draw(self, x: Trajectories, counts: FloatArray) -> tuple[Trajectories, float]:
+        """Return the trajectories of a replicate, and the share of them that lack a reward there and count 0 times.
+
+        Args:
+            x: The trajectories, with their own counts.
+            counts: How often each decision counts (decisions,); those of a user count alike.
+        """
+        rewards = self.index.gather(np.asarray(self.refit(counts), dtype=np.float64))
+        dropped: BoolArray = np.asarray(np.isnan(rewards).any(axis=1))
+        drawn = np.where(dropped, 0.0, counts[self.index.rows[:, 0]] * x.counts)
+        return replace(x, rewards=np.where(dropped[:, None], 0.0, rewards), counts=drawn), float(dropped.mean())
+
 
 def evaluate_trajectories(
     log: LoggedDecisions,
     probabilities: Sequence[FloatArray],
-    rewards: FloatArray,
+    rewards: FloatArray | Refit,
     index: TrajectoryIndex,
     *,
     rng: np.random.Generator,
@@ -39,13 +70,16 @@ def evaluate_trajectories(
     """Estimate a policy's value over H slots if it chooses the whole action at each of them.
 
     The contexts and the propensities must be those that were logged at the slots; what the policy sees at a slot must
-    be in the log. Rewards are held fixed: the error of a fitted reward model is not in the intervals.
+    be in the log.
 
     Args:
         log: The logged decisions (decisions,), of users whom the policy has not seen.
         probabilities: The policy's probabilities there, one array (decisions, *modules.shape(m)) per module.
         rewards: Rewards (decisions,), each of its own slot: one whose window is longer than the gap to the next slot
-            counts the next message's effect twice. All slots of a trajectory need one.
+            counts the next message's effect twice. All slots of a trajectory need one. Or a function from how often
+            each decision counts (decisions,) to such rewards, which is then called again in every replicate
+            (`reward.refit`), so that the error of a fitted reward model is in the intervals; a trajectory that lacks a
+            reward in a replicate does not count there. The model of `fit_q_values` is not fitted again.
         index: The trajectories, from `first_slots` or `blocks`.
         rng: Random generator of the bootstrap.
         context: Standardised context features (decisions, D) for `fit_q_values`; without them the estimators that need
@@ -60,8 +94,10 @@ def evaluate_trajectories(
         ConfigError: If all estimators need a model and there is no context.
     """
     check_probabilities(log.modules, probabilities, len(log))
+    refitted = RefittedRewards(rewards, log.user, index) if callable(rewards) else None
+    first = np.asarray(rewards(np.ones(len(log))) if callable(rewards) else rewards, dtype=np.float64)
     trajectories = Trajectories(
-        rewards=index.gather(rewards),
+        rewards=index.gather(first),
         ratios=index.gather(importance_weights(log, probabilities, None)),
         length=index.length,
         user=index.user,
@@ -69,7 +105,7 @@ def evaluate_trajectories(
         discount=discount,
     )
     if context is not None:
-        q = fit_q_values(log, context, probabilities, rewards, index, discount=discount)
+        q = fit_q_values(log, context, probabilities, first, index, discount=discount)
         trajectories = replace(trajectories, q_logged=q.logged, q_policy=q.policy)
     evaluation = value_trajectories(
         trajectories,
@@ -77,6 +113,7 @@ def evaluate_trajectories(
         settings=settings,
         estimators=estimators,
         unsupported=unsupported_mass(log, probabilities, None),
+        refitted=refitted,
     )
     about = f"{policy} on {log.name}, {propensity_label(log.propensity_counts)}"
     return replace(evaluation, about=about, excluded=index.excluded)
@@ -89,6 +126,7 @@ def value_trajectories(
     settings: EvaluationSettings | None = None,
     estimators: Sequence[TrajectoryEstimator] = TRAJECTORY_ESTIMATORS,
     unsupported: float = 0.0,
+    refitted: RefittedRewards | None = None,
 ) -> TrajectoryEvaluation:
     """Estimate a policy's value from arrays, whatever their source; see `evaluate_trajectories`.
 
@@ -98,6 +136,7 @@ def value_trajectories(
         settings: Confidence level, replicates, and when a value counts as identified.
         estimators: The estimators; those that need a model are left out where there is none.
         unsupported: Share of the policy's mass at a slot, on average, on actions that the log never takes.
+        refitted: The rewards as a function of a replicate; None to hold them fixed.
 
     Raises:
         ConfigError: If all estimators need a model and there is none.
@@ -111,16 +150,23 @@ def value_trajectories(
     slots = _support_by_slot(x, unsupported)
     reasons = [_why_not_identified(e, x, slots, len(users), settings) for e in usable]
     nothing = RatioTerms.for_mean(np.full(len(code), np.nan))
-    terms = [
-        RatioTerms.for_mean(x.returns),
-        *(nothing if reason else e.terms(x) for e, reason in zip(usable, reasons, strict=True)),
-    ]
+
+    def all_terms(of: Trajectories) -> list[RatioTerms]:
+        identified = (nothing if reason else e.terms(of) for e, reason in zip(usable, reasons, strict=True))
+        return [RatioTerms.for_mean(of.returns), *identified]
+
+    terms = all_terms(x)
 
     def statistics(counts: FloatArray) -> FloatArray:
-        return np.array([t.value(counts * x.counts) for t in terms])
+        """Return all values, and then the share of the trajectories that lack a reward in this replicate."""
+        if refitted is None:
+            return np.array([*(t.value(counts * x.counts) for t in terms), 0.0])
+        drawn, dropped = refitted.draw(x, counts)
+        return np.array([*(t.value(drawn.counts) for t in all_terms(drawn)), dropped])
 
-    points = statistics(np.ones(len(code)))
-    draws = user_bootstrap(statistics, x.user, settings.bootstrap_replicates, rng)
+    points = np.array([t.value(x.counts) for t in terms])
+    user = x.user if refitted is None else refitted.user
+    draws = user_bootstrap(statistics, user, settings.bootstrap_replicates, rng)
     influences = [np.bincount(code, weights=t.influence(x.counts)).astype(np.float64) for t in terms]
     level = settings.confidence_level
 
@@ -141,6 +187,8 @@ def value_trajectories(
         active=tuple(int((x.length > t).sum()) for t in range(x.horizon)),
         users=len(users),
         settings=settings,
+        refitted=refitted is not None,
+        dropped_share=float(draws[:, -1].mean()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.calibration import PlattScaling, Reliability
+from crosschannel.histories.propensities.classifier import ClassifiedActions, Classifier
 from crosschannel.histories.propensities.logistic import Logistic
 from crosschannel.histories.propensities.sources import ESTIMATED, MISSING
 
@@ -78,6 +80,7 @@ def estimate_propensities(
     floor: float = 1e-3,
     min_rows: int = 50,
     only_missing: bool = False,
+    classifier: Callable[[], Classifier] | None = None,
 ) -> tuple[History, PropensityReport]:
     r"""Estimate each module's conditional propensity from what was known before the decision.
 
@@ -91,6 +94,10 @@ def estimate_propensities(
     columns. With more than `MAX_ROWS_PER_ACTION` decisions of an action, or `ZEROS_PER_ONE` of the reference action for
     each of its own, the regression is fitted to a stable random sample, and its intercept is corrected. So the time is
     about linear in the number of actions.
+
+    A classifier takes the regressions' place where it is given: their scores are then the logarithms of its
+    probabilities. A logging policy that is a rule (a message to whoever visited three to five times) is no logit, and
+    defeats the regression; a tree finds it.
 
     Users are divided into folds by a hash of their id. The propensities of fold k come from regressions fitted without
     the folds k and k + 1, and from a calibration (`PlattScaling`) fitted to fold k + 1, so that they do not depend on
@@ -108,6 +115,10 @@ def estimate_propensities(
             with fewer, the odds are those of their shares, with half a decision added to each.
         only_missing: Keep the propensities that there are, and estimate those of the other decisions from these others
             alone, because another policy made them.
+        classifier: A function that makes a classifier with `fit`, `predict_proba` and `classes_`, as those of
+            scikit-learn; by default the regressions above. Its features are the same, and which actions were eligible.
+            It should be one that does not follow single decisions: a tree grown until each leaf is pure states 0 and 1
+            only.
 
     Returns:
         The history with these propensities, whose source is `estimated`; and the report.
@@ -160,7 +171,7 @@ def estimate_propensities(
             covariates = np.concatenate([x[rows], _earlier(history, m, rows)], axis=1)
             local = np.searchsorted(group, d.actions[rows, m])
             open_ = eligible[np.ix_(rows, group)]
-            p, rare = _cross_fit(covariates, local, open_, fold[rows], folds, min_rows)
+            p, rare = _cross_fit(covariates, local, open_, fold[rows], folds, min_rows, classifier)
             propensity[rows, m] = p[np.arange(len(rows)), local]
             pooled += [f"{module.name}={module.actions[group[a]]}" for a in np.flatnonzero(rare)]
             bins += [(module.actions[group[a]], _reliability(p, local, open_, a)) for a in range(len(group))]
@@ -186,7 +197,13 @@ def estimate_propensities(
 
 
 def _cross_fit(
-    x: FloatArray, taken: IntArray, eligible: BoolArray, fold: IntArray, folds: int, min_rows: int
+    x: FloatArray,
+    taken: IntArray,
+    eligible: BoolArray,
+    fold: IntArray,
+    folds: int,
+    min_rows: int,
+    classifier: Callable[[], Classifier] | None,
 ) -> tuple[FloatArray, BoolArray]:
     """Return probabilities (n, G) of a group's actions, and which actions (G,) were pooled in some fold."""
     p = np.zeros(eligible.shape)
@@ -194,10 +211,16 @@ def _cross_fit(
     for k in range(folds):
         test, held = fold == k, fold == (k + 1) % folds
         fit = ~(test | held)
-        offset, slopes, pooled = _individualised(x[fit], taken[fit], eligible[fit], min_rows)
-        calibrated = PlattScaling.fit(offset, x[held] @ slopes.T, eligible[held], taken[held])
-        p[test] = calibrated.predict(x[test] @ slopes.T, eligible[test])
-        rare |= pooled
+        if classifier is None:
+            offset, slopes, pooled = _individualised(x[fit], taken[fit], eligible[fit], min_rows)
+            rare |= pooled
+            of_held, of_test = x[held] @ slopes.T, x[test] @ slopes.T
+        else:
+            model = ClassifiedActions.fit(classifier, x[fit], taken[fit], eligible[fit])
+            offset = np.zeros(eligible.shape[1])
+            of_held, of_test = (model.scores(x[rows], eligible[rows]) for rows in (held, test))
+        calibrated = PlattScaling.fit(offset, of_held, eligible[held], taken[held])
+        p[test] = calibrated.predict(of_test, eligible[test])
     return p, rare
 
 

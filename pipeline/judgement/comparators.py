@@ -29,7 +29,7 @@ from crosschannel.histories import guarded_mask
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
-from crosschannel.pipeline.judgement.results import Comparator
+from crosschannel.pipeline.judgement.records import Comparator
 
 #: Names of the log's own policy, and of the evaluated one by the estimator of the comparators.
 LOGGED, EVALUATED = "logged", "evaluated policy"

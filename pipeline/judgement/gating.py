@@ -28,7 +28,7 @@ from crosschannel.evaluation.estimators import optimal_baseline
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
-from crosschannel.pipeline.judgement.results import ConstraintUse
+from crosschannel.pipeline.judgement.records import ConstraintUse
 from crosschannel.reward import Goal, Reason
 from crosschannel.reward.measurement.outcomes import measure_by_goal
 

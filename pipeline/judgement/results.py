@@ -15,153 +15,12 @@ from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
 from crosschannel.evaluation.report.plain_values import read_number
 from crosschannel.pipeline.judgement.evidence_records import Evidence
+from crosschannel.pipeline.judgement.following import FollowedPolicy, followed_text, followed_title
+from crosschannel.pipeline.judgement.records import Calibration, Comparator, ConstraintUse, TrueValue
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 8
-
-
-@dataclass(frozen=True)
-class TrueValue:
-    """The true value of one policy, known because the market is simulated.
-
-    Attributes:
-        policy: The policy's name.
-        per_decision: Mean true effect per decision with a reward at the test users' logged decisions, weighted as in
-            the off-policy estimates: their estimand.
-        per_user: Mean incremental goal value per fresh user over the market's days.
-        per_user_se: Its standard error over users.
-        lift: `per_user` as a share of what happens with nothing sent; NaN where that is nothing.
-        sends_per_user: Mean number of messages per user.
-        unsubscribed: Share of the users who unsubscribed.
-        users: Number of fresh users.
-    """
-
-    policy: str
-    per_decision: float
-    per_user: float
-    per_user_se: float
-    lift: float
-    sends_per_user: float
-    unsubscribed: float
-    users: int
-
-
-@dataclass(frozen=True)
-class Comparator:
-    """A policy beside the evaluated one, on the same users: see `crosschannel.pipeline.judgement.comparators`.
-
-    Attributes:
-        policy: The policy's name.
-        detail: Its actions, where it always chooses the same.
-        value: Mean reward per decision with a reward; all NaN where not identified.
-        difference: `value` minus the mean reward of the log.
-        lead: Value of the evaluated policy, by the same estimator, minus `value`; NaN where one is not identified.
-        ess: Effective sample size.
-        reason: Why the value is not identified; empty where it is.
-        truth: Mean true effect per decision with a reward; NaN where unknown.
-    """
-
-    policy: str
-    detail: str
-    value: Interval
-    difference: Interval
-    lead: Interval
-    ess: float
-    reason: str = ""
-    truth: float = math.nan
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as plain values; what is not a finite number is None."""
-        plain = serialization.finite_values(asdict(self))
-        return plain | {name: serialization.finite_values(asdict(getattr(self, name))) for name in COMPARATOR_INTERVALS}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Comparator:
-        """Return what `to_dict` turned into plain values; what is None becomes NaN.
-
-        Raises:
-            ConfigError: If a value is of another type.
-        """
-        intervals = {name: serialization.number_values(data[name]) for name in COMPARATOR_INTERVALS}
-        return serialization.from_dict(
-            cls,
-            {**data, **intervals, "ess": read_number(data["ess"]), "truth": read_number(data["truth"])},
-            "comparators",
-        )
-
-
-#: The intervals of a comparator.
-COMPARATOR_INTERVALS = ("value", "difference", "lead")
-
-
-@dataclass(frozen=True)
-class ConstraintUse:
-    """One constraint at the test users' slots.
-
-    Attributes:
-        name: The constraint's name.
-        price: Its shadow price in reward units per unit of use, mean over the decision times.
-        use: What the policy is expected to use, over all decision times.
-        budget: What it may use there.
-        binding: Share of the decision times at which it binds: at the others it costs nothing.
-        decision_times: Number of decision times.
-    """
-
-    name: str
-    price: float
-    use: float
-    budget: float
-    binding: float
-    decision_times: int
-
-    @classmethod
-    def summarise(cls, prices: pd.DataFrame) -> tuple[ConstraintUse, ...]:
-        """Summarise each constraint of a `PricedPolicy.table` over the decision times."""
-        return tuple(
-            cls(
-                name=str(name),
-                price=float(part["price"].mean()),
-                use=float(part["use"].sum()),
-                budget=float(part["budget"].sum()),
-                binding=float(part["binding"].mean()),
-                decision_times=len(part),
-            )
-            for name, part in prices.groupby("constraint", sort=False)
-        )
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How well the value by the funnel agrees with the rewards of all messages, for users that it has not learned from.
-
-    Attributes:
-        slope: Slope of the rewards of all messages on the funnel's predicted value: 1 where its assumptions hold.
-        slope_se: Its standard error over users.
-        intercept: Intercept of that regression.
-        weight_of_funnel: How much the value of a message follows the funnel.
-        weight_of_all_sends: How much it follows the regression of all sends' rewards, which needs no assumption on who
-            engages.
-        weight_of_missed: How much of what surrogates miss counts, within the funnel.
-        weight_of_personal: How much of how actions' effects differ by context counts, within the funnel.
-    """
-
-    slope: float
-    slope_se: float
-    intercept: float
-    weight_of_funnel: float
-    weight_of_all_sends: float
-    weight_of_missed: float = 0.0
-    weight_of_personal: float = 1.0
-
-    def __str__(self) -> str:
-        return (
-            f"Slope of the rewards of all messages on the funnel's predicted value: {self.slope:.2f} +- "
-            f"{1.96 * self.slope_se:.2f} (1 if its assumptions hold). The value of a message follows the funnel by "
-            f"{self.weight_of_funnel:.2f} and the regression of all sends by {self.weight_of_all_sends:.2f}; within "
-            f"the funnel, what is personal about a choice counts by {self.weight_of_personal:.2f}, and what surrogates "
-            f"miss by {self.weight_of_missed:.2f}."
-        )
+RESULT_VERSION = 9
 
 
 @dataclass(frozen=True)
@@ -182,6 +41,7 @@ class EvaluationResult:
         advice: What would identify the value, where the log does not.
         evidence: What the policy does beside the log, where its weights lie, and how its agent's estimates are
             calibrated.
+        followed: The value of the policy over the episodes of `evaluation.trajectories`; None where there are none.
     """
 
     evaluation: Evaluation
@@ -196,6 +56,7 @@ class EvaluationResult:
     gate: GateVerdict | None = None
     advice: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=Evidence)
+    followed: FollowedPolicy | None = None
 
     def __str__(self) -> str:
         return summary_text(self)
@@ -214,6 +75,7 @@ class EvaluationResult:
             "gate": None if self.gate is None else self.gate.to_dict(),
             "advice": list(self.advice),
             "evidence": self.evidence.to_dict(),
+            "followed": None if self.followed is None else self.followed.to_dict(),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,6 +110,7 @@ class EvaluationResult:
             gate=None if data["gate"] is None else GateVerdict.from_dict(data["gate"]),
             advice=convert(tuple[str, ...], data["advice"], "advice"),
             evidence=Evidence.from_dict(data["evidence"]),
+            followed=None if data["followed"] is None else FollowedPolicy.from_dict(data["followed"]),
         )
 
 
@@ -267,6 +130,8 @@ def summary_text(result: EvaluationResult) -> str:
     ]
     if result.comparators:
         parts += ["", comparators_title(result), "", comparators_table(result.comparators)]
+    if result.followed is not None:
+        parts += ["", followed_title(result.followed), "", followed_text(result.followed)]
     if result.calibration is not None:
         parts += ["", str(result.calibration)]
     if result.constraints:

@@ -12,7 +12,7 @@ from crosschannel.evaluation import CostEvent, Interval
 from crosschannel.evaluation.report.formatting import NOTHING
 from crosschannel.evaluation.report.pictures import Lines, Pair, Picture, Row, line_chart, pair_chart, row_chart
 from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
-from crosschannel.pipeline.judgement.results import Calibration
+from crosschannel.pipeline.judgement.records import Calibration
 
 NAMES = ("the log", "the policy")
 

@@ -10,14 +10,19 @@ from scipy.special import ndtri
 
 from crosschannel.evaluation import caveats, headline, module_effects
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.estimates import DIAGNOSTIC, Estimate
+from crosschannel.evaluation.estimates import Estimate, EvaluationSettings
 from crosschannel.evaluation.gate import DEPLOY, NOT_IDENTIFIED
+from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
+from crosschannel.evaluation.ladder.results import Ladder
+from crosschannel.evaluation.planning.needs import IN_WORDS, JOINT, ORDER_1
 from crosschannel.evaluation.report.formatting import format_bounds, format_number, format_point
-from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, breakdown_sentence
+from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION
 from crosschannel.evaluation.report.page import Card
 from crosschannel.pipeline.command_line import invocation
 from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
-from crosschannel.pipeline.judgement.results import Comparator, EvaluationResult
+from crosschannel.pipeline.judgement.following import FollowedPolicy
+from crosschannel.pipeline.judgement.records import Comparator
+from crosschannel.pipeline.judgement.results import EvaluationResult
 
 #: Comparators that nobody could choose from a log alone, or that the answer names elsewhere.
 NOT_RIVALS = (LOGGED, EVALUATED, "greedy", "best constant by true effect")
@@ -29,38 +34,83 @@ POWER = 0.8
 MAX_FACTOR = 100.0
 
 
-def card_of(result: EvaluationResult, run: Path) -> Card | None:
+def card_of(result: EvaluationResult, run: Path, reward: str = "") -> Card | None:
     """Return the card of a result; None where no verdict was stored.
 
     Args:
         result: The result.
         run: Folder of the run, for the commands to run next.
+        reward: What counts as a reward, in words; empty to leave it out.
     """
     if result.gate is None:
         return None
     return Card(
         verdict=result.gate.verdict,
-        reason=result.gate.reason,
-        facts=_facts(result),
-        caveats=(*_limits(result), *(each for each in caveats(result.evaluation) if DIAGNOSTIC not in each)),
+        summary=_summary(result),
+        reason=_reason(result),
+        facts=_facts(result, reward),
+        caveats=(*_limits(result), *caveats(result.evaluation, of_headline=True)),
         next_steps=tuple(_next_steps(result, run)),
     )
 
 
-def _facts(result: EvaluationResult) -> dict[str, str]:
+def _summary(result: EvaluationResult) -> str:
+    """Return what the verdict says of the log, in a sentence without terms of evaluation."""
+    assert result.gate is not None
+    difference = headline(result.evaluation).difference
+    if result.gate.verdict == NOT_IDENTIFIED:
+        if headline(result.evaluation).identified:
+            return "Keep what is sent now: this log cannot tell whether the policy keeps to the rule."
+        return "Keep what is sent now: this log cannot tell what the policy would earn."
+    if result.gate.verdict == DEPLOY:
+        if difference.low > 0:
+            return "Use the policy: by this log it earns more than what was sent."
+        return "Use the policy: by this log it keeps to the rule, which allows it to earn less than what was sent."
+    if difference.high < 0:
+        return "Keep what is sent now: by this log the policy earns less."
+    if difference.low > 0:
+        return "Keep what is sent now: by this log the policy earns more, but it does not keep to the rule."
+    return "Keep what is sent now: the log does not show that this policy earns more."
+
+
+def _reason(result: EvaluationResult) -> str:
+    """Return the gate's reason; where too few decisions count, in words and with the number that is required."""
+    assert result.gate is not None
+    best = headline(result.evaluation)
+    if best.identified or not best.reason.startswith("ESS"):
+        return result.gate.reason
+    size, least, whose = _required(best, result.evaluation.settings)
+    return (
+        f"Too few of the log's {whose} got what the policy would send: together they count as {size:,.0f} "
+        f"{whose} (ESS), and at least {least:,.0f} are required."
+    )
+
+
+def _required(best: Estimate, settings: EvaluationSettings) -> tuple[float, float, str]:
+    """Return the effective sample size that is furthest below its requirement, the requirement, and of what it is."""
+    names = {"ESS": "decisions", "ESS of users": "users"}
+    found = [(size, least, names[name]) for name, size, least in settings.ess_requirements(best.support)]
+    return max(found, key=lambda each: each[1] / each[0] if each[0] > 0 else math.inf)
+
+
+def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
     evaluation, best = result.evaluation, headline(result.evaluation)
     level = f"{evaluation.settings.confidence_level:.0%}"
     facts = {"value": _value(best, level)}
     if best.identified:
         facts["difference to the log"] = _shown(best.difference)
         facts["the log earned"] = _shown(evaluation.logged)
-        facts["holds"] = best.assumption or NO_ASSUMPTION
-    size, least = evaluation.settings.ess_requirements(best.support)[0][1:]
-    facts["effective decisions (ESS)"] = (
+        facts["assumption"] = best.assumption.replace("if ", "that ", 1) or f"none, right {NO_ASSUMPTION}"
+    size, least, whose = _required(best, evaluation.settings)
+    facts[f"effective {whose} (ESS)"] = (
         f"{format_number(size, ',.0f')}, at least {format_number(least, ',.0f')} are required"
     )
+    if reward:
+        facts["a reward is"] = reward
+    if result.followed is not None:
+        facts[f"if followed over {result.followed.slots} slots"] = _followed(result.followed)
     facts["policy"] = f"{evaluation.policy}, exploring, as it would be deployed"
-    facts["question"] = best.estimand
+    facts["what is estimated"] = best.estimand
     if result.truth:
         facts["true value, known because the market is simulated"] = f"{result.truth[0].per_decision:+.4g}"
     facts["judged on"] = f"{evaluation.population} of {evaluation.users:,} users that the policy has not learned from"
@@ -70,8 +120,24 @@ def _facts(result: EvaluationResult) -> dict[str, str]:
 
 def _value(best: Estimate, level: str) -> str:
     if not best.identified:
-        return f"not identified ({best.reason})"
+        return "not known from this log" + ("" if best.reason.startswith("ESS") else f" ({best.reason})")
     return f"{format_point(best.value)} per decision with a reward, {level} interval {format_bounds(best.value)}"
+
+
+def _followed(followed: FollowedPolicy) -> str:
+    """Return the difference of the followed policy to the log and what it does to cost events, in words."""
+    if followed.value is None:
+        return f"not identified ({followed.reason})"
+    best = followed.value.headline
+    if not best.identified:
+        return f"not identified ({best.reason})"
+    parts = [f"{_shown(best.difference)} per user more than the log ({best.estimator})"]
+    parts += [
+        f"`{cost.event}` {cost.estimate.value.point:.3g} per user, in the log {cost.logged.point:.3g}"
+        for cost in followed.costs
+        if cost.estimate.identified
+    ]
+    return "; ".join(parts)
 
 
 def _limits(result: EvaluationResult) -> list[str]:
@@ -79,7 +145,8 @@ def _limits(result: EvaluationResult) -> list[str]:
     evaluation, out = result.evaluation, list(result.notes)
     ladder = evaluation.ladder
     if ladder is not None and ladder.headline.identified and ladder.breakdown is not None:
-        out.append(breakdown_sentence(evaluation, ladder.breakdown))
+        out.append(_breakdown(ladder, ladder.breakdown))
+    out += [f"What the log does show: {effect[0].lower()}{effect[1:]}" for effect in module_effects(evaluation)]
     if headline(evaluation).identified:
         heavy = max(result.evidence.weights, key=lambda each: each.squared_share, default=None)
         if heavy is not None and heavy.decisions <= FEW_DECISIONS and heavy.squared_share > MAX_SHARE_OF_FEW:
@@ -87,6 +154,17 @@ def _limits(result: EvaluationResult) -> list[str]:
             out.append(f"{some} {heavy.squared_share:.0%} of the squared weights, so that the value depends on them.")
         out += _rivals(result.comparators)
     return out
+
+
+def _breakdown(ladder: Ladder, share: float) -> str:
+    """Return how far the parts of a message may be from adding up before the answer falls, as a sentence."""
+    size = abs(ladder.headline.value.point - ladder.orders[0].value.point)
+    better = ladder.headline.difference.point > 0
+    change = "less" if better else "more"
+    limit = f"{share * size:.3g} per decision ({share:.0%} of what content changes)"
+    if share >= MAX_SHARE:
+        return f"Even if parts of a message together earn {change} than their sum by {limit}, the answer holds."
+    return f"The answer holds unless parts of a message together earn {change} than their sum by more than {limit}."
 
 
 def _rivals(comparators: Sequence[Comparator]) -> list[str]:
@@ -98,7 +176,7 @@ def _rivals(comparators: Sequence[Comparator]) -> list[str]:
     if above:
         out.append(f"Simpler policies earn more on the same users; the policy minus each: {'; '.join(above)}.")
     if level:
-        out.append(f"The log does not show that the policy earns more than these; it minus each: {'; '.join(level)}.")
+        out.append(f"Simpler policies may do as well; the policy minus each: {'; '.join(level)}.")
     greedy = next((row for row in comparators if row.policy == "greedy" and row.lead.is_defined), None)
     if greedy is not None:
         out.append(_price_of_exploring(greedy.lead))
@@ -134,12 +212,19 @@ def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
         ]
     if result.gate.verdict == NOT_IDENTIFIED:
         steps = ["Do not deploy the policy as a whole: this log cannot show what it is worth."]
-        return [*steps, *result.advice, *module_effects(result.evaluation)]
+        return [*steps, *_needed(result.advice)]
     return [
         "Do not deploy it yet; send as the log does.",
         *_more_data(result),
         f"Compute what a log would need: `{invocation('plan', '--run', run)}`.",
     ]
+
+
+def _needed(advice: Sequence[str]) -> list[str]:
+    """Return what would identify the value; of the ways to estimate it, the one that needs least, where it is known."""
+    if any(each.startswith(IN_WORDS[ORDER_1]) for each in advice):
+        return [each for each in advice if not each.startswith(IN_WORDS[JOINT])]
+    return list(advice)
 
 
 def _more_data(result: EvaluationResult) -> list[str]:

@@ -7,9 +7,9 @@ from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture, Row, row_chart
 from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
 from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
+from crosschannel.pipeline.judgement.records import Comparator
 from crosschannel.pipeline.judgement.results import (
     COMPARATOR_COLUMNS,
-    Comparator,
     EvaluationResult,
     comparator_cells,
     comparators_title,

@@ -49,7 +49,13 @@ BOUNDED = GateRule(max_cost_increase=0.5)
         (GAIN, BOUNDED, {"costs": (UNKNOWN,)}, NOT_IDENTIFIED, "rate of `removed` under the policy: ESS 7 < 200"),
         (LOSS, BOUNDED, {"costs": (UNKNOWN,)}, HOLD, "does not show"),
         (GAIN, GateRule(), {"constraints": (ExpectedUse("sms", 5.0, 4.0),)}, HOLD, "use 5 of `sms`, of which it may 4"),
-        (GAIN, GateRule(), {"constraints": (ExpectedUse("sms", 4.0, 4.0),)}, DEPLOY, "did not check, within: `sms`"),
+        (
+            GAIN,
+            GateRule(),
+            {"constraints": (ExpectedUse("sms", 4.0, 4.0),)},
+            DEPLOY,
+            "did not check, within the limits on `sms`",
+        ),
         (GAIN, replace(BOUNDED, max_cost_increase=0.0), {"costs": (replace(RARE, policy=GAIN),)}, HOLD, "unsubscribed"),
     ],
 )
@@ -63,8 +69,8 @@ def test_the_rule(difference, rule, rest, expected, words):
 
 def test_what_the_log_measured_stands_apart_from_what_the_agent_estimates():
     constraints = (ExpectedUse("unsubscribed", 4.0, 4.0), ExpectedUse("sms", 1.0, 4.0))
-    measured = "within their bounds on the log: `unsubscribed`"
-    estimated = "by the agent's own estimates, which the log did not check, within: `unsubscribed`, `sms`"
+    measured = "cost events within their bounds on the log: `unsubscribed`"
+    estimated = "by the agent's own estimates, which the log did not check, within the limits on `unsubscribed`, `sms`"
     found = gate_verdict(GAIN, BOUNDED, costs=(RARE,), constraints=constraints)
     assert found.reason.endswith(f"; {measured}; {estimated}.")
     # Without a bound on rates nothing was measured, although the rates are known.

@@ -11,7 +11,7 @@ import pandas as pd
 from crosschannel.evaluation import CostEvent, Interval
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
-from crosschannel.pipeline.judgement.results import Calibration
+from crosschannel.pipeline.judgement.records import Calibration
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
     cost_picture,

@@ -203,6 +203,13 @@ def test_a_folder_that_is_needed_is_asked_for(tmp_path):
         build_history(read("history: {source: folder}", tmp_path))
 
 
+@pytest.mark.parametrize("name", ["trees", "sklearn.ensemble.GradientBoostingClassifier", "a:b:c", ""])
+def test_a_propensity_model_is_the_logit_or_a_class(name):
+    with pytest.raises(ConfigError, match="there is no propensity model"):
+        load_config("market", {"history.propensity_model": name})
+    assert load_config("market", {"history.propensity_model": "package.module:Trees"}).history.propensity_model
+
+
 @pytest.mark.parametrize("name", ["forest", "sklearn.ensemble.RandomForestRegressor", "a:b:c", ""])
 def test_an_outcome_model_is_the_ridge_or_a_class(name):
     with pytest.raises(ConfigError, match="there is no outcome model"):

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, evaluate
+from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, TrajectorySettings, evaluate
 from crosschannel.histories import Arms, ContextSpec, Goal, assign_arms, write_history
 from crosschannel.pipeline import Config, prepare
-from crosschannel.pipeline.configuration import HistoryConfig, RewardConfig
+from crosschannel.pipeline.configuration import EvaluationConfig, HistoryConfig, RewardConfig
+from crosschannel.pipeline.judgement.following import episodes
 from crosschannel.reward.reason import Reason
 from tests.pipeline.loop.samples import daily_log
 
@@ -48,6 +49,15 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("held")
     write_history(replace(history, decisions=d), folder)
     return prepare(config_of(folder))
+
+
+def test_no_followed_policy_is_valued_at_users_of_the_holdout(data):
+    trajectories = TrajectorySettings(slots=2)
+    config = replace(config_of(Path("unused")), evaluation=EvaluationConfig(trajectories=trajectories))
+    index = episodes(config, data.test)
+    d = data.test.history.decisions
+    assert len(index.user) > 20
+    assert not (d.arm[index.rows[index.rows >= 0]] == "holdout").any()
 
 
 def test_rewards_of_the_holdout_are_missing_and_the_others_have_them_as_controls(data):

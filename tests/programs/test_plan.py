@@ -32,7 +32,14 @@ def test_a_plan_from_a_configuration_is_printed_and_written(tmp_path, capsys):
     arguments = [*SMALL, "--error", "0.05", "--sd", "2", "--difference", "0.1", "--out", str(out)]
     assert main(arguments) == 0
     shown = capsys.readouterr().out
-    for words in (UNIFORM, ONE_ACTION, "By order 1", "By joint weights", "users in each of two arms", str(out)):
+    for words in (
+        UNIFORM,
+        ONE_ACTION,
+        "(order 1), the log gives",
+        "(joint weights), the log gives",
+        "users in each of two arms",
+        str(out),
+    ):
         assert words in shown, words
     written = json.loads(out.read_text())
     assert list(written["needs"]) == [UNIFORM, ONE_ACTION]

@@ -15,7 +15,8 @@ from crosschannel.evaluation import render_html, text_table, to_dict
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
-from crosschannel.pipeline.judgement.results import TrueValue, summary_text, truth_table
+from crosschannel.pipeline.judgement.records import TrueValue
+from crosschannel.pipeline.judgement.results import summary_text, truth_table
 from crosschannel.reward import DidReward, LostRewards, Reason, RewardLosses, RewardSpec
 from tests.samples import MODULES, random_history
 

@@ -57,6 +57,19 @@ def test_logs_that_cannot_be_cut(changes, error, message):
             cut(**(good | changes))
 
 
+def test_who_churns_so_late_that_nobody_has_all_slots_is_excluded_like_those_who_stay():
+    """Users 0 to 2 have the days 0 to 2; user 1 churns on day 1, user 2 on day 2. Day 2 begins no block of two days."""
+    user, day = np.array([0, 0, 0, 1, 1, 2, 2, 2]), np.array([0, 1, 2, 0, 1, 0, 1, 2])
+    churned = np.isin(np.arange(8), [4, 7])
+    index = blocks(user, day, 2, churned)
+    assert index.rows.tolist() == [[0, 1], [3, 4], [5, 6]]
+    assert index.excluded == 2
+    # With blocks of one day, both of day 2 are complete; whoever churns on the first of two days stays in.
+    assert len(blocks(user, day, 1, churned).rows) == 8
+    early = blocks(np.array([0, 0, 1]), np.array([0, 1, 0]), 2, np.array([False, False, True]))
+    assert early.rows.tolist() == [[0, 1], [2, -1]]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -25,7 +25,8 @@ from crosschannel.pipeline.judgement.comparators import (
 from crosschannel.pipeline.judgement.evidence import evidence_of, weight_bins
 from crosschannel.pipeline.judgement.gating import cost_events
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder
-from crosschannel.pipeline.judgement.results import Comparator, EvaluationResult, comparators_table
+from crosschannel.pipeline.judgement.records import Comparator
+from crosschannel.pipeline.judgement.results import EvaluationResult, comparators_table
 from crosschannel.pipeline.report.comparators import comparators_section
 from tests.programs.samples import SMALL
 

@@ -37,6 +37,8 @@ def prepared(settings: Mapping[str, Any]) -> Any:
         ({"evaluation.factors": "channel+offer"}, "names 'channel', which is not a content module"),
         ({"evaluation.outcome_model": "no_such_package:Forest"}, "outcome model 'no_such_package:Forest' cannot be"),
         ({"evaluation.outcome_model": "numpy:zeros"}, "outcome model 'numpy:zeros' is of type"),
+        ({"history.propensity_model": "no_such_package:Trees"}, "propensity model 'no_such_package:Trees' cannot be"),
+        ({"history.propensity_model": f"{__name__}:Mean"}, "Mean is not a classifier: it lacks predict_proba"),
     ],
 )
 def test_they_are_refused_before_training(settings, message):

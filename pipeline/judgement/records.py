@@ -1,0 +1,157 @@
+"""What is known of a policy beside its estimates: true values, comparators, constraints and calibration, as records."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from crosschannel.core import serialization
+from crosschannel.evaluation import Interval
+from crosschannel.evaluation.report.plain_values import read_number
+
+
+@dataclass(frozen=True)
+class TrueValue:
+    """The true value of one policy, known because the market is simulated.
+
+    Attributes:
+        policy: The policy's name.
+        per_decision: Mean true effect per decision with a reward at the test users' logged decisions, weighted as in
+            the off-policy estimates: their estimand.
+        per_user: Mean incremental goal value per fresh user over the market's days.
+        per_user_se: Its standard error over users.
+        lift: `per_user` as a share of what happens with nothing sent; NaN where that is nothing.
+        sends_per_user: Mean number of messages per user.
+        unsubscribed: Share of the users who unsubscribed.
+        users: Number of fresh users.
+    """
+
+    policy: str
+    per_decision: float
+    per_user: float
+    per_user_se: float
+    lift: float
+    sends_per_user: float
+    unsubscribed: float
+    users: int
+
+
+@dataclass(frozen=True)
+class Comparator:
+    """A policy beside the evaluated one, on the same users: see `crosschannel.pipeline.judgement.comparators`.
+
+    Attributes:
+        policy: The policy's name.
+        detail: Its actions, where it always chooses the same.
+        value: Mean reward per decision with a reward; all NaN where not identified.
+        difference: `value` minus the mean reward of the log.
+        lead: Value of the evaluated policy, by the same estimator, minus `value`; NaN where one is not identified.
+        ess: Effective sample size.
+        reason: Why the value is not identified; empty where it is.
+        truth: Mean true effect per decision with a reward; NaN where unknown.
+    """
+
+    policy: str
+    detail: str
+    value: Interval
+    difference: Interval
+    lead: Interval
+    ess: float
+    reason: str = ""
+    truth: float = math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain values; what is not a finite number is None."""
+        plain = serialization.finite_values(asdict(self))
+        return plain | {name: serialization.finite_values(asdict(getattr(self, name))) for name in COMPARATOR_INTERVALS}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Comparator:
+        """Return what `to_dict` turned into plain values; what is None becomes NaN.
+
+        Raises:
+            ConfigError: If a value is of another type.
+        """
+        intervals = {name: serialization.number_values(data[name]) for name in COMPARATOR_INTERVALS}
+        return serialization.from_dict(
+            cls,
+            {**data, **intervals, "ess": read_number(data["ess"]), "truth": read_number(data["truth"])},
+            "comparators",
+        )
+
+
+#: The intervals of a comparator.
+COMPARATOR_INTERVALS = ("value", "difference", "lead")
+
+
+@dataclass(frozen=True)
+class ConstraintUse:
+    """One constraint at the test users' slots.
+
+    Attributes:
+        name: The constraint's name.
+        price: Its shadow price in reward units per unit of use, mean over the decision times.
+        use: What the policy is expected to use, over all decision times.
+        budget: What it may use there.
+        binding: Share of the decision times at which it binds: at the others it costs nothing.
+        decision_times: Number of decision times.
+    """
+
+    name: str
+    price: float
+    use: float
+    budget: float
+    binding: float
+    decision_times: int
+
+    @classmethod
+    def summarise(cls, prices: pd.DataFrame) -> tuple[ConstraintUse, ...]:
+        """Summarise each constraint of a `PricedPolicy.table` over the decision times."""
+        return tuple(
+            cls(
+                name=str(name),
+                price=float(part["price"].mean()),
+                use=float(part["use"].sum()),
+                budget=float(part["budget"].sum()),
+                binding=float(part["binding"].mean()),
+                decision_times=len(part),
+            )
+            for name, part in prices.groupby("constraint", sort=False)
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How well the value by the funnel agrees with the rewards of all messages, for users that it has not learned from.
+
+    Attributes:
+        slope: Slope of the rewards of all messages on the funnel's predicted value: 1 where its assumptions hold.
+        slope_se: Its standard error over users.
+        intercept: Intercept of that regression.
+        weight_of_funnel: How much the value of a message follows the funnel.
+        weight_of_all_sends: How much it follows the regression of all sends' rewards, which needs no assumption on who
+            engages.
+        weight_of_missed: How much of what surrogates miss counts, within the funnel.
+        weight_of_personal: How much of how actions' effects differ by context counts, within the funnel.
+    """
+
+    slope: float
+    slope_se: float
+    intercept: float
+    weight_of_funnel: float
+    weight_of_all_sends: float
+    weight_of_missed: float = 0.0
+    weight_of_personal: float = 1.0
+
+    def __str__(self) -> str:
+        return (
+            f"Slope of the rewards of all messages on the funnel's predicted value: {self.slope:.2f} +- "
+            f"{1.96 * self.slope_se:.2f} (1 if its assumptions hold). The value of a message follows the funnel by "
+            f"{self.weight_of_funnel:.2f} and the regression of all sends by {self.weight_of_all_sends:.2f}; within "
+            f"the funnel, what is personal about a choice counts by {self.weight_of_personal:.2f}, and what surrogates "
+            f"miss by {self.weight_of_missed:.2f}."
+        )
