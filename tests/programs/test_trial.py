@@ -136,6 +136,9 @@ def test_a_trial_of_decisions_by_date_has_their_arms(tmp_path, monkeypatch, caps
     assert by_arm["holdout"]["messages"]["all"]["point"] == 0.0
     assert by_arm["agent"]["messages"]["all"]["point"] > 0.2
     assert written["hash"]["checks"][0]["passed"] is True
+    # Without a start it is that of the first decision, though all rows of the log have their users' arms.
+    assert main([*given[:2], "--history.decided", "decided", *given[4:], "--out", "undeclared"]) == 0
+    assert json.loads((tmp_path / "undeclared" / "trial.json").read_text())["start"] == "2024-10-14T06:00:00.000000Z"
 
 
 def test_a_file_is_not_a_folder(log, tmp_path):
