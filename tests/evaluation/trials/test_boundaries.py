@@ -163,6 +163,7 @@ def test_critical_values_of_the_confidence_sequence():
     assert critical_values(np.array([1000]), 0.01, 1000, 0.05)[0] > at_planned[2]
 
 
+@pytest.mark.slow
 def test_many_looks_are_conditioned_on_some_of_the_earlier_ones_and_never_lower():
     """112 daily looks with independent increments: at most .01 above the recursion, and not below it."""
     shares = np.arange(1, 113) / 112
