@@ -60,7 +60,7 @@ def reason(trial: Trial) -> str:
         return f"{names}: {shown}. It is {verdict}, {since}, after all looks and outcomes."
     if verdict == NOT_YET:
         until = (
-            "users go on entering the confidence sequence"
+            "users still enter the confidence sequence"
             if trial.settings.looks == "confidence_sequence"
             else f"{trial.share:.0%} of the declared {trial.settings.days:g} days are over"
         )
