@@ -9,10 +9,14 @@ STAMP  := $(VENV)/.installed
 KERNELS := OPENBLAS_CORETYPE=Prescott ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE \
            NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL"
 
-.PHONY: train test fast check docs kernels slow benchmark coverage format clean
+.PHONY: train loop test fast check docs kernels slow benchmark coverage format clean
 
 train: $(STAMP)
 	$(BIN)/python train.py $(ARGS)
+
+loop: $(STAMP)
+	$(BIN)/crosschannel simulate --config configs/closed_loop.yaml --out runs/closed_loop $(ARGS)
+	$(BIN)/crosschannel trial --config runs/closed_loop/config.yaml --out runs/closed_loop/trial --force
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 $(ARGS)

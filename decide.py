@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, read the newest log, decide, write; return the exit code."""
     chosen, settings = parse(arguments)
     guardrails = settings.guardrails
-    run = Run.open_ended(chosen.run, chosen.history_path, chosen.allow_class)
+    run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     if chosen.require_gate:
         check_gate(chosen.run, chosen.allow_class)
     source, decided = _with_decided(run.config.history, chosen)

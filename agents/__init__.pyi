@@ -2,6 +2,7 @@ from .base import Agent as Agent
 from .base import Batch as Batch
 from .base import Components as Components
 from .base import Decisions as Decisions
+from .base import ExtendableAgent as ExtendableAgent
 from .base import Observations as Observations
 from .baselines import Baseline as Baseline
 from .baselines import Logging as Logging
@@ -11,10 +12,12 @@ from .beta import BetaThompson as BetaThompson
 from .bootstrapped_q import BootstrappedQ as BootstrappedQ
 from .buffers.delay import Delay as Delay
 from .checkpoints import load_agent as load_agent
+from .checkpoints import load_fit as load_fit
 from .checkpoints import load_policy as load_policy
 from .checkpoints import read_extra as read_extra
 from .checkpoints import restore_agent as restore_agent
 from .checkpoints import save_agent as save_agent
+from .checkpoints import save_fit as save_fit
 from .checkpoints import save_policy as save_policy
 from .constraints.budgets import action_costs as action_costs
 from .constraints.budgets import budgets_at as budgets_at
@@ -83,6 +86,7 @@ __all__ = [
     "EnsembleThompsonSettings",
     "EpsilonGreedy",
     "EpsilonGreedySettings",
+    "ExtendableAgent",
     "InfeasibleBudget",
     "LinearThompson",
     "LinearThompsonSettings",
@@ -109,6 +113,7 @@ __all__ = [
     "component_names",
     "expected_use",
     "load_agent",
+    "load_fit",
     "load_policy",
     "make_agent",
     "policy_table",
@@ -120,6 +125,7 @@ __all__ = [
     "sample_actions",
     "sample_keyed",
     "save_agent",
+    "save_fit",
     "save_policy",
     "shadow_prices",
     "uniform_shares",

@@ -236,3 +236,25 @@ class Agent(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` or `policy_state_dict` returned; after the latter the agent may refuse to learn."""
         ...
+
+
+@runtime_checkable
+class ExtendableAgent(Agent, Protocol):
+    """An agent that learns later rows in one pass over them: its estimates follow from sums over rows."""
+
+    @property
+    def extendable(self) -> bool:
+        """Whether there is a fit to which rows can be added."""
+        ...
+
+    def extend(self, batch: Batch) -> None:
+        """Add later rows to the last fit: all but the coefficients stays as it was fitted."""
+        ...
+
+    def fit_state_dict(self) -> dict[str, Any]:
+        """Return the sums of the last fit, and all else that adding rows needs."""
+        ...
+
+    def load_fit_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `fit_state_dict` returned."""
+        ...

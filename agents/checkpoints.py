@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from crosschannel.agents.base import Agent, Observations
+from crosschannel.agents.base import Agent, ExtendableAgent, Observations
 from crosschannel.agents.registry import make_agent
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, CrosschannelError
@@ -23,7 +23,7 @@ from crosschannel.core.files import replacing
 from crosschannel.core.serialization import refuse_class
 
 CHECKPOINT_VERSION = 10
-CHECKPOINT, POLICY = "checkpoint", "policy"
+CHECKPOINT, POLICY, FIT = "checkpoint", "policy", "fit"
 _KEYS = ("version", "kind", "agent_spec", "modules", "agent", "extra")
 #: The checksum is the comment that a zip archive, which a file of torch is, may have at its end.
 _SEAL = b"sha256:"
@@ -147,6 +147,42 @@ def load_policy(
         raise ConfigError(f"{path} cannot decide: {place} of the policy is not a finite number. Train again")
     agent = _rebuild(path, state, device, modules, allow_classes)
     with _understood(path, POLICY):
+        return agent, dict(state["extra"])
+
+
+def save_fit(
+    agent: ExtendableAgent, path: Path, agent_spec: Mapping[str, Any], extra: Mapping[str, Any] | None = None
+) -> None:
+    """Write an agent's policy with the sums that it was solved from, so that later rows can be added to them.
+
+    Args:
+        agent: The agent.
+        path: The file; an interruption leaves the old file or the new one, never a partial one.
+        agent_spec: The arguments that made the agent, as for `save_agent`.
+        extra: Plain values and tensors to store beside it.
+
+    Raises:
+        ConfigError: If the agent has no fit.
+        OutputError: If the file cannot be written.
+    """
+    _write(path, FIT, agent, agent_spec, {**agent.policy_state_dict(), "fit": agent.fit_state_dict()}, extra)
+
+
+def load_fit(
+    path: Path, device: str = "cpu", allow_classes: Collection[str] = ()
+) -> tuple[ExtendableAgent, dict[str, Any]]:
+    """Rebuild an agent to which later rows can be added, and return it with what was stored beside it.
+
+    Raises:
+        ConfigError: If the file is absent, damaged or has another version, or names a class that is not allowed.
+    """
+    state = _read(path, FIT)
+    fit = state["agent"].pop("fit", None)
+    agent = _rebuild(path, state, device, None, allow_classes)
+    with _understood(path, FIT):
+        if not isinstance(agent, ExtendableAgent):
+            raise ConfigError(f"the agent {type(agent).__name__} cannot be extended")
+        agent.load_fit_state_dict(fit)
         return agent, dict(state["extra"])
 
 

@@ -15,7 +15,11 @@ COMMANDS = {
     "train": "learn a policy from a logged history, and estimate its value",
     "evaluate": "evaluate the policy of a run on users that it has not learned from",
     "decide": "choose for every user what to send now",
+    "update": "learn from what came since, and write the next policy of a run",
+    "simulate": "simulate a deployment: decide and learn every day, with arms",
+    "explain": "explain one decision: what was possible, what it was worth, and how probable",
     "effects": "estimate the effects of the logged messages",
+    "trial": "read a randomised trial of arms: lifts that hold at all looks, checks, a verdict",
     "plan": "how many users, weeks or how much exploration a value needs, and how large a trial must be",
 }
 USAGE = "\n".join(

@@ -72,6 +72,27 @@ from .support import Support as Support
 from .support import kurtosis as kurtosis
 from .support import required_ess as required_ess
 from .support import unsupported_mass as unsupported_mass
+from .trials import ArmComparison as ArmComparison
+from .trials import ArmMeans as ArmMeans
+from .trials import ArmTable as ArmTable
+from .trials import Contrast as Contrast
+from .trials import OutcomeLift as OutcomeLift
+from .trials import PastLooks as PastLooks
+from .trials import Trial as Trial
+from .trials import TrialCheck as TrialCheck
+from .trials import TrialConfig as TrialConfig
+from .trials import arm_means as arm_means
+from .trials import contrast as contrast
+from .trials import critical_values as critical_values
+from .trials import read_arms as read_arms
+from .trials import read_past_looks as read_past_looks
+from .trials import read_trial as read_trial
+from .trials import sample_ratio_p_value as sample_ratio_p_value
+from .trials import significant_outcomes as significant_outcomes
+from .trials import spent_alpha as spent_alpha
+from .trials import stopping_boundaries as stopping_boundaries
+from .trials import trial_text as trial_text
+from .trials import write_trial_html as write_trial_html
 from .weights import effective_sample_size as effective_sample_size
 from .weights import importance_weights as importance_weights
 
@@ -83,10 +104,14 @@ __all__ = [
     "IPS",
     "SNIPS",
     "TRAJECTORY_ESTIMATORS",
+    "ArmComparison",
+    "ArmMeans",
+    "ArmTable",
     "BetaIPS",
     "Card",
     "ChosenWeights",
     "Comparison",
+    "Contrast",
     "CostEvent",
     "CrossFittedOutcomes",
     "DataNeed",
@@ -101,7 +126,9 @@ __all__ = [
     "Ladder",
     "LogSize",
     "LoggedDecisions",
+    "OutcomeLift",
     "OutcomeModel",
+    "PastLooks",
     "PerDecisionIPS",
     "PerDecisionSNIPS",
     "Picture",
@@ -121,12 +148,18 @@ __all__ = [
     "TrajectoryIPS",
     "TrajectoryIndex",
     "TrajectorySettings",
+    "Trial",
+    "TrialCheck",
+    "TrialConfig",
     "WeightMoments",
     "WeightedDR",
     "advice",
+    "arm_means",
     "blocks",
     "caveats",
     "compare_policies",
+    "contrast",
+    "critical_values",
     "data_needs",
     "effective_sample_size",
     "evaluate",
@@ -139,12 +172,20 @@ __all__ = [
     "importance_weights",
     "kurtosis",
     "module_effects",
+    "read_arms",
+    "read_past_looks",
+    "read_trial",
     "render_html",
     "required_ess",
+    "sample_ratio_p_value",
     "select_best",
+    "significant_outcomes",
+    "spent_alpha",
+    "stopping_boundaries",
     "t_interval",
     "text_table",
     "to_dict",
+    "trial_text",
     "unsupported_mass",
     "user_bootstrap",
     "users_per_arm_of_means",
@@ -152,4 +193,5 @@ __all__ = [
     "value_trajectories",
     "verdict",
     "write_html",
+    "write_trial_html",
 ]

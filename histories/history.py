@@ -329,6 +329,7 @@ class History:
         ties: Ties | None = None,
         files: Mapping[str, str] | None = None,
         place: Callable[[str, int], str] | None = None,
+        starts: bool = False,
     ) -> History:
         """Validate tables in the native columns and build a history from them.
 
@@ -354,13 +355,14 @@ class History:
             ties: How events at exactly the time of a decision are ordered; None if not declared.
             files: The file of each table, by table name, for error messages.
             place: A function that returns the place of a row of a table, both by name and number, for notes.
+            starts: Whether the log may be that of a start, before the first decision; its span is declared.
 
         Raises:
             InputError: With every fault found, each naming file, column, row, value and remedy.
             ConfigError: If a name in `churn_events` is neither an event of the history nor a default, if the span does
                 not fit the rows, or if the rows leave open what it is.
         """
-        tables = check_tables(decisions, events, modules, users, files or {})
+        tables = check_tables(decisions, events, modules, users, files or {}, starts=starts)
         n, n_users = len(tables.decision_time), len(tables.user_ids)
         event = np.arange(n + len(tables.event_time)) >= n
 

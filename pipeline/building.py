@@ -396,9 +396,14 @@ class AgentSpec(TypedDict):
 
 def agent_spec(config: Config, data: TrainingData) -> AgentSpec:
     """Return the arguments that make a run's agent."""
+    return agent_spec_of(config, data.features)
+
+
+def agent_spec_of(config: Config, features: ContextFeatures) -> AgentSpec:
+    """Return the arguments that make the agent of a configuration for contexts of some features."""
     return AgentSpec(
         name=config.agent.name,
-        context_dim=data.features.dim,
+        context_dim=features.dim,
         settings=to_dict(config.agent.settings),
         seed=config.seed,
     )

@@ -17,9 +17,11 @@ from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
 from crosschannel.envs.market.observables import check_context
+from crosschannel.evaluation.trials import TrialConfig
 from crosschannel.histories.arms import Arms
 from crosschannel.histories.features import ContextSpec
 from crosschannel.histories.guardrails import Guardrails
+from crosschannel.pipeline.loop.settings import LoopConfig, UpdateConfig
 from crosschannel.pipeline.sections.evaluation import RIDGE as RIDGE
 from crosschannel.pipeline.sections.evaluation import EvaluationConfig as EvaluationConfig
 from crosschannel.pipeline.sections.history import LOGISTIC as LOGISTIC
@@ -58,6 +60,9 @@ class Config:
         constraints: Limits on what the policy is expected to use, kept by shadow prices.
         train: How the agent learns from the log.
         evaluation: How the learned policy is evaluated.
+        update: How a policy in use learns from what came since.
+        loop: A simulated deployment.
+        trial: How a randomised trial of arms is read.
     """
 
     name: str = "market"
@@ -74,6 +79,9 @@ class Config:
     constraints: Constraints = field(default_factory=Constraints)
     train: TrainConfig = field(default_factory=TrainConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    trial: TrialConfig = field(default_factory=TrialConfig)
 
     def __post_init__(self) -> None:
         check_name(self.name)

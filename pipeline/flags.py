@@ -154,6 +154,7 @@ def parse_settings(
     arguments: Sequence[str] | None,
     sections: Sequence[str] | None = None,
     base: Config | None = None,
+    without: Sequence[str] = (),
 ) -> CommandLine:
     """Parse a command line of a program that has settings: `--config FILE`, and flags that override it.
 
@@ -162,6 +163,7 @@ def parse_settings(
         arguments: What follows the program's name; by default that of this process.
         sections: Sections that the program reads; by default all, and the settings that are in none.
         base: The configuration that the flags override, such as that of a run; there is no `--config` then.
+        without: Sections that the program does not read, where `sections` names none.
 
     Raises:
         ConfigError: If the file is wrong.
@@ -169,7 +171,8 @@ def parse_settings(
     """
     given = hyphenated(arguments)
     config = base or _read(parser, given, sections)
-    known = {one.flag: one for one in each_setting(config) if sections is None or one.path[0] in sections}
+    read = set(sections) if sections is not None else {f.name for f in fields(Config)} - set(without)
+    known = {one.flag: one for one in each_setting(config) if one.path[0] in read}
     if isinstance(config.agent.settings, Mapping):
         names = re.findall(r"^--agent\.settings\.([^=\n]+)", "\n".join(given), re.MULTILINE)
         free = [Setting((*AGENT, name.replace("-", "_")), Any, None, "") for name in names]

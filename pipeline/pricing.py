@@ -188,6 +188,36 @@ def priced_policy(
     return PricedPolicy(out, _table(rows))
 
 
+def votes_at_prices(
+    agent: Agent,
+    observations: Observations,
+    constraints: Constraints,
+    pace: LogPace,
+    prices: FloatArray,
+    *,
+    explore: bool = True,
+) -> tuple[ChannelVotes, FloatArray]:
+    """Return the votes at prices that were found before (C,), and what each action costs at them (N, A).
+
+    Raises:
+        ConfigError: If the agent cannot keep constraints.
+    """
+    check_priceable(agent, constraints)
+    assert isinstance(agent, PriceableAgent)
+    if prices_later_modules(constraints, agent.modules):
+        charged = np.tile(action_prices(constraints, agent.modules, prices), (len(observations), 1))
+        observations = replace(observations, action_prices=charged)
+    votes = _votes(agent, observations, pace, explore)
+    use = _use(constraints, votes)
+    return votes, np.tensordot(prices, use - use[:, :, :1], axes=1)
+
+
+def _use(constraints: Constraints, votes: ChannelVotes) -> FloatArray:
+    """Return the expected use of each constraint by action of the first module (C, N, A)."""
+    hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
+    return expected_use(constraints, votes.modules, hazards, [np.zeros(votes.mask.shape), *votes.later])
+
+
 def _solve(
     agent: PriceableAgent,
     observations: Observations,
@@ -205,9 +235,7 @@ def _solve(
             "costs (`reward.funnel.costs`), and the agent enough messages"
         )
     for i in range(MAX_ROUNDS):
-        hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
-        chosen = [np.zeros_like(votes.mask, dtype=np.float64), *votes.later]
-        use = expected_use(constraints, votes.modules, hazards, chosen)
+        use = _use(constraints, votes)
         prices = shadow_prices(votes.values, votes.mask, use, budgets, votes.floor, constraints.names)
         settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
         last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.files import output_fault, write_csv
 from crosschannel.core.serialization import refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult, summary_text
+from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
 #: Sections of the configuration that a result depends on, beside the policy.
@@ -36,11 +38,13 @@ class Run:
         path: The folder.
         config: The configuration.
         allowed_classes: Classes of a user's own that may be imported.
+        version: Which of the policies that updates wrote decides; None for the one that training wrote.
     """
 
     path: Path
     config: Config
     allowed_classes: tuple[str, ...] = ()
+    version: str | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -50,7 +54,16 @@ class Run:
     @property
     def policy(self) -> Path:
         """Return the path of what deciding needs; present once the run has learned."""
-        return self.path / "policy.pt"
+        return self.path / "policy.pt" if self.version is None else Policies(self.path).path(self.version)
+
+    @property
+    def constraints(self) -> Constraints:
+        """Return the constraints under which the policy decides: none as long as nothing is known of what they limit.
+
+        That is so for the first policy of a run without a log, which draws at random (`pipeline.loop.starting`).
+        """
+        first = self.version is not None and Policies(self.path).is_first(self.version)
+        return Constraints() if first else self.config.constraints
 
     @property
     def metrics(self) -> Path:
@@ -159,6 +172,27 @@ class Run:
             return run
         return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
 
+    @classmethod
+    def open_in_use(cls, path: Path, history: Path | None = None, allow_classes: Collection[str] = ()) -> Run:
+        """Open a run whose policy decides: the one that updates have put to use, or else that of its training.
+
+        Args:
+            path: The folder.
+            history: Another log of the same layout, to be read in place of the run's own.
+            allow_classes: Classes of a user's own that may be imported, as for `open`.
+
+        Raises:
+            ConfigError: If the folder is not a run's, it has no policy yet, or a file is damaged or was edited.
+        """
+        version = Policies(path).current if cls.is_at(path) else None
+        if version is None:
+            return cls.open_ended(path, history, allow_classes)
+        run = replace(cls.open(path, allow_classes), version=version)
+        run.trained_with("policy").check(run.config, path / "config.yaml", ended=True)
+        if history is None:
+            return run
+        return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
+
     def trained_with(self, kind: str) -> TrainedWith:
         """Return what the run has learned with, by its `policy` or its `checkpoint`.
 
@@ -168,7 +202,7 @@ class Run:
         # PyTorch is imported here, so that help and wrong flags do not wait for it.
         from crosschannel.agents.checkpoints import read_extra
 
-        path = self.path / f"{kind}.pt"
+        path = self.policy if kind == "policy" else self.path / f"{kind}.pt"
         return TrainedWith.from_dict(read_extra(path, kind).get("run", {}), path)
 
     def resumes_from(self) -> TrainedWith | None:

@@ -304,6 +304,37 @@ class EnsembleThompson:
             "reward_scale": self._learners[0].units.scale,
         }
 
+    def extend(self, batch: Batch) -> None:
+        """Learn later rows in one pass over them: all but the coefficients stays as the last `update` fitted it.
+
+        Rows are added to the funnel's sums and not to the buffer, so that a day costs the same however many came
+        before it. The result is that of the rows' order up to rounding.
+
+        Raises:
+            InputError: If a row cannot be learned from.
+            ConfigError: If the agent has no funnel that was fitted, or the rows have other components.
+        """
+        rows = Buffer(self._width, self.modules, max(len(batch), 1))
+        rows.add(batch)
+        self._funnel.extend(rows)
+
+    @property
+    def extendable(self) -> bool:
+        """Whether there is a fit of the funnel to which rows can be added."""
+        return self._funnel.fit is not None
+
+    def fit_state_dict(self) -> dict[str, Any]:
+        """Return the sums of the funnel's last fit.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        return self._funnel.fit_state_dict()
+
+    def load_fit_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `fit_state_dict` returned."""
+        self._funnel.load_fit_state_dict(state)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the networks, optimisers and heads of all known actions, the rows, and every random state.
 

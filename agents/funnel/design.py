@@ -112,17 +112,6 @@ class Design:
         """Return the prior's quadratic form of coefficients (columns, C) by block (blocks, C), at variance 1."""
         return self._by_block(coefficients, coefficients)
 
-    def traces(self, covariance: Tensor) -> Tensor:
-        """Return the trace (blocks,) of each block's covariance times the inverse of its prior correlation."""
-        out = torch.zeros(self.blocks, dtype=covariance.dtype)
-        out.index_add_(0, self.block[: self.base], covariance.diagonal()[: self.base])
-        for m, (start, count) in enumerate(zip(self.starts, self.cells, strict=True)):
-            stop = start + count * self.each
-            own = covariance[start:stop, start:stop].view(count, self.each, count, self.each)
-            each = torch.einsum("akbk,ab->k", own, self.affinity[m])
-            out.index_add_(0, self.block[start : start + self.each], each)
-        return out
-
     def _by_block(self, left: Tensor, right: Tensor) -> Tensor:
         out = torch.zeros(self.blocks, left.shape[1], dtype=left.dtype)
         out.index_add_(0, self.block[: self.base], left[: self.base] * right[: self.base])

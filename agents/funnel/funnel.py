@@ -12,7 +12,7 @@ from torch import Tensor
 from crosschannel.agents.base import Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.model import Heads, fit_heads, moved_heads
+from crosschannel.agents.funnel.model import Fit, Heads, add_rows, fit_model, moved_heads, solve
 from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.agents.funnel.values import Effects
@@ -21,6 +21,7 @@ from crosschannel.agents.sampling import expand_mask, uniform_shares
 from crosschannel.agents.votes import ChannelVotes
 from crosschannel.core.action_changes import select_present
 from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.errors import ConfigError
 
 ROWS_PER_CHUNK = 1024
 #: The model is fitted again when the rows have grown by this factor, and when no more come.
@@ -42,6 +43,7 @@ class Funnel:
         self._members, self._seed = members, seed
         self._schedule = RefitSchedule(REFIT_GROWTH)
         self.heads: Heads | None = None
+        self.fit: Fit | None = None
         self.cost_names: tuple[str, ...] = ()
         self.cost_weights: tuple[float, ...] = ()
 
@@ -49,10 +51,7 @@ class Funnel:
         """Fit the model to a buffer's rows if a fit is due; return how well it is calibrated, once there is a fit."""
         if buffer.funnel is not None and self._schedule.due(buffer.seen):
             self.cost_names, self.cost_weights = buffer.funnel.cost_names, buffer.funnel.cost_weights
-            generator = torch.Generator().manual_seed(self._seed)
-            weights = torch.tensor(self.cost_weights)
-            found = fit_heads(self._design, _rows(buffer), weights, self._members, generator)
-            self.heads = self.heads if found is None else found
+            self._solve(fit_model(self._design, _rows(buffer), torch.tensor(self.cost_weights)))
         if self.heads is None:
             return {}
         blend = self.heads.blend
@@ -64,6 +63,39 @@ class Funnel:
             "weight_of_missed": blend.missed,
             "weight_of_personal": blend.personal,
         }
+
+    def extend(self, buffer: Buffer) -> None:
+        """Add a buffer's rows to the fit, and solve for the coefficients; everything else stays as it was fitted.
+
+        Raises:
+            ConfigError: If the model has no fit, or its cost events are not those of the rows.
+        """
+        found = self._fitted()
+        if buffer.funnel is None or buffer.funnel.cost_names != self.cost_names:
+            raise ConfigError(f"the rows do not have the funnel's cost events: {', '.join(self.cost_names) or 'none'}")
+        self._solve(add_rows(self._design, found, _rows(buffer), torch.tensor(self.cost_weights)))
+
+    def _fitted(self) -> Fit:
+        if self.fit is None:
+            raise ConfigError("the funnel has no fit to which rows can be added: fit it to rows first (`update`)")
+        return self.fit
+
+    def fit_state_dict(self) -> dict[str, Any]:
+        """Return the sums of the last fit, and all else that adding rows needs.
+
+        Raises:
+            ConfigError: If there is no fit.
+        """
+        return self._fitted().state_dict()
+
+    def load_fit_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `fit_state_dict` returned, beside the heads that `load_state_dict` restored."""
+        self.fit = Fit.from_state_dict(state)
+
+    def _solve(self, found: Fit | None) -> None:
+        if found is not None:
+            generator = torch.Generator().manual_seed(self._seed)
+            self.fit, self.heads = found, solve(self._design, found, self._members, generator)
 
     def votes(
         self, modules: ActionSpace, observations: Observations, matrix: Tensor | None, floors: Sequence[float]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.regression import Posterior, fit_known_noise
-from crosschannel.agents.funnel.sums import sum_rows
+from crosschannel.agents.funnel.regression import Posterior, fit_known_noise, refit
+from crosschannel.agents.funnel.sums import DesignStatistics, sum_rows
 
 NEWTON_PASSES = 4
 GUESS = 0.05
@@ -18,7 +22,50 @@ PRIOR_EVENTS = 0.5
 LOWEST, HIGHEST = -14.0, -0.5
 
 
-def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> Posterior:
+@dataclass(frozen=True)
+class HazardFit:
+    """A fitted hazard, to which later rows can be added: they have the working response of its last pass.
+
+    Attributes:
+        working: Coefficients of the log hazard at which the likelihood is taken (columns,).
+        centre: Mean of the prior of the common intercept.
+        sums: Sums of the working response.
+        variance: Prior variances of the blocks (blocks,).
+    """
+
+    working: Tensor
+    centre: float
+    sums: DesignStatistics
+    variance: Tensor
+
+    def solve(self, design: Design) -> Posterior:
+        """Return the coefficients of the log hazard that follow from the sums."""
+        found = refit(design, self.sums, self.variance, 1.0)
+        found.mean[0] += self.centre
+        return found
+
+    def with_rows(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
+        """Return the fit with more rows: contexts (n, D), cells (n, M) and whether the event occurred (n,)."""
+        return replace(self, sums=self.sums + self._sums(design, x, cells, event))
+
+    def _sums(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> DesignStatistics:
+        eta = predict(design, self.working, x, cells).clamp(LOWEST, HIGHEST)
+        rate = eta.exp()
+        response = eta - self.centre + (event - rate) / rate
+        return sum_rows(design, x, cells, response.unsqueeze(1), rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fit as tensors and plain values."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"sums": self.sums.state_dict()}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> HazardFit:
+        """Restore what `state_dict` returned."""
+        sums = DesignStatistics.from_state_dict(state["sums"])
+        return cls(state["working"].clone(), float(state["centre"]), sums, state["variance"].clone())
+
+
+def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
     r"""Fit the hazard of an event per message.
 
     .. math:: \log h = \psi(x)^\top \beta + \sum_m \varphi(x)^\top \theta_{m, a_m}
@@ -36,18 +83,17 @@ def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> Poste
         event: 1 where the event occurred, otherwise 0 (n,).
     """
     centre = float(torch.log((event.sum() + PRIOR_EVENTS) / (len(x) + 1.0))) if len(x) else LOWEST
-    eta = torch.full((len(x),), centre)
-    variance: Tensor | None = None
+    working = torch.zeros(design.columns, dtype=torch.float64)
+    working[0] = centre
+    empty = DesignStatistics.empty(design.columns, 1)
+    found = HazardFit(working, centre, empty, torch.full((design.blocks,), GUESS, dtype=torch.float64))
     for _ in range(NEWTON_PASSES):
-        eta = eta.clamp(LOWEST, HIGHEST)
-        rate = eta.exp()
-        working = eta - centre + (event - rate) / rate
-        sums = sum_rows(design, x, cells, working.unsqueeze(1), rate)
-        posterior = fit_known_noise(design, sums, GUESS, variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS)
-        variance = posterior.variance
+        found = replace(found, working=working, sums=empty).with_rows(design, x, cells, event)
+        posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS)
+        found = replace(found, variance=posterior.variance)
         posterior.mean[0] += centre
-        eta = predict(design, posterior.mean, x, cells)
-    return posterior
+        working = posterior.mean
+    return found
 
 
 def predict(design: Design, coefficients: Tensor, x: Tensor, cells: Tensor) -> Tensor:

@@ -9,27 +9,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
 from crosschannel.agents.funnel.calibration import Blend, Predictions
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.hazards import fit_hazard, predict
+from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
+from crosschannel.agents.funnel.messages import Messages, MessageSums, Usual
 from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
-from crosschannel.agents.funnel.sums import DesignStatistics, sum_common, sum_rows
 from crosschannel.core.action_changes import previous_cells
 
 #: The components of a value; hazards of cost events follow them.
 ENGAGEMENT, GAIN, DIRECT, ALL_SENDS = range(4)
 COMPONENTS = ("engagement", "gain", "direct", "all sends")
 GUESS = 1e-2
-#: Ridge of the regression of what happens without a message, in rows.
-CONTROL_RIDGE = 1.0
 #: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
-MESSAGES_PER_COLUMN = 4
+MESSAGES_PER_COLUMN = 1
 #: Messages below which no model is fitted.
 MIN_MESSAGES = 50
-#: Largest weight of a message.
-MAX_WEIGHT = 4.0
 
 
 @dataclass(frozen=True)
@@ -72,55 +67,62 @@ class Heads:
 
 
 @dataclass(frozen=True)
-class _Messages:
-    """The rows in which something was sent, less what the context predicts without a message.
+class Fit:
+    """A fitted model, to which later rows can be added.
+
+    What it has learned beside coefficients (what is usual without a message, how noisy contexts are, the blocks' prior
+    variances, the hazards' working responses, the blend) stays as it is; coefficients follow from the sums.
 
     Attributes:
-        rows: The rows.
-        cells: Each module's cell (n, M).
-        engaged: 1 if engaged, 0 if not or if the channel is not tested, NaN where that is not known (n,).
-        tested: Which actions of the first module are tested (A,).
-        value: Value less the usual (n,).
-        reward: Reward less the usual (n,).
-        gross: Reward without the observed cost events, less the usual (n,).
-        weight: Weights (n,): the noisier values are in a context, the less its messages count.
+        slopes: Whether the cells' effects vary with the context; not while messages are few.
+        usual: What happens without a message, and how noisy it is.
+        sums: Sums over the messages.
+        hazards: The hazards of cost events, each with its sums.
+        organic: Probability of each cost event where nothing is sent (C,).
+        variance: Prior variances of the components' blocks, in units of the noise (6, blocks).
+        noise: Variance of a row around its expectation, by component (6,).
+        blend: Weights of the funnel's parts and of the regression of all sends.
     """
 
-    rows: FunnelRows
-    cells: Tensor
-    engaged: Tensor
-    tested: Tensor
-    value: Tensor
-    reward: Tensor
-    gross: Tensor
-    weight: Tensor
+    slopes: bool
+    usual: Usual
+    sums: MessageSums
+    hazards: tuple[HazardFit, ...]
+    organic: Tensor
+    variance: Tensor
+    noise: Tensor
+    blend: Blend
 
-    def sums(self, design: Design, fold: int) -> list[DesignStatistics]:
-        """Return one fold's sums for each component, then for what the surrogates miss of gain and direct effect.
+    def design(self, full: Design) -> Design:
+        """Return the columns of the fit, given those of all effects."""
+        return full if self.slopes else full.with_intercepts_only()
 
-        The engaged and the others are summed once for all of them.
-        """
-        mine = self.rows.fold == fold
-        known = self.tested[torch.from_numpy(self.rows.actions[:, 0])]
+    def state_dict(self) -> dict[str, Any]:
+        """Return the fit as tensors and plain values."""
+        parts = {"usual": self.usual.state_dict(), "sums": self.sums.state_dict()}
+        hazards = [hazard.state_dict() for hazard in self.hazards]
+        return (
+            {f.name: getattr(self, f.name) for f in fields(self)}
+            | parts
+            | {"hazards": hazards, "blend": asdict(self.blend)}
+        )
 
-        def summed(which: Tensor) -> DesignStatistics:
-            at = (mine & which).nonzero()[:, 0]
-            engaged = self.engaged[at].nan_to_num(0.0)
-            targets = torch.stack([engaged, self.value[at], self.gross[at], self.gross[at] - self.value[at]], 1)
-            return sum_rows(design, self.rows.x[at], self.cells[at], targets, self.weight[at])
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Fit:
+        """Restore what `state_dict` returned."""
+        return cls(
+            slopes=bool(state["slopes"]),
+            usual=Usual.from_state_dict(state["usual"]),
+            sums=MessageSums.from_state_dict(state["sums"]),
+            hazards=tuple(HazardFit.from_state_dict(each) for each in state["hazards"]),
+            organic=state["organic"].clone(),
+            variance=state["variance"].clone(),
+            noise=state["noise"].clone(),
+            blend=Blend(**state["blend"]),
+        )
 
-        engaged, others = summed(self.engaged == 1.0), summed((self.engaged == 0.0) & known)
-        untested, unknown = summed(~known), summed(self.engaged.isnan())
-        seen = engaged + others
-        everybody = seen + untested + unknown
-        unengaged = others + untested
-        parts = [seen.target(0), engaged.target(1), unengaged.target(1), everybody.target(2)]
-        return [*parts, engaged.target(3), unengaged.target(3)]
 
-
-def fit_heads(
-    design: Design, rows: FunnelRows, weights: Tensor, members: int, generator: torch.Generator
-) -> Heads | None:
+def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     """Fit all components; return None while messages are too few.
 
     Values and rewards are taken less what a regression on the context predicts of decisions without a message, so that
@@ -131,45 +133,88 @@ def fit_heads(
     hazards of their own.
 
     Args:
-        design: The columns.
+        design: The columns of all effects.
         rows: The rows.
         weights: Prices of the cost events (C,), in reward units.
-        members: Number of draws K from the posterior.
-        generator: Source of the draws.
     """
-    sends = torch.from_numpy(design.modules.sends(rows.actions))
-    known = rows.value.isfinite()
-    controls, sent = rows.take((~sends & known).nonzero()[:, 0]), rows.take((sends & known).nonzero()[:, 0])
+    controls, sent = rows.controls(design.modules), rows.messages(design.modules)
     if len(sent) < MIN_MESSAGES or len(torch.unique(sent.fold)) < FOLDS:
         return None
-    if design.each > 1 and len(sent) < MESSAGES_PER_COLUMN * design.columns:
-        small = design.with_intercepts_only()
-        found = fit_heads(small, rows, weights, members, generator)
-        return None if found is None else _with_slopes(found, small, design)
-    messages = _less_usual(design, controls, sent, weights)
-    by_fold = [messages.sums(design, fold) for fold in range(FOLDS)]
-    total = [first + second for first, second in zip(*by_fold, strict=True)]
-    fitted = [fit(design, sums, GUESS) for sums in total]
-
+    slopes = design.each == 1 or len(sent) >= MESSAGES_PER_COLUMN * design.columns
+    used = design if slopes else design.with_intercepts_only()
+    usual = Usual.fit(used, controls, sent, weights)
+    messages = usual.less(used, sent, weights)
+    by_fold = [messages.sums(used, fold) for fold in range(FOLDS)]
+    sums = by_fold[0] + by_fold[1]
+    fitted = [fit(used, each, GUESS) for each in sums.by_component()]
     hazards, organic = [], []
     for c in range(rows.cost.shape[1]):
         seen, idle = sent.cost[:, c].isfinite(), controls.cost[:, c]
         idle = idle[idle.isfinite()]
         organic.append(float(idle.mean()) if len(idle) else 0.0)
-        hazards.append(fit_hazard(design, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
-    cost = _expected_cost(design, messages, [h.mean for h in hazards], torch.tensor(organic), weights)
-    blend = _blend(design, messages, by_fold, fitted, cost)
+        hazards.append(fit_hazard(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
+    cost = _expected_cost(used, messages, hazards, torch.tensor(organic), weights)
+    return Fit(
+        slopes=slopes,
+        usual=usual,
+        sums=sums,
+        hazards=tuple(hazards),
+        organic=torch.tensor(organic),
+        variance=torch.stack([each.variance for each in fitted]),
+        noise=torch.tensor([each.noise for each in fitted], dtype=torch.float64),
+        blend=_blend(used, messages, by_fold, fitted, cost),
+    )
 
+
+def add_rows(design: Design, found: Fit, rows: FunnelRows, weights: Tensor) -> Fit:
+    """Return a fit with later rows added to its sums."""
+    used, sent = found.design(design), rows.messages(design.modules)
+    messages = found.usual.less(used, sent, weights)
+    sums = found.sums
+    for fold in range(FOLDS):
+        sums = sums + messages.sums(used, fold)
+    hazards = []
+    for c, hazard in enumerate(found.hazards):
+        seen = sent.cost[:, c].isfinite()
+        hazards.append(hazard.with_rows(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
+    return replace(found, sums=sums, hazards=tuple(hazards))
+
+
+def solve(design: Design, found: Fit, members: int, generator: torch.Generator) -> Heads:
+    """Return the coefficients that follow from a fit's sums: the best estimate, and draws from the posterior.
+
+    Args:
+        design: The columns of all effects.
+        found: The fit.
+        members: Number of draws K.
+        generator: Source of the draws.
+    """
+    used = found.design(design)
+    fitted = [
+        refit(used, sums, variance, noise)
+        for sums, variance, noise in zip(found.sums.by_component(), found.variance, found.noise.tolist(), strict=True)
+    ]
+    hazards = [hazard.solve(used) for hazard in found.hazards]
     fits = (*fitted, *hazards)
-    drawn = [_with_members(each, torch.randn(design.columns, members, generator=generator)) for each in fits]
+    drawn = [_with_members(each, torch.randn(used.columns, members, generator=generator)) for each in fits]
     variance = [each.variance * each.noise for each in fits]
+    blend = found.blend
     value = _with_missed(drawn[: len(fitted)], blend.missed)
-    value[:ALL_SENDS] = [design.scale_slopes(head, blend.personal) for head in value[:ALL_SENDS]]
+    value[:ALL_SENDS] = [used.scale_slopes(head, blend.personal) for head in value[:ALL_SENDS]]
     spread = _with_missed(variance[: len(fitted)], blend.missed**2)
-    hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, design.columns)
+    hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, used.columns)
     sd = torch.stack([*spread, *variance[len(fitted) :]]).sqrt()
     sd[:ALL_SENDS, 4::2] *= blend.personal  # the slopes of each module's effects
-    return Heads(torch.stack(value), hazard, torch.tensor(organic), messages.tested, blend, sd)
+    heads = Heads(torch.stack(value), hazard, found.organic, found.usual.tested, blend, sd)
+    return heads if found.slopes else _with_slopes(heads, used, design)
+
+
+def fit_heads(
+    design: Design, rows: FunnelRows, weights: Tensor, members: int, generator: torch.Generator
+) -> Heads | None:
+    """Fit all components and solve for their coefficients; see `fit_model` and `solve`."""
+    found = fit_model(design, rows, weights)
+    return None if found is None else solve(design, found, members, generator)
 
 
 def _with_missed(parts: list[Tensor], weight: float) -> list[Tensor]:
@@ -191,53 +236,26 @@ def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
     return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard))
 
 
-def _less_usual(design: Design, controls: FunnelRows, sent: FunnelRows, weights: Tensor) -> _Messages:
-    tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
-    channel = torch.from_numpy(sent.actions[:, 0])
-    tested[channel[sent.engaged.isfinite()]] = True
-    targets = torch.stack([controls.value, controls.reward, controls.gross(weights)], 1)
-    sums = sum_common(design, controls.x, targets)
-    ridge = CONTROL_RIDGE * torch.eye(design.base, dtype=torch.float64)
-    coefficients = torch.linalg.solve(sums.gram + ridge, sums.moment).float()
-    usual = design.common(sent.x) @ coefficients
-    factor = torch.ones(len(sent))
-    if len(controls):
-        some = subsample(len(controls))
-        square = (targets[some, 0] - design.common(controls.x[some]) @ coefficients[:, 0]).square()
-        factor = noise_factor(sent.x, learn_noise(controls.x[some], square))
-    engaged = torch.where(tested[channel], sent.engaged, torch.zeros_like(sent.engaged))
-    cells = design.cells_of(sent.actions)
-    return _Messages(
-        rows=sent,
-        cells=cells,
-        engaged=engaged,
-        tested=tested,
-        value=sent.value - usual[:, 0],
-        reward=sent.reward - usual[:, 1],
-        gross=sent.gross(weights) - usual[:, 2],
-        weight=row_weights(torch.ones_like(factor), factor, MAX_WEIGHT),
-    )
-
-
 def _expected_cost(
-    design: Design, messages: _Messages, hazards: list[Tensor], organic: Tensor, weights: Tensor
+    design: Design, messages: Messages, hazards: list[HazardFit], organic: Tensor, weights: Tensor
 ) -> Tensor:
     """Return what the messages' cost events are expected to cost (n,), beyond those without a message."""
     out = torch.zeros(len(messages.rows))
-    for head, usual, weight in zip(hazards, organic, weights, strict=True):
-        rate = predict(design, head, messages.rows.x, messages.cells).exp().clamp(max=1.0)
+    for hazard, usual, weight in zip(hazards, organic, weights, strict=True):
+        rate = predict(design, hazard.solve(design).mean, messages.rows.x, messages.cells).exp().clamp(max=1.0)
         out += weight * (rate - usual).clamp_min(0.0)
     return out
 
 
 def _blend(
-    design: Design, messages: _Messages, by_fold: list[list[DesignStatistics]], found: list[Posterior], cost: Tensor
+    design: Design, messages: Messages, by_fold: list[MessageSums], found: list[Posterior], cost: Tensor
 ) -> Blend:
     """Weigh the funnel's parts and all sends by rewards of users that taught none of them."""
     funnel, missed, general, general_missed, everybody = torch.zeros(5, len(cost)).unbind()
     for fold in range(FOLDS):
         at = (messages.rows.fold == fold).nonzero()[:, 0]
-        heads = [refit(design, sums, each).mean for sums, each in zip(by_fold[1 - fold], found, strict=True)]
+        pairs = zip(by_fold[1 - fold].by_component(), found, strict=True)
+        heads = [refit(design, sums, each.variance, each.noise).mean for sums, each in pairs]
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
         everybody[at] = predict(design, heads.pop(ALL_SENDS), x, cells)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import IntArray, UIntArray
 from crosschannel.core.hashing import derive
 
@@ -44,6 +45,14 @@ class FunnelRows:
     def gross(self, weights: Tensor) -> Tensor:
         """Return the rewards (n,) without the cost events that were observed, at prices (C,)."""
         return self.reward + self.cost.nan_to_num(0.0) @ weights
+
+    def messages(self, modules: ActionSpace) -> FunnelRows:
+        """Return the rows with a value in which something was sent."""
+        return self.take((torch.from_numpy(modules.sends(self.actions)) & self.value.isfinite()).nonzero()[:, 0])
+
+    def controls(self, modules: ActionSpace) -> FunnelRows:
+        """Return the rows with a value in which nothing was sent."""
+        return self.take((~torch.from_numpy(modules.sends(self.actions)) & self.value.isfinite()).nonzero()[:, 0])
 
     def take(self, rows: Tensor) -> FunnelRows:
         """Return the rows at some positions (k,)."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,10 +30,26 @@ class DesignStatistics:
     square: Tensor
     rows: int
 
+    @classmethod
+    def empty(cls, columns: int, targets: int) -> DesignStatistics:
+        """Return the sums of no row."""
+        gram, moment = (torch.zeros(columns, width, dtype=torch.float64) for width in (columns, targets))
+        return cls(gram, moment, torch.zeros(targets, dtype=torch.float64), rows=0)
+
     def __add__(self, other: DesignStatistics) -> DesignStatistics:
         return DesignStatistics(
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums as tensors and plain values."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> DesignStatistics:
+        """Restore what `state_dict` returned."""
+        gram, moment, square = (state[name].clone() for name in ("gram", "moment", "square"))
+        return cls(gram, moment, square, int(state["rows"]))
 
     def target(self, index: int) -> DesignStatistics:
         """Return the sums with one of the targets."""

@@ -3,6 +3,7 @@ from .deployment import FreshUsers, PolicyValue, evaluate_policy
 from .dynamics.parameters import ActionDates, ContentParts, DayKind, Dynamics, Rules, Scenario
 from .env import MarketEnv
 from .history import MarketTruth, simulate_history
+from .live import LiveMarket, Population
 from .market import Market, StepResult
 from .policies import (
     POLICIES,
@@ -35,6 +36,7 @@ __all__ = [
     "Dynamics",
     "FarSighted",
     "FreshUsers",
+    "LiveMarket",
     "Market",
     "MarketConfig",
     "MarketEnv",
@@ -46,6 +48,7 @@ __all__ = [
     "Oracle",
     "PolicyChoice",
     "PolicyValue",
+    "Population",
     "Rules",
     "Scenario",
     "StepResult",

@@ -51,6 +51,8 @@ def format_number(value: float, form: str) -> str:
 
 def align(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Pad columns to the width of their cells; a reason may extend over the empty cells to its right."""
+    longest = max(map(len, rows))
+    rows = [(*row, *([""] * (longest - len(row)))) for row in rows]
     widths = [
         max(len(row[j]) for row in rows if j + 1 == len(row) or row[j + 1] or not row[j].startswith("not identified"))
         for j in range(len(rows[0]))

@@ -67,6 +67,22 @@ def write_html(
         draft.write_text(render_html(evaluations, about, title, more, card=card, truth=truth), encoding="utf-8")
 
 
+def render_page(
+    title: str, subtitle: str, card: Card, sections: Sequence[ReportSection], glossary: Mapping[str, str]
+) -> str:
+    """Return a page of its own, such as that of a trial, as HTML.
+
+    Args:
+        title: The page's heading.
+        subtitle: What the page is about, in a sentence.
+        card: The answer.
+        sections: What it rests on.
+        glossary: Terms of the page, and what they mean.
+    """
+    template = _environment().get_template("page.html.jinja")
+    return template.render(title=title, subtitle=subtitle, card=card, sections=sections, glossary=dict(glossary))
+
+
 def _section(evaluation: Evaluation, truth: float) -> dict[str, Any]:
     """Return the variables of one evaluation's section in the template."""
     level = f"{evaluation.settings.confidence_level:.0%}"

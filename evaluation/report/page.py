@@ -49,7 +49,8 @@ class Card:
     """The answer, at the top of the page.
 
     Attributes:
-        verdict: `deploy`, `hold` or `not identified`.
+        verdict: `deploy`, `hold` or `not identified`; of a trial `better`, `worse`, `not shown`, `not yet` or
+            `not valid`.
         reason: Why, in plain words.
         facts: What the answer is about, by name: the value, its assumption, the data.
         caveats: What limits the answer, in sentences.

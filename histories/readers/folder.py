@@ -17,6 +17,7 @@ from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
+from crosschannel.histories.readers.daily import DailyLog, is_daily, with_event_names
 from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
 from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail, read_parquet
@@ -85,6 +86,8 @@ def write_history(history: History, path: Path) -> None:
 def read_history(path: Path, decided: Path | None = None) -> History:
     """Read a folder that `write_history` wrote; without `decided` the result equals what was written.
 
+    A log by day (`readers.daily`) is read as well.
+
     Args:
         path: The folder.
         decided: Folder of decisions that `decide` wrote, by date. They take the place of the folder's own decisions of
@@ -94,6 +97,8 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         InputError: If a file is missing or damaged, the description has a missing or unknown key or another version, or
             the tables have faults; with all faults of the description, or else all of the tables.
     """
+    if (path / DESCRIPTION_FILE).is_file() and is_daily(_yaml(path / DESCRIPTION_FILE)):
+        return DailyLog.open(path).read(decided)
     content = _description(path)
     files = {name: str(path / f"{name}.parquet") for name in TABLES}
     tables = {name: read_parquet(Path(file)) for name, file in files.items()}
@@ -142,7 +147,7 @@ def read_history(path: Path, decided: Path | None = None) -> History:
     except ConfigError as error:
         raise fail(path / DESCRIPTION_FILE, str(error), "Correct `span` there.", column="span") from None
     notes = history.notes if joined is None else (*joined.notes, *history.notes)
-    history = _with_event_names(history, tuple(content["event_names"]), files["events"])
+    history = with_event_names(history, tuple(content["event_names"]), Path(files["events"]))
     try:
         history = history.with_churn_events([str(name) for name in content["churn_events"]])
     except ConfigError as error:
@@ -180,32 +185,6 @@ def _users_frame(history: History) -> pd.DataFrame:
     return pd.concat([users, attributes], axis=1)
 
 
-def _with_event_names(history: History, names: tuple[str, ...], file: str) -> History:
-    """Return the history with the event codes that it had when it was written."""
-    if unknown := sorted(set(history.event_names) - set(names)):
-        raise fail(
-            Path(file),
-            f"these events are not in {DESCRIPTION_FILE}: {', '.join(unknown)}",
-            "Add them to `event_names` there.",
-            column="event",
-        )
-    code = np.array([names.index(name) for name in history.event_names], dtype=np.int64)
-    events = replace(history.events, event=code[history.events.event])
-    return History.from_arrays(
-        history.decisions,
-        events,
-        modules=history.modules,
-        user_ids=history.user_ids,
-        event_names=names,
-        span=history.span,
-        users=history.users,
-        observed_from=history.observed_from,
-        observed_until=history.observed_until,
-        name=history.name,
-        ties=history.ties,
-    )
-
-
 def _description(path: Path) -> dict[str, Any]:
     """Return the content of history.yaml, with an action space and the span in microseconds."""
     file = path / DESCRIPTION_FILE
@@ -217,11 +196,7 @@ def _description(path: Path) -> dict[str, Any]:
             "there is no such file",
             "Name a folder that `write_history` wrote. If it is one, its writing was interrupted: write it again.",
         )
-    try:
-        content = read_yaml(file)
-    except ConfigError as error:
-        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
-        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
+    content = _yaml(file)
     if not isinstance(content, Mapping):
         raise fail(file, "this is not a mapping of keys to values", "Write the folder again.", value=content)
     if content.get("format") != FORMAT or content.get("version") != FORMAT_VERSION:
@@ -244,6 +219,14 @@ def _description(path: Path) -> dict[str, Any]:
         remedy = "Write the start and the end of the observation period, such as 2024-05-01T00:00:00.000000Z."
         raise fail(file, str(error), remedy, column="span", value=content["span"]) from error
     return out
+
+
+def _yaml(file: Path) -> Any:
+    try:
+        return read_yaml(file)
+    except ConfigError as error:
+        problem = str(error).removeprefix(f"{file}:").removeprefix(" this is not YAML:").strip()
+        raise fail(file, f"this is not YAML: {problem}", "Write the folder again.") from error
 
 
 def _check_keys(file: Path, content: Mapping[str, Any]) -> None:

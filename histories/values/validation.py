@@ -109,6 +109,8 @@ def check_tables(
     modules: ActionSpace,
     users: pd.DataFrame | None,
     files: Mapping[str, str],
+    *,
+    starts: bool = False,
 ) -> Tables:
     """Validate tables in the native columns and return them as arrays.
 
@@ -133,6 +135,7 @@ def check_tables(
         modules: What could be chosen.
         users: `user_id`, optionally `observed_from` and `observed_until` (times), and attributes; or None.
         files: The file of each table, by table name, for messages.
+        starts: Whether the log may be that of a start, before the first decision.
 
     Raises:
         InputError: With one fault for each kind of problem in each table.
@@ -144,6 +147,9 @@ def check_tables(
     e = TableValidator(events, files.get("events", "events"), faults)
     u = None if users is None else TableValidator(users, files.get("users", "users"), faults)
     _check_columns(d, e, u, modules)
+    if len(d) == 0 and not starts:
+        remedy = "Check the path and the filters; slots in which nothing was sent are rows as well."
+        d.flag("the log has no decisions", remedy)
 
     user_ids, decision_user, event_user, order = _users(d, e, u)
     decision_id = _decision_ids(d)
@@ -243,11 +249,6 @@ def check_rewards(rewards: npt.ArrayLike, ids: npt.ArrayLike, file: str = "rewar
 def _check_columns(d: TableValidator, e: TableValidator, u: TableValidator | None, modules: ActionSpace) -> None:
     d.require([*DECISION_COLUMNS, *modules.names])
     e.require(EVENT_COLUMNS)
-    if len(d) == 0:
-        d.flag(
-            "the log has no decisions",
-            "Check the path and the filters; slots in which nothing was sent are rows as well.",
-        )
     derived = [f"{prefix}_{name}" for prefix in ("propensity", "eligible") for name in modules.names]
     taken = {*DECISION_COLUMNS, *OPTIONAL_DECISION_COLUMNS, *derived}
     for name in modules.names:

@@ -18,6 +18,7 @@ from crosschannel.agents import (
     uniform_shares,
 )
 from crosschannel.agents.base import Float32Array
+from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
@@ -28,6 +29,7 @@ from crosschannel.evaluation import (
     evaluate,
 )
 from crosschannel.evaluation.outcomes.cross_fitting import FOLDS
+from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.building import Split, TrainingData, outcome_regressor
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
@@ -38,7 +40,7 @@ from crosschannel.pipeline.judgement.gating import verdict_of
 from crosschannel.pipeline.judgement.records import Calibration, ConstraintUse, TrueValue
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.planning import advice_on
-from crosschannel.pipeline.pricing import PricedPolicy, priced_policy
+from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
 from crosschannel.reward.effects import attribute_groups
 
 #: Streams of random numbers, beside the run's seed.
@@ -256,16 +258,31 @@ def _true_values(
 
 
 def deployable_policy(config: Config, data: TrainingData, agent: Agent, name: str | None = None) -> ContextPolicy:
-    """Return the agent's exploring policy under the constraints as a market policy that sees context and mask only.
+    """Return the agent's exploring policy under the constraints as a market policy that sees context and mask only."""
+    return market_policy(name or config.agent.name, data.features, agent, config.constraints, data.pace, config.seed)
+
+
+def market_policy(
+    name: str, features: ContextFeatures, agent: Agent, constraints: Constraints, pace: LogPace, seed: int
+) -> ContextPolicy:
+    """Return an agent's exploring policy under constraints as a market policy that sees context and mask only.
 
     Its draws have a generator of their own, so that a policy's value does not depend on what it has chosen before.
+
+    Args:
+        name: Name of the policy.
+        features: How contexts are built.
+        agent: The agent.
+        constraints: The constraints.
+        pace: How often decisions are made, and how often cost events follow.
+        seed: Seed of the draws.
     """
-    rng = np.random.default_rng([config.seed, DEPLOYMENT])
+    rng = np.random.default_rng([seed, DEPLOYMENT])
 
     def act(context: Float32Array, mask: BoolArray) -> Decisions:
         together = np.zeros(len(context), dtype=np.int64)
         seen = Observations(context, mask)
-        policy = priced_policy(agent, seen, together, config.constraints, data.pace)
+        policy = priced_policy(agent, seen, together, constraints, pace)
         return sample_actions(agent.modules, policy.probabilities, rng)
 
-    return ContextPolicy(name or config.agent.name, data.features, act)
+    return ContextPolicy(name, features, act)

@@ -1,1 +1,1 @@
-"""The daily loop: decide for a day, learn from what followed, and judge it."""
+"""The closed loop: decide every day, learn every day, and watch both."""

@@ -79,10 +79,11 @@ def decide_day(
     """Choose for each user of the agent's arm what to send at a time, under the run's constraints.
 
     Users of the holdout get nothing: only "none" is eligible, with propensity 1. Those of business as usual have no
-    row. Prices are found for the agent's users who have not churned, before anything is drawn: budgets and limits are
-    those of this arm alone. Each draw is a hash of (seed, time, user), so that no user changes what another one gets
-    but by the prices, and the same day has the same bits. Without exploration prices are those of the best estimate's
-    votes, of which a share next to the price is drawn where that is needed to keep a budget.
+    row, nor those whose observation has ended. Prices are found for the agent's users who have not churned, before
+    anything is drawn: budgets and limits are those of this arm alone. Each draw is a hash of (seed, time, user), so
+    that no user changes what another one gets but by the prices, and the same day has the same bits. Without
+    exploration prices are those of the best estimate's votes, of which a share next to the price is drawn where that
+    is needed to keep a budget.
 
     Args:
         run: The run.
@@ -101,14 +102,12 @@ def decide_day(
         ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
     """
     agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
-    trained_with, constraints = run.trained_with("policy"), run.config.constraints
+    trained_with, constraints = run.trained_with("policy"), run.constraints
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
-    d = history.decisions
-    decisions, events = without_decisions(d, history.events, own_decisions(d) & (d.time >= at))
-    history = replace(history, decisions=decisions, events=events)
-
+    history = known_at(history, at)
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
-    users = np.flatnonzero(arm != BUSINESS_AS_USUAL)
+    gone = history.observed_until < min(at, history.span[1])
+    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~gone)
     time = np.full(len(users), at, dtype=np.int64)
     is_agent = np.asarray(arm[users] == AGENT)
     decides = is_agent if may_receive is None else is_agent & may_receive[users]
@@ -158,6 +157,13 @@ def decide_day(
     return DecidedDay(day_name(at, trained_with.pace.period), table, arms, summary)
 
 
+def known_at(history: History, at: int) -> History:
+    """Return a history without what this package decided for a time or later: what a decision for it may see."""
+    d = history.decisions
+    decisions, events = without_decisions(d, history.events, own_decisions(d) & (d.time >= at))
+    return replace(history, decisions=decisions, events=events)
+
+
 def _choose(
     agent: agents.Agent,
     seen: Observations,
@@ -171,7 +177,7 @@ def _choose(
     at: int,
 ) -> tuple[Decisions, pd.DataFrame | None]:
     """Return the actions of all rows (N,), nothing where the agent does not decide, and the constraints' prices."""
-    modules, constraints = agent.modules, run.config.constraints
+    modules, constraints = agent.modules, run.constraints
     n, rows = len(seen), np.flatnonzero(decides)
     out = Decisions(np.zeros((n, len(modules)), dtype=np.int64), np.ones((n, len(modules))), np.ones(n))
     prices: pd.DataFrame | None = None

@@ -113,7 +113,7 @@ def test_rewards_of_a_folder_are_those_of_the_configuration(finished, tmp_path):
     ("source", "settings", "message"),
     [
         ("markt", {}, "there is no configuration 'markt'. Did you mean 'market'"),
-        ("market", {"trian.num_envs": 3}, "unknown key 'trian'. Did you mean 'train'"),
+        ("market", {"tran.num_envs": 3}, "unknown key 'tran'. Did you mean 'train'"),
         ("market", {"train.num_env": 3}, "unknown key 'num_env'. Did you mean 'num_envs'"),
         ("market", {"seed.value": 3}, "'seed' is a setting, not a section"),
         ("market", {"seed": -1}, "seed"),

@@ -141,7 +141,7 @@ def test_settings_are_overridden_by_dotted_names_in_python_too():
     assert override(config, {"agent.name": "best_fixed"}).agent.settings.floor == 0.02
     for name, message in (
         ("train.num_envz", r"train: unknown key 'num_envz'. Did you mean 'num_envs'\?"),
-        ("trian.num_envs", r"unknown key 'trian'. Did you mean 'train'\?"),
+        ("tran.num_envs", r"unknown key 'tran'. Did you mean 'train'\?"),
         ("seed.more", r"seed\.more: 'seed' is a setting, not a section"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -219,8 +219,8 @@ def test_the_commands_explain_themselves(capsys):
         assert help_of(capsys, command, "--help").startswith(f"usage: crosschannel {command} ")
     assert crosschannel(["--version"]) == 0
     assert re.fullmatch(r"crosschannel \d+\.\d+\.\d+\S*\n", capsys.readouterr().out)
-    assert crosschannel(["trian"]) == 2
-    assert "there is no command 'trian'. Did you mean 'train'?" in capsys.readouterr().err
+    assert crosschannel(["tran"]) == 2
+    assert "there is no command 'tran'. Did you mean 'train'?" in capsys.readouterr().err
 
 
 def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
@@ -258,9 +258,10 @@ def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
 
 
 def test_the_full_help_explains_every_setting(capsys):
-    shown = help_of(capsys, "train", "--help-all")
+    shown = {command: help_of(capsys, command, "--help-all") for command in ("train", "trial")}
     for setting in each_setting(parsed().config):
-        assert re.search(rf"^  {setting.flag}[ \n]", shown, re.MULTILINE), setting.flag
+        of_program = shown["trial" if setting.path[0] == "trial" else "train"]
+        assert re.search(rf"^  {setting.flag}[ \n]", of_program, re.MULTILINE), setting.flag
         assert setting.explanation, setting.flag
 
 
@@ -280,8 +281,8 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
         "--force": COMMANDS,
         "--device": ("train", "evaluate", "decide", "plan"),
         "--seed": ("train", "decide"),
-        "--at": ("decide",),
-        "--config": ("train", "effects", "plan"),
+        "--at": ("decide", "trial"),
+        "--config": ("train", "effects", "trial", "plan"),
     }.items():
         assert {name for name, text in shown.items() if f"  {flag} " in text} == set(commands), flag
     for command in ("evaluate", "decide"):

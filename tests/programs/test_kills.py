@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,6 +61,12 @@ def points(run: Path) -> Counter[tuple[str, str, int]]:
 def values(run: Path) -> dict[tuple[str, int], float]:
     found = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0}).Reload()
     return {(tag, one.step): one.value for tag in found.Tags()["scalars"] for one in found.Scalars(tag)}
+
+
+def decided_days(folder: Path) -> dict[str, bytes]:
+    """Every file of the days in a folder of decisions; what begins with a dot is no day."""
+    days = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    return {str(file.relative_to(folder)): file.read_bytes() for day in days for file in day.iterdir()}
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -123,6 +130,47 @@ def check(tmp_path: Path, seed: int, wanted: dict[str, int], in_a_row: int) -> N
 def test_what_was_killed_ends_as_what_was_not(tmp_path):
     """Two kills of a training, one of an evaluation and one of decisions."""
     check(tmp_path, 7, {"train.py": 2, "evaluate.py": 1, "decide.py": 1}, in_a_row=2)
+
+
+def check_days(tmp_path: Path, seed: int, kills: int) -> None:
+    """Kill `decide` as often as asked for, half of the times while it replaces a day; a day is whole or not there."""
+    rng = random.Random(seed)
+    finish("train.py", *RUN, cwd=tmp_path)
+    run = ("runs/market", "--arms.holdout=0.1", "--arms.business-as-usual=0.1")
+    took = finish("decide.py", *run, "--out", "first", cwd=tmp_path)
+    expected = decided_days(tmp_path / "first")
+    finish("decide.py", *run, "--seed", "1", "--out", "second", cwd=tmp_path)
+    other = decided_days(tmp_path / "second")
+    assert {name.split("/")[1] for name in expected} == {"decisions.parquet", "arms.parquet", "decide.json"}
+    assert expected != other
+    done, rounds = 0, 0
+    while done < kills:
+        rounds += 1
+        assert rounds <= 10 * kills, "the program ends before it is killed"
+        out = tmp_path / f"out{rounds}"
+        again = rounds % 2 == 0
+        if again:
+            shutil.copytree(tmp_path / "second", out)
+        flags = (*run, "--out", out.name, *(("--force",) if again else ()))
+        # Most of the time is taken by imports: what is written is written at the end.
+        done += kill("decide.py", *flags, cwd=tmp_path, after=rng.uniform(0.6, 1.0) * took)
+        found = decided_days(out) if out.exists() else {}
+        assert found in ({}, expected, other), "a day is whole or not there"
+        if found != expected:
+            finish("decide.py", *run, "--force", "--out", out.name, cwd=tmp_path)
+        assert decided_days(out) == expected
+        assert [path.name for path in out.iterdir() if path.name.endswith((".part", ".replaced"))] == []
+
+
+def test_a_killed_day_is_whole_or_not_there(tmp_path):
+    """Two kills; where in the writing they fall is tested step by step in tests/pipeline/loop/test_writing.py."""
+    check_days(tmp_path, 3, 2)
+
+
+@pytest.mark.slow
+def test_forty_kills_of_days(tmp_path):
+    """Forty kills of `decide --out FOLDER`, half of them while a day is replaced."""
+    check_days(tmp_path, 0, 40)
 
 
 @pytest.mark.slow

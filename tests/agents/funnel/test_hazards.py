@@ -18,7 +18,7 @@ from tests.agents.funnel.samples import PLAIN, contexts, dense, messages
 def fitted(n: int, event: Tensor | None = None, seed: int = 0) -> tuple[Design, Tensor, Tensor, Posterior]:
     design, x = Design.build(PLAIN, 2), contexts(n, 2, seed)
     cells = design.cells_of(messages(n, PLAIN, seed))
-    return design, x, cells, fit_hazard(design, x, cells, torch.zeros(n) if event is None else event)
+    return design, x, cells, fit_hazard(design, x, cells, torch.zeros(n) if event is None else event).solve(design)
 
 
 def truth(x: Tensor, cells: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ def test_a_log_linear_truth_is_recovered(n: int, seeds: range) -> None:
         cells = design.cells_of(messages(n, PLAIN, seed))
         true = truth(x, cells)
         event = (torch.rand(n, generator=torch.Generator().manual_seed(seed)) < true).float()
-        found = predict(design, fit_hazard(design, x, cells, event).mean, x, cells).exp()
+        found = predict(design, fit_hazard(design, x, cells, event).solve(design).mean, x, cells).exp()
         assert found.sum().item() == pytest.approx(event.sum().item(), rel=0.02)
         for m, sizes in enumerate(PLAIN.sizes):
             for a in range(1 if m == 0 else 0, sizes):
@@ -76,7 +76,7 @@ def test_rare_events_and_extreme_contexts_are_finite(events: int) -> None:
     cells = design.cells_of(messages(2000, PLAIN))
     event = torch.zeros(2000)
     event[:events] = 1.0
-    found = fit_hazard(design, x, cells, event)
+    found = fit_hazard(design, x, cells, event).solve(design)
     assert found.mean.isfinite().all()
     assert found.root.isfinite().all()
     total = predict(design, found.mean, x, cells).exp().sum().item()
@@ -86,7 +86,7 @@ def test_rare_events_and_extreme_contexts_are_finite(events: int) -> None:
 def test_a_channel_whose_every_message_ends_in_the_event() -> None:
     design, x = Design.build(PLAIN, 2), contexts(3000, 2)
     cells = design.cells_of(messages(3000, PLAIN))
-    found = fit_hazard(design, x, cells, (cells[:, 0] == 2).float())
+    found = fit_hazard(design, x, cells, (cells[:, 0] == 2).float()).solve(design)
     hazard = predict(design, found.mean, x, cells).exp()
     assert hazard[cells[:, 0] == 2].mean() > 0.7
     assert hazard[cells[:, 0] == 1].mean() < 0.05

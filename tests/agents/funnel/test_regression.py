@@ -9,6 +9,8 @@ from torch import Tensor
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.regression import (
     INTERCEPT_VARIANCE,
+    _probes,
+    _traces,
     centred,
     fit,
     fit_known_noise,
@@ -41,7 +43,7 @@ def test_the_mean_is_that_of_a_ridge_regression_with_the_same_variances() -> Non
     residual = float(y[:, 0].double() @ (y[:, 0].double() - phi @ found.mean)) / 300
     assert found.noise == pytest.approx(residual, rel=1e-4)
     half = sum_rows(design, x[:150], cells[:150], y[:150])
-    again = refit(design, half, found)
+    again = refit(design, half, found.variance, found.noise)
     wanted = torch.linalg.solve(
         phi[:150].t() @ phi[:150] + design.precision(found.variance), phi[:150].t() @ y[:150, 0].double()
     )
@@ -118,3 +120,21 @@ def test_rows_with_weights_have_the_noise_1() -> None:
     precision = phi.t() @ (w[:, None] * phi) + design.precision(found.variance)
     wanted = torch.linalg.solve(precision, phi.t() @ (w * y[:, 0].double()))
     torch.testing.assert_close(found.mean, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [2, 40])
+def test_traces_are_those_of_the_inverse(width: int) -> None:
+    """Exact with few columns; else the root of the mean square error of P probes is at most the root of 2 / P."""
+    design, x = Design.build(PLAIN, width), contexts(900, width)
+    cells = design.cells_of(messages(900, PLAIN))
+    found = fit(design, sum_rows(design, x, cells, contexts(900, 1, seed=1)), GUESS)
+    probes = _probes(design.columns)
+    estimated = _traces(design, found.root, probes)
+    covariance = torch.cholesky_inverse(found.root)
+    precision = design.precision(torch.ones(design.blocks, dtype=torch.float64))
+    few = probes.shape[1] == design.columns
+    assert few == (width == 2)
+    for b in range(design.blocks):
+        mine = design.block == b
+        exact = float((precision[mine][:, mine] * covariance[mine][:, mine]).sum())
+        assert float(estimated[b]) == pytest.approx(exact, rel=1e-9 if few else 4.0 * (2.0 / probes.shape[1]) ** 0.5)

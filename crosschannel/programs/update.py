@@ -1,0 +1,67 @@
+"""Learn from what came since, and write the next policy of a run.
+
+  crosschannel update RUN --history.path LOG              learn from the newest log
+  crosschannel update RUN                                 the log where the run's own stood, read again
+  crosschannel update RUN --use VERSION                   roll back to an earlier policy
+
+Run it once a day before `decide`, which then decides with the new policy. Rewards are learned from once
+their windows have closed. What is learned depends on the log alone: the same after a missed day, a crash,
+or a log that was corrected later. Policies are files in RUN/policies, named by their content; the last ones
+are kept (update.keep).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from crosschannel.core.errors import NotIdentified
+from crosschannel.pipeline.building import build_history
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
+from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.run_files import RunLock
+from crosschannel.pipeline.run_folder import Run
+
+
+def add_flags(parser: Parser) -> None:
+    """Add the program's own flags."""
+    parser.add_shared(
+        *("run", "--history.path"),
+        history_path="the newest log, in the layout of the run's own (default: where the run's own log stood)",
+    )
+    use = "let an earlier policy decide again, and learn nothing"
+    parser.add_argument("--use", metavar="VERSION", help=use)
+    parser.add_shared("--allow-class")
+
+
+@one_thread()
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the log, learn, and print what was learned; return the exit code."""
+    parser = Parser("update", __doc__, "RUN [--history.path PATH] [--use VERSION]")
+    add_flags(parser)
+    chosen = parser.parse(arguments)
+    run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
+    if chosen.use is not None:
+        if chosen.history_path is not None:
+            raise UsageError("--use learns nothing: leave out --history.path")
+        roll_back(run.path, chosen.use)
+        print(f"{run.path} decides with policy {chosen.use} from now on")
+        return 0
+    history = build_history(run.config)[0]
+    logger.info(history.summary())
+    try:
+        print(update(run, history))
+    except NotIdentified as error:
+        print(f"the policy stays as it is: {error}")
+    return 0
+
+
+def roll_back(folder: Path, version: str) -> None:
+    """Let an earlier policy of a run decide again."""
+    with RunLock(folder):
+        Policies(folder).use(version)
+
+
+if __name__ == "__main__":
+    program(main)

@@ -1,0 +1,199 @@
+"""Checks that the arms of a trial were drawn at random: shares of users, balance before the start, a placebo."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.special import gammaln
+from scipy.stats import chi2, chi2_contingency
+
+from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.evaluation.ladder.dependence import holm_adjusted
+from crosschannel.evaluation.trials.arms import ARM_COLUMN, attribute, levels
+from crosschannel.evaluation.trials.design import Population, TrialDesign
+from crosschannel.evaluation.trials.outcomes import Outcome, amounts
+from crosschannel.evaluation.trials.results import TrialCheck
+
+#: Below this p-value arms do not have their shares: a routine alarm must be rare.
+MAX_P_OF_SHARES = 0.001
+#: Below this p-value (by Holm's method) users of the arms differed before the trial.
+MAX_P_OF_BALANCE = 0.01
+#: With a smaller expected number of users in an arm, the test of shares is exact.
+MIN_EXPECTED = 10.0
+#: An attribute with more levels than this is not compared between arms: it is a kind of id.
+MAX_LEVELS = 20
+_MOST_OUTCOMES = 2_000_000
+
+
+def sample_ratio_p_value(counts: IntArray, shares: FloatArray) -> float:
+    r"""Return the p-value of the hypothesis that arms have the shares they were meant to have.
+
+    .. math:: X^2 = \sum_a (n_a - n q_a)^2 / (n q_a) \sim \chi^2_{A - 1}
+
+    With few users, where an arm is expected to have less than `MIN_EXPECTED`, it is exact: the probability of all
+    counts that are at most as probable as the observed ones. Fabijan et al. (2019), "Diagnosing sample ratio mismatch
+    in online controlled experiments", KDD. Assumption: each unit was assigned on its own.
+
+    Args:
+        counts: Independent units of each arm (A,).
+        shares: Intended shares (A,).
+    """
+    n = int(counts.sum())
+    expected = n * shares
+    if n == 0:
+        return math.nan
+    arms = len(counts)
+    if expected.min() < MIN_EXPECTED and math.comb(n + arms - 1, arms - 1) <= _MOST_OUTCOMES:
+        every = _compositions(n, arms)
+        log_p = gammaln(n + 1) - gammaln(every + 1).sum(axis=1) + every @ np.log(shares)
+        observed = gammaln(n + 1) - gammaln(counts + 1).sum() + counts @ np.log(shares)
+        return float(min(np.exp(log_p[log_p <= observed + 1e-9]).sum(), 1.0))
+    return float(chi2.sf(((counts - expected) ** 2 / expected).sum(), arms - 1))
+
+
+def _compositions(n: int, parts: int) -> IntArray:
+    """Return all ways to divide n units among parts, (C, parts)."""
+    rows = np.arange(n + 1)[:, None]
+    for _ in range(parts - 2):
+        left = n - rows.sum(axis=1)
+        repeated = np.repeat(rows, left + 1, axis=0)
+        offsets = np.arange(len(repeated)) - np.repeat(np.cumsum(left + 1) - (left + 1), left + 1)
+        rows = np.concatenate([repeated, offsets[:, None]], axis=1)
+    return np.asarray(np.concatenate([rows, n - rows.sum(axis=1, keepdims=True)], axis=1))
+
+
+def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, float], unit: str) -> TrialCheck:
+    """Check that arms have the shares of units (users or clusters) that they were meant to have."""
+    name = "sample ratio"
+    found = ", ".join(f"{arm} {count:,}" for arm, count in zip(arms, counts, strict=True))
+    if not shares:
+        return TrialCheck(
+            name, math.nan, None, f"{unit}: {found}; no shares are declared.", "Declare the arms' shares: trial.shares."
+        )
+    if absent := sorted(set(arms) - set(shares)):
+        remedy = f"Declare a share of every arm that the log has, also of {absent[0]!r}."
+        return TrialCheck(name, math.nan, None, f"{unit}: {found}; {absent} have no declared share.", remedy)
+    intended = np.array([shares[arm] for arm in arms])
+    p = sample_ratio_p_value(counts, intended / intended.sum())
+    shown = ", ".join(f"{arm} {share:.2%}" for arm, share in zip(arms, intended, strict=True))
+    passed = not p < MAX_P_OF_SHARES
+    remedy = (
+        ""
+        if passed
+        else "Do not read the lifts: users are missing from one arm, or counted twice. Compare who was assigned with "
+        "who is in the log, and look whether joining, filters or joins of tables depend on the arm."
+    )
+    return TrialCheck(name, p, passed, f"{unit}: {found}; declared: {shown}.", remedy, invalidates=True)
+
+
+def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
+    """Check that when and whether users enter the trial does not depend on the arm; None where all enter at the start.
+
+    Assumption: users are independent; Pearson's chi-square test.
+
+    Args:
+        arms: Names of the arms.
+        entry: Users, one of each cluster, by when they entered and by arm (3, A): from the start on, later, never.
+    """
+    rows = entry[entry.sum(axis=1) > 0]
+    if len(rows) < 2 or len(arms) < 2:
+        return None
+    p = float(chi2_contingency(rows, correction=False).pvalue)
+    found = "; ".join(
+        f"{arm} {first:,} from the start on, {later:,} later, {never:,} never"
+        for arm, first, later, never in zip(arms, *entry, strict=True)
+    )
+    passed = not p < MAX_P_OF_SHARES
+    remedy = (
+        ""
+        if passed
+        else "Do not read the lifts: whether or when a user is observed depends on the arm, as where only one arm has "
+        "rows of decisions. Give the log all users, also those who did nothing, and declare when they joined "
+        "(`observed_from` of the users), or that all existed from the start on (history.observed_from: log)."
+    )
+    return TrialCheck("entry into the trial", p, passed, f"{found}.", remedy, invalidates=True)
+
+
+def check_differences(name: str, what: Sequence[str], p_values: Sequence[float], remedy: str) -> TrialCheck:
+    """Check several differences that should not be there, by Holm's method."""
+    known = [(p, one) for p, one in zip(p_values, what, strict=True) if math.isfinite(p)]
+    if not known:
+        return TrialCheck(name, math.nan, None, "There is nothing to compare.", "")
+    adjusted = holm_adjusted(np.array([p for p, _ in known]))
+    worst = int(np.argmin(adjusted))
+    p = float(adjusted[worst])
+    passed = not p < MAX_P_OF_BALANCE
+    finding = f"{len(known)} differences; the least likely one is {known[worst][1]} (p = {p:.3g} by Holm's method)."
+    return TrialCheck(name, p, passed, finding, "" if passed else remedy)
+
+
+def check_trial(
+    design: TrialDesign,
+    outcomes: Sequence[Outcome],
+    before: Sequence[FloatArray | None],
+    pairs: Sequence[tuple[int, int]],
+) -> tuple[TrialCheck, ...]:
+    """Return the checks of the randomisation; those of shares come first."""
+    users, settings = design.users, design.settings
+    cluster = users.cluster
+    if cluster is None:
+        counts, unit = np.bincount(design.arm, minlength=len(design.arms)), "users"
+    else:
+        _, first = np.unique(cluster, return_index=True)
+        counts, unit = np.bincount(design.arm[first], minlength=len(design.arms)), "clusters"
+    declared = {name: settings.shares[name] for name in design.arms if name in settings.shares}
+    checks = [check_shares(design.arms, counts, declared, unit)]
+    entry = check_entry(design.arms, users.entry)
+    if entry is not None:
+        checks.append(entry)
+    names = [f"{design.arms[a]} against {design.arms[b]}" for a, b in pairs]
+    everybody = design.population(np.ones(len(design.arm), dtype=bool), adjusted=False)
+    known = design.population(users.known_before, adjusted=False)
+
+    def differences(values: FloatArray, covariate: FloatArray | None, who: Population | None, what: str) -> None:
+        for name, (one, _) in zip(names, design.contrasts(who, values, covariate, pairs) or (), strict=False):
+            if one.se > 0:
+                found.append((f"{what}, {name}", one.p_value))
+
+    remedy = (
+        "Users of the arms differed before the trial. Look whether arms are those that were drawn (not those that were "
+        "treated), and whether the start is right."
+    )
+    found: list[tuple[str, float]] = []
+    for outcome, amount in zip(outcomes, before, strict=True):
+        if amount is not None:
+            differences(amount, None, known, f"`{outcome.name}` ({outcome.measure})")
+    checks.append(check_differences("balance of the period before", *_columns(found), remedy))
+    found = []
+    for column in [] if design.history.users is None else design.history.users.columns:
+        if str(column) in (ARM_COLUMN, settings.cluster):
+            continue
+        code, levels_of = levels(attribute(design.history, str(column), "strata").iloc[users.user])
+        if len(levels_of) > MAX_LEVELS:
+            continue
+        for k, level in enumerate(levels_of if len(levels_of) > 2 else levels_of[:1]):
+            share = (code == k).astype(np.float64)
+            if min(share.sum(), len(share) - share.sum()) >= MAX_LEVELS:
+                differences(share, None, everybody, f"share of {column} {level}")
+    checks.append(check_differences("balance of attributes", *_columns(found), remedy))
+    found = []
+    for outcome in outcomes if design.pre is not None else ():
+        middle, begin = users.enrolled - (design.pre or 0) // 2, users.enrolled - (design.pre or 0)
+        edges = np.stack([middle, users.enrolled], axis=1)
+        both = amounts(design.history, outcome, users.user, begin, edges)
+        differences(both[:, 1] - both[:, 0], both[:, 0], known, f"`{outcome.name}` ({outcome.measure})")
+    checks.append(
+        check_differences(
+            "placebo: the same lifts in the second half of the period before",
+            *_columns(found),
+            "Arms differ where no treatment was. One sound trial in a hundred does so by chance: look for a reason "
+            "(arms that are not those that were drawn, a start that is too late) before the lifts are read.",
+        )
+    )
+    return tuple(checks)
+
+
+def _columns(rows: Sequence[tuple[str, float]]) -> tuple[list[str], list[float]]:
+    return [row[0] for row in rows], [row[1] for row in rows]

@@ -1,0 +1,99 @@
+"""The policies of a run in use: one file for each version, and which of them decides."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crosschannel.agents import Agent, read_extra, save_policy
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.pipeline.run_files import read_json, write_json
+
+VERSION_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Policies:
+    """The folder `policies/` of a run.
+
+    Attributes:
+        run: Folder of the run.
+    """
+
+    run: Path
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder."""
+        return self.run / "policies"
+
+    @property
+    def versions(self) -> list[str]:
+        """Return the versions that are there, the oldest first."""
+        return [version for version in self._order() if self.path(version).is_file()]
+
+    @property
+    def current(self) -> str | None:
+        """Return the version that decides; None where no update has written one.
+
+        Raises:
+            ConfigError: If the file that names it is damaged, or names a version that is not there.
+        """
+        file = self.folder / "current.json"
+        if not file.is_file():
+            return None
+        remedy = "Name one by `crosschannel update RUN --use VERSION`"
+        version = str(read_json(file, remedy)["policy"])
+        if not self.path(version).is_file():
+            raise ConfigError(f"{file} names the policy {version}, which is not there. {remedy}")
+        return version
+
+    def is_first(self, version: str) -> bool:
+        """Return whether a version is the one that a run without a log started with (`loop.starting`)."""
+        return bool(read_extra(self.path(version), "policy").get("slot") == 0)
+
+    def path(self, version: str) -> Path:
+        """Return the file of a version."""
+        return self.folder / f"{version}.pt"
+
+    def write(self, agent: Agent, spec: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+        """Write a policy, and return its version: the first digits of the SHA-256 of its file."""
+        self.folder.mkdir(exist_ok=True)
+        draft = self.folder / f".{os.getpid()}.pt"
+        save_policy(agent, draft, spec, extra)
+        version = version_of(draft)
+        draft.replace(self.path(version))
+        order = [*(one for one in self._order() if one != version), version]
+        write_json({"policies": order}, self.folder / "order.json")
+        return version
+
+    def use(self, version: str) -> None:
+        """Let a version decide from now on.
+
+        Raises:
+            ConfigError: If there is no such version.
+        """
+        if not self.path(version).is_file():
+            raise ConfigError(f"there is no policy {version!r} in {self.folder}. {nearest(version, self.versions)}")
+        write_json({"policy": version}, self.folder / "current.json")
+
+    def prune(self, keep: int) -> None:
+        """Delete all versions but the last ones and the one that decides."""
+        for version in self.versions[:-keep]:
+            if version != self.current:
+                self.path(version).unlink()
+        write_json({"policies": self.versions}, self.folder / "order.json")
+
+    def _order(self) -> list[str]:
+        file = self.folder / "order.json"
+        return list(read_json(file, "Delete it")["policies"]) if file.is_file() else []
+
+
+def version_of(path: Path) -> str:
+    """Return the version of a policy's file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:VERSION_DIGITS]

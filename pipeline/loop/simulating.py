@@ -1,0 +1,132 @@
+"""Simulate a deployment for weeks: every day a market's users are decided for, respond, and teach the next policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.core.files import write_csv
+from crosschannel.core.times import timestamps
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.pipeline.command_line import logger, one_thread
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from crosschannel.pipeline.loop.monitor import LoopMonitor, decided_figures, true_figures
+from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.starting import start
+from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.loop.world import World
+from crosschannel.pipeline.run_folder import Run
+
+DAYS_FILE = "days.csv"
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The folder of a simulated deployment, which is that of its run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def log(self) -> Path:
+        """Return the folder of the app's log."""
+        return self.path / "log"
+
+    @property
+    def decided(self) -> Path:
+        """Return the folder of the decisions by date."""
+        return self.path / "decisions"
+
+    def days(self) -> pd.DataFrame:
+        """Return the figures of the days that have passed."""
+        return pd.read_csv(self.path / DAYS_FILE)
+
+
+@one_thread()
+def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
+    """Simulate a deployment, and yield the figures of each day once it has passed.
+
+    All goes through the files and functions of a real deployment. Where the folder holds days already, they are taken
+    as they are, so that a simulation that was stopped goes on to the same bits.
+
+    Args:
+        config: The configuration; its history is a market, whose days are simulated.
+        out: The folder.
+
+    Raises:
+        ConfigError: If the history is not simulated, or the folder is that of something else.
+    """
+    loop = Loop(out)
+    if not Run.is_at(out):
+        deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
+        with ExitStack() as locks:
+            Run.create(replace(config, history=deployed), out, locks)
+    world = World.start(config, loop.log)
+    loop.decided.mkdir(exist_ok=True)
+    in_use = Policies(out).current is not None
+    run = Run.open_in_use(out) if in_use else start(Run.open(out), read_history(loop.log))
+    figures, monitor = list[dict[str, Any]](), LoopMonitor(run.tensorboard)
+    market = world.live.market.config
+    for slot in range(market.days):
+        time = world.live.time
+        folder = loop.decided / f"{timestamps(np.array([time]))[0]:%Y-%m-%d}"
+        passed = world.log.folder(time).is_dir()
+        if not passed:
+            history = read_history(loop.log, loop.decided if slot else None)
+            if slot and (config.loop.active_days is None or slot <= config.loop.active_days):
+                run = _learn(run, history)
+            if not folder.is_dir():
+                eligible = world.eligible(history.user_ids)
+                day = decide_day(run, history, time, eligible, config.guardrails, seed=config.seed)
+                write_day(loop.decided, day)
+        here, best = world.live.present, world.best_effect()
+        result = world.step(folder)
+        figures.append(
+            {
+                "day": slot,
+                "date": folder.name,
+                **decided_figures(folder),
+                **true_figures(world, here, result, best),
+            }
+        )
+        write_csv(pd.DataFrame(figures), loop.path / DAYS_FILE)
+        monitor.write(figures[-1])
+        yield figures[-1]
+    monitor.close()
+
+
+def _learn(run: Run, history: History) -> Run:
+    try:
+        logger.debug(str(update(run, history)))
+    except NotIdentified as error:
+        logger.info(str(error))
+    return Run.open_in_use(run.path, allow_classes=run.allowed_classes)
+
+
+def settings_of(run: Run) -> Config:
+    """Return the configuration of a simulation from that of its run."""
+    return replace(run.config, history=replace(run.config.history, source="market", path=None, decided=None))
+
+
+def run_simulation(config: Config, out: Path) -> Loop:
+    """Simulate a deployment with a progress bar that shows today's figures."""
+    if config.history.source != "market":
+        raise ConfigError("simulate needs a market to simulate: history.source is `market` in its configuration")
+    with tqdm(total=config.history.market.days, desc="days", unit=" days") as bar:
+        for day in simulate(config, out):
+            bar.set_postfix({"value": f"{day['value/agent']:.3f}", "sent": f"{day['sent/agent']:.2f}"}, refresh=False)
+            bar.update()
+    return Loop(out)

@@ -1,0 +1,164 @@
+"""Effects by intention to treat: examples by hand, and what adjustment, strata and clusters do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_ind
+
+from crosschannel.evaluation.trials import arm_means
+from crosschannel.evaluation.trials import contrast as contrast_and_influence
+from crosschannel.evaluation.trials.effects import MIN_USERS_OF_STRATUM, merge_small_strata
+
+
+def contrast(means, treated, control):
+    return contrast_and_influence(means, treated, control)[0]
+
+
+OUTCOME = np.array([3.0, 5.0, 4.0, 1.0, 2.0, 0.0, 3.0])
+ARM = np.array([1, 1, 1, 0, 0, 0, 0])
+
+
+def test_without_adjustment_it_is_the_difference_of_means_with_the_variance_of_welch():
+    """Means 4 and 1.5; variances 1 / 3 and (0.25 + 0.25 + 2.25 + 2.25) / 3 / 4 = 5 / 12."""
+    one = contrast(arm_means(OUTCOME, ARM, 2), 1, 0)
+    assert one.difference == pytest.approx(2.5, abs=1e-12)
+    assert one.se**2 == pytest.approx(1 / 3 + 5 / 12, abs=1e-12)
+    assert one.users == (3, 4)
+    welch = ttest_ind(OUTCOME[ARM == 1], OUTCOME[ARM == 0], equal_var=False)
+    assert one.difference / one.se == pytest.approx(welch.statistic, abs=1e-12)
+
+
+def test_the_relative_lift_is_by_the_delta_method():
+    """R = 2.5 / 1.5; its variance is var_1 / 1.5^2 + (4 / 1.5^2)^2 var_0 by hand."""
+    outcome = np.tile(OUTCOME, 10)
+    arm = np.tile(ARM, 10)
+    one = contrast(arm_means(outcome, arm, 2), 1, 0)
+    var_1, var_0 = outcome[arm == 1].var(ddof=1) / 30, outcome[arm == 0].var(ddof=1) / 40
+    by_hand = var_1 / 1.5**2 + (4 / 1.5**2) ** 2 * var_0
+    assert one.relative == pytest.approx(2.5 / 1.5, abs=1e-12)
+    assert one.relative_se**2 == pytest.approx(by_hand, rel=1e-12)
+    interval = one.relative_interval(1.96)
+    assert interval.low < one.relative < interval.high
+
+
+def test_a_relative_lift_of_a_mean_near_zero_is_undefined():
+    one = contrast(arm_means(OUTCOME - 1.5, ARM, 2), 1, 0)
+    assert np.isnan(one.relative)
+    assert not one.relative_interval(1.96).is_defined
+
+
+def test_strata_weigh_differences_by_their_users():
+    """Stratum 0 has 4 of 10 users and the lift 1, stratum 1 has 6 and the lift 3: in all .4 + 1.8 = 2.2."""
+    outcome = np.array([1.0, 3.0, 2.0, 4.0, 0.0, 2.0, 1.0, 3.0, 5.0, 3.0])
+    arm = np.array([0, 0, 1, 1, 0, 0, 0, 0, 1, 1])
+    stratum = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
+    outcome[arm == 1] += np.where(stratum[arm == 1] == 1, 0.5, 0.0)
+    means = arm_means(outcome, arm, 2, stratum=stratum)
+    one = contrast(means, 1, 0)
+    lifts = 1.0, 4.5 - 1.5
+    assert one.difference == pytest.approx(0.4 * lifts[0] + 0.6 * lifts[1], abs=1e-12)
+    # Within strata: variances s^2 / n of each arm, with squared weights; between: n_s (lift_s - lift)^2 / n^2.
+    # The residuals of a cell add up to 0, so that the two parts do not mix.
+    within = 0.16 * (2 / 2 + 2 / 2) + 0.36 * (5 / 3 / 4 + 2 / 2)
+    between = (4 * (lifts[0] - 2.2) ** 2 + 6 * (lifts[1] - 2.2) ** 2) / 100
+    assert one.se**2 == pytest.approx(within + between, abs=1e-12)
+
+
+def test_the_influences_of_strata_and_covariate_are_those_of_leaving_a_user_out():
+    """The covariate is balanced between arms, so that its slope does not matter: error of order 1 / users."""
+    rng = np.random.default_rng(100)
+    n, many = 40, 200
+    arm, stratum = np.arange(n) % 2, (np.arange(n) // 2) % 2
+    x = np.repeat(rng.normal(size=n // 2), 2)
+    y = x + arm * (1 + stratum) + rng.normal(size=n)
+    y, arm, x, stratum = (np.tile(values, many) for values in (y, arm, x, stratum))
+    whole, influence = contrast_and_influence(arm_means(y, arm, 2, x, stratum), 1, 0)
+    for user in range(8):
+        kept = np.arange(n * many) != user
+        less = contrast(arm_means(y[kept], arm[kept], 2, x[kept], stratum[kept]), 1, 0)
+        assert whole.difference - less.difference == pytest.approx(influence[user], rel=0.01, abs=1e-7)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.5, 0.9])
+def test_the_period_before_takes_away_the_square_of_its_correlation(correlation):
+    """CUPED: the variance falls by rho^2, with an error of a few parts in sqrt(n)."""
+    rng = np.random.default_rng(101)
+    n = 200_000
+    x = rng.normal(size=n)
+    y = correlation * x + np.sqrt(1 - correlation**2) * rng.normal(size=n)
+    arm = rng.integers(0, 2, n)
+    plain = contrast(arm_means(y, arm, 2), 1, 0)
+    adjusted = contrast(arm_means(y, arm, 2, x), 1, 0)
+    assert (adjusted.se / plain.se) ** 2 == pytest.approx(1 - correlation**2, abs=4 / np.sqrt(n))
+    assert arm_means(y, arm, 2, x).theta == pytest.approx(correlation, abs=4 / np.sqrt(n))
+
+
+def test_a_covariate_that_is_the_same_for_all_changes_nothing():
+    plain = arm_means(OUTCOME, ARM, 2)
+    assert arm_means(OUTCOME, ARM, 2, np.full(7, 3.0)).mean == pytest.approx(plain.mean, abs=1e-12)
+    assert arm_means(OUTCOME, ARM, 2, np.full(7, 3.0)).theta == 0.0
+
+
+def test_clusters_add_up_by_hand():
+    """Two clusters of each arm: the residuals of each arm's clusters are +-r, so its variance is 2 r^2 / n^2 x 2."""
+    outcome = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 8.0, 6.0])
+    arm = np.array([0, 0, 0, 0, 1, 1, 1, 1])
+    cluster = np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    one, influence = contrast_and_influence(arm_means(outcome, arm, 2, cluster=cluster), 1, 0)
+    assert one.difference == pytest.approx(3.5, abs=1e-12)
+    by_hand = 2 * (2 * (2.0 / 4) ** 2) + 2 * (2 * (2.0 / 4) ** 2)
+    assert one.se**2 == pytest.approx(by_hand, abs=1e-12)
+    assert len(influence) == 4
+
+
+def test_clusters_of_one_user_are_users():
+    rng = np.random.default_rng(102)
+    arm, y = np.arange(60) % 2, rng.normal(size=60)
+    alone = contrast(arm_means(y, arm, 2, cluster=rng.permutation(60)), 1, 0)
+    assert alone.se == pytest.approx(contrast(arm_means(y, arm, 2), 1, 0).se, rel=1e-12)
+
+
+def test_intervals_of_users_in_clusters_cover_only_with_the_clusters():
+    """Households of four with a shared part of half the variance, 400 trials without an effect."""
+    rng = np.random.default_rng(103)
+    rejected = {"users": 0, "clusters": 0}
+    for _ in range(400):
+        household = np.repeat(np.arange(200), 4)
+        y = rng.normal(size=200)[household] + rng.normal(size=800)
+        arm = (rng.permutation(200) % 2)[household]
+        rejected["users"] += abs(contrast(arm_means(y, arm, 2), 1, 0).z) > 1.96
+        rejected["clusters"] += abs(contrast(arm_means(y, arm, 2, cluster=household), 1, 0).z) > 1.96
+    assert rejected["clusters"] / 400 < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 400)
+    assert rejected["users"] / 400 > 0.12
+
+
+def test_few_users_that_account_for_the_error_make_it_wider():
+    rng = np.random.default_rng(104)
+    y = np.where(np.arange(2000) < 6, 1000.0, 0.0) + rng.normal(size=2000)
+    arm = np.where(np.arange(2000) < 5, 1, np.arange(2000) % 2)
+    one = contrast(arm_means(y, arm, 2), 1, 0)
+    assert one.freedom < 20
+    assert abs(one.z) < abs(one.difference) / one.se
+    assert one.interval(1.96).high - one.difference > 1.96 * one.se
+    # The interval and the test say the same.
+    assert one.interval(abs(one.z)).low == pytest.approx(0.0, abs=1e-6 * one.difference)
+
+
+def test_an_outcome_without_events_is_no_evidence():
+    one = contrast(arm_means(np.zeros(7), ARM, 2), 1, 0)
+    assert (one.difference, one.z, one.p_value) == (0.0, 0.0, 1.0)
+    assert not one.interval(1.96).is_defined
+
+
+def test_small_strata_become_one():
+    sizes = {0: 40, 1: 40, 2: 4, 3: 4, 4: 4}
+    stratum = np.repeat(list(sizes), list(sizes.values()))
+    arm = np.arange(len(stratum)) % 2
+    merged = merge_small_strata(stratum, arm, 2)
+    assert len(np.unique(merged)) == 3
+    assert len(np.unique(merged[stratum >= 2])) == 1
+    counts = np.bincount(merged * 2 + arm)
+    assert counts.min() >= MIN_USERS_OF_STRATUM
+    lonely = np.where(np.arange(100) == 7, 1, 0)
+    assert len(np.unique(merge_small_strata(lonely, np.arange(100) % 2, 2))) == 1

@@ -1,0 +1,165 @@
+"""What a policy has learned is a function of the log, whatever the order of updates, crashes and corrections."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crosschannel.core.errors import ConfigError, NotIdentified
+from crosschannel.core.times import DAY
+from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.slicing import until
+from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop import updating
+from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.updating import Updated, update
+from crosschannel.pipeline.run_folder import Run
+from tests.pipeline.loop.updates import config, days, log, started
+
+#: All is fitted anew after days 1 to 3, 4, 6 and 9; in between days are added.
+GROWTH = {"update.growth": 0.5}
+
+
+def day_by_day(settings: Config, path: Path, history: History) -> list[Updated]:
+    run = started(settings, path, history)
+    return [update(run, until(history, time)) for time in days(history)[1:]]
+
+
+def with_late_event(history: History, day: int) -> History:
+    """The log with another order of its first user in the middle of a day."""
+    e = history.events
+    first = int(history.decisions.time.min())
+    row = int(np.flatnonzero(e.event == history.event_names.index("order:food"))[0])
+    rows = np.sort(np.append(np.arange(len(e)), row))
+    time = e.time[rows].copy()
+    place = int(np.flatnonzero(rows == row)[-1])
+    time[place] = first + day * DAY + DAY // 2
+    events = replace(take_rows(e, rows), time=time)
+    return History.from_arrays(
+        history.decisions,
+        events,
+        modules=history.modules,
+        user_ids=history.user_ids,
+        event_names=history.event_names,
+        span=history.span,
+        users=history.users,
+    )
+
+
+@pytest.mark.parametrize("agent", ["ensemble_thompson", "linear_thompson"])
+def test_day_by_day_and_at_once_are_equal_to_the_bit(tmp_path: Path, agent: str) -> None:
+    other = {} if agent == "ensemble_thompson" else {"agent.name": agent, "agent.settings": {}}
+    settings = config(**GROWTH, **other)
+    daily = day_by_day(settings, tmp_path / "daily", log())
+    once = update(started(settings, tmp_path / "once", log()), log())
+    assert daily[-1].version == once.version
+    assert daily[-1].rows == once.rows > 0
+    files = [Policies(tmp_path / name).path(once.version).read_bytes() for name in ("daily", "once")]
+    assert files[0] == files[1]
+    added = sum(len(each.added) for each in daily)
+    assert (added > 0) == (agent == "ensemble_thompson")
+
+
+def test_an_update_without_news_changes_nothing(tmp_path: Path) -> None:
+    run = started(config(**GROWTH), tmp_path / "run", log())
+    first = update(run, log())
+    again = update(run, log())
+    assert again.version == first.version
+    assert (again.fitted, again.added) == ((), ())
+
+
+def test_days_that_were_missed_are_made_up_for(tmp_path: Path) -> None:
+    settings, history = config(**GROWTH), log()
+    run = started(settings, tmp_path / "run", history)
+    update(run, until(history, days(history)[3]))
+    late = update(run, history)
+    assert late.version == update(started(settings, tmp_path / "other", history), history).version
+
+
+@pytest.mark.parametrize("day", [1, 5, 7])
+def test_a_corrected_day_is_learned_again(tmp_path: Path, day: int) -> None:
+    settings, history = config(**GROWTH), log()
+    run = started(settings, tmp_path / "run", history)
+    before = [update(run, until(history, time)) for time in days(history)[1:-1]][-1]
+    corrected = with_late_event(history, day)
+    found = update(run, corrected)
+    assert found.revised == 1
+    fresh = update(started(settings, tmp_path / "fresh", corrected), corrected)
+    assert found.version == fresh.version != before.version
+
+
+def test_a_change_before_the_days_that_are_revised_is_counted_and_left(tmp_path: Path) -> None:
+    settings, history = config(**{"update.revise": "2d", "update.growth": 10.0}), log()
+    run = started(settings, tmp_path / "run", history)
+    for time in days(history)[1:-1]:
+        update(run, until(history, time))
+    found = update(run, with_late_event(history, 1))
+    assert (found.revised, found.late) == (0, 1)
+    assert (found.fitted, found.added) == ((), (9,))
+
+
+@pytest.mark.parametrize("where", ["ledger", "policy", "state"])
+def test_an_update_that_is_cut_off_is_made_again(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, history = config(**GROWTH), log()
+    run = started(settings, tmp_path / "run", history)
+    update(run, until(history, days(history)[-2]))
+    names = {"ledger": ("write_json", updating), "policy": ("use", Policies), "state": ("_store", updating)}
+    name, owner = names[where]
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(owner, name, cut)
+        with pytest.raises(KeyboardInterrupt):
+            update(run, history)
+    found = update(run, history)
+    assert found.version == update(started(settings, tmp_path / "fresh", history), history).version
+
+
+def test_without_the_files_of_learning_all_is_computed_again(tmp_path: Path) -> None:
+    settings, history = config(**GROWTH), log()
+    run = started(settings, tmp_path / "run", history)
+    version = update(run, history).version
+    shutil.rmtree(tmp_path / "run" / "learning")
+    assert update(run, history).version == version
+
+
+def test_a_policy_decides_until_a_better_one_has_learned(tmp_path: Path) -> None:
+    history = log()
+    run = started(config(), tmp_path / "run", history)
+    first = Policies(run.path).current
+    with pytest.raises(NotIdentified):
+        update(run, until(history, int(history.decisions.time.min())))
+    assert Policies(run.path).current == first
+    found = update(run, history)
+    assert Run.open_in_use(run.path).version == found.version != first
+
+
+def test_a_slot_without_decisions_is_named(tmp_path: Path) -> None:
+    history = log()
+    absent = int(history.decisions.time.min()) + 3 * DAY
+    d = history.decisions
+    history = replace(history, decisions=take_rows(d, d.time != absent))
+    assert update(started(config(), tmp_path / "run", history), history).missing == (absent,)
+
+
+def test_earlier_policies_are_kept_and_can_decide_again(tmp_path: Path) -> None:
+    settings = config(**GROWTH, **{"update.keep": 3})
+    daily = day_by_day(settings, tmp_path / "run", log())
+    policies = Policies(tmp_path / "run")
+    assert policies.versions == [each.version for each in daily[-3:]]
+    policies.use(daily[-2].version)
+    assert Run.open_in_use(tmp_path / "run").version == daily[-2].version
+    with pytest.raises(ConfigError, match="there is no policy"):
+        policies.use(daily[0].version)
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    whole = update(started(config(), tmp_path / "whole", log()), log())
+    short = update(started(config(**{"update.memory": "3d"}), tmp_path / "short", log()), log())
+    assert short.rows < whole.rows

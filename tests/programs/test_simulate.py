@@ -1,0 +1,195 @@
+"""A simulated deployment: valid files, permanent arms, marketers' changes, and the same bits after any kill."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from crosschannel.core.times import DAY
+from crosschannel.histories import held_out
+from crosschannel.histories.arms import AGENT, HOLDOUT
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.checks import check_propensities
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.pipeline.building import build_history
+from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.run_folder import Run
+from tests import ROOT
+
+CONFIG = Path(__file__).resolve().parent / "closed_loop.yaml"
+DAYS = 5
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "crosschannel", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, env=environment())
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A simulated deployment of five days, and what it printed."""
+    folder = tmp_path_factory.mktemp("loop")
+    return folder / "run", run("simulate", "--config", CONFIG, "--out", folder / "run", cwd=folder).stdout
+
+
+@pytest.fixture(scope="module")
+def history(loop: tuple[Path, str]) -> History:
+    return read_history(loop[0] / "log", loop[0] / "decisions")
+
+
+def test_what_it_prints_is_what_the_days_hold(loop: tuple[Path, str]) -> None:
+    days = pd.read_csv(loop[0] / "days.csv")
+    assert days["day"].tolist() == list(range(DAYS))
+    assert f"{DAYS} days" in loop[1]
+    assert f"{days['value/agent'].sum():.3f}" in loop[1]
+    assert (days["value/holdout"] == 0).all()
+    assert (days["regret/agent"] >= 0).all()
+
+
+def test_tensorboard_has_a_point_a_day(loop: tuple[Path, str]) -> None:
+    found = EventAccumulator(str(loop[0] / "tensorboard")).Reload()
+    days = pd.read_csv(loop[0] / "days.csv")
+    for name in ("value/agent", "sent/business_as_usual", "unsubscribed/agent", "regret/agent", "probability"):
+        read = [one.value for one in found.Scalars(f"loop/{name}")]
+        np.testing.assert_allclose(read, days[name], rtol=1e-6)
+
+
+def test_its_log_is_a_valid_history_with_the_policies_own_propensities(history: History) -> None:
+    d = history.decisions
+    assert d.arm is not None
+    mine = d.arm == AGENT
+    assert np.isfinite(d.joint[mine]).all()
+    np.testing.assert_allclose(d.joint[mine], d.propensity[mine].prod(1), rtol=1e-12)
+    assert held_out(d, history.modules).sum() == (d.arm == HOLDOUT).sum() > 0
+    sent = history.modules.sends(d.actions)
+    assert not sent[d.arm == HOLDOUT].any()
+    assert sent[mine].any()
+    check_propensities(history).refuse_contradictions()
+
+
+def test_policies_follow_each_other_and_every_decision_names_its_own(loop: tuple[Path, str], history: History) -> None:
+    d = history.decisions
+    mine = np.asarray(d.arm == AGENT)
+    day = (d.time - d.time.min()) // DAY
+    used = [set(np.asarray(d.policy)[mine & (day == k)].tolist()) for k in range(DAYS)]
+    assert [len(each) for each in used] == [1] * DAYS
+    assert [each.pop() for each in used] == pd.read_csv(loop[0] / "days.csv")["policy"].tolist()
+    assert Policies(loop[0]).current == pd.read_csv(loop[0] / "days.csv")["policy"].iloc[-1]
+
+
+def test_what_marketers_add_and_retire_is_chosen_on_its_days_only(history: History) -> None:
+    d, modules = history.decisions, history.modules
+    day = (d.time - d.time.min()) // DAY
+    sent = modules.sends(d.actions)
+    offer, tone = (modules.names.index(name) for name in ("offer", "tone"))
+    retired = sent & (d.actions[:, offer] == modules["offer"].actions.index("percent_20"))
+    added = sent & (d.actions[:, tone] == modules["tone"].actions.index("playful"))
+    assert set(day[retired].tolist()) <= {0, 1}
+    assert retired.any()
+    assert set(day[added].tolist()) <= {3, 4}
+    assert added.any()
+
+
+def test_users_join_and_leave(history: History) -> None:
+    d = history.decisions
+    first, last = np.full(history.n_users, 2**62), np.zeros(history.n_users)
+    np.minimum.at(first, d.user, d.time)
+    np.maximum.at(last, d.user, d.time)
+    assert (first[first < 2**62] > d.time.min()).any()
+    assert (history.observed_until < history.span[1]).any()
+    # Nothing is known of a user before he or she joins, and nothing is decided for who has left.
+    e = history.events
+    assert (e.time >= history.observed_from[e.user]).all()
+    assert (e.time < history.observed_until[e.user]).all()
+    assert (d.time <= history.observed_until[d.user]).all()
+
+
+def test_an_update_of_the_whole_log_has_the_bits_of_the_daily_ones(loop: tuple[Path, str], tmp_path: Path) -> None:
+    """The last policy of the loop has learned up to its last but one day; so does one that learns it all at once."""
+    from crosschannel.histories.slicing import until
+    from crosschannel.pipeline.loop.starting import start
+    from crosschannel.pipeline.loop.updating import update
+    from crosschannel.pipeline.run_folder import ExitStack
+
+    whole = Run.open_in_use(loop[0])
+    history, _ = build_history(whole.config)
+    begin = int(history.decisions.time.min())
+    with ExitStack() as locks:
+        fresh = Run.create(whole.config, tmp_path / "run", locks)
+    found = update(start(fresh, until(history, begin)), until(history, begin + (DAYS - 1) * DAY))
+    assert found.version == whole.version
+
+
+def test_programs_work_on_the_folder(loop: tuple[Path, str], tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(loop[0], tmp_path / "run")
+    done = run("update", "run", "--history.path", "run/log", cwd=tmp_path)
+    version = Policies(tmp_path / "run").current
+    assert f"policy {version}" in done.stdout
+    earlier = Policies(loop[0]).current
+    assert earlier is not None
+    assert earlier != version
+    assert earlier in run("update", "run", "--use", earlier, cwd=tmp_path).stdout
+    assert Policies(tmp_path / "run").current == earlier
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Every file but TensorBoard's, whose names and times differ, and locks."""
+    inside = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in inside if path.name != ".lock"}
+
+
+def killed(folder: Path, kills: int, took: float, seed: int) -> None:
+    """Simulate, killed at random moments."""
+    rng = random.Random(seed)
+    for _ in range(kills):
+        arguments = ("--resume", "run") if Run.is_at(folder / "run") else ("--config", CONFIG, "--out", "run")
+        process = subprocess.Popen(
+            command("simulate", *arguments), cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=-1
+        )
+        try:
+            process.communicate(timeout=rng.uniform(0.3, 0.9) * took)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    arguments = ("--resume", "run") if Run.is_at(folder / "run") else ("--config", CONFIG, "--out", "run")
+    run("simulate", *arguments, cwd=folder)
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(24, marks=pytest.mark.slow)])
+def test_a_killed_simulation_goes_on_to_the_same_bits(tmp_path: Path, kills: int) -> None:
+    one, other = tmp_path / "undisturbed", tmp_path / "killed"
+    one.mkdir()
+    other.mkdir()
+    began = time.monotonic()
+    run("simulate", "--config", CONFIG, "--out", "run", cwd=one)
+    killed(other, kills, time.monotonic() - began, seed=kills)
+    wanted, found = files(one / "run"), files(other / "run")
+    assert found.keys() == wanted.keys()
+    assert [name for name in wanted if wanted[name] != found[name]] == []
+
+
+def test_a_finished_simulation_is_simulated_to_its_end_again(loop: tuple[Path, str]) -> None:
+    before = files(loop[0])
+    run("simulate", "--resume", loop[0], cwd=loop[0].parent)
+    assert files(loop[0]) == before
