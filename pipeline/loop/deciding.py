@@ -34,7 +34,7 @@ from crosschannel.histories.readers.decided.days import (
     unfinished_replacements,
 )
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
-from crosschannel.pipeline.loop.eligible import UNGUARDED, own_decisions
+from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED, own_decisions
 from crosschannel.pipeline.pricing import priced_policy
 from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
 from crosschannel.pipeline.run_folder import Run
