@@ -108,8 +108,8 @@ def decide_day(
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
     history = known_at(history, at)
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
-    gone = history.observed_until < min(at, history.span[1])
-    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~gone)
+    ended = history.observed_until < min(at, history.span[1])
+    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~ended)
     time = np.full(len(users), at, dtype=np.int64)
     is_agent = np.asarray(arm[users] == AGENT)
     decides = is_agent if may_receive is None else is_agent & may_receive[users]

@@ -278,8 +278,8 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
     for flag, commands in {
         "--history.path": COMMANDS,
         "--history.decided": {*COMMANDS} - {"update"},
-        "--out": {*COMMANDS} - {"explain"},
-        "--force": {*COMMANDS} - {"explain"},
+        "--out": {*COMMANDS} - {"explain", "update"},
+        "--force": {*COMMANDS} - {"explain", "update"},
         "--device": ("train", "evaluate", "decide", "explain", "plan"),
         "--seed": ("train", "decide"),
         "--at": ("decide", "trial"),
