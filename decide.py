@@ -54,8 +54,8 @@ from crosschannel.pipeline.loop.deciding import (
     rolled_out,
     write_day,
 )
-from crosschannel.pipeline.loop.eligible import eligible_before_guardrails
-from crosschannel.pipeline.loop.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
+from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails
+from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
 from crosschannel.pipeline.run_folder import Run
 
 FILES = (".parquet", ".csv")

@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Find the decision, read the log, and print the explanation; return the exit code."""
     chosen = parse(arguments)
     # PyTorch is imported here, so that help and wrong flags do not wait for it.
-    from crosschannel.pipeline.loop.explaining import explain_decision, find_decision
+    from crosschannel.pipeline.loop.decisions.explaining import explain_decision, find_decision
 
-    run = Run.open_ended(chosen.run, chosen.history_path, chosen.allow_class)
+    run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     source = run.config.history
     folder = chosen.history_decided or source.decided
     path = chosen.decisions or folder

@@ -48,7 +48,7 @@ class LiveMarket:
         state: Its users; those who have not joined yet or have left do nothing.
         user_ids: Their ids (N,).
         joins: Market day on which each is first seen (N,), 0 for those who are there from the start.
-        leaves: Market day from which on each is left (N,); the horizon or later for those who stay.
+        leaves: Market day from which on each has left (N,); the horizon or later for those who stay.
     """
 
     market: Market

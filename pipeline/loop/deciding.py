@@ -34,7 +34,7 @@ from crosschannel.histories.readers.decided.days import (
     unfinished_replacements,
 )
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
-from crosschannel.pipeline.loop.eligible import UNGUARDED, own_decisions
+from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED, own_decisions
 from crosschannel.pipeline.pricing import priced_policy
 from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
 from crosschannel.pipeline.run_folder import Run
@@ -108,8 +108,8 @@ def decide_day(
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
     history = known_at(history, at)
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
-    left = history.observed_until < min(at, history.span[1])
-    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~left)
+    ended = history.observed_until < min(at, history.span[1])
+    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~ended)
     time = np.full(len(users), at, dtype=np.int64)
     is_agent = np.asarray(arm[users] == AGENT)
     decides = is_agent if may_receive is None else is_agent & may_receive[users]
