@@ -24,12 +24,14 @@ from crosschannel.histories.history import History
 from crosschannel.histories.slicing import digests_by_day, until
 from crosschannel.pipeline.building import agent_spec_of
 from crosschannel.pipeline.command_line import logger
+from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import Learned, extend, fit
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.settings import refits
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.pipeline.run_files import RunLock, TrainedWith, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.reward import Reason, make_reward
 
 LEDGER_VERSION = 1
 
@@ -125,7 +127,7 @@ def _update(run: Run, history: History) -> Updated:
         reached = k
         _store(folder, learned, reached, "fitted" if k == fitted_at else "last")
     if learned is None or not learned.rows:
-        raise NotIdentified("no reward has closed yet: the policy stays as it is")
+        raise NotIdentified(_why_nothing(config, history))
     policies = Policies(run.path)
     fingerprint = until(history, first + slot * every).fingerprint()
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
@@ -157,6 +159,16 @@ def _update(run: Run, history: History) -> Updated:
         late=len(late),
         missing=missing,
     )
+
+
+def _why_nothing(config: Config, history: History) -> str:
+    """Return why no decision of a log has a reward yet, by the reason of most of them."""
+    frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    counts = {text: n for text, n in frame.counts().items() if n and text != Reason.IDENTIFIED.text}
+    if not counts:
+        return "no window has closed yet"
+    most = max(counts, key=counts.__getitem__)
+    return f"none of {len(frame):,} decisions has a reward yet; {counts[most]:,} of them: {most}"
 
 
 def _read_ledger(path: Path, first: int, every: int) -> Mapping[str, Any]:

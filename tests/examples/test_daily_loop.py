@@ -9,7 +9,7 @@ from tests.examples.test_examples import run
 
 
 def test_a_week_in_short(tmp_path: Path) -> None:
-    shown = run("daily_loop/week.py", "--folder", str(tmp_path / "week"), "--users", "200", "--days", "3", cwd=tmp_path)
+    shown = run("daily_loop/week.py", "--folder", str(tmp_path / "week"), "--users", "400", "--days", "3", cwd=tmp_path)
     commands = [line.split()[2] for line in shown.splitlines() if line.startswith("$ crosschannel")]
     assert commands == ["start", "decide", "update", "decide", "update", "decide", "trial"]
     days = sorted(path.name for path in (tmp_path / "week" / "decisions").iterdir() if not path.name.startswith("."))
