@@ -18,5 +18,5 @@ def test_a_week_in_short(tmp_path: Path) -> None:
         json.loads((tmp_path / "week" / "decisions" / day / "decide.json").read_text())["policy_version"]
         for day in days
     ]
-    assert len(set(versions)) == 3
+    assert versions[-1] != versions[0]
     assert "Verdict" in shown
