@@ -16,7 +16,7 @@ from crosschannel.histories import read_history, write_history
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.programs import decide
+from crosschannel.programs import decide, evaluate
 from tests.pipeline.loop.samples import START, daily_log, train_on
 
 ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
@@ -104,6 +104,24 @@ def test_what_was_decided_joins_the_log_with_its_arms(trained):
     assert set(d.arm) == {"agent", "holdout", "business_as_usual"}
 
 
+def test_a_run_is_evaluated_on_the_log_with_its_own_decisions(trained):
+    """The holdout is left out, and the decisions of the policy count with their exact propensities."""
+    for day in (0, 1):
+        run(trained, day, *ARMS)
+    flags = {"history": trained / "log", "out": Path("report")}
+    settings = replace(Run.read_config(trained / "run").evaluation, min_ess=1, min_users=2)
+    with_days = evaluate.evaluate(trained / "run", settings=settings, decided=Path("decided"), **flags)
+    without = evaluate.evaluate(trained / "run", settings=settings, **flags)
+    logged = with_days.evaluation.propensity_counts["logged"] - without.evaluation.propensity_counts["logged"]
+    tables = pd.concat([day_table(day) for day in (0, 1)])
+    # The log ends two days after the second decision, so that all windows have closed.
+    assert 0 < logged <= (tables.arm == "agent").sum()
+    held = with_days.evaluation.reward_counts["user is held out and serves as a control"]
+    assert 0 < held <= (tables.arm == "holdout").sum()
+    with pytest.raises(UsageError, match=r"leave out --history\.decided"):
+        evaluate.main([str(trained / "run"), "--compare", str(trained / "run"), "--history.decided", "decided"])
+
+
 def test_a_dry_run_writes_nothing_and_compares_with_the_day_before(trained, capsys):
     run(trained, 0, "--dry-run")
     assert not Path("decided").exists()
@@ -180,3 +198,19 @@ def test_a_log_of_an_earlier_hour_knows_the_decision_of_the_day_before(trained, 
     sent = (day_table(0).channel != "none").to_numpy()
     assert sent.any()
     assert ((day_table(1).eligible_channel == "none").to_numpy() == sent).all()
+
+
+def test_a_day_whose_replacement_was_killed_is_restored_by_the_next_decision(trained, caplog):
+    for day in (0, 1):
+        run(trained, day, *ARMS)
+    before = contents()
+    moved = Path("decided/.2024-10-15.replaced")
+    Path("decided/2024-10-15").rename(moved)
+    with pytest.raises(InputError, match="the process that replaced this day was killed"):
+        read_history(trained / "log", Path("decided"))
+    with pytest.raises(UsageError, match="the day was decided"):
+        run(trained, 1, *ARMS)
+    assert contents() == before
+    Path("decided/2024-10-15").rename(moved)
+    run(trained, 1, *ARMS, "--force")
+    assert contents() == before
