@@ -16,7 +16,9 @@ from crosschannel.histories import read_history, write_history
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.programs import decide, evaluate
+from crosschannel.programs import decide, evaluate, train
+from tests.histories.readers.test_decided import START as LOG_START
+from tests.histories.readers.test_decided import write_log
 from tests.pipeline.loop.samples import START, daily_log, train_on
 
 ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
@@ -214,3 +216,58 @@ def test_a_day_whose_replacement_was_killed_is_restored_by_the_next_decision(tra
     Path("decided/2024-10-15").rename(moved)
     run(trained, 1, *ARMS, "--force")
     assert contents() == before
+
+
+def test_a_run_on_a_table_of_sends_decides_day_after_day(tmp_path):
+    """Slots lie on a grid in local time; what was sent on the first day delivers its decisions."""
+    write_log(tmp_path, pd.Timedelta("0h"))
+    sends, visits = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("sends", "visits"))
+    until = LOG_START + pd.Timedelta(days=8, hours=9)
+    for name, frame in (("sends", sends), ("visits", visits)):
+        frame[pd.to_datetime(frame["time"], utc=True, format="ISO8601") < until].to_csv(f"{name}.csv", index=False)
+    mapping = {
+        "decisions": {"path": "sends.csv", "columns": {"user_id": "user"}, "constants": {"channel": "email"}},
+        "events": [{"path": "visits.csv", "columns": {"user_id": "user"}}],
+        "modules": [
+            {"name": "channel", "actions": ["none", "email"]},
+            {"name": "offer", "actions": ["small", "large"]},
+        ],
+        "slots": {"every": "1d", "at": "11:00", "time_zone": "Europe/Berlin", "start": "stream"},
+    }
+    config = {
+        "history": {"source": "tables", "tables": mapping},
+        "context": {"windows": ["2d"], "events": ["visit"]},
+        "reward": {
+            "pre": "1d",
+            "post": "1d",
+            "overlap": "shared",
+            "min_controls": 2,
+            "goals": [{"event": "visit", "weight": 1.0}],
+        },
+        "agent": {"name": "best_fixed", "settings": {"floor": 0.9}},
+        "train": {"offline_updates": 0},
+        "evaluation": {"bootstrap_replicates": 40, "min_ess": 5, "min_users": 2},
+    }
+    Path("shop.yaml").write_text(json.dumps(config))
+    train.main(["--config", "shop.yaml", "--run-dir", "runs", "--name", "shop"])
+    flags = ("--out", "days", "--guardrails.min-gap", "36h", "--arms.holdout", "0.2")
+    decide.main(["runs/shop", "--at", "2024-03-12T10:30", *flags])
+    first = pd.read_parquet("days/2024-03-12/decisions.parquet").set_index("user_id")
+    assert set(first.time.dt.strftime("%H:%M")) == {"10:00"}
+    sent = first.channel == "email"
+    assert sent.any()
+    # The tool sends 20 minutes later, and the log of the next day has it.
+    tool = pd.DataFrame(
+        {
+            "user": first.index[sent],
+            "time": "2024-03-12T10:20:00Z",
+            "event": "Sent",
+            "offer": first.offer[sent].to_numpy(),
+        }
+    )
+    pd.concat([pd.read_csv("sends.csv"), tool]).to_csv("sends.csv", index=False)
+    later = visits[pd.to_datetime(visits["time"], utc=True, format="ISO8601") < until + pd.Timedelta(days=1)]
+    later.to_csv("visits.csv", index=False)
+    decide.main(["runs/shop", "--at", "2024-03-13T10:05", *flags])
+    second = pd.read_parquet("days/2024-03-13/decisions.parquet").set_index("user_id")
+    assert (second.eligible_channel == "none").equals((sent | (first.arm == "holdout")).reindex(second.index))
