@@ -134,8 +134,12 @@ def _refuse_other_times(
         time: Times of the decisions (k,).
     """
     row, place = np.flatnonzero(unmatched), np.flatnonzero(wanted)
-    sends = pd.DataFrame({"user": log.texts("user_id")[row], "time": log_time[row], "row": row})
-    ours = pd.DataFrame({"user": decided.texts("user_id")[place], "time": time[place], "decision": place})
+    if not len(row):
+        return
+    sends = pd.DataFrame({"user": log.texts("user_id")[row].astype(object), "time": log_time[row], "row": row})
+    ours = pd.DataFrame(
+        {"user": decided.texts("user_id")[place].astype(object), "time": time[place], "decision": place}
+    )
     found = pd.merge_asof(
         *(sends.sort_values("time"), ours.sort_values("time")), on="time", by="user", tolerance=SAME_SLOT
     ).dropna()
