@@ -339,7 +339,7 @@ def _moment(text: str | None, history: History, max_log_age: int) -> int:
         at = parse_moment(text)
     except ConfigError as error:
         raise ConfigError(f"--at {error}") from None
-    begin = int(history.decisions.time.min())
+    begin = int(history.decisions.time.min()) if len(history.decisions) else start
     if not max(start, begin) < at <= end + max_log_age:
         first, last, decided = timestamps(np.array([start, end, begin]))
         raise ConfigError(
