@@ -277,7 +277,7 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
     shown = {command: help_of(capsys, command, "--help") for command in COMMANDS}
     for flag, commands in {
         "--history.path": COMMANDS,
-        "--history.decided": {*COMMANDS} - {"update"},
+        "--history.decided": COMMANDS,
         "--out": {*COMMANDS} - {"explain", "update"},
         "--force": {*COMMANDS} - {"explain", "update"},
         "--device": ("train", "evaluate", "decide", "explain", "simulate", "plan"),
