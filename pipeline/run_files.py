@@ -113,8 +113,8 @@ class TrainedWith:
         """Check that a configuration is the one of the training, but for where things are and the device.
 
         Once a run has `ended`, its guardrails, its arms, its constraints, its alerts and the settings of its evaluation
-        may change too: nothing was learned with them, and what has been found with others is not taken for what would be found
-        with these.
+        may change too: nothing was learned with them, and what has been found with others is not taken for what would
+        be found with these.
 
         Raises:
             ConfigError: With a line for each setting that differs.

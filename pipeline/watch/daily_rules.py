@@ -51,7 +51,7 @@ def decision_numbers(history: History, now: int, period: int, max_drop: float) -
     """
     d, rule = history.decisions, "decisions"
     rows = agent_decisions(history, now)
-    look = "Look at the daily job: whether `crosschannel decide` ran, its messages, and whether --out is the same folder."
+    look = "Look at the daily job: whether `crosschannel decide` ran, what it printed, and where --out is."
     if not rows.any():
         return [Alert(rule, "critical", "The policy has not decided anything yet.", look)]
     times, counts = np.unique(d.time[rows], return_counts=True)
@@ -64,7 +64,7 @@ def decision_numbers(history: History, now: int, period: int, max_drop: float) -
     found = []
     if n < (1 - max_drop) * before:
         finding = (
-            f"{n:,} decisions at {_time(newest)}, after {before:,} the time before: a drop of {1 - n / before:.0%}, and "
+            f"{n:,} decisions at {_time(newest)}, after {before:,} the time before: a drop of {1 - n / before:.0%}; "
             f"the bound is {max_drop:.0%}."
         )
         remedy = "Look whether the log lost users, whether they churned, and whether --users or --ramp changed."

@@ -39,7 +39,7 @@ class Alert:
         return {"rule": self.rule, "severity": self.severity, "finding": self.finding, "remedy": self.remedy}
 
 
-class NotChecked(Exception):  # noqa: N818
+class NotChecked(Exception):
     """A rule that cannot be checked yet, or on this log; its text is the reason."""
 
 

@@ -151,8 +151,8 @@ def cost_events(
         finding = (
             f"`{name}` is more frequent in the arm {AGENT} than in {BUSINESS_AS_USUAL}: {agent:.4f} against "
             f"{usual:.4f} a user since the start; the boundary over all days (alpha {alpha:g}) was crossed on "
-            f"{timestamps(np.array([crossed.at]))[0]:%Y-%m-%d} ({crossed.z:.1f} standard errors, {crossed.critical:.1f} "
-            "needed)."
+            f"{timestamps(np.array([crossed.at]))[0]:%Y-%m-%d} ({crossed.z:.1f} standard errors, "
+            f"{crossed.critical:.1f} needed)."
         )
         remedy = (
             f"Limit it (constraints.cost_events: {{event: {name}, at_most: log}}), send less (guardrails), or go back: "
@@ -163,7 +163,12 @@ def cost_events(
 
 
 def placebo(
-    history: History, now: int, settings: TrialConfig, goals: tuple[Goal, ...], alpha: float, arms: ArmTable | None = None
+    history: History,
+    now: int,
+    settings: TrialConfig,
+    goals: tuple[Goal, ...],
+    alpha: float,
+    arms: ArmTable | None = None,
 ) -> list[Alert]:
     """Return an alert for each check of the trial's arms that fails: shares, entry, balance, placebo before the start.
 
