@@ -174,7 +174,7 @@ def test_a_policy_that_answers_events_fails_the_placebo_in_time_without_arms() -
     rows = sent[d.time[sent] - START > 5 * DAY]
     extra = type(e)(
         user=np.concatenate([e.user, d.user[rows]]),
-        time=np.concatenate([e.time, d.time[rows] - 3 * DAY + HOUR]),
+        time=np.concatenate([e.time, d.time[rows] - 3 * DAY + np.random.default_rng(0).integers(1, DAY, len(rows))]),
         event=np.concatenate([e.event, np.zeros(len(rows), dtype=np.int64)]),
         value=np.ones(len(e) + len(rows)),
     )
