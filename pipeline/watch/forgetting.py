@@ -1,4 +1,4 @@
-"""Remove users from all that a run and its decisions hold; killed at any moment, it can be run again to the same end."""
+"""Remove users from all that a run and its decisions hold; killed at any moment, it is run again to the same end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.arrays import ObjectArray
+from crosschannel.core.arrays import BoolArray, ObjectArray
 from crosschannel.core.errors import ConfigError, Fault, raise_faults
 from crosschannel.core.files import replacing
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.arms import ARMS
+from crosschannel.histories.history import History
 from crosschannel.histories.readers.daily import DESCRIPTION_FILE, USERS_FILE, DailyLog, is_daily
 from crosschannel.histories.readers.decided.days import (
     ARMS_FILE,
     DECISIONS_FILE,
     SUMMARY_FILE,
     draft_of,
-    is_by_date,
     replaced_of,
 )
 from crosschannel.histories.readers.source_files import read_file, read_parquet
@@ -135,7 +135,13 @@ def read_users(path: Path) -> ObjectArray:
     return np.asarray(ids, dtype=object)
 
 
-def forget(places: Places, user_ids: ObjectArray, *, policies: bool = False) -> Forgotten:
+def forget(
+    places: Places,
+    user_ids: ObjectArray,
+    *,
+    decision_ids: frozenset[str] = frozenset(),
+    policies: bool = False,
+) -> Forgotten:
     """Remove users from all that this package wrote for a run, and search all files for what is left.
 
     Rows of decisions, of arms and of a simulated log are removed, each day replaced as a whole. What was learned is
@@ -146,6 +152,7 @@ def forget(places: Places, user_ids: ObjectArray, *, policies: bool = False) -> 
     Args:
         places: Where the rows are.
         user_ids: The users (n,), as texts.
+        decision_ids: Ids of decisions of theirs that the log has, which are searched for as well.
         policies: Whether all versions of the policy but the one in use are removed.
 
     Raises:
@@ -160,12 +167,13 @@ def forget(places: Places, user_ids: ObjectArray, *, policies: bool = False) -> 
     with RunLock(run.path):
         _recover(places)
         journal = run.path / JOURNAL_FILE
-        ids = _journal(journal) | _decision_ids(places, user_ids)
+        interrupted, first = journal.is_file(), not (run.path / LEARNED_FILE).is_file()
+        rows, own_ids = _rows_and_decision_ids(places, user_ids)
+        ids = _journal(journal) | decision_ids | own_ids
         _write_journal(journal, ids)
         done = Forgotten(len(user_ids))
-        known = Policies(run.path)
-        learned = [version for version in known.versions if not known.is_first(version)]
-        _note_policies(run.path, learned)
+        if rows or first or interrupted:
+            _note_policies(run.path)
         _remove_states(places, done)
         _remove_decisions(places, user_ids, done)
         _remove_from_log(places, user_ids, done)
@@ -179,13 +187,14 @@ def forget(places: Places, user_ids: ObjectArray, *, policies: bool = False) -> 
     return done
 
 
-def check_forgotten(places: Places, user_ids: ObjectArray) -> Forgotten:
-    """Search all files for users, and change nothing."""
-    ids = _journal(places.run.path / JOURNAL_FILE)
+def check_forgotten(places: Places, user_ids: ObjectArray, *, decision_ids: frozenset[str] = frozenset()) -> Forgotten:
+    """Search all files for users, and change nothing; the arguments are those of `forget`."""
+    ids = _journal(places.run.path / JOURNAL_FILE) | decision_ids
     traces = Traces.of_users(user_ids, read_secrets(places.policy_files()), ids)
     done = Forgotten(len(user_ids), policies=policies_that_learned(places.run.path))
     done.found, done.searched = scan(places.folders, traces)
-    if ids and not any(one.file.name == JOURNAL_FILE for one in done.found):
+    journal = (places.run.path / JOURNAL_FILE).is_file()
+    if journal and not any(one.file.name == JOURNAL_FILE for one in done.found):
         done.found.append(Found(places.run.path / JOURNAL_FILE, "forget was interrupted: run it again"))
     return done
 
@@ -197,11 +206,11 @@ def policies_that_learned(run: Path) -> list[str]:
     return [version for version in Policies(run).versions if version in named]
 
 
-def _note_policies(run: Path, versions: list[str]) -> None:
-    """Write which policies have learned from users who are forgotten now; those that are gone are left out."""
-    write_json(
-        {"version": FORGOTTEN_VERSION, "policies": sorted({*policies_that_learned(run), *versions})}, run / LEARNED_FILE
-    )
+def _note_policies(run: Path) -> None:
+    """Write which policies have learned from users who are forgotten now: all but the one that has not learned."""
+    policies = Policies(run)
+    learned = [version for version in policies.versions if not policies.is_first(version)]
+    write_json({"version": FORGOTTEN_VERSION, "policies": sorted(learned)}, run / LEARNED_FILE)
 
 
 def _remove_states(places: Places, done: Forgotten) -> None:
@@ -277,21 +286,29 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _mine(table: pd.DataFrame, user_ids: ObjectArray) -> np.ndarray:
+def _mine(table: pd.DataFrame, user_ids: ObjectArray) -> BoolArray:
     return np.asarray(table["user_id"].astype(str).isin(user_ids.astype(str)))
 
 
-def _decision_ids(places: Places, user_ids: ObjectArray) -> set[str]:
-    """Return the ids of the users' decisions, and the pseudonyms in them, that the tables still have."""
-    found: set[str] = set()
+def decision_ids_in(history: History, user_ids: ObjectArray) -> frozenset[str]:
+    """Return the ids of the decisions that a log has for users."""
+    mine = np.isin(history.user_ids.astype(str), user_ids.astype(str))
+    return frozenset(history.decisions.id[mine[history.decisions.user]].astype(str).tolist())
+
+
+def _rows_and_decision_ids(places: Places, user_ids: ObjectArray) -> tuple[int, set[str]]:
+    """Return how many rows of users the tables have, and the ids of their decisions with the pseudonyms in them."""
+    rows, found = 0, set[str]()
     for file in places.tables():
         table = read_parquet(file)
-        if "decision_id" in table:
-            mine = table.loc[_mine(table, user_ids), "decision_id"].dropna().astype(str)
-            found.update(mine)
+        mine = table[_mine(table, user_ids)]
+        rows += len(mine)
+        if "decision_id" in mine:
+            ids = mine["decision_id"].dropna().astype(str)
+            found.update(ids)
             if places.decided is not None and file.is_relative_to(places.decided):
-                found.update(one.partition("-")[2] for one in mine)
-    return found - {""}
+                found.update(one.partition("-")[2] for one in ids)
+    return rows, found - {""}
 
 
 def _journal(path: Path) -> frozenset[str]:
@@ -307,6 +324,3 @@ def _yaml(path: Path) -> object:
     from crosschannel.core.files import read_yaml
 
     return read_yaml(path)
-
-
-__all__ = ["Forgotten", "Places", "check_forgotten", "forget", "is_by_date", "read_users"]

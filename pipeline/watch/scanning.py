@@ -1,8 +1,8 @@
 """Search all files of a run for users: their ids, hashes of these, and the ids of their decisions.
 
 How a file is read depends on its kind, because Parquet compresses its columns and a short id is found by chance in any
-bytes. Tables: every cell of a text column and of `user_id`. JSON and YAML: every text. Files of PyTorch: every text, and
-every 64-bit number against the hashes. Besides, the bytes of every file against all that is at least `LONG` characters.
+bytes. Tables: every cell of a text column and of `user_id`. JSON and YAML: every text. Files of PyTorch: every text,
+and every 64-bit number against the hashes. Besides, the bytes of every file against all that has `LONG` characters.
 """
 
 from __future__ import annotations
