@@ -7,8 +7,9 @@
 
 The file has the column user_id. Removed are: rows of the decisions and arms of every day, each day replaced as a
 whole; the sums that updates go on from (RUN/learning), so that the next `crosschannel update` learns again; the
-checkpoint of the finished run; and rows of the log that `simulate` wrote. Your own log is yours to edit: remove the users there first,
-or tomorrow's `decide` and `update` read them again. Killed at any moment, the command can be run again.
+checkpoint of the finished run; and rows of the log that `simulate` wrote. Your own log is yours to edit: remove
+the users there first, or tomorrow's `decide` and `update` read them again. Killed at any moment, the command can be
+run again.
 
 What stays: parameters of policies and figures of evaluations. They are sums over all users, and hold nothing by user,
 but they have learned from those who are forgotten. --policies removes the earlier versions; the one in use stays until

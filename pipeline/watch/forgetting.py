@@ -13,7 +13,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, ObjectArray
 from crosschannel.core.errors import ConfigError, Fault, raise_faults
-from crosschannel.core.files import replacing
+from crosschannel.core.files import read_yaml, replacing
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.arms import ARMS
 from crosschannel.histories.history import History
@@ -86,7 +86,7 @@ class Places:
         if decided is not None and not decided.is_dir():
             raise ConfigError(f"{decided} is not a folder of decisions: name it with --decided")
         log = run.path / "log"
-        own = (log / DESCRIPTION_FILE).is_file() and is_daily(_yaml(log / DESCRIPTION_FILE))
+        own = (log / DESCRIPTION_FILE).is_file() and is_daily(read_yaml(log / DESCRIPTION_FILE))
         return cls(run, decided, DailyLog.open(log) if own else None)
 
     @property
@@ -161,7 +161,7 @@ def forget(
     run = places.run
     if run.checkpoint.is_file() and not run.ended:
         raise ConfigError(
-            f"{run.path} is not finished, and rows of its checkpoint are what its training goes on from: resume the run "
+            f"{run.path} is not finished, and its training goes on from the rows of its checkpoint: resume the run "
             "first, or remove the users from the log, delete the folder and train again"
         )
     with RunLock(run.path):
@@ -318,9 +318,3 @@ def _journal(path: Path) -> frozenset[str]:
 def _write_journal(path: Path, ids: frozenset[str]) -> None:
     with replacing(path) as draft:
         draft.write_text(json.dumps({"ids": sorted(ids)}), encoding="utf-8")
-
-
-def _yaml(path: Path) -> object:
-    from crosschannel.core.files import read_yaml
-
-    return read_yaml(path)

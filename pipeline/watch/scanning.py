@@ -19,7 +19,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError, CrosschannelError
-from crosschannel.core.files import unescape
+from crosschannel.core.files import read_yaml, unescape
 from crosschannel.core.hashing import hexadecimal, keys, pseudonyms
 
 #: Shorter texts are found in any bytes by chance; they are searched in tables and in structured texts alone.
@@ -133,11 +133,7 @@ def _search(path: Path, traces: Traces) -> str | None:
 
 
 def _parsed(path: Path) -> Any:
-    if path.suffix == ".json":
-        return json.loads(path.read_text(encoding="utf-8"))
-    from crosschannel.core.files import read_yaml
-
-    return read_yaml(path)
+    return json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_yaml(path)
 
 
 def _in_table(table: pd.DataFrame, traces: Traces) -> str | None:
@@ -154,9 +150,9 @@ def _in_values(values: list[Any], traces: Traces) -> str | None:
     texts, arrays = list[str](), list[Any]()
     for value in _leaves(values):
         (texts if isinstance(value, str) else arrays).append(value)
-    found = pd.Series(texts, dtype=object)[traces.in_texts(pd.Series(texts, dtype=object))] if texts else []
-    if len(found):
-        return f"{len(found):,} texts"
+    named = int(traces.in_texts(pd.Series(texts, dtype=object)).sum())
+    if named:
+        return f"{named:,} texts"
     hashes = traces.hashes()
     rows = sum(int(np.isin(array.view(np.uint64), hashes).sum()) for array in arrays)
     return f"{rows:,} hashes of ids" if rows else None
