@@ -46,9 +46,16 @@ from crosschannel.pipeline.command_line import Parser, UsageError, invocation, l
 from crosschannel.pipeline.configuration import WITH_DECISIONS, Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.day_summaries import check_same_arms, compare_counts, previous_day, read_summary
-from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, refuse_decided, rolled_out, write_day
-from crosschannel.pipeline.loop.eligible import eligible_before_guardrails
-from crosschannel.pipeline.loop.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
+from crosschannel.pipeline.loop.deciding import (
+    DecidedDay,
+    decide_day,
+    refuse_decided,
+    restore_days,
+    rolled_out,
+    write_day,
+)
+from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails
+from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
 from crosschannel.pipeline.run_folder import Run
 
 FILES = (".parquet", ".csv")
@@ -223,6 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     if chosen.require_gate:
         check_gate(chosen.run, chosen.allow_class)
+    if not (_is_file(chosen.out) or chosen.dry_run):
+        restore_days(chosen.out)
     source, decided = _with_decided(run.config.history, chosen)
     run = replace(run, config=replace(run.config, history=source, arms=settings.arms, constraints=settings.constraints))
     history = build_history(run.config)[0]
@@ -330,7 +339,7 @@ def _moment(text: str | None, history: History, max_log_age: int) -> int:
         at = parse_moment(text)
     except ConfigError as error:
         raise ConfigError(f"--at {error}") from None
-    begin = int(history.decisions.time.min())
+    begin = int(history.decisions.time.min()) if len(history.decisions) else start
     if not max(start, begin) < at <= end + max_log_age:
         first, last, decided = timestamps(np.array([start, end, begin]))
         raise ConfigError(

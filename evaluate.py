@@ -49,6 +49,7 @@ def evaluate(
     device: str = "cpu",
     out: Path | None = None,
     allow_classes: Collection[str] = (),
+    decided: Path | None = None,
 ) -> pipeline.EvaluationResult:
     """Evaluate the policy of a finished run on users that it has not learned from, and write the report.
 
@@ -59,6 +60,7 @@ def evaluate(
         device: Where the agent computes.
         out: Folder of the files; by default that of the run. Another log and other settings need one of their own.
         allow_classes: Classes of your own that may be imported if the run names them, as `package.module:Class`.
+        decided: Folder of decisions by date, which join the log.
 
     Raises:
         ConfigError: If the run is not finished, damaged or edited, the log does not fit it, or `out` is missing.
@@ -66,13 +68,16 @@ def evaluate(
         OutputError: If the files cannot be written.
     """
     run = Run.open_ended(run.path if isinstance(run, Run) else Path(run), history, allow_classes)
-    if out is None and (history is not None or settings not in (None, run.config.evaluation)):
+    if decided is not None:
+        run = replace(run, config=replace(run.config, history=replace(run.config.history, decided=decided)))
+    other_log = history is not None or decided is not None
+    if out is None and (other_log or settings not in (None, run.config.evaluation)):
         raise ConfigError("another log and other settings need a folder of their own: add --out FOLDER")
     if settings is not None:
         run = replace(run, config=replace(run.config, evaluation=settings))
     trained_with = run.trained_with("policy")
     with nullcontext() if out else RunLock(run.path):
-        result = run.stored_result() if history is None else None
+        result = None if other_log else run.stored_result()
         if result is not None and _log_is_unchanged(run, trained_with.history):
             logger.info(f"{run.path} has an evaluation of this log, policy and settings")
             if out:
@@ -106,7 +111,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     """
     parser = Parser("evaluate", __doc__, "RUN [--history.path PATH] [--evaluation.SETTING VALUE ...]")
     parser.add_shared(
-        *("run", "--history.path", "--allow-class", "--out", "--device", "--force"),
+        *("run", "--history.path", "--history.decided", "--allow-class", "--out", "--device", "--force"),
         out="folder of the three files (default: the run's)",
         force="overwrite files of an earlier evaluation in --out",
     )
@@ -120,6 +125,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     out = line.options.out
     if line.options.compare and line.options.gate:
         raise UsageError("--gate is the verdict on one policy: leave out --compare")
+    if line.options.compare and line.options.history_decided:
+        raise UsageError("--compare reads the log of the runs: leave out --history.decided")
     for name in (COMPARISON,) if line.options.compare else FILES:
         check_output((out or line.options.run) / name, force=line.options.force or not out)
     return line.options, line.config.evaluation
@@ -158,6 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         device=chosen.device,
         out=chosen.out,
         allow_classes=chosen.allow_class,
+        decided=chosen.history_decided,
     )
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")

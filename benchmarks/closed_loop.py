@@ -26,9 +26,9 @@ from crosschannel.envs.market import FreshUsers, Market
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config, load_config
 from crosschannel.pipeline.judgement.judging import market_policy
-from crosschannel.pipeline.loop.simulating import Loop, simulate
 from crosschannel.pipeline.loop.updating import update
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.pipeline.simulation.simulating import Loop, simulate
 
 #: Ways of exploring: the same learner, components, contexts and controls for all but the last three.
 WAYS: dict[str, dict[str, Any]] = {

@@ -4,7 +4,9 @@
     python -m benchmarks.ladder_coverage runs/a runs/b --seeds 100:300 --scenario default --records default.jsonl
 
 Each log is a new market of the runs' configuration with users whom the policy has never met, all of them evaluated. A
-log that the file of records has is not judged again, so that an interrupted benchmark can be continued.
+log that the file of records has is not judged again, so that an interrupted benchmark can be continued. Without runs
+(`--tilt 0.7`) the policy of each log changes the log's own probabilities by random factors, which needs no agent, no
+context and no outcome model: half of the time.
 
 The table has, for each order, step and module, in how many logs the value is identified, and the share of these whose
 interval contains the exact value of what is estimated; for an order from 1 on that is the policy's value, which order 1
@@ -26,14 +28,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.ladder_truth import ExactValues, logged_probabilities
+from benchmarks.ladder_truth import ExactValues, history_with_probabilities
 from crosschannel import agents
-from crosschannel.evaluation import Evaluation, Interval, LoggedDecisions, evaluate
+from crosschannel.envs.market import Market
+from crosschannel.evaluation import SNIPS, Evaluation, Interval, LoggedDecisions, evaluate
 from crosschannel.pipeline import prepare
 from crosschannel.pipeline.building import Split
+from crosschannel.pipeline.configuration import load_config
 from crosschannel.pipeline.judgement.judging import fit_outcomes, policy_at
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.reward import refit
+from crosschannel.reward import make_reward, refit
 
 #: The estimators of single modules that are listed.
 MODULE_ESTIMATORS = ("dr", "snips")
@@ -96,10 +100,43 @@ def judge(folder: Path, seed: int, scenario: str, users: int, replicates: int) -
         rows=rows,
         weight=1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored),
         policy=[p[rows] for p in policy],
-        logged=[p[rows] for p in logged_probabilities(data.truth.market)],
+        logged=[p[rows] for p in history_with_probabilities(data.truth.market)[2]],
         given=[modules.condition(m) for m in range(len(modules))],
     )
     return _judged(seed, run.path.name, found, exact, modules.names)
+
+
+def judge_tilted(tilt: float, seed: int, scenario: str, users: int, replicates: int) -> Judged:
+    """Evaluate a policy whose odds are those of the log times lognormal factors, one for each action."""
+    settings = {"history.market.scenario": scenario, "history.market.seed": seed, "history.market.users": users}
+    config = load_config("market", {**settings, "reward.funnel": None, "constraints.cost_events": []})
+    history, truth, logged = history_with_probabilities(Market(config.market()))
+    rng = np.random.default_rng(seed)
+    policy = [p * np.exp(tilt * rng.normal(size=p.shape[1])) for p in logged]
+    policy = [p / p.sum(1, keepdims=True) for p in policy]
+    model = make_reward(config.reward.kind, config.reward)
+    outcomes = model.measure(history)
+    frame = model.fit_outcomes(outcomes).transform_outcomes(outcomes)
+    found = evaluate(
+        LoggedDecisions.from_history(history),
+        policy,
+        refit(model, outcomes),
+        rng=rng,
+        settings=replace(config.evaluation.estimation, bootstrap_replicates=replicates),
+        estimators=[SNIPS()],
+        p_uncensored=frame.p_uncensored,
+    )
+    rows = np.flatnonzero(frame.identified)
+    p_uncensored = frame.p_uncensored[rows]
+    exact = ExactValues(
+        truth=truth,
+        rows=rows,
+        weight=1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored),
+        policy=[p[rows] for p in policy],
+        logged=[p[rows] for p in logged],
+        given=[None] * len(policy),
+    )
+    return _judged(seed, f"tilted by {tilt:g}", found, exact, history.modules.names)
 
 
 def _judged(seed: int, run: str, found: Evaluation, exact: ExactValues, names: Sequence[str]) -> Judged:
@@ -146,7 +183,7 @@ def table(judged: Sequence[Judged]) -> str:
     for group, members in groups.items():
         lines += [_line(name, judged, [name]) for name in members]
         if len(members) > 1:
-            lines.append(_line(f"**{group}s, pooled**", judged, members))
+            lines.append(_line(f"**pooled: {group}**", judged, members))
     return "\n".join([*lines, "", *_claims(judged)])
 
 
@@ -213,7 +250,8 @@ def read_records(path: Path) -> list[Judged]:
 def main() -> None:
     """Judge the runs on the logs of all seeds, in turn, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("--tilt", type=float, default=0.7, help="without runs: spread of the factors' logarithms")
     parser.add_argument("--seeds", default="100:120", help="first:last+1")
     parser.add_argument("--scenario", default="default")
     parser.add_argument("--users", type=int, default=5000)
@@ -226,8 +264,11 @@ def main() -> None:
     for k, seed in enumerate(range(first, last)):
         if seed in judged:
             continue
-        run = chosen.runs[k % len(chosen.runs)]
-        judged[seed] = judge(run, seed, chosen.scenario, chosen.users, chosen.replicates)
+        common = (seed, chosen.scenario, chosen.users, chosen.replicates)
+        if chosen.runs:
+            judged[seed] = judge(chosen.runs[k % len(chosen.runs)], *common)
+        else:
+            judged[seed] = judge_tilted(chosen.tilt, *common)
         with chosen.records.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(judged[seed])) + "\n")
         print(seed, flush=True)

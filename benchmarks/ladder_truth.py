@@ -9,6 +9,7 @@ import numpy as np
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.envs.market import BusinessAsUsual, Choice, Market, MarketState, MarketTruth, simulate_history
+from crosschannel.histories import History
 
 
 @dataclass
@@ -30,8 +31,8 @@ class _Recorded:
         return self.policy.choose(market, state)
 
 
-def logged_probabilities(market: Market) -> list[FloatArray]:
-    """Return the probabilities (n, A_m) of every module of business as usual, at the decisions of `simulate_history`.
+def history_with_probabilities(market: Market) -> tuple[History, MarketTruth, list[FloatArray]]:
+    """Simulate business as usual; return its log, the truth, and its probabilities (n, A_m) of every module.
 
     Modules must not depend on each other, as they do in the scenario `templates`.
     """
@@ -39,9 +40,9 @@ def logged_probabilities(market: Market) -> list[FloatArray]:
     if any(given is not None for given in usual.given):
         raise ValueError("the log draws some modules together: the ladder's single modules have no values there")
     recorded = _Recorded(usual)
-    simulate_history(market, recorded)
+    history, truth = simulate_history(market, recorded)
     order = np.lexsort((np.concatenate(recorded.days), np.concatenate(recorded.users)))
-    return [np.concatenate(parts)[order] for parts in zip(*recorded.probabilities, strict=True)]
+    return history, truth, [np.concatenate(parts)[order] for parts in zip(*recorded.probabilities, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from scipy.special import ndtr
 
-from benchmarks.ladder_truth import logged_probabilities
-from crosschannel.envs.market import Market, simulate_history
+from benchmarks.ladder_truth import history_with_probabilities
+from crosschannel.envs.market import Market
 from crosschannel.envs.market.scenarios import SYNERGY_PAIR
 from crosschannel.envs.market.vocabulary import MODULES, OFFERS, TONES
 from crosschannel.evaluation import SNIPS, EvaluationSettings, LoggedDecisions, evaluate
@@ -32,9 +32,7 @@ def interactions(seed: int, users: int, replicates: int) -> dict[str, tuple[floa
     """Return the interaction of each pair of modules and its standard error, on one log."""
     settings = {"history.market.scenario": "synergy", "history.market.seed": seed, "history.market.users": users}
     config = load_config("market", {**settings, "reward.funnel": None, "constraints.cost_events": []})
-    market = Market(config.market())
-    history, _ = simulate_history(market)
-    policy = logged_probabilities(market)
+    history, _, policy = history_with_probabilities(Market(config.market()))
     for module, names, action in (("offer", OFFERS, SYNERGY_PAIR[0]), ("tone", TONES, SYNERGY_PAIR[1])):
         m = MODULES.names.index(module)
         policy[m] = np.broadcast_to(np.arange(len(names)) == list(names).index(action), policy[m].shape).astype(float)

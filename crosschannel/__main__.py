@@ -13,6 +13,7 @@ from crosschannel.version import __version__
 
 COMMANDS = {
     "train": "learn a policy from a logged history, and estimate its value",
+    "start": "start a run without a log of decisions, at random",
     "evaluate": "evaluate the policy of a run on users that it has not learned from",
     "decide": "choose for every user what to send now",
     "update": "learn from what came since, and write the next policy of a run",

@@ -155,6 +155,7 @@ def parse_settings(
     sections: Sequence[str] | None = None,
     base: Config | None = None,
     without: Sequence[str] = (),
+    default: Path = DEFAULT_CONFIG,
 ) -> CommandLine:
     """Parse a command line of a program that has settings: `--config FILE`, and flags that override it.
 
@@ -164,13 +165,14 @@ def parse_settings(
         sections: Sections that the program reads; by default all, and the settings that are in none.
         base: The configuration that the flags override, such as that of a run; there is no `--config` then.
         without: Sections that the program does not read, where `sections` names none.
+        default: The configuration of a command line that names none.
 
     Raises:
         ConfigError: If the file is wrong.
         UsageError: If a flag is wrong.
     """
     given = hyphenated(arguments)
-    config = base or _read(parser, given, sections)
+    config = base or _read(parser, given, sections, default)
     read = set(sections) if sections is not None else {f.name for f in fields(Config)} - set(without)
     known = {one.flag: one for one in each_setting(config) if one.path[0] in read}
     if isinstance(config.agent.settings, Mapping):
@@ -179,7 +181,7 @@ def parse_settings(
         known |= {one.flag: one for one in free}
     parser.epilog = "What is in [brackets] is the default, that of the configuration included; none is no value."
     if base is None:
-        parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration [{DEFAULT_CONFIG.name}]")
+        parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration [{default.name}]")
     _add_settings(parser, config, list(known.values()), in_full="--help-all" in given)
     options = parser.parse(given)
     texts = {flag: getattr(options, flag) for flag in known if hasattr(options, flag)}
@@ -187,11 +189,11 @@ def parse_settings(
     return CommandLine(options, _override(config, known, texts), overrides)
 
 
-def _read(parser: Parser, given: Sequence[str], sections: Sequence[str] | None) -> Config:
+def _read(parser: Parser, given: Sequence[str], sections: Sequence[str] | None, default: Path) -> Config:
     """Return the configuration of the file, with the agent that the flags name."""
     first = Parser("", None)
     first.prog = parser.prog
-    first.add_argument("--config", type=Path, default=DEFAULT_CONFIG)
+    first.add_argument("--config", type=Path, default=default)
     first.add_argument("--agent.name", dest="agent")
     early, _ = first.parse_known_args([text for text in given if text not in ("-h", "--help")])
     config = read_config(early.config)

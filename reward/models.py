@@ -19,7 +19,7 @@ from crosschannel.reward.interface import RewardModel as RewardModel
 from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
 from crosschannel.reward.measurement.ties import check_order_is_known
-from crosschannel.reward.spec import RewardSpec
+from crosschannel.reward.spec import RewardSpec, pooled_buckets
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def specs_at_each_level(spec: RewardSpec) -> list[RewardSpec]:
                 within=matching.within if "within" in level else (),
                 strata=matching.strata if "strata" in level else 1,
                 fallback=(),
+                buckets=pooled_buckets(level),
             ),
         )
         for level in matching.levels

@@ -16,6 +16,20 @@ MAX_FOLDS = 60
 
 Level = tuple[str, ...]
 
+_POOLED = "pooled:"
+
+
+def pooled_buckets(level: Level) -> int:
+    """Return how many time buckets the cells of a level span."""
+    return next((int(part.removeprefix(_POOLED)) for part in level if part.startswith(_POOLED)), 1)
+
+
+def describe_level(level: Level) -> str:
+    """Return what the decisions of a cell share, in words."""
+    buckets = pooled_buckets(level)
+    time = "time bucket" if buckets == 1 else f"block of {buckets} time buckets"
+    return " and ".join((time, *(part for part in level if not part.startswith(_POOLED))))
+
 
 @dataclass(frozen=True)
 class CovariateSpec(ContextSpec):
@@ -43,31 +57,46 @@ class Matching:
             in a window that ends where the pre window begins, so that it is not part of the change itself.
         activity: Length of the window of past activity.
         fallback: What is dropped until a cell has enough controls, in this order. Without it a decision whose cell
-            has too few gets no reward. Adjusted kinds fit one regression at each level.
+            has too few gets no reward. Adjusted kinds fit one regression at each level. `time` compares within a
+            calendar block of `wide` time buckets instead of one; right where days without a message change alike.
+        buckets: Number of time buckets that a cell spans before anything is dropped.
+        wide: Number of time buckets that it spans once `time` is dropped.
     """
 
     within: tuple[str, ...] = ()
     strata: int = 1
     activity: str = "28d"
-    fallback: tuple[Literal["strata", "within"], ...] = ("strata", "within")
+    fallback: tuple[Literal["strata", "within", "time"], ...] = ("strata", "within")
+    buckets: int = 1
+    wide: int = 7
 
     def __post_init__(self) -> None:
         duration(self.activity)
         if self.strata < 1:
             raise ConfigError(f"strata {self.strata} is below 1: 1 compares without strata")
-        if unknown := set(self.fallback) - {"strata", "within"}:
-            raise ConfigError(f"fallback names {sorted(unknown)}; it may name 'strata' and 'within'")
+        if unknown := set(self.fallback) - {"strata", "within", "time"}:
+            raise ConfigError(f"fallback names {sorted(unknown)}; it may name 'strata', 'within' and 'time'")
+        if self.buckets < 1 or self.wide < 2:
+            raise ConfigError(f"buckets {self.buckets} and wide {self.wide}: at least 1 and 2")
         for names, what in ((self.within, "within"), (self.fallback, "fallback")):
             if len(set(names)) < len(names):
                 raise ConfigError(f"{what} {list(names)} names something twice")
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """What the decisions of a cell share besides the time bucket, from the narrowest to the widest cells."""
+        """What the decisions of a cell share besides the time bucket, from the narrowest to the widest cells.
+
+        A part `pooled:N` says that a cell spans N time buckets: see `pooled_buckets`.
+        """
         parts = (*(("within",) if self.within else ()), *(("strata",) if self.strata > 1 else ()))
+        if self.buckets > 1:
+            parts = (*parts, f"{_POOLED}{self.buckets}")
         found = [parts]
         for name in self.fallback:
-            if name in parts:
+            if name == "time" and self.wide > pooled_buckets(parts):
+                parts = (*(part for part in parts if not part.startswith(_POOLED)), f"{_POOLED}{self.wide}")
+                found.append(parts)
+            elif name in parts:
                 parts = tuple(part for part in parts if part != name)
                 found.append(parts)
         return tuple(found)

@@ -19,7 +19,6 @@ from crosschannel.histories.readers.decided.days import is_by_date
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS
-from crosschannel.pipeline.loop.explaining import explain_decision, find_decision
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -44,7 +43,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Find the decision, read the log, and print the explanation; return the exit code."""
     chosen = parse(arguments)
-    run = Run.open_ended(chosen.run, chosen.history_path, chosen.allow_class)
+    # PyTorch is imported here, so that help and wrong flags do not wait for it.
+    from crosschannel.pipeline.loop.decisions.explaining import explain_decision, find_decision
+
+    run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     source = run.config.history
     folder = chosen.history_decided or source.decided
     path = chosen.decisions or folder

@@ -1,8 +1,8 @@
 """Simulate a deployment for weeks: decide every day, learn every day, with arms that show what it is worth.
 
-  crosschannel simulate --config closed_loop               5,000 users, four weeks, from no log at all
+  crosschannel simulate                                    5,000 users, four weeks, from no log at all
   crosschannel simulate --config FILE --out runs/loop      into a folder of its own
-  crosschannel simulate --resume runs/loop                 go on with a simulation that was stopped
+  crosschannel simulate --resume runs/loop                 resume a simulation that was stopped
 
 The users of a market join, respond and leave. Every morning `update` learns from the app's log and
 `decide` writes the day's decisions, by the same files and functions as in a real deployment; users of
@@ -20,10 +20,13 @@ import pandas as pd
 
 from crosschannel.histories.arms import ARMS
 from crosschannel.pipeline.command_line import Parser, UsageError, program, resumable
-from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config
 from crosschannel.pipeline.flags import parse_settings
-from crosschannel.pipeline.loop.simulating import Loop, run_simulation, settings_of
 from crosschannel.pipeline.run_folder import Run, check_run_folder
+from crosschannel.pipeline.simulation.simulating import Loop, run_simulation, settings_of
+
+#: Sections of the configuration that a simulation does not read.
+WITHOUT = ("split", "evaluation")
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[Config, Path]:
@@ -34,9 +37,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Path]:
         UsageError: If a flag is wrong, or does not go together with the others.
     """
     parser = Parser("simulate", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
-    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the simulation to go on with")
+    parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the simulation to resume")
     parser.add_shared("--allow-class", "--out", "--force", out="folder of the simulation (default: run_dir/name)")
-    line = parse_settings(parser, arguments)
+    line = parse_settings(parser, arguments, without=WITHOUT, default=CONFIG_FOLDER / "closed_loop.yaml")
     resume, out = line.options.resume, line.options.out
     if resume is not None:
         if line.overrides or out:

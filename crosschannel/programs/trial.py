@@ -28,6 +28,7 @@ from crosschannel.core import ConfigError, parse_moment, replacing
 from crosschannel.evaluation import trials
 from crosschannel.histories import History
 from crosschannel.histories.arms import Arms, assign_arms
+from crosschannel.histories.readers.decided.days import SUMMARY_FILE, decided_days
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
@@ -50,7 +51,8 @@ def read(config: Config, arms: Path | None = None, at: str | None = None, previo
         InputError: If the log or the table of arms cannot be read.
         NotIdentified: If an arm has fewer than two users.
     """
-    settings = _with_arms(config.trial, config.arms)
+    folder = arms or config.history.decided
+    settings = _with_arms(_with_start(config.trial, folder), config.arms)
     earlier = None if previous is None else _read_json(previous)
     past = None
     if earlier is not None:
@@ -65,7 +67,7 @@ def read(config: Config, arms: Path | None = None, at: str | None = None, previo
         history,
         settings,
         config.reward.goals,
-        arms=_arms(config, history, arms),
+        arms=_arms(config, history, folder, settings),
         costs=costs,
         at=None if at is None else parse_moment(at),
         past=past,
@@ -86,17 +88,23 @@ def _assigns(arms: Arms) -> bool:
     return arms.holdout > 0 or arms.business_as_usual > 0
 
 
-def _arms(config: Config, history: History, path: Path | None) -> trials.ArmTable | None:
+def _with_start(settings: trials.TrialConfig, path: Path | None) -> trials.TrialConfig:
+    """Return the declaration with the first decision of a folder by date as the start, where none is declared."""
+    if settings.start is not None or path is None or not path.is_dir():
+        return settings
+    days = decided_days(path)
+    return replace(settings, start=str(_read_json(days[0] / SUMMARY_FILE)["at"])) if days else settings
+
+
+def _arms(config: Config, history: History, path: Path | None, settings: trials.TrialConfig) -> trials.ArmTable | None:
     """Return the arms of a table, of decisions by date, or by hash; None where they are in the log.
 
     Raises:
         ConfigError: If the log has other arms than the hash gives.
         InputError: If the table cannot be read.
     """
-    path = path or config.history.decided
     if path is not None:
-        start = None if config.trial.start is None else parse_moment(config.trial.start)
-        return trials.read_arms(path, start)
+        return trials.read_arms(path, None if settings.start is None else parse_moment(settings.start))
     if not _assigns(config.arms):
         return None
     arms = assign_arms(history.user_ids, config.arms, history.users)
@@ -123,9 +131,9 @@ def _read_json(path: Path) -> dict[str, object]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}): name the trial.json of the last look") from None
+        raise ConfigError(f"{path} cannot be read ({error}): check the path, or write it again") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} is not a readout of a trial: name the trial.json of the last look")
+        raise ConfigError(f"{path} does not hold a mapping: check the path, or write it again")
     return content
 
 

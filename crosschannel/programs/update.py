@@ -1,8 +1,8 @@
 """Learn from what came since, and write the next policy of a run.
 
-  crosschannel update RUN --history.path LOG              learn from the newest log
-  crosschannel update RUN                                 the log where the run's own stood, read again
-  crosschannel update RUN --use VERSION                   roll back to an earlier policy
+  crosschannel update RUN --history.path LOG --history.decided FOLDER     learn from the newest log
+  crosschannel update RUN                              the log where the run's own stood, read again
+  crosschannel update RUN --use VERSION                roll back to an earlier policy
 
 Run it once a day before `decide`, which then decides with the new policy. Rewards are learned from once
 their windows have closed. What is learned depends on the log alone: the same after a missed day, a crash,
@@ -13,6 +13,7 @@ are kept (update.keep).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from crosschannel.core.errors import NotIdentified
@@ -27,8 +28,9 @@ from crosschannel.pipeline.run_folder import Run
 def add_flags(parser: Parser) -> None:
     """Add the program's own flags."""
     parser.add_shared(
-        *("run", "--history.path"),
+        *("run", "--history.path", "--history.decided"),
         history_path="the newest log, in the layout of the run's own (default: where the run's own log stood)",
+        history_decided="the decisions that `decide` wrote, by date (default: the run's)",
     )
     use = "let an earlier policy decide again, and learn nothing"
     parser.add_argument("--use", metavar="VERSION", help=use)
@@ -38,16 +40,20 @@ def add_flags(parser: Parser) -> None:
 @one_thread()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the log, learn, and print what was learned; return the exit code."""
-    parser = Parser("update", __doc__, "RUN [--history.path PATH] [--use VERSION]")
+    parser = Parser("update", __doc__, "RUN [--history.path PATH] [--history.decided FOLDER] [--use VERSION]")
     add_flags(parser)
     chosen = parser.parse(arguments)
     run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     if chosen.use is not None:
-        if chosen.history_path is not None:
-            raise UsageError("--use learns nothing: leave out --history.path")
+        if chosen.history_path is not None or chosen.history_decided is not None:
+            raise UsageError("--use learns nothing: leave out --history.path and --history.decided")
         roll_back(run.path, chosen.use)
         print(f"{run.path} decides with policy {chosen.use} from now on")
         return 0
+    if chosen.history_decided is not None:
+        run = replace(
+            run, config=replace(run.config, history=replace(run.config.history, decided=chosen.history_decided))
+        )
     history = build_history(run.config)[0]
     logger.info(history.summary())
     try:

@@ -48,7 +48,7 @@ class LiveMarket:
         state: Its users; those who have not joined yet or have left do nothing.
         user_ids: Their ids (N,).
         joins: Market day on which each is first seen (N,), 0 for those who are there from the start.
-        leaves: Market day from which on each is gone (N,); the horizon or later for those who stay.
+        leaves: Market day from which on each has left (N,); the horizon or later for those who stay.
     """
 
     market: Market
@@ -107,11 +107,11 @@ class LiveMarket:
         """Return the table of all users who were there by now: id, observation, attributes."""
         known = np.flatnonzero(self.joins <= self.day)
         frame = self.state.users.take(known).attributes()
-        gone = self.leaves[known] <= self.day
+        left = self.leaves[known] <= self.day
         frame.insert(0, "user_id", self.user_ids[known])
         frame.insert(1, "observed_from", timestamps(START + self.joins[known] * DAY))
         frame.insert(2, "observed_until", timestamps(START + self.leaves[known] * DAY))
-        frame.loc[~gone, "observed_until"] = pd.NaT
+        frame.loc[~left, "observed_until"] = pd.NaT
         return frame
 
     def events_frame(self, day: int) -> pd.DataFrame:

@@ -23,6 +23,8 @@ from crosschannel.core.arrays import FloatArray, IntArray
 MIN_SPENDING = 1e-6
 #: Points of the lattice over which the looks' joint law is integrated.
 LATTICE_POINTS = 1 << 11
+#: Most earlier looks that a boundary is conditioned on.
+MAX_CONDITIONS = 40
 #: Share of the identity that is added to the looks' correlation.
 _TRACE = 1e-9
 #: The sequence is asymptotic: it begins when each of two arms has this many users.
@@ -87,9 +89,9 @@ def stopping_boundaries(
             out[k] = fixed[k]
             continue
         if np.isnan(fixed[k]):
-            latest_first = [k, *stopping[::-1]]
-            law = correlation[np.ix_(latest_first, latest_first)]
-            out[k] = _solve(law, out[stopping[::-1]], spent, increment, lattice)
+            earlier = _latest_first(stopping)
+            law = correlation[np.ix_([k, *earlier], [k, *earlier])]
+            out[k] = _solve(law, out[earlier], spent, increment, lattice)
         else:
             out[k] = fixed[k]
         stopping.append(k)
@@ -123,6 +125,18 @@ def critical_values(users: IntArray, alpha: float, planned: int, planned_alpha: 
     return np.asarray(np.sqrt(2 * (n + 1) / n * (0.5 * np.log(n + 1) - math.log(alpha))))
 
 
+def _latest_first(looks: list[int]) -> list[int]:
+    """Return the looks that a boundary is conditioned on, the latest first: all, or of many the latest and every few.
+
+    What is left out is a condition less for having crossed none before, so that boundaries are higher, never lower.
+    """
+    if len(looks) <= MAX_CONDITIONS:
+        return looks[::-1]
+    half = MAX_CONDITIONS // 2
+    kept = np.unique(np.linspace(0, len(looks) - half - 1, half).round().astype(np.int64))
+    return [*looks[: len(looks) - half - 1 : -1], *(looks[j] for j in kept[::-1].tolist())]
+
+
 def _solve(correlation: FloatArray, bounds: FloatArray, spent: float, increment: float, lattice: FloatArray) -> float:
     """Return the boundary of a look that paths cross there for the first time with the probability `increment`.
 
@@ -149,7 +163,7 @@ def _solve(correlation: FloatArray, bounds: FloatArray, spent: float, increment:
     lowest = float(-ndtri(min((spent + increment) / 2, 0.5)))
     if excess(lowest) <= 0:
         return lowest
-    return float(brentq(excess, lowest, highest, xtol=1e-8, rtol=1e-12)) if excess(highest) < 0 else highest
+    return float(brentq(excess, lowest, highest, xtol=1e-6, rtol=1e-12)) if excess(highest) < 0 else highest
 
 
 def _survival(factor: FloatArray, bounds: FloatArray, first: FloatArray, lattice: FloatArray) -> float:

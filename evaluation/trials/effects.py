@@ -12,6 +12,8 @@ from crosschannel.evaluation.bootstrap import UNDEFINED, Interval, degrees_of_fr
 
 #: A stratum needs this many users of every arm; smaller ones are compared as one.
 MIN_USERS_OF_STRATUM = 5
+#: Where fewer users of an arm have an outcome other than 0, its variance is not known from this arm alone.
+MIN_USERS_WITH_OUTCOME = 30
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,16 @@ class ArmMeans:
         influence: Influence of each independent unit (user or cluster) on each mean (V, A): its covariance is
             `influence.T @ influence`.
         theta: Slope on the covariate.
+        own_variance: Variance of each mean from the residuals of its own users (A,).
+        active: Users of each arm whose outcome is not 0 (A,).
     """
 
     mean: FloatArray
     users: IntArray
     influence: FloatArray
     theta: float
+    own_variance: FloatArray
+    active: IntArray
 
 
 def arm_means(
@@ -94,11 +100,26 @@ def arm_means(
         clusters = np.array([len(np.unique(cluster[arm == a])) for a in range(n_arms)], dtype=np.float64)
         factor = np.tile(np.sqrt(clusters / np.maximum(clusters - 1.0, 1.0)), n_strata)
     influence = (of_cell[s] - mean) / n + (theta * (x - x_of_stratum[s]) / n)[:, None]
-    influence[np.arange(n), arm] += (weight * factor)[cell] * (y_rest - theta * x_rest)
+    own = np.zeros((n, n_arms))
+    own[np.arange(n), arm] = (weight * factor)[cell] * (y_rest - theta * x_rest)
+    influence += own
     if cluster is not None:
-        summed = [np.bincount(cluster, influence[:, a]) for a in range(n_arms)]
-        influence = np.stack(summed, axis=1)
-    return ArmMeans(mean, np.bincount(arm, minlength=n_arms), influence, theta)
+        influence, own = (_sums_by_cluster(values, cluster) for values in (influence, own))
+    return ArmMeans(
+        mean=mean,
+        users=np.bincount(arm, minlength=n_arms),
+        influence=influence,
+        theta=theta,
+        own_variance=np.asarray((own**2).sum(axis=0)),
+        active=np.bincount(arm[outcome != 0], minlength=n_arms),
+    )
+
+
+def _sums_by_cluster(values: FloatArray, cluster: IntArray) -> FloatArray:
+    """Add up the rows (n, A) of each cluster, (V, A)."""
+    out = np.zeros((int(cluster.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(out, cluster, values)
+    return out
 
 
 @dataclass(frozen=True)
@@ -173,17 +194,22 @@ def contrast(means: ArmMeans, treated: int, control: int) -> tuple[Contrast, Flo
     Assumption: the control's mean is well above zero; where it is not above zero by 1.96 standard errors, the relative
     difference is undefined.
 
+    An arm of few users may have none with a rare event, whose variance it then takes for 0. Where fewer than
+    `MIN_USERS_WITH_OUTCOME` users of an arm have an outcome, the variance of both arms together is used if it is
+    larger, :math:`(n_1 s_1^2 + n_0 s_0^2) / (n_1 + n_0) \cdot (1 / n_1 + 1 / n_0)`: all influences grow by one factor.
+
     Returns:
         The comparison, and the influence of each unit on the difference (V,).
     """
     difference, base = float(means.mean[treated] - means.mean[control]), float(means.mean[control])
     other = means.influence[:, control]
-    influence = means.influence[:, treated] - other
+    factor = _rare_factor(means, treated, control)
+    influence = (means.influence[:, treated] - other) * factor
     se, freedom = _error(influence)
     relative, relative_se, relative_freedom = np.nan, np.nan, np.inf
     if base > 1.96 * float(np.sqrt(other @ other)):
         relative = difference / base
-        relative_se, relative_freedom = _error((influence - relative * other) / base)
+        relative_se, relative_freedom = _error((influence - relative * factor * other) / base)
     users = (int(means.users[treated]), int(means.users[control]))
     found = Contrast(
         users=users,
@@ -196,6 +222,18 @@ def contrast(means: ArmMeans, treated: int, control: int) -> tuple[Contrast, Flo
         relative_freedom=relative_freedom,
     )
     return found, influence
+
+
+def _rare_factor(means: ArmMeans, treated: int, control: int) -> float:
+    """Return by which factor errors grow because an arm has too few users with an outcome to know its variance."""
+    arms = [treated, control]
+    influence = means.influence[:, treated] - means.influence[:, control]
+    variance = float(influence @ influence)
+    if means.active[arms].min() >= MIN_USERS_WITH_OUTCOME or not variance > 0:
+        return 1.0
+    users, own = means.users[arms].astype(np.float64), means.own_variance[arms]
+    pooled = float(users**2 @ own / users.sum() * (1 / users).sum())
+    return float(np.sqrt(max(1.0, 1.0 + (pooled - own.sum()) / variance)))
 
 
 def _error(influence: FloatArray) -> tuple[float, float]:

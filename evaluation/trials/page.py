@@ -60,7 +60,7 @@ def reason(trial: Trial) -> str:
         return f"{names}: {shown}. It is {verdict}, {since}, after all looks and outcomes."
     if verdict == NOT_YET:
         until = (
-            "users go on entering the confidence sequence"
+            "users still enter the confidence sequence"
             if trial.settings.looks == "confidence_sequence"
             else f"{trial.share:.0%} of the declared {trial.settings.days:g} days are over"
         )
@@ -143,12 +143,10 @@ def _facts(trial: Trial) -> dict[str, str]:
     adjusted += [f"strata of {', '.join(settings.strata)}"] if settings.strata else []
     value = trial.comparisons[0].value
     finds = (float(-ndtri(settings.alpha / 2)) + float(ndtri(POWER))) * value.alone.se
+    text = f"a lift of `{value.name}` by {finds:.3g} per user, with a power of {POWER:.0%} in one look"
     return {
         "looks": looks,
-        "a trial of this size finds": f"a lift of `{value.name}` by {finds:.3g} per user, with a power of {POWER:.0%} "
-        "in one look"
-        if value.alone.is_defined
-        else NOTHING,
+        "a trial of this size finds": text if value.alone.is_defined else NOTHING,
         "significant after Holm": "; ".join(
             f"{comparison.name}: {_significant(comparison)}" for comparison in trial.comparisons
         ),

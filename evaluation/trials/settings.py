@@ -26,7 +26,8 @@ class TrialConfig:
     """How a randomised trial of arms is read; declare it before the trial starts.
 
     Attributes:
-        start: When the trial starts, in UTC. None: with the first decision that has an arm.
+        start: When the trial starts, in UTC. None: with the first decision that has an arm, or the first of
+            `history.decided`.
         days: Declared length of the trial (the horizon). What happens later does not count.
         alpha: Probability that a comparison without any effect has a significant outcome, over all looks and goals.
         compare: Pairs of arms such as `agent:business_as_usual`, the arm of interest first. The first pair is the

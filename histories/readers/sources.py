@@ -214,11 +214,22 @@ def concat_decisions(frames: Sequence[pd.DataFrame], modules: ActionSpace) -> pd
         return frames[0]
     listed = {f"eligible_{module.name}": "|".join(module.actions) for module in modules}
     known = {name: text for name, text in listed.items() if any(name in frame for frame in frames)}
-    filled = [
-        frame.assign(**{name: text for name, text in known.items() if name not in frame}).astype(object)
-        for frame in frames
-    ]
-    return pd.concat(filled, ignore_index=True)
+    filled = [frame.assign(**{name: text for name, text in known.items() if name not in frame}) for frame in frames]
+    other = {name for frame in filled for name in frame.columns if not _same_type(filled, name)}
+    return pd.concat(
+        [frame.astype({name: object for name in frame.columns if name in other}) for frame in filled], ignore_index=True
+    )
+
+
+def _same_type(frames: Sequence[pd.DataFrame], name: str) -> bool:
+    """Return whether a column is of numbers, of times or of text alike in all tables that have it."""
+    types = {frame[name].dtype for frame in frames if name in frame}
+    kind = next(iter(types))
+    return len(types) == 1 and (
+        pd.api.types.is_float_dtype(kind)
+        or pd.api.types.is_datetime64_any_dtype(kind)
+        or isinstance(kind, pd.StringDtype)
+    )
 
 
 def without_rows(rows: SourceRows, bad: BoolArray) -> SourceRows:

@@ -29,10 +29,12 @@ from crosschannel.histories.readers.decided.days import (
     SUMMARY_FILE,
     day_name,
     draft_of,
+    replaced_day,
     replaced_of,
+    unfinished_replacements,
 )
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
-from crosschannel.pipeline.loop.eligible import UNGUARDED, own_decisions
+from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED, own_decisions
 from crosschannel.pipeline.pricing import priced_policy
 from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
 from crosschannel.pipeline.run_folder import Run
@@ -106,8 +108,8 @@ def decide_day(
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
     history = known_at(history, at)
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
-    gone = history.observed_until < min(at, history.span[1])
-    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~gone)
+    ended = history.observed_until < min(at, history.span[1])
+    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~ended)
     time = np.full(len(users), at, dtype=np.int64)
     is_agent = np.asarray(arm[users] == AGENT)
     decides = is_agent if may_receive is None else is_agent & may_receive[users]
@@ -291,8 +293,8 @@ def write_day(folder: Path, day: DecidedDay, *, force: bool = False) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with RunLock(folder):
-            if before.exists() and not target.exists():
-                before.rename(target)  # a process was killed while it replaced the day
+            for moved in unfinished_replacements(folder):
+                moved.rename(replaced_day(moved))
             _remove(before)
             _remove(draft)
             refuse_decided(target, force)
@@ -310,6 +312,24 @@ def write_day(folder: Path, day: DecidedDay, *, force: bool = False) -> Path:
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error.strerror or error}") from None
     return target
+
+
+def restore_days(folder: Path) -> None:
+    """Give days of a folder their names again that were moved away, where the process that did so was killed.
+
+    Raises:
+        ConfigError: If another process writes into the folder.
+        OutputError: If the folder cannot be written.
+    """
+    if not unfinished_replacements(folder):
+        return
+    try:
+        with RunLock(folder):
+            for moved in unfinished_replacements(folder):
+                moved.rename(replaced_day(moved))
+                logger.info(f"{replaced_day(moved)} is as it was before a process was killed that replaced it")
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from None
 
 
 def refuse_decided(day: Path, force: bool) -> None:

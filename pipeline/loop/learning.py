@@ -1,4 +1,4 @@
-"""Learn from the decisions of a log whose rewards have closed: all anew, or by adding a day to the last fit."""
+"""Learn from the decisions of a log whose rewards have closed: all again, or by adding a day to the last fit."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Learned:
 
 
 def fit(config: Config, history: History, time: int) -> Learned:
-    """Learn everything anew from the decisions whose windows have closed by a time.
+    """Learn everything again from the decisions whose windows have closed by a time.
 
     Contexts, prices of surrogates, scales and weights are learned as well. The result depends on the configuration and
     on what the history holds before the time, and on nothing else.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crosschannel.agents import Agent, read_extra, save_policy
+from crosschannel import agents  # whose names are imported on first use: help does not wait for PyTorch
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.pipeline.run_files import read_json, write_json
 
@@ -54,17 +54,17 @@ class Policies:
 
     def is_first(self, version: str) -> bool:
         """Return whether a version is the one that a run without a log started with (`loop.starting`)."""
-        return bool(read_extra(self.path(version), "policy").get("slot") == 0)
+        return bool(agents.read_extra(self.path(version), "policy").get("slot") == 0)
 
     def path(self, version: str) -> Path:
         """Return the file of a version."""
         return self.folder / f"{version}.pt"
 
-    def write(self, agent: Agent, spec: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
+    def write(self, agent: agents.Agent, spec: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
         """Write a policy, and return its version: the first digits of the SHA-256 of its file."""
         self.folder.mkdir(exist_ok=True)
         draft = self.folder / f".{os.getpid()}.pt"
-        save_policy(agent, draft, spec, extra)
+        agents.save_policy(agent, draft, spec, extra)
         version = version_of(draft)
         draft.replace(self.path(version))
         order = [*(one for one in self._order() if one != version), version]

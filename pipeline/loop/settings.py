@@ -15,7 +15,7 @@ class UpdateConfig:
 
     Attributes:
         every: Time from one update to the next, from the first decision of the log on.
-        growth: Growth of the days after which all is fitted anew. With .25 that is after 1 to 5 days, then 7, 9, 12,
+        growth: Growth of the days after which all is fitted again. With .25 that is after 1 to 5 days, then 7, 9, 12,
             15, 19, 24, 30 and so on. In between each day is added to the sums of the last fit.
         longest: Longest time between two such fits.
         memory: How long a decision is learned from.
@@ -34,7 +34,7 @@ class UpdateConfig:
         for name in ("every", "longest", "memory", "revise"):
             duration(getattr(self, name))
         if self.growth < 0:
-            raise ConfigError(f"growth is {self.growth}: it is at least 0 (all is fitted anew every day)")
+            raise ConfigError(f"growth is {self.growth}: it is at least 0 (all is fitted again every day)")
         if self.keep < 1:
             raise ConfigError(f"keep is {self.keep}: at least the last policy is kept")
 
@@ -82,7 +82,7 @@ class LoopConfig:
 
 
 def refits(slots: int, growth: float, longest: int) -> list[int]:
-    """Return the numbers of closed slots, up to and including `slots`, after which all is fitted anew, ascending.
+    """Return the numbers of closed slots, up to and including `slots`, after which all is fitted again, ascending.
 
     Args:
         slots: Number of slots since the first.

@@ -1,6 +1,6 @@
 """Learn day by day from the log of a policy in use, as a function of the log that is computed piece by piece.
 
-After slot k of a log, all is fitted anew if the schedule says so (`settings.refits`), and otherwise the decisions that
+After slot k of a log, all is fitted again if the schedule says so (`settings.refits`), and otherwise the decisions that
 closed since slot k - 1 are added to the last fit. What a policy has learned is therefore a function of the
 configuration and of what the log held before slot k: the same bits whether it was updated every day, once a month, or
 after a crash. The files of a run only spare the work. A ledger holds a digest of every day of the log that they rest
@@ -24,12 +24,14 @@ from crosschannel.histories.history import History
 from crosschannel.histories.slicing import digests_by_day, until
 from crosschannel.pipeline.building import agent_spec_of
 from crosschannel.pipeline.command_line import logger
+from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import Learned, extend, fit
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.settings import refits
 from crosschannel.pipeline.pricing import LogPace
 from crosschannel.pipeline.run_files import RunLock, TrainedWith, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.reward import Reason, make_reward
 
 LEDGER_VERSION = 1
 
@@ -43,7 +45,7 @@ class Updated:
         slot: Number of slots that were learned from, and their time, microseconds since 1970 UTC.
         time: That of the last one.
         rows: Number of decisions that the policy has learned from.
-        fitted: Numbers of the slots after which all was fitted anew in this update.
+        fitted: Numbers of the slots after which all was fitted again in this update.
         added: Numbers of the slots whose decisions were added to a fit in this update.
         revised: Number of days that had changed, within `update.revise`.
         late: Number of days before that had changed; they count at the next fit.
@@ -63,7 +65,7 @@ class Updated:
     def __str__(self) -> str:
         parts = [f"policy {self.version}: learned from {self.rows:,} decisions up to {_day(self.time)}"]
         if self.fitted:
-            parts.append(f"all was fitted anew after slot {self.fitted[-1]}")
+            parts.append(f"all was fitted again after slot {self.fitted[-1]}")
         if self.added:
             parts.append(f"{len(self.added)} day(s) added")
         if self.revised:
@@ -125,7 +127,7 @@ def _update(run: Run, history: History) -> Updated:
         reached = k
         _store(folder, learned, reached, "fitted" if k == fitted_at else "last")
     if learned is None or not learned.rows:
-        raise NotIdentified("no reward has closed yet: the policy stays as it is")
+        raise NotIdentified(_why_nothing(config, history))
     policies = Policies(run.path)
     fingerprint = until(history, first + slot * every).fingerprint()
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
@@ -157,6 +159,16 @@ def _update(run: Run, history: History) -> Updated:
         late=len(late),
         missing=missing,
     )
+
+
+def _why_nothing(config: Config, history: History) -> str:
+    """Return why no decision of a log has a reward yet, by the reason of most of them."""
+    frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    counts = {text: n for text, n in frame.counts().items() if n and text != Reason.IDENTIFIED.text}
+    if not counts:
+        return "no window has closed yet"
+    most = max(counts, key=counts.__getitem__)
+    return f"none of {len(frame):,} decisions has a reward yet; {counts[most]:,} of them: {most}"
 
 
 def _read_ledger(path: Path, first: int, every: int) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ from crosschannel.reward.effects.panels import panel_from_history
 from crosschannel.reward.effects.plots import event_study_figure, save_figure
 from crosschannel.reward.effects.staggered import MIN_UNITS, aggregate, group_time_effects
 from crosschannel.reward.models import RewardModel
-from crosschannel.reward.spec import RewardSpec
+from crosschannel.reward.spec import RewardSpec, describe_level
 
 if TYPE_CHECKING:  # Matplotlib takes long to import: it is loaded where a picture is drawn.
     from matplotlib.figure import Figure
@@ -137,7 +137,7 @@ def fallback_lines(fitted: TreatmentEffects) -> list[str]:
     if len(levels) == 1:
         return []
     found = [
-        f"  {count:,} from cells of equal {' and '.join(('time bucket', *levels[level]))}"
+        f"  {count:,} from cells of equal {describe_level(levels[level])}"
         for level, count in fitted.frame.counts_by_level().items()
     ]
     return ["rewards by what their controls share (a cell with too few falls back to a wider one):", *found]

@@ -21,7 +21,7 @@ from crosschannel.reward.measurement.preprocessing import FittedPreprocessing, i
 from crosschannel.reward.measurement.seasonality import seasonal_amounts
 from crosschannel.reward.measurement.ties import boundaries, check_order_is_known
 from crosschannel.reward.reason import Reason
-from crosschannel.reward.spec import MAX_FOLDS, Level, Matching, RewardSpec
+from crosschannel.reward.spec import MAX_FOLDS, Level, Matching, RewardSpec, pooled_buckets
 
 _FOLD_SALT = 0xF01D
 # The cell of a decision whose attributes or past activity are not known: no control is ever in it.
@@ -98,7 +98,7 @@ class Outcomes:
 
     def cells(self, level: Level) -> IntArray:
         """Return cells (n,) of the time bucket and what else `level` names; `NO_CELL` where that is not known."""
-        code, known = self.time_bucket, np.ones(len(self), dtype=bool)
+        code, known = self.time_bucket // pooled_buckets(level), np.ones(len(self), dtype=bool)
         if "within" in level:
             code, known = code * self.preprocessing.n_attribute_values + self.within, known & (self.within >= 0)
         if "strata" in level:

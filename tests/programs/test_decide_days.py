@@ -16,7 +16,9 @@ from crosschannel.histories import read_history, write_history
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.programs import decide
+from crosschannel.programs import decide, evaluate, train
+from tests.histories.readers.test_decided import START as LOG_START
+from tests.histories.readers.test_decided import write_log
 from tests.pipeline.loop.samples import START, daily_log, train_on
 
 ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
@@ -104,6 +106,24 @@ def test_what_was_decided_joins_the_log_with_its_arms(trained):
     assert set(d.arm) == {"agent", "holdout", "business_as_usual"}
 
 
+def test_a_run_is_evaluated_on_the_log_with_its_own_decisions(trained):
+    """The holdout is left out, and the decisions of the policy count with their exact propensities."""
+    for day in (0, 1):
+        run(trained, day, *ARMS)
+    flags = {"history": trained / "log", "out": Path("report")}
+    settings = replace(Run.read_config(trained / "run").evaluation, min_ess=1, min_users=2)
+    with_days = evaluate.evaluate(trained / "run", settings=settings, decided=Path("decided"), **flags)
+    without = evaluate.evaluate(trained / "run", settings=settings, **flags)
+    logged = with_days.evaluation.propensity_counts["logged"] - without.evaluation.propensity_counts["logged"]
+    tables = pd.concat([day_table(day) for day in (0, 1)])
+    # The log ends two days after the second decision, so that all windows have closed.
+    assert 0 < logged <= (tables.arm == "agent").sum()
+    held = with_days.evaluation.reward_counts["user is held out and serves as a control"]
+    assert 0 < held <= (tables.arm == "holdout").sum()
+    with pytest.raises(UsageError, match=r"leave out --history\.decided"):
+        evaluate.main([str(trained / "run"), "--compare", str(trained / "run"), "--history.decided", "decided"])
+
+
 def test_a_dry_run_writes_nothing_and_compares_with_the_day_before(trained, capsys):
     run(trained, 0, "--dry-run")
     assert not Path("decided").exists()
@@ -180,3 +200,74 @@ def test_a_log_of_an_earlier_hour_knows_the_decision_of_the_day_before(trained, 
     sent = (day_table(0).channel != "none").to_numpy()
     assert sent.any()
     assert ((day_table(1).eligible_channel == "none").to_numpy() == sent).all()
+
+
+def test_a_day_whose_replacement_was_killed_is_restored_by_the_next_decision(trained, caplog):
+    for day in (0, 1):
+        run(trained, day, *ARMS)
+    before = contents()
+    moved = Path("decided/.2024-10-15.replaced")
+    Path("decided/2024-10-15").rename(moved)
+    with pytest.raises(InputError, match="the process that replaced this day was killed"):
+        read_history(trained / "log", Path("decided"))
+    with pytest.raises(UsageError, match="the day was decided"):
+        run(trained, 1, *ARMS)
+    assert contents() == before
+    Path("decided/2024-10-15").rename(moved)
+    run(trained, 1, *ARMS, "--force")
+    assert contents() == before
+
+
+def test_a_run_on_a_table_of_sends_decides_day_after_day(tmp_path):
+    """Slots lie on a grid in local time; what was sent on the first day delivers its decisions."""
+    write_log(tmp_path, pd.Timedelta("0h"))
+    sends, visits = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("sends", "visits"))
+    until = LOG_START + pd.Timedelta(days=8, hours=9)
+    for name, frame in (("sends", sends), ("visits", visits)):
+        frame[pd.to_datetime(frame["time"], utc=True, format="ISO8601") < until].to_csv(f"{name}.csv", index=False)
+    mapping = {
+        "decisions": {"path": "sends.csv", "columns": {"user_id": "user"}, "constants": {"channel": "email"}},
+        "events": [{"path": "visits.csv", "columns": {"user_id": "user"}}],
+        "modules": [
+            {"name": "channel", "actions": ["none", "email"]},
+            {"name": "offer", "actions": ["small", "large"]},
+        ],
+        "slots": {"every": "1d", "at": "11:00", "time_zone": "Europe/Berlin", "start": "stream"},
+    }
+    config = {
+        "history": {"source": "tables", "tables": mapping},
+        "context": {"windows": ["2d"], "events": ["visit"]},
+        "reward": {
+            "pre": "1d",
+            "post": "1d",
+            "overlap": "shared",
+            "min_controls": 2,
+            "goals": [{"event": "visit", "weight": 1.0}],
+        },
+        "agent": {"name": "best_fixed", "settings": {"floor": 0.9}},
+        "train": {"offline_updates": 0},
+        "evaluation": {"bootstrap_replicates": 40, "min_ess": 5, "min_users": 2},
+    }
+    Path("shop.yaml").write_text(json.dumps(config))
+    train.main(["--config", "shop.yaml", "--run-dir", "runs", "--name", "shop"])
+    flags = ("--out", "days", "--guardrails.min-gap", "36h", "--arms.holdout", "0.2")
+    decide.main(["runs/shop", "--at", "2024-03-12T10:30", *flags])
+    first = pd.read_parquet("days/2024-03-12/decisions.parquet").set_index("user_id")
+    assert set(first.time.dt.strftime("%H:%M")) == {"10:00"}
+    sent = first.channel == "email"
+    assert sent.any()
+    # The tool sends 20 minutes later, and the log of the next day has it.
+    tool = pd.DataFrame(
+        {
+            "user": first.index[sent],
+            "time": "2024-03-12T10:20:00Z",
+            "event": "Sent",
+            "offer": first.offer[sent].to_numpy(),
+        }
+    )
+    pd.concat([pd.read_csv("sends.csv"), tool]).to_csv("sends.csv", index=False)
+    later = visits[pd.to_datetime(visits["time"], utc=True, format="ISO8601") < until + pd.Timedelta(days=1)]
+    later.to_csv("visits.csv", index=False)
+    decide.main(["runs/shop", "--at", "2024-03-13T10:05", *flags])
+    second = pd.read_parquet("days/2024-03-13/decisions.parquet").set_index("user_id")
+    assert (second.eligible_channel == "none").equals((sent | (first.arm == "holdout")).reindex(second.index))

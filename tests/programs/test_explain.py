@@ -14,7 +14,7 @@ from crosschannel import agents
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError, load_history
-from crosschannel.pipeline.loop.explaining import explain_decision, find_decision
+from crosschannel.pipeline.loop.decisions.explaining import explain_decision, find_decision
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, explain, train
 from tests.pipeline.loop.samples import daily_log, train_on

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -41,7 +42,10 @@ def test_the_exit_code_is_that_of_the_verdict_where_it_is_asked_for(run, verdict
         stored = read_json(Path("judged/evaluation.json"), "")
         assert (stored["gate"]["verdict"], stored["gate"]["exit_code"]) == (verdict, code)
         page = Path("judged/report.html").read_text()
-        assert f'<p class="answer">{verdict.capitalize()} ' in page
+        assert f'<p class="answer">{verdict.capitalize()}</p>' in page
+        sentence = re.search(r'<p class="summary">(.*?)</p>', page)
+        assert sentence is not None
+        assert sentence[1].startswith("Use the policy" if verdict == "deploy" else "Keep what is sent now")
         assert "best constant tone" in page
 
 

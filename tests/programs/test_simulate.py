@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,13 @@ def test_tensorboard_has_a_point_a_day(loop: tuple[Path, str]) -> None:
     for name in ("value/agent", "sent/business_as_usual", "unsubscribed/agent", "regret/agent", "probability"):
         read = [one.value for one in found.Scalars(f"loop/{name}")]
         np.testing.assert_allclose(read, days[name], rtol=1e-6)
+
+
+def test_the_documented_figures_are_those_that_are_written(loop: tuple[Path, str]) -> None:
+    page = (ROOT / "docs" / "simulation.md").read_text()
+    documented = {tag.partition("/<")[0] for tag in re.findall(r"`loop/([\w/<>]+)`", page)} - {"<name>"}
+    tags = EventAccumulator(str(loop[0] / "tensorboard")).Reload().Tags()["scalars"]
+    assert documented == {tag.split("/")[1] for tag in tags}
 
 
 def test_its_log_is_a_valid_history_with_the_policies_own_propensities(history: History) -> None:

@@ -13,12 +13,17 @@ from crosschannel.__main__ import COMMANDS
 from crosschannel.__main__ import main as crosschannel
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, uniforms
+from crosschannel.core.times import DAY
 from crosschannel.envs.market import Market, simulate_history
 from crosschannel.histories import read_history, write_history
 from crosschannel.histories.arms import Arms, assign_arms
+from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import load_config
 from crosschannel.pipeline.command_line import UsageError
+from crosschannel.programs import decide
 from crosschannel.programs.trial import main
+from tests.pipeline.loop.samples import START as LOG_START
+from tests.pipeline.loop.samples import daily_log, train_on
 from tests.programs.samples import SMALL
 
 START = "2024-01-15T06:00"
@@ -107,6 +112,33 @@ def test_arms_follow_from_the_hash_where_the_configuration_has_their_shares(log,
     write_history(wrong, tmp_path / "wrong")
     with pytest.raises(ConfigError, match=r"another arm than arms\.salt"):
         main([*SMALL, "--history.source", "folder", "--history.path", str(tmp_path / "wrong"), *given[-2:], *shares])
+
+
+def test_a_trial_of_decisions_by_date_has_their_arms(tmp_path, monkeypatch, capsys):
+    """Two days that `decide` wrote, the users of business as usual among them, whom no decision names."""
+    monkeypatch.chdir(tmp_path)
+    history = daily_log(300)
+    d = history.decisions
+    train_on(replace(history, decisions=take_rows(d, d.time < LOG_START + 10 * DAY)), tmp_path)
+    arms = ["--arms.holdout", "0.2", "--arms.business-as-usual", "0.3"]
+    for day in (14, 15):
+        decide.main(["run", "--at", f"2024-10-{day}T06:10", "--out", "decided", *arms])
+    given = ["--config", "run/config.yaml", "--trial.start", "2024-10-14", "--trial.days", "2", "--trial.pre", "5d"]
+    written = {}
+    for name, more in (("folder", ["--arms", "decided"]), ("log", ["--history.decided", "decided"]), ("hash", arms)):
+        assert main([*given, *more, "--out", name]) == 0
+        written[name] = json.loads((tmp_path / name / "trial.json").read_text())
+        assert {arm["arm"] for arm in written[name]["arms"]} == {"agent", "business_as_usual", "holdout"}
+        assert sum(arm["users"] for arm in written[name]["arms"]) == 300
+    for name in ("log", "hash"):
+        assert written[name]["comparisons"] == written["folder"]["comparisons"]
+    by_arm = {arm["arm"]: arm for arm in written["log"]["arms"]}
+    assert by_arm["holdout"]["messages"]["all"]["point"] == 0.0
+    assert by_arm["agent"]["messages"]["all"]["point"] > 0.2
+    assert written["hash"]["checks"][0]["passed"] is True
+    # Without a start it is that of the first decision, though all rows of the log have their users' arms.
+    assert main([*given[:2], "--history.decided", "decided", *given[4:], "--out", "undeclared"]) == 0
+    assert json.loads((tmp_path / "undeclared" / "trial.json").read_text())["start"] == "2024-10-14T06:00:00.000000Z"
 
 
 def test_a_file_is_not_a_folder(log, tmp_path):

@@ -12,9 +12,20 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.core.times import DAY, duration
+from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.history import take_rows
 from crosschannel.pipeline.configuration import RewardConfig
-from crosschannel.reward import DidReward, Goal, Matching, Reason, make_reward, measure, measure_with
+from crosschannel.reward import (
+    REWARDS,
+    DidReward,
+    Goal,
+    Matching,
+    Reason,
+    RewardSpec,
+    make_reward,
+    measure,
+    measure_with,
+)
 from crosschannel.reward.controls import CellMeans, ExpectedChange, narrowest_sufficient
 from tests.reward.samples import BASE, OPTIONS, rebuilt, rich_history, spec_of
 from tests.samples import random_history
@@ -266,3 +277,60 @@ def test_a_history_of_one_user_without_controls_has_no_did_reward(kind, option):
     np.testing.assert_array_equal(
         fitted.transform(single).reward, fitted.transform(history).reward[history.decisions.id == single.decisions.id]
     )
+
+
+def test_cells_of_too_few_controls_are_pooled_over_days_by_the_declared_rule() -> None:
+    """Ten controls a day, twenty are needed: cells of a week have them, and the first level is that of the day."""
+    history = simulate_history(Market(MarketConfig(users=60, days=14, warmup_days=4)))[0]
+    narrow = RewardSpec(pre="1d", post="1d", min_controls=45)
+    wide = replace(narrow, matching=Matching(fallback=("time",), wide=7))
+    assert wide.matching.levels == ((), ("pooled:7",))
+    few, pooled = (DidReward(spec).fit_transform(history) for spec in (narrow, wide))
+    assert pooled.identified.sum() > few.identified.sum()
+    assert (pooled.level[few.identified] == 0).all()
+    assert np.array_equal(pooled.reward[few.identified], few.reward[few.identified])
+    widened = pooled.level == 1
+    assert widened.any()
+    # The pooled mean is that of all controls of the calendar block of seven days.
+    outcomes = DidReward(wide).measure(history)
+    block = history.decisions.time // DAY // 7
+    row = int(np.flatnonzero(widened)[0])
+    mates = outcomes.control & (block == block[row])
+    assert pooled.n_controls[row] == mates.sum()
+    assert pooled.counterfactual[row] == pytest.approx(outcomes.change[mates].mean(), rel=1e-9)
+
+
+def test_rewards_do_not_wait_for_less_than_all_of_their_pooled_controls() -> None:
+    history = simulate_history(Market(MarketConfig(users=60, days=14, warmup_days=4)))[0]
+    spec = RewardSpec(pre="1d", post="1d", min_controls=45, matching=Matching(fallback=("time",), wide=7))
+    frame = DidReward(spec).fit_transform(history)
+    outcomes = DidReward(spec).measure(history)
+    block = history.decisions.time // DAY // 7
+    for code in np.unique(block[frame.level == 1]):
+        closes = outcomes.available_at[outcomes.control & (block == code)].max()
+        assert (frame.available_at[(block == code) & (frame.level == 1)] >= closes).all()
+
+
+@pytest.mark.parametrize(
+    ("matching", "levels"),
+    [
+        (Matching(within=("a",), fallback=("within", "time")), (("within",), (), ("pooled:7",))),
+        (Matching(within=("a",), fallback=("time", "within")), (("within",), ("within", "pooled:7"), ("pooled:7",))),
+        (Matching(buckets=2, fallback=("time",), wide=4), (("pooled:2",), ("pooled:4",))),
+    ],
+)
+def test_what_cells_share_at_each_level(matching: Matching, levels: tuple[tuple[str, ...], ...]) -> None:
+    assert matching.levels == levels
+
+
+@pytest.mark.parametrize("kind", ["did", "did_regression"])
+def test_every_level_alone_gives_the_rewards_of_its_cells(kind: str) -> None:
+    history = simulate_history(Market(MarketConfig(users=80, days=14, warmup_days=4)))[0]
+    spec = RewardSpec(pre="1d", post="1d", min_controls=68, folds=1, matching=Matching(fallback=("time",), wide=7))
+    fitted = REWARDS[kind](spec).fit(history)
+    frame = fitted.transform(history)
+    alone = [each.transform(history) for each in fitted.at_each_level()]
+    for level in (0, 1):
+        rows = frame.level == level
+        assert rows.any()
+        np.testing.assert_allclose(alone[level].reward[rows], frame.reward[rows], rtol=1e-9)

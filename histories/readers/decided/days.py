@@ -44,6 +44,17 @@ def replaced_of(day: Path) -> Path:
     return day.with_name(f".{day.name}{_REPLACED}")
 
 
+def unfinished_replacements(folder: Path) -> list[Path]:
+    """Return the days of a folder that were moved away to be replaced, when the process that did so was killed."""
+    moved = sorted(folder.glob(f".*{_REPLACED}")) if folder.is_dir() else []
+    return [path for path in moved if not replaced_day(path).exists()]
+
+
+def replaced_day(moved: Path) -> Path:
+    """Return the day that was moved to a path by `replaced_of`."""
+    return moved.with_name(moved.name[1:].removesuffix(_REPLACED))
+
+
 def decided_days(folder: Path) -> list[Path]:
     """Return the folders of the decision times in a folder, in the order of time.
 
@@ -54,13 +65,14 @@ def decided_days(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputError([Fault(str(folder), "there is no such folder", "Check the path.")])
-    faults, days = list[Fault](), list[Path]()
+    problem = "the process that replaced this day was killed, and the day has no other decisions"
+    faults = [
+        Fault(str(path), problem, f"Rename it to {replaced_day(path).name}, or decide for that day again.")
+        for path in unfinished_replacements(folder)
+    ]
+    days = list[Path]()
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
-            name = entry.name[1:].removesuffix(_REPLACED)
-            if entry.name.endswith(_REPLACED) and not (folder / name).exists():
-                problem = "the process that replaced this day was killed, and the day has no other decisions"
-                faults.append(Fault(str(entry), problem, f"Rename it to {name}, or decide for that day again."))
             continue
         if not (entry.is_dir() and _DAY.fullmatch(entry.name)):
             remedy = "Keep other files elsewhere."

@@ -12,6 +12,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.core.times import HOUR
 from crosschannel.histories.readers.sources import (
     SourceRows,
     TableSource,
@@ -21,6 +22,11 @@ from crosschannel.histories.readers.sources import (
     without_rows,
 )
 from crosschannel.histories.values.validation import DECISION_COLUMNS
+
+#: A send of the log within this time after a decision to send is that message.
+SAME_SLOT = 12 * HOUR
+#: If a larger share of the decided messages is followed by one, the log's rows do not have the times of their slots.
+MAX_SHARE_AT_OTHER_TIMES = 0.5
 
 
 @dataclass(frozen=True)
@@ -100,11 +106,48 @@ def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -
         "Correct the decisions: they must have what was sent; leave out decisions that were not carried out.",
     )
     _raise(faults, decided, log)
+    _refuse_other_times(theirs, mine, sent & ~both, wanted, log_time, time)
+    _raise(faults, decided, log)
     note = (
         f"decisions of a policy: {len(wanted):,}, {np.count_nonzero(wanted):,} of them to send; in the place of rows "
         f"of the log: {np.count_nonzero(both):,}, {np.count_nonzero(both & sent):,} of which are sends"
     )
     return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), (note,))
+
+
+def _refuse_other_times(
+    log: TableValidator,
+    decided: TableValidator,
+    unmatched: BoolArray,
+    wanted: BoolArray,
+    log_time: IntArray,
+    time: IntArray,
+) -> None:
+    """Flag sends of the log that follow most decided messages at another time: they would be messages twice.
+
+    Args:
+        log: The log.
+        decided: The decisions.
+        unmatched: Rows of the log that are sends and have no decision of their time (n,).
+        wanted: Decisions that are to send (k,).
+        log_time: Times of the log's rows, microseconds (n,).
+        time: Times of the decisions (k,).
+    """
+    row, place = np.flatnonzero(unmatched), np.flatnonzero(wanted)
+    sends = pd.DataFrame({"user": log.texts("user_id")[row], "time": log_time[row], "row": row})
+    ours = pd.DataFrame({"user": decided.texts("user_id")[place], "time": time[place], "decision": place})
+    found = pd.merge_asof(
+        *(sends.sort_values("time"), ours.sort_values("time")), on="time", by="user", tolerance=SAME_SLOT
+    ).dropna()
+    if found["decision"].nunique() <= MAX_SHARE_AT_OTHER_TIMES * len(place):
+        return
+    late = np.zeros(len(unmatched), dtype=bool)
+    late[found["row"].to_numpy(dtype=np.int64)] = True
+    log.flag_rows(
+        *("time", late),
+        "the message follows a decision at another time than its slot's, and would be a second one",
+        "Give these rows the times of their slots; or read the log as sends, with `slots` on a grid.",
+    )
 
 
 def _slots(table: TableValidator, time: IntArray) -> pd.MultiIndex:

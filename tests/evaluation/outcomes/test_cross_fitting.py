@@ -141,3 +141,26 @@ def test_regressors_of_scikit_learn():
         OFFERS, x, log.actions, rewards, log.user, regressor=lambda: ensemble.RandomForestRegressor(5, random_state=0)
     )
     assert all(np.isfinite(q.policy).all() for q in made.q_values(x, log.actions, p))
+
+
+class Drawing(LeastSquares):
+    """A regressor that draws from a generator of its own where nobody names a seed, as those of scikit-learn do."""
+
+    def __init__(self) -> None:
+        self.random_state = None
+
+    def predict(self, x):
+        return np.random.default_rng(self.random_state).normal(size=len(x))
+
+
+def test_a_regressor_that_draws_random_numbers_finds_the_same_again():
+    _, log, _, rewards, x, p = drawn()
+    found = [
+        CrossFittedOutcomes.fit(OFFERS, x, log.actions, rewards, log.user, regressor=Drawing).q_values(
+            x, log.actions, p
+        )
+        for _ in range(2)
+    ]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one.logged, other.logged)
+        np.testing.assert_array_equal(one.policy, other.policy)

@@ -161,3 +161,14 @@ def test_critical_values_of_the_confidence_sequence():
     at_planned = [critical_values(np.array([1000]), 0.05, planned)[0] for planned in (100, 800, 1000, 1200, 10_000)]
     assert min(at_planned) == pytest.approx(at_planned[2], rel=2e-3)
     assert critical_values(np.array([1000]), 0.01, 1000, 0.05)[0] > at_planned[2]
+
+
+@pytest.mark.slow
+def test_many_looks_are_conditioned_on_some_of_the_earlier_ones_and_never_lower():
+    """112 daily looks with independent increments: at most .01 above the recursion, and not below it."""
+    shares = np.arange(1, 113) / 112
+    found = stopping_boundaries(independent(shares), shares, 0.05, np.random.default_rng(0))
+    stops = np.isfinite(found)
+    right = recursive_boundaries(shares[stops], spent_alpha(shares[stops], 0.05))
+    assert found[stops] == pytest.approx(right, abs=0.012)
+    assert (found[stops] - right).mean() > 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import statsmodels.api as sm
 from scipy.stats import ttest_ind
 
 from crosschannel.evaluation.trials import arm_means
@@ -15,13 +18,15 @@ def contrast(means, treated, control):
     return contrast_and_influence(means, treated, control)[0]
 
 
+#: So many users with an outcome that the variance of each arm is known from it.
+MANY = np.full(2, 1000)
 OUTCOME = np.array([3.0, 5.0, 4.0, 1.0, 2.0, 0.0, 3.0])
 ARM = np.array([1, 1, 1, 0, 0, 0, 0])
 
 
 def test_without_adjustment_it_is_the_difference_of_means_with_the_variance_of_welch():
     """Means 4 and 1.5; variances 1 / 3 and (0.25 + 0.25 + 2.25 + 2.25) / 3 / 4 = 5 / 12."""
-    one = contrast(arm_means(OUTCOME, ARM, 2), 1, 0)
+    one = contrast(replace(arm_means(OUTCOME, ARM, 2), active=MANY), 1, 0)
     assert one.difference == pytest.approx(2.5, abs=1e-12)
     assert one.se**2 == pytest.approx(1 / 3 + 5 / 12, abs=1e-12)
     assert one.users == (3, 4)
@@ -54,8 +59,7 @@ def test_strata_weigh_differences_by_their_users():
     arm = np.array([0, 0, 1, 1, 0, 0, 0, 0, 1, 1])
     stratum = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
     outcome[arm == 1] += np.where(stratum[arm == 1] == 1, 0.5, 0.0)
-    means = arm_means(outcome, arm, 2, stratum=stratum)
-    one = contrast(means, 1, 0)
+    one = contrast(replace(arm_means(outcome, arm, 2, stratum=stratum), active=MANY), 1, 0)
     lifts = 1.0, 4.5 - 1.5
     assert one.difference == pytest.approx(0.4 * lifts[0] + 0.6 * lifts[1], abs=1e-12)
     # Within strata: variances s^2 / n of each arm, with squared weights; between: n_s (lift_s - lift)^2 / n^2.
@@ -162,3 +166,72 @@ def test_small_strata_become_one():
     assert counts.min() >= MIN_USERS_OF_STRATUM
     lonely = np.where(np.arange(100) == 7, 1, 0)
     assert len(np.unique(merge_small_strata(lonely, np.arange(100) % 2, 2))) == 1
+
+
+def test_the_adjusted_difference_is_the_coefficient_of_an_analysis_of_covariance():
+    """statsmodels: Y on arm and X. Its errors (HC2) differ in the degrees of freedom of two more parameters only."""
+    rng = np.random.default_rng(105)
+    arm = rng.integers(0, 2, 400)
+    x = rng.gamma(1.0, 1.0, 400)
+    y = 0.8 * x + 0.3 * arm + rng.normal(size=400) * (1 + x)
+    fit = sm.OLS(y, sm.add_constant(np.stack([arm, x], axis=1))).fit(cov_type="HC2")
+    one = contrast(arm_means(y, arm, 2, x), 1, 0)
+    assert one.difference == pytest.approx(fit.params[1], rel=1e-10)
+    assert arm_means(y, arm, 2, x).theta == pytest.approx(fit.params[2], rel=1e-10)
+    assert one.se == pytest.approx(fit.bse[1], rel=0.01)
+
+
+def test_errors_of_clusters_are_those_of_statsmodels():
+    """Y on arm with errors by cluster, whose factor is G / (G - 1) for all clusters and (n - 1) / (n - k)."""
+    rng = np.random.default_rng(106)
+    cluster = rng.integers(0, 120, 900)
+    arm = (rng.random(120) < 0.5).astype(np.int64)[cluster]
+    y = rng.normal(size=120)[cluster] + rng.normal(size=900)
+    _, cluster = np.unique(cluster, return_inverse=True)
+    fit = sm.OLS(y, sm.add_constant(arm)).fit(cov_type="cluster", cov_kwds={"groups": cluster})
+    one = contrast(arm_means(y, arm, 2, cluster=cluster), 1, 0)
+    assert one.difference == pytest.approx(fit.params[1], rel=1e-10)
+    assert one.se == pytest.approx(fit.bse[1], rel=0.02)
+
+
+def test_exchanging_arms_changes_the_sign_alone():
+    rng = np.random.default_rng(107)
+    arm, x = rng.integers(0, 2, 300), rng.normal(size=300)
+    y, stratum = x + rng.normal(size=300), rng.integers(0, 3, 300)
+    one = contrast(arm_means(y, arm, 2, x, stratum), 1, 0)
+    other = contrast(arm_means(y, 1 - arm, 2, x, stratum), 1, 0)
+    assert (one.difference, one.se, one.z) == pytest.approx((-other.difference, other.se, -other.z), rel=1e-12)
+
+
+def test_an_arm_without_a_rare_event_takes_its_variance_from_both():
+    """No event among 4 users, 2 among 8 (variance 12 / 7 / 8): pooled (8 x 12 / 56) / 12 x (1 / 8 + 1 / 4)."""
+    outcome = np.array([1.0, 1.0, *[0.0] * 10])
+    arm = np.array([1] * 8 + [0] * 4)
+    one = contrast(arm_means(outcome, arm, 2), 1, 0)
+    variance = (2 * 0.75**2 + 6 * 0.25**2) / 7
+    assert one.se**2 == pytest.approx(8 * variance / 12 * (1 / 8 + 1 / 4), abs=1e-12)
+    many = contrast(arm_means(np.tile(outcome, 40), np.tile(arm, 40), 2), 1, 0)
+    assert many.se**2 == pytest.approx(
+        (320 * outcome[arm == 1].var() * 320 / 319) / 480 * (1 / 320 + 1 / 160), rel=1e-12
+    )  # none of 160 is still none
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_rare_events_in_a_small_arm_are_not_found_by_chance(correct):
+    """A holdout of 150 beside 1,200 users, 1.5 % have the event: 2,000 trials without an effect at .005 and at .05.
+
+    Without the variance of both arms, trials in which the holdout has no event would be significant: e^-2.25 = 10 %.
+    """
+    rng = np.random.default_rng(108)
+    arm = np.array([1] * 1200 + [0] * 150)
+    found = np.zeros(2)
+    for _ in range(2000):
+        means = arm_means((rng.random(1350) < 0.015).astype(float), arm, 2)
+        z = abs(contrast(means if correct else replace(means, active=MANY), 1, 0).z)
+        found += [z >= 2.807, z >= 1.96]
+    rates = found / 2000
+    if correct:
+        assert rates[0] <= 0.005 + 3 * np.sqrt(0.005 / 2000)
+        assert rates[1] <= 0.05 + 3 * np.sqrt(0.05 / 2000)
+    else:
+        assert rates[0] > 0.05

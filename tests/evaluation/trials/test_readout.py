@@ -369,3 +369,32 @@ def test_many_trials_of_one_log_are_decided_as_each_alone():
             if outcome.significant
         }
     assert ("agent", "business_as_usual", "order:food") in found[0]
+
+
+def test_the_unit_of_the_weights_changes_no_decision():
+    history = trial_history(19, lift=0.3)
+    cents = tuple(replace(goal, weight=100 * goal.weight) for goal in GOALS)
+    plain, scaled = (read_trial(history, SETTINGS, goals) for goals in (GOALS, cents))
+    for one, other in zip(plain.comparisons[0].outcomes, scaled.comparisons[0].outcomes, strict=True):
+        factor = 100 if one.name == "value" else 1
+        assert other.lift.point == pytest.approx(factor * one.lift.point, rel=1e-10)
+        assert [p.z for p in other.course] == pytest.approx([p.z for p in one.course], rel=1e-8)
+        assert one.significant == other.significant
+    assert plain.verdict == scaled.verdict
+
+
+def test_a_log_of_another_year_gives_the_same_readout():
+    """All times 366 days later: the same numbers, at other dates."""
+    history, shift = trial_history(20, joined=0.3), 366 * DAY
+    moved = replace(
+        history,
+        decisions=replace(history.decisions, time=history.decisions.time + shift),
+        events=replace(history.events, time=history.events.time + shift),
+        span=(history.span[0] + shift, history.span[1] + shift),
+        observed_from=history.observed_from + shift,
+        observed_until=history.observed_until + shift,
+    )
+    one = read_trial(history, SETTINGS, GOALS).comparisons[0].value
+    other = read_trial(moved, replace(SETTINGS, start="2025-01-15"), GOALS).comparisons[0].value
+    assert (one.lift, one.relative, one.p_value) == (other.lift, other.relative, other.p_value)
+    assert [point.z for point in one.course] == [point.z for point in other.course]

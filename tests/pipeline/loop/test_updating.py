@@ -20,7 +20,7 @@ from crosschannel.pipeline.loop.updating import Updated, update
 from crosschannel.pipeline.run_folder import Run
 from tests.pipeline.loop.updates import config, days, log, started
 
-#: All is fitted anew after days 1 to 3, 4, 6 and 9; in between days are added.
+#: All is fitted again after days 1 to 3, 4, 6 and 9; in between days are added.
 GROWTH = {"update.growth": 0.5}
 
 

@@ -149,6 +149,27 @@ def test_a_message_that_nobody_decided_is_refused(tmp_path, folders):
     assert row.user_id in set(frame.user_id[sent])
 
 
+def test_messages_at_other_times_than_their_slots_are_not_counted_twice(tmp_path, folders):
+    """The tool logs its sends twenty minutes after the slot; each would be a message beside the decision."""
+    history, _, decided = folders
+    d, times = history.decisions, np.unique(history.decisions.time)[-4:]
+    ours = np.isin(d.time, times) & (some_arms(history)[d.user] != "business_as_usual")
+    sent = history.modules.sends(d.actions)
+    later = replace(d, time=np.where(ours & sent, d.time + HOUR // 3, d.time))
+    write_history(replace(history, decisions=later), tmp_path / "later")
+    with pytest.raises(InputError, match="follows a decision at another time than its slot's") as caught:
+        read_history(tmp_path / "later", decided)
+    (fault,) = caught.value.faults
+    assert (fault.column, fault.count) == ("time", (ours & sent).sum())
+    # A few messages of other systems after a slot are messages of their own.
+    few = np.flatnonzero(ours & sent)[:3]
+    late = np.isin(np.arange(len(d)), few)
+    ids = np.where(late, np.char.add("tool-", d.id.astype(str)), d.id.astype(str)).astype(object)
+    other = replace(d, id=ids, time=np.where(late, d.time + HOUR // 3, d.time))
+    write_history(replace(history, decisions=other), tmp_path / "few")
+    assert len(read_history(tmp_path / "few", decided).decisions) == len(d) + 3
+
+
 def test_faults_of_decisions_name_their_day(folders):
     _, log, decided = folders
     file = decided_days(decided)[2] / DECISIONS_FILE

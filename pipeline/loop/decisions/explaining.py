@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.values.action_columns import eligible_mask
 from crosschannel.pipeline.command_line import one_thread
 from crosschannel.pipeline.loop.deciding import CONTEXT, WAITING, known_at
-from crosschannel.pipeline.loop.eligible import UNGUARDED
+from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED
+from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.pricing import votes_at_prices
 from crosschannel.pipeline.run_files import TrainedWith
 from crosschannel.pipeline.run_folder import Run
@@ -101,33 +102,33 @@ def explain_decision(run: Run, history: History, row: Mapping[str, Any], device:
         ConfigError: If the run does not have the policy that decided.
         InputError: If the log does not have the user, or the row is not one of `decide`.
     """
-    path = _policy_file(run, str(row["policy"]))
-    agent, extra = agents.load_policy(path, device, history.modules, run.allowed_classes)
-    trained_with, modules = TrainedWith.from_dict(extra.get("run", {}), path), history.modules
+    run = _run_that_decided(run, str(row["policy"]))
+    agent, extra = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
+    trained_with, modules = TrainedWith.from_dict(extra.get("run", {}), run.policy), history.modules
     at = int(pd.Timestamp(row["time"]).value // 1000)
     user = _user(history, str(row["user_id"]))
     mask, actions = _mask(row, modules, "eligible"), _actions(row, modules)
     seen = known_at(history, at)
     context = trained_with.features.at(seen, user, np.array([at]))
     observations = Observations(context, mask, history.user_keys[user])
-    head = _head(row, modules, path, mask, row_fingerprints(context)[0])
+    head = _head(row, modules, run.policy, mask, row_fingerprints(context)[0])
     if not modules.feasible_mask(mask)[:, 1 : modules.sizes[0]].any():
         return Explanation((*head, _why_nothing(row, modules)), pd.DataFrame(columns=["module"]))
     table, notes = _alternatives(run, agent, observations, actions, row, trained_with)
     return Explanation((*head, *notes), table)
 
 
-def _policy_file(run: Run, version: str) -> Path:
-    """Return the file of a version of the run's policy.
+def _run_that_decided(run: Run, version: str) -> Run:
+    """Return the run with the version of its policy that decided.
 
     Raises:
         ConfigError: If the run does not have it.
     """
-    kept = run.path / "policies" / f"{version}.pt"
-    if run.policy.is_file() and run.policy_version == version:
-        return run.policy
-    if kept.is_file():
-        return kept
+    trained = replace(run, version=None)
+    if trained.policy.is_file() and trained.policy_version == version:
+        return trained
+    if Policies(run.path).path(version).is_file():
+        return replace(run, version=version)
     raise ConfigError(f"{run.path} does not have the policy {version} that made this decision: name the run that does")
 
 
@@ -216,7 +217,7 @@ def _alternatives(
     trained_with: TrainedWith,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """Return the table of alternatives of one decision, and notes."""
-    modules, constraints = agent.modules, run.config.constraints
+    modules, constraints = agent.modules, run.constraints
     stored, names = _prices(row), [f"{_PRICE}{name}" for name in constraints.names]
     notes: list[str] = []
     estimates = _estimates(agent, observations)
@@ -260,10 +261,11 @@ def _in_words(channels: pd.DataFrame) -> str:
     if net[chosen].isna().any() or not others.any():
         return text
     after = " after prices" if (channels["cost"] > 0).any() else ""
-    best = net[others].idxmax()
+    best = channels[others].iloc[int(net[others].to_numpy().argmax())]
+    worth = best["value"] - np.nan_to_num(best["cost"])
     return (
         f"{text}. It is worth {net[chosen].iloc[0]:.4g}{after}; the best other action, "
-        f"`{channels['action'][best]}` with probability {channels['probability'][best]:.2%}, is worth {net[best]:.4g}"
+        f"`{best['action']}` with probability {best['probability']:.2%}, is worth {worth:.4g}"
     )
 
 

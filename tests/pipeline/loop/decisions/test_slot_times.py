@@ -10,7 +10,7 @@ import pytest
 
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import History, SlotGrid
-from crosschannel.pipeline.loop.slot_times import slot_at
+from crosschannel.pipeline.loop.decisions.slot_times import slot_at
 from tests.samples import random_history
 
 

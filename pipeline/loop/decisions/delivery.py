@@ -12,7 +12,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import NO_MESSAGE
 from crosschannel.histories.windows import Timeline
-from crosschannel.pipeline.loop.eligible import own_decisions
+from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 
 #: The row of all channels together.
 ALL = "all"

@@ -20,12 +20,12 @@ from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.deciding import decide_day, write_day
-from crosschannel.pipeline.loop.monitor import LoopMonitor, decided_figures, true_figures
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.loop.updating import update
-from crosschannel.pipeline.loop.world import World
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.pipeline.simulation.monitor import LoopMonitor, decided_figures, true_figures
+from crosschannel.pipeline.simulation.world import World
 
 DAYS_FILE = "days.csv"
 
@@ -60,7 +60,7 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
     """Simulate a deployment, and yield the figures of each day once it has passed.
 
     All goes through the files and functions of a real deployment. Where the folder holds days already, they are taken
-    as they are, so that a simulation that was stopped goes on to the same bits.
+    as they are, so that a simulation that was stopped resumes to the same bits.
 
     Args:
         config: The configuration; its history is a market, whose days are simulated.

@@ -21,7 +21,7 @@ def declared_grid(config: HistoryConfig) -> SlotGrid | None:
 
 
 def slot_at(history: History, at: int, period: int, grid: SlotGrid | None = None) -> int:
-    """Return the last slot up to a moment, in microseconds; the moment itself where the log has no grid.
+    """Return the last slot up to a moment, in microseconds; the moment itself where the log has no grid or decision.
 
     Slots lie on the declared grid, or else where those of the log's last week lie (its last two periods, if these are
     longer): at multiples of the period, or at a few times of day.
@@ -36,6 +36,8 @@ def slot_at(history: History, at: int, period: int, grid: SlotGrid | None = None
         slots = bounds(grid, at - max(2 * duration(grid.every), WEEK), at)
         return int(slots[-1])
     time = history.decisions.time
+    if not len(time):
+        return at  # the first decisions of all
     earlier = time[time <= at]
     time = earlier if len(earlier) else time
     recent = np.unique(time[time > time.max() - max(WEEK, 2 * period)])

@@ -11,7 +11,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import History
 from crosschannel.histories.history import EventLog
-from crosschannel.pipeline.loop.delivery import delivered_share
+from crosschannel.pipeline.loop.decisions.delivery import delivered_share
 from tests.pipeline.loop.samples import START, daily_log
 
 NAMES = ("delivered", "bounced", "visit")

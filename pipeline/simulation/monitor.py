@@ -16,7 +16,7 @@ from crosschannel.histories.arms import AGENT, ARMS
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE
 from crosschannel.histories.readers.source_files import read_parquet
 from crosschannel.pipeline.loop.day_summaries import read_summary
-from crosschannel.pipeline.loop.world import World
+from crosschannel.pipeline.simulation.world import World
 
 #: Columns of days.csv that are no numbers to draw.
 NAMES = ("day", "date", "policy")

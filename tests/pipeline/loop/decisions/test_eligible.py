@@ -13,7 +13,7 @@ from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import Arms, Guardrails, History, read_history, write_history
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline.loop.deciding import decide_day, write_day
-from crosschannel.pipeline.loop.eligible import eligible_before_guardrails, own_decisions
+from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, own_decisions
 from crosschannel.pipeline.run_folder import Run
 from tests.pipeline.loop.samples import START, daily_log
 
