@@ -6,7 +6,7 @@
   crosschannel forget RUN --users users.csv --check        only search, and change nothing
 
 The file has the column user_id. Removed are: rows of the decisions and arms of every day, each day replaced as a
-whole; the sums that updates go on from (RUN/learning), so that the next `crosschannel update` learns again; the
+whole; the sums that updates extend (RUN/learning), so that the next `crosschannel update` learns again; the
 checkpoint of the finished run; and rows of the log that `simulate` wrote. Your own log is yours to edit: remove
 the users there first, or tomorrow's `decide` and `update` read them again. Killed at any moment, the command can be
 run again.

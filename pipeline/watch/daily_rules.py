@@ -10,8 +10,8 @@ from crosschannel.core.times import DAY, HOUR, duration, timestamps
 from crosschannel.histories.arms import AGENT
 from crosschannel.histories.history import History
 from crosschannel.histories.slicing import since
-from crosschannel.pipeline.loop.delivery import ALL, delivered_share
-from crosschannel.pipeline.loop.eligible import own_decisions
+from crosschannel.pipeline.loop.decisions.delivery import ALL, delivered_share
+from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.watch.records import Alert, NotChecked
 from crosschannel.pipeline.watch.settings import AlertsConfig
 from crosschannel.reward import make_reward

@@ -161,7 +161,7 @@ def forget(
     run = places.run
     if run.checkpoint.is_file() and not run.ended:
         raise ConfigError(
-            f"{run.path} is not finished, and its training goes on from the rows of its checkpoint: resume the run "
+            f"{run.path} is not finished, and resuming it needs the rows of its checkpoint: resume the run "
             "first, or remove the users from the log, delete the folder and train again"
         )
     with RunLock(run.path):

@@ -26,7 +26,7 @@ from crosschannel.histories.propensities.mean_weights import (
 )
 from crosschannel.histories.slicing import since
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop.eligible import own_decisions
+from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.watch.daily_rules import agent_decisions
 from crosschannel.pipeline.watch.records import Alert, NotChecked
 from crosschannel.reward import make_reward
