@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from crosschannel.core import parse_moment
 from crosschannel.core.times import SECOND
@@ -25,7 +24,6 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.pipeline.watch.checking import check_alerts, write_alerts
 
 #: Exit code where there is an alert.
 ALERT = 5
@@ -37,16 +35,17 @@ def add_flags(parser: Parser) -> None:
     parser.add_shared(
         *("run", "--history.path", "--history.decided", "--at"), history_path=log, at="time of the check (default: now)"
     )
-    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to write alerts.json (default: RUN)")
     parser.add_shared("--allow-class")
 
 
-@one_thread()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the log, check all rules, print and write what they found; return the exit code."""
     parser = Parser("alerts", __doc__, "RUN [--history.path PATH] [--history.decided FOLDER] [--at TIME] [...]")
     add_flags(parser)
     chosen = parser.parse(arguments)
+    # SciPy's distributions are imported here, so that help and wrong flags do not wait for them.
+    from crosschannel.pipeline.watch.checking import check_alerts, write_alerts
+
     run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     config = run.config
     if chosen.history_decided is not None:
@@ -54,11 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"--history.decided does not go with a {config.history.source} log")
         config = replace(config, history=replace(config.history, decided=chosen.history_decided))
     now = int(datetime.now(UTC).timestamp() * SECOND) if chosen.at is None else parse_moment(chosen.at)
-    history = build_history(config)[0]
-    logger.info(history.summary())
-    found = check_alerts(config, history, now, run.trained_with("policy").pace.period)
+    with one_thread():
+        history = build_history(config)[0]
+        logger.info(history.summary())
+        found = check_alerts(config, history, now, run.trained_with("policy").pace.period)
     print(found)
-    write_alerts(found, chosen.out or run.path)
+    write_alerts(found, run.path)
     return ALERT if found.alerts else 0
 
 

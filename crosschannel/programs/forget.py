@@ -1,7 +1,7 @@
 """Remove users from all that a run and its decisions hold, and prove that nothing is left.
 
   crosschannel forget RUN --users users.csv                the run's own folder of decisions
-  crosschannel forget RUN --users users.csv --decided decisions
+  crosschannel forget RUN --users users.csv --history.decided decisions
   crosschannel forget RUN --users users.csv --policies     also remove all policies but the one in use
   crosschannel forget RUN --users users.csv --check        only search, and change nothing
 
@@ -46,9 +46,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         UsageError: If a flag or its value is wrong.
     """
-    parser = Parser("forget", __doc__, "RUN --users FILE [--decided FOLDER] [--policies] [--check] [...]")
+    parser = Parser("forget", __doc__, "RUN --users FILE [--history.decided FOLDER] [--policies] [--check] [...]")
+    days = "folder of decisions by date (default: the run's)"
     log = "a log that still has the users: the ids of its decisions are searched for as well"
-    parser.add_shared("run", "--history.path", history_path=log)
+    parser.add_shared("run", "--history.path", "--history.decided", history_path=log, history_decided=days)
     parser.add_argument("--users", metavar="FILE", type=Path, help="table with the column user_id (required)")
     parser.add_argument(
         "--decided", metavar="FOLDER", type=Path, help="folder of decisions by date (default: the run's)"
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Remove the users, search for them, and print both; return the exit code."""
     chosen = parse(arguments)
     run = Run.open(chosen.run, chosen.allow_class)
-    places, users = Places.of_run(run, chosen.decided), read_users(chosen.users)
+    places, users = Places.of_run(run, chosen.history_decided), read_users(chosen.users)
     ids = frozenset[str]()
     if chosen.history_path is not None:
         config = replace(run.config, history=replace(run.config.history.with_path(chosen.history_path), decided=None))

@@ -37,7 +37,6 @@ def add_flags(parser: Parser) -> None:
     parser.add_shared("--allow-class")
 
 
-@one_thread()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the log, learn, and print what was learned; return the exit code."""
     parser = Parser("update", __doc__, "RUN [--history.path PATH] [--history.decided FOLDER] [--use VERSION]")
@@ -54,12 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = replace(
             run, config=replace(run.config, history=replace(run.config.history, decided=chosen.history_decided))
         )
-    history = build_history(run.config)[0]
-    logger.info(history.summary())
-    try:
-        print(update(run, history))
-    except NotIdentified as error:
-        print(f"the policy stays as it is: {error}")
+    with one_thread():
+        history = build_history(run.config)[0]
+        logger.info(history.summary())
+        try:
+            print(update(run, history))
+        except NotIdentified as error:
+            print(f"the policy stays as it is: {error}")
     return 0
 
 

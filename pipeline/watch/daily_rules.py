@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import binom
+from scipy.special import bdtr, bdtrc
 
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.times import DAY, HOUR, duration, timestamps
@@ -98,7 +98,7 @@ def action_shares(history: History, now: int, bound: float) -> list[Alert]:
         choice = mask[:, first:].sum(axis=1) > 1
         n, counts = int(choice.sum()), np.bincount(d.actions[at[choice], m], minlength=len(module.actions))
         action = int(counts.argmax())
-        if n and counts[action] > bound * n and binom.sf(counts[action] - 1, n, bound) < LEVEL:
+        if n and counts[action] > bound * n and bdtrc(counts[action] - 1, n, bound) < LEVEL:
             finding = (
                 f"`{module.actions[action]}` is the {module.name} of {counts[action]:,} of {n:,} messages at "
                 f"{_time(newest)} that could have had another: {counts[action] / n:.1%}, and the bound is {bound:.0%}."
@@ -136,7 +136,7 @@ def deliveries(history: History, now: int, settings: AlertsConfig) -> list[Alert
     table = delivered_share(history, known[0], duration(settings.delivered_within), failed=known[1], since=start)
     found = []
     for channel, n, k, share in table.itertuples(index=False):
-        if n and share < bound and binom.cdf(k, n, bound) < LEVEL:
+        if n and share < bound and bdtr(k, n, bound) < LEVEL:
             which = "all messages" if channel == ALL else f"messages by {channel}"
             finding = f"{k:,} of {n:,} {which} were delivered ({share:.0%}); the bound is {bound:.0%}."
             found.append(Alert(rule, "warning", finding, remedy))
@@ -169,7 +169,7 @@ def rewards_closed(
     has = make_reward(kind, reward).fit_transform(recent).identified
     n, k, before = int(new.sum()), int((new & has).sum()), float(has[old].mean())
     bound = (1 - drop) * before
-    if not (k < bound * n and binom.cdf(k, n, bound) < LEVEL):
+    if not (k < bound * n and bdtr(k, n, bound) < LEVEL):
         return []
     finding = (
         f"{k:,} of {n:,} messages at {_time(newest)} have a reward ({k / n:.0%}), after {before:.0%} of "

@@ -84,7 +84,7 @@ class Places:
         """
         decided = decided or run.config.history.decided
         if decided is not None and not decided.is_dir():
-            raise ConfigError(f"{decided} is not a folder of decisions: name it with --decided")
+            raise ConfigError(f"{decided} is not a folder of decisions: name it with --history.decided")
         log = run.path / "log"
         own = (log / DESCRIPTION_FILE).is_file() and is_daily(read_yaml(log / DESCRIPTION_FILE))
         return cls(run, decided, DailyLog.open(log) if own else None)

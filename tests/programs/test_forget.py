@@ -192,5 +192,5 @@ def test_a_list_without_users_or_a_wrong_flag_is_refused(folder: Path) -> None:
     with pytest.raises(InputError):
         forget.main(list(RUN))
     with pytest.raises(ConfigError, match="not a folder of decisions"):
-        forget.main([*RUN, "--decided", "elsewhere"])
+        forget.main([*RUN, "--history.decided", "elsewhere"])
     assert Run.is_at(Path("run"))

@@ -59,7 +59,7 @@ def test_a_run_that_is_not_finished_is_refused(folder: Path) -> None:
 def test_days_of_decisions_outside_the_run(folder: Path) -> None:
     decisions, log = str(folder / "decisions"), f"--history.path={folder / 'log'}"
     decide.main([str(folder / "run"), log, f"--out={decisions}", "--clear-ids"])
-    assert forget.main(arguments(folder, "--check", "--decided", decisions)) == 1
+    assert forget.main(arguments(folder, "--check", "--history.decided", decisions)) == 1
     # A day whose replacement was interrupted is put back first, and drafts go.
     (day,) = (
         Path(decisions).iterdir()
@@ -68,7 +68,7 @@ def test_days_of_decisions_outside_the_run(folder: Path) -> None:
     )
     day.rename(day.with_name(f".{day.name}.replaced"))
     shutil.copytree(day.with_name(f".{day.name}.replaced"), day.with_name(f".{day.name}.part"))
-    assert forget.main(arguments(folder, "--decided", decisions)) == 0
+    assert forget.main(arguments(folder, "--history.decided", decisions)) == 0
     assert [one.name for one in Path(decisions).iterdir() if one.is_dir()] == [day.name]
     listed = pd.read_csv(folder / "users.csv")["user_id"]
     arms = pd.read_parquet(day / "arms.parquet")
