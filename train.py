@@ -189,7 +189,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | N
     parser = Parser("train", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the run to resume, as it was configured")
     parser.add_shared("--allow-class", "--out", "--force", out="folder of the run, in place of --run-dir and --name")
-    line = parse_settings(parser, arguments, without=("trial", "loop"))
+    line = parse_settings(parser, arguments, without=("trial", "loop", "alerts"))
     resume, out = line.options.resume, line.options.out
     if resume is not None:
         if line.overrides or out:

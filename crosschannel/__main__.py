@@ -18,6 +18,8 @@ COMMANDS = {
     "decide": "choose for every user what to send now",
     "update": "learn from what came since, and write the next policy of a run",
     "simulate": "simulate a deployment: decide and learn every day, with arms",
+    "alerts": "check a deployment after each day: decisions, propensities, unsubscribes, rewards",
+    "forget": "remove users from all that a run and its decisions hold, and prove it",
     "explain": "explain one decision: what was possible, what it was worth, and how probable",
     "effects": "estimate the effects of the logged messages",
     "trial": "read a randomised trial of arms: lifts that hold at all looks, checks, a verdict",

@@ -33,6 +33,7 @@ from crosschannel.pipeline.sections.learning import AgentConfig as AgentConfig
 from crosschannel.pipeline.sections.learning import RewardConfig as RewardConfig
 from crosschannel.pipeline.sections.learning import SplitConfig as SplitConfig
 from crosschannel.pipeline.sections.learning import TrainConfig as TrainConfig
+from crosschannel.pipeline.watch.settings import AlertsConfig
 from crosschannel.reward import Goal
 
 logger = logging.getLogger("crosschannel")
@@ -63,6 +64,7 @@ class Config:
         update: How a policy in use learns from what came since.
         loop: A simulated deployment.
         trial: How a randomised trial of arms is read.
+        alerts: What is watched after each day.
     """
 
     name: str = "market"
@@ -82,6 +84,7 @@ class Config:
     update: UpdateConfig = field(default_factory=UpdateConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
     trial: TrialConfig = field(default_factory=TrialConfig)
+    alerts: AlertsConfig = field(default_factory=AlertsConfig)
 
     def __post_init__(self) -> None:
         check_name(self.name)

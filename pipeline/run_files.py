@@ -24,7 +24,7 @@ PLACES = ("name", "run_dir", "device")
 #: Settings of `history` that say only where a log is and how it is read.
 SOURCES_OF_A_LOG = ("source", "path", "market", "tables", "stream", "decided")
 #: Settings that an ended run may change: they say what is judged and sent.
-AFTER_TRAINING = ("guardrails", "arms", "evaluation", "constraints")
+AFTER_TRAINING = ("guardrails", "arms", "evaluation", "constraints", "alerts")
 _SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
@@ -112,9 +112,9 @@ class TrainedWith:
     def check(self, config: Config, path: Path, *, ended: bool) -> None:
         """Check that a configuration is the one of the training, but for where things are and the device.
 
-        Once a run has `ended`, its guardrails, its arms, its constraints and the settings of its evaluation may change
-        too: nothing was learned with them, and what has been found with others is not taken for what would be found
-        with these.
+        Once a run has `ended`, its guardrails, its arms, its constraints, its alerts and the settings of its evaluation
+        may change too: nothing was learned with them, and what has been found with others is not taken for what would
+        be found with these.
 
         Raises:
             ConfigError: With a line for each setting that differs.

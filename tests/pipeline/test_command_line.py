@@ -258,9 +258,9 @@ def test_the_help_shows_every_section_with_its_defaults(capsys, monkeypatch):
 
 
 def test_the_full_help_explains_every_setting(capsys):
-    shown = {command: help_of(capsys, command, "--help-all") for command in ("train", "trial")}
+    shown = {command: help_of(capsys, command, "--help-all") for command in ("train", "trial", "simulate")}
     for setting in each_setting(parsed().config):
-        of_program = shown["trial" if setting.path[0] == "trial" else "train"]
+        of_program = shown[{"trial": "trial", "loop": "simulate", "alerts": "simulate"}.get(setting.path[0], "train")]
         assert re.search(rf"^  {setting.flag}[ \n]", of_program, re.MULTILINE), setting.flag
         assert setting.explanation, setting.flag
 
@@ -278,12 +278,12 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
     for flag, commands in {
         "--history.path": COMMANDS,
         "--history.decided": COMMANDS,
-        "--out": {*COMMANDS} - {"explain", "update"},
-        "--force": {*COMMANDS} - {"explain", "update"},
-        "--device": {*COMMANDS} - {"update", "effects", "trial"},
+        "--out": {*COMMANDS} - {"explain", "update", "alerts", "forget"},
+        "--force": {*COMMANDS} - {"explain", "update", "alerts", "forget"},
+        "--device": {*COMMANDS} - {"update", "effects", "trial", "alerts", "forget"},
         "--seed": ("train", "start", "decide", "simulate"),
-        "--at": ("decide", "trial"),
-        "--config": {*COMMANDS} - {"evaluate", "decide", "update", "explain"},
+        "--at": ("decide", "trial", "alerts"),
+        "--config": {*COMMANDS} - {"evaluate", "decide", "update", "explain", "alerts", "forget"},
     }.items():
         assert {name for name, text in shown.items() if f"  {flag} " in text} == set(commands), flag
     for command in ("evaluate", "decide"):

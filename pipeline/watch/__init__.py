@@ -1,0 +1,1 @@
+"""Watch a deployment: alerts after each day, and users that are forgotten."""

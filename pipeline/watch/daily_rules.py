@@ -1,0 +1,187 @@
+"""Rules about what arrived: decisions, their actions, deliveries, rewards, and the log itself."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import bdtr, bdtrc
+
+from crosschannel.core.arrays import BoolArray
+from crosschannel.core.times import DAY, HOUR, duration, timestamps
+from crosschannel.histories.arms import AGENT
+from crosschannel.histories.history import History
+from crosschannel.histories.slicing import since
+from crosschannel.pipeline.loop.decisions.delivery import ALL, delivered_share
+from crosschannel.pipeline.loop.decisions.eligible import own_decisions
+from crosschannel.pipeline.watch.records import Alert, NotChecked
+from crosschannel.pipeline.watch.settings import AlertsConfig
+from crosschannel.reward import make_reward
+from crosschannel.reward.spec import RewardSpec
+
+#: A share is beyond its bound if it is so by more than chance: level of the binomial tests.
+LEVEL = 1e-3
+
+
+def agent_decisions(history: History, now: int) -> BoolArray:
+    """Return which decisions (n,) a policy made for users of its own arm up to a time."""
+    d = history.decisions
+    mine = own_decisions(d) & (d.time <= now)
+    return mine if d.arm is None else mine & np.asarray(d.arm == AGENT, dtype=bool)
+
+
+def log_age(history: History, now: int, limit: str) -> list[Alert]:
+    """Return an alert if the log ended too long ago."""
+    age = now - history.span[1]
+    if age <= duration(limit):
+        return []
+    finding = f"The log ends at {_time(history.span[1])}, {age / HOUR:.0f} hours ago; the bound is {limit}."
+    remedy = "Repair the export of the log: the policy decides without knowing what happened since."
+    return [Alert("age of the log", "critical", finding, remedy)]
+
+
+def decision_numbers(history: History, now: int, period: int, max_drop: float) -> list[Alert]:
+    """Return an alert if the newest day has no decisions, hardly any, or no message.
+
+    The newest day is the period up to `now`: run the check after `decide`.
+
+    Args:
+        history: The log, with the decisions of the policy.
+        now: Time of the check, microseconds.
+        period: Time from one decision time to the next, microseconds.
+        max_drop: Largest drop against the decision time before, as a share.
+    """
+    d, rule = history.decisions, "decisions"
+    rows = agent_decisions(history, now)
+    look = "Look at the daily job: whether `crosschannel decide` ran, what it printed, and where --out is."
+    if not rows.any():
+        return [Alert(rule, "critical", "The policy has not decided anything yet.", look)]
+    times, counts = np.unique(d.time[rows], return_counts=True)
+    newest = int(times[-1])
+    if now - newest >= period:
+        return [Alert(rule, "critical", f"There are no decisions since {_time(newest)}.", look)]
+    if len(times) < 2:
+        return []
+    n, before = int(counts[-1]), int(counts[-2])
+    found = []
+    if n < (1 - max_drop) * before:
+        finding = (
+            f"{n:,} decisions at {_time(newest)}, after {before:,} the time before: a drop of {1 - n / before:.0%}; "
+            f"the bound is {max_drop:.0%}."
+        )
+        remedy = "Look whether the log lost users, whether they churned, and whether --users or --ramp changed."
+        found.append(Alert(rule, "critical", finding, remedy))
+    sent = history.modules.sends(d.actions) & rows
+    now_sent, before_sent = (int((sent & (d.time == time)).sum()) for time in times[[-1, -2]])
+    if before_sent and not now_sent:
+        finding = f"None of {n:,} decisions at {_time(newest)} sends a message, after {before_sent:,} the time before."
+        remedy = "Look at eligibility, guardrails and the prices in decide.json, and at the policy version."
+        found.append(Alert(rule, "critical", finding, remedy))
+    return found
+
+
+def action_shares(history: History, now: int, bound: float) -> list[Alert]:
+    """Return an alert for each action that the newest messages have nearly always, although they had a choice.
+
+    A message counts in a module if at least two of its actions other than the first, which is none, were eligible; in
+    a module without "none", if at least two were. By chance alone, an action whose probability is at the bound gives
+    an alert with a probability of at most `LEVEL`.
+    """
+    d, modules = history.decisions, history.modules
+    rows = agent_decisions(history, now) & modules.sends(d.actions)
+    if not rows.any():
+        raise NotChecked("the policy has sent nothing yet")
+    newest = int(d.time[agent_decisions(history, now)].max())
+    at = np.flatnonzero(rows & (d.time == newest))
+    feasible = modules.feasible_mask(history.eligible[at])
+    found = []
+    for m, module in enumerate(modules):
+        mask, first = modules.conditional_mask(m, feasible, d.actions[at]), int(m == 0)
+        choice = mask[:, first:].sum(axis=1) > 1
+        n, counts = int(choice.sum()), np.bincount(d.actions[at[choice], m], minlength=len(module.actions))
+        action = int(counts.argmax())
+        if n and counts[action] > bound * n and bdtrc(counts[action] - 1, n, bound) < LEVEL:
+            finding = (
+                f"`{module.actions[action]}` is the {module.name} of {counts[action]:,} of {n:,} messages at "
+                f"{_time(newest)} that could have had another: {counts[action] / n:.1%}, and the bound is {bound:.0%}."
+            )
+            remedy = (
+                "Look at `crosschannel explain` for some of them and at eligibility; to go back: "
+                "`crosschannel update RUN --use VERSION`."
+            )
+            found.append(Alert("share of an action", "warning", finding, remedy))
+    return found
+
+
+def deliveries(history: History, now: int, settings: AlertsConfig) -> list[Alert]:
+    """Return an alert for each channel whose messages are delivered too rarely, by more than chance."""
+    bound, named = settings.min_delivered_share, {*settings.delivered, *settings.failed}
+    assert bound is not None  # the rule is on
+    if not named:
+        raise NotChecked("no event tells of deliveries: name some in alerts.delivered or alerts.failed")
+    known = [tuple(n for n in names if n in history.event_names) for names in (settings.delivered, settings.failed)]
+    start = now - duration(settings.window)
+    rule = "deliveries"
+    remedy = (
+        "Look at the sending tool: its caps, its list of blocked users, and whether it reads the day's decisions. "
+        "What was decided stays the action: effects are those of the attempt."
+    )
+    if settings.delivered and not known[0]:
+        d = history.decisions
+        closed = d.time + duration(settings.delivered_within) <= history.span[1]
+        sent = agent_decisions(history, now) & history.modules.sends(d.actions) & (d.time >= start) & closed
+        names = ", ".join(settings.delivered)
+        finding = f"The log has none of the events {names}, and {int(sent.sum()):,} messages were decided."
+        return [Alert(rule, "critical", finding, remedy)] if sent.any() else []
+    if not any(known):  # nothing has failed yet
+        return []
+    table = delivered_share(history, known[0], duration(settings.delivered_within), failed=known[1], since=start)
+    found = []
+    for channel, n, k, share in table.itertuples(index=False):
+        if n and share < bound and bdtr(k, n, bound) < LEVEL:
+            which = "all messages" if channel == ALL else f"messages by {channel}"
+            finding = f"{k:,} of {n:,} {which} were delivered ({share:.0%}); the bound is {bound:.0%}."
+            found.append(Alert(rule, "warning", finding, remedy))
+    return found
+
+
+def rewards_closed(
+    history: History, now: int, period: int, reward: RewardSpec, kind: str, settings: AlertsConfig
+) -> list[Alert]:
+    """Return an alert if fewer of the newest closed messages have a reward than of those before.
+
+    A message is closed when `reward.post` and `alerts.lag` are over. Decisions to send nothing do not count: whether
+    they have a reward depends on what was sent before them. Reasons without a reward are those of
+    `RewardFrame.reason`: too few controls, another message within the windows, a window that was not observed.
+    """
+    drop = settings.max_closed_drop
+    assert drop is not None  # the rule is on
+    start = max(now - duration(settings.window) - duration(reward.pre), history.span[0])
+    recent = since(history, start)
+    d = recent.decisions
+    end = min(now, recent.span[1])
+    closed = agent_decisions(recent, now) & (d.time + duration(reward.post) + duration(settings.lag) <= end)
+    closed &= recent.modules.sends(d.actions) & (d.time >= start + duration(reward.pre))
+    if not closed.any():
+        raise NotChecked("no message of the policy is older than reward.post and alerts.lag yet")
+    newest = int(d.time[closed].max())
+    new, old = closed & (d.time > newest - period), closed & (d.time <= newest - period)
+    if not old.any():
+        raise NotChecked("only one day of messages has closed yet")
+    has = make_reward(kind, reward).fit_transform(recent).identified
+    n, k, before = int(new.sum()), int((new & has).sum()), float(has[old].mean())
+    bound = (1 - drop) * before
+    if not (k < bound * n and bdtr(k, n, bound) < LEVEL):
+        return []
+    finding = (
+        f"{k:,} of {n:,} messages at {_time(newest)} have a reward ({k / n:.0%}), after {before:.0%} of "
+        f"{int(old.sum()):,} before."
+    )
+    remedy = (
+        "Look whether goal events reach the log, whether the holdout still has users, and at the reasons: "
+        "`crosschannel effects`. Nothing is learned from messages without a reward."
+    )
+    return [Alert("rewards", "critical", finding, remedy)]
+
+
+def _time(time: int) -> str:
+    moment = timestamps(np.array([time]))[0]
+    return f"{moment:%Y-%m-%d}" if time % DAY == 0 else f"{moment:%Y-%m-%d %H:%M} UTC"
