@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import keys
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import renumber_messages, rows_after_selection, take_rows
 
@@ -80,9 +81,13 @@ def digests_by_day(history: History, first: int, day: int, count: int) -> list[s
     """
     found = [hashlib.blake2b(digest_size=16) for _ in range(count)]
     d, e = history.decisions, history.events
+    message = np.zeros(0, dtype=np.uint64)
+    if e.message is not None:
+        message = np.where(e.message >= 0, d.key[np.maximum(e.message, 0)], np.uint64(0))
+    optional = [None if column is None else keys(column) for column in (d.policy, d.arm)]
     tables = (
-        (d.time, (history.user_keys[d.user], d.time, d.actions, d.propensity)),
-        (e.time, (history.user_keys[e.user], e.time, e.event, e.value)),
+        (d.time, (history.user_keys[d.user], d.time, d.key, d.actions, d.propensity, d.joint, d.eligible, *optional)),
+        (e.time, (history.user_keys[e.user], e.time, e.event, e.value, message if len(message) else None)),
     )
     for time, columns in tables:
         number = np.maximum((time - first) // day, 0)
@@ -91,5 +96,23 @@ def digests_by_day(history: History, first: int, day: int, count: int) -> list[s
         for k in range(count):
             rows = order[edges[k] : edges[k + 1]]
             for column in columns:
-                found[k].update(np.ascontiguousarray(column[rows]).tobytes())
+                found[k].update(b"-" if column is None else np.ascontiguousarray(column[rows]).tobytes())
     return [digest.hexdigest() for digest in found]
+
+
+def digest_of_users(history: History, time: int) -> str:
+    """Return a digest of what is known of the users who were observed before a time: attributes and observation.
+
+    Args:
+        history: The history.
+        time: Microseconds since 1970 UTC; a later end of a user's observation is not known then.
+    """
+    known = history.observed_from < time
+    digest = hashlib.blake2b(digest_size=16)
+    columns = [] if history.users is None else [history.users[name] for name in history.users.columns]
+    for column in columns:
+        digest.update(keys(np.asarray(column, dtype=object).astype(str).astype(object)[known]).tobytes())
+    for values in (history.user_keys, history.observed_from, np.minimum(history.observed_until, time)):
+        digest.update(np.ascontiguousarray(values[known]).tobytes())
+    digest.update(repr((history.modules.to_dict(), history.event_names, history.churn_events, history.ties)).encode())
+    return digest.hexdigest()

@@ -252,10 +252,9 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 
 @contextmanager
-def resumable(run: Path) -> Iterator[None]:
+def resumable(run: Path, command: str = "train") -> Iterator[None]:
     """Add the command that resumes the run to Ctrl-C, to SIGTERM, and to the error of a file that cannot be written."""
-    command = invocation("train", "--resume", run)
-    remedy = f"resume the run from its last checkpoint with: {command}"
+    remedy = f"resume the run from its last checkpoint with: {invocation(command, '--resume', run)}"
     try:
         yield
     except Terminated:

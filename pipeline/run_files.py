@@ -24,7 +24,7 @@ PLACES = ("name", "run_dir", "device")
 #: Settings of `history` that say only where a log is and how it is read.
 SOURCES_OF_A_LOG = ("source", "path", "market", "tables", "stream", "decided")
 #: Settings that an ended run may change: they say what is judged and sent.
-AFTER_TRAINING = ("guardrails", "arms", "evaluation", "constraints", "alerts")
+AFTER_TRAINING = ("guardrails", "arms", "evaluation", "constraints", "alerts", "trial", "update", "loop")
 _SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 

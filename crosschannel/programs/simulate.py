@@ -23,7 +23,7 @@ from crosschannel.pipeline.command_line import Parser, UsageError, program, resu
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run, check_run_folder
-from crosschannel.pipeline.simulation.simulating import Loop, run_simulation, settings_of
+from crosschannel.pipeline.simulation.simulating import Loop, is_simulation, run_simulation, settings_of
 
 #: Sections of the configuration that a simulation does not read.
 WITHOUT = ("split", "evaluation")
@@ -44,7 +44,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Path]:
     if resume is not None:
         if line.overrides or out:
             raise UsageError("--resume keeps the simulation's own settings: leave out --config, --out and all settings")
-        return settings_of(Run.open(resume, line.options.allow_class)), resume
+        run = Run.open(resume, line.options.allow_class)
+        if not is_simulation(resume):
+            raise UsageError(f"{resume} is a run, but not that of a simulation: `simulate` writes those")
+        return settings_of(run), resume
     out = out or line.config.run_dir / line.config.name
     check_run_folder(line.config, out, line.options.force)
     return line.config, out
@@ -66,7 +69,7 @@ def summary(days: pd.DataFrame) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, and print what each arm was worth; return the exit code."""
     config, out = parse(arguments)
-    with resumable(out):
+    with resumable(out, "simulate"):
         loop: Loop = run_simulation(config, out)
     print(summary(loop.days()))
     return 0

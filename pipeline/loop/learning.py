@@ -8,8 +8,9 @@ import numpy as np
 
 from crosschannel.agents import Agent, Batch, Components, ExtendableAgent, Observations, make_agent
 from crosschannel.agents.constraints.budgets import check_constraints
-from crosschannel.core.arrays import BoolArray
+from crosschannel.core.arrays import BoolArray, UIntArray
 from crosschannel.core.times import duration
+from crosschannel.histories.arms import BUSINESS_AS_USUAL
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
@@ -18,9 +19,6 @@ from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import LogPace, check_priceable
 from crosschannel.reward import RewardFrame, make_reward
-
-#: The arm whose cost events are business as usual, where there is one.
-USUAL = "business_as_usual"
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,19 @@ class Learned:
         spec: The arguments that made it.
         features: How contexts are built.
         pace: How often decisions are made, and how often cost events follow where business is as usual.
-        rows: Number of decisions that it has learned from.
+        keys: Sorted keys of the decisions that it has learned from (n,).
     """
 
     agent: Agent
     spec: AgentSpec
     features: ContextFeatures
     pace: LogPace
-    rows: int
+    keys: UIntArray
+
+    @property
+    def rows(self) -> int:
+        """Number of decisions that it has learned from."""
+        return len(self.keys)
 
 
 def fit(config: Config, history: History, time: int) -> Learned:
@@ -59,42 +62,53 @@ def fit(config: Config, history: History, time: int) -> Learned:
     past = until(history, time)
     recent = since(past, max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre)))
     frame = make_reward(config.reward.kind, config.reward).fit_transform(recent)
-    start, last = time - duration(config.update.memory), time - duration(config.reward.post)
-    when = recent.decisions.time
+    chosen = frame.identified & (recent.decisions.time >= time - duration(config.update.memory))
     features = ContextFeatures.fit(past, config.context)
-    batch = _batch(config, past, recent, frame, features, frame.identified & (when >= start) & (when <= last))
+    batch = _batch(config, past, recent, frame, features, chosen & _closed(config, recent, time))
     spec = agent_spec_of(config, features)
     agent = make_agent(modules=history.modules, device=config.device, **spec)
     check_priceable(agent, config.constraints)
     if len(batch):
         agent.observe(batch)
         agent.update(max(config.train.offline_updates, 1))
-    return Learned(agent, spec, features, _pace(config, recent), len(batch))
+    return Learned(agent, spec, features, _pace(config, recent), np.sort(batch.keys))
 
 
-def extend(config: Config, learned: Learned, history: History, begin: int, time: int) -> Learned:
-    """Add the decisions whose windows have closed since a time to what was learned.
+def extend(config: Config, learned: Learned, history: History, time: int) -> Learned:
+    """Add the decisions whose rewards have become known since to what was learned, each once.
 
     Prices of surrogates are those that the log tells by then; contexts are built as they were when all was fitted.
+    Decisions that have grown older than the memory stay in the sums until all is fitted again.
 
     Args:
         config: The configuration.
         learned: What was learned; its agent can be extended, and changes.
         history: The history.
-        begin: Time up to which it was learned, microseconds since 1970 UTC.
-        time: Time up to which it is learned now.
+        time: Time up to which it is learned, microseconds since 1970 UTC.
     """
     past = until(history, time)
     recent = since(past, max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre)))
     frame = make_reward(config.reward.kind, config.reward).fit_transform(recent)
-    closed = recent.decisions.time + duration(config.reward.post)
-    batch = _batch(
-        config, past, recent, frame, learned.features, frame.identified & (closed > begin) & (closed <= time)
-    )
+    known = np.isin(recent.decisions.key, learned.keys)
+    chosen = frame.identified & _closed(config, recent, time) & ~known
+    batch = _batch(config, past, recent, frame, learned.features, chosen)
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
     if len(batch):
         learned.agent.extend(batch)
-    return replace(learned, pace=_pace(config, recent), rows=learned.rows + len(batch))
+    return replace(learned, pace=_pace(config, recent), keys=np.sort(np.concatenate([learned.keys, batch.keys])))
+
+
+def _closed(config: Config, history: History, time: int) -> BoolArray:
+    """Return which decisions (n,) have all their windows behind them at a time.
+
+    Events at exactly the end of a window belong to it, unless ties come after; they are not in a log that ends there.
+    """
+    funnel = config.reward.funnel
+    length = duration(config.reward.post)
+    if funnel is not None and funnel.window is not None:
+        length = max(length, duration(funnel.window))
+    end = history.decisions.time + length
+    return np.asarray(end <= time if history.ties == "after" else end < time)
 
 
 def _batch(
@@ -130,7 +144,7 @@ def _pace(config: Config, recent: History) -> LogPace:
     arm = recent.decisions.arm
     usual = np.zeros(recent.n_users, dtype=bool)
     if arm is not None:
-        usual[recent.decisions.user[arm == USUAL]] = True
+        usual[recent.decisions.user[arm == BUSINESS_AS_USUAL]] = True
     if usual.any():
         pace = replace(pace, rates=LogPace.measure(recent.select_users(usual), events, pace.period).rates)
     return pace

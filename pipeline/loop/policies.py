@@ -89,8 +89,14 @@ class Policies:
         write_json({"policies": self.versions}, self.folder / "order.json")
 
     def _order(self) -> list[str]:
+        """Return the versions in the order in which they were written; by name where the file is damaged."""
         file = self.folder / "order.json"
-        return list(read_json(file, "Delete it")["policies"]) if file.is_file() else []
+        if not file.is_file():
+            return []
+        try:
+            return list(read_json(file, "")["policies"])
+        except ConfigError:
+            return sorted(path.stem for path in self.folder.glob("[0-9a-f]*.pt"))
 
 
 def version_of(path: Path) -> str:

@@ -15,10 +15,10 @@ class UpdateConfig:
 
     Attributes:
         every: Time from one update to the next, from the first decision of the log on.
-        growth: Growth of the days after which all is fitted again. With .25 that is after 1 to 5 days, then 7, 9, 12,
-            15, 19, 24, 30 and so on. In between each day is added to the sums of the last fit.
+        growth: Growth of the days after which all is fitted again. With .25 that is after 1 to 8 days, then 10,
+            12, 15, 18, 22, 27, 33 and so on. In between each day is added to the sums of the last fit.
         longest: Longest time between two such fits.
-        memory: How long a decision is learned from.
+        memory: How long a decision is learned from. Counted when all is fitted again.
         revise: How far back late or corrected events change what was learned. Older ones count at the next fit.
         keep: Number of earlier policies that are kept for a roll-back.
     """

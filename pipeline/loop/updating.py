@@ -3,37 +3,29 @@
 After slot k of a log, all is fitted again if the schedule says so (`settings.refits`), and otherwise the decisions that
 closed since slot k - 1 are added to the last fit. What a policy has learned is therefore a function of the
 configuration and of what the log held before slot k: the same bits whether it was updated every day, once a month, or
-after a crash. The files of a run only spare the work. A ledger holds a digest of every day of the log that they rest
-on; where a day has changed since, what was learned from it is computed again.
+after a crash. The states that a run stores only spare work (`pipeline/loop/states.py`): where a day of the log that
+they rest on has changed since, what was learned from it is computed again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from crosschannel import agents
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
-from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
 from crosschannel.histories.slicing import digests_by_day, until
-from crosschannel.pipeline.building import agent_spec_of
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop.learning import Learned, extend, fit
+from crosschannel.pipeline.loop.learning import extend, fit
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.settings import refits
-from crosschannel.pipeline.pricing import LogPace
-from crosschannel.pipeline.run_files import RunLock, TrainedWith, read_json, write_json
+from crosschannel.pipeline.loop.states import States, is_extendable
+from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.reward import Reason, make_reward
-
-LEDGER_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ def update(run: Run, history: History) -> Updated:
 
 
 def _update(run: Run, history: History) -> Updated:
-    config, folder = run.config, run.path / "learning"
+    config = run.config
     if config.constraints.discount:
         raise ConfigError("constraints.discount: the price of a message is not learned day by day: leave it at 0")
     if not len(history.decisions):
@@ -101,22 +93,15 @@ def _update(run: Run, history: History) -> Updated:
     every, first = duration(config.update.every), int(history.decisions.time.min())
     slot = (history.span[1] - first) // every
     digests = digests_by_day(history, first, every, slot)
-    ledger = _read_ledger(folder / "ledger.json", first, every)
-    changed = [k for k, (old, new) in enumerate(zip(ledger.get("days", ()), digests, strict=False), 1) if old != new]
-    oldest = slot - duration(config.update.revise) // every
-    revised, late = [k for k in changed if k > oldest], [k for k in changed if k <= oldest]
     fitted_at = max(refits(slot, config.update.growth, max(duration(config.update.longest) // every, 1)), default=0)
-    learned, reached = _stored(run, folder, ledger, fitted_at, min(revised, default=slot + 1))
+    states = States(run, history, digests, first, fitted_at)
+    learned, reached = states.furthest()
     fitted, added = list[int](), list[int]()
     while reached < slot:
         k = fitted_at if reached < fitted_at else reached + 1
         time = first + k * every
-        extendable = (
-            learned is not None and isinstance(learned.agent, agents.ExtendableAgent) and learned.agent.extendable
-        )
-        if k > fitted_at and extendable:
-            assert learned is not None
-            learned = extend(config, learned, history, time - every, time)
+        if learned is not None and k > fitted_at and is_extendable(learned):
+            learned = extend(config, learned, history, time)
             added.append(k)
         else:
             try:
@@ -125,29 +110,16 @@ def _update(run: Run, history: History) -> Updated:
             except NotIdentified as error:
                 logger.info(f"nothing is learned from slot {k}: {error}")
         reached = k
-        _store(folder, learned, reached, "fitted" if k == fitted_at else "last")
+        states.write(learned, k)
     if learned is None or not learned.rows:
         raise NotIdentified(_why_nothing(config, history))
     policies = Policies(run.path)
     fingerprint = until(history, first + slot * every).fingerprint()
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
     version = policies.write(learned.agent, learned.spec, {"run": trained_with, "slot": slot})
-    write_json(
-        {
-            "version": LEDGER_VERSION,
-            "first": first,
-            "every": every,
-            "fitted": fitted_at,
-            "reached": reached,
-            "days": digests,
-            "policy": version,
-        },
-        folder / "ledger.json",
-    )
     policies.use(version)
     policies.prune(config.update.keep)
     decided = set(((history.decisions.time - first) // every).tolist())
-    missing = tuple(first + k * every for k in range(slot) if k not in decided)
     return Updated(
         version=version,
         slot=slot,
@@ -155,9 +127,9 @@ def _update(run: Run, history: History) -> Updated:
         rows=learned.rows,
         fitted=tuple(fitted),
         added=tuple(added),
-        revised=len(revised),
-        late=len(late),
-        missing=missing,
+        revised=states.revised,
+        late=states.late,
+        missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
 
 
@@ -169,45 +141,6 @@ def _why_nothing(config: Config, history: History) -> str:
         return "no window has closed yet"
     most = max(counts, key=counts.__getitem__)
     return f"none of {len(frame):,} decisions has a reward yet; {counts[most]:,} of them: {most}"
-
-
-def _read_ledger(path: Path, first: int, every: int) -> Mapping[str, Any]:
-    """Return the ledger of a run; an empty one where there is none, or where the log begins or is divided otherwise."""
-    if not path.is_file():
-        return {}
-    found = read_json(path, "Delete the folder `learning`: the next update computes it again")
-    same = found.get("version") == LEDGER_VERSION and found.get("first") == first and found.get("every") == every
-    return found if same else {}
-
-
-def _stored(
-    run: Run, folder: Path, ledger: Mapping[str, Any], fitted_at: int, changed: int
-) -> tuple[Learned | None, int]:
-    """Return the furthest state on disk that the log has not outdated, and the slot up to which it has learned."""
-    for name, slot in (("last", ledger.get("reached", 0)), ("fitted", ledger.get("fitted", 0))):
-        path = folder / f"{name}.pt"
-        if ledger.get("fitted") != fitted_at or not slot or slot >= changed or not path.is_file():
-            continue
-        agent, extra = agents.load_fit(path, run.config.device, run.allowed_classes)
-        if extra["slot"] != slot:
-            continue  # written by an update that was interrupted
-        features, pace = ContextFeatures.from_state_dict(extra["features"]), LogPace.from_dict(extra["pace"])
-        return Learned(agent, agent_spec_of(run.config, features), features, pace, int(extra["rows"])), slot
-    return None, 0
-
-
-def _store(folder: Path, learned: Learned | None, slot: int, name: str) -> None:
-    """Write a state from which later updates go on, where the agent can be extended."""
-    if learned is None or not isinstance(learned.agent, agents.ExtendableAgent) or not learned.agent.extendable:
-        return
-    folder.mkdir(exist_ok=True)
-    extra = {
-        "slot": slot,
-        "rows": learned.rows,
-        "features": learned.features.state_dict(),
-        "pace": learned.pace.to_dict(),
-    }
-    agents.save_fit(learned.agent, folder / f"{name}.pt", learned.spec, extra)
 
 
 def _day(time: int) -> str:

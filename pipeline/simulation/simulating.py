@@ -23,6 +23,7 @@ from crosschannel.pipeline.loop.deciding import decide_day, write_day
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation.monitor import LoopMonitor, decided_figures, true_figures
 from crosschannel.pipeline.simulation.world import World
@@ -71,9 +72,28 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
     """
     loop = Loop(out)
     if not Run.is_at(out):
-        deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
+        log, decided = loop.log.absolute(), loop.decided.absolute()
+        deployed = replace(config.history, source="folder", path=log, decided=decided)
         with ExitStack() as locks:
             Run.create(replace(config, history=deployed), out, locks)
+    if not is_simulation(out):
+        raise ConfigError(f"{out} is a run, but not that of a simulation: choose another folder (--out)")
+    loop.log.mkdir(exist_ok=True)
+    with RunLock(loop.log):
+        yield from _days(config, loop)
+
+
+def is_simulation(folder: Path) -> bool:
+    """Return whether a folder is that of a simulation: a run whose log and decisions are in the folder itself."""
+    if not Run.is_at(folder):
+        return False
+    history, loop = Run.read_config(folder).history, Loop(folder)
+    places = ((history.path, loop.log), (history.decided, loop.decided))
+    return history.source == "folder" and all(path and path.resolve() == own.resolve() for path, own in places)
+
+
+def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:
+    out = loop.path
     world = World.start(config, loop.log)
     loop.decided.mkdir(exist_ok=True)
     in_use = Policies(out).current is not None
@@ -85,6 +105,7 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
         folder = loop.decided / f"{timestamps(np.array([time]))[0]:%Y-%m-%d}"
         passed = world.log.folder(time).is_dir()
         if not passed:
+            world.write_users()  # a process that was killed may have written those of tomorrow already
             history = read_history(loop.log, loop.decided if slot else None)
             if slot and (config.loop.active_days is None or slot <= config.loop.active_days):
                 run = _learn(run, history)
@@ -102,7 +123,8 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
                 **true_figures(world, here, result, best),
             }
         )
-        write_csv(pd.DataFrame(figures), loop.path / DAYS_FILE)
+        if not passed or slot == market.days - 1:
+            write_csv(pd.DataFrame(figures), loop.path / DAYS_FILE)
         monitor.write(figures[-1])
         yield figures[-1]
     monitor.close()

@@ -32,12 +32,14 @@ class World:
         log: The app's log: the events of all users, and the decisions of business as usual.
         arm: Arm of each user (N,).
         changes: What marketers add and retire.
+        active_days: Days on which the policy learns and marketers change actions; None for all.
     """
 
     live: LiveMarket
     log: DailyLog
     arm: ObjectArray
     changes: tuple[ActionChange, ...]
+    active_days: int | None = None
 
     @classmethod
     def start(cls, config: Config, folder: Path) -> World:
@@ -50,16 +52,21 @@ class World:
         _check_changes(config.loop.marketers)
         live = LiveMarket.start(market, Population(config.loop.late, config.loop.leaving))
         name = f"market ({market.config.scenario}, closed loop)"
-        log = DailyLog(folder, name, MODULES, EVENTS, START)
+        log = DailyLog(folder, name, MODULES, EVENTS, START, ties="after")
         arm = assign_arms(live.user_ids, config.arms, live.state.users.attributes())
-        out = cls(live, log, arm, config.loop.marketers)
+        out = cls(live, log, arm, config.loop.marketers, config.loop.active_days)
         if not log.exists:
             log.create()
-        log.write_users(live.users_frame())
+        if not log.folder(START).is_dir():
+            log.write_users(live.users_frame())
         for day in range(market.config.warmup_days):
             if not log.folder(START + day * DAY).is_dir():
                 log.write_day(START + day * DAY, out._usual_decisions(None), live.events_frame(day))
         return out
+
+    def write_users(self) -> None:
+        """Write the table of the users who are known before the next slot."""
+        self.log.write_users(self.live.users_frame())
 
     def eligible(self, user_ids: ObjectArray) -> BoolArray:
         """Return what may be sent to users (U,) at the next slot, as the app's own file of eligibility says."""
@@ -88,9 +95,9 @@ class World:
         usual_rows = np.flatnonzero(~mine & live.state.subscribed)
         log = self._decision_log(usual_rows, actions, probability, mask, time)
         result = live.step(MODULES.canonical(actions))
-        # The table of users comes first: no day names a user who is not in it.
-        self.log.write_users(live.users_frame())
         if not self.log.folder(time).is_dir():
+            # The table of users comes first: no day names a user who is not in it.
+            self.write_users()
             self.log.write_day(time, self._usual_decisions(log), live.events_frame(day))
         return result
 
@@ -102,6 +109,8 @@ class World:
         """Return what may be sent to everybody (N, sum of actions), with what marketers have added and retired."""
         mask = self.live.market.mask(self.live.state)
         slot = self.live.day - self.live.market.config.warmup_days
+        if self.active_days is not None:
+            slot = min(slot, self.active_days)  # with the policy the actions are frozen
         parts = MODULES.split(mask)
         for change in self.changes:
             for names, absent in ((change.add, slot < change.day), (change.retire, slot >= change.day)):

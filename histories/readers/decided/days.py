@@ -139,21 +139,28 @@ def read_arms(folder: Path, user_ids: ObjectArray) -> ObjectArray:
 
 
 def with_arms(history: History, folder: Path) -> History:
-    """Return a history whose decisions have the arms of their users, as the last day that names each has it.
+    """Return a history whose decisions have arms: their own, or else that of the user, as the last day names it.
 
-    This holds for all decisions, also for those before the arms began and for those of business as usual. Users whom
-    no day names keep the arm of the log.
+    Decisions of a policy have the arm under which they were made; those of business as usual get it from the days.
+    Decisions from before the first day have no arm but the log's: what was not sent then was not held out.
 
     Raises:
         InputError: If the folder is not one of decisions by date.
     """
     arms = read_arms(folder, history.user_ids)
     d = history.decisions
-    arm = arms[d.user]
     named = np.asarray(arms != None, dtype=bool)  # noqa: E711
-    if d.arm is not None:
-        arm = np.where(named[d.user], arm, d.arm)
+    own = np.full(len(d), None, dtype=object) if d.arm is None else d.arm
+    has_own = np.asarray(pd.notna(own), dtype=bool) & np.asarray(own != "", dtype=bool)
+    began = _first_time(folder)
+    arm = np.where(has_own | (d.time < began), own, arms[d.user])
     notes = list(history.notes)
     if not named.all():
         notes.append(f"arms: {int((~named).sum()):,} users are in no file of arms of {folder}")
     return replace(history, decisions=replace(d, arm=arm), notes=tuple(notes))
+
+
+def _first_time(folder: Path) -> int:
+    """Return the time of the first day of a folder of decisions, microseconds since 1970 UTC, to the minute."""
+    name = decided_days(folder)[0].name
+    return int(np.datetime64(name[:11] + name[11:].replace("-", ":") if "T" in name else name, "us").astype(np.int64))

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import History, take_rows
 from crosschannel.histories.slicing import until
+from crosschannel.pipeline.building import compute_rewards
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop import updating
+from crosschannel.pipeline.loop.learning import _closed
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.states import States
 from crosschannel.pipeline.loop.updating import Updated, update
 from crosschannel.pipeline.run_folder import Run
 from tests.pipeline.loop.updates import config, days, log, started
@@ -102,13 +105,12 @@ def test_a_change_before_the_days_that_are_revised_is_counted_and_left(tmp_path:
     assert (found.fitted, found.added) == ((), (9,))
 
 
-@pytest.mark.parametrize("where", ["ledger", "policy", "state"])
+@pytest.mark.parametrize("where", ["policy", "state"])
 def test_an_update_that_is_cut_off_is_made_again(tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings, history = config(**GROWTH), log()
     run = started(settings, tmp_path / "run", history)
     update(run, until(history, days(history)[-2]))
-    names = {"ledger": ("write_json", updating), "policy": ("use", Policies), "state": ("_store", updating)}
-    name, owner = names[where]
+    name, owner = {"policy": ("use", Policies), "state": ("write", States)}[where]
 
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
@@ -163,3 +165,75 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     whole = update(started(config(), tmp_path / "whole", log()), log())
     short = update(started(config(**{"update.memory": "3d"}), tmp_path / "short", log()), log())
     assert short.rows < whole.rows
+
+
+def test_changed_attributes_are_learned_again(tmp_path: Path) -> None:
+    """Users' attributes are no part of any day, but of every context."""
+    settings, history = config(**GROWTH), log()
+    run = started(settings, tmp_path / "run", history)
+    before = update(run, history).version
+    assert history.users is not None
+    turned = history.users.assign(platform=history.users["platform"].to_numpy()[::-1])
+    other = replace(history, users=turned)
+    found = update(run, other).version
+    assert found == update(started(settings, tmp_path / "fresh", other), other).version != before
+
+
+def test_a_damaged_state_is_computed_again(tmp_path: Path) -> None:
+    run = started(config(**GROWTH), tmp_path / "run", log())
+    version = update(run, log()).version
+    for file in (tmp_path / "run" / "learning").iterdir():
+        file.write_bytes(file.read_bytes()[:1000])
+    (tmp_path / "run" / "policies" / "order.json").write_text("{")
+    assert update(run, log()).version == version
+
+
+def test_a_state_of_another_log_is_not_taken_for_this_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings, history = config(**GROWTH), log()
+    run = started(settings, tmp_path / "run", history)
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Policies, "write", cut)
+        with pytest.raises(KeyboardInterrupt):
+            update(run, with_late_event(history, 5))
+    assert update(run, history).version == update(started(settings, tmp_path / "fresh", history), history).version
+
+
+def test_an_action_that_is_added_in_the_middle_is_fitted_again(tmp_path: Path) -> None:
+    settings, history = config(**GROWTH), log()
+    run = started(settings, tmp_path / "run", history)
+    update(run, until(history, days(history)[-2]))
+    place = history.modules.names.index("offer")
+    offer = history.modules[place]
+    more = replace(offer, actions=(offer.actions[0], "percent_30", *offer.actions[1:]), labels={})
+    modules = ActionSpace([more if m == place else module for m, module in enumerate(history.modules)])
+    d = history.decisions
+    actions = d.actions.copy()
+    actions[:, place] += actions[:, place] > 0
+    wider = replace(history, modules=modules, decisions=replace(d, actions=actions, eligible=None))
+    found = update(run, wider)
+    assert found.fitted
+    assert found.version == update(started(settings, tmp_path / "fresh", wider), wider).version
+
+
+def test_rewards_that_become_known_later_are_added_once(tmp_path: Path) -> None:
+    """Pooled cells have enough controls only when more days of their block have closed."""
+    settings = config(**{"update.growth": 10.0, "reward.min_controls": 380, "reward.matching.fallback": ("time",)})
+    run = started(settings, tmp_path / "run", log())
+    daily = [update(run, until(log(), time)) for time in days(log())[2:]]
+    assert daily[-1].rows > daily[0].rows
+    frame = compute_rewards(log(), settings)
+    assert daily[-1].rows <= frame.identified.sum()
+
+
+def test_what_happens_at_the_very_end_of_a_window_belongs_to_it(tmp_path: Path) -> None:
+    """A log of dates: an order of the day after has the time at which the window ends, and the slot as well."""
+    history, settings = log(), config()
+    first = int(history.decisions.time.min())
+    assert not _closed(settings, history, first + DAY)[history.decisions.time == first].any()
+    assert _closed(settings, history, first + DAY + 1)[history.decisions.time == first].all()
+    after = replace(history, ties="after")
+    assert _closed(settings, after, first + DAY)[history.decisions.time == first].all()
