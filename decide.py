@@ -54,7 +54,7 @@ from crosschannel.pipeline.loop.deciding import (
     rolled_out,
     write_day,
 )
-from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails
+from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, unsaid
 from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
 from crosschannel.pipeline.run_folder import Run
 
@@ -250,6 +250,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         eligible, what = eligible_before_guardrails(history, at, decided)
         logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
+        if silent := unsaid(history, eligible):
+            logger.warning(
+                f"nothing is eligible {silent}: they get nothing until --eligible FILE says what may be sent"
+            )
     check_consent(history, eligible, guardrails, chosen.ignore_columns)
     day = decide_day(
         *(run, history, at, eligible, guardrails),

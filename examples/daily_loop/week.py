@@ -56,6 +56,7 @@ def configuration(week: Week) -> Config:
 def main(week: Week) -> None:
     """Start a run, then update and decide for each day, and read the trial at the end."""
     log, decided, policy = week.folder / "log", week.folder / "decisions", week.folder / "run"
+    reachable = week.folder / "eligible.parquet"
     app = World.start(configuration(week), log)
     description = ["--config", CONFIG_FOLDER / "closed_loop.yaml", "--history.source", "folder"]
     run("start", *description, "--history.path", log, "--seed", week.seed, "--out", policy)
@@ -63,8 +64,8 @@ def main(week: Week) -> None:
         now = f"{timestamps(np.array([app.live.time]))[0]:%Y-%m-%dT%H:%M}"
         if day:
             run("update", policy, "--history.path", log, "--history.decided", decided)
-        rest = ("--guardrails.min-gap", "60h")  # the market takes no message within two days after another
-        run("decide", policy, "--history.path", log, "--at", now, "--out", decided, *rest)
+        app.eligible_frame().to_parquet(reachable, index=False)  # what reaches whom now, as only the app knows
+        run("decide", policy, "--history.path", log, "--at", now, "--eligible", reachable, "--out", decided)
         app.step(decided / now[:10])
     both = ("--history.path", log, "--history.decided", decided)
     run("trial", *description, *both, "--trial.days", week.days, "--out", week.folder / "trial")

@@ -15,7 +15,7 @@ from crosschannel.core.times import DAY
 from crosschannel.envs.market import LiveMarket, Market, Population, StepResult, make_policy
 from crosschannel.envs.market.vocabulary import EVENTS, MODULES, START
 from crosschannel.histories.arms import BUSINESS_AS_USUAL, assign_arms
-from crosschannel.histories.logs import DecisionLog, decisions_frame
+from crosschannel.histories.logs import DecisionLog, decisions_frame, listed_actions
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE
 from crosschannel.histories.readers.source_files import read_parquet
@@ -100,6 +100,11 @@ class World:
             self.write_users()
             self.log.write_day(time, self._usual_decisions(log), live.events_frame(day))
         return result
+
+    def eligible_frame(self) -> pd.DataFrame:
+        """Return what may be sent to the users who are known before the next slot, as `decide --eligible` reads it."""
+        user_ids = self.live.users_frame()["user_id"].to_numpy(dtype=object)
+        return pd.DataFrame({"user_id": user_ids, **listed_actions(self.eligible(user_ids), MODULES, "eligible")})
 
     def best_effect(self) -> FloatArray:
         """Return the largest expected effect (N,) of what may be sent at the next slot: what an oracle would choose."""

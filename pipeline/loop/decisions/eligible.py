@@ -67,6 +67,32 @@ def eligible_before_guardrails(history: History, at: int, folder: Path | None) -
     return mask, f"{what}; where a policy has decided, what it was given then"
 
 
+def unsaid(history: History, eligible: BoolArray) -> str:
+    """Return a sentence on users and actions of whom nobody says that anything may be sent; empty where there are none.
+
+    Such users are new: no slot of theirs says what reaches them. Such actions are new as well.
+
+    Args:
+        history: The log.
+        eligible: What may be sent (U, sum of actions), before guardrails.
+    """
+    modules = history.modules
+    here = history.observed_until >= history.span[1]
+    silent = here & ~modules.split(eligible)[0][:, 1:].any(1)
+    decided = np.zeros(history.n_users, dtype=bool)
+    decided[history.decisions.user[~own_decisions(history.decisions)]] = True
+    new = int((silent & ~decided).sum())
+    never = [
+        f"{module.name} {action}"
+        for module, part in zip(modules, modules.split(eligible), strict=True)
+        for action, some in zip(module.actions, part.any(0), strict=True)
+        if not some
+    ]
+    parts = [f"{new:,} users of whom no slot says what may be sent"] if new else []
+    parts += [f"for nobody: {', '.join(never)}"] if never else []
+    return "; ".join(parts)
+
+
 def _last_time(history: History, rows: BoolArray) -> IntArray:
     """Return the time of each user's last decision among some rows (n,), -1 where there is none (U,)."""
     out = np.full(history.n_users, -1, dtype=np.int64)

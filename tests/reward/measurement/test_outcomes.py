@@ -308,7 +308,7 @@ def test_windows_outside_the_log_are_not_observed():
         (lambda: Goal("order", half_life="1d"), "go together"),
         (lambda: Matching(strata=0), "below 1"),
         (lambda: Matching(within=("region", "region")), "twice"),
-        (lambda: Matching(fallback=("cell",)), "may name 'strata' and 'within'"),  # type: ignore[arg-type]
+        (lambda: Matching(fallback=("cell",)), "may name 'strata', 'within' and 'time'"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_settings_are_explained(wrong, message):

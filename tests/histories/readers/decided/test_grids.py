@@ -49,7 +49,7 @@ def test_a_folder_by_date_is_read_as_the_files_are_and_has_the_arms(tmp_path, so
         np.testing.assert_array_equal(getattr(found.decisions, name), getattr(expected.decisions, name))
     assert expected.decisions.arm is None
     arms = np.array(ARMS, dtype=object)[found.decisions.user % 3]
-    began = pd.Timestamp(min(path.name for path in by_date_folder(tmp_path).iterdir())[:10]).as_unit("us").value
+    began = int((START + pd.Timedelta(days=min(POLICY_DAYS))).normalize().timestamp() * 1e6)
     arms = np.where(found.decisions.time >= began, arms, None)
     np.testing.assert_array_equal(found.decisions.arm, arms)
 
