@@ -78,16 +78,31 @@ def objects_frame(lines: Iterable[str]) -> pd.DataFrame:
     return pd.DataFrame({name: _column([one.get(name) for one in objects]) for name in names})
 
 
-def _array(text: str) -> list[dict[str, Any]]:
+def parse_array(text: str) -> list[Any]:
+    """Return the list of a JSON text.
+
+    Raises:
+        ValueError: If the text is not a JSON list, has a key twice or half a character, or is nested too deeply.
+    """
     try:
         values = _DECODER.decode(text)
-        _check_characters(values)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(values, list):
+        raise ValueError("it is not a list")
+    _check_characters(values)
+    return values
+
+
+def _array(text: str) -> list[dict[str, Any]]:
+    try:
+        values = parse_array(text)
+    except ValueError as error:
         raise BadLine(f"this is not an array of JSON objects: {error}", 1, text) from None
     for row, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise BadLine("this entry of the array is not a JSON object", row, json.dumps(value))
-    return list(values)
+    return values
 
 
 def _check_characters(value: Any) -> None:
