@@ -9,8 +9,10 @@ BRAZE = Preset(
         "user_id": "external_user_id",
         "anonymous_id": "user_id",
         "time": "time",
-        "event": "event_type",
+        "event": "name",
         "message_id": "id",
     },
+    # Only a custom event has a name of its own; the folder of a file names the type of any other.
+    fallbacks={"event": "event_type"},
     time_unit="s",
 )
