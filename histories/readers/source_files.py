@@ -97,12 +97,17 @@ def has_format(path: PurePath, form: str) -> bool:
     return FORMATS.get(path.suffix.lower()) == form
 
 
-def refuse_format(path: PurePath) -> Fault | None:
-    """Return the fault of a file that cannot be read, judged by its name; None if it can."""
+def refuse_format(path: Path) -> Fault | None:
+    """Return the fault of a file that cannot be read, judged by its name; None if it can.
+
+    A compressed file whose name does not say its format, as Segment writes them, is JSON if it begins as an object.
+    """
     inner = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     if inner.suffix.lower() in FORMATS or path.suffix.lower() == ".zip":
         return None
     ending = next((one for one in (inner.suffix.lower(), path.suffix.lower()) if one in OTHER_FORMATS), "")
+    if not ending and path.suffix.lower() in COMPRESSIONS and path.is_file() and _begins_as_object(path):
+        return None
     what = f"files that end in {ending} are not read" if ending else "the file format is unknown"
     return Fault(str(path), what, OTHER_FORMATS.get(ending, f"Give a file that ends in one of {READABLE}."))
 
@@ -127,7 +132,7 @@ def read_file(
         raise InputError([fault])
     try:
         with _open(path) as (source, name):
-            form = FORMATS[PurePath(name).suffix.lower()]
+            form = FORMATS.get(PurePath(name).suffix.lower(), "json")
             if form == "parquet":
                 return _read_parquet(path, source)
             encoding = encoding or _encoding(path, source)
@@ -145,6 +150,15 @@ def read_file(
         raise fail(path, f"this is not text in {encoding}: {error}", remedy) from error
     except _DAMAGED as error:
         raise fail(path, f"the file cannot be read: {error}", "Check that the file is complete.") from error
+
+
+def _begins_as_object(path: Path) -> bool:
+    """Return whether the content of a compressed file begins as a JSON object."""
+    try:
+        with _open(path) as (source, _):
+            return source.read(4096).lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(b"{")
+    except _DAMAGED:
+        return False
 
 
 def read_any(path: Path, *, text: Sequence[str] | None = None) -> pd.DataFrame:

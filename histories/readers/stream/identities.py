@@ -81,8 +81,8 @@ def merge_anonymous(
                 file,
                 shared,
                 "the row has no user, and its anonymous id names several",
-                "Give the row its user; or `anonymous: leave_out` in the mapping leaves such rows out, and `keep` makes "
-                "the anonymous id a user of its own.",
+                "Give the row its user; or set `anonymous`: `leave_out` leaves such rows out, and `keep` makes the "
+                "anonymous id a user of its own.",
             )
         _flag(
             file,

@@ -50,9 +50,9 @@ class StreamMapping:
         rows: The table, or a list of tables with columns of their own (sends in one, other events in others), each a
             file or a folder of files, which are read in the order of their names. `columns` has the table's columns, or
             paths into JSON, of `user_id`, `time`, `event` and optionally `value` (of all its events), `message_id`
-            (unique for each message), `arm` (the user's experiment arm) and `anonymous_id` (a device or visitor: its rows
-            without a user are those of the one user whom other rows name with it). `constants` may name the `event` of
-            a table that has only one.
+            (unique for each message), `arm` (the user's experiment arm) and `anonymous_id` (a device or visitor: its
+            rows without a user are those of the one user whom other rows name with it). `constants` may name the
+            `event` of a table that has only one.
         modules: The action space: entries as in `TableMapping`.
         sends: Which events are sends. With `sends_only`, decisions to send nothing may be among them; their action is
             the first one of the first module. A grid has slots for these by itself.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
@@ -19,6 +20,7 @@ from crosschannel.histories.readers.sources import SourceRows, TableSource, read
 from crosschannel.histories.readers.stream.identities import merge_anonymous
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
+from crosschannel.histories.values.decimals import with_decimal_point
 from crosschannel.histories.values.identifiers import read_user_ids, sorted_ids
 from crosschannel.histories.values.times import read_times
 from crosschannel.histories.values.validation import EVENT_COLUMNS
@@ -123,7 +125,21 @@ def _open_file(
         wanted = {one: np.isin(known, list(events))[code] for one, events in _needs(mapping, list(known)).items()}
         wanted = {one: rows for one, rows in wanted.items() if one not in columns and rows.any()}
         columns |= extract(raw, wanted, found.unreadable)
+    if source.decimal == ",":
+        for one in _numbers(mapping, names) & set(columns):
+            columns[one] = with_decimal_point(TableValidator(pd.DataFrame(columns), path, faults), one)
     return StreamFile(TableValidator(pd.DataFrame(columns, index=raw.frame.index), path, faults), names)
+
+
+def _numbers(mapping: StreamMapping, names: Mapping[str, str]) -> set[str]:
+    """Return the columns and paths whose values are numbers."""
+    propensities = [
+        path
+        for sends in mapping.sends
+        for native, path in sends.columns.items()
+        if native.startswith("propensity") and native not in ActionSpace.from_dict(mapping.modules).names
+    ]
+    return {*mapping.values.values(), *propensities, names.get("value", "value")}
 
 
 def _names(found: FileTable, source: TableSource, mapping: StreamMapping) -> dict[str, str]:

@@ -110,7 +110,7 @@ def segment(events: pd.DataFrame, folder: Path) -> Path:
     """Write `segment-logs/SOURCE/DAY/FILE.gz`: the day in milliseconds, lines of JSON, compressed."""
     for day, rows in events.groupby(events["time"].dt.floor("D")):
         stamp = pd.Timestamp(str(day)).value // 10**6
-        path = folder / "segment-logs" / "qXoFz6fTQc" / f"{stamp}" / f"{stamp}.qXoFz6fTQc.0.1.json.gz"
+        path = folder / "segment-logs" / "qXoFz6fTQc" / f"{stamp}" / f"{stamp}_qXoFz6fTQc.0.gz"
         compressed(path, [call(row) for row in rows.itertuples()])
     return folder / "segment-logs"
 
