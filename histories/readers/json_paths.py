@@ -11,7 +11,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, nearest
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.readers.json_lines import parse_array, parse_object
+from crosschannel.histories.readers.formats.json_lines import parse_array, parse_object
 
 UNNEST = (
     "Make a column of each key that you need, such as with UNNEST in SQL; a list of keys and values becomes a map with "

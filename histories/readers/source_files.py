@@ -1,4 +1,4 @@
-"""Read one CSV, Parquet or JSON-lines file, compressed or not; every problem is an `InputError`."""
+"""Read one CSV, Parquet, JSON-lines or Avro file, compressed or not; every problem is an `InputError`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pandas as pd
 
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.files import unescape
-from crosschannel.histories.readers.json_lines import BadLine, objects_frame
-from crosschannel.histories.readers.parquet import READ_ERRORS, parquet_frame
+from crosschannel.histories.readers.formats import avro, parquet
+from crosschannel.histories.readers.formats.json_lines import BadLine, objects_frame
 
 FORMATS = {
     ".csv": "text",
@@ -32,12 +32,11 @@ FORMATS = {
     ".json": "json",
     ".jsonl": "json",
     ".ndjson": "json",
+    ".avro": "avro",
 }
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 READABLE = f"{', '.join(FORMATS)} (each also as .gz, .bz2, .xz, or alone in a .zip)"
-_TO_PARQUET = "Convert it to Parquet, such as with DuckDB: COPY (SELECT * FROM {}) TO 'rows.parquet'."
 OTHER_FORMATS = {
-    ".avro": _TO_PARQUET.format("read_avro('rows.avro')") + " (INSTALL avro; LOAD avro; comes first.)",
     ".orc": "Convert it to Parquet, such as with PyArrow: pq.write_table(orc.read_table('rows.orc'), 'rows.parquet').",
     ".feather": "Convert it to Parquet, such as with pandas: read_feather('rows.feather').to_parquet('rows.parquet').",
     ".arrow": "Convert it to Parquet, such as with pandas: read_feather('rows.arrow').to_parquet('rows.parquet').",
@@ -93,7 +92,7 @@ def stem(path: PurePath) -> PurePath:
 
 
 def has_format(path: PurePath, form: str) -> bool:
-    """Return whether a file's name ends as one of a form that is not compressed: `text`, `json` or `parquet`."""
+    """Return whether a file's name ends as one of a form that is not compressed: `text`, `json`, `parquet` or `avro`."""
     return FORMATS.get(path.suffix.lower()) == form
 
 
@@ -135,6 +134,8 @@ def read_file(
             form = FORMATS.get(PurePath(name).suffix.lower(), "json")
             if form == "parquet":
                 return _read_parquet(path, source)
+            if form == "avro":
+                return _read_avro(path, source)
             encoding = encoding or _encoding(path, source)
             if form == "json":
                 return FileTable(_read_json(path, source, encoding))
@@ -224,9 +225,22 @@ def read_json_lines(path: Path) -> pd.DataFrame:
 
 def _read_parquet(path: Path, source: BinaryIO) -> FileTable:
     try:
-        return FileTable(*parquet_frame(source))
-    except READ_ERRORS as error:
+        return FileTable(*parquet.parquet_frame(source))
+    except parquet.READ_ERRORS as error:
         raise fail(path, f"this cannot be read as Parquet: {error}", "Check that the file is complete.") from error
+
+
+def _read_avro(path: Path, source: BinaryIO) -> FileTable:
+    try:
+        return FileTable(*avro.avro_frame(source))
+    except ImportError as error:
+        remedy = (
+            "Install it: pip install 'crosschannel[avro]'. Or convert the file to Parquet, such as with DuckDB: COPY "
+            "(SELECT * FROM read_avro('rows.avro')) TO 'rows.parquet'. (INSTALL avro; LOAD avro; comes first.)"
+        )
+        raise fail(path, f"Avro is not read without fastavro ({error})", remedy) from error
+    except avro.READ_ERRORS as error:
+        raise fail(path, f"this cannot be read as Avro: {error}", "Check that the file is complete.") from error
 
 
 def _read_json(path: Path, source: BinaryIO, encoding: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Read files of rows by a mapping of column names: CSV, Parquet or JSON lines."""
+"""Read files of rows by a mapping of column names: CSV, Parquet, JSON lines or Avro."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class TableSource:
     """One file or a folder of files, and the names of its columns.
 
     Attributes:
-        path: A file that ends in .csv, .tsv, .txt, .parquet, .json, .jsonl or .ndjson, which may be compressed (.gz,
-            .bz2, .xz, or alone in a .zip); or a folder of such files, also in folders below it, whose names may be
-            columns (`date=2024-03-04`).
+        path: A file that ends in .csv, .tsv, .txt, .parquet, .json, .jsonl, .ndjson or .avro, which may be compressed
+            (.gz, .bz2, .xz, or alone in a .zip); or a folder of such files, also in folders below it, whose names may
+            be columns (`date=2024-03-04`).
         columns: For native columns, their names in the file if they differ (`time: sent_at`), or paths into a column of
             JSON (`channel: properties.channel`). In the table of users this may rename attributes as well; every other
             column there is an attribute under its own name.

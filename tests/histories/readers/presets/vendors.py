@@ -206,13 +206,40 @@ BRAZE_TYPES = {SENT: "users.messages.email.Send", ORDER: "users.behaviors.Purcha
 
 
 def braze(events: pd.DataFrame, folder: Path) -> Path:
-    """Write Currents' folders by type of event and hour, converted from Avro to Parquet."""
+    """Write Currents' folders by type of event and hour, as Parquet files."""
+    return braze_files(events, folder, "parquet", lambda path, rows: pd.DataFrame(rows).to_parquet(path))
+
+
+def braze_avro(events: pd.DataFrame, folder: Path) -> Path:
+    """Write Currents' folders by type of event and hour, as Avro files."""
+    return braze_files(events, folder, "avro", write_avro)
+
+
+def braze_files(
+    events: pd.DataFrame, folder: Path, ending: str, write: Callable[[Path, list[dict[str, Any]]], None]
+) -> Path:
+    """Write the files of Currents with a function."""
     kinds = events["event"].map(lambda event: BRAZE_TYPES.get(event, "users.behaviors.CustomEvent"))
     for (kind, date), rows in events.groupby([kinds, events["time"].dt.strftime("%Y-%m-%d")]):
-        path = folder / braze_folder(kind, date) / f"dataexport.prod-01.S3.integration.5b.{kind}+0+00.parquet"
+        path = folder / braze_folder(kind, date) / f"dataexport.prod-01.S3.integration.5b.{kind}+0+00.{ending}"
         path.parent.mkdir(parents=True)
-        pd.DataFrame(braze_rows(rows)).to_parquet(path)
+        write(path, braze_rows(rows))
     return folder / "dataexport.prod-01.S3.integration.5b"
+
+
+def write_avro(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write records of text and numbers, any of which may be null, except `id`, `user_id` and `time`."""
+    import fastavro
+
+    kinds = {str: "string", int: "long", float: "double"}
+
+    def field_of(name: str) -> dict[str, Any]:
+        kind = next((kinds[type(row[name])] for row in rows if row[name] is not None), "string")
+        return {"name": name, "type": kind if name in ("id", "user_id", "time") else ["null", kind]}
+
+    schema = {"type": "record", "name": "Event", "fields": [field_of(name) for name in rows[0]]}
+    with path.open("wb") as out:
+        fastavro.writer(out, fastavro.parse_schema(schema), rows, codec="deflate")
 
 
 def ga4_rows(events: pd.DataFrame) -> list[dict[str, Any]]:
@@ -297,6 +324,7 @@ VENDORS = {
     "amplitude": Vendor(amplitude, "event_properties.offer", "event_properties.revenue"),
     "mixpanel": Vendor(mixpanel, "properties.offer", "properties.revenue"),
     "braze": Vendor(braze, "campaign_name", "price", BRAZE_TYPES),
+    "braze avro": Vendor(braze_avro, "campaign_name", "price", BRAZE_TYPES),
     "ga4": Vendor(ga4, "event_params.offer", "event_params.value", GA4_NAMES),
     "ga4 parquet": Vendor(ga4_parquet, "event_params.offer", "event_params.value", GA4_NAMES),
 }

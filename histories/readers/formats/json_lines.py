@@ -75,7 +75,7 @@ def objects_frame(lines: Iterable[str]) -> pd.DataFrame:
                 what = "JSON" if isinstance(error, json.JSONDecodeError) else "a JSON object"
                 raise BadLine(f"this line is not {what}: {error}", len(objects) + 1, line) from None
     names = dict.fromkeys(chain.from_iterable(objects))
-    return pd.DataFrame({name: _column([one.get(name) for one in objects]) for name in names})
+    return pd.DataFrame({name: values_column([one.get(name) for one in objects]) for name in names})
 
 
 def parse_array(text: str) -> list[Any]:
@@ -112,7 +112,7 @@ def _check_characters(value: Any) -> None:
         raise ValueError("it has half of a character, such as \\ud83d alone") from None
 
 
-def _column(values: list[Any]) -> pd.Series:
+def values_column(values: list[Any]) -> pd.Series:
     """Return values as numbers if all of them are, else unconverted: a float would round long integers."""
     kind = pd.api.types.infer_dtype(values, skipna=False)
     if kind == "integer" and all(-(2**63) <= value < 2**63 for value in values):

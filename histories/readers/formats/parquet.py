@@ -19,9 +19,9 @@ _INDEX = re.compile(r"__index_level_\d+__")
 def parquet_frame(source: BinaryIO) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read a Parquet file; return its table, and the types of the columns that cannot be read, by name.
 
-    Maps become objects with text as keys, as structs do, and lists of keys and values are lists of objects. Text may be stored as bytes or as a dictionary; decimals
-    become integers if they have no decimal places, else floating-point numbers; integers with missing values stay
-    integers.
+    Maps become objects with text as keys, as structs do; lists of keys and values are lists of objects. Text may be
+    stored as bytes or as a dictionary; decimals become integers if they have no decimal places, else floating-point
+    numbers; integers with missing values stay integers.
 
     Raises:
         ValueError, OSError, ...: One of `READ_ERRORS`, if the file cannot be read.
