@@ -92,7 +92,7 @@ def stem(path: PurePath) -> PurePath:
 
 
 def has_format(path: PurePath, form: str) -> bool:
-    """Return whether a file's name ends as one of a form that is not compressed: `text`, `json`, `parquet` or `avro`."""
+    """Return whether a file's name ends as one of a form (`text`, `json`, ...) that is not compressed."""
     return FORMATS.get(path.suffix.lower()) == form
 
 

@@ -41,6 +41,7 @@ class TableSource:
         time_format: Format of times (`%d/%m/%Y %H:%M`) that are not ISO 8601.
         time_unit: Unit of times that are numbers: us, ms, s, min, h or d since `time_origin`.
         time_origin: The time, in UTC, of the number 0.
+        time_clock: Clock on which numbers count: `utc`, or `local`, that of `time_zone` (older projects of Mixpanel).
         time_zone: Time zone of times that do not state theirs (`Europe/Athens`): text without `Z`, an offset, `%z` or
             `%Z`, and Parquet columns without a zone. A date without a time of day is the beginning of the day there.
         separator: Separator between the fields of a text file; by default a tab for .tsv, and a comma for .csv.
@@ -56,6 +57,7 @@ class TableSource:
     time_format: str | None = None
     time_unit: str | None = None
     time_origin: str = "1970-01-01"
+    time_clock: Literal["utc", "local"] = "utc"
     time_zone: str = "UTC"
     separator: str | None = None
     encoding: str | None = None

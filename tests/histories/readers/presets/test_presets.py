@@ -117,6 +117,23 @@ def test_own_times_have_their_own_unit(tmp_path: Path):
         read_stream(mapping("mixpanel", source.path, rows=replace(source, time_unit=None)))
 
 
+def test_numbers_on_the_clock_of_a_projects_zone(tmp_path: Path):
+    """Mixpanel's older projects: 08:00 in Los Angeles is written as the number of 08:00 UTC, in summer and winter."""
+    lines = [
+        {"event": name, "properties": {"distinct_id": "a", "time": int(pd.Timestamp(at).timestamp()), "offer": "small"}}
+        for name, at in ((SENT, "2024-01-15T08:00Z"), (SENT, "2024-07-15T08:00Z"))
+    ]
+    compressed(tmp_path / "a.jsonl.gz", lines)
+    source = TableSource(tmp_path / "a.jsonl.gz", time_clock="local", time_zone="America/Los_Angeles")
+    found = read_stream(mapping("mixpanel", source.path, rows=source, values={}))
+    times = [pd.Timestamp("2024-01-15T16:00Z"), pd.Timestamp("2024-07-15T15:00Z")]
+    assert found.decisions_frame()["time"].tolist() == times
+    lines[0]["properties"]["time"] = int(pd.Timestamp("2024-11-03T01:30Z").timestamp())
+    compressed(tmp_path / "a.jsonl.gz", lines)
+    with pytest.raises(InputError, match="occurs twice or not at all"):
+        read_stream(mapping("mixpanel", source.path, rows=source, values={}))
+
+
 def test_an_export_without_ids_of_messages_has_no_copies_to_find(tmp_path: Path):
     """Lines as short as some exporters write them; the second file is of visitors who never signed in."""
     row = {"event": SENT, "timestamp": "2024-01-15T06:00:00Z", "properties": {"offer": "small"}}
