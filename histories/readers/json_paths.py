@@ -114,13 +114,13 @@ def _objects(table: TableValidator, column: str, rows: IntArray) -> tuple[IntArr
     """Return, for some rows (k,) of a column, the index of each row's JSON object (k,), and the objects, None last."""
     series = table.frame[column].iloc[rows]
     if pd.api.types.is_object_dtype(series) and series.map(is_nested).any():
-        objects = [one if isinstance(one, dict) else from_key_values(one) for one in series]
-        nested = np.array([isinstance(one, dict) for one in objects], dtype=bool)
+        found = [one if isinstance(one, dict) else from_key_values(one) for one in series]
+        nested = np.array([one is not None for one in found], dtype=bool)
         if nested.any():
             wrong = np.zeros(len(table), dtype=bool)
             wrong[rows] = series.map(lambda one: isinstance(one, list | tuple | np.ndarray)).to_numpy(bool) & ~nested
             table.flag_rows(column, wrong, "this list is not one of keys, each once, and values", UNNEST)
-            return np.arange(len(rows)), _and_none(objects)
+            return np.arange(len(rows)), _and_none(found)
     # Equal texts are parsed once; code -1 is a missing text, which is the last object.
     code, texts = pd.factorize(series.mask(table.missing(column)[rows], None))
     # Each text is parsed separately: joined, two invalid ones could make a valid one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,19 @@ def test_slots_begin_with_the_first_row_of_the_anonymous_id(tmp_path: Path):
     signed_in = replace(first, slots=SlotGrid("1d", "11:30", start_events=("Signed In",)))
     days = [read_stream(one).decisions_frame().groupby("user_id")["time"].min() for one in (first, signed_in)]
     assert [str(one.iloc[0].date()) for one in days] == ["2024-05-01", "2024-05-02"]
+
+
+def test_ids_are_merged_across_files_of_numbers_and_of_text(tmp_path: Path):
+    """A user's numbers stay the same user where another file, with visitors, has them as text."""
+    (tmp_path / "rows").mkdir()
+    known = {"who": 7, "device": "a", "event": "Sent", "time": "2024-05-01T08:00Z"}
+    (tmp_path / "rows/1.jsonl").write_text(json.dumps(known))
+    visits = [{"who": None, "device": "a", "event": "Viewed", "time": f"2024-05-0{day}T08:00Z"} for day in (2, 3)]
+    (tmp_path / "rows/2.jsonl").write_text("\n".join(map(json.dumps, visits)))
+    settings = replace(mapping(tmp_path), rows=TableSource(tmp_path / "rows", mapping(tmp_path).rows.columns))
+    history = read_stream(settings)
+    assert history.user_ids.tolist() == ["7"]
+    assert views(settings) == {"7": 2}
 
 
 def test_keep_needs_anonymous_ids(tmp_path: Path):
