@@ -17,6 +17,8 @@ from crosschannel.histories.values.attributes import MISSING, attribute_text
 
 AGENT, BUSINESS_AS_USUAL, HOLDOUT = "agent", "business_as_usual", "holdout"
 ARMS = (AGENT, BUSINESS_AS_USUAL, HOLDOUT)
+#: What follows the version of a policy at decisions for users who may not get messages yet.
+WAITING = " (waiting)"
 #: Keys of users without a cluster differ from those of clusters of the same name.
 _OWN_CLUSTER = 0x5EED
 
@@ -102,15 +104,19 @@ def arm_uniforms(
 
 
 def held_out(decisions: DecisionLog, modules: ActionSpace) -> BoolArray:
-    """Return which decisions (n,) are those of users of the holdout, at which nothing could be sent.
+    """Return which decisions (n,) are those of users of the holdout, or who wait, at which nothing could be sent.
 
     They are controls, and no policy is valued at them. Rows of the same users from before the holdout began are not
     among them: messages could be sent there.
     """
-    if decisions.arm is None:
-        return np.zeros(len(decisions), dtype=bool)
-    mine = np.asarray(decisions.arm == HOLDOUT, dtype=bool) & ~modules.sends(decisions.actions)
+    apart = np.zeros(len(decisions), dtype=bool)
+    if decisions.arm is not None:
+        apart |= np.asarray(decisions.arm == HOLDOUT, dtype=bool)
+    if decisions.policy is not None:
+        codes, names = pd.factorize(decisions.policy)
+        waits = np.array([str(name).endswith(WAITING) for name in names] + [False], dtype=bool)
+        apart |= waits[codes]
     certain = decisions.joint == 1.0
     if decisions.eligible is not None:
         certain |= ~modules.split(modules.feasible_mask(decisions.eligible))[0][:, 1:].any(1)
-    return np.asarray(mine & certain)
+    return np.asarray(apart & ~modules.sends(decisions.actions) & certain)

@@ -77,7 +77,8 @@ class Split:
     def rewards(self) -> RewardFrame:
         """Return the rewards, from these users' own controls, with components where a funnel is declared.
 
-        Decisions of the holdout are controls alone and have none: no policy is valued at them, or learns from them.
+        Decisions of the holdout, and of users who wait for the roll-out, are controls alone and have none: no policy is
+        valued at them, or learns from them.
         """
         frame = self.model.fit_outcomes(self.outcomes).transform_outcomes(self.outcomes)
         frame = with_components(self.model, self.history, self.outcomes, frame)

@@ -24,7 +24,7 @@ class Reason(IntEnum):
     USER_NOT_OBSERVED = 7, "window extends beyond the user's own observation"
     NOT_SENT = 8, "nothing was sent"
     NO_ENGAGEMENT_EVENT = 9, "no event tells engagement with the channel"
-    HELD_OUT = 10, "user is held out and serves as a control"
+    HELD_OUT = 10, "user is held out or waits, and serves as a control"
 
     def __new__(cls, code: int, text: str) -> Reason:
         """Make a member that equals its code and carries its text."""

@@ -37,7 +37,6 @@ def add_flags(parser: Parser) -> None:
     parser.add_shared("--allow-class")
 
 
-@one_thread()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the log, learn, and print what was learned; return the exit code."""
     parser = Parser("update", __doc__, "RUN [--history.path PATH] [--history.decided FOLDER] [--use VERSION]")
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     history = build_history(run.config)[0]
     logger.info(history.summary())
     try:
-        print(update(run, history))
+        print(one_thread()(update)(run, history))
     except NotIdentified as error:
         print(f"the policy stays as it is: {error}")
     return 0

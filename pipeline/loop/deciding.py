@@ -18,7 +18,7 @@ from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.hashing import derive, keys, pseudonyms, row_fingerprints
 from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import SECOND, timestamps
-from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, Arms, arm_uniforms, assign_arms
+from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, WAITING, Arms, arm_uniforms, assign_arms
 from crosschannel.histories.eligibility import without_churned
 from crosschannel.histories.guardrails import Guardrails, allowed_actions
 from crosschannel.histories.history import History
@@ -42,7 +42,7 @@ from crosschannel.pipeline.run_folder import Run
 #: Version of what a day's files hold.
 DAY_VERSION = 1
 #: Columns beside the native ones: who waits for the roll-out, and the fingerprint of what the policy saw.
-WAITING, CONTEXT = "waiting", "context"
+WAITING_COLUMN, CONTEXT = "waiting", "context"
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ class DecidedDay:
     Attributes:
         name: Name of the day's folder.
         decisions: One row for each user of the agent and of the holdout, in the native columns, with `arm`, `policy`
-            (its version), `waiting`, `context` (a hash of what the policy saw), `unguarded_<module>` (what could be
-            sent before guardrails) and `price_<constraint>` (empty where nothing was priced).
+            (its version, with `WAITING` for users who wait), `waiting`, `context` (a hash of what the policy saw),
+            `unguarded_<module>` (what could be sent before guardrails) and `price_<constraint>` (empty where nothing
+            was priced).
         arms: `user_id` and `arm` of all users, those of business as usual included.
         summary: What was decided, in plain values.
     """
@@ -131,13 +132,13 @@ def decide_day(
         actions=chosen.actions,
         propensity=chosen.probabilities,
         joint=chosen.joint,
-        policy=np.full(len(users), run.policy_version, dtype=object),
+        policy=np.where(is_agent & ~decides, run.policy_version + WAITING, run.policy_version).astype(object),
         arm=arm[users],
         eligible=mask,
     )
     table = decisions_frame(log, history.user_ids, history.modules)
     table = table.assign(
-        **{WAITING: is_agent & ~decides, CONTEXT: row_fingerprints(context)},
+        **{WAITING_COLUMN: is_agent & ~decides, CONTEXT: row_fingerprints(context)},
         **listed_actions(eligible[users], history.modules, UNGUARDED),
         **_price_columns(prices, decides, table, history.modules.names),
     )

@@ -93,3 +93,7 @@ def test_rows_of_the_holdout_are_those_at_which_nothing_could_be_sent(with_eligi
     d = replace(d, arm=arm, joint=joint, eligible=eligible if with_eligibility else None)
     assert (held_out(d, MODULES) == certain).all()
     assert certain.any()
+    waits = np.where(certain, "0123456789ab (waiting)", "0123456789ab").astype(object)
+    assert (held_out(replace(d, arm=None, policy=waits), MODULES) == certain).all()
+    sent_anyway = replace(d, arm=None, policy=np.full(n, "0123456789ab (waiting)", dtype=object))
+    assert (held_out(sent_anyway, MODULES) == certain).all()

@@ -277,13 +277,13 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
     shown = {command: help_of(capsys, command, "--help") for command in COMMANDS}
     for flag, commands in {
         "--history.path": COMMANDS,
-        "--history.decided": {*COMMANDS} - {"update"},
+        "--history.decided": COMMANDS,
         "--out": {*COMMANDS} - {"explain", "update"},
         "--force": {*COMMANDS} - {"explain", "update"},
-        "--device": ("train", "evaluate", "decide", "explain", "simulate", "plan"),
-        "--seed": ("train", "decide", "simulate"),
+        "--device": {*COMMANDS} - {"update", "effects", "trial"},
+        "--seed": ("train", "start", "decide", "simulate"),
         "--at": ("decide", "trial"),
-        "--config": ("train", "effects", "simulate", "trial", "plan"),
+        "--config": {*COMMANDS} - {"evaluate", "decide", "update", "explain"},
     }.items():
         assert {name for name, text in shown.items() if f"  {flag} " in text} == set(commands), flag
     for command in ("evaluate", "decide"):

@@ -68,7 +68,7 @@ def test_rewards_of_the_holdout_are_missing_and_the_others_have_them_as_controls
     assert not test.rewards.identified[held].any()
     assert test.rewards.identified[~held].mean() > 0.5
     assert (
-        test.rewards.counts()["user is held out and serves as a control"]
+        test.rewards.counts()["user is held out or waits, and serves as a control"]
         == (test.rewards.reason == Reason.HELD_OUT).sum()
     )
     plain = data.model.fit_outcomes(test.outcomes).transform_outcomes(test.outcomes)

@@ -118,7 +118,7 @@ def test_a_run_is_evaluated_on_the_log_with_its_own_decisions(trained):
     tables = pd.concat([day_table(day) for day in (0, 1)])
     # The log ends two days after the second decision, so that all windows have closed.
     assert 0 < logged <= (tables.arm == "agent").sum()
-    held = with_days.evaluation.reward_counts["user is held out and serves as a control"]
+    held = with_days.evaluation.reward_counts["user is held out or waits, and serves as a control"]
     assert 0 < held <= (tables.arm == "holdout").sum()
     with pytest.raises(UsageError, match=r"leave out --history\.decided"):
         evaluate.main([str(trained / "run"), "--compare", str(trained / "run"), "--history.decided", "decided"])

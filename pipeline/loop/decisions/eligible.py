@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY
+from crosschannel.histories.arms import WAITING
 from crosschannel.histories.eligibility import last_eligible
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import DecisionLog
@@ -20,7 +22,7 @@ from crosschannel.histories.values.action_columns import eligible_mask
 
 #: Prefix of the columns of what could be sent before guardrails, churn, arms and roll-out.
 UNGUARDED = "unguarded"
-_VERSION = r"[0-9a-f]{12}"
+_VERSION = rf"[0-9a-f]{{12}}({re.escape(WAITING)})?"
 
 
 def own_decisions(decisions: DecisionLog) -> BoolArray:

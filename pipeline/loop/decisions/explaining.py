@@ -21,12 +21,13 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, raise_fault
 from crosschannel.core.hashing import row_fingerprints
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY
+from crosschannel.histories.arms import WAITING
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE, day_name, decided_days, is_by_date
 from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.values.action_columns import eligible_mask
 from crosschannel.pipeline.command_line import one_thread
-from crosschannel.pipeline.loop.deciding import CONTEXT, WAITING, known_at
+from crosschannel.pipeline.loop.deciding import CONTEXT, WAITING_COLUMN, known_at
 from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.pricing import votes_at_prices
@@ -102,7 +103,7 @@ def explain_decision(run: Run, history: History, row: Mapping[str, Any], device:
         ConfigError: If the run does not have the policy that decided.
         InputError: If the log does not have the user, or the row is not one of `decide`.
     """
-    run = _run_that_decided(run, str(row["policy"]))
+    run = _run_that_decided(run, str(row["policy"]).removesuffix(WAITING))
     agent, extra = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
     trained_with, modules = TrainedWith.from_dict(extra.get("run", {}), run.policy), history.modules
     at = int(pd.Timestamp(row["time"]).value // 1000)
@@ -199,7 +200,7 @@ def _why_nothing(row: Mapping[str, Any], modules: ActionSpace) -> str:
     nothing = modules[0].actions[0]
     if row.get("arm") == "holdout":
         return f"The user is held out: only `{nothing}` was eligible"
-    if str(row.get(WAITING)).lower() == "true":
+    if str(row.get(WAITING_COLUMN)).lower() == "true":
         return f"The user waits for the roll-out (--ramp, --only-users): only `{nothing}` was eligible"
     return f"Only `{nothing}` was eligible: by guardrails, churn, consent or what may be sent to the user"
 

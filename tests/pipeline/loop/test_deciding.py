@@ -112,6 +112,7 @@ def test_waiting_users_are_marked_and_the_others_get_the_same(trained):
         assert (table.waiting == expected).all()
         assert (table[expected][["channel", "eligible_channel"]] == "none").all(axis=None)
         assert (table[expected].propensity == 1.0).all()
+        assert (table.policy.str.endswith(" (waiting)") == expected).all()
         pd.testing.assert_frame_equal(table[~expected], whole[~expected])
         assert (table.unguarded_channel == "none|email|push").all()
     assert before.all()
