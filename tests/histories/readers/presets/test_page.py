@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,8 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.presets import PRESETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
+from crosschannel.pipeline.building import build_history
+from crosschannel.pipeline.configuration import read_config, write_config
 from tests import ROOT
 from tests.histories.readers.presets.vendors import MODULES, SENT, VENDORS, shop
 
@@ -55,3 +58,19 @@ def test_the_table_shows_what_the_presets_have():
         row = next(line for line in SECTION.splitlines() if line.startswith(f"| `{name}` |"))
         written = set(re.findall(r"`([^`]+)`", row)) - {name, "events_*"}
         assert written == {*preset.columns.values(), *preset.fallbacks.values()}
+
+
+def test_a_configuration_with_a_preset_is_written_and_read_again(tmp_path: Path):
+    """A run stores its configuration, and later reads another export of the same layout."""
+    first, later = tmp_path / "first", tmp_path / "later"
+    VENDORS["segment"].write(shop(), first)
+    VENDORS["segment"].write(shop(days=9), later)
+    stream = EXAMPLES["segment"] | {"modules": list(MODULES), "rows": {"path": str(first / "segment-logs")}}
+    (tmp_path / "a.yaml").write_text(yaml.safe_dump({"name": "a", "history": {"source": "stream", "stream": stream}}))
+    config = read_config(tmp_path / "a.yaml")
+    write_config(config, tmp_path / "b.yaml")
+    again = read_config(tmp_path / "b.yaml")
+    assert again == config
+    assert len(build_history(again)[0].decisions) == len(build_history(config)[0].decisions) > 0
+    moved = replace(again, history=again.history.with_path(later))
+    assert len(build_history(moved)[0].decisions) > len(build_history(config)[0].decisions)
