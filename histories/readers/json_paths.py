@@ -11,7 +11,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, nearest
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.readers.json_lines import parse_object
+from crosschannel.histories.readers.formats.json_lines import parse_array, parse_object
 
 UNNEST = (
     "Make a column of each key that you need, such as with UNNEST in SQL; a list of keys and values becomes a map with "
@@ -26,7 +26,8 @@ def extract(
 
     A path is the name of a column, or that of a column of JSON objects followed by keys (`properties.offer.id`). If
     several columns match, the one with the longest name counts. JSON may be text, or the nested values of a file of
-    Parquet or JSON lines. Paths into one column are read together.
+    Parquet or JSON lines; a list of keys and values counts as an object of these keys (see `from_key_values`). Paths
+    into one column are read together.
 
     Args:
         table: The rows; faults are added to it: a column that does not exist, text that is not a JSON object, or a list
@@ -72,6 +73,26 @@ def flag_absent(table: TableValidator, path: str, problem: str, remedy: str, unr
         table.flag(problem, f"{remedy} {hint}", column=path)
 
 
+def from_key_values(value: Any) -> dict[str, Any] | None:
+    """Return a list of keys and values as an object, None for anything else, or if a key occurs twice.
+
+    Google Analytics 4 exports parameters so: `[{"key": "page", "value": {"string_value": "/", "int_value": null}}]`. A
+    value that is an object of types, such as this one, is its only entry that is not null.
+    """
+    if not isinstance(value, list | tuple | np.ndarray) or not all(isinstance(e, dict) and "key" in e for e in value):
+        return None
+    found = {str(entry["key"]): _typed(entry.get("value")) for entry in value}
+    return found if len(found) == len(value) else None
+
+
+def _typed(value: Any) -> Any:
+    """Return the only value of an object of types (`string_value`, `int_value`); anything else as it is."""
+    if not isinstance(value, dict) or not all(str(name).endswith("_value") for name in value):
+        return value
+    known = [one for one in value.values() if one is not None and one == one]
+    return value if len(known) > 1 else next(iter(known), None)
+
+
 def is_nested(value: Any) -> bool:
     """Return whether a value is a list, an object or bytes instead of one value."""
     return isinstance(value, dict | list | tuple | np.ndarray | bytes)
@@ -92,8 +113,14 @@ def _single(table: TableValidator, path: str, series: pd.Series) -> pd.Series:
 def _objects(table: TableValidator, column: str, rows: IntArray) -> tuple[IntArray, ObjectArray]:
     """Return, for some rows (k,) of a column, the index of each row's JSON object (k,), and the objects, None last."""
     series = table.frame[column].iloc[rows]
-    if pd.api.types.is_object_dtype(series) and (nested := series.map(lambda value: isinstance(value, dict))).any():
-        return np.arange(len(rows)), _and_none(series.where(nested, None).to_numpy(dtype=object))
+    if pd.api.types.is_object_dtype(series) and series.map(is_nested).any():
+        found = [one if isinstance(one, dict) else from_key_values(one) for one in series]
+        nested = np.array([one is not None for one in found], dtype=bool)
+        if nested.any():
+            wrong = np.zeros(len(table), dtype=bool)
+            wrong[rows] = series.map(lambda one: isinstance(one, list | tuple | np.ndarray)).to_numpy(bool) & ~nested
+            table.flag_rows(column, wrong, "this list is not one of keys, each once, and values", UNNEST)
+            return np.arange(len(rows)), _and_none(found)
     # Equal texts are parsed once; code -1 is a missing text, which is the last object.
     code, texts = pd.factorize(series.mask(table.missing(column)[rows], None))
     # Each text is parsed separately: joined, two invalid ones could make a valid one.
@@ -119,7 +146,7 @@ def _and_none(objects: Sequence[Any] | ObjectArray) -> ObjectArray:
 
 def _parse(text: str) -> Any:
     try:
-        return parse_object(text)
+        return parse_object(text) if not text.lstrip().startswith("[") else from_key_values(parse_array(text))
     except ValueError:  # not JSON, a number with thousands of digits, or deep nesting
         return None
 

@@ -1,4 +1,4 @@
-"""Read one CSV, Parquet or JSON-lines file, compressed or not; every problem is an `InputError`."""
+"""Read one CSV, Parquet, JSON-lines or Avro file, compressed or not; every problem is an `InputError`."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pandas as pd
 
 from crosschannel.core.errors import Fault, InputError, nearest
 from crosschannel.core.files import unescape
-from crosschannel.histories.readers.json_lines import BadLine, objects_frame
-from crosschannel.histories.readers.parquet import READ_ERRORS, parquet_frame
+from crosschannel.histories.readers.formats import avro, parquet
+from crosschannel.histories.readers.formats.json_lines import BadLine, objects_frame
 
 FORMATS = {
     ".csv": "text",
@@ -32,12 +32,11 @@ FORMATS = {
     ".json": "json",
     ".jsonl": "json",
     ".ndjson": "json",
+    ".avro": "avro",
 }
 COMPRESSIONS: dict[str, Callable[[BinaryIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 READABLE = f"{', '.join(FORMATS)} (each also as .gz, .bz2, .xz, or alone in a .zip)"
-_TO_PARQUET = "Convert it to Parquet, such as with DuckDB: COPY (SELECT * FROM {}) TO 'rows.parquet'."
 OTHER_FORMATS = {
-    ".avro": _TO_PARQUET.format("read_avro('rows.avro')") + " (INSTALL avro; LOAD avro; comes first.)",
     ".orc": "Convert it to Parquet, such as with PyArrow: pq.write_table(orc.read_table('rows.orc'), 'rows.parquet').",
     ".feather": "Convert it to Parquet, such as with pandas: read_feather('rows.feather').to_parquet('rows.parquet').",
     ".arrow": "Convert it to Parquet, such as with pandas: read_feather('rows.arrow').to_parquet('rows.parquet').",
@@ -93,16 +92,21 @@ def stem(path: PurePath) -> PurePath:
 
 
 def has_format(path: PurePath, form: str) -> bool:
-    """Return whether a file's name ends as one of a form that is not compressed: `text`, `json` or `parquet`."""
+    """Return whether a file's name ends as one of a form (`text`, `json`, ...) that is not compressed."""
     return FORMATS.get(path.suffix.lower()) == form
 
 
-def refuse_format(path: PurePath) -> Fault | None:
-    """Return the fault of a file that cannot be read, judged by its name; None if it can."""
+def refuse_format(path: Path) -> Fault | None:
+    """Return the fault of a file that cannot be read, judged by its name; None if it can.
+
+    A compressed file whose name does not say its format, as Segment writes them, is JSON if it begins as an object.
+    """
     inner = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
     if inner.suffix.lower() in FORMATS or path.suffix.lower() == ".zip":
         return None
     ending = next((one for one in (inner.suffix.lower(), path.suffix.lower()) if one in OTHER_FORMATS), "")
+    if not ending and path.suffix.lower() in COMPRESSIONS and path.is_file() and _begins_as_object(path):
+        return None
     what = f"files that end in {ending} are not read" if ending else "the file format is unknown"
     return Fault(str(path), what, OTHER_FORMATS.get(ending, f"Give a file that ends in one of {READABLE}."))
 
@@ -127,9 +131,11 @@ def read_file(
         raise InputError([fault])
     try:
         with _open(path) as (source, name):
-            form = FORMATS[PurePath(name).suffix.lower()]
+            form = FORMATS.get(PurePath(name).suffix.lower(), "json")
             if form == "parquet":
                 return _read_parquet(path, source)
+            if form == "avro":
+                return _read_avro(path, source)
             encoding = encoding or _encoding(path, source)
             if form == "json":
                 return FileTable(_read_json(path, source, encoding))
@@ -145,6 +151,15 @@ def read_file(
         raise fail(path, f"this is not text in {encoding}: {error}", remedy) from error
     except _DAMAGED as error:
         raise fail(path, f"the file cannot be read: {error}", "Check that the file is complete.") from error
+
+
+def _begins_as_object(path: Path) -> bool:
+    """Return whether the content of a compressed file begins as a JSON object."""
+    try:
+        with _open(path) as (source, _):
+            return source.read(4096).lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith(b"{")
+    except _DAMAGED:
+        return False
 
 
 def read_any(path: Path, *, text: Sequence[str] | None = None) -> pd.DataFrame:
@@ -210,9 +225,22 @@ def read_json_lines(path: Path) -> pd.DataFrame:
 
 def _read_parquet(path: Path, source: BinaryIO) -> FileTable:
     try:
-        return FileTable(*parquet_frame(source))
-    except READ_ERRORS as error:
+        return FileTable(*parquet.parquet_frame(source))
+    except parquet.READ_ERRORS as error:
         raise fail(path, f"this cannot be read as Parquet: {error}", "Check that the file is complete.") from error
+
+
+def _read_avro(path: Path, source: BinaryIO) -> FileTable:
+    try:
+        return FileTable(*avro.avro_frame(source))
+    except ImportError as error:
+        remedy = (
+            "Install it: pip install 'crosschannel[avro]'. Or convert the file to Parquet, such as with DuckDB: COPY "
+            "(SELECT * FROM read_avro('rows.avro')) TO 'rows.parquet'. (INSTALL avro; LOAD avro; comes first.)"
+        )
+        raise fail(path, f"Avro is not read without fastavro ({error})", remedy) from error
+    except avro.READ_ERRORS as error:
+        raise fail(path, f"this cannot be read as Avro: {error}", "Check that the file is complete.") from error
 
 
 def _read_json(path: Path, source: BinaryIO, encoding: str) -> pd.DataFrame:

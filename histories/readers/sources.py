@@ -1,4 +1,4 @@
-"""Read files of rows by a mapping of column names: CSV, Parquet or JSON lines."""
+"""Read files of rows by a mapping of column names: CSV, Parquet, JSON lines or Avro."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,7 @@ from crosschannel.core.times import parse_moment
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
+from crosschannel.histories.values.decimals import numbers_with_decimal_point, with_decimal_point
 from crosschannel.histories.values.identifiers import means_nobody
 from crosschannel.histories.values.times import check_time_settings, read_times
 from crosschannel.histories.values.validation import DECISION_COLUMNS, OPTIONAL_DECISION_COLUMNS
@@ -29,9 +31,9 @@ class TableSource:
     """One file or a folder of files, and the names of its columns.
 
     Attributes:
-        path: A file that ends in .csv, .tsv, .txt, .parquet, .json, .jsonl or .ndjson, which may be compressed (.gz,
-            .bz2, .xz, or alone in a .zip); or a folder of such files, also in folders below it, whose names may be
-            columns (`date=2024-03-04`).
+        path: A file that ends in .csv, .tsv, .txt, .parquet, .json, .jsonl, .ndjson or .avro, which may be compressed
+            (.gz, .bz2, .xz, or alone in a .zip); or a folder of such files, also in folders below it, whose names may
+            be columns (`date=2024-03-04`).
         columns: For native columns, their names in the file if they differ (`time: sent_at`), or paths into a column of
             JSON (`channel: properties.channel`). In the table of users this may rename attributes as well; every other
             column there is an attribute under its own name.
@@ -39,9 +41,11 @@ class TableSource:
         time_format: Format of times (`%d/%m/%Y %H:%M`) that are not ISO 8601.
         time_unit: Unit of times that are numbers: us, ms, s, min, h or d since `time_origin`.
         time_origin: The time, in UTC, of the number 0.
+        time_clock: Clock on which numbers count: `utc`, or `local`, that of `time_zone` (older projects of Mixpanel).
         time_zone: Time zone of times that do not state theirs (`Europe/Athens`): text without `Z`, an offset, `%z` or
             `%Z`, and Parquet columns without a zone. A date without a time of day is the beginning of the day there.
         separator: Separator between the fields of a text file; by default a tab for .tsv, and a comma for .csv.
+        decimal: Decimal mark of numbers that are text: `.`, or `,` (`12,50`, `1.234,50`).
         leave_out: In the table of users, columns of the file that are not read as attributes.
         files: Name of the files that are read of a folder and of those below it (`decisions.parquet`); by default all.
         encoding: Encoding of a text file (`latin-1`); by default UTF-8, or UTF-16 if the file begins with its mark.
@@ -53,9 +57,11 @@ class TableSource:
     time_format: str | None = None
     time_unit: str | None = None
     time_origin: str = "1970-01-01"
+    time_clock: Literal["utc", "local"] = "utc"
     time_zone: str = "UTC"
     separator: str | None = None
     encoding: str | None = None
+    decimal: Literal[".", ","] = "."
     leave_out: tuple[str, ...] = ()
     files: str | None = None
 
@@ -173,6 +179,12 @@ def _native(
     for native in OBSERVATION_COLUMNS if known is None else ("time",):
         if native in theirs_of:
             out[native] = read_times(values, theirs_of[native], source)
+    if source.decimal == ",":
+        for native, theirs in theirs_of.items():
+            if known is None and native not in (*required, *OBSERVATION_COLUMNS):
+                out[native] = numbers_with_decimal_point(out[native])
+            elif native == "value" or native.startswith("propensity"):
+                out[native] = with_decimal_point(values, theirs)
     return out
 
 

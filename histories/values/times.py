@@ -41,6 +41,10 @@ class TimeSettings(Protocol):
         """The time, in UTC, of the number 0."""
 
     @property
+    def time_clock(self) -> str:
+        """Clock on which numbers count: `utc`, or `local`, that of `time_zone`."""
+
+    @property
     def time_zone(self) -> str:
         """Time zone of times without one."""
 
@@ -61,7 +65,7 @@ def check_time_settings(settings: TimeSettings) -> None:
     except ConfigError as error:
         raise ConfigError(f"time_origin: {error}") from None
     find_time_zone(settings.time_zone)
-    if unit == "d" and settings.time_zone != "UTC":
+    if unit == "d" and settings.time_zone != "UTC" and settings.time_clock == "utc":
         raise ConfigError(
             "numbers of days count from `time_origin`, and `time_zone` would not change them: leave it out, and give "
             "the origin with its offset, such as 1899-12-30T00:00+01:00"
@@ -82,6 +86,8 @@ def read_times(table: TableValidator, column: str, settings: TimeSettings) -> pd
     if settings.time_unit is not None:
         parsed = _from_numbers(series, settings)
         _flag_unreadable(table, column, parsed, missing, f"this is not a number of {settings.time_unit}")
+        if settings.time_clock == "local":
+            return _in_zone(table, column, parsed.dt.tz_localize(None), settings)
         return parsed
     if settings.time_format is None and settings.time_zone == "UTC":
         return series

@@ -48,7 +48,7 @@ def clean(mapping: StreamMapping, stream: StreamRows, sent: BoolArray) -> CleanR
     kept[rows] = observed.inside
     repeats = _repeats(mapping, stream, kept)
     counts = f"{np.count_nonzero(repeats.rows):,} duplicates"
-    if mapping.anonymous == "leave_out":
+    if mapping.anonymous != "error":
         counts += f", {np.count_nonzero(stream.anonymous):,} anonymous rows"
     if stream.empty:
         counts += f", {stream.empty:,} files of 0 bytes"

@@ -9,13 +9,14 @@ from typing import Any, Literal
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.histories.propensities.sources import check_source
+from crosschannel.histories.readers.presets import PRESETS, Preset
 from crosschannel.histories.readers.repeats import Duplicates
 from crosschannel.histories.readers.slots import SlotGrid, check_slots
 from crosschannel.histories.readers.sources import TableSource, decision_columns, span_of
 from crosschannel.histories.values.action_names import check_action_names
 from crosschannel.histories.values.validation import EVENT_COLUMNS
 
-ROW_COLUMNS = (*EVENT_COLUMNS, "message_id", "arm")
+ROW_COLUMNS = (*EVENT_COLUMNS, "anonymous_id", "message_id", "arm")
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,9 @@ class StreamMapping:
         rows: The table, or a list of tables with columns of their own (sends in one, other events in others), each a
             file or a folder of files, which are read in the order of their names. `columns` has the table's columns, or
             paths into JSON, of `user_id`, `time`, `event` and optionally `value` (of all its events), `message_id`
-            (unique for each message) and `arm` (the user's experiment arm). `constants` may name the `event` of a table
-            that has only one.
+            (unique for each message), `arm` (the user's experiment arm) and `anonymous_id` (a device or visitor: its
+            rows without a user are those of the one user whom other rows name with it). `constants` may name the
+            `event` of a table that has only one.
         modules: The action space: entries as in `TableMapping`.
         sends: Which events are sends. With `sends_only`, decisions to send nothing may be among them; their action is
             the first one of the first module. A grid has slots for these by itself.
@@ -61,7 +63,10 @@ class StreamMapping:
             `name*` stands for all names with this prefix, and the first match counts.
         duplicates: If rows of the same user and event have the same `message_id`: `error`, or `keep_first`, which keeps
             the earliest (clients that send again give each try a time of its own) and counts the others.
-        anonymous: If a row has no user: `error`, or `leave_out`, which is counted.
+        anonymous: If a row has no user, also not by its `anonymous_id`: `error`; `leave_out`, which is counted; or
+            `keep`: the `anonymous_id` is then a user of its own.
+        preset: A vendor's export, whose columns and units of time count where `rows` has none of its own: `segment`,
+            `braze`, `amplitude`, `mixpanel`, `rudderstack` or `ga4`.
         decided: The decisions that a policy of this package made, such as the files that `decide` wrote, in native
             columns with their propensities. On a grid each takes the place of the slot that is nearest to its time, and
             a send that follows it in that slot's period carries it out.
@@ -79,7 +84,8 @@ class StreamMapping:
     events: tuple[str, ...] | None = None
     values: Mapping[str, str] = field(default_factory=dict)
     duplicates: Duplicates = "error"
-    anonymous: Literal["error", "leave_out"] = "error"
+    anonymous: Literal["error", "leave_out", "keep"] = "error"
+    preset: str | None = None
     decided: TableSource | None = None
     users: TableSource | None = None
     propensity_source: str | None = None
@@ -93,6 +99,8 @@ class StreamMapping:
             span_of(self.span)
         if self.propensity_source is not None:
             check_source(self.propensity_source)
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ConfigError(f"unknown preset {self.preset!r}. {nearest(self.preset, tuple(PRESETS))}")
         if not self.sends:
             raise ConfigError("the mapping has no `sends`: name the events that are sent messages")
         if not self.sources:
@@ -102,14 +110,28 @@ class StreamMapping:
         if clash := sorted({*ROW_COLUMNS, "value"} & set(modules.names)):
             raise ConfigError(f"a module has the name of another native column: {clash}. Rename the module")
         self._check_sends(modules)
-        if self.duplicates != "error" and not any("message_id" in source.columns for source in self.sources):
+        if self.duplicates != "error" and not self._maps("message_id"):
             raise ConfigError("`duplicates` needs `rows.columns.message_id`: name the column that identifies rows")
+        if self.anonymous == "keep" and not self._maps("anonymous_id"):
+            raise ConfigError("`anonymous: keep` needs `rows.columns.anonymous_id`: name the column of anonymous ids")
         self._check_slots()
 
     @property
     def sources(self) -> tuple[TableSource, ...]:
         """Return the tables of rows."""
         return (self.rows,) if isinstance(self.rows, TableSource) else tuple(self.rows)
+
+    @property
+    def vendor(self) -> Preset | None:
+        """Return the ready-made mapping that `preset` names."""
+        return None if self.preset is None else PRESETS[self.preset]
+
+    def filled(self, source: TableSource) -> TableSource:
+        """Return a table of rows with the settings of the preset where it has none of its own."""
+        return source if self.vendor is None else self.vendor.fill(source)
+
+    def _maps(self, native: str) -> bool:
+        return any(native in self.filled(source).columns for source in self.sources)
 
     def _check_source(self, source: TableSource) -> None:
         known = (*ROW_COLUMNS, "value")

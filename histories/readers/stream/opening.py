@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
-from crosschannel.core.errors import Fault, nearest, raise_faults
+from crosschannel.core.errors import Fault, InputError, nearest, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import extract
+from crosschannel.histories.readers.presets import OPTIONAL
 from crosschannel.histories.readers.source_files import FileTable
 from crosschannel.histories.readers.sources import SourceRows, TableSource, read_source
+from crosschannel.histories.readers.stream.identities import merge_anonymous
 from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMapping
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
+from crosschannel.histories.values.decimals import with_decimal_point
 from crosschannel.histories.values.identifiers import read_user_ids, sorted_ids
 from crosschannel.histories.values.times import read_times
 from crosschannel.histories.values.validation import EVENT_COLUMNS
@@ -42,8 +46,9 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
     times = []
     for file, source in zip(files, sources, strict=True):
         column = file.names["time"]
-        times.append(pd.Series(read_times(file.table, column, source)))
+        times.append(pd.Series(read_times(file.table, column, mapping.filled(source))))
     stream = assemble(mapping, files, times, users, faults, empty)
+    _check_message_ids(mapping, stream)
     _check_paths(mapping, stream)
     return stream
 
@@ -72,6 +77,7 @@ def assemble(
         TableValidator(pd.DataFrame({file.names["time"]: time}), file.table.file, faults).times(file.names["time"])[0]
         for file, time in zip(files, times, strict=True)
     ]
+    files, notes = merge_anonymous(files, mapping.anonymous)
     user, user_ids, order, anonymous = _user_codes(mapping, files, users, faults)
     names: list[ObjectArray] = []
     for file in files:
@@ -99,6 +105,7 @@ def assemble(
         users=attributes,
         start=None if start is None else start[order],
         empty=empty,
+        notes=notes,
     )
 
 
@@ -107,10 +114,8 @@ def _open_file(
 ) -> StreamFile:
     """Read the columns and paths of the mapping in one file."""
     raw = TableValidator(found.frame, path, faults)
-    natives = [native for native in (*ROW_COLUMNS, "value") if native in EVENT_COLUMNS or native in source.columns]
-    names = {native: source.theirs(native) for native in natives if native not in source.constants}
-    every = np.ones(len(raw), dtype=bool)
-    columns = extract(raw, dict.fromkeys(names.values(), every), found.unreadable)
+    names = _names(found, source, mapping)
+    columns = _native_columns(raw, names, source, mapping, found)
     for native, value in source.constants.items():
         names[native] = native
         columns[native] = pd.Series([value] * len(raw), dtype=object)
@@ -120,7 +125,61 @@ def _open_file(
         wanted = {one: np.isin(known, list(events))[code] for one, events in _needs(mapping, list(known)).items()}
         wanted = {one: rows for one, rows in wanted.items() if one not in columns and rows.any()}
         columns |= extract(raw, wanted, found.unreadable)
+    if source.decimal == ",":
+        for one in _numbers(mapping, names) & set(columns):
+            columns[one] = with_decimal_point(TableValidator(pd.DataFrame(columns), path, faults), one)
     return StreamFile(TableValidator(pd.DataFrame(columns, index=raw.frame.index), path, faults), names)
+
+
+def _numbers(mapping: StreamMapping, names: Mapping[str, str]) -> set[str]:
+    """Return the columns and paths whose values are numbers."""
+    propensities = [
+        path
+        for sends in mapping.sends
+        for native, path in sends.columns.items()
+        if native.startswith("propensity") and native not in ActionSpace.from_dict(mapping.modules).names
+    ]
+    return {*mapping.values.values(), *propensities, names.get("value", "value")}
+
+
+def _names(found: FileTable, source: TableSource, mapping: StreamMapping) -> dict[str, str]:
+    """Return the file's column, or the path, of each native column that the mapping has."""
+    filled = mapping.filled(source)
+    natives = [native for native in (*ROW_COLUMNS, "value") if native in EVENT_COLUMNS or native in filled.columns]
+    names = {native: filled.theirs(native) for native in natives if native not in filled.constants}
+    return names if mapping.vendor is None else mapping.vendor.names_in(found.frame.columns, source, names)
+
+
+def _native_columns(
+    raw: TableValidator, names: dict[str, str], source: TableSource, mapping: StreamMapping, found: FileTable
+) -> dict[str, pd.Series]:
+    """Return the native columns of a file under their names; remove from `names` what a preset finds without values."""
+    every = np.ones(len(raw), dtype=bool)
+    if mapping.vendor is None:
+        return extract(raw, dict.fromkeys(names.values(), every), found.unreadable)
+    known = found.frame.columns
+    nobody = mapping.vendor.has_no_users(known, source, names)
+    wanted = [path for native, path in names.items() if not (nobody and native == "user_id")]
+    columns = extract(raw, dict.fromkeys(wanted, every), found.unreadable)
+    if nobody:
+        columns[names["user_id"]] = pd.Series([None] * len(raw), dtype=object)
+    for native, other in mapping.vendor.fallbacks_in(known, source, names).items():
+        first = TableValidator(pd.DataFrame(columns), raw.file, []).missing(names[native])
+        columns[names[native]] = columns[names[native]].mask(first, extract(raw, {other: first})[other])
+    for native in OPTIONAL:
+        path = names.get(native)
+        if path in columns and native not in source.columns and columns[path].isna().all():
+            del names[native]
+    return columns
+
+
+def _check_message_ids(mapping: StreamMapping, stream: StreamRows) -> None:
+    """Refuse to look for copies where a preset finds no file with ids of messages."""
+    if mapping.duplicates != "error" and not stream.has("message_id"):
+        path = mapping.filled(mapping.sources[0]).theirs("message_id")
+        problem = f"no row has an id of its message, which `duplicates: {mapping.duplicates}` needs"
+        remedy = "Map the column that identifies a message as `message_id`, or leave `duplicates` out."
+        raise InputError([Fault(stream.source, problem, remedy, path)])
 
 
 def _check_paths(mapping: StreamMapping, stream: StreamRows) -> None:
@@ -188,7 +247,7 @@ def _user_codes(
     listed = [] if attributes is None else [(attributes, "user_id")]
     found = read_user_ids(
         [*listed, *((file.table, file.names["user_id"]) for file in files)],
-        leave_out=[False] * len(listed) + [mapping.anonymous == "leave_out"] * len(files),
+        leave_out=[False] * len(listed) + [mapping.anonymous != "error"] * len(files),
     )
     rows = found[len(listed) :]
     order = np.arange(0)
@@ -232,7 +291,7 @@ def _check_names(mapping: StreamMapping, known: Sequence[str], source: str, faul
             file=source,
             problem="the mapping names this event, but no row has it",
             remedy=f"Correct the name, or remove it from the mapping. {nearest(name, known)}",
-            column=mapping.sources[0].theirs("event"),
+            column=mapping.filled(mapping.sources[0]).theirs("event"),
             value=name,
         )
         for name in dict.fromkeys(wanted)

@@ -103,6 +103,7 @@ def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream")
     notes = [
         f"{what}: {len(stream):,} rows in {len(stream.files):,} files, {len(sends):,} of them sends; left out: "
         f"{rows.counts}, {np.count_nonzero(other & ~chosen):,} events missing from `events`",
+        *stream.notes,
         *rows.notes,
         *joined,
     ]

@@ -45,6 +45,7 @@ class StreamRows:
         users: The table of users with their attributes in the order of its file, or None.
         start: Start of each user (U,), microseconds; None if the mapping has no `start_attribute`.
         empty: How many files of 0 bytes were left out.
+        notes: What the history's summary says of its anonymous ids.
     """
 
     source: str
@@ -60,6 +61,7 @@ class StreamRows:
     users: pd.DataFrame | None
     start: IntArray | None
     empty: int
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.time)

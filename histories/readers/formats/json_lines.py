@@ -75,19 +75,34 @@ def objects_frame(lines: Iterable[str]) -> pd.DataFrame:
                 what = "JSON" if isinstance(error, json.JSONDecodeError) else "a JSON object"
                 raise BadLine(f"this line is not {what}: {error}", len(objects) + 1, line) from None
     names = dict.fromkeys(chain.from_iterable(objects))
-    return pd.DataFrame({name: _column([one.get(name) for one in objects]) for name in names})
+    return pd.DataFrame({name: values_column([one.get(name) for one in objects]) for name in names})
+
+
+def parse_array(text: str) -> list[Any]:
+    """Return the list of a JSON text.
+
+    Raises:
+        ValueError: If the text is not a JSON list, has a key twice or half a character, or is nested too deeply.
+    """
+    try:
+        values = _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(values, list):
+        raise ValueError("it is not a list")
+    _check_characters(values)
+    return values
 
 
 def _array(text: str) -> list[dict[str, Any]]:
     try:
-        values = _DECODER.decode(text)
-        _check_characters(values)
-    except (ValueError, RecursionError) as error:
+        values = parse_array(text)
+    except ValueError as error:
         raise BadLine(f"this is not an array of JSON objects: {error}", 1, text) from None
     for row, value in enumerate(values, start=1):
         if not isinstance(value, dict):
             raise BadLine("this entry of the array is not a JSON object", row, json.dumps(value))
-    return list(values)
+    return values
 
 
 def _check_characters(value: Any) -> None:
@@ -97,7 +112,7 @@ def _check_characters(value: Any) -> None:
         raise ValueError("it has half of a character, such as \\ud83d alone") from None
 
 
-def _column(values: list[Any]) -> pd.Series:
+def values_column(values: list[Any]) -> pd.Series:
     """Return values as numbers if all of them are, else unconverted: a float would round long integers."""
     kind = pd.api.types.infer_dtype(values, skipna=False)
     if kind == "integer" and all(-(2**63) <= value < 2**63 for value in values):

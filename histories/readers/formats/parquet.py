@@ -19,9 +19,9 @@ _INDEX = re.compile(r"__index_level_\d+__")
 def parquet_frame(source: BinaryIO) -> tuple[pd.DataFrame, dict[str, str]]:
     """Read a Parquet file; return its table, and the types of the columns that cannot be read, by name.
 
-    Maps become objects with text as keys, as structs do. Text may be stored as bytes or as a dictionary; decimals
-    become integers if they have no decimal places, else floating-point numbers; integers with missing values stay
-    integers.
+    Maps become objects with text as keys, as structs do; lists of keys and values are lists of objects. Text may be
+    stored as bytes or as a dictionary; decimals become integers if they have no decimal places, else floating-point
+    numbers; integers with missing values stay integers.
 
     Raises:
         ValueError, OSError, ...: One of `READ_ERRORS`, if the file cannot be read.
@@ -70,10 +70,17 @@ def _plain(column: Any) -> Any:
     if types.is_decimal(kind):
         return _number(column)
     if types.is_nested(kind):
-        return column if types.is_struct(kind) or types.is_map(kind) else None
+        return column if types.is_struct(kind) or types.is_map(kind) or _has_keys(kind) else None
     if types.is_interval(kind) or types.is_union(kind):
         return None
     return column
+
+
+def _has_keys(kind: Any) -> bool:
+    """Return whether a type is a list of keys and values."""
+    if not (types.is_list(kind) or types.is_large_list(kind)) or not types.is_struct(kind.value_type):
+        return False
+    return {kind.value_type.field(place).name for place in range(kind.value_type.num_fields)} >= {"key", "value"}
 
 
 def _text_or_none(column: Any) -> Any:
