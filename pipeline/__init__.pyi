@@ -24,6 +24,12 @@ from .judgement.judging import judge as judge
 from .judgement.records import TrueValue as TrueValue
 from .judgement.results import EvaluationResult as EvaluationResult
 from .judgement.validation import Validation as Validation
+from .loop.deciding import DecidedDay as DecidedDay
+from .loop.deciding import decide_day as decide_day
+from .loop.deciding import write_day as write_day
+from .loop.decisions.delivery import delivered_share as delivered_share
+from .loop.decisions.explaining import Explanation as Explanation
+from .loop.decisions.explaining import explain_decision as explain_decision
 from .monitoring import Monitor as Monitor
 from .planning import plan as plan
 from .pricing import LogPace as LogPace
@@ -36,8 +42,10 @@ from .run_folder import Run as Run
 
 __all__ = [
     "Config",
+    "DecidedDay",
     "EvaluationResult",
     "ExplainedPolicy",
+    "Explanation",
     "LogPace",
     "Monitor",
     "Parser",
@@ -53,7 +61,10 @@ __all__ = [
     "compare_runs",
     "comparison_to_dict",
     "compute_rewards",
+    "decide_day",
+    "delivered_share",
     "deployable_policy",
+    "explain_decision",
     "explain_policy",
     "fit_outcomes",
     "judge",
@@ -69,5 +80,6 @@ __all__ = [
     "program",
     "read_config",
     "write_config",
+    "write_day",
     "write_report",
 ]
