@@ -251,9 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         eligible, what = eligible_before_guardrails(history, at, decided)
         logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
         if silent := unsaid(history, eligible):
-            logger.warning(
-                f"nothing is eligible {silent}: they get nothing until --eligible FILE says what may be sent"
-            )
+            logger.warning(f"nothing is eligible: {silent}; give --eligible FILE, which says what may be sent")
     check_consent(history, eligible, guardrails, chosen.ignore_columns)
     day = decide_day(
         *(run, history, at, eligible, guardrails),

@@ -53,13 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = replace(
             run, config=replace(run.config, history=replace(run.config.history, decided=chosen.history_decided))
         )
-    with one_thread():
-        history = build_history(run.config)[0]
-        logger.info(history.summary())
-        try:
-            print(update(run, history))
-        except NotIdentified as error:
-            print(f"the policy stays as it is: {error}")
+    history = build_history(run.config)[0]
+    logger.info(history.summary())
+    try:
+        print(one_thread()(update)(run, history))
+    except NotIdentified as error:
+        print(f"the policy stays as it is: {error}")
     return 0
 
 

@@ -78,21 +78,22 @@ def write_alerts(found: Alerts, folder: Path) -> Path:
 
 def _cost_events(config: Config, history: History, now: int) -> list[Alert]:
     trial = _begun_trial(config, history, now)
-    if missing := [name for name in (AGENT, BUSINESS_AS_USUAL) if not _has_arm(history, name)]:
-        raise NotChecked(f"nobody is in the arm {missing[0]}")
+    arms = statistical_rules.arm_table(config, history, trial)
+    if absent := {AGENT, BUSINESS_AS_USUAL} - statistical_rules.arms_of(history, arms):
+        raise NotChecked(f"nobody is in the arm {min(absent)}")
     funnel = config.reward.funnel
     churn = tuple(history.event_names[int(code)] for code in history.churn_codes)
     events = config.alerts.cost_events or (() if funnel is None else tuple(funnel.costs)) or churn
-    arms = statistical_rules.arm_table(config, history, trial)
     return statistical_rules.cost_events(history, now, trial, events, config.alerts.cost_alpha or 0.0, arms)
 
 
 def _placebo(config: Config, history: History, now: int) -> list[Alert]:
     alpha = config.alerts.placebo_alpha or 0.0
-    if sum(_has_arm(history, name) for name in (AGENT, BUSINESS_AS_USUAL, "holdout")) < 2:
+    trial = statistical_rules.trial_of(config, history)
+    arms = statistical_rules.arm_table(config, history, trial)
+    if len(statistical_rules.arms_of(history, arms)) < 2:
         return statistical_rules.reward_placebo(history, now, config, alpha)
     trial = _begun_trial(config, history, now)
-    arms = statistical_rules.arm_table(config, history, trial)
     return statistical_rules.placebo(history, now, trial, tuple(config.reward.goals), alpha, arms)
 
 
@@ -102,8 +103,3 @@ def _begun_trial(config: Config, history: History, now: int) -> TrialConfig:
     if parse_moment(trial.start) + duration(trial.every) > min(now, history.span[1]):
         raise NotChecked("the first look at the arms is not over yet")
     return trial
-
-
-def _has_arm(history: History, name: str) -> bool:
-    arm = history.decisions.arm
-    return arm is not None and bool((arm == name).any())

@@ -155,6 +155,8 @@ def rewards_closed(
     drop = settings.max_closed_drop
     assert drop is not None  # the rule is on
     start = max(now - duration(settings.window) - duration(reward.pre), history.span[0])
+    if start >= history.span[1]:
+        raise NotChecked("the log ended before the window")
     recent = since(history, start)
     d = recent.decisions
     end = min(now, recent.span[1])

@@ -14,7 +14,7 @@ from crosschannel.evaluation.trials.design import before, trial_design
 from crosschannel.evaluation.trials.outcomes import Amounts, outcomes_of_goals
 from crosschannel.evaluation.trials.readout import read_trial
 from crosschannel.evaluation.trials.settings import TrialConfig
-from crosschannel.histories.arms import AGENT, BUSINESS_AS_USUAL, assign_arms
+from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, HOLDOUT, assign_arms
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.mean_weights import (
@@ -205,6 +205,8 @@ def reward_placebo(history: History, now: int, config: Config, alpha: float) -> 
     if spec.kind in WITHOUT_CONTROLS:
         raise NotChecked(f"rewards of the kind {spec.kind} have no controls")
     reach = duration(config.alerts.window) + 2 * (duration(spec.pre) + duration(spec.post))
+    if now - reach >= history.span[1]:
+        raise NotChecked("the log ended before the window")
     recent = since(history, max(now - reach, history.span[0]))
     fitted = TreatmentEffects.fit(make_reward(spec.kind, spec), recent)
     effect = time_placebo(fitted, recent)
@@ -224,6 +226,8 @@ def reward_placebo(history: History, now: int, config: Config, alpha: float) -> 
 def trial_of(config: Config, history: History) -> TrialConfig:
     """Return the declaration of the trial, which starts with the first decision of the policy if nothing else is said.
 
+    Its shares and its cluster are those of the arms, where it has none of its own.
+
     Raises:
         NotChecked: If the policy has not decided yet.
     """
@@ -231,13 +235,20 @@ def trial_of(config: Config, history: History) -> TrialConfig:
     mine = own_decisions(d)
     if not mine.any():
         raise NotChecked("the policy has not decided yet")
-    shares = {BUSINESS_AS_USUAL: config.arms.business_as_usual, "holdout": config.arms.holdout}
+    start = trial.start or str(np.datetime64(int(d.time[mine].min()), "us"))
+    trial = replace(trial, start=start, cluster=trial.cluster or config.arms.cluster)
+    shares = {BUSINESS_AS_USUAL: config.arms.business_as_usual, HOLDOUT: config.arms.holdout}
     shares[AGENT] = 1.0 - sum(shares.values())
-    if trial.start is None:
-        trial = replace(trial, start=str(np.datetime64(int(d.time[mine].min()), "us")))
-    if trial.shares or shares[AGENT] == 1.0:
+    shares = {name: share for name, share in shares.items() if share > 0}
+    if trial.shares or len(shares) == 1 or not set(shares) <= arms_of(history, arm_table(config, history, trial)):
         return trial
-    return replace(trial, shares={name: share for name, share in shares.items() if share > 0})
+    return replace(trial, shares=shares)
+
+
+def arms_of(history: History, table: ArmTable | None) -> set[str]:
+    """Return the arms that have a user, by a table of arms or else by the log."""
+    arm = history.decisions.arm if table is None else table.arms
+    return set() if arm is None else {str(name) for name in np.unique(np.asarray(arm).astype(str))} & set(ARMS)
 
 
 def arm_table(config: Config, history: History, trial: TrialConfig) -> ArmTable | None:

@@ -11,33 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.histories.readers.decided.days import decided_days
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.watch.forgetting import JOURNAL_FILE, policies_that_learned
-from crosschannel.programs import alerts, decide, forget, simulate, update
+from crosschannel.programs import alerts, decide, forget, update
 
-CONFIG = Path(__file__).resolve().parent / "closed_loop.yaml"
 LIST = "users.csv"
 RUN = ("run", "--users", LIST)
-
-
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a deployment of five days, whose paths are relative to it, and a list of its users."""
-    folder = tmp_path_factory.mktemp("forget")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        assert simulate.main(["--config", str(CONFIG), "--out", "run"]) == 0
-    finally:
-        os.chdir(before)
-    last = decided_days(folder / "run" / "decisions")[-1]
-    arms = pd.read_parquet(last / "arms.parquet")
-    some = arms.groupby("arm").head(2)["user_id"]  # of every arm
-    some.to_frame().to_csv(folder / LIST, index=False)
-    return folder
 
 
 @pytest.fixture

@@ -82,14 +82,11 @@ def unsaid(history: History, eligible: BoolArray) -> str:
     decided = np.zeros(history.n_users, dtype=bool)
     decided[history.decisions.user[~own_decisions(history.decisions)]] = True
     new = int((silent & ~decided).sum())
-    never = [
-        f"{module.name} {action}"
-        for module, part in zip(modules, modules.split(eligible), strict=True)
-        for action, some in zip(module.actions, part.any(0), strict=True)
-        if not some
-    ]
-    parts = [f"{new:,} users of whom no slot says what may be sent"] if new else []
-    parts += [f"for nobody: {', '.join(never)}"] if never else []
+    never = []
+    for module, part in zip(modules, modules.split(eligible), strict=True):
+        never += [f"{module.name} {module.actions[code]}" for code in np.flatnonzero(part.sum(0) == 0)]
+    parts = [f"to {new:,} users of whom no slot says what may be sent"] if new else []
+    parts += [f"of {', '.join(never)}, to anybody"] if never else []
     return "; ".join(parts)
 
 

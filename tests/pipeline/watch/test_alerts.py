@@ -12,6 +12,7 @@ from scipy.stats import binom
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.evaluation.trials.settings import TrialConfig
+from crosschannel.histories.arms import Arms, assign_arms
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline.configuration import Config, load_config
@@ -221,6 +222,40 @@ def test_each_rule_can_be_switched_off(rule: str, setting: str) -> None:
     assert found.not_checked[rule] == "switched off"
     assert rule not in found.checked
     assert rule not in {one.rule for one in found.alerts}
+
+
+def test_a_log_that_ended_long_ago_is_an_alert_and_no_error() -> None:
+    history = deployment(World(users=100, days=3))
+    found = check_alerts(config(), history, history.span[1] + 100 * DAY, DAY)
+    assert {one.rule for one in found.alerts} == {"age of the log", "decisions"}
+    assert "before the window" in found.not_checked["rewards"]
+    alone = deployment(World(users=100, days=3), shares=(1.0, 0.0, 0.0))
+    assert "before the window" in check_alerts(config(), alone, history.span[1] + 100 * DAY, DAY).not_checked["placebo"]
+
+
+def test_arms_by_hash_without_rows_of_business_as_usual() -> None:
+    """The other system's log may have no decisions: its users are known by the hash of their ids."""
+    settings = replace(config(), arms=Arms(holdout=0.2, business_as_usual=0.3))
+    arm = assign_arms(deployment().user_ids, settings.arms)
+    history = deployment(World(unsubscribes=(1e-9, 1e-9, 1e-9)))
+    d, e = history.decisions, history.events
+    rows = np.flatnonzero(arm == "agent")[::4]
+    gone = replace(
+        e,
+        user=np.append(e.user, rows),
+        time=np.append(e.time, np.full(len(rows), int(d.time.max()) - DAY)),
+        event=np.append(e.event, np.full(len(rows), 2)),
+        value=np.append(e.value, np.ones(len(rows))),
+    )
+    mine = arm[d.user] == "agent"
+    decisions = replace(d, arm=arm[d.user], policy=np.where(mine, "0123456789ab", "campaign").astype(object))
+    changed = replace(
+        history,
+        decisions=take_rows(decisions, mine),
+        events=take_rows(gone, np.lexsort((gone.time, gone.user))),
+    )
+    found = check_alerts(settings, changed, history.span[1], DAY)
+    assert "cost events" in {one.rule for one in found.alerts}
 
 
 def test_what_came_later_than_the_check_does_not_count() -> None:
