@@ -12,9 +12,8 @@ from torch import Tensor
 from crosschannel.agents.funnel.calibration import Blend, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
-from crosschannel.agents.funnel.messages import Messages, MessageSums, Usual
 from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
-from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
+from crosschannel.agents.funnel.rows import FOLDS, FunnelRows, Messages, MessageSums, Usual
 from crosschannel.core.action_changes import previous_cells
 
 #: The components of a value; hazards of cost events follow them.

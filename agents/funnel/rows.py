@@ -1,16 +1,25 @@
-"""The rows that a funnel model learns from."""
+"""The rows that a funnel model learns from; its messages less what is usual without one, and their sums."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
+from crosschannel.agents.funnel.design import Design
+from crosschannel.agents.funnel.sums import DesignStatistics, sum_common, sum_rows
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import IntArray, UIntArray
 from crosschannel.core.hashing import derive
 
+#: Ridge of the regression of what happens without a message, in rows.
+CONTROL_RIDGE = 1.0
+#: Largest weight of a message.
+MAX_WEIGHT = 4.0
 FOLD_SALT = 0x66756E6E656C
 FOLDS = 2
 
@@ -71,3 +80,140 @@ class FunnelRows:
 def fold_of(users: UIntArray) -> Tensor:
     """Return the fold (n,) of users (n,), by a hash of who they are."""
     return torch.from_numpy((derive(users, FOLD_SALT) % FOLDS).astype("int64"))
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What a regression on the context predicts of decisions without a message, and how noisy contexts are.
+
+    Attributes:
+        coefficients: Coefficients of the value, the reward and the reward without cost events (base, 3).
+        noise: Coefficients of the logarithm of their variance (D,).
+        tested: Which actions of the first module have engagement in the log (A,).
+    """
+
+    coefficients: Tensor
+    noise: Tensor
+    tested: Tensor
+
+    @classmethod
+    def fit(cls, design: Design, controls: FunnelRows, sent: FunnelRows, weights: Tensor) -> Usual:
+        """Fit it to rows without a message, and look in the messages for engagement."""
+        tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
+        tested[torch.from_numpy(sent.actions[:, 0])[sent.engaged.isfinite()]] = True
+        targets = torch.stack([controls.value, controls.reward, controls.gross(weights)], 1)
+        sums = sum_common(design, controls.x, targets)
+        ridge = CONTROL_RIDGE * torch.eye(design.base, dtype=torch.float64)
+        coefficients = torch.linalg.solve(sums.gram + ridge, sums.moment).float()
+        noise = torch.zeros(design.width)
+        if len(controls):
+            some = subsample(len(controls))
+            square = (targets[some, 0] - design.common(controls.x[some]) @ coefficients[:, 0]).square()
+            noise = learn_noise(controls.x[some], square)
+        return cls(coefficients, noise, tested)
+
+    def less(self, design: Design, sent: FunnelRows, weights: Tensor) -> Messages:
+        """Return messages less what is usual."""
+        usual = design.common(sent.x) @ self.coefficients
+        channel = torch.from_numpy(sent.actions[:, 0])
+        factor = noise_factor(sent.x, self.noise)
+        return Messages(
+            rows=sent,
+            cells=design.cells_of(sent.actions),
+            engaged=torch.where(self.tested[channel], sent.engaged, torch.zeros_like(sent.engaged)),
+            tested=self.tested,
+            value=sent.value - usual[:, 0],
+            reward=sent.reward - usual[:, 1],
+            gross=sent.gross(weights) - usual[:, 2],
+            weight=row_weights(torch.ones_like(factor), factor, MAX_WEIGHT),
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return it as tensors."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Usual:
+        """Restore what `state_dict` returned."""
+        return cls(**{f.name: state[f.name].clone() for f in fields(cls)})
+
+
+@dataclass(frozen=True)
+class MessageSums:
+    """Sums over messages, float64; they add up over rows and days.
+
+    The targets are engagement, value, reward without cost events, and what the goals were beyond the value.
+
+    Attributes:
+        engaged: Of the messages that were engaged with.
+        others: Of those that were not.
+        untested: Of those of actions whose engagement no log tells.
+        unknown: Of those whose engagement is not known.
+    """
+
+    engaged: DesignStatistics
+    others: DesignStatistics
+    untested: DesignStatistics
+    unknown: DesignStatistics
+
+    def __add__(self, other: MessageSums) -> MessageSums:
+        return MessageSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def by_component(self) -> list[DesignStatistics]:
+        """Return the sums of each component, then of what the surrogates miss of gain and direct effect."""
+        seen, unengaged = self.engaged + self.others, self.others + self.untested
+        everybody = seen + self.untested + self.unknown
+        parts = [seen.target(0), self.engaged.target(1), unengaged.target(1), everybody.target(2)]
+        return [*parts, self.engaged.target(3), unengaged.target(3)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return them as tensors and plain values."""
+        return {f.name: getattr(self, f.name).state_dict() for f in fields(self)}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> MessageSums:
+        """Restore what `state_dict` returned."""
+        return cls(*(DesignStatistics.from_state_dict(state[f.name]) for f in fields(cls)))
+
+
+@dataclass(frozen=True)
+class Messages:
+    """The rows in which something was sent, less what the context predicts without a message.
+
+    Attributes:
+        rows: The rows.
+        cells: Each module's cell (n, M).
+        engaged: 1 if engaged, 0 if not or if the channel is not tested, NaN where that is not known (n,).
+        tested: Which actions of the first module are tested (A,).
+        value: Value less the usual (n,).
+        reward: Reward less the usual (n,).
+        gross: Reward without the observed cost events, less the usual (n,).
+        weight: Weights (n,): the noisier values are in a context, the less its messages count.
+    """
+
+    rows: FunnelRows
+    cells: Tensor
+    engaged: Tensor
+    tested: Tensor
+    value: Tensor
+    reward: Tensor
+    gross: Tensor
+    weight: Tensor
+
+    def sums(self, design: Design, fold: int) -> MessageSums:
+        """Return the sums of one fold's messages; the engaged and the others are summed once for all components."""
+        mine = self.rows.fold == fold
+        known = self.tested[torch.from_numpy(self.rows.actions[:, 0])]
+
+        def summed(which: Tensor) -> DesignStatistics:
+            at = (mine & which).nonzero()[:, 0]
+            engaged = self.engaged[at].nan_to_num(0.0)
+            targets = torch.stack([engaged, self.value[at], self.gross[at], self.gross[at] - self.value[at]], 1)
+            return sum_rows(design, self.rows.x[at], self.cells[at], targets, self.weight[at])
+
+        return MessageSums(
+            engaged=summed(self.engaged == 1.0),
+            others=summed((self.engaged == 0.0) & known),
+            untested=summed(~known),
+            unknown=summed(self.engaged.isnan()),
+        )

@@ -14,7 +14,7 @@ from crosschannel.histories.arms import BUSINESS_AS_USUAL
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.guardrails import allowed_actions
 from crosschannel.histories.history import History
-from crosschannel.histories.slicing import since, until
+from crosschannel.histories.observation.slicing import since, until
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import LogPace, check_priceable

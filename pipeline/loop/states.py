@@ -16,7 +16,7 @@ from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import duration
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
-from crosschannel.histories.slicing import digest_of_users
+from crosschannel.histories.observation.slicing import digest_of_users
 from crosschannel.pipeline.building import agent_spec_of
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config

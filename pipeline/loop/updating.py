@@ -16,7 +16,7 @@ import numpy as np
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
-from crosschannel.histories.slicing import digests_by_day, until
+from crosschannel.histories.observation.slicing import digests_by_day, until
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import extend, fit

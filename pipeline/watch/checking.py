@@ -10,7 +10,7 @@ from crosschannel.core.times import duration, parse_moment
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.arms import AGENT, BUSINESS_AS_USUAL
 from crosschannel.histories.history import History
-from crosschannel.histories.slicing import until
+from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.run_files import write_json
 from crosschannel.pipeline.watch import daily_rules, statistical_rules

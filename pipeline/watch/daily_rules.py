@@ -9,7 +9,7 @@ from crosschannel.core.arrays import BoolArray
 from crosschannel.core.times import DAY, HOUR, duration, timestamps
 from crosschannel.histories.arms import AGENT
 from crosschannel.histories.history import History
-from crosschannel.histories.slicing import since
+from crosschannel.histories.observation.slicing import since
 from crosschannel.pipeline.loop.decisions.delivery import ALL, delivered_share
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.watch.records import Alert, NotChecked

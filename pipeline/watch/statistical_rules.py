@@ -17,6 +17,7 @@ from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, HOLDOUT, assign_arms
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.slicing import since
 from crosschannel.histories.propensities.mean_weights import (
     Choices,
     above_one,
@@ -24,7 +25,6 @@ from crosschannel.histories.propensities.mean_weights import (
     below_one_of_two,
     likely_actions,
 )
-from crosschannel.histories.slicing import since
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.watch.daily_rules import agent_decisions

@@ -133,7 +133,7 @@ def test_users_join_and_leave(history: History) -> None:
 
 def test_an_update_of_the_whole_log_has_the_bits_of_the_daily_ones(loop: tuple[Path, str], tmp_path: Path) -> None:
     """The last policy of the loop has learned up to its last but one day; so does one that learns it all at once."""
-    from crosschannel.histories.slicing import until
+    from crosschannel.histories.observation.slicing import until
     from crosschannel.pipeline.loop.starting import start
     from crosschannel.pipeline.loop.updating import update
     from crosschannel.pipeline.run_folder import ExitStack

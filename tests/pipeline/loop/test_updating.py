@@ -13,7 +13,7 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import History, take_rows
-from crosschannel.histories.slicing import until
+from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.building import compute_rewards
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import _closed

@@ -10,7 +10,7 @@ from typing import Any
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import Market, simulate_history
 from crosschannel.histories.history import History
-from crosschannel.histories.slicing import until
+from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.configuration import Config, load_config
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.run_folder import Run

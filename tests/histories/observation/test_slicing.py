@@ -9,7 +9,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.histories.slicing import digests_by_day, since, until
+from crosschannel.histories.observation.slicing import digests_by_day, since, until
 from crosschannel.reward import DidReward, RewardSpec
 
 
