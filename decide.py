@@ -45,7 +45,13 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, invocation, logger, output_file, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS, Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
-from crosschannel.pipeline.loop.day_summaries import check_same_arms, compare_counts, previous_day, read_summary
+from crosschannel.pipeline.loop.day_summaries import (
+    check_arms_of_users,
+    check_same_arms,
+    compare_counts,
+    previous_day,
+    read_summary,
+)
 from crosschannel.pipeline.loop.deciding import (
     DecidedDay,
     decide_day,
@@ -261,6 +267,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
+    if not (_is_file(chosen.out) or chosen.change_arms):
+        check_arms_of_users(chosen.out, day.name, day.arms)
     _write(day, chosen, at)
     return 0
 

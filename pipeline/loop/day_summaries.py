@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import to_dict
 from crosschannel.histories.arms import Arms
-from crosschannel.histories.readers.decided.days import SUMMARY_FILE, decided_days, is_by_date
+from crosschannel.histories.readers.decided.days import ARMS_FILE, SUMMARY_FILE, decided_days, is_by_date
 from crosschannel.pipeline.run_files import read_json
 
 
@@ -50,6 +52,31 @@ def check_same_arms(folder: Path, name: str, arms: Arms) -> None:
         raise ConfigError(
             f"the arms are not those of {before}: {changed}. Users would change their arm, which ends a trial. Restore "
             "the arms, or state that this is meant: --change-arms"
+        )
+
+
+def check_arms_of_users(folder: Path, name: str, arms: pd.DataFrame) -> None:
+    """Refuse arms in which a user is not where the day before had the user, such as after another cluster was given.
+
+    Args:
+        folder: The folder of all days.
+        name: Name of the day to decide for.
+        arms: Its `user_id` and `arm`.
+
+    Raises:
+        ConfigError: If a user would change the arm.
+    """
+    before = previous_day(folder, name)
+    if before is None:
+        return
+    both = pd.read_parquet(before / ARMS_FILE).merge(arms, on="user_id", suffixes=("_before", "_now"))
+    moved = both[both["arm_before"] != both["arm_now"]]
+    if len(moved):
+        first = moved.iloc[0]
+        raise ConfigError(
+            f"{len(moved):,} users are not in the arm that they had in {before}, such as {first['user_id']!r}: "
+            f"{first['arm_before']}, and now {first['arm_now']}. What assigns arms (the ids, or the attribute of "
+            "`arms.cluster`) has changed for them: restore it, or state that this is meant: --change-arms"
         )
 
 

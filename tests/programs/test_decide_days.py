@@ -103,7 +103,7 @@ def test_what_was_decided_joins_the_log_with_its_arms(trained):
     assert mine.sum() == len(day_table(0)) + len(day_table(1))
     assert (d.propensity_source[mine] == 0).all()
     assert set(d.arm[mine]) == {"agent", "holdout"}
-    assert set(d.arm) == {"agent", "holdout", "business_as_usual"}
+    assert set(d.arm[~mine]) == {None}  # the arms had not begun
 
 
 def test_a_run_is_evaluated_on_the_log_with_its_own_decisions(trained):
@@ -164,6 +164,18 @@ def test_arms_do_not_change_unnoticed(trained):
         run(trained, 1)
     run(trained, 1, "--change-arms")
     assert set(day_table(1).arm) == {"agent"}
+
+
+def test_a_user_who_would_change_the_arm_is_named(trained):
+    """As after another household was given for the user; the settings of the arms are the same."""
+    run(trained, 0, *ARMS)
+    file = next(Path("decided").glob("2*")) / "arms.parquet"
+    arms = pd.read_parquet(file)
+    arms.loc[arms["arm"] == "agent", "arm"] = "holdout"
+    arms.to_parquet(file, index=False)
+    with pytest.raises(ConfigError, match="users are not in the arm that they had"):
+        run(trained, 1, *ARMS)
+    run(trained, 1, *ARMS, "--change-arms")
 
 
 def test_a_file_has_the_same_decisions_without_a_folder(trained):
