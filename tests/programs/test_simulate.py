@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from crosschannel.histories.propensities.checks import check_propensities
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
 from tests import ROOT
 
@@ -148,8 +150,6 @@ def test_an_update_of_the_whole_log_has_the_bits_of_the_daily_ones(loop: tuple[P
 
 
 def test_programs_work_on_the_folder(loop: tuple[Path, str], tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(loop[0], tmp_path / "run")
     done = run("update", "run", "--history.path", "run/log", cwd=tmp_path)
     version = Policies(tmp_path / "run").current
@@ -201,3 +201,28 @@ def test_a_finished_simulation_is_simulated_to_its_end_again(loop: tuple[Path, s
     before = files(loop[0])
     run("simulate", "--resume", loop[0], cwd=loop[0].parent)
     assert files(loop[0]) == before
+
+
+def test_a_run_that_is_no_simulation_is_left_alone(loop: tuple[Path, str], tmp_path: Path) -> None:
+    """Such as that of a shop, whose log is elsewhere: here a copy, whose log is that of the simulation."""
+    shutil.copytree(loop[0], tmp_path / "shop")
+    before = files(tmp_path / "shop")
+    done = subprocess.run(
+        command("simulate", "--resume", "shop"), cwd=tmp_path, capture_output=True, text=True, env=environment()
+    )
+    assert done.returncode == 2
+    assert "not that of a simulation" in done.stderr
+    assert files(tmp_path / "shop") == before
+
+
+def test_a_simulation_has_one_process_at_a_time(loop: tuple[Path, str]) -> None:
+    with RunLock(loop[0] / "log"):
+        done = subprocess.run(
+            command("simulate", "--resume", loop[0]),
+            cwd=loop[0].parent,
+            capture_output=True,
+            text=True,
+            env=environment(),
+        )
+    assert done.returncode == 1
+    assert "is in use" in done.stderr
