@@ -30,6 +30,7 @@ import numpy as np
 from crosschannel import agents
 from crosschannel.core import (
     DAY,
+    HOUR,
     BoolArray,
     ConfigError,
     duration,
@@ -296,6 +297,12 @@ def _slot_of(run: Run, history: History, moment: int) -> int:
     if at != moment:
         slot, given = timestamps(np.array([at, moment]))
         logger.info(f"deciding for the slot at {slot:%Y-%m-%d %H:%M} UTC, the last one up to {given:%Y-%m-%d %H:%M}")
+        period = run.trained_with("policy").pace.period
+        if moment - at > period / 2:
+            logger.warning(
+                f"that slot was {(moment - at) / HOUR:.1f} hours ago, and the next one comes in "
+                f"{(at + period - moment) / HOUR:.1f}: run the job after the slot (--at is in UTC)"
+            )
     return at
 
 

@@ -51,9 +51,6 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     log = "a log that still has the users: the ids of its decisions are searched for as well"
     parser.add_shared("run", "--history.path", "--history.decided", history_path=log, history_decided=days)
     parser.add_argument("--users", metavar="FILE", type=Path, help="table with the column user_id (required)")
-    parser.add_argument(
-        "--decided", metavar="FOLDER", type=Path, help="folder of decisions by date (default: the run's)"
-    )
     parser.add_argument("--policies", action="store_true", help="also remove all policies but the one in use")
     parser.add_argument("--check", action="store_true", help="search only, and change nothing")
     parser.add_shared("--allow-class")
@@ -102,6 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         done = forget(places, users, decision_ids=ids, policies=chosen.policies)
     print(text(done, chosen.run, check=chosen.check))
+    if places.decided is None:
+        print("no folder of decisions was searched: the run names none; give --history.decided FOLDER if there is one")
     return 1 if done.found else 0
 
 

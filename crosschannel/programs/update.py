@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel.core.errors import NotIdentified
+from crosschannel.histories.readers.decided.days import is_by_date
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.loop.policies import Policies
@@ -49,10 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         roll_back(run.path, chosen.use)
         print(f"{run.path} decides with policy {chosen.use} from now on")
         return 0
-    if chosen.history_decided is not None:
-        run = replace(
-            run, config=replace(run.config, history=replace(run.config.history, decided=chosen.history_decided))
-        )
+    decided = chosen.history_decided or run.config.history.decided
+    if decided is not None and not is_by_date(decided):
+        logger.info(f"{decided} has no day of decisions yet: the log is read without")
+        decided = None
+    run = replace(run, config=replace(run.config, history=replace(run.config.history, decided=decided)))
     history = build_history(run.config)[0]
     logger.info(history.summary())
     try:

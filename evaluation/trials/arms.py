@@ -201,7 +201,10 @@ def _start(history: History, settings: TrialConfig) -> int:
     arm = history.decisions.arm
     rows = np.zeros(0, dtype=np.int64) if arm is None else np.flatnonzero(~pd.isna(arm))
     if not len(rows):
-        raise ConfigError("trial.start: no decision of the log has an arm, so that the start must be declared")
+        raise ConfigError(
+            "trial.start: no decision of the log has an arm: name the decisions of the policy (--history.decided), or "
+            "declare the start"
+        )
     return int(history.decisions.time[rows].min())
 
 

@@ -188,7 +188,9 @@ def _check_declared(time: IntArray, event: BoolArray, span: tuple[int, int]) -> 
     if not outside.any():
         return ()
     events = int(event[outside].sum())
-    return (f"outside the declared span: {int(outside.sum()) - events:,} decisions or sends, and {events:,} events",)
+    return (
+        f"outside the observation period: {int(outside.sum()) - events:,} decisions or sends, and {events:,} events",
+    )
 
 
 def _text(time: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import bdtr, bdtrc
 
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.times import DAY, HOUR, duration, timestamps
+from crosschannel.core.times import DAY, duration, timestamps
 from crosschannel.histories.arms import AGENT
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import since
@@ -33,7 +33,7 @@ def log_age(history: History, now: int, limit: str) -> list[Alert]:
     age = now - history.span[1]
     if age <= duration(limit):
         return []
-    finding = f"The log ends at {_time(history.span[1])}, {age / HOUR:.0f} hours ago; the bound is {limit}."
+    finding = f"The log ends at {_time(history.span[1])}, {age / DAY:.1f} days ago; the bound is {limit}."
     remedy = "Repair the export of the log: the policy decides without knowing what happened since."
     return [Alert("age of the log", "critical", finding, remedy)]
 

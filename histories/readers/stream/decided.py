@@ -109,11 +109,14 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
     upper = np.minimum(place + 1, len(slots.bounds) - 1)
     nearer = np.abs(slots.bounds[upper] - decided.time) < np.abs(decided.time - slots.bounds[np.maximum(place, 0)])
     place = np.where(nearer | (place < 0), upper, place)
-    _refuse_second_decisions(decided, place)
+    # Beyond the grid its periods go on: what was decided today and yesterday is not of one slot.
+    period = int(slots.bounds[-1] - slots.bounds[-2])
+    beyond = np.maximum(np.ceil((decided.time - slots.bounds[-1]) / period - 0.5), 0).astype(np.int64)
+    _refuse_second_decisions(decided, place + beyond)
     begin = slots.bounds[place]
     end = slots.bounds[np.minimum(place + 1, len(slots.bounds) - 1)]
     # Beyond the grid a period is as long as its last one.
-    end = np.where(end > decided.time, end, decided.time + slots.bounds[-1] - slots.bounds[-2])
+    end = np.where(end > decided.time, end, decided.time + period)
 
     offsets = np.searchsorted(decided.user, np.arange(len(stream.user_ids) + 1)).astype(np.int64)
     user, time = stream.user[sends], stream.time[sends]
@@ -132,7 +135,6 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
     carried_out = np.zeros(len(decided), dtype=bool)
     carried_out[latest[delivered]] = True
     left = sends[~delivered]
-    period = int(slots.bounds[-1] - slots.bounds[-2])
     _refuse_later_sends(decided, decided.sent & ~carried_out, end + period, stream, left)
 
     row = slots.row(decided.user, begin)

@@ -70,7 +70,7 @@ def eligible_before_guardrails(history: History, at: int, folder: Path | None) -
 def unsaid(history: History, eligible: BoolArray) -> str:
     """Return a sentence on users and actions of whom nobody says that anything may be sent; empty where there are none.
 
-    Such users are new: no slot of theirs says what reaches them. Such actions are new as well.
+    Such users are new, or were within a gap that the log has as eligibility. Such actions are new as well.
 
     Args:
         history: The log.
@@ -85,7 +85,7 @@ def unsaid(history: History, eligible: BoolArray) -> str:
     never = []
     for module, part in zip(modules, modules.split(eligible), strict=True):
         never += [f"{module.name} {module.actions[code]}" for code in np.flatnonzero(part.sum(0) == 0)]
-    parts = [f"to {new:,} users of whom no slot says what may be sent"] if new else []
+    parts = [f"to {new:,} users, for whom nothing was eligible at the last slot or who had none"] if new else []
     parts += [f"of {', '.join(never)}, to anybody"] if never else []
     return "; ".join(parts)
 

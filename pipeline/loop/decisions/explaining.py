@@ -130,7 +130,10 @@ def _run_that_decided(run: Run, version: str) -> Run:
         return trained
     if Policies(run.path).path(version).is_file():
         return replace(run, version=version)
-    raise ConfigError(f"{run.path} does not have the policy {version} that made this decision: name the run that does")
+    raise ConfigError(
+        f"{run.path} does not have the policy {version} that made this decision: it is of another run, or was removed "
+        "by `update.keep` or `forget --policies`"
+    )
 
 
 def _user(history: History, user_id: str) -> IntArray:

@@ -83,7 +83,7 @@ def test_more_rows_than_chance_are_not_guessed_about():
     declared = int(events.min()), int(events.max())
     found = find(decisions, np.append(events, odd), declared)
     assert found.span == declared
-    assert found.notes == ("outside the declared span: 0 decisions or sends, and 150 events",)
+    assert found.notes == ("outside the observation period: 0 decisions or sends, and 150 events",)
 
 
 def test_many_wrong_clocks_on_one_side_are_not_guessed_about():
@@ -250,7 +250,7 @@ def test_files_are_named_with_their_rows(tmp_path: Path):
     assert f"{tmp_path / 'd.csv'} row 18, 2001-01-01 00:00" in summary
     assert f"{tmp_path / 'events' / 'b.csv'} row 11, 2031-01-01 10:00" in summary
     declared = replace(mapping, span=("2024-03-05", "2024-03-20"))
-    assert "outside the declared span: " in read_tables(declared).summary()
+    assert "outside the observation period: " in read_tables(declared).summary()
     with pytest.raises(ConfigError, match="correct the years"):
         read_tables(replace(mapping, span=("2024-03-05", "2124-03-20")))
 
