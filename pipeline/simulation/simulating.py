@@ -72,8 +72,7 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
     """
     loop = Loop(out)
     if not Run.is_at(out):
-        log, decided = loop.log.absolute(), loop.decided.absolute()
-        deployed = replace(config.history, source="folder", path=log, decided=decided)
+        deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
         with ExitStack() as locks:
             Run.create(replace(config, history=deployed), out, locks)
     if not is_simulation(out):
@@ -88,8 +87,14 @@ def is_simulation(folder: Path) -> bool:
     if not Run.is_at(folder):
         return False
     history, loop = Run.read_config(folder).history, Loop(folder)
-    places = ((history.path, loop.log), (history.decided, loop.decided))
-    return history.source == "folder" and all(path and path.resolve() == own.resolve() for path, own in places)
+    if history.source != "folder" or history.path is None or history.decided is None:
+        return False
+    together = history.path.parent == history.decided.parent
+    named = (history.path.name, history.decided.name) == (loop.log.name, loop.decided.name)
+    inside = history.path.parent.name == folder.resolve().name and (
+        loop.log.is_dir() or Policies(folder).current is None
+    )
+    return together and named and inside
 
 
 def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel import design as module
+from crosschannel.agents.funnel import model
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import predict
@@ -18,7 +19,6 @@ from crosschannel.agents.funnel.model import (
     DIRECT,
     ENGAGEMENT,
     GAIN,
-    MESSAGES_PER_COLUMN,
     MIN_MESSAGES,
     Heads,
     fit_heads,
@@ -303,13 +303,14 @@ def test_actions_that_change_the_number_of_features_are_refused(monkeypatch: pyt
         moved_heads(heads, old, Design.build(more, 3), torch.Generator())
 
 
-def test_few_messages_teach_effects_without_slopes() -> None:
+def test_few_messages_teach_effects_without_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the model is that of a design without slopes, told in the columns of the whole design."""
+    monkeypatch.setattr(model, "MESSAGES_PER_COLUMN", 4)
     design = Design.build(PLAIN, 3)
     few = rows_of(World().log(150))
     found = fitted(few)
     assert found is not None
-    assert len(few) < MESSAGES_PER_COLUMN * design.columns
+    assert len(few) < 4 * design.columns
     small = fit_heads(design.with_intercepts_only(), few, torch.tensor([2.0]), 8, torch.Generator().manual_seed(0))
     assert small is not None
     x, cells = contexts(40, 3, seed=5), design.cells_of(messages(40, PLAIN, seed=5))

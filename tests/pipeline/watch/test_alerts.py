@@ -75,7 +75,7 @@ def test_an_old_log() -> None:
     end = history.span[1]
     assert "age of the log" not in fired(history, end + 2 * DAY)
     (alert,) = check(history, end + 2 * DAY + 1)["age of the log"]
-    assert "48 hours" in alert.finding
+    assert "2.0 days" in alert.finding
 
 
 def test_no_decisions_and_fewer_decisions() -> None:
