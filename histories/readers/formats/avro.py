@@ -42,8 +42,8 @@ def avro_frame(source: BinaryIO) -> tuple[pd.DataFrame, dict[str, str]]:
 
     try:
         reader = fastavro.reader(source)
-        schema = reader.writer_schema
-        records = list(reader)
+        schema: Any = reader.writer_schema
+        records: list[Any] = list(reader)
     except READ_ERRORS:
         raise
     except Exception as error:  # fastavro's own errors, and those of the libraries that decompress
