@@ -15,12 +15,14 @@ import shutil
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.tables import add_rows
 from crosschannel.agents import load_policy
 from crosschannel.envs.market import FreshUsers, Market
 from crosschannel.histories.readers.folder import read_history
@@ -41,6 +43,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "beta": {"reward.funnel": None, "agent.name": "beta_thompson", "agent.settings": {}},
 }
 DEPLOYED_DAYS = 28
+#: What tells rows apart.
+KEYS = ("way", "seed", "users", "scenario", "constrained", "day")
 
 
 def configuration(way: str, seed: int, users: int, days: int, other: dict[str, Any], *, constrained: bool) -> Config:
@@ -141,24 +145,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="file without its ending")
     chosen = parser.parse_args()
     other = {name: float(value) for name, _, value in (text.partition("=") for text in chosen.set)}
+    command = "python -m benchmarks.closed_loop " + " ".join(sys.argv[1:])
     found: list[dict[str, Any]] = []
     for seed in chosen.seeds:
         for way in chosen.ways:
             config = configuration(way, seed, chosen.users, chosen.days, other, constrained=chosen.constrained)
             found += results(way, config, chosen.at, chosen.fresh_users)
             if chosen.output is not None:
-                _write(pd.DataFrame(found), chosen.output)
+                add_rows(pd.DataFrame(found), chosen.output, KEYS, partial(table, command=command))
     print(table(pd.DataFrame(found), ""))
-
-
-def _write(rows: pd.DataFrame, output: Path) -> None:
-    file = output.with_suffix(".csv")
-    keys = ["way", "seed", "users", "scenario", "constrained", "day"]
-    if file.is_file():
-        rows = pd.concat([pd.read_csv(file), rows]).drop_duplicates(keys, keep="last")
-    rows.to_csv(file, index=False, float_format="%.5f")
-    command = "python -m benchmarks.closed_loop " + " ".join(sys.argv[1:])
-    output.with_suffix(".md").write_text(table(rows, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -20,12 +20,14 @@ import argparse
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.tables import add_rows
 from crosschannel.evaluation.trials import ArmTable, TrialConfig, read_trial, significant_outcomes
 from crosschannel.histories.arms import AGENT, HOLDOUT
 from crosschannel.histories.readers.folder import read_history
@@ -33,6 +35,8 @@ from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config, load_conf
 from crosschannel.pipeline.simulation.simulating import Loop, simulate
 
 PAIR = f"{AGENT}:{HOLDOUT}"
+#: What tells rows apart.
+KEYS = ("scenario", "seed", "users", "days")
 
 
 def configuration(scenario: str, seed: int, users: int, days: int) -> Config:
@@ -124,24 +128,15 @@ def main() -> None:
     parser.add_argument("--scenarios", nargs="+", default=["default", "null"])
     parser.add_argument("--output", type=Path, help="file without its ending")
     chosen = parser.parse_args()
+    command = "python -m benchmarks.loop_trials " + " ".join(sys.argv[1:])
     found: list[dict[str, Any]] = []
     for seed in range(chosen.first_seed, chosen.first_seed + chosen.loops):
         for scenario in chosen.scenarios:
             found.append(result(scenario, seed, chosen.users, chosen.days, chosen.salts))
             print(found[-1], flush=True)
             if chosen.output is not None:
-                _write(pd.DataFrame(found), chosen.output)
+                add_rows(pd.DataFrame(found), chosen.output, KEYS, partial(table, command=command))
     print(table(pd.DataFrame(found), ""))
-
-
-def _write(rows: pd.DataFrame, output: Path) -> None:
-    file = output.with_suffix(".csv")
-    if file.is_file():
-        keys = ["scenario", "seed", "users", "days"]
-        rows = pd.concat([pd.read_csv(file), rows]).drop_duplicates(keys, keep="last")
-    rows.to_csv(file, index=False, float_format="%.5f")
-    command = "python -m benchmarks.loop_trials " + " ".join(sys.argv[1:])
-    output.with_suffix(".md").write_text(table(rows, command), encoding="utf-8")
 
 
 if __name__ == "__main__":

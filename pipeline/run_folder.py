@@ -19,7 +19,7 @@ from crosschannel.core.serialization import refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult, summary_text
-from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.policies import VERSION_DIGITS, Policies
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
 #: Sections of the configuration that a result depends on, beside the policy.
@@ -167,10 +167,7 @@ class Run:
         run = cls.open(path, allow_classes)
         if not run.ended:
             raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train', '--resume', path)}")
-        run.trained_with("policy").check(run.config, path / "config.yaml", ended=True)
-        if history is None:
-            return run
-        return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
+        return run._to_decide(history)
 
     @classmethod
     def open_in_use(cls, path: Path, history: Path | None = None, allow_classes: Collection[str] = ()) -> Run:
@@ -188,10 +185,18 @@ class Run:
         if version is None:
             return cls.open_ended(path, history, allow_classes)
         run = replace(cls.open(path, allow_classes), version=version)
-        run.trained_with("policy").check(run.config, path / "config.yaml", ended=True)
+        return run._to_decide(history)
+
+    def _to_decide(self, history: Path | None) -> Run:
+        """Check that the policy was trained with the run's settings; return the run, on another log if one is named.
+
+        Raises:
+            ConfigError: If the policy is damaged, or config.yaml was edited.
+        """
+        self.trained_with("policy").check(self.config, self.path / "config.yaml", ended=True)
         if history is None:
-            return run
-        return replace(run, config=replace(run.config, history=run.config.history.with_path(history)))
+            return self
+        return replace(self, config=replace(self.config, history=self.config.history.with_path(history)))
 
     def trained_with(self, kind: str) -> TrainedWith:
         """Return what the run has learned with, by its `policy` or its `checkpoint`.
@@ -233,7 +238,7 @@ class Run:
         Raises:
             ConfigError: If the file cannot be read.
         """
-        return self._policy_digest()[:12]
+        return self._policy_digest()[:VERSION_DIGITS]
 
     def _policy_digest(self) -> str:
         try:

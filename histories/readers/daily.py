@@ -19,13 +19,13 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.errors import ConfigError, Fault, InputError, raise_faults
+from crosschannel.core.errors import ConfigError, Fault, InputError
 from crosschannel.core.files import read_yaml, replacing, write_yaml
 from crosschannel.core.times import duration, parse_moment
 from crosschannel.histories.history import DEFAULT_CHURN_EVENTS, History
 from crosschannel.histories.observation.users import Ties
-from crosschannel.histories.readers.decided.days import day_name, decisions_by_date, with_arms
-from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
+from crosschannel.histories.readers.decided.days import day_name, with_arms
+from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_days
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.readers.sources import SourceRows, TableSource
 
@@ -157,10 +157,7 @@ class DailyLog:
         joined: JoinedDecisions | None = None
         table = decisions.frame
         if decided is not None:
-            faults: list[Fault] = []
-            policy = read_decisions(decisions_by_date(decided), self.modules, faults)
-            raise_faults(faults)
-            joined = join_decisions(decisions, policy, self.modules)
+            joined = join_days(decisions, decided, self.modules)
             table = joined.frame(self.modules)
         try:
             history = History.from_tables(

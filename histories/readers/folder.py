@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, raise_faults
+from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
 from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
 from crosschannel.histories.readers.daily import DailyLog, is_daily, with_event_names
-from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
-from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
+from crosschannel.histories.readers.decided.days import with_arms
+from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_days
 from crosschannel.histories.readers.source_files import fail, read_parquet
 from crosschannel.histories.readers.sources import SourceRows, TableSource, span_of
 from crosschannel.histories.values.action_names import check_action_names
@@ -128,7 +128,8 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         raise InputError(faults)
     joined: JoinedDecisions | None = None
     if decided is not None:
-        joined = _join(tables["decisions"], files["decisions"], decided, content)
+        file, log = files["decisions"], tables["decisions"]
+        joined = join_days(SourceRows(TableSource(Path(file)), log, ((file, len(log)),)), decided, content["modules"])
         tables["decisions"], tables["events"] = joined.frame(content["modules"]), joined.renamed_in(tables["events"])
     try:
         history = History.from_tables(
@@ -157,15 +158,6 @@ def read_history(path: Path, decided: Path | None = None) -> History:
     users = None if attributes is None or history.users is None else history.users[attributes]
     history = replace(history, users=users, notes=notes)
     return history if decided is None else with_arms(history, decided)
-
-
-def _join(log: pd.DataFrame, file: str, decided: Path, content: Mapping[str, Any]) -> JoinedDecisions:
-    """Join the decisions in a folder by date to those of the log."""
-    faults: list[Fault] = []
-    rows = read_decisions(decisions_by_date(decided), content["modules"], faults)
-    raise_faults(faults)
-    mine = SourceRows(TableSource(Path(file)), log, ((file, len(log)),))
-    return join_decisions(mine, rows, content["modules"])
 
 
 def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:

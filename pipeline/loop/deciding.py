@@ -13,6 +13,7 @@ import pandas as pd
 
 from crosschannel import agents
 from crosschannel.agents import Decisions, Observations
+from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.core.arrays import BoolArray, ObjectArray
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.hashing import derive, keys, pseudonyms, row_fingerprints
@@ -35,8 +36,8 @@ from crosschannel.histories.readers.decided.days import (
 )
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
 from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED, own_decisions
-from crosschannel.pipeline.pricing import priced_policy
-from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
+from crosschannel.pipeline.pricing import LogPace, priced_policy
+from crosschannel.pipeline.run_files import RunLock, write_json
 from crosschannel.pipeline.run_folder import Run
 
 #: Version of what a day's files hold.
@@ -105,7 +106,7 @@ def decide_day(
         ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
     """
     agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
-    trained_with, constraints = run.trained_with("policy"), run.constraints
+    trained_with, constraints, version = run.trained_with("policy"), run.constraints, run.policy_version
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
     history = known_at(history, at)
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
@@ -122,7 +123,9 @@ def decide_day(
     seen = Observations(context, mask, history.user_keys[users])
 
     has_slot = (history.churned_at >= at)[users]
-    chosen, prices = _choose(agent, seen, decides, has_slot, run, trained_with, explore=explore, seed=seed, at=at)
+    chosen, prices = _choose(
+        agent, seen, decides, has_slot, constraints, trained_with.pace, explore=explore, seed=seed, at=at
+    )
     ids = _decision_ids(history.user_ids[users], at, None if clear_ids else trained_with.history)
     log = DecisionLog(
         id=ids,
@@ -132,7 +135,7 @@ def decide_day(
         actions=chosen.actions,
         propensity=chosen.probabilities,
         joint=chosen.joint,
-        policy=np.where(is_agent & ~decides, run.policy_version + WAITING, run.policy_version).astype(object),
+        policy=np.where(is_agent & ~decides, version + WAITING, version).astype(object),
         arm=arm[users],
         eligible=mask,
     )
@@ -146,7 +149,7 @@ def decide_day(
     summary = {
         "version": DAY_VERSION,
         "at": _text(at),
-        "policy_version": run.policy_version,
+        "policy_version": version,
         "explore": explore,
         "seed": seed,
         "log_ends": _text(history.span[1]),
@@ -172,15 +175,15 @@ def _choose(
     seen: Observations,
     decides: BoolArray,
     has_slot: BoolArray,
-    run: Run,
-    trained_with: TrainedWith,
+    constraints: Constraints,
+    pace: LogPace,
     *,
     explore: bool,
     seed: int,
     at: int,
 ) -> tuple[Decisions, pd.DataFrame | None]:
     """Return the actions of all rows (N,), nothing where the agent does not decide, and the constraints' prices."""
-    modules, constraints = agent.modules, run.constraints
+    modules = agent.modules
     n, rows = len(seen), np.flatnonzero(decides)
     out = Decisions(np.zeros((n, len(modules)), dtype=np.int64), np.ones((n, len(modules))), np.ones(n))
     prices: pd.DataFrame | None = None
@@ -188,9 +191,7 @@ def _choose(
         mine = seen[rows]
         if explore or constraints.price_messages:
             together = np.zeros(len(rows), dtype=np.int64)
-            policy = priced_policy(
-                *(agent, mine, together, constraints, trained_with.pace, has_slot[rows]), explore=explore
-            )
+            policy = priced_policy(agent, mine, together, constraints, pace, has_slot[rows], explore=explore)
             agents.check_probabilities(modules, policy.probabilities, mine.action_mask)
             assert mine.users is not None  # the caller knows them
             chosen = agents.sample_keyed(modules, policy.probabilities, derive(derive(mine.users, seed), at))

@@ -59,12 +59,10 @@ def fit(config: Config, history: History, time: int) -> Learned:
     Raises:
         NotIdentified: If the log does not tell yet what surrogates are worth.
     """
-    past = until(history, time)
-    recent = since(past, max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre)))
-    frame = make_reward(config.reward.kind, config.reward).fit_transform(recent)
-    chosen = frame.identified & (recent.decisions.time >= time - duration(config.update.memory))
+    past, recent, frame, known = _known(config, history, time)
     features = ContextFeatures.fit(past, config.context)
-    batch = _batch(config, past, recent, frame, features, chosen & _closed(config, recent, time))
+    remembered = recent.decisions.time >= time - duration(config.update.memory)
+    batch = _batch(config, past, recent, frame, features, known & remembered)
     spec = agent_spec_of(config, features)
     agent = make_agent(modules=history.modules, device=config.device, **spec)
     check_priceable(agent, config.constraints)
@@ -86,16 +84,21 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
         history: The history.
         time: Time up to which it is learned, microseconds since 1970 UTC.
     """
-    past = until(history, time)
-    recent = since(past, max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre)))
-    frame = make_reward(config.reward.kind, config.reward).fit_transform(recent)
-    known = np.isin(recent.decisions.key, learned.keys)
-    chosen = frame.identified & _closed(config, recent, time) & ~known
-    batch = _batch(config, past, recent, frame, learned.features, chosen)
+    past, recent, frame, known = _known(config, history, time)
+    new = known & ~np.isin(recent.decisions.key, learned.keys)
+    batch = _batch(config, past, recent, frame, learned.features, new)
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
     if len(batch):
         learned.agent.extend(batch)
     return replace(learned, pace=_pace(config, recent), keys=np.sort(np.concatenate([learned.keys, batch.keys])))
+
+
+def _known(config: Config, history: History, time: int) -> tuple[History, History, RewardFrame, BoolArray]:
+    """Return the past of a time, what of it is remembered, its rewards, and which of these are final (n,)."""
+    past = until(history, time)
+    recent = since(past, max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre)))
+    frame = make_reward(config.reward.kind, config.reward).fit_transform(recent)
+    return past, recent, frame, frame.identified & _closed(config, recent, time)
 
 
 def _closed(config: Config, history: History, time: int) -> BoolArray:

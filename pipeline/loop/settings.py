@@ -86,7 +86,6 @@ def refits(slots: int, growth: float, longest: int) -> list[int]:
 
     Args:
         slots: Number of slots since the first.
-        every: Time from one update to the next, from the first decision of the log on.
         growth: Growth of their number between two fits.
         longest: Largest number of slots between two fits.
     """

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.files import write_csv
-from crosschannel.core.times import timestamps
 from crosschannel.histories.history import History
+from crosschannel.histories.readers.decided.days import day_name
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.configuration import Config
@@ -107,7 +106,7 @@ def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:
     market = world.live.market.config
     for slot in range(market.days):
         time = world.live.time
-        folder = loop.decided / f"{timestamps(np.array([time]))[0]:%Y-%m-%d}"
+        folder = loop.decided / day_name(time, world.log.period)
         passed = world.log.folder(time).is_dir()
         if not passed:
             world.write_users()  # a process that was killed may have written those of tomorrow already

@@ -58,7 +58,7 @@ class World:
         if not log.exists:
             log.create()
         if not log.folder(START).is_dir():
-            log.write_users(live.users_frame())
+            out.write_users()
         for day in range(market.config.warmup_days):
             if not log.folder(START + day * DAY).is_dir():
                 log.write_day(START + day * DAY, out._usual_decisions(None), live.events_frame(day))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import HOUR
+from crosschannel.histories.readers.decided.days import decisions_by_date
 from crosschannel.histories.readers.sources import (
     SourceRows,
     TableSource,
@@ -66,6 +68,18 @@ class JoinedDecisions:
 def read_decisions(source: TableSource, modules: ActionSpace, faults: list[Fault]) -> SourceRows:
     """Read decisions of a policy in the native columns; add the faults of their files."""
     return read_source(source, decision_columns(modules), (*DECISION_COLUMNS, *modules.names), faults)
+
+
+def join_days(log: SourceRows, folder: Path, modules: ActionSpace) -> JoinedDecisions:
+    """Put the decisions in a folder by date in the place of a log's rows: see `join_decisions`.
+
+    Raises:
+        InputError: If the folder is not one of decisions by date, or they do not fit the log.
+    """
+    faults: list[Fault] = []
+    decided = read_decisions(decisions_by_date(folder), modules, faults)
+    raise_faults(faults)
+    return join_decisions(log, decided, modules)
 
 
 def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -> JoinedDecisions:

@@ -41,15 +41,19 @@ def parse_object(text: str) -> dict[str, Any]:
     Raises:
         ValueError: If the text is not a JSON object, has a key twice or half a character, or is nested too deeply.
     """
-    try:
-        value = _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    value = _decoded(text)
     if not isinstance(value, dict):
         raise ValueError("it is not an object")
     if _SURROGATE.search(text):
         _check_characters(value)
     return value
+
+
+def _decoded(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def objects_frame(lines: Iterable[str]) -> pd.DataFrame:
@@ -84,10 +88,7 @@ def parse_array(text: str) -> list[Any]:
     Raises:
         ValueError: If the text is not a JSON list, has a key twice or half a character, or is nested too deeply.
     """
-    try:
-        values = _DECODER.decode(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    values = _decoded(text)
     if not isinstance(values, list):
         raise ValueError("it is not a list")
     _check_characters(values)
