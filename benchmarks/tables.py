@@ -19,6 +19,9 @@ def add_rows(rows: pd.DataFrame, output: Path, keys: Sequence[str], page: Callab
     """
     file = output.with_suffix(".csv")
     if file.is_file():
-        rows = pd.concat([pd.read_csv(file), rows]).drop_duplicates(keys, keep="last")
+        # A world has the name `null`, which pandas would read as missing.
+        rows = pd.concat([pd.read_csv(file, keep_default_na=False, na_values=[""]), rows]).drop_duplicates(
+            keys, keep="last"
+        )
     rows.to_csv(file, index=False, float_format="%.5f")
     output.with_suffix(".md").write_text(page(rows), encoding="utf-8")
