@@ -1,6 +1,6 @@
 """A week in daily use, from no log at all: the programs of the daily job, with a simulated app around them.
 
-    python examples/daily_loop/week.py --folder /tmp/week
+    python examples/daily_loop/week.py --folder week
 
 Prints each command before it runs it. The app is a market of 600 users: it writes its log of the day, sends what was
 decided, and lets users respond. In a deployment the app is yours, and the commands are the same (docs/operations.md).

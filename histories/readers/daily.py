@@ -222,7 +222,7 @@ def with_event_names(history: History, names: tuple[str, ...], file: Path) -> Hi
         problem = f"these events are not in {DESCRIPTION_FILE}: {', '.join(unknown)}"
         raise fail(file, problem, "Add them to `event_names` there.", column="event")
     code = np.array([names.index(name) for name in history.event_names], dtype=np.int64)
-    return History.from_arrays(
+    found = History.from_arrays(
         history.decisions,
         replace(history.events, event=code[history.events.event]),
         modules=history.modules,
@@ -235,6 +235,7 @@ def with_event_names(history: History, names: tuple[str, ...], file: Path) -> Hi
         name=history.name,
         ties=history.ties,
     )
+    return replace(found, notes=history.notes)
 
 
 def is_daily(content: Any) -> bool:

@@ -147,7 +147,6 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         raise InputError([_placed(fault, files["decisions"], joined) for fault in error.faults]) from None
     except ConfigError as error:
         raise fail(path / DESCRIPTION_FILE, str(error), "Correct `span` there.", column="span") from None
-    notes = history.notes if joined is None else (*joined.notes, *history.notes)
     history = with_event_names(history, tuple(content["event_names"]), Path(files["events"]))
     try:
         history = history.with_churn_events([str(name) for name in content["churn_events"]])
@@ -156,6 +155,7 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
     users = None if attributes is None or history.users is None else history.users[attributes]
+    notes = history.notes if joined is None else (*joined.notes, *history.notes)
     history = replace(history, users=users, notes=notes)
     return history if decided is None else with_arms(history, decided)
 

@@ -94,3 +94,13 @@ def test_a_damaged_description(history: History, tmp_path: Path, text: str) -> N
     (tmp_path / "log" / "history.yaml").write_text(text)
     with pytest.raises(InputError, match="does not describe a crosschannel daily log"):
         read_history(tmp_path / "log")
+
+
+def test_what_validation_notes_is_in_the_summary(history: History, tmp_path: Path) -> None:
+    """An event after the last day: it is left out, and counted."""
+    log = written(history, tmp_path / "log")
+    file = log.folder(log.days()[-1]) / "events.parquet"
+    table = pd.read_parquet(file)
+    table.loc[0, "time"] += pd.Timedelta("2d")
+    table.to_parquet(file)
+    assert "outside the observation period: 0 decisions or sends, and 1 events" in read_history(log.path).summary()
