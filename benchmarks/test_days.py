@@ -1,7 +1,7 @@
 """Cost of a day in plain passes: deciding for 20,000 users, learning from a day, and how both grow with the log.
 
-A plain pass is the ensemble's `act` on ready contexts, with K = 10 members that vote. Times are those of the processor in
-one thread, the shortest of some calls, with the plain pass measured between them. Each part is printed.
+A plain pass is the ensemble's `act` on ready contexts, with K = 10 members that vote. Times are those of the processor
+in one thread, the shortest of some calls, with the plain pass measured between them. Each part is printed.
 
     pytest benchmarks/test_days.py -s -p no:xdist            20,000 users (minutes: the market is simulated first)
     pytest benchmarks/test_days.py -s -p no:xdist -m slow    and days 7, 28 and 200 of 2,000 users
@@ -22,6 +22,7 @@ import torch
 from crosschannel.agents import Batch, Observations, load_policy, make_agent
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.hashing import mix
+from crosschannel.core.times import DAY
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, load_config
@@ -138,7 +139,7 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
 
     parts["update that fits and adds"] = seconds(refresh)
     assert Path(kept).read_bytes() == fitted.read_bytes()
-    parts["a fit from the same rows"] = seconds(lambda: fit(run.config, as_read(history), history.span[1] - 86_400_000_000))
+    parts["a fit from the same rows"] = seconds(lambda: fit(run.config, as_read(history), at - DAY))
     one = min(one, seconds(plain, 3))
     for name, time in parts.items():
         print(f"{name:<28}{time:8.2f} s{time / one:8.1f} plain passes of {one:.3f} s")

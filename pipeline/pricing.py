@@ -61,7 +61,7 @@ class LogPace:
         rates, log = {}, history.events
         within = (log.time >= first[log.user]) & (log.time <= end[log.user])
         for event in events:
-            mine = np.isin(log.event, history.event_codes([event])) & within
+            mine = history.are_events([event]) & within
             rates[event] = rate_per_week(int(mine.sum()), observed)
         return cls(max(period, 1), rates)
 

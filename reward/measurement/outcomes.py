@@ -220,7 +220,7 @@ def measure_by_goal(history: History, spec: RewardSpec, *, uses_pre: bool = True
     fitted = FittedPreprocessing.fit(history, spec, windows, around.observed, around.activity, largest, adjust=False)
     before, after = _goal_amounts(history, spec, windows, fitted)
     first, last = windows.after.rows
-    found = (np.isin(history.events.event, history.event_codes([goal.event])) for goal in spec.goals)
+    found = (history.are_events([goal.event]) for goal in spec.goals)
     counts = (running_totals(chosen.astype(np.int64)) for chosen in found)
     return GoalAmounts(
         before=before,
