@@ -63,6 +63,7 @@ from crosschannel.pipeline.loop.deciding import (
 )
 from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, unsaid
 from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
+from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.run_folder import Run
 
 FILES = (".parquet", ".csv")
@@ -241,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         restore_days(chosen.out)
     source, decided = _with_decided(run.config.history, chosen)
     run = replace(run, config=replace(run.config, history=source, arms=settings.arms, constraints=settings.constraints))
-    history = build_history(run.config)[0]
+    history = _read(run, chosen, guardrails)
     logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))
     if _is_file(chosen.out):
@@ -272,6 +273,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_arms_of_users(chosen.out, day.name, day.arms)
     _write(day, chosen, at)
     return 0
+
+
+def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> History:
+    """Read the log; its recent days alone where it is one by day, a file says what is eligible, and a day is written.
+
+    The slot that is decided for lies up to a period before --at, and is found from the log's last week.
+    """
+    source = run.config.history
+    whole = _is_file(chosen.out) or chosen.dry_run or chosen.eligible is None
+    changed = source.churn_events is not None or source.observed_from is not None
+    if whole or changed or source.source != "folder" or source.path is None:
+        return build_history(run.config)[0]
+    trained_with = run.trained_with("policy")
+    recent = recent_log(run.path / DAYS_FOLDER, source.path, source.decided, trained_with.features.layout, guardrails)
+    try:
+        moment = None if chosen.at is None else parse_moment(chosen.at)
+    except ConfigError:
+        recent = None  # it is refused beside the log's own times
+    if recent is None:
+        return build_history(run.config)[0]
+    moment = recent.log.end if moment is None else moment
+    found = recent.read(moment - duration(chosen.max_log_age) - 2 * trained_with.pace.period)
+    return found.with_ties(source.ties)
 
 
 def _with_decided(history: HistoryConfig, chosen: argparse.Namespace) -> tuple[HistoryConfig, Path | None]:

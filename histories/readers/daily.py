@@ -124,6 +124,11 @@ class DailyLog:
             found.append(found[-1] + self.period)
         return found[:-1]
 
+    @property
+    def end(self) -> int:
+        """When the last day ends that was written; the start of the log where none was."""
+        return max((time + self.period for time in self.days()), default=self.start)
+
     def write_users(self, users: pd.DataFrame) -> None:
         """Replace the table of users."""
         with replacing(self.path / USERS_FILE) as draft:

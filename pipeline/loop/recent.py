@@ -21,7 +21,7 @@ import pandas as pd
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import replacing
-from crosschannel.core.times import NEVER, WEEK, duration
+from crosschannel.core.times import NEVER, WEEK, duration, timestamps
 from crosschannel.histories.context.activity import CAUSED_WITHIN, unprompted
 from crosschannel.histories.context.earlier import (
     Earlier,
@@ -75,7 +75,10 @@ class RecentLog:
         history = self.log.read(self.decided, None if known is None else known[0].time)
         if known is not None:
             earlier, user_ids = known
-            history = replace(history, earlier=earlier.for_users(user_ids, history.user_ids))
+            day = f"{timestamps(np.array([earlier.time]))[0]:%Y-%m-%d %H:%M} UTC"
+            note = f"read from {day} on; totals of each user stand for the days before"
+            earlier = earlier.for_users(user_ids, history.user_ids)
+            history = replace(history, earlier=earlier, notes=(*history.notes, note))
             if self._has_rows_before(history, earlier.time):
                 return self.log.read(self.decided)
         if known is None or known[0].time < wanted:

@@ -146,9 +146,9 @@ def forget(
     """Remove users from all that this package wrote for a run, and search all files for what is left.
 
     Rows of decisions, of arms and of a simulated log are removed, each day replaced as a whole. What was learned is
-    kept in sums over users: the states of `learning/` and the totals of `days/` are removed, so that the next update learns again from the log,
-    and so is the checkpoint of a finished run, which nothing reads any more. Parameters of policies are sums over users
-    as well and stay; `forgotten.json` names these policies until they are gone.
+    kept in sums over users: the states of `learning/` and the totals of `days/` are removed, so that the next update
+    learns again from the log, and so is the checkpoint of a finished run, which nothing reads any more. Parameters of
+    policies are sums over users as well and stay; `forgotten.json` names these policies until they are gone.
 
     Args:
         places: Where the rows are.

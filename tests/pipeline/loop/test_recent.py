@@ -25,6 +25,7 @@ from crosschannel.pipeline.configuration import load_config
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, RESTS_ON, TOTALS, RecentLog
 from crosschannel.pipeline.simulation import simulating
 from crosschannel.pipeline.simulation.simulating import Loop, simulate
+from crosschannel.programs import decide
 from tests import ROOT
 
 USERS, DAYS, WARM_UP, LEARNS = 120, 9, 5, 2
@@ -200,3 +201,22 @@ def test_chosen_users_keep_their_totals(loop: Loop) -> None:
     recent.read(at)
     chosen = np.arange(whole.n_users) % 3 == 1
     assert_equal(recent.read(at).select_users(chosen), whole.select_users(chosen), recent.layout, at)
+
+
+def test_the_program_decides_as_from_the_whole_log(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(loop.path.parent)
+    run, log = Path("run"), DailyLog.open(loop.log)
+    users = pd.read_parquet(loop.log / "users.parquet")["user_id"]
+    channels = "|".join(log.modules[0].actions)
+    pd.DataFrame({"user_id": users, "eligible_channel": channels}).to_csv("eligible.csv", index=False)
+    moment = pd.Timestamp(log.end, unit="us") + pd.Timedelta("2h")
+    flags = ["--at", f"{moment:%Y-%m-%dT%H:%M}", "--eligible", "eligible.csv", "--history.decided", run / "decisions"]
+    found = []
+    for out in ("first", "second", "whole"):
+        if out == "whole":
+            monkeypatch.setattr(decide, "recent_log", lambda *_: None)
+        assert decide.main([str(each) for each in (run, "--out", out, *flags)]) == 0
+        found.append({file.name: file.read_bytes() for file in Path(out).rglob("*.*") if file.is_file()})
+    assert (run / DAYS_FOLDER / TOTALS).is_file()
+    assert set(found[0]) >= {"decisions.parquet", "arms.parquet", "decide.json"}
+    assert found[0] == found[1] == found[2]
