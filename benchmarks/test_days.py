@@ -3,8 +3,8 @@
 A plain pass is the ensemble's `act` on ready contexts, with K = 10 members that vote. Times are those of the processor
 in one thread, the shortest of some calls, with the plain pass measured between them. Each part is printed.
 
-    pytest benchmarks/test_days.py -s -p no:xdist            20,000 users (minutes: the market is simulated first)
-    pytest benchmarks/test_days.py -s -p no:xdist -m slow    and days 7, 28 and 200 of 2,000 users
+    pytest benchmarks/test_days.py -s -m "benchmark and not slow"    20,000 users, after the market was simulated
+    pytest benchmarks/test_days.py -s -m slow                        days 9, 28 and 200 of 2,000 users
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from pathlib import Path
 from time import process_time
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from crosschannel.agents import Batch, Observations, load_policy, make_agent
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.hashing import mix
-from crosschannel.core.times import DAY
+from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.slicing import until
+from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, load_config
 from crosschannel.pipeline.loop.deciding import decide_day, write_day
 from crosschannel.pipeline.loop.learning import fit
-from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.loop.recent import RecentLog
+from crosschannel.pipeline.loop.updating import Updated, update
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation.simulating import Loop, simulate
 
@@ -145,3 +149,49 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
         print(f"{name:<28}{time:8.2f} s{time / one:8.1f} plain passes of {one:.3f} s")
         benchmark.extra_info[name] = time / one
     assert parts["decide"] <= 10 * one
+
+
+def shortened(loop: Loop, days: int, folder: Path) -> Loop:
+    """Return a copy of a deployment as it was after some days."""
+    copy = Loop(Path(shutil.copytree(loop.path, folder, ignore=shutil.ignore_patterns("days", "learning"))))
+    decided = sorted(day for day in copy.decided.iterdir() if day.is_dir())
+    for day in decided[days:]:
+        shutil.rmtree(day)
+        shutil.rmtree(copy.log / day.name)
+    return copy
+
+
+def day_costs(loop: Loop, days: int, folder: Path) -> dict[str, float]:
+    """Return seconds of the parts of one day, after some days of a deployment."""
+    copy = shortened(loop, days, folder)
+    run = Run.open_in_use(copy.path)
+    history = read_history(copy.log, copy.decided)
+    at, every = history.span[1], duration(run.config.update.every)
+    first = int(history.decisions.time.min())
+    update(run, until(history, first + (days - 1) * every))
+    found, costs = list[Updated](), dict[str, float]()
+    costs["update"] = seconds(lambda: found.append(update(run, history)))
+    assert found[0].added == (days,)
+    run = Run.open_in_use(copy.path)
+    eligible = np.ones((history.n_users, history.modules.total), dtype=bool)
+    layout = run.trained_with("policy").features.layout
+    recent = RecentLog(copy.path / "days", DailyLog.open(copy.log), copy.decided, layout, run.config.guardrails)
+    recent.read(at)
+
+    def decide() -> None:
+        decide_day(run, recent.read(at), at, eligible, run.config.guardrails)
+
+    costs["decide, reading included"] = seconds(decide, 3)
+    costs["reading the recent days"] = seconds(lambda: recent.read(at), 3)
+    costs["reading the whole log"] = seconds(lambda: read_history(copy.log, copy.decided), 3)
+    return costs
+
+
+@pytest.mark.slow
+def test_a_day_early_and_late(tmp_path):
+    """2,000 users; seconds of days 9, 28 and 200, and how many milliseconds a further day adds from day 28 on."""
+    loop = deployment(tmp_path / "loop", FEW_USERS, 200)
+    table = pd.DataFrame({days: day_costs(loop, days, tmp_path / str(days)) for days in (9, 28, 200)})
+    table["ms a day"] = (table[200] - table[28]) / (200 - 28) * 1000
+    print(f"\n{table.round(3).to_string()}")
+    assert table.loc["decide, reading included", 200] <= 1.5 * table.loc["decide, reading included", 28]
