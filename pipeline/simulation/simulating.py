@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -161,7 +162,9 @@ def run_simulation(config: Config, out: Path) -> Loop:
     """Simulate a deployment with a progress bar that shows today's figures."""
     if config.history.source != "market":
         raise ConfigError("simulate needs a market to simulate: history.source is `market` in its configuration")
-    with tqdm(total=config.history.market.days, desc="days", unit=" days") as bar:
+    # In a file every refresh stays: there is one in ten seconds at most.
+    every = 0.1 if sys.stderr.isatty() else 10.0
+    with tqdm(total=config.history.market.days, desc="days", unit=" days", mininterval=every) as bar:
         for day in simulate(config, out):
             bar.set_postfix({"value": f"{day['value/agent']:.3f}", "sent": f"{day['sent/agent']:.2f}"}, refresh=False)
             bar.update()
