@@ -72,7 +72,7 @@ class EnsembleThompson:
         self._mixing = self._mixing_matrix(seed, device)
         self._width, self._seed, self._device = context_dim, seed, torch.device(device)
         self._known, self._changes = modules, 0
-        self._learners = self._build_learners()
+        self._learners, self._as_built = self._build_learners(), True
         self._buffer = Buffer(context_dim, modules, self.settings.capacity)
         self._funnel = Funnel(modules, context_dim, self.settings.members, seed)
         self._draws = np.random.default_rng([seed, 1])
@@ -293,6 +293,7 @@ class EnsembleThompson:
         calibration = self._funnel.learn(self._buffer)
         if self._funnel.heads is not None:
             return calibration
+        self._as_built = False
         steps = int(steps * min(max(self.settings.warm_rows / rows, 1.0), MAX_WARM_FACTOR))
         losses = {
             f"loss/{module.name}": learner.learn(self._buffer, steps, self._batches)
@@ -372,8 +373,9 @@ class EnsembleThompson:
         """
         before = ActionSpace.from_dict(state["known"])
         known = known_actions(self.modules, before)
+        as_built = self._as_built and known == before == self._known and state["changes"] == self._changes
         self._known, self._changes = known, int(state["changes"]) + (known != before)
-        self._learners = self._build_learners()
+        self._learners, self._as_built = self._learners if as_built else self._build_learners(), False
         self._funnel = Funnel(known, self._width, self.settings.members, self._seed)
         try:
             self._funnel.load_state_dict(state["funnel"], before)

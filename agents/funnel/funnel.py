@@ -15,7 +15,7 @@ from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.model import Fit, Heads, add_rows, fit_model, moved_heads, solve
-from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, vote
+from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, preferred_shares, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.agents.funnel.values import Effects
 from crosschannel.agents.linear.regression import RefitSchedule
@@ -26,6 +26,8 @@ from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError
 
 ROWS_PER_CHUNK = 1024
+#: Rows for which the best estimate's preferences are found at once; a multiple of the others.
+ROWS_OF_BEST = 8 * ROWS_PER_CHUNK
 #: The model is fitted again when the rows have grown by this factor, and when no more come.
 REFIT_GROWTH = 4.0
 
@@ -111,7 +113,12 @@ class Funnel:
         may_send = np.flatnonzero(mask[:, 1 : modules.sizes[0]].any(1))
         for start in range(0, len(may_send), ROWS_PER_CHUNK):
             rows = may_send[start : start + ROWS_PER_CHUNK]
-            found, voting = self._vote(modules, observations[rows], mask[rows], matrix, floors)
+            if start % ROWS_OF_BEST == 0:  # one voter's arrays stay in the cache for more rows at once
+                many = may_send[start : start + ROWS_OF_BEST]
+                preferred = preferred_shares(*self._at(modules, observations[many], mask[many], None, True), floors)
+            place = slice(start % ROWS_OF_BEST, start % ROWS_OF_BEST + len(rows))
+            known = [share[:, place] for share in preferred]
+            found, voting = self._vote(modules, observations[rows], mask[rows], matrix, floors, preferred=known)
             values[:, rows] = found.channel[voting].transpose(1, 2).numpy()
             hazards[:, rows] = found.hazards.transpose(1, 2).numpy()
             for m, (out, share) in enumerate(zip(later, found.shares, strict=True), 1):
@@ -127,11 +134,12 @@ class Funnel:
         matrix: Tensor | None,
         floors: Sequence[float],
         best_only: bool = True,
+        preferred: Sequence[Tensor] | None = None,
     ) -> tuple[Votes, slice]:
         best_only = best_only and matrix is None
         slots, heads, effects = self._at(modules, chunk, mask, matrix, best_only)
         voters = slice(1, None) if effects.voters > 1 else slice(None)
-        return vote(slots, heads, effects, floors), voters
+        return vote(slots, heads, effects, floors, preferred), voters
 
     def _at(
         self,

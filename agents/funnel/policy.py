@@ -54,7 +54,9 @@ class Votes:
     later: tuple[Tensor, ...]
 
 
-def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) -> Votes:
+def vote(
+    slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float], preferred: Sequence[Tensor] | None = None
+) -> Votes:
     """Let every module after the first vote, and value the first module's actions at their policy.
 
     The first voter is the best estimate. The later modules are valued at the actions that the best estimate prefers in
@@ -66,10 +68,11 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
         heads: The model.
         effects: What the modules add up to there; of the voters after the first, or of the first where it is alone.
         floors: Each module's probability of a uniform draw.
+        preferred: What `preferred_shares` returned for these slots, where it is known.
     """
     modules, weights = slots.modules, slots.cost_weights
     later = range(1, len(modules))
-    preferred = _preferred_shares(slots, heads, effects.best(), floors)
+    preferred = preferred_shares(slots, heads, effects.best(), floors) if preferred is None else preferred
     voting = slice(1, None) if effects.voters > 1 else slice(None)
     means = _means(slots, heads, effects, preferred)
     values_later = [means.values(heads, m, weights) for m in later]
@@ -98,7 +101,7 @@ def components(
         direct: The same with the direct effect alone as the rest.
         floors: Each module's probability of a uniform draw.
     """
-    shares = _preferred_shares(slots, heads, effects.best(), floors)
+    shares = preferred_shares(slots, heads, effects.best(), floors)
     policy = [shares[0], *(share.float() for share in vote(slots, heads, effects, floors).shares)]
     channels = components_of(heads, _means(slots, heads, direct, policy).of_cells(0))
     channels[:, :, 0] = float("nan")
@@ -110,7 +113,7 @@ def _means(slots: Slots, heads: Heads, effects: Effects, shares: Sequence[Tensor
     return PolicyMeans(slots.modules, effects, shares, heads.tested.float(), slots.action_prices)
 
 
-def _preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
+def preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
     """Return the share of each module's cells (cells, N) by the best estimate, each at those of the other modules."""
     modules, weights = slots.modules, slots.cost_weights
     groups = [competing_cells(modules, m) for m in range(len(modules))]

@@ -209,6 +209,8 @@ def _weighted(values: Tensor, weight: Tensor) -> Tensor:
     if not len(weight):
         return torch.zeros(*values.shape[:-2], 1, weight.shape[-1])
     values = values.expand(*values.shape[:-2], len(weight), values.shape[-1])
+    if values.shape[-1] == 1:  # equal at all slots
+        return values.transpose(-1, -2) @ weight
     out = values[..., 0, :] * weight[0]
     for cell in range(1, len(weight)):
         out.addcmul_(values[..., cell, :], weight[cell])
