@@ -77,7 +77,8 @@ class PolicyMeans:
         """Return the effects of module m's cells and of some of the modules that depend on it."""
         tested = self._tested[:, None] if m == 0 else torch.zeros(1, 1)
         code, effects = _code(self._modules, m), self._effects
-        price = self._prices[m][code]
+        price = self._prices[m]
+        price = price if len(price) == len(code) else price[code]  # a module without a table has a cell for each action
         own = Means(effects.linear_cells[m], effects.log_cells[m], torch.zeros(1, 1, 1), tested, price)
         return reduce(Means.__add__, (self._average(k).select(code) for k in branches), own)
 
@@ -85,7 +86,7 @@ class PolicyMeans:
         """Return the mean of what module k and those below it add (..., codes, N), by what module k depends on."""
         if k not in self._averages:
             required, codes = _required(self._modules, k), _choices(self._modules, k)
-            groups = [(required == code).nonzero()[:, 0] for code in range(codes)]
+            groups = [(required == code).nonzero()[:, 0] for code in range(codes)] if codes > 1 else [required]
             below = self._below(k)
             self._averages[k] = below.average(
                 self._shares[k], groups, self._effects.mixing, self._products_of(k, below)
@@ -150,7 +151,8 @@ def _required(modules: ActionSpace, m: int) -> Tensor:
     parent = modules.parent(m)
     if parent is not None:
         return torch.from_numpy(parent[1])
-    return torch.arange(modules.n_table_cells(m)) // modules.sizes[m]
+    row = torch.arange(modules.n_table_cells(m) // modules.sizes[m])
+    return row.repeat_interleave(modules.sizes[m])
 
 
 def _code(modules: ActionSpace, m: int) -> Tensor:
