@@ -12,10 +12,10 @@ from torch import Tensor
 from crosschannel.agents.base import Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.model import Fit, Heads, add_rows, fit_model, moved_heads, solve
+from crosschannel.agents.funnel.model import Fit, add_rows, fit_model, moved_heads, solve
 from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
-from crosschannel.agents.funnel.values import Effects
+from crosschannel.agents.funnel.values import Effects, Heads
 from crosschannel.agents.linear.regression import RefitSchedule
 from crosschannel.agents.sampling import expand_mask, uniform_shares
 from crosschannel.agents.votes import ChannelVotes

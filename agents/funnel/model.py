@@ -9,60 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend, Predictions
+from crosschannel.agents.funnel.calibration import Blend, Predictions, weight_of_missed
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
+from crosschannel.agents.funnel.personal import personal_weight
 from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows, Messages, MessageSums, Usual
+from crosschannel.agents.funnel.values import ALL_SENDS, Heads
 from crosschannel.core.action_changes import previous_cells
 
-#: The components of a value; hazards of cost events follow them.
-ENGAGEMENT, GAIN, DIRECT, ALL_SENDS = range(4)
-COMPONENTS = ("engagement", "gain", "direct", "all sends")
 GUESS = 1e-2
 #: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
 MESSAGES_PER_COLUMN = 1
 #: Messages below which no model is fitted.
 MIN_MESSAGES = 50
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Coefficients of the components, float32: the best estimate, then the members.
-
-    Attributes:
-        value: Engagement, gain, direct effect, and the regression of all sends (4, 1 + K, columns).
-        hazard: The logarithm of each cost event's hazard (C, 1 + K, columns).
-        organic: Probability of each cost event where nothing is sent (C,).
-        tested: Whether the log tells who engaged with the messages of each action of the first module (A,).
-        blend: Weights of the funnel and of the regression of all sends.
-        sd: Standard deviation that each block of columns has, by component, costs last (4 + C, blocks).
-    """
-
-    value: Tensor
-    hazard: Tensor
-    organic: Tensor
-    tested: Tensor
-    blend: Blend
-    sd: Tensor
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the heads as tensors and plain values."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"blend": asdict(self.blend)}
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any]) -> Heads:
-        """Restore what `state_dict` returned."""
-        tensors = {f.name: state[f.name].clone() for f in fields(cls) if f.name != "blend"}
-        return cls(**tensors, blend=Blend(**state["blend"]))
-
-    def best(self) -> Heads:
-        """Return the best estimates alone."""
-        return replace(self, value=self.value[:, :1], hazard=self.hazard[:, :1])
-
-    def of_present(self, actions: Tensor) -> Heads:
-        """Return the heads with `tested` for some of the first module's actions (A,)."""
-        return replace(self, tested=self.tested[actions])
 
 
 @dataclass(frozen=True)
@@ -250,29 +210,47 @@ def _blend(
     design: Design, messages: Messages, by_fold: list[MessageSums], found: list[Posterior], cost: Tensor
 ) -> Blend:
     """Weigh the funnel's parts and all sends by rewards of users that taught none of them."""
-    funnel, missed, general, general_missed, everybody = torch.zeros(5, len(cost)).unbind()
-    for fold in range(FOLDS):
-        at = (messages.rows.fold == fold).nonzero()[:, 0]
-        pairs = zip(by_fold[1 - fold].by_component(), found, strict=True)
-        heads = [refit(design, sums, each.variance, each.noise).mean for sums, each in pairs]
+    folds = [(messages.rows.fold == fold).nonzero()[:, 0] for fold in range(FOLDS)]
+    taught = []  # the best estimates by what each half of the users taught
+    for sums in by_fold:
+        pairs = zip(sums.by_component(), found, strict=True)
+        taught.append([refit(design, each, fit.variance, fit.noise).mean for each, fit in pairs])
+    all_sends = torch.zeros(len(cost))
+    for fold, at in enumerate(folds):
+        head = taught[1 - fold][ALL_SENDS]
+        all_sends[at] = predict(design, head, messages.rows.x[at], messages.cells[at])
+    funnel, missed = _funnel_values(design, messages, folds, taught, 1.0)
+    missing = weight_of_missed(messages.reward + cost - funnel, missed)
+    heads = [_values_alone(each, missing, messages.tested) for each in taught]
+    personal = personal_weight(design, heads, [messages.rows.x[at] for at in folds])
+    used, used_missed = funnel, missed
+    if personal < 1.0:
+        used, used_missed = _funnel_values(design, messages, folds, taught, personal)
+    predictions = Predictions(funnel=funnel, used=used + missing * used_missed, all_sends=all_sends, cost=cost)
+    return Blend.fit(messages.reward, predictions, messages.rows.user, missing, personal)
+
+
+def _funnel_values(
+    design: Design, messages: Messages, folds: list[Tensor], taught: list[list[Tensor]], personal: float
+) -> tuple[Tensor, Tensor]:
+    """Return the funnel's values of messages, and what surrogates miss (n,), each by what the other half taught."""
+    values, beyond = torch.zeros(2, len(messages.rows)).unbind()
+    for fold, at in enumerate(folds):
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        everybody[at] = predict(design, heads.pop(ALL_SENDS), x, cells)
-        for weight, values, beyond in ((1.0, funnel, missed), (0.0, general, general_missed)):
-            scaled = (design.scale_slopes(head, weight) for head in heads)
-            p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
-            p = p.clamp(0.0, 1.0) * tested
-            values[at] = p * gain + (1.0 - p) * direct
-            beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
-    predictions = Predictions(
-        funnel=funnel,
-        missed=missed,
-        general=general,
-        general_missed=general_missed,
-        all_sends=everybody,
-        cost=cost,
-    )
-    return Blend.fit(messages.reward, predictions, messages.rows.user)
+        heads = [design.scale_slopes(head, personal) for c, head in enumerate(taught[1 - fold]) if c != ALL_SENDS]
+        p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in heads)
+        p = p.clamp(0.0, 1.0) * tested
+        values[at] = p * gain + (1.0 - p) * direct
+        beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
+    return values, beyond
+
+
+def _values_alone(parts: list[Tensor], missing: float, tested: Tensor) -> Heads:
+    """Return best estimates as heads without hazards, which value messages by the funnel before costs."""
+    value = torch.stack(_with_missed(parts, missing)).float().unsqueeze(1)
+    nothing = torch.zeros(0)
+    return Heads(value, value[:0], nothing, tested, Blend(), nothing)
 
 
 def _with_members(posterior: Posterior, normals: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from crosschannel.agents.ensemble.mixtures import competing_cells, vote_shares_on_device
 from crosschannel.agents.funnel.averages import PolicyMeans
-from crosschannel.agents.funnel.model import Heads
-from crosschannel.agents.funnel.values import Effects, components_of, hazards_of, value_of
+from crosschannel.agents.funnel.values import Effects, Heads, components_of, hazards_of, value_of
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 
@@ -69,7 +68,7 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
     """
     modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
     later = range(1, len(modules))
-    shares = _preferred_shares(slots, heads, effects.best(), floors)
+    shares = preferred_shares(slots, heads, effects.best(), floors)
     voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
     means = PolicyMeans(modules, effects, shares, tested, prices)
     values_later = [_values(slots, heads, means, m) for m in later]
@@ -90,7 +89,7 @@ def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[fl
     nothing is sent.
     """
     modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
-    shares = _preferred_shares(slots, heads, effects.best(), floors)
+    shares = preferred_shares(slots, heads, effects.best(), floors)
     policy = [shares[0], *(share.float() for share in vote(slots, heads, effects, floors).shares)]
     channels = components_of(heads, PolicyMeans(modules, effects, policy, tested, prices).of_cells(0))
     channels[:, :, 0] = float("nan")
@@ -98,7 +97,7 @@ def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[fl
     return channels, *(components_of(heads, means.of_cells(m)) for m in range(1, len(modules)))
 
 
-def _preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
+def preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
     """Return the share of each module's cells (cells, N) by the best estimate, each at those of the other modules."""
     modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
     groups = [competing_cells(modules, m) for m in range(len(modules))]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crosschannel.agents import ALL_DECISIONS, Agent, Observations, as_scalars, as_text, make_agent, policy_table
-from crosschannel.agents.funnel.policy import _preferred_shares, components, vote
+from crosschannel.agents.funnel.policy import components, preferred_shares, vote
 from tests.agents.funnel.samples import PLAIN, SPACES, World, with_components
 from tests.agents.funnel.test_policy import everything, setup, slots_of
 
@@ -84,7 +84,7 @@ def test_components_are_the_means_over_the_policy_by_enumeration(name):
     slots = slots_of(modules, everything(modules))
     floors = [0.1] * len(modules)
     found = [part.numpy() for part in components(slots, heads, effects, floors)]
-    preferred = [share.numpy() for share in _preferred_shares(slots, heads, effects.best(), floors)]
+    preferred = [share.numpy() for share in preferred_shares(slots, heads, effects.best(), floors)]
     later = [share.numpy() for share in vote(slots, heads, effects, floors).shares]
     for m in range(len(modules)):
         policy = [np.full((modules.sizes[0], preferred[0].shape[1]), 0.5), *later] if m == 0 else preferred
