@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -152,7 +152,9 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         idle = idle[idle.isfinite()]
         organic.append(float(idle.mean()) if len(idle) else 0.0)
         hazards.append(fit_hazard(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
-    cost = _expected_cost(used, messages, hazards, torch.tensor(organic), weights)
+    logs = [hazard.solve(used).mean for hazard in hazards]
+    cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
+    heads = held_out_heads(used, by_fold, fitted)
     return Fit(
         slopes=slopes,
         usual=usual,
@@ -161,7 +163,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         organic=torch.tensor(organic),
         variance=torch.stack([each.variance for each in fitted]),
         noise=torch.tensor([each.noise for each in fitted], dtype=torch.float64),
-        blend=_blend(used, messages, by_fold, fitted, cost),
+        blend=Blend.fit(messages.reward, predictions(used, messages, heads, cost), sent.user),
     )
 
 
@@ -235,36 +237,51 @@ def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
     return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard))
 
 
-def _expected_cost(
-    design: Design, messages: Messages, hazards: list[HazardFit], organic: Tensor, weights: Tensor
+def expected_cost(
+    design: Design, messages: Messages, hazards: Sequence[Tensor], organic: Tensor, weights: Tensor
 ) -> Tensor:
-    """Return what the messages' cost events are expected to cost (n,), beyond those without a message."""
-    out = torch.zeros(len(messages.rows))
+    """Return what the messages' cost events are expected to cost (n,), beyond those without a message.
+
+    Args:
+        design: The columns.
+        messages: The messages.
+        hazards: Coefficients of the logarithm of each cost event's hazard (columns,).
+        organic: Probability of each cost event where nothing is sent (C,).
+        weights: Prices of the cost events (C,).
+    """
+    out = messages.rows.x.new_zeros(len(messages.rows))
     for hazard, usual, weight in zip(hazards, organic, weights, strict=True):
-        rate = predict(design, hazard.solve(design).mean, messages.rows.x, messages.cells).exp().clamp(max=1.0)
+        rate = predict(design, hazard, messages.rows.x, messages.cells).exp().clamp(max=1.0)
         out += weight * (rate - usual).clamp_min(0.0)
     return out
 
 
-def _blend(
-    design: Design, messages: Messages, by_fold: list[MessageSums], found: list[Posterior], cost: Tensor
-) -> Blend:
-    """Weigh the funnel's parts and all sends by rewards of users that taught none of them."""
-    funnel, missed, general, general_missed, everybody = torch.zeros(5, len(cost)).unbind()
-    for fold in range(FOLDS):
-        at = (messages.rows.fold == fold).nonzero()[:, 0]
-        pairs = zip(by_fold[1 - fold].by_component(), found, strict=True)
-        heads = [refit(design, sums, each.variance, each.noise).mean for sums, each in pairs]
+def held_out_heads(design: Design, by_fold: Sequence[MessageSums], found: Sequence[Posterior]) -> list[list[Tensor]]:
+    """Return the best estimates of all components (columns,) for each fold, from the sums of the other folds."""
+    return [
+        [
+            refit(design, sums, each.variance, each.noise).mean
+            for sums, each in zip(by_fold[1 - fold].by_component(), found, strict=True)
+        ]
+        for fold in range(FOLDS)
+    ]
+
+
+def predictions(design: Design, messages: Messages, heads: Sequence[Sequence[Tensor]], cost: Tensor) -> Predictions:
+    """Predict messages by the heads of their fold: see `held_out_heads`. `cost` is their expected cost (n,)."""
+    funnel, missed, general, general_missed, everybody = cost.new_zeros(5, len(cost)).unbind()
+    for fold, of_fold in enumerate(heads):
+        at, parts = (messages.rows.fold == fold).nonzero()[:, 0], list(of_fold)
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        everybody[at] = predict(design, heads.pop(ALL_SENDS), x, cells)
+        everybody[at] = predict(design, parts.pop(ALL_SENDS), x, cells)
         for weight, values, beyond in ((1.0, funnel, missed), (0.0, general, general_missed)):
-            scaled = (design.scale_slopes(head, weight) for head in heads)
+            scaled = (design.scale_slopes(head, weight) for head in parts)
             p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
             p = p.clamp(0.0, 1.0) * tested
             values[at] = p * gain + (1.0 - p) * direct
             beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
-    predictions = Predictions(
+    return Predictions(
         funnel=funnel,
         missed=missed,
         general=general,
@@ -272,7 +289,6 @@ def _blend(
         all_sends=everybody,
         cost=cost,
     )
-    return Blend.fit(messages.reward, predictions, messages.rows.user)
 
 
 def _with_members(posterior: Posterior, normals: Tensor) -> Tensor:
