@@ -89,7 +89,7 @@ class Blend:
         residual = y + c - f
         noise = max(float(residual.square().mean()), MIN_NOISE)
         gram = both.t() @ both + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
-        first, second = _nonnegative(gram, both.t() @ residual + gram[:, 0])
+        first, second = nonnegative(gram, both.t() @ residual + gram[:, 0])
         net = of.funnel.double() - c
         line = torch.stack([torch.ones_like(net), net], 1)
         inverse = torch.linalg.pinv(line.t() @ line)
@@ -115,7 +115,7 @@ def _share(target: Tensor, part: Tensor, prior: float) -> float:
     return min(max(found, 0.0), 1.0)
 
 
-def _nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
+def nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
     """Return the minimum of a quadratic form in weights of at least 0; a negative one would turn a value around."""
     root = torch.linalg.cholesky(gram)
     target = torch.linalg.solve_triangular(root, moment.unsqueeze(1), upper=False)[:, 0]
