@@ -1,4 +1,7 @@
 from .batches import batch_at as batch_at
+from .buckets.passes import Passes as Passes
+from .buckets.reading import reads_buckets as reads_buckets
+from .buckets.training import train_on_buckets as train_on_buckets
 from .building import TrainingData as TrainingData
 from .building import agent_spec as agent_spec
 from .building import build_history as build_history
@@ -49,6 +52,7 @@ __all__ = [
     "LogPace",
     "Monitor",
     "Parser",
+    "Passes",
     "Run",
     "TrainingData",
     "TrueValue",
@@ -79,6 +83,8 @@ __all__ = [
     "priced_policy",
     "program",
     "read_config",
+    "reads_buckets",
+    "train_on_buckets",
     "write_config",
     "write_day",
     "write_report",
