@@ -205,7 +205,14 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, argparse
     """
     parser = Parser("train", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the run to resume, as it was configured")
-    parser.add_shared("--allow-class", "--out", "--force", "--engine", "--workers", out="folder of the run, in place of --run-dir and --name")
+    parser.add_shared(
+        "--allow-class",
+        "--out",
+        "--force",
+        "--engine",
+        "--workers",
+        out="folder of the run, in place of --run-dir and --name",
+    )
     line = parse_settings(parser, arguments, without=("trial", "loop", "alerts"))
     resume, out = line.options.resume, line.options.out
     if resume is not None:

@@ -226,7 +226,7 @@ class Messages:
         return MessageSums.from_totals(totals, design)
 
     def add_to(self, totals: dict[str, RunningSums], design: Design, fold: int) -> None:
-        """Add one fold's messages to sums by who engaged, the fields of `MessageSums`; each is made when it has rows."""
+        """Add one fold's messages to the sums of `MessageSums` by name; each is made with its first row."""
         mine = self.rows.fold == fold
         known = self.tested[torch.from_numpy(self.rows.actions[:, 0])]
         groups = {

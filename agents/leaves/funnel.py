@@ -6,8 +6,8 @@
 3. Sums of the products of rewards and predictions, by what the other half of the users taught: the blend.
 
 Each pass uses what the passes before it found and nothing else. A call sums a group of leaves row by row in their
-order, in blocks of fixed size and in double precision; groups are added in their order. So the fit has the same bits for
-every number of buckets and every engine.
+order, in blocks of fixed size and in double precision; groups are added in their order. So the fit has the same bits
+for every number of buckets and every engine.
 """
 
 from __future__ import annotations
@@ -213,9 +213,7 @@ class SecondSums:
     hazards: tuple[DesignStatistics, ...]
 
     def __add__(self, other: SecondSums) -> SecondSums:
-        return SecondSums(
-            tuple(map(add, self.by_fold, other.by_fold)), tuple(map(add, self.hazards, other.hazards))
-        )
+        return SecondSums(tuple(map(add, self.by_fold, other.by_fold)), tuple(map(add, self.hazards, other.hazards)))
 
 
 def message_sums(

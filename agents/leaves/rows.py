@@ -79,7 +79,9 @@ class LeafRows:
         """Convert rows with users, in their order."""
         assert batch.observations.users is not None  # rows of a log have users
         parts = batch.components
-        funnel = {} if parts is None else {n: getattr(parts, n).astype(np.float32) for n in ("engaged", "value", "cost")}
+        funnel = (
+            {} if parts is None else {n: getattr(parts, n).astype(np.float32) for n in ("engaged", "value", "cost")}
+        )
         return cls(
             context=np.asarray(batch.observations.context, dtype=np.float32),
             actions=batch.actions.astype(np.int16),
@@ -178,7 +180,7 @@ def _digest(columns: dict[str, npt.NDArray[Any]]) -> str:
     out = hashlib.blake2b(digest_size=16)
     for name, column in columns.items():
         out.update(f"{name} {column.dtype.str} {column.shape}".encode())
-        out.update(memoryview(np.ascontiguousarray(column)).cast("B") if column.size else b"")
+        out.update(np.ascontiguousarray(column).data.cast("B") if column.size else b"")
     return out.hexdigest()
 
 

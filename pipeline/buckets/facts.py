@@ -89,7 +89,8 @@ class Facts:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Facts:
         """Restore what `to_dict` returned, read from JSON."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**values)
 
     def fingerprint(self, history: History) -> str:
         """Return a 128-bit digest, as text, of all that the buckets hold, given any of them: one for each division."""

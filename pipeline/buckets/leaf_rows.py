@@ -165,10 +165,8 @@ def _name(leaf: int) -> str:
     return f"leaf-{leaf:04d}"
 
 
-def _rows(
-    history: History, frame: RewardFrame, features: ContextFeatures, leaves: int
-) -> tuple[LeafRows, IntArray]:
-    """Return the rows of a bucket's decisions with a reward, in the order of (user, time, decision), and their leaves."""
+def _rows(history: History, frame: RewardFrame, features: ContextFeatures, leaves: int) -> tuple[LeafRows, IntArray]:
+    """Return the rows of a bucket's decisions with a reward by (user, time, decision), and their leaves (n,)."""
     d, user_keys = history.decisions, history.user_keys
     frame = frame.without(held_out(d, history.modules), Reason.HELD_OUT)
     rows = np.flatnonzero(frame.identified & np.isfinite(frame.se))

@@ -8,25 +8,23 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from crosschannel import agents
 from crosschannel.agents.leaves.learning import check_learns, learn_from_leaves
 from crosschannel.agents.leaves.leaves import Leaves
 from crosschannel.core.errors import ConfigError, CrosschannelError
 from crosschannel.core.files import replacing
 from crosschannel.envs.replay import ReplayLog
-from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.buckets.leaf_rows import fit_rewards, write_leaves
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.buckets.reading import BucketedLog, read_log, sample_sizes, summary
-from crosschannel.pipeline.building import TrainingData, agent_spec, prepare_history
+from crosschannel.pipeline.buckets.reading import BucketedLog, read_log, summary
+from crosschannel.pipeline.buckets.sampling import data_of_sample, sample_notes, scratch_of
+from crosschannel.pipeline.building import TrainingData, agent_spec
 from crosschannel.pipeline.command_line import logger, resumable
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.judging import ExplainedPolicy, explain_policy, judge
 from crosschannel.pipeline.judgement.validation import Validation
 from crosschannel.pipeline.monitoring import Monitor
-from crosschannel.pipeline.pricing import LogPace, check_priceable, price_messages
+from crosschannel.pipeline.pricing import check_priceable, price_messages
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run, check_run_folder
 from crosschannel.reward.buckets.passes import check_kind
@@ -34,11 +32,6 @@ from crosschannel.reward.buckets.passes import check_kind
 LOG_FILE = "log.json"
 #: What TensorBoard shows of a training over buckets stands at this step: there is one fit, and no replay.
 STEP = 1
-
-
-def scratch_of(folder: Path) -> Path:
-    """Return the folder of a run's columns and rows; it is removed at the end."""
-    return folder / "scratch"
 
 
 def train_on_buckets(
@@ -91,44 +84,6 @@ def train_on_buckets(
         return run
 
 
-def data_of_sample(
-    config: Config, log: BucketedLog, features: ContextFeatures | None = None
-) -> tuple[TrainingData, tuple[str, ...]]:
-    """Return the sample of a bucketed log as the data that a policy is judged on, and what a reader has to know.
-
-    Args:
-        config: The configuration.
-        log: The log.
-        features: How context is built; by default it is fitted on the sample's training users.
-    """
-    data = prepare_history(config, log.sample, log.fingerprint, features)
-    return replace(data, pace=_pace(config, log, data.pace)), sample_notes(config, log, data)
-
-
-def sample_notes(config: Config, log: BucketedLog, data: TrainingData) -> tuple[str, ...]:
-    """Return what is judged, where that is not the whole log."""
-    if log.sample.n_users == log.facts.users:
-        return ()
-    count = {part: int((data.part == part).sum()) for part in ("train", "test")}
-    most = sample_sizes(config)["test"]
-    return (
-        f"the log has {log.facts.users:,} users in buckets: the policy is judged on {count['test']:,} of its test users, "
-        f"chosen by a hash (evaluation.max_users {most:,}). The training users below are {count['train']:,} of those "
-        "that it has learned from, chosen alike: contexts are scaled by them",
-    )
-
-
-def _pace(config: Config, log: BucketedLog, of_sample: LogPace) -> LogPace:
-    """Return the pace of all training users; the time from slot to slot is that of the sample."""
-    events = () if config.reward.funnel is None else config.reward.funnel.costs
-    observed = np.array([log.facts.observed], dtype=np.float64)
-    rates = {
-        event: agents.rate_per_week(count, observed)  # type: ignore[arg-type]
-        for event, count in zip(events, log.facts.cost_events, strict=True)
-    }
-    return replace(of_sample, rates=rates)
-
-
 def _check_unchanged(run: Run, log: BucketedLog) -> None:
     """Remember a log by its fingerprint; refuse another one in a resumed run.
 
@@ -144,9 +99,7 @@ def _check_unchanged(run: Run, log: BucketedLog) -> None:
         draft.write_text(json.dumps(log.fingerprint))
 
 
-def _prepare(
-    config: Config, log: BucketedLog, scratch: Path, passes: Passes
-) -> tuple[TrainingData, Leaves]:
+def _prepare(config: Config, log: BucketedLog, scratch: Path, passes: Passes) -> tuple[TrainingData, Leaves]:
     """Fit contexts and rewards, and write the rows of all leaves."""
     data, _ = data_of_sample(config, log)
     logger.info(summary(log))
@@ -161,7 +114,9 @@ def _prepare(
     return data, leaves
 
 
-def _learn(run: Run, data: TrainingData, agent: agents.Agent, leaves: Leaves, passes: Passes) -> tuple[TrainingData, ExplainedPolicy]:
+def _learn(
+    run: Run, data: TrainingData, agent: agents.Agent, leaves: Leaves, passes: Passes
+) -> tuple[TrainingData, ExplainedPolicy]:
     """Fit the agent, write its policy and what TensorBoard shows; return the data with the price of a message."""
     config = run.config
     monitor = Monitor(run.tensorboard, leaves.modules, resume_from=0)
@@ -204,4 +159,3 @@ def _discard(run: Run) -> None:
             shutil.rmtree(item, ignore_errors=True)
         else:
             item.unlink(missing_ok=True)
-

@@ -17,8 +17,8 @@ class EvaluationConfig(EvaluationSettings):
 
     Attributes:
         market_users: Simulated users to whom each policy is deployed. For histories of a market only.
-        max_users: Test users on which a policy is judged, where the log is in buckets: at most so many, chosen by a hash
-            of who they are. Half as many of the other users are looked at beside them.
+        max_users: Test users on which a policy is judged, where the log is in buckets: at most so many, chosen by a
+            hash of who they are. Half as many of the other users are looked at beside them.
         segments: User attribute by which the policy is explained.
         gate: The rule of the verdict with which an evaluation ends.
         outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as

@@ -1,8 +1,8 @@
 """Rewards of a history in buckets of users: passes over the buckets, between which only small sums are kept."""
 
 from crosschannel.reward.buckets.did import (
-    ControlSums,
     ControlSquares,
+    ControlSums,
     bucket_rewards,
     control_squares,
     control_sums,

@@ -255,8 +255,8 @@ def check_kind(kind: str) -> None:
     """
     if kind != DidReward.name:
         raise ConfigError(
-            f"reward.kind is {kind!r}, but rewards over buckets are of the kind {DidReward.name!r}: choose it, or train "
-            "on one folder with all users in memory"
+            f"reward.kind is {kind!r}, but rewards over buckets are of the kind {DidReward.name!r}: choose it, or "
+            "train on one folder with all users in memory"
         )
 
 

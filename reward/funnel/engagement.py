@@ -32,9 +32,7 @@ class Engagement:
     available_at: IntArray
 
 
-def measure_engagement(
-    history: History, funnel: FunnelSpec, post: str, told: BoolArray | None = None
-) -> Engagement:
+def measure_engagement(history: History, funnel: FunnelSpec, post: str, told: BoolArray | None = None) -> Engagement:
     """Find the messages whose own event came within the funnel's window, or within `post` without one.
 
     An event that names its decision (`EventLog.message`) belongs to that one; any other to the user's latest message
