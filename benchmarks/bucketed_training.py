@@ -1,12 +1,12 @@
-"""Training on a log in buckets: what it costs by size, and whether its policy is as good as that of all users in memory.
+"""Training on a log in buckets: what it costs by size, and whether its policy is as good as that of one in memory.
 
     python -m benchmarks.bucketed_training cost --users 10000 50000 100000 --folder logs
     python -m benchmarks.bucketed_training value --seeds 100 101 --users 20000 --folder logs
 
 Both use the default market and its configuration. `cost` trains and judges in a process of its own, and prints a row of
-wall time, CPU time and peak of resident memory for each size; with --output it adds them to OUTPUT.csv. `value` prints the
-true value per decision of both policies at the test users' slots, and their difference with its error over users. Logs
-are written once, below --folder.
+wall time, CPU time and peak of resident memory for each size; with --output it adds them to OUTPUT.csv. `value` prints
+the true value per decision of both policies at the test users' slots, and their difference with its error over users.
+Logs are written once, below --folder.
 """
 
 from __future__ import annotations
