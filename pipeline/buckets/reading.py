@@ -25,6 +25,7 @@ from crosschannel.pipeline.configuration import Config
 
 FACTS_FILE = "facts.json"
 SAMPLE_SALT = 0x73616D706C65
+OVERSAMPLING = 1.1
 TRAIN, SAMPLE = "train", "sample"
 
 
@@ -122,8 +123,12 @@ def sample_sizes(config: Config) -> dict[str, int]:
 
 
 def _shares_of_sample(config: Config, users: int) -> dict[str, float]:
+    """Return shares that hardly ever give fewer users than the sizes, and not many more: `_at_most` takes these."""
     parts = config.split.shares
-    return {name: size / max(users * parts[name], 1.0) for name, size in sample_sizes(config).items()}
+    return {
+        name: OVERSAMPLING * (size + 10.0) / max(users * parts[name], 1.0)
+        for name, size in sample_sizes(config).items()
+    }
 
 
 def _at_most(sample: History, config: Config) -> History:

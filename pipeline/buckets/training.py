@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 from crosschannel import agents
 from crosschannel.agents.leaves.learning import check_learns, learn_from_leaves
 from crosschannel.agents.leaves.leaves import Leaves
-from crosschannel.core.errors import ConfigError, CrosschannelError
+from crosschannel.core.errors import ConfigError, InputError, NotIdentified
 from crosschannel.core.files import replacing
 from crosschannel.envs.replay import ReplayLog
 from crosschannel.pipeline.buckets.leaf_rows import fit_rewards, write_leaves
@@ -21,7 +22,7 @@ from crosschannel.pipeline.buckets.sampling import data_of_sample, sample_notes,
 from crosschannel.pipeline.building import TrainingData, agent_spec
 from crosschannel.pipeline.command_line import logger, resumable
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.judging import ExplainedPolicy, explain_policy, judge
+from crosschannel.pipeline.judgement.judging import explain_policy, judge
 from crosschannel.pipeline.judgement.validation import Validation
 from crosschannel.pipeline.monitoring import Monitor
 from crosschannel.pipeline.pricing import check_priceable, price_messages
@@ -73,13 +74,14 @@ def train_on_buckets(
                     modules=log.buckets.modules, device=run.config.device, **agent_spec(run.config, data)
                 )
                 check_priceable(agent, run.config.constraints)
-                data, policy = _learn(run, data, agent, leaves, passes)
-            except CrosschannelError:
+                scalars = learn_from_leaves(agent, leaves, passes.named("learning"))
+            except (ConfigError, InputError, NotIdentified):
                 if resume is None:
                     _discard(run)  # a run that cannot start leaves nothing behind
                 raise
+            data = _write_policy(run, data, agent)
             del agent
-            _judge(run, log, data, policy)
+            _judge(run, log, data, scalars)
             shutil.rmtree(scratch, ignore_errors=True)
         return run
 
@@ -114,40 +116,38 @@ def _prepare(config: Config, log: BucketedLog, scratch: Path, passes: Passes) ->
     return data, leaves
 
 
-def _learn(
-    run: Run, data: TrainingData, agent: agents.Agent, leaves: Leaves, passes: Passes
-) -> tuple[TrainingData, ExplainedPolicy]:
-    """Fit the agent, write its policy and what TensorBoard shows; return the data with the price of a message."""
-    config = run.config
-    monitor = Monitor(run.tensorboard, leaves.modules, resume_from=0)
-    monitor.rewards(data.train.rewards)
-    monitor.event_study(data.train)
-    monitor.losses(learn_from_leaves(agent, leaves, passes.named("learning")))
-    monitor.write(STEP)
-    if (validation := Validation.build(config, data)) is not None:
-        monitor.layout(validation.orders, validation.order)
-        monitor.scores(validation.scores(agent), STEP)
+def _write_policy(run: Run, data: TrainingData, agent: agents.Agent) -> TrainingData:
+    """Write the policy; return the data with the price of a message, which is learned from the sample."""
+    config, train = run.config, data.train
     if config.constraints.discount:
-        train = data.train
         replay = ReplayLog.build(
             train.history, train.rewards, train.features, observations=train.observations, min_steps=1
         )
         data = replace(data, pace=price_messages(agent, replay, config.constraints, data.pace))
     trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
     agents.save_policy(agent, run.policy, agent_spec(config, data), {"run": trained_with})
-    policy = explain_policy(config, data, agent)
-    monitor.policy_table(policy.table, STEP)
-    monitor.close()
-    return data, policy
+    return data
 
 
-def _judge(run: Run, log: BucketedLog, data: TrainingData, policy: ExplainedPolicy) -> None:
-    """Judge the policy as it was written, and write the result."""
-    written, _ = agents.load_policy(run.policy, run.config.device, allow_classes=run.allowed_classes)
-    notes = sample_notes(run.config, log, data)
+def _judge(run: Run, log: BucketedLog, data: TrainingData, scalars: Mapping[str, float]) -> None:
+    """Judge the policy as it was written, and write the result and what TensorBoard shows."""
+    config = run.config
+    written, _ = agents.load_policy(run.policy, config.device, allow_classes=run.allowed_classes)
+    notes = sample_notes(config, log, data)
     for note in notes:
         logger.warning(note)
-    result = judge(run.config, data, written, policy, notes)
+    monitor = Monitor(run.tensorboard, log.buckets.modules, resume_from=0)
+    monitor.rewards(data.train.rewards)
+    monitor.event_study(data.train)
+    monitor.losses(scalars)
+    monitor.write(STEP)
+    if (validation := Validation.build(config, data)) is not None:
+        monitor.layout(validation.orders, validation.order)
+        monitor.scores(validation.scores(written), STEP)
+    policy = explain_policy(config, data, written)
+    monitor.policy_table(policy.table, STEP)
+    monitor.close()
+    result = judge(config, data, written, policy, notes)
     run.write_result(result, data.fingerprint)
     run.finish(result)
 

@@ -159,9 +159,7 @@ def test_agents_choose_by_what_leaves_have_taught(tmp_path: Path) -> None:
         other.observe(batch)
         other.update(1)
         some = batch.observations[np.arange(200)]
-        for found, wanted in zip(
-            agent.action_probabilities(some), other.action_probabilities(some), strict=True
-        ):
+        for found, wanted in zip(agent.action_probabilities(some), other.action_probabilities(some), strict=True):
             assert np.abs(found - wanted).mean() < 0.02
         restored = kind(PLAIN, 3)
         restored.load_state_dict(agent.policy_state_dict())
