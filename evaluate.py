@@ -24,6 +24,8 @@ from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
+from crosschannel.engines import make_engine
+from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.command_line import Parser, UsageError, check_output, logger, one_thread, program
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
@@ -50,6 +52,8 @@ def evaluate(
     out: Path | None = None,
     allow_classes: Collection[str] = (),
     decided: Path | None = None,
+    engine: str = "local",
+    workers: int = 2,
 ) -> pipeline.EvaluationResult:
     """Evaluate the policy of a finished run on users that it has not learned from, and write the report.
 
@@ -61,6 +65,8 @@ def evaluate(
         out: Folder of the files; by default that of the run. Another log and other settings need one of their own.
         allow_classes: Classes of your own that may be imported if the run names them, as `package.module:Class`.
         decided: Folder of decisions by date, which join the log.
+        engine: What reads a log in buckets: `local`, `processes` or `ray`.
+        workers: Number of its processes.
 
     Raises:
         ConfigError: If the run is not finished, damaged or edited, the log does not fit it, or `out` is missing.
@@ -78,7 +84,8 @@ def evaluate(
     trained_with = run.trained_with("policy")
     with nullcontext() if out else RunLock(run.path):
         result = None if other_log else run.stored_result()
-        if result is not None and _log_is_unchanged(run, trained_with.history):
+        passes = pipeline.Passes(make_engine(engine, workers))
+        if result is not None and _log_is_unchanged(run, trained_with.history, passes):
             logger.info(f"{run.path} has an evaluation of this log, policy and settings")
             if out:
                 run.write_result(result, trained_with.history, out)
@@ -86,8 +93,9 @@ def evaluate(
             logger.info(f"preparing the history of {run.path}")
             agent, _ = agents.load_policy(run.policy, device, allow_classes=allow_classes)
             # The constraints are those that the policy would be deployed with: also on another log, by the run's pace.
-            data = replace(pipeline.prepare(run.config, trained_with.features), pace=trained_with.pace)
-            notes = () if data.fingerprint == trained_with.history else (OTHER_LOG,)
+            data, notes = _read(run, trained_with.features, out or run.path, passes)
+            data = replace(data, pace=trained_with.pace)
+            notes = notes if data.fingerprint == trained_with.history else (OTHER_LOG, *notes)
             for note in notes:
                 logger.warning(note)
             policy = pipeline.explain_policy(run.config, data, agent)
@@ -97,8 +105,19 @@ def evaluate(
     return result
 
 
-def _log_is_unchanged(run: Run, fingerprint: str) -> bool:
+def _read(
+    run: Run, features: ContextFeatures, folder: Path, passes: pipeline.Passes
+) -> tuple[pipeline.TrainingData, tuple[str, ...]]:
+    """Return what a policy is judged on, and notes: of a log in buckets a sample of its users."""
+    if pipeline.reads_buckets(run.config):
+        return pipeline.read_to_judge(run.config, features, folder, passes)
+    return pipeline.prepare(run.config, features), ()
+
+
+def _log_is_unchanged(run: Run, fingerprint: str, passes: pipeline.Passes) -> bool:
     """Return whether the log of a run still has the fingerprint of the training; a simulated one always has."""
+    if pipeline.reads_buckets(run.config):
+        return pipeline.fingerprint_of_buckets(run.config, run.path, passes) == fingerprint
     return run.config.history.source == "market" or pipeline.load_history(run.config).fingerprint() == fingerprint
 
 
@@ -112,6 +131,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     parser = Parser("evaluate", __doc__, "RUN [--history.path PATH] [--evaluation.SETTING VALUE ...]")
     parser.add_shared(
         *("run", "--history.path", "--history.decided", "--allow-class", "--out", "--device", "--force"),
+        *("--engine", "--workers"),
         out="folder of the three files (default: the run's)",
         force="overwrite files of an earlier evaluation in --out",
     )
@@ -166,6 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out=chosen.out,
         allow_classes=chosen.allow_class,
         decided=chosen.history_decided,
+        engine=chosen.engine,
+        workers=chosen.workers,
     )
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")

@@ -4,13 +4,16 @@
   crosschannel train --config FILE --history.path FOLDER     a log, described in FILE
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
   crosschannel train --resume runs/market                    resume a run, to the same bits
+  crosschannel train --config FILE --engine processes        a log in buckets, on two processes
 
 A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv and
-tensorboard/ to a folder of its own. In a checkout, `python train.py` is the same command.
+tensorboard/ to a folder of its own. A log in buckets (`crosschannel bucket`) is never in memory as a
+whole: see docs/scale.md. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +23,7 @@ from tqdm import tqdm
 
 from crosschannel import agents, envs, pipeline
 from crosschannel.core import ConfigError
+from crosschannel.engines import make_engine
 from crosschannel.pipeline.command_line import (
     Parser,
     UsageError,
@@ -37,7 +41,15 @@ from crosschannel.pipeline.run_folder import Run, check_run_folder
 
 
 @one_thread()
-def train(config: Config, out: Path | None = None, resume: Run | None = None, *, force: bool = False) -> Run:
+def train(
+    config: Config,
+    out: Path | None = None,
+    resume: Run | None = None,
+    *,
+    force: bool = False,
+    engine: str = "local",
+    workers: int = 2,
+) -> Run:
     """Train an agent on the history that a configuration names, and judge its policy.
 
     Args:
@@ -45,6 +57,8 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         out: Exact folder of the run; by default that of the configuration, with a number where it is taken.
         resume: A run that was interrupted; it is resumed to the same bits.
         force: Replace the run that stands at `out`.
+        engine: What runs the passes over a log in buckets: `local`, `processes` or `ray`.
+        workers: Number of its processes.
 
     Returns:
         The finished run: its folder with the policy, the metrics and the evaluation.
@@ -53,6 +67,9 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         ConfigError: If the settings do not fit the history, a resumed run's history has changed, or `out` is taken.
         InputError: If the history cannot be read.
     """
+    if pipeline.reads_buckets(config):
+        passes = pipeline.Passes(make_engine(engine, workers))
+        return pipeline.train_on_buckets(config, out, resume, force=force, passes=passes)
     with ExitStack() as locks:
         if resume is None:
             check_run_folder(config, out, force)
@@ -179,8 +196,8 @@ def learn(
     return policy, data
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None, bool]:
-    """Return the configuration, the run to resume if any, the folder if one is named, and whether to replace it.
+def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, argparse.Namespace]:
+    """Return the configuration, the run to resume if any, and the program's own options.
 
     Raises:
         ConfigError: If the configuration is wrong, or there is no such run.
@@ -188,30 +205,42 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | N
     """
     parser = Parser("train", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the run to resume, as it was configured")
-    parser.add_shared("--allow-class", "--out", "--force", out="folder of the run, in place of --run-dir and --name")
+    parser.add_shared(
+        "--allow-class",
+        "--out",
+        "--force",
+        "--engine",
+        "--workers",
+        out="folder of the run, in place of --run-dir and --name",
+    )
     line = parse_settings(parser, arguments, without=("trial", "loop", "alerts"))
     resume, out = line.options.resume, line.options.out
     if resume is not None:
         if line.overrides or out:
             raise UsageError("--resume keeps the run's own settings: leave out --config, --out and all settings")
         run = Run.open(resume, line.options.allow_class)
-        return run.config, run, None, False
+        return run.config, run, line.options
     if out is not None:
         if {"--name", "--run-dir"} & set(line.overrides):
             raise UsageError("--out names the run's folder: leave out --name and --run-dir")
         check_name(out.name)
     check_run_folder(line.config, out, line.options.force)
-    return line.config, None, out, line.options.force
+    return line.config, None, line.options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, print what was found; return the exit code."""
-    config, resumed, out, force = parse(arguments)
+    config, resumed, options = parse(arguments)
     if resumed and resumed.ended:
         Run.open_ended(resumed.path, allow_classes=resumed.allowed_classes)  # whose files are those of its training
         print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
-    run = train(config, out, resumed, force=force)
+    run = train(
+        *(config, options.out, resumed),
+        force=options.force,
+        engine=options.engine,
+        workers=options.workers,
+    )
     print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0
 

@@ -1,4 +1,9 @@
 from .batches import batch_at as batch_at
+from .buckets.passes import Passes as Passes
+from .buckets.reading import reads_buckets as reads_buckets
+from .buckets.sampling import fingerprint_of_buckets as fingerprint_of_buckets
+from .buckets.sampling import read_to_judge as read_to_judge
+from .buckets.training import train_on_buckets as train_on_buckets
 from .building import TrainingData as TrainingData
 from .building import agent_spec as agent_spec
 from .building import build_history as build_history
@@ -49,6 +54,7 @@ __all__ = [
     "LogPace",
     "Monitor",
     "Parser",
+    "Passes",
     "Run",
     "TrainingData",
     "TrueValue",
@@ -66,6 +72,7 @@ __all__ = [
     "deployable_policy",
     "explain_decision",
     "explain_policy",
+    "fingerprint_of_buckets",
     "fit_outcomes",
     "judge",
     "load_config",
@@ -79,6 +86,9 @@ __all__ = [
     "priced_policy",
     "program",
     "read_config",
+    "read_to_judge",
+    "reads_buckets",
+    "train_on_buckets",
     "write_config",
     "write_day",
     "write_report",

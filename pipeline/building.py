@@ -274,7 +274,25 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         NotIdentified: If rewards are weighted by propensities, and these have no overlap or cannot be estimated.
     """
     history, truth = build_history(config)
-    fingerprint = history.fingerprint()
+    return prepare_history(config, history, history.fingerprint(), features, truth)
+
+
+def prepare_history(
+    config: Config,
+    history: History,
+    fingerprint: str,
+    features: ContextFeatures | None = None,
+    truth: MarketTruth | None = None,
+) -> TrainingData:
+    """Split the users of a history that was read, and fit the context on the training users: see `prepare`.
+
+    Args:
+        config: The configuration.
+        history: The history.
+        fingerprint: The fingerprint of the log that it is, or that it is a sample of.
+        features: How context is built; by default it is fitted.
+        truth: The market's hidden truth, if the history is simulated.
+    """
     check_factors(history.modules, config.evaluation.factors)
     outcome_regressor(config)
     classifier = propensity_classifier(config)

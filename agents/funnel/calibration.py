@@ -18,14 +18,18 @@ class Predictions:
     """What is predicted of n messages by models that have not learned from their users.
 
     Attributes:
-        funnel: The funnel's values without costs and without what surrogates miss, before any weight (n,).
-        used: The same with what surrogates miss and what is personal, each by its weight (n,).
+        funnel: The funnel's values without costs and without what surrogates miss (n,).
+        missed: What the goals were predicted to be beyond their surrogates (n,).
+        used: The funnel's values with what is personal about actions' effects by its weight (n,).
+        used_missed: The same of what surrogates miss (n,).
         all_sends: The values by the regression of all sends (n,).
         cost: The expected price of their cost events (n,).
     """
 
     funnel: Tensor
+    missed: Tensor
     used: Tensor
+    used_missed: Tensor
     all_sends: Tensor
     cost: Tensor
 
@@ -40,8 +44,9 @@ class Blend:
     price of their cost events, which neither includes. Where the funnel's assumptions fail its slope moves away from 1
     and the regression of all sends, which needs none, takes its place.
 
-    Before that, two parts of the funnel's value get weights from 0 to 1: what the goals were beyond their surrogates
-    (`weight_of_missed`), and what is personal about the choice between actions (`personal_weight`).
+    Before that, two parts of the funnel's value get weights s from 0 to 1: what the goals were beyond their surrogates,
+    by :math:`y_i = s z_i + e_i` with :math:`s \sim N(0, \tau^2)`, 0 where surrogates hold; and what is personal about
+    the choice between actions, by the value of the policies that follow it (`personal_weight`).
 
     Attributes:
         funnel: Weight of the funnel's value.
@@ -63,24 +68,25 @@ class Blend:
     personal: float = 1.0
 
     @classmethod
-    def fit(cls, reward: Tensor, predictions: Predictions, cluster: Tensor, missed: float, personal: float) -> Blend:
-        """Fit the weights of the funnel and of all sends to n messages.
+    def fit(cls, reward: Tensor, predictions: Predictions, cluster: Tensor, personal: float) -> Blend:
+        """Fit the other weights to n messages.
 
         Args:
             reward: Their rewards, costs included (n,).
             predictions: What was predicted of them.
             cluster: Codes of their users (n,).
-            missed: Weight of what surrogates miss, with which the predictions were made.
-            personal: Weight of how the actions' effects differ by context, with which they were made.
+            personal: Weight of what is personal, with which the predictions were made.
         """
-        full, f, q, c = (getattr(predictions, part.name).double() for part in fields(predictions))
+        f, m, used, used_missed, q, c = (getattr(predictions, part.name).double() for part in fields(predictions))
         y = reward.double()
+        net = f - c
+        missed = _share(y + c - f, m)
+        f = used + missed * used_missed
         both = torch.stack([f, q], 1)
         residual = y + c - f
         noise = max(float(residual.square().mean()), MIN_NOISE)
         gram = both.t() @ both + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
-        first, second = _nonnegative(gram, both.t() @ residual + gram[:, 0])
-        net = full - c
+        first, second = nonnegative(gram, both.t() @ residual + gram[:, 0])
         line = torch.stack([torch.ones_like(net), net], 1)
         inverse = torch.linalg.pinv(line.t() @ line)
         intercept, slope = (inverse @ (line.t() @ y)).tolist()
@@ -98,23 +104,13 @@ class Blend:
         )
 
 
-def weight_of_missed(unexplained: Tensor, missed: Tensor) -> float:
-    r"""Return how much of what surrogates miss explains what the funnel does not (n,), from 0 to 1.
-
-    .. math:: u_i = s m_i + e_i, \qquad s \sim N(0, \tau^2)
-
-    0 where surrogates hold, as the second is noise then.
-
-    Args:
-        unexplained: Rewards with costs less the funnel's values (n,).
-        missed: What the goals were predicted to be beyond their surrogates (n,).
-    """
-    target, part = unexplained.double(), missed.double()
+def _share(target: Tensor, part: Tensor) -> float:
+    """Return how much of a part explains a target (n,), from 0 to 1, shrunk towards 0."""
     ridge = max(float(target.square().mean()), MIN_NOISE) / PRIOR_SD**2
     return min(max(float(part @ target) / (float(part @ part) + ridge), 0.0), 1.0)
 
 
-def _nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
+def nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
     """Return the minimum of a quadratic form in weights of at least 0; a negative one would turn a value around."""
     root = torch.linalg.cholesky(gram)
     target = torch.linalg.solve_triangular(root, moment.unsqueeze(1), upper=False)[:, 0]

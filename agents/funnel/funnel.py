@@ -52,6 +52,20 @@ class Funnel:
         if buffer.funnel is not None and self._schedule.due(buffer.seen):
             self.cost_names, self.cost_weights = buffer.funnel.cost_names, buffer.funnel.cost_weights
             self._solve(fit_model(self._design, _rows(buffer), torch.tensor(self.cost_weights)))
+        return self.calibration()
+
+    def adopt(self, found: Fit, costs: Mapping[str, float]) -> None:
+        """Take a fit that was made elsewhere, such as from sums over leaves, with the prices of its cost events."""
+        self.cost_names, self.cost_weights = tuple(costs), tuple(costs.values())
+        self._solve(found)
+
+    @property
+    def design(self) -> Design:
+        """The columns of all effects."""
+        return self._design
+
+    def calibration(self) -> dict[str, float]:
+        """Return how well the model is calibrated, once there is a fit."""
         if self.heads is None:
             return {}
         blend = self.heads.blend

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend, Predictions, weight_of_missed
+from crosschannel.agents.funnel.calibration import Blend, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
 from crosschannel.agents.funnel.personal import personal_weight
@@ -21,6 +21,8 @@ from crosschannel.core.action_changes import previous_cells
 GUESS = 1e-2
 #: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
 MESSAGES_PER_COLUMN = 1
+#: Draws from the posterior of each half of the users, by which policies are compared.
+JUDGES = 32
 #: Messages below which no model is fitted.
 MIN_MESSAGES = 50
 
@@ -112,7 +114,11 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         idle = idle[idle.isfinite()]
         organic.append(float(idle.mean()) if len(idle) else 0.0)
         hazards.append(fit_hazard(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
-    cost = _expected_cost(used, messages, hazards, torch.tensor(organic), weights)
+    logs = [hazard.solve(used).mean for hazard in hazards]
+    cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
+    halves = taught_by_halves(used, by_fold, fitted)
+    personal = followed(used, halves, usual.tested, [sent.x[sent.fold == fold] for fold in range(FOLDS)])
+    predicted = predictions(used, messages, means_of(halves), personal, cost)
     return Fit(
         slopes=slopes,
         usual=usual,
@@ -121,7 +127,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         organic=torch.tensor(organic),
         variance=torch.stack([each.variance for each in fitted]),
         noise=torch.tensor([each.noise for each in fitted], dtype=torch.float64),
-        blend=_blend(used, messages, by_fold, fitted, cost),
+        blend=Blend.fit(messages.reward, predicted, sent.user, personal),
     )
 
 
@@ -195,62 +201,84 @@ def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
     return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard))
 
 
-def _expected_cost(
-    design: Design, messages: Messages, hazards: list[HazardFit], organic: Tensor, weights: Tensor
+def expected_cost(
+    design: Design, messages: Messages, hazards: Sequence[Tensor], organic: Tensor, weights: Tensor
 ) -> Tensor:
-    """Return what the messages' cost events are expected to cost (n,), beyond those without a message."""
-    out = torch.zeros(len(messages.rows))
+    """Return what the messages' cost events are expected to cost (n,), beyond those without a message.
+
+    Args:
+        design: The columns.
+        messages: The messages.
+        hazards: Coefficients of the logarithm of each cost event's hazard (columns,).
+        organic: Probability of each cost event where nothing is sent (C,).
+        weights: Prices of the cost events (C,).
+    """
+    out = messages.rows.x.new_zeros(len(messages.rows))
     for hazard, usual, weight in zip(hazards, organic, weights, strict=True):
-        rate = predict(design, hazard.solve(design).mean, messages.rows.x, messages.cells).exp().clamp(max=1.0)
+        rate = predict(design, hazard, messages.rows.x, messages.cells).exp().clamp(max=1.0)
         out += weight * (rate - usual).clamp_min(0.0)
     return out
 
 
-def _blend(
-    design: Design, messages: Messages, by_fold: list[MessageSums], found: list[Posterior], cost: Tensor
-) -> Blend:
-    """Weigh the funnel's parts and all sends by rewards of users that taught none of them."""
-    folds = [(messages.rows.fold == fold).nonzero()[:, 0] for fold in range(FOLDS)]
-    taught = []  # the best estimates by what each half of the users taught
-    for sums in by_fold:
-        pairs = zip(sums.by_component(), found, strict=True)
-        taught.append([refit(design, each, fit.variance, fit.noise).mean for each, fit in pairs])
-    all_sends = torch.zeros(len(cost))
-    for fold, at in enumerate(folds):
-        head = taught[1 - fold][ALL_SENDS]
-        all_sends[at] = predict(design, head, messages.rows.x[at], messages.cells[at])
-    funnel, missed = _funnel_values(design, messages, folds, taught, 1.0)
-    missing = weight_of_missed(messages.reward + cost - funnel, missed)
-    heads = [_values_alone(each, missing, messages.tested) for each in taught]
-    personal = personal_weight(design, heads, [messages.rows.x[at] for at in folds])
-    used, used_missed = funnel, missed
-    if personal < 1.0:
-        used, used_missed = _funnel_values(design, messages, folds, taught, personal)
-    predictions = Predictions(funnel=funnel, used=used + missing * used_missed, all_sends=all_sends, cost=cost)
-    return Blend.fit(messages.reward, predictions, messages.rows.user, missing, personal)
+def taught_by_halves(
+    design: Design, by_fold: Sequence[MessageSums], found: Sequence[Posterior]
+) -> list[list[Posterior]]:
+    """Return the coefficients of all components by what each half of the users taught."""
+    return [
+        [refit(design, sums, each.variance, each.noise) for sums, each in zip(half.by_component(), found, strict=True)]
+        for half in by_fold
+    ]
 
 
-def _funnel_values(
-    design: Design, messages: Messages, folds: list[Tensor], taught: list[list[Tensor]], personal: float
-) -> tuple[Tensor, Tensor]:
-    """Return the funnel's values of messages, and what surrogates miss (n,), each by what the other half taught."""
-    values, beyond = torch.zeros(2, len(messages.rows)).unbind()
-    for fold, at in enumerate(folds):
+def means_of(halves: Sequence[Sequence[Posterior]]) -> list[list[Tensor]]:
+    """Return the best estimates of all components (columns,) by what each half of the users taught."""
+    return [[each.mean for each in half] for half in halves]
+
+
+def followed(
+    design: Design, halves: Sequence[Sequence[Posterior]], tested: Tensor, contexts: Sequence[Tensor]
+) -> float:
+    """Return how much of what is personal about actions' effects to follow: see `personal_weight`.
+
+    Args:
+        design: The columns.
+        halves: The coefficients by what each half of the users taught.
+        tested: Which actions of the first module have engagement in the log (A,).
+        contexts: Contexts (n, D) of each half's messages.
+    """
+    generator = torch.Generator().manual_seed(JUDGES)
+    judging = []
+    for half in halves:
+        drawn = [_with_members(each, torch.randn(design.columns, JUDGES, generator=generator)) for each in half]
+        value, nothing = torch.stack(drawn[: ALL_SENDS + 1]), torch.zeros(0)
+        judging.append(Heads(value, value[:0], nothing, tested, Blend(), nothing))
+    return personal_weight(design, [each.best() for each in judging], judging, contexts)
+
+
+def predictions(
+    design: Design, messages: Messages, means: Sequence[Sequence[Tensor]], personal: float, cost: Tensor
+) -> Predictions:
+    """Predict messages by what the other half of the users taught (`means_of`), at an expected `cost` (n,)."""
+    funnel, missed, used, used_missed, everybody = cost.new_zeros(5, len(cost)).unbind()
+    for fold in range(FOLDS):
+        parts, at = list(means[1 - fold]), (messages.rows.fold == fold).nonzero()[:, 0]
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        heads = [design.scale_slopes(head, personal) for c, head in enumerate(taught[1 - fold]) if c != ALL_SENDS]
-        p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in heads)
-        p = p.clamp(0.0, 1.0) * tested
-        values[at] = p * gain + (1.0 - p) * direct
-        beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
-    return values, beyond
-
-
-def _values_alone(parts: list[Tensor], missing: float, tested: Tensor) -> Heads:
-    """Return best estimates as heads without hazards, which value messages by the funnel before costs."""
-    value = torch.stack(_with_missed(parts, missing)).float().unsqueeze(1)
-    nothing = torch.zeros(0)
-    return Heads(value, value[:0], nothing, tested, Blend(), nothing)
+        everybody[at] = predict(design, parts.pop(ALL_SENDS), x, cells)
+        for weight, values, beyond in ((1.0, funnel, missed), (personal, used, used_missed)):
+            scaled = (design.scale_slopes(head, weight) for head in parts)
+            p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
+            p = p.clamp(0.0, 1.0) * tested
+            values[at] = p * gain + (1.0 - p) * direct
+            beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
+    return Predictions(
+        funnel=funnel,
+        missed=missed,
+        used=used,
+        used_missed=used_missed,
+        all_sends=everybody,
+        cost=cost,
+    )
 
 
 def _with_members(posterior: Posterior, normals: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
-from crosschannel.core.times import timestamps
+from crosschannel.histories.buckets.opening import is_bucket, is_bucketed, open_buckets, read_bucket
+from crosschannel.histories.buckets.writing import users_frame
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
@@ -58,7 +58,7 @@ def write_history(history: History, path: Path) -> None:
     frames = {
         "decisions": history.decisions_frame(),
         "events": history.events_frame(),
-        "users": _users_frame(history),
+        "users": users_frame(history),
     }
     check_tables(frames["decisions"], frames["events"], history.modules, frames["users"], {})
     path.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def write_history(history: History, path: Path) -> None:
 def read_history(path: Path, decided: Path | None = None) -> History:
     """Read a folder that `write_history` wrote; without `decided` the result equals what was written.
 
-    A log by day (`readers.daily`) is read as well.
+    A log by day (`readers.daily`), a bucketed folder (`histories.buckets`), and one bucket of it are read as well.
 
     Args:
         path: The folder.
@@ -99,6 +99,12 @@ def read_history(path: Path, decided: Path | None = None) -> History:
     """
     if (path / DESCRIPTION_FILE).is_file() and is_daily(_yaml(path / DESCRIPTION_FILE)):
         return DailyLog.open(path).read(decided)
+    if is_bucketed(path):
+        return open_buckets(path).read_all(decided)
+    if is_bucket(path):
+        if decided is not None:
+            raise ConfigError(f"{path} is one bucket: decisions by date join the whole folder {path.parent}")
+        return read_bucket(path)
     content = _description(path)
     files = {name: str(path / f"{name}.parquet") for name in TABLES}
     tables = {name: read_parquet(Path(file)) for name, file in files.items()}
@@ -166,15 +172,6 @@ def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:
         return fault
     place, row = joined.place(fault.row)
     return replace(fault, file=place, row=row)
-
-
-def _users_frame(history: History) -> pd.DataFrame:
-    observed = (timestamps(history.observed_from), timestamps(history.observed_until))
-    users = pd.DataFrame({"user_id": history.user_ids, **dict(zip(OBSERVATION_COLUMNS, observed, strict=True))})
-    if history.users is None:
-        return users
-    attributes = history.users.drop(columns="user_id", errors="ignore").reset_index(drop=True)
-    return pd.concat([users, attributes], axis=1)
 
 
 def _description(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pandas as pd
 from crosschannel.core.errors import CrosschannelError
 from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import DAY
-from crosschannel.histories.buckets import bucket_paths, write_buckets
+from crosschannel.histories.buckets import open_buckets, write_buckets
 from crosschannel.histories.eligibility import read_eligible
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
@@ -193,7 +193,7 @@ def _make_buckets(folder: Path) -> None:
 
 
 def _read_buckets(folder: Path, _: str) -> object:
-    return [read_history(path).fingerprint() for path in bucket_paths(folder / "buckets")]
+    return [read_history(path).fingerprint() for path in open_buckets(folder / "buckets").paths]
 
 
 def _make_starbucks(folder: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.calibration import Blend, Predictions, weight_of_missed
+from crosschannel.agents.funnel.calibration import Blend, Predictions
 
 N = 20_000
 
@@ -21,17 +21,20 @@ def blend(
     funnel: Tensor,
     all_sends: Tensor | None = None,
     cost: Tensor | None = None,
+    missed: Tensor | None = None,
     used: Tensor | None = None,
     user: Tensor | None = None,
 ) -> Blend:
     nothing = torch.zeros_like(funnel)
     predictions = Predictions(
         funnel=funnel,
+        missed=nothing if missed is None else missed,
         used=funnel if used is None else used,
+        used_missed=nothing if missed is None else missed,
         all_sends=nothing if all_sends is None else all_sends,
         cost=nothing if cost is None else cost,
     )
-    return Blend.fit(reward, predictions, torch.arange(len(funnel)) if user is None else user, 0.0, 1.0)
+    return Blend.fit(reward, predictions, torch.arange(len(funnel)) if user is None else user, 1.0)
 
 
 def test_right_predictions_keep_their_weight() -> None:
@@ -67,12 +70,14 @@ def test_the_weights_do_not_hide_that_the_prediction_is_wrong() -> None:
 
 
 def test_what_surrogates_miss_counts_as_far_as_it_predicts() -> None:
-    m, noise = normals(2, N)
-    assert weight_of_missed(m + noise, m) == pytest.approx(1.0, abs=0.04)
-    assert weight_of_missed(0.5 * m + noise, m) == pytest.approx(0.5, abs=0.04)
-    assert weight_of_missed(noise, m) < 0.04
-    assert weight_of_missed(-m + noise, m) == 0.0
-    assert weight_of_missed(noise, torch.zeros(N)) == 0.0
+    f, m, noise = normals(3, N)
+    assert blend(f + m + noise, f, missed=m).missed == pytest.approx(1.0, abs=0.04)
+    assert blend(f + 0.5 * m + noise, f, missed=m).missed == pytest.approx(0.5, abs=0.04)
+    assert blend(f + noise, f, missed=m).missed < 0.04
+    assert blend(f - m + noise, f, missed=m).missed == 0.0
+    found = blend(f + m + noise, f, missed=m)
+    assert abs(found.slope - 1.0) < 4.0 * found.slope_se
+    assert blend(f + noise, f).missed == 0.0
 
 
 def test_a_value_is_never_turned_around() -> None:

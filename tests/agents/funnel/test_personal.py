@@ -12,11 +12,12 @@ from torch import Tensor
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import predict
-from crosschannel.agents.funnel.personal import WEIGHTS, personal_weight
+from crosschannel.agents.funnel.personal import MARGIN, WEIGHTS, personal_weight
 from crosschannel.agents.funnel.values import Heads
 from tests.agents.funnel.samples import PARENTS, PLAIN, SPACES, contexts
 
 WIDTH = 4
+DRAWS = 16
 CONTEXTS = [contexts(500, WIDTH, seed) for seed in (1, 2)]
 
 
@@ -34,21 +35,24 @@ class Halves:
     seed: int = 0
 
     def heads(self, design: Design) -> list[Heads]:
-        """The best estimates by what each half taught."""
+        """The best estimates by what each half taught, and draws that are as far from them as they from the truth."""
         generator = torch.Generator().manual_seed(self.seed)
-        drawn = torch.randn(3, design.columns, generator=generator)
+        drawn = torch.randn(3, 1 + DRAWS, design.columns, generator=generator)
         slopes = (design.block > 3) & (design.block % 2 == 0)
-        truth = torch.where(slopes, self.personal, self.general) * drawn[0]
-        return [_heads(design, truth + self.noise * slopes * error) for error in drawn[1:]]
+        truth = torch.where(slopes, self.personal, self.general) * drawn[0, :1]
+        estimates = [truth + self.noise * slopes * each[:1] for each in drawn[1:]]
+        deviations = [self.noise * slopes * each[1:] for each in drawn[1:]]
+        return [_heads(design, torch.cat([e, e + d])) for e, d in zip(estimates, deviations, strict=True)]
 
     def weight(self, design: Design) -> float:
         """The weight that is chosen."""
-        return personal_weight(design, self.heads(design), CONTEXTS)
+        judging = self.heads(design)
+        return personal_weight(design, [each.best() for each in judging], judging, CONTEXTS)
 
 
 def _heads(design: Design, direct: Tensor) -> Heads:
-    value = torch.zeros(4, 1, design.columns)
-    value[2, 0, design.base :] = direct[design.base :]
+    value = torch.zeros(4, len(direct), design.columns)
+    value[2, :, design.base :] = direct[:, design.base :]
     nothing = torch.zeros(0)
     tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
     return Heads(value, value[:0], nothing, tested, Blend(), nothing)
@@ -65,32 +69,37 @@ def test_the_weight_is_that_of_the_best_policy_among_all_messages(space: str, se
     design = Design.build(SPACES[space], WIDTH)
     halves = Halves(personal=0.5, noise=0.5, seed=seed)
     cells = design.cells_of(design.modules.joint_actions[1:])
-    earned = torch.zeros(len(WEIGHTS), dtype=torch.float64)
+    earned = torch.zeros(len(WEIGHTS), 1 + DRAWS, dtype=torch.float64)
     for fold, x in enumerate(CONTEXTS):
-        judging, choosing = (halves.heads(design)[f].value[2, 0] for f in (fold, 1 - fold))
+        judging, choosing = halves.heads(design)[fold].value[2], halves.heads(design)[1 - fold].value[2, 0]
 
         def values(head: Tensor, x: Tensor = x) -> Tensor:
             return torch.stack([predict(design, head, x, each.expand(len(x), -1)) for each in cells])
 
         for place, weight in enumerate(WEIGHTS):
             chosen = values(design.scale_slopes(choosing, weight)).argmax(0)
-            earned[place] += values(judging).gather(0, chosen[None]).double().mean()
-    assert halves.weight(design) == WEIGHTS[int(earned.argmax())]
+            by_voter = [values(head).gather(0, chosen[None]).double().mean() for head in judging]
+            earned[place] += torch.stack(by_voter) / 2.0
+    below = earned[earned[:, 0].argmax()] - earned
+    allowed = [
+        w for w, (mean, *rest) in zip(WEIGHTS, below.tolist(), strict=True) if mean <= MARGIN * np.std(rest, ddof=1)
+    ]
+    assert halves.weight(design) == max(allowed)
 
 
 def test_what_only_one_half_finds_is_not_followed() -> None:
     # A choice by noise loses what the best action earns for all; seldom does it win by chance among 500 contexts.
     found = [Halves(noise=1.0, seed=seed).weight(Design.build(PLAIN, WIDTH)) for seed in range(20)]
-    assert np.median(found) <= 0.1
+    assert np.median(found) <= 0.3
 
 
 def test_a_large_effect_is_followed_through_some_noise() -> None:
     found = [Halves(personal=1.0, noise=0.3, seed=seed).weight(Design.build(PLAIN, WIDTH)) for seed in range(20)]
-    assert np.median(found) >= 0.75
+    assert np.median(found) == 1.0
 
 
-def test_without_any_difference_the_weight_is_the_smallest() -> None:
-    assert Halves(general=0.0).weight(Design.build(PLAIN, WIDTH)) == WEIGHTS[0]
+def test_without_any_difference_nothing_is_ignored() -> None:
+    assert Halves(general=0.0).weight(Design.build(PLAIN, WIDTH)) == 1.0
 
 
 def test_without_slopes_nothing_is_weighed() -> None:
