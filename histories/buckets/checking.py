@@ -152,7 +152,8 @@ def read_columns(path: Path, columns: list[str]) -> pd.DataFrame:
     """Return some columns of a part."""
     from pyarrow import parquet  # late, so that `--help` does not wait for it
 
-    return parquet.ParquetFile(path).read(columns=columns).to_pandas()
+    table: pd.DataFrame = parquet.ParquetFile(path).read(columns=columns).to_pandas()
+    return table
 
 
 def _times(folder: Path, files: Files, table: str) -> IntArray:

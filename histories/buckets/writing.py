@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import md5
 from io import BytesIO
@@ -158,7 +159,7 @@ def attributes_frame(history: History) -> pd.DataFrame | None:
     return out.assign(**plain)
 
 
-def remove_others(folder: Path, files: dict[str, FileRecord]) -> None:
+def remove_others(folder: Path, files: Mapping[str, FileRecord]) -> None:
     """Remove what a manifest does not name from the buckets of a folder."""
     named = {folder / file for file in files}
     for bucket in folder.iterdir():
