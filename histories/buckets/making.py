@@ -108,7 +108,7 @@ def _divide(plan: Plan, folder: Path, n: int, leaves: int, log: Callable[[str], 
     for file in plan.files:
         key, digest = f"{file.table}/{file.part}", file.digest()
         found = divided.get((key, digest))
-        if found is None or not all(_is_there(folder / name, one) for name, one in found.items()):
+        if found is None or not all(is_there(folder / name, one) for name, one in found.items()):
             log(f"dividing {file.path}")
             found = _divide_file(file, folder, n, leaves)
             note = {"leaves": leaves, "buckets": n, "part": key, "digest": digest}
@@ -149,5 +149,6 @@ def _divided(folder: Path, n: int, leaves: int) -> dict[tuple[str, str], Files]:
     return found
 
 
-def _is_there(path: Path, record: FileRecord) -> bool:
+def is_there(path: Path, record: FileRecord) -> bool:
+    """Return whether a file is there with the size that it was written with."""
     return path.is_file() and path.stat().st_size == record.bytes
