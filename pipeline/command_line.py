@@ -156,6 +156,17 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "dest": "history_decided",
         "help": "folder of decisions by date, which join the log (default: the run's)",
     },
+    "--engine": {
+        "choices": ("local", "processes", "ray", "spark"),
+        "default": "local",
+        "help": "what runs the passes over a log in buckets; the result is the same (default: local)",
+    },
+    "--workers": {
+        "metavar": "INT",
+        "type": int,
+        "default": 2,
+        "help": "processes of the engine (default: 2)",
+    },
     "--at": {"metavar": "TIME", "help": "time of the decisions in UTC (default: the end of the log)"},
     "--allow-class": {
         "metavar": "CLASS",
