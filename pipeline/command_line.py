@@ -157,7 +157,7 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "help": "folder of decisions by date, which join the log (default: the run's)",
     },
     "--engine": {
-        "choices": ("local", "processes", "ray"),
+        "choices": ("local", "processes", "ray", "spark"),
         "default": "local",
         "help": "what runs the passes over a log in buckets; the result is the same (default: local)",
     },
