@@ -5,8 +5,8 @@
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
   crosschannel train --resume runs/market                    resume a run, to the same bits
 
-A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv and
-tensorboard/ to a folder of its own. In a checkout, `python train.py` is the same command.
+A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv,
+MODEL_CARD.md and tensorboard/ to a folder of its own. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations
@@ -83,6 +83,7 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
             written, _ = agents.load_policy(run.policy, config.device, allow_classes=run.allowed_classes)
             result = pipeline.judge(run.config, data, written, policy)
             run.write_result(result, data.fingerprint)
+            pipeline.write_model_card(run, result)
             run.finish(result)
         return run
 

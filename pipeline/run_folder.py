@@ -30,9 +30,9 @@ DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split
 class Run:
     """A folder that a run wrote.
 
-    It holds `config.yaml`, `checkpoint.pt`, `policy.pt`, `metrics.json`, `evaluation.json`, `policy.csv`, `report.html`
-    and `tensorboard/`. A run folder is data: classes of a user's own that it names are imported only where the command
-    allows them, and never from the folder itself.
+    It holds `config.yaml`, `checkpoint.pt`, `policy.pt`, `metrics.json`, `evaluation.json`, `policy.csv`,
+    `MODEL_CARD.md`, `report.html` and `tensorboard/`. A run folder is data: classes of a user's own that it names are
+    imported only where the command allows them, and never from the folder itself.
 
     Attributes:
         path: The folder.
