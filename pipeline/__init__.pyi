@@ -41,8 +41,13 @@ from .report.model_card import write_model_card as write_model_card
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
 from .run_folder import Run as Run
+from .training.callbacks import Callback as Callback
+from .training.callbacks import Callbacks as Callbacks
+from .training.callbacks import Training as Training
 
 __all__ = [
+    "Callback",
+    "Callbacks",
     "Config",
     "DecidedDay",
     "EvaluationResult",
@@ -52,6 +57,7 @@ __all__ = [
     "Monitor",
     "Parser",
     "Run",
+    "Training",
     "TrainingData",
     "TrueValue",
     "UsageError",

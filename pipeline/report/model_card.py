@@ -19,7 +19,7 @@ from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.words import reward_in_words
-from crosschannel.pipeline.run_folder import Run
+from crosschannel.pipeline.run_folder import Run, classes_of
 from crosschannel.reward.effects.report import ASSUMPTIONS
 from crosschannel.version import __version__
 
@@ -233,6 +233,6 @@ def _limits_of(guardrails: Guardrails) -> Iterator[str]:
 
 
 def _commands(run: Run) -> Iterator[str]:
-    allowed = [word for name in run.allowed_classes for word in ("--allow-class", name)]
-    yield shlex.join(["crosschannel", "train", "--config", "RUN/config.yaml", *allowed])
+    allowed = [word for name in classes_of(run.config) for word in ("--allow-class", name)]
+    yield shlex.join(["crosschannel", "train", "--config", "RUN/config.yaml"])
     yield shlex.join(["crosschannel", "evaluate", "RUN", *allowed])

@@ -127,5 +127,7 @@ def test_names_do_not_change_the_layout():
 
 
 def test_the_card_names_the_classes_that_its_commands_need():
-    text = card(None, allowed_classes=("mine.agents:Mine",))
-    assert "crosschannel train --config RUN/config.yaml --allow-class mine.agents:Mine\n" in text
+    evaluation = replace(CONFIG.evaluation, outcome_model="mine.models:Mine")
+    text = card(None, replace(CONFIG, evaluation=evaluation))
+    assert "crosschannel train --config RUN/config.yaml\n" in text  # whose own file names them
+    assert "crosschannel evaluate RUN --allow-class mine.models:Mine\n" in text
