@@ -41,11 +41,18 @@ from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
 from .pricing import price_messages as price_messages
 from .pricing import priced_policy as priced_policy
+from .report.model_card import model_card as model_card
+from .report.model_card import write_model_card as write_model_card
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
 from .run_folder import Run as Run
+from .training.callbacks import Callback as Callback
+from .training.callbacks import Callbacks as Callbacks
+from .training.callbacks import Training as Training
 
 __all__ = [
+    "Callback",
+    "Callbacks",
     "Config",
     "DecidedDay",
     "EvaluationResult",
@@ -56,6 +63,7 @@ __all__ = [
     "Parser",
     "Passes",
     "Run",
+    "Training",
     "TrainingData",
     "TrueValue",
     "UsageError",
@@ -78,6 +86,7 @@ __all__ = [
     "load_config",
     "load_history",
     "logger",
+    "model_card",
     "next_steps",
     "parse_settings",
     "plan",
@@ -91,5 +100,6 @@ __all__ = [
     "train_on_buckets",
     "write_config",
     "write_day",
+    "write_model_card",
     "write_report",
 ]

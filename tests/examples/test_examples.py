@@ -35,7 +35,7 @@ def run(example: str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", ["new_agent.py", "new_reward.py", "ppo.py", "trajectories.py"])
+@pytest.mark.parametrize("example", ["callbacks.py", "new_agent.py", "new_reward.py", "ppo.py", "trajectories.py"])
 def test_help_explains_the_settings(example, tmp_path):
     shown = run(example, "--help", cwd=tmp_path)
     assert "--seed" in shown
