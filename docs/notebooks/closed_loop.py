@@ -21,7 +21,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 import crosschannel
@@ -72,21 +71,21 @@ for check in trial.checks:
     print({True: "passed", False: "failed", None: "not checked"}[check.passed], "-", check.name)
 
 # %% [markdown]
-# The difference of the arms in standard errors at each look, and what it had to reach there. Early looks can stop the
-# trial only with an overwhelming difference; the boundary falls to about two standard errors at the end.
+# The difference to business as usual at each look, and what it had to reach there. Early looks can stop the trial only
+# with an overwhelming difference; the boundary falls to about two standard errors at the end.
 
 # %%
-value = trial.comparisons[0].outcomes[0]
-day = [point.share * DAYS for point in value.course]
-boundary = np.array([point.critical for point in value.course])
-boundary[~(boundary < 8)] = np.nan
-fig, axes = plt.subplots(figsize=(7, 2.8), layout="constrained")
-axes.plot(day, [point.z for point in value.course], "o-", ms=3, color="C0", label="agent minus business as usual")
-axes.plot(day, boundary, color="C3", label="boundary over all looks")
-axes.plot(day, -boundary, color="C3")
-axes.axhline(1.96, color="grey", ls=":", lw=1, label="a plain test, wrong when repeated")
-axes.set(xlabel="day of the look", ylabel="standard errors", xlim=(0, DAYS + 1))
-axes.legend(frameon=False, loc="upper left", fontsize=8)
+fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3), layout="constrained")
+evaluation.plot_time_course(trial, ax=left)
+evaluation.plot_looks(trial, ax=right)
+plt.show()
+
+# %% [markdown]
+# All outcomes, with intervals over all looks:
+
+# %%
+fig, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+evaluation.plot_lifts(trial, ax=axes)
 plt.show()
 
 # %% [markdown]
@@ -94,6 +93,7 @@ plt.show()
 
 # %%
 truth = days["value/agent"].sum() - days["value/business_as_usual"].sum()
+value = trial.comparisons[0].outcomes[0]
 lift = value.lift
 print(f"Verdict after {DAYS} days: {trial.verdict}")
 print(f"The policy adds {lift.point:+.3f} per user ({lift.low:+.3f} to {lift.high:+.3f}, over all looks).")

@@ -176,17 +176,8 @@ for pair in result.ladder.pairs:
 # From the letters as they were sent to this form, step by step:
 
 # %%
-steps = result.ladder.waterfall
-fig, axes = plt.subplots(figsize=(6.5, 2.4), layout="constrained")
-for y, step in enumerate(steps):
-    v = step.value
-    is_value = step.kind in ("logged", "policy")
-    shown = v.point - (steps[0].value.point if is_value else 0)
-    half = [[100 * (v.point - v.low)], [100 * (v.high - v.point)]]
-    axes.errorbar(100 * shown, -y, xerr=half, fmt="s" if is_value else "o", color="C3" if is_value else "C0", capsize=3)
-axes.axvline(0, color="grey", lw=1)
-axes.set_yticks([-y for y in range(len(steps))], [step.name for step in steps])
-axes.set(xlabel="givers, difference to the letters as sent [percentage points]")
+fig, axes = plt.subplots(figsize=(8, 2.8), layout="constrained")
+evaluation.plot_waterfall(result, ax=axes)
 plt.show()
 
 # %% [markdown]
@@ -220,7 +211,7 @@ v, usual = chosen.value, gave[offered == 0].mean()
 print(f"The offer raises the share of givers by {lift.difference:+.2%} ({low:+.2%} to {high:+.2%}).", end=" ")
 print("That is shown." if low > 0 else "That is not shown.")
 print(f"The chosen form: {v.point:.2%} give ({v.low:.2%} to {v.high:.2%}), the usual letter {usual:.2%}.")
-(ratio,) = [step.value for step in steps if step.name == "ratio"]
+(ratio,) = [step.value for step in result.ladder.waterfall if step.name == "ratio"]
 print(f"The ratio changes {ratio.point:+.2%} ({ratio.low:+.2%} to {ratio.high:+.2%}) against a ratio at random.")
 if ratio.low <= 0:
     print("So: make the offer; 1:1 will do as far as this experiment can tell.", end=" ")

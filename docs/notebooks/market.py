@@ -17,8 +17,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import crosschannel
+from crosschannel.agents import plot_policy
 from crosschannel.core import DAY
-from crosschannel.evaluation import headline
+from crosschannel.evaluation import headline, plot_ladder, plot_waterfall
 
 small = {
     "history.market.users": 400,
@@ -92,14 +93,9 @@ print(run.path)
 # What the policy does differently, module by module:
 
 # %%
-table = result.policy_table
-table = table[(table["segment"] == "all decisions") & (table["module"] == "channel")]
-fig, axes = plt.subplots(figsize=(6, 2.4), layout="constrained")
-axes.barh(np.arange(len(channels)) - 0.2, 100 * per_channel, 0.4, label="rules", color="C7")
-axes.barh(np.arange(len(table)) + 0.2, 100 * table["share"], 0.4, label="policy", color="C0")
-axes.set_yticks(range(len(channels)), channels)
-axes.set(xlabel="decisions [%]")
-axes.legend(frameon=False)
+of_channels = result.policy_table[result.policy_table["module"] == "channel"]
+fig, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
+plot_policy(of_channels, ax=axes)
 plt.show()
 
 # %% [markdown]
@@ -111,8 +107,9 @@ plt.show()
 # reported.
 
 # %%
-for estimate in result.evaluation.ladder.orders:
-    print(estimate)
+fig, axes = plt.subplots(figsize=(8, 3), layout="constrained")
+plot_ladder(result.evaluation, truth=result.truth[0].per_decision, ax=axes)
+plt.show()
 
 # %% [markdown]
 # The steps from the rules to the policy, and, because the app is simulated, the truth:
@@ -120,18 +117,8 @@ for estimate in result.evaluation.ladder.orders:
 # %%
 found = headline(result.evaluation)
 truth = result.truth[0].per_decision
-fig, axes = plt.subplots(figsize=(6.5, 2.8), layout="constrained")
-steps = [step for step in result.evaluation.ladder.waterfall if step.value.is_defined]
-for y, step in enumerate(steps):
-    v, total = step.value, step.kind in ("logged", "policy")
-    marker, half = "sC3" if total else "oC0", [[v.point - v.low], [v.high - v.point]]
-    axes.errorbar(v.point, -y, xerr=half, fmt=marker, capsize=3)
-if steps[-1].kind == "policy":
-    axes.plot(truth, 1 - len(steps), "x", color="black", label="truth")
-    axes.legend(frameon=False)
-axes.axvline(0, color="grey", lw=1)
-axes.set_yticks([-y for y in range(len(steps))], [step.name for step in steps])
-axes.set(xlabel="reward per decision: values (squares) and what each step adds (circles)")
+fig, axes = plt.subplots(figsize=(8, 3.4), layout="constrained")
+plot_waterfall(result.evaluation, truth=truth, ax=axes)
 plt.show()
 
 # %% [markdown]

@@ -47,8 +47,10 @@ def test_a_block_says_what_it_is(block):
         assert f"{kind}: " in (NOT_RUN, RUN_BY), f"{block.name}: {block.note}"
         assert len(rest) > 10
         if f"{kind}: " == RUN_BY:
-            page = Path(block.page).name
-            assert page in (ROOT / rest).read_text(), f"{rest} does not name {page}"
+            named = re.findall(r"examples/(\w+\.py)", block.text) or [Path(block.page).name]
+            assert named[0] in (ROOT / rest).read_text(), f"{rest} does not name {named[0]}"
+    for included in re.findall(r'^--8<-- "(.*)"$', block.text, re.MULTILINE):
+        assert (ROOT / included).is_file(), included
 
 
 COMMANDS_OF_PAGES = [
