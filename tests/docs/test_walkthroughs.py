@@ -1,4 +1,4 @@
-"""Pages that lead from files to a result run as they are written: each block with a file name, each command in order."""
+"""Pages that lead from files to a result run as they are written: each named block, each command in its order."""
 
 from __future__ import annotations
 
