@@ -24,7 +24,7 @@ from tests.docs.pages import NOT_RUN, PAGES, RUN_BY, all_blocks, command_lines, 
 
 LANGUAGES = {"python", "yaml", "sh", "console", "text", "toml"}
 BLOCKS = all_blocks(*LANGUAGES, "")
-COMMAND = re.compile(r"^(\$ |crosschannel |python |pip |pytest |make )", re.MULTILINE)
+COMMAND = re.compile(r"^([A-Z_]+=\S* ?)?(\$\S* |crosschannel |python |pip |pytest |make )", re.MULTILINE)
 #: Commands in prose that stand for several.
 INCOMPLETE = ("crosschannel train, evaluate", "crosschannel decide ...")
 
