@@ -106,7 +106,7 @@ def check_priceable(agent: Agent, constraints: Constraints) -> None:
         names = (*constraints.names, *(["discount"] if constraints.discount else []))
         raise ConfigError(
             f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(names)}): choose "
-            "ensemble_thompson, or empty `constraints`"
+            "ensemble_thompson, or empty `constraints` (--constraints.cost-events '[]')"
         )
 
 
