@@ -44,7 +44,7 @@ from crosschannel.core import (
 )
 from crosschannel.engines import make_engine, shard
 from crosschannel.evaluation.gate import DEPLOY
-from crosschannel.histories import History, open_buckets, read_eligible, read_user_list
+from crosschannel.histories import Guardrails, History, open_buckets, read_eligible, read_user_list
 from crosschannel.histories.buckets import is_bucketed
 from crosschannel.histories.readers.decided.days import day_name, is_by_date
 from crosschannel.pipeline.building import build_history
@@ -70,6 +70,7 @@ from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, decide_b
 from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
 from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, unsaid
 from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
+from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.run_folder import Run
 
 FILES = (".parquet", ".csv")
@@ -238,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--shard divides a log in buckets whose users no constraint, --eligible or --only-users couples: leave it "
             "out, or bucket the log and leave those out"
         )
-    history = build_history(run.config)[0]
+    history = _read(run, chosen, guardrails)
     logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))
     if _is_file(chosen.out):
@@ -318,6 +319,29 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
     if not (_is_file(chosen.out) or chosen.change_arms):
         check_arms_of_users(chosen.out, day.name, day.arms)
     _write(day, chosen, at)
+
+
+def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> History:
+    """Read the log; its recent days alone where it is one by day, a file says what is eligible, and a day is written.
+
+    The slot that is decided for lies up to a period before --at, and is found from the log's last week.
+    """
+    source = run.config.history
+    whole = _is_file(chosen.out) or chosen.dry_run or chosen.eligible is None
+    changed = source.churn_events is not None or source.observed_from is not None
+    if whole or changed or source.source != "folder" or source.path is None:
+        return build_history(run.config)[0]
+    trained_with = run.trained_with("policy")
+    recent = recent_log(run.path / DAYS_FOLDER, source.path, source.decided, trained_with.features.layout, guardrails)
+    try:
+        moment = None if chosen.at is None else parse_moment(chosen.at)
+    except ConfigError:
+        recent = None  # it is refused beside the log's own times
+    if recent is None:
+        return build_history(run.config)[0]
+    moment = recent.log.end if moment is None else moment
+    found = recent.read(moment - duration(chosen.max_log_age) - 2 * trained_with.pace.period)
+    return found.with_ties(source.ties)
 
 
 def _with_decided(history: HistoryConfig, chosen: argparse.Namespace) -> tuple[HistoryConfig, Path | None]:

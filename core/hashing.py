@@ -33,6 +33,15 @@ def keys(ids: npt.NDArray[Any]) -> UIntArray:
     return np.asarray(pd.util.hash_array(np.asarray(text, dtype=object), categorize=False), dtype=np.uint64)
 
 
+def label_keys(labels: ObjectArray) -> UIntArray:
+    """Return the `keys` of labels (n,) of which few are different, each of which is hashed once."""
+    codes, names = pd.factorize(labels)
+    out = keys(np.append(np.asarray(names, dtype=object), None))[codes]
+    if (missing := codes < 0).any():
+        out[missing] = keys(labels[missing])  # None and NaN are different texts
+    return out
+
+
 def derive(key: UIntArray, salt: int) -> UIntArray:
     """Return new keys, independent of the old ones, from these and a salt."""
     salted = mix(np.asarray([salt & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64))[0]

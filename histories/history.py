@@ -13,15 +13,17 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.hashing import keys
+from crosschannel.core.hashing import keys, label_keys
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import NEVER, timestamps
+from crosschannel.histories.context.earlier import Earlier
 from crosschannel.histories.logs import DecisionLog as DecisionLog
 from crosschannel.histories.logs import EventLog as EventLog
 from crosschannel.histories.logs import (
     codes_of_names,
     decisions_frame,
     events_frame,
+    have_codes,
     renumber_messages,
     rows_after_selection,
 )
@@ -74,6 +76,8 @@ class History:
             the event that triggered a message. `after`: it followed, such as orders with a date only after a campaign
             that was sent in the morning. None: not declared; it counts as before, and rewards are refused where many
             goal events tie. Contexts never have it.
+        earlier: What users did before the recent part that alone was read (`pipeline.loop.recent`), for contexts of
+            users now; None where the history is whole.
     """
 
     decisions: DecisionLog
@@ -89,6 +93,7 @@ class History:
     notes: tuple[str, ...] = ()
     churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
     ties: Ties | None = None
+    earlier: Earlier | None = None
 
     def __post_init__(self) -> None:
         _ = self.churn_codes  # raises if the history does not have one of the events
@@ -137,10 +142,12 @@ class History:
     @cached_property
     def churned_at(self) -> IntArray:
         """Time of each user's first churn event (U,), microseconds; `NEVER` for users who have not churned."""
-        rows = np.flatnonzero(np.isin(self.events.event, self.churn_codes))
+        rows = np.flatnonzero(have_codes(self.events.event, self.churn_codes.tolist(), len(self.event_names)))
         out = np.full(self.n_users, NEVER, dtype=np.int64)
         user, first = np.unique(self.events.user[rows], return_index=True)
         out[user] = self.events.time[rows[first]]
+        if self.earlier is not None:
+            out = np.minimum(out, self.earlier.churned_at)
         out.setflags(write=False)
         return out
 
@@ -168,6 +175,10 @@ class History:
         """
         return codes_of_names(names, self.event_names)
 
+    def are_events(self, names: Sequence[str]) -> BoolArray:
+        """Return which events have one of the names (e,), as in `event_codes`."""
+        return have_codes(self.events.event, self.event_codes(names).tolist(), len(self.event_names))
+
     def select_users(self, chosen: BoolArray) -> History:
         """Return the history of the users chosen by a mask (U,)."""
         code = np.cumsum(chosen) - 1
@@ -185,6 +196,7 @@ class History:
             observed_from=self.observed_from[chosen],
             observed_until=self.observed_until[chosen],
             users=users,
+            earlier=None if self.earlier is None else self.earlier.select_users(chosen),
         )
 
     def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> History:
@@ -234,7 +246,9 @@ class History:
                     continue  # logs of versions without this column keep their digest
                 add(f.name, None if array is None else array.shape)
                 if array is not None:
-                    flat = keys(array) if array.dtype.kind in "OU" else array
+                    flat = array
+                    if array.dtype.kind in "OU":
+                        flat = table.key if f.name == "id" else label_keys(array)
                     digest.update(np.ascontiguousarray(flat).tobytes())
         columns = {} if self.users is None else {str(name): self.users[name] for name in self.users.columns}
         for name, column in {"user_id": self.user_ids, **columns}.items():

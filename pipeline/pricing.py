@@ -79,7 +79,7 @@ def events_and_time(history: History, events: Sequence[str]) -> tuple[list[int],
     has = first < np.iinfo(np.int64).max
     end = np.minimum(history.churned_at, history.observed_until)
     within = (log.time >= first[log.user]) & (log.time <= end[log.user])
-    counts = [int((np.isin(log.event, history.event_codes([event])) & within).sum()) for event in events]
+    counts = [int((history.are_events([event]) & within).sum()) for event in events]
     return counts, np.maximum(end - first, 0)[has]
 
 

@@ -6,12 +6,13 @@ import hashlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from crosschannel import agents  # whose names are imported on first use: help does not wait for PyTorch
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.files import output_fault, write_csv
@@ -19,7 +20,7 @@ from crosschannel.core.serialization import refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult, summary_text
-from crosschannel.pipeline.loop.policies import VERSION_DIGITS, Policies
+from crosschannel.pipeline.loop.policies import VERSION_DIGITS, Policies, is_of_start
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
 #: Sections of the configuration that a result depends on, beside the policy.
@@ -62,7 +63,13 @@ class Run:
 
         That is so for the first policy of a run without a log, which draws at random (`pipeline.loop.starting`).
         """
-        first = self.version is not None and Policies(self.path).is_first(self.version)
+        if self.version is None:
+            return self.config.constraints
+        return self.constraints_given(agents.read_extra(self.policy, "policy"))
+
+    def constraints_given(self, extra: Mapping[str, Any]) -> Constraints:
+        """Return the same, where what is stored beside the policy was read already."""
+        first = self.version is not None and is_of_start(extra)
         return Constraints() if first else self.config.constraints
 
     @property

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.values import Effects, Means
+from crosschannel.agents.funnel.values import Effects, Heads, Means, Products, value_of
 from crosschannel.core.action_space import ActionSpace
 
 
@@ -38,10 +38,35 @@ class PolicyMeans:
         self._modules, self._effects, self._shares = modules, effects, shares
         self._tested, self._prices = tested, prices
         self._averages: dict[int, Means] = {}
+        self._products: dict[int, Products] = {}
+
+    def with_shares(self, shares: Mapping[int, Tensor]) -> PolicyMeans:
+        """Return the means with other probabilities of some modules' cells (cells, N); those of the others stay."""
+        every = [shares.get(k, each) for k, each in enumerate(self._shares)]
+        found = PolicyMeans(self._modules, self._effects, every, self._tested, self._prices)
+        changed = set[int]()
+        for m in shares:
+            above: int | None = m
+            while above is not None:
+                changed.add(above)
+                above = _dependency(self._modules, above)
+        found._averages = {k: each for k, each in self._averages.items() if k not in changed}
+        found._products = self._products
+        return found
+
+    @property
+    def shares(self) -> list[Tensor]:
+        """Probabilities of each module's cells (cells, N)."""
+        return list(self._shares)
 
     def of_cells(self, m: int) -> Means:
         """Return the mean effects of messages with each of module m's cells (..., cells, N)."""
         return self._below(m) + self._others(m).select(_required(self._modules, m))
+
+    def values(self, heads: Heads, m: int, cost_prices: Tensor) -> Tensor:
+        """Return the values (V, cells, N) of messages with each of module m's cells, less their prices."""
+        total = self.of_cells(m)
+        return value_of(heads, total, cost_prices, self._effects.mixing).sub_(total.price)
 
     def _below(self, m: int) -> Means:
         """Return the effects of module m's cells and of all modules that depend on them."""
@@ -49,35 +74,45 @@ class PolicyMeans:
 
     def _own(self, m: int, branches: Sequence[int]) -> Means:
         """Return the effects of module m's cells and of some of the modules that depend on it."""
-        cells = self._effects.cells[m]
         tested = self._tested[:, None] if m == 0 else torch.zeros(1, 1)
-        price, shape = self._prices[m][_code(self._modules, m)], cells.shape[2:]
-        own = Means(cells, torch.zeros_like(cells[0]), tested.expand(shape), price.expand(shape))
-        return reduce(Means.__add__, (self._average(k).select(_code(self._modules, m)) for k in branches), own)
+        code, effects = _code(self._modules, m), self._effects
+        price = self._prices[m][code]
+        own = Means(effects.linear_cells[m], effects.log_cells[m], torch.zeros(1, 1, 1), tested, price)
+        return reduce(Means.__add__, (self._average(k).select(code) for k in branches), own)
 
     def _average(self, k: int) -> Means:
         """Return the mean of what module k and those below it add (..., codes, N), by what module k depends on."""
         if k not in self._averages:
             required, codes = _required(self._modules, k), _choices(self._modules, k)
             groups = [(required == code).nonzero()[:, 0] for code in range(codes)]
-            self._averages[k] = self._below(k).average(self._shares[k], groups)
+            below = self._below(k)
+            self._averages[k] = below.average(
+                self._shares[k], groups, self._effects.mixing, self._products_of(k, below)
+            )
         return self._averages[k]
+
+    def _products_of(self, k: int, below: Means) -> Products:
+        """Return the products of module k's cells; those of a module on which none depends rest on no policy."""
+        if any(_dependency(self._modules, branch) == k for branch in range(k + 1, len(self._modules))):
+            return below.products(self._effects.mixing)
+        if k not in self._products:
+            self._products[k] = below.products(self._effects.mixing)
+        return self._products[k]
 
     def _others(self, m: int) -> Means:
         """Return the mean of all but module m and those below it (..., codes, N), by what module m depends on."""
         modules, depends = self._modules, _dependency(self._modules, m)
         siblings = [k for k in range(len(modules)) if k != m and _dependency(modules, k) == depends]
         if depends is None:
-            base = self._effects.base.unsqueeze(2)
-            nothing = torch.zeros(1, base.shape[-1])
-            start = Means(base, torch.zeros_like(base[0]), nothing, nothing)
+            nothing = torch.zeros(1, 1)
+            start = Means(self._effects.linear, self._effects.logs, torch.zeros(1, 1, 1), nothing, nothing)
             return reduce(Means.__add__, (self._average(k) for k in siblings), start)
         found = self._own(depends, siblings) + self._others(depends).select(_required(modules, depends))
         if modules.condition(depends) is None:
             return found
         codes = _code(modules, depends)
         groups = [(codes == code).nonzero()[:, 0] for code in range(modules.sizes[depends])]
-        return found.average(self._rows_given_code(depends), groups)
+        return found.average(self._rows_given_code(depends), groups, self._effects.mixing)
 
     def _rows_given_code(self, m: int) -> Tensor:
         """Return the probability of each of module m's rows (cells, N) given its code: of rows alone at share 0."""

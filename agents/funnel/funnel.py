@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from crosschannel.agents.base import Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
+from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.model import Fit, add_rows, fit_model, moved_heads, solve
 from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, vote
@@ -142,7 +144,7 @@ class Funnel:
     ) -> tuple[Votes, slice]:
         best_only = best_only and matrix is None
         slots, heads, effects = self._at(modules, chunk, mask, matrix, best_only)
-        voters = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
+        voters = slice(1, None) if effects.voters > 1 else slice(None)
         return vote(slots, heads, effects, floors), voters
 
     def _at(
@@ -156,10 +158,10 @@ class Funnel:
         """Return a chunk of slots, the heads of the present actions, and their effects there."""
         assert self.heads is not None  # callers ask first
         heads = self.heads
-        x = torch.from_numpy(np.ascontiguousarray(chunk.context, dtype=np.float32))
+        x = _contexts(chunk)
         if best_only:
             heads = heads.best()
-        effects = Effects.build(self._design, heads, x, matrix).present(_present(self._design.modules, modules))
+        effects = self._effects(modules, heads, x, matrix)
         eligible = tuple(
             torch.from_numpy(
                 np.ascontiguousarray(expand_mask(modules, m, part).reshape(len(chunk), modules.n_table_cells(m)).T)
@@ -168,6 +170,13 @@ class Funnel:
         )
         slots = Slots(modules, eligible, torch.tensor(self.cost_weights), flat_prices(modules, chunk.action_prices))
         return slots, heads.of_present(_present(self._design.modules, modules)[0]), effects
+
+    def _effects(
+        self, modules: ActionSpace, heads: Heads, x: Tensor, matrix: Tensor | None = None, blend: Blend | None = None
+    ) -> Effects:
+        known = self._design.modules
+        present = None if modules == known else _present(known, modules)
+        return Effects.build(self._design, heads, x, matrix, blend=blend, present=present)
 
     def expected_rewards(
         self, modules: ActionSpace, observations: Observations, floors: Sequence[float]
@@ -199,8 +208,10 @@ class Funnel:
         parts: list[list[Float32Array]] = [[] for _ in modules]
         for start in range(0, max(len(observations), 1), ROWS_PER_CHUNK):
             chunk = observations[start : start + ROWS_PER_CHUNK]
-            at = self._at(modules, chunk, modules.feasible_mask(chunk.action_mask))
-            for m, found in enumerate(components(*at, floors)):
+            slots, heads, effects = self._at(modules, chunk, modules.feasible_mask(chunk.action_mask))
+            alone = replace(heads.blend, funnel=1.0, all_sends=0.0)
+            direct = self._effects(modules, heads, _contexts(chunk), blend=alone)
+            for m, found in enumerate(components(slots, heads, effects, direct, floors)):
                 each = found[:, 1:].transpose(2, 3).contiguous().numpy()
                 parts[m].append(each.reshape(*each.shape[:3], *modules.shape(m)))
         joined = [np.concatenate(part, axis=2) for part in parts]
@@ -251,6 +262,10 @@ def _rows(buffer: Buffer) -> FunnelRows:
         fold=fold_of(users.view(np.uint64)),
         user=code,
     )
+
+
+def _contexts(observations: Observations) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(observations.context, dtype=np.float32))
 
 
 def _present(known: ActionSpace, modules: ActionSpace) -> list[Tensor]:

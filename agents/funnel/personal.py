@@ -11,7 +11,7 @@ from torch import Tensor
 from crosschannel.agents.funnel.averages import PolicyMeans
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.policy import Slots, flat_prices, preferred_shares
-from crosschannel.agents.funnel.values import ALL_SENDS, Effects, Heads, value_of
+from crosschannel.agents.funnel.values import ALL_SENDS, Effects, Heads
 
 #: The weights that are tried.
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
@@ -71,6 +71,6 @@ def _values(design: Design, choosing: Heads, weight: float, heads: Heads, effect
     no_costs = torch.zeros(len(heads.hazard))
     slots = Slots(modules, eligible, no_costs, prices)
     shares = preferred_shares(slots, choosing, Effects.build(design, choosing, x, None), [0.0] * len(modules))
-    channels = PolicyMeans(modules, effects, shares, heads.tested.float(), prices).of_cells(0)
-    earned: Tensor = (value_of(heads, channels, no_costs) * shares[0]).sum(1).double().mean(1)
+    values = PolicyMeans(modules, effects, shares, heads.tested.float(), prices).values(heads, 0, no_costs)
+    earned: Tensor = (values * shares[0]).sum(1).double().mean(1)
     return earned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -66,64 +66,70 @@ def vote(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) 
         effects: What the modules add up to there; of the voters after the first, or of the first where it is alone.
         floors: Each module's probability of a uniform draw.
     """
-    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    modules, weights = slots.modules, slots.cost_weights
     later = range(1, len(modules))
-    shares = preferred_shares(slots, heads, effects.best(), floors)
-    voting = slice(1, None) if effects.base.shape[1] > 1 else slice(None)
-    means = PolicyMeans(modules, effects, shares, tested, prices)
-    values_later = [_values(slots, heads, means, m) for m in later]
+    preferred = preferred_shares(slots, heads, effects.best(), floors)
+    voting = slice(1, None) if effects.voters > 1 else slice(None)
+    means = _means(slots, heads, effects, preferred)
+    values_later = [means.values(heads, m, weights) for m in later]
     groups = [competing_cells(modules, m) for m in range(len(modules))]
     final = [
         vote_shares_on_device(values[voting].transpose(0, 1), slots.eligible[m].t(), groups[m], floors[m]).t()
         for m, values in zip(later, values_later, strict=True)
     ]
-    policy = [shares[0], *(share.float() for share in final)]
-    channel, hazards = _channels(slots, heads, PolicyMeans(modules, effects, policy, tested, prices))
+    policy = means.with_shares({m: share.float() for m, share in zip(later, final, strict=True)})
+    channel, hazards = _channels(slots, heads, effects, policy)
     return Votes(channel, hazards, tuple(final), tuple(values_later))
 
 
-def components(slots: Slots, heads: Heads, effects: Effects, floors: Sequence[float]) -> tuple[Tensor, ...]:
+def components(
+    slots: Slots, heads: Heads, effects: Effects, direct: Effects, floors: Sequence[float]
+) -> tuple[Tensor, ...]:
     """Return engagement, gain, direct effect and hazards (3 + C, V, cells, N) of each module's cells.
 
     They are those of messages, at the policy's mean over the other modules, as the values of `vote` are; NaN where
     nothing is sent.
+
+    Args:
+        slots: The slots.
+        heads: The model.
+        effects: What the modules add up to there, of the members.
+        direct: The same with the direct effect alone as the rest.
+        floors: Each module's probability of a uniform draw.
     """
-    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
     shares = preferred_shares(slots, heads, effects.best(), floors)
     policy = [shares[0], *(share.float() for share in vote(slots, heads, effects, floors).shares)]
-    channels = components_of(heads, PolicyMeans(modules, effects, policy, tested, prices).of_cells(0))
+    channels = components_of(heads, _means(slots, heads, direct, policy).of_cells(0))
     channels[:, :, 0] = float("nan")
-    means = PolicyMeans(modules, effects, shares, tested, prices)
-    return channels, *(components_of(heads, means.of_cells(m)) for m in range(1, len(modules)))
+    means = _means(slots, heads, direct, shares)
+    return channels, *(components_of(heads, means.of_cells(m)) for m in range(1, len(slots.modules)))
+
+
+def _means(slots: Slots, heads: Heads, effects: Effects, shares: Sequence[Tensor]) -> PolicyMeans:
+    return PolicyMeans(slots.modules, effects, shares, heads.tested.float(), slots.action_prices)
 
 
 def preferred_shares(slots: Slots, heads: Heads, best: Effects, floors: Sequence[float]) -> list[Tensor]:
     """Return the share of each module's cells (cells, N) by the best estimate, each at those of the other modules."""
-    modules, tested, prices = slots.modules, heads.tested.float(), slots.action_prices
+    modules, weights = slots.modules, slots.cost_weights
     groups = [competing_cells(modules, m) for m in range(len(modules))]
     uniform = [_uniform(slots, m) for m in range(len(modules))]
-    shares = list(uniform)
+    means = _means(slots, heads, best, uniform)
     for _ in range(SWEEPS):
         for m in range(1, len(modules)):
-            values = _values(slots, heads, PolicyMeans(modules, best, shares, tested, prices), m)
+            values = means.values(heads, m, weights)
             greedy = vote_shares_on_device(values.transpose(0, 1), slots.eligible[m].t(), groups[m], 0.0)
-            shares[m] = (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]
-        channel = PolicyMeans(modules, best, shares, tested, prices).of_cells(0)
-        shares[0] = _preferred(slots, value_of(heads, channel, slots.cost_weights)[0] - channel.price)
-    return shares
+            means = means.with_shares({m: (1.0 - floors[m]) * greedy.t().float() + floors[m] * uniform[m]})
+        means = means.with_shares({0: _preferred(slots, means.values(heads, 0, weights)[0])})
+    return means.shares
 
 
-def _values(slots: Slots, heads: Heads, means: PolicyMeans, m: int) -> Tensor:
-    """Return the values (V, cells, N) of a later module's cells less their prices, at the policy of the others."""
-    total = means.of_cells(m)
-    return value_of(heads, total, slots.cost_weights) - total.price
-
-
-def _channels(slots: Slots, heads: Heads, means: PolicyMeans) -> tuple[Tensor, Tensor]:
+def _channels(slots: Slots, heads: Heads, effects: Effects, means: PolicyMeans) -> tuple[Tensor, Tensor]:
     """Return values (V, A, N) of the first module's actions, and cost events' probabilities (C, A, N)."""
     total = means.of_cells(0)
-    values, hazards = value_of(heads, total, slots.cost_weights), hazards_of(heads, total)
+    values = value_of(heads, total, slots.cost_weights, effects.mixing)
     values[:, 0] = 0.0
+    hazards = hazards_of(heads, replace(total, logs=total.logs[:, :1]))
     events = torch.stack([each[0] for each in hazards]) if hazards else torch.zeros(0, *values.shape[1:])
     events[:, 0] = 0.0
     return values, events

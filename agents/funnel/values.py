@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from crosschannel.agents.ensemble.mixtures import mix
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 
@@ -18,6 +17,8 @@ ENGAGEMENT, GAIN, DIRECT, ALL_SENDS = range(4)
 COMPONENTS = ("engagement", "gain", "direct", "all sends")
 #: Log hazards are averaged up to here, so that none overflows; hazards themselves are at most 1.
 LARGEST_LOG = 60.0
+#: Parts of a value that are linear in the heads: engagement, what it earns beyond the direct effect, and the rest.
+ENGAGED, EXTRA, REST = range(3)
 
 
 @dataclass(frozen=True)
@@ -63,55 +64,101 @@ class Heads:
 class Effects:
     """What the modules add up to at N contexts, for V voters (members or mixtures, the best estimate first).
 
+    What is linear in the heads is kept for the M members, the best estimate first, and mixed where it is multiplied:
+    means over actions of eleven members take a sixth of the time of those of 65 voters.
+
     Attributes:
-        base: The common part (parts, V, N): engagement, gain, direct effect, all sends, then log hazards.
-        cells: Each module's effects (parts, V, cells, N).
+        linear: The common part (3, M, 1, N) of engagement, extra and rest.
+        logs: That of the log hazards (C, V, 1, N).
+        linear_cells: Each module's linear effects (3, M, cells, N).
+        log_cells: Each module's effects on the log hazards (C, V, cells, N).
+        mixing: The voters as combinations of the members (V, M); None where the members vote themselves.
     """
 
-    base: Tensor
-    cells: tuple[Tensor, ...]
+    linear: Tensor
+    logs: Tensor
+    linear_cells: tuple[Tensor, ...]
+    log_cells: tuple[Tensor, ...]
+    mixing: Tensor | None
 
     @classmethod
-    def build(cls, design: Design, heads: Heads, x: Tensor, matrix: Tensor | None) -> Effects:
-        """Compute the effects at contexts (N, D); mixtures by a matrix (L, K) take the members' place."""
-        parts = torch.cat([heads.value, heads.hazard])
-        common, own = design.common(x).t(), design.of_cells(x).t()
+    def build(
+        cls,
+        design: Design,
+        heads: Heads,
+        x: Tensor,
+        matrix: Tensor | None,
+        *,
+        blend: Blend | None = None,
+        present: Sequence[Tensor] | None = None,
+    ) -> Effects:
+        """Compute the effects at contexts (N, D).
 
-        def voters(found: Tensor) -> Tensor:
-            if matrix is None:
-                return found
-            return torch.cat([found[..., :1, :], mix(found, matrix)], -2)
+        Args:
+            design: The columns.
+            heads: The model.
+            x: Contexts (N, D).
+            matrix: Mixtures of the members (L, K), which vote in their place; None where the members vote.
+            blend: Weights of the direct effect and of all sends in the rest; the model's by default.
+            present: The present cells of each module (cells,); all of them by default.
+        """
+        blend = heads.blend if blend is None else blend
+        value = heads.value
+        rest = blend.funnel * value[DIRECT] + blend.all_sends * value[ALL_SENDS]
+        parts = torch.cat([torch.stack([value[ENGAGEMENT], value[GAIN] - value[DIRECT], rest]), heads.hazard])
+        mixing = None if matrix is None else _with_best(matrix)
+        common, own = design.common(x).t().contiguous(), design.of_cells(x).t().contiguous()
+        found = [(parts[..., : design.base] @ common).unsqueeze(2)]
+        for m, (start, count) in enumerate(zip(design.starts, design.cells, strict=True)):
+            cells = parts[..., start : start + count * design.each].unflatten(-1, (count, design.each))
+            found.append((cells if present is None else cells[:, :, present[m]]) @ own)
+        linear, logs = zip(*((each[: REST + 1], mixed(each[REST + 1 :], mixing)) for each in found), strict=True)
+        return cls(linear[0], logs[0], linear[1:], logs[1:], mixing)
 
-        base = voters(parts[..., : design.base] @ common)
-        cells = []
-        for start, count in zip(design.starts, design.cells, strict=True):
-            own_heads = parts[..., start : start + count * design.each]
-            own_heads = own_heads.reshape(*parts.shape[:2], count, design.each)
-            each = voters(own_heads.transpose(1, 2) @ own)  # (parts, cells, V, N)
-            cells.append(each.transpose(1, 2))
-        return cls(base, tuple(cells))
-
-    def present(self, cells: Sequence[Tensor]) -> Effects:
-        """Return the effects of some cells of each module (cells,)."""
-        return Effects(self.base, tuple(each[:, :, own] for each, own in zip(self.cells, cells, strict=True)))
+    @property
+    def voters(self) -> int:
+        """Number of voters."""
+        return self.linear.shape[1] if self.mixing is None else len(self.mixing)
 
     def best(self) -> Effects:
         """Return the effects of the best estimate alone."""
-        return Effects(self.base[:, :1], tuple(each[:, :1] for each in self.cells))
+        return Effects(
+            self.linear[:, :1],
+            self.logs[:, :1],
+            tuple(each[:, :1] for each in self.linear_cells),
+            tuple(each[:, :1] for each in self.log_cells),
+            None,
+        )
+
+
+def _with_best(matrix: Tensor) -> Tensor:
+    """Return the best estimate and mixtures by a matrix (L, K) as combinations (1 + L, 1 + K) of it and the members."""
+    first = torch.zeros(1, 1 + matrix.shape[1])
+    first[0, 0] = 1.0
+    return torch.cat([first, torch.cat([1.0 - matrix.sum(1, keepdim=True), matrix], 1)])
+
+
+def mixed(values: Tensor, mixing: Tensor | None) -> Tensor:
+    """Return what is linear in the heads for the voters (..., V, cells, N), from the members (..., M, cells, N)."""
+    if mixing is None:
+        return values
+    return torch.matmul(mixing, values.flatten(-2)).unflatten(-1, values.shape[-2:])
 
 
 @dataclass(frozen=True)
 class Means:
-    """Mean effects over a policy, with what does not follow from them.
+    """Mean effects over a policy, with what does not follow from them; 1 in place of the cells if equal for all.
 
     Attributes:
-        mean: Mean effects (parts, V, ..., N); of a cost event the logarithm of its mean hazard.
-        together: Covariance of engagement with what engagement earns beyond the direct effect (V, ..., N).
-        tested: Probability that the message's channel tells who engages (..., N).
-        price: Mean of what budgets charge (..., N).
+        linear: Means of engagement, extra and rest by member (3, M, cells, N).
+        logs: Logarithm of each cost event's mean hazard by voter (C, V, cells, N).
+        together: Covariance of engagement with extra by voter (V, cells, N).
+        tested: Probability that the message's channel tells who engages (cells, N).
+        price: Mean of what budgets charge (cells, N).
     """
 
-    mean: Tensor
+    linear: Tensor
+    logs: Tensor
     together: Tensor
     tested: Tensor
     price: Tensor
@@ -119,42 +166,98 @@ class Means:
     def __add__(self, other: Means) -> Means:
         """Add the effects of other modules, which choose independently of these."""
         return Means(
-            self.mean + other.mean,
+            self.linear + other.linear,
+            self.logs + other.logs,
             self.together + other.together,
             self.tested + other.tested,
             self.price + other.price,
         )
 
     def select(self, cells: Tensor) -> Means:
-        """Return the means of some cells (cells,); one that holds whatever else is chosen stays as it is."""
-        if self.mean.shape[2] == 1:
-            return self
-        return Means(self.mean[:, :, cells], self.together[:, cells], self.tested[cells], self.price[cells])
-
-    def average(self, weights: Tensor, groups: Sequence[Tensor]) -> Means:
-        """Average over the cells (cells,) of each group, by weights (cells, N) that add up to 1 within each."""
-        found = [self._average(weights, cells) for cells in groups]
+        """Return the means of some cells (cells,)."""
         return Means(
-            torch.stack([each.mean for each in found], 2),
-            torch.stack([each.together for each in found], 1),
-            torch.stack([each.tested for each in found]),
-            torch.stack([each.price for each in found]),
+            _of_cells(self.linear, cells),
+            _of_cells(self.logs, cells),
+            _of_cells(self.together, cells),
+            _of_cells(self.tested, cells),
+            _of_cells(self.price, cells),
         )
 
-    def _average(self, weights: Tensor, cells: Tensor) -> Means:
-        weight, effects = weights[cells], self.mean[:, :, cells]
-        additive, logs = effects[: ALL_SENDS + 1], effects[ALL_SENDS + 1 :]
-        mean = torch.einsum("pvcn,cn->pvn", additive, weight)
-        hazard = torch.einsum("pvcn,cn->pvn", logs.clamp(max=LARGEST_LOG).exp(), weight).log()
-        extra = additive[GAIN] - additive[DIRECT]
-        product = torch.einsum("vcn,cn->vn", additive[ENGAGEMENT] * extra + self.together[:, cells], weight)
-        together = product - mean[ENGAGEMENT] * (mean[GAIN] - mean[DIRECT])
-        tested, price = (weight * self.tested[cells]).sum(0), (weight * self.price[cells]).sum(0)
-        return Means(torch.cat([mean, hazard]), together, tested, price)
+    def products(self, mixing: Tensor | None) -> Products:
+        """Return what is averaged for each voter and does not follow from the members' means."""
+        engaged, extra = mixed(self.linear[: EXTRA + 1], mixing)
+        hazards = self.logs.clamp(max=LARGEST_LOG).exp_()
+        return Products(torch.addcmul(self.together, engaged, extra), hazards)
+
+    def average(
+        self, weights: Tensor, groups: Sequence[Tensor], mixing: Tensor | None, products: Products | None = None
+    ) -> Means:
+        """Average over the cells (cells,) of each group.
+
+        Args:
+            weights: Weights (cells, N) that add up to 1 within each group.
+            groups: The groups.
+            mixing: The voters as combinations of the members, as in `Effects`.
+            products: What `products` returned of these means, where it is known.
+        """
+        products = self.products(mixing) if products is None else products
+        if len(groups) == 1:
+            return self._average(weights, mixing, products)
+        found = [self.select(cells)._average(weights[cells], mixing, products.select(cells)) for cells in groups]
+        return Means(
+            torch.cat([each.linear for each in found], -2),
+            torch.cat([each.logs for each in found], -2),
+            torch.cat([each.together for each in found], -2),
+            torch.cat([each.tested for each in found], -2),
+            torch.cat([each.price for each in found], -2),
+        )
+
+    def _average(self, weight: Tensor, mixing: Tensor | None, products: Products) -> Means:
+        """Average over all cells: the covariance is the mean of the products less the product of the means."""
+        linear, logs = _weighted(self.linear, weight), _weighted(products.hazards, weight).log_()
+        engaged, extra = mixed(linear[: EXTRA + 1], mixing)
+        together = _weighted(products.together, weight).addcmul_(engaged, extra, value=-1.0)
+        return Means(linear, logs, together, _weighted(self.tested, weight), _weighted(self.price, weight))
 
 
-def value_of(heads: Heads, total: Means, cost_prices: Tensor) -> Tensor:
-    r"""Return the value of messages (V, ..., N) from their mean effects.
+@dataclass(frozen=True)
+class Products:
+    """What voters average over cells beside the members' means.
+
+    Attributes:
+        together: Products of engagement and extra, with their covariance within a cell (V, cells, N).
+        hazards: Factors of the hazards (C, V, cells, N).
+    """
+
+    together: Tensor
+    hazards: Tensor
+
+    def select(self, cells: Tensor) -> Products:
+        """Return the products of some cells (cells,)."""
+        return Products(_of_cells(self.together, cells), _of_cells(self.hazards, cells))
+
+
+def _of_cells(values: Tensor, cells: Tensor) -> Tensor:
+    """Return values (..., cells, N) of some cells; one that holds for all cells stays as it is."""
+    return values if values.shape[-2] == 1 else values.index_select(-2, cells)
+
+
+def _weighted(values: Tensor, weight: Tensor) -> Tensor:
+    """Return the sum over cells (..., 1, N) of values (..., cells, N) by weights (cells, N).
+
+    Cells are added one by one: a product of matrices for each of the N slots was measured to take ten times as long.
+    """
+    if not len(weight):
+        return torch.zeros(*values.shape[:-2], 1, weight.shape[-1])
+    values = values.expand(*values.shape[:-2], len(weight), values.shape[-1])
+    out = values[..., 0, :] * weight[0]
+    for cell in range(1, len(weight)):
+        out.addcmul_(values[..., cell, :], weight[cell])
+    return out.unsqueeze(-2)
+
+
+def value_of(heads: Heads, total: Means, cost_prices: Tensor, mixing: Tensor | None = None) -> Tensor:
+    r"""Return the value of messages (V, cells, N) from their mean effects.
 
     .. math:: b_1 \left( P G + (1 - P) D \right) + b_2 R - \sum_c \pi_c (h_c - h_c^0)^+
 
@@ -162,31 +265,32 @@ def value_of(heads: Heads, total: Means, cost_prices: Tensor) -> Tensor:
 
     Args:
         heads: The model.
-        total: Mean effects of all modules together (parts, V, ..., N).
+        total: Mean effects of all modules together.
         cost_prices: Goal weight plus shadow price of each cost event (C,), or (C, N).
+        mixing: The voters as combinations of the members (V, M), as in `Effects`.
     """
-    part = total.mean
-    p = part[ENGAGEMENT].clamp(0.0, 1.0) * total.tested
-    extra = part[GAIN] - part[DIRECT]
-    found = heads.blend.funnel * (p * extra + part[DIRECT] + total.together * total.tested)
-    found = found + heads.blend.all_sends * part[ALL_SENDS]
-    for c, hazard in enumerate(hazards_of(heads, total)):
-        found = found - cost_prices[c] * hazard
+    scale = heads.blend.funnel * total.tested
+    engaged, extra, rest = total.linear
+    engaged, found = mixed(engaged, mixing).clamp(0.0, 1.0), mixed(rest, mixing)
+    found = torch.addcmul(found, engaged, mixed(extra * scale, mixing)).addcmul_(total.together, scale)
+    for price, hazard in zip(cost_prices, hazards_of(heads, total), strict=False):
+        found.addcmul_(hazard, price, value=-1.0)
     return found
 
 
 def components_of(heads: Heads, total: Means) -> Tensor:
-    """Return engagement, gain, direct effect and hazards (3 + C, V, ..., N) of messages from their mean effects.
+    """Return engagement, gain, direct effect and hazards (3 + C, V, cells, N) of messages from their mean effects.
 
-    Where nothing tells who engages there is no engagement and no gain (NaN): the direct effect is the whole effect.
+    The effects are those of members, with the direct effect alone as the rest. Where nothing tells who engages there is
+    no engagement and no gain (NaN): the direct effect is the whole effect.
     """
-    part = total.mean
+    engaged, extra, direct = total.linear
     known = torch.where(total.tested > 0.0, 1.0, float("nan"))
-    engagement = part[ENGAGEMENT].clamp(0.0, 1.0) * total.tested * known
-    return torch.stack([engagement, part[GAIN] * known, part[DIRECT], *hazards_of(heads, total)])
+    engagement = engaged.clamp(0.0, 1.0) * total.tested * known
+    return torch.stack([engagement, (direct + extra) * known, direct, *hazards_of(heads, total)])
 
 
 def hazards_of(heads: Heads, total: Means) -> list[Tensor]:
-    """Return each cost event's probability (V, ..., N) beyond that without a message."""
-    logs = total.mean[ALL_SENDS + 1 :]
-    return [(each.exp().clamp(max=1.0) - usual).clamp_min(0.0) for each, usual in zip(logs, heads.organic, strict=True)]
+    """Return each cost event's probability (V, cells, N) beyond that without a message."""
+    pairs = zip(total.logs, heads.organic.tolist(), strict=True)
+    return [each.exp().clamp_(max=1.0).sub_(usual).clamp_(min=0.0) for each, usual in pairs]

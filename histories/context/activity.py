@@ -94,7 +94,7 @@ class Activity:
             time_zone: Zone of the hours and days.
         """
         table = history.events
-        rows = have_codes(table.event, codes, len(history.event_names)) & _unprompted(history)
+        rows = have_codes(table.event, codes, len(history.event_names)) & unprompted(history)
         rows &= (table.time >= history.observed_from[table.user]) & (table.time < history.observed_until[table.user])
         user, time = table.user[rows], table.time[rows]
         local = wall_clock(time, time_zone)
@@ -154,31 +154,38 @@ def activity_columns(
     """
     events = history.events
     codes = [code for code, name in enumerate(history.event_names) if name in activity.events]
-    chosen = have_codes(events.event, codes, len(history.event_names)) & _unprompted(history)
+    chosen = have_codes(events.event, codes, len(history.event_names)) & unprompted(history)
     before = running_totals(chosen.astype(np.int64))
     start = Timeline(events.time, history.event_offsets).before(np.arange(history.n_users), history.observed_from)
     begin = before[start]
     first = begin[user]
     end = np.maximum(before[now], first)
-    total = end - first
+    earlier = history.earlier
+    so_far = None if earlier is None else earlier.by_hour.sum(1)[user]
+    total = end - first if so_far is None else end - first + so_far
     local = wall_clock(events.time[chosen], activity.time_zone)
 
-    def since_start(counted: BoolArray) -> IntArray:
+    def since_start(counted: BoolArray, before: IntArray | None) -> IntArray:
         running = running_totals(counted.astype(np.int64))
-        return np.asarray(running[end] - running[begin][user])
+        found = running[end] - running[begin][user]
+        return np.asarray(found if before is None else found + before[user])
 
     by_block: list[IntArray] = []
     if activity.blocks is not None:
-        block = block_of_day(local, activity.blocks.hours)
-        by_block = [since_start(block == b) for b in range(len(activity.blocks.hours) - 1)]
+        hours = activity.blocks.hours
+        block, of_hour = block_of_day(local, hours), block_of_day(np.arange(24) * HOUR, hours)
+        counts = [None if earlier is None else earlier.count_by_hour(of_hour == b) for b in range(len(hours))]
+        by_block = [since_start(block == b, counts[b]) for b in range(len(hours) - 1)]
         by_block.append(total - np.sum(by_block, axis=0))
     at_weekend = total
     if activity.weekend is not None:
-        at_weekend = since_start(np.isin(weekday(local), activity.weekend.days))
+        days = activity.weekend.days
+        on_weekends = None if earlier is None else earlier.count_by_weekday(days)
+        at_weekend = since_start(np.isin(weekday(local), days), on_weekends)
     yield from activity.columns(by_block, at_weekend, total, history.observed_from[user], time)
 
 
-def _unprompted(history: History) -> BoolArray:
+def unprompted(history: History) -> BoolArray:
     """Return which events (e,) do not follow a message of their user within `CAUSED_WITHIN`.
 
     Otherwise a policy that sends in the morning makes its users visit in the morning, and takes that for their habit.
@@ -187,7 +194,10 @@ def _unprompted(history: History) -> BoolArray:
     sent = history.modules.sends(d.actions)
     messages = Timeline(d.time[sent], np.searchsorted(d.user[sent], np.arange(history.n_users + 1)))
     recent = messages.before(events.user, events.time) - messages.before(events.user, events.time - CAUSED_WITHIN)
-    return np.asarray(recent == 0)
+    if history.earlier is None:
+        return np.asarray(recent == 0)
+    since = events.time - CAUSED_WITHIN
+    return np.asarray((recent == 0) & (history.earlier.last_message[events.user] < since))
 
 
 def block_of_day(local: IntArray, hours: Sequence[int]) -> IntArray:

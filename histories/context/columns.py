@@ -10,6 +10,7 @@ import numpy.typing as npt
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.times import DAY, WEEK, wall_clock
 from crosschannel.histories.context.activity import activity_columns
+from crosschannel.histories.context.earlier import NOT_YET
 from crosschannel.histories.context.layout import ANY_MESSAGE, Layout
 from crosschannel.histories.fixed_point import check_sums, from_fixed, to_fixed
 from crosschannel.histories.history import History
@@ -38,7 +39,7 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
     timeline = Timeline(events.time, history.event_offsets)
     now = timeline.before(user, time)
     starts = [timeline.before(user, time - length) for _, length in layout.windows]
-    first, valued = timeline.offsets[user], dict(layout.valued)
+    first, valued, earlier = timeline.offsets[user], dict(layout.valued), history.earlier
     every_now, every_start = now, starts
     for label, members in layout.groups:
         codes = [code for code, name in enumerate(history.event_names) if name in members]
@@ -58,7 +59,8 @@ def raw_columns(layout: Layout, history: History, user: IntArray, time: IntArray
             yield f"count {label} {text}", (counted[now] - counted[start]).astype(np.float64)
             if summed is not None:
                 yield f"sum {label} {text}", from_fixed(summed[now] - summed[start], valued[label])
-        yield f"days since {label}", _days_since(chosen, events.time, first, now, time)
+        before = None if earlier is None else earlier.last_event[:, codes].max(1, initial=NOT_YET)[user]
+        yield f"days since {label}", _days_since(chosen, events.time, first, now, time, before)
 
     if layout.sendable:
         yield from _message_columns(layout, history, user, time)
@@ -85,25 +87,38 @@ def _message_columns(
     timeline = Timeline(decisions.time, history.decision_offsets)
     now = timeline.before(user, time)
     starts = [timeline.before(user, time - length) for _, length in layout.windows]
-    first = timeline.offsets[user]
+    first, earlier = timeline.offsets[user], history.earlier
     for label, code in layout.sendable:
         chosen = decisions.actions[:, 0] != 0 if code == ANY_MESSAGE else decisions.actions[:, 0] == code
         sent = running_totals(chosen.astype(np.int64))
         for (text, _), start in zip(layout.windows, starts, strict=True):
             yield f"sent {label} {text}", (sent[now] - sent[start]).astype(np.float64)
-        yield f"sent {label} ever", (sent[now] - sent[first]).astype(np.float64)
+        ever = sent[now] - sent[first]
+        if earlier is not None:
+            ever += (earlier.sent[:, 1:].sum(1) if code == ANY_MESSAGE else earlier.sent[:, code])[user]
+        yield f"sent {label} ever", ever.astype(np.float64)
     any_sent = decisions.actions[:, 0] != 0
-    yield "days since message", _days_since(any_sent, decisions.time, first, now, time)
+    before = None if earlier is None else earlier.last_message[user]
+    yield "days since message", _days_since(any_sent, decisions.time, first, now, time, before)
     for label, m, code, length in layout.active:
         total = running_totals((any_sent & (decisions.actions[:, m] == code)).astype(np.int64))
         yield f"active {label}", (total[now] - total[timeline.before(user, time - length)]).astype(np.float64)
 
 
 def _days_since(
-    chosen: npt.NDArray[np.bool_], times: IntArray, first: IntArray, now: IntArray, time: IntArray
+    chosen: npt.NDArray[np.bool_],
+    times: IntArray,
+    first: IntArray,
+    now: IntArray,
+    time: IntArray,
+    before: IntArray | None,
 ) -> FloatArray:
+    """Return days (N,) since the last chosen row, or since `before` the history (N,) where it has none."""
     row = np.where(chosen, np.arange(len(chosen)), -1)
     latest = np.concatenate([[-1], np.maximum.accumulate(row)])[now] if len(chosen) else np.full(len(now), -1)
     known = latest >= first
     stamp = times[np.where(known, latest, 0)] if len(times) else np.zeros(len(now), dtype=np.int64)
+    if before is not None:
+        happened = before != NOT_YET
+        stamp, known = np.where(known, stamp, np.where(happened, before, 0)), known | happened
     return np.where(known, (time - stamp) / DAY, np.nan)

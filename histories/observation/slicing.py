@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.hashing import keys
+from crosschannel.core.hashing import keys, label_keys
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import renumber_messages, rows_after_selection, take_rows
 
@@ -84,7 +84,7 @@ def digests_by_day(history: History, first: int, day: int, count: int) -> list[s
     message = np.zeros(0, dtype=np.uint64)
     if e.message is not None:
         message = np.where(e.message >= 0, d.key[np.maximum(e.message, 0)], np.uint64(0))
-    optional = [None if column is None else keys(column) for column in (d.policy, d.arm)]
+    optional = [None if column is None else label_keys(column) for column in (d.policy, d.arm)]
     tables = (
         (d.time, (history.user_keys[d.user], d.time, d.key, d.actions, d.propensity, d.joint, d.eligible, *optional)),
         (e.time, (history.user_keys[e.user], e.time, e.event, e.value, message if len(message) else None)),

@@ -124,6 +124,11 @@ class DailyLog:
             found.append(found[-1] + self.period)
         return found[:-1]
 
+    @property
+    def end(self) -> int:
+        """When the last day ends that was written; the start of the log where none was."""
+        return max((time + self.period for time in self.days()), default=self.start)
+
     def write_users(self, users: pd.DataFrame) -> None:
         """Replace the table of users."""
         with replacing(self.path / USERS_FILE) as draft:
@@ -139,11 +144,13 @@ class DailyLog:
             table.to_parquet(draft / f"{name}.parquet", index=False)
         draft.rename(target)
 
-    def read(self, decided: Path | None = None) -> History:
-        """Read all days that were written.
+    def read(self, decided: Path | None = None, since: int | None = None) -> History:
+        """Read the days that were written.
 
         Args:
             decided: Folder of decisions that `decide` wrote, by date: see `read_history`.
+            since: When the first day begins that is read, and the first day of decisions; by default all are. Then no
+                decision gets the arm that only its user's file names.
 
         Raises:
             InputError: If a file is absent or damaged, a day is missing between others, or the tables have faults.
@@ -153,11 +160,12 @@ class DailyLog:
             raise fail(self.path, "the log has no day yet", "Write the first day.")
         self.refuse_gaps(days)
         span = self.start, days[-1] + self.period
+        days = [time for time in days if since is None or time >= since]
         decisions, events = (self._rows(f"{name}.parquet", days) for name in TABLES)
         joined: JoinedDecisions | None = None
         table = decisions.frame
         if decided is not None:
-            joined = join_days(decisions, decided, self.modules)
+            joined = join_days(decisions, decided, self.modules, since)
             table = joined.frame(self.modules)
         try:
             history = History.from_tables(
@@ -179,7 +187,7 @@ class DailyLog:
         )
         if joined is not None:
             history = replace(history, notes=(*joined.notes, *history.notes))
-        return history if decided is None else with_arms(history, decided)
+        return history if decided is None or since is not None else with_arms(history, decided)
 
     def _rows(self, file: str, days: list[int]) -> SourceRows:
         """Return the rows of a table of all days."""
@@ -241,6 +249,12 @@ def with_event_names(history: History, names: tuple[str, ...], file: Path) -> Hi
         ties=history.ties,
     )
     return replace(found, notes=history.notes)
+
+
+def is_daily_log(path: Path) -> bool:
+    """Return whether a folder is a log by day."""
+    file = path / DESCRIPTION_FILE
+    return file.is_file() and is_daily(read_yaml(file))
 
 
 def is_daily(content: Any) -> bool:

@@ -335,11 +335,17 @@ def _events(e: TableValidator) -> tuple[IntArray, tuple[str, ...]]:
     """Return codes (e,) of the events, -1 where missing, and the sorted names."""
     if not e.has("event"):
         return np.full(len(e), -1, dtype=np.int64), ()
-    texts = pd.Series(e.texts("event"), dtype=object)
-    missing = e.missing("event") | texts.str.strip().str.lower().isin(_NO_NAMES).to_numpy(dtype=bool)
+    # Names are few and rows are many: what is asked of a name is asked once.
+    code, names = pd.factorize(e.texts("event"))
+    nameless = np.array([str(name).strip().lower() in _NO_NAMES for name in names], dtype=bool)
+    missing = e.missing("event") | np.append(nameless, True)[code]
     e.flag_rows("event", missing, "the event has no name", "Name the event, or leave the row out.")
-    codes, names = pd.factorize(texts.mask(missing, None), sort=True)
-    known = tuple(str(name) for name in names)
+    used = np.unique(code[~missing])
+    order = used[np.argsort(np.asarray(names, dtype=object)[used].astype(str), kind="stable")]
+    place = np.full(len(names) + 1, -1, dtype=np.int64)
+    place[order] = np.arange(len(order))
+    codes = np.where(missing, -1, place[code])
+    known = tuple(str(names[name]) for name in order)
     wild = np.array([name.endswith("*") for name in known] + [False], dtype=bool)
     e.flag_rows(
         "event", wild[codes], "the event's name ends with *", "Rename it: `name*` stands for all with a prefix."

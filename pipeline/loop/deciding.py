@@ -23,7 +23,7 @@ from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, WAITING,
 from crosschannel.histories.eligibility import without_churned
 from crosschannel.histories.guardrails import Guardrails, allowed_actions
 from crosschannel.histories.history import History
-from crosschannel.histories.logs import DecisionLog, decisions_frame, listed_actions, without_decisions
+from crosschannel.histories.logs import DecisionLog, decisions_frame, listed_actions, take_rows, without_decisions
 from crosschannel.histories.readers.decided.days import (
     ARMS_FILE,
     DECISIONS_FILE,
@@ -37,7 +37,7 @@ from crosschannel.histories.readers.decided.days import (
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
 from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED, own_decisions
 from crosschannel.pipeline.pricing import LogPace, priced_policy
-from crosschannel.pipeline.run_files import RunLock, write_json
+from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
 from crosschannel.pipeline.run_folder import Run
 
 #: Version of what a day's files hold.
@@ -105,8 +105,9 @@ def decide_day(
     Raises:
         ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
     """
-    agent, _ = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
-    trained_with, constraints, version = run.trained_with("policy"), run.constraints, run.policy_version
+    agent, extra = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
+    trained_with = TrainedWith.from_dict(extra.get("run", {}), run.policy)
+    constraints, version = run.constraints_given(extra), run.policy_version
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
     history = known_at(history, at)
     arm = assign_arms(history.user_ids, run.config.arms, history.users)
@@ -166,7 +167,12 @@ def decide_day(
 def known_at(history: History, at: int) -> History:
     """Return a history without what this package decided for a time or later: what a decision for it may see."""
     d = history.decisions
-    decisions, events = without_decisions(d, history.events, own_decisions(d) & (d.time >= at))
+    late = np.flatnonzero(d.time >= at)
+    dropped = np.zeros(len(d), dtype=bool)
+    dropped[late] = own_decisions(take_rows(d, late))
+    if not dropped.any():
+        return history
+    decisions, events = without_decisions(d, history.events, dropped)
     return replace(history, decisions=decisions, events=events)
 
 

@@ -85,12 +85,19 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
         time: Time up to which it is learned, microseconds since 1970 UTC.
     """
     past, recent, frame, known = _known(config, history, time)
-    new = known & ~np.isin(recent.decisions.key, learned.keys)
+    new = known & ~_among(recent.decisions.key, learned.keys)
     batch = _batch(config, past, recent, frame, learned.features, new)
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
     if len(batch):
         learned.agent.extend(batch)
     return replace(learned, pace=_pace(config, recent), keys=np.sort(np.concatenate([learned.keys, batch.keys])))
+
+
+def _among(keys: UIntArray, found: UIntArray) -> BoolArray:
+    """Return which keys (n,) are among sorted ones."""
+    place = np.searchsorted(found, keys)
+    place[place == len(found)] = 0
+    return np.asarray(found[place] == keys) if len(found) else np.zeros(len(keys), dtype=bool)
 
 
 def _known(config: Config, history: History, time: int) -> tuple[History, History, RewardFrame, BoolArray]:

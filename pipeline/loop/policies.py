@@ -54,7 +54,7 @@ class Policies:
 
     def is_first(self, version: str) -> bool:
         """Return whether a version is the one that a run without a log started with (`loop.starting`)."""
-        return bool(agents.read_extra(self.path(version), "policy").get("slot") == 0)
+        return is_of_start(agents.read_extra(self.path(version), "policy"))
 
     def path(self, version: str) -> Path:
         """Return the file of a version."""
@@ -97,6 +97,11 @@ class Policies:
             return list(read_json(file, "")["policies"])
         except ConfigError:
             return sorted(path.stem for path in self.folder.glob("[0-9a-f]*.pt"))
+
+
+def is_of_start(extra: Mapping[str, Any]) -> bool:
+    """Return whether a policy is the one that a run without a log started with, by what is stored beside it."""
+    return bool(extra.get("slot") == 0)
 
 
 def version_of(path: Path) -> str:

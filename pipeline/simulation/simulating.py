@@ -20,6 +20,7 @@ from crosschannel.pipeline.command_line import logger, one_thread
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.deciding import decide_day, write_day
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.loop.starting import start
 from crosschannel.pipeline.loop.updating import update
 from crosschannel.pipeline.run_files import RunLock
@@ -110,8 +111,10 @@ def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:
         passed = world.log.folder(time).is_dir()
         if not passed:
             world.write_users()  # a process that was killed may have written those of tomorrow already
-            history = read_history(loop.log, loop.decided if slot else None)
-            if slot and (config.loop.active_days is None or slot <= config.loop.active_days):
+            decided = loop.decided if slot else None
+            learns = bool(slot) and (config.loop.active_days is None or slot <= config.loop.active_days)
+            history = read_history(loop.log, decided) if learns else _recent(run, loop, decided, time)
+            if learns:
                 run = _learn(run, history)
             if not folder.is_dir():
                 eligible = world.eligible(history.user_ids)
@@ -132,6 +135,13 @@ def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:
         monitor.write(figures[-1])
         yield figures[-1]
     monitor.close()
+
+
+def _recent(run: Run, loop: Loop, decided: Path | None, time: int) -> History:
+    """Read what a decision needs, where the policy does not learn any more."""
+    layout = run.trained_with("policy").features.layout
+    recent = recent_log(run.path / DAYS_FOLDER, loop.log, decided, layout, run.config.guardrails)
+    return read_history(loop.log, decided) if recent is None else recent.read(time)
 
 
 def _learn(run: Run, history: History) -> Run:

@@ -29,6 +29,7 @@ from crosschannel.histories.readers.source_files import read_file, read_parquet
 from crosschannel.pipeline.loop.day_summaries import read_summary
 from crosschannel.pipeline.loop.deciding import DecidedDay, write_day
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.loop.recent import DAYS_FOLDER
 from crosschannel.pipeline.run_files import RunLock, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.watch.scanning import Found, Traces, read_secrets, scan
@@ -145,9 +146,9 @@ def forget(
     """Remove users from all that this package wrote for a run, and search all files for what is left.
 
     Rows of decisions, of arms and of a simulated log are removed, each day replaced as a whole. What was learned is
-    kept in sums over users: the states of `learning/` are removed, so that the next update learns again from the log,
-    and so is the checkpoint of a finished run, which nothing reads any more. Parameters of policies are sums over users
-    as well and stay; `forgotten.json` names these policies until they are gone.
+    kept in sums over users: the states of `learning/` and the totals of `days/` are removed, so that the next update
+    learns again from the log, and so is the checkpoint of a finished run, which nothing reads any more. Parameters of
+    policies are sums over users as well and stay; `forgotten.json` names these policies until they are gone.
 
     Args:
         places: Where the rows are.
@@ -215,8 +216,8 @@ def _note_policies(run: Path) -> None:
 
 def _remove_states(places: Places, done: Forgotten) -> None:
     run = places.run
-    folder = run.path / "learning"
-    for file in (*(sorted(folder.iterdir()) if folder.is_dir() else []), run.checkpoint):
+    folders = [folder for name in ("learning", DAYS_FOLDER) if (folder := run.path / name).is_dir()]
+    for file in (*(file for folder in folders for file in sorted(folder.iterdir())), run.checkpoint):
         if file.is_file():
             file.unlink()
             done.removed.append(file)

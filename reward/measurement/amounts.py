@@ -18,6 +18,7 @@ from crosschannel.histories.fixed_point import (
 )
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import have_codes
 from crosschannel.histories.windows import running_totals
 
 # Pairs of a decision and an event that are in memory at once.
@@ -28,7 +29,7 @@ ROWS_PER_CHUNK = 1 << 16
 
 def goal_events(goal: Goal, history: History) -> tuple[BoolArray, FloatArray]:
     """Return which events of a history count for a goal (e,), and the amount of every event in the goal's unit (e,)."""
-    chosen = np.isin(history.events.event, history.event_codes([goal.event]))
+    chosen = history.are_events([goal.event])
     return chosen, history.events.value if goal.measure == "value" else np.ones(len(history.events))
 
 
@@ -87,7 +88,8 @@ def _running_total(goal: Goal, bits: int, history: History) -> IntArray:
         event = events.event[rows]
         amount = events.value[rows] if goal.measure == "value" else np.ones(len(event))
         if not every:
-            amount = np.where(event == codes[0] if len(codes) == 1 else np.isin(event, codes), amount, 0.0)
+            mine = event == codes[0] if len(codes) == 1 else have_codes(event, codes.tolist(), len(history.event_names))
+            amount = np.where(mine, amount, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):  # sums that do not fit are refused below
             squares += float(amount @ amount)
             fixed = to_fixed(amount, bits)

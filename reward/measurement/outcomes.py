@@ -235,7 +235,7 @@ def measure_by_goal_with(
     windows = around.windows
     before, after = _goal_amounts(history, spec, windows, fitted)
     first, last = windows.after.rows
-    found = (np.isin(history.events.event, history.event_codes([goal.event])) for goal in spec.goals)
+    found = (history.are_events([goal.event]) for goal in spec.goals)
     counts = (running_totals(chosen.astype(np.int64)) for chosen in found)
     return GoalAmounts(
         before=before,

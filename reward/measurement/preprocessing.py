@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
@@ -151,7 +150,8 @@ def in_arms(history: History, arms: Sequence[str]) -> BoolArray:
     """Return which decisions belong to the named experiment arms (n,); none where the history has no arms."""
     if history.decisions.arm is None:
         return np.zeros(len(history.decisions), dtype=bool)
-    return np.isin(_arm_names(history), list(arms))
+    codes, names = _arm_names(history)
+    return np.asarray(np.isin(names, list(arms))[codes])
 
 
 def _check_arms(history: History, arms: Sequence[str]) -> None:
@@ -159,13 +159,16 @@ def _check_arms(history: History, arms: Sequence[str]) -> None:
         raise ConfigError(
             f"{history.name} has no column `arm`, but `controls: holdout` needs it: choose other controls"
         )
-    known = np.unique(_arm_names(history)).tolist()
+    known = sorted(set(_arm_names(history)[1]))
     if absent := sorted(set(arms) - set(known)):
         raise ConfigError(f"{history.name} has no arms {absent} to hold out; it has {known}")
 
 
-def _arm_names(history: History) -> npt.NDArray[np.str_]:
-    return np.asarray(history.decisions.arm).astype(str)
+def _arm_names(history: History) -> tuple[IntArray, list[str]]:
+    """Return codes of the decisions' arms (n,) and the names of the codes."""
+    codes, names = pd.factorize(np.asarray(history.decisions.arm, dtype=object))
+    # None and NaN have the code -1, the last name.
+    return np.asarray(codes, dtype=np.int64), [*map(str, names), str(None)]
 
 
 def _stratum_edges(activity: FloatArray, strata: int) -> FloatArray:

@@ -141,7 +141,7 @@ def _ambiguous(history: History, rows: Mapping[str, BoolArray]) -> BoolArray:
 
 def _are_of(history: History, names: Sequence[str]) -> BoolArray:
     """Return which events have one of the names (e,)."""
-    return np.isin(history.events.event, history.event_codes(names))
+    return history.are_events(names)
 
 
 def _on_date_of_decision(history: History, chosen: BoolArray) -> BoolArray:

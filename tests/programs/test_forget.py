@@ -43,11 +43,14 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_users_are_found_before_and_nowhere_after(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     listed = pd.read_csv(LIST)["user_id"].tolist()
     before = tables(folder)
+    totals = folder / "run" / "days" / "totals.parquet"  # as a day leaves them that reads the recent log alone
+    totals.parent.mkdir(exist_ok=True)
+    pd.DataFrame({"user_id": listed, "last_message": 0}).to_parquet(totals)
     unchanged = files(folder)
     assert forget.main([*RUN, "--check"]) == 1
     assert files(folder) == unchanged
     found = capsys.readouterr().out
-    for part in ("arms.parquet", "decisions.parquet", "events.parquet", "users.parquet"):
+    for part in ("arms.parquet", "decisions.parquet", "events.parquet", "users.parquet", "totals.parquet"):
         assert part in found
     assert forget.main(list(RUN)) == 0
     out = capsys.readouterr().out
@@ -57,6 +60,7 @@ def test_users_are_found_before_and_nowhere_after(folder: Path, capsys: pytest.C
         kept = before[name][~before[name]["user_id"].isin(listed)].reset_index(drop=True)
         pd.testing.assert_frame_equal(table, kept)
     assert not list((folder / "run" / "learning").iterdir())
+    assert not totals.exists()
     assert forget.main([*RUN, "--check"]) == 0
 
 

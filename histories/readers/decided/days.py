@@ -12,7 +12,7 @@ import pandas as pd
 from crosschannel.core.arrays import ObjectArray
 from crosschannel.core.errors import Fault, InputError, raise_faults
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY
+from crosschannel.core.times import DAY, SECOND
 from crosschannel.histories.arms import ARMS
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import read_parquet
@@ -162,5 +162,14 @@ def with_arms(history: History, folder: Path) -> History:
 
 def _first_time(folder: Path) -> int:
     """Return the time of the first day of a folder of decisions, microseconds since 1970 UTC, to the minute."""
-    name = decided_days(folder)[0].name
+    return _time_of(decided_days(folder)[0])
+
+
+def ends_before(day: Path, time: int) -> bool:
+    """Return whether all that was decided on a day was for before a time, by the name of its folder."""
+    return _time_of(day) + (60 * SECOND if "T" in day.name else DAY) <= time
+
+
+def _time_of(day: Path) -> int:
+    name = day.name
     return int(np.datetime64(name[:11] + name[11:].replace("-", ":") if "T" in name else name, "us").astype(np.int64))

@@ -14,7 +14,7 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import HOUR
-from crosschannel.histories.readers.decided.days import decisions_by_date
+from crosschannel.histories.readers.decided.days import DECISIONS_FILE, decided_days, decisions_by_date, ends_before
 from crosschannel.histories.readers.sources import (
     SourceRows,
     TableSource,
@@ -70,14 +70,29 @@ def read_decisions(source: TableSource, modules: ActionSpace, faults: list[Fault
     return read_source(source, decision_columns(modules), (*DECISION_COLUMNS, *modules.names), faults)
 
 
-def join_days(log: SourceRows, folder: Path, modules: ActionSpace) -> JoinedDecisions:
+def join_days(log: SourceRows, folder: Path, modules: ActionSpace, since: int | None = None) -> JoinedDecisions:
     """Put the decisions in a folder by date in the place of a log's rows: see `join_decisions`.
+
+    Args:
+        log: The decisions of the log, in the native columns.
+        folder: The folder.
+        modules: What could be chosen.
+        since: Time of the first day that is read, microseconds since 1970 UTC; by default all are.
 
     Raises:
         InputError: If the folder is not one of decisions by date, or they do not fit the log.
     """
     faults: list[Fault] = []
-    decided = read_decisions(decisions_by_date(folder), modules, faults)
+    source = decisions_by_date(folder)
+    if since is None:
+        decided = read_decisions(source, modules, faults)
+    else:
+        recent = [day / DECISIONS_FILE for day in decided_days(folder) if not ends_before(day, since)]
+        if not recent:
+            return JoinedDecisions(log, SourceRows(source, log.frame.iloc[:0]), {}, ())
+        parts = [read_decisions(replace(source, path=path, files=None), modules, faults) for path in recent]
+        frame = pd.concat([part.frame for part in parts], ignore_index=True)
+        decided = SourceRows(source, frame, tuple(file for part in parts for file in part.files))
     raise_faults(faults)
     return join_decisions(log, decided, modules)
 

@@ -10,7 +10,7 @@ from crosschannel.agents.ensemble.mixtures import mixing_matrix
 from crosschannel.agents.funnel.averages import PolicyMeans
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.policy import flat_prices
-from crosschannel.agents.funnel.values import Effects, hazards_of, value_of
+from crosschannel.agents.funnel.values import Effects, hazards_of, mixed, value_of
 from crosschannel.core.action_space import ActionSpace
 from tests.agents.funnel.enumeration import Enumeration
 from tests.agents.funnel.samples import SPACES, contexts, random_heads
@@ -80,21 +80,45 @@ def test_a_row_without_probability_is_averaged_over_what_it_depends_on() -> None
     even[1].view(3, 3, N)[:, 0] = 0.5  # equally often in every channel
     wanted = PolicyMeans(modules, Effects.build(design, heads, x, None), even, heads.tested.float(), FREE)
     morning = slice(0, 2)
-    torch.testing.assert_close(means.of_cells(2).mean[:, :, morning], wanted.of_cells(2).mean[:, :, morning])
+    found, expected = means.of_cells(2), wanted.of_cells(2)
+    for name in ("linear", "logs", "together"):
+        torch.testing.assert_close(getattr(found, name)[..., morning, :], getattr(expected, name)[..., morning, :])
 
 
 def test_mixtures_are_linear_in_the_members() -> None:
     design, x = Design.build(SPACES["tables"], WIDTH), contexts(N, WIDTH)
     heads = random_heads(design, members=4)
     matrix = torch.from_numpy(mixing_matrix(4, 8, 0)).float()
-    plain, mixed = (Effects.build(design, heads, x, each) for each in (None, matrix))
-    for a, b in zip((plain.base, *plain.cells), (mixed.base, *mixed.cells), strict=True):
-        members, voters = a[:, 1:], b[:, 1:]
-        mean = members.mean(1, keepdim=True)
+    plain, mixtures = (Effects.build(design, heads, x, each) for each in (None, matrix))
+    pairs = [(plain.logs, mixtures.logs), *zip(plain.log_cells, mixtures.log_cells, strict=True)]
+    linear = zip((plain.linear, *plain.linear_cells), (mixtures.linear, *mixtures.linear_cells), strict=True)
+    pairs += [(a, mixed(b, mixtures.mixing)) for a, b in linear]
+    assert (plain.voters, mixtures.voters) == (1 + 4, 1 + 8)
+    for a, b in pairs:
         torch.testing.assert_close(b[:, :1], a[:, :1])
-        wanted = a[:, :1] + torch.einsum("lk,pk...->pl...", matrix, members - a[:, :1])
-        torch.testing.assert_close(voters, wanted, rtol=1e-4, atol=1e-5)
-        assert mean.shape == a[:, :1].shape
+        wanted = a[:, :1] + torch.einsum("lk,pk...->pl...", matrix, a[:, 1:] - a[:, :1])
+        torch.testing.assert_close(b[:, 1:], wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_means_with_other_shares_of_some_modules_equal_those_from_the_start(name: str) -> None:
+    modules = SPACES[name]
+    design, x = Design.build(modules, WIDTH), contexts(N, WIDTH)
+    heads = random_heads(design, members=4)
+    matrix = torch.from_numpy(mixing_matrix(4, 8, 0)).float()
+    effects, free = Effects.build(design, heads, x, matrix), flat_prices(modules, None)
+    before, after = random_shares(modules, 1), random_shares(modules, 2)
+    price = torch.tensor([2.0])
+    for m in range(len(modules)):
+        means = PolicyMeans(modules, effects, before, heads.tested.float(), free)
+        for k in range(len(modules)):
+            means.values(heads, k, price)  # all means are known before one module's shares change
+        shares = [after[k] if k == m else each for k, each in enumerate(before)]
+        fresh = PolicyMeans(modules, effects, shares, heads.tested.float(), free)
+        changed = means.with_shares({m: after[m]})
+        for k in range(len(modules)):
+            found, wanted = (each.values(heads, k, price) for each in (changed, fresh))
+            torch.testing.assert_close(found, wanted, rtol=0, atol=0)
 
 
 def test_hazards_far_above_1_do_not_overflow() -> None:

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from crosschannel.agents import ALL_DECISIONS, Agent, Observations, as_scalars, as_text, make_agent, policy_table
+from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.policy import components, preferred_shares, vote
-from tests.agents.funnel.samples import PLAIN, SPACES, World, with_components
-from tests.agents.funnel.test_policy import everything, setup, slots_of
+from crosschannel.agents.funnel.values import Effects
+from tests.agents.funnel.samples import PLAIN, SPACES, World, contexts, with_components
+from tests.agents.funnel.test_policy import WIDTH, N, everything, setup, slots_of
 
 pytestmark = pytest.mark.numerics
 WORLD = World(direct_of_push=0.5, noise=0.3)
@@ -83,7 +85,9 @@ def test_components_are_the_means_over_the_policy_by_enumeration(name):
     modules, heads, effects, truth = setup(name)
     slots = slots_of(modules, everything(modules))
     floors = [0.1] * len(modules)
-    found = [part.numpy() for part in components(slots, heads, effects, floors)]
+    blend = replace(heads.blend, funnel=1.0, all_sends=0.0)
+    direct = Effects.build(Design.build(modules, WIDTH), heads, contexts(N, WIDTH), None, blend=blend)
+    found = [part.numpy() for part in components(slots, heads, effects, direct, floors)]
     preferred = [share.numpy() for share in preferred_shares(slots, heads, effects.best(), floors)]
     later = [share.numpy() for share in vote(slots, heads, effects, floors).shares]
     for m in range(len(modules)):

@@ -57,9 +57,12 @@ def learn(world: World, seed: int, n: int = N_QUICK) -> Fit:
     design, x, actions = Design.build(PLAIN, 3), contexts(4000, 3, 1), messages(4000, PLAIN, 1)
     cells = design.cells_of(actions)
     parts = torch.stack([predict(design, head, x, cells) for head in torch.cat([heads.value, heads.hazard])[:, 0]])
-    nothing = torch.zeros(1, len(x))
-    total = Means(parts.unsqueeze(1), nothing, heads.tested[torch.from_numpy(actions[:, 0])].float(), nothing[0])
-    value = value_of(heads, total, torch.tensor([world.price]))[0]
+    engaged, gain, direct, all_sends, *logs = parts
+    rest = heads.blend.funnel * direct + heads.blend.all_sends * all_sends
+    linear, nothing = torch.stack([engaged, gain - direct, rest]), torch.zeros(1, 1)
+    tested = heads.tested[torch.from_numpy(actions[:, 0])].float()
+    total = Means(linear[:, None, None], torch.stack(logs)[:, None, None], nothing[None], tested[None], nothing)
+    value = value_of(heads, total, torch.tensor([world.price]))[0, 0]
     return Fit(heads, parts.numpy(), x.numpy(), actions, value.numpy())
 
 

@@ -1,0 +1,147 @@
+"""Cost of a day in plain passes: deciding for 20,000 users, learning from a day, and how both grow with the log.
+
+A plain pass is the ensemble's `act` on ready contexts, with K = 10 members that vote. Times are those of the processor
+in one thread, the shortest of some calls, with the plain pass measured between them. Each part is printed.
+
+    pytest benchmarks/test_days.py -s -p no:xdist            20,000 users (minutes: the market is simulated first)
+    pytest benchmarks/test_days.py -s -p no:xdist -m slow    and days 7, 28 and 200 of 2,000 users
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from time import process_time
+
+import numpy as np
+import pytest
+import torch
+
+from crosschannel.agents import Batch, Observations, load_policy, make_agent
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.hashing import mix
+from crosschannel.core.times import DAY
+from crosschannel.histories.history import History
+from crosschannel.histories.readers.folder import read_history
+from crosschannel.pipeline.configuration import CONFIG_FOLDER, load_config
+from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from crosschannel.pipeline.loop.learning import fit
+from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.run_folder import Run
+from crosschannel.pipeline.simulation.simulating import Loop, simulate
+
+pytestmark = pytest.mark.benchmark
+
+USERS, DAYS = 20_000, 28
+FEW_USERS = 2_000
+#: What `History` computes once, and a day's process computes again.
+COMPUTED_ONCE = ("event_offsets", "decision_offsets", "churned_at", "user_keys")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Let products run in one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def seconds(function: Callable[[], object], calls: int = 1) -> float:
+    """Return the processor's time of the shortest of some calls, in seconds."""
+    times = []
+    for _ in range(calls):
+        begin = process_time()
+        function()
+        times.append(process_time() - begin)
+    return min(times)
+
+
+def deployment(folder: Path, users: int, days: int) -> Loop:
+    """Simulate a deployment whose policy draws at random: its log is as large as any, and its days cost little."""
+    settings = {"history.market.users": users, "history.market.days": days, "loop.active_days": 1}
+    for _ in simulate(load_config(CONFIG_FOLDER / "closed_loop.yaml", settings), folder):
+        pass
+    return Loop(folder)
+
+
+def plain_pass(modules: ActionSpace, context: np.ndarray) -> Callable[[], object]:
+    """Return the plain pass over contexts (N, D)."""
+    rng = np.random.default_rng(0)
+    agent = make_agent("ensemble_thompson", modules, context.shape[1], {"members": 10, "mixtures": 0})
+    n = 5_000
+    seen = Observations(
+        rng.standard_normal((n, context.shape[1])).astype(np.float32), np.ones((n, modules.total), dtype=bool)
+    )
+    actions = modules.canonical(np.stack([rng.integers(0, size, n) for size in modules.sizes], 1))
+    agent.observe(Batch(seen, actions, rng.standard_normal(n), np.ones(n), mix(np.arange(n, dtype=np.uint64))))
+    agent.update(1)
+    ready = Observations(context, np.ones((len(context), modules.total), dtype=bool))
+    return lambda: agent.act(ready)
+
+
+def as_read(history: History) -> History:
+    """Return a history without what it has computed."""
+    return replace(history)
+
+
+def test_a_day_against_plain_passes(benchmark, tmp_path):
+    """20,000 users and 28 days: `decide` with contexts from the log, an `update` that adds a day, and one that fits."""
+    loop = deployment(tmp_path / "loop", USERS, DAYS)
+    read = lambda: read_history(loop.log, loop.decided)  # noqa: E731
+    history, first_read, later_read = read(), seconds(read), seconds(read, 2)
+    run = Run.open_in_use(loop.path)
+    # The schedule fits after day 27, and adds day 28.
+    update(run, history)
+    fitted = loop.path / "learning" / "fitted.pt"
+    run = Run.open_in_use(loop.path)
+    trained_with, modules, at = run.trained_with("policy"), history.modules, history.span[1]
+    everybody = np.arange(history.n_users)
+    now = np.full(len(everybody), at)
+    context = trained_with.features.at(history, everybody, now)
+    plain = plain_pass(modules, context)
+    one = seconds(plain, 3)
+    eligible = np.ones((history.n_users, modules.total), dtype=bool)
+
+    def decide():
+        return decide_day(run, as_read(history), at, eligible, run.config.guardrails)
+
+    day = benchmark.pedantic(decide, rounds=1)
+    parts = {"decide": seconds(decide, 4)}
+    one = min(one, seconds(plain, 3))
+    agent, _ = load_policy(run.policy)
+    agents_own = day.arms["arm"].to_numpy() == "agent"
+    ready = Observations(context, np.ones((len(context), modules.total), dtype=bool), history.user_keys)[agents_own]
+    parts["  of it contexts"] = seconds(lambda: trained_with.features.at(as_read(history), everybody, now), 3)
+    parts["  of it votes"] = seconds(lambda: agent.votes(ready), 3)
+    parts["  of it the policy's file"] = seconds(lambda: load_policy(run.policy), 3)
+    parts["writing the day"] = seconds(lambda: write_day(tmp_path / "days", day, force=True), 2)
+    parts["reading, first"], parts["reading, later"] = first_read, later_read
+    one = min(one, seconds(plain, 3))
+
+    last = loop.path / "learning" / "last.pt"
+
+    def add() -> None:
+        last.unlink(missing_ok=True)
+        found = update(run, as_read(history))
+        assert (found.fitted, found.added) == ((), (DAYS,))
+
+    parts["update that adds a day"] = seconds(add, 2)
+    kept = shutil.copy(fitted, tmp_path / "fitted.pt")
+
+    def refresh() -> None:
+        for file in (fitted, last):
+            file.unlink(missing_ok=True)
+        found = update(run, as_read(history))
+        assert found.fitted == (27,)
+
+    parts["update that fits and adds"] = seconds(refresh)
+    assert Path(kept).read_bytes() == fitted.read_bytes()
+    parts["a fit from the same rows"] = seconds(lambda: fit(run.config, as_read(history), at - DAY))
+    one = min(one, seconds(plain, 3))
+    for name, time in parts.items():
+        print(f"{name:<28}{time:8.2f} s{time / one:8.1f} plain passes of {one:.3f} s")
+        benchmark.extra_info[name] = time / one
+    assert parts["decide"] <= 10 * one
