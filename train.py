@@ -70,6 +70,8 @@ def train(
         InputError: If the history cannot be read.
     """
     if pipeline.reads_buckets(config):
+        if callbacks or config.train.callbacks:
+            raise ConfigError("callbacks watch steps, and a log in buckets is learned in passes: leave them out")
         passes = pipeline.Passes(make_engine(engine, workers))
         return pipeline.train_on_buckets(config, out, resume, force=force, passes=passes)
     with ExitStack() as locks:

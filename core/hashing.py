@@ -36,7 +36,7 @@ def keys(ids: npt.NDArray[Any]) -> UIntArray:
 def label_keys(labels: ObjectArray) -> UIntArray:
     """Return the `keys` of labels (n,) of which few are different, each of which is hashed once."""
     codes, names = pd.factorize(labels)
-    out = keys(np.append(np.asarray(names, dtype=object), None))[codes]
+    out = keys(np.array([*names, None], dtype=object))[codes]
     if (missing := codes < 0).any():
         out[missing] = keys(labels[missing])  # None and NaN are different texts
     return out

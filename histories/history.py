@@ -248,7 +248,7 @@ class History:
                 if array is not None:
                     flat = array
                     if array.dtype.kind in "OU":
-                        flat = table.key if f.name == "id" else label_keys(array)
+                        flat = self.decisions.key if f.name == "id" else label_keys(array)
                     digest.update(np.ascontiguousarray(flat).tobytes())
         columns = {} if self.users is None else {str(name): self.users[name] for name in self.users.columns}
         for name, column in {"user_id": self.user_ids, **columns}.items():

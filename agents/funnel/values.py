@@ -110,7 +110,8 @@ class Effects:
         common, own = design.common(x).t().contiguous(), design.of_cells(x).t().contiguous()
         found = [(parts[..., : design.base] @ common).unsqueeze(2)]
         for m, (start, count) in enumerate(zip(design.starts, design.cells, strict=True)):
-            cells = parts[..., start : start + count * design.each].unflatten(-1, (count, design.each))
+            cells = parts[..., start : start + count * design.each]
+            cells = cells.reshape(*cells.shape[:-1], count, design.each)
             found.append((cells if present is None else cells[:, :, present[m]]) @ own)
         linear, logs = zip(*((each[: REST + 1], mixed(each[REST + 1 :], mixing)) for each in found), strict=True)
         return cls(linear[0], logs[0], linear[1:], logs[1:], mixing)
@@ -142,7 +143,8 @@ def mixed(values: Tensor, mixing: Tensor | None) -> Tensor:
     """Return what is linear in the heads for the voters (..., V, cells, N), from the members (..., M, cells, N)."""
     if mixing is None:
         return values
-    return torch.matmul(mixing, values.flatten(-2)).unflatten(-1, values.shape[-2:])
+    found = torch.matmul(mixing, values.flatten(-2))
+    return found.reshape(*found.shape[:-1], *values.shape[-2:])
 
 
 @dataclass(frozen=True)

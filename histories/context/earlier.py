@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,7 +67,7 @@ class Earlier:
         """Return the same for other users (V,), by the ids of the present ones (U,); new ones have done nothing."""
         place = pd.Index(known).get_indexer(pd.Index(user_ids))
         nothing = Earlier.none(1, self.last_event.shape[1], self.sent.shape[1], self.shown_by, self.time_zone)
-        rows = {}
+        rows: dict[str, Any] = {}
         for name in self._by_user():
             found = getattr(self, name)
             rows[name] = np.concatenate([found, getattr(nothing, name).astype(found.dtype)])[place]

@@ -149,6 +149,7 @@ def _judge(run: Run, log: BucketedLog, data: TrainingData, scalars: Mapping[str,
     monitor.close()
     result = judge(config, data, written, policy, notes)
     run.write_result(result, data.fingerprint)
+    write_model_card(run, result)
     run.finish(result)
 
 
