@@ -42,7 +42,7 @@ def test_leaves_are_those_of_sql(leaves):
 
 @pytest.mark.slow
 def test_leaves_are_those_of_spark_sql(tmp_path):
-    """The recipe of docs/scale.md for Databricks."""
+    """The recipe of docs/buckets.md for Databricks."""
     sql = pytest.importorskip("pyspark.sql", reason="PySpark is not installed")
     session = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
     try:
