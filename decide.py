@@ -142,7 +142,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     parser.add_argument("--require-gate", action="store_true", help=gate)
     clear = "write users' ids into decision ids (default: a keyed hash of them)"
     parser.add_argument("--clear-ids", action="store_true", help=clear)
-    parser.add_shared("--engine", "--workers")
+    parser.add_shared("--engine", "--engine-address", "--workers")
     part = "decide for the buckets of task i of n only (i/n, from 1), into a file; the files together are the decisions"
     parser.add_argument("--shard", metavar="I/N", help=part)
     parser.add_shared(
@@ -285,7 +285,7 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
     """Decide for the users of a bucketed log, or of a shard of its buckets, and write the decisions."""
     path = run.config.history.path
     assert path is not None  # a bucketed folder was found there
-    buckets, engine = open_buckets(path), make_engine(chosen.engine, chosen.workers)
+    buckets, engine = open_buckets(path), make_engine(chosen.engine, chosen.workers, chosen.engine_address)
     slots = slots_of(buckets.paths, run, engine)
     at = _moment(chosen.at, slots, duration(chosen.max_log_age))
     if _is_file(chosen.out):

@@ -32,6 +32,7 @@ from crosschannel.histories.readers.decided.days import decisions_by_date, with_
 from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail
 from crosschannel.histories.readers.sources import SourceRows, TableSource, without_rows
+from crosschannel.histories.values.identifiers import are_numbers
 from crosschannel.histories.values.validation import DECISION_COLUMNS, EVENT_COLUMNS
 
 _NO_SOURCE = TableSource(Path("buckets"))
@@ -194,6 +195,9 @@ class Buckets:
             problem = f"the user belongs to the bucket {leaf_of(ids[k : k + 1], self.leaves)[0] % self.n}"
             remedy = "Buckets were exchanged or renamed: copy them again, or write the folder again."
             raise fail(path, problem, remedy, column="user_id", value=ids[k])
+        if self.manifest.numbered and not are_numbers(ids):
+            problem = f"ids are said to be whole numbers, but those of {path.name} are not"
+            raise fail(self.folder / MANIFEST_FILE, problem, "Write the folder again.", column="numbered")
 
     def _attributes(self, users: pd.DataFrame, ids: ObjectArray) -> pd.DataFrame | None:
         """Return the attributes of users in the order of their ids, in the types that they have in all buckets."""
