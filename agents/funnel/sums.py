@@ -41,6 +41,13 @@ class DesignStatistics:
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
 
+    def __iadd__(self, other: DesignStatistics) -> DesignStatistics:
+        """Add other rows in place, where both have some: nothing else may use these sums."""
+        if self.rows == 0 or other.rows == 0:
+            return other if self.rows == 0 else self
+        parts = ((self.gram, other.gram), (self.moment, other.moment), (self.square, other.square))
+        return DesignStatistics(*(mine.add_(more) for mine, more in parts), rows=self.rows + other.rows)
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as tensors and plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

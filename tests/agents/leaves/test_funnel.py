@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from operator import add
+from operator import iadd
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +72,7 @@ def test_sums_over_leaves_are_one_sum_over_all_rows(tmp_path: Path) -> None:
     start = [found.hazards[0]]
     parts = [message_sums(task, DESIGN, leaves, found.usual, start) for task in leaves.tasks]
     assert len(parts) == 2
-    total = reduce(add, parts)
+    total = reduce(iadd, parts)
     rows = LeafRows.from_batch(batch).funnel_rows().messages(PLAIN)
     usual = type(found.usual)(found.usual.coefficients.double(), found.usual.noise.double(), found.usual.tested)
     messages = usual.less(DESIGN, rows, PRICE.double())
