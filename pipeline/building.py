@@ -33,7 +33,7 @@ from crosschannel.histories.readers.decided.days import decisions_by_date, with_
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import read_tables
+from crosschannel.histories.readers.tables import TableMapping, read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import LOGISTIC, RIDGE, Config, HistoryConfig, RewardConfig
@@ -171,18 +171,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
         logger.info(f"simulating {source.market.users:,} users of the market")
         return simulate_history(Market(config.market()))
     if source.source == "tables":
-        assert source.tables is not None  # the configuration requires it
-        tables = source.tables
-        own = None if source.decided else tables.decided
-        move = _mover([tables.decisions, *tables.events, tables.users, own], source.path)
-        moved = replace(
-            tables,
-            decisions=move(tables.decisions),
-            events=tuple(move(events) for events in tables.events),
-            users=None if tables.users is None else move(tables.users),
-            decided=_decided(source, own, move),
-        )
-        return read_tables(moved), None
+        return read_tables(moved_tables(source)), None
     if source.source == "stream":
         assert source.stream is not None  # the configuration requires it
         stream = source.stream
@@ -200,6 +189,21 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.path is None:
         raise ConfigError("history.source 'folder' needs a folder: add --history.path FOLDER")
     return read_history(source.path, source.decided), None
+
+
+def moved_tables(source: HistoryConfig) -> TableMapping:
+    """Return the mapping of tables with the configured path and decisions in place of its own."""
+    assert source.tables is not None  # the configuration requires it
+    tables = source.tables
+    own = None if source.decided else tables.decided
+    move = _mover([tables.decisions, *tables.events, tables.users, own], source.path)
+    return replace(
+        tables,
+        decisions=move(tables.decisions),
+        events=tuple(move(events) for events in tables.events),
+        users=None if tables.users is None else move(tables.users),
+        decided=_decided(source, own, move),
+    )
 
 
 def _decided(

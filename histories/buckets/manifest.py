@@ -71,6 +71,7 @@ class Manifest:
         numbered: Whether all ids of users are whole numbers, and so in the order of their values.
         source: Fingerprint of what was read.
         files: The files of all buckets, by their paths below the folder.
+        parts: The checksum of the file that each part was made of, by table and part.
         propensity_source: Source of the propensities of rows that do not name it; None for `logged`.
         notes: What a reader left out or estimated.
     """
@@ -88,6 +89,7 @@ class Manifest:
     numbered: bool
     source: str
     files: Mapping[str, FileRecord] = field(default_factory=dict)
+    parts: Mapping[str, str] = field(default_factory=dict)
     propensity_source: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -104,8 +106,9 @@ class Manifest:
         }
 
     def files_of(self, bucket: int, table: str) -> list[str]:
-        """Return the files of a table of a bucket, in the order of their days."""
-        return sorted(file for file in self.files if place_of(file)[:2] == (bucket, table))
+        """Return the files of a table of a bucket, in the order of the manifest, which is that of the rows."""
+        begin = f"{bucket_name(bucket)}/{table}"
+        return [file for file in self.files if file.startswith((f"{begin}/", f"{begin}."))]
 
     def write(self, folder: Path) -> None:
         """Replace the manifest of a folder.
@@ -122,7 +125,7 @@ class Manifest:
             **{name: value for name, value in asdict_shallow(self).items() if name != "files"},
             "span": [f"{first}Z", f"{last}Z"],
             "modules": self.modules.to_dict(),
-            "files": {file: asdict(one) for file, one in sorted(self.files.items())},
+            "files": {file: asdict(one) for file, one in self.files.items()},
         }
         with replacing(folder / MANIFEST_FILE) as draft:
             draft.write_text(json.dumps(content, indent=1, ensure_ascii=True), encoding="utf-8")
@@ -184,6 +187,7 @@ class Manifest:
             numbered=bool(content["numbered"]),
             source=str(content["source"]),
             files=files,
+            parts={str(part): str(digest) for part, digest in content["parts"].items()},
             propensity_source=content["propensity_source"],
             notes=_texts(content["notes"]),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import md5
 from io import BytesIO
@@ -63,7 +64,7 @@ def write_buckets(history: History, folder: Path, n: int, leaves: int = DEFAULT_
     with one_writer(folder):
         for b in np.unique(bucket):
             files |= write_bucket(history.select_users(bucket == b), folder, int(b))
-        manifest_of(history, n, leaves, source=history.fingerprint(), files=files).write(folder)
+        manifest_of(history, n, leaves, files=files).write(folder)
         remove_others(folder, files)
 
 
@@ -114,8 +115,9 @@ def write_file(path: Path, content: bytes) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}: {remedy}") from None
 
 
-def manifest_of(history: History, n: int, leaves: int, *, source: str, files: dict[str, FileRecord]) -> Manifest:
-    """Return the manifest of a history in buckets."""
+def manifest_of(history: History, n: int, leaves: int, *, files: dict[str, FileRecord]) -> Manifest:
+    """Return the manifest of a history in buckets, or of one of which a bucket's history has all that they share."""
+    contents = "".join(files[name].md5 for name in sorted(files))
     attributes = attributes_frame(history)
     columns = {
         "eligible": history.decisions.eligible,
@@ -135,7 +137,7 @@ def manifest_of(history: History, n: int, leaves: int, *, source: str, files: di
         attributes=None if attributes is None else {name: str(attributes[name].dtype) for name in attributes.columns},
         columns=tuple(name for name, values in columns.items() if values is not None),
         numbered=are_numbers(history.user_ids),
-        source=source,
+        source=md5(contents.encode(), usedforsecurity=False).hexdigest(),
         files=files,
         notes=history.notes,
     )
@@ -158,7 +160,7 @@ def attributes_frame(history: History) -> pd.DataFrame | None:
     return out.assign(**plain)
 
 
-def remove_others(folder: Path, files: dict[str, FileRecord]) -> None:
+def remove_others(folder: Path, files: Mapping[str, FileRecord]) -> None:
     """Remove what a manifest does not name from the buckets of a folder."""
     named = {folder / file for file in files}
     for bucket in folder.iterdir():

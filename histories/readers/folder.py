@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
@@ -105,7 +106,7 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         if decided is not None:
             raise ConfigError(f"{path} is one bucket: decisions by date join the whole folder {path.parent}")
         return read_bucket(path)
-    content = _description(path)
+    content = read_description(path)
     files = {name: str(path / f"{name}.parquet") for name in TABLES}
     tables = {name: read_parquet(Path(file)) for name, file in files.items()}
     faults = [
@@ -117,19 +118,7 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         for name in TABLES
         if len(tables[name]) != content["rows"][name]
     ]
-    attributes = content["attributes"]
-    written, found = ("user_id", *OBSERVATION_COLUMNS, *(attributes or ())), tables["users"].columns
-    unlike = [(name, "missing") for name in dict.fromkeys(written) if name not in found]
-    unlike += [(str(name), "not among `attributes`") for name in found if name not in written]
-    faults += [
-        Fault(
-            file=files["users"],
-            problem=f"the {'attribute' if name in (attributes or ()) else 'column'} is {what}",
-            remedy=f"Write the folder again, or correct `attributes` in {DESCRIPTION_FILE}.",
-            column=name,
-        )
-        for name, what in unlike
-    ]
+    faults += faults_of_users(path, content, tables["users"])
     if faults:
         raise InputError(faults)
     joined: JoinedDecisions | None = None
@@ -160,10 +149,28 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         remedy = "Correct the name there, or write the folder again."
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
+    attributes = content["attributes"]
     users = None if attributes is None or history.users is None else history.users[attributes]
     notes = history.notes if joined is None else (*joined.notes, *history.notes)
     history = replace(history, users=users, notes=notes)
     return history if decided is None else with_arms(history, decided)
+
+
+def faults_of_users(path: Path, content: Mapping[str, Any], users: pd.DataFrame) -> list[Fault]:
+    """Return a fault for each column in which a folder's table of users differs from its description."""
+    attributes = content["attributes"]
+    written, found = ("user_id", *OBSERVATION_COLUMNS, *(attributes or ())), users.columns
+    unlike = [(name, "missing") for name in dict.fromkeys(written) if name not in found]
+    unlike += [(str(name), "not among `attributes`") for name in found if name not in written]
+    return [
+        Fault(
+            file=str(path / "users.parquet"),
+            problem=f"the {'attribute' if name in (attributes or ()) else 'column'} is {what}",
+            remedy=f"Write the folder again, or correct `attributes` in {DESCRIPTION_FILE}.",
+            column=name,
+        )
+        for name, what in unlike
+    ]
 
 
 def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:
@@ -174,7 +181,7 @@ def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:
     return replace(fault, file=place, row=row)
 
 
-def _description(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
     """Return the content of history.yaml, with an action space and the span in microseconds."""
     file = path / DESCRIPTION_FILE
     if not path.is_dir():

@@ -278,9 +278,9 @@ def test_flags_of_one_meaning_have_one_name_in_all_programs(capsys):
     for flag, commands in {
         "--history.path": COMMANDS,
         "--history.decided": COMMANDS,
-        "--out": {*COMMANDS} - {"explain", "update", "alerts", "forget"},
-        "--force": {*COMMANDS} - {"explain", "update", "alerts", "forget"},
-        "--device": {*COMMANDS} - {"update", "effects", "trial", "alerts", "forget"},
+        "--out": {*COMMANDS} - {"explain", "update", "alerts", "forget", "bucket"},
+        "--force": {*COMMANDS} - {"explain", "update", "alerts", "forget", "bucket"},
+        "--device": {*COMMANDS} - {"update", "effects", "trial", "alerts", "forget", "bucket"},
         "--seed": ("train", "start", "decide", "simulate"),
         "--at": ("decide", "trial", "alerts"),
         "--config": {*COMMANDS} - {"evaluate", "decide", "update", "explain", "alerts", "forget"},
