@@ -7,8 +7,8 @@
   crosschannel train --config FILE --engine processes        a log in buckets, on two processes
 
 A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv and
-tensorboard/ to a folder of its own. A log in buckets (`crosschannel bucket`) is never in memory as a
-whole: see docs/scale.md. In a checkout, `python train.py` is the same command.
+tensorboard/ to a folder of its own. A log in buckets (`crosschannel bucket`) is never in memory as
+a whole: see docs/scale.md. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations

@@ -23,12 +23,12 @@ class Schedule:
 
     Attributes:
         rows_per_update: Sampled rows for which an update is made, as in a replay.
-        updates: Further updates.
+        offline_updates: Further updates.
         steps: Gradient steps of an update.
     """
 
     rows_per_update: int = 1024
-    updates: int = 200
+    offline_updates: int = 200
     steps: int = 4
 
 
@@ -70,7 +70,7 @@ def learn_from_leaves(
         funnel.adopt(found, dict(leaves.costs))
         return funnel.calibration()
     if isinstance(agent, EnsembleThompson):
-        return fit_ensemble(agent, leaves, run, schedule.rows_per_update, schedule.updates, schedule.steps)
+        return fit_ensemble(agent, leaves, run, schedule.rows_per_update, schedule.offline_updates, schedule.steps)
     if isinstance(agent, LinearAgent):
         return fit_linear(agent, leaves, run)
     check_learns(type(agent).__name__)

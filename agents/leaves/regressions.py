@@ -33,7 +33,7 @@ TRUNK_SALT = 0x7472756E6B
 
 
 def fit_ensemble(
-    agent: EnsembleThompson, leaves: Leaves, run: RunOverTasks, rows_per_update: int, updates: int, steps: int
+    agent: EnsembleThompson, leaves: Leaves, run: RunOverTasks, rows_per_update: int, offline_updates: int, steps: int
 ) -> dict[str, float]:
     """Fit the networks to a sample, and the heads to all rows; return the scalars of the last update.
 
@@ -42,7 +42,7 @@ def fit_ensemble(
         leaves: The rows.
         run: Runs a function over groups of leaves.
         rows_per_update: Sampled rows for which an update is made, as in a replay.
-        updates: Further updates.
+        offline_updates: Further updates.
         steps: Gradient steps of an update.
 
     Raises:
@@ -53,7 +53,7 @@ def fit_ensemble(
     sample = leaves.sample(TRUNK_ROWS, TRUNK_SALT, run)
     agent.observe(sample)
     scalars: dict[str, float] = {}
-    for _ in range(max(len(sample) // rows_per_update + updates, 1)):
+    for _ in range(max(len(sample) // rows_per_update + offline_updates, 1)):
         scalars = agent.update(steps)
     for learner in agent.learners:
         learner.half_life = 0.0  # the sample has an order, but not one of time

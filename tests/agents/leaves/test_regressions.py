@@ -34,7 +34,7 @@ from tests.agents.funnel.samples import PLAIN
 from tests.agents.leaves.samples import WORLD, write_leaves
 
 SETTINGS = EnsembleThompsonSettings(members=5, hidden=(8,), batch_size=64)
-SHORT = Schedule(rows_per_update=500, updates=20, steps=2)
+SHORT = Schedule(rows_per_update=500, offline_updates=20, steps=2)
 
 
 def leaves_of(batch: Batch, folder: Path) -> Leaves:
