@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from operator import iadd
 from typing import Any
 
 import torch
@@ -179,9 +178,9 @@ class MessageSums:
     def __add__(self, other: MessageSums) -> MessageSums:
         return MessageSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
-    def __iadd__(self, other: MessageSums) -> MessageSums:
-        """Add other rows in place: nothing else may use these sums."""
-        return MessageSums(*(iadd(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)))
+    def add_in_place(self, other: MessageSums) -> MessageSums:
+        """Return these sums with other rows, added in place: nothing else may use these sums."""
+        return MessageSums(*(getattr(self, f.name).add_in_place(getattr(other, f.name)) for f in fields(self)))
 
     def by_component(self) -> list[DesignStatistics]:
         """Return the sums of each component, then of what the surrogates miss of gain and direct effect."""

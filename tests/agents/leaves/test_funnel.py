@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import reduce
-from operator import iadd
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
 from crosschannel.agents.leaves import funnel as module
 from crosschannel.agents.leaves import rows as rows_module
 from crosschannel.agents.leaves.blending import BlendSums
-from crosschannel.agents.leaves.funnel import fit_funnel, message_sums
+from crosschannel.agents.leaves.funnel import SecondSums, fit_funnel, message_sums
 from crosschannel.agents.leaves.learning import check_learns, learn_from_leaves
 from crosschannel.agents.leaves.rows import LeafRows
 from crosschannel.core.errors import ConfigError, NotIdentified
@@ -72,7 +71,7 @@ def test_sums_over_leaves_are_one_sum_over_all_rows(tmp_path: Path) -> None:
     start = [found.hazards[0]]
     parts = [message_sums(task, DESIGN, leaves, found.usual, start) for task in leaves.tasks]
     assert len(parts) == 2
-    total = reduce(iadd, parts)
+    total = reduce(SecondSums.add_in_place, parts)
     rows = LeafRows.from_batch(batch).funnel_rows().messages(PLAIN)
     usual = type(found.usual)(found.usual.coefficients.double(), found.usual.noise.double(), found.usual.tested)
     messages = usual.less(DESIGN, rows, PRICE.double())
