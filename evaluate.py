@@ -24,7 +24,7 @@ from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
-from crosschannel.engines import make_engine
+from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.command_line import Parser, UsageError, check_output, logger, one_thread, program
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
@@ -52,8 +52,7 @@ def evaluate(
     out: Path | None = None,
     allow_classes: Collection[str] = (),
     decided: Path | None = None,
-    engine: str = "local",
-    workers: int = 2,
+    engine: Engine = run_locally,
 ) -> pipeline.EvaluationResult:
     """Evaluate the policy of a finished run on users that it has not learned from, and write the report.
 
@@ -65,8 +64,7 @@ def evaluate(
         out: Folder of the files; by default that of the run. Another log and other settings need one of their own.
         allow_classes: Classes of your own that may be imported if the run names them, as `package.module:Class`.
         decided: Folder of decisions by date, which join the log.
-        engine: What reads a log in buckets: `local`, `processes` or `ray`.
-        workers: Number of its processes.
+        engine: What reads a log in buckets.
 
     Raises:
         ConfigError: If the run is not finished, damaged or edited, the log does not fit it, or `out` is missing.
@@ -84,7 +82,7 @@ def evaluate(
     trained_with = run.trained_with("policy")
     with nullcontext() if out else RunLock(run.path):
         result = None if other_log else run.stored_result()
-        passes = pipeline.Passes(make_engine(engine, workers))
+        passes = pipeline.Passes(engine)
         if result is not None and _log_is_unchanged(run, trained_with.history, passes):
             logger.info(f"{run.path} has an evaluation of this log, policy and settings")
             if out:
@@ -132,7 +130,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     parser = Parser("evaluate", __doc__, "RUN [--history.path PATH] [--evaluation.SETTING VALUE ...]")
     parser.add_shared(
         *("run", "--history.path", "--history.decided", "--allow-class", "--out", "--device", "--force"),
-        *("--engine", "--workers"),
+        *("--engine", "--engine-address", "--workers"),
         out="folder of the four files (default: the run's)",
         force="overwrite files of an earlier evaluation in --out",
     )
@@ -187,8 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out=chosen.out,
         allow_classes=chosen.allow_class,
         decided=chosen.history_decided,
-        engine=chosen.engine,
-        workers=chosen.workers,
+        engine=make_engine(chosen.engine, chosen.workers, chosen.engine_address),
     )
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")

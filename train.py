@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from crosschannel import agents, envs, pipeline
 from crosschannel.core import ConfigError
-from crosschannel.engines import make_engine
+from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.pipeline.command_line import (
     Parser,
     UsageError,
@@ -47,8 +47,7 @@ def train(
     resume: Run | None = None,
     *,
     force: bool = False,
-    engine: str = "local",
-    workers: int = 2,
+    engine: Engine = run_locally,
     callbacks: Sequence[pipeline.Callback] = (),
 ) -> Run:
     """Train an agent on the history that a configuration names, and judge its policy.
@@ -58,8 +57,7 @@ def train(
         out: Exact folder of the run; by default that of the configuration, with a number where it is taken.
         resume: A run that was interrupted; it is resumed to the same bits.
         force: Replace the run that stands at `out`.
-        engine: What runs the passes over a log in buckets: `local`, `processes`, `ray` or `spark`.
-        workers: Number of its processes.
+        engine: What runs the passes over a log in buckets.
         callbacks: What watches the training and may end it early, after those that `train.callbacks` names.
 
     Returns:
@@ -72,7 +70,7 @@ def train(
     if pipeline.reads_buckets(config):
         if callbacks or config.train.callbacks:
             raise ConfigError("callbacks watch steps, and a log in buckets is learned in passes: leave them out")
-        passes = pipeline.Passes(make_engine(engine, workers))
+        passes = pipeline.Passes(engine)
         return pipeline.train_on_buckets(config, out, resume, force=force, passes=passes)
     with ExitStack() as locks:
         if resume is None:
@@ -237,6 +235,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, argparse
         "--out",
         "--force",
         "--engine",
+        "--engine-address",
         "--workers",
         out="folder of the run, in place of --run-dir and --name",
     )
@@ -265,8 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = train(
         *(config, options.out, resumed),
         force=options.force,
-        engine=options.engine,
-        workers=options.workers,
+        engine=make_engine(options.engine, options.workers, options.engine_address),
     )
     print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -85,6 +86,10 @@ def train_once(log: Path, seed: int, out: Path, *, judges: bool) -> None:
         training._judge = lambda *_: None
     engine = TimedEngine()
     training.train_on_buckets(configuration(2, seed, log), out, force=True, passes=Passes(engine, shows=False))
+    # That of this program alone: a child's `ru_maxrss` begins with the memory of the process that started it.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert peak is not None  # on Linux
+    print(peak[1])
     print(json.dumps({name: round(value, 1) for name, value in engine.seconds.items()}))
 
 
@@ -104,11 +109,12 @@ def measure(log: Path, seed: int, out: Path, *, judges: bool) -> dict[str, Any]:
     _, status, used = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"training on {log} failed")
+    peak, passes = text.strip().splitlines()[-2:]
     return {
         "wall": time.perf_counter() - begin,
         "cpu": used.ru_utime + used.ru_stime,
-        "peak_gib": used.ru_maxrss * 1024 / GIB,
-        "passes": text.strip().splitlines()[-1],
+        "peak_gib": int(peak) * 1024 / GIB,
+        "passes": passes,
     }
 
 

@@ -178,6 +178,10 @@ class MessageSums:
     def __add__(self, other: MessageSums) -> MessageSums:
         return MessageSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def add_in_place(self, other: MessageSums) -> MessageSums:
+        """Return these sums with other rows, added in place: nothing else may use these sums."""
+        return MessageSums(*(getattr(self, f.name).add_in_place(getattr(other, f.name)) for f in fields(self)))
+
     def by_component(self) -> list[DesignStatistics]:
         """Return the sums of each component, then of what the surrogates miss of gain and direct effect."""
         seen, unengaged = self.engaged + self.others, self.others + self.untested

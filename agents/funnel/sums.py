@@ -41,6 +41,17 @@ class DesignStatistics:
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
 
+    def add_in_place(self, other: DesignStatistics) -> DesignStatistics:
+        """Return these sums with other rows, added in place where both have some: nothing else may use these sums."""
+        if self.rows == 0 or other.rows == 0:
+            return other if self.rows == 0 else self
+        return DesignStatistics(
+            gram=self.gram.add_(other.gram),
+            moment=self.moment.add_(other.moment),
+            square=self.square.add_(other.square),
+            rows=self.rows + other.rows,
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as tensors and plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -51,10 +51,11 @@ class Leaves:
         return [self.folders[k : k + LEAVES_PER_TASK] for k in range(0, len(self.folders), LEAVES_PER_TASK)]
 
     def sample(self, size: int, salt: int, run: RunOverTasks) -> Batch:
-        """Return about `size` rows, chosen by a hash of their decisions: the same ones however the log is divided."""
+        """Return about `size` rows without components, chosen by a hash of their decisions, whatever the division."""
         share = min(1.0, size / max(self.rows, 1))
         parts = [part for part in run(partial(sampled, share=share, salt=salt), self.tasks) if len(part)]
-        return LeafRows.joined(parts or [LeafRows.open(self.folders[0])]).to_batch(self.modules, dict(self.costs))
+        rows = LeafRows.joined(parts or [LeafRows.open(self.folders[0])[:]])
+        return rows.without_components().to_batch(self.modules, {})
 
 
 def in_sample(key: UIntArray, share: float, salt: int) -> BoolArray:

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,10 @@ class LeafRows:
             keys=self.key,
             components=components,
         )
+
+    def without_components(self) -> LeafRows:
+        """Return the rows without the parts of their rewards."""
+        return replace(self, engaged=None, value=None, cost=None)
 
     def funnel_rows(self) -> FunnelRows:
         """Return rows with components in double precision, whose sums do not depend on how they are cut into blocks."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel import agents
-from crosschannel.agents.leaves.learning import check_learns, learn_from_leaves
+from crosschannel.agents.leaves.learning import Schedule, check_learns, learn_from_leaves
 from crosschannel.agents.leaves.leaves import Leaves
 from crosschannel.core.errors import ConfigError, InputError, NotIdentified
 from crosschannel.core.files import replacing
@@ -61,7 +61,7 @@ def train_on_buckets(
         else:
             locks.enter_context(RunLock(resume.path))
         check_kind(config.reward.kind)
-        check_learns(config.agent.name, config.reward.funnel is not None)
+        check_learns(config.agent.name)
         run = resume or Run.create(config, out, locks)
         logger.info(f"writing to {run.path}")
         scratch = scratch_of(run.path)
@@ -74,7 +74,7 @@ def train_on_buckets(
                     modules=log.buckets.modules, device=run.config.device, **agent_spec(run.config, data)
                 )
                 check_priceable(agent, run.config.constraints)
-                scalars = learn_from_leaves(agent, leaves, passes.named("learning"))
+                scalars = learn_from_leaves(agent, leaves, passes.named("learning"), _schedule(run.config))
             except (ConfigError, InputError, NotIdentified):
                 if resume is None:
                     _discard(run)  # a run that cannot start leaves nothing behind
@@ -84,6 +84,10 @@ def train_on_buckets(
             _judge(run, log, data, scalars)
             shutil.rmtree(scratch, ignore_errors=True)
         return run
+
+
+def _schedule(config: Config) -> Schedule:
+    return Schedule(config.train.num_envs, config.train.offline_updates, config.train.updates_per_step)
 
 
 def _check_unchanged(run: Run, log: BucketedLog) -> None:

@@ -175,7 +175,6 @@ def test_another_log_is_named_in_an_evaluation(
     ("settings", "message"),
     [
         ({"agent.name": "beta_thompson"}, "beta_thompson does not learn from buckets"),
-        ({"reward.funnel": None}, "without `reward.funnel` does not learn from buckets"),
         ({"reward.kind": "did_dr"}, "rewards over buckets are of the kind 'did'"),
         ({"history.decided": "days"}, "history.decided: decisions by date do not join buckets yet"),
         ({"context.events": ("no_such_event",)}, "no_such_event"),
