@@ -54,7 +54,8 @@ def features_mask(history: History) -> Any:
 
 def agents_guide(folder: Path) -> Names:
     modules = ActionSpace([Module("channel", ("none", "email"))])
-    save_agent(make_agent("best_fixed", modules, 2, None, 0), folder / "agent.pt")
+    spec = {"name": "best_fixed", "context_dim": 2, "settings": None, "seed": 0}
+    save_agent(make_agent("best_fixed", modules, 2, None, 0), folder / "agent.pt", spec)
     return {"path": folder / "agent.pt", "new_modules": ActionSpace([Module("channel", ("none", "email", "push"))])}
 
 
@@ -206,7 +207,8 @@ def configuration(block: Block, folder: Path) -> None:
         if sections == {name}:
             whole = next(b for b in read_blocks(ROOT / "docs" / page) if b.text.startswith("name: "))
             base = yaml.safe_load(whole.text)
-            base["history"].get(name, {}).update(piece.pop(name) if name in base["history"] else {})
+            if name in base["history"]:
+                base["history"][name] |= piece.pop(name)
     path = folder / "piece.yaml"
     path.write_text(yaml.safe_dump(base | piece))
     read_config(path)
