@@ -8,7 +8,7 @@
 Every value comes with its estimand, an interval over users and its effective sample size; a value
 that the log does not identify is reported as such. The policy is explained by module, action and
 segment of users. Where the history is simulated, the ground truth stands beside the estimates. The
-files are evaluation.json, report.html and policy.csv. What the training found for the same log,
+files are evaluation.json, report.html, policy.csv and MODEL_CARD.md. What the training found for the same log,
 policy and settings is read and not computed again. An evaluation ends with a verdict by the rule of
 --evaluation.gate: deploy, hold or not identified; with --gate the exit code is 0, 3 or 4.
 """
@@ -32,7 +32,7 @@ from crosschannel.pipeline.run_folder import Run
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
-FILES = ("evaluation.json", "report.html", "policy.csv")
+FILES = ("evaluation.json", "report.html", "policy.csv", "MODEL_CARD.md")
 COMPARISON = "comparison.json"
 OTHER_LOG = (
     "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
@@ -94,6 +94,7 @@ def evaluate(
             result = pipeline.judge(run.config, data, agent, policy, notes)
             run.write_result(result, data.fingerprint, out)
         pipeline.write_report(run, result, (out or run.path) / "report.html")
+        pipeline.write_model_card(run, result, out)
     return result
 
 
@@ -112,7 +113,7 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     parser = Parser("evaluate", __doc__, "RUN [--history.path PATH] [--evaluation.SETTING VALUE ...]")
     parser.add_shared(
         *("run", "--history.path", "--history.decided", "--allow-class", "--out", "--device", "--force"),
-        out="folder of the three files (default: the run's)",
+        out="folder of the four files (default: the run's)",
         force="overwrite files of an earlier evaluation in --out",
     )
     gate = "end with the exit code of the verdict: 0 deploy, 3 hold, 4 not identified (default: 0 in any case)"

@@ -36,11 +36,18 @@ from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
 from .pricing import price_messages as price_messages
 from .pricing import priced_policy as priced_policy
+from .report.model_card import model_card as model_card
+from .report.model_card import write_model_card as write_model_card
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
 from .run_folder import Run as Run
+from .training.callbacks import Callback as Callback
+from .training.callbacks import Callbacks as Callbacks
+from .training.callbacks import Training as Training
 
 __all__ = [
+    "Callback",
+    "Callbacks",
     "Config",
     "DecidedDay",
     "EvaluationResult",
@@ -50,6 +57,7 @@ __all__ = [
     "Monitor",
     "Parser",
     "Run",
+    "Training",
     "TrainingData",
     "TrueValue",
     "UsageError",
@@ -71,6 +79,7 @@ __all__ = [
     "load_config",
     "load_history",
     "logger",
+    "model_card",
     "next_steps",
     "parse_settings",
     "plan",
@@ -81,5 +90,6 @@ __all__ = [
     "read_config",
     "write_config",
     "write_day",
+    "write_model_card",
     "write_report",
 ]

@@ -9,7 +9,7 @@ they rest on has changed since, what was learned from it is computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from crosschannel.pipeline.loop.learning import extend, fit
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.settings import refits
 from crosschannel.pipeline.loop.states import States, is_extendable
+from crosschannel.pipeline.report.model_card import Learned, rewrite_model_card
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.reward import Reason, make_reward
@@ -120,7 +121,7 @@ def _update(run: Run, history: History) -> Updated:
     policies.use(version)
     policies.prune(config.update.keep)
     decided = set(((history.decisions.time - first) // every).tolist())
-    return Updated(
+    done = Updated(
         version=version,
         slot=slot,
         time=first + slot * every,
@@ -131,6 +132,8 @@ def _update(run: Run, history: History) -> Updated:
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
+    rewrite_model_card(replace(run, version=version), Learned(str(done), history.summary()))
+    return done
 
 
 def _why_nothing(config: Config, history: History) -> str:

@@ -73,3 +73,21 @@ def test_every_plot_is_documented():
     names = {name for package in (agents, effects, evaluation) for name in package.__all__ if name.startswith("plot_")}
     assert len(names) >= 20
     assert not [name for name in names if f"{name}`" not in page]
+
+
+def test_the_model_card_of_a_real_run_has_the_numbers_of_its_evaluation(report, funnel_run):
+    page = (funnel_run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    stored = report[1]
+    best = stored["evaluation"]["ladder"]["orders"][stored["evaluation"]["ladder"]["order"]]
+    value = best["value"]
+    assert f"Value: {value['point']:.6g} [{value['low']:.6g}, {value['high']:.6g}]" in page
+    assert f"**{stored['gate']['verdict']}.**" in page
+    for row in stored["constraints"]:
+        assert f"| `{row['name']}` |" in page
+        assert f"| {row['price']:.4g} | {row['use']:.4g} | {row['budget']:.4g} |" in page
+    for cost in stored["gate"]["costs"]:
+        assert f"| `{cost['event']}` | {cost['logged']:.3g} |" in page
+    assert stored["judged"]["policy"][:12] in page
+    assert stored["judged"]["history"] in page
+    assert stored["history"].splitlines()[0] in page
+    assert str(funnel_run) not in page  # the same card wherever the folder lies
