@@ -124,7 +124,7 @@ plt.show()
 # %% [markdown]
 # ## The answer
 #
-# `report.html` in the run's folder has all of this with every estimate, its support and what speaks against it. The
+# `report.html` in the run's folder has all of this with every estimate, its support and what contradicts it. The
 # verdict is by rules that were fixed before: [plan, gate and comparators](../planning.md).
 
 # %%

@@ -26,6 +26,7 @@ from crosschannel.pipeline.judgement.judging import explain_policy, judge
 from crosschannel.pipeline.judgement.validation import Validation
 from crosschannel.pipeline.monitoring import Monitor
 from crosschannel.pipeline.pricing import check_priceable, price_messages
+from crosschannel.pipeline.report.model_card import write_model_card
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run, check_run_folder
 from crosschannel.reward.buckets.passes import check_kind
