@@ -181,7 +181,7 @@ def parse_settings(
         known |= {one.flag: one for one in free}
     parser.epilog = "What is in [brackets] is the default, that of the configuration included; none is no value."
     if base is None:
-        text = f"configuration: a file, or the name of one of the package [{default.stem}]"
+        text = f"a file, or the name of a packaged one [{default.stem}]"
         parser.add_argument("--config", metavar="FILE", type=Path, help=text)
     _add_settings(parser, config, list(known.values()), in_full="--help-all" in given)
     options = parser.parse(given)

@@ -80,7 +80,7 @@ def environments(folder: Path) -> Names:
 
 
 def evaluation(folder: Path) -> Names:
-    made = log_of_market(users=400, days=14)
+    made = log_of_market(users=60, days=6)
     d = made["history"].decisions
     sums = np.random.default_rng(0).normal(size=len(d))
     p = made["agent"].action_probabilities(made["observations"])
@@ -159,9 +159,10 @@ SMALLER = {
         '"oracle", 4000': '"oracle", 50',
         "num_envs=1000": "num_envs=8",
     },
+    "docs/evaluation.md": {"horizon=12": "horizon=2"},
     "docs/operations.md": {'"/data/log"': '"run/log"', '"/data/decisions"': '"run/decisions"', "bounced": "clicked"},
     "docs/reward.md": {'Goal("order")': 'Goal("order:*")'},
-    "docs/trials.md": {"2026-03-02": "2024-01-15"},
+    "docs/trials.md": {'"2026-03-02"': '"2024-01-15", looks="once"'},
 }
 
 
