@@ -152,11 +152,16 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     """Read or simulate the history, with the configured churn events, ties and observation."""
     history, truth = _read_or_simulate(config)
     declared = config.history
-    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
-    history = history.with_observed_from(declared.observed_from)
+    history = with_declared(history, declared)
     if declared.decided is not None and declared.source != "folder":  # whose reader has done so
         history = with_arms(history, declared.decided)
     return history, truth
+
+
+def with_declared(history: History, declared: HistoryConfig) -> History:
+    """Return a history with the churn events, the order of ties and the observation that a configuration declares."""
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from)
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:

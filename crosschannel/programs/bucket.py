@@ -11,7 +11,7 @@ depend on those of others (slots of a grid, event streams), the log is read as a
 
 Run the same command again when the log has new files, such as those of another day: only these are
 divided. A run that was killed is resumed where it stopped. Every program reads the result as
-`--history.source folder --history.path BUCKETS`; docs/scale.md has recipes for warehouses.
+`--history.source folder --history.path BUCKETS`; docs/buckets.md has recipes for warehouses.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ that of a run: `crosschannel decide`, `update` and `trial` work on it. days.csv 
 figures of each day.
 
 --log writes, instead of a deployment, the log of the configured market under business as usual, one
-bucket of users after the other, so that it never needs all users in memory (docs/scale.md). The same
+bucket of users after the other, so that it never needs all users in memory (docs/buckets.md). The same
 command resumes it.
 """
 

@@ -167,6 +167,8 @@ class Manifest:
         first, last = (parse_moment(str(text)) for text in content["span"])
         if content["ties"] not in (None, "before", "after"):
             raise ConfigError(f"ties {content['ties']!r} is not before, after or null")
+        if type(content["numbered"]) is not bool:
+            raise ConfigError(f"numbered {content['numbered']!r} is not true or false")
         files = {}
         for file, one in content["files"].items():
             if (match := _FILE.fullmatch(file)) is None or int(match[1]) >= content["buckets"]:
@@ -184,7 +186,7 @@ class Manifest:
             ties=cast("Ties | None", content["ties"]),
             attributes=None if attributes is None else {str(name): str(kind) for name, kind in attributes.items()},
             columns=_texts(content["columns"]),
-            numbered=bool(content["numbered"]),
+            numbered=content["numbered"],
             source=str(content["source"]),
             files=files,
             parts={str(part): str(digest) for part, digest in content["parts"].items()},

@@ -11,7 +11,8 @@ import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import ObjectArray
-from crosschannel.core.errors import ConfigError, Fault, InputError
+from crosschannel.core.errors import ConfigError, Fault, InputError, raise_faults
+from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.buckets.leaves import leaf_of
 from crosschannel.histories.buckets.manifest import (
     DECISIONS,
@@ -27,10 +28,11 @@ from crosschannel.histories.buckets.merging import merge, notes_on_all, with_col
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.daily import with_event_names
-from crosschannel.histories.readers.decided.days import with_arms
-from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_days
+from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
+from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail
-from crosschannel.histories.readers.sources import SourceRows, TableSource
+from crosschannel.histories.readers.sources import SourceRows, TableSource, without_rows
+from crosschannel.histories.values.identifiers import are_numbers
 from crosschannel.histories.values.validation import DECISION_COLUMNS, EVENT_COLUMNS
 
 _NO_SOURCE = TableSource(Path("buckets"))
@@ -82,8 +84,12 @@ class Buckets:
         """
         self.manifest.verify(self.folder, checksums=True)
 
-    def read(self, path: Path) -> History:
+    def read(self, path: Path, decided: Path | None = None) -> History:
         """Read a bucket: the history of its users, as they are in the history of all users.
+
+        Args:
+            path: The bucket.
+            decided: Folder of decisions that `decide` wrote, by date: see `read_history`.
 
         Raises:
             InputError: If a file is not what the manifest says, or its tables have faults.
@@ -92,6 +98,10 @@ class Buckets:
         if number is None or number >= self.n:
             raise fail(path, f"this is not one of {self.n} buckets", "Name one of `open_buckets(folder).paths`.")
         rows = {table: self._rows(number, table) for table in TABLES}
+        if decided is not None:
+            history = self._joined(rows, decided, number)
+            self._check_users(path, number, history.user_ids)
+            return merge([history], by_value=self.manifest.numbered)
         history = self._history(rows, rows[DECISIONS].frame, rows[EVENTS].frame)
         self._check_users(path, number, history.user_ids)
         return merge([with_columns(history, self.manifest.columns)], by_value=self.manifest.numbered)
@@ -116,9 +126,20 @@ class Buckets:
             table: _concatenated([self._rows(n, table) for path in self.paths if (n := number_of(path)) is not None])
             for table in TABLES
         }
-        joined = join_days(rows[DECISIONS], decided, self.modules)
-        history = self._history(rows, joined.frame(self.modules), joined.renamed_in(rows[EVENTS].frame), places=joined)
-        history = replace(history, notes=(*joined.notes, *history.notes, *notes_on_all(history)))
+        history = self._joined(rows, decided)
+        return replace(history, notes=(*history.notes, *notes_on_all(history)))
+
+    def _joined(self, rows: dict[str, SourceRows], decided: Path, number: int | None = None) -> History:
+        """Return the history of tables with decisions by date in place of their own; in a bucket, its users'."""
+        faults: list[Fault] = []
+        chosen = read_decisions(decisions_by_date(decided), self.modules, faults)
+        raise_faults(faults)
+        if number is not None:
+            ids = TableValidator(chosen.frame, str(decided), faults).texts("user_id")
+            chosen = without_rows(chosen, leaf_of(ids, self.leaves) % self.n != number)
+        joined = join_decisions(rows[DECISIONS], chosen, self.modules)
+        history = self._history(rows, joined.frame(self.modules), joined.renamed_in(rows[EVENTS].frame), joined)
+        history = replace(history, notes=(*joined.notes, *history.notes))
         return with_arms(with_columns(history, self.manifest.columns), decided)
 
     def _history(
@@ -174,6 +195,9 @@ class Buckets:
             problem = f"the user belongs to the bucket {leaf_of(ids[k : k + 1], self.leaves)[0] % self.n}"
             remedy = "Buckets were exchanged or renamed: copy them again, or write the folder again."
             raise fail(path, problem, remedy, column="user_id", value=ids[k])
+        if self.manifest.numbered and not are_numbers(ids):
+            problem = f"ids are said to be whole numbers, but those of {path.name} are not"
+            raise fail(self.folder / MANIFEST_FILE, problem, "Write the folder again.", column="numbered")
 
     def _attributes(self, users: pd.DataFrame, ids: ObjectArray) -> pd.DataFrame | None:
         """Return the attributes of users in the order of their ids, in the types that they have in all buckets."""

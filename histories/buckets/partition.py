@@ -17,7 +17,7 @@ from crosschannel.histories.readers.formats.parquet import READ_ERRORS
 from crosschannel.histories.readers.source_files import fail, find
 
 #: Parquet files up to this size are read as a whole.
-SMALL_FILE = 64 * 2**20
+SMALL_FILE = 8 * 2**20
 #: What DuckDB may take before it writes to the disk.
 MEMORY_LIMIT = "1GB"
 _BUCKET, _ROW = "bucket_of_user", "file_row_number"

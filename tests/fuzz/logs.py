@@ -251,7 +251,7 @@ LOGS = (
         tuple(f"log/{name}" for name in ("history.yaml", "decisions.parquet", "events.parquet", "users.parquet")),
         lambda folder, _: _summarized(read_history(folder / "log")),
     ),
-    Target("buckets", _make_buckets, ("buckets/buckets.yaml",), _read_buckets),
+    Target("buckets", _make_buckets, ("buckets/buckets.json",), _read_buckets),
     Target(
         "starbucks",
         _make_starbucks,

@@ -153,6 +153,7 @@ def edit(folder, **changes):
         ({"span": ["2024-01-01"]}, "damaged"),
         ({"ties": "never"}, "before, after or null"),
         ({"event_names": [1]}, "not a list of texts"),
+        ({"numbered": 1}, "is not true or false"),
     ],
 )
 def test_a_damaged_manifest_is_refused(copy, change, message):
@@ -196,6 +197,12 @@ def test_exchanged_buckets_are_named(copy):
         (copy / name).rename(copy / other)
     with pytest.raises(InputError, match="user belongs to the bucket 1"):
         read_bucket(copy / "bucket-00000")
+
+
+def test_ids_that_are_not_the_numbers_of_the_manifest_are_named(copy):
+    edit(copy, numbered=True)
+    with pytest.raises(InputError, match=r"buckets\.json, column 'numbered': ids are said to be whole numbers"):
+        read_history(copy)
 
 
 def test_a_folder_has_one_writer(copy):

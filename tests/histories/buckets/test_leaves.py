@@ -40,6 +40,24 @@ def test_leaves_are_those_of_sql(leaves):
     np.testing.assert_array_equal(leaf_of(ids(3000), leaves), found)
 
 
+@pytest.mark.slow
+def test_leaves_are_those_of_spark_sql(tmp_path):
+    """The recipe of docs/buckets.md for Databricks."""
+    sql = pytest.importorskip("pyspark.sql", reason="PySpark is not installed")
+    session = sql.SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+
+        parquet.write_table(pa.table({"user_id": pa.array(ids(500).tolist(), pa.string())}), tmp_path / "ids.parquet")
+        session.read.parquet(str(tmp_path / "ids.parquet")).createOrReplaceTempView("ids")
+        recipe = "CAST(CONV(SUBSTR(MD5(CAST(user_id AS STRING)), 1, 3), 16, 10) AS INT) % 64"
+        found = {row[0]: row[1] for row in session.sql(f"SELECT user_id, {recipe} FROM ids").collect()}
+    finally:
+        session.stop()
+    np.testing.assert_array_equal(leaf_of(ids(500)), [found[one] for one in ids(500)])
+
+
 def test_known_values():
     """MD5 of `u1` begins with e47, of `17` with 70e."""
     np.testing.assert_array_equal(leaf_of(np.array(["u1", "17"], dtype=object), 4096), [0xE47, 0x70E])
