@@ -19,7 +19,7 @@ from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.building import agent_spec, prepare
 from crosschannel.pipeline.run_files import TrainedWith
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.programs import evaluate, train
+from crosschannel.programs import decide, evaluate, train
 from tests.pipeline.buckets.samples import Interrupted, Stops, configuration, market_log, write_log
 
 
@@ -159,6 +159,12 @@ def test_evaluate_accepts_the_run(
     assert evaluate.main(["run", "--evaluation.max-users=160", "--out", "more"]) == 0
     assert "judged on 160 of its test users" in (judged / "more" / "evaluation.json").read_text()
     assert not (judged / "more" / "scratch").exists()
+
+
+def test_decide_accepts_the_run(judged: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(judged)
+    assert decide.main(["run", "--out", str(tmp_path / "decisions.csv")]) == 0
+    assert len((tmp_path / "decisions.csv").read_text().splitlines()) == 601
 
 
 def test_another_log_is_named_in_an_evaluation(
