@@ -14,6 +14,7 @@ from crosschannel.histories import read_history, write_buckets
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
 from crosschannel.programs import decide
+from tests import ROOT
 from tests.pipeline.loop.samples import START, daily_log, train_on
 
 ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
@@ -43,7 +44,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("n", [1, 8, 64])
+@pytest.mark.parametrize("n", [1, 8, pytest.param(64, marks=pytest.mark.slow)])
 def test_days_have_the_same_bytes(n, trained, tmp_path, monkeypatch):
     """Two days, of which the second knows the first; the log is read bucket by bucket and never as a whole."""
     for day in (0, 1):
@@ -54,10 +55,19 @@ def test_days_have_the_same_bytes(n, trained, tmp_path, monkeypatch):
     assert contents(tmp_path / "buckets") == contents(tmp_path / "whole")
 
 
-def test_a_pool_and_shards_give_the_same_decisions(trained, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "package"), [("processes", "crosschannel"), ("ray", "ray"), ("spark", "pyspark")])
+def test_engines_give_the_same_bytes(name, package, trained, tmp_path, monkeypatch):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     run(trained, "log", tmp_path / "whole.parquet", *ARMS)
-    run(trained, "buckets-8", tmp_path / "pool.parquet", *ARMS, "--engine", "processes")
-    assert (tmp_path / "pool.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    run(trained, "buckets-8", tmp_path / "engine.parquet", *ARMS, "--engine", name)
+    assert (tmp_path / "engine.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+
+
+def test_shards_give_the_same_decisions(trained, tmp_path):
+    run(trained, "log", tmp_path / "whole.parquet", *ARMS)
     for i in (1, 2, 3):
         run(trained, "buckets-8", tmp_path / f"{i}.parquet", *ARMS, "--shard", f"{i}/3")
     parts = pd.concat([pd.read_parquet(tmp_path / f"{i}.parquet") for i in (1, 2, 3)])
