@@ -31,6 +31,7 @@ from .readers.datasets import read_dataset as read_dataset
 from .readers.datasets.starbucks import read_starbucks_rewards as read_starbucks_rewards
 from .readers.folder import read_history as read_history
 from .readers.folder import write_history as write_history
+from .readers.frames import from_frames as from_frames
 from .readers.slots import SlotGrid as SlotGrid
 from .readers.sources import TableSource as TableSource
 from .readers.stream.mapping import Sends as Sends
@@ -68,6 +69,7 @@ __all__ = [
     "check_rewards",
     "consent_columns",
     "estimate_propensities",
+    "from_frames",
     "guarded_mask",
     "held_out",
     "last_eligible",
