@@ -6,8 +6,8 @@
   crosschannel train --resume runs/market                    resume a run, to the same bits
 
 A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv,
-MODEL_CARD.md and tensorboard/ to a folder of its own. In a checkout, `python train.py` is the same
-command.
+MODEL_CARD.md and tensorboard/ to a folder of its own. In a checkout, `python train.py` is the
+same command.
 """
 
 from __future__ import annotations
