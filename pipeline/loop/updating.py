@@ -55,8 +55,12 @@ class Updated:
     late: int = 0
     missing: tuple[int, ...] = ()
 
+    def of_policy(self) -> str:
+        """Return what the policy has learned from, in words that do not depend on how many updates it took."""
+        return f"policy {self.version}: learned from {self.rows:,} decisions up to {_day(self.time)}"
+
     def __str__(self) -> str:
-        parts = [f"policy {self.version}: learned from {self.rows:,} decisions up to {_day(self.time)}"]
+        parts = [self.of_policy()]
         if self.fitted:
             parts.append(f"all was fitted again after slot {self.fitted[-1]}")
         if self.added:
@@ -132,7 +136,7 @@ def _update(run: Run, history: History) -> Updated:
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    rewrite_model_card(replace(run, version=version), Learned(str(done), history.summary()))
+    rewrite_model_card(replace(run, version=version), Learned(done.of_policy(), history.summary()))
     return done
 
 
