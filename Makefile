@@ -9,7 +9,7 @@ STAMP  := $(VENV)/.installed
 KERNELS := OPENBLAS_CORETYPE=Prescott ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE \
            NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL"
 
-.PHONY: train loop test fast check docs kernels slow benchmark coverage format clean
+.PHONY: train loop test fast check docs kernels slow benchmark coverage format dist clean
 
 train: $(STAMP)
 	$(BIN)/python train.py $(ARGS)
@@ -51,8 +51,17 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Builds and checks what is released; TAG, such as v0.2.0, must be that of the version.
+dist: $(STAMP)
+	test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'from crosschannel.version import __version__; print(__version__)')"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
 clean:
-	rm -rf $(VENV) build site htmlcov .coverage *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build dist site htmlcov .coverage *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -16,6 +16,9 @@ price_<constraint> hold. The decisions have the columns of a native log, so that
 --out FOLDER writes a folder for the date below it, as a whole or not at all, with everybody's arm (arms.parquet) and a
 summary (decide.json); --at is rounded down to the slots of the log, and earlier days in the folder count as decided.
 --out FILE writes decisions alone, at the time that --at says.
+
+A log in buckets (`crosschannel bucket`) is read bucket by bucket where nothing couples users: no constraints, no
+--eligible and no --only-users. The decisions are the same.
 """
 
 from __future__ import annotations
@@ -39,8 +42,10 @@ from crosschannel.core import (
     timestamps,
     write_csv,
 )
+from crosschannel.engines import make_engine, shard
 from crosschannel.evaluation.gate import DEPLOY
-from crosschannel.histories import Guardrails, History, consent_columns, read_eligible, read_user_list
+from crosschannel.histories import Guardrails, History, open_buckets, read_eligible, read_user_list
+from crosschannel.histories.buckets import is_bucketed
 from crosschannel.histories.readers.decided.days import day_name, is_by_date
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, invocation, logger, output_file, program
@@ -61,6 +66,8 @@ from crosschannel.pipeline.loop.deciding import (
     rolled_out,
     write_day,
 )
+from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, decide_buckets, merge_days, slots_of
+from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
 from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, unsaid
 from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
@@ -79,31 +86,6 @@ def note_time_of_day(history: History, at: int) -> None:
         f"deciding for {timestamps(np.array([at]))[0]:%H:%M} UTC, while the log's slots are at {slots} UTC: what was "
         "learned holds at a slot; give its time by --at"
     )
-
-
-def check_consent(history: History, eligible: BoolArray, guardrails: Guardrails, ignored: Collection[str]) -> None:
-    """Refuse to send anything to anybody where the users' table seems to know better.
-
-    Raises:
-        ConfigError: If every channel is eligible for every user, although there are columns of consent or reachability
-            that neither the guardrails nor the user has mentioned; or if an ignored column does not exist.
-    """
-    known = () if history.users is None else tuple(map(str, history.users.columns))
-    if absent := [name for name in ignored if name not in known]:
-        raise ConfigError(
-            f"--ignore-columns {absent[0]}: the users have no such column, only {', '.join(known) or 'none'}"
-        )
-    channels = history.modules[0].actions[1:]
-    settled = {*guardrails.consent_attributes, *ignored}
-    open_columns = [name for name in consent_columns(history.users, channels) if name not in settled]
-    if open_columns and history.modules.split(eligible)[0].all():
-        example = f"{{{channels[0]}: {open_columns[0]}}}"
-        raise ConfigError(
-            "everything would be eligible for everybody, but columns of the users look like consent or reachability: "
-            f"{', '.join(open_columns)}. Write what they mean: --guardrails.reachable '{example}' if true means that "
-            f"the channel may be used, --guardrails.opted-out '{example}' if true means that it must not "
-            f"be; or give --eligible FILE; or, if they limit nothing, --ignore-columns {' '.join(open_columns)}"
-        )
 
 
 def check_gate(folder: Path, allow_classes: Collection[str] = ()) -> None:
@@ -160,6 +142,9 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     parser.add_argument("--require-gate", action="store_true", help=gate)
     clear = "write users' ids into decision ids (default: a keyed hash of them)"
     parser.add_argument("--clear-ids", action="store_true", help=clear)
+    parser.add_shared("--engine", "--engine-address", "--workers")
+    part = "decide for the buckets of task i of n only (i/n, from 1), into a file; the files together are the decisions"
+    parser.add_argument("--shard", metavar="I/N", help=part)
     parser.add_shared(
         *("--seed", "--device", "--allow-class", "--force"),
         seed="seed of the draws, together with the time (default: 0)",
@@ -181,6 +166,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
         _check_judged(chosen, line.config.constraints, stored.constraints)
     if chosen.out is None:
         raise UsageError("--out is missing: a folder of decisions by date, or a file that ends in .parquet or .csv")
+    if chosen.shard is not None:
+        shard((), chosen.shard)
+        if not _is_file(chosen.out):
+            raise UsageError("--shard decides for some of the users: give a file as --out, one for each task")
     if _is_file(chosen.out):
         if chosen.dry_run:
             raise UsageError("--dry-run compares with the day before in a folder: give the folder as --out")
@@ -242,6 +231,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         restore_days(chosen.out)
     source, decided = _with_decided(run.config.history, chosen)
     run = replace(run, config=replace(run.config, history=source, arms=settings.arms, constraints=settings.constraints))
+    if _is_by_bucket(run, chosen):
+        _decide_by_bucket(run, settings, chosen)
+        return 0
+    if chosen.shard is not None:
+        raise UsageError(
+            "--shard divides a log in buckets whose users no constraint, --eligible or --only-users couples: leave it "
+            "out, or bucket the log and leave those out"
+        )
     history = _read(run, chosen, guardrails)
     logger.info(history.summary())
     at = _moment(chosen.at, history, duration(chosen.max_log_age))
@@ -273,6 +270,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_arms_of_users(chosen.out, day.name, day.arms)
     _write(day, chosen, at)
     return 0
+
+
+def _is_by_bucket(run: Run, chosen: argparse.Namespace) -> bool:
+    """Return whether decisions are made bucket by bucket: nothing but its own log decides about a user."""
+    source = run.config.history
+    if source.source != "folder" or source.path is None or not is_bucketed(source.path):
+        return False
+    coupled = run.constraints.price_messages
+    return not coupled and chosen.eligible is None and chosen.only_users is None
+
+
+def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) -> None:
+    """Decide for the users of a bucketed log, or of a shard of its buckets, and write the decisions."""
+    path = run.config.history.path
+    assert path is not None  # a bucketed folder was found there
+    buckets, engine = open_buckets(path), make_engine(chosen.engine, chosen.workers, chosen.engine_address)
+    slots = slots_of(buckets.paths, run, engine)
+    at = _moment(chosen.at, slots, duration(chosen.max_log_age))
+    if _is_file(chosen.out):
+        note_time_of_day(slots, at)
+    else:
+        at = _slot_of(run, slots, at)
+        name = day_name(at, run.trained_with("policy").pace.period)
+        refuse_decided(chosen.out / name, chosen.force or chosen.dry_run)
+        if not chosen.change_arms:
+            check_same_arms(chosen.out, name, settings.arms)
+    request = BucketRequest(
+        run=run,
+        at=at,
+        guardrails=settings.guardrails,
+        ignored=tuple(chosen.ignore_columns),
+        ramp=chosen.ramp,
+        explore=not chosen.greedy,
+        device=chosen.device,
+        seed=chosen.seed,
+        clear_ids=chosen.clear_ids,
+    )
+    paths = buckets.paths if chosen.shard is None else shard(buckets.paths, chosen.shard)
+    found = decide_buckets(paths, request, engine)
+    for what in sorted({one.what for one in found}):
+        logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
+    for silent in sorted({one.silent for one in found if one.silent}):
+        logger.warning(f"nothing is eligible: {silent}; give --eligible FILE, which says what may be sent")
+    if all(one.everything for one in found):
+        refuse_open(sorted({name for one in found for name in one.open_columns}), buckets.modules)
+    day = merge_days([one.day for one in found], by_value=buckets.manifest.numbered)
+    if not (_is_file(chosen.out) or chosen.change_arms):
+        check_arms_of_users(chosen.out, day.name, day.arms)
+    _write(day, chosen, at)
 
 
 def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> History:

@@ -8,7 +8,7 @@
 Every value comes with its estimand, an interval over users and its effective sample size; a value
 that the log does not identify is reported as such. The policy is explained by module, action and
 segment of users. Where the history is simulated, the ground truth stands beside the estimates. The
-files are evaluation.json, report.html and policy.csv. What the training found for the same log,
+files are evaluation.json, report.html, policy.csv and MODEL_CARD.md. What the training found for the same log,
 policy and settings is read and not computed again. An evaluation ends with a verdict by the rule of
 --evaluation.gate: deploy, hold or not identified; with --gate the exit code is 0, 3 or 4.
 """
@@ -24,6 +24,8 @@ from pathlib import Path
 
 from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
+from crosschannel.engines import Engine, make_engine, run_locally
+from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.command_line import Parser, UsageError, check_output, logger, one_thread, program
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
@@ -32,7 +34,7 @@ from crosschannel.pipeline.run_folder import Run
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
-FILES = ("evaluation.json", "report.html", "policy.csv")
+FILES = ("evaluation.json", "report.html", "policy.csv", "MODEL_CARD.md")
 COMPARISON = "comparison.json"
 OTHER_LOG = (
     "the history has changed since the run was trained: these are values on the log as it is now, for users who are in "
@@ -50,6 +52,7 @@ def evaluate(
     out: Path | None = None,
     allow_classes: Collection[str] = (),
     decided: Path | None = None,
+    engine: Engine = run_locally,
 ) -> pipeline.EvaluationResult:
     """Evaluate the policy of a finished run on users that it has not learned from, and write the report.
 
@@ -61,6 +64,7 @@ def evaluate(
         out: Folder of the files; by default that of the run. Another log and other settings need one of their own.
         allow_classes: Classes of your own that may be imported if the run names them, as `package.module:Class`.
         decided: Folder of decisions by date, which join the log.
+        engine: What reads a log in buckets.
 
     Raises:
         ConfigError: If the run is not finished, damaged or edited, the log does not fit it, or `out` is missing.
@@ -78,7 +82,8 @@ def evaluate(
     trained_with = run.trained_with("policy")
     with nullcontext() if out else RunLock(run.path):
         result = None if other_log else run.stored_result()
-        if result is not None and _log_is_unchanged(run, trained_with.history):
+        passes = pipeline.Passes(engine)
+        if result is not None and _log_is_unchanged(run, trained_with.history, passes):
             logger.info(f"{run.path} has an evaluation of this log, policy and settings")
             if out:
                 run.write_result(result, trained_with.history, out)
@@ -86,19 +91,32 @@ def evaluate(
             logger.info(f"preparing the history of {run.path}")
             agent, _ = agents.load_policy(run.policy, device, allow_classes=allow_classes)
             # The constraints are those that the policy would be deployed with: also on another log, by the run's pace.
-            data = replace(pipeline.prepare(run.config, trained_with.features), pace=trained_with.pace)
-            notes = () if data.fingerprint == trained_with.history else (OTHER_LOG,)
+            data, notes = _read(run, trained_with.features, out or run.path, passes)
+            data = replace(data, pace=trained_with.pace)
+            notes = notes if data.fingerprint == trained_with.history else (OTHER_LOG, *notes)
             for note in notes:
                 logger.warning(note)
             policy = pipeline.explain_policy(run.config, data, agent)
             result = pipeline.judge(run.config, data, agent, policy, notes)
             run.write_result(result, data.fingerprint, out)
         pipeline.write_report(run, result, (out or run.path) / "report.html")
+        pipeline.write_model_card(run, result, out)
     return result
 
 
-def _log_is_unchanged(run: Run, fingerprint: str) -> bool:
+def _read(
+    run: Run, features: ContextFeatures, folder: Path, passes: pipeline.Passes
+) -> tuple[pipeline.TrainingData, tuple[str, ...]]:
+    """Return what a policy is judged on, and notes: of a log in buckets a sample of its users."""
+    if pipeline.reads_buckets(run.config):
+        return pipeline.read_to_judge(run.config, features, folder, passes)
+    return pipeline.prepare(run.config, features), ()
+
+
+def _log_is_unchanged(run: Run, fingerprint: str, passes: pipeline.Passes) -> bool:
     """Return whether the log of a run still has the fingerprint of the training; a simulated one always has."""
+    if pipeline.reads_buckets(run.config):
+        return pipeline.fingerprint_of_buckets(run.config, run.path, passes) == fingerprint
     return run.config.history.source == "market" or pipeline.load_history(run.config).fingerprint() == fingerprint
 
 
@@ -112,7 +130,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Evaluati
     parser = Parser("evaluate", __doc__, "RUN [--history.path PATH] [--evaluation.SETTING VALUE ...]")
     parser.add_shared(
         *("run", "--history.path", "--history.decided", "--allow-class", "--out", "--device", "--force"),
-        out="folder of the three files (default: the run's)",
+        *("--engine", "--engine-address", "--workers"),
+        out="folder of the four files (default: the run's)",
         force="overwrite files of an earlier evaluation in --out",
     )
     gate = "end with the exit code of the verdict: 0 deploy, 3 hold, 4 not identified (default: 0 in any case)"
@@ -166,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out=chosen.out,
         allow_classes=chosen.allow_class,
         decided=chosen.history_decided,
+        engine=make_engine(chosen.engine, chosen.workers, chosen.engine_address),
     )
     table = result.policy_table
     print("\nWhat the policy does at the test users' slots (policy.csv has every segment)\n")

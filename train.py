@@ -4,13 +4,16 @@
   crosschannel train --config FILE --history.path FOLDER     a log, described in FILE
   crosschannel train --config FILE --train.num-envs 256      any setting as a dotted flag
   crosschannel train --resume runs/market                    resume a run, to the same bits
+  crosschannel train --config FILE --engine processes        a log in buckets, on two processes
 
-A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv and
-tensorboard/ to a folder of its own. In a checkout, `python train.py` is the same command.
+A run writes config.yaml, checkpoint.pt, policy.pt, metrics.json, evaluation.json, policy.csv,
+MODEL_CARD.md and tensorboard/ to a folder of its own. A log in buckets (`crosschannel bucket`) is
+never in memory as a whole: see docs/scale.md. In a checkout, `python train.py` is the same command.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +23,7 @@ from tqdm import tqdm
 
 from crosschannel import agents, envs, pipeline
 from crosschannel.core import ConfigError
+from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.pipeline.command_line import (
     Parser,
     UsageError,
@@ -37,7 +41,15 @@ from crosschannel.pipeline.run_folder import Run, check_run_folder
 
 
 @one_thread()
-def train(config: Config, out: Path | None = None, resume: Run | None = None, *, force: bool = False) -> Run:
+def train(
+    config: Config,
+    out: Path | None = None,
+    resume: Run | None = None,
+    *,
+    force: bool = False,
+    engine: Engine = run_locally,
+    callbacks: Sequence[pipeline.Callback] = (),
+) -> Run:
     """Train an agent on the history that a configuration names, and judge its policy.
 
     Args:
@@ -45,6 +57,8 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         out: Exact folder of the run; by default that of the configuration, with a number where it is taken.
         resume: A run that was interrupted; it is resumed to the same bits.
         force: Replace the run that stands at `out`.
+        engine: What runs the passes over a log in buckets.
+        callbacks: What watches the training and may end it early, after those that `train.callbacks` names.
 
     Returns:
         The finished run: its folder with the policy, the metrics and the evaluation.
@@ -53,6 +67,11 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         ConfigError: If the settings do not fit the history, a resumed run's history has changed, or `out` is taken.
         InputError: If the history cannot be read.
     """
+    if pipeline.reads_buckets(config):
+        if callbacks or config.train.callbacks:
+            raise ConfigError("callbacks watch steps, and a log in buckets is learned in passes: leave them out")
+        passes = pipeline.Passes(engine)
+        return pipeline.train_on_buckets(config, out, resume, force=force, passes=passes)
     with ExitStack() as locks:
         if resume is None:
             check_run_folder(config, out, force)
@@ -60,6 +79,7 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
             locks.enter_context(RunLock(resume.path))
         earlier = resume.resumes_from() if resume else None
         # Everything that can be wrong with the settings or the log shows before a new run's folder is made.
+        watching = pipeline.Callbacks.build(config, callbacks)
         data = pipeline.prepare(config, earlier.features if earlier else None)
         logger.info(data.history.summary())
         if resume and earlier and earlier.history != data.fingerprint:
@@ -78,11 +98,13 @@ def train(config: Config, out: Path | None = None, resume: Run | None = None, *,
         logger.info(f"writing to {run.path}")
 
         with resumable(run.path):
-            policy, data = learn(run, data, log, agent)
+            policy, data, training = learn(run, data, log, agent, watching)
             del agent, log  # frees the observed rows: what is judged is the policy as it was written
             written, _ = agents.load_policy(run.policy, config.device, allow_classes=run.allowed_classes)
             result = pipeline.judge(run.config, data, written, policy)
             run.write_result(result, data.fingerprint)
+            pipeline.write_model_card(run, result)
+            watching.end(replace(training, agent=written), result)
             run.finish(result)
         return run
 
@@ -92,7 +114,8 @@ def learn(
     data: pipeline.TrainingData,
     log: envs.replay.ReplayLog,
     agent: agents.Agent,
-) -> tuple[pipeline.ExplainedPolicy, pipeline.TrainingData]:
+    callbacks: pipeline.Callbacks,
+) -> tuple[pipeline.ExplainedPolicy, pipeline.TrainingData, pipeline.Training]:
     """Replay the training users once, with updates after every step, then update offline.
 
     The log pays its own actions, so that the agent chooses only at the steps whose choices are shown. Rewards of an
@@ -100,7 +123,8 @@ def learn(
     in the checkpoint, so that an interrupted run resumes to the same bits.
 
     Returns:
-        What the learned policy does at the test users' slots, and the data with the price of a message.
+        What the learned policy does at the test users' slots, the data with the price of a message, and how far the
+        training came.
     """
     config = run.config
     env = envs.replay.CrossChannelReplayVector(min(config.train.num_envs, log.n_users), log)
@@ -108,11 +132,13 @@ def learn(
     transitions = envs.replay.TransitionIndex.from_log(log)
 
     env.reset(seed=config.seed)
-    done = {"steps": 0, "decisions": 0, "offline_updates": 0}
+    training = pipeline.Training(run.path, config, agent)
+    done = {"steps": 0, "decisions": 0, "offline_updates": 0, "stopped": False}
     if run.checkpoint.is_file():
         saved = agents.restore_agent(agent, run.checkpoint)
         env.load_state_dict(saved["env"])
-        done = dict(saved["done"])
+        callbacks.load_state_dict(saved.get("callbacks", []))
+        done |= saved["done"]
         logger.info(f"{run.path} resumes from step {done['steps']:,}")
     monitor = pipeline.Monitor(run.tensorboard, log.modules, resume_from=done["steps"])
     if not done["steps"]:
@@ -126,25 +152,39 @@ def learn(
 
     def save() -> None:
         monitor.flush()
-        extra = {"run": trained_with, "env": env.state_dict(), "done": done}
+        extra = {"run": trained_with, "env": env.state_dict(), "done": done, "callbacks": callbacks.state_dict()}
         agents.save_agent(agent, run.checkpoint, spec, extra)
+
+    def show_progress() -> None:
+        """Write into the record that callbacks see how far the training came."""
+        training.steps, training.decisions = done["steps"], done["decisions"]
+        training.offline_updates = done["offline_updates"]
 
     def update() -> dict[str, str]:
         """Update the agent; write scalars and a checkpoint where they are due; return the progress bar's numbers."""
-        monitor.losses(agent.update(config.train.updates_per_step))
+        training.losses = agent.update(config.train.updates_per_step)
+        monitor.losses(training.losses)
         done["steps"] += 1
+        show_progress()
+        done["stopped"] |= not callbacks.after_step(training)
         if done["steps"] % config.train.log_every == 0:
             monitor.write(done["steps"])
         if done["steps"] % config.train.checkpoint_every == 0:
             if validation is not None:
-                monitor.scores(validation.scores(agent), done["steps"])
+                scores = validation.scores(agent)
+                monitor.scores(scores, done["steps"])
+                done["stopped"] |= not callbacks.after_evaluation(training, scores)
             save()
+            callbacks.checkpoint(training)
         return monitor.shown
+
+    show_progress()
+    callbacks.start(training)
 
     # 1. Replay: the agent learns from what was logged.
     observation = env.observations()
     with tqdm(total=len(log), initial=done["decisions"], desc="replaying", unit=" decisions", unit_scale=True) as bar:
-        while env.passes_completed < 1:
+        while env.passes_completed < 1 and not done["stopped"]:
             shown = (done["steps"] + 1) % config.train.log_every == 0
             if shown:
                 mask = observation["action_mask"].astype(bool)
@@ -165,10 +205,12 @@ def learn(
     # 2. Offline: the agent learns from what it has observed.
     total = config.train.offline_updates
     with tqdm(total=total, initial=done["offline_updates"], desc="learning", unit=" steps") as bar:
-        while done["offline_updates"] < total:
+        while done["offline_updates"] < total and not done["stopped"]:
             done["offline_updates"] += 1
             bar.set_postfix(update(), refresh=False)
             bar.update()
+    if done["stopped"]:
+        logger.info(f"a callback ended the learning at step {done['steps']:,}")
     save()
     data = replace(data, pace=pipeline.price_messages(agent, log, config.constraints, data.pace))
     trained_with = TrainedWith(config, data.fingerprint, data.features, data.pace).to_dict()
@@ -176,11 +218,11 @@ def learn(
     policy = pipeline.explain_policy(config, data, agent)
     monitor.policy_table(policy.table, done["steps"])
     monitor.close()
-    return policy, data
+    return policy, data, training
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | None, bool]:
-    """Return the configuration, the run to resume if any, the folder if one is named, and whether to replace it.
+def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, argparse.Namespace]:
+    """Return the configuration, the run to resume if any, and the program's own options.
 
     Raises:
         ConfigError: If the configuration is wrong, or there is no such run.
@@ -188,30 +230,42 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Run | None, Path | N
     """
     parser = Parser("train", __doc__, "[--config FILE | --resume RUN] [--SETTING VALUE ...]")
     parser.add_argument("--resume", metavar="RUN", type=Path, help="folder of the run to resume, as it was configured")
-    parser.add_shared("--allow-class", "--out", "--force", out="folder of the run, in place of --run-dir and --name")
+    parser.add_shared(
+        "--allow-class",
+        "--out",
+        "--force",
+        "--engine",
+        "--engine-address",
+        "--workers",
+        out="folder of the run, in place of --run-dir and --name",
+    )
     line = parse_settings(parser, arguments, without=("trial", "loop", "alerts"))
     resume, out = line.options.resume, line.options.out
     if resume is not None:
         if line.overrides or out:
             raise UsageError("--resume keeps the run's own settings: leave out --config, --out and all settings")
-        run = Run.open(resume, line.options.allow_class)
-        return run.config, run, None, False
+        run = Run.open(resume, line.options.allow_class, to_train=True)
+        return run.config, run, line.options
     if out is not None:
         if {"--name", "--run-dir"} & set(line.overrides):
             raise UsageError("--out names the run's folder: leave out --name and --run-dir")
         check_name(out.name)
     check_run_folder(line.config, out, line.options.force)
-    return line.config, None, out, line.options.force
+    return line.config, None, line.options
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, train, print what was found; return the exit code."""
-    config, resumed, out, force = parse(arguments)
+    config, resumed, options = parse(arguments)
     if resumed and resumed.ended:
         Run.open_ended(resumed.path, allow_classes=resumed.allowed_classes)  # whose files are those of its training
         print(f"run {resumed.path} is finished: its metrics are in {resumed.metrics}\n{pipeline.next_steps(resumed)}")
         return 0
-    run = train(config, out, resumed, force=force)
+    run = train(
+        *(config, options.out, resumed),
+        force=options.force,
+        engine=make_engine(options.engine, options.workers, options.engine_address),
+    )
     print(f"{run.stored_result()}\n\n{pipeline.next_steps(run)}")
     return 0
 

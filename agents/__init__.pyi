@@ -37,6 +37,7 @@ from .explain import as_markdown as as_markdown
 from .explain import as_scalars as as_scalars
 from .explain import as_text as as_text
 from .explain import component_names as component_names
+from .explain import plot_policy as plot_policy
 from .explain import policy_table as policy_table
 from .linear.agent import BestFixed as BestFixed
 from .linear.agent import EpsilonGreedy as EpsilonGreedy
@@ -116,6 +117,7 @@ __all__ = [
     "load_fit",
     "load_policy",
     "make_agent",
+    "plot_policy",
     "policy_table",
     "priced_shares",
     "rate_per_week",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,11 @@ from crosschannel.agents.policy import chunks
 from crosschannel.agents.sampling import vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.plotting import Mark, draw_marks
+
+if TYPE_CHECKING:  # Matplotlib takes long to import: it is loaded where a plot is drawn.
+    from matplotlib.axes import Axes
 
 ALL_DECISIONS = "all decisions"
 COMPONENTS = ("engagement", "gain", "direct")
@@ -310,3 +315,67 @@ def as_scalars(table: pd.DataFrame) -> dict[str, float]:
         if not np.isnan(row["top_vote_share"]):
             out[f"policy/top_vote_share/{row['module']}"] = float(row["top_vote_share"])
     return out
+
+
+def plot_policy(
+    table: pd.DataFrame, *, segment: str = ALL_DECISIONS, show: str = "share", ax: Axes | None = None
+) -> Axes:
+    """Plot how often a policy chooses each action, or what its agent expects of each, module by module.
+
+    The agent's own estimates say why it chooses as it does, not what the actions are worth.
+
+    Args:
+        table: What `policy_table` returned.
+        segment: The segment of users.
+        show: `share`, `reward`, or a component that the agent has, such as `engagement` (`component_names`).
+        ax: Axes to draw on; None makes a new figure that pyplot does not know.
+
+    Returns:
+        The axes. An action without a number has no bar, and its row says why.
+
+    Raises:
+        ConfigError: If there is no such segment or number.
+
+    Example:
+        >>> axes = plot_policy(table)
+        >>> axes.get_xlabel()
+        'share of the decisions; of later modules, of the messages [%]'
+    """
+    shown = table[table["segment"] == segment]
+    if not len(shown):
+        raise ConfigError(f"there is no segment {segment!r}. {nearest(segment, list(dict.fromkeys(table['segment'])))}")
+    numbers = ("share", "reward", *component_names(table))
+    if show not in numbers:
+        raise ConfigError(f"the policy has no {show!r}. {nearest(show, numbers)}")
+    title = f"What the policy {'chooses' if show == 'share' else 'expects'}: {segment} ({shown['decisions'].iloc[0]:,})"
+    rows = shown.to_dict("records")
+    if show == "share":
+        across = "share of the decisions; of later modules, of the messages [%]"
+        return draw_marks([_share_mark(row) for row in rows], across, title=title, ax=ax)
+    unit = "reward units" if show in ("reward", "gain", "direct") else "probability"
+    marks = [_estimate_mark(row, show) for row in rows]
+    return draw_marks(marks, f"expected {show} of a message, with 95 % interval [{unit}]", title=title, ax=ax)
+
+
+def _share_mark(row: Mapping[Any, Any]) -> Mark:
+    return Mark(
+        label=str(row["action"]),
+        value=100 * row["share"],
+        text=f"{row['share']:.1%}",
+        note="no message of the policy has this choice",
+        group=str(row["module"]),
+        start=0.0,
+    )
+
+
+def _estimate_mark(row: Mapping[Any, Any], name: str) -> Mark:
+    low, high = ("low", "high") if name == "reward" else (f"{name}_low", f"{name}_high")
+    return Mark(
+        label=str(row["action"]),
+        value=row[name],
+        low=row[low],
+        high=row[high],
+        text=f"{row[name]:+.3g} [{row[low]:.3g}, {row[high]:.3g}]",
+        note="the agent has no estimate",
+        group=str(row["module"]),
+    )

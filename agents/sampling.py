@@ -217,7 +217,7 @@ def check_decisions(modules: ActionSpace, decisions: Decisions, mask: BoolArray)
 
 
 def _refuse_slots(modules: ActionSpace, m: int, wrong: BoolArray, what: str) -> None:
-    count = int(wrong.reshape(len(wrong), -1).any(1).sum())
+    count = int(wrong.any(axis=tuple(range(1, wrong.ndim))).sum())
     if count:
         raise ConfigError(f"{_states(modules, m)} {what}, at {count:,} of {len(wrong):,} slots: it cannot be used")
 

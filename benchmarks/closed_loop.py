@@ -115,18 +115,19 @@ def table(rows: pd.DataFrame, command: str) -> str:
     lines = [
         f"    {command}",
         "",
-        "| way | day | seeds | value | least | unsubscribed | less than Thompson sampling (se) |",
+        "| users | constrained | way | day | seeds | value | least | unsubscribed | less than Thompson sampling (se) |",
     ]
-    lines.append("|---|---|---|---|---|---|---|")
-    first = rows[rows.way == "thompson"].set_index(["seed", "day"])["value"]
-    for (way, day), part in rows.groupby(["way", "day"], sort=False):
-        gap = part.set_index(["seed", "day"])["value"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
+    which = ["users", "constrained", "seed", "day"]
+    first = rows[rows.way == "thompson"].set_index(which)["value"]
+    for (users, constrained, way, day), part in rows.groupby(["users", "constrained", "way", "day"], sort=False):
+        gap = part.set_index(which)["value"]
         gap = (first.reindex(gap.index) - gap).dropna()
         se = gap.std(ddof=1) / np.sqrt(len(gap)) if len(gap) > 1 else float("nan")
         shown = "" if way == "thompson" or not len(gap) else f"{gap.mean():+.3f} ({se:.3f})"
         lines.append(
-            f"| {way} | {day} | {len(part)} | {part.value.mean():.3f} | {part.value.min():.3f} | "
-            f"{part.unsubscribed.mean():.1%} | {shown} |"
+            f"| {users:,} | {'yes' if constrained else 'no'} | {way} | {day} | {len(part)} | {part.value.mean():.3f} | "
+            f"{part.value.min():.3f} | {part.unsubscribed.mean():.1%} | {shown} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "simulate": "simulate a deployment: decide and learn every day, with arms",
     "alerts": "check a deployment after each day: decisions, propensities, unsubscribes, rewards",
     "forget": "remove users from all that a run and its decisions hold, and prove it",
+    "bucket": "divide a log into buckets of users, for logs that do not fit into memory",
     "explain": "explain one decision: what was possible, what it was worth, and how probable",
     "effects": "estimate the effects of the logged messages",
     "trial": "read a randomised trial of arms: lifts that hold at all looks, checks, a verdict",

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.engines.local import run_in_processes, run_locally
 from crosschannel.engines.ray import run_on_ray
+from crosschannel.engines.spark import run_on_spark
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,28 +24,47 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Callable[[int], Engine]] = {
-    "local": lambda workers: run_locally,  # noqa: ARG005 - there is only one worker
-    "processes": lambda workers: functools.partial(run_in_processes, workers=workers),
-    "ray": lambda workers: functools.partial(run_on_ray, workers=workers),
-}
+ENGINES = ("local", "processes", "ray", "spark")
 
 
-def make_engine(name: str, workers: int = 2) -> Engine:
+def make_engine(name: str, workers: int = 2, address: str | None = None) -> Engine:
     """Return an engine by its name.
 
     Args:
         name: One of `ENGINES`.
         workers: Number of parallel processes; `local` uses this process only.
+        address: The cluster of `ray` or the master of `spark`; by default the one that runs, or a local one.
 
     Raises:
-        ConfigError: If there is no such engine, or `workers` is below 1.
+        ConfigError: If there is no such engine, `workers` is below 1, or an address is given for this machine.
     """
     if name not in ENGINES:
         raise ConfigError(f"there is no engine {name!r}. {nearest(name, ENGINES)}")
     if workers < 1:
         raise ConfigError(f"the number of workers is {workers}: give at least 1")
-    return ENGINES[name](workers)
+    if name == "ray":
+        return functools.partial(run_on_ray, workers=workers, address=address)
+    if name == "spark":
+        return functools.partial(run_on_spark, workers=workers, address=address)
+    if address is not None:
+        raise ConfigError(f"the engine {name!r} runs on this machine and has no address, but {address!r} is given")
+    return run_locally if name == "local" else functools.partial(run_in_processes, workers=workers)
+
+
+def shard(items: Sequence[Item], part: str) -> Sequence[Item]:
+    """Return the items of one of several tasks of a scheduler: each item belongs to one task.
+
+    Args:
+        items: All items.
+        part: `i/n`, the task i of n, from 1.
+
+    Raises:
+        ConfigError: If it is not such a text.
+    """
+    number, slash, count = part.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ConfigError(f"the shard {part!r} is not i/n with i from 1 to n, such as 3/8")
+    return items[int(number) - 1 :: int(count)]
 
 
 def add_up(results: Iterable[Any]) -> Any:

@@ -1,3 +1,7 @@
+from .bins import CalibrationBin as CalibrationBin
+from .bins import WeightBin as WeightBin
+from .bins import calibration_bins as calibration_bins
+from .bins import weight_bins as weight_bins
 from .bootstrap import Interval as Interval
 from .bootstrap import t_interval as t_interval
 from .bootstrap import user_bootstrap as user_bootstrap
@@ -36,6 +40,16 @@ from .planning import advice as advice
 from .planning import data_needs as data_needs
 from .planning import users_per_arm_of_means as users_per_arm_of_means
 from .planning import users_per_arm_of_rates as users_per_arm_of_rates
+from .plots import plot_calibration as plot_calibration
+from .plots import plot_comparisons as plot_comparisons
+from .plots import plot_costs as plot_costs
+from .plots import plot_estimates as plot_estimates
+from .plots import plot_ladder as plot_ladder
+from .plots import plot_modules as plot_modules
+from .plots import plot_slots as plot_slots
+from .plots import plot_trajectories as plot_trajectories
+from .plots import plot_waterfall as plot_waterfall
+from .plots import plot_weights as plot_weights
 from .report import Card as Card
 from .report import Picture as Picture
 from .report import ReportSection as ReportSection
@@ -84,6 +98,11 @@ from .trials import TrialConfig as TrialConfig
 from .trials import arm_means as arm_means
 from .trials import contrast as contrast
 from .trials import critical_values as critical_values
+from .trials import plot_arm_costs as plot_arm_costs
+from .trials import plot_lifts as plot_lifts
+from .trials import plot_looks as plot_looks
+from .trials import plot_segments as plot_segments
+from .trials import plot_time_course as plot_time_course
 from .trials import read_arms as read_arms
 from .trials import read_past_looks as read_past_looks
 from .trials import read_trial as read_trial
@@ -108,6 +127,7 @@ __all__ = [
     "ArmMeans",
     "ArmTable",
     "BetaIPS",
+    "CalibrationBin",
     "Card",
     "ChosenWeights",
     "Comparison",
@@ -151,11 +171,13 @@ __all__ = [
     "Trial",
     "TrialCheck",
     "TrialConfig",
+    "WeightBin",
     "WeightMoments",
     "WeightedDR",
     "advice",
     "arm_means",
     "blocks",
+    "calibration_bins",
     "caveats",
     "compare_policies",
     "contrast",
@@ -172,6 +194,21 @@ __all__ = [
     "importance_weights",
     "kurtosis",
     "module_effects",
+    "plot_arm_costs",
+    "plot_calibration",
+    "plot_comparisons",
+    "plot_costs",
+    "plot_estimates",
+    "plot_ladder",
+    "plot_lifts",
+    "plot_looks",
+    "plot_modules",
+    "plot_segments",
+    "plot_slots",
+    "plot_time_course",
+    "plot_trajectories",
+    "plot_waterfall",
+    "plot_weights",
     "read_arms",
     "read_past_looks",
     "read_trial",
@@ -192,6 +229,7 @@ __all__ = [
     "users_per_arm_of_rates",
     "value_trajectories",
     "verdict",
+    "weight_bins",
     "write_html",
     "write_trial_html",
 ]

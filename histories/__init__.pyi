@@ -2,8 +2,10 @@ from .arms import ARMS as ARMS
 from .arms import Arms as Arms
 from .arms import assign_arms as assign_arms
 from .arms import held_out as held_out
-from .buckets import bucket_of as bucket_of
-from .buckets import bucket_paths as bucket_paths
+from .buckets import Buckets as Buckets
+from .buckets import leaf_of as leaf_of
+from .buckets import open_buckets as open_buckets
+from .buckets import read_bucket as read_bucket
 from .buckets import write_buckets as write_buckets
 from .eligibility import consent_columns as consent_columns
 from .eligibility import last_eligible as last_eligible
@@ -29,6 +31,7 @@ from .readers.datasets import read_dataset as read_dataset
 from .readers.datasets.starbucks import read_starbucks_rewards as read_starbucks_rewards
 from .readers.folder import read_history as read_history
 from .readers.folder import write_history as write_history
+from .readers.frames import from_frames as from_frames
 from .readers.slots import SlotGrid as SlotGrid
 from .readers.sources import TableSource as TableSource
 from .readers.stream.mapping import Sends as Sends
@@ -45,6 +48,7 @@ __all__ = [
     "DATASETS",
     "DEFAULT_CHURN_EVENTS",
     "Arms",
+    "Buckets",
     "ContextFeatures",
     "ContextSpec",
     "DecisionLog",
@@ -61,15 +65,17 @@ __all__ = [
     "TableSource",
     "allowed_actions",
     "assign_arms",
-    "bucket_of",
-    "bucket_paths",
     "check_propensities",
     "check_rewards",
     "consent_columns",
     "estimate_propensities",
+    "from_frames",
     "guarded_mask",
     "held_out",
     "last_eligible",
+    "leaf_of",
+    "open_buckets",
+    "read_bucket",
     "read_dataset",
     "read_eligible",
     "read_history",

@@ -1,4 +1,9 @@
 from .batches import batch_at as batch_at
+from .buckets.passes import Passes as Passes
+from .buckets.reading import reads_buckets as reads_buckets
+from .buckets.sampling import fingerprint_of_buckets as fingerprint_of_buckets
+from .buckets.sampling import read_to_judge as read_to_judge
+from .buckets.training import train_on_buckets as train_on_buckets
 from .building import TrainingData as TrainingData
 from .building import agent_spec as agent_spec
 from .building import build_history as build_history
@@ -36,11 +41,18 @@ from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
 from .pricing import price_messages as price_messages
 from .pricing import priced_policy as priced_policy
+from .report.model_card import model_card as model_card
+from .report.model_card import write_model_card as write_model_card
 from .reporting import next_steps as next_steps
 from .reporting import write_report as write_report
 from .run_folder import Run as Run
+from .training.callbacks import Callback as Callback
+from .training.callbacks import Callbacks as Callbacks
+from .training.callbacks import Training as Training
 
 __all__ = [
+    "Callback",
+    "Callbacks",
     "Config",
     "DecidedDay",
     "EvaluationResult",
@@ -49,7 +61,9 @@ __all__ = [
     "LogPace",
     "Monitor",
     "Parser",
+    "Passes",
     "Run",
+    "Training",
     "TrainingData",
     "TrueValue",
     "UsageError",
@@ -66,11 +80,13 @@ __all__ = [
     "deployable_policy",
     "explain_decision",
     "explain_policy",
+    "fingerprint_of_buckets",
     "fit_outcomes",
     "judge",
     "load_config",
     "load_history",
     "logger",
+    "model_card",
     "next_steps",
     "parse_settings",
     "plan",
@@ -79,7 +95,11 @@ __all__ = [
     "priced_policy",
     "program",
     "read_config",
+    "read_to_judge",
+    "reads_buckets",
+    "train_on_buckets",
     "write_config",
     "write_day",
+    "write_model_card",
     "write_report",
 ]

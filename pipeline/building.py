@@ -33,7 +33,7 @@ from crosschannel.histories.readers.decided.days import decisions_by_date, with_
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.histories.readers.tables import read_tables
+from crosschannel.histories.readers.tables import TableMapping, read_tables
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import LOGISTIC, RIDGE, Config, HistoryConfig, RewardConfig
@@ -152,11 +152,16 @@ def build_history(config: Config) -> tuple[History, MarketTruth | None]:
     """Read or simulate the history, with the configured churn events, ties and observation."""
     history, truth = _read_or_simulate(config)
     declared = config.history
-    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
-    history = history.with_observed_from(declared.observed_from)
+    history = with_declared(history, declared)
     if declared.decided is not None and declared.source != "folder":  # whose reader has done so
         history = with_arms(history, declared.decided)
     return history, truth
+
+
+def with_declared(history: History, declared: HistoryConfig) -> History:
+    """Return a history with the churn events, the order of ties and the observation that a configuration declares."""
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from)
 
 
 def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
@@ -171,18 +176,7 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
         logger.info(f"simulating {source.market.users:,} users of the market")
         return simulate_history(Market(config.market()))
     if source.source == "tables":
-        assert source.tables is not None  # the configuration requires it
-        tables = source.tables
-        own = None if source.decided else tables.decided
-        move = _mover([tables.decisions, *tables.events, tables.users, own], source.path)
-        moved = replace(
-            tables,
-            decisions=move(tables.decisions),
-            events=tuple(move(events) for events in tables.events),
-            users=None if tables.users is None else move(tables.users),
-            decided=_decided(source, own, move),
-        )
-        return read_tables(moved), None
+        return read_tables(moved_tables(source)), None
     if source.source == "stream":
         assert source.stream is not None  # the configuration requires it
         stream = source.stream
@@ -200,6 +194,21 @@ def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     if source.path is None:
         raise ConfigError("history.source 'folder' needs a folder: add --history.path FOLDER")
     return read_history(source.path, source.decided), None
+
+
+def moved_tables(source: HistoryConfig) -> TableMapping:
+    """Return the mapping of tables with the configured path and decisions in place of its own."""
+    assert source.tables is not None  # the configuration requires it
+    tables = source.tables
+    own = None if source.decided else tables.decided
+    move = _mover([tables.decisions, *tables.events, tables.users, own], source.path)
+    return replace(
+        tables,
+        decisions=move(tables.decisions),
+        events=tuple(move(events) for events in tables.events),
+        users=None if tables.users is None else move(tables.users),
+        decided=_decided(source, own, move),
+    )
 
 
 def _decided(
@@ -274,7 +283,25 @@ def prepare(config: Config, features: ContextFeatures | None = None) -> Training
         NotIdentified: If rewards are weighted by propensities, and these have no overlap or cannot be estimated.
     """
     history, truth = build_history(config)
-    fingerprint = history.fingerprint()
+    return prepare_history(config, history, history.fingerprint(), features, truth)
+
+
+def prepare_history(
+    config: Config,
+    history: History,
+    fingerprint: str,
+    features: ContextFeatures | None = None,
+    truth: MarketTruth | None = None,
+) -> TrainingData:
+    """Split the users of a history that was read, and fit the context on the training users: see `prepare`.
+
+    Args:
+        config: The configuration.
+        history: The history.
+        fingerprint: The fingerprint of the log that it is, or that it is a sample of.
+        features: How context is built; by default it is fitted.
+        truth: The market's hidden truth, if the history is simulated.
+    """
     check_factors(history.modules, config.evaluation.factors)
     outcome_regressor(config)
     classifier = propensity_classifier(config)

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from crosschannel.core.errors import ConfigError, CrosschannelError, OutputError, nearest
 from crosschannel.core.files import output_fault
+from crosschannel.engines.base import ENGINES
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, check_device, check_seed
 
 logger = logging.getLogger("crosschannel")
@@ -155,6 +156,23 @@ SHARED: Mapping[str, Mapping[str, Any]] = {
         "type": Path,
         "dest": "history_decided",
         "help": "folder of decisions by date, which join the log (default: the run's)",
+    },
+    "--engine": {
+        "metavar": "NAME",
+        "choices": ENGINES,
+        "default": ENGINES[0],
+        "help": f"what runs the passes over a log in buckets, with one result: {', '.join(ENGINES)} (default: local)",
+    },
+    "--engine-address": {
+        "metavar": "ADDRESS",
+        "default": None,
+        "help": "cluster of ray or master of spark (default: the one that runs, or a local one)",
+    },
+    "--workers": {
+        "metavar": "INT",
+        "type": int,
+        "default": 2,
+        "help": "processes of the engine (default: 2)",
     },
     "--at": {"metavar": "TIME", "help": "time of the decisions in UTC (default: the end of the log)"},
     "--allow-class": {

@@ -169,13 +169,22 @@ def load_config(source: str | Path = "market", settings: Mapping[str, Any] | Non
     Raises:
         ConfigError: If there is no such configuration, or a setting is unknown or refused; the nearest name is given.
     """
+    return override(read_config(config_path(source)), settings or {})
+
+
+def config_path(source: str | Path) -> Path:
+    """Return the YAML file of a configuration: a file as it is, or that of a name such as `market`.
+
+    Raises:
+        ConfigError: If no configuration that comes with the package has the name; the nearest one is given.
+    """
     path = Path(source)
-    if not path.suffix:
-        path = CONFIG_FOLDER / f"{source}.yaml"
-        known = sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml"))
-        if str(source) not in known:
-            raise ConfigError(f"there is no configuration {str(source)!r}. {nearest(str(source), known)}")
-    return override(read_config(path), settings or {})
+    if path.suffix or path.is_file():
+        return path
+    known = sorted(file.stem for file in CONFIG_FOLDER.glob("*.yaml"))
+    if str(source) not in known:
+        raise ConfigError(f"there is no configuration {str(source)!r}. {nearest(str(source), known)}")
+    return CONFIG_FOLDER / f"{source}.yaml"
 
 
 def override(config: Config, settings: Mapping[str, Any]) -> Config:

@@ -21,7 +21,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import parse_yaml
 from crosschannel.core.serialization import alternatives, convert, to_dict
 from crosschannel.pipeline.command_line import DEFAULT_CONFIG, FLAG_WIDTH, WIDTH, Parser, UsageError, hyphenated
-from crosschannel.pipeline.configuration import Config, override, read_config, with_agent
+from crosschannel.pipeline.configuration import Config, config_path, override, read_config, with_agent
 
 #: Settings that stand in a file only: the first two are long, and the market's goals are those of the reward.
 FILE_ONLY = (("history", "tables"), ("history", "stream"), ("history", "market", "goals"))
@@ -181,7 +181,8 @@ def parse_settings(
         known |= {one.flag: one for one in free}
     parser.epilog = "What is in [brackets] is the default, that of the configuration included; none is no value."
     if base is None:
-        parser.add_argument("--config", metavar="FILE", type=Path, help=f"configuration [{default.name}]")
+        text = f"a file, or the name of a packaged one [{default.stem}]"
+        parser.add_argument("--config", metavar="FILE", type=Path, help=text)
     _add_settings(parser, config, list(known.values()), in_full="--help-all" in given)
     options = parser.parse(given)
     texts = {flag: getattr(options, flag) for flag in known if hasattr(options, flag)}
@@ -196,7 +197,7 @@ def _read(parser: Parser, given: Sequence[str], sections: Sequence[str] | None, 
     first.add_argument("--config", type=Path, default=default)
     first.add_argument("--agent.name", dest="agent")
     early, _ = first.parse_known_args([text for text in given if text not in ("-h", "--help")])
-    config = read_config(early.config)
+    config = read_config(config_path(early.config))
     if early.agent is None or early.agent == config.agent.name or (sections is not None and "agent" not in sections):
         return config
     with _as_usage():  # the settings in the file are those of another agent

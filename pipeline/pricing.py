@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,16 +53,8 @@ class LogPace:
         same = d.user[1:] == d.user[:-1]
         steps = np.diff(d.time)[same]
         period = int(np.median(steps)) if len(steps) else otherwise
-        first = np.full(history.n_users, np.iinfo(np.int64).max)
-        np.minimum.at(first, d.user, d.time)
-        has = first < np.iinfo(np.int64).max
-        end = np.minimum(history.churned_at, history.observed_until)
-        observed = np.maximum(end - first, 0)[has]
-        rates, log = {}, history.events
-        within = (log.time >= first[log.user]) & (log.time <= end[log.user])
-        for event in events:
-            mine = history.are_events([event]) & within
-            rates[event] = rate_per_week(int(mine.sum()), observed)
+        counts, observed = events_and_time(history, events)
+        rates = {event: rate_per_week(count, observed) for event, count in zip(events, counts, strict=True)}
         return cls(max(period, 1), rates)
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,6 +66,21 @@ class LogPace:
         """Restore what `to_dict` returned."""
         rates = {str(name): float(rate) for name, rate in data["rates"].items()}
         return cls(int(data["period"]), rates, float(data["message_price"]))
+
+
+def events_and_time(history: History, events: Sequence[str]) -> tuple[list[int], IntArray]:
+    """Return how often each event follows users' first decisions, and the time (N,) of those who have one.
+
+    Both end with the user's observation, or with churn; time in microseconds.
+    """
+    d, log = history.decisions, history.events
+    first = np.full(history.n_users, np.iinfo(np.int64).max)
+    np.minimum.at(first, d.user, d.time)
+    has = first < np.iinfo(np.int64).max
+    end = np.minimum(history.churned_at, history.observed_until)
+    within = (log.time >= first[log.user]) & (log.time <= end[log.user])
+    counts = [int((history.are_events([event]) & within).sum()) for event in events]
+    return counts, np.maximum(end - first, 0)[has]
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def check_priceable(agent: Agent, constraints: Constraints) -> None:
         names = (*constraints.names, *(["discount"] if constraints.discount else []))
         raise ConfigError(
             f"the agent {type(agent).__name__} cannot keep constraints ({', '.join(names)}): choose "
-            "ensemble_thompson, or empty `constraints`"
+            "ensemble_thompson, or empty `constraints` (--constraints.cost-events '[]')"
         )
 
 

@@ -13,8 +13,6 @@ from crosschannel.evaluation.report.formatting import NOTHING, format_number
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture
 from crosschannel.pipeline.command_line import invocation
-from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.following import INCREMENTAL
 from crosschannel.pipeline.judgement.results import CONSTRAINT_COLUMNS, EvaluationResult, constraint_cells
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,
@@ -29,6 +27,7 @@ from crosschannel.pipeline.report.behaviour import (
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.comparators import comparators_section
 from crosschannel.pipeline.report.following import following_section
+from crosschannel.pipeline.report.words import reward_in_words, reward_text
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -37,7 +36,7 @@ def write_report(run: Run, result: EvaluationResult, path: Path) -> None:
     truth = {result.evaluation.policy: result.truth[0].per_decision} if result.truth else None
     write_html(
         *(path, [result.evaluation], _facts(run, result), run.path.name, _sections(result)),
-        card=card_of(result, run.path, _reward_in_words(run.config)),
+        card=card_of(result, run.path, reward_in_words(run.config)),
         truth=truth,
     )
 
@@ -57,7 +56,7 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
     facts = {
         "run": str(run.path),
         "history": result.history,
-        "reward": _reward_text(config),
+        "reward": reward_text(config),
         "split": f"by user: {', '.join(f'{name} {share:.0%}' for name, share in config.split.shares.items())}",
         "policy": f"{config.agent.name}, exploring, as it would be deployed",
     }
@@ -71,35 +70,6 @@ def _facts(run: Run, result: EvaluationResult) -> dict[str, str]:
             f"{value.sends_per_user:.1f} messages"
         )
     return facts | ({"attention": " ".join(result.notes)} if result.notes else {})
-
-
-def _reward_in_words(config: Config) -> str:
-    """Return what counts as a reward, for the card."""
-    reward = config.reward
-    goals = ", ".join(
-        f"{goal.weight:+g} x {'' if goal.measure == 'count' else f'{goal.measure} of '}`{goal.event}`"
-        for goal in reward.goals
-    )
-    text = f"{goals}, in the {reward.post} after a decision"
-    return f"{text}, less what happens without a message" if reward.kind in INCREMENTAL else text
-
-
-def _reward_text(config: Config) -> str:
-    reward = config.reward
-    goals = ", ".join(f"{goal.weight:+g} x {goal.event} ({goal.measure})" for goal in reward.goals)
-    parts = [
-        f"{reward.kind}: {goals}; window {reward.pre} before and {reward.post} after",
-        f"time buckets of {reward.time_bucket}",
-        f"overlap {reward.overlap}",
-        f"controls {reward.controls}",
-    ]
-    if reward.seasonality:
-        parts.append(f"seasonality {reward.seasonality}")
-    if reward.matching.within:
-        parts.append(f"within {', '.join(reward.matching.within)}")
-    if reward.matching.strata > 1:
-        parts.append(f"{reward.matching.strata} strata of activity")
-    return ", ".join(parts)
 
 
 def _sections(result: EvaluationResult) -> list[ReportSection]:

@@ -31,9 +31,9 @@ DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split
 class Run:
     """A folder that a run wrote.
 
-    It holds `config.yaml`, `checkpoint.pt`, `policy.pt`, `metrics.json`, `evaluation.json`, `policy.csv`, `report.html`
-    and `tensorboard/`. A run folder is data: classes of a user's own that it names are imported only where the command
-    allows them, and never from the folder itself.
+    It holds `config.yaml`, `checkpoint.pt`, `policy.pt`, `metrics.json`, `evaluation.json`, `policy.csv`,
+    `MODEL_CARD.md`, `report.html` and `tensorboard/`. A run folder is data: classes of a user's own that it names are
+    imported only where the command allows them, and never from the folder itself.
 
     Attributes:
         path: The folder.
@@ -121,7 +121,8 @@ class Run:
             _make_folder(out)
             locks.enter_context(RunLock(out))
             _clear(out)
-        run = cls(path, replace(config, name=path.name, run_dir=path.parent), _classes(config))
+        allowed = (*classes_of(config), *config.train.callbacks)
+        run = cls(path, replace(config, name=path.name, run_dir=path.parent), allowed)
         write_config(run.config, path / "config.yaml")  # makes the folder a run
         return run
 
@@ -140,13 +141,14 @@ class Run:
         return read_config(path / "config.yaml")
 
     @classmethod
-    def open(cls, path: Path, allow_classes: Collection[str] = ()) -> Run:
+    def open(cls, path: Path, allow_classes: Collection[str] = (), *, to_train: bool = False) -> Run:
         """Open a folder that a run wrote.
 
         Args:
             path: The folder.
             allow_classes: Classes of a user's own that may be imported if the run names them, as
                 `package.module:Class`.
+            to_train: Whether its training is resumed, so that the run's callbacks are imported too.
 
         Raises:
             ConfigError: If it is not one, or names a class that is not allowed or that lies in the folder itself.
@@ -154,7 +156,7 @@ class Run:
         if not cls.is_at(path):
             raise ConfigError(f"{path} is not a run: it has no config.yaml. `{invocation('train')}` writes runs")
         config = read_config(path / "config.yaml")
-        for name in _classes(config):
+        for name in (*classes_of(config), *(config.train.callbacks if to_train else ())):
             refuse_class(name, allow_classes, str(path / "config.yaml"))
             _refuse_inside(path, name)
         return cls(path, config, tuple(allow_classes))
@@ -363,8 +365,8 @@ def _clear(path: Path) -> None:
         raise OutputError(f"{path} cannot be replaced: {error.strerror or error}") from None
 
 
-def _classes(config: Config) -> tuple[str, ...]:
-    """Return the classes of a user's own that a configuration names."""
+def classes_of(config: Config) -> tuple[str, ...]:
+    """Return the classes of a user's own that a configuration names and that every program imports."""
     evaluation, history = config.evaluation, config.history
     names = (config.agent.name, config.reward.kind, evaluation.outcome_model, history.propensity_model)
     # The estimators of scikit-learn are those of an installed package, and no code of a run's author.

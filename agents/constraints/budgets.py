@@ -54,7 +54,7 @@ def _unknown_costs(budget: Budget, modules: ActionSpace) -> list[str]:
     return faults
 
 
-def rate_per_week(events: int, observed: IntArray) -> float:
+def rate_per_week(events: int, observed: IntArray | int) -> float:
     """Return a log's events per user and week, over all users' observed time, those without messages included.
 
     Half an event is added, as in the hazards' prior: a log without any event does not say that there can be none, and a
@@ -62,7 +62,8 @@ def rate_per_week(events: int, observed: IntArray) -> float:
 
     Args:
         events: Number of events within the observed time.
-        observed: Observed time of each user (N,), in microseconds; for a user who churned it ends there.
+        observed: Observed time of each user (N,), in microseconds, or of all together; for a user who churned it ends
+            there.
 
     Raises:
         ConfigError: If no time was observed.

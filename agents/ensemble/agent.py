@@ -183,6 +183,11 @@ class EnsembleThompson:
         return best_codes(values.cpu().numpy(), eligible.take(rows, 0).T)
 
     @property
+    def learners(self) -> Sequence[Learner]:
+        """The ensemble of each module."""
+        return self._learners
+
+    @property
     def funnel(self) -> Funnel:
         """The model of the rewards' components; without heads until rows with components were learned."""
         return self._funnel

@@ -78,6 +78,7 @@ def add_rows(
     weight: Tensor,
     age_weight: Tensor,
     counts: Tensor,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Add rows to the statistics of their fold and action, in place, in chunks that fit in the cache.
 
@@ -92,11 +93,13 @@ def add_rows(
         weight: Weights of the rows (N,), including the factor for their age.
         age_weight: Factor for the age of each row (N,), 1 without discounting.
         counts: Number of rows of each fold and action (folds, A).
+        dtype: Precision of the sums within a chunk, by default that of the targets; chunks are added in double.
     """
     width = statistics.gram.shape[-1]
     strips = torch.arange(width).chunk(GRAM_STRIPS)
-    root = weight.sqrt().unsqueeze(1)
-    space = targets.new_empty(ROWS_PER_CHUNK, width + targets.shape[1])
+    dtype = dtype or targets.dtype
+    root = weight.to(dtype).sqrt().unsqueeze(1)
+    space = torch.empty(ROWS_PER_CHUNK, width + targets.shape[1], dtype=dtype)
     ends = counts.flatten().cumsum(0).tolist()
     for start in range(0, len(x), ROWS_PER_CHUNK):
         rows = slice(start, start + ROWS_PER_CHUNK)

@@ -13,12 +13,12 @@ from torch import Tensor
 from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
 from crosschannel.agents.ensemble.drift import MAX_ROWS, learn_half_life
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
+from crosschannel.agents.ensemble.moving import moved_state
 from crosschannel.agents.ensemble.network import SharedNetwork
 from crosschannel.agents.ensemble.noise import held_out, learn_noise, noise_factor, row_weights, signs, subsample
 from crosschannel.agents.ensemble.prior import ABSOLUTE_BLOCK, NETWORK_BLOCK, learn_scales, select_prior_scale
 from crosschannel.agents.ensemble.units import RewardUnits
 from crosschannel.agents.settings import EnsembleThompsonSettings
-from crosschannel.core.action_changes import carry_over
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 
@@ -239,9 +239,13 @@ class Learner:
     def _refit(self, buffer: Buffer, rows: Tensor) -> None:
         """Freeze the features of the network as it is now, sum all rows again, and fit the prior; the heads follow."""
         self._network.freeze()
-        self._statistics = SufficientStatistics.zeros(*self._statistics.moment.shape)
+        self._statistics = self.no_sums()
         self._add(buffer, rows)
         self._frozen = {"rows": buffer.seen, "steps": self._network.steps}
+        self._fit_prior()
+
+    def _fit_prior(self) -> None:
+        """Fit the prior to the statistics; the heads follow."""
         statistics = self._statistics.sum_folds()
         scaler = self._fit_scaler(statistics)
         self._prior = learn_scales(scaler.transform(statistics), self._prior, self._blocks, MAX_SCALE_STEPS)
@@ -270,8 +274,27 @@ class Learner:
             self._add(buffer, buffer.rows(sent_only, since=self._included))
             self._heads = None
 
+    def sums(self, buffer: Buffer) -> SufficientStatistics:
+        """Return the statistics of a buffer's rows on the features as they are frozen, in double precision."""
+        out = self.no_sums()
+        self._add_to(out, buffer, buffer.rows(self._m > 0), torch.float64)
+        return out
+
+    def no_sums(self) -> SufficientStatistics:
+        """Return the statistics of no rows."""
+        return SufficientStatistics.zeros(*self._statistics.moment.shape)
+
+    def adopt(self, statistics: SufficientStatistics) -> None:
+        """Take statistics of other rows, such as of a whole log, and fit the prior to them; the heads follow."""
+        self._statistics = statistics
+        self._fit_prior()
+
     def _add(self, buffer: Buffer, rows: Tensor) -> None:
-        folds, actions = self._statistics.gram.shape[:2]
+        self._add_to(self._statistics, buffer, rows, torch.float32)
+        self._included = buffer.seen
+
+    def _add_to(self, statistics: SufficientStatistics, buffer: Buffer, rows: Tensor, dtype: torch.dtype) -> None:
+        folds, actions = statistics.gram.shape[:2]
         cell = held_out(buffer.keys(rows), self._seed) * actions + self._cells(buffer, rows)
         rows = rows.index_select(0, torch.argsort(cell, stable=True))
         context, age_weight = buffer["context"].index_select(0, rows), self._age_weights(buffer, rows)
@@ -281,8 +304,7 @@ class Learner:
         noise = signs(buffer.keys(rows), self._settings.members, self._seed)
         torch.mul(noise, deviation.unsqueeze(1), out=targets[:, 1:])
         counts = torch.bincount(cell, minlength=folds * actions).view(folds, actions)
-        add_rows(self._statistics, self._features, context, targets, weight * age_weight, age_weight, counts)
-        self._included = buffer.seen
+        add_rows(statistics, self._features, context, targets, weight * age_weight, age_weight, counts, dtype)
 
     def _fit_heads(self) -> Tensor:
         """Fit the heads (A, 1 + K, F) on the frozen features: the posterior mean, then the members around it."""
@@ -353,29 +375,9 @@ class Learner:
         Raises:
             RuntimeError: If the other learner has another shape.
         """
-        fresh, f = self.state_dict(), len(self._blocks)
-        if state["own"].shape[1:] != self._own.shape[1:]:
-            raise RuntimeError(
-                f"its heads are of shape {list(state['own'].shape[1:])}, not {list(self._own.shape[1:])}"
-            )
-
-        def moved(saved: Tensor, new: Tensor) -> Tensor:
-            return torch.from_numpy(carry_over(saved.numpy(), place, new.numpy()))
-
-        before, empty = state["statistics"], fresh["statistics"]
-        statistics = {
-            name: torch.stack([moved(fold, empty[name][0]) for fold in before[name]]) for name in ("gram", "moment")
-        }
-        self.load_state_dict(
-            {
-                **state,
-                "network": self._network.moved_state_dict(state["network"], torch.from_numpy(place)),
-                "heads": fresh["heads"],
-                "common": torch.cat([state["common"][:f], fresh["common"][f:]]),
-                "own": moved(state["own"], fresh["own"]),
-                "statistics": {**before, **statistics},
-            }
-        )
+        fresh = self.state_dict()
+        network = self._network.moved_state_dict(state["network"], torch.from_numpy(place))
+        self.load_state_dict(moved_state(fresh, state, network, place))
         self._heads = None
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -8,8 +8,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from crosschannel.agents.funnel.model import Heads
-from crosschannel.agents.funnel.values import Effects, Means, Products, value_of
+from crosschannel.agents.funnel.values import Effects, Heads, Means, Products, value_of
 from crosschannel.core.action_space import ActionSpace
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import scipy  # it imports scipy.optimize on first use, so that a program's help does not wait for it
 import torch
@@ -20,16 +20,16 @@ class Predictions:
     Attributes:
         funnel: The funnel's values without costs and without what surrogates miss (n,).
         missed: What the goals were predicted to be beyond their surrogates (n,).
-        general: The funnel's values if no action's effect differed from another's by context (n,).
-        general_missed: The same of what surrogates miss (n,).
+        used: The funnel's values with what is personal about actions' effects by its weight (n,).
+        used_missed: The same of what surrogates miss (n,).
         all_sends: The values by the regression of all sends (n,).
         cost: The expected price of their cost events (n,).
     """
 
     funnel: Tensor
     missed: Tensor
-    general: Tensor
-    general_missed: Tensor
+    used: Tensor
+    used_missed: Tensor
     all_sends: Tensor
     cost: Tensor
 
@@ -44,10 +44,9 @@ class Blend:
     price of their cost events, which neither includes. Where the funnel's assumptions fail its slope moves away from 1
     and the regression of all sends, which needs none, takes its place.
 
-    Before that, two parts of the funnel's value get weights s from 0 to 1, by :math:`y_i = s z_i + e_i` with
-    :math:`s \sim N(s_0, \tau^2)`: what the goals were beyond their surrogates (:math:`s_0 = 0`; 0 where surrogates
-    hold), and what is personal about the choice between actions, the difference of the values to those by which no
-    action's effect differs from another's by context (:math:`s_0 = 1`; 0 where one message is best for all).
+    Before that, two parts of the funnel's value get weights s from 0 to 1: what the goals were beyond their surrogates,
+    by :math:`y_i = s z_i + e_i` with :math:`s \sim N(0, \tau^2)`, 0 where surrogates hold; and what is personal about
+    the choice between actions, by the value of the policies that follow it (`personal_weight`).
 
     Attributes:
         funnel: Weight of the funnel's value.
@@ -69,28 +68,25 @@ class Blend:
     personal: float = 1.0
 
     @classmethod
-    def fit(cls, reward: Tensor, predictions: Predictions, cluster: Tensor) -> Blend:
-        """Fit the weights to n messages.
+    def fit(cls, reward: Tensor, predictions: Predictions, cluster: Tensor, personal: float) -> Blend:
+        """Fit the other weights to n messages.
 
         Args:
             reward: Their rewards, costs included (n,).
             predictions: What was predicted of them.
             cluster: Codes of their users (n,).
+            personal: Weight of what is personal, with which the predictions were made.
         """
-        of = predictions
-        parts = (of.funnel, of.missed, of.general, of.general_missed, of.all_sends, of.cost)
-        f, m, f0, m0, q, c = (part.double() for part in parts)
+        f, m, used, used_missed, q, c = (getattr(predictions, part.name).double() for part in fields(predictions))
         y = reward.double()
-        missed = _share(y + c - f, m, 0.0)
-        f, f0 = f + missed * m, f0 + missed * m0
-        personal = _share(y + c - f0, f - f0, 1.0)
-        f = f0 + personal * (f - f0)
+        net = f - c
+        missed = _share(y + c - f, m)
+        f = used + missed * used_missed
         both = torch.stack([f, q], 1)
         residual = y + c - f
         noise = max(float(residual.square().mean()), MIN_NOISE)
         gram = both.t() @ both + noise / PRIOR_SD**2 * torch.eye(2, dtype=torch.float64)
-        first, second = _nonnegative(gram, both.t() @ residual + gram[:, 0])
-        net = of.funnel.double() - c
+        first, second = nonnegative(gram, both.t() @ residual + gram[:, 0])
         line = torch.stack([torch.ones_like(net), net], 1)
         inverse = torch.linalg.pinv(line.t() @ line)
         intercept, slope = (inverse @ (line.t() @ y)).tolist()
@@ -108,14 +104,13 @@ class Blend:
         )
 
 
-def _share(target: Tensor, part: Tensor, prior: float) -> float:
-    """Return how much of a part explains a target (n,), from 0 to 1, shrunk towards a prior."""
+def _share(target: Tensor, part: Tensor) -> float:
+    """Return how much of a part explains a target (n,), from 0 to 1, shrunk towards 0."""
     ridge = max(float(target.square().mean()), MIN_NOISE) / PRIOR_SD**2
-    found = (float(part @ target) + ridge * prior) / (float(part @ part) + ridge)
-    return min(max(found, 0.0), 1.0)
+    return min(max(float(part @ target) / (float(part @ part) + ridge), 0.0), 1.0)
 
 
-def _nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
+def nonnegative(gram: Tensor, moment: Tensor) -> tuple[float, float]:
     """Return the minimum of a quadratic form in weights of at least 0; a negative one would turn a value around."""
     root = torch.linalg.cholesky(gram)
     target = torch.linalg.solve_triangular(root, moment.unsqueeze(1), upper=False)[:, 0]

@@ -14,10 +14,10 @@ from crosschannel.agents.base import Float32Array, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.model import Fit, Heads, add_rows, fit_model, moved_heads, solve
+from crosschannel.agents.funnel.model import Fit, add_rows, fit_model, moved_heads, solve
 from crosschannel.agents.funnel.policy import Slots, Votes, components, flat_prices, preferred_shares, vote
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
-from crosschannel.agents.funnel.values import Effects
+from crosschannel.agents.funnel.values import Effects, Heads
 from crosschannel.agents.linear.regression import RefitSchedule
 from crosschannel.agents.sampling import expand_mask, uniform_shares
 from crosschannel.agents.votes import ChannelVotes
@@ -56,6 +56,20 @@ class Funnel:
         if buffer.funnel is not None and self._schedule.due(buffer.seen):
             self.cost_names, self.cost_weights = buffer.funnel.cost_names, buffer.funnel.cost_weights
             self._solve(fit_model(self._design, _rows(buffer), torch.tensor(self.cost_weights)))
+        return self.calibration()
+
+    def adopt(self, found: Fit, costs: Mapping[str, float]) -> None:
+        """Take a fit that was made elsewhere, such as from sums over leaves, with the prices of its cost events."""
+        self.cost_names, self.cost_weights = tuple(costs), tuple(costs.values())
+        self._solve(found)
+
+    @property
+    def design(self) -> Design:
+        """The columns of all effects."""
+        return self._design
+
+    def calibration(self) -> dict[str, float]:
+        """Return how well the model is calibrated, once there is a fit."""
         if self.heads is None:
             return {}
         blend = self.heads.blend

@@ -49,10 +49,14 @@ class HazardFit:
         return replace(self, sums=self.sums + self._sums(design, x, cells, event))
 
     def _sums(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> DesignStatistics:
+        return sum_rows(design, x, cells, *self.response(design, x, cells, event))
+
+    def response(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the working response (n, 1) of rows and their weights (n,)."""
         eta = predict(design, self.working, x, cells).clamp(LOWEST, HIGHEST)
         rate = eta.exp()
         response = eta - self.centre + (event - rate) / rate
-        return sum_rows(design, x, cells, response.unsqueeze(1), rate)
+        return response.unsqueeze(1), rate
 
     def state_dict(self) -> dict[str, Any]:
         """Return the fit as tensors and plain values."""
@@ -65,7 +69,19 @@ class HazardFit:
         return cls(state["working"].clone(), float(state["centre"]), sums, state["variance"].clone())
 
 
-def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
+def prior_centre(events: float, rows: int) -> float:
+    """Return the mean log hazard at which the prior of the common intercept is centred."""
+    return float(torch.log((torch.tensor(events) + PRIOR_EVENTS) / (rows + 1.0))) if rows else LOWEST
+
+
+def fit_hazard(
+    design: Design,
+    x: Tensor,
+    cells: Tensor,
+    event: Tensor,
+    passes: int = NEWTON_PASSES,
+    centre: float | None = None,
+) -> HazardFit:
     r"""Fit the hazard of an event per message.
 
     .. math:: \log h = \psi(x)^\top \beta + \sum_m \varphi(x)^\top \theta_{m, a_m}
@@ -81,24 +97,30 @@ def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> Hazar
         x: Contexts (n, D) of rows in which something was sent.
         cells: Each module's cell (n, M).
         event: 1 where the event occurred, otherwise 0 (n,).
+        passes: Number of passes.
+        centre: Mean log hazard of all rows, where these are a sample.
     """
-    centre = float(torch.log((event.sum() + PRIOR_EVENTS) / (len(x) + 1.0))) if len(x) else LOWEST
+    centre = prior_centre(float(event.sum()), len(x)) if centre is None else centre
     working = torch.zeros(design.columns, dtype=torch.float64)
     working[0] = centre
     empty = DesignStatistics.empty(design.columns, 1)
     found = HazardFit(working, centre, empty, torch.full((design.blocks,), GUESS, dtype=torch.float64))
-    for _ in range(NEWTON_PASSES):
+    for _ in range(passes):
         found = replace(found, working=working, sums=empty).with_rows(design, x, cells, event)
-        posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS)
-        found = replace(found, variance=posterior.variance)
-        posterior.mean[0] += centre
-        working = posterior.mean
+        found, working = newton_step(design, found)
     return found
+
+
+def newton_step(design: Design, found: HazardFit) -> tuple[HazardFit, Tensor]:
+    """Return the fit with the prior variances that its sums say, and the coefficients that follow (columns,)."""
+    posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS)
+    posterior.mean[0] += found.centre
+    return replace(found, variance=posterior.variance), posterior.mean
 
 
 def predict(design: Design, coefficients: Tensor, x: Tensor, cells: Tensor) -> Tensor:
     """Return what coefficients (columns,) predict (n,) at contexts (n, D), given each module's cell (n, M)."""
-    head = coefficients.float()
+    head = coefficients.to(x.dtype)
     out = design.common(x) @ head[: design.base]
     own = design.of_cells(x)
     for m, (start, count) in enumerate(zip(design.starts, design.cells, strict=True)):

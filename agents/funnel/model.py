@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -12,57 +12,19 @@ from torch import Tensor
 from crosschannel.agents.funnel.calibration import Blend, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
+from crosschannel.agents.funnel.personal import personal_weight
 from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows, Messages, MessageSums, Usual
+from crosschannel.agents.funnel.values import ALL_SENDS, Heads
 from crosschannel.core.action_changes import previous_cells
 
-#: The components of a value; hazards of cost events follow them.
-ENGAGEMENT, GAIN, DIRECT, ALL_SENDS = range(4)
-COMPONENTS = ("engagement", "gain", "direct", "all sends")
 GUESS = 1e-2
 #: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
 MESSAGES_PER_COLUMN = 1
+#: Draws from the posterior of each half of the users, by which policies are compared.
+JUDGES = 32
 #: Messages below which no model is fitted.
 MIN_MESSAGES = 50
-
-
-@dataclass(frozen=True)
-class Heads:
-    """Coefficients of the components, float32: the best estimate, then the members.
-
-    Attributes:
-        value: Engagement, gain, direct effect, and the regression of all sends (4, 1 + K, columns).
-        hazard: The logarithm of each cost event's hazard (C, 1 + K, columns).
-        organic: Probability of each cost event where nothing is sent (C,).
-        tested: Whether the log tells who engaged with the messages of each action of the first module (A,).
-        blend: Weights of the funnel and of the regression of all sends.
-        sd: Standard deviation that each block of columns has, by component, costs last (4 + C, blocks).
-    """
-
-    value: Tensor
-    hazard: Tensor
-    organic: Tensor
-    tested: Tensor
-    blend: Blend
-    sd: Tensor
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the heads as tensors and plain values."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"blend": asdict(self.blend)}
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Any]) -> Heads:
-        """Restore what `state_dict` returned."""
-        tensors = {f.name: state[f.name].clone() for f in fields(cls) if f.name != "blend"}
-        return cls(**tensors, blend=Blend(**state["blend"]))
-
-    def best(self) -> Heads:
-        """Return the best estimates alone."""
-        return replace(self, value=self.value[:, :1], hazard=self.hazard[:, :1])
-
-    def of_present(self, actions: Tensor) -> Heads:
-        """Return the heads with `tested` for some of the first module's actions (A,)."""
-        return replace(self, tested=self.tested[actions])
 
 
 @dataclass(frozen=True)
@@ -152,7 +114,11 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         idle = idle[idle.isfinite()]
         organic.append(float(idle.mean()) if len(idle) else 0.0)
         hazards.append(fit_hazard(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
-    cost = _expected_cost(used, messages, hazards, torch.tensor(organic), weights)
+    logs = [hazard.solve(used).mean for hazard in hazards]
+    cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
+    halves = taught_by_halves(used, by_fold, fitted)
+    personal = followed(used, halves, usual.tested, [sent.x[sent.fold == fold] for fold in range(FOLDS)])
+    predicted = predictions(used, messages, means_of(halves), personal, cost)
     return Fit(
         slopes=slopes,
         usual=usual,
@@ -161,7 +127,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         organic=torch.tensor(organic),
         variance=torch.stack([each.variance for each in fitted]),
         noise=torch.tensor([each.noise for each in fitted], dtype=torch.float64),
-        blend=_blend(used, messages, by_fold, fitted, cost),
+        blend=Blend.fit(messages.reward, predicted, sent.user, personal),
     )
 
 
@@ -235,44 +201,84 @@ def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
     return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard))
 
 
-def _expected_cost(
-    design: Design, messages: Messages, hazards: list[HazardFit], organic: Tensor, weights: Tensor
+def expected_cost(
+    design: Design, messages: Messages, hazards: Sequence[Tensor], organic: Tensor, weights: Tensor
 ) -> Tensor:
-    """Return what the messages' cost events are expected to cost (n,), beyond those without a message."""
-    out = torch.zeros(len(messages.rows))
+    """Return what the messages' cost events are expected to cost (n,), beyond those without a message.
+
+    Args:
+        design: The columns.
+        messages: The messages.
+        hazards: Coefficients of the logarithm of each cost event's hazard (columns,).
+        organic: Probability of each cost event where nothing is sent (C,).
+        weights: Prices of the cost events (C,).
+    """
+    out = messages.rows.x.new_zeros(len(messages.rows))
     for hazard, usual, weight in zip(hazards, organic, weights, strict=True):
-        rate = predict(design, hazard.solve(design).mean, messages.rows.x, messages.cells).exp().clamp(max=1.0)
+        rate = predict(design, hazard, messages.rows.x, messages.cells).exp().clamp(max=1.0)
         out += weight * (rate - usual).clamp_min(0.0)
     return out
 
 
-def _blend(
-    design: Design, messages: Messages, by_fold: list[MessageSums], found: list[Posterior], cost: Tensor
-) -> Blend:
-    """Weigh the funnel's parts and all sends by rewards of users that taught none of them."""
-    funnel, missed, general, general_missed, everybody = torch.zeros(5, len(cost)).unbind()
+def taught_by_halves(
+    design: Design, by_fold: Sequence[MessageSums], found: Sequence[Posterior]
+) -> list[list[Posterior]]:
+    """Return the coefficients of all components by what each half of the users taught."""
+    return [
+        [refit(design, sums, each.variance, each.noise) for sums, each in zip(half.by_component(), found, strict=True)]
+        for half in by_fold
+    ]
+
+
+def means_of(halves: Sequence[Sequence[Posterior]]) -> list[list[Tensor]]:
+    """Return the best estimates of all components (columns,) by what each half of the users taught."""
+    return [[each.mean for each in half] for half in halves]
+
+
+def followed(
+    design: Design, halves: Sequence[Sequence[Posterior]], tested: Tensor, contexts: Sequence[Tensor]
+) -> float:
+    """Return how much of what is personal about actions' effects to follow: see `personal_weight`.
+
+    Args:
+        design: The columns.
+        halves: The coefficients by what each half of the users taught.
+        tested: Which actions of the first module have engagement in the log (A,).
+        contexts: Contexts (n, D) of each half's messages.
+    """
+    generator = torch.Generator().manual_seed(JUDGES)
+    judging = []
+    for half in halves:
+        drawn = [_with_members(each, torch.randn(design.columns, JUDGES, generator=generator)) for each in half]
+        value, nothing = torch.stack(drawn[: ALL_SENDS + 1]), torch.zeros(0)
+        judging.append(Heads(value, value[:0], nothing, tested, Blend(), nothing))
+    return personal_weight(design, [each.best() for each in judging], judging, contexts)
+
+
+def predictions(
+    design: Design, messages: Messages, means: Sequence[Sequence[Tensor]], personal: float, cost: Tensor
+) -> Predictions:
+    """Predict messages by what the other half of the users taught (`means_of`), at an expected `cost` (n,)."""
+    funnel, missed, used, used_missed, everybody = cost.new_zeros(5, len(cost)).unbind()
     for fold in range(FOLDS):
-        at = (messages.rows.fold == fold).nonzero()[:, 0]
-        pairs = zip(by_fold[1 - fold].by_component(), found, strict=True)
-        heads = [refit(design, sums, each.variance, each.noise).mean for sums, each in pairs]
+        parts, at = list(means[1 - fold]), (messages.rows.fold == fold).nonzero()[:, 0]
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
-        everybody[at] = predict(design, heads.pop(ALL_SENDS), x, cells)
-        for weight, values, beyond in ((1.0, funnel, missed), (0.0, general, general_missed)):
-            scaled = (design.scale_slopes(head, weight) for head in heads)
+        everybody[at] = predict(design, parts.pop(ALL_SENDS), x, cells)
+        for weight, values, beyond in ((1.0, funnel, missed), (personal, used, used_missed)):
+            scaled = (design.scale_slopes(head, weight) for head in parts)
             p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
             p = p.clamp(0.0, 1.0) * tested
             values[at] = p * gain + (1.0 - p) * direct
             beyond[at] = p * missed_gain + (1.0 - p) * missed_direct
-    predictions = Predictions(
+    return Predictions(
         funnel=funnel,
         missed=missed,
-        general=general,
-        general_missed=general_missed,
+        used=used,
+        used_missed=used_missed,
         all_sends=everybody,
         cost=cost,
     )
-    return Blend.fit(messages.reward, predictions, messages.rows.user)
 
 
 def _with_members(posterior: Posterior, normals: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from crosschannel.agents.ensemble.mixtures import competing_cells, vote_shares_on_device
 from crosschannel.agents.funnel.averages import PolicyMeans
-from crosschannel.agents.funnel.model import Heads
-from crosschannel.agents.funnel.values import Effects, components_of, hazards_of, value_of
+from crosschannel.agents.funnel.values import Effects, Heads, components_of, hazards_of, value_of
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.sums import DesignStatistics, sum_common, sum_rows
+from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import IntArray, UIntArray
 from crosschannel.core.hashing import derive
@@ -22,6 +22,8 @@ CONTROL_RIDGE = 1.0
 MAX_WEIGHT = 4.0
 FOLD_SALT = 0x66756E6E656C
 FOLDS = 2
+#: Targets of the messages' sums.
+TARGETS = 4
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,18 @@ def fold_of(users: UIntArray) -> Tensor:
     return torch.from_numpy((derive(users, FOLD_SALT) % FOLDS).astype("int64"))
 
 
+def control_targets(controls: FunnelRows, weights: Tensor) -> Tensor:
+    """Return the value, the reward and the reward without cost events (n, 3) of rows without a message."""
+    return torch.stack([controls.value, controls.reward, controls.gross(weights)], 1)
+
+
+def control_coefficients(sums: DesignStatistics) -> Tensor:
+    """Return the coefficients (base, 3) of what happens without a message, from the sums of such rows, float64."""
+    ridge = CONTROL_RIDGE * torch.eye(len(sums.gram), dtype=torch.float64)
+    found: Tensor = torch.linalg.solve(sums.gram + ridge, sums.moment)
+    return found
+
+
 @dataclass(frozen=True)
 class Usual:
     """What a regression on the context predicts of decisions without a message, and how noisy contexts are.
@@ -101,10 +115,8 @@ class Usual:
         """Fit it to rows without a message, and look in the messages for engagement."""
         tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
         tested[torch.from_numpy(sent.actions[:, 0])[sent.engaged.isfinite()]] = True
-        targets = torch.stack([controls.value, controls.reward, controls.gross(weights)], 1)
-        sums = sum_common(design, controls.x, targets)
-        ridge = CONTROL_RIDGE * torch.eye(design.base, dtype=torch.float64)
-        coefficients = torch.linalg.solve(sums.gram + ridge, sums.moment).float()
+        targets = control_targets(controls, weights)
+        coefficients = control_coefficients(sum_common(design, controls.x, targets)).float()
         noise = torch.zeros(design.width)
         if len(controls):
             some = subsample(len(controls))
@@ -156,8 +168,19 @@ class MessageSums:
     untested: DesignStatistics
     unknown: DesignStatistics
 
+    @classmethod
+    def from_totals(cls, totals: Mapping[str, RunningSums], design: Design) -> MessageSums:
+        """Return the sums of each group of messages; those of a group without rows are 0."""
+        found = {name: total.statistics() for name, total in totals.items()}
+        empty = DesignStatistics.empty(design.columns, TARGETS)
+        return cls(**{f.name: found.get(f.name, empty) for f in fields(cls)})
+
     def __add__(self, other: MessageSums) -> MessageSums:
         return MessageSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+    def add_in_place(self, other: MessageSums) -> MessageSums:
+        """Return these sums with other rows, added in place: nothing else may use these sums."""
+        return MessageSums(*(getattr(self, f.name).add_in_place(getattr(other, f.name)) for f in fields(self)))
 
     def by_component(self) -> list[DesignStatistics]:
         """Return the sums of each component, then of what the surrogates miss of gain and direct effect."""
@@ -202,18 +225,26 @@ class Messages:
 
     def sums(self, design: Design, fold: int) -> MessageSums:
         """Return the sums of one fold's messages; the engaged and the others are summed once for all components."""
+        totals: dict[str, RunningSums] = {}
+        self.add_to(totals, design, fold)
+        return MessageSums.from_totals(totals, design)
+
+    def add_to(self, totals: dict[str, RunningSums], design: Design, fold: int) -> None:
+        """Add one fold's messages to the sums of `MessageSums` by name; each is made with its first row."""
         mine = self.rows.fold == fold
         known = self.tested[torch.from_numpy(self.rows.actions[:, 0])]
-
-        def summed(which: Tensor) -> DesignStatistics:
+        groups = {
+            "engaged": self.engaged == 1.0,
+            "others": (self.engaged == 0.0) & known,
+            "untested": ~known,
+            "unknown": self.engaged.isnan(),
+        }
+        for name, which in groups.items():
             at = (mine & which).nonzero()[:, 0]
+            if not len(at):
+                continue
             engaged = self.engaged[at].nan_to_num(0.0)
             targets = torch.stack([engaged, self.value[at], self.gross[at], self.gross[at] - self.value[at]], 1)
-            return sum_rows(design, self.rows.x[at], self.cells[at], targets, self.weight[at])
-
-        return MessageSums(
-            engaged=summed(self.engaged == 1.0),
-            others=summed((self.engaged == 0.0) & known),
-            untested=summed(~known),
-            unknown=summed(self.engaged.isnan()),
-        )
+            if name not in totals:
+                totals[name] = RunningSums.zeros(design, TARGETS)
+            totals[name].add(design, self.rows.x[at], self.cells[at], targets, self.weight[at])

@@ -41,6 +41,17 @@ class DesignStatistics:
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
 
+    def add_in_place(self, other: DesignStatistics) -> DesignStatistics:
+        """Return these sums with other rows, added in place where both have some: nothing else may use these sums."""
+        if self.rows == 0 or other.rows == 0:
+            return other if self.rows == 0 else self
+        return DesignStatistics(
+            gram=self.gram.add_(other.gram),
+            moment=self.moment.add_(other.moment),
+            square=self.square.add_(other.square),
+            rows=self.rows + other.rows,
+        )
+
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as tensors and plain values."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
@@ -71,18 +82,50 @@ def sum_rows(
         targets: Targets (n, T).
         weight: Weights (n,), 1 by default.
     """
-    columns, count = design.columns, targets.shape[1]
-    gram = torch.zeros(columns, columns, dtype=torch.float64)
-    moment = torch.zeros(columns, count, dtype=torch.float64)
-    square = torch.zeros(count, dtype=torch.float64)
-    for start in range(0, len(x), ROWS_PER_CHUNK):
-        rows = slice(start, start + ROWS_PER_CHUNK)
-        root = torch.ones(len(x[rows]), 1) if weight is None else weight[rows].sqrt().unsqueeze(1)
-        y = targets[rows] * root
-        _add_chunk(design, gram, moment, design.common(x[rows]) * root, design.of_cells(x[rows]) * root, cells[rows], y)
-        square += y.double().square().sum(0)
-    upper = gram.triu()
-    return DesignStatistics(upper + upper.t() - torch.diag(gram.diagonal()), moment, square, len(x))
+    total = RunningSums.zeros(design, targets.shape[1])
+    total.add(design, x, cells, targets, weight)
+    return total.statistics()
+
+
+@dataclass
+class RunningSums:
+    """Sums to which rows are added in place; of the Gram matrix the upper half.
+
+    Attributes:
+        gram: Products of columns (D, D), the upper half.
+        moment: Products of columns and targets (D, T).
+        square: Squares of the targets (T,).
+        rows: Number of rows.
+    """
+
+    gram: Tensor
+    moment: Tensor
+    square: Tensor
+    rows: int = 0
+
+    @classmethod
+    def zeros(cls, design: Design, targets: int) -> RunningSums:
+        """Return the sums of no row."""
+        empty = DesignStatistics.empty(design.columns, targets)
+        return cls(empty.gram, empty.moment, empty.square)
+
+    def add(self, design: Design, x: Tensor, cells: Tensor, targets: Tensor, weight: Tensor | None = None) -> None:
+        """Add rows, in the precision of their contexts within a chunk: see `sum_rows`."""
+        for start in range(0, len(x), ROWS_PER_CHUNK):
+            rows = slice(start, start + ROWS_PER_CHUNK)
+            part = x[rows]
+            root = part.new_ones(len(part), 1) if weight is None else weight[rows].sqrt().unsqueeze(1)
+            y = targets[rows] * root
+            columns = design.common(part) * root, design.of_cells(part) * root
+            _add_chunk(design, self.gram, self.moment, *columns, cells[rows], y)
+            self.square += y.double().square().sum(0)
+        self.rows += len(x)
+
+    def statistics(self) -> DesignStatistics:
+        """Return the sums so far."""
+        upper = self.gram.triu()
+        whole = upper + upper.t() - torch.diag(self.gram.diagonal())
+        return DesignStatistics(whole, self.moment, self.square, self.rows)
 
 
 def sum_common(design: Design, x: Tensor, targets: Tensor) -> DesignStatistics:

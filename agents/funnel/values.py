@@ -1,21 +1,63 @@
-"""The value of every action along the funnel, at the policy's mean over the other modules."""
+"""Coefficients of a funnel, and the value of every action along it, at the policy's mean over the other modules."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.model import ALL_SENDS, DIRECT, ENGAGEMENT, GAIN, Heads
 
+#: The components of a value; hazards of cost events follow them.
+ENGAGEMENT, GAIN, DIRECT, ALL_SENDS = range(4)
+COMPONENTS = ("engagement", "gain", "direct", "all sends")
 #: Log hazards are averaged up to here, so that none overflows; hazards themselves are at most 1.
 LARGEST_LOG = 60.0
 #: Parts of a value that are linear in the heads: engagement, what it earns beyond the direct effect, and the rest.
 ENGAGED, EXTRA, REST = range(3)
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Coefficients of the components, float32: the best estimate, then the members.
+
+    Attributes:
+        value: Engagement, gain, direct effect, and the regression of all sends (4, 1 + K, columns).
+        hazard: The logarithm of each cost event's hazard (C, 1 + K, columns).
+        organic: Probability of each cost event where nothing is sent (C,).
+        tested: Whether the log tells who engaged with the messages of each action of the first module (A,).
+        blend: Weights of the funnel and of the regression of all sends.
+        sd: Standard deviation that each block of columns has, by component, costs last (4 + C, blocks).
+    """
+
+    value: Tensor
+    hazard: Tensor
+    organic: Tensor
+    tested: Tensor
+    blend: Blend
+    sd: Tensor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the heads as tensors and plain values."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"blend": asdict(self.blend)}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any]) -> Heads:
+        """Restore what `state_dict` returned."""
+        tensors = {f.name: state[f.name].clone() for f in fields(cls) if f.name != "blend"}
+        return cls(**tensors, blend=Blend(**state["blend"]))
+
+    def best(self) -> Heads:
+        """Return the best estimates alone."""
+        return replace(self, value=self.value[:, :1], hazard=self.hazard[:, :1])
+
+    def of_present(self, actions: Tensor) -> Heads:
+        """Return the heads with `tested` for some of the first module's actions (A,)."""
+        return replace(self, tested=self.tested[actions])
 
 
 @dataclass(frozen=True)
@@ -68,7 +110,8 @@ class Effects:
         common, own = design.common(x).t().contiguous(), design.of_cells(x).t().contiguous()
         found = [(parts[..., : design.base] @ common).unsqueeze(2)]
         for m, (start, count) in enumerate(zip(design.starts, design.cells, strict=True)):
-            cells = parts[..., start : start + count * design.each].reshape(*parts.shape[:2], count, design.each)
+            cells = parts[..., start : start + count * design.each]
+            cells = cells.reshape(*cells.shape[:-1], count, design.each)
             found.append((cells if present is None else cells[:, :, present[m]]) @ own)
         linear, logs = zip(*((each[: REST + 1], mixed(each[REST + 1 :], mixing)) for each in found), strict=True)
         return cls(linear[0], logs[0], linear[1:], logs[1:], mixing)
@@ -101,7 +144,7 @@ def mixed(values: Tensor, mixing: Tensor | None) -> Tensor:
     if mixing is None:
         return values
     found = torch.matmul(mixing, values.flatten(-2))
-    return found.view(*found.shape[:-1], *values.shape[-2:])
+    return found.reshape(*found.shape[:-1], *values.shape[-2:])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -108,6 +108,21 @@ class LinearAgent(VotingPolicy):
         new = statistics_by_module(self._known, phi, batch.actions, batch.rewards, weight)
         self._statistics = [old.plus(more, keep) for old, more in zip(self._statistics, new, strict=True)]
         self._seen += len(batch)
+
+    @property
+    def width(self) -> int:
+        """Number of features F of `phi`."""
+        return self._width
+
+    def adopt(self, statistics: Sequence[RegressionStatistics], rows: int, reference: float) -> None:
+        """Take the statistics of other rows, such as of a whole log; the next update fits to them.
+
+        Args:
+            statistics: Those of each module.
+            rows: Number of rows.
+            reference: Squared standard error of a row of weight 1.
+        """
+        self._statistics, self._seen, self._reference = list(statistics), rows, reference
 
     def update(self, steps: int = 1) -> dict[str, float]:
         """Refit the regressions and redraw the coefficients if a fit is due.

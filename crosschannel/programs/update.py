@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from crosschannel.core.errors import NotIdentified
 from crosschannel.histories.readers.decided.days import is_by_date
@@ -22,6 +21,7 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.report.model_card import rewrite_model_card
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
 
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.use is not None:
         if chosen.history_path is not None or chosen.history_decided is not None:
             raise UsageError("--use learns nothing: leave out --history.path and --history.decided")
-        roll_back(run.path, chosen.use)
+        roll_back(run, chosen.use)
         print(f"{run.path} decides with policy {chosen.use} from now on")
         return 0
     decided = chosen.history_decided or run.config.history.decided
@@ -64,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def roll_back(folder: Path, version: str) -> None:
-    """Let an earlier policy of a run decide again."""
-    with RunLock(folder):
-        Policies(folder).use(version)
+def roll_back(run: Run, version: str) -> None:
+    """Let an earlier policy of a run decide again, and write the run's card again."""
+    with RunLock(run.path):
+        Policies(run.path).use(version)
+        rewrite_model_card(replace(run, version=version))
 
 
 if __name__ == "__main__":

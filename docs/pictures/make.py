@@ -17,9 +17,10 @@ ROOT = HERE.parents[1]
 # The histories with a known truth are those of the statistical tests.
 sys.path.insert(0, str(ROOT))
 
+from crosschannel.core.plotting import AFTER, BEFORE, INK  # noqa: E402
 from crosschannel.reward import REWARDS, make_reward  # noqa: E402
 from crosschannel.reward.effects import EventTimes, TreatmentEffects, diagnose, event_study  # noqa: E402
-from crosschannel.reward.effects.plots import AFTER, BEFORE, DPI, INK, draw_event_study  # noqa: E402
+from crosschannel.reward.effects.plots import DPI, plot_event_study  # noqa: E402
 from tests.reward.simulated import SPEC, Assignment, Simulated, simulate  # noqa: E402
 
 USERS, SEED = 3000, 0
@@ -88,7 +89,8 @@ def dip(log: Simulated) -> Figure:
     for axes, kind in zip(made.subplots(1, 2, sharey=True), ("did", "did_dr"), strict=True):
         fitted = TreatmentEffects.fit(make_reward(kind, SPEC), log.history)
         events = event_study(fitted, log.history, EventTimes("1d", leads=4, lags=3))
-        draw_event_study(axes, events, "orders")
+        plot_event_study(events, unit="orders", ax=axes)
+        axes.set_title("", loc="left")
         found = diagnose(fitted, log.history, events)
         axes.set_title(f"{kind}\n{found.verdict}", fontsize=8)
         if kind != "did":

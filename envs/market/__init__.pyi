@@ -2,7 +2,7 @@ from .config import MarketConfig
 from .deployment import FreshUsers, PolicyValue, evaluate_policy
 from .dynamics.parameters import ActionDates, ContentParts, DayKind, Dynamics, Rules, Scenario
 from .env import MarketEnv
-from .history import MarketTruth, simulate_history
+from .history import MarketTruth, market_user_ids, simulate_history
 from .live import LiveMarket, Population
 from .market import Market, StepResult
 from .policies import (
@@ -55,6 +55,7 @@ __all__ = [
     "Uniform",
     "evaluate_policy",
     "make_policy",
+    "market_user_ids",
     "sample_choice",
     "shares_of_eligible",
     "simulate_history",

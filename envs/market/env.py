@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market.config import MarketConfig
@@ -149,6 +150,11 @@ class MarketEnv(gym.Env[Observation, IntArray]):
         self.action_space = action_space()
         self._state: MarketState | None = None
         self._attributes: dict[str, FloatArray] = {}
+
+    @property
+    def modules(self) -> ActionSpace:
+        """The modules and the names of their actions."""
+        return self.market.modules
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

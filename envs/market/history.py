@@ -76,7 +76,14 @@ class MarketTruth:
         return self.market.organic_value(self.slots())
 
 
-def simulate_history(market: Market, policy: str | MarketPolicy = "business_as_usual") -> tuple[History, MarketTruth]:
+def market_user_ids(n: int) -> ObjectArray:
+    """Return the ids of the n users of a market."""
+    return np.array([f"user-{i:06d}" for i in range(n)], dtype=object)
+
+
+def simulate_history(
+    market: Market, policy: str | MarketPolicy = "business_as_usual", chosen: IntArray | None = None
+) -> tuple[History, MarketTruth]:
     """Simulate the config's users under a policy, and log what an app would log.
 
     Events run from the first day of the warm-up to the end of the last slot's day. Users who unsubscribed have no
@@ -85,6 +92,8 @@ def simulate_history(market: Market, policy: str | MarketPolicy = "business_as_u
     Args:
         market: The market.
         policy: A policy or its name, one of `envs.market.policies.POLICIES`.
+        chosen: The numbers (k,), ascending, of the users to simulate; by default all of them. No user's draws depend on
+            another one, so that they do what they do among all users.
 
     Returns:
         The history, and the truth about its decisions.
@@ -92,11 +101,14 @@ def simulate_history(market: Market, policy: str | MarketPolicy = "business_as_u
     Raises:
         ConfigError: If no policy has this name.
     """
-    config, chosen = market.config, make_policy(policy, market)
-    state = market.reset(market.keys(config.users), record=True)
+    config, rules = market.config, make_policy(policy, market)
+    keys_of_users, user_ids = market.keys(config.users), market_user_ids(config.users)
+    if chosen is not None:
+        keys_of_users, user_ids = keys_of_users[chosen], user_ids[chosen]
+    state = market.reset(keys_of_users, record=True)
     user, day, fatigue, actions, propensity, eligible = [], [], [], [], [], []
     for _ in range(config.days):
-        choice = chosen.choose(market, state)
+        choice = rules.choose(market, state)
         rows = np.flatnonzero(state.subscribed)
         user.append(rows)
         day.append(state.day[rows])
@@ -114,9 +126,8 @@ def simulate_history(market: Market, policy: str | MarketPolicy = "business_as_u
         fatigue=np.concatenate(fatigue)[order],
         actions=np.concatenate(actions)[order],
     )
-    user_ids = np.array([f"user-{i:06d}" for i in range(config.users)], dtype=object)
     decisions = _decision_log(
-        truth, user_ids, np.concatenate(propensity)[order], np.concatenate(eligible)[order], chosen.name
+        truth, user_ids, np.concatenate(propensity)[order], np.concatenate(eligible)[order], rules.name
     )
     attributes = state.users.attributes()
     attributes.insert(0, "user_id", user_ids)
@@ -128,7 +139,7 @@ def simulate_history(market: Market, policy: str | MarketPolicy = "business_as_u
         event_names=EVENTS,
         span=(START, START + config.horizon * DAY),
         users=attributes,
-        name=f"market ({config.scenario}, {chosen.name})",
+        name=f"market ({config.scenario}, {rules.name})",
     )
     # The decisions come in the truth's own order: one copy of what both have will do.
     return history, replace(truth, user=history.decisions.user, actions=history.decisions.actions)

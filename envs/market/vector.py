@@ -12,6 +12,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market.config import MarketConfig
@@ -89,6 +90,11 @@ class MarketVectorEnv(VectorEnv[Observation, IntArray, npt.NDArray[Any]]):
         self._state: MarketState | None = None
         self._attributes: dict[str, FloatArray] = {}
         self._over: BoolArray = np.zeros(num_envs, dtype=bool)
+
+    @property
+    def modules(self) -> ActionSpace:
+        """The modules and the names of their actions."""
+        return self.market.modules
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 import numpy.typing as npt
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.rendering import supported_render_mode
@@ -152,6 +153,11 @@ class CrossChannelReplay(gym.Env[Observation, IntArray]):
     def acceptance(self) -> Acceptance:
         """Share of the log that mode `reject` has accepted since the order was drawn."""
         return acceptance_of(self.log, self._tally, self.largest_weight)
+
+    @property
+    def modules(self) -> ActionSpace:
+        """The modules and the names of their actions."""
+        return self.log.modules
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.rendering import supported_render_mode
@@ -139,6 +140,11 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
     def acceptance(self) -> Acceptance:
         """Share of the log that mode `reject` has accepted since the order was drawn."""
         return acceptance_of(self.log, self._tally, self.largest_weight)
+
+    @property
+    def modules(self) -> ActionSpace:
+        """The modules and the names of their actions."""
+        return self.log.modules
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -30,7 +30,7 @@ class JointAction(gym.ActionWrapper[Any, np.int64, IntArray], RecordConstructorA
 
     Args:
         env: An env with `MultiDiscrete` actions.
-        modules: The env's modules, such as `env.unwrapped.market.modules` or `env.unwrapped.log.modules`.
+        modules: The env's modules, `env.unwrapped.modules`.
     """
 
     def __init__(self, env: gym.Env[Any, IntArray], modules: ActionSpace) -> None:

@@ -10,6 +10,11 @@ from .effects import arm_means as arm_means
 from .effects import contrast as contrast
 from .page import trial_text as trial_text
 from .page import write_trial_html as write_trial_html
+from .pictures.plots import plot_arm_costs as plot_arm_costs
+from .pictures.plots import plot_lifts as plot_lifts
+from .pictures.plots import plot_looks as plot_looks
+from .pictures.plots import plot_segments as plot_segments
+from .pictures.plots import plot_time_course as plot_time_course
 from .readout import read_trial as read_trial
 from .readout import significant_outcomes as significant_outcomes
 from .results import ArmComparison as ArmComparison
@@ -33,6 +38,11 @@ __all__ = [
     "arm_means",
     "contrast",
     "critical_values",
+    "plot_arm_costs",
+    "plot_lifts",
+    "plot_looks",
+    "plot_segments",
+    "plot_time_course",
     "read_arms",
     "read_past_looks",
     "read_trial",

@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from scipy.special import ndtri
 
 from crosschannel.core.files import replacing
-from crosschannel.core.times import timestamps
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.report.formatting import NOTHING, align, format_bounds, format_point
 from crosschannel.evaluation.report.html_report import render_page
 from crosschannel.evaluation.report.page import Card, ReportSection, ReportTable
-from crosschannel.evaluation.report.pictures import Lines, Picture, Row, line_chart, row_chart
+from crosschannel.evaluation.report.pictures import Lines, Picture, line_chart, row_chart
+from crosschannel.evaluation.trials.pictures.rows import cost_rows, course_rows, day, lift_rows, segment_rows
 from crosschannel.evaluation.trials.results import (
     BETTER,
     NOT_SHOWN,
@@ -28,8 +27,6 @@ from crosschannel.evaluation.trials.results import (
     Trial,
 )
 
-#: Looks that a picture shows; of more, those in between are left out of it, not of its numbers.
-LOOKS_SHOWN = 31
 #: Power of the lift that the page says a trial of this size finds.
 POWER = 0.8
 _INTERVAL = ("value", "low", "high", "se")
@@ -56,7 +53,7 @@ def reason(trial: Trial) -> str:
         return f"The {failed.name} is not as it must be (p = {failed.p_value:.2g}): {failed.finding} {failed.remedy}"
     shown = _value_words(value, trial.settings.alpha)
     if verdict in (BETTER, WORSE):
-        since = f"since the look of {_day(value.since)}" if value.since is not None else ""
+        since = f"since the look of {day(value.since)}" if value.since is not None else ""
         return f"{names}: {shown}. It is {verdict}, {since}, after all looks and outcomes."
     if verdict == NOT_YET:
         until = (
@@ -127,7 +124,7 @@ def _head(trial: Trial) -> str:
     days = trial.share * trial.settings.days
     horizon = "" if trial.settings.looks == "confidence_sequence" else f" of {trial.settings.days:g}"
     users = ", ".join(f"{arm.arm} {arm.users:,}" for arm in trial.arms)
-    return f"{trial.log}: day {days:.4g}{horizon}, from {_day(trial.start)} to {_day(trial.at)} UTC; users: {users}"
+    return f"{trial.log}: day {days:.4g}{horizon}, from {day(trial.start)} to {day(trial.at)} UTC; users: {users}"
 
 
 def _facts(trial: Trial) -> dict[str, str]:
@@ -183,7 +180,7 @@ def _outcome_cells(one: OutcomeLift) -> tuple[str, ...]:
         f"{relative.point:+.1%}" if math.isfinite(relative.point) else NOTHING,
         f"[{relative.low:+.1%}, {relative.high:+.1%}]" if relative.is_defined else NOTHING,
         f"{one.p_value:.2g}",
-        f"{one.direction}, {_day(one.since)}" if one.since is not None else "no",
+        f"{one.direction}, {day(one.since)}" if one.since is not None else "no",
         f"{one.variance_reduction:.0%}" if math.isfinite(one.variance_reduction) else NOTHING,
     )
 
@@ -254,35 +251,23 @@ def _comparison_sections(trial: Trial) -> Iterator[ReportSection]:
 
 
 def _lift_picture(comparison: ArmComparison, name: str, level: str) -> Picture:
-    rows, numbers = [], []
-    for one in comparison.outcomes:
-        shown = one.relative if one.relative.is_defined else _undefined(one.relative.point)
-        percent = Interval(100 * shown.point, 100 * shown.low, 100 * shown.high, 100 * shown.se)
-        note = "" if percent.is_defined else f"{format_point(one.alone)} {format_bounds(one.alone)} per user, this look"
-        marked = one.significant and one.sign > 0
-        label = f"{one.name}, {one.measure}"
-        rows.append(Row(label, percent, note, signed=marked, strong=one.significant))
-        numbers.append((one.name, one.measure, *one.means, *_cells(one.lift), *_cells(one.relative), one.p_value))
+    numbers = tuple(
+        (one.name, one.measure, *one.means, *_cells(one.lift), *_cells(one.relative), one.p_value)
+        for one in comparison.outcomes
+    )
     columns = ("outcome", "measure", "mean", "mean_of_control", *_INTERVAL, *(f"relative_{x}" for x in _INTERVAL), "p")
     caption = (
         f"Relative lift of each outcome with its {level} interval over all looks; bold where it is significant. Where "
         "the interval is not defined yet, or the control's mean is not clearly above zero, the row is absolute."
     )
-    drawing = row_chart(rows, "relative lift, %")
-    return Picture("Lift of each outcome", drawing, caption, name, columns, tuple(numbers))
-
-
-def _undefined(point: float) -> Interval:
-    return Interval(point, math.nan, math.nan, math.nan)
+    drawing = row_chart(lift_rows(comparison), "relative lift, %")
+    return Picture("Lift of each outcome", drawing, caption, name, columns, numbers)
 
 
 def _course_picture(comparison: ArmComparison, level: str) -> Picture:
     value = comparison.value
-    step = math.ceil(len(value.course) / LOOKS_SHOWN)
-    shown = value.course[::-1][::step][::-1]
-    rows = [Row(_day(point.at), point.difference, signed=value.sign > 0) for point in shown]
     numbers = tuple(
-        (_day(point.at), point.share, *point.users, *_cells(point.difference), point.z, point.critical)
+        (day(point.at), point.share, *point.users, *_cells(point.difference), point.z, point.critical)
         for point in value.course
     )
     columns = ("at", "share", "users", "users_of_control", *_INTERVAL, "z", "boundary")
@@ -290,12 +275,12 @@ def _course_picture(comparison: ArmComparison, level: str) -> Picture:
         f"Lift of `{value.name}` per user from the start up to each look, with the {level} interval of one look alone: "
         "it tells how large the lift is, not whether the trial may stop."
     )
-    drawing = row_chart(rows, f"lift of {value.name} per user since the start")
+    drawing = row_chart(course_rows(value), f"lift of {value.name} per user since the start")
     return Picture("Time course", drawing, caption, "course", columns, numbers)
 
 
 def _boundary_picture(comparison: ArmComparison) -> Picture:
-    periods = [_day(point.at) for point in comparison.value.course]
+    periods = [day(point.at) for point in comparison.value.course]
     rows, numbers = [], []
     for one in comparison.outcomes:
         bounds = [point.critical if math.isfinite(point.critical) else math.nan for point in one.course]
@@ -312,16 +297,10 @@ def _boundary_picture(comparison: ArmComparison) -> Picture:
 
 def _arms_section(trial: Trial) -> ReportSection:
     table = ReportTable("Messages and cost events per user", _arm_columns(trial), tuple(map(_arm_cells, trial.arms)))
-    rows = [
-        Row(arm.arm, value, group=event)
-        for event in trial.arms[0].costs
-        for arm in trial.arms
-        for value in [arm.costs[event]]
-    ]
     numbers = tuple((event, arm.arm, *_cells(arm.costs[event])) for event in trial.arms[0].costs for arm in trial.arms)
     picture = Picture(
         "Cost events",
-        row_chart(rows, "events per user since the start"),
+        row_chart(cost_rows(trial.arms), "events per user since the start"),
         "Cost events per user of each arm, not adjusted, with intervals of one look.",
         "cost-events",
         ("event", "arm", *_INTERVAL),
@@ -338,11 +317,10 @@ def _checks_section(trial: Trial) -> ReportSection:
 
 def _segments_section(trial: Trial) -> ReportSection:
     segments = trial.comparisons[0].segments
-    rows = [Row(one.level, one.lift, group=one.attribute) for one in segments]
     numbers = tuple((one.attribute, one.level, *one.users, *_cells(one.lift), one.p_of_differences) for one in segments)
     picture = Picture(
         "Lift by segment",
-        row_chart(rows, "lift per user since the start"),
+        row_chart(segment_rows(segments), "lift per user since the start"),
         "Lift among users of each level, with the interval of one look at one segment.",
         "segments",
         ("attribute", "level", "users", "users_of_control", *_INTERVAL, "p_same_at_all_levels"),
@@ -359,13 +337,6 @@ def _segments_section(trial: Trial) -> ReportSection:
 
 def _cells(interval: Interval) -> tuple[float, float, float, float]:
     return (interval.point, interval.low, interval.high, interval.se)
-
-
-def _day(microseconds: int | None) -> str:
-    """Return a time as a date, with the time of the day where that is not midnight."""
-    assert microseconds is not None
-    (moment,) = timestamps(np.array([microseconds]))
-    return f"{moment:%Y-%m-%d}" if moment == moment.normalize() else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def _sentence(text: str) -> str:

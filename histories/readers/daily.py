@@ -158,7 +158,7 @@ class DailyLog:
         days = self.days()
         if not days:
             raise fail(self.path, "the log has no day yet", "Write the first day.")
-        self._refuse_gaps(days)
+        self.refuse_gaps(days)
         span = self.start, days[-1] + self.period
         days = [time for time in days if since is None or time >= since]
         decisions, events = (self._rows(f"{name}.parquet", days) for name in TABLES)
@@ -206,7 +206,12 @@ class DailyLog:
         file, row = (decisions if fault.file == TABLES[0] else events).place(fault.row)
         return replace(fault, file=file, row=row)
 
-    def _refuse_gaps(self, days: list[int]) -> None:
+    def refuse_gaps(self, days: list[int]) -> None:
+        """Check that no day is missing between the days of a log.
+
+        Raises:
+            InputError: If one is.
+        """
         wanted = {day_name(time, self.period) for time in days}
         folders = [entry.name for entry in os.scandir(self.path) if entry.is_dir() and not entry.name.startswith(".")]
         if later := sorted(set(folders) - wanted):

@@ -13,7 +13,8 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, Fault, InputError, nearest
 from crosschannel.core.files import read_yaml, write_yaml
-from crosschannel.core.times import timestamps
+from crosschannel.histories.buckets.opening import is_bucket, is_bucketed, open_buckets, read_bucket
+from crosschannel.histories.buckets.writing import users_frame
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.propensities.sources import MIXED, PROPENSITY_SOURCES
@@ -58,7 +59,7 @@ def write_history(history: History, path: Path) -> None:
     frames = {
         "decisions": history.decisions_frame(),
         "events": history.events_frame(),
-        "users": _users_frame(history),
+        "users": users_frame(history),
     }
     check_tables(frames["decisions"], frames["events"], history.modules, frames["users"], {})
     path.mkdir(parents=True, exist_ok=True)
@@ -86,7 +87,7 @@ def write_history(history: History, path: Path) -> None:
 def read_history(path: Path, decided: Path | None = None) -> History:
     """Read a folder that `write_history` wrote; without `decided` the result equals what was written.
 
-    A log by day (`readers.daily`) is read as well.
+    A log by day (`readers.daily`), a bucketed folder (`histories.buckets`), and one bucket of it are read as well.
 
     Args:
         path: The folder.
@@ -99,7 +100,13 @@ def read_history(path: Path, decided: Path | None = None) -> History:
     """
     if (path / DESCRIPTION_FILE).is_file() and is_daily(_yaml(path / DESCRIPTION_FILE)):
         return DailyLog.open(path).read(decided)
-    content = _description(path)
+    if is_bucketed(path):
+        return open_buckets(path).read_all(decided)
+    if is_bucket(path):
+        if decided is not None:
+            raise ConfigError(f"{path} is one bucket: decisions by date join the whole folder {path.parent}")
+        return read_bucket(path)
+    content = read_description(path)
     files = {name: str(path / f"{name}.parquet") for name in TABLES}
     tables = {name: read_parquet(Path(file)) for name, file in files.items()}
     faults = [
@@ -111,19 +118,7 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         for name in TABLES
         if len(tables[name]) != content["rows"][name]
     ]
-    attributes = content["attributes"]
-    written, found = ("user_id", *OBSERVATION_COLUMNS, *(attributes or ())), tables["users"].columns
-    unlike = [(name, "missing") for name in dict.fromkeys(written) if name not in found]
-    unlike += [(str(name), "not among `attributes`") for name in found if name not in written]
-    faults += [
-        Fault(
-            file=files["users"],
-            problem=f"the {'attribute' if name in (attributes or ()) else 'column'} is {what}",
-            remedy=f"Write the folder again, or correct `attributes` in {DESCRIPTION_FILE}.",
-            column=name,
-        )
-        for name, what in unlike
-    ]
+    faults += faults_of_users(path, content, tables["users"])
     if faults:
         raise InputError(faults)
     joined: JoinedDecisions | None = None
@@ -154,10 +149,28 @@ def read_history(path: Path, decided: Path | None = None) -> History:
         remedy = "Correct the name there, or write the folder again."
         problem = str(error).removeprefix("churn_events: ")
         raise fail(path / DESCRIPTION_FILE, problem, remedy, column="churn_events") from None
+    attributes = content["attributes"]
     users = None if attributes is None or history.users is None else history.users[attributes]
     notes = history.notes if joined is None else (*joined.notes, *history.notes)
     history = replace(history, users=users, notes=notes)
     return history if decided is None else with_arms(history, decided)
+
+
+def faults_of_users(path: Path, content: Mapping[str, Any], users: pd.DataFrame) -> list[Fault]:
+    """Return a fault for each column in which a folder's table of users differs from its description."""
+    attributes = content["attributes"]
+    written, found = ("user_id", *OBSERVATION_COLUMNS, *(attributes or ())), users.columns
+    unlike = [(name, "missing") for name in dict.fromkeys(written) if name not in found]
+    unlike += [(str(name), "not among `attributes`") for name in found if name not in written]
+    return [
+        Fault(
+            file=str(path / "users.parquet"),
+            problem=f"the {'attribute' if name in (attributes or ()) else 'column'} is {what}",
+            remedy=f"Write the folder again, or correct `attributes` in {DESCRIPTION_FILE}.",
+            column=name,
+        )
+        for name, what in unlike
+    ]
 
 
 def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:
@@ -168,16 +181,7 @@ def _placed(fault: Fault, file: str, joined: JoinedDecisions | None) -> Fault:
     return replace(fault, file=place, row=row)
 
 
-def _users_frame(history: History) -> pd.DataFrame:
-    observed = (timestamps(history.observed_from), timestamps(history.observed_until))
-    users = pd.DataFrame({"user_id": history.user_ids, **dict(zip(OBSERVATION_COLUMNS, observed, strict=True))})
-    if history.users is None:
-        return users
-    attributes = history.users.drop(columns="user_id", errors="ignore").reset_index(drop=True)
-    return pd.concat([users, attributes], axis=1)
-
-
-def _description(path: Path) -> dict[str, Any]:
+def read_description(path: Path) -> dict[str, Any]:
     """Return the content of history.yaml, with an action space and the span in microseconds."""
     file = path / DESCRIPTION_FILE
     if not path.is_dir():

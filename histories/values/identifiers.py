@@ -91,9 +91,17 @@ def sorted_ids(ids: ObjectArray) -> ObjectArray:
 
     Users have this order in every history, so that neither the order of a table nor the type of its ids matters.
     """
-    if ids.dtype.kind != "O" or not len(ids) or not pc.all(_matches(_strings(ids), r"^\d{1,18}$")).as_py():
-        return np.sort(ids)
-    return np.asarray(ids[np.argsort(ids.astype(np.int64), kind="stable")])
+    return ids[order_of_ids(ids, by_value=are_numbers(ids))]
+
+
+def are_numbers(ids: ObjectArray) -> bool:
+    """Return whether ids (k,) are all whole numbers, also as text."""
+    return ids.dtype.kind != "O" or bool(pc.all(_matches(_strings(ids), r"^\d{1,18}$"), min_count=0).as_py())
+
+
+def order_of_ids(ids: ObjectArray, *, by_value: bool) -> IntArray:
+    """Return the rows of different ids (k,) in ascending order: by the values of whole numbers, or as text."""
+    return np.argsort(ids.astype(np.int64) if by_value else ids, kind="stable")
 
 
 def read_user_ids(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 from crosschannel.agents import Agent
 from crosschannel.agents.explain import EstimatingAgent
@@ -15,19 +14,24 @@ from crosschannel.agents.policy import chunks
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.times import DAY, WEEK, duration, timestamps
-from crosschannel.evaluation import Evaluation, LoggedDecisions
+from crosschannel.evaluation import (
+    CalibrationBin,
+    Evaluation,
+    LoggedDecisions,
+    WeightBin,
+    calibration_bins,
+    weight_bins,
+)
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, Evidence, WeightBin
+from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin, Evidence
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.reward import REWARDS
 from crosschannel.reward.effects import EventStudy, TreatmentEffects, event_study, explain_pre_trends, pre_trend_check
 
-#: Upper bounds of the bins of weights; the first holds weights of at most 0, the last has no bound.
-WEIGHT_BOUNDS = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, math.inf)
-#: Bins of the expected rewards, the messages that they are computed from at most, and the least users of a bin.
-CALIBRATION_BINS, MAX_MESSAGES, MIN_USERS = 5, 20_000, 5
+#: Messages that the bins of expected rewards are computed from at most.
+MAX_MESSAGES = 20_000
 
 
 def evidence_of(
@@ -138,65 +142,6 @@ def shares_by_period(
         here = code == k
         name = f"{timestamps(np.array([start + k * length]))[0]:%Y-%m-%d}"
         rows += action_shares(first, actions[here, :1], [probabilities[0][here]], name)
-    return tuple(rows)
-
-
-def weight_bins(weights: FloatArray) -> tuple[WeightBin, ...]:
-    """Return how many decisions have which weights (n,), from bounds of `WEIGHT_BOUNDS`; bins without any are kept."""
-    code = np.searchsorted(WEIGHT_BOUNDS, weights, side="left")
-    number = np.bincount(code, minlength=len(WEIGHT_BOUNDS))
-    square = np.bincount(code, weights=weights**2, minlength=len(WEIGHT_BOUNDS))
-    lows = (math.nan, *WEIGHT_BOUNDS[:-1])
-    return tuple(
-        WeightBin(
-            low=low,
-            high=high if math.isfinite(high) else math.nan,
-            decisions=int(n),
-            share=float(n / len(weights)),
-            squared_share=float(s / square.sum()) if square.sum() > 0 else math.nan,
-        )
-        for low, high, n, s in zip(lows, WEIGHT_BOUNDS, number, square, strict=True)
-    )
-
-
-def calibration_bins(
-    expected: FloatArray, rewards: FloatArray, counts: FloatArray, user: IntArray
-) -> tuple[CalibrationBin, ...]:
-    r"""Return the mean reward of messages by their expected reward, in bins of equally many messages.
-
-    The interval is :math:`\bar r \pm t_{U-1} s`, with the variance of a ratio over the users' sums (Cochran, 1977,
-    "Sampling techniques", section 6.3): the users of a bin are independent, their messages are not. A bin of fewer than
-    `MIN_USERS` users has no interval and is left out.
-
-    Args:
-        expected: Expected reward of each message (n,).
-        rewards: Its reward (n,).
-        counts: How often it counts (n,).
-        user: Integer code of its user (n,).
-    """
-    if not len(expected):
-        return ()
-    bounds = np.quantile(expected, np.linspace(0, 1, CALIBRATION_BINS + 1)[1:-1])
-    code, rows = np.searchsorted(bounds, expected, side="left"), []
-    for k in range(CALIBRATION_BINS):
-        here = code == k
-        users, place = np.unique(user[here], return_inverse=True)
-        if len(users) < MIN_USERS:
-            continue
-        weight, total = counts[here], counts[here].sum()
-        mean = float(weight @ rewards[here] / total)
-        by_user = np.bincount(place, weights=weight * (rewards[here] - mean))
-        error = math.sqrt(len(users) / (len(users) - 1) * float(by_user @ by_user)) / total
-        margin = float(stdtrit(len(users) - 1, 0.975)) * error
-        rows.append(
-            CalibrationBin(
-                expected=float(weight @ expected[here] / total),
-                observed=mean,
-                low=mean - margin,
-                high=mean + margin,
-                messages=int(here.sum()),
-            )
-        )
     return tuple(rows)
 
 

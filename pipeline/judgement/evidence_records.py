@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from crosschannel.core.serialization import finite_values, from_dict, number_values
+from crosschannel.evaluation import CalibrationBin, WeightBin
 
 
 @dataclass(frozen=True)
@@ -28,45 +29,6 @@ class ActionShare:
     logged: float
     policy: float
     decisions: int
-
-
-@dataclass(frozen=True)
-class WeightBin:
-    """How many decisions have a weight within some bounds, and how much of the error they cause.
-
-    Attributes:
-        low: The bound that the weights are above; minus infinity as NaN.
-        high: The bound that they do not exceed; infinity as NaN.
-        decisions: Number of decisions.
-        share: Their share of all.
-        squared_share: Their share of the sum of the squared weights, which is their share of the variance where all
-            rewards vary alike.
-    """
-
-    low: float
-    high: float
-    decisions: int
-    share: float
-    squared_share: float
-
-
-@dataclass(frozen=True)
-class CalibrationBin:
-    """What the agent expects of some logged messages of users that it has not learned from, and what they earned.
-
-    Attributes:
-        expected: Mean expected reward.
-        observed: Mean reward.
-        low: Lower bound of its 95 % interval, with users as clusters.
-        high: Upper bound.
-        messages: Number of messages.
-    """
-
-    expected: float
-    observed: float
-    low: float
-    high: float
-    messages: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ they rest on has changed since, what was learned from it is computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from crosschannel.pipeline.loop.learning import extend, fit
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.settings import refits
 from crosschannel.pipeline.loop.states import States, is_extendable
+from crosschannel.pipeline.report.model_card import Learned, rewrite_model_card
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.reward import Reason, make_reward
@@ -54,8 +55,12 @@ class Updated:
     late: int = 0
     missing: tuple[int, ...] = ()
 
+    def of_policy(self) -> str:
+        """Return what the policy has learned from, in words that do not depend on how many updates it took."""
+        return f"policy {self.version}: learned from {self.rows:,} decisions up to {_day(self.time)}"
+
     def __str__(self) -> str:
-        parts = [f"policy {self.version}: learned from {self.rows:,} decisions up to {_day(self.time)}"]
+        parts = [self.of_policy()]
         if self.fitted:
             parts.append(f"all was fitted again after slot {self.fitted[-1]}")
         if self.added:
@@ -120,7 +125,7 @@ def _update(run: Run, history: History) -> Updated:
     policies.use(version)
     policies.prune(config.update.keep)
     decided = set(((history.decisions.time - first) // every).tolist())
-    return Updated(
+    done = Updated(
         version=version,
         slot=slot,
         time=first + slot * every,
@@ -131,6 +136,8 @@ def _update(run: Run, history: History) -> Updated:
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
+    rewrite_model_card(replace(run, version=version), Learned(done.of_policy(), history.summary()))
+    return done
 
 
 def _why_nothing(config: Config, history: History) -> str:

@@ -8,10 +8,17 @@ from collections.abc import Sequence
 import pandas as pd
 
 from crosschannel.agents import ALL_DECISIONS
-from crosschannel.evaluation import CostEvent, Interval
+from crosschannel.evaluation import CalibrationBin, CostEvent, WeightBin
 from crosschannel.evaluation.report.formatting import NOTHING
 from crosschannel.evaluation.report.pictures import Lines, Pair, Picture, Row, line_chart, pair_chart, row_chart
-from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
+from crosschannel.evaluation.report.pictures.rows import (
+    bin_name,
+    calibration_rows,
+    cost_rows,
+    interval_of_bounds,
+    weight_rows,
+)
+from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin
 from crosschannel.pipeline.judgement.records import Calibration
 
 NAMES = ("the log", "the policy")
@@ -85,7 +92,7 @@ def worth_picture(table: pd.DataFrame) -> Picture | None:
     rows = [
         Row(
             label=str(row["action"]),
-            interval=_interval(row),
+            interval=interval_of_bounds(row["reward"], row["low"], row["high"]),
             group=str(row["module"]),
         )
         for row in shown
@@ -107,10 +114,6 @@ def worth_picture(table: pd.DataFrame) -> Picture | None:
             (row["module"], row["action"], row["reward"], row["low"], row["high"], row["share"]) for row in shown
         ),
     )
-
-
-def _interval(row: dict[object, float]) -> Interval:
-    return Interval(row["reward"], row["low"], row["high"], (row["high"] - row["low"]) / 3.92)
 
 
 def segment_picture(table: pd.DataFrame) -> Picture | None:
@@ -149,16 +152,17 @@ def weight_picture(bins: Sequence[WeightBin], ess: float) -> Picture | None:
     """
     if not bins:
         return None
-    rows = [Pair(_bounds(each), each.share, each.squared_share) for each in bins if each.decisions]
     heavy = max((each for each in bins if each.decisions), key=lambda each: each.squared_share)
     total = sum(each.decisions for each in bins)
     size = f"{ess:,.0f}" if math.isfinite(ess) else NOTHING
     return Picture(
         title="Weights of the decisions, and where the error comes from",
-        drawing=pair_chart(rows, ("decisions", "squared weights"), "shares of all; squared weights drive the error"),
+        drawing=pair_chart(
+            weight_rows(bins), ("decisions", "squared weights"), "shares of all; squared weights drive the error"
+        ),
         caption=(
             f"{total:,} decisions are as precise as {size} equally weighted ones. Those with a weight "
-            f"{_bounds(heavy)} are {heavy.share:.1%} of the decisions and have {heavy.squared_share:.0%} of "
+            f"{bin_name(heavy)} are {heavy.share:.1%} of the decisions and have {heavy.squared_share:.0%} of "
             "the squared weights. Weights of order 1 can be negative."
         ),
         name="weights",
@@ -167,24 +171,10 @@ def weight_picture(bins: Sequence[WeightBin], ess: float) -> Picture | None:
     )
 
 
-def _bounds(each: WeightBin) -> str:
-    if math.isnan(each.low):
-        return f"of {each.high:g} or less"
-    return f"above {each.low:g}" if math.isnan(each.high) else f"above {each.low:g} to {each.high:g}"
-
-
 def calibration_picture(bins: Sequence[CalibrationBin], calibration: Calibration | None) -> Picture | None:
     """Draw held-out rewards of messages by what the agent expected of them; None where there are no bins."""
     if not bins:
         return None
-    rows = [
-        Row(
-            label=f"{each.messages:,} messages, expected {each.expected:+.3g}",
-            interval=Interval(each.observed, each.low, each.high, (each.high - each.low) / 3.92),
-            marker=each.expected,
-        )
-        for each in bins
-    ]
     outside = sum(not each.low <= each.expected <= each.high for each in bins)
     caption = (
         "Logged messages of users that the agent has not learned from, from the least to the most that it expected of "
@@ -192,7 +182,7 @@ def calibration_picture(bins: Sequence[CalibrationBin], calibration: Calibration
     )
     return Picture(
         title="What the agent expected, and what messages earned",
-        drawing=row_chart(rows, "mean reward of the messages", marker="expected"),
+        drawing=row_chart(calibration_rows(bins), "mean reward of the messages", marker="expected"),
         caption=caption if calibration is None else f"{caption} {calibration}",
         name="calibration",
         columns=("messages", "expected", "observed", "low", "high"),
@@ -204,15 +194,6 @@ def cost_picture(costs: Sequence[CostEvent]) -> Picture | None:
     """Draw how often cost events follow decisions under the policy, beside the log; None where there are none."""
     if not costs:
         return None
-    rows = [
-        Row(
-            label=cost.event,
-            interval=cost.policy,
-            note=f"not identified ({cost.reason})" if cost.reason else "",
-            marker=cost.logged,
-        )
-        for cost in costs
-    ]
     identified = [cost for cost in costs if not cost.reason]
     sentences = [
         f"`{cost.event}` follows {cost.policy.point:.3%} [{cost.policy.low:.3%}, {cost.policy.high:.3%}] of the "
@@ -221,7 +202,7 @@ def cost_picture(costs: Sequence[CostEvent]) -> Picture | None:
     ]
     return Picture(
         title="Cost events after a decision",
-        drawing=row_chart(rows, "rate per decision", marker="logged"),
+        drawing=row_chart(cost_rows(costs), "rate per decision", marker="logged"),
         caption=" ".join(sentences) or "The log does not identify how often they follow the policy's decisions.",
         name="cost-events",
         columns=("event", "logged", "policy", "low", "high", "not identified"),
@@ -244,7 +225,7 @@ def event_picture(bins: Sequence[EventBin], pre_trends: str) -> Picture | None:
     rows = [
         Row(
             label=f"from day {each.start:+g}{' (tested: should be 0)' if each.tested else ''}",
-            interval=Interval(each.effect, each.low, each.high, (each.high - each.low) / 3.92),
+            interval=interval_of_bounds(each.effect, each.low, each.high),
             note="" if math.isfinite(each.effect + each.low + each.high) else "not identified",
             group="before the message" if each.start < 0 else "after it",
         )

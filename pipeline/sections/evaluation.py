@@ -17,6 +17,8 @@ class EvaluationConfig(EvaluationSettings):
 
     Attributes:
         market_users: Simulated users to whom each policy is deployed. For histories of a market only.
+        max_users: Test users on which a policy is judged, where the log is in buckets: at most so many, chosen by a
+            hash of who they are. Half as many of the other users are looked at beside them.
         segments: User attribute by which the policy is explained.
         gate: The rule of the verdict with which an evaluation ends.
         outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
@@ -25,6 +27,7 @@ class EvaluationConfig(EvaluationSettings):
     """
 
     market_users: int = 4000
+    max_users: int = 10_000
     segments: str | None = None
     gate: GateRule = field(default_factory=GateRule)
     outcome_model: str = "ridge"
@@ -34,6 +37,8 @@ class EvaluationConfig(EvaluationSettings):
         super().__post_init__()
         if self.market_users < 2:
             raise ConfigError(f"market_users {self.market_users} is below 2: a standard error needs two users")
+        if self.max_users < 2:
+            raise ConfigError(f"max_users {self.max_users} is below 2: an interval needs several users")
         if self.outcome_model != RIDGE and not names_class(self.outcome_model):
             raise ConfigError(
                 f"there is no outcome model {self.outcome_model!r}: use {RIDGE!r}, or a regressor of your own or of "

@@ -95,6 +95,8 @@ class TrainConfig:
         offline_updates: Extra offline updates after one pass over the log.
         log_every: Steps between two points in TensorBoard. While the log is replayed, the agent chooses at these only.
         checkpoint_every: Steps between two checkpoints. A multiple of `log_every`.
+        callbacks: Classes of your own that watch the training. Each `package.module:Class` is derived from
+            `crosschannel.pipeline.Callback`.
     """
 
     num_envs: int = 1024
@@ -102,8 +104,11 @@ class TrainConfig:
     offline_updates: int = 200
     log_every: int = 20
     checkpoint_every: int = 100
+    callbacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if wrong := [name for name in self.callbacks if not names_class(name)]:
+            raise ConfigError(f"callbacks: {wrong[0]!r} does not name a class: write package.module:Class")
         least = {"num_envs": 1, "updates_per_step": 0, "offline_updates": 0, "log_every": 1, "checkpoint_every": 1}
         for name, value in least.items():
             if getattr(self, name) < value:

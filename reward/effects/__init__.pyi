@@ -18,8 +18,11 @@ from .event_study import EventTimes as EventTimes
 from .event_study import event_study as event_study
 from .panels import HistoryPanel as HistoryPanel
 from .panels import panel_from_history as panel_from_history
-from .plots import draw_event_study as draw_event_study
 from .plots import event_study_figure as event_study_figure
+from .plots import plot_action_effects as plot_action_effects
+from .plots import plot_effects as plot_effects
+from .plots import plot_event_study as plot_event_study
+from .plots import plot_group_time_effects as plot_group_time_effects
 from .plots import save_figure as save_figure
 from .report import AUTO as AUTO
 from .report import DEFAULT_GROUPINGS as DEFAULT_GROUPINGS
@@ -52,7 +55,6 @@ __all__ = [
     "attribute_groups",
     "average_effect",
     "diagnose",
-    "draw_event_study",
     "effects_by",
     "effects_report",
     "effects_table",
@@ -62,6 +64,10 @@ __all__ = [
     "group_time_effects",
     "panel_from_history",
     "picture",
+    "plot_action_effects",
+    "plot_effects",
+    "plot_event_study",
+    "plot_group_time_effects",
     "pre_trend_check",
     "save_figure",
 ]

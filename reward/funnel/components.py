@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
@@ -48,11 +48,20 @@ def components(model: RewardModel, history: History, outcomes: Outcomes) -> Comp
     return measure_components(PricedGoals.fit(model, history, outcomes), history)
 
 
-def measure_components(priced: PricedGoals, history: History) -> Components:
-    """Measure the components of every decision of a history whose goals were measured and priced."""
+def measure_components(
+    priced: PricedGoals, history: History, value: RewardFrame | None = None, told: BoolArray | None = None
+) -> Components:
+    """Measure the components of every decision of a history whose goals were measured and priced.
+
+    Args:
+        priced: The goals.
+        history: The history.
+        value: The value of every decision, where its controls are those of a larger log; by default of the history.
+        told: Which actions of the first module tell engagement in that log (A,).
+    """
     funnel, spec, amounts = priced.funnel, priced.model.spec, priced.amounts
-    engagement = measure_engagement(history, funnel, spec.post)
-    value = priced.frame()
+    engagement = measure_engagement(history, funnel, spec.post, told)
+    value = priced.frame() if value is None else value
     costs = [goal for goal in spec.goals if goal.event in funnel.costs]
     occurs = amounts.occurs[[priced.goals.index(goal) for goal in costs]].T.astype(np.float64)
     return Components(
@@ -101,12 +110,10 @@ class PricedGoals:
         spec = model.spec
         if spec.funnel is None:
             raise ConfigError("the reward has no `funnel`, so that it has no components")
-        _check_events(history, spec, spec.funnel)
-        indexed = [goal for goal in spec.goals if goal.event in spec.funnel.surrogates]
-        surrogates = [one for goal in indexed for one in surrogates_of(goal, spec.funnel)]
-        goals = tuple(dict.fromkeys([*spec.goals, *surrogates]))
+        check_events(history, spec, spec.funnel)
+        goals = measured_goals(spec)
         amounts = measure_by_goal(history, replace(spec, goals=goals, funnel=None), uses_pre=_uses_pre(model))
-        indices = {goal: _fit_index(goal, spec, goals, amounts, outcomes) for goal in indexed}
+        indices = {goal: _fit_index(goal, spec, goals, amounts, outcomes) for goal in indexed_goals(spec)}
         return cls(model, outcomes, goals, amounts, indices)
 
     @property
@@ -201,6 +208,34 @@ class PricedGoals:
         }
 
 
+def indexed_goals(spec: RewardSpec) -> list[Goal]:
+    """Return the goals that are valued through surrogates."""
+    assert spec.funnel is not None  # whoever calls it has one
+    return [goal for goal in spec.goals if goal.event in spec.funnel.surrogates]
+
+
+def measured_goals(spec: RewardSpec) -> tuple[Goal, ...]:
+    """Return all goals that are measured by themselves: those of the spec, then surrogates."""
+    assert spec.funnel is not None  # whoever calls it has one
+    surrogates = [one for goal in indexed_goals(spec) for one in surrogates_of(goal, spec.funnel)]
+    return tuple(dict.fromkeys([*spec.goals, *surrogates]))
+
+
+def index_places(goal: Goal, spec: RewardSpec, goals: Sequence[Goal]) -> list[int]:
+    """Return the places of a goal's surrogates, and of the goal itself, among all measured goals."""
+    assert spec.funnel is not None  # whoever calls it has one
+    return [goals.index(one) for one in (*surrogates_of(goal, spec.funnel), goal)]
+
+
+def index_columns(
+    goal: Goal, spec: RewardSpec, goals: Sequence[Goal], amounts: GoalAmounts, outcomes: Outcomes
+) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Return amounts of a goal (w,) and of its surrogates (S, w) in windows without a message, and folds (w,)."""
+    rows = windows_without_messages(outcomes)
+    *surrogates, target = (amounts.after[place][rows] for place in index_places(goal, spec, goals))
+    return target, np.stack(surrogates), outcomes.fold[rows] % spec.folds
+
+
 def surrogates_of(goal: Goal, funnel: FunnelSpec) -> tuple[Goal, ...]:
     """Return the surrogates of a goal as goals of their own: counts, with the goal's credit."""
     events = funnel.surrogates[goal.event]
@@ -215,21 +250,18 @@ def windows_without_messages(outcomes: Outcomes) -> IntArray:
 def _fit_index(
     goal: Goal, spec: RewardSpec, goals: Sequence[Goal], amounts: GoalAmounts, outcomes: Outcomes
 ) -> SurrogateIndex:
-    assert spec.funnel is not None  # whoever calls it has one
-    rows = windows_without_messages(outcomes)
-    columns = [goals.index(one) for one in (*surrogates_of(goal, spec.funnel), goal)]
+    target, surrogates, fold = index_columns(goal, spec, goals, amounts, outcomes)
     # Powers of two above the largest amounts, so that squares and products are at most 1.
-    largest = [float(np.abs(amounts.after[c][rows]).max(initial=0.0)) for c in columns]
+    largest = [float(np.abs(column).max(initial=0.0)) for column in (*surrogates, target)]
     units = np.ldexp(1.0, np.frexp(np.array(largest))[1])
-    *surrogates, target = (amounts.after[c][rows] for c in columns)
-    return SurrogateIndex.fit(target, np.stack(surrogates), outcomes.fold[rows] % spec.folds, spec.folds, units)
+    return SurrogateIndex.fit(target, surrogates, fold, spec.folds, units)
 
 
 def _uses_pre(model: RewardModel) -> bool:
     return bool(getattr(model, "uses_pre", True))
 
 
-def _check_events(history: History, spec: RewardSpec, funnel: FunnelSpec) -> None:
+def check_events(history: History, spec: RewardSpec, funnel: FunnelSpec) -> None:
     """Refuse a funnel in which a cost event, or a goal among its own surrogates, would count twice."""
     codes = {goal.event: set(history.event_codes([goal.event]).tolist()) for goal in spec.goals}
     for cost in funnel.costs:

@@ -32,12 +32,19 @@ class Engagement:
     available_at: IntArray
 
 
-def measure_engagement(history: History, funnel: FunnelSpec, post: str) -> Engagement:
+def measure_engagement(history: History, funnel: FunnelSpec, post: str, told: BoolArray | None = None) -> Engagement:
     """Find the messages whose own event came within the funnel's window, or within `post` without one.
 
     An event that names its decision (`EventLog.message`) belongs to that one; any other to the user's latest message
     before it on a channel whose engagement it tells. A channel none of whose messages has such an event tells nothing:
     its engagement is unknown, not 0.
+
+    Args:
+        history: Decisions and events.
+        funnel: The declared funnel.
+        post: Length of the window where the funnel has none.
+        told: Which actions of the first module tell engagement (A,), where the log that says so is larger than this
+            history; by default the history itself says it.
 
     Raises:
         ConfigError: If the history has no such channel or event.
@@ -62,7 +69,7 @@ def measure_engagement(history: History, funnel: FunnelSpec, post: str) -> Engag
     # A channel is known to tell engagement from its first event on.
     first = np.full(len(names), NEVER, dtype=np.int64)
     np.minimum.at(first, d.actions[row[within], 0], since[within])
-    told = first < NEVER
+    told = first < NEVER if told is None else told
     reason = np.full(len(d), Reason.IDENTIFIED, dtype=np.int64)
     end = start + window
     reason[end > history.observed_until[d.user] + 1] = Reason.USER_NOT_OBSERVED

@@ -64,16 +64,21 @@ class SurrogateIndex:
         Raises:
             NotIdentified: If there are too few windows.
         """
-        columns = [
-            np.ones(len(goal)),
-            *(values / unit for values, unit in zip((*surrogates, goal), units, strict=True)),
-        ]
-        size = len(columns)
+        products = surrogate_products(goal, surrogates, fold, folds, units)
+        return cls.from_products(products, folds, units)
+
+    @classmethod
+    def from_products(cls, products: ExactSums, folds: int, units: FloatArray) -> SurrogateIndex:
+        """Fit prices to the sums of `surrogate_products`, which add up over users.
+
+        Raises:
+            NotIdentified: If there are too few windows.
+        """
+        size = len(units) + 1
+        upper = products.value().reshape(folds, -1)
         sums = np.zeros((folds, size, size))
-        for i in range(size):
-            for j in range(i, size):
-                sums[:, i, j] = ExactSums.from_values(columns[i] * columns[j], fold, folds).value()
-                sums[:, j, i] = sums[:, i, j]
+        rows, columns = np.triu_indices(size)
+        sums[:, rows, columns] = sums[:, columns, rows] = upper
         total = sums.sum(0)
         least = MIN_WINDOWS_PER_PRICE * (size - 1)
         fitted = [_prices(total - sums[k] if folds > 1 else total, least) for k in range(folds)]
@@ -84,7 +89,7 @@ class SurrogateIndex:
             precision=inverse / np.outer(scale, scale),
             mean=total[0, 1:-1] / total[0, 0] * scale,
             goal_mean=float(total[0, -1] / total[0, 0] * units[-1]),
-            windows=len(goal),
+            windows=int(total[0, 0]),
         )
 
     def influence(self, goal: FloatArray, surrogates: FloatArray, user: IntArray, users: int) -> FloatArray:
@@ -100,6 +105,24 @@ class SurrogateIndex:
         residual = goal - self.goal_mean - self.price.mean(0) @ centred
         sums = np.stack([np.bincount(user, column * residual, users) for column in centred], axis=1)
         return np.asarray(sums @ self.precision)
+
+
+def surrogate_products(
+    goal: FloatArray, surrogates: FloatArray, fold: IntArray, folds: int, units: FloatArray
+) -> ExactSums:
+    """Return exact sums of the products of 1, the surrogates and the goal over windows, by fold and pair of columns.
+
+    Pairs are those of the upper half of a matrix (S + 2, S + 2), row by row. For the arguments see
+    `SurrogateIndex.fit`.
+    """
+    columns = [
+        np.ones(len(goal)),
+        *(values / unit for values, unit in zip((*surrogates, goal), units, strict=True)),
+    ]
+    pairs = zip(*np.triu_indices(len(columns)), strict=True)
+    found = [ExactSums.from_values(columns[i] * columns[j], fold, folds) for i, j in pairs]
+    high, low = (np.stack([getattr(each, part) for each in found], axis=1).ravel() for part in ("high", "low"))
+    return ExactSums(high, low)
 
 
 def _prices(sums: FloatArray, least: int) -> tuple[FloatArray, FloatArray]:

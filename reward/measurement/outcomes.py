@@ -213,11 +213,26 @@ def measure_by_goal(history: History, spec: RewardSpec, *, uses_pre: bool = True
         NotIdentified: If the order of decisions and goal events is not known: see `check_order_is_known`.
     """
     check_order_is_known(history, spec.goals)
+    return measure_by_goal_with(history, spec, fit_goals(history, spec, uses_pre=uses_pre), uses_pre=uses_pre)
+
+
+def fit_goals(history: History, spec: RewardSpec, *, uses_pre: bool = True) -> FittedPreprocessing:
+    """Fit what each goal of a spec is measured with by itself: limits, scales and seasonality."""
     spec = replace(spec, matching=Matching())
     largest = largest_amounts(spec.goals, history)
     around = _Surroundings.build(history, spec, [fit_bits(amount) for amount in largest], uses_pre)
+    return FittedPreprocessing.fit(
+        history, spec, around.windows, around.observed, around.activity, largest, adjust=False
+    )
+
+
+def measure_by_goal_with(
+    history: History, spec: RewardSpec, fitted: FittedPreprocessing, *, uses_pre: bool = True
+) -> GoalAmounts:
+    """Measure each goal of a spec by itself, with what `fit_goals` has fitted on this or on another history."""
+    spec = replace(spec, matching=Matching())
+    around = _Surroundings.build(history, spec, fitted.bits, uses_pre)
     windows = around.windows
-    fitted = FittedPreprocessing.fit(history, spec, windows, around.observed, around.activity, largest, adjust=False)
     before, after = _goal_amounts(history, spec, windows, fitted)
     first, last = windows.after.rows
     found = (history.are_events([goal.event]) for goal in spec.goals)
@@ -227,7 +242,7 @@ def measure_by_goal(history: History, spec: RewardSpec, *, uses_pre: bool = True
         after=after,
         occurs=np.stack([count[last] > count[first] for count in counts]),
         reason=_reasons_after(history, spec, windows, around.short),
-        largest=largest,
+        largest=fitted.largest,
         limits=fitted.limits,
     )
 

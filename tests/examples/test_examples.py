@@ -7,16 +7,21 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.utils.env_checker import check_env
 
 from crosschannel.agents import Batch, Observations, make_agent
+from crosschannel.core import InputError
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
+from crosschannel.histories import read_history
 from crosschannel.reward import DidReward, RewardSpec, refit
-from examples import new_agent, new_reward, trajectories
+from examples import new_agent, new_estimator, new_reader, new_reward, new_wrapper, trajectories
 from tests import ROOT
 
 MODULES = ActionSpace([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])
@@ -35,11 +40,23 @@ def run(example: str, *arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("example", ["new_agent.py", "new_reward.py", "ppo.py", "trajectories.py"])
+EXAMPLES = [
+    *("callbacks.py", "new_agent.py", "new_estimator.py", "new_reader.py", "new_reward.py", "new_wrapper.py"),
+    *("ppo.py", "trajectories.py"),
+]
+WITH_SEED = [name for name in EXAMPLES if name not in ("new_estimator.py", "new_reader.py", "new_wrapper.py")]
+
+
+@pytest.mark.parametrize("example", WITH_SEED)
 def test_help_explains_the_settings(example, tmp_path):
     shown = run(example, "--help", cwd=tmp_path)
     assert "--seed" in shown
     assert f"python examples/{example}" in shown
+
+
+def test_all_examples_are_here():
+    assert sorted(path.name for path in (ROOT / "examples").glob("*.py")) == EXAMPLES
+    assert all(f"python examples/{name}" in (ROOT / "examples" / name).read_text() for name in EXAMPLES)
 
 
 def test_new_agent_runs_as_a_program(tmp_path):
@@ -86,6 +103,76 @@ def test_the_new_agent_serves_in_a_run(tmp_path):
     run("../train.py", "--config", str(small), "--agent.name", "examples.new_agent:BestSoFar", cwd=tmp_path)
     metrics = json.loads((tmp_path / "runs" / "market" / "metrics.json").read_text())
     assert "examples.new_agent:BestSoFar" in {row["policy"] for row in metrics["truth"]}
+
+
+def test_the_new_estimator_is_clipped_and_has_less_variance():
+    """The rare action's weight is 12.5, and at most 10 counts: the value is four fifths of that of ips."""
+    found = new_estimator.main()
+    clipped, ips = found.get("clipped ips"), found.get("ips")
+    assert clipped.identified
+    assert clipped.value.point == pytest.approx(0.8 * ips.value.point)
+    assert clipped.value.se < ips.value.se
+    unclipped = new_estimator.main(limit=100.0)
+    assert unclipped.get("clipped ips").value.point == pytest.approx(ips.value.point)
+
+
+def test_the_new_reader_gives_a_history_that_is_read_again(tmp_path):
+    history = new_reader.main(tmp_path / "calls", customers=60)
+    assert history.n_users == 60
+    assert len(history.decisions) == 60 * 28
+    assert history.propensity_source == "logged"
+    again = read_history(tmp_path / "calls" / "log")
+    assert again.propensity_source == "logged"
+    assert np.array_equal(again.decisions.actions, history.decisions.actions)
+    assert np.array_equal(again.events.time, history.events.time)
+    sent = history.decisions.actions[:, 0] == 1
+    assert np.allclose(history.decisions.joint, np.where(sent, 0.15, 0.7))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace('"slots"', '"slot"', 1), "row 1: is not a customer: 'slots'"),
+        (lambda text: text + "{", "row 21: is not a customer: Expecting property name"),
+        (lambda text: text.replace('"done": "call"', '"done": "fax"', 1), "value 'fax'"),
+        (lambda text: text.replace('"chance": 0.7', '"chance": 7', 1), "value 7"),
+    ],
+)
+def test_a_wrong_file_of_the_new_reader_is_refused_with_its_row(change, message, tmp_path):
+    path = tmp_path / "customers.jsonl"
+    new_reader.write_calls(path, 20)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=message):
+        new_reader.read_calls(path)
+
+
+def test_the_new_wrapper_subtracts_what_was_sent():
+    found = new_wrapper.main(episodes=10)
+    assert 0 < found["earned"] - found["paid"] < found["messages"] * max(new_wrapper.PRICES.values())
+    env = new_wrapper.MessagePrice(gym.make("CrossChannelMarket-v0"), new_wrapper.PRICES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", message=".*is different from the unwrapped version")
+        check_env(env, skip_render_check=True)
+
+
+@pytest.mark.parametrize("env_id", ["CrossChannelMarket-v0", "CrossChannelReplay-v0"])
+def test_the_new_wrappers_vector_form_equals_single_ones(env_id):
+    """The rewards of the first steps of one user, to the last bit, and the price that each paid."""
+    single = new_wrapper.MessagePrice(gym.make(env_id), new_wrapper.PRICES)
+    inner = gym.make_vec(env_id, num_envs=1, vectorization_mode="vector_entry_point")
+    many = new_wrapper.MessagePriceVector(inner, new_wrapper.PRICES)
+    single.reset(seed=7)
+    many.reset(seed=7)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        action = rng.integers(0, single.action_space.nvec)
+        _, reward, over, cut, info = single.step(action)
+        _, rewards, _, _, infos = many.step(action[None])
+        assert rewards[0] == reward
+        assert infos["price"][0] == info["price"]
+        if over or cut:
+            break
 
 
 def test_the_new_reward_is_closer_to_the_truth_of_single_messages():

@@ -15,7 +15,7 @@ import pandas as pd
 from crosschannel.core.errors import CrosschannelError
 from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import DAY
-from crosschannel.histories.buckets import bucket_paths, write_buckets
+from crosschannel.histories.buckets import open_buckets, write_buckets
 from crosschannel.histories.eligibility import read_eligible
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.history import History
@@ -193,7 +193,7 @@ def _make_buckets(folder: Path) -> None:
 
 
 def _read_buckets(folder: Path, _: str) -> object:
-    return [read_history(path).fingerprint() for path in bucket_paths(folder / "buckets")]
+    return [read_history(path).fingerprint() for path in open_buckets(folder / "buckets").paths]
 
 
 def _make_starbucks(folder: Path) -> None:
@@ -251,7 +251,7 @@ LOGS = (
         tuple(f"log/{name}" for name in ("history.yaml", "decisions.parquet", "events.parquet", "users.parquet")),
         lambda folder, _: _summarized(read_history(folder / "log")),
     ),
-    Target("buckets", _make_buckets, ("buckets/buckets.yaml",), _read_buckets),
+    Target("buckets", _make_buckets, ("buckets/buckets.json",), _read_buckets),
     Target(
         "starbucks",
         _make_starbucks,

@@ -35,7 +35,7 @@ def test_an_archive_that_executes_something_is_refused(tmp_path: Path, name: str
     assert not (prepared.place / MARK).exists()
 
 
-@pytest.mark.parametrize("name", ["configurations", "folder", "buckets", "evaluate"])
+@pytest.mark.parametrize("name", ["configurations", "folder", "evaluate"])
 def test_yaml_that_executes_or_explodes_is_refused(tmp_path: Path, name: str):
     prepared = Prepared(BY_NAME[name], tmp_path / "files")
     file = next(file for file in prepared.contents if file.endswith(".yaml"))

@@ -11,7 +11,7 @@ import pytest
 
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
-from crosschannel.histories.buckets import bucket_paths, write_buckets
+from crosschannel.histories.buckets import open_buckets, write_buckets
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import read_history, write_history
 from crosschannel.histories.readers.tables import TableMapping, TableSource, read_tables
@@ -131,15 +131,15 @@ def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="the key 'name' occurs twice"):
         read_history(tmp_path / "log")
     write_buckets(history(happened("order")), tmp_path / "buckets", 2)
-    with (tmp_path / "buckets" / "buckets.yaml").open("a") as file:
-        file.write("buckets: 3\n")
+    manifest = tmp_path / "buckets" / "buckets.json"
+    manifest.write_text(manifest.read_text().replace('"buckets": 2', '"buckets": 2, "buckets": 4'))
     with pytest.raises(InputError, match="the key 'buckets' occurs twice"):
-        bucket_paths(tmp_path / "buckets")
+        open_buckets(tmp_path / "buckets")
 
 
-@pytest.mark.parametrize("text", ["folders: &a [*a]", "{", "folders: 7", "- 1", ""])
-def test_a_damaged_list_of_buckets_is_named(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", ["{", "[1]", "7", "", '{"format": "crosschannel buckets", "version": 2}', "NaN"])
+def test_a_damaged_manifest_is_named(tmp_path: Path, text: str) -> None:
     write_buckets(history(happened("order")), tmp_path, 2)
-    (tmp_path / "buckets.yaml").write_text(f"format: crosschannel buckets\nversion: 1\n{text}\n")
-    with pytest.raises(InputError, match=r"buckets\.yaml"):
-        bucket_paths(tmp_path)
+    (tmp_path / "buckets.json").write_text(text)
+    with pytest.raises(InputError, match=r"buckets\.json"):
+        open_buckets(tmp_path)

@@ -8,9 +8,9 @@ import math
 
 import pandas as pd
 
-from crosschannel.evaluation import CostEvent, Interval
+from crosschannel.evaluation import CalibrationBin, CostEvent, Interval, WeightBin
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.pipeline.judgement.evidence_records import ActionShare, CalibrationBin, EventBin, WeightBin
+from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin
 from crosschannel.pipeline.judgement.records import Calibration
 from crosschannel.pipeline.report.behaviour import (
     calibration_picture,

@@ -14,7 +14,7 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
-from crosschannel.pipeline.run_folder import _classes
+from crosschannel.pipeline.run_folder import classes_of
 from crosschannel.reward import Goal
 from tests.samples import random_history
 
@@ -69,8 +69,8 @@ def test_a_classifier_of_ones_own_estimates_them(tmp_path):
 def test_a_class_that_a_run_names_must_be_allowed():
     """As any other code that a run names; what scikit-learn has is an installed package's."""
     history = HistoryConfig(propensity_model="their.models:Trees")
-    assert _classes(Config(history=history)) == ("their.models:Trees",)
-    assert _classes(Config(history=HistoryConfig(propensity_model="sklearn.tree:DecisionTreeClassifier"))) == ()
+    assert classes_of(Config(history=history)) == ("their.models:Trees",)
+    assert classes_of(Config(history=HistoryConfig(propensity_model="sklearn.tree:DecisionTreeClassifier"))) == ()
 
 
 def test_missing_propensities_are_estimated_and_labelled(tmp_path):

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.plotting import AFTER, BEFORE
 from crosschannel.pipeline.command_line import UsageError
 from crosschannel.programs.effects import main
 from crosschannel.reward import DidReward
 from crosschannel.reward.effects import EventTimes, TreatmentEffects, event_study, event_study_figure, picture
 from crosschannel.reward.effects.estimates import EFFECT_COLUMNS
-from crosschannel.reward.effects.plots import AFTER, BEFORE
 from tests import ROOT
 from tests.reward.simulated import SPEC, simulate
 

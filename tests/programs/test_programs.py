@@ -32,6 +32,7 @@ from crosschannel.histories.splits import split_time
 from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import read_config
 from crosschannel.pipeline.judgement.validation import Validation
+from crosschannel.programs.evaluate import FILES
 from crosschannel.reward import make_reward
 from tests import ROOT
 from tests.programs.samples import SMALL, run_program
@@ -72,7 +73,8 @@ def tags(run: Path) -> dict[str, set[str]]:
 
 def test_a_run_writes_what_it_promises(small_run):
     run, printed = small_run
-    for name in ("config.yaml", "checkpoint.pt", "policy.pt", "metrics.json", "evaluation.json", "policy.csv"):
+    jsons, card = ("metrics.json", "evaluation.json"), "MODEL_CARD.md"
+    for name in ("config.yaml", "checkpoint.pt", "policy.pt", *jsons, "policy.csv", card):
         assert (run / name).is_file(), name
     assert not list(run.glob("*.part"))
     metrics = json.loads((run / "metrics.json").read_text())
@@ -246,7 +248,7 @@ def test_an_evaluation_on_another_log_goes_to_a_folder_of_its_own(small_run, tmp
     flags = (str(run), "--history.path", "log", "--out", "report")
     run_program("evaluate.py", *flags, cwd=tmp_path)
     assert "the history has changed since the run was trained" in (tmp_path / "report" / "report.html").read_text()
-    assert {path.name for path in (tmp_path / "report").iterdir()} == {"evaluation.json", "report.html", "policy.csv"}
+    assert {path.name for path in (tmp_path / "report").iterdir()} == set(FILES)
     assert {path: path.read_bytes() for path in run.glob("*.json")} == before
     done = run_program("evaluate.py", *flags, cwd=tmp_path, check=False)
     assert "report/evaluation.json exists already" in done.stderr

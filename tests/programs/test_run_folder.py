@@ -247,7 +247,8 @@ def test_weights_that_are_not_finite_decide_nothing(run):
 def test_the_same_run_writes_the_same_bytes(small_run, tmp_path):
     run, _ = small_run
     run_program("train.py", *SMALL, cwd=tmp_path)
-    for name in ("checkpoint.pt", "policy.pt", "metrics.json", "evaluation.json", "policy.csv", "config.yaml"):
+    jsons, card = ("metrics.json", "evaluation.json"), "MODEL_CARD.md"
+    for name in ("checkpoint.pt", "policy.pt", *jsons, "policy.csv", card, "config.yaml"):
         assert (run / name).read_bytes() == (tmp_path / "runs" / "market" / name).read_bytes(), name
 
 

@@ -12,7 +12,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.engines import make_engine, run_locally
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
-from crosschannel.histories.buckets import bucket_paths, write_buckets
+from crosschannel.histories.buckets import open_buckets, write_buckets
 from crosschannel.histories.history import History, take_rows
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward import DidReward, Goal, Matching, RewardFrame, RewardSpec, measure
@@ -29,10 +29,10 @@ COLUMNS = [f.name for f in fields(RewardFrame) if f.name != "components"]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    paths = {n: tmp_path_factory.mktemp(f"buckets-{n}") for n in (1, 3, 16)}
+    paths = {n: tmp_path_factory.mktemp(f"buckets-{n}") for n in (1, 4, 16)}
     for n, path in paths.items():
         write_buckets(HISTORY, path, n)
-    return {n: bucket_paths(path) for n, path in paths.items()}
+    return {n: open_buckets(path).paths for n, path in paths.items()}
 
 
 def by_decision(history: History, frame: RewardFrame) -> dict[str, np.ndarray]:
@@ -55,7 +55,7 @@ def assert_same_bits(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) 
         assert column.tobytes() == right[name].tobytes(), name
 
 
-@pytest.mark.parametrize("n", [1, 3, 16])
+@pytest.mark.parametrize("n", [1, 4, 16])
 def test_rewards_are_those_of_the_whole_history(folders, n):
     whole = by_decision(HISTORY, DidReward(SPEC).fit(HISTORY).transform(HISTORY))
     assert np.isfinite(whole["reward"]).sum() > 500
@@ -63,7 +63,7 @@ def test_rewards_are_those_of_the_whole_history(folders, n):
 
 
 def test_a_pool_gives_the_same_bits(folders):
-    here, pool = (over_buckets(folders[3], SPEC, run) for run in (run_locally, make_engine("processes", 2)))
+    here, pool = (over_buckets(folders[4], SPEC, run) for run in (run_locally, make_engine("processes", 2)))
     assert_same_bits(pool, here)
 
 
@@ -71,8 +71,8 @@ def test_a_pool_gives_the_same_bits(folders):
 def test_ray_gives_the_same_bits(folders, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     pytest.importorskip("ray.data", reason="Ray is not installed")
-    here = over_buckets(folders[3], SPEC, run_locally)
-    assert_same_bits(over_buckets(folders[3], SPEC, make_engine("ray", 2)), here)
+    here = over_buckets(folders[4], SPEC, run_locally)
+    assert_same_bits(over_buckets(folders[4], SPEC, make_engine("ray", 2)), here)
 
 
 def test_preprocessing_is_passed_in_where_it_has_to_be_fitted(folders):
@@ -80,13 +80,13 @@ def test_preprocessing_is_passed_in_where_it_has_to_be_fitted(folders):
     goals = (replace(MARKET.goals[0], winsor=0.9), *MARKET.goals[1:])
     spec = replace(SPEC, goals=goals, matching=Matching(strata=3, activity="5d"), min_controls=60)
     with pytest.raises(ConfigError, match=r"winsor quantile of 'order:\*', strata from all users at once"):
-        fit_did(folders[3], spec, run_locally)
+        fit_did(folders[4], spec, run_locally)
     model = DidReward(spec).fit(HISTORY)
     whole = by_decision(HISTORY, model.transform(HISTORY))
     assert (
         len(np.unique(whole["level"])) == 3
     )  # some cells fell back to wider ones, some had too few controls at any level
-    assert_same_bits(over_buckets(folders[3], spec, run_locally, measure(HISTORY, spec).preprocessing), whole)
+    assert_same_bits(over_buckets(folders[4], spec, run_locally, measure(HISTORY, spec).preprocessing), whole)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -125,6 +125,6 @@ def test_a_goal_may_be_absent_from_a_bucket(tmp_path):
     keep[rare[HISTORY.events.user[rare] != HISTORY.events.user[rare[0]]]] = False
     history = replace(HISTORY, events=take_rows(HISTORY.events, keep))
     spec = replace(SPEC, goals=(Goal("order:food"), Goal("visit:*", 0.1)))
-    write_buckets(history, tmp_path, 3)
+    write_buckets(history, tmp_path, 4)
     whole = by_decision(history, DidReward(spec).fit(history).transform(history))
-    assert_same_bits(over_buckets(bucket_paths(tmp_path), spec, run_locally), whole)
+    assert_same_bits(over_buckets(open_buckets(tmp_path).paths, spec, run_locally), whole)

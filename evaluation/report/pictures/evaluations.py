@@ -25,17 +25,9 @@ def cells_of(interval: Interval) -> tuple[Cell, ...]:
     return (interval.point, interval.low, interval.high, interval.se)
 
 
-def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Picture | None:
-    """Draw the steps from the logged value to the policy's; None where there are none.
-
-    Args:
-        evaluation: The evaluation.
-        truth: The policy's true value; NaN where unknown.
-    """
-    ladder = evaluation.ladder
-    if ladder is None or not ladder.waterfall:
-        return None
-    rows = [
+def waterfall_rows(ladder: Ladder, truth: float = math.nan) -> list[Row]:
+    """Return a row for each step from the logged value to the policy's, with bars that meet."""
+    return [
         Row(
             label=step_name(step, ladder),
             interval=step.value,
@@ -47,6 +39,19 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
         )
         for step, start in zip(ladder.waterfall, _beginnings(ladder.waterfall), strict=True)
     ]
+
+
+def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Picture | None:
+    """Draw the steps from the logged value to the policy's; None where there are none.
+
+    Args:
+        evaluation: The evaluation.
+        truth: The policy's true value; NaN where unknown.
+    """
+    ladder = evaluation.ladder
+    if ladder is None or not ladder.waterfall:
+        return None
+    rows = waterfall_rows(ladder, truth)
     first, *between, last = ladder.waterfall
     known, unknown = [step for step in between if not step.reason], [step for step in between if step.reason]
     value = f"not identified ({last.reason})" if last.reason else _shown(last.value)
@@ -117,7 +122,7 @@ def order_picture(evaluation: Evaluation, truth: float = math.nan) -> Picture | 
     ladder = evaluation.ladder
     if ladder is None:
         return None
-    rows = [_row_of_order(e, ladder, truth) for e in ladder.orders]
+    rows = order_rows(ladder, truth)
     return Picture(
         title="The same value under weaker assumptions",
         drawing=row_chart(rows, "mean reward per decision with a reward", evaluation.logged.point, "the log's mean"),
@@ -129,6 +134,11 @@ def order_picture(evaluation: Evaluation, truth: float = math.nan) -> Picture | 
             for e in ladder.orders
         ),
     )
+
+
+def order_rows(ladder: Ladder, truth: float = math.nan) -> list[Row]:
+    """Return a row for the value of each order of a ladder."""
+    return [_row_of_order(e, ladder, truth) for e in ladder.orders]
 
 
 def _row_of_order(e: Estimate, ladder: Ladder, truth: float) -> Row:
@@ -143,29 +153,38 @@ def _row_of_order(e: Estimate, ladder: Ladder, truth: float) -> Row:
     )
 
 
-def module_picture(evaluation: Evaluation) -> Picture | None:
-    """Draw what each module alone would change, by one estimator; None where there is no module's estimate.
+def estimates_of_modules(evaluation: Evaluation) -> list[Estimate]:
+    """Return the estimates of single modules by one estimator: the first of `ESTIMATOR_ORDER` that there is.
 
-    The estimator is the first of `ESTIMATOR_ORDER` that the evaluation has; the direct method is a diagnostic.
+    The direct method is a diagnostic and never shown here.
     """
     found = [e for e in evaluation.estimates if e.module is not None]
-    plain = next((name for name in ESTIMATOR_ORDER if any(e.estimator == name for e in found)), None)
-    shown = [e for e in found if e.estimator == plain]
-    if not shown:
-        return None
-    rows = [
+    name = next((name for name in ESTIMATOR_ORDER if any(e.estimator == name for e in found)), None)
+    return [e for e in found if e.estimator == name]
+
+
+def module_rows(estimates: Sequence[Estimate]) -> list[Row]:
+    """Return a row for the difference that each module's estimate makes to the log."""
+    return [
         Row(
             label=e.label,
             interval=e.difference,
             note="" if e.identified else f"not identified ({e.reason})",
             signed=True,
         )
-        for e in shown
+        for e in estimates
     ]
+
+
+def module_picture(evaluation: Evaluation) -> Picture | None:
+    """Draw what each module alone would change, by one estimator; None where there is no module's estimate."""
+    shown = estimates_of_modules(evaluation)
+    if not shown:
+        return None
     clear = [f"`{e.label}`" for e in shown if e.identified and not e.difference.contains(0.0)]
     caption = (
-        f"What would change if the policy chose one module alone and the log all others, by {plain}. The rows do not "
-        "add up to the policy's value: each keeps the log's choices of the other modules."
+        f"What would change if the policy chose one module alone and the log all others, by {shown[0].estimator}. The "
+        "rows do not add up to the policy's value: each keeps the log's choices of the other modules."
     )
     if clear:
         caption += f" The intervals of {', '.join(clear)} exclude zero."
@@ -175,7 +194,7 @@ def module_picture(evaluation: Evaluation) -> Picture | None:
         caption += " The log identifies none of them."
     return Picture(
         title="One module at a time",
-        drawing=row_chart(rows, "difference to the log's mean reward per decision with a reward"),
+        drawing=row_chart(module_rows(shown), "difference to the log's mean reward per decision with a reward"),
         caption=caption,
         name="modules",
         columns=("module", "estimator", *INTERVAL_COLUMNS, "ess", "not identified"),

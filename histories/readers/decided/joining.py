@@ -163,7 +163,7 @@ def _refuse_other_times(
         time: Times of the decisions (k,).
     """
     row, place = np.flatnonzero(unmatched), np.flatnonzero(wanted)
-    if not len(row):
+    if not len(row) or not len(place):
         return
     sends = pd.DataFrame({"user": log.texts("user_id")[row].astype(object), "time": log_time[row], "row": row})
     ours = pd.DataFrame(

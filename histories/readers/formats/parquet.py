@@ -1,4 +1,4 @@
-"""Convert the columns of a Parquet file to those of pandas, whatever their Arrow type."""
+"""Convert the columns of a Parquet file, or of an Arrow table, to those of pandas, whatever their Arrow type."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ def parquet_frame(source: BinaryIO) -> tuple[pd.DataFrame, dict[str, str]]:
 
     # Not `read_table`: it would make columns of the names of the folders above the file.
     with parquet.ParquetFile(source) as file:
-        table = file.read()
+        return arrow_frame(file.read())
+
+
+def arrow_frame(table: pa.Table) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Convert an Arrow table as `parquet_frame` does that of a file."""
     columns: list[Any] = []
     names: list[str] = []
     unreadable: dict[str, str] = {}

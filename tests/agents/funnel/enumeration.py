@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.model import Heads
+from crosschannel.agents.funnel.values import Heads
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import FloatArray
 from tests.agents.funnel.samples import dense

@@ -13,8 +13,8 @@ from torch import Tensor
 from crosschannel.agents import Batch, Components, Observations
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.model import Heads
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
+from crosschannel.agents.funnel.values import Heads
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.hashing import mix

@@ -11,8 +11,9 @@ import torch
 from crosschannel.agents import Observations, load_fit, make_agent, save_fit
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import predict
-from crosschannel.agents.funnel.model import ALL_SENDS, Fit, add_rows, fit_model, solve
+from crosschannel.agents.funnel.model import Fit, add_rows, fit_model, solve
 from crosschannel.agents.funnel.rows import FunnelRows
+from crosschannel.agents.funnel.values import ALL_SENDS
 from crosschannel.core.errors import ConfigError
 from tests.agents.funnel.samples import PLAIN, World, rows_of
 

@@ -22,19 +22,19 @@ def blend(
     all_sends: Tensor | None = None,
     cost: Tensor | None = None,
     missed: Tensor | None = None,
-    general: Tensor | None = None,
+    used: Tensor | None = None,
     user: Tensor | None = None,
 ) -> Blend:
     nothing = torch.zeros_like(funnel)
     predictions = Predictions(
         funnel=funnel,
         missed=nothing if missed is None else missed,
-        general=funnel if general is None else general,
-        general_missed=nothing if missed is None else missed,
+        used=funnel if used is None else used,
+        used_missed=nothing if missed is None else missed,
         all_sends=nothing if all_sends is None else all_sends,
         cost=nothing if cost is None else cost,
     )
-    return Blend.fit(reward, predictions, torch.arange(len(funnel)) if user is None else user)
+    return Blend.fit(reward, predictions, torch.arange(len(funnel)) if user is None else user, 1.0)
 
 
 def test_right_predictions_keep_their_weight() -> None:
@@ -62,16 +62,11 @@ def test_noise_gives_way_to_the_regression_of_all_sends() -> None:
     assert found.all_sends == pytest.approx(1.0, abs=0.04)
 
 
-def test_what_is_personal_counts_as_far_as_it_predicts() -> None:
+def test_the_weights_do_not_hide_that_the_prediction_is_wrong() -> None:
     f, personal, noise = normals(3, N)
-    assert blend(f + personal + noise, f + personal, general=f).personal == pytest.approx(1.0, abs=0.04)
-    assert blend(f + 0.5 * personal + noise, f + personal, general=f).personal == pytest.approx(0.5, abs=0.04)
-    found = blend(f + noise, f + personal, general=f)
-    assert found.personal < 0.04
-    assert found.slope == pytest.approx(0.5, abs=0.04)  # the weights do not hide that the prediction is wrong
-    assert blend(f - personal + noise, f + personal, general=f).personal == 0.0
-    little = 1e-3 * personal[:100]
-    assert blend(noise[:100], little, general=torch.zeros(100)).personal == pytest.approx(1.0, abs=0.01)
+    found = blend(f + noise, f + personal, used=f)
+    assert found.funnel == pytest.approx(1.0, abs=0.04)
+    assert found.slope == pytest.approx(0.5, abs=0.04)
 
 
 def test_what_surrogates_miss_counts_as_far_as_it_predicts() -> None:

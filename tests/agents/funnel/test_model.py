@@ -14,18 +14,9 @@ from crosschannel.agents.funnel import model
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import predict
-from crosschannel.agents.funnel.model import (
-    ALL_SENDS,
-    DIRECT,
-    ENGAGEMENT,
-    GAIN,
-    MIN_MESSAGES,
-    Heads,
-    fit_heads,
-    moved_heads,
-)
+from crosschannel.agents.funnel.model import MIN_MESSAGES, fit_heads, moved_heads
 from crosschannel.agents.funnel.rows import FunnelRows
-from crosschannel.agents.funnel.values import Means, value_of
+from crosschannel.agents.funnel.values import ALL_SENDS, DIRECT, ENGAGEMENT, GAIN, Heads, Means, value_of
 from crosschannel.core.action_changes import known_actions, previous_cells
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.arrays import FloatArray, IntArray

@@ -10,9 +10,8 @@ import torch
 
 from crosschannel.agents.ensemble.mixtures import mixing_matrix
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.model import Heads
 from crosschannel.agents.funnel.policy import Slots, Votes, flat_prices, vote
-from crosschannel.agents.funnel.values import Effects
+from crosschannel.agents.funnel.values import Effects, Heads
 from crosschannel.agents.sampling import expand_mask, vote_shares
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray

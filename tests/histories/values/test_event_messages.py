@@ -13,7 +13,7 @@ import pytest
 from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
-from crosschannel.histories.buckets import bucket_paths, write_buckets
+from crosschannel.histories.buckets import open_buckets, write_buckets
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import NO_MESSAGE, UNKNOWN_MESSAGE
 from crosschannel.histories.readers.folder import read_history, write_history
@@ -142,8 +142,8 @@ def test_a_part_of_the_users_keeps_its_links(tmp_path):
     chosen = np.arange(60) % 3 == 1
     part = history.select_users(chosen)
     assert named(part) == [one for one, user in zip(named(history), history.events.user, strict=True) if chosen[user]]
-    write_buckets(history, tmp_path, 3)
-    buckets = [read_history(path) for path in bucket_paths(tmp_path)]
+    write_buckets(history, tmp_path, 4)
+    buckets = [read_history(path) for path in open_buckets(tmp_path).paths]
     assert sorted(str(one) for each in buckets for one in named(each)) == sorted(map(str, named(history)))
 
 

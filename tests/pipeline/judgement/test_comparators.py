@@ -12,7 +12,7 @@ import pytest
 
 from crosschannel import agents, pipeline
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.evaluation import Interval, LoggedDecisions, Support
+from crosschannel.evaluation import Interval, LoggedDecisions, Support, weight_bins
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.evaluation.ladder.design import LadderDesign
 from crosschannel.pipeline.judgement.comparators import (
@@ -22,7 +22,7 @@ from crosschannel.pipeline.judgement.comparators import (
     constant_weights,
     one_hot,
 )
-from crosschannel.pipeline.judgement.evidence import evidence_of, weight_bins
+from crosschannel.pipeline.judgement.evidence import evidence_of
 from crosschannel.pipeline.judgement.gating import cost_events
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder
 from crosschannel.pipeline.judgement.records import Comparator

@@ -20,7 +20,9 @@ from crosschannel.pipeline.loop.learning import _closed
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.states import States
 from crosschannel.pipeline.loop.updating import Updated, update
+from crosschannel.pipeline.report.model_card import MODEL_CARD
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs.update import roll_back
 from tests.pipeline.loop.updates import config, days, log, started
 
 #: All is fitted again after days 1 to 3, 4, 6 and 9; in between days are added.
@@ -237,3 +239,18 @@ def test_what_happens_at_the_very_end_of_a_window_belongs_to_it(tmp_path: Path) 
     assert _closed(settings, history, first + DAY + 1)[history.decisions.time == first].all()
     after = replace(history, ties="after")
     assert _closed(settings, after, first + DAY)[history.decisions.time == first].all()
+
+
+def test_an_update_and_a_roll_back_write_the_model_card(tmp_path: Path) -> None:
+    history, run = log(), started(config(), tmp_path / "run", log())
+    first = update(run, until(history, days(history)[-2])).version
+    assert f"Version in use: `{first}` (from an update)" in (run.path / MODEL_CARD).read_text(encoding="utf-8")
+    second = update(run, history)
+    card = (run.path / MODEL_CARD).read_text(encoding="utf-8")
+    assert second.version != first
+    assert f"Version in use: `{second.version}` (from an update)" in card
+    assert f"learned from {second.rows:,} decisions" in card
+    assert history.summary().splitlines()[0] in card
+    assert "No evaluation of this policy stands in the run" in card
+    roll_back(run, first)
+    assert f"Version in use: `{first}`" in (run.path / MODEL_CARD).read_text(encoding="utf-8")

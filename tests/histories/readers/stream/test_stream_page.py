@@ -33,7 +33,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Config:
 
 def test_the_stream_is_read_as_the_page_says(config: Config):
     history, _ = build_history(config)
-    shown = re.search(r"```\n(history: .*?)\n```", PAGE, re.DOTALL)
+    shown = re.search(r"```text\n(history: .*?)\n```", PAGE, re.DOTALL)
     assert shown is not None
     assert history.summary() == shown[1]
 

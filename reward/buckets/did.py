@@ -24,7 +24,7 @@ from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward.controls import CellMeans, sd_from_squares
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.amounts import largest_amounts
-from crosschannel.reward.measurement.outcomes import NO_CELL, measure, measure_with
+from crosschannel.reward.measurement.outcomes import NO_CELL, Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
 from crosschannel.reward.measurement.ties import check_order_is_known
 from crosschannel.reward.models import FittedDid
@@ -97,6 +97,11 @@ class ControlSums:
         largest = np.maximum(np.abs(self.largest - self.mean), np.abs(self.smallest - self.mean))
         return np.ldexp(1.0, np.frexp(largest)[1])
 
+    def means_alone(self) -> CellMeans:
+        """Return the means by cell without standard deviations, which need another pass: they are NaN."""
+        nothing = np.full(len(self.cell), np.nan)
+        return CellMeans(self.cell, self.n.astype(np.float64), self.mean, nothing, self.closes_at)
+
     def means(self, squares: ControlSquares) -> CellMeans:
         """Return the means of all users' controls by cell, equal to those of `CellMeans.fit` on the whole history."""
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -119,16 +124,28 @@ class ControlSquares:
 
 def control_sums(path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing) -> tuple[ControlSums, ...]:
     """Sum the controls of a bucket by the cells of each level of `spec.matching`: the second pass."""
-    scale = preprocessing.unit(spec)
-    return tuple(ControlSums.from_controls(*rows, scale) for rows in _controls(path, spec, preprocessing))
+    return sums_of_controls(_measured(path, spec, preprocessing), spec)
+
+
+def sums_of_controls(outcomes: Outcomes, spec: RewardSpec) -> tuple[ControlSums, ...]:
+    """Sum the controls of measured outcomes by the cells of each level of `spec.matching`."""
+    scale = outcomes.preprocessing.unit(spec)
+    return tuple(ControlSums.from_controls(*rows, scale) for rows in _controls(outcomes, spec))
 
 
 def control_squares(
     path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing, sums: tuple[ControlSums, ...]
 ) -> tuple[ControlSquares, ...]:
     """Sum the squared distances of a bucket's controls from the means over all buckets: the third pass."""
+    return squares_of_controls(_measured(path, spec, preprocessing), spec, sums)
+
+
+def squares_of_controls(
+    outcomes: Outcomes, spec: RewardSpec, sums: tuple[ControlSums, ...]
+) -> tuple[ControlSquares, ...]:
+    """Sum the squared distances of the controls of measured outcomes from the means that sums over all users say."""
     out = []
-    for (change, cell, _), known in zip(_controls(path, spec, preprocessing), sums, strict=True):
+    for (change, cell, _), known in zip(_controls(outcomes, spec), sums, strict=True):
         cells, code = np.unique(cell, return_inverse=True)
         place = np.searchsorted(known.cell, cells)
         distance = change - known.mean[place][code]
@@ -176,18 +193,19 @@ def fit_did(
             )
         largest = reduce(np.maximum, run(partial(bucket_amounts, spec=spec), paths))
         preprocessing = replace(measure(read_history(paths[0]), spec).preprocessing, largest=largest)
-    sums = _sum_over_buckets(run(partial(control_sums, spec=spec, preprocessing=preprocessing), paths))
-    squares = _sum_over_buckets(run(partial(control_squares, spec=spec, preprocessing=preprocessing, sums=sums), paths))
+    sums = sum_over_buckets(run(partial(control_sums, spec=spec, preprocessing=preprocessing), paths))
+    squares = sum_over_buckets(run(partial(control_squares, spec=spec, preprocessing=preprocessing, sums=sums), paths))
     means = tuple(total.means(square) for total, square in zip(sums, squares, strict=True))
     return FittedDid(spec=spec, preprocessing=preprocessing, controls=means)
 
 
-def _controls(
-    path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing
-) -> Iterator[tuple[FloatArray, IntArray, IntArray]]:
+def _measured(path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing) -> Outcomes:
     history = read_history(path)
     check_order_is_known(history, spec.goals)
-    outcomes = measure_with(history, spec, preprocessing)
+    return measure_with(history, spec, preprocessing)
+
+
+def _controls(outcomes: Outcomes, spec: RewardSpec) -> Iterator[tuple[FloatArray, IntArray, IntArray]]:
     for level in spec.matching.levels:
         cell = outcomes.cells(level)
         rows = outcomes.control & (cell != NO_CELL)
@@ -200,7 +218,7 @@ def _controls(
         yield outcomes.change[rows], cell[rows], outcomes.available_at[rows]
 
 
-def _sum_over_buckets(parts: Iterator[tuple[Any, ...]]) -> tuple[Any, ...]:
+def sum_over_buckets(parts: Iterator[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Add up the levels' sums over the buckets as they arrive: only one bucket's are held beside the total."""
     return reduce(lambda total, part: tuple(map(add, total, part)), parts)
 

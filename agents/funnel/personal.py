@@ -1,0 +1,76 @@
+"""How much of what is personal about actions' effects to follow: as much as policies that follow it earn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from crosschannel.agents.funnel.averages import PolicyMeans
+from crosschannel.agents.funnel.design import Design
+from crosschannel.agents.funnel.policy import Slots, flat_prices, preferred_shares
+from crosschannel.agents.funnel.values import ALL_SENDS, Effects, Heads
+
+#: The weights that are tried.
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
+#: Contexts of each half of the users at which the policies are valued, evenly spaced.
+CONTEXTS = 512
+#: A larger weight is taken while its policy is worse than the best by less than so many standard errors: how effects
+#: differ is ignored only where following it costs something.
+MARGIN = 0.5
+
+
+def personal_weight(
+    design: Design, choosing: Sequence[Heads], judging: Sequence[Heads], contexts: Sequence[Tensor]
+) -> float:
+    r"""Return the weight of the slopes of actions' effects with which a greedy policy earns most.
+
+    .. math:: V(s) = \tfrac12 \sum_{f} \overline{v_f\bigl(x, \arg\max_a v_{-f}^{(s)}(x, a)\bigr)}
+
+    over the users of each half f, with :math:`v_f` the value by what half f taught, and :math:`v_{-f}^{(s)}` that by
+    what the other half taught, with its slopes multiplied by s. Which action looks best is decided by errors as well as
+    by effects, so that slopes may predict rewards and still choose badly; the half that did not choose does not share
+    the errors of the one that did. The weight is the largest whose V is not below that of the best by more than
+    `MARGIN` standard errors of the difference, from the posterior of the heads that judge: priors shrink these, and the
+    halves know less than the whole, which both favour small weights. Values are those of messages, before costs and
+    without what surrogates miss; every action counts as eligible, as the rows do not say which were. The assumption is
+    that the slopes of both halves are the same but for their noise.
+
+    Cross-fitted values of targeting: Yadlowsky, Fleming, Shah, Brunskill & Wager (2021), "Evaluating treatment
+    prioritization rules via rank-weighted average treatment effects", arXiv 2111.07966.
+
+    Args:
+        design: The columns.
+        choosing: The best estimates by what each half of the users taught.
+        judging: The same with draws from their posterior after the best estimates.
+        contexts: Contexts (n, D) of each half's messages.
+    """
+    if design.each == 1:
+        return 1.0  # no slopes
+    total = torch.zeros(())
+    for fold, every in enumerate(contexts):
+        x = every[:: max(len(every) // CONTEXTS, 1)]
+        effects = Effects.build(design, judging[fold], x, None)
+        earned = [_values(design, choosing[1 - fold], weight, judging[fold], effects, x) for weight in WEIGHTS]
+        total = total + torch.stack(earned) / len(contexts)
+    best = int(total[:, 0].argmax())
+    below = total[best] - total
+    allowed = below[:, 0] <= MARGIN * below[:, 1:].std(1)
+    return WEIGHTS[int(allowed.nonzero().max())]
+
+
+def _values(design: Design, choosing: Heads, weight: float, heads: Heads, effects: Effects, x: Tensor) -> Tensor:
+    """Return the mean values (V,), by some heads and their effects, of the messages that others choose."""
+    scaled = choosing.value.clone()
+    scaled[:ALL_SENDS] = torch.stack([design.scale_slopes(head, weight) for head in scaled[:ALL_SENDS]])
+    choosing = replace(choosing, value=scaled)
+    modules, prices = design.modules, flat_prices(design.modules, None)
+    eligible = tuple(torch.ones(count, len(x), dtype=torch.bool) for count in design.cells)
+    no_costs = torch.zeros(len(heads.hazard))
+    slots = Slots(modules, eligible, no_costs, prices)
+    shares = preferred_shares(slots, choosing, Effects.build(design, choosing, x, None), [0.0] * len(modules))
+    values = PolicyMeans(modules, effects, shares, heads.tested.float(), prices).values(heads, 0, no_costs)
+    earned: Tensor = (values * shares[0]).sum(1).double().mean(1)
+    return earned

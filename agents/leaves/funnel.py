@@ -1,0 +1,296 @@
+"""Fit a funnel from sums over leaves: the model of `agents.funnel.model.fit_model`, in three passes over the rows.
+
+1. Sums of decisions without a message, what is counted, and two hashed samples: of decisions without a message for how
+   noisy contexts are, and of messages for the point at which the hazards' likelihood is taken.
+2. Sums of messages by half of the users, and of the hazards' working response at that point.
+3. Sums of the products of rewards and predictions, by what the other half of the users taught: the blend.
+
+Each pass uses what the passes before it found and nothing else. A call sums a group of leaves row by row in their
+order, in blocks of fixed size and in double precision; groups are added in their order. So the fit has the same bits
+for every number of buckets and every engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial, reduce
+from operator import add
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from crosschannel.agents.ensemble.noise import learn_noise
+from crosschannel.agents.funnel.calibration import Predictions
+from crosschannel.agents.funnel.design import Design
+from crosschannel.agents.funnel.hazards import (
+    NEWTON_PASSES,
+    HazardFit,
+    fit_hazard,
+    newton_step,
+    prior_centre,
+)
+from crosschannel.agents.funnel.model import (
+    GUESS,
+    MESSAGES_PER_COLUMN,
+    MIN_MESSAGES,
+    Fit,
+    expected_cost,
+    followed,
+    means_of,
+    predictions,
+    taught_by_halves,
+)
+from crosschannel.agents.funnel.regression import fit
+from crosschannel.agents.funnel.rows import (
+    FOLDS,
+    FunnelRows,
+    Messages,
+    MessageSums,
+    Usual,
+    control_coefficients,
+    control_targets,
+)
+from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
+from crosschannel.agents.leaves.blending import BlendSums
+from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks, Task, in_sample
+from crosschannel.agents.leaves.rows import blocks
+
+#: Rows of the samples, about: of decisions without a message, and of messages.
+NOISE_ROWS, HAZARD_ROWS = 65_536, 200_000
+NOISE_SALT, HAZARD_SALT = 0x6E6F697365, 0x68617A617264
+
+
+def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
+    """Fit all components from the sums over leaves; return None while messages are too few.
+
+    Args:
+        design: The columns of all effects.
+        leaves: The rows, which have components.
+        run: Runs a function over groups of leaves.
+    """
+    first = reduce(add, run(partial(first_sums, design=design, leaves=leaves), leaves.tasks))
+    messages = int(first.by_fold.sum())
+    if messages < MIN_MESSAGES or int((first.by_fold > 0).sum()) < FOLDS:
+        return None
+    slopes = design.each == 1 or messages >= MESSAGES_PER_COLUMN * design.columns
+    used = design if slopes else design.with_intercepts_only()
+    usual, start = first.usual(used), first.hazards(used)
+    weights = torch.tensor(list(leaves.costs.values()), dtype=torch.float64)
+    second = partial(message_sums, design=used, leaves=leaves, usual=usual, hazards=start)
+    found = reduce(SecondSums.add_in_place, run(second, leaves.tasks))
+    sums = reduce(add, found.by_fold)
+    fitted = [fit(used, each, GUESS) for each in sums.by_component()]
+    hazards, logs = [], []
+    for hazard, total in zip(start, found.hazards, strict=True):
+        done, head = newton_step(used, replace(hazard, sums=total))
+        hazards.append(done)
+        logs.append(head)
+    halves = taught_by_halves(used, found.by_fold, fitted)
+    sample = first.hazard_sample
+    personal = followed(used, halves, usual.tested, [sample.x[sample.fold == fold] for fold in range(FOLDS)])
+    third = partial(
+        blend_sums,
+        design=used,
+        leaves=leaves,
+        usual=usual,
+        means=means_of(halves),
+        personal=personal,
+        hazards=logs,
+        organic=first.organic,
+    )
+    blend = reduce(add, run(third, leaves.tasks)).blend(personal)
+    assert len(weights) == len(hazards)  # the leaves' cost events are those of their rows
+    return Fit(
+        slopes=slopes,
+        usual=usual,
+        sums=sums,
+        hazards=tuple(hazards),
+        organic=first.organic.float(),
+        variance=torch.stack([each.variance for each in fitted]),
+        noise=torch.tensor([each.noise for each in fitted], dtype=torch.float64),
+        blend=blend,
+    )
+
+
+@dataclass(frozen=True)
+class FirstSums:
+    """What the first pass over the rows finds; `+` adds the rows of other users.
+
+    Attributes:
+        controls: Sums of the rows without a message, whose targets are value, reward, and reward without cost events.
+        tested: Whether the log tells who engaged with the messages of each action of the first module (A,).
+        by_fold: Number of messages in each half of the users (2,).
+        events: Number of messages after which each cost event occurred, and after which that is known (2, C).
+        idle: The same of decisions without a message (2, C).
+        noise_sample: Contexts (k, D) and values (k, 1) of sampled rows without a message.
+        hazard_sample: Sampled messages.
+    """
+
+    controls: DesignStatistics
+    tested: Tensor
+    by_fold: Tensor
+    events: Tensor
+    idle: Tensor
+    noise_sample: Tensor
+    hazard_sample: FunnelRows
+
+    def __add__(self, other: FirstSums) -> FirstSums:
+        return FirstSums(
+            controls=self.controls + other.controls,
+            tested=self.tested | other.tested,
+            by_fold=self.by_fold + other.by_fold,
+            events=self.events + other.events,
+            idle=self.idle + other.idle,
+            noise_sample=torch.cat([self.noise_sample, other.noise_sample]),
+            hazard_sample=joined([self.hazard_sample, other.hazard_sample]),
+        )
+
+    @property
+    def organic(self) -> Tensor:
+        """Probability of each cost event where nothing is sent (C,); 0 where that is not known."""
+        return self.idle[0] / self.idle[1].clamp_min(1.0)
+
+    def usual(self, design: Design) -> Usual:
+        """Fit what happens without a message, and how noisy it is by the sample."""
+        coefficients = control_coefficients(self.controls).float()
+        x, value = self.noise_sample[:, :-1], self.noise_sample[:, -1]
+        noise = torch.zeros(design.width)
+        if len(x):
+            noise = learn_noise(x, (value - design.common(x) @ coefficients[:, 0]).square())
+        return Usual(coefficients, noise, self.tested)
+
+    def hazards(self, design: Design) -> list[HazardFit]:
+        """Return fits whose working point is where the next pass takes the likelihood: from the sample."""
+        sample, out = self.hazard_sample, []
+        cells = design.cells_of(sample.actions)
+        for c in range(self.events.shape[1]):
+            seen = sample.cost[:, c].isfinite()
+            centre = prior_centre(float(self.events[0, c]), int(self.events[1, c]))
+            rows = sample.x[seen].double(), cells[seen], sample.cost[seen, c].double()
+            found = fit_hazard(design, *rows, passes=NEWTON_PASSES - 1, centre=centre)
+            found, working = newton_step(design, found)
+            out.append(replace(found, working=working))
+        return out
+
+
+def first_sums(folders: Task, design: Design, leaves: Leaves) -> FirstSums:
+    """Make the first pass over the rows of some leaves."""
+    weights, costs = _weights(leaves), len(leaves.costs)
+    total = DesignStatistics(
+        torch.zeros(design.base, design.base, dtype=torch.float64),
+        torch.zeros(design.base, 3, dtype=torch.float64),
+        torch.zeros(3, dtype=torch.float64),
+        rows=0,
+    )
+    tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
+    by_fold, events, idle = (torch.zeros(*shape, dtype=torch.float64) for shape in ((FOLDS,), (2, costs), (2, costs)))
+    noise, hazard = [torch.zeros(0, design.width + 1)], [_no_rows(design, costs)]
+    noise_share, hazard_share = NOISE_ROWS / max(leaves.controls, 1), HAZARD_ROWS / max(leaves.messages, 1)
+    for block in blocks(folders):
+        rows = block.funnel_rows()
+        is_sent, known = torch.from_numpy(design.modules.sends(rows.actions)), rows.value.isfinite()
+        at_controls, at_sent = (~is_sent & known).nonzero()[:, 0], (is_sent & known).nonzero()[:, 0]
+        controls, sent = rows.take(at_controls), rows.take(at_sent)
+        total = total + sum_common(design, controls.x, control_targets(controls, weights))
+        tested[torch.from_numpy(sent.actions[:, 0])[sent.engaged.isfinite()]] = True
+        by_fold += torch.bincount(sent.fold, minlength=FOLDS)
+        events += torch.stack([sent.cost.nan_to_num(0.0).sum(0), sent.cost.isfinite().double().sum(0)])
+        idle += torch.stack([controls.cost.nan_to_num(0.0).sum(0), controls.cost.isfinite().double().sum(0)])
+        chosen = torch.from_numpy(in_sample(block.key[at_controls.numpy()], noise_share, NOISE_SALT))
+        noise.append(torch.cat([controls.x[chosen], controls.value[chosen].unsqueeze(1)], 1).float())
+        chosen = torch.from_numpy(in_sample(block.key[at_sent.numpy()], hazard_share, HAZARD_SALT))
+        hazard.append(_single(sent.take(chosen.nonzero()[:, 0])))
+    return FirstSums(total, tested, by_fold, events, idle, torch.cat(noise), joined(hazard))
+
+
+@dataclass(frozen=True)
+class SecondSums:
+    """What the second pass finds; `add_in_place` adds the rows of other users.
+
+    Attributes:
+        by_fold: Sums of the messages of each half of the users.
+        hazards: Sums of each hazard's working response.
+    """
+
+    by_fold: tuple[MessageSums, ...]
+    hazards: tuple[DesignStatistics, ...]
+
+    def add_in_place(self, other: SecondSums) -> SecondSums:
+        """Return these sums with other users' rows, added in place, as sums of two thousand columns are large."""
+        by_fold = (mine.add_in_place(more) for mine, more in zip(self.by_fold, other.by_fold, strict=True))
+        hazards = (mine.add_in_place(more) for mine, more in zip(self.hazards, other.hazards, strict=True))
+        return SecondSums(tuple(by_fold), tuple(hazards))
+
+
+def message_sums(
+    folders: Task, design: Design, leaves: Leaves, usual: Usual, hazards: Sequence[HazardFit]
+) -> SecondSums:
+    """Make the second pass over the rows of some leaves."""
+    totals: list[dict[str, RunningSums]] = [{} for _ in range(FOLDS)]
+    working = [RunningSums.zeros(design, 1) for _ in hazards]
+    for messages in _messages(folders, design, leaves, usual):
+        for fold, mine in enumerate(totals):
+            messages.add_to(mine, design, fold)
+        for c, (hazard, total) in enumerate(zip(hazards, working, strict=True)):
+            seen = messages.rows.cost[:, c].isfinite()
+            rows = messages.rows.x[seen], messages.cells[seen]
+            total.add(design, *rows, *hazard.response(design, *rows, messages.rows.cost[seen, c]))
+    by_fold = tuple(MessageSums.from_totals(mine, design) for mine in totals)
+    return SecondSums(by_fold, tuple(total.statistics() for total in working))
+
+
+def blend_sums(
+    folders: Task,
+    design: Design,
+    leaves: Leaves,
+    usual: Usual,
+    means: Sequence[Sequence[Tensor]],
+    personal: float,
+    hazards: Sequence[Tensor],
+    organic: Tensor,
+) -> BlendSums:
+    """Make the third pass over the rows of some leaves, all of whose users are within them."""
+    reward, user, found = [], [], []
+    for messages in _messages(folders, design, leaves, usual):
+        cost = expected_cost(design, messages, hazards, organic, _weights(leaves))
+        found.append(predictions(design, messages, means, personal, cost))
+        reward.append(messages.reward)
+        user.append(messages.rows.user)
+    if not found:
+        return BlendSums.zeros()
+    columns = {f.name: torch.cat([getattr(each, f.name) for each in found]) for f in fields(Predictions)}
+    return BlendSums.from_messages(torch.cat(reward), Predictions(**columns), torch.cat(user))
+
+
+def _messages(folders: Task, design: Design, leaves: Leaves, usual: Usual) -> Iterator[Messages]:
+    """Yield the messages of some leaves less what is usual, in double precision, block by block."""
+    usual = replace(usual, coefficients=usual.coefficients.double(), noise=usual.noise.double())
+    for block in blocks(folders):
+        sent = block.funnel_rows().messages(design.modules)
+        if len(sent):
+            yield usual.less(design, sent, _weights(leaves))
+
+
+def _weights(leaves: Leaves) -> Tensor:
+    return torch.tensor(list(leaves.costs.values()), dtype=torch.float64)
+
+
+def joined(parts: Sequence[FunnelRows]) -> FunnelRows:
+    """Join the rows of some parts, in order."""
+    columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(FunnelRows)}
+    actions = np.concatenate(columns.pop("actions"))
+    return FunnelRows(actions=actions, **{name: torch.cat(each) for name, each in columns.items()})
+
+
+def _single(rows: FunnelRows) -> FunnelRows:
+    """Return rows in single precision, as they are on disk."""
+    found = {f.name: getattr(rows, f.name) for f in fields(rows)}
+    return FunnelRows(**{n: v.float() if n != "actions" and v.dtype == torch.float64 else v for n, v in found.items()})
+
+
+def _no_rows(design: Design, costs: int) -> FunnelRows:
+    empty, codes = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+    actions = np.zeros((0, len(design.modules)), dtype=np.int64)
+    return FunnelRows(torch.zeros(0, design.width), actions, empty, empty, empty, torch.zeros(0, costs), codes, codes)

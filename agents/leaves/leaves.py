@@ -1,0 +1,72 @@
+"""The leaves of a log, how passes run over them, and hashed samples of their rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from crosschannel.agents.base import Batch
+from crosschannel.agents.leaves.rows import LeafRows, blocks
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, UIntArray
+from crosschannel.core.hashing import uniforms
+
+#: Leaves whose rows are summed one after the other by one call; the sums of such groups are added in their order.
+LEAVES_PER_TASK = 8
+
+Result = TypeVar("Result")
+Task = tuple[Path, ...]
+#: Runs a function over tasks and yields the results in their order, as the engines of `crosschannel.engines` do.
+RunOverTasks = Callable[[Callable[[Task], Any], Sequence[Task]], Iterator[Any]]
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """The rows of all leaves of users, on disk.
+
+    Attributes:
+        folders: The folder of each leaf, in the order of the leaves: see `LeafRows.write`.
+        modules: The action space of the rows.
+        rows: Number of rows.
+        messages: Number of rows with a value in which something was sent; 0 without a funnel.
+        controls: Number of rows with a value in which nothing was sent; 0 without a funnel.
+        costs: Price of each cost event of the funnel, in reward units.
+        funnel: Whether the rows have components.
+    """
+
+    folders: tuple[Path, ...]
+    modules: ActionSpace
+    rows: int
+    messages: int = 0
+    controls: int = 0
+    costs: Mapping[str, float] = field(default_factory=dict)
+    funnel: bool = False
+
+    @property
+    def tasks(self) -> list[Task]:
+        """The groups of leaves that one call sums: they depend on the number of leaves and on nothing else."""
+        return [self.folders[k : k + LEAVES_PER_TASK] for k in range(0, len(self.folders), LEAVES_PER_TASK)]
+
+    def sample(self, size: int, salt: int, run: RunOverTasks) -> Batch:
+        """Return about `size` rows without components, chosen by a hash of their decisions, whatever the division."""
+        share = min(1.0, size / max(self.rows, 1))
+        parts = [part for part in run(partial(sampled, share=share, salt=salt), self.tasks) if len(part)]
+        rows = LeafRows.joined(parts or [LeafRows.open(self.folders[0])[:]])
+        return rows.without_components().to_batch(self.modules, {})
+
+
+def in_sample(key: UIntArray, share: float, salt: int) -> BoolArray:
+    """Mark rows (n,) by a hash of their decisions' keys (n,): a share of them, independent of other salts."""
+    return uniforms(key, salt) < share
+
+
+def sampled(folders: Task, share: float, salt: int) -> LeafRows:
+    """Return the sampled rows of some leaves."""
+    return LeafRows.joined([part[in_sample(part.key, share, salt)] for part in blocks(folders)] or [_none_of(folders)])
+
+
+def _none_of(folders: Task) -> LeafRows:
+    return LeafRows.open(folders[0])[:0]

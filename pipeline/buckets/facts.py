@@ -1,0 +1,146 @@
+"""What one reading of a bucket tells of its users: numbers that add up, the largest amounts, and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from crosschannel.core.arrays import BoolArray, UIntArray
+from crosschannel.core.hashing import derive, keys, mix
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import MISSING
+from crosschannel.pipeline.pricing import events_and_time
+from crosschannel.reward.buckets.passes import goals_to_measure
+from crosschannel.reward.measurement.amounts import largest_amounts
+from crosschannel.reward.spec import RewardSpec
+
+_SALTS = (0x66616374, 0x73656564)
+_WORD = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Numbers of a bucket, or of several: `+` adds other users.
+
+    Attributes:
+        users: Number of users.
+        decisions: Number of decisions.
+        sent: Number of messages.
+        events: Number of events.
+        unknown: Number of decisions without a propensity.
+        largest: The largest amount of each goal that is measured, over the training users.
+        cost_events: Number of each cost event of the funnel, among the training users.
+        observed: Time that the training users were observed from their first decision on, microseconds.
+        words: Sums of hashes of all rows, which do not depend on their order.
+    """
+
+    users: int
+    decisions: int
+    sent: int
+    events: int
+    unknown: int
+    largest: tuple[float, ...]
+    cost_events: tuple[int, ...]
+    observed: int
+    words: tuple[int, ...]
+
+    @classmethod
+    def of_bucket(cls, history: History, train: History, spec: RewardSpec) -> Facts:
+        """Count what a bucket holds, given the history of its training users as well."""
+        costs = () if spec.funnel is None else spec.funnel.costs
+        counts, observed = events_and_time(train, costs)
+        d = history.decisions
+        return cls(
+            users=history.n_users,
+            decisions=len(d),
+            sent=int(history.modules.sends(d.actions).sum()),
+            events=len(history.events),
+            unknown=int((d.propensity_source == MISSING).sum()),
+            largest=tuple(largest_amounts(goals_to_measure(spec), train).tolist()),
+            cost_events=tuple(counts),
+            observed=int(observed.sum()),
+            words=_words(history),
+        )
+
+    def __add__(self, other: Facts) -> Facts:
+        return Facts(
+            users=self.users + other.users,
+            decisions=self.decisions + other.decisions,
+            sent=self.sent + other.sent,
+            events=self.events + other.events,
+            unknown=self.unknown + other.unknown,
+            largest=tuple(map(max, self.largest, other.largest)),
+            cost_events=tuple(map(add, self.cost_events, other.cost_events)),
+            observed=self.observed + other.observed,
+            words=tuple((a + b) & _WORD for a, b in zip(self.words, other.words, strict=True)),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the numbers as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Facts:
+        """Restore what `to_dict` returned, read from JSON."""
+        values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+        return cls(**values)
+
+    def fingerprint(self, history: History) -> str:
+        """Return a 128-bit digest, as text, of all that the buckets hold, given any of them: one for each division."""
+        h = history
+        plain = (h.span, h.event_names, h.churn_events, h.ties, h.modules.to_dict(), self.words, self.users)
+        return hashlib.blake2b(repr(plain).encode(), digest_size=16).hexdigest()
+
+
+def _words(history: History) -> tuple[int, ...]:
+    """Return sums of hashes of a history's decisions, events and users, modulo 2^64."""
+    d, e, user = history.decisions, history.events, history.user_keys
+    texts = [part for part in (d.arm, d.policy) if part is not None]
+    eligible = [] if d.eligible is None else list(np.packbits(d.eligible, axis=1).T)
+    decisions = _hashes(
+        user[d.user],
+        [d.key, d.time, *d.actions.T, *d.propensity.T, d.joint, d.propensity_source, *eligible, *map(keys, texts)],
+    )
+    named = keys(np.array(history.event_names, dtype=object))
+    events = _hashes(user[e.user], [e.time, named[e.event] if len(named) else e.event, e.value])
+    attributes = [] if history.users is None else [history.users[name] for name in sorted(history.users.columns)]
+    texts = [keys(np.asarray(column, dtype=object).astype(str).astype(object)) for column in attributes]
+    users = _hashes(user, [history.observed_from, history.observed_until, *texts])
+    return tuple(
+        int(sum(int(derive(rows, salt ^ place).sum(dtype=np.uint64)) for place, rows in enumerate(tables)) & _WORD)
+        for salt in _SALTS
+        for tables in [(decisions, events, users)]
+    )
+
+
+def _hashes(start: UIntArray, columns: Sequence[npt.NDArray[Any]]) -> UIntArray:
+    """Return a hash of each row (n,) of some columns, in their order."""
+    out = start
+    for column in columns:
+        out = mix(out ^ _bits(column))
+    return out
+
+
+def _bits(column: npt.NDArray[Any]) -> UIntArray:
+    """Return the bits of each entry (n,); all entries that are not a number are equal."""
+    if column.dtype.kind == "f":
+        plain = np.where(np.isnan(column), -np.inf, column).astype(np.float64)
+        return plain.view(np.uint64)
+    return np.ascontiguousarray(column).astype(np.int64 if column.dtype.kind == "i" else np.uint64).view(np.uint64)
+
+
+def add_facts(parts: Sequence[Facts]) -> Facts:
+    """Return the numbers of all buckets."""
+    return reduce(add, parts)
+
+
+def chosen_users(user_keys: UIntArray, share: float, salt: int) -> BoolArray:
+    """Mark users (U,) by a hash of who they are: a share of them."""
+    return np.asarray(derive(user_keys, salt) < np.uint64(min(share, 1.0) * (2.0**64 - 2.0**12))) | (share >= 1.0)

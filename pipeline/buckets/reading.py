@@ -1,0 +1,204 @@
+"""Read every bucket once: count its users, and keep what later passes need as columns."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from crosschannel.core.arrays import IntArray
+from crosschannel.core.errors import ConfigError, OutputError
+from crosschannel.core.hashing import derive
+from crosschannel.histories.buckets import Buckets, is_bucketed, open_buckets, read_bucket
+from crosschannel.histories.buckets.merging import merge
+from crosschannel.histories.history import History
+from crosschannel.histories.splits import split_users
+from crosschannel.pipeline.buckets.columns import read_columns, write_columns
+from crosschannel.pipeline.buckets.facts import Facts, add_facts, chosen_users
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.configuration import Config
+
+FACTS_FILE = "facts.json"
+SAMPLE_SALT = 0x73616D706C65
+OVERSAMPLING = 1.1
+TRAIN, SAMPLE = "train", "sample"
+
+
+def reads_buckets(config: Config) -> bool:
+    """Return whether a configuration's history is a bucketed folder."""
+    source = config.history
+    return source.source == "folder" and source.path is not None and is_bucketed(source.path)
+
+
+@dataclass(frozen=True)
+class BucketedLog:
+    """A bucketed folder, read once.
+
+    Attributes:
+        buckets: The folder.
+        facts: What all its buckets hold.
+        folders: Where each bucket's columns are: of its training users (`train`), and of the users in the sample.
+        sample: The users that are judged, and those that the context and the settings of rewards are fitted on.
+        fingerprint: Fingerprint of the whole log, however it is divided.
+    """
+
+    buckets: Buckets
+    facts: Facts
+    folders: tuple[Path, ...]
+    sample: History
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One bucket to read.
+
+    Attributes:
+        path: The bucket.
+        folder: Where its columns are written.
+        source: What identifies its files.
+        config: The configuration.
+        shares: Share of the users of each part that are in the sample.
+        learns: Whether columns of the training users are kept.
+    """
+
+    path: Path
+    folder: Path
+    source: str
+    config: Config
+    shares: dict[str, float]
+    learns: bool
+
+
+def read_log(config: Config, scratch: Path, passes: Passes, *, learns: bool) -> BucketedLog:
+    """Read every bucket of a configuration's history; buckets that were read before are not read again.
+
+    Args:
+        config: The configuration, whose history is a bucketed folder.
+        scratch: Folder for the columns.
+        passes: How functions run over buckets.
+        learns: Whether columns of all training users are kept.
+
+    Raises:
+        ConfigError: If settings do not fit the history, or cannot be used with buckets.
+        InputError: If a bucket cannot be read.
+    """
+    source = config.history
+    assert source.path is not None  # `reads_buckets` says so
+    if source.decided is not None:
+        raise ConfigError("history.decided: decisions by date do not join buckets yet: leave it out")
+    buckets = open_buckets(source.path)
+    users = buckets.manifest.counts["users"]
+    readings = [
+        _Reading(
+            path=path,
+            folder=scratch / "columns" / path.name,
+            source=_identity(buckets, path),
+            config=config,
+            shares=_shares_of_sample(config, users),
+            learns=learns,
+        )
+        for path in buckets.paths
+    ]
+    facts = add_facts(list(passes.run(_read, readings, "reading buckets")))
+    folders = tuple(reading.folder for reading in readings)
+    sample = _at_most(merge_columns([folder / SAMPLE for folder in folders], buckets), config)
+    return BucketedLog(buckets, facts, folders, sample, facts.fingerprint(sample))
+
+
+def merge_columns(folders: Sequence[Path], buckets: Buckets) -> History:
+    """Return the history of the users whose columns are in some folders."""
+    return merge([read_columns(folder) for folder in folders], by_value=buckets.manifest.numbered)
+
+
+def sample_sizes(config: Config) -> dict[str, int]:
+    """Return the most users of each part that are in the sample: `evaluation.max_users`, and half of that elsewhere."""
+    most = config.evaluation.max_users
+    return {"train": max(most // 2, 1), "validation": max(most // 2, 1), "test": most}
+
+
+def _shares_of_sample(config: Config, users: int) -> dict[str, float]:
+    """Return shares that hardly ever give fewer users than the sizes, and not many more: `_at_most` takes these."""
+    parts = config.split.shares
+    return {
+        name: OVERSAMPLING * (size + 10.0) / max(users * parts[name], 1.0)
+        for name, size in sample_sizes(config).items()
+    }
+
+
+def _at_most(sample: History, config: Config) -> History:
+    """Return the history of the users with the smallest hashes, where a part has more than its size."""
+    part = split_users(sample.user_keys, config.split.shares, config.seed)
+    chosen = np.ones(sample.n_users, dtype=bool)
+    rank = _order(sample)
+    for name, size in sample_sizes(config).items():
+        mine = rank[part[rank] == name]
+        chosen[mine[size:]] = False
+    return sample if chosen.all() else sample.select_users(chosen)
+
+
+def _order(sample: History) -> IntArray:
+    """Return the users (U,) in the order in which they enter the sample."""
+    return np.argsort(derive(sample.user_keys, SAMPLE_SALT), kind="stable")
+
+
+def _read(reading: _Reading) -> Facts:
+    """Read a bucket, write its columns and return its facts; from the columns where they stand already."""
+    done = reading.folder / FACTS_FILE
+    if done.is_file():
+        content = json.loads(done.read_text())
+        if content["source"] == reading.source:
+            return Facts.from_dict(content["facts"])
+    config, history = reading.config, configured(read_bucket(reading.path), reading.config)
+    part = split_users(history.user_keys, config.split.shares, config.seed)
+    train = history.select_users(part == "train")
+    facts = Facts.of_bucket(history, train, config.reward)
+    draft = reading.folder.with_name(reading.folder.name + ".draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.rmtree(reading.folder, ignore_errors=True)
+    chosen = np.zeros(history.n_users, dtype=bool)
+    for name, share in reading.shares.items():
+        chosen |= (part == name) & chosen_users(history.user_keys, share, SAMPLE_SALT)
+    write_columns(history.select_users(chosen), draft / SAMPLE, decides=True)
+    if reading.learns:
+        write_columns(train, draft / TRAIN, decides=False)
+    try:
+        (draft / FACTS_FILE).write_text(json.dumps({"source": reading.source, "facts": facts.to_dict()}))
+        os.replace(draft, reading.folder)
+    except OSError as error:
+        raise OutputError(f"{reading.folder} cannot be written: {error.strerror or error}") from None
+    return facts
+
+
+def configured(history: History, config: Config) -> History:
+    """Return a bucket's history with the churn events, ties and observation that the configuration declares."""
+    declared = config.history
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from)
+
+
+def _identity(buckets: Buckets, path: Path) -> str:
+    """Return what identifies the content of a bucket: the checksums of its files."""
+    files = buckets.manifest.files
+    return " ".join(f"{name}:{files[name].md5}" for name in sorted(files) if name.startswith(f"{path.name}/"))
+
+
+def train_columns(log: BucketedLog) -> Iterator[Path]:
+    """Yield where the columns of each bucket's training users are."""
+    return (folder / TRAIN for folder in log.folders)
+
+
+def summary(log: BucketedLog) -> str:
+    """Return a line with what a log holds, then the notes of its sample."""
+    facts, name = log.facts, log.sample.name
+    unknown = f", {facts.unknown:,} without a propensity" if facts.unknown else ""
+    line = (
+        f"{name}: {facts.users:,} users in {len(log.folders)} buckets, {facts.decisions:,} decisions "
+        f"({facts.sent:,} sent{unknown}), {facts.events:,} events of {len(log.sample.event_names)} kinds"
+    )
+    return "\n".join((line, *log.sample.notes))

@@ -1,0 +1,1 @@
+"""What takes part in a training besides the agent: callbacks."""

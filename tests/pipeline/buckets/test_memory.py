@@ -1,0 +1,67 @@
+"""Memory does not grow with the number of users: four times the users take no more, bucket by bucket."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from crosschannel.envs.market import Market, simulate_history
+from crosschannel.histories.buckets import write_buckets
+from crosschannel.pipeline.configuration import override, read_config
+from tests import ROOT
+from tests.programs.samples import FUNNEL
+
+TRAIN = """
+import re
+from pathlib import Path
+from crosschannel.agents.leaves import funnel
+from crosschannel.agents.leaves.rows import blocks
+from crosschannel.pipeline.buckets import training
+from crosschannel.pipeline.buckets.passes import Passes
+from tests.pipeline.buckets.samples import configuration
+
+def peak():  # of this program alone: `ru_maxrss` begins with the memory of the process that started it
+    return int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+training._judge = lambda *_: None
+funnel.blocks = lambda folders: blocks(folders, 4_096)  # so that the smaller log fills blocks as well
+before = peak()
+settings = {"evaluation.max_users": 400}
+training.train_on_buckets(configuration(**settings), Path("run"), passes=Passes(shows=False))
+print(before, peak())
+"""
+
+
+def growth(folder: Path, users: int, buckets: int) -> float:
+    """MiB by which training on a log of so many users raises the peak of resident memory of a process."""
+    config = override(read_config(Path(FUNNEL[1])), {"history.market.users": users})
+    history, _ = simulate_history(Market(config.market()))
+    write_buckets(history, folder / "log", buckets)
+    del history
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stderr
+    before, after = map(int, done.stdout.split())
+    return (after - before) / 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of resident memory is read from /proc")
+def test_four_times_the_users_in_four_times_the_buckets(tmp_path: Path) -> None:
+    """20,000 users in 16 buckets and 80,000 in 64, each of 1,250 users: samples, sums and buckets are equally large.
+
+    With all users in memory four times the users take four times as much. What does grow here are lists of buckets, and
+    memory that the allocator keeps: a quarter more is allowed.
+    """
+    few, many = growth(tmp_path / "few", 20_000, 16), growth(tmp_path / "many", 80_000, 64)
+    print(f"growth of the peak: {few:.0f} MiB at 20,000 users, {many:.0f} MiB at 80,000")
+    assert many < 1.25 * few
