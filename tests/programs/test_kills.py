@@ -127,6 +127,7 @@ def check(tmp_path: Path, seed: int, wanted: dict[str, int], in_a_row: int) -> N
     assert files(other).keys() == files(one).keys()
 
 
+@pytest.mark.slow
 def test_what_was_killed_ends_as_what_was_not(tmp_path):
     """Two kills of a training, one of an evaluation and one of decisions."""
     check(tmp_path, 7, {"train.py": 2, "evaluate.py": 1, "decide.py": 1}, in_a_row=2)

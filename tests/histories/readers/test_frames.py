@@ -15,6 +15,7 @@ import pytest
 from crosschannel.core.errors import InputError
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories import History, from_frames, read_history, write_history
+from tests import ROOT
 
 
 def to_relation(frame: pd.DataFrame) -> Any:
@@ -109,3 +110,9 @@ def test_what_is_no_table_is_refused(folder: Path) -> None:
     decisions.loc[0, "propensity"] = "one half"
     with pytest.raises(InputError, match="cannot be read through Arrow"):
         from_frames(decisions, events, read_history(folder).modules)
+
+
+def test_the_piece_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs" / "histories.md").read_text().split("test_frames.py -->\n```python\n")[1].split("```")[0]
+    exec(compile(text, "docs/histories.md", "exec"), {})
+    assert "2 users, 2 decisions" in capsys.readouterr().out

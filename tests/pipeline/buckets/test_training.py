@@ -73,7 +73,9 @@ def test_engines_give_the_same_bytes(
 
 
 @pytest.mark.usefixtures("unjudged")
-@pytest.mark.parametrize("calls", [2, 13, 27])
+@pytest.mark.parametrize(
+    "calls", [pytest.param(2, marks=pytest.mark.slow), 13, pytest.param(27, marks=pytest.mark.slow)]
+)
 def test_what_was_interrupted_resumes_to_the_same_bytes(
     log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
