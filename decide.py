@@ -45,8 +45,8 @@ from crosschannel.core import (
 from crosschannel.engines import make_engine, shard
 from crosschannel.evaluation.gate import DEPLOY
 from crosschannel.histories import Guardrails, History, open_buckets, read_eligible, read_user_list
-from crosschannel.histories.buckets import is_bucketed
 from crosschannel.histories.readers.decided.days import day_name, is_by_date
+from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, invocation, logger, output_file, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS, Config, HistoryConfig
@@ -241,22 +241,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     history = _read(run, chosen, guardrails)
     logger.info(history.summary())
-    at = _moment(chosen.at, history, duration(chosen.max_log_age))
-    if _is_file(chosen.out):
-        note_time_of_day(history, at)
-    else:
-        at = _slot_of(run, history, at)
-        name = day_name(at, run.trained_with("policy").pace.period)
-        refuse_decided(chosen.out / name, chosen.force or chosen.dry_run)
-        if not chosen.change_arms:
-            check_same_arms(chosen.out, name, settings.arms)
+    at = _time_to_decide(run, history, chosen)
     if chosen.eligible is not None:
         eligible = read_eligible(chosen.eligible, history)
     else:
         eligible, what = eligible_before_guardrails(history, at, decided)
-        logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
-        if silent := unsaid(history, eligible):
-            logger.warning(f"nothing is eligible: {silent}; give --eligible FILE, which says what may be sent")
+        _note_eligible({what}, {unsaid(history, eligible)})
     check_consent(history, eligible, guardrails, chosen.ignore_columns)
     day = decide_day(
         *(run, history, at, eligible, guardrails),
@@ -266,19 +256,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
-    if not (_is_file(chosen.out) or chosen.change_arms):
-        check_arms_of_users(chosen.out, day.name, day.arms)
     _write(day, chosen, at)
     return 0
 
 
 def _is_by_bucket(run: Run, chosen: argparse.Namespace) -> bool:
     """Return whether decisions are made bucket by bucket: nothing but its own log decides about a user."""
-    source = run.config.history
-    if source.source != "folder" or source.path is None or not is_bucketed(source.path):
-        return False
-    coupled = run.constraints.price_messages
-    return not coupled and chosen.eligible is None and chosen.only_users is None
+    coupled = run.constraints.price_messages or chosen.eligible is not None or chosen.only_users is not None
+    return not coupled and reads_buckets(run.config)
 
 
 def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) -> None:
@@ -286,16 +271,8 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
     path = run.config.history.path
     assert path is not None  # a bucketed folder was found there
     buckets, engine = open_buckets(path), make_engine(chosen.engine, chosen.workers, chosen.engine_address)
-    slots = slots_of(buckets.paths, run, engine)
-    at = _moment(chosen.at, slots, duration(chosen.max_log_age))
-    if _is_file(chosen.out):
-        note_time_of_day(slots, at)
-    else:
-        at = _slot_of(run, slots, at)
-        name = day_name(at, run.trained_with("policy").pace.period)
-        refuse_decided(chosen.out / name, chosen.force or chosen.dry_run)
-        if not chosen.change_arms:
-            check_same_arms(chosen.out, name, settings.arms)
+    slots = slots_of(buckets, run, engine)
+    at = _time_to_decide(run, slots, chosen)
     request = BucketRequest(
         run=run,
         at=at,
@@ -309,16 +286,33 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
     )
     paths = buckets.paths if chosen.shard is None else shard(buckets.paths, chosen.shard)
     found = decide_buckets(paths, request, engine)
-    for what in sorted({one.what for one in found}):
-        logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
-    for silent in sorted({one.silent for one in found if one.silent}):
-        logger.warning(f"nothing is eligible: {silent}; give --eligible FILE, which says what may be sent")
+    _note_eligible({one.what for one in found}, {one.silent for one in found})
     if all(one.everything for one in found):
         refuse_open(sorted({name for one in found for name in one.open_columns}), buckets.modules)
     day = merge_days([one.day for one in found], by_value=buckets.manifest.numbered)
-    if not (_is_file(chosen.out) or chosen.change_arms):
-        check_arms_of_users(chosen.out, day.name, day.arms)
     _write(day, chosen, at)
+
+
+def _time_to_decide(run: Run, history: History, chosen: argparse.Namespace) -> int:
+    """Return the time of the decisions: into a folder by date that of a slot, whose day is not decided yet."""
+    at = _moment(chosen.at, history, duration(chosen.max_log_age))
+    if _is_file(chosen.out):
+        note_time_of_day(history, at)
+        return at
+    at = _slot_of(run, history, at)
+    name = day_name(at, run.trained_with("policy").pace.period)
+    refuse_decided(chosen.out / name, chosen.force or chosen.dry_run)
+    if not chosen.change_arms:
+        check_same_arms(chosen.out, name, run.config.arms)
+    return at
+
+
+def _note_eligible(sources: set[str], silent: set[str]) -> None:
+    """Say where what is eligible comes from, and of whom nobody says that anything is; "" stands for nobody."""
+    for what in sorted(sources):
+        logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
+    for whom in sorted(silent - {""}):
+        logger.warning(f"nothing is eligible: {whom}; give --eligible FILE, which says what may be sent")
 
 
 def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> History:
@@ -387,7 +381,9 @@ def _may_receive(run: Run, history: History, ramp: float, only_users: Path | Non
 
 
 def _write(day: DecidedDay, chosen: argparse.Namespace, at: int) -> None:
-    """Write the decisions where they are wanted, and print what they are."""
+    """Write the decisions where they are wanted, unless they change users' arms, and print what they are."""
+    if not (_is_file(chosen.out) or chosen.change_arms):
+        check_arms_of_users(chosen.out, day.name, day.arms)
     counts = day.summary["counts"]
     first = next(iter(counts.values()))
     total = max(sum(first.values()), 1)

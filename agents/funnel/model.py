@@ -259,13 +259,16 @@ def predictions(
     design: Design, messages: Messages, means: Sequence[Sequence[Tensor]], personal: float, cost: Tensor
 ) -> Predictions:
     """Predict messages by what the other half of the users taught (`means_of`), at an expected `cost` (n,)."""
-    funnel, missed, used, used_missed, everybody = cost.new_zeros(5, len(cost)).unbind()
+    funnel, missed, everybody = cost.new_zeros(3, len(cost)).unbind()
+    # All that is personal counts on most logs: both predictions are one then.
+    used, used_missed = (funnel, missed) if personal == 1.0 else cost.new_zeros(2, len(cost)).unbind()
+    by_weight = {1.0: (funnel, missed), personal: (used, used_missed)}
     for fold in range(FOLDS):
         parts, at = list(means[1 - fold]), (messages.rows.fold == fold).nonzero()[:, 0]
         x, cells = messages.rows.x[at], messages.cells[at]
         tested = messages.tested[torch.from_numpy(messages.rows.actions)[at, 0]]
         everybody[at] = predict(design, parts.pop(ALL_SENDS), x, cells)
-        for weight, values, beyond in ((1.0, funnel, missed), (personal, used, used_missed)):
+        for weight, (values, beyond) in by_weight.items():
             scaled = (design.scale_slopes(head, weight) for head in parts)
             p, gain, direct, missed_gain, missed_direct = (predict(design, head, x, cells) for head in scaled)
             p = p.clamp(0.0, 1.0) * tested

@@ -77,7 +77,6 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
     slopes = design.each == 1 or messages >= MESSAGES_PER_COLUMN * design.columns
     used = design if slopes else design.with_intercepts_only()
     usual, start = first.usual(used), first.hazards(used)
-    weights = torch.tensor(list(leaves.costs.values()), dtype=torch.float64)
     second = partial(message_sums, design=used, leaves=leaves, usual=usual, hazards=start)
     found = reduce(SecondSums.add_in_place, run(second, leaves.tasks))
     sums = reduce(add, found.by_fold)
@@ -101,7 +100,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         organic=first.organic,
     )
     blend = reduce(add, run(third, leaves.tasks)).blend(personal)
-    assert len(weights) == len(hazards)  # the leaves' cost events are those of their rows
+    assert len(leaves.costs) == len(hazards)  # the leaves' cost events are those of their rows
     return Fit(
         slopes=slopes,
         usual=usual,

@@ -10,6 +10,7 @@ from crosschannel.core.plotting import draw_marks, label_axes, own_axes, write_n
 from crosschannel.evaluation.estimates import WHOLE_ACTION
 from crosschannel.evaluation.ladder.comparison import Comparison
 from crosschannel.evaluation.plots.marks import PER_DECISION, marks_of
+from crosschannel.evaluation.report.formatting import why_not
 from crosschannel.evaluation.report.pictures import Row
 from crosschannel.evaluation.report.pictures.evaluations import (
     estimates_of_modules,
@@ -52,7 +53,7 @@ def plot_estimates(
         Row(
             label=f"{e.estimator} (a diagnostic)" if e.reason and e.value.is_defined else e.estimator,
             interval=e.value,
-            note=f"not identified ({e.reason})" if e.reason else "",
+            note=why_not(e.reason),
             marker=truth if e.value.is_defined else math.nan,
         )
         for e in found
@@ -165,10 +166,7 @@ def plot_comparisons(comparisons: Sequence[Comparison], *, ax: Axes | None = Non
         >>> axes.get_yticklabels()[0].get_text()
         'first minus second'
     """
-    rows = [
-        Row(each.estimand, each.difference, note=f"not identified ({each.reason})" if each.reason else "", signed=True)
-        for each in comparisons
-    ]
+    rows = [Row(each.estimand, each.difference, note=why_not(each.reason), signed=True) for each in comparisons]
     title = "Policy against policy, on the same decisions"
     return draw_marks(marks_of(rows), "difference of the " + PER_DECISION, title=title, ax=ax)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from crosschannel.core.plotting import INK, draw_courses, draw_marks
 from crosschannel.evaluation.plots.marks import marks_of
+from crosschannel.evaluation.report.formatting import why_not
 from crosschannel.evaluation.report.pictures import Row
 from crosschannel.evaluation.sequential.results import TrajectoryEvaluation
 
@@ -29,9 +30,7 @@ def plot_trajectories(evaluation: TrajectoryEvaluation, *, ax: Axes | None = Non
         >>> axes.get_xlabel()
         'mean discounted sum of rewards over 3 slots [reward units]'
     """
-    rows = [
-        Row(e.estimator, e.value, note=f"not identified ({e.reason})" if e.reason else "") for e in evaluation.estimates
-    ]
+    rows = [Row(e.estimator, e.value, note=why_not(e.reason)) for e in evaluation.estimates]
     return draw_marks(
         marks_of(rows),
         f"mean discounted sum of rewards over {len(evaluation.slots)} slots [reward units]",

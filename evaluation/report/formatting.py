@@ -22,6 +22,11 @@ _PROPENSITY_LABELS = {
 }
 
 
+def why_not(reason: str) -> str:
+    """Return the note of a number that is not identified for a reason; empty without one."""
+    return f"not identified ({reason})" if reason else ""
+
+
 def propensity_label(counts: Mapping[str, int]) -> str:
     """Return where the propensities of some decisions come from, given the number of decisions by source."""
     source = summarise_sources(counts)

@@ -219,13 +219,13 @@ def open_buckets(folder: Path) -> Buckets:
     return buckets
 
 
-def read_bucket(path: Path) -> History:
-    """Read one bucket of a bucketed folder: see `Buckets.read`.
+def read_bucket(path: Path, decided: Path | None = None) -> History:
+    """Read one bucket of a bucketed folder, without a look at the files of the others: see `Buckets.read`.
 
     Raises:
         InputError: If its files are not what the manifest says, or its tables have faults.
     """
-    return Buckets(path.parent, Manifest.read(path.parent)).read(path)
+    return Buckets(path.parent, Manifest.read(path.parent)).read(path, decided)
 
 
 def is_bucketed(folder: Path) -> bool:

@@ -21,6 +21,7 @@ from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import Facts, add_facts, chosen_users
 from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.configuration import Config
 
 FACTS_FILE = "facts.json"
@@ -154,7 +155,8 @@ def _read(reading: _Reading) -> Facts:
         content = json.loads(done.read_text())
         if content["source"] == reading.source:
             return Facts.from_dict(content["facts"])
-    config, history = reading.config, configured(read_bucket(reading.path), reading.config)
+    config = reading.config
+    history = with_declared(read_bucket(reading.path), config.history)
     part = split_users(history.user_keys, config.split.shares, config.seed)
     train = history.select_users(part == "train")
     facts = Facts.of_bucket(history, train, config.reward)
@@ -173,13 +175,6 @@ def _read(reading: _Reading) -> Facts:
     except OSError as error:
         raise OutputError(f"{reading.folder} cannot be written: {error.strerror or error}") from None
     return facts
-
-
-def configured(history: History, config: Config) -> History:
-    """Return a bucket's history with the churn events, ties and observation that the configuration declares."""
-    declared = config.history
-    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
-    return history.with_observed_from(declared.observed_from)
 
 
 def _identity(buckets: Buckets, path: Path) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +23,8 @@ def scratch_of(folder: Path) -> Path:
     return folder / "scratch"
 
 
-def data_of_sample(
-    config: Config, log: BucketedLog, features: ContextFeatures | None = None
-) -> tuple[TrainingData, tuple[str, ...]]:
-    """Return the sample of a bucketed log as the data that a policy is judged on, and what a reader has to know.
+def data_of_sample(config: Config, log: BucketedLog, features: ContextFeatures | None = None) -> TrainingData:
+    """Return the sample of a bucketed log as the data that a policy is judged on.
 
     Args:
         config: The configuration.
@@ -32,7 +32,7 @@ def data_of_sample(
         features: How context is built; by default it is fitted on the sample's training users.
     """
     data = prepare_history(config, log.sample, log.fingerprint, features)
-    return replace(data, pace=_pace(config, log, data.pace)), sample_notes(config, log, data)
+    return replace(data, pace=_pace(config, log, data.pace))
 
 
 def sample_notes(config: Config, log: BucketedLog, data: TrainingData) -> tuple[str, ...]:
@@ -69,17 +69,22 @@ def read_to_judge(
         folder: Where columns are written while this lasts.
         passes: How functions run over buckets.
     """
-    try:
-        log = read_log(config, scratch_of(folder), passes, learns=False)
+    with _log_for_now(config, folder, passes) as log:
         logger.info(summary(log))
-        return data_of_sample(config, log, features)
-    finally:
-        shutil.rmtree(scratch_of(folder), ignore_errors=True)
+        data = data_of_sample(config, log, features)
+        return data, sample_notes(config, log, data)
 
 
 def fingerprint_of_buckets(config: Config, folder: Path, passes: Passes) -> str:
     """Return the fingerprint of a bucketed log; columns are written to a folder while this lasts."""
+    with _log_for_now(config, folder, passes) as log:
+        return log.fingerprint
+
+
+@contextmanager
+def _log_for_now(config: Config, folder: Path, passes: Passes) -> Iterator[BucketedLog]:
+    """Read a bucketed log, and remove its columns at the end."""
     try:
-        return read_log(config, scratch_of(folder), passes, learns=False).fingerprint
+        yield read_log(config, scratch_of(folder), passes, learns=False)
     finally:
         shutil.rmtree(scratch_of(folder), ignore_errors=True)

@@ -108,7 +108,7 @@ def _check_unchanged(run: Run, log: BucketedLog) -> None:
 
 def _prepare(config: Config, log: BucketedLog, scratch: Path, passes: Passes) -> tuple[TrainingData, Leaves]:
     """Fit contexts and rewards, and write the rows of all leaves."""
-    data, _ = data_of_sample(config, log)
+    data = data_of_sample(config, log)
     logger.info(summary(log))
     if log.facts.unknown and config.reward.overlap != "shared":
         raise ConfigError(

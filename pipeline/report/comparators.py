@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crosschannel.evaluation import headline
+from crosschannel.evaluation.report.formatting import why_not
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture, Row, row_chart
 from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
@@ -78,8 +79,7 @@ def _picture(result: EvaluationResult) -> Picture:
 
 def _row(each: Comparator) -> Row:
     label = f"{each.policy}: {each.detail}" if each.detail else each.policy
-    note = f"not identified ({each.reason})" if each.reason else ""
-    return Row(label=label, interval=each.value, note=note, marker=each.truth)
+    return Row(label=label, interval=each.value, note=why_not(each.reason), marker=each.truth)
 
 
 def _caption(result: EvaluationResult) -> str:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.times import DAY
 from crosschannel.histories import read_history, write_buckets
-from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
 from crosschannel.programs import decide
 from tests import ROOT
-from tests.pipeline.loop.samples import START, daily_log, train_on
-
-ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
-FIRST = pd.Timestamp(START + 10 * DAY, unit="us")
+from tests.pipeline.loop.samples import ARMS, FIRST, train_until_the_tenth_day
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run, the log that it has learned from, and that log in 1, 8 and 64 buckets."""
     folder = tmp_path_factory.mktemp("days")
-    history = daily_log(90)
-    d = history.decisions
-    train_on(replace(history, decisions=take_rows(d, d.time < START + 10 * DAY)), folder)
+    train_until_the_tenth_day(folder)
     log = read_history(folder / "log")
     for n in (1, 8, 64):
         write_buckets(log, folder / f"buckets-{n}", n)

@@ -19,19 +19,14 @@ from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, evaluate, train
 from tests.histories.readers.test_decided import START as LOG_START
 from tests.histories.readers.test_decided import write_log
-from tests.pipeline.loop.samples import START, daily_log, train_on
-
-ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
-FIRST = pd.Timestamp(START + 10 * DAY, unit="us")
+from tests.pipeline.loop.samples import ARMS, FIRST, START, train_until_the_tenth_day
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a log until the tenth day, and a run that has learned from it."""
     folder = tmp_path_factory.mktemp("days")
-    history = daily_log(90)
-    d = history.decisions
-    train_on(replace(history, decisions=take_rows(d, d.time < START + 10 * DAY)), folder)
+    train_until_the_tenth_day(folder)
     return folder
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import Estimate
 from crosschannel.evaluation.ladder.results import Ladder, WaterfallStep
-from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.report.formatting import format_bounds, format_point, why_not
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, ladder_sentences, step_name
 from crosschannel.evaluation.report.pictures.charts import Row, row_chart
 from crosschannel.evaluation.report.pictures.picture import Cell, Picture
@@ -31,7 +31,7 @@ def waterfall_rows(ladder: Ladder, truth: float = math.nan) -> list[Row]:
         Row(
             label=step_name(step, ladder),
             interval=step.value,
-            note=f"not identified ({step.reason})" if step.reason else "",
+            note=why_not(step.reason),
             start=start,
             signed=step.kind not in VALUES,
             strong=step.kind in VALUES,

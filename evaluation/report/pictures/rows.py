@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from crosschannel.evaluation.bins import CalibrationBin, WeightBin
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.gate import CostEvent
+from crosschannel.evaluation.report.formatting import why_not
 from crosschannel.evaluation.report.pictures.charts import Row
 from crosschannel.evaluation.report.pictures.pairs import Pair
 
@@ -50,7 +51,7 @@ def cost_rows(costs: Sequence[CostEvent]) -> list[Row]:
         Row(
             label=cost.event,
             interval=cost.policy,
-            note=f"not identified ({cost.reason})" if cost.reason else "",
+            note=why_not(cost.reason),
             marker=cost.logged,
         )
         for cost in costs

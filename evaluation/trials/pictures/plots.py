@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from crosschannel.core.arrays import FloatArray
 from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.plotting import (
     AFTER,
@@ -92,10 +93,8 @@ def plot_time_course(trial: Trial, *, comparison: int = 0, outcome: str | None =
         capsize=2,
         label=f"lift with the {_level(trial)} interval of this look alone",
     )
-    edge = np.where(np.isfinite(critical), critical * se, np.nan)
-    _draw_boundary(ax, days, edge, "boundary at the level of one outcome")
-    ax.set_xlim(0.0, 1.03 * max(trial.settings.days, days[-1]))
-    return _finish_course(ax, across, up, _title(trial, trial.comparisons[comparison]))
+    label_axes(ax, across, up, _title(trial, trial.comparisons[comparison]))
+    return _with_boundary(ax, trial, days, np.where(np.isfinite(critical), critical * se, np.nan))
 
 
 def plot_looks(trial: Trial, *, comparison: int = 0, outcome: str | None = None, ax: Axes | None = None) -> Axes:
@@ -122,11 +121,10 @@ def plot_looks(trial: Trial, *, comparison: int = 0, outcome: str | None = None,
     ax = own_axes(ax, 3.6)
     days = _days(trial, one)
     z = np.array([each.z for each in one.course])
-    critical = np.array([each.critical if math.isfinite(each.critical) else math.nan for each in one.course])
+    critical = np.array([each.critical for each in one.course])
     ax.plot(days, z, "o-", ms=4, color=AFTER, label="lift in standard errors")
-    _draw_boundary(ax, days, critical, "boundary at the level of one outcome")
-    ax.set_xlim(0.0, 1.03 * max(trial.settings.days, days[-1]))
-    return _finish_course(ax, across, up, _title(trial, trial.comparisons[comparison]))
+    label_axes(ax, across, up, _title(trial, trial.comparisons[comparison]))
+    return _with_boundary(ax, trial, days, np.where(np.isfinite(critical), critical, np.nan))
 
 
 def plot_segments(trial: Trial, *, ax: Axes | None = None) -> Axes:
@@ -172,35 +170,24 @@ def plot_arm_costs(trial: Trial, *, ax: Axes | None = None) -> Axes:
 def _in_percent(marks: Sequence[Mark], pair: ArmComparison) -> list[Mark]:
     """Return marks of relative lifts whose texts are shares and name what was found."""
     return [
-        Mark(
-            label=mark.label,
-            value=mark.value,
-            low=mark.low,
-            high=mark.high,
-            text=f"{mark.value:+.1f} % [{mark.low:.1f}, {mark.high:.1f}]{f', {one.direction}' * one.significant}",
-            note=mark.note,
-            side=mark.side,
-            strong=mark.strong,
+        replace(
+            mark, text=f"{mark.value:+.1f} % [{mark.low:.1f}, {mark.high:.1f}]{f', {one.direction}' * one.significant}"
         )
         for mark, one in zip(marks, pair.outcomes, strict=True)
     ]
 
 
-def _draw_boundary(ax: Axes, days: np.ndarray[tuple[int], np.dtype[np.float64]], edge: object, name: str) -> None:
-    """Draw a boundary on both sides of zero."""
-    sizes = np.asarray(edge, dtype=np.float64)
-    if np.isfinite(sizes).any():
-        ax.plot(days, sizes, "s--", ms=3, color=BEFORE, label=name)
-        ax.plot(days, -sizes, "s--", ms=3, color=BEFORE)
+def _with_boundary(ax: Axes, trial: Trial, days: FloatArray, edge: FloatArray) -> Axes:
+    """Draw the boundary of each look (n,) on both sides of zero, NaN for none, over all days of the trial."""
+    if np.isfinite(edge).any():
+        ax.plot(days, edge, "s--", ms=3, color=BEFORE, label="boundary at the level of one outcome")
+        ax.plot(days, -edge, "s--", ms=3, color=BEFORE)
     else:
         text = "no look so far can stop the trial"
         ax.text(0.98, 0.03, text, ha="right", fontsize=8, style="italic", color=INK, transform=ax.transAxes)
-
-
-def _finish_course(ax: Axes, across: str, up: str, title: str) -> Axes:
+    ax.set_xlim(0.0, 1.03 * max(trial.settings.days, days[-1]))
     ax.axhline(0.0, color=INK, lw=0.8, ls=":")
     ax.legend(frameon=False, fontsize=8)
-    label_axes(ax, across, up, title)
     return ax
 
 
@@ -227,7 +214,7 @@ def _outcome(pair: ArmComparison, name: str | None) -> OutcomeLift:
     raise ConfigError(f"there is no outcome {name!r}. {nearest(name, [one.name for one in pair.outcomes])}")
 
 
-def _days(trial: Trial, one: OutcomeLift) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _days(trial: Trial, one: OutcomeLift) -> FloatArray:
     return np.array([(each.at - trial.start) / DAY for each in one.course], dtype=np.float64)
 
 

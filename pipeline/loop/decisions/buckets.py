@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.engines import Engine
-from crosschannel.histories import Guardrails, History, open_buckets
+from crosschannel.histories import Buckets, Guardrails, History, read_bucket
 from crosschannel.histories.buckets.merging import merge
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.values.identifiers import order_of_ids
@@ -70,13 +70,13 @@ class BucketDay:
     open_columns: tuple[str, ...]
 
 
-def slots_of(paths: Sequence[Path], run: Run, engine: Engine) -> History:
+def slots_of(buckets: Buckets, run: Run, engine: Engine) -> History:
     """Return a history of all different times of the decisions of a bucketed log, which shows what its slots are.
 
     It has no events, and of the users only those whose decisions were the first at a time in their bucket.
     """
-    parts = list(engine(partial(_slots_of_bucket, run=run), paths))
-    return merge(parts, by_value=open_buckets(paths[0].parent).manifest.numbered)
+    parts = list(engine(partial(_slots_of_bucket, run=run), buckets.paths))
+    return merge(parts, by_value=buckets.manifest.numbered)
 
 
 def decide_buckets(paths: Sequence[Path], request: BucketRequest, engine: Engine) -> list[BucketDay]:
@@ -155,4 +155,4 @@ def _decide_bucket(path: Path, request: BucketRequest) -> BucketDay:
 
 def _read(path: Path, run: Run) -> History:
     declared = run.config.history
-    return with_declared(open_buckets(path.parent).read(path, declared.decided), declared)
+    return with_declared(read_bucket(path, declared.decided), declared)

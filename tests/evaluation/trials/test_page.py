@@ -7,22 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from crosschannel.core.times import DAY
 from crosschannel.evaluation.trials import ArmTable, TrialConfig, read_trial, trial_text, write_trial_html
 from tests.browser import needs_chromium, render
 from tests.evaluation.report.test_html_report import NASTY, parsed
 from tests.evaluation.trials.test_readout import SETTINGS
-from tests.evaluation.trials.worlds import GOALS, START, trial_history
-
-
-@pytest.fixture(scope="module")
-def better():
-    return read_trial(trial_history(1, users=4000, lift=0.6), SETTINGS, GOALS)
-
-
-@pytest.fixture(scope="module")
-def early():
-    return read_trial(trial_history(2), SETTINGS, GOALS, at=START + 2 * DAY)
+from tests.evaluation.trials.worlds import GOALS, trial_history
 
 
 def test_the_text_has_the_verdict_and_every_outcome(better):

@@ -23,16 +23,6 @@ from tests.evaluation.trials.worlds import GOALS, START, trial_history
 
 
 @pytest.fixture(scope="module")
-def better():
-    return read_trial(trial_history(1, users=4000, lift=0.6), SETTINGS, GOALS)
-
-
-@pytest.fixture(scope="module")
-def early():
-    return read_trial(trial_history(2), SETTINGS, GOALS, at=START + 2 * DAY)
-
-
-@pytest.fixture(scope="module")
 def not_valid():
     shares = {"agent": 0.1, "business_as_usual": 0.8, "holdout": 0.1}
     return read_trial(trial_history(3), replace(SETTINGS, shares=shares), GOALS)

@@ -17,7 +17,7 @@ from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import Facts, add_facts
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import read_log
-from crosschannel.pipeline.buckets.sampling import data_of_sample
+from crosschannel.pipeline.buckets.sampling import data_of_sample, sample_notes
 from crosschannel.pipeline.building import _pace
 from tests.pipeline.buckets.samples import configuration, market_log, write_log
 
@@ -119,7 +119,8 @@ def test_the_sample_is_the_same_for_every_division(tmp_path: Path, monkeypatch: 
         monkeypatch.chdir(write_log(HISTORY, tmp_path / f"{n}", n))
         config = configuration(**{"evaluation.max_users": most})
         log = read_log(config, Path("scratch"), Passes(shows=False), learns=False)
-        data, notes = data_of_sample(config, log)
+        data = data_of_sample(config, log)
+        notes = sample_notes(config, log, data)
         found.append((log.sample.fingerprint(), log.fingerprint, data.features.state_dict(), data.pace))
         sizes = {name: int((data.part == name).sum()) for name in ("train", "validation", "test")}
         assert sizes["test"] <= most
@@ -133,7 +134,7 @@ def test_rates_are_those_of_all_training_users(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(write_log(HISTORY, tmp_path, 4))
     config = configuration(**{"evaluation.max_users": 40})
     log = read_log(config, Path("scratch"), Passes(shows=False), learns=False)
-    data, _ = data_of_sample(config, log)
+    data = data_of_sample(config, log)
     part = split_users(HISTORY.user_keys, config.split.shares, config.seed)
     wanted = _pace(config, HISTORY.select_users(part == "train"))
     assert data.pace.rates["unsubscribed"] == pytest.approx(wanted.rates["unsubscribed"], rel=1e-12)

@@ -11,11 +11,15 @@ import pandas as pd
 
 from crosschannel.core.times import DAY
 from crosschannel.histories import History, write_history
+from crosschannel.histories.logs import take_rows
 from crosschannel.programs import train
 from tests.programs.samples import SMALL
 from tests.samples import random_history
 
 START = 20_000 * DAY
+ARMS = ("--arms.holdout", "0.2", "--arms.business-as-usual", "0.2")
+#: The first day that a run from `train_until_the_tenth_day` has not learned from.
+FIRST = pd.Timestamp(START + 10 * DAY, unit="us")
 FLAGS = (
     *("--config", SMALL[1], "--agent.name=best_fixed", "--agent.settings.floor=0.9", "--train.offline-updates=0"),
     *("--name=run", "--reward.time-bucket=1d", "--context.events", "visit", "order", "--reward.min-controls=2"),
@@ -42,3 +46,10 @@ def train_on(history: History, folder: Path, *flags: str) -> Path:
     write_history(history, folder / "log")
     train.main([*FLAGS, "--history.source=folder", f"--history.path={folder / 'log'}", f"--run-dir={folder}", *flags])
     return folder / "run"
+
+
+def train_until_the_tenth_day(folder: Path) -> Path:
+    """Train a run on the first ten days of the log of 90 users; return the run's folder, beside which the log is."""
+    history = daily_log(90)
+    d = history.decisions
+    return train_on(replace(history, decisions=take_rows(d, d.time < START + 10 * DAY)), folder)
