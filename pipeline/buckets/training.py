@@ -13,7 +13,7 @@ from crosschannel import agents
 from crosschannel.agents.leaves.learning import Schedule, check_learns, learn_from_leaves
 from crosschannel.agents.leaves.leaves import Leaves
 from crosschannel.core.errors import ConfigError, InputError, NotIdentified
-from crosschannel.core.files import replacing
+from crosschannel.core.files import check_version, replacing
 from crosschannel.envs.replay import ReplayLog
 from crosschannel.pipeline.buckets.leaf_rows import fit_rewards, write_leaves
 from crosschannel.pipeline.buckets.passes import Passes
@@ -32,6 +32,8 @@ from crosschannel.pipeline.run_folder import Run, check_run_folder
 from crosschannel.reward.buckets.passes import check_kind
 
 LOG_FILE = "log.json"
+#: Version of the files that an interrupted training leaves to the one that resumes it.
+SCRATCH_VERSION = 1
 #: What TensorBoard shows of a training over buckets stands at this step: there is one fit, and no replay.
 STEP = 1
 
@@ -99,11 +101,14 @@ def _check_unchanged(run: Run, log: BucketedLog) -> None:
     """
     path = scratch_of(run.path) / LOG_FILE
     if path.is_file():
-        if json.loads(path.read_text()) != log.fingerprint:
+        found = json.loads(path.read_text())
+        found = {"log": found} if isinstance(found, str) else found
+        check_version(found.get("version"), SCRATCH_VERSION, path)
+        if found.get("log") != log.fingerprint:
             raise ConfigError(f"the history of run {run.path} has changed: restore it, or train a new run")
         return
     with replacing(path) as draft:
-        draft.write_text(json.dumps(log.fingerprint))
+        draft.write_text(json.dumps({"version": SCRATCH_VERSION, "log": log.fingerprint}))
 
 
 def _prepare(config: Config, log: BucketedLog, scratch: Path, passes: Passes) -> tuple[TrainingData, Leaves]:

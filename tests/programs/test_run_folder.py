@@ -200,7 +200,7 @@ def test_a_file_of_another_run_is_refused(run, name):
 )
 def test_content_of_another_shape_is_one_error(run, change, message):
     resealed(run / "policy.pt", change)
-    metrics = read_json(run / "metrics.json", "")
+    metrics = read_json(run / "metrics.json", "", 99)
     write_json(
         {**metrics, "policy": hashlib.sha256((run / "policy.pt").read_bytes()).hexdigest()}, run / "metrics.json"
     )
@@ -210,7 +210,7 @@ def test_content_of_another_shape_is_one_error(run, change, message):
 @pytest.mark.parametrize("lost", ["evaluation.estimates", "truth"])
 def test_a_stored_evaluation_without_what_a_report_needs_is_refused(run, lost):
     """Its checksum fits, but its whole action, or the oracle of its market, is absent."""
-    stored = read_json(run / "evaluation.json", "")
+    stored = read_json(run / "evaluation.json", "", 99)
     if lost == "truth":
         stored["truth"] = [row for row in stored["truth"] if row["policy"] != "oracle"]
     else:
@@ -232,7 +232,7 @@ def test_weights_that_are_not_finite_decide_nothing(run):
         assert walk(state["agent"])
 
     resealed(run / "policy.pt", spoil)
-    metrics = read_json(run / "metrics.json", "")
+    metrics = read_json(run / "metrics.json", "", 99)
     write_json(
         {**metrics, "policy": hashlib.sha256((run / "policy.pt").read_bytes()).hexdigest()}, run / "metrics.json"
     )
@@ -331,7 +331,7 @@ def test_a_policy_file_cannot_name_another_class_than_the_configuration(foreign,
     run_here("train.py", *QUICK, "--out", "plain", cwd=tmp_path)
     plain = tmp_path / "plain"
     resealed(plain / "policy.pt", lambda state: state["agent_spec"].update(name="their_agent:Mine"))
-    metrics = read_json(plain / "metrics.json", "")
+    metrics = read_json(plain / "metrics.json", "", 99)
     write_json(
         {**metrics, "policy": hashlib.sha256((plain / "policy.pt").read_bytes()).hexdigest()}, plain / "metrics.json"
     )
