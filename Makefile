@@ -54,7 +54,6 @@ format: $(STAMP)
 # Builds and checks what is released; TAG, such as v0.2.0, must be that of the version.
 dist: $(STAMP)
 	test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'from crosschannel.version import __version__; print(__version__)')"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[release]'
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
