@@ -170,8 +170,13 @@ def test_the_quick_start_runs_from_an_empty_folder(commands, tmp_path):
     assert run([crosschannel, "--version"], tmp_path).strip() == f"crosschannel {_version()}"
     assert "crosschannel COMMAND --help" in run([crosschannel, "--help"], tmp_path)
     assert "--history.path" in run([crosschannel, "train", "--help"], tmp_path)
-    small = ["--history.market.users=400", "--agent.name=best_fixed", "--train.offline-updates=0"]
-    small += ["--evaluation.bootstrap-replicates=40", "--evaluation.market-users=100", "--constraints.cost-events=[]"]
+    small = [
+        "--history.market.users=300",
+        "--history.market.days=14",
+        "--agent.name=best_fixed",
+        "--train.offline-updates=0",
+    ]
+    small += ["--evaluation.bootstrap-replicates=40", "--evaluation.market-users=50", "--constraints.cost-events=[]"]
     assert "business as usual" in run([crosschannel, "train", *small], tmp_path)
     run([crosschannel, "evaluate", "runs/market"], tmp_path)
     assert (tmp_path / "runs" / "market" / "report.html").is_file()
