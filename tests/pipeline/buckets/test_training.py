@@ -155,7 +155,7 @@ def test_a_log_that_was_moved_is_resumed(
     assert learn(folder, monkeypatch, resume=True).is_file()
     (tmp_path / "wanted.pt").write_bytes(wanted)
     found, whole = (agents.load_policy(path)[0] for path in (folder / "run" / "policy.pt", tmp_path / "wanted.pt"))
-    some = agents.Observations(np.ones((3, found.context_dim)), np.ones((3, log.modules.total), dtype=bool))
+    some = agents.Observations(np.ones((3, found.funnel.design.width)), np.ones((3, log.modules.total), dtype=bool))
     for one, other in zip(found.action_probabilities(some), whole.action_probabilities(some), strict=True):
         assert one.tobytes() == other.tobytes()
 
