@@ -52,8 +52,8 @@ def check_learns_from(agent: Agent, leaves: Leaves) -> None:
     """Refuse an agent that cannot learn from leaves as they are, before a pass over their rows.
 
     Raises:
-        ConfigError: If it is another one than those that learn from leaves, or discounts rows by their age, which leaves
-            do not tell.
+        ConfigError: If it is another one than those that learn from leaves, or discounts rows by their age, which
+            leaves do not tell.
         NotIdentified: If there are too few messages.
     """
     if _has_funnel(agent, leaves):

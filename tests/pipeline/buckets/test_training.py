@@ -255,7 +255,9 @@ def test_an_evaluation_writes_its_files_and_touches_no_other(
     assert contents(out).keys() - {"scratch/thesis.txt"} == contents(found[0]).keys()
 
 
-def test_an_evaluation_that_fails_leaves_no_folder(judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_that_fails_leaves_no_folder(
+    judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(judged)
     write_buckets(market_log(), tmp_path / "other", 2)
     next((tmp_path / "other" / "bucket-00001" / "events").iterdir()).unlink()
@@ -329,8 +331,8 @@ def test_an_earlier_run_stays_as_it_is_until_the_log_is_read(
     monkeypatch.chdir(folder)
     pipeline.write_config(configuration(), _earlier_run(folder) / "config.yaml")
     before = contents(folder)
+    passes = Passes(Interrupted(calls), shows=False)
     with pytest.raises(Stops):
-        passes = Passes(Interrupted(calls), shows=False)
         training.train_on_buckets(configuration(), Path("run"), force=True, passes=passes)
     assert contents(folder) == before
     assert {item.name for item in folder.iterdir()} == {"log", "run"}
