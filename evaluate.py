@@ -163,11 +163,15 @@ def compare(chosen: argparse.Namespace, settings: EvaluationConfig) -> None:
         *(chosen.run, chosen.compare, chosen.history_path, settings),
         device=chosen.device,
         allow_classes=chosen.allow_class,
+        folder=chosen.out,
+        passes=pipeline.Passes(make_engine(chosen.engine, chosen.workers, chosen.engine_address)),
     )
     size = f"{found.ess:,.0f}" if math.isfinite(found.ess) else "-"
     print(
         f"{found}\n{found.decisions:,} decisions with a reward of {found.users:,} users, ESS of the difference {size}"
     )
+    if found.sample:
+        print(f"on {found.sample}")
     if chosen.out:
         write_json(pipeline.comparison_to_dict(found), chosen.out / COMPARISON)
         print(chosen.out / COMPARISON)

@@ -54,7 +54,7 @@ def _pace(config: Config, log: BucketedLog, of_sample: LogPace) -> LogPace:
 
 
 def read_to_judge(
-    config: Config, features: ContextFeatures, folder: Path, passes: Passes
+    config: Config, features: ContextFeatures, folder: Path, passes: Passes, beside: Config | None = None
 ) -> tuple[TrainingData, tuple[str, ...]]:
     """Read every bucket of a log once for the sample that a policy is judged on, and what a reader has to know.
 
@@ -63,8 +63,9 @@ def read_to_judge(
         features: How context is built.
         folder: Below which columns are written while this lasts.
         passes: How functions run over buckets.
+        beside: The configuration of a run that this one is compared with: see `read_log`.
     """
-    with _log_for_now(config, folder, passes) as log:
+    with _log_for_now(config, folder, passes, beside) as log:
         logger.info(summary(log))
         data = data_of_sample(config, log, features)
         return data, sample_notes(config, log, data)
@@ -77,7 +78,7 @@ def fingerprint_of_buckets(config: Config, folder: Path, passes: Passes) -> str:
 
 
 @contextmanager
-def _log_for_now(config: Config, folder: Path, passes: Passes) -> Iterator[BucketedLog]:
+def _log_for_now(config: Config, folder: Path, passes: Passes, beside: Config | None = None) -> Iterator[BucketedLog]:
     """Read a bucketed log, and remove its columns at the end."""
     with scratch_folder(folder) as scratch:
-        yield read_log(config, scratch, passes, learns=False)
+        yield read_log(config, scratch, passes, learns=False, beside=beside)
