@@ -137,7 +137,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     clear = "write users' ids into decision ids (default: a keyed hash of them)"
     parser.add_argument("--clear-ids", action="store_true", help=clear)
     parser.add_shared("--engine", "--engine-address", "--workers")
-    part = "decide for the buckets of task i of n only (i/n, from 1), into a file; the files together are the decisions"
+    part = (
+        "decide for the buckets of task i of n only (i/n, from 1), into a file; the files together are the decisions, "
+        "and one of a task without a bucket has no row"
+    )
     parser.add_argument("--shard", metavar="I/N", help=part)
     parser.add_shared(
         *("--seed", "--device", "--allow-class", "--force"),

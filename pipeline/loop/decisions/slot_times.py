@@ -62,7 +62,7 @@ def moment_to_decide(text: str | None, history: History, max_log_age: int) -> in
         max_log_age: Largest time from the log's end, microseconds.
 
     Raises:
-        ConfigError: If the text is no time, or the log does not cover it.
+        ConfigError: If the text is not a time, or the log does not cover it.
     """
     at = asked_moment(text, history.span)
     check_covered(text, at, history.span, first_decision(history), max_log_age)
@@ -73,7 +73,7 @@ def asked_moment(text: str | None, span: tuple[int, int]) -> int:
     """Return the time that is asked for; by default the end of the span of a log.
 
     Raises:
-        ConfigError: If the text is no time.
+        ConfigError: If the text is not a time.
     """
     try:
         return span[1] if text is None else parse_moment(text)
