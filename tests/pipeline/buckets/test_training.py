@@ -24,6 +24,7 @@ from crosschannel.pipeline.configuration import Config, override
 from crosschannel.pipeline.run_files import TrainedWith
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, evaluate, train
+from tests import ROOT
 from tests.pipeline.buckets.samples import Interrupted, Stops, configuration, contents, market_log, write_log
 
 
@@ -75,13 +76,14 @@ def test_the_policy_has_one_set_of_bytes(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unjudged")
-@pytest.mark.parametrize("engine", ["processes", "ray"])
+@pytest.mark.parametrize(("engine", "package"), [("processes", "crosschannel"), ("ray", "ray"), ("spark", "pyspark")])
 def test_engines_give_the_same_bytes(
-    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, package: str
 ) -> None:
+    """Paths of the log and of the run are relative to the folder in which the program was started."""
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    if engine == "ray":
-        pytest.importorskip("ray.data", reason="Ray is not installed")
     assert learn(write_log(log, tmp_path, 4), monkeypatch, make_engine(engine, 2)).read_bytes() == wanted
 
 
