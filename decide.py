@@ -32,6 +32,7 @@ import numpy as np
 
 from crosschannel import agents
 from crosschannel.core import (
+    DAY,
     BoolArray,
     ConfigError,
     duration,
@@ -64,14 +65,13 @@ from crosschannel.pipeline.loop.deciding import (
     rolled_out,
     write_day,
 )
-from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, decide_buckets, slots_of
+from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, decide_buckets, merge_days, slots_of
 from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
 from crosschannel.pipeline.loop.decisions.eligible import Unsaid, eligible_before_guardrails, note_eligible
 from crosschannel.pipeline.loop.decisions.slot_times import (
     asked_moment,
     check_covered,
     declared_grid,
-    first_decision,
     last_slot,
     moment_to_decide,
     note_time_of_day,
@@ -286,19 +286,19 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
     )
     found = decide_buckets(buckets, request, engine, chosen.shard)
     if _is_file(chosen.out):
-        check_covered(chosen.at, at, buckets.span, first_decision(found.slots), age)
-        note_time_of_day(found.slots, at)
+        check_covered(chosen.at, at, buckets.span, found.first, age)
+        note_time_of_day(found.times_of_day, at)
     note_eligible(found.source, found.unsaid)
     if found.everything:
         refuse_open(found.open_columns, buckets.modules)
-    _write(found.day, chosen, at)
+    _write(merge_days(found.days, by_value=buckets.manifest.numbered), chosen, at)
 
 
 def _time_to_decide(run: Run, history: History, chosen: argparse.Namespace) -> int:
     """Return the time of the decisions: into a folder by date that of a slot, whose day is not decided yet."""
     at = moment_to_decide(chosen.at, history, duration(chosen.max_log_age))
     if _is_file(chosen.out):
-        note_time_of_day(history, at)
+        note_time_of_day(history.decisions.time % DAY, at)
         return at
     period = run.trained_with("policy").pace.period
     at = last_slot(history, at, period, declared_grid(run.config.history))

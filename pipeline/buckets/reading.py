@@ -182,10 +182,11 @@ def _read(reading: _Reading) -> Facts:
     shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(reading.folder, ignore_errors=True)
     chosen = np.zeros(history.n_users, dtype=bool)
-    for name, share in reading.shares.items():
-        is_common = name == COMMON and reading.beside is not None
-        mine = _common(history, config, reading.beside) if is_common else part == name
-        chosen |= mine & chosen_users(history.user_keys, share, SAMPLE_SALT)
+    members = {name: part == name for name in sample_sizes(config)}
+    if reading.beside is not None:
+        members[COMMON] = _common(history, config, reading.beside)
+    for name, mine in members.items():
+        chosen |= mine & chosen_users(history.user_keys, reading.shares[name], SAMPLE_SALT)
     write_columns(history.select_users(chosen), draft / SAMPLE, decides=True)
     if reading.learns:
         write_columns(train, draft / TRAIN, decides=False)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -73,13 +72,14 @@ def train_on_buckets(
         else:
             run = resume or Run.create(config, out, locks)
             prepared = _prepare_within(run, passes, is_new=resume is None)
-        scratch = run.path / SCRATCH_FOLDER
         with resumable(run.path):
-            agent = prepared.agent
-            scalars = learn_from_leaves(agent, prepared.leaves, passes.named("learning"), _schedule(config))
-            data = _write_policy(run, prepared.data, agent)
-            _judge(run, prepared.log, data, scalars)
-            shutil.rmtree(scratch, ignore_errors=True)
+            log, data, agent = prepared.log, prepared.data, prepared.agent
+            with _discarded(run, is_new=resume is None):
+                scalars = learn_from_leaves(agent, prepared.leaves, passes.named("learning"), _schedule(config))
+            data = _write_policy(run, data, agent)
+            del agent, prepared  # frees the sums, which are large: what is judged is the policy as it was written
+            _judge(run, log, data, scalars)
+            shutil.rmtree(run.path / SCRATCH_FOLDER, ignore_errors=True)
         return run
 
 
@@ -104,13 +104,13 @@ class _Prepared:
     agent: agents.Agent
 
     def moved(self, scratch: Path, to: Path) -> _Prepared:
-        """Move the files of the log and the rows to another folder on the same disk.
+        """Move the files of the log and the rows to another folder.
 
         Raises:
             OutputError: If that is not possible.
         """
         try:
-            os.replace(scratch, to)
+            shutil.move(scratch, to)  # it copies to another disk
         except OSError as error:
             raise OutputError(f"{to} cannot be written: {error.strerror or error}") from None
         places = tuple(to / folder.relative_to(scratch) for folder in self.leaves.folders)
@@ -126,13 +126,8 @@ def _prepare_within(run: Run, passes: Passes, *, is_new: bool) -> _Prepared:
         is_new: Whether the run begins.
     """
     logger.info(f"writing to {run.path}")
-    try:
-        with resumable(run.path):
-            return _prepare(run.config, run.path / SCRATCH_FOLDER, passes, run.path / "config.yaml")
-    except (ConfigError, InputError, NotIdentified):
-        if is_new:
-            _discard(run)
-        raise
+    with resumable(run.path), _discarded(run, is_new=is_new):
+        return _prepare(run.config, run.path / SCRATCH_FOLDER, passes, run.path / "config.yaml")
 
 
 def _prepare_aside(config: Config, out: Path, passes: Passes, locks: ExitStack) -> tuple[Run, _Prepared]:
@@ -243,10 +238,16 @@ def _judge(run: Run, log: BucketedLog, data: TrainingData, scalars: Mapping[str,
     run.finish(result)
 
 
-def _discard(run: Run) -> None:
-    """Remove what a run has written that could not start."""
-    for item in run.path.iterdir():
-        if item.is_dir() and not item.is_symlink():
-            shutil.rmtree(item, ignore_errors=True)
-        else:
-            item.unlink(missing_ok=True)
+@contextmanager
+def _discarded(run: Run, *, is_new: bool) -> Iterator[None]:
+    """Remove what a new run has written if it cannot start."""
+    try:
+        yield
+    except (ConfigError, InputError, NotIdentified):
+        if is_new:
+            for item in run.path.iterdir():
+                if item.is_dir() and not item.is_symlink():
+                    shutil.rmtree(item, ignore_errors=True)
+                else:
+                    item.unlink(missing_ok=True)
+        raise

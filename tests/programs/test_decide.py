@@ -299,7 +299,7 @@ def test_a_time_within_a_second_is_part_of_the_id(trained):
 def test_another_time_of_day_than_that_of_the_slots_is_noted(caplog: pytest.LogCaptureFixture):
     history = random_history(0)
     with caplog.at_level("INFO", logger=decide.logger.name):
-        note_time_of_day(history, 30 * DAY + 6 * HOUR)
+        note_time_of_day(history.decisions.time % DAY, 30 * DAY + 6 * HOUR)
         assert not caplog.text
-        note_time_of_day(history, 30 * DAY)
+        note_time_of_day(history.decisions.time % DAY, 30 * DAY)
     assert "deciding for 00:00 UTC, while the log's slots are at 06:00 UTC" in caplog.text

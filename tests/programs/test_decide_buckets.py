@@ -11,13 +11,15 @@ import pytest
 
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY
 from crosschannel.histories import History, leaf_of, read_history, write_buckets
 from crosschannel.histories.buckets import opening
+from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
 from crosschannel.pipeline.loop.decisions import buckets
 from crosschannel.programs import decide
 from tests import ROOT
-from tests.pipeline.loop.samples import ARMS, FIRST, train_until_the_tenth_day
+from tests.pipeline.loop.samples import ARMS, FIRST, START, train_until_the_tenth_day
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +140,22 @@ def test_a_shard_is_not_refused_where_the_log_is_not(part, trained, tmp_path):
     write_buckets(replace(said, decisions=replace(said.decisions, eligible=None)), tmp_path / "silent", 8)
     with pytest.raises(ConfigError, match="look like consent or reachability: marketing_consent"):
         run(trained, str(tmp_path / "silent"), tmp_path / "out-2.parquet", "--shard", part)
+
+
+def test_a_shard_begins_when_the_log_does(trained, tmp_path):
+    """The first decision is one of all users: before it all tasks are refused, and after it none."""
+    log = read_history(trained / "log")
+    d = log.decisions
+    late = (d.time >= START + DAY) | (leaf_of(log.user_ids) % 8 == 5)[d.user]
+    events = take_rows(log.events, np.zeros(0, dtype=np.int64))
+    write_buckets(replace(log, decisions=take_rows(d, late), events=events), tmp_path / "late", 8)
+    first = pd.Timestamp(int(d.time.min()), unit="us")
+    for part in ("1/8", "6/8"):
+        name = tmp_path / f"{part[0]}.parquet"
+        with pytest.raises(ConfigError, match=f"first decision is at {first:%Y-%m-%d %H:%M}"):
+            run(trained, str(tmp_path / "late"), name, "--shard", part, "--at", str(first))
+        run(trained, str(tmp_path / "late"), name, "--shard", part, "--at", str(first + pd.Timedelta("1h")))
+        assert len(pd.read_parquet(name))
 
 
 def test_what_is_said_of_users_is_said_of_all_buckets_together(trained, tmp_path, caplog):

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.arrays import BoolArray
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.times import DAY
 from crosschannel.engines import Engine, shard
 from crosschannel.histories import Buckets, Guardrails, History, read_bucket
-from crosschannel.histories.buckets.manifest import Manifest
 from crosschannel.histories.buckets.merging import merge
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.values.identifiers import order_of_ids
@@ -25,7 +25,7 @@ from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_out
 from crosschannel.pipeline.loop.decisions.consent import everything, open_columns
 from crosschannel.pipeline.loop.decisions.eligible import EligibleSource, Unsaid, eligible_before_guardrails
-from crosschannel.pipeline.loop.decisions.slot_times import first_decision
+from crosschannel.pipeline.loop.decisions.slot_times import few_times
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -58,46 +58,44 @@ class BucketRequest:
 
 @dataclass(frozen=True)
 class DecidedUsers:
-    """What was decided for the users of some buckets, and what else these show.
+    """What was decided for the users of some buckets, and what else these show; `+` adds those of other buckets.
 
     Attributes:
         days: The decisions of each bucket; a bucket that was only looked at has none.
-        slots: All different times of the buckets' decisions: see `slots_of`.
+        first: Time of the first decision of the log, microseconds since 1970 UTC; None where there is none.
+        times_of_day: Times of day of the log's decisions, as far as `few_times` keeps them.
         source: Where what may be sent is from.
         unsaid: Users and actions of whom nobody says that anything may be sent.
         everything: Whether every channel was eligible for everybody.
         open_columns: Columns that look like consent in each of the buckets and are not mentioned.
-        by_value: Whether ids are in the order of their values as whole numbers, or of their text.
+        nobody: The history of none of the users.
     """
 
     days: tuple[DecidedDay, ...]
-    slots: History
+    first: int | None
+    times_of_day: IntArray
     source: EligibleSource
     unsaid: Unsaid
     everything: bool
     open_columns: tuple[str, ...]
-    by_value: bool
+    nobody: History
 
     def __add__(self, other: DecidedUsers) -> DecidedUsers:
         return DecidedUsers(
             days=self.days + other.days,
-            slots=merge([self.slots, other.slots], by_value=self.by_value),
+            first=min((one for one in (self.first, other.first) if one is not None), default=None),
+            times_of_day=few_times(np.concatenate([self.times_of_day, other.times_of_day])),
             source=self.source | other.source,
             unsaid=self.unsaid + other.unsaid,
             everything=self.everything and other.everything,
             # What is a flag for some users and something else for others, such as an address, is none.
             open_columns=tuple(name for name in self.open_columns if name in other.open_columns),
-            by_value=self.by_value,
+            nobody=self.nobody,
         )
-
-    @property
-    def day(self) -> DecidedDay:
-        """The decisions of all buckets."""
-        return merge_days(self.days, by_value=self.by_value)
 
     def tells_of_all(self, at: int) -> bool:
         """Return whether nothing that other users' buckets may show decides whether anything is decided at a time."""
-        return first_decision(self.slots) < at and not (self.everything and self.open_columns)
+        return self.first is not None and self.first < at and not (self.everything and self.open_columns)
 
 
 def slots_of(buckets: Buckets, run: Run, engine: Engine) -> History:
@@ -137,9 +135,8 @@ def decide_buckets(buckets: Buckets, request: BucketRequest, engine: Engine, par
         f"--shard {part}: the log has {len(buckets.paths)} buckets with users and none for this task, which decides "
         f"for nobody; {len(buckets.paths)} tasks are enough"
     )
-    nobody = decided.slots.select_users(np.zeros(decided.slots.n_users, dtype=bool))
-    none = np.zeros((0, nobody.modules.total), dtype=bool)
-    return replace(decided, days=(_decide(nobody, none, request),))
+    none = np.zeros((0, decided.nobody.modules.total), dtype=bool)
+    return replace(decided, days=(_decide(decided.nobody, none, request),))
 
 
 def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
@@ -182,11 +179,8 @@ def _column(frames: Sequence[pd.DataFrame], name: str) -> Any:
 
 
 def _slots_of_bucket(path: Path, run: Run) -> History:
-    return _slots(_read(path, run))
-
-
-def _slots(history: History) -> History:
     """Return the first decision at each time, and its users."""
+    history = _read(path, run)
     first = np.unique(history.decisions.time, return_index=True)[1]
     decisions = take_rows(history.decisions, np.sort(first))
     few = replace(history, decisions=decisions, events=take_rows(history.events, np.zeros(0, dtype=np.int64)))
@@ -197,18 +191,18 @@ def _slots(history: History) -> History:
 
 def _decide_bucket(path: Path, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
     """Decide for the users of a bucket, or only look at what it shows."""
-    run = request.run
-    manifest = Manifest.read(path.parent)
-    history = _read(path, run)
-    eligible, source = eligible_before_guardrails(history, request.at, run.config.history.decided)
+    history = _read(path, request.run)
+    time = history.decisions.time
+    eligible, source = eligible_before_guardrails(history, request.at, request.run.config.history.decided)
     return DecidedUsers(
         days=(_decide(history, eligible, request),) if decides else (),
-        slots=_slots(history),
+        first=int(time.min()) if len(time) else None,
+        times_of_day=few_times(time % DAY),
         source=source,
         unsaid=Unsaid.of_users(history, eligible),
         everything=everything(history.modules, eligible),
         open_columns=tuple(open_columns(history, request.guardrails, request.ignored)),
-        by_value=manifest.numbered,
+        nobody=history.select_users(np.zeros(history.n_users, dtype=bool)),
     )
 
 

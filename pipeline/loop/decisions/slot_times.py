@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR, WEEK, duration, parse_moment, timestamps
 from crosschannel.histories.history import History
@@ -65,7 +66,8 @@ def moment_to_decide(text: str | None, history: History, max_log_age: int) -> in
         ConfigError: If the text is not a time, or the log does not cover it.
     """
     at = asked_moment(text, history.span)
-    check_covered(text, at, history.span, first_decision(history), max_log_age)
+    time = history.decisions.time
+    check_covered(text, at, history.span, int(time.min()) if len(time) else history.span[0], max_log_age)
     return at
 
 
@@ -79,11 +81,6 @@ def asked_moment(text: str | None, span: tuple[int, int]) -> int:
         return span[1] if text is None else parse_moment(text)
     except ConfigError as error:
         raise ConfigError(f"--at {error}") from None
-
-
-def first_decision(history: History) -> int:
-    """Return the time of the first decision; the start of the log where there is none."""
-    return int(history.decisions.time.min()) if len(history.decisions) else history.span[0]
 
 
 def check_covered(text: str | None, at: int, span: tuple[int, int], first: int | None, max_log_age: int) -> None:
@@ -124,9 +121,14 @@ def last_slot(history: History, moment: int, period: int, grid: SlotGrid | None)
     return at
 
 
-def note_time_of_day(history: History, at: int) -> None:
-    """Say so if a log's slots are always at the same few times of day, and the decision is for another one."""
-    of_day = np.unique(history.decisions.time % DAY)
+def few_times(times: IntArray) -> IntArray:
+    """Return different times of day (k,), ascending; of more than a grid has only so many that this shows."""
+    return np.unique(times)[: MOST_TIMES_OF_DAY + 1]
+
+
+def note_time_of_day(times: IntArray, at: int) -> None:
+    """Say so if a log's slots are always at the same few times of day (k,), and the decision is for another one."""
+    of_day = few_times(times)
     if len(of_day) > MOST_TIMES_OF_DAY or at % DAY in of_day:
         return
     slots = ", ".join(f"{timestamps(np.array([time]))[0]:%H:%M}" for time in of_day.tolist())

@@ -6,6 +6,7 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -164,7 +165,10 @@ def test_a_log_that_was_moved_is_resumed(
 
 @pytest.mark.usefixtures("unjudged")
 def test_it_is_the_policy_of_all_users_in_memory(log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small log is its own sample: contexts, rewards and pace are equal, and policies up to rounding."""
+    """A small log is its own sample: contexts, rewards and pace are equal, and policies up to rounding.
+
+    Heads differ by 1e-5 of their size, which decides a vote where two actions are as close: one decision in a thousand.
+    """
     learned, extra = agents.load_policy(learn(write_log(log, tmp_path, 4), monkeypatch))
     trained_with = TrainedWith.from_dict(extra["run"], tmp_path)
     config = configuration()
@@ -190,7 +194,7 @@ def test_it_is_the_policy_of_all_users_in_memory(log: History, tmp_path: Path, m
     agent.update(1)
     some = data.test.observations[np.arange(500)]
     for found, wanted in zip(learned.action_probabilities(some), agent.action_probabilities(some), strict=True):
-        assert np.abs(found - wanted).mean() < 0.02
+        assert np.abs(found - wanted).mean() < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -240,13 +244,13 @@ def test_an_evaluation_writes_its_files_and_touches_no_other(
         (folder / "scratch" / "thesis.txt").write_text("mine")
     found = []
 
-    def read_log(config: Config, scratch: Path, passes: Passes, *, learns: bool) -> BucketedLog:
+    def read_log(config: Config, scratch: Path, passes: Passes, **how: Any) -> BucketedLog:
         """Read it, while another evaluation of the same run begins and ends."""
         assert scratch.parent in (out, *found)
         if not found:
             found.append(tmp_path / "other")
-            assert evaluate.main(["run", *settings, "--out", str(found[0])]) == 0
-        return reading.read_log(config, scratch, passes, learns=learns)
+            assert evaluate.main(["run", "--out", str(found[0])]) == 0
+        return reading.read_log(config, scratch, passes, **how)
 
     monkeypatch.setattr(sampling, "read_log", read_log)
     assert evaluate.main(["run", *settings, "--out", str(out), "--force"]) == 0
@@ -300,6 +304,21 @@ def test_what_cannot_be_trained_leaves_nothing_behind(
     with pytest.raises(ConfigError, match=message):
         learn(folder, monkeypatch, **settings)
     assert not (folder / "run").exists() or not list((folder / "run").iterdir())
+
+
+def test_a_run_that_cannot_learn_leaves_nothing_behind(
+    log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as where the messages are all of one half of the users, which shows when their rows are summed."""
+
+    def learn_nothing(*_: object) -> None:
+        raise NotIdentified("too few")
+
+    monkeypatch.setattr(training, "learn_from_leaves", learn_nothing)
+    folder = write_log(log.select_users(np.arange(log.n_users) < 200), tmp_path, 2)
+    with pytest.raises(NotIdentified, match="too few"):
+        learn(folder, monkeypatch)
+    assert not list((folder / "run").iterdir())
 
 
 @pytest.mark.usefixtures("unjudged")
