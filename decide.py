@@ -33,7 +33,6 @@ import numpy as np
 from crosschannel import agents
 from crosschannel.core import (
     DAY,
-    HOUR,
     BoolArray,
     ConfigError,
     duration,
@@ -68,24 +67,19 @@ from crosschannel.pipeline.loop.deciding import (
 )
 from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, decide_buckets, merge_days, slots_of
 from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
-from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, unsaid
-from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
+from crosschannel.pipeline.loop.decisions.eligible import Unsaid, eligible_before_guardrails, note_eligible
+from crosschannel.pipeline.loop.decisions.slot_times import (
+    asked_moment,
+    check_covered,
+    declared_grid,
+    last_slot,
+    moment_to_decide,
+    note_time_of_day,
+)
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.run_folder import Run
 
 FILES = (".parquet", ".csv")
-
-
-def note_time_of_day(history: History, at: int) -> None:
-    """Say so if a log's slots are always at the same few times of day, and the decision is for another one."""
-    of_day = np.unique(history.decisions.time % DAY)
-    if len(of_day) > MOST_TIMES_OF_DAY or at % DAY in of_day:
-        return
-    slots = ", ".join(f"{timestamps(np.array([time]))[0]:%H:%M}" for time in of_day.tolist())
-    logger.info(
-        f"deciding for {timestamps(np.array([at]))[0]:%H:%M} UTC, while the log's slots are at {slots} UTC: what was "
-        "learned holds at a slot; give its time by --at"
-    )
 
 
 def check_gate(folder: Path, allow_classes: Collection[str] = ()) -> None:
@@ -143,7 +137,10 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     clear = "write users' ids into decision ids (default: a keyed hash of them)"
     parser.add_argument("--clear-ids", action="store_true", help=clear)
     parser.add_shared("--engine", "--engine-address", "--workers")
-    part = "decide for the buckets of task i of n only (i/n, from 1), into a file; the files together are the decisions"
+    part = (
+        "decide for the buckets of task i of n only (i/n, from 1), into a file; the files together are the decisions, "
+        "and one of a task without a bucket has no row"
+    )
     parser.add_argument("--shard", metavar="I/N", help=part)
     parser.add_shared(
         *("--seed", "--device", "--allow-class", "--force"),
@@ -246,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         eligible = read_eligible(chosen.eligible, history)
     else:
         eligible, what = eligible_before_guardrails(history, at, decided)
-        _note_eligible({what}, {unsaid(history, eligible)})
+        note_eligible(what, Unsaid.of_users(history, eligible))
     check_consent(history, eligible, guardrails, chosen.ignore_columns)
     day = decide_day(
         *(run, history, at, eligible, guardrails),
@@ -271,8 +268,11 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
     path = run.config.history.path
     assert path is not None  # a bucketed folder was found there
     buckets, engine = open_buckets(path), make_engine(chosen.engine, chosen.workers, chosen.engine_address)
-    slots = slots_of(buckets, run, engine)
-    at = _time_to_decide(run, slots, chosen)
+    if _is_file(chosen.out):  # at a time that needs no look at the log's slots
+        at, age = asked_moment(chosen.at, buckets.span), duration(chosen.max_log_age)
+        check_covered(chosen.at, at, buckets.span, None, age)
+    else:
+        at = _time_to_decide(run, slots_of(buckets, run, engine), chosen)
     request = BucketRequest(
         run=run,
         at=at,
@@ -284,35 +284,29 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
-    paths = buckets.paths if chosen.shard is None else shard(buckets.paths, chosen.shard)
-    found = decide_buckets(paths, request, engine)
-    _note_eligible({one.what for one in found}, {one.silent for one in found})
-    if all(one.everything for one in found):
-        refuse_open(sorted({name for one in found for name in one.open_columns}), buckets.modules)
-    day = merge_days([one.day for one in found], by_value=buckets.manifest.numbered)
-    _write(day, chosen, at)
+    found = decide_buckets(buckets, request, engine, chosen.shard)
+    if _is_file(chosen.out):
+        check_covered(chosen.at, at, buckets.span, found.first, age)
+        note_time_of_day(found.times_of_day, at)
+    note_eligible(found.source, found.unsaid)
+    if found.everything:
+        refuse_open(found.open_columns, buckets.modules)
+    _write(merge_days(found.days, by_value=buckets.manifest.numbered), chosen, at)
 
 
 def _time_to_decide(run: Run, history: History, chosen: argparse.Namespace) -> int:
     """Return the time of the decisions: into a folder by date that of a slot, whose day is not decided yet."""
-    at = _moment(chosen.at, history, duration(chosen.max_log_age))
+    at = moment_to_decide(chosen.at, history, duration(chosen.max_log_age))
     if _is_file(chosen.out):
-        note_time_of_day(history, at)
+        note_time_of_day(history.decisions.time % DAY, at)
         return at
-    at = _slot_of(run, history, at)
-    name = day_name(at, run.trained_with("policy").pace.period)
+    period = run.trained_with("policy").pace.period
+    at = last_slot(history, at, period, declared_grid(run.config.history))
+    name = day_name(at, period)
     refuse_decided(chosen.out / name, chosen.force or chosen.dry_run)
     if not chosen.change_arms:
         check_same_arms(chosen.out, name, run.config.arms)
     return at
-
-
-def _note_eligible(sources: set[str], silent: set[str]) -> None:
-    """Say where what is eligible comes from, and of whom nobody says that anything is; "" stands for nobody."""
-    for what in sorted(sources):
-        logger.info(f"eligible is {what}; a file of what is eligible now is better: --eligible FILE")
-    for whom in sorted(silent - {""}):
-        logger.warning(f"nothing is eligible: {whom}; give --eligible FILE, which says what may be sent")
 
 
 def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> History:
@@ -353,21 +347,6 @@ def _with_decided(history: HistoryConfig, chosen: argparse.Namespace) -> tuple[H
             history = replace(history, decided=chosen.out)
             logger.info(f"the decisions in {chosen.out} join the log (--history.decided)")
     return history, history.decided
-
-
-def _slot_of(run: Run, history: History, moment: int) -> int:
-    """Return the last slot up to a moment, and say so if it is earlier."""
-    at = slot_at(history, moment, run.trained_with("policy").pace.period, declared_grid(run.config.history))
-    if at != moment:
-        slot, given = timestamps(np.array([at, moment]))
-        logger.info(f"deciding for the slot at {slot:%Y-%m-%d %H:%M} UTC, the last one up to {given:%Y-%m-%d %H:%M}")
-        period = run.trained_with("policy").pace.period
-        if moment - at > period / 2:
-            logger.warning(
-                f"that slot was {(moment - at) / HOUR:.1f} hours ago, and the next one comes in "
-                f"{(at + period - moment) / HOUR:.1f}: run the job after the slot (--at is in UTC)"
-            )
-    return at
 
 
 def _may_receive(run: Run, history: History, ramp: float, only_users: Path | None) -> BoolArray | None:
@@ -411,26 +390,6 @@ def _arms_text(day: DecidedDay) -> str:
     users, waiting = day.summary["users"], day.summary["waiting"]
     parts = [f"{name} {n:,}" for name, n in users.items() if n] if users["agent"] < len(day.arms) else []
     return ", ".join([*parts, *([f"waiting {waiting:,}"] if waiting else [])])
-
-
-def _moment(text: str | None, history: History, max_log_age: int) -> int:
-    """Return the time of the decisions, which the log must reach."""
-    start, end = history.span
-    if text is None:
-        return end
-    try:
-        at = parse_moment(text)
-    except ConfigError as error:
-        raise ConfigError(f"--at {error}") from None
-    begin = int(history.decisions.time.min()) if len(history.decisions) else start
-    if not max(start, begin) < at <= end + max_log_age:
-        first, last, decided = timestamps(np.array([start, end, begin]))
-        raise ConfigError(
-            f"--at {text} is not covered by the log, which runs from {first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} "
-            f"UTC and whose first decision is at {decided:%Y-%m-%d %H:%M}: read a newer log (--history.path), "
-            "or allow an older one (--max-log-age)"
-        )
-    return at
 
 
 if __name__ == "__main__":

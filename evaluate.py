@@ -83,7 +83,7 @@ def evaluate(
     with nullcontext() if out else RunLock(run.path):
         result = None if other_log else run.stored_result()
         passes = pipeline.Passes(engine)
-        if result is not None and _log_is_unchanged(run, trained_with.history, passes):
+        if result is not None and _log_is_unchanged(run, trained_with.history, out or run.path, passes):
             logger.info(f"{run.path} has an evaluation of this log, policy and settings")
             if out:
                 run.write_result(result, trained_with.history, out)
@@ -113,10 +113,10 @@ def _read(
     return pipeline.prepare(run.config, features), ()
 
 
-def _log_is_unchanged(run: Run, fingerprint: str, passes: pipeline.Passes) -> bool:
+def _log_is_unchanged(run: Run, fingerprint: str, folder: Path, passes: pipeline.Passes) -> bool:
     """Return whether the log of a run still has the fingerprint of the training; a simulated one always has."""
     if pipeline.reads_buckets(run.config):
-        return pipeline.fingerprint_of_buckets(run.config, run.path, passes) == fingerprint
+        return pipeline.fingerprint_of_buckets(run.config, folder, passes) == fingerprint
     return run.config.history.source == "market" or pipeline.load_history(run.config).fingerprint() == fingerprint
 
 
@@ -163,11 +163,15 @@ def compare(chosen: argparse.Namespace, settings: EvaluationConfig) -> None:
         *(chosen.run, chosen.compare, chosen.history_path, settings),
         device=chosen.device,
         allow_classes=chosen.allow_class,
+        folder=chosen.out,
+        passes=pipeline.Passes(make_engine(chosen.engine, chosen.workers, chosen.engine_address)),
     )
     size = f"{found.ess:,.0f}" if math.isfinite(found.ess) else "-"
     print(
         f"{found}\n{found.decisions:,} decisions with a reward of {found.users:,} users, ESS of the difference {size}"
     )
+    if found.sample:
+        print(f"on {found.sample}")
     if chosen.out:
         write_json(pipeline.comparison_to_dict(found), chosen.out / COMPARISON)
         print(chosen.out / COMPARISON)

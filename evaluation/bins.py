@@ -56,7 +56,12 @@ class CalibrationBin:
 
 
 def weight_bins(weights: FloatArray) -> tuple[WeightBin, ...]:
-    """Return how many decisions have which weights (n,), from bounds of `WEIGHT_BOUNDS`; bins without any are kept."""
+    """Return how many decisions have which weights (n,), from bounds of `WEIGHT_BOUNDS`; bins without any are kept.
+
+    Without decisions there are no bins.
+    """
+    if not len(weights):
+        return ()
     code = np.searchsorted(WEIGHT_BOUNDS, weights, side="left")
     number = np.bincount(code, minlength=len(WEIGHT_BOUNDS))
     square = np.bincount(code, weights=weights**2, minlength=len(WEIGHT_BOUNDS))

@@ -116,7 +116,7 @@ def rows_after_selection(chosen: BoolArray) -> IntArray:
 
 
 def decisions_frame(decisions: DecisionLog, user_ids: ObjectArray, modules: ActionSpace) -> pd.DataFrame:
-    """Return the decisions as a table in the native folder's columns."""
+    """Return the decisions as a table in the native folder's columns, without propensities of which none is known."""
     d = decisions
     sent = modules.sends(d.actions)
     frame = pd.DataFrame({"decision_id": d.id, "user_id": user_ids[d.user], "time": timestamps(d.time)})
@@ -126,9 +126,9 @@ def decisions_frame(decisions: DecisionLog, user_ids: ObjectArray, modules: Acti
             named[~sent] = None
         frame[module.name] = named
     for m, module in enumerate(modules):
-        if not np.isnan(d.propensity[:, m]).all():
+        if not len(d) or not np.isnan(d.propensity[:, m]).all():
             frame[f"propensity_{module.name}"] = d.propensity[:, m]
-    if not np.isnan(d.joint).all():
+    if not len(d) or not np.isnan(d.joint).all():
         frame["propensity"] = d.joint
     if (d.propensity_source != source_codes(d.propensity, d.joint)).any():
         frame[SOURCE_COLUMN] = source_names(d.propensity_source)

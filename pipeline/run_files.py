@@ -116,22 +116,33 @@ class TrainedWith:
             ) from None
 
     def check(self, config: Config, path: Path, *, ended: bool) -> None:
-        """Check that a configuration is the one of the training, but for where things are and the device.
+        """Check that a configuration is the one of the training: see `check_same_settings`."""
+        check_same_settings(self.config, config, path, ended=ended)
 
-        Once a run has `ended`, its guardrails, its arms, its constraints, its alerts and the settings of its evaluation
-        may change too: nothing was learned with them, and what has been found with others is not taken for what would
-        be found with these.
 
-        Raises:
-            ConfigError: With a line for each setting that differs.
-        """
-        lines = [
-            f"{path}: {key} is {_shown(found)}, but the run was trained with {_shown(stored)}. {_remedy(key)}"
-            for key, stored, found in _differences(to_dict(self.config), to_dict(config))
-            if not (_may_change(key) or (ended and key.partition(".")[0] in AFTER_TRAINING))
-        ]
-        if lines:
-            raise ConfigError("\n".join(lines))
+def check_same_settings(trained: Config, config: Config, path: Path, *, ended: bool) -> None:
+    """Check that a configuration is the one of a training, but for where things are and the device.
+
+    Once a run has `ended`, its guardrails, its arms, its constraints, its alerts and the settings of its evaluation may
+    change too: nothing was learned with them, and what has been found with others is not taken for what would be found
+    with these.
+
+    Args:
+        trained: The configuration of the training.
+        config: The configuration as it is now.
+        path: The file that holds it.
+        ended: Whether the run has ended.
+
+    Raises:
+        ConfigError: With a line for each setting that differs.
+    """
+    lines = [
+        f"{path}: {key} is {_shown(found)}, but the run was trained with {_shown(stored)}. {_remedy(key)}"
+        for key, stored, found in _differences(to_dict(trained), to_dict(config))
+        if not (_may_change(key) or (ended and key.partition(".")[0] in AFTER_TRAINING))
+    ]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def _differences(stored: Any, found: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -74,14 +74,7 @@ def prior_centre(events: float, rows: int) -> float:
     return float(torch.log((torch.tensor(events) + PRIOR_EVENTS) / (rows + 1.0))) if rows else LOWEST
 
 
-def fit_hazard(
-    design: Design,
-    x: Tensor,
-    cells: Tensor,
-    event: Tensor,
-    passes: int = NEWTON_PASSES,
-    centre: float | None = None,
-) -> HazardFit:
+def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
     r"""Fit the hazard of an event per message.
 
     .. math:: \log h = \psi(x)^\top \beta + \sum_m \varphi(x)^\top \theta_{m, a_m}
@@ -97,21 +90,32 @@ def fit_hazard(
         x: Contexts (n, D) of rows in which something was sent.
         cells: Each module's cell (n, M).
         event: 1 where the event occurred, otherwise 0 (n,).
-        passes: Number of passes.
-        centre: Mean log hazard of all rows, where these are a sample.
     """
-    centre = prior_centre(float(event.sum()), len(x)) if centre is None else centre
+    start = before_last_pass(design, x, cells, event, prior_centre(float(event.sum()), len(x)))
+    return finish_pass(design, start.with_rows(design, x, cells, event))[0]
+
+
+def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, centre: float) -> HazardFit:
+    """Return the fit of `fit_hazard` as it enters its last pass: the working point, and no rows.
+
+    Args:
+        design: The columns.
+        x: Contexts (n, D) of the rows, or of a sample of them.
+        cells: Each module's cell (n, M).
+        event: 1 where the event occurred, otherwise 0 (n,).
+        centre: Mean log hazard of all rows: see `prior_centre`.
+    """
     working = torch.zeros(design.columns, dtype=torch.float64)
     working[0] = centre
     empty = DesignStatistics.empty(design.columns, 1)
     found = HazardFit(working, centre, empty, torch.full((design.blocks,), GUESS, dtype=torch.float64))
-    for _ in range(passes):
-        found = replace(found, working=working, sums=empty).with_rows(design, x, cells, event)
-        found, working = newton_step(design, found)
+    for _ in range(NEWTON_PASSES - 1):
+        found, working = finish_pass(design, found.with_rows(design, x, cells, event))
+        found = replace(found, working=working, sums=empty)
     return found
 
 
-def newton_step(design: Design, found: HazardFit) -> tuple[HazardFit, Tensor]:
+def finish_pass(design: Design, found: HazardFit) -> tuple[HazardFit, Tensor]:
     """Return the fit with the prior variances that its sums say, and the coefficients that follow (columns,)."""
     posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS)
     posterior.mean[0] += found.centre

@@ -25,10 +25,9 @@ from crosschannel.agents.ensemble.noise import learn_noise
 from crosschannel.agents.funnel.calibration import Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import (
-    NEWTON_PASSES,
     HazardFit,
-    fit_hazard,
-    newton_step,
+    before_last_pass,
+    finish_pass,
     prior_centre,
 )
 from crosschannel.agents.funnel.model import (
@@ -83,7 +82,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
     fitted = [fit(used, each, GUESS) for each in sums.by_component()]
     hazards, logs = [], []
     for hazard, total in zip(start, found.hazards, strict=True):
-        done, head = newton_step(used, replace(hazard, sums=total))
+        done, head = finish_pass(used, replace(hazard, sums=total))
         hazards.append(done)
         logs.append(head)
     halves = taught_by_halves(used, found.by_fold, fitted)
@@ -168,9 +167,7 @@ class FirstSums:
             seen = sample.cost[:, c].isfinite()
             centre = prior_centre(float(self.events[0, c]), int(self.events[1, c]))
             rows = sample.x[seen].double(), cells[seen], sample.cost[seen, c].double()
-            found = fit_hazard(design, *rows, passes=NEWTON_PASSES - 1, centre=centre)
-            found, working = newton_step(design, found)
-            out.append(replace(found, working=working))
+            out.append(before_last_pass(design, *rows, centre))
         return out
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from crosschannel.agents.base import Agent
 from crosschannel.agents.ensemble.agent import EnsembleThompson
 from crosschannel.agents.funnel.funnel import Funnel
+from crosschannel.agents.funnel.model import MIN_MESSAGES
 from crosschannel.agents.leaves.funnel import fit_funnel
 from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks
 from crosschannel.agents.leaves.regressions import fit_ensemble, fit_linear
@@ -45,6 +48,36 @@ def check_learns(name: str) -> None:
         )
 
 
+def check_learns_from(agent: Agent, leaves: Leaves) -> None:
+    """Refuse an agent that cannot learn from leaves as they are, before a pass over their rows.
+
+    Raises:
+        ConfigError: If it is another one than those that learn from leaves, or discounts rows by their age, which
+            leaves do not tell.
+        NotIdentified: If there are too few messages.
+    """
+    if _has_funnel(agent, leaves):
+        if leaves.messages < MIN_MESSAGES:
+            raise _too_few(leaves)
+        return
+    if not isinstance(agent, EnsembleThompson | LinearAgent):
+        check_learns(type(agent).__name__)
+        return
+    # An ensemble does not discount rows at 0, a linear agent at infinity; None lets an ensemble look for drift.
+    if np.isfinite(agent.settings.half_life or np.inf):
+        raise ConfigError("agent.settings.half_life: rows in leaves have no age: leave it out with a log in buckets")
+
+
+def _has_funnel(agent: Agent, leaves: Leaves) -> bool:
+    return leaves.funnel and isinstance(getattr(agent, "funnel", None), Funnel)
+
+
+def _too_few(leaves: Leaves) -> NotIdentified:
+    return NotIdentified(
+        f"the training users have {leaves.messages:,} messages with a value: too few for a model of the funnel"
+    )
+
+
 def learn_from_leaves(
     agent: Agent, leaves: Leaves, run: RunOverTasks, schedule: Schedule | None = None
 ) -> dict[str, float]:
@@ -60,13 +93,12 @@ def learn_from_leaves(
         ConfigError: If the agent does not learn from leaves.
         NotIdentified: If the log has too few messages.
     """
+    check_learns_from(agent, leaves)
     funnel, schedule = getattr(agent, "funnel", None), schedule or Schedule()
     if isinstance(funnel, Funnel) and leaves.funnel:
         found = fit_funnel(funnel.design, leaves, run)
         if found is None:
-            raise NotIdentified(
-                f"the training users have {leaves.messages:,} messages with a value: too few for a model of the funnel"
-            )
+            raise _too_few(leaves)
         funnel.adopt(found, dict(leaves.costs))
         return funnel.calibration()
     if isinstance(agent, EnsembleThompson):

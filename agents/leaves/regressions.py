@@ -25,7 +25,6 @@ from crosschannel.agents.linear.agent import LinearAgent
 from crosschannel.agents.linear.module_regression import statistics_by_module
 from crosschannel.agents.linear.regression import RegressionStatistics
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.errors import ConfigError
 
 #: Rows of the sample, about.
 TRUNK_ROWS = 200_000
@@ -44,12 +43,7 @@ def fit_ensemble(
         rows_per_update: Sampled rows for which an update is made, as in a replay.
         offline_updates: Further updates.
         steps: Gradient steps of an update.
-
-    Raises:
-        ConfigError: If rows are to be discounted by their age, which leaves do not tell.
     """
-    if agent.settings.half_life:
-        raise ConfigError("agent.settings.half_life: rows in leaves have no age: leave it out with a log in buckets")
     sample = leaves.sample(TRUNK_ROWS, TRUNK_SALT, run)
     agent.observe(sample)
     scalars: dict[str, float] = {}
@@ -84,13 +78,7 @@ def head_sums(folders: Task, learners: Sequence[Learner], modules: ActionSpace) 
 
 
 def fit_linear(agent: LinearAgent, leaves: Leaves, run: RunOverTasks) -> dict[str, float]:
-    """Fit the regressions of a linear agent to all rows; return the scalars of an update.
-
-    Raises:
-        ConfigError: If rows are to be discounted by their age, which leaves do not tell.
-    """
-    if np.isfinite(agent.settings.half_life):
-        raise ConfigError("agent.settings.half_life: rows in leaves have no age: leave it out with a log in buckets")
+    """Fit the regressions of a linear agent to all rows; return the scalars of an update."""
     reference = median_variance(leaves.sample(TRUNK_ROWS, TRUNK_SALT, run).se)
     one_pass = partial(linear_sums, agent=agent, modules=leaves.modules, reference=reference)
     agent.adopt(reduce(add, run(one_pass, leaves.tasks)).modules, leaves.rows, reference)

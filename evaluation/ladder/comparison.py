@@ -40,6 +40,7 @@ class Comparison:
         ess: Effective number of decisions behind the difference d of the weights, :math:`(\sum |d|)^2 / \sum d^2`: the
             mean of d is 0, so that its sum counts nothing. NaN where a propensity is missing.
         reason: Why the difference is not identified; empty where it is.
+        sample: How the users were chosen, in words; empty where all that neither policy has learned from count.
     """
 
     estimand: str
@@ -50,6 +51,7 @@ class Comparison:
     users: int
     ess: float
     reason: str = ""
+    sample: str = ""
 
     @property
     def identified(self) -> bool:

@@ -26,7 +26,7 @@ from crosschannel.histories.buckets.users import divide_users
 from crosschannel.histories.buckets.writing import remove_others, write_file, write_table
 from crosschannel.histories.observation.users import ObservedFrom
 
-WORK_FOLDER = ".work"
+WORK_FOLDER = ".buckets.part"
 #: Version of the notes about files that are divided; files of another version are divided again.
 NOTE_VERSION = 1
 Files = dict[str, FileRecord]

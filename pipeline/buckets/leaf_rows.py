@@ -92,9 +92,10 @@ def write_leaves(
         ConfigError: If no decision has a reward.
     """
     spec = rewards.pricing.measuring.spec
-    # Rows that another log or other settings gave are not taken for these.
+    # Rows that another log, another division or other settings gave are not taken for these.
+    division = (log.buckets.n, log.buckets.leaves)
     key = hashlib.blake2b(
-        repr((log.fingerprint, log.buckets.leaves, features.state_dict(), spec)).encode(), digest_size=8
+        repr((log.fingerprint, division, features.state_dict(), spec)).encode(), digest_size=8
     ).hexdigest()
     folder = scratch / f"rows-{key}"
     make = _Rows(folder, log.buckets.leaves, log.buckets.n, rewards, features)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crosschannel.core.arrays import IntArray
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, OutputError
 from crosschannel.core.hashing import derive
 from crosschannel.histories.buckets import Buckets, is_bucketed, open_buckets, read_bucket
@@ -25,6 +25,8 @@ from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.configuration import Config
 
 FACTS_FILE = "facts.json"
+#: The users who are test users of two runs that are compared, beside the names of the parts.
+COMMON = "common"
 SAMPLE_SALT = 0x73616D706C65
 OVERSAMPLING = 1.1
 TRAIN, SAMPLE = "train", "sample"
@@ -66,6 +68,7 @@ class _Reading:
         config: The configuration.
         shares: Share of the users of each part that are in the sample.
         learns: Whether columns of the training users are kept.
+        beside: The configuration of the run that this one is compared with, if it is.
     """
 
     path: Path
@@ -74,9 +77,12 @@ class _Reading:
     config: Config
     shares: dict[str, float]
     learns: bool
+    beside: Config | None = None
 
 
-def read_log(config: Config, scratch: Path, passes: Passes, *, learns: bool) -> BucketedLog:
+def read_log(
+    config: Config, scratch: Path, passes: Passes, *, learns: bool, beside: Config | None = None
+) -> BucketedLog:
     """Read every bucket of a configuration's history; buckets that were read before are not read again.
 
     Args:
@@ -84,6 +90,8 @@ def read_log(config: Config, scratch: Path, passes: Passes, *, learns: bool) -> 
         scratch: Folder for the columns.
         passes: How functions run over buckets.
         learns: Whether columns of all training users are kept.
+        beside: The configuration of a run that this one is compared with: users who are test users of both come into
+            the sample of test users before others, and they are the same ones in the sample of either run.
 
     Raises:
         ConfigError: If settings do not fit the history, or cannot be used with buckets.
@@ -101,14 +109,15 @@ def read_log(config: Config, scratch: Path, passes: Passes, *, learns: bool) -> 
             folder=scratch / "columns" / path.name,
             source=_identity(buckets, path),
             config=config,
-            shares=_shares_of_sample(config, users),
+            shares=_shares_of_sample(config, users, beside),
             learns=learns,
+            beside=beside,
         )
         for path in buckets.paths
     ]
     facts = add_facts(list(passes.run(_read, readings, "reading buckets")))
     folders = tuple(reading.folder for reading in readings)
-    sample = _at_most(merge_columns([folder / SAMPLE for folder in folders], buckets), config)
+    sample = _at_most(merge_columns([folder / SAMPLE for folder in folders], buckets), config, beside)
     return BucketedLog(buckets, facts, folders, sample, facts.fingerprint(sample))
 
 
@@ -123,24 +132,33 @@ def sample_sizes(config: Config) -> dict[str, int]:
     return {"train": max(most // 2, 1), "validation": max(most // 2, 1), "test": most}
 
 
-def _shares_of_sample(config: Config, users: int) -> dict[str, float]:
+def _shares_of_sample(config: Config, users: int, beside: Config | None = None) -> dict[str, float]:
     """Return shares that hardly ever give fewer users than the sizes, and not many more: `_at_most` takes these."""
-    parts = config.split.shares
-    return {
-        name: OVERSAMPLING * (size + 10.0) / max(users * parts[name], 1.0)
-        for name, size in sample_sizes(config).items()
-    }
+    parts, sizes = dict(config.split.shares), sample_sizes(config)
+    if beside is not None:
+        same = (config.seed, config.split) == (beside.seed, beside.split)
+        parts[COMMON] = parts["test"] * (1.0 if same else beside.split.shares["test"])
+        sizes[COMMON] = sizes["test"]
+    return {name: OVERSAMPLING * (size + 10.0) / max(users * parts[name], 1.0) for name, size in sizes.items()}
 
 
-def _at_most(sample: History, config: Config) -> History:
+def _at_most(sample: History, config: Config, beside: Config | None = None) -> History:
     """Return the history of the users with the smallest hashes, where a part has more than its size."""
     part = split_users(sample.user_keys, config.split.shares, config.seed)
     chosen = np.ones(sample.n_users, dtype=bool)
     rank = _order(sample)
+    if beside is not None:  # users of both runs before others, each in their order
+        rank = rank[np.argsort(~_common(sample, config, beside)[rank], kind="stable")]
     for name, size in sample_sizes(config).items():
         mine = rank[part[rank] == name]
         chosen[mine[size:]] = False
     return sample if chosen.all() else sample.select_users(chosen)
+
+
+def _common(history: History, config: Config, beside: Config) -> BoolArray:
+    """Mark the users (U,) who are test users of two runs."""
+    one, other = (split_users(history.user_keys, run.split.shares, run.seed) for run in (config, beside))
+    return np.asarray((one == "test") & (other == "test"))
 
 
 def _order(sample: History) -> IntArray:
@@ -164,8 +182,11 @@ def _read(reading: _Reading) -> Facts:
     shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(reading.folder, ignore_errors=True)
     chosen = np.zeros(history.n_users, dtype=bool)
-    for name, share in reading.shares.items():
-        chosen |= (part == name) & chosen_users(history.user_keys, share, SAMPLE_SALT)
+    members = {name: part == name for name in sample_sizes(config)}
+    if reading.beside is not None:
+        members[COMMON] = _common(history, config, reading.beside)
+    for name, mine in members.items():
+        chosen |= mine & chosen_users(history.user_keys, reading.shares[name], SAMPLE_SALT)
     write_columns(history.select_users(chosen), draft / SAMPLE, decides=True)
     if reading.learns:
         write_columns(train, draft / TRAIN, decides=False)

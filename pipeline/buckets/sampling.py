@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from crosschannel import agents
+from crosschannel.core.files import scratch_folder
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, read_log, sample_sizes, summary
@@ -16,11 +16,6 @@ from crosschannel.pipeline.building import TrainingData, prepare_history
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import LogPace
-
-
-def scratch_of(folder: Path) -> Path:
-    """Return the folder of a run's columns and rows; it is removed at the end."""
-    return folder / "scratch"
 
 
 def data_of_sample(config: Config, log: BucketedLog, features: ContextFeatures | None = None) -> TrainingData:
@@ -59,32 +54,31 @@ def _pace(config: Config, log: BucketedLog, of_sample: LogPace) -> LogPace:
 
 
 def read_to_judge(
-    config: Config, features: ContextFeatures, folder: Path, passes: Passes
+    config: Config, features: ContextFeatures, folder: Path, passes: Passes, beside: Config | None = None
 ) -> tuple[TrainingData, tuple[str, ...]]:
     """Read every bucket of a log once for the sample that a policy is judged on, and what a reader has to know.
 
     Args:
         config: The configuration.
         features: How context is built.
-        folder: Where columns are written while this lasts.
+        folder: Below which columns are written while this lasts.
         passes: How functions run over buckets.
+        beside: The configuration of a run that this one is compared with: see `read_log`.
     """
-    with _log_for_now(config, folder, passes) as log:
+    with _log_for_now(config, folder, passes, beside) as log:
         logger.info(summary(log))
         data = data_of_sample(config, log, features)
         return data, sample_notes(config, log, data)
 
 
 def fingerprint_of_buckets(config: Config, folder: Path, passes: Passes) -> str:
-    """Return the fingerprint of a bucketed log; columns are written to a folder while this lasts."""
+    """Return the fingerprint of a bucketed log; columns are written below a folder while this lasts."""
     with _log_for_now(config, folder, passes) as log:
         return log.fingerprint
 
 
 @contextmanager
-def _log_for_now(config: Config, folder: Path, passes: Passes) -> Iterator[BucketedLog]:
+def _log_for_now(config: Config, folder: Path, passes: Passes, beside: Config | None = None) -> Iterator[BucketedLog]:
     """Read a bucketed log, and remove its columns at the end."""
-    try:
-        yield read_log(config, scratch_of(folder), passes, learns=False)
-    finally:
-        shutil.rmtree(scratch_of(folder), ignore_errors=True)
+    with scratch_folder(folder) as scratch:
+        yield read_log(config, scratch, passes, learns=False, beside=beside)

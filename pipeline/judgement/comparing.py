@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crosschannel import agents
-from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.arrays import FloatArray, UIntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.evaluation import LoggedDecisions
 from crosschannel.evaluation.ladder import Comparison, compare_policies
 from crosschannel.evaluation.report.plain_values import finite_or_none, interval_to_dict
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.reading import reads_buckets
+from crosschannel.pipeline.buckets.sampling import read_to_judge
 from crosschannel.pipeline.building import TrainingData, prepare
 from crosschannel.pipeline.configuration import EvaluationConfig
 from crosschannel.pipeline.judgement.judging import explain_policy
@@ -34,11 +38,14 @@ def compare_runs(
     *,
     device: str = "cpu",
     allow_classes: Collection[str] = (),
+    folder: Path | None = None,
+    passes: Passes | None = None,
 ) -> Comparison:
     """Estimate how much more the policy of one run is worth than that of another, on the same log.
 
     The users are those that neither policy has learned from: the test users of both. The settings fix the order of the
-    interaction ladder before looking at the values.
+    interaction ladder before looking at the values. Of a log in buckets at most `evaluation.max_users` of these users
+    are read, chosen by a hash of who they are: both policies are judged on the same ones.
 
     Args:
         first: Folder of the first run.
@@ -47,6 +54,8 @@ def compare_runs(
         settings: Order, factors, replicates and minimum sample sizes; by default those of the first run.
         device: Where the agents compute.
         allow_classes: Classes of your own that may be imported if a run names them.
+        folder: Below which a sample of a log in buckets is written while this lasts; by default the first run's.
+        passes: How functions run over buckets; by default in this process.
 
     Raises:
         ConfigError: If a run is not finished, damaged or edited, or the two differ in their log, reward or modules.
@@ -58,8 +67,13 @@ def compare_runs(
             f"{first} and {second} have different settings of `reward`: their values are in different units; train one "
             "of them again with the reward of the other"
         )
-    found = [_policy_of(run, device, allow_classes) for run in runs]
-    (data, probabilities), (other, others) = found
+    chosen = settings or runs[0].config.evaluation
+    sampled = all(reads_buckets(run.config) for run in runs)
+    if sampled:
+        read = partial(_read_sample, runs, chosen.max_users, folder or first, passes or Passes())
+        data, other = read(0), read(1)
+    else:
+        data, other = (prepare(run.config, run.trained_with("policy").features) for run in runs)
     if data.fingerprint != other.fingerprint:
         raise ConfigError(
             f"{first} and {second} have different logs: name the one to compare them on with --history.path PATH"
@@ -68,38 +82,49 @@ def compare_runs(
         raise ConfigError(f"{first} and {second} choose among different actions")
     if reason := data.propensities.no_overlap:
         raise NotIdentified(reason)
-    rows, other_rows = (np.flatnonzero(each.rows("test")) for each in (data, other))
+    rows, other_rows = (each.test.history.decisions.key for each in (data, other))
     common = np.isin(rows, other_rows)
     if not common.any():
         raise NotIdentified(
             f"{first} and {second} have no test users in common: each user has trained one of the policies at least"
         )
+    probabilities, others = (
+        _probabilities(run, each, device, allow_classes) for run, each in zip(runs, (data, other), strict=True)
+    )
     fitted = data.test.refit()
-    return compare_policies(
+    found = compare_policies(
         LoggedDecisions.from_history(data.test.history),
         probabilities,
         aligned(probabilities, others, rows, other_rows),
         lambda counts: np.where(common, fitted(counts), np.nan),
         rng=np.random.default_rng([runs[0].config.seed, COMPARING_RUNS]),
-        settings=(settings or runs[0].config.evaluation).estimation,
+        settings=chosen.estimation,
         names=(str(first), str(second)),
         p_uncensored=data.test.rewards.p_uncensored,
+    )
+    users = int(np.isin(data.test.history.user_keys, other.test.history.user_keys).sum())
+    if not sampled or users < chosen.max_users:
+        return found  # all that there are
+    return replace(
+        found,
+        sample=f"{users:,} of the users that neither has learned from, chosen by a hash (evaluation.max_users)",
     )
 
 
 def aligned(
-    probabilities: list[FloatArray], others: list[FloatArray], rows: IntArray, other_rows: IntArray
+    probabilities: list[FloatArray], others: list[FloatArray], rows: UIntArray, other_rows: UIntArray
 ) -> list[FloatArray]:
     """Return another policy's probabilities at some decisions, and the first policy's where the other's are unknown.
 
     Args:
         probabilities: The first policy's, one array (n, ...) per module.
         others: The other policy's at its own decisions.
-        rows: Which decisions of the log the first ones are, ascending (n,).
-        other_rows: Which the other ones are, ascending.
+        rows: Keys of the first one's decisions (n,).
+        other_rows: Those of the other one's.
     """
     common = np.isin(rows, other_rows)
-    place = np.searchsorted(other_rows, rows[common])
+    order = np.argsort(other_rows)
+    place = order[np.searchsorted(other_rows, rows[common], sorter=order)]
     out = []
     for own, other in zip(probabilities, others, strict=True):
         filled = own.copy()
@@ -117,12 +142,20 @@ def comparison_to_dict(comparison: Comparison) -> dict[str, Any]:
         "identified": comparison.identified,
         "reason": comparison.reason or None,
         "assumption": comparison.assumption or None,
+        "sample": comparison.sample or None,
     }
 
 
-def _policy_of(run: Run, device: str, allow_classes: Collection[str]) -> tuple[TrainingData, list[FloatArray]]:
-    """Return a run's data, and its policy's probabilities at its test users' decisions."""
-    trained_with = run.trained_with("policy")
+def _read_sample(runs: Sequence[Run], most: int, folder: Path, passes: Passes, k: int) -> TrainingData:
+    """Return the sample of a bucketed log on which a run, the k-th of two, is compared with the other one."""
+    one, other = (
+        replace(run.config, evaluation=replace(run.config.evaluation, max_users=most)) for run in (runs[k], runs[1 - k])
+    )
+    return read_to_judge(one, runs[k].trained_with("policy").features, folder, passes, beside=other)[0]
+
+
+def _probabilities(run: Run, data: TrainingData, device: str, allow_classes: Collection[str]) -> list[FloatArray]:
+    """Return the probabilities of a run's policy at its test users' decisions."""
     agent, _ = agents.load_policy(run.policy, device, allow_classes=allow_classes)
-    data = replace(prepare(run.config, trained_with.features), pace=trained_with.pace)
-    return data, explain_policy(run.config, data, agent).probabilities
+    data = replace(data, pace=run.trained_with("policy").pace)
+    return explain_policy(run.config, data, agent).probabilities

@@ -101,6 +101,9 @@ def test_runs_that_cannot_be_compared(runs):
 
 def test_policies_are_aligned_by_decision():
     own, other = np.arange(4.0)[:, None] * np.ones((4, 2)), 10 + np.arange(3.0)[:, None] * np.ones((3, 2))
-    found = aligned([own], [other], np.array([1, 3, 5, 7]), np.array([3, 4, 7]))
+    keys, other_keys = np.array([1, 3, 5, 7], dtype=np.uint64), np.array([3, 4, 7], dtype=np.uint64)
+    found = aligned([own], [other], keys, other_keys)
     assert found[0][:, 0].tolist() == [0.0, 10.0, 2.0, 12.0]
     assert own[:, 0].tolist() == [0.0, 1.0, 2.0, 3.0]
+    back = aligned([own[::-1]], [other[::-1]], keys[::-1], other_keys[::-1])
+    assert back[0][:, 0].tolist() == [12.0, 2.0, 10.0, 0.0]

@@ -17,6 +17,7 @@ from crosschannel.core import ActionSpace, ConfigError, InputError, Module
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import History, consent_columns, read_history, write_history
 from crosschannel.pipeline import UsageError
+from crosschannel.pipeline.loop.decisions.slot_times import note_time_of_day
 from crosschannel.programs import decide, train
 from tests.programs.samples import SMALL
 from tests.samples import random_history
@@ -298,7 +299,7 @@ def test_a_time_within_a_second_is_part_of_the_id(trained):
 def test_another_time_of_day_than_that_of_the_slots_is_noted(caplog: pytest.LogCaptureFixture):
     history = random_history(0)
     with caplog.at_level("INFO", logger=decide.logger.name):
-        decide.note_time_of_day(history, 30 * DAY + 6 * HOUR)
+        note_time_of_day(history.decisions.time % DAY, 30 * DAY + 6 * HOUR)
         assert not caplog.text
-        decide.note_time_of_day(history, 30 * DAY)
+        note_time_of_day(history.decisions.time % DAY, 30 * DAY)
     assert "deciding for 00:00 UTC, while the log's slots are at 06:00 UTC" in caplog.text

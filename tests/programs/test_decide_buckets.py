@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.histories import read_history, write_buckets
+from crosschannel.core.times import DAY
+from crosschannel.histories import History, leaf_of, read_history, write_buckets
+from crosschannel.histories.buckets import opening
+from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
+from crosschannel.pipeline.loop.decisions import buckets
 from crosschannel.programs import decide
 from tests import ROOT
-from tests.pipeline.loop.samples import ARMS, FIRST, train_until_the_tenth_day
+from tests.pipeline.loop.samples import ARMS, FIRST, START, train_until_the_tenth_day
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +72,121 @@ def test_shards_give_the_same_decisions(trained, tmp_path):
     parts = pd.concat([pd.read_parquet(tmp_path / f"{i}.parquet") for i in (1, 2, 3)])
     whole = pd.read_parquet(tmp_path / "whole.parquet")
     pd.testing.assert_frame_equal(parts.sort_values("user_id", ignore_index=True), whole)
+
+
+def test_a_scheduler_may_have_more_tasks_than_buckets(trained, tmp_path, caplog):
+    """The task that has no bucket decides for nobody: the files together are the decisions, column for column."""
+    run(trained, "log", tmp_path / "whole.parquet", *ARMS)
+    with caplog.at_level("WARNING"):
+        for i in (1, 2):
+            run(trained, "buckets-1", tmp_path / f"{i}.parquet", *ARMS, "--shard", f"{i}/2")
+    assert (
+        "--shard 2/2: the log has 1 buckets with users and none for this task, which decides for nobody" in caplog.text
+    )
+    assert "--shard 1/2" not in caplog.text
+    parts = [pd.read_parquet(tmp_path / f"{i}.parquet") for i in (1, 2)]
+    whole = pd.read_parquet(tmp_path / "whole.parquet")
+    assert len(parts[1]) == 0
+    assert parts[1].columns.tolist() == whole.columns.tolist()
+    pd.testing.assert_frame_equal(parts[0], whole)
+    pd.testing.assert_frame_equal(pd.concat(parts), whole)
+    run(trained, "buckets-1", tmp_path / "2.csv", *ARMS, "--shard", "2/2")
+    assert (tmp_path / "2.csv").read_text() == ",".join(whole.columns) + "\n"
+
+
+def opened(log: History) -> History:
+    """The log without a word on what was eligible."""
+    return replace(log, decisions=replace(log.decisions, eligible=None))
+
+
+def all_but_first_channel(log: History, rows: BoolArray) -> BoolArray:
+    """What is eligible: all, but for some rows (n,) the first channel, where it was not the one that was taken."""
+    eligible = np.ones((len(log.decisions), log.modules.total), dtype=bool)
+    eligible[rows & (log.decisions.actions[:, 0] != 1), 1] = False
+    return eligible
+
+
+def with_email(log: History, addresses: BoolArray) -> History:
+    """A log whose users have an address or none (U,), in a column with the name of a channel."""
+    assert log.users is not None
+    some = np.where(addresses, "somebody@example.org", None)
+    return replace(opened(log), users=log.users.assign(email=some))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--shard", "1/8"), ("--shard", "2/2")])
+def test_consent_is_judged_over_all_buckets(trained, tmp_path, arguments):
+    """A column named `email` is consent where it is true or false for everybody, and an address is neither."""
+    log = read_history(trained / "log")
+    bucket = leaf_of(log.user_ids) % 8
+    write_buckets(with_email(log, bucket != 0), tmp_path / "addresses", 8)  # the first bucket has none
+    run(trained, str(tmp_path / "addresses"), tmp_path / "addresses.parquet", *arguments)
+    write_buckets(with_email(log, np.zeros(log.n_users, dtype=bool)), tmp_path / "unknown", 8)
+    with pytest.raises(ConfigError, match="columns of the users look like consent or reachability: email"):
+        run(trained, str(tmp_path / "unknown"), tmp_path / "unknown.parquet", *arguments)
+    settled = ("--ignore-columns", "email")
+    run(trained, str(tmp_path / "unknown"), tmp_path / "unknown.parquet", *arguments, *settled)
+
+
+@pytest.mark.parametrize("part", ["1/8", "3/8", "9/9"])
+def test_a_shard_is_not_refused_where_the_log_is_not(part, trained, tmp_path):
+    """What was eligible is said of one user of one bucket alone: so the log says it, and nothing has to be refused."""
+    log = read_history(trained / "log")
+    user = int(np.flatnonzero(leaf_of(log.user_ids) % 8 == 5)[0])
+    eligible = all_but_first_channel(log, log.decisions.user == user)
+    said = replace(opened(log), users=log.users.assign(marketing_consent=True))
+    said = replace(said, decisions=replace(said.decisions, eligible=eligible))
+    write_buckets(said, tmp_path / "said", 8)
+    run(trained, str(tmp_path / "said"), tmp_path / "out.parquet", "--shard", part)
+    write_buckets(replace(said, decisions=replace(said.decisions, eligible=None)), tmp_path / "silent", 8)
+    with pytest.raises(ConfigError, match="look like consent or reachability: marketing_consent"):
+        run(trained, str(tmp_path / "silent"), tmp_path / "out-2.parquet", "--shard", part)
+
+
+def test_a_shard_begins_when_the_log_does(trained, tmp_path):
+    """The first decision is one of all users: before it all tasks are refused, and after it none."""
+    log = read_history(trained / "log")
+    d = log.decisions
+    late = (d.time >= START + DAY) | (leaf_of(log.user_ids) % 8 == 5)[d.user]
+    events = take_rows(log.events, np.zeros(0, dtype=np.int64))
+    write_buckets(replace(log, decisions=take_rows(d, late), events=events), tmp_path / "late", 8)
+    first = pd.Timestamp(int(d.time.min()), unit="us")
+    for part in ("1/8", "6/8"):
+        name = tmp_path / f"{part[0]}.parquet"
+        with pytest.raises(ConfigError, match=f"first decision is at {first:%Y-%m-%d %H:%M}"):
+            run(trained, str(tmp_path / "late"), name, "--shard", part, "--at", str(first))
+        run(trained, str(tmp_path / "late"), name, "--shard", part, "--at", str(first + pd.Timedelta("1h")))
+        assert len(pd.read_parquet(name))
+
+
+def test_what_is_said_of_users_is_said_of_all_buckets_together(trained, tmp_path, caplog):
+    """One sentence, with the number of users of all buckets: an action that some have is not new to anybody."""
+    log = read_history(trained / "log")
+    some = np.isin(log.decisions.user, np.flatnonzero(leaf_of(log.user_ids) % 8 == 5))
+    eligible = all_but_first_channel(log, some)
+    write_buckets(replace(log, decisions=replace(log.decisions, eligible=eligible)), tmp_path / "log", 8)
+    found = []
+    for name in ("buckets", "whole"):
+        caplog.clear()
+        extra = () if name == "buckets" else ("--constraints.messages-per-week", "100")
+        with caplog.at_level("INFO"):
+            run(trained, str(tmp_path / "log"), tmp_path / f"{name}.parquet", *extra)
+        found.append([text for text in caplog.messages if "eligible is" in text or "nothing is eligible" in text])
+    assert found[0] == found[1]
+    assert len(found[0]) == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("--shard", "3/8")])
+def test_into_a_file_each_bucket_is_read_once(trained, tmp_path, monkeypatch, arguments):
+    """A task reads its own buckets, and the others only where consent is not settled."""
+    read = []
+
+    def read_bucket(path, decided):
+        read.append(path.name)
+        return opening.read_bucket(path, decided)
+
+    monkeypatch.setattr(buckets, "read_bucket", read_bucket)
+    run(trained, "buckets-8", tmp_path / "out.parquet", *arguments)
+    assert read == ([f"bucket-{b:05d}" for b in range(8)] if not arguments else ["bucket-00002"])
 
 
 def test_what_couples_users_is_decided_as_a_whole(trained, tmp_path):

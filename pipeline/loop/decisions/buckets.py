@@ -5,22 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from crosschannel.engines import Engine
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.times import DAY
+from crosschannel.engines import Engine, shard
 from crosschannel.histories import Buckets, Guardrails, History, read_bucket
 from crosschannel.histories.buckets.merging import merge
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.values.identifiers import order_of_ids
 from crosschannel.pipeline.building import with_declared
+from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_out
 from crosschannel.pipeline.loop.decisions.consent import everything, open_columns
-from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, unsaid
+from crosschannel.pipeline.loop.decisions.eligible import EligibleSource, Unsaid, eligible_before_guardrails
+from crosschannel.pipeline.loop.decisions.slot_times import few_times
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -52,22 +57,45 @@ class BucketRequest:
 
 
 @dataclass(frozen=True)
-class BucketDay:
-    """What was decided for the users of one bucket.
+class DecidedUsers:
+    """What was decided for the users of some buckets, and what else these show; `+` adds those of other buckets.
 
     Attributes:
-        day: The decisions.
-        what: Where what may be sent is from.
-        silent: A sentence on users and actions of whom nobody says that anything may be sent; empty without them.
+        days: The decisions of each bucket; a bucket that was only looked at has none.
+        first: Time of the first decision of the log, microseconds since 1970 UTC; None where there is none.
+        times_of_day: Times of day of the log's decisions, as far as `few_times` keeps them.
+        source: Where what may be sent is from.
+        unsaid: Users and actions of whom nobody says that anything may be sent.
         everything: Whether every channel was eligible for everybody.
-        open_columns: Columns that look like consent and are not mentioned.
+        open_columns: Columns that look like consent in each of the buckets and are not mentioned.
+        nobody: The history of none of the users.
     """
 
-    day: DecidedDay
-    what: str
-    silent: str
+    days: tuple[DecidedDay, ...]
+    first: int | None
+    times_of_day: IntArray
+    source: EligibleSource
+    unsaid: Unsaid
     everything: bool
     open_columns: tuple[str, ...]
+    nobody: History
+
+    def __add__(self, other: DecidedUsers) -> DecidedUsers:
+        return DecidedUsers(
+            days=self.days + other.days,
+            first=min((one for one in (self.first, other.first) if one is not None), default=None),
+            times_of_day=few_times(np.concatenate([self.times_of_day, other.times_of_day])),
+            source=self.source | other.source,
+            unsaid=self.unsaid + other.unsaid,
+            everything=self.everything and other.everything,
+            # What is a flag for some users and something else for others, such as an address, is none.
+            open_columns=tuple(name for name in self.open_columns if name in other.open_columns),
+            nobody=self.nobody,
+        )
+
+    def tells_of_all(self, at: int) -> bool:
+        """Return whether nothing that other users' buckets may show decides whether anything is decided at a time."""
+        return self.first is not None and self.first < at and not (self.everything and self.open_columns)
 
 
 def slots_of(buckets: Buckets, run: Run, engine: Engine) -> History:
@@ -79,13 +107,36 @@ def slots_of(buckets: Buckets, run: Run, engine: Engine) -> History:
     return merge(parts, by_value=buckets.manifest.numbered)
 
 
-def decide_buckets(paths: Sequence[Path], request: BucketRequest, engine: Engine) -> list[BucketDay]:
+def decide_buckets(buckets: Buckets, request: BucketRequest, engine: Engine, part: str | None = None) -> DecidedUsers:
     """Decide for the users of buckets, each a pure function of the bucket.
 
     Without constraints, which couple users by their prices, a decision depends on its user alone: draws are hashes of
-    the seed, the time and the user.
+    the seed, the time and the user. Whether a time is one of the log, and whether something looks like consent that is
+    not mentioned, is a question about all users: a task that cannot answer it by its own buckets looks at the others.
+
+    Args:
+        buckets: The bucketed log.
+        request: What is decided.
+        engine: What runs a function over buckets.
+        part: `i/n`, the task i of n, whose buckets alone are decided for; None for all. A task beyond the number of
+            buckets decides for nobody.
     """
-    return list(engine(partial(_decide_bucket, request=request), paths))
+    mine = buckets.paths if part is None else shard(buckets.paths, part)
+    found = list(engine(partial(_decide_bucket, request=request), mine))
+    decided = reduce(add, found) if found else None
+    if part is not None and (decided is None or not decided.tells_of_all(request.at)):
+        others = [path for path in buckets.paths if path not in mine]
+        looked = list(engine(partial(_decide_bucket, request=request, decides=False), others))
+        decided = reduce(add, looked if decided is None else [decided, *looked])
+    assert decided is not None  # a folder has at least one bucket
+    if decided.days:
+        return decided
+    logger.warning(
+        f"--shard {part}: the log has {len(buckets.paths)} buckets with users and none for this task, which decides "
+        f"for nobody; {len(buckets.paths)} tasks are enough"
+    )
+    none = np.zeros((0, decided.nobody.modules.total), dtype=bool)
+    return replace(decided, days=(_decide(decided.nobody, none, request),))
 
 
 def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
@@ -97,7 +148,12 @@ def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
     """
     tables = []
     for frames in ([day.decisions for day in days], [day.arms for day in days]):
-        filled = [frame for frame in frames if len(frame)] or frames[:1]
+        filled = [frame for frame in frames if len(frame)]
+        if not filled:
+            # Text is text also where there is none: the files of several tasks are read as one table.
+            text = {name: "str" for name, column in frames[0].items() if column.dtype == object}
+            tables.append(frames[0].astype(text))
+            continue
         order = order_of_ids(_column(filled, "user_id"), by_value=by_value)
         # Columns are made from arrays, as those of one day are: joined ones are written in another type of text.
         tables.append(pd.DataFrame({name: _column(filled, name)[order] for name in filled[0].columns}))
@@ -123,6 +179,7 @@ def _column(frames: Sequence[pd.DataFrame], name: str) -> Any:
 
 
 def _slots_of_bucket(path: Path, run: Run) -> History:
+    """Return the first decision at each time, and its users."""
     history = _read(path, run)
     first = np.unique(history.decisions.time, return_index=True)[1]
     decisions = take_rows(history.decisions, np.sort(first))
@@ -132,24 +189,32 @@ def _slots_of_bucket(path: Path, run: Run) -> History:
     return few.select_users(chosen)
 
 
-def _decide_bucket(path: Path, request: BucketRequest) -> BucketDay:
-    run, at = request.run, request.at
-    history = _read(path, run)
-    eligible, what = eligible_before_guardrails(history, at, run.config.history.decided)
-    day = decide_day(
-        *(run, history, at, eligible, request.guardrails),
+def _decide_bucket(path: Path, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
+    """Decide for the users of a bucket, or only look at what it shows."""
+    history = _read(path, request.run)
+    time = history.decisions.time
+    eligible, source = eligible_before_guardrails(history, request.at, request.run.config.history.decided)
+    return DecidedUsers(
+        days=(_decide(history, eligible, request),) if decides else (),
+        first=int(time.min()) if len(time) else None,
+        times_of_day=few_times(time % DAY),
+        source=source,
+        unsaid=Unsaid.of_users(history, eligible),
+        everything=everything(history.modules, eligible),
+        open_columns=tuple(open_columns(history, request.guardrails, request.ignored)),
+        nobody=history.select_users(np.zeros(history.n_users, dtype=bool)),
+    )
+
+
+def _decide(history: History, eligible: BoolArray, request: BucketRequest) -> DecidedDay:
+    run = request.run
+    return decide_day(
+        *(run, history, request.at, eligible, request.guardrails),
         may_receive=None if request.ramp == 1.0 else rolled_out(history, run.config.arms, request.ramp),
         explore=request.explore,
         device=request.device,
         seed=request.seed,
         clear_ids=request.clear_ids,
-    )
-    return BucketDay(
-        day=day,
-        what=what,
-        silent=unsaid(history, eligible),
-        everything=everything(history.modules, eligible),
-        open_columns=tuple(open_columns(history, request.guardrails, request.ignored)),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from crosschannel.histories.logs import DecisionLog
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE, day_name
 from crosschannel.histories.readers.source_files import read_parquet
 from crosschannel.histories.values.action_columns import eligible_mask
+from crosschannel.pipeline.command_line import logger
 
 #: Prefix of the columns of what could be sent before guardrails, churn, arms and roll-out.
 UNGUARDED = "unguarded"
@@ -34,7 +36,64 @@ def own_decisions(decisions: DecisionLog) -> BoolArray:
     return np.append(ours, False)[codes]
 
 
-def eligible_before_guardrails(history: History, at: int, folder: Path | None) -> tuple[BoolArray, str]:
+@dataclass(frozen=True)
+class EligibleSource:
+    """Where what may be sent is from; `|` adds other users, and its text is for a reader.
+
+    Attributes:
+        logged: Whether decisions of others say what was eligible.
+        given: Whether days of a folder say what a policy was given.
+    """
+
+    logged: bool
+    given: bool
+
+    def __or__(self, other: EligibleSource) -> EligibleSource:
+        return EligibleSource(self.logged or other.logged, self.given or other.given)
+
+    def __str__(self) -> str:
+        what = "what was eligible at each user's last slot" if self.logged else "everything: the log does not say"
+        return f"{what}; where a policy has decided, what it was given then" if self.given else what
+
+
+@dataclass(frozen=True)
+class Unsaid:
+    """Users and actions of whom nobody says that anything may be sent; `+` adds other users, its text is a sentence.
+
+    Such users are new, or were within a gap that the log has as eligibility. Such actions are new as well.
+
+    Attributes:
+        users: Number of such users.
+        actions: The actions, each with its module, in their order.
+    """
+
+    users: int
+    actions: tuple[str, ...]
+
+    @classmethod
+    def of_users(cls, history: History, eligible: BoolArray) -> Unsaid:
+        """Return what nobody says of the users of a log, given what may be sent (U, sum of actions)."""
+        modules = history.modules
+        here = history.observed_until >= history.span[1]
+        silent = here & ~modules.split(eligible)[0][:, 1:].any(1)
+        decided = np.zeros(history.n_users, dtype=bool)
+        decided[history.decisions.user[~own_decisions(history.decisions)]] = True
+        never: list[str] = []
+        for module, part in zip(modules, modules.split(eligible), strict=True):
+            never += [f"{module.name} {module.actions[code]}" for code in np.flatnonzero(part.sum(0) == 0)]
+        return cls(int((silent & ~decided).sum()), tuple(never))
+
+    def __add__(self, other: Unsaid) -> Unsaid:
+        return Unsaid(self.users + other.users, tuple(name for name in self.actions if name in other.actions))
+
+    def __str__(self) -> str:
+        new = f"to {self.users:,} users, for whom nothing was eligible at the last slot or who had none"
+        parts = [new] if self.users else []
+        parts += [f"of {', '.join(self.actions)}, to anybody"] if self.actions else []
+        return "; ".join(parts)
+
+
+def eligible_before_guardrails(history: History, at: int, folder: Path | None) -> tuple[BoolArray, EligibleSource]:
     """Return what may be sent (U, sum of actions), before guardrails, and where that is from.
 
     What the decisions of this package have as eligible is after guardrails: a user within the gap after a message had
@@ -53,9 +112,8 @@ def eligible_before_guardrails(history: History, at: int, folder: Path | None) -
     own = own_decisions(d)
     mask = last_eligible(history, at, own)
     theirs = d.eligible is not None and not d.eligible[~own].all()
-    what = "what was eligible at each user's last slot" if theirs else "everything: the log does not say"
     if folder is None or not (own & (d.time < at)).any():
-        return mask, what
+        return mask, EligibleSource(theirs, given=False)
     last, last_own = (_last_time(history, rows & (d.time < at)) for rows in (~own, own))
     times = np.where(last_own > last, last_own, -1)
     for time in np.unique(times[times >= 0]).tolist():
@@ -64,30 +122,14 @@ def eligible_before_guardrails(history: History, at: int, folder: Path | None) -
             given, row = _unguarded(file, history)
             known = (times == time) & (row >= 0)
             mask[known] = given[row[known]]
-    return mask, f"{what}; where a policy has decided, what it was given then"
+    return mask, EligibleSource(theirs, given=True)
 
 
-def unsaid(history: History, eligible: BoolArray) -> str:
-    """Return a sentence on users and actions of whom nobody says that anything may be sent; empty where there are none.
-
-    Such users are new, or were within a gap that the log has as eligibility. Such actions are new as well.
-
-    Args:
-        history: The log.
-        eligible: What may be sent (U, sum of actions), before guardrails.
-    """
-    modules = history.modules
-    here = history.observed_until >= history.span[1]
-    silent = here & ~modules.split(eligible)[0][:, 1:].any(1)
-    decided = np.zeros(history.n_users, dtype=bool)
-    decided[history.decisions.user[~own_decisions(history.decisions)]] = True
-    new = int((silent & ~decided).sum())
-    never = []
-    for module, part in zip(modules, modules.split(eligible), strict=True):
-        never += [f"{module.name} {module.actions[code]}" for code in np.flatnonzero(part.sum(0) == 0)]
-    parts = [f"to {new:,} users, for whom nothing was eligible at the last slot or who had none"] if new else []
-    parts += [f"of {', '.join(never)}, to anybody"] if never else []
-    return "; ".join(parts)
+def note_eligible(source: EligibleSource, silent: Unsaid) -> None:
+    """Say where what is eligible comes from, and of whom nobody says that anything is."""
+    logger.info(f"eligible is {source}; a file of what is eligible now is better: --eligible FILE")
+    if str(silent):
+        logger.warning(f"nothing is eligible: {silent}; give --eligible FILE, which says what may be sent")
 
 
 def _last_time(history: History, rows: BoolArray) -> IntArray:

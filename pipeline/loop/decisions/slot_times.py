@@ -1,12 +1,15 @@
-"""The times at which a run decides: the grid of its log, to which a moment is rounded down."""
+"""The time of decisions: one that the log covers, and into a folder by date one of its slots."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from crosschannel.core.times import DAY, WEEK, duration
+from crosschannel.core.arrays import IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY, HOUR, WEEK, duration, parse_moment, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid, bounds
+from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import HistoryConfig
 
 #: The times of day of a daily or six-hourly grid of slots, in UTC where clocks change.
@@ -49,3 +52,87 @@ def slot_at(history: History, at: int, period: int, grid: SlotGrid | None = None
     midnight = at - at % DAY
     slots = np.concatenate([of_day + midnight - DAY, of_day + midnight])
     return int(slots[slots <= at].max())
+
+
+def moment_to_decide(text: str | None, history: History, max_log_age: int) -> int:
+    """Return the time of decisions that is asked for, by default the end of the log, which must cover it.
+
+    Args:
+        text: The time as it was given.
+        history: The log.
+        max_log_age: Largest time from the log's end, microseconds.
+
+    Raises:
+        ConfigError: If the text is not a time, or the log does not cover it.
+    """
+    at = asked_moment(text, history.span)
+    time = history.decisions.time
+    check_covered(text, at, history.span, int(time.min()) if len(time) else history.span[0], max_log_age)
+    return at
+
+
+def asked_moment(text: str | None, span: tuple[int, int]) -> int:
+    """Return the time that is asked for; by default the end of the span of a log.
+
+    Raises:
+        ConfigError: If the text is not a time.
+    """
+    try:
+        return span[1] if text is None else parse_moment(text)
+    except ConfigError as error:
+        raise ConfigError(f"--at {error}") from None
+
+
+def check_covered(text: str | None, at: int, span: tuple[int, int], first: int | None, max_log_age: int) -> None:
+    """Check that a log covers a time that is asked for.
+
+    Args:
+        text: The time as it was given; None for the end of the log.
+        at: The time, microseconds since 1970 UTC.
+        span: Start and end of the log.
+        first: Time of its first decision; None where that is not known yet.
+        max_log_age: Largest time from the log's end, microseconds.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    start, end = span
+    if text is None or max(start, start if first is None else first) < at <= end + max_log_age:
+        return
+    since, until, begin = timestamps(np.array([start, end, start if first is None else first]))
+    decided = "" if first is None else f" and whose first decision is at {begin:%Y-%m-%d %H:%M}"
+    raise ConfigError(
+        f"--at {text} is not covered by the log, which runs from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M} UTC"
+        f"{decided}: read a newer log (--history.path), or allow an older one (--max-log-age)"
+    )
+
+
+def last_slot(history: History, moment: int, period: int, grid: SlotGrid | None) -> int:
+    """Return the last slot up to a moment (`slot_at`), and say so if it is earlier."""
+    at = slot_at(history, moment, period, grid)
+    if at != moment:
+        slot, given = timestamps(np.array([at, moment]))
+        logger.info(f"deciding for the slot at {slot:%Y-%m-%d %H:%M} UTC, the last one up to {given:%Y-%m-%d %H:%M}")
+        if moment - at > period / 2:
+            logger.warning(
+                f"that slot was {(moment - at) / HOUR:.1f} hours ago, and the next one comes in "
+                f"{(at + period - moment) / HOUR:.1f}: run the job after the slot (--at is in UTC)"
+            )
+    return at
+
+
+def few_times(times: IntArray) -> IntArray:
+    """Return different times of day (k,), ascending; of more than a grid has only so many that this shows."""
+    return np.unique(times)[: MOST_TIMES_OF_DAY + 1]
+
+
+def note_time_of_day(times: IntArray, at: int) -> None:
+    """Say so if a log's slots are always at the same few times of day (k,), and the decision is for another one."""
+    of_day = few_times(times)
+    if len(of_day) > MOST_TIMES_OF_DAY or at % DAY in of_day:
+        return
+    slots = ", ".join(f"{timestamps(np.array([time]))[0]:%H:%M}" for time in of_day.tolist())
+    logger.info(
+        f"deciding for {timestamps(np.array([at]))[0]:%H:%M} UTC, while the log's slots are at {slots} UTC: what was "
+        "learned holds at a slot; give its time by --at"
+    )

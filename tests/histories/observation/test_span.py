@@ -22,7 +22,7 @@ from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import Sends, StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import TableMapping, read_tables
-from crosschannel.programs import decide
+from crosschannel.pipeline.loop.decisions.slot_times import moment_to_decide
 from tests.samples import MODULES, random_history
 
 START = int(np.datetime64("2024-03-04T00:00", "us").astype(np.int64))
@@ -302,9 +302,9 @@ def test_a_folder_says_where_its_span_is_wrong(tmp_path: Path):
 def test_decisions_are_made_for_a_time_that_the_log_reaches(at: str):
     """Neither for the time of a wrong clock, nor before the log's first decision."""
     history = History.from_tables(*with_wrong_clocks(), MODULES)
-    assert decide._moment(None, history, 2 * DAY) == history.span[1]
+    assert moment_to_decide(None, history, 2 * DAY) == history.span[1]
     with pytest.raises(ConfigError, match="is not covered by the log"):
-        decide._moment(at, history, 2 * DAY)
+        moment_to_decide(at, history, 2 * DAY)
 
 
 def test_no_decision_is_made_before_the_first_of_the_log():
@@ -314,5 +314,5 @@ def test_no_decision_is_made_before_the_first_of_the_log():
     history = History.from_tables(decisions, pd.concat([earlier, events]), MODULES)
     first = str(decisions["time"].min())
     with pytest.raises(ConfigError, match="whose first decision is at 2024-03-06 06:00"):
-        decide._moment("2024-02-20", history, 2 * DAY)
-    assert decide._moment("2024-03-06T06:01", history, 2 * DAY) > pd.Timestamp(first).timestamp()
+        moment_to_decide("2024-02-20", history, 2 * DAY)
+    assert moment_to_decide("2024-03-06T06:01", history, 2 * DAY) > pd.Timestamp(first).timestamp()

@@ -33,6 +33,11 @@ def write_log(history: History, folder: Path, n: int) -> Path:
     return folder
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, by their names."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 class Stops(Exception):
     """What cuts a training short, where a process would be killed."""
 

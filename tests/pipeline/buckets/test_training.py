@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import json
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from crosschannel import agents, pipeline
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, InputError, NotIdentified
 from crosschannel.engines import make_engine, run_locally
 from crosschannel.histories.buckets import write_buckets
 from crosschannel.histories.history import History
-from crosschannel.pipeline.buckets import training
+from crosschannel.pipeline.buckets import reading, sampling, training
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.buckets.reading import reads_buckets
+from crosschannel.pipeline.buckets.reading import BucketedLog, reads_buckets
+from crosschannel.pipeline.buckets.training import SCRATCH_FOLDER
 from crosschannel.pipeline.building import agent_spec, prepare
+from crosschannel.pipeline.configuration import Config, override
 from crosschannel.pipeline.run_files import TrainedWith
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, evaluate, train
-from tests.pipeline.buckets.samples import Interrupted, Stops, configuration, market_log, write_log
+from tests import ROOT
+from tests.pipeline.buckets.samples import Interrupted, Stops, configuration, contents, market_log, write_log
 
 
 @pytest.fixture(scope="module")
@@ -51,25 +57,35 @@ def learn(
     return folder / "run" / "policy.pt"
 
 
+@pytest.fixture(scope="module")
+def wanted(log: History, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The policy that the log teaches, learned from 4 buckets in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_judge", lambda *_: None)
+        policy = learn(write_log(log, tmp_path_factory.mktemp("wanted"), 4), patch)
+    assert not (policy.parent / SCRATCH_FOLDER).exists()
+    return policy.read_bytes()
+
+
 @pytest.mark.usefixtures("unjudged")
-def test_the_policy_has_one_set_of_bytes(log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    policies = [learn(write_log(log, tmp_path / f"{n}", n), monkeypatch).read_bytes() for n in (1, 4, 16)]
-    assert policies[0] == policies[1] == policies[2]
-    assert not (tmp_path / "4" / "run" / "scratch").exists()
+@pytest.mark.parametrize("n", [1, 16])
+def test_the_policy_has_one_set_of_bytes(
+    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    assert learn(write_log(log, tmp_path, n), monkeypatch).read_bytes() == wanted
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("unjudged")
-@pytest.mark.parametrize("engine", ["processes", "ray"])
+@pytest.mark.parametrize(("engine", "package"), [("processes", "crosschannel"), ("ray", "ray"), ("spark", "pyspark")])
 def test_engines_give_the_same_bytes(
-    log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str, package: str
 ) -> None:
+    """Paths of the log and of the run are relative to the folder in which the program was started."""
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    if engine == "ray":
-        pytest.importorskip("ray.data", reason="Ray is not installed")
-    folders = [write_log(log, tmp_path / name, 4) for name in ("here", "there")]
-    here = learn(folders[0], monkeypatch).read_bytes()
-    assert here == learn(folders[1], monkeypatch, make_engine(engine, 2)).read_bytes()
+    assert learn(write_log(log, tmp_path, 4), monkeypatch, make_engine(engine, 2)).read_bytes() == wanted
 
 
 @pytest.mark.usefixtures("unjudged")
@@ -77,11 +93,10 @@ def test_engines_give_the_same_bytes(
     "calls", [pytest.param(2, marks=pytest.mark.slow), 13, pytest.param(27, marks=pytest.mark.slow)]
 )
 def test_what_was_interrupted_resumes_to_the_same_bytes(
-    log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
 ) -> None:
     """4 buckets are read, passed twice for rewards and once for rows; 8 groups of leaves are passed three times."""
-    wanted = learn(write_log(log, tmp_path / "whole", 4), monkeypatch).read_bytes()
-    folder = write_log(log, tmp_path / "cut", 4)
+    folder = write_log(log, tmp_path, 4)
     with pytest.raises(Stops):
         learn(folder, monkeypatch, Interrupted(calls))
     assert not (folder / "run" / "policy.pt").exists()
@@ -99,8 +114,61 @@ def test_another_log_is_not_resumed(log: History, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.usefixtures("unjudged")
+@pytest.mark.parametrize("calls", [2, 14])
+def test_other_settings_are_not_resumed(
+    log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Interrupted while buckets are read, and while rows are written: both are of the users that the seed chose."""
+    folder = write_log(log, tmp_path, 4)
+    with pytest.raises(Stops):
+        learn(folder, monkeypatch, Interrupted(calls))
+    written = (folder / "run" / "config.yaml").read_text()
+    for key, edited in {"seed": {"seed": 5}, "split.test": {"split.test": 0.2, "split.train": 0.7}}.items():
+        pipeline.write_config(override(Run.open(Path("run")).config, edited), Path("run", "config.yaml"))
+        with pytest.raises(ConfigError, match=rf"run/config.yaml: {key} is .*, but the run was trained with"):
+            learn(folder, monkeypatch, resume=True)
+        (folder / "run" / "config.yaml").write_text(written)
+    assert learn(folder, monkeypatch, resume=True).is_file()
+
+
+@pytest.mark.usefixtures("unjudged")
+@pytest.mark.parametrize(("before", "after"), [(4, 8), pytest.param(8, 2, marks=pytest.mark.slow)])
+def test_a_log_that_was_divided_again_is_resumed_with_all_rows(
+    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int, after: int
+) -> None:
+    """The log is the same one, so that its fingerprint is: rows that another division gave do not count."""
+    folder = write_log(log, tmp_path, before)
+    with pytest.raises(Stops):
+        learn(folder, monkeypatch, Interrupted(3 * before + before // 2))  # half of the rows are written
+    shutil.rmtree(folder / "log")
+    write_log(log, folder, after)
+    assert learn(folder, monkeypatch, resume=True).read_bytes() == wanted
+
+
+@pytest.mark.usefixtures("unjudged")
+def test_a_log_that_was_moved_is_resumed(
+    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_log(log, tmp_path, 4)
+    with pytest.raises(Stops):
+        learn(folder, monkeypatch, Interrupted(14))
+    (folder / "log").rename(folder / "moved")
+    config = override(Run.open(Path("run")).config, {"history.path": "moved"})
+    pipeline.write_config(config, Path("run", "config.yaml"))
+    assert learn(folder, monkeypatch, resume=True).is_file()
+    (tmp_path / "wanted.pt").write_bytes(wanted)
+    found, whole = (agents.load_policy(path)[0] for path in (folder / "run" / "policy.pt", tmp_path / "wanted.pt"))
+    some = agents.Observations(np.ones((3, found.funnel.design.width)), np.ones((3, log.modules.total), dtype=bool))
+    for one, other in zip(found.action_probabilities(some), whole.action_probabilities(some), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.usefixtures("unjudged")
 def test_it_is_the_policy_of_all_users_in_memory(log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small log is its own sample: contexts, rewards and pace are equal, and policies up to rounding."""
+    """A small log is its own sample: contexts, rewards and pace are equal, and policies up to rounding.
+
+    Heads differ by 1e-5 of their size, which decides a vote where two actions are as close: one decision in a thousand.
+    """
     learned, extra = agents.load_policy(learn(write_log(log, tmp_path, 4), monkeypatch))
     trained_with = TrainedWith.from_dict(extra["run"], tmp_path)
     config = configuration()
@@ -126,7 +194,7 @@ def test_it_is_the_policy_of_all_users_in_memory(log: History, tmp_path: Path, m
     agent.update(1)
     some = data.test.observations[np.arange(500)]
     for found, wanted in zip(learned.action_probabilities(some), agent.action_probabilities(some), strict=True):
-        assert np.abs(found - wanted).mean() < 0.02
+        assert np.abs(found - wanted).mean() < 1e-3
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +214,7 @@ def test_a_run_says_on_whom_it_was_judged(judged: Path) -> None:
     assert "the log has 600 users in buckets: the policy is judged on 150 of its test users" in note
     names = {item.name for item in (judged / "run").iterdir()}
     assert {"config.yaml", "policy.pt", "metrics.json", "evaluation.json", "policy.csv", "tensorboard"} <= names
-    assert "scratch" not in names
+    assert SCRATCH_FOLDER not in names
 
 
 def test_evaluate_accepts_the_run(
@@ -160,7 +228,48 @@ def test_evaluate_accepts_the_run(
     assert "150 of its test users" in (judged / "run" / "report.html").read_text()
     assert evaluate.main(["run", "--evaluation.max-users=160", "--out", "more"]) == 0
     assert "judged on 160 of its test users" in (judged / "more" / "evaluation.json").read_text()
-    assert not (judged / "more" / "scratch").exists()
+    assert {item.name for item in (judged / "more").iterdir()} == {*evaluate.FILES}
+
+
+@pytest.mark.parametrize("settings", [[], ["--evaluation.max-users=100"]])
+def test_an_evaluation_writes_its_files_and_touches_no_other(
+    judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str]
+) -> None:
+    """It writes nothing into the run, which may be read-only; beside it another evaluation may be under way."""
+    monkeypatch.chdir(judged)
+    out = tmp_path / "out"
+    before = contents(judged / "run")
+    for folder in (out, judged / "run"):
+        (folder / "scratch").mkdir(parents=True)
+        (folder / "scratch" / "thesis.txt").write_text("mine")
+    found = []
+
+    def read_log(config: Config, scratch: Path, passes: Passes, **how: Any) -> BucketedLog:
+        """Read it, while another evaluation of the same run begins and ends."""
+        assert scratch.parent in (out, *found)
+        if not found:
+            found.append(tmp_path / "other")
+            assert evaluate.main(["run", "--out", str(found[0])]) == 0
+        return reading.read_log(config, scratch, passes, **how)
+
+    monkeypatch.setattr(sampling, "read_log", read_log)
+    assert evaluate.main(["run", *settings, "--out", str(out), "--force"]) == 0
+    assert contents(judged / "run") == before | {"scratch/thesis.txt": b"mine"}
+    shutil.rmtree(judged / "run" / "scratch")
+    assert (out / "scratch" / "thesis.txt").read_text() == "mine"
+    assert {item.name for item in out.iterdir()} == {*evaluate.FILES, "scratch"}
+    assert contents(out).keys() - {"scratch/thesis.txt"} == contents(found[0]).keys()
+
+
+def test_an_evaluation_that_fails_leaves_no_folder(
+    judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(judged)
+    write_buckets(market_log(), tmp_path / "other", 2)
+    next((tmp_path / "other" / "bucket-00001" / "events").iterdir()).unlink()
+    with pytest.raises(InputError):
+        evaluate.main(["run", f"--history.path={tmp_path / 'other'}", "--out", str(tmp_path / "found")])
+    assert not (tmp_path / "found").exists()
 
 
 def test_decide_accepts_the_run(judged: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -195,6 +304,89 @@ def test_what_cannot_be_trained_leaves_nothing_behind(
     with pytest.raises(ConfigError, match=message):
         learn(folder, monkeypatch, **settings)
     assert not (folder / "run").exists() or not list((folder / "run").iterdir())
+
+
+def test_a_run_that_cannot_learn_leaves_nothing_behind(
+    log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as where the messages are all of one half of the users, which shows when their rows are summed."""
+
+    def learn_nothing(*_: object) -> None:
+        raise NotIdentified("too few")
+
+    monkeypatch.setattr(training, "learn_from_leaves", learn_nothing)
+    folder = write_log(log.select_users(np.arange(log.n_users) < 200), tmp_path, 2)
+    with pytest.raises(NotIdentified, match="too few"):
+        learn(folder, monkeypatch)
+    assert not list((folder / "run").iterdir())
+
+
+@pytest.mark.usefixtures("unjudged")
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"context.events": ("no_such_event",)}, "no_such_event"),
+        ({"reward.pre": "90d", "reward.post": "90d"}, "0 windows without a message"),
+        ({"agent.name": "epsilon_greedy", "agent.settings": {"half_life": 5.0}}, "rows in leaves have no age"),
+    ],
+)
+def test_an_earlier_run_stays_as_it_is_where_another_one_cannot_start(
+    log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object], message: str
+) -> None:
+    folder = write_log(log.select_users(np.arange(log.n_users) < 200), tmp_path, 2)
+    monkeypatch.chdir(folder)
+    pipeline.write_config(configuration(), _earlier_run(folder) / "config.yaml")
+    before = contents(folder)
+    with pytest.raises((ConfigError, NotIdentified), match=message):
+        training.train_on_buckets(configuration(**settings), Path("run"), force=True, passes=Passes(shows=False))
+    assert contents(folder) == before
+    assert {item.name for item in folder.iterdir()} == {"log", "run"}
+
+
+@pytest.mark.usefixtures("unjudged")
+@pytest.mark.parametrize("calls", [1, 7])
+def test_an_earlier_run_stays_as_it_is_until_the_log_is_read(
+    log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    folder = write_log(log.select_users(np.arange(log.n_users) < 200), tmp_path, 2)
+    monkeypatch.chdir(folder)
+    pipeline.write_config(configuration(), _earlier_run(folder) / "config.yaml")
+    before = contents(folder)
+    passes = Passes(Interrupted(calls), shows=False)
+    with pytest.raises(Stops):
+        training.train_on_buckets(configuration(), Path("run"), force=True, passes=passes)
+    assert contents(folder) == before
+    assert {item.name for item in folder.iterdir()} == {"log", "run"}
+
+
+@pytest.mark.usefixtures("unjudged")
+def test_an_earlier_run_is_replaced(
+    log: History, wanted: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The policy is that of a new folder; interrupted while it learns, the run is resumed to the same bits."""
+    folder = write_log(log, tmp_path, 4)
+    monkeypatch.chdir(folder)
+    for engine in (run_locally, Interrupted(20)):
+        pipeline.write_config(configuration(seed=9), _earlier_run(folder) / "config.yaml")
+        with nullcontext() if engine is run_locally else pytest.raises(Stops):
+            passes = Passes(engine, shows=False)
+            training.train_on_buckets(configuration(), Path("run"), force=True, passes=passes)
+        assert not (folder / "run" / "metrics.json").exists()
+        assert not (folder / "run" / "tensorboard").exists()
+        assert (folder / "run" / SCRATCH_FOLDER).exists() == (engine is not run_locally)
+        if engine is run_locally:
+            assert (folder / "run" / "policy.pt").read_bytes() == wanted
+    assert learn(folder, monkeypatch, resume=True).read_bytes() == wanted
+    assert {item.name for item in folder.iterdir()} == {"log", "run"}
+
+
+def _earlier_run(folder: Path) -> Path:
+    """Make the folder of a run that has files of every kind, but for its configuration."""
+    run = folder / "run"
+    (run / "tensorboard").mkdir(parents=True, exist_ok=True)
+    for name in ("policy.pt", "metrics.json", "notes.txt", "tensorboard/events"):
+        (run / name).write_text(name)
+    return run
 
 
 def test_a_history_is_bucketed_by_its_folder(log: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,10 @@ def test_bins_of_weights_count_every_decision_once():
     assert bins[-1].squared_share == pytest.approx(3600 / (1 + 0.25 + 1 + 2.25 + 3600))
 
 
+def test_without_decisions_there_are_no_bins():
+    assert weight_bins(np.zeros(0)) == ()
+
+
 def test_calibration_by_hand():
     # Five bins of ten messages of ten users, each user with two messages per bin of equal rewards.
     n, users = 100, 10

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.errors import ConfigError
+from crosschannel.pipeline.buckets.training import SCRATCH_FOLDER
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, forget, train
 from tests.pipeline.loop.samples import daily_log, train_on
@@ -54,6 +55,20 @@ def test_a_run_that_is_not_finished_is_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="is not finished"):
         forget.main(arguments(folder))
     assert (folder / "run" / "checkpoint.pt").is_file()
+
+
+def test_what_a_killed_process_kept_of_a_bucketed_log_goes(folder: Path) -> None:
+    """A training that ended just before its columns were removed, and an evaluation."""
+    users = pd.read_csv(folder / "users.csv")
+    for name in (SCRATCH_FOLDER, ".scratch-k3v9.part"):
+        kept = folder / "run" / name / "columns" / "bucket-00000"
+        kept.mkdir(parents=True)
+        users.to_parquet(kept / "users.parquet")
+        (kept / ".facts.json.part").write_text("{}")
+    assert forget.main(arguments(folder, "--check")) == 1
+    assert forget.main(arguments(folder)) == 0
+    assert not list((folder / "run").glob(".scratch*"))
+    assert forget.main(arguments(folder, "--check")) == 0
 
 
 def test_days_of_decisions_outside_the_run(folder: Path) -> None:

@@ -115,5 +115,5 @@ def test_without_the_folder_the_last_slots_of_others_count(trained, tmp_path):
     mask, what = eligible_before_guardrails(whole, FIRST + 2 * DAY, None)
     expected, _ = eligible_before_guardrails(read_history(tmp_path / "log"), FIRST, None)
     np.testing.assert_array_equal(mask, expected)
-    assert what == "what was eligible at each user's last slot"
+    assert str(what) == "what was eligible at each user's last slot"
     assert isinstance(whole.decisions_frame(), pd.DataFrame)
