@@ -9,7 +9,11 @@ STAMP  := $(VENV)/.installed
 KERNELS := OPENBLAS_CORETYPE=Prescott ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE \
            NPY_DISABLE_CPU_FEATURES="X86_V3 X86_V4 AVX512_ICL"
 
-.PHONY: train loop test fast check docs kernels slow benchmark coverage format dist clean
+# Everything but the package.
+READER := README.md CHANGELOG.md CONTRIBUTING.md Makefile mkdocs.yml pyproject.toml constraints.txt \
+          benchmarks configs docs examples tests
+
+.PHONY: train loop test fast check docs kernels reader slow benchmark coverage format dist clean
 
 train: $(STAMP)
 	$(BIN)/python train.py $(ARGS)
@@ -38,6 +42,17 @@ docs: $(STAMP)
 kernels: $(STAMP)
 	$(KERNELS) $(BIN)/python -m pytest -n 2 -m "numerics and not slow" $(ARGS)
 
+# What a reader of the pages has: the wheel in a fresh environment, and no package in the folder. The commands, snippets,
+# walkthroughs, notebooks and examples of the documentation run there.
+reader: $(STAMP)
+	rm -rf build/reader
+	mkdir -p build/reader/folder
+	$(BIN)/python -m build --wheel --outdir build/reader . > build/reader/build.log
+	$(PYTHON) -m venv build/reader/venv
+	build/reader/venv/bin/python -m pip install --quiet --constraint constraints.txt "$$(ls build/reader/*.whl)[test]"
+	tar -c --exclude=__pycache__ $(READER) | tar -x -C build/reader/folder
+	cd build/reader/folder && env -u PYTHONPATH ../venv/bin/python -m pytest -n 2 tests/docs tests/examples $(ARGS)
+
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
@@ -54,7 +69,6 @@ format: $(STAMP)
 # Builds and checks what is released; TAG, such as v0.2.0, must be that of the version.
 dist: $(STAMP)
 	test -z "$(TAG)" || test "$(TAG)" = "v$$($(BIN)/python -c 'from crosschannel.version import __version__; print(__version__)')"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[release]'
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*

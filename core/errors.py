@@ -16,6 +16,10 @@ class ConfigError(CrosschannelError, ValueError):
     """A setting that is unknown, has the wrong type, or contradicts other settings."""
 
 
+class NewerFormat(ConfigError):
+    """A file in a version of its format that this program does not know yet."""
+
+
 class OutputError(CrosschannelError):
     """A file or a folder that cannot be written."""
 

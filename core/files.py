@@ -16,7 +16,7 @@ from typing import IO, Any
 import pandas as pd
 import yaml
 
-from crosschannel.core.errors import ConfigError, OutputError
+from crosschannel.core.errors import ConfigError, NewerFormat, OutputError
 
 if sys.platform == "win32":
     import msvcrt
@@ -127,6 +127,28 @@ def output_fault(path: Path) -> str | None:
     except (OSError, ValueError) as error:
         return str(getattr(error, "strerror", None) or error)
     return None
+
+
+def check_version(found: object, newest: int, place: str | Path) -> int:
+    """Return the version of the format of a file: 1 if the file names none, as those written before versions do.
+
+    Args:
+        found: What the file gives as its version; None if nothing.
+        newest: The newest version that can be read.
+        place: The file, for the error message.
+
+    Raises:
+        ConfigError: If it is not a version; `NewerFormat` if it is a newer one.
+    """
+    version = 1 if found is None else found
+    if type(version) is not int or version < 1:
+        raise ConfigError(f"{place}: the version {str(version)[:40]!r} is not a whole number from 1 on")
+    if version > newest:
+        raise NewerFormat(
+            f"{place}: the file has version {version} of its format, and this crosschannel reads versions up to "
+            f"{newest}: a newer crosschannel wrote it. Install that one, or write the file again with this one"
+        )
+    return version
 
 
 def _temporary(path: Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.registry import AGENTS_WITHOUT_FUNNEL
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.files import read_yaml, write_yaml
+from crosschannel.core.files import check_version, read_yaml, write_yaml
 from crosschannel.core.hashing import MAX_SEED
 from crosschannel.core.serialization import convert, from_dict, to_dict
 from crosschannel.envs.market import MarketConfig
@@ -39,6 +39,8 @@ from crosschannel.reward import Goal
 logger = logging.getLogger("crosschannel")
 
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
+#: Version of a configuration file, in which `version` may stand beside the settings.
+CONFIG_VERSION = 1
 DEVICES = ("cpu", "cuda", "mps", "auto")
 
 
@@ -156,6 +158,8 @@ def read_config(path: Path) -> Config:
     if not path.is_file():
         raise ConfigError(f"{path}: there is no such configuration file")
     data = read_yaml(path)
+    if isinstance(data, dict):
+        check_version(data.pop("version", None), CONFIG_VERSION, path)
     return from_dict(Config, {} if data is None else data, f"{path}:")
 
 
@@ -247,5 +251,5 @@ def _cost_events(config: Config) -> set[str]:
 
 
 def write_config(config: Config, path: Path) -> None:
-    """Write every setting as YAML, defaults included."""
-    write_yaml(to_dict(config), path)
+    """Write every setting as YAML, defaults included, and the version of the format."""
+    write_yaml({"version": CONFIG_VERSION, **to_dict(config)}, path)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from crosschannel.core.errors import ConfigError, OutputError
-from crosschannel.core.files import lock, replacing
+from crosschannel.core.files import check_version, lock, replacing
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.configuration import Config
@@ -39,11 +39,16 @@ def write_json(data: Mapping[str, Any], path: Path) -> None:
         draft.write_text(f'{text},\n  "checksum": "{_digest(text)}"\n}}\n', encoding="utf-8")
 
 
-def read_json(path: Path, remedy: str) -> dict[str, Any]:
+def read_json(path: Path, remedy: str, newest: int) -> dict[str, Any]:
     """Return what `write_json` wrote, without the checksum.
 
+    Args:
+        path: The file.
+        remedy: What to do where the file is not as it was written.
+        newest: The newest version of its content that can be read; a file without one has version 1.
+
     Raises:
-        ConfigError: If the file is not as it was written; the message ends with the remedy.
+        ConfigError: If the file is not as it was written, with the remedy, or has a newer version.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -56,6 +61,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not JSON in UTF-8: {error}. {remedy}") from None
     del data["checksum"]
+    check_version(data.get("version"), newest, path)
     return dict(data)
 
 

@@ -23,6 +23,8 @@ from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationRe
 from crosschannel.pipeline.loop.policies import VERSION_DIGITS, Policies, is_of_start
 from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
 
+#: Version of `metrics.json`.
+METRICS_VERSION = 1
 #: Sections of the configuration that a result depends on, beside the policy.
 DECIDES_A_RESULT = ("seed", "history", "guardrails", "context", "reward", "split", "constraints", "evaluation")
 
@@ -92,7 +94,7 @@ class Run:
         if not self.metrics.is_file():
             return False
         remedy = f"Delete it and run `{invocation('train', '--resume', self.path)}`, which writes it again"
-        stored = read_json(self.metrics, remedy)
+        stored = read_json(self.metrics, remedy, METRICS_VERSION)
         if self.policy.is_file() and stored.get("policy") != self._policy_digest():
             raise ConfigError(
                 f"{self.metrics} is not of the policy in {self.policy}: the files are of several runs, or damaged. "
@@ -267,7 +269,7 @@ class Run:
         if not path.is_file() or not self.policy.is_file():
             return None
         remedy = "Delete it, and evaluate again"
-        data = read_json(path, remedy)
+        data = read_json(path, remedy, RESULT_VERSION)
         judged = self.judged(self.trained_with("policy").history)
         if data.get("version") != RESULT_VERSION or data.get("judged") != judged:
             logger.info(f"{path} is of another log, policy, settings or version of the program: it is not read")
@@ -303,7 +305,7 @@ class Run:
         Raises:
             OutputError: If the file cannot be written.
         """
-        write_json({**result.metrics(), "policy": self._policy_digest()}, self.metrics)
+        write_json({"version": METRICS_VERSION, **result.metrics(), "policy": self._policy_digest()}, self.metrics)
 
 
 def check_run_folder(config: Config, out: Path | None, force: bool) -> None:

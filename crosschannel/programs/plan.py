@@ -28,6 +28,8 @@ from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_folder import Run
 
+#: Version of the file that `--out` names.
+PLAN_VERSION = 1
 SECTIONS = ("history", "guardrails", "context", "reward", "split", "evaluation")
 
 
@@ -144,6 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(trial)
     if chosen.out is not None:
         plain = {
+            "version": PLAN_VERSION,
             "needs": {policy: [need.to_dict() for need in found] for policy, found in needs.items()},
             "trials": [vars(trial) for trial in trials],
         }

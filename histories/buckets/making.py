@@ -27,6 +27,8 @@ from crosschannel.histories.buckets.writing import remove_others, write_file, wr
 from crosschannel.histories.observation.users import ObservedFrom
 
 WORK_FOLDER = ".buckets.part"
+#: Version of the notes about files that are divided; files of another version are divided again.
+NOTE_VERSION = 1
 Files = dict[str, FileRecord]
 
 
@@ -111,7 +113,7 @@ def _divide(plan: Plan, folder: Path, n: int, leaves: int, log: Callable[[str], 
         if found is None or not all(is_there(folder / name, one) for name, one in found.items()):
             log(f"dividing {file.path}")
             found = _divide_file(file, folder, n, leaves)
-            note = {"leaves": leaves, "buckets": n, "part": key, "digest": digest}
+            note = {"version": NOTE_VERSION, "leaves": leaves, "buckets": n, "part": key, "digest": digest}
             note["files"] = {name: asdict(one) for name, one in found.items()}
             write_file(work / f"{file.table}-{file.part}.json", json.dumps(note).encode())
         files |= found
@@ -143,7 +145,7 @@ def _divided(folder: Path, n: int, leaves: int) -> dict[tuple[str, str], Files]:
                     found[key, manifest.parts[key]][name] = one
     for note in sorted((folder / WORK_FOLDER).glob("*.json")):
         content = json.loads(note.read_text(encoding="utf-8"))
-        if (content["leaves"], content["buckets"]) == (leaves, n):
+        if [content.get(key) for key in ("version", "leaves", "buckets")] == [NOTE_VERSION, leaves, n]:
             files = {name: FileRecord(**one) for name, one in content["files"].items()}
             found[content["part"], content["digest"]] = files
     return found

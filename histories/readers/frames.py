@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -14,6 +15,14 @@ from crosschannel.histories.history import DEFAULT_CHURN_EVENTS, History
 from crosschannel.histories.observation.users import Ties
 from crosschannel.histories.readers.formats.parquet import READ_ERRORS, arrow_frame
 from crosschannel.histories.readers.sources import span_of
+
+_TABLE = "Give a frame of pandas or polars, an Arrow table or a DuckDB relation."
+#: What to do with what holds a table, but is none.
+_TABLE_OF = {
+    "LazyFrame": "Collect it first, with `.collect()`.",
+    "DuckDBPyConnection": "Give the relation of a query, as `connection.sql(...)` returns it.",
+}
+_CONVERT = "Leave the column out, or convert its values to text, numbers or times."
 
 
 class ArrowStream(Protocol):
@@ -96,18 +105,61 @@ def _frame(name: str, given: ArrowStream, faults: list[Fault]) -> pd.DataFrame:
         InputError: If it is no table, or cannot be read as one.
     """
     if not hasattr(given, "__arrow_c_stream__"):
-        problem = f"a {type(given).__name__} is not a table with the Arrow C stream interface"
-        raise InputError(
-            [Fault(name, problem, "Give a frame of pandas or polars, an Arrow table or a DuckDB relation.")]
-        )
+        kind = type(given).__name__
+        problem = f"a {kind} is not a table with the Arrow C stream interface"
+        raise InputError([Fault(name, problem, _TABLE_OF.get(kind, _TABLE))])
     if isinstance(given, pd.DataFrame):
         given = given.reset_index(drop=True)
     try:
-        frame, unreadable = arrow_frame(pa.table(given))
+        table = pa.table(given)
     except READ_ERRORS as error:
-        problem = f"the table cannot be read through Arrow: {error}"
-        raise InputError([Fault(name, problem, "Give each column values of one type.")]) from error
+        found = [*_twice(name, given), *_refused_by_arrow(name, given)]
+        if not found:
+            raise InputError([Fault(name, f"this cannot be read as a table: {error}", _TABLE)]) from error
+        faults += found
+        return pd.DataFrame()
+    frame, unreadable = arrow_frame(table)
     for column, kind in unreadable.items():
-        remedy = "Leave the column out, or convert its values to text, numbers or times."
-        faults.append(Fault(name, f"the column is {kind}, which no column of a log is", remedy, column=column))
+        faults.append(Fault(name, f"the column is {kind}, which no column of a log is", _CONVERT, column=column))
     return frame
+
+
+def _twice(name: str, given: Any) -> list[Fault]:
+    """Return a fault for each name that several columns of a pandas frame have."""
+    columns = given.columns if isinstance(given, pd.DataFrame) else pd.Index([])
+    twice = columns[columns.duplicated()].unique()
+    return [Fault(name, "two columns have this name", "Rename or drop one of them.", column=str(one)) for one in twice]
+
+
+def _refused_by_arrow(name: str, given: Any) -> list[Fault]:
+    """Return a fault for each column of a frame that cannot be converted to Arrow by itself."""
+    faults = []
+    for column in dict.fromkeys(getattr(given, "columns", ())):
+        alone = given[[column]]
+        if alone.shape[1] > 1:
+            continue  # several columns of one name
+        try:
+            pa.table(alone)
+        except READ_ERRORS as error:
+            faults.append(_types_differ(name, column, alone) or _no_arrow_type(name, column, error))
+    return faults
+
+
+def _types_differ(name: str, column: object, alone: Any) -> Fault | None:
+    """Return a fault that names the first row whose value has another type than those above it; None if none has."""
+    if not isinstance(alone, pd.DataFrame) or not pd.api.types.is_object_dtype(alone.dtypes.iloc[0]):
+        return None
+    values = alone.iloc[:, 0].dropna()
+    kinds = values.map(lambda one: type(one).__name__)
+    other = np.flatnonzero(kinds != kinds.iloc[0])
+    if not len(other):
+        return None
+    row = int(values.index[other[0]])
+    problem = f"the column has values of several types: {', '.join(dict.fromkeys(kinds))}"
+    remedy = "Convert all its values to one type, such as text with `.astype(str)`, or leave the column out."
+    return Fault(name, problem, remedy, column=str(column), row=row + 1, value=values.loc[row])
+
+
+def _no_arrow_type(name: str, column: object, error: Exception) -> Fault:
+    reason = str(error.args[0] if error.args else error).rstrip(".")
+    return Fault(name, f"the column cannot be converted to Arrow: {reason}", _CONVERT, column=str(column))

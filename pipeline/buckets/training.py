@@ -13,7 +13,7 @@ from crosschannel import agents
 from crosschannel.agents.leaves.learning import Schedule, check_learns, check_learns_from, learn_from_leaves
 from crosschannel.agents.leaves.leaves import Leaves
 from crosschannel.core.errors import ConfigError, InputError, NotIdentified, OutputError
-from crosschannel.core.files import replacing, scratch_folder
+from crosschannel.core.files import check_version, replacing, scratch_folder
 from crosschannel.envs.replay import ReplayLog
 from crosschannel.pipeline.buckets.leaf_rows import fit_rewards, write_leaves
 from crosschannel.pipeline.buckets.passes import Passes
@@ -35,6 +35,8 @@ from crosschannel.reward.buckets.passes import check_kind
 SCRATCH_FOLDER = ".scratch.part"
 #: Below it: the fingerprint of the log, and the configuration with which it was read.
 LOG_FILE, CONFIG_FILE = "log.json", "config.yaml"
+#: Version of the files that an interrupted training leaves to the one that resumes it.
+SCRATCH_VERSION = 1
 #: What TensorBoard shows of a training over buckets stands at this step: there is one fit, and no replay.
 STEP = 1
 
@@ -194,11 +196,14 @@ def _check_same_log(log: BucketedLog, scratch: Path, run: Path) -> None:
     """
     path = scratch / LOG_FILE
     if path.is_file():
-        if json.loads(path.read_text()) != log.fingerprint:
+        found = json.loads(path.read_text())
+        found = {"log": found} if isinstance(found, str) else found  # as it was before it had a version
+        check_version(found.get("version"), SCRATCH_VERSION, path)
+        if found.get("log") != log.fingerprint:
             raise ConfigError(f"the history of run {run} has changed: restore it, or train a new run")
         return
     with replacing(path) as draft:
-        draft.write_text(json.dumps(log.fingerprint))
+        draft.write_text(json.dumps({"version": SCRATCH_VERSION, "log": log.fingerprint}))
 
 
 def _write_policy(run: Run, data: TrainingData, agent: agents.Agent) -> TrainingData:

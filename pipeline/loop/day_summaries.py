@@ -14,6 +14,9 @@ from crosschannel.histories.arms import Arms
 from crosschannel.histories.readers.decided.days import ARMS_FILE, SUMMARY_FILE, decided_days, is_by_date
 from crosschannel.pipeline.run_files import read_json
 
+#: Version of the summary of a day, and of the tables of decisions and arms beside it.
+DAY_VERSION = 1
+
 
 def read_summary(day: Path) -> dict[str, Any]:
     """Return the summary of a decided day.
@@ -21,7 +24,7 @@ def read_summary(day: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If it is not as it was written.
     """
-    return read_json(day / SUMMARY_FILE, "Decide for the day again with --force")
+    return read_json(day / SUMMARY_FILE, "Decide for the day again with --force", DAY_VERSION)
 
 
 def previous_day(folder: Path, name: str) -> Path | None:

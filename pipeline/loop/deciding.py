@@ -35,13 +35,12 @@ from crosschannel.histories.readers.decided.days import (
     unfinished_replacements,
 )
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
+from crosschannel.pipeline.loop.day_summaries import DAY_VERSION
 from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED, own_decisions
 from crosschannel.pipeline.pricing import LogPace, priced_policy
 from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
 from crosschannel.pipeline.run_folder import Run
 
-#: Version of what a day's files hold.
-DAY_VERSION = 1
 #: Columns beside the native ones: who waits for the roll-out, and the fingerprint of what the policy saw.
 WAITING_COLUMN, CONTEXT = "waiting", "context"
 

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from crosschannel import agents  # whose names are imported on first use: help does not wait for PyTorch
-from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.errors import ConfigError, NewerFormat, nearest
 from crosschannel.pipeline.run_files import read_json, write_json
 
 VERSION_DIGITS = 12
+#: Version of the format of `current.json` and `order.json`.
+FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Policies:
         if not file.is_file():
             return None
         remedy = "Name one by `crosschannel update RUN --use VERSION`"
-        version = str(read_json(file, remedy)["policy"])
+        version = str(read_json(file, remedy, FORMAT_VERSION)["policy"])
         if not self.path(version).is_file():
             raise ConfigError(f"{file} names the policy {version}, which is not there. {remedy}")
         return version
@@ -68,7 +70,7 @@ class Policies:
         version = version_of(draft)
         draft.replace(self.path(version))
         order = [*(one for one in self._order() if one != version), version]
-        write_json({"policies": order}, self.folder / "order.json")
+        self._write_order(order)
         return version
 
     def use(self, version: str) -> None:
@@ -79,22 +81,31 @@ class Policies:
         """
         if not self.path(version).is_file():
             raise ConfigError(f"there is no policy {version!r} in {self.folder}. {nearest(version, self.versions)}")
-        write_json({"policy": version}, self.folder / "current.json")
+        write_json({"version": FORMAT_VERSION, "policy": version}, self.folder / "current.json")
 
     def prune(self, keep: int) -> None:
         """Delete all versions but the last ones and the one that decides."""
         for version in self.versions[:-keep]:
             if version != self.current:
                 self.path(version).unlink()
-        write_json({"policies": self.versions}, self.folder / "order.json")
+        self._write_order(self.versions)
+
+    def _write_order(self, order: list[str]) -> None:
+        write_json({"version": FORMAT_VERSION, "policies": order}, self.folder / "order.json")
 
     def _order(self) -> list[str]:
-        """Return the versions in the order in which they were written; by name where the file is damaged."""
+        """Return the versions in the order in which they were written; by name where the file is damaged.
+
+        Raises:
+            NewerFormat: If a newer program wrote the file.
+        """
         file = self.folder / "order.json"
         if not file.is_file():
             return []
         try:
-            return list(read_json(file, "")["policies"])
+            return list(read_json(file, "", FORMAT_VERSION)["policies"])
+        except NewerFormat:
+            raise
         except ConfigError:
             return sorted(path.stem for path in self.folder.glob("[0-9a-f]*.pt"))
 

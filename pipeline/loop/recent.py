@@ -142,7 +142,7 @@ class RecentLog:
         if not file.is_file():
             return None
         try:
-            content = read_json(file, "")
+            content = read_json(file, "", VERSION)
             time = int(content["rests_on"]["time"])
             if time > wanted or content["rests_on"] != self._rests_on(time, self.log.event_names):
                 return None
@@ -160,7 +160,8 @@ class RecentLog:
         totals = totals_before(history, until, self.layout)
         with replacing(self.folder / TOTALS) as draft:
             _frame(totals, history).to_parquet(draft, index=False)
-        content = {"totals": _digest(self.folder / TOTALS), "rests_on": self._rests_on(until, history.event_names)}
+        rests_on = self._rests_on(until, history.event_names)
+        content = {"version": VERSION, "totals": _digest(self.folder / TOTALS), "rests_on": rests_on}
         write_json(content, self.folder / RESTS_ON)
 
 

@@ -17,6 +17,9 @@ from crosschannel.histories.buckets.manifest import FileRecord, one_writer
 from crosschannel.histories.buckets.writing import manifest_of, remove_others, write_bucket, write_file
 from crosschannel.pipeline.command_line import logger
 
+#: Version of the notes about buckets that are written; buckets of another version are simulated again.
+NOTE_VERSION = 1
+
 
 def write_market_log(config: MarketConfig, folder: Path, n: int, leaves: int) -> Buckets:
     """Simulate a market under business as usual into n buckets, of which one is in memory at a time.
@@ -48,7 +51,8 @@ def write_market_log(config: MarketConfig, folder: Path, n: int, leaves: int) ->
                 logger.info(f"simulating bucket {b} of {n}")
                 history, _ = simulate_history(market, chosen=np.flatnonzero(bucket == b))
                 known = write_bucket(history, folder, b)
-                content = {"settings": settings, "files": {name: asdict(one) for name, one in known.items()}}
+                content = {"version": NOTE_VERSION, "settings": settings}
+                content["files"] = {name: asdict(one) for name, one in known.items()}
                 write_file(note, json.dumps(content).encode())
             files |= known
         if history is None:  # all was written before a stop: one user has what all share
@@ -64,7 +68,7 @@ def _read_note(note: Path, settings: dict[str, object]) -> dict[str, FileRecord]
     if not note.is_file():
         return None
     content = json.loads(note.read_text(encoding="utf-8"))
-    if content["settings"] != json.loads(json.dumps(settings)):
+    if content.get("version") != NOTE_VERSION or content["settings"] != json.loads(json.dumps(settings)):
         return None
     files = {name: FileRecord(**one) for name, one in content["files"].items()}
     folder = note.parents[1]

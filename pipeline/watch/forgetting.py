@@ -13,7 +13,7 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, ObjectArray
 from crosschannel.core.errors import ConfigError, Fault, raise_faults
-from crosschannel.core.files import read_yaml, replacing
+from crosschannel.core.files import check_version, read_yaml, replacing
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.arms import ARMS
 from crosschannel.histories.history import History
@@ -203,7 +203,7 @@ def check_forgotten(places: Places, user_ids: ObjectArray, *, decision_ids: froz
 def policies_that_learned(run: Path) -> list[str]:
     """Return the policies that are still there and have learned from users who were forgotten since."""
     file = run / LEARNED_FILE
-    named = read_json(file, "Restore it")["policies"] if file.is_file() else []
+    named = read_json(file, "Restore it", FORGOTTEN_VERSION)["policies"] if file.is_file() else []
     return [version for version in Policies(run).versions if version in named]
 
 
@@ -313,9 +313,13 @@ def _rows_and_decision_ids(places: Places, user_ids: ObjectArray) -> tuple[int, 
 
 
 def _journal(path: Path) -> frozenset[str]:
-    return frozenset(json.loads(path.read_text(encoding="utf-8"))["ids"]) if path.is_file() else frozenset()
+    if not path.is_file():
+        return frozenset()
+    content = json.loads(path.read_text(encoding="utf-8"))
+    check_version(content.get("version"), FORGOTTEN_VERSION, path)
+    return frozenset(content["ids"])
 
 
 def _write_journal(path: Path, ids: frozenset[str]) -> None:
     with replacing(path) as draft:
-        draft.write_text(json.dumps({"ids": sorted(ids)}), encoding="utf-8")
+        draft.write_text(json.dumps({"version": FORGOTTEN_VERSION, "ids": sorted(ids)}), encoding="utf-8")

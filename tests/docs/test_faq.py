@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+from pathlib import Path
 
 import pytest
 
+import crosschannel
 from tests import ROOT
 
 PAGE = (ROOT / "docs" / "faq.md").read_text(encoding="utf-8")
 QUOTED = re.findall(r"^\| `([^`]+)` \|", PAGE, re.MULTILINE)
-FOLDERS = ("core", "histories", "reward", "agents", "envs", "evaluation", "pipeline", "crosschannel/programs")
+FOLDERS = ("core", "histories", "reward", "agents", "envs", "evaluation", "pipeline", "programs")
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +21,7 @@ def texts() -> str:
     """Every text of the code, with the parts of one string or f-string joined; what is computed becomes `...`."""
     found = []
     for folder in FOLDERS:
-        for path in (ROOT / folder).rglob("*.py"):
+        for path in (Path(crosschannel.__file__).parent / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.JoinedStr):
                     parts = [part.value if isinstance(part, ast.Constant) else "..." for part in node.values]

@@ -29,14 +29,18 @@ MODULES = ActionSpace([Module("channel", ("none", "email", "push")), Module("off
 
 def run(example: str, *arguments: str, cwd: Path) -> str:
     """What an example prints that is run as a program, from any folder."""
+    return python(str(ROOT / "examples" / example), *arguments, cwd=cwd)
+
+
+def python(*arguments: str, cwd: Path) -> str:
     done = subprocess.run(
-        [sys.executable, str(ROOT / "examples" / example), *arguments],
+        [sys.executable, *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )
-    assert done.returncode == 0, f"{example} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{arguments[0]} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
@@ -100,7 +104,8 @@ def test_the_new_agent_learns_means_and_keeps_them():
 
 def test_the_new_agent_serves_in_a_run(tmp_path):
     small = ROOT / "tests" / "programs" / "small.yaml"
-    run("../train.py", "--config", str(small), "--agent.name", "examples.new_agent:BestSoFar", cwd=tmp_path)
+    flags = ("--config", str(small), "--agent.name", "examples.new_agent:BestSoFar")
+    python("-m", "crosschannel", "train", *flags, cwd=tmp_path)
     metrics = json.loads((tmp_path / "runs" / "market" / "metrics.json").read_text())
     assert "examples.new_agent:BestSoFar" in {row["policy"] for row in metrics["truth"]}
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
@@ -63,26 +65,75 @@ def site(wheel: Path, tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_wheel_has_one_top_level_package_with_all_that_runs(wheel):
-    names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"crosschannel"}
+#: What the package reads beside its modules: types, configurations, the report's page.
+DATA = ("py.typed", "configs/*.yaml", "evaluation/report/templates/*.jinja")
+
+
+def package_files() -> set[str]:
+    """Every file of the package: those in `crosschannel/` and those that its links lead to."""
+    package = ROOT / "crosschannel"
+    tops = [package, *(path for path in package.iterdir() if path.is_dir())]
+    found = {path for top in tops for path in (top.glob("*") if top == package else top.rglob("*"))}
+    found |= set((package / "programs").glob("*"))
+    names = {path.relative_to(package).as_posix() for path in found if path.suffix in (".py", ".pyi")}
+    names |= {path.relative_to(package).as_posix() for pattern in DATA for path in package.glob(pattern)}
+    return {f"crosschannel/{name}" for name in names}
+
+
+def content(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    return {name: archive.read(name) for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_the_wheel_has_every_file_of_the_package_and_no_other(wheel):
+    archive = zipfile.ZipFile(wheel)
+    names = archive.namelist()
     assert len(names) == len(set(names))
-    for name in ("py.typed", "__main__.py", "programs/train.py", "programs/decide.py", "configs/market.yaml"):
-        assert f"crosschannel/{name}" in names
-    sources = [p.relative_to(ROOT) for d in ("core", "agents", "pipeline") for p in (ROOT / d).rglob("*.py")]
-    assert all(f"crosschannel/{path.as_posix()}" in names for path in sources)
+    inside, wanted = set(content(archive)), package_files()
+    assert len(wanted) > 300
+    assert {
+        "crosschannel/core/errors.py",
+        "crosschannel/programs/train.py",
+        "crosschannel/configs/market.yaml",
+    } <= inside
+    assert inside == wanted
+    assert not [one.filename for one in archive.infolist() if stat.S_ISLNK(one.external_attr >> 16)]
+    for name, data in content(archive).items():
+        assert data == (ROOT / name).read_bytes(), name
 
 
-def test_an_sdist_holds_the_files_behind_the_links(tmp_path):
-    if not (ROOT / ".git").exists():
-        pytest.skip("not a checkout: which files belong to the project is not known")
-    source = checkout(tmp_path / "checkout")
-    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
-    run([sys.executable, "-c", code], source)
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
-        names = archive.getnames()
-    inside = {name.partition("/")[2] for name in names}
-    assert {"crosschannel/core/errors.py", "crosschannel/configs/market.yaml", "pyproject.toml"} <= inside
+@pytest.fixture(scope="module")
+def sdist(wheel, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(folder)!r})"
+    run([sys.executable, "-c", code], checkout(tmp_path_factory.mktemp("source")))
+    return next(folder.glob("*.tar.gz"))
+
+
+def test_an_sdist_holds_the_files_behind_the_links_and_builds_the_same_wheel(wheel, sdist, tmp_path):
+    """Without git and without the checkout: what a build from an archive has."""
+    with tarfile.open(sdist) as archive:
+        members = archive.getmembers()
+        archive.extractall(tmp_path, filter="data")
+    assert not [one.name for one in members if one.issym() or one.islnk()]
+    inside = {one.name.partition("/")[2] for one in members if one.isfile()}
+    assert package_files() <= inside
+    others = {name for name in inside - package_files() if not name.startswith("crosschannel.egg-info/")}
+    assert others == {
+        *("CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md"),
+        *("constraints.txt", "pyproject.toml", "setup.cfg"),
+    }
+    code = f"from setuptools.build_meta import build_wheel; build_wheel({str(tmp_path)!r})"
+    run([sys.executable, "-c", code], next(path for path in tmp_path.iterdir() if path.is_dir()))
+    again = next(tmp_path.glob("*.whl"))
+    assert again.name == wheel.name
+    assert content(zipfile.ZipFile(again)) == content(zipfile.ZipFile(wheel))
+
+
+def test_the_checkers_of_make_dist_accept_both(wheel, sdist, tmp_path):
+    for module in ("twine", "check_wheel_contents"):
+        pytest.importorskip(module, reason=f"{module} (the extra release) is not installed")
+    run([sys.executable, "-m", "twine", "check", "--strict", str(wheel), str(sdist)], tmp_path)
+    run([sys.executable, "-m", "check_wheel_contents", str(wheel)], tmp_path)
 
 
 def test_it_stands_beside_another_package_called_agents(site, tmp_path):
@@ -96,10 +147,40 @@ def test_it_stands_beside_another_package_called_agents(site, tmp_path):
     assert str(site) in shown
 
 
-def test_the_command_explains_itself_from_an_empty_folder(site, tmp_path):
-    shown = run([sys.executable, "-m", "crosschannel", "train", "--help"], tmp_path, PYTHONPATH=str(site))
-    assert "--history.path" in shown
-    run([str(site / "bin" / "crosschannel"), "--help"], tmp_path, PYTHONPATH=str(site))
+@pytest.fixture(scope="module")
+def commands(wheel: Path, tmp_path_factory) -> Path:
+    """The folder of the commands of a fresh environment: the wheel, and what this one has installed beside it."""
+    folder = tmp_path_factory.mktemp("fresh")
+    run([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder)
+    bin_folder = folder / ("Scripts" if os.name == "nt" else "bin")
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(run([str(bin_folder / "python"), "-c", where], folder).strip())
+    # A path alone: what an editable installation does on import is not done in the fresh environment.
+    (packages / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    install = [sys.executable, "-m", "pip", "--python", str(bin_folder / "python"), "install", "--no-deps"]
+    run([*install, "--no-index", "--force-reinstall", "-q", str(wheel)], folder)
+    return bin_folder
+
+
+def test_the_quick_start_runs_from_an_empty_folder(commands, tmp_path):
+    """The commands of the README in a smaller market; `-m slow` runs them as they are."""
+    crosschannel = str(commands / "crosschannel")
+    code = "import crosschannel; print(crosschannel.__file__)"
+    assert Path(run([str(commands / "python"), "-c", code], tmp_path).strip()).is_relative_to(commands.parent)
+    assert run([crosschannel, "--version"], tmp_path).strip() == f"crosschannel {_version()}"
+    assert "crosschannel COMMAND --help" in run([crosschannel, "--help"], tmp_path)
+    assert "--history.path" in run([crosschannel, "train", "--help"], tmp_path)
+    small = [
+        "--history.market.users=300",
+        "--history.market.days=14",
+        "--agent.name=best_fixed",
+        "--train.offline-updates=0",
+    ]
+    small += ["--evaluation.bootstrap-replicates=40", "--evaluation.market-users=50", "--constraints.cost-events=[]"]
+    assert "business as usual" in run([crosschannel, "train", *small], tmp_path)
+    run([crosschannel, "evaluate", "runs/market"], tmp_path)
+    assert (tmp_path / "runs" / "market" / "report.html").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def test_no_alert(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert alerts.main(["run", "--at", AFTER]) == 0
     out = capsys.readouterr().out
     assert out.startswith("no alerts; checked: age of the log, decisions")
-    content = read_json(folder / "run" / "alerts.json", "")
+    content = read_json(folder / "run" / "alerts.json", "", 99)
     assert content["version"] == 1
     assert content["at"].startswith(AFTER)
     assert content["alerts"] == []
@@ -55,7 +55,7 @@ def test_bounds_may_change_at_any_time(folder: Path) -> None:
     content["alerts"] |= {"max_log_age": "9d", "max_drop": None}
     file.write_text(yaml.safe_dump(content))
     assert alerts.main(["run", "--at", LATE]) == 0
-    assert read_json(folder / "run" / "alerts.json", "")["not_checked"]["decisions"] == "switched off"
+    assert read_json(folder / "run" / "alerts.json", "", 99)["not_checked"]["decisions"] == "switched off"
     content["alerts"]["max_drop"] = 2.0
     file.write_text(yaml.safe_dump(content))
     with pytest.raises(ConfigError, match=r"max_drop is 2\.0"):

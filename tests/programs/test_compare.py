@@ -16,16 +16,20 @@ from crosschannel.pipeline.judgement.comparing import aligned
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import evaluate
 from tests import ROOT
-from tests.programs.samples import SMALL, run_program
+from tests.programs.samples import QUICK, run_here
 
 
 @pytest.fixture(scope="module")
 def runs(small_run, tmp_path_factory) -> dict[str, Path]:
-    """Runs on one log with another seed, and on another log."""
+    """Runs on one log with another seed, on another log, and with another reward."""
     folder = tmp_path_factory.mktemp("compared")
-    changes = {"other_seed": ["--seed=3"], "other_log": ["--history.market.seed=5"]}
+    changes = {
+        "other_seed": ["--seed=3"],
+        "other_log": ["--history.market.seed=5"],
+        "other_reward": ["--reward.post=2d"],
+    }
     for name, flags in changes.items():
-        run_program("train.py", *SMALL, *flags, "--out", name, cwd=folder)
+        run_here("train.py", *QUICK, *flags, "--out", name, cwd=folder)
     return {"run": small_run[0], **{name: folder / name for name in changes}}
 
 
@@ -83,12 +87,12 @@ def test_what_is_not_identified_says_why(runs, capsys):
     assert found["reason"] in capsys.readouterr().out
 
 
-def test_runs_that_cannot_be_compared(runs, funnel_run):
+def test_runs_that_cannot_be_compared(runs):
     run = str(runs["run"])
     with pytest.raises(ConfigError, match=r"different logs: .* --history\.path"):
         evaluate.main([run, "--compare", str(runs["other_log"])])
     with pytest.raises(ConfigError, match=r"different settings of `reward`"):
-        evaluate.main([run, "--compare", str(funnel_run)])
+        evaluate.main([run, "--compare", str(runs["other_reward"])])
     with pytest.raises(ConfigError, match="is not a run"):
         evaluate.main([run, "--compare", "nothing"])
     with pytest.raises(UsageError, match="leave out --compare"):

@@ -39,7 +39,7 @@ def test_the_exit_code_is_that_of_the_verdict_where_it_is_asked_for(run, verdict
     for flags, expected in ((["--gate"], code), (["--force"], 0)):
         assert evaluate.main([str(run), *settings, "--out", "judged", *flags]) == expected
         assert f"Verdict: {verdict}. " in capsys.readouterr().out
-        stored = read_json(Path("judged/evaluation.json"), "")
+        stored = read_json(Path("judged/evaluation.json"), "", 99)
         assert (stored["gate"]["verdict"], stored["gate"]["exit_code"]) == (verdict, code)
         page = Path("judged/report.html").read_text()
         assert f'<p class="answer">{verdict.capitalize()}</p>' in page
@@ -50,14 +50,14 @@ def test_the_exit_code_is_that_of_the_verdict_where_it_is_asked_for(run, verdict
 
 
 def test_the_metrics_of_a_run_hold_verdict_and_comparators(run):
-    metrics = read_json(run / "metrics.json", "")
+    metrics = read_json(run / "metrics.json", "", 99)
     assert metrics["gate"]["verdict"] in VERDICTS
     assert [row["policy"] for row in metrics["comparators"]][:3] == ["logged", "uniform", "no send"]
     assert isinstance(metrics["advice"], list)
 
 
 def with_verdict(run, verdict):
-    stored = read_json(run / "evaluation.json", "")
+    stored = read_json(run / "evaluation.json", "", 99)
     stored["gate"]["verdict"] = verdict
     write_json(stored, run / "evaluation.json")
 

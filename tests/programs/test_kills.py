@@ -133,11 +133,10 @@ def test_what_was_killed_ends_as_what_was_not(tmp_path):
     check(tmp_path, 7, {"train.py": 2, "evaluate.py": 1, "decide.py": 1}, in_a_row=2)
 
 
-def check_days(tmp_path: Path, seed: int, kills: int) -> None:
+def check_days(trained: Path, tmp_path: Path, seed: int, kills: int) -> None:
     """Kill `decide` as often as asked for, half of the times while it replaces a day; a day is whole or not there."""
     rng = random.Random(seed)
-    finish("train.py", *RUN, cwd=tmp_path)
-    run = ("runs/market", "--arms.holdout=0.1", "--arms.business-as-usual=0.1")
+    run = (trained, "--arms.holdout=0.1", "--arms.business-as-usual=0.1")
     took = finish("decide.py", *run, "--out", "first", cwd=tmp_path)
     expected = decided_days(tmp_path / "first")
     finish("decide.py", *run, "--seed", "1", "--out", "second", cwd=tmp_path)
@@ -163,15 +162,15 @@ def check_days(tmp_path: Path, seed: int, kills: int) -> None:
         assert [path.name for path in out.iterdir() if path.name.endswith((".part", ".replaced"))] == []
 
 
-def test_a_killed_day_is_whole_or_not_there(tmp_path):
+def test_a_killed_day_is_whole_or_not_there(small_run, tmp_path):
     """Two kills; where in the writing they fall is tested step by step in tests/pipeline/loop/test_writing.py."""
-    check_days(tmp_path, 3, 2)
+    check_days(small_run[0], tmp_path, 3, 2)
 
 
 @pytest.mark.slow
-def test_forty_kills_of_days(tmp_path):
+def test_forty_kills_of_days(small_run, tmp_path):
     """Forty kills of `decide --out FOLDER`, half of them while a day is replaced."""
-    check_days(tmp_path, 0, 40)
+    check_days(small_run[0], tmp_path, 0, 40)
 
 
 @pytest.mark.slow

@@ -20,9 +20,14 @@ def learned_minus_usual(seed: int, folder, *flags: str) -> tuple[float, float]:
 
 
 def test_the_learned_policy_beats_business_as_usual_in_a_small_market(tmp_path):
-    """One market of less than a third of the users, in a few steps; three standard errors."""
-    flags = ("--history.market.users=6000", "--train.offline-updates=10", "--evaluation.bootstrap-replicates=40")
-    difference, error = learned_minus_usual(0, tmp_path, *flags, "--evaluation.market-users=2000")
+    """One market of a tenth of the users and half of the days, in a few steps; three standard errors."""
+    flags = (
+        "--history.market.users=2000",
+        "--history.market.days=14",
+        "--train.offline-updates=5",
+        "--evaluation.bootstrap-replicates=40",
+    )
+    difference, error = learned_minus_usual(0, tmp_path, *flags, "--evaluation.market-users=1000")
     assert difference > 3 * error
 
 

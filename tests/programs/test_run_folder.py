@@ -26,10 +26,7 @@ from crosschannel.pipeline.run_files import AFTER_TRAINING, RunLock, read_json, 
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, evaluate, train
 from tests import ROOT
-from tests.programs.samples import SMALL, run_program
-
-#: A run of two seconds.
-TINY = (*SMALL, "--agent.name=best_fixed", "--train.offline-updates=0")
+from tests.programs.samples import QUICK, SMALL, run_here, run_program
 
 
 @pytest.fixture
@@ -203,7 +200,7 @@ def test_a_file_of_another_run_is_refused(run, name):
 )
 def test_content_of_another_shape_is_one_error(run, change, message):
     resealed(run / "policy.pt", change)
-    metrics = read_json(run / "metrics.json", "")
+    metrics = read_json(run / "metrics.json", "", 99)
     write_json(
         {**metrics, "policy": hashlib.sha256((run / "policy.pt").read_bytes()).hexdigest()}, run / "metrics.json"
     )
@@ -213,7 +210,7 @@ def test_content_of_another_shape_is_one_error(run, change, message):
 @pytest.mark.parametrize("lost", ["evaluation.estimates", "truth"])
 def test_a_stored_evaluation_without_what_a_report_needs_is_refused(run, lost):
     """Its checksum fits, but its whole action, or the oracle of its market, is absent."""
-    stored = read_json(run / "evaluation.json", "")
+    stored = read_json(run / "evaluation.json", "", 99)
     if lost == "truth":
         stored["truth"] = [row for row in stored["truth"] if row["policy"] != "oracle"]
     else:
@@ -235,7 +232,7 @@ def test_weights_that_are_not_finite_decide_nothing(run):
         assert walk(state["agent"])
 
     resealed(run / "policy.pt", spoil)
-    metrics = read_json(run / "metrics.json", "")
+    metrics = read_json(run / "metrics.json", "", 99)
     write_json(
         {**metrics, "policy": hashlib.sha256((run / "policy.pt").read_bytes()).hexdigest()}, run / "metrics.json"
     )
@@ -262,17 +259,26 @@ class Mine(Uniform):
 """
 
 
-@pytest.fixture
-def foreign(tmp_path) -> tuple[Path, Path, Path]:
+@pytest.fixture(scope="module")
+def made_by_others(tmp_path_factory) -> tuple[Path, Path, Path]:
     """A run with a class of its maker's own, where the class comes from, and what shows that its code was run."""
-    code, mark = tmp_path / "code", tmp_path / "was_run"
+    folder = tmp_path_factory.mktemp("others")
+    code, mark = folder / "code", folder / "was_run"
     code.mkdir()
     (code / "their_agent.py").write_text(CODE.format(mark=str(mark)))
-    flags = [flag for flag in TINY if not flag.startswith("--agent.name")]
+    flags = [flag for flag in QUICK if not flag.startswith("--agent.name")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{code}"}
     command = [sys.executable, str(ROOT / "train.py"), *flags, "--agent.name=their_agent:Mine", "--out", "run"]
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
-    mark.unlink()
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    return folder / "run", code, mark
+
+
+@pytest.fixture
+def foreign(made_by_others, tmp_path) -> tuple[Path, Path, Path]:
+    """The same with a copy of the run, before its code was run."""
+    run, code, mark = made_by_others
+    shutil.copytree(run, tmp_path / "run")
+    mark.unlink(missing_ok=True)
     return tmp_path / "run", code, mark
 
 
@@ -289,8 +295,10 @@ def test_no_code_that_a_run_names_is_run_unless_the_command_names_it_too(foreign
     (tmp_path / "empty").mkdir()
     commands = [("evaluate", run), ("decide", run, "--out", tmp_path / "x.csv")]
     for command in commands:
-        # Not asked for: wherever the code can be found.
-        for cwd, path in ((run, code), (code, None), (tmp_path / "empty", run)):
+        # Not asked for: wherever the code can be found. The programs open a run in the same way.
+        for cwd, path in (
+            ((run, code), (code, None), (tmp_path / "empty", run)) if command[0] == "decide" else ((run, code),)
+        ):
             done = python("-m", "crosschannel", *command, cwd=cwd, path=path)
             assert done.returncode == 1
             assert "names the class 'their_agent:Mine', which would be imported and run" in done.stderr
@@ -320,10 +328,10 @@ def test_no_code_that_a_run_names_is_run_unless_the_command_names_it_too(foreign
 def test_a_policy_file_cannot_name_another_class_than_the_configuration(foreign, tmp_path):
     """The file that decides is not a second way in."""
     _, code, mark = foreign
-    run_program("train.py", *TINY, "--out", "plain", cwd=tmp_path)
+    run_here("train.py", *QUICK, "--out", "plain", cwd=tmp_path)
     plain = tmp_path / "plain"
     resealed(plain / "policy.pt", lambda state: state["agent_spec"].update(name="their_agent:Mine"))
-    metrics = read_json(plain / "metrics.json", "")
+    metrics = read_json(plain / "metrics.json", "", 99)
     write_json(
         {**metrics, "policy": hashlib.sha256((plain / "policy.pt").read_bytes()).hexdigest()}, plain / "metrics.json"
     )
@@ -345,7 +353,7 @@ def test_files_of_the_working_directory_do_not_replace_modules(small_run, tmp_pa
 def test_a_second_program_on_a_run_refuses_and_a_crash_releases_it(run):
     with RunLock(run):
         (run / "metrics.json").rename(run / "kept")
-        for main, arguments in ((train.main, ("--resume", run)), (train.main, (*TINY, "--out", run, "--force"))):
+        for main, arguments in ((train.main, ("--resume", run)), (train.main, (*QUICK, "--out", run, "--force"))):
             message = refusal(main, *arguments)
             assert f"run is in use by process {os.getpid()}: wait until it has ended" in message
         (run / "kept").rename(run / "metrics.json")
@@ -379,19 +387,19 @@ def test_what_a_killed_process_left_before_the_run_began_is_used(tmp_path):
     (tmp_path / "runs" / "market").mkdir(parents=True)
     (tmp_path / "runs" / "market" / ".lock").write_text("process 1\n")
     (tmp_path / "runs" / "market" / ".config.yaml.part").write_text("name: ma")
-    run_program("train.py", *TINY, cwd=tmp_path)
+    run_here("train.py", *QUICK, cwd=tmp_path)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"market"}
     assert (tmp_path / "runs" / "market" / "metrics.json").is_file()
     (tmp_path / "named").mkdir()
     (tmp_path / "named" / ".lock").touch()
-    run_program("train.py", *TINY, "--out", "named", "--force", cwd=tmp_path)
-    run_program("train.py", *TINY, cwd=tmp_path)
+    run_here("train.py", *QUICK, "--out", "named", "--force", cwd=tmp_path)
+    run_here("train.py", *QUICK, cwd=tmp_path)
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"market", "market-2"}
 
 
 def test_a_name_that_looks_like_a_number_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    train.main([*TINY, "--name", "1e3"])
+    train.main([*QUICK, "--name", "1e3"])
     evaluate.main(["runs/1e3"])
 
 

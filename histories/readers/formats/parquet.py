@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
-from pyarrow import types
+from pyarrow import compute, types
 
 #: What a file may raise that is damaged, or has a type that nothing can read.
 READ_ERRORS = (ValueError, OSError, NotImplementedError, TypeError, KeyError, OverflowError, pa.ArrowException)
@@ -65,11 +65,15 @@ def _plain(column: Any) -> Any:
     """Return a column in a type that pandas has, or None if there is none."""
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):
+        if kind.extension_name.startswith("pandas."):
+            return None  # periods and intervals, whose storage is not what they show
         chunks = [chunk.storage for chunk in column.chunks]
         return _plain(pa.chunked_array(chunks, type=kind.storage_type))
     if types.is_dictionary(kind):
-        return _plain(column.cast(kind.value_type))
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind):
+        return _plain(_decoded(column))
+    if types.is_run_end_encoded(kind):
+        return _plain(pa.chunked_array(map(compute.run_end_decode, column.chunks), type=kind.value_type))
+    if _is_bytes(kind):
         return _text_or_none(column)
     if types.is_decimal(kind):
         return _number(column)
@@ -78,6 +82,24 @@ def _plain(column: Any) -> Any:
     if types.is_interval(kind) or types.is_union(kind):
         return None
     return column
+
+
+def _decoded(column: Any) -> Any:
+    """Return the values of a column that is stored as a dictionary, such as the categories of pandas and polars."""
+    chunks = [_without_views(chunk.dictionary).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, type=None if chunks else column.type.value_type)
+
+
+def _without_views(values: Any) -> Any:
+    """Return text or bytes that are stored as views in their plain type: Arrow takes no elements of views."""
+    plain = {"string_view": pa.large_string(), "binary_view": pa.large_binary()}.get(str(values.type))
+    return values if plain is None else values.cast(plain)
+
+
+def _is_bytes(kind: Any) -> bool:
+    # By the name: the versions of PyArrow that have no `binary_view` have no `is_binary_view` either.
+    plain = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+    return plain or str(kind) == "binary_view"
 
 
 def _has_keys(kind: Any) -> bool:
@@ -116,4 +138,4 @@ def _with_text_keys(value: dict[Any, Any]) -> dict[str, Any]:
 def _describe(kind: Any) -> str:
     if types.is_nested(kind) and not types.is_union(kind):
         return f"a list ({kind})"
-    return "bytes that are not text" if types.is_binary(kind) or types.is_fixed_size_binary(kind) else f"of type {kind}"
+    return "bytes that are not text" if _is_bytes(kind) else f"of type {kind}"
