@@ -33,8 +33,10 @@ class Design:
         each: Number of columns of one cell: 1 + D, or 1 where these would be more than `MAX_COLUMNS` in all.
         cells: Number of cells of each module.
         starts: First column of each module.
-        block: Block of each column, which share a prior variance: the common intercept, slopes and absolute values,
-            then each module's intercepts and slopes.
+        block: Block of each column, which share a prior variance: the common intercept, each common slope and absolute
+            value, then each module's intercepts, and its slopes of each context feature.
+        group: Group of each block (blocks,), whose variances are similar: the common intercept, slopes and absolute
+            values, then each module's intercepts and slopes.
         affinity: For each module, the inverse of the prior correlation of its cells (cells, cells).
     """
 
@@ -45,6 +47,7 @@ class Design:
     cells: tuple[int, ...]
     starts: tuple[int, ...]
     block: Tensor
+    group: Tensor
     affinity: tuple[Tensor, ...]
 
     @classmethod
@@ -61,12 +64,15 @@ class Design:
     def _build(cls, modules: ActionSpace, width: int, each: int) -> Design:
         cells = tuple(modules.n_table_cells(m) for m in range(len(modules)))
         base = 1 + 2 * width
-        blocks = [torch.tensor([0] + [1] * width + [2] * width)]
-        for m, count in enumerate(cells):
-            blocks.append(torch.tensor([3 + 2 * m] + [4 + 2 * m] * (each - 1)).repeat(count))
+        block = [torch.arange(base)] + [base + m * each + torch.arange(each).repeat(n) for m, n in enumerate(cells)]
+        group = [0] + [1] * width + [2] * width
+        for m in range(len(cells)):
+            group += [3 + 2 * m] + [4 + 2 * m] * (each - 1)
         starts = (base + each * np.concatenate([[0], np.cumsum(cells)[:-1]])).astype(int)
         affinity = tuple(_affinity(modules, m) for m in range(len(modules)))
-        return cls(modules, width, base, each, cells, tuple(starts.tolist()), torch.cat(blocks), affinity)
+        return cls(
+            modules, width, base, each, cells, tuple(starts.tolist()), torch.cat(block), torch.tensor(group), affinity
+        )
 
     @property
     def columns(self) -> int:
@@ -76,12 +82,21 @@ class Design:
     @property
     def blocks(self) -> int:
         """Number of blocks."""
+        return len(self.group)
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of blocks."""
         return 3 + 2 * len(self.cells)
 
     def scale_slopes(self, coefficients: Tensor, weight: float) -> Tensor:
         """Return coefficients (..., columns) with the slopes of the cells' effects multiplied by a weight."""
-        slopes = (self.block > 3) & (self.block % 2 == 0)
-        return torch.where(slopes, weight * coefficients, coefficients)
+        return torch.where(self.slopes[self.block], weight * coefficients, coefficients)
+
+    @property
+    def slopes(self) -> Tensor:
+        """Which blocks (blocks,) are slopes of the cells' effects."""
+        return (self.group > 3) & (self.group % 2 == 0)
 
     def common(self, x: Tensor) -> Tensor:
         """Return the features (N, base) of the common part, for contexts (N, D)."""

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.regression import Posterior, fit_known_noise, refit
+from crosschannel.agents.funnel.regression import MIN_VARIANCE, Posterior, fit_known_noise, refit
 from crosschannel.agents.funnel.sums import DesignStatistics, sum_rows
 
 NEWTON_PASSES = 4
 GUESS = 0.05
 STEPS_PER_PASS = 2
+#: Events for each slope of the cells' effects from which these are learned.
+EVENTS_PER_SLOPE = 1
 #: Events that the prior counts as: it keeps the hazard of an event that never occurred next to 0, and certain of that.
 PRIOR_EVENTS = 0.5
 #: Log hazards between which the linearised likelihood is taken.
@@ -31,12 +33,14 @@ class HazardFit:
         centre: Mean of the prior of the common intercept.
         sums: Sums of the working response.
         variance: Prior variances of the blocks (blocks,).
+        slopes: Whether the cells' effects vary with the context.
     """
 
     working: Tensor
     centre: float
     sums: DesignStatistics
     variance: Tensor
+    slopes: bool
 
     def solve(self, design: Design) -> Posterior:
         """Return the coefficients of the log hazard that follow from the sums."""
@@ -66,7 +70,8 @@ class HazardFit:
     def from_state_dict(cls, state: Mapping[str, Any]) -> HazardFit:
         """Restore what `state_dict` returned."""
         sums = DesignStatistics.from_state_dict(state["sums"])
-        return cls(state["working"].clone(), float(state["centre"]), sums, state["variance"].clone())
+        working, variance = state["working"].clone(), state["variance"].clone()
+        return cls(working, float(state["centre"]), sums, variance, bool(state["slopes"]))
 
 
 def prior_centre(events: float, rows: int) -> float:
@@ -81,9 +86,11 @@ def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> Hazar
 
     by Fisher scoring of the Poisson likelihood (Nelder & Wedderburn 1972, "Generalized linear models", JRSS A): each
     pass is a regression of the working response with weights that are fixed by the pass before, and so a sum over rows.
-    The hazard is log-linear, because what doubles it (a channel, too many messages) does so for everybody. The prior of
-    the common intercept is centred at the mean hazard and counts as `PRIOR_EVENTS`; without any rows the hazard is the
-    lowest that there is, as nothing says that the event can occur.
+    The hazard is log-linear, because what doubles it (a channel, too many messages) does so for everybody; so a
+    cell's effect varies with the context only from `EVENTS_PER_SLOPE` on: events are few, and a policy sends where
+    hazards look low, so that slopes that follow the noise understate what it causes. The prior of the common
+    intercept is centred at the mean hazard and counts as `PRIOR_EVENTS`; without any rows the hazard is the lowest
+    that there is, as nothing says that the event can occur.
 
     Args:
         design: The columns.
@@ -91,11 +98,11 @@ def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> Hazar
         cells: Each module's cell (n, M).
         event: 1 where the event occurred, otherwise 0 (n,).
     """
-    start = before_last_pass(design, x, cells, event, prior_centre(float(event.sum()), len(x)))
+    start = before_last_pass(design, x, cells, event, float(event.sum()), len(x))
     return finish_pass(design, start.with_rows(design, x, cells, event))[0]
 
 
-def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, centre: float) -> HazardFit:
+def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, events: float, rows: int) -> HazardFit:
     """Return the fit of `fit_hazard` as it enters its last pass: the working point, and no rows.
 
     Args:
@@ -103,12 +110,17 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ce
         x: Contexts (n, D) of the rows, or of a sample of them.
         cells: Each module's cell (n, M).
         event: 1 where the event occurred, otherwise 0 (n,).
-        centre: Mean log hazard of all rows: see `prior_centre`.
+        events: Number of events in all rows.
+        rows: Number of all rows.
     """
+    centre, slopes = prior_centre(events, rows), events >= EVENTS_PER_SLOPE * int(design.slopes[design.block].sum())
     working = torch.zeros(design.columns, dtype=torch.float64)
     working[0] = centre
     empty = DesignStatistics.empty(design.columns, 1)
-    found = HazardFit(working, centre, empty, torch.full((design.blocks,), GUESS, dtype=torch.float64))
+    variance = torch.full((design.blocks,), GUESS, dtype=torch.float64)
+    if not slopes:
+        variance[design.slopes] = MIN_VARIANCE
+    found = HazardFit(working, centre, empty, variance, slopes)
     for _ in range(NEWTON_PASSES - 1):
         found, working = finish_pass(design, found.with_rows(design, x, cells, event))
         found = replace(found, working=working, sums=empty)
@@ -117,7 +129,8 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ce
 
 def finish_pass(design: Design, found: HazardFit) -> tuple[HazardFit, Tensor]:
     """Return the fit with the prior variances that its sums say, and the coefficients that follow (columns,)."""
-    posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS)
+    held = None if found.slopes else design.slopes
+    posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS, held)
     posterior.mean[0] += found.centre
     return replace(found, variance=posterior.variance), posterior.mean
 

@@ -169,7 +169,7 @@ def solve(design: Design, found: Fit, members: int, generator: torch.Generator) 
     spread = _with_missed(variance[: len(fitted)], blend.missed**2)
     hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, used.columns)
     sd = torch.stack([*spread, *variance[len(fitted) :]]).sqrt()
-    sd[:ALL_SENDS, 4::2] *= blend.personal  # the slopes of each module's effects
+    sd[:ALL_SENDS, used.slopes] *= blend.personal
     heads = Heads(torch.stack(value), hazard, found.organic, found.usual.tested, blend, sd)
     return heads if found.slopes else _with_slopes(heads, used, design)
 

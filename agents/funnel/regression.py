@@ -14,6 +14,8 @@ from crosschannel.agents.funnel.sums import DesignStatistics
 
 MAX_STEPS = 8
 PSEUDO_COEFFICIENTS = 0.01
+#: A block's variance is as its group's, which counts as so many times the block's own coefficients.
+SIMILAR = 2.0
 MIN_VARIANCE, MAX_VARIANCE = 1e-8, 1e2
 #: Prior variance of the common intercept, which is not shrunk.
 INTERCEPT_VARIANCE = 1e4
@@ -59,12 +61,17 @@ def fit(
     r"""Fit coefficients to a single target, with the blocks' variances and the noise by maximum evidence.
 
     .. math::
-        \sigma^2 \leftarrow \frac{\sum_i r_i (r_i - \phi_i^\top \theta)}{n}, \qquad
-        \lambda_b \leftarrow \frac{\theta_b^\top Q_b \theta_b}{\gamma_b \sigma^2}, \qquad
-        \gamma_b = n_b - \mathrm{tr}(Q_b \Sigma_b) / \lambda_b
+        \sigma^2 &\leftarrow \frac{\sum_i r_i (r_i - \phi_i^\top \theta)}{n}, \qquad
+        \gamma_b = n_b - \mathrm{tr}(Q_b \Sigma_b) / \lambda_b, \\
+        \lambda_g &\leftarrow \frac{\sum_{b \in g} \theta_b^\top Q_b \theta_b / \sigma^2}{\sum_{b \in g} \gamma_b},
+        \qquad
+        \lambda_b \leftarrow \frac{\theta_b^\top Q_b \theta_b / \sigma^2 + s n_b \lambda_g}{\gamma_b + s n_b}
 
     with :math:`Q_b` the inverse of the prior correlation (MacKay 1992, "Bayesian interpolation", Neural Computation). A
-    module that does not move the target gets a variance next to 0: which module moves what is learned.
+    module that does not move the target gets a variance next to 0: which module moves what is learned. Within a group,
+    such as one module's slopes, each context feature has a variance of its own (automatic relevance determination, Neal
+    1996, "Bayesian learning for neural networks"), as few features tell who differs; it is drawn to the group's as if
+    that were :math:`s n_b` more coefficients (`SIMILAR`): features alone would follow the noise.
 
     Args:
         design: The columns.
@@ -84,12 +91,13 @@ def fit_known_noise(
     start: Tensor | None,
     steps: int,
     intercept: float = INTERCEPT_VARIANCE,
+    held: Tensor | None = None,
 ) -> Posterior:
     """Fit coefficients to a target whose rows have weights in units of their precision, so that the noise is 1.
 
-    `intercept` is the prior variance of the common intercept.
+    `intercept` is the prior variance of the common intercept; the blocks `held` (blocks,) keep the variance of `start`.
     """
-    return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0, intercept)
+    return _iterate(design, sums, guess, start, steps, 1.0, lambda _: 1.0, intercept, held)
 
 
 def refit(design: Design, sums: DesignStatistics, variance: Tensor, noise: float) -> Posterior:
@@ -112,6 +120,7 @@ def _iterate(
     noise: float,
     noise_of: Callable[[Tensor], float],
     intercept: float = INTERCEPT_VARIANCE,
+    held: Tensor | None = None,
 ) -> Posterior:
     variance = torch.full((design.blocks,), guess, dtype=torch.float64) if start is None else start.clone()
     variance[0] = intercept
@@ -122,15 +131,25 @@ def _iterate(
         noise = noise_of(mean)
         determined = (size - _traces(design, root, probes) / variance).clamp_min(0.0)
         squares = design.squares(mean.unsqueeze(1))[:, 0] / noise
-        learned = (squares + PSEUDO_COEFFICIENTS * guess) / (determined + PSEUDO_COEFFICIENTS)
-        learned = learned.clamp(MIN_VARIANCE, MAX_VARIANCE)
+        learned = _learned_variance(design, size, squares, determined, guess).clamp(MIN_VARIANCE, MAX_VARIANCE)
         learned[0] = intercept
+        if held is not None:
+            learned = torch.where(held, variance, learned)
         change = ((learned.sqrt() + NEGLIGIBLE_SCALE) / (variance.sqrt() + NEGLIGIBLE_SCALE)).log().abs().max()
         variance = learned
         if float(change) < CONVERGED_LOG_CHANGE:
             break
     mean, root = _solve(design, sums, variance)
     return Posterior(mean, root, variance, noise_of(mean))
+
+
+def _learned_variance(design: Design, size: Tensor, squares: Tensor, determined: Tensor, guess: float) -> Tensor:
+    """Return the variance of each block (blocks,), from its squares and determined coefficients and its group's."""
+    total = torch.zeros(2, design.groups, dtype=squares.dtype)
+    total.index_add_(1, design.group, torch.stack([squares, determined]))
+    of_group = (total[0] + PSEUDO_COEFFICIENTS * guess) / (total[1] + PSEUDO_COEFFICIENTS)
+    similar = SIMILAR * size
+    return (squares + similar * of_group[design.group]) / (determined + similar)
 
 
 def _probes(columns: int) -> Tensor:

@@ -28,7 +28,6 @@ from crosschannel.agents.funnel.hazards import (
     HazardFit,
     before_last_pass,
     finish_pass,
-    prior_centre,
 )
 from crosschannel.agents.funnel.model import (
     GUESS,
@@ -165,9 +164,8 @@ class FirstSums:
         cells = design.cells_of(sample.actions)
         for c in range(self.events.shape[1]):
             seen = sample.cost[:, c].isfinite()
-            centre = prior_centre(float(self.events[0, c]), int(self.events[1, c]))
             rows = sample.x[seen].double(), cells[seen], sample.cost[seen, c].double()
-            out.append(before_last_pass(design, *rows, centre))
+            out.append(before_last_pass(design, *rows, float(self.events[0, c]), int(self.events[1, c])))
         return out
 
 

@@ -38,7 +38,7 @@ class Halves:
         """The best estimates by what each half taught, and draws that are as far from them as they from the truth."""
         generator = torch.Generator().manual_seed(self.seed)
         drawn = torch.randn(3, 1 + DRAWS, design.columns, generator=generator)
-        slopes = (design.block > 3) & (design.block % 2 == 0)
+        slopes = design.slopes[design.block]
         truth = torch.where(slopes, self.personal, self.general) * drawn[0, :1]
         estimates = [truth + self.noise * slopes * each[:1] for each in drawn[1:]]
         deviations = [self.noise * slopes * each[1:] for each in drawn[1:]]

@@ -80,13 +80,31 @@ def test_a_module_that_moves_nothing_is_shrunk_to_0(seed: int | range) -> None:
         design, x, cells, y = problem(4000, 100 + each)
         found = fit(design, sum_rows(design, x, cells, y), GUESS)
         sd = (found.variance * found.noise).sqrt()
-        channel, tone, offer = (sd[3 + 2 * m].item() for m in range(3))
+        channel, tone, offer = (sd[design.block[start]].item() for start in design.starts[:3])
         assert sd[0].item() == pytest.approx((INTERCEPT_VARIANCE * found.noise) ** 0.5)
         assert tone < 0.05  # an effect of each tone is known to about 0.03
         assert channel > 0.08
         assert 0.12 < offer < 0.7  # its effects have a standard deviation of 0.3
         at = slice(design.starts[1], design.starts[1] + 3 * design.each)
         assert found.mean[at].abs().max() < 0.1
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(range(1, 20), marks=pytest.mark.slow)])
+def test_the_one_feature_that_tells_who_differs_is_found_among_many(seed: int | range) -> None:
+    for each in [seed] if isinstance(seed, int) else seed:
+        width, n = 40, 3000
+        x, actions = contexts(n, width, 200 + each), messages(n, PLAIN, 200 + each)
+        design = Design.build(PLAIN, width)
+        liked = torch.tensor([-0.3, 0.0, 0.3])[torch.from_numpy(actions)[:, 2]]
+        y = liked * x[:, 0] + 0.5 * x[:, 1] + contexts(n, 1, 300 + each)[:, 0]
+        found = fit(design, sum_rows(design, x, design.cells_of(actions), y[:, None]), GUESS)
+        common, offers = found.variance[1 : 1 + width], found.variance[design.block[design.starts[2] :][1 : 1 + width]]
+        assert common.argmax() == 1
+        assert offers.argmax() == 0
+        assert offers[0] > 5.0 * offers[1:].median()  # one variance for all would shrink it as much as the others
+        last = design.starts[2] + 2 * design.each + 1
+        slope = float(found.mean[last] - found.mean[last - 2 * design.each]) / width**0.5
+        assert abs(slope - 0.6) < 0.2  # of the difference, from a thousand rows each: a standard error of .045, shrunk
 
 
 def test_without_rows_and_without_variation() -> None:

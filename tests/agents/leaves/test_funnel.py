@@ -84,7 +84,8 @@ def test_hazards_are_those_of_all_rows_in_memory(tmp_path: Path, precision: torc
     mine, other = (predict(DESIGN, head, sent.x, cells).exp() for head in heads)
     torch.testing.assert_close(mine, other, rtol=tolerance, atol=0.0)
     # One pass less is told apart: the tolerance is not a wide one.
-    fewer = before_last_pass(DESIGN, x, cells, sent.cost[:, 0].to(precision), wanted.centre)
+    event = sent.cost[:, 0].to(precision)
+    fewer = before_last_pass(DESIGN, x, cells, event, float(event.sum()), len(x))
     assert float((predict(DESIGN, fewer.working, sent.x, cells).exp() / other - 1).abs().max()) > 10 * tolerance
 
 
