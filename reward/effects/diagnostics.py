@@ -242,7 +242,7 @@ def held_out(fitted: TreatmentEffects, history: History) -> BoolArray:
 def in_held_out_arms(
     arm: ObjectArray, named: Sequence[str], reached: Sequence[str] | npt.NDArray[np.str_]
 ) -> BoolArray:
-    """Return the decisions (n,) whose arm (n,) is one of those named; without names, none of those that got messages."""
+    """Return the decisions (n,) whose arm (n,) is named, or without names is none of those that messages reached."""
     text = np.asarray(arm).astype(str)
     assigned = ~pd.isna(arm) & (text != "")
     return np.asarray(assigned & (np.isin(text, named) if named else ~np.isin(text, reached)))

@@ -250,12 +250,14 @@ class AttributeGroups:
         values: The known values.
         code: The group of each (v,).
         missing: The group of users without a value; -1 where there was none.
+        sizes: Number of users of each group (g,).
     """
 
     labels: tuple[str, ...]
     values: pd.Index
     code: IntArray
     missing: int
+    sizes: IntArray
 
     @classmethod
     def fit(cls, name: str, counts: pd.Series) -> AttributeGroups:
@@ -282,7 +284,13 @@ class AttributeGroups:
                 code = np.where(code < 0, len(labels), code)
                 labels.append(f"{name}: {len(frequent) - len(own)} others")
         missing = int(code[lacks][0]) if lacks.any() else -1
-        return cls(tuple(labels), pd.Index(column[~lacks]), np.asarray(code[~lacks], dtype=np.int64), missing)
+        return cls(
+            labels=tuple(labels),
+            values=pd.Index(column[~lacks]),
+            code=np.asarray(code[~lacks], dtype=np.int64),
+            missing=missing,
+            sizes=np.bincount(code, n, len(labels)).astype(np.int64),
+        )
 
     def masks(self, column: pd.Series) -> list[tuple[str, BoolArray]]:
         """Return the label of each group, and which of some users (U,) it holds."""

@@ -58,7 +58,7 @@ class EventTimes:
 
     @classmethod
     def default_for_windows(cls, spec: RewardSpec, back: int) -> EventTimes:
-        """Return bins that fit the windows of a spec, where covariates and strata use events `back` microseconds ago."""
+        """Return bins that fit windows, where covariates and strata use events up to `back` microseconds ago."""
         pre, post = duration(spec.pre), duration(spec.post)
         days = [k for k in range(MAX_LAGS, 1, -1) if post % (k * DAY) == 0]
         lags = days[0] if days else 1

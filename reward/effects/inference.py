@@ -86,6 +86,11 @@ class InfluenceProducts:
             self.products[np.ix_(chosen, chosen)], *_combinations(self.moves[:, chosen], self.users)
         )
 
+    def insert(self, place: int) -> InfluenceProducts:
+        """Return them with an estimate at a place that no user moves."""
+        products = np.insert(np.insert(self.products, place, 0.0, axis=0), place, 0.0, axis=1)
+        return InfluenceProducts(products, np.insert(self.moves, place, False, axis=1), self.users)
+
     @property
     def n_users(self) -> int:
         """Number of users who move any of the estimates."""
