@@ -250,14 +250,12 @@ class AttributeGroups:
         values: The known values.
         code: The group of each (v,).
         missing: The group of users without a value; -1 where there was none.
-        sizes: Number of users of each group (g,).
     """
 
     labels: tuple[str, ...]
     values: pd.Index
     code: IntArray
     missing: int
-    sizes: IntArray
 
     @classmethod
     def fit(cls, name: str, counts: pd.Series) -> AttributeGroups:
@@ -279,7 +277,7 @@ class AttributeGroups:
             frequent = total.sort_index().sort_values(ascending=False, kind="stable").index
             own = frequent[:MAX_ATTRIBUTE_GROUPS].sort_values()
             labels = [f"{name} {level}" for level in own]
-            code = own.get_indexer(text)
+            code = own.get_indexer(pd.Index(text))
             if (code < 0).any():
                 code = np.where(code < 0, len(labels), code)
                 labels.append(f"{name}: {len(frequent) - len(own)} others")
@@ -289,12 +287,11 @@ class AttributeGroups:
             values=pd.Index(column[~lacks]),
             code=np.asarray(code[~lacks], dtype=np.int64),
             missing=missing,
-            sizes=np.bincount(code, n, len(labels)).astype(np.int64),
         )
 
     def masks(self, column: pd.Series) -> list[tuple[str, BoolArray]]:
         """Return the label of each group, and which of some users (U,) it holds."""
-        place = self.values.get_indexer(column)
+        place = self.values.get_indexer(pd.Index(column))
         code = np.where(place < 0, self.missing, np.append(self.code, -1)[place])
         return [(label, np.asarray(code == k)) for k, label in enumerate(self.labels)]
 

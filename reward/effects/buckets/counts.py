@@ -66,7 +66,7 @@ class RewardCounts:
             controls=self.controls + other.controls,
             behind=behind,
             resting=np.bincount(code, np.concatenate([self.resting, other.resting]), len(behind)).astype(np.int64),
-            by_level=sum(np.pad(one.by_level, (0, levels - len(one.by_level))) for one in (self, other)),
+            by_level=np.add(*(np.pad(one.by_level, (0, levels - len(one.by_level))) for one in (self, other))),
             unknown=self.unknown + other.unknown,
             least=min(self.least, other.least),
         )

@@ -75,7 +75,7 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
     on_controls = None
     if plan.divides_controls:
         divided = estimate(run, plan, _Divided(found.fitted), "controls")
-        on_controls = check_controls({name: _equal_changes(divided, plan, name) for name in plan.divides_controls})
+        on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
     diagnostics = diagnose_estimates(found, events, on_controls, len(plan.spec.matching.levels))
     if request.csv is not None:
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
@@ -124,12 +124,13 @@ def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check 
     return Diagnostics(tuple(check for check in checks if check is not None), facts, KIND)
 
 
-def _equal_changes(divided: Estimates, plan: Plan, attribute: str) -> JointTest:
-    """Test jointly that controls change alike in every group by an attribute but the largest."""
-    test, sizes = f"{ON_CONTROLS} {attribute}", plan.attributes[attribute].sizes
+def _equal_changes(divided: Estimates, attribute: str) -> JointTest:
+    """Test jointly that controls change alike in every group by an attribute but the one with the most controls."""
+    test = f"{ON_CONTROLS} {attribute}"
     effects = divided.of(test)
-    chosen = np.array([effect.se > 0 and effect.n_users >= MIN_USERS for effect in effects])
-    if len(sizes):
+    chosen = np.array([effect.se > 0 and effect.n_users >= MIN_USERS for effect in effects], dtype=bool)
+    if effects:
+        sizes = [effect.n_treated + effect.n_without for effect in effects]
         chosen[np.argsort(sizes, kind="stable")[-1]] = False
     if not chosen.any():
         return JointTest(np.nan, 0, 0, np.nan)
