@@ -71,6 +71,26 @@ class Policies:
         write_json({"policies": order}, self.folder / "order.json")
         return version
 
+    def note(self, version: str, learned: Mapping[str, str]) -> None:
+        """Keep beside a version what it has learned from, in words for the run's card."""
+        write_json(learned, self._note(version))
+
+    def noted(self, version: str) -> dict[str, str] | None:
+        """Return what `note` kept of a version; None where nothing was.
+
+        Raises:
+            ConfigError: If the file is damaged.
+        """
+        file = self._note(version)
+        if not file.is_file():
+            return None
+        return {name: str(text) for name, text in read_json(file, "Delete it: only the card's words are lost").items()}
+
+    def remove(self, version: str) -> None:
+        """Delete a version, with what was kept beside it."""
+        self.path(version).unlink()
+        self._note(version).unlink(missing_ok=True)
+
     def use(self, version: str) -> None:
         """Let a version decide from now on.
 
@@ -85,8 +105,11 @@ class Policies:
         """Delete all versions but the last ones and the one that decides."""
         for version in self.versions[:-keep]:
             if version != self.current:
-                self.path(version).unlink()
+                self.remove(version)
         write_json({"policies": self.versions}, self.folder / "order.json")
+
+    def _note(self, version: str) -> Path:
+        return self.folder / f"{version}.json"
 
     def _order(self) -> list[str]:
         """Return the versions in the order in which they were written; by name where the file is damaged."""

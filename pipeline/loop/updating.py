@@ -9,7 +9,7 @@ they rest on has changed since, what was learned from it is computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -122,8 +122,6 @@ def _update(run: Run, history: History) -> Updated:
     fingerprint = until(history, first + slot * every).fingerprint()
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
     version = policies.write(learned.agent, learned.spec, {"run": trained_with, "slot": slot})
-    policies.use(version)
-    policies.prune(config.update.keep)
     decided = set(((history.decisions.time - first) // every).tolist())
     done = Updated(
         version=version,
@@ -136,7 +134,10 @@ def _update(run: Run, history: History) -> Updated:
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    rewrite_model_card(replace(run, version=version), Learned(done.of_policy(), history.summary()))
+    policies.note(version, asdict(Learned(done.of_policy(), history.summary())))
+    policies.use(version)
+    policies.prune(config.update.keep)
+    rewrite_model_card(replace(run, version=version))
     return done
 
 

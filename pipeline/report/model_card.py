@@ -17,6 +17,7 @@ from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.history import DEFAULT_CHURN_EVENTS
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.words import reward_in_words
 from crosschannel.pipeline.run_folder import Run, classes_of
@@ -54,19 +55,23 @@ def write_model_card(
         run: The run, with the policy that decides.
         result: The evaluation of the policy that training wrote; None where there is none.
         folder: Folder of the card; by default that of the run.
-        learned: What an update learned from; None for the policy that training wrote.
+        learned: What an update learned from; by default what was kept with the policy that decides, if anything was.
 
     Raises:
+        ConfigError: If what was kept is damaged.
         OutputError: If the file cannot be written.
     """
+    if learned is None and run.version is not None:
+        kept = Policies(run.path).noted(run.version)
+        learned = None if kept is None else Learned(**kept)
     with replacing((folder or run.path) / MODEL_CARD) as draft:
         draft.write_text(model_card(run, result, learned), encoding="utf-8")
 
 
-def rewrite_model_card(run: Run, learned: Learned | None = None) -> None:
+def rewrite_model_card(run: Run) -> None:
     """Write the card of a run again after its policy in use has changed, with the evaluation that stands in it."""
     trained = replace(run, version=None)
-    write_model_card(run, trained.stored_result() if trained.ended else None, learned=learned)
+    write_model_card(run, trained.stored_result() if trained.ended else None)
 
 
 def model_card(run: Run, result: EvaluationResult | None, learned: Learned | None = None) -> str:
