@@ -69,7 +69,7 @@ from crosschannel.pipeline.loop.deciding import (
 from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, decide_buckets, merge_days, slots_of
 from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
 from crosschannel.pipeline.loop.decisions.eligible import eligible_before_guardrails, unsaid
-from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, slot_at
+from crosschannel.pipeline.loop.decisions.slot_times import MOST_TIMES_OF_DAY, declared_grid, shows_slots, slot_at
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.run_folder import Run
 
@@ -333,9 +333,9 @@ def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> Histo
         recent = None  # it is refused beside the log's own times
     if recent is None:
         return build_history(run.config)[0]
-    moment = recent.log.end if moment is None else moment
-    found = recent.read(moment - duration(chosen.max_log_age) - 2 * trained_with.pace.period)
-    return found.with_ties(source.ties)
+    moment, period = recent.log.end if moment is None else moment, trained_with.pace.period
+    found = recent.read(moment - duration(chosen.max_log_age) - 2 * period)
+    return found.with_ties(source.ties) if shows_slots(found, moment, period) else build_history(run.config)[0]
 
 
 def _with_decided(history: HistoryConfig, chosen: argparse.Namespace) -> tuple[HistoryConfig, Path | None]:
