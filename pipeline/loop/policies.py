@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ class Policies:
     def write(self, agent: agents.Agent, spec: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
         """Write a policy, and return its version: the first digits of the SHA-256 of its file."""
         self.folder.mkdir(exist_ok=True)
-        draft = self.folder / f".{os.getpid()}.pt"
+        draft = self.folder / ".draft.pt"  # that of a process that was killed is written over
         agents.save_policy(agent, draft, spec, extra)
         version = version_of(draft)
         draft.replace(self.path(version))

@@ -184,7 +184,7 @@ def killed(folder: Path, kills: int, took: float, seed: int) -> None:
     run("simulate", *arguments, cwd=folder)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_killed_simulation_goes_on_to_the_same_bits(tmp_path: Path, kills: int) -> None:
     one, other = tmp_path / "undisturbed", tmp_path / "killed"
     one.mkdir()
@@ -195,6 +195,47 @@ def test_a_killed_simulation_goes_on_to_the_same_bits(tmp_path: Path, kills: int
     wanted, found = files(one / "run"), files(other / "run")
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if wanted[name] != found[name]] == []
+
+
+def kill_once(*arguments: object, cwd: Path, after: float) -> bool:
+    """Start a program and kill it after some seconds; return whether it was still running."""
+    process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=-1)
+    try:
+        process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_killed_update_learns_to_the_same_bits(loop: tuple[Path, str], tmp_path: Path, kills: int) -> None:
+    """Half of the times a day is added to the stored sums, and half of the times all is computed from the log alone."""
+    rng = random.Random(kills)
+    done = 0
+    for rounds in range(10 * kills):
+        if done >= kills:
+            break
+        for name in ("undisturbed", "killed"):
+            # Both have the run's own name, which the card has as well.
+            folder = Path(shutil.copytree(loop[0], tmp_path / f"{name}{rounds}" / loop[0].name))
+            if rounds % 2:
+                shutil.rmtree(folder / "learning")
+        one, other = (tmp_path / f"{name}{rounds}" for name in ("undisturbed", "killed"))
+        began = time.monotonic()
+        run("update", loop[0].name, cwd=one)
+        took = time.monotonic() - began
+        for _ in range(min(3, kills - done)):
+            # The first half is imports.
+            done += kill_once("update", loop[0].name, cwd=other, after=rng.uniform(0.4, 1.0) * took)
+        run("update", loop[0].name, cwd=other)
+        wanted, found = files(one / loop[0].name), files(other / loop[0].name)
+        assert found.keys() == wanted.keys()
+        assert [name for name in wanted if wanted[name] != found[name]] == []
+        assert Policies(other / loop[0].name).current is not None
+        for folder in (one, other):
+            shutil.rmtree(folder)
+    assert done >= kills, "the program ends before it is killed"
 
 
 def test_a_finished_simulation_is_simulated_to_its_end_again(loop: tuple[Path, str]) -> None:
