@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
 from crosschannel.histories import held_out
 from crosschannel.histories.arms import AGENT, HOLDOUT
@@ -27,6 +28,7 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs import evaluate, train
 from tests import ROOT
 
 CONFIG = Path(__file__).resolve().parent / "closed_loop.yaml"
@@ -254,6 +256,28 @@ def test_a_run_that_is_no_simulation_is_left_alone(loop: tuple[Path, str], tmp_p
     assert done.returncode == 2
     assert "not that of a simulation" in done.stderr
     assert files(tmp_path / "shop") == before
+
+
+def test_no_training_resumes_what_learns_by_updates(
+    loop: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a simulation, also one that was stopped before its first day, nor a run from `start`."""
+    monkeypatch.chdir(tmp_path)
+    simulated = Path(shutil.copytree(loop[0], loop[0].name))
+    before = files(simulated)
+    with pytest.raises(ConfigError, match=r"is the folder of a simulation.*crosschannel simulate --resume"):
+        train.main(["--resume", str(simulated)])
+    with pytest.raises(ConfigError, match=r"has no training.*learns by `crosschannel update"):
+        evaluate.main([str(simulated)])
+    assert files(simulated) == before
+    for name in ("policies", "decisions", "learning", "log"):
+        shutil.rmtree(simulated / name, ignore_errors=True)
+    with pytest.raises(ConfigError, match="is the folder of a simulation"):
+        train.main(["--resume", str(simulated)])
+    # A run from `start` has its log elsewhere.
+    shop = Path(shutil.copytree(loop[0], "shop"))
+    with pytest.raises(ConfigError, match=r"has no training.*learns by `crosschannel update"):
+        train.main(["--resume", str(shop)])
 
 
 def test_a_simulation_has_one_process_at_a_time(loop: tuple[Path, str]) -> None:
