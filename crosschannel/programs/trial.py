@@ -28,11 +28,12 @@ from crosschannel.core import ConfigError, parse_moment, replacing
 from crosschannel.evaluation import trials
 from crosschannel.histories import History
 from crosschannel.histories.arms import Arms, assign_arms
-from crosschannel.histories.readers.decided.days import SUMMARY_FILE, decided_days
+from crosschannel.histories.readers.decided.days import decided_days
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
+from crosschannel.pipeline.loop.day_summaries import read_summary
 
 FILES = ("trial.json", "trial.html")
 
@@ -93,7 +94,7 @@ def _with_start(settings: trials.TrialConfig, path: Path | None) -> trials.Trial
     if settings.start is not None or path is None or not path.is_dir():
         return settings
     days = decided_days(path)
-    return replace(settings, start=str(_read_json(days[0] / SUMMARY_FILE)["at"])) if days else settings
+    return replace(settings, start=str(read_summary(days[0])["at"])) if days else settings
 
 
 def _arms(config: Config, history: History, path: Path | None, settings: trials.TrialConfig) -> trials.ArmTable | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.pipeline.run_files import read_json, write_json
 
 VERSION_DIGITS = 12
+_VERSION = rf"[0-9a-f]{{{VERSION_DIGITS}}}"
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,17 @@ class Policies:
         Raises:
             ConfigError: If there is no such version.
         """
-        if not self.path(version).is_file():
-            raise ConfigError(f"there is no policy {version!r} in {self.folder}. {nearest(version, self.versions)}")
+        self.check(version)
         write_json({"policy": version}, self.folder / "current.json")
+
+    def check(self, version: str) -> None:
+        """Refuse what is not the version of a policy in the folder.
+
+        Raises:
+            ConfigError: If it is not.
+        """
+        if not (re.fullmatch(_VERSION, version) and self.path(version).is_file()):
+            raise ConfigError(f"there is no policy {version!r} in {self.folder}. {nearest(version, self.versions)}")
 
     def prune(self, keep: int) -> None:
         """Delete all versions but the last ones and the one that decides."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
 from crosschannel.histories import held_out
 from crosschannel.histories.arms import AGENT, HOLDOUT
@@ -28,7 +29,7 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
-from crosschannel.programs import evaluate, train
+from crosschannel.programs import evaluate, simulate, train, trial
 from tests import ROOT
 
 CONFIG = Path(__file__).resolve().parent / "closed_loop.yaml"
@@ -278,6 +279,51 @@ def test_no_training_resumes_what_learns_by_updates(
     shop = Path(shutil.copytree(loop[0], "shop"))
     with pytest.raises(ConfigError, match=r"has no training.*learns by `crosschannel update"):
         train.main(["--resume", str(shop)])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.assign(user_id=["nobody", *t.user_id[1:]]), "row 1, value 'nobody': the app has no such user"),
+        (lambda t: t.assign(channel=["pigeon", *t.channel[1:]]), "column 'channel', row 1, value 'pigeon'"),
+        (lambda t: t.drop(columns="channel"), "column 'channel'"),
+    ],
+)
+def test_decisions_that_were_edited_are_not_executed(
+    loop: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[pd.DataFrame], pd.DataFrame],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = Path(shutil.copytree(loop[0], loop[0].name))
+    file = sorted((copy / "decisions").iterdir())[-1] / "decisions.parquet"
+    edit(pd.read_parquet(file)).to_parquet(file, index=False)
+    with pytest.raises(InputError, match=message):
+        simulate.main(["--resume", str(copy)])
+
+
+def test_decisions_for_users_of_business_as_usual_are_not_executed(
+    loop: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = Path(shutil.copytree(loop[0], loop[0].name))
+    day = sorted((copy / "decisions").iterdir())[-1]
+    table, arms = (pd.read_parquet(day / f"{name}.parquet") for name in ("decisions", "arms"))
+    user = arms.user_id[arms.arm == "business_as_usual"].iloc[0]
+    table.assign(user_id=[user, *table.user_id[1:]]).to_parquet(day / "decisions.parquet", index=False)
+    with pytest.raises(InputError, match="whose arm is business_as_usual"):
+        simulate.main(["--resume", str(copy)])
+
+
+def test_a_trial_does_not_start_when_an_edited_summary_says(loop: tuple[Path, str], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(loop[0], tmp_path / "run"))
+    file = min((copy / "decisions").glob("2*")) / "decide.json"
+    file.write_text(re.sub(r'"at": "2024-01-..', '"at": "2024-01-06', file.read_text()))
+    flags = ("--config", copy / "config.yaml", "--history.path", copy / "log", "--history.decided", copy / "decisions")
+    with pytest.raises(ConfigError, match=r"decide\.json is damaged or was edited"):
+        trial.main([str(each) for each in flags])
 
 
 def test_a_simulation_has_one_process_at_a_time(loop: tuple[Path, str]) -> None:

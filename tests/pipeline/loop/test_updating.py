@@ -22,6 +22,7 @@ from crosschannel.pipeline.loop.states import States
 from crosschannel.pipeline.loop.updating import Updated, update
 from crosschannel.pipeline.report.model_card import MODEL_CARD
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs import update as update_program
 from crosschannel.programs.evaluate import evaluate
 from crosschannel.programs.update import roll_back
 from tests.pipeline.loop.updates import config, days, log, started
@@ -263,6 +264,27 @@ def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_p
     elsewhere = (tmp_path / "elsewhere" / MODEL_CARD).read_text(encoding="utf-8")
     assert f"Version in use: `{replace(run, version=None).policy_version}` (from training)" in elsewhere
     assert f"policy {first}: learned from" not in elsewhere
+
+
+def test_a_roll_back_repairs_the_note_of_the_policy_in_use(tmp_path: Path) -> None:
+    """As the error on the damaged note says; what is not a version, or is damaged, is not put to use."""
+    history, run = log(), started(config(), tmp_path / "run", log())
+    first = update(run, until(history, days(history)[-2])).version
+    second = update(run, history).version
+    policies, path = Policies(run.path), str(run.path)
+    (policies.folder / "current.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"is damaged.*update RUN --use VERSION"):
+        update_program.main([path])
+    assert update_program.main([path, "--use", first]) == 0
+    assert policies.current == first
+    shutil.copy(policies.path(first), run.path / "elsewhere.pt")
+    for wrong in ("../elsewhere", "elsewhere", ""):
+        with pytest.raises(ConfigError, match="there is no policy"):
+            update_program.main([path, "--use", wrong])
+    policies.path(second).write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="is not a policy as it was written"):
+        update_program.main([path, "--use", second])
+    assert policies.current == first
 
 
 def test_the_words_of_the_card_go_with_their_policy(tmp_path: Path) -> None:
