@@ -47,7 +47,11 @@ class Learned:
 
 
 def write_model_card(
-    run: Run, result: EvaluationResult | None, folder: Path | None = None, learned: Learned | None = None
+    run: Run,
+    result: EvaluationResult | None,
+    folder: Path | None = None,
+    learned: Learned | None = None,
+    fingerprint: str | None = None,
 ) -> None:
     """Write the model card of a run.
 
@@ -56,6 +60,7 @@ def write_model_card(
         result: The evaluation of the policy that training wrote; None where there is none.
         folder: Folder of the card; by default that of the run.
         learned: What an update learned from; by default what was kept with the policy that decides, if anything was.
+        fingerprint: That of the log which the policy has learned from; by default it is read from the policy.
 
     Raises:
         ConfigError: If what was kept is damaged.
@@ -65,16 +70,18 @@ def write_model_card(
         kept = Policies(run.path).noted(run.version)
         learned = None if kept is None else Learned(**kept)
     with replacing((folder or run.path) / MODEL_CARD) as draft:
-        draft.write_text(model_card(run, result, learned), encoding="utf-8")
+        draft.write_text(model_card(run, result, learned, fingerprint), encoding="utf-8")
 
 
-def rewrite_model_card(run: Run) -> None:
+def rewrite_model_card(run: Run, fingerprint: str | None = None) -> None:
     """Write the card of a run again after its policy in use has changed, with the evaluation that stands in it."""
     trained = replace(run, version=None)
-    write_model_card(run, trained.stored_result() if trained.ended else None)
+    write_model_card(run, trained.stored_result() if trained.ended else None, fingerprint=fingerprint)
 
 
-def model_card(run: Run, result: EvaluationResult | None, learned: Learned | None = None) -> str:
+def model_card(
+    run: Run, result: EvaluationResult | None, learned: Learned | None = None, fingerprint: str | None = None
+) -> str:
     """Return the model card of a run as Markdown: see `write_model_card`."""
     config = run.config
     card = None if result is None else card_of(result, Path("RUN"), reward_in_words(config))
@@ -91,7 +98,7 @@ def model_card(run: Run, result: EvaluationResult | None, learned: Learned | Non
             "agent": config.agent.name,
             "modules": _modules(result),
             "data": (learned.history if learned else result.history if result else "not known").splitlines(),
-            "fingerprint": run.trained_with("policy").history,
+            "fingerprint": fingerprint or run.trained_with("policy").history,
             "split": ", ".join(f"{name} {share:.0%}" for name, share in config.split.shares.items()),
             "losses": [losses.text(whose) for whose, losses in result.losses.items()] if result else [],
             "goals": [_goal(goal) for goal in config.reward.goals],
