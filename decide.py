@@ -330,9 +330,9 @@ def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> Histo
     try:
         moment = None if chosen.at is None else parse_moment(chosen.at)
     except ConfigError:
-        recent = None  # it is refused beside the log's own times
-    if recent is None:
-        return build_history(run.config)[0]
+        recent = None
+    if recent is None or (moment is not None and moment > recent.log.end + duration(chosen.max_log_age)):
+        return build_history(run.config)[0]  # a time that the log does not cover is refused beside the log's own times
     moment, period = recent.log.end if moment is None else moment, trained_with.pace.period
     found = recent.read(moment - duration(chosen.max_log_age) - 2 * period)
     return found.with_ties(source.ties) if shows_slots(found, moment, period) else build_history(run.config)[0]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from crosschannel.core.errors import InputError
+from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY, NEVER
 from crosschannel.histories.context.activity import Activity, BlockHabits, WeekendHabits
 from crosschannel.histories.context.columns import raw_columns
@@ -421,6 +421,24 @@ def test_the_users_are_read_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) ->
         files.clear()
         recent.read(at)
         assert files.count("users.parquet") == 1
+
+
+@pytest.mark.parametrize("moment", ["2100-01-01", "1995-01-01", "tomorrow"])
+def test_a_time_that_the_log_does_not_cover_is_refused_beside_its_own_times(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Those of the whole log, also where the recent days would be read."""
+    monkeypatch.chdir(loop.path.parent)
+    log = DailyLog.open(loop.log)
+    users = pd.read_parquet(loop.log / "users.parquet")["user_id"]
+    pd.DataFrame({"user_id": users, "eligible_channel": "none"}).to_csv("eligible.csv", index=False)
+    now = f"{pd.Timestamp(log.end, unit='us') + pd.Timedelta('2h'):%Y-%m-%dT%H:%M}"
+    flags = ["run", "--out", "days", "--eligible", "eligible.csv", "--history.decided", "run/decisions"]
+    assert decide.main([*flags, "--at", now]) == 0
+    first = pd.Timestamp(int(read_history(loop.log, loop.decided).decisions.time.min()), unit="us")
+    wanted = "is not a time" if moment == "tomorrow" else f"first decision is at {first:%Y-%m-%d}"
+    with pytest.raises(ConfigError, match=wanted):
+        decide.main([*flags, "--at", moment])
 
 
 def test_a_slot_that_the_recent_days_do_not_show_is_found_in_the_whole_log(loop: Loop) -> None:
