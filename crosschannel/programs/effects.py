@@ -8,9 +8,7 @@
 
 Prints average effects on the treated with 95 % intervals, an event study, diagnostics, and a
 verdict: whether the effect may be read as causal, and if not, why. All users of the log are used.
-
-A log in buckets is read bucket by bucket for rewards of the kind did, with the effects, intervals and
-tests of the whole log. What needs all users at once is left out and named; --whole reads them at once.
+A log in buckets (kind did) is never whole in memory; what needs that is named and left out: see --whole.
 """
 
 from __future__ import annotations
@@ -36,10 +34,10 @@ def add_flags(parser: Parser) -> None:
     """Add the program's own flags."""
     by = f"rows of the table: {', '.join(GROUPINGS)} (default: {' '.join(DEFAULT_GROUPINGS)})"
     parser.add_argument("--by", nargs="+", default=DEFAULT_GROUPINGS, metavar="GROUP", help=by)
-    out = "files to write: the table as .csv, the plot as .png, .svg or .pdf"
+    out = "files to write: a table (.csv), a plot (.png, .svg, .pdf)"
     parser.add_argument("--out", nargs="+", type=Path, metavar="PATH", help=out)
     parser.add_shared("--force", "--engine", "--engine-address", "--workers")
-    scratch = "folder for the columns of a log in buckets while this lasts (default: this folder)"
+    scratch = "folder for temporary columns (default: this one)"
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", default=Path("."), help=scratch)
     parser.add_argument("--whole", action="store_true", help="read a log in buckets as a whole, into memory")
     events = parser.add_argument_group("event study (without these flags, bins fit the reward's windows)")
