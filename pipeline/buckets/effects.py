@@ -33,7 +33,7 @@ from crosschannel.pipeline.configuration import Config
 from crosschannel.reward.effects import EffectsRequest, EventTimes
 from crosschannel.reward.effects.buckets.designs import Plan
 from crosschannel.reward.effects.buckets.report import KIND, left_out, report_over_buckets
-from crosschannel.reward.effects.estimates import AttributeGroups, count_values
+from crosschannel.reward.effects.estimates import AttributeGroups, add_counts, count_values
 from crosschannel.reward.effects.event_study import lookback_of_strata
 from crosschannel.reward.measurement.outcomes import least_uncensored
 from crosschannel.reward.spec import RewardSpec
@@ -115,10 +115,7 @@ class _EffectFacts:
     least: float
 
     def __add__(self, other: _EffectFacts) -> _EffectFacts:
-        attributes = {
-            name: pd.concat([counts, other.attributes[name]]).groupby(level=0, dropna=False, sort=False).sum()
-            for name, counts in self.attributes.items()
-        }
+        attributes = {name: add_counts(counts, other.attributes[name]) for name, counts in self.attributes.items()}
         reached = tuple(sorted({*self.reached, *other.reached}))
         return _EffectFacts(self.facts + other.facts, reached, attributes, min(self.least, other.least))
 

@@ -241,6 +241,11 @@ def count_values(column: pd.Series) -> pd.Series:
     return column.value_counts(dropna=False, sort=False)
 
 
+def add_counts(one: pd.Series, other: pd.Series) -> pd.Series:
+    """Add the counts of other users."""
+    return pd.concat([one, other]).groupby(level=0, dropna=False, sort=False).sum()
+
+
 @dataclass(frozen=True)
 class AttributeGroups:
     """Groups of users by an attribute, found from how many users have each value: see `attribute_groups`.
