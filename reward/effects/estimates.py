@@ -243,7 +243,8 @@ def count_values(column: pd.Series) -> pd.Series:
 
 def add_counts(one: pd.Series, other: pd.Series) -> pd.Series:
     """Add the counts of other users."""
-    return pd.concat([one, other]).groupby(level=0, dropna=False, sort=False).sum()
+    total: pd.Series = pd.concat([one, other]).groupby(level=0, dropna=False, sort=False).sum()
+    return total
 
 
 @dataclass(frozen=True)
