@@ -35,7 +35,7 @@ from crosschannel.pipeline.command_line import (
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
-from crosschannel.pipeline.run_folder import Run, check_run_folder
+from crosschannel.pipeline.run_folder import Run, check_classes, check_run_folder
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
@@ -67,6 +67,7 @@ def train(
         ConfigError: If the settings do not fit the history, a resumed run's history has changed, or `out` is taken.
         InputError: If the history cannot be read.
     """
+    check_classes(config)
     if pipeline.reads_buckets(config):
         if callbacks or config.train.callbacks:
             raise ConfigError("callbacks watch steps, and a log in buckets is learned in passes: leave them out")
