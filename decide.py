@@ -75,6 +75,7 @@ from crosschannel.pipeline.loop.decisions.slot_times import (
     last_slot,
     moment_to_decide,
     note_time_of_day,
+    shows_slots,
 )
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.run_folder import Run
@@ -324,12 +325,12 @@ def _read(run: Run, chosen: argparse.Namespace, guardrails: Guardrails) -> Histo
     try:
         moment = None if chosen.at is None else parse_moment(chosen.at)
     except ConfigError:
-        recent = None  # it is refused beside the log's own times
-    if recent is None:
-        return build_history(run.config)[0]
-    moment = recent.log.end if moment is None else moment
-    found = recent.read(moment - duration(chosen.max_log_age) - 2 * trained_with.pace.period)
-    return found.with_ties(source.ties)
+        recent = None
+    if recent is None or (moment is not None and moment > recent.log.end + duration(chosen.max_log_age)):
+        return build_history(run.config)[0]  # a time that the log does not cover is refused beside the log's own times
+    moment, period = recent.log.end if moment is None else moment, trained_with.pace.period
+    found = recent.read(moment - duration(chosen.max_log_age) - 2 * period)
+    return found.with_ties(source.ties) if shows_slots(found, moment, period) else build_history(run.config)[0]
 
 
 def _with_decided(history: HistoryConfig, chosen: argparse.Namespace) -> tuple[HistoryConfig, Path | None]:

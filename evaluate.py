@@ -29,6 +29,7 @@ from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.command_line import Parser, UsageError, check_output, logger, one_thread, program
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
+from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_files import RunLock, write_json
 from crosschannel.pipeline.run_folder import Run
 
@@ -80,6 +81,8 @@ def evaluate(
     if settings is not None:
         run = replace(run, config=replace(run.config, evaluation=settings))
     trained_with = run.trained_with("policy")
+    # The card in another folder is of the policy that is judged; the run's own is of the one that decides.
+    in_use = None if out else Policies(run.path).current
     with nullcontext() if out else RunLock(run.path):
         result = None if other_log else run.stored_result()
         passes = pipeline.Passes(engine)
@@ -100,7 +103,7 @@ def evaluate(
             result = pipeline.judge(run.config, data, agent, policy, notes)
             run.write_result(result, data.fingerprint, out)
         pipeline.write_report(run, result, (out or run.path) / "report.html")
-        pipeline.write_model_card(run, result, out)
+        pipeline.write_model_card(replace(run, version=in_use), result, out)
     return result
 
 

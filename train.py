@@ -27,6 +27,7 @@ from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.pipeline.command_line import (
     Parser,
     UsageError,
+    invocation,
     logger,
     one_thread,
     program,
@@ -36,6 +37,7 @@ from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run, check_classes, check_run_folder
+from crosschannel.pipeline.simulation.simulating import is_simulation
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
@@ -68,6 +70,11 @@ def train(
         InputError: If the history cannot be read.
     """
     check_classes(config)
+    if resume is not None:
+        if is_simulation(resume.path):
+            again = invocation("simulate", "--resume", resume.path)
+            raise ConfigError(f"{resume.path} is the folder of a simulation and no training: resume it with `{again}`")
+        resume.check_trains()
     if pipeline.reads_buckets(config):
         if callbacks or config.train.callbacks:
             raise ConfigError("callbacks watch steps, and a log in buckets is learned in passes: leave them out")

@@ -113,8 +113,12 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
         return decide_day(run, as_read(history), at, eligible, run.config.guardrails)
 
     day = benchmark.pedantic(decide, rounds=1)
-    parts = {"decide": seconds(decide, 4)}
-    one = min(one, seconds(plain, 3))
+    ratios, parts = list[float](), {"decide": np.inf}
+    for _ in range(7):
+        # Each call between two plain passes, so that what else the machine does weighs on both.
+        before, took, after = seconds(plain), seconds(decide), seconds(plain)
+        ratios.append(2 * took / (before + after))
+        one, parts["decide"] = min(one, before, after), min(parts["decide"], took)
     agent, _ = load_policy(run.policy)
     agents_own = day.arms["arm"].to_numpy() == "agent"
     ready = Observations(context, np.ones((len(context), modules.total), dtype=bool), history.user_keys)[agents_own]
@@ -148,7 +152,8 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
     for name, time in parts.items():
         print(f"{name:<28}{time:8.2f} s{time / one:8.1f} plain passes of {one:.3f} s")
         benchmark.extra_info[name] = time / one
-    assert parts["decide"] <= 10 * one
+    print(f"decide, between plain passes: {', '.join(f'{ratio:.1f}' for ratio in sorted(ratios))}")
+    assert np.median(ratios) <= 10
 
 
 def shortened(loop: Loop, days: int, folder: Path) -> Loop:

@@ -248,7 +248,11 @@ def import_class(path: str, what: str) -> type:
 
 def _where(error: Exception, module: str) -> str:
     """Return where a module has to be, if it is what could not be found."""
-    if not isinstance(error, ModuleNotFoundError) or error.name is None or not f"{module}.".startswith(f"{error.name}."):
+    if (
+        not isinstance(error, ModuleNotFoundError)
+        or error.name is None
+        or not f"{module}.".startswith(f"{error.name}.")
+    ):
         return ""
     return ". Install its package, or name the folder that has it: `export PYTHONPATH=.` for the current one"
 

@@ -159,7 +159,7 @@ class TableValidator:
             unknown & ~missing,
             "this is not a time",
             "Write times such as 2024-05-01T09:30:00Z, or state the format beside the mapping's `path`: "
-            "`time_format: \"%d.%m.%Y %H:%M\"` reads 31.12.2024 18:05, and `time_zone` says whose clock it is.",
+            '`time_format: "%d.%m.%Y %H:%M"` reads 31.12.2024 18:05, and `time_zone` says whose clock it is.',
         )
         outside = ~unknown & ((stamp < EARLIEST_TIME) | (stamp >= LATEST_TIME))
         self.flag_rows(
@@ -178,7 +178,7 @@ class TableValidator:
             column,
             np.isnan(out) & ~missing,
             "this is not a number",
-            "Write a plain number with a decimal point; a column mapping reads 12,50 with `decimal: \",\"` beside its `path`.",
+            'Write a plain number with a decimal point; a column mapping reads 12,50 with `decimal: ","` beside its `path`.',
         )
         return out, missing
 

@@ -55,7 +55,7 @@ def read_eligible(path: Path, history: History) -> BoolArray:
     column are eligible; nothing can be sent to users without a row.
 
     Raises:
-        InputError: If the file cannot be read, has an unknown user, module or action, or has a user twice.
+        InputError: If the file cannot be read, has no row, an unknown user, module or action, or has a user twice.
     """
     modules, faults = history.modules, list[Fault]()
     columns = [f"eligible_{name}" for name in modules.names]
@@ -66,6 +66,9 @@ def read_eligible(path: Path, history: History) -> BoolArray:
             table.flag("the column is unknown", f"Drop it, or use one of {', '.join(columns)}.", column=column)
     if not any(table.has(column) for column in columns):
         table.flag("no module has a column", f"Add at least one of {', '.join(columns)}.")
+    if not len(table):
+        remedy = "Export it again. Where nothing may be sent to anybody, give each user a row with `none`."
+        table.flag("the file has no row, so that nothing could be sent to anybody", remedy)
     if faults:
         raise InputError(faults)
     texts, missing = table.texts("user_id"), table.missing("user_id")

@@ -177,6 +177,7 @@ class Run:
         """
         run = cls.open(path, allow_classes)
         if not run.ended:
+            run.check_trains()
             raise ConfigError(f"run {path} is not finished; resume it with: {invocation('train', '--resume', path)}")
         return run._to_decide(history)
 
@@ -220,6 +221,20 @@ class Run:
 
         path = self.policy if kind == "policy" else self.path / f"{kind}.pt"
         return TrainedWith.from_dict(read_extra(path, kind).get("run", {}), path)
+
+    def check_trains(self) -> None:
+        """Refuse a run that `start` or `simulate` made, and which learns by updates alone.
+
+        Raises:
+            ConfigError: If it is one.
+        """
+        trained = any(file.is_file() for file in (self.checkpoint, self.path / "policy.pt"))
+        if not trained and Policies(self.path).current is not None:
+            raise ConfigError(
+                f"{self.path} has no training: it was made by `start` or `simulate`, and learns by "
+                f"`{invocation('update', self.path)}`. `{invocation('trial')}` shows what its policies are worth, and "
+                f"`{invocation('simulate', '--resume', self.path)}` resumes a simulation"
+            )
 
     def resumes_from(self) -> TrainedWith | None:
         """Return what an interrupted run has learned with, or None where it has no checkpoint yet.

@@ -97,7 +97,7 @@ class SharedNetwork:
         self._frozen = copy.deepcopy(self._average)
         self._rate, self._decay = learning_rate, weight_decay
         self._first = {name: torch.zeros_like(weight) for name, weight in self._network.state_dict().items()}
-        self._second = copy.deepcopy(self._first)
+        self._second = {name: torch.zeros_like(weight) for name, weight in self._first.items()}
         self.steps = 0
 
     @torch.no_grad()

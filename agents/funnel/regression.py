@@ -14,8 +14,10 @@ from crosschannel.agents.funnel.sums import DesignStatistics
 
 MAX_STEPS = 8
 PSEUDO_COEFFICIENTS = 0.01
-#: A block's variance is as its group's, which counts as so many times the block's own coefficients.
-SIMILAR = 2.0
+#: A block's variance is drawn to its group's as by so many times the block's own coefficients.
+SIMILAR = 1.0
+#: Rounds in which the variances of a group's blocks and its own are found from each other.
+ROUNDS = 3
 MIN_VARIANCE, MAX_VARIANCE = 1e-8, 1e2
 #: Prior variance of the common intercept, which is not shrunk.
 INTERCEPT_VARIANCE = 1e4
@@ -61,17 +63,18 @@ def fit(
     r"""Fit coefficients to a single target, with the blocks' variances and the noise by maximum evidence.
 
     .. math::
-        \sigma^2 &\leftarrow \frac{\sum_i r_i (r_i - \phi_i^\top \theta)}{n}, \qquad
-        \gamma_b = n_b - \mathrm{tr}(Q_b \Sigma_b) / \lambda_b, \\
-        \lambda_g &\leftarrow \frac{\sum_{b \in g} \theta_b^\top Q_b \theta_b / \sigma^2}{\sum_{b \in g} \gamma_b},
-        \qquad
-        \lambda_b \leftarrow \frac{\theta_b^\top Q_b \theta_b / \sigma^2 + s n_b \lambda_g}{\gamma_b + s n_b}
+        \sigma^2 \leftarrow \frac{\sum_i r_i (r_i - \phi_i^\top \theta)}{n}, \qquad
+        \lambda_b \leftarrow \frac{\theta_b^\top Q_b \theta_b / \sigma^2 + s n_b \lambda_g}{\gamma_b + s n_b}, \qquad
+        \frac{1}{\lambda_g} \leftarrow \frac{\sum_{b \in g} n_b / \lambda_b}{\sum_{b \in g} n_b}
 
-    with :math:`Q_b` the inverse of the prior correlation (MacKay 1992, "Bayesian interpolation", Neural Computation). A
-    module that does not move the target gets a variance next to 0: which module moves what is learned. Within a group,
-    such as one module's slopes, each context feature has a variance of its own (automatic relevance determination, Neal
-    1996, "Bayesian learning for neural networks"), as few features tell who differs; it is drawn to the group's as if
-    that were :math:`s n_b` more coefficients (`SIMILAR`): features alone would follow the noise.
+    with :math:`\gamma_b = n_b - \mathrm{tr}(Q_b \Sigma_b) / \lambda_b` and :math:`Q_b` the inverse of the prior
+    correlation (MacKay 1992, "Bayesian interpolation", Neural Computation). A module that does not move the target gets
+    a variance next to 0: which module moves what is learned. Within a group, such as one module's slopes, each context
+    feature has a variance of its own (automatic relevance determination, Neal 1996, "Bayesian learning for neural
+    networks"), as few features tell who differs. Alone these would follow the noise: they have a scaled inverse
+    chi-squared prior whose degrees of freedom are `SIMILAR` times a block's coefficients, and whose scale, the group's
+    variance, is the most likely one given the blocks', their harmonic mean. So the many features that tell nothing
+    set it, and not the few that do.
 
     Args:
         design: The columns.
@@ -145,11 +148,19 @@ def _iterate(
 
 def _learned_variance(design: Design, size: Tensor, squares: Tensor, determined: Tensor, guess: float) -> Tensor:
     """Return the variance of each block (blocks,), from its squares and determined coefficients and its group's."""
-    total = torch.zeros(2, design.groups, dtype=squares.dtype)
-    total.index_add_(1, design.group, torch.stack([squares, determined]))
-    of_group = (total[0] + PSEUDO_COEFFICIENTS * guess) / (total[1] + PSEUDO_COEFFICIENTS)
     similar = SIMILAR * size
+    of_group = (_in_groups(design, squares) + PSEUDO_COEFFICIENTS * guess) / (
+        _in_groups(design, determined) + PSEUDO_COEFFICIENTS
+    )
+    for _ in range(ROUNDS):
+        variance = (squares + similar * of_group[design.group]) / (determined + similar)
+        of_group = _in_groups(design, size) / _in_groups(design, size / variance.clamp_min(MIN_VARIANCE))
     return (squares + similar * of_group[design.group]) / (determined + similar)
+
+
+def _in_groups(design: Design, values: Tensor) -> Tensor:
+    """Return the sums (groups,) of the blocks' values (blocks,)."""
+    return torch.zeros(design.groups, dtype=values.dtype).index_add_(0, design.group, values)
 
 
 def _probes(columns: int) -> Tensor:

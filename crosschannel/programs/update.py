@@ -43,13 +43,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = Parser("update", __doc__, "RUN [--history.path PATH] [--history.decided FOLDER] [--use VERSION]")
     add_flags(parser)
     chosen = parser.parse(arguments)
-    run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     if chosen.use is not None:
         if chosen.history_path is not None or chosen.history_decided is not None:
             raise UsageError("--use learns nothing: leave out --history.path and --history.decided")
+        run = Run.open(chosen.run, chosen.allow_class)  # the note of the policy in use may be what is damaged
         roll_back(run, chosen.use)
         print(f"{run.path} decides with policy {chosen.use} from now on")
         return 0
+    run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
     decided = chosen.history_decided or run.config.history.decided
     if decided is not None and not is_by_date(decided):
         logger.info(f"{decided} has no day of decisions yet: the log is read without")
@@ -65,10 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def roll_back(run: Run, version: str) -> None:
-    """Let an earlier policy of a run decide again, and write the run's card again."""
+    """Let an earlier policy of a run decide again, and write the run's card again.
+
+    Raises:
+        ConfigError: If there is no such policy, or it is damaged; then the one in use stays.
+    """
     with RunLock(run.path):
-        Policies(run.path).use(version)
-        rewrite_model_card(replace(run, version=version))
+        policies, earlier = Policies(run.path), replace(run, version=version)
+        policies.check(version)
+        earlier.trained_with("policy")
+        policies.use(version)
+        rewrite_model_card(earlier)
 
 
 if __name__ == "__main__":

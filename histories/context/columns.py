@@ -114,8 +114,8 @@ def _days_since(
     before: IntArray | None,
 ) -> FloatArray:
     """Return days (N,) since the last chosen row, or since `before` the history (N,) where it has none."""
-    row = np.where(chosen, np.arange(len(chosen)), -1)
-    latest = np.concatenate([[-1], np.maximum.accumulate(row)])[now] if len(chosen) else np.full(len(now), -1)
+    rows = np.flatnonzero(chosen)
+    latest = np.append(rows, -1)[np.searchsorted(rows, now) - 1]  # the last entry stands for none
     known = latest >= first
     stamp = times[np.where(known, latest, 0)] if len(times) else np.zeros(len(now), dtype=np.int64)
     if before is not None:

@@ -144,13 +144,21 @@ class DailyLog:
             table.to_parquet(draft / f"{name}.parquet", index=False)
         draft.rename(target)
 
-    def read(self, decided: Path | None = None, since: int | None = None) -> History:
+    def read(
+        self,
+        decided: Path | None = None,
+        since: int | None = None,
+        decided_since: int | None = None,
+        users: pd.DataFrame | None = None,
+    ) -> History:
         """Read the days that were written.
 
         Args:
             decided: Folder of decisions that `decide` wrote, by date: see `read_history`.
-            since: When the first day begins that is read, and the first day of decisions; by default all are. Then no
-                decision gets the arm that only its user's file names.
+            since: When the first day begins that is read; by default all are. Then no decision gets the arm that only
+                its user's file names.
+            decided_since: Time of the first decisions of the folder that are read; by default all are.
+            users: The table of users, where it was read already.
 
         Raises:
             InputError: If a file is absent or damaged, a day is missing between others, or the tables have faults.
@@ -165,14 +173,14 @@ class DailyLog:
         joined: JoinedDecisions | None = None
         table = decisions.frame
         if decided is not None:
-            joined = join_days(decisions, decided, self.modules, since)
+            joined = join_days(decisions, decided, self.modules, decided_since)
             table = joined.frame(self.modules)
         try:
             history = History.from_tables(
                 table,
                 events.frame if joined is None else joined.renamed_in(events.frame),
                 self.modules,
-                read_parquet(self.path / USERS_FILE),
+                read_parquet(self.path / USERS_FILE) if users is None else users,
                 span=span,
                 name=self.name,
                 ties=self.ties,

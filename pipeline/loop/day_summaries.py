@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, Fault, raise_faults
 from crosschannel.core.serialization import to_dict
+from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.arms import Arms
 from crosschannel.histories.readers.decided.days import ARMS_FILE, SUMMARY_FILE, decided_days, is_by_date
+from crosschannel.histories.readers.source_files import read_parquet
 from crosschannel.pipeline.run_files import read_json
 
 #: Version of the summary of a day, and of the tables of decisions and arms beside it.
@@ -72,7 +74,7 @@ def check_arms_of_users(folder: Path, name: str, arms: pd.DataFrame) -> None:
     before = previous_day(folder, name)
     if before is None:
         return
-    both = pd.read_parquet(before / ARMS_FILE).merge(arms, on="user_id", suffixes=("_before", "_now"))
+    both = _arms_of(before / ARMS_FILE).merge(arms, on="user_id", suffixes=("_before", "_now"))
     moved = both[both["arm_before"] != both["arm_now"]]
     if len(moved):
         first = moved.iloc[0]
@@ -81,6 +83,18 @@ def check_arms_of_users(folder: Path, name: str, arms: pd.DataFrame) -> None:
             f"{first['arm_before']}, and now {first['arm_now']}. What assigns arms (the ids, or the attribute of "
             "`arms.cluster`) has changed for them: restore it, or state that this is meant: --change-arms"
         )
+
+
+def _arms_of(file: Path) -> pd.DataFrame:
+    """Return the arms of a day.
+
+    Raises:
+        InputError: If the file is damaged, or has no column of users or arms.
+    """
+    faults, frame = list[Fault](), read_parquet(file)
+    TableValidator(frame, str(file), faults).require(["user_id", "arm"])
+    raise_faults(faults)
+    return frame
 
 
 def compare_counts(counts: Mapping[str, Mapping[str, int]], before: Mapping[str, Mapping[str, int]] | None) -> str:

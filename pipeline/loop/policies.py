@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,8 @@ from crosschannel.core.errors import ConfigError, NewerFormat, nearest
 from crosschannel.pipeline.run_files import read_json, write_json
 
 VERSION_DIGITS = 12
-#: Version of the format of `current.json` and `order.json`.
+_VERSION = rf"[0-9a-f]{{{VERSION_DIGITS}}}"
+#: Version of the format of `current.json`, `order.json` and the notes.
 FORMAT_VERSION = 1
 
 
@@ -65,7 +66,7 @@ class Policies:
     def write(self, agent: agents.Agent, spec: Mapping[str, Any], extra: Mapping[str, Any]) -> str:
         """Write a policy, and return its version: the first digits of the SHA-256 of its file."""
         self.folder.mkdir(exist_ok=True)
-        draft = self.folder / f".{os.getpid()}.pt"
+        draft = self.folder / ".draft.pt"  # that of a process that was killed is written over
         agents.save_policy(agent, draft, spec, extra)
         version = version_of(draft)
         draft.replace(self.path(version))
@@ -73,25 +74,57 @@ class Policies:
         self._write_order(order)
         return version
 
+    def note(self, version: str, learned: Mapping[str, str]) -> None:
+        """Keep beside a version what it has learned from, in words for the run's card."""
+        write_json({"version": FORMAT_VERSION, "learned": dict(learned)}, self._note(version))
+
+    def noted(self, version: str) -> dict[str, str] | None:
+        """Return what `note` kept of a version; None where nothing was.
+
+        Raises:
+            ConfigError: If the file is damaged.
+        """
+        file = self._note(version)
+        if not file.is_file():
+            return None
+        kept = read_json(file, "Delete it: only the card's words are lost", FORMAT_VERSION)["learned"]
+        return {name: str(text) for name, text in kept.items()}
+
+    def remove(self, version: str) -> None:
+        """Delete a version, with what was kept beside it."""
+        self.path(version).unlink()
+        self._note(version).unlink(missing_ok=True)
+
     def use(self, version: str) -> None:
         """Let a version decide from now on.
 
         Raises:
             ConfigError: If there is no such version.
         """
-        if not self.path(version).is_file():
-            raise ConfigError(f"there is no policy {version!r} in {self.folder}. {nearest(version, self.versions)}")
+        self.check(version)
         write_json({"version": FORMAT_VERSION, "policy": version}, self.folder / "current.json")
+
+    def check(self, version: str) -> None:
+        """Refuse what is not the version of a policy in the folder.
+
+        Raises:
+            ConfigError: If it is not.
+        """
+        if not (re.fullmatch(_VERSION, version) and self.path(version).is_file()):
+            raise ConfigError(f"there is no policy {version!r} in {self.folder}. {nearest(version, self.versions)}")
 
     def prune(self, keep: int) -> None:
         """Delete all versions but the last ones and the one that decides."""
         for version in self.versions[:-keep]:
             if version != self.current:
-                self.path(version).unlink()
+                self.remove(version)
         self._write_order(self.versions)
 
     def _write_order(self, order: list[str]) -> None:
         write_json({"version": FORMAT_VERSION, "policies": order}, self.folder / "order.json")
+
+    def _note(self, version: str) -> Path:
+        return self.folder / f"{version}.json"
 
     def _order(self) -> list[str]:
         """Return the versions in the order in which they were written; by name where the file is damaged.

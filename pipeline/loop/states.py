@@ -115,6 +115,11 @@ class States:
         }
         agents.save_fit(learned.agent, path, learned.spec, extra)
 
+    def fingerprint(self, slot: int) -> str:
+        """Return a digest of what the log holds up to a slot, as 32 hexadecimal digits: of its days and its users."""
+        days = json.dumps([self.digests[:slot], self._users(slot)])
+        return hashlib.blake2b(days.encode(), digest_size=16).hexdigest()
+
     def _users(self, slot: int) -> str:
         return digest_of_users(self.history, self.first + slot * duration(self.run.config.update.every))
 

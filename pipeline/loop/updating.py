@@ -9,14 +9,14 @@ they rest on has changed since, what was learned from it is computed again.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
-from crosschannel.histories.observation.slicing import digests_by_day, until
+from crosschannel.histories.observation.slicing import digests_by_day
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import extend, fit
@@ -119,12 +119,10 @@ def _update(run: Run, history: History) -> Updated:
     if learned is None or not learned.rows:
         raise NotIdentified(_why_nothing(config, history))
     policies = Policies(run.path)
-    fingerprint = until(history, first + slot * every).fingerprint()
+    fingerprint = states.fingerprint(slot)
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
     version = policies.write(learned.agent, learned.spec, {"run": trained_with, "slot": slot})
-    policies.use(version)
-    policies.prune(config.update.keep)
-    decided = set(((history.decisions.time - first) // every).tolist())
+    decided = set(np.unique((history.decisions.time - first) // every).tolist())
     done = Updated(
         version=version,
         slot=slot,
@@ -136,7 +134,10 @@ def _update(run: Run, history: History) -> Updated:
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    rewrite_model_card(replace(run, version=version), Learned(done.of_policy(), history.summary()))
+    policies.note(version, asdict(Learned(done.of_policy(), history.summary())))
+    policies.use(version)
+    policies.prune(config.update.keep)
+    rewrite_model_card(replace(run, version=version), fingerprint)
     return done
 
 

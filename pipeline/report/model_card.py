@@ -17,6 +17,7 @@ from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.history import DEFAULT_CHURN_EVENTS
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.words import reward_in_words
 from crosschannel.pipeline.run_folder import Run, classes_of
@@ -46,7 +47,11 @@ class Learned:
 
 
 def write_model_card(
-    run: Run, result: EvaluationResult | None, folder: Path | None = None, learned: Learned | None = None
+    run: Run,
+    result: EvaluationResult | None,
+    folder: Path | None = None,
+    learned: Learned | None = None,
+    fingerprint: str | None = None,
 ) -> None:
     """Write the model card of a run.
 
@@ -54,22 +59,29 @@ def write_model_card(
         run: The run, with the policy that decides.
         result: The evaluation of the policy that training wrote; None where there is none.
         folder: Folder of the card; by default that of the run.
-        learned: What an update learned from; None for the policy that training wrote.
+        learned: What an update learned from; by default what was kept with the policy that decides, if anything was.
+        fingerprint: That of the log which the policy has learned from; by default it is read from the policy.
 
     Raises:
+        ConfigError: If what was kept is damaged.
         OutputError: If the file cannot be written.
     """
+    if learned is None and run.version is not None:
+        kept = Policies(run.path).noted(run.version)
+        learned = None if kept is None else Learned(**kept)
     with replacing((folder or run.path) / MODEL_CARD) as draft:
-        draft.write_text(model_card(run, result, learned), encoding="utf-8")
+        draft.write_text(model_card(run, result, learned, fingerprint), encoding="utf-8")
 
 
-def rewrite_model_card(run: Run, learned: Learned | None = None) -> None:
+def rewrite_model_card(run: Run, fingerprint: str | None = None) -> None:
     """Write the card of a run again after its policy in use has changed, with the evaluation that stands in it."""
     trained = replace(run, version=None)
-    write_model_card(run, trained.stored_result() if trained.ended else None, learned=learned)
+    write_model_card(run, trained.stored_result() if trained.ended else None, fingerprint=fingerprint)
 
 
-def model_card(run: Run, result: EvaluationResult | None, learned: Learned | None = None) -> str:
+def model_card(
+    run: Run, result: EvaluationResult | None, learned: Learned | None = None, fingerprint: str | None = None
+) -> str:
     """Return the model card of a run as Markdown: see `write_model_card`."""
     config = run.config
     card = None if result is None else card_of(result, Path("RUN"), reward_in_words(config))
@@ -86,7 +98,7 @@ def model_card(run: Run, result: EvaluationResult | None, learned: Learned | Non
             "agent": config.agent.name,
             "modules": _modules(result),
             "data": (learned.history if learned else result.history if result else "not known").splitlines(),
-            "fingerprint": run.trained_with("policy").history,
+            "fingerprint": fingerprint or run.trained_with("policy").history,
             "split": ", ".join(f"{name} {share:.0%}" for name, share in config.split.shares.items()),
             "losses": [losses.text(whose) for whose, losses in result.losses.items()] if result else [],
             "goals": [_goal(goal) for goal in config.reward.goals],

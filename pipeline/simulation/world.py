@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray
-from crosschannel.core.errors import ConfigError, nearest
+from crosschannel.core.errors import ConfigError, Fault, nearest, raise_faults
 from crosschannel.core.hashing import keys
+from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import DAY
 from crosschannel.envs.market import LiveMarket, Market, Population, StepResult, make_policy
 from crosschannel.envs.market.vocabulary import EVENTS, MODULES, START
@@ -19,6 +20,7 @@ from crosschannel.histories.logs import DecisionLog, decisions_frame, listed_act
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE
 from crosschannel.histories.readers.source_files import read_parquet
+from crosschannel.histories.values.action_columns import action_codes
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.settings import ActionChange
 
@@ -87,11 +89,8 @@ class World:
         probability = np.where(fits[:, None], usual.probabilities, np.nan)
         mine = self.arm != BUSINESS_AS_USUAL
         actions[mine] = 0
-        table = read_parquet(decided / DECISIONS_FILE)
-        rows = pd.Index(live.user_ids).get_indexer(pd.Index(table["user_id"]))
-        for m, module in enumerate(MODULES):
-            code = pd.Index(module.actions).get_indexer(pd.Index(table[module.name]))
-            actions[rows, m] = np.where(code < 0, 0, code)
+        rows, chosen = self._read_decisions(decided / DECISIONS_FILE)
+        actions[rows] = chosen
         usual_rows = np.flatnonzero(~mine & live.state.subscribed)
         log = self._decision_log(usual_rows, actions, probability, mask, time)
         result = live.step(MODULES.canonical(actions))
@@ -100,6 +99,25 @@ class World:
             self.write_users()
             self.log.write_day(time, self._usual_decisions(log), live.events_frame(day))
         return result
+
+    def _read_decisions(self, file: Path) -> tuple[IntArray, IntArray]:
+        """Return the users of a day's decisions (n,), and what is sent to them (n, M).
+
+        Raises:
+            InputError: If the file does not hold decisions for the app's users in the arms that the policy decides for.
+        """
+        faults: list[Fault] = []
+        table = TableValidator(read_parquet(file), str(file), faults)
+        table.require(["user_id", *MODULES.names])
+        raise_faults(faults)
+        rows = pd.Index(self.live.user_ids).get_indexer(pd.Index(table.texts("user_id")))
+        table.flag_rows("user_id", rows < 0, "the app has no such user", "Decide for the day again.")
+        usual = (rows >= 0) & (self.arm[rows] == BUSINESS_AS_USUAL)
+        problem = f"another system decides for the user, whose arm is {BUSINESS_AS_USUAL}"
+        table.flag_rows("user_id", usual, problem, "Leave the row out.")
+        actions = action_codes(table, MODULES)
+        raise_faults(faults)
+        return rows.astype(np.int64), actions
 
     def eligible_frame(self) -> pd.DataFrame:
         """Return what may be sent to the users who are known before the next slot, as `decide --eligible` reads it."""

@@ -12,6 +12,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import import_class
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.training.states import from_storable, to_storable
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Callback:
     The methods have the names that users of Stable-Baselines3 know. `on_step` and `on_evaluation` end the learning
     where they return False; the policy of then is written and judged. A callback must not draw from the agent's random
     numbers. What a resumed training needs of it to end with the same bits stands in `state_dict`: numbers, texts,
-    lists, mappings and tensors, which the checkpoint holds.
+    lists, mappings, arrays and tensors, which the checkpoint holds.
     """
 
     def on_start(self, training: Training) -> None:
@@ -102,9 +103,14 @@ class Callbacks:
         return cls((*made, *given))
 
     def start(self, training: Training) -> None:
-        """Run every `on_start`."""
+        """Run every `on_start`, and refuse at once a state that no checkpoint takes.
+
+        Raises:
+            ConfigError: If a state cannot be stored.
+        """
         for one in self._callbacks:
             one.on_start(training)
+        self.state_dict()
 
     def after_step(self, training: Training) -> bool:
         """Run every `on_step`; return whether the learning continues."""
@@ -125,8 +131,14 @@ class Callbacks:
             one.on_end(training, result)
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Return the name and the state of each callback."""
-        return [{"name": _name_of(one), "state": one.state_dict()} for one in self._callbacks]
+        """Return the name and the state of each callback, as a checkpoint holds them.
+
+        Raises:
+            ConfigError: If a state holds a value with which the checkpoint could not be read.
+        """
+        names = [_name_of(one) for one in self._callbacks]
+        states = [to_storable(one.state_dict(), name) for one, name in zip(self._callbacks, names, strict=True)]
+        return [{"name": name, "state": state} for name, state in zip(names, states, strict=True)]
 
     def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Restore what `state_dict` returned.
@@ -141,12 +153,12 @@ class Callbacks:
                 f"{', '.join(now) or 'none'}: hand over the same ones, in the same order"
             )
         for one, each in zip(self._callbacks, states, strict=True):
-            one.load_state_dict(each["state"])
+            one.load_state_dict(from_storable(each["state"]))
 
     def _all(self, call: Callable[[Callback], bool | None]) -> bool:
-        """Return whether no callback returned False; all are run."""
+        """Return whether no callback returned what is false, such as NumPy's False; all are run."""
         answers = [call(one) for one in self._callbacks]
-        return not any(answer is False for answer in answers)
+        return all(answer is None or bool(answer) for answer in answers)
 
 
 def _name_of(callback: Callback) -> str:

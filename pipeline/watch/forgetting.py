@@ -258,7 +258,7 @@ def _remove_policies(run: Path, done: Forgotten) -> None:
     policies = Policies(run)
     for version in policies.versions:
         if version != policies.current:
-            policies.path(version).unlink()
+            policies.remove(version)
             done.removed.append(policies.path(version))
 
 

@@ -64,10 +64,12 @@ class Count(Callback):
         self.result = result
 
     def state_dict(self):
-        return {"steps": list(self.steps)}
+        return {"steps": np.array(self.steps), "last": np.float32(self.steps[-1] if self.steps else np.nan)}
 
     def load_state_dict(self, state):
-        self.steps = list(state["steps"])
+        assert isinstance(state["last"], np.float32)
+        assert state["last"] == state["steps"][-1]
+        self.steps = state["steps"].tolist()
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,102 @@ def test_a_callback_ends_the_learning_and_the_policy_of_then_is_judged(config, t
     crosschannel.train(run.config, resume=Run.open(run.path, to_train=True), callbacks=[resumed])
     assert resumed.steps == [1, 2, 3]
     assert (run.path / "policy.pt").read_bytes() == policy
+
+
+@pytest.mark.parametrize("answer", [np.bool_(False), False, 0])
+def test_every_false_ends_the_learning_and_none_does_not(answer):
+    class Answers(Callback):
+        def on_step(self, training):
+            return answer
+
+        def on_evaluation(self, training, scores):
+            return answer
+
+    assert not Callbacks([Answers(), Callback()]).after_step(at(1))
+    assert not Callbacks([Callback(), Answers()]).after_evaluation(at(1), {})
+    assert Callbacks([Callback(), Callback()]).after_step(at(1))
+
+
+class Keeps(Callback):
+    """Keeps a state, and gets it back."""
+
+    def __init__(self, state):
+        self.state, self.loaded = state, None
+
+    def state_dict(self):
+        return {"kept": self.state}
+
+    def load_state_dict(self, state):
+        self.loaded = state["kept"]
+
+
+VALUES = {
+    "float32": np.float32(0.1),
+    "float64": np.float64(0.1),
+    "nan": np.float64("nan"),
+    "long double": np.longdouble(1) / 3,
+    "int64": np.int64(2**62),
+    "uint64": np.uint64(2**64 - 1),
+    "bool": np.bool_(True),
+    "text": np.str_("é"),
+    "time": np.datetime64("2026-11-30T08:00", "us"),
+    "array": np.arange(6, dtype=np.int16).reshape(2, 3),
+    "reversed": np.arange(4.0)[::-1],
+    "big-endian": np.arange(3, dtype=">f4"),
+    "scalar array": np.array(3.5),
+    "empty": np.zeros((0, 2), dtype=np.float32),
+    "plain": [1, 0.5, "a", None, True, (2, 3)],
+    "tensor": torch.arange(3),
+    "nested": {"a": [np.float32(2), {"b": np.zeros(2)}], 3: (np.int8(1),)},
+}
+
+
+def assert_same(found, wanted):
+    assert type(found) is type(wanted)
+    if isinstance(wanted, dict):
+        assert list(found) == list(wanted)
+        for key in wanted:
+            assert_same(found[key], wanted[key])
+    elif isinstance(wanted, list | tuple):
+        for one, other in zip(found, wanted, strict=True):
+            assert_same(one, other)
+    elif isinstance(wanted, np.generic | np.ndarray):
+        assert (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+        assert found.tobytes() == wanted.tobytes()
+    elif isinstance(wanted, torch.Tensor):
+        assert torch.equal(found, wanted)
+    else:
+        assert found == wanted
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_state_comes_back_from_the_checkpoint_as_it_was(name, tmp_path):
+    torch.save(Callbacks([Keeps(VALUES[name])]).state_dict(), tmp_path / "state.pt")
+    again = Keeps(None)
+    Callbacks([again]).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert_same(again.loaded, VALUES[name])
+
+
+def test_keys_of_numpy_are_stored_as_equal_ones(tmp_path):
+    torch.save(Callbacks([Keeps({np.int64(3): 1, np.str_("a"): 2})]).state_dict(), tmp_path / "state.pt")
+    again = Keeps(None)
+    Callbacks([again]).load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again.loaded == {3: 1, "a": 2}
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (np.array([{}], dtype=object), r"state_dict\(\)\['kept'\] is a ndarray"),
+        ({"a": [1, Path("x")]}, r"state_dict\(\)\['kept'\]\['a'\]\[1\] is a \w*Path"),
+        (lambda: None, r"state_dict\(\)\['kept'\] is a function"),
+        (np.zeros(2, dtype=[("a", int)]), r"state_dict\(\)\['kept'\] is a ndarray"),
+    ],
+)
+def test_what_no_checkpoint_gives_back_is_refused_before_the_first_step(config, tmp_path, value, place):
+    with pytest.raises(ConfigError, match=rf":Keeps: {place}, with which no checkpoint can be read back"):
+        crosschannel.train(config, tmp_path / "market", callbacks=[Keeps(value)])
+    assert not (tmp_path / "market" / "checkpoint.pt").exists()
 
 
 CODE = """

@@ -173,6 +173,30 @@ def test_a_user_who_would_change_the_arm_is_named(trained):
     run(trained, 1, *ARMS, "--change-arms")
 
 
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda arms, file: file.write_bytes(b"PAR1"), r"arms\.parquet"),
+        (lambda arms, file: arms.drop(columns="arm").to_parquet(file, index=False), "arms.parquet, column 'arm'"),
+    ],
+)
+def test_arms_that_were_edited_are_refused_with_their_file(trained, write, message):
+    run(trained, 0, *ARMS)
+    file = next(Path("decided").glob("2*")) / "arms.parquet"
+    write(pd.read_parquet(file), file)
+    with pytest.raises(InputError, match=message):
+        run(trained, 1, *ARMS)
+
+
+@pytest.mark.parametrize("name", ["eligible.csv", "eligible.parquet"])
+def test_a_file_of_eligibility_that_was_exported_empty_is_refused(trained, name):
+    table = pd.DataFrame({"user_id": pd.Series(dtype=str), "eligible_channel": pd.Series(dtype=str)})
+    table.to_csv(name, index=False) if name.endswith("csv") else table.to_parquet(name, index=False)
+    with pytest.raises(InputError, match="the file has no row, so that nothing could be sent to anybody"):
+        run(trained, 0, *ARMS, "--eligible", name)
+    assert not Path("decided").exists()
+
+
 def test_a_file_has_the_same_decisions_without_a_folder(trained):
     run(trained, 0, *ARMS)
     flags = ("--guardrails.min-gap", "36h", *ARMS)

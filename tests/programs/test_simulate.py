@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
 from crosschannel.histories import held_out
 from crosschannel.histories.arms import AGENT, HOLDOUT
@@ -27,6 +29,7 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs import evaluate, simulate, train, trial
 from tests import ROOT
 
 CONFIG = Path(__file__).resolve().parent / "closed_loop.yaml"
@@ -184,7 +187,7 @@ def killed(folder: Path, kills: int, took: float, seed: int) -> None:
     run("simulate", *arguments, cwd=folder)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(24, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(40, marks=pytest.mark.slow)])
 def test_a_killed_simulation_goes_on_to_the_same_bits(tmp_path: Path, kills: int) -> None:
     one, other = tmp_path / "undisturbed", tmp_path / "killed"
     one.mkdir()
@@ -195,6 +198,47 @@ def test_a_killed_simulation_goes_on_to_the_same_bits(tmp_path: Path, kills: int
     wanted, found = files(one / "run"), files(other / "run")
     assert found.keys() == wanted.keys()
     assert [name for name in wanted if wanted[name] != found[name]] == []
+
+
+def kill_once(*arguments: object, cwd: Path, after: float) -> bool:
+    """Start a program and kill it after some seconds; return whether it was still running."""
+    process = subprocess.Popen(command(*arguments), cwd=cwd, env=environment(), stdout=subprocess.DEVNULL, stderr=-1)
+    try:
+        process.communicate(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(40, marks=pytest.mark.slow)])
+def test_a_killed_update_learns_to_the_same_bits(loop: tuple[Path, str], tmp_path: Path, kills: int) -> None:
+    """Half of the times a day is added to the stored sums, and half of the times all is computed from the log alone."""
+    rng = random.Random(kills)
+    done = 0
+    for rounds in range(10 * kills):
+        if done >= kills:
+            break
+        for name in ("undisturbed", "killed"):
+            # Both have the run's own name, which the card has as well.
+            folder = Path(shutil.copytree(loop[0], tmp_path / f"{name}{rounds}" / loop[0].name))
+            if rounds % 2:
+                shutil.rmtree(folder / "learning")
+        one, other = (tmp_path / f"{name}{rounds}" for name in ("undisturbed", "killed"))
+        began = time.monotonic()
+        run("update", loop[0].name, cwd=one)
+        took = time.monotonic() - began
+        for _ in range(min(3, kills - done)):
+            # The first half is imports.
+            done += kill_once("update", loop[0].name, cwd=other, after=rng.uniform(0.4, 1.0) * took)
+        run("update", loop[0].name, cwd=other)
+        wanted, found = files(one / loop[0].name), files(other / loop[0].name)
+        assert found.keys() == wanted.keys()
+        assert [name for name in wanted if wanted[name] != found[name]] == []
+        assert Policies(other / loop[0].name).current is not None
+        for folder in (one, other):
+            shutil.rmtree(folder)
+    assert done >= kills, "the program ends before it is killed"
 
 
 def test_a_finished_simulation_is_simulated_to_its_end_again(loop: tuple[Path, str]) -> None:
@@ -213,6 +257,73 @@ def test_a_run_that_is_no_simulation_is_left_alone(loop: tuple[Path, str], tmp_p
     assert done.returncode == 2
     assert "not that of a simulation" in done.stderr
     assert files(tmp_path / "shop") == before
+
+
+def test_no_training_resumes_what_learns_by_updates(
+    loop: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a simulation, also one that was stopped before its first day, nor a run from `start`."""
+    monkeypatch.chdir(tmp_path)
+    simulated = Path(shutil.copytree(loop[0], loop[0].name))
+    before = files(simulated)
+    with pytest.raises(ConfigError, match=r"is the folder of a simulation.*crosschannel simulate --resume"):
+        train.main(["--resume", str(simulated)])
+    with pytest.raises(ConfigError, match=r"has no training.*learns by `crosschannel update"):
+        evaluate.main([str(simulated)])
+    assert files(simulated) == before
+    for name in ("policies", "decisions", "learning", "log"):
+        shutil.rmtree(simulated / name, ignore_errors=True)
+    with pytest.raises(ConfigError, match="is the folder of a simulation"):
+        train.main(["--resume", str(simulated)])
+    # A run from `start` has its log elsewhere.
+    shop = Path(shutil.copytree(loop[0], "shop"))
+    with pytest.raises(ConfigError, match=r"has no training.*learns by `crosschannel update"):
+        train.main(["--resume", str(shop)])
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.assign(user_id=["nobody", *t.user_id[1:]]), "row 1, value 'nobody': the app has no such user"),
+        (lambda t: t.assign(channel=["pigeon", *t.channel[1:]]), "column 'channel', row 1, value 'pigeon'"),
+        (lambda t: t.drop(columns="channel"), "column 'channel'"),
+    ],
+)
+def test_decisions_that_were_edited_are_not_executed(
+    loop: tuple[Path, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    edit: Callable[[pd.DataFrame], pd.DataFrame],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = Path(shutil.copytree(loop[0], loop[0].name))
+    file = sorted((copy / "decisions").iterdir())[-1] / "decisions.parquet"
+    edit(pd.read_parquet(file)).to_parquet(file, index=False)
+    with pytest.raises(InputError, match=message):
+        simulate.main(["--resume", str(copy)])
+
+
+def test_decisions_for_users_of_business_as_usual_are_not_executed(
+    loop: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = Path(shutil.copytree(loop[0], loop[0].name))
+    day = sorted((copy / "decisions").iterdir())[-1]
+    table, arms = (pd.read_parquet(day / f"{name}.parquet") for name in ("decisions", "arms"))
+    user = arms.user_id[arms.arm == "business_as_usual"].iloc[0]
+    table.assign(user_id=[user, *table.user_id[1:]]).to_parquet(day / "decisions.parquet", index=False)
+    with pytest.raises(InputError, match="whose arm is business_as_usual"):
+        simulate.main(["--resume", str(copy)])
+
+
+def test_a_trial_does_not_start_when_an_edited_summary_says(loop: tuple[Path, str], tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(loop[0], tmp_path / "run"))
+    file = min((copy / "decisions").glob("2*")) / "decide.json"
+    file.write_text(re.sub(r'"at": "2024-01-..', '"at": "2024-01-06', file.read_text()))
+    flags = ("--config", copy / "config.yaml", "--history.path", copy / "log", "--history.decided", copy / "decisions")
+    with pytest.raises(ConfigError, match=r"decide\.json is damaged or was edited"):
+        trial.main([str(each) for each in flags])
 
 
 def test_a_simulation_has_one_process_at_a_time(loop: tuple[Path, str]) -> None:

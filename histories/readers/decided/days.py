@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import ObjectArray
-from crosschannel.core.errors import Fault, InputError, raise_faults
+from crosschannel.core.errors import ConfigError, Fault, InputError, raise_faults
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.core.times import DAY, SECOND
+from crosschannel.core.times import DAY, SECOND, parse_moment
 from crosschannel.histories.arms import ARMS
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.source_files import read_parquet
@@ -166,8 +167,21 @@ def _first_time(folder: Path) -> int:
 
 
 def ends_before(day: Path, time: int) -> bool:
-    """Return whether all that was decided on a day was for before a time, by the name of its folder."""
-    return _time_of(day) + (60 * SECOND if "T" in day.name else DAY) <= time
+    """Return whether all that was decided on a day was for before a time.
+
+    The name of its folder says so, or the time in its summary where the name has only a date, and that of the time.
+    """
+    begin = _time_of(day)
+    if "T" in day.name:
+        return begin + 60 * SECOND <= time
+    if not begin < time < begin + DAY:
+        return begin + DAY <= time
+    try:
+        summary = json.loads((day / SUMMARY_FILE).read_text(encoding="utf-8"))
+        return parse_moment(str(summary["at"])) < time
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        problem = f"the summary does not say when the day was decided for ({error})"
+        raise InputError([Fault(str(day / SUMMARY_FILE), problem, "Decide for the day again with --force.")]) from None
 
 
 def _time_of(day: Path) -> int:

@@ -77,7 +77,7 @@ def join_days(log: SourceRows, folder: Path, modules: ActionSpace, since: int | 
         log: The decisions of the log, in the native columns.
         folder: The folder.
         modules: What could be chosen.
-        since: Time of the first day that is read, microseconds since 1970 UTC; by default all are.
+        since: Time of the first decisions that are read, microseconds since 1970 UTC; by default all are.
 
     Raises:
         InputError: If the folder is not one of decisions by date, or they do not fit the log.

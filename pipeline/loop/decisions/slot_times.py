@@ -7,6 +7,7 @@ import numpy as np
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR, WEEK, duration, parse_moment, timestamps
+from crosschannel.histories.context.earlier import NOT_YET
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid, bounds
 from crosschannel.pipeline.command_line import logger
@@ -21,6 +22,15 @@ def declared_grid(config: HistoryConfig) -> SlotGrid | None:
     mapping = {"tables": config.tables, "stream": config.stream}.get(config.source)
     slots = None if mapping is None else mapping.slots
     return slots if isinstance(slots, SlotGrid) else None
+
+
+def shows_slots(history: History, at: int, period: int) -> bool:
+    """Return whether the recent part of a log has all decisions from which `slot_at` finds the slot of a moment."""
+    if history.earlier is None:
+        return True
+    time = history.decisions.time
+    last = int(time[time <= at].max(initial=NOT_YET))
+    return last != NOT_YET and last - max(WEEK, 2 * period) >= history.earlier.time
 
 
 def slot_at(history: History, at: int, period: int, grid: SlotGrid | None = None) -> int:

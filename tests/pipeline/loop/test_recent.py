@@ -12,17 +12,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY, NEVER
 from crosschannel.histories.context.activity import Activity, BlockHabits, WeekendHabits
 from crosschannel.histories.context.columns import raw_columns
 from crosschannel.histories.context.layout import ContextSpec, Layout
 from crosschannel.histories.guardrails import Guardrails, allowed_actions
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
+from crosschannel.histories.readers import daily
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.decided.days import decided_days
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import load_config
-from crosschannel.pipeline.loop.recent import DAYS_FOLDER, RESTS_ON, TOTALS, RecentLog
+from crosschannel.pipeline.loop import recent as recent_module
+from crosschannel.pipeline.loop.decisions.slot_times import shows_slots, slot_at
+from crosschannel.pipeline.loop.recent import DAYS_FOLDER, RecentLog
+from crosschannel.pipeline.loop.totals import RESTS_ON, TOTALS
+from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.simulation import simulating
 from crosschannel.pipeline.simulation.simulating import Loop, simulate
 from crosschannel.programs import decide
@@ -220,3 +227,233 @@ def test_the_program_decides_as_from_the_whole_log(loop: Loop, monkeypatch: pyte
     assert (run / DAYS_FOLDER / TOTALS).is_file()
     assert set(found[0]) >= {"decisions.parquet", "arms.parquet", "decide.json"}
     assert found[0] == found[1] == found[2]
+
+
+def assert_decides_as_whole(loop: Loop, recent: RecentLog, at: int) -> History:
+    """What is read is what the whole log says, twice: with totals that were there, and with those kept then."""
+    for _ in range(2):
+        found = recent.read(at)
+        assert_equal(found, read_history(loop.log, loop.decided), recent.layout, at)
+    return found
+
+
+def recut(loop: Loop, shift: int) -> None:
+    """Cut the files of the log's days at another time of day, such as local midnight; rows outside stay at the ends."""
+    log = DailyLog.open(loop.log)
+    days = log.days()
+    for name in ("events", "decisions"):
+        files = [log.folder(day) / f"{name}.parquet" for day in days]
+        rows = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+        time = pd.to_datetime(rows["time"], utc=True).dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
+        number = np.clip((time - log.start - shift) // DAY, 0, len(days) - 1)
+        for k, file in enumerate(files):
+            rows[number == k].to_parquet(file, index=False)
+
+
+@pytest.mark.parametrize("hours", [-9, 5, *(pytest.param(h, marks=pytest.mark.slow) for h in (-1, 1, 8))])
+def test_files_that_are_cut_at_another_midnight_lose_no_row(loop: Loop, hours: int) -> None:
+    """Days of time zones east and west of UTC: totals reach up to a time that divides the files."""
+    at = read_history(loop.log, loop.decided).span[1]
+    recut(loop, hours * 3600 * 1_000_000)
+    recent = recent_of(loop)
+    for day in (at - DAY, at):
+        found = assert_decides_as_whole(loop, recent, day)
+        assert found.earlier is not None
+
+
+def test_a_late_row_in_the_file_of_an_earlier_day_is_not_lost(loop: Loop) -> None:
+    """Such as one of a device whose clock is ahead: no time divides the files, so that the whole log is read."""
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    days = recent.log.days()
+    first, last = (recent.log.folder(day) / "events.parquet" for day in (days[0], days[-1]))
+    early = pd.concat([pd.read_parquet(first), pd.read_parquet(last).iloc[:3]], ignore_index=True)
+    early.to_parquet(first, index=False)
+    assert assert_decides_as_whole(loop, recent, at).earlier is None
+    assert not recent.folder.exists()
+
+
+def test_decisions_that_were_edited_to_another_time_are_not_lost(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1] + 6 * DAY
+    file = decided_days(loop.decided)[0] / "decisions.parquet"
+    table = pd.read_parquet(file)
+    table["time"] = pd.to_datetime(table["time"], utc=True) + pd.Timedelta("8D") + pd.Timedelta("1h")
+    table.to_parquet(file, index=False)
+    assert_decides_as_whole(loop, recent, at)
+
+
+def test_another_start_of_the_observation_changes_what_was_summed_up(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent.read(at)
+    assert recent.read(at).earlier is not None
+    file = loop.log / "users.parquet"
+    users = pd.read_parquet(file)
+    users.loc[::3, "observed_from"] += pd.Timedelta("3D")
+    users.to_parquet(file, index=False)
+    assert recent.read(at).earlier is None
+    assert assert_decides_as_whole(loop, recent, at).earlier is not None
+
+
+def test_users_who_join_later_do_not_outdate_the_totals(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent.read(at)
+    file = loop.log / "users.parquet"
+    users = pd.read_parquet(file)
+    new = users.iloc[:2].assign(user_id=["zz-new", "aa-new"], observed_from=pd.Timestamp(at + DAY, unit="us"))
+    pd.concat([new, users], ignore_index=True).to_parquet(file, index=False)
+    assert recent.read(at).earlier is not None
+    assert_decides_as_whole(loop, recent, at)
+
+
+def test_a_user_who_vanished_is_refused_as_by_the_whole_log(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent.read(at)
+    # A user of the first days alone: no file that is read now names the user.
+    late = read_history(loop.log, loop.decided)
+    user = late.user_ids[0]
+    for day in recent.log.days()[3:]:
+        for folder in (recent.log.folder(day), loop.decided / recent.log.folder(day).name):
+            for file in folder.glob("*.parquet"):
+                table = pd.read_parquet(file)
+                table[table["user_id"] != user].to_parquet(file, index=False)
+    for _ in range(2):
+        recent.read(at)
+    users = pd.read_parquet(loop.log / "users.parquet")
+    users[users["user_id"] != user].to_parquet(loop.log / "users.parquet", index=False)
+    with pytest.raises(InputError, match="the user is not in the table of users"):
+        read_history(loop.log, loop.decided)
+    with pytest.raises(InputError, match="the user is not in the table of users"):
+        recent.read(at)
+
+
+def test_values_that_are_missing_from_some_day_on_are_refused_as_by_the_whole_log(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent.read(at)
+    cut = int(recent.read(at).earlier.time)
+    for day in recent.log.days():
+        if day >= cut:
+            file = recent.log.folder(day) / "events.parquet"
+            table = pd.read_parquet(file)
+            table.loc[table["event"].str.startswith("order"), "value"] = np.nan
+            table.to_parquet(file, index=False)
+    with pytest.raises(InputError, match="the value is missing"):
+        recent.read(at)
+
+
+def test_a_summed_day_that_is_removed_is_refused(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent.read(at)
+    day = recent.log.folder(recent.log.days()[1])
+    (day / "events.parquet").unlink()
+    with pytest.raises(InputError, match=r"events\.parquet"):
+        recent.read(at)
+    shutil.rmtree(day)
+    with pytest.raises(InputError, match="is missing"):
+        recent.read(at)
+
+
+def test_days_without_rows_are_read_like_others(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    days = recent.log.days()
+    for day in (*days[:2], *days[5:8]):
+        file = recent.log.folder(day) / "events.parquet"
+        pd.read_parquet(file).iloc[:0].to_parquet(file, index=False)
+    for time in (at - DAY, at, at + DAY):
+        assert assert_decides_as_whole(loop, recent, time).earlier is not None
+
+
+def test_a_time_beyond_the_log_needs_no_day_that_is_not_there(loop: Loop) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    for time in (at + 400 * DAY, at + 401 * DAY, at):
+        assert_decides_as_whole(loop, recent, time)
+
+
+def test_a_file_that_changes_while_it_is_read_outdates_the_totals(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    file = recent.log.folder(recent.log.days()[1]) / "events.parquet"
+    read = DailyLog.read
+
+    def read_and_change(*arguments: Any, **named: Any) -> History:
+        found = read(*arguments, **named)
+        pd.read_parquet(file).iloc[5:].to_parquet(file, index=False)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DailyLog, "read", read_and_change)
+        recent.read(at)
+    assert recent.read(at).earlier is None
+    assert_decides_as_whole(loop, recent, at)
+
+
+def test_another_process_that_keeps_totals_or_a_folder_without_rights_changes_no_decision(
+    loop: Loop, caplog: pytest.LogCaptureFixture
+) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent.folder.mkdir()
+    with RunLock(recent.folder):
+        assert_equal(recent.read(at), read_history(loop.log, loop.decided), recent.layout, at)
+    assert "is not kept" in caplog.text
+    assert not (recent.folder / TOTALS).exists()
+    blocked = replace(recent, folder=loop.path / "config.yaml" / "days")
+    assert_equal(blocked.read(at), read_history(loop.log, loop.decided), recent.layout, at)
+
+
+def test_totals_without_their_description_or_with_an_earlier_one_are_not_taken(loop: Loop) -> None:
+    """As a process leaves them that was killed between the two files."""
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    recent.read(at - DAY)
+    earlier = (recent.folder / RESTS_ON).read_bytes()
+    recent.read(at)
+    assert (recent.folder / RESTS_ON).read_bytes() != earlier
+    (recent.folder / RESTS_ON).write_bytes(earlier)
+    assert recent.read(at).earlier is None
+    (recent.folder / RESTS_ON).unlink()
+    assert recent.read(at).earlier is None
+    assert_decides_as_whole(loop, recent, at)
+
+
+def test_the_users_are_read_once(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    recent, at = recent_of(loop), read_history(loop.log, loop.decided).span[1]
+    files = list[str]()
+    for module in (recent_module, daily):
+        real = module.read_parquet
+        monkeypatch.setattr(module, "read_parquet", lambda path, real=real: (files.append(path.name), real(path))[1])
+    for _ in range(2):
+        files.clear()
+        recent.read(at)
+        assert files.count("users.parquet") == 1
+
+
+@pytest.mark.parametrize("moment", ["2100-01-01", "1995-01-01", "tomorrow"])
+def test_a_time_that_the_log_does_not_cover_is_refused_beside_its_own_times(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Those of the whole log, also where the recent days would be read."""
+    monkeypatch.chdir(loop.path.parent)
+    log = DailyLog.open(loop.log)
+    users = pd.read_parquet(loop.log / "users.parquet")["user_id"]
+    pd.DataFrame({"user_id": users, "eligible_channel": "none"}).to_csv("eligible.csv", index=False)
+    now = f"{pd.Timestamp(log.end, unit='us') + pd.Timedelta('2h'):%Y-%m-%dT%H:%M}"
+    flags = ["run", "--out", "days", "--eligible", "eligible.csv", "--history.decided", "run/decisions"]
+    assert decide.main([*flags, "--at", now]) == 0
+    first = pd.Timestamp(int(read_history(loop.log, loop.decided).decisions.time.min()), unit="us")
+    wanted = "is not a time" if moment == "tomorrow" else f"first decision is at {first:%Y-%m-%d}"
+    with pytest.raises(ConfigError, match=wanted):
+        decide.main([*flags, "--at", moment])
+
+
+def test_a_slot_that_the_recent_days_do_not_show_is_found_in_the_whole_log(loop: Loop) -> None:
+    """Where nobody decided for a while, the last slots may lie before the days that were read."""
+    whole = read_history(loop.log, loop.decided)
+    recent, at = recent_of(loop), whole.span[1]
+    recent.read(at)
+    found = recent.read(at)
+    assert found.earlier is not None
+    times = np.arange(found.earlier.time, at, DAY // 2)
+    shown = [shows_slots(found, time, DAY) for time in times]
+    assert any(shown)
+    assert not all(shown)
+    assert all(slot_at(found, time, DAY) == slot_at(whole, time, DAY) for time in times[shown])
+    assert shows_slots(whole, at, DAY)
+    d = found.decisions
+    none = replace(found, decisions=take_rows(d, d.time < 0), events=replace(found.events, message=None))
+    assert not shows_slots(none, at, DAY)

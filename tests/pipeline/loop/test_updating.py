@@ -14,7 +14,7 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY
 from crosschannel.histories.history import History, take_rows
 from crosschannel.histories.observation.slicing import until
-from crosschannel.pipeline.building import compute_rewards
+from crosschannel.pipeline.building import build_history, compute_rewards
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import _closed
 from crosschannel.pipeline.loop.policies import Policies
@@ -22,6 +22,8 @@ from crosschannel.pipeline.loop.states import States
 from crosschannel.pipeline.loop.updating import Updated, update
 from crosschannel.pipeline.report.model_card import MODEL_CARD
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs import update as update_program
+from crosschannel.programs.evaluate import evaluate
 from crosschannel.programs.update import roll_back
 from tests.pipeline.loop.updates import config, days, log, started
 
@@ -239,6 +241,62 @@ def test_what_happens_at_the_very_end_of_a_window_belongs_to_it(tmp_path: Path) 
     assert _closed(settings, history, first + DAY + 1)[history.decisions.time == first].all()
     after = replace(history, ties="after")
     assert _closed(settings, after, first + DAY)[history.decisions.time == first].all()
+
+
+def test_an_evaluation_leaves_the_card_to_the_policy_in_use(trained: Path, tmp_path: Path) -> None:
+    """After updates and after a roll-back, `evaluate` judges what training wrote and names the policy that decides."""
+    path = Path(shutil.copytree(trained, tmp_path / "run"))
+    run = Run.open_in_use(path)
+    history = build_history(run.config)[0]
+    first = update(run, until(history, days(history)[-2])).version
+    second = update(Run.open_in_use(path), history).version
+    assert first != second
+    card = path / MODEL_CARD
+    for version in (second, first):
+        roll_back(Run.open_in_use(path), version)
+        before = card.read_text(encoding="utf-8")
+        assert f"Version in use: `{version}` (from an update)" in before
+        assert f"policy {version}: learned from" in before
+        assert "those of the policy that training wrote" in before
+        evaluate(path)
+        assert card.read_text(encoding="utf-8") == before
+    evaluate(path, out=tmp_path / "elsewhere")
+    elsewhere = (tmp_path / "elsewhere" / MODEL_CARD).read_text(encoding="utf-8")
+    assert f"Version in use: `{replace(run, version=None).policy_version}` (from training)" in elsewhere
+    assert f"policy {first}: learned from" not in elsewhere
+
+
+def test_a_roll_back_repairs_the_note_of_the_policy_in_use(tmp_path: Path) -> None:
+    """As the error on the damaged note says; what is not a version, or is damaged, is not put to use."""
+    history, run = log(), started(config(), tmp_path / "run", log())
+    first = update(run, until(history, days(history)[-2])).version
+    second = update(run, history).version
+    policies, path = Policies(run.path), str(run.path)
+    (policies.folder / "current.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"is damaged.*update RUN --use VERSION"):
+        update_program.main([path])
+    assert update_program.main([path, "--use", first]) == 0
+    assert policies.current == first
+    shutil.copy(policies.path(first), run.path / "elsewhere.pt")
+    for wrong in ("../elsewhere", "elsewhere", ""):
+        with pytest.raises(ConfigError, match="there is no policy"):
+            update_program.main([path, "--use", wrong])
+    policies.path(second).write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="is not a policy as it was written"):
+        update_program.main([path, "--use", second])
+    assert policies.current == first
+
+
+def test_the_words_of_the_card_go_with_their_policy(tmp_path: Path) -> None:
+    """Policies that are pruned leave no words behind; damaged words are named."""
+    history, run = log(), started(config(**{"update.keep": 1}), tmp_path / "run", log())
+    for time in days(history)[-3:]:
+        last = update(run, until(history, time)).version
+    words = run.path / "policies" / f"{last}.json"
+    assert {path.name for path in words.parent.glob("*.json")} == {words.name, "current.json", "order.json"}
+    words.write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"is damaged.*Delete it"):
+        roll_back(run, last)
 
 
 def test_an_update_and_a_roll_back_write_the_model_card(tmp_path: Path) -> None:
