@@ -147,7 +147,8 @@ class TableValidator:
                 column,
                 ~missing,
                 "a number has neither a unit nor an origin",
-                "Write times such as 2024-05-01T09:30:00Z, or state the unit beside the mapping's `path`: `time_unit: s`.",
+                "Write times such as 2024-05-01T09:30:00Z, or state the unit beside the mapping's `path`: "
+                "`time_unit: s`.",
             )
             return np.zeros(len(self), dtype=np.int64), np.zeros(len(self), dtype=bool)
         else:
@@ -178,7 +179,8 @@ class TableValidator:
             column,
             np.isnan(out) & ~missing,
             "this is not a number",
-            'Write a plain number with a decimal point; a column mapping reads 12,50 with `decimal: ","` beside its `path`.',
+            'Write a plain number with a decimal point; a column mapping reads 12,50 with `decimal: ","` beside its '
+            "`path`.",
         )
         return out, missing
 

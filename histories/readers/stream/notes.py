@@ -18,7 +18,7 @@ IDLE_SHARE = 0.05
 
 
 def copy_notes(stream: StreamRows, kept: BoolArray) -> list[str]:
-    """Return a note on rows that equal an earlier one in all that is read, where no message id tells copies from others.
+    """Return a note on rows that equal an earlier one in all that is read, where no message id identifies copies.
 
     Args:
         stream: The rows.
