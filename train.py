@@ -102,7 +102,7 @@ def train(
         agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
         pipeline.check_priceable(agent, config.constraints)
         del split.observations  # the replay log holds them now, and they are large
-        run = resume or Run.create(config, out, locks)
+        run = resume or Run.create(config, out, locks, force=force)
         logger.info(f"writing to {run.path}")
 
         with resumable(run.path):

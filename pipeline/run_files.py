@@ -1,4 +1,4 @@
-"""The files of a run folder that are read back: JSON with a checksum, what a run has learned with, and the lock."""
+"""What runs need of their folder: JSON with a checksum, what was learned with, the lock, and a place that is free."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -212,4 +214,65 @@ class RunLock:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the right back."""
         self._file.close()
+
+
+def take_numbered(folder: Path, name: str, locks: ExitStack) -> Path:
+    """Take and lock a folder of a name that holds nothing yet, with a number added where the name is taken."""
+    for number in range(1, 10_000):
+        path = folder / (name if number == 1 else f"{name}-{number}")
+        if path.exists() and not is_free(path):
+            continue
+        make_folder(path)
+        lock = ExitStack()
+        try:
+            lock.enter_context(RunLock(path))
+        except ConfigError:
+            continue  # a run that begins at the same time
+        if is_free(path):
+            locks.push(lock)
+            return path
+        lock.close()
+    raise ConfigError(f"{folder} has ten thousand runs called {name!r}: choose another name")
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, with those above it.
+
+    Raises:
+        OutputError: If it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be made: {error.strerror or error}") from None
+
+
+def is_free(path: Path) -> bool:
+    """Return whether a folder holds nothing but what a process that was killed before its run began has left."""
+    return path.is_dir() and all(item.name == LOCK_FILE or item.name.endswith(".part") for item in path.iterdir())
+
+
+def clear(path: Path) -> None:
+    """Remove the files of an earlier run, first what marks it as finished; config.yaml is replaced later.
+
+    Raises:
+        ConfigError: If another program writes a folder in it, such as the log of a simulation.
+        OutputError: If a file cannot be removed.
+    """
+    names = {"config.yaml", LOCK_FILE}
+    for inside in sorted(path.glob(f"*/{LOCK_FILE}")):
+        RunLock(inside.parent).close()
+    try:
+        (path / "metrics.json").unlink(missing_ok=True)
+        for item in path.iterdir():
+            if item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item)
+            elif item.name not in names:
+                item.unlink()
+    except OSError as error:
+        raise OutputError(f"{path} cannot be replaced: {error.strerror or error}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -14,14 +13,23 @@ from typing import Any
 
 from crosschannel import agents  # whose names are imported on first use: help does not wait for PyTorch
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.core.errors import ConfigError, OutputError
+from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import output_fault, write_csv
 from crosschannel.core.serialization import import_class, refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult, summary_text
 from crosschannel.pipeline.loop.policies import VERSION_DIGITS, Policies, is_of_start
-from crosschannel.pipeline.run_files import LOCK_FILE, RunLock, TrainedWith, read_json, write_json
+from crosschannel.pipeline.run_files import (
+    RunLock,
+    TrainedWith,
+    clear,
+    is_free,
+    make_folder,
+    read_json,
+    take_numbered,
+    write_json,
+)
 
 #: Version of `metrics.json`.
 METRICS_VERSION = 1
@@ -103,26 +111,29 @@ class Run:
         return True
 
     @classmethod
-    def create(cls, config: Config, out: Path | None, locks: ExitStack) -> Run:
+    def create(cls, config: Config, out: Path | None, locks: ExitStack, *, force: bool = False) -> Run:
         """Make the folder of a run whose parts are prepared.
 
         A folder without config.yaml is not a run yet; what a killed process leaves of it is used by the next run.
 
         Args:
             config: The resolved configuration.
-            out: The folder, which replaces an earlier run's (see `check_run_folder`); by default the configuration's,
-                with a number where that is taken.
+            out: The folder (see `check_run_folder`); by default the configuration's, with a number where it is taken.
             locks: What holds the folder's lock, for as long as the run is written.
+            force: Replace the run that stands at `out`.
 
         Raises:
-            ConfigError: If the folder is in use.
+            ConfigError: If the folder, or one in it such as a simulation's log, is in use.
             OutputError: If the folder cannot be written.
+            UsageError: If something was written into `out` since that was checked.
         """
-        path = out or _take_numbered(config.run_dir, config.name, locks)
+        path = out or take_numbered(config.run_dir, config.name, locks)
         if out is not None:
-            _make_folder(out)
+            make_folder(out)
             locks.enter_context(RunLock(out))
-            _clear(out)
+            if not force and not is_free(out):
+                raise UsageError(f"{out} was written by another program meanwhile: give another --out")
+            clear(out)
         allowed = (*classes_of(config), *config.train.callbacks)
         run = cls(path, replace(config, name=path.name, run_dir=path.parent), allowed)
         write_config(run.config, path / "config.yaml")  # makes the folder a run
@@ -331,55 +342,10 @@ def check_run_folder(config: Config, out: Path | None, force: bool) -> None:
     """
     if out is not None:
         refuse_existing(out, force)
-        if out.exists() and (not out.is_dir() or (not _is_free(out) and not Run.is_at(out))):
+        if out.exists() and (not out.is_dir() or (not is_free(out) and not Run.is_at(out))):
             raise UsageError(f"{out} is not a run: --force replaces runs only")
     if fault := output_fault((out or config.run_dir / ".new") / "config.yaml"):
         raise UsageError(f"no run can be written to {out or config.run_dir}: {fault}")
-
-
-def _take_numbered(folder: Path, name: str, locks: ExitStack) -> Path:
-    """Take and lock a folder of a name that holds nothing yet, with a number added where the name is taken."""
-    for number in range(1, 10_000):
-        path = folder / (name if number == 1 else f"{name}-{number}")
-        if path.exists() and not _is_free(path):
-            continue
-        _make_folder(path)
-        lock = ExitStack()
-        try:
-            lock.enter_context(RunLock(path))
-        except ConfigError:
-            continue  # a run that begins at the same time
-        if _is_free(path):
-            locks.push(lock)
-            return path
-        lock.close()
-    raise ConfigError(f"{folder} has ten thousand runs called {name!r}: choose another name")
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be made: {error.strerror or error}") from None
-
-
-def _is_free(path: Path) -> bool:
-    """Return whether a folder holds nothing but what a process that was killed before its run began has left."""
-    return path.is_dir() and all(item.name == LOCK_FILE or item.name.endswith(".part") for item in path.iterdir())
-
-
-def _clear(path: Path) -> None:
-    """Remove the files of an earlier run, first what marks it as finished; config.yaml is replaced later."""
-    names = {"config.yaml", LOCK_FILE}
-    try:
-        (path / "metrics.json").unlink(missing_ok=True)
-        for item in path.iterdir():
-            if item.is_dir() and not item.is_symlink():
-                shutil.rmtree(item)
-            elif item.name not in names:
-                item.unlink()
-    except OSError as error:
-        raise OutputError(f"{path} cannot be replaced: {error.strerror or error}") from None
 
 
 def classes_of(config: Config) -> tuple[str, ...]:

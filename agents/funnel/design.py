@@ -101,11 +101,11 @@ class Design:
     def common(self, x: Tensor) -> Tensor:
         """Return the features (N, base) of the common part, for contexts (N, D)."""
         scaled = x / max(self.width, 1) ** 0.5
-        return torch.cat([torch.ones_like(x[:, :1]), scaled, scaled.abs()], 1)
+        return torch.cat([x.new_ones(len(x), 1), scaled, scaled.abs()], 1)
 
     def of_cells(self, x: Tensor) -> Tensor:
         """Return the features (N, each) of every cell's effect, for contexts (N, D)."""
-        ones = torch.ones_like(x[:, :1])
+        ones = x.new_ones(len(x), 1)
         return torch.cat([ones, x / max(self.width, 1) ** 0.5], 1) if self.each > 1 else ones
 
     def cells_of(self, actions: IntArray) -> Tensor:

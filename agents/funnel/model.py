@@ -198,7 +198,10 @@ def _with_slopes(heads: Heads, small: Design, design: Design) -> Heads:
             out[..., start : start + count * design.each : design.each] = found[..., own : own + count]
         return out
 
-    return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard))
+    sd = heads.sd.new_zeros(len(heads.sd), design.blocks)
+    sd[:, : design.base] = heads.sd[:, : small.base]
+    sd[:, design.base :: design.each] = heads.sd[:, small.base :]
+    return replace(heads, value=widened(heads.value), hazard=widened(heads.hazard), sd=sd)
 
 
 def expected_cost(

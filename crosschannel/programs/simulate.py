@@ -53,8 +53,8 @@ class LogRequest:
     leaves: int
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[Config, Path | LogRequest]:
-    """Return the configuration of a simulation, and its folder, or the log to write instead.
+def parse(arguments: Sequence[str] | None) -> tuple[Config, Path | LogRequest, bool]:
+    """Return the configuration of a simulation, its folder or the log to write instead, and whether to replace it.
 
     Raises:
         ConfigError: If the configuration is wrong, or there is no such simulation.
@@ -75,14 +75,14 @@ def parse(arguments: Sequence[str] | None) -> tuple[Config, Path | LogRequest]:
         run = Run.open(resume, line.options.allow_class)
         if not is_simulation(resume):
             raise UsageError(f"{resume} is a run, but not that of a simulation: `simulate` writes those")
-        return settings_of(run), resume
+        return settings_of(run), resume, False
     if line.options.log is not None:
-        return line.config, _log_request(line.options, line.config)
+        return line.config, _log_request(line.options, line.config), False
     if line.options.buckets is not None:
         raise UsageError("--buckets divides the log that --log writes: give --log FOLDER as well")
     out = out or line.config.run_dir / line.config.name
     check_run_folder(line.config, out, line.options.force)
-    return line.config, out
+    return line.config, out, line.options.force
 
 
 def _log_request(chosen: argparse.Namespace, config: Config) -> LogRequest:
@@ -111,13 +111,13 @@ def summary(days: pd.DataFrame) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Simulate, and print what each arm was worth; return the exit code."""
-    config, out = parse(arguments)
+    config, out, force = parse(arguments)
     if isinstance(out, LogRequest):
         counts = write_market_log(config.market(), out.folder, out.buckets, out.leaves).manifest.counts
         print(f"{out.folder}: {', '.join(f'{count:,} {table}' for table, count in counts.items())}")
         return 0
     with resumable(out, "simulate"):
-        loop: Loop = run_simulation(config, out)
+        loop: Loop = run_simulation(config, out, force=force)
     print(summary(loop.days()))
     return 0
 

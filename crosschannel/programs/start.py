@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     history = build_history(line.config)[0]
     logger.info(history.summary())
     with ExitStack() as locks:
-        run = Run.create(line.config, line.options.out, locks)
+        run = Run.create(line.config, line.options.out, locks, force=line.options.force)
     version = start(run, history).version
     print(
         f"{run.path} decides at random, by policy {version}. Next, every day:\n"

@@ -115,9 +115,12 @@ def _frame(name: str, given: ArrowStream, faults: list[Fault]) -> pd.DataFrame:
     except READ_ERRORS as error:
         found = [*_twice(name, given), *_refused_by_arrow(name, given)]
         if not found:
-            raise InputError([Fault(name, f"this cannot be read as a table: {error}", _TABLE)]) from error
+            raise InputError([Fault(name, f"this cannot be read as a table: {_reason(error)}", _TABLE)]) from error
         faults += found
         return pd.DataFrame()
+    except Exception as error:  # a relation runs its query only now, and raises errors of its own library
+        remedy = "Correct the query, or what it reads."
+        raise InputError([Fault(name, f"this cannot be read as a table: {_reason(error)}", remedy)]) from error
     frame, unreadable = arrow_frame(table)
     for column, kind in unreadable.items():
         faults.append(Fault(name, f"the column is {kind}, which no column of a log is", _CONVERT, column=column))
@@ -161,5 +164,9 @@ def _types_differ(name: str, column: object, alone: Any) -> Fault | None:
 
 
 def _no_arrow_type(name: str, column: object, error: Exception) -> Fault:
-    reason = str(error.args[0] if error.args else error).rstrip(".")
-    return Fault(name, f"the column cannot be converted to Arrow: {reason}", _CONVERT, column=str(column))
+    return Fault(name, f"the column cannot be converted to Arrow: {_reason(error)}", _CONVERT, column=str(column))
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error's text, without its full stop."""
+    return str(error.args[0] if error.args else error).strip().partition("\n")[0].rstrip(".")

@@ -72,7 +72,7 @@ def train_on_buckets(
         if resume is None and out is not None and Run.is_at(out):
             run, prepared = _prepare_aside(config, out, passes, locks)
         else:
-            run = resume or Run.create(config, out, locks)
+            run = resume or Run.create(config, out, locks, force=force)
             prepared = _prepare_within(run, passes, is_new=resume is None)
         with resumable(run.path):
             log, data, agent = prepared.log, prepared.data, prepared.agent
@@ -137,7 +137,7 @@ def _prepare_aside(config: Config, out: Path, passes: Passes, locks: ExitStack) 
     with scratch_folder(out.absolute().parent) as aside:
         scratch = aside / SCRATCH_FOLDER
         prepared = _prepare(config, scratch, passes, out / "config.yaml")
-        run = Run.create(config, out, locks)
+        run = Run.create(config, out, locks, force=True)
         logger.info(f"writing to {run.path}")
         return run, prepared.moved(scratch, run.path / SCRATCH_FOLDER)
 

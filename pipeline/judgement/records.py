@@ -150,8 +150,9 @@ class Calibration:
     def __str__(self) -> str:
         return (
             f"Slope of the rewards of all messages on the funnel's predicted value: {self.slope:.2f} +- "
-            f"{1.96 * self.slope_se:.2f} (1 if its assumptions hold). The value of a message follows the funnel by "
-            f"{self.weight_of_funnel:.2f} and the regression of all sends by {self.weight_of_all_sends:.2f}; within "
-            f"the funnel, what is personal about a choice counts by {self.weight_of_personal:.2f}, and what surrogates "
+            f"{1.96 * self.slope_se:.2f} (about 1 if its assumptions hold, .9 where features are many). The value of a "
+            f"message follows the funnel by {self.weight_of_funnel:.2f} and the regression of all sends by "
+            f"{self.weight_of_all_sends:.2f}; within the funnel, what is personal about a choice counts by "
+            f"{self.weight_of_personal:.2f}, and what surrogates "
             f"miss by {self.weight_of_missed:.2f}."
         )

@@ -58,7 +58,7 @@ class Loop:
 
 
 @one_thread()
-def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
+def simulate(config: Config, out: Path, *, force: bool = False) -> Iterator[dict[str, Any]]:
     """Simulate a deployment, and yield the figures of each day once it has passed.
 
     All goes through the files and functions of a real deployment. Where the folder holds days already, they are taken
@@ -67,15 +67,16 @@ def simulate(config: Config, out: Path) -> Iterator[dict[str, Any]]:
     Args:
         config: The configuration; its history is a market, whose days are simulated.
         out: The folder.
+        force: Replace what stands in the folder, and start over.
 
     Raises:
-        ConfigError: If the history is not simulated, or the folder is that of something else.
+        ConfigError: If the history is not simulated, or the folder is that of something else or in use.
     """
     loop = Loop(out)
-    if not Run.is_at(out):
+    if force or not Run.is_at(out):
         deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
         with ExitStack() as locks:
-            Run.create(replace(config, history=deployed), out, locks)
+            Run.create(replace(config, history=deployed), out, locks, force=force)
     if not is_simulation(out):
         raise ConfigError(f"{out} is a run, but not that of a simulation: choose another folder (--out)")
     loop.log.mkdir(exist_ok=True)
@@ -158,14 +159,14 @@ def settings_of(run: Run) -> Config:
     return replace(run.config, history=replace(run.config.history, source="market", path=None, decided=None))
 
 
-def run_simulation(config: Config, out: Path) -> Loop:
+def run_simulation(config: Config, out: Path, *, force: bool = False) -> Loop:
     """Simulate a deployment with a progress bar that shows today's figures."""
     if config.history.source != "market":
         raise ConfigError("simulate needs a market to simulate: history.source is `market` in its configuration")
     # In a file every refresh stays: there is one in ten seconds at most.
     every = 0.1 if sys.stderr.isatty() else 10.0
     with tqdm(total=config.history.market.days, desc="days", unit=" days", mininterval=every) as bar:
-        for day in simulate(config, out):
+        for day in simulate(config, out, force=force):
             bar.set_postfix({"value": f"{day['value/agent']:.3f}", "sent": f"{day['sent/agent']:.2f}"}, refresh=False)
             bar.update()
     return Loop(out)

@@ -120,7 +120,7 @@ def test_the_page_lists_every_version() -> None:
         "metrics.json": METRICS_VERSION,
         "evaluation.json": RESULT_VERSION,
         "comparison.json": COMPARISON_VERSION,
-        **dict.fromkeys(("policies/current.json", "policies/order.json"), POLICIES_VERSION),
+        **dict.fromkeys(("policies/current.json", "policies/order.json", "policies/<version>.json"), POLICIES_VERSION),
         "alerts.json": ALERTS_VERSION,
         "forgotten.json": FORGOTTEN_VERSION,
         "decide.json": DAY_VERSION,

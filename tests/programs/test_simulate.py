@@ -337,3 +337,20 @@ def test_a_simulation_has_one_process_at_a_time(loop: tuple[Path, str]) -> None:
         )
     assert done.returncode == 1
     assert "is in use" in done.stderr
+
+
+def test_force_starts_over(loop: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the simulation that stood there is left; one that is being written is not replaced."""
+    settings = ("--config", str(CONFIG), "--seed=7", "--history.market.days=2", "--history.market.users=60")
+    for name in ("fresh", "again"):
+        (tmp_path / name).mkdir()
+    shutil.copytree(loop[0], tmp_path / "again" / "run")
+    before = files(tmp_path / "again" / "run")
+    monkeypatch.chdir(tmp_path / "again")
+    with RunLock(Path("run/log")), pytest.raises(ConfigError, match="run/log is in use by process"):
+        simulate.main([*settings, "--out", "run", "--force"])
+    assert files(Path("run")) == before
+    assert simulate.main([*settings, "--out", "run", "--force"]) == 0
+    monkeypatch.chdir(tmp_path / "fresh")
+    assert simulate.main([*settings, "--out", "run"]) == 0
+    assert files(tmp_path / "again" / "run") == files(Path("run"))

@@ -223,7 +223,8 @@ def test_the_members_average_to_the_best_estimate() -> None:
 
 
 def moved(before: ActionSpace, present: ActionSpace, heads: Heads | None = None) -> tuple[Heads, Heads, Design, Design]:
-    old, new = Design.build(before, 2), Design.build(known_actions(present, before), 2)
+    width = 2 if heads is None else 3
+    old, new = Design.build(before, width), Design.build(known_actions(present, before), width)
     if heads is None:
         g = torch.Generator().manual_seed(3)
         value, hazard = torch.randn(4, 9, old.columns, generator=g), torch.randn(1, 9, old.columns, generator=g)
@@ -317,3 +318,14 @@ def test_few_messages_teach_effects_without_slopes(monkeypatch: pytest.MonkeyPat
         slopes[start : start + count * design.each : design.each] = False
     assert slopes.any()
     assert bool((found.value[..., slopes] == 0).all())
+    # An action that comes then varies as its module's intercepts do, and has no slopes.
+    wide, narrow = ((d.block[d.starts[2]], d) for d in (design, design.with_intercepts_only()))
+    torch.testing.assert_close(found.sd[:, wide[0]], small.sd[:, narrow[0]])
+    for m in range(len(PLAIN)):
+        more = [replace(one, actions=(*one.actions, "new")) if k == m else one for k, one in enumerate(PLAIN)]
+        _, after, _, new = moved(PLAIN, ActionSpace(more), found)
+        come = cells_of(new, after.value, m)[:, 1:, -1]
+        assert bool((come[..., 1:] == 0).all())
+        own = found.sd[: ALL_SENDS + 1, design.block[design.starts[m]]].float()
+        # Of 8 members whose mean is 0: within what a chi-square of 7 degrees of freedom hardly ever leaves.
+        assert bool(((come[..., 0].std(1) > 0.1 * own) & (come[..., 0].std(1) < 2.5 * own)).all())

@@ -17,6 +17,7 @@ from crosschannel.agents.funnel.regression import (
     refit,
 )
 from crosschannel.agents.funnel.sums import sum_rows
+from crosschannel.core.action_space import ActionSpace
 from tests.agents.funnel.samples import PLAIN, TABLES, contexts, dense, messages
 
 GUESS = 0.01
@@ -156,3 +157,21 @@ def test_traces_are_those_of_the_inverse(width: int) -> None:
         mine = design.block == b
         exact = float((precision[mine][:, mine] * covariance[mine][:, mine]).sum())
         assert float(estimated[b]) == pytest.approx(exact, rel=1e-9 if few else 4.0 * (2.0 / probes.shape[1]) ** 0.5)
+
+
+@pytest.mark.parametrize("space", [PLAIN, TABLES])
+@pytest.mark.parametrize("width", [0, 1, 2])
+@pytest.mark.parametrize("slopes", [True, False])
+def test_any_number_of_rows_and_features_has_finite_coefficients_and_variances(
+    space: ActionSpace, width: int, slopes: bool
+) -> None:
+    design = Design.build(space, width)
+    design = design if slopes else design.with_intercepts_only()
+    for n in (0, 1, 5, 300):
+        x, cells = contexts(n, width), design.cells_of(messages(n, space))
+        found = fit(design, sum_rows(design, x, cells, contexts(n, 1, seed=1)), GUESS)
+        assert found.mean.isfinite().all()
+        assert found.variance.isfinite().all()
+        assert (found.variance > 0.0).all()
+        if not n:
+            assert bool((found.variance[1:] == GUESS).all())  # nothing is known of any block

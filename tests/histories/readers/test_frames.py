@@ -298,6 +298,10 @@ def test_all_columns_of_all_tables_that_cannot_be_read_are_named() -> None:
         (lambda: None, "a NoneType is not a table.*Give a frame"),
         (lambda: pl.from_pandas(EVENTS)["event"], "cannot be read as a table.*Give a frame"),
         (lambda: EVENTS["event"], "table.*Give a frame"),
+        (
+            lambda: duckdb.sql("select cast(x as integer) as value from (values ('1'), ('y')) t(x)"),
+            "cannot be read as a table: Conversion Error: Could not convert string 'y'.*Correct the query",
+        ),
     ],
 )
 def test_what_is_nearly_a_table_is_refused_with_what_to_do(given: Callable[[], Any], shown: str) -> None:
