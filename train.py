@@ -36,7 +36,7 @@ from crosschannel.pipeline.command_line import (
 from crosschannel.pipeline.configuration import Config, check_name
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
-from crosschannel.pipeline.run_folder import Run, check_run_folder
+from crosschannel.pipeline.run_folder import Run, check_classes, check_run_folder
 from crosschannel.pipeline.simulation.simulating import is_simulation
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
@@ -69,6 +69,7 @@ def train(
         ConfigError: If the settings do not fit the history, a resumed run's history has changed, or `out` is taken.
         InputError: If the history cannot be read.
     """
+    check_classes(config)
     if resume is not None:
         if is_simulation(resume.path):
             again = invocation("simulate", "--resume", resume.path)

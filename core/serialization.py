@@ -240,10 +240,21 @@ def import_class(path: str, what: str) -> type:
     try:
         found: Any = functools.reduce(getattr, name.split("."), importlib.import_module(module))
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"the {what} {path!r} cannot be imported: {error}") from None
+        raise ConfigError(f"the {what} {path!r} cannot be imported: {error}{_where(error, module)}") from None
     if not isinstance(found, type):
         raise ConfigError(f"the {what} {path!r} is of type {type(found).__name__}: name a class")
     return found
+
+
+def _where(error: Exception, module: str) -> str:
+    """Return where a module has to be, if it is what could not be found."""
+    if (
+        not isinstance(error, ModuleNotFoundError)
+        or error.name is None
+        or not f"{module}.".startswith(f"{error.name}.")
+    ):
+        return ""
+    return ". Install its package, or name the folder that has it: `export PYTHONPATH=.` for the current one"
 
 
 def reproducible(make: Callable[[], Any]) -> Callable[[], Any]:

@@ -147,7 +147,8 @@ class TableValidator:
                 column,
                 ~missing,
                 "a number has neither a unit nor an origin",
-                "Write times such as 2024-05-01T09:30:00Z, or state the unit in a column mapping.",
+                "Write times such as 2024-05-01T09:30:00Z, or state the unit beside the mapping's `path`: "
+                "`time_unit: s`.",
             )
             return np.zeros(len(self), dtype=np.int64), np.zeros(len(self), dtype=bool)
         else:
@@ -158,7 +159,8 @@ class TableValidator:
             column,
             unknown & ~missing,
             "this is not a time",
-            "Write times such as 2024-05-01T09:30:00Z, or state the format in a column mapping.",
+            "Write times such as 2024-05-01T09:30:00Z, or state the format beside the mapping's `path`: "
+            '`time_format: "%d.%m.%Y %H:%M"` reads 31.12.2024 18:05, and `time_zone` says whose clock it is.',
         )
         outside = ~unknown & ((stamp < EARLIEST_TIME) | (stamp >= LATEST_TIME))
         self.flag_rows(
@@ -177,7 +179,8 @@ class TableValidator:
             column,
             np.isnan(out) & ~missing,
             "this is not a number",
-            "Write a plain number with a decimal point.",
+            'Write a plain number with a decimal point; a column mapping reads 12,50 with `decimal: ","` beside its '
+            "`path`.",
         )
         return out, missing
 

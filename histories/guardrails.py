@@ -181,7 +181,8 @@ def _flags(history: History, attribute: str, missing: bool) -> BoolArray:
     if (invalid := truth.isna() & column.notna()).any():
         raise ConfigError(
             f"guardrails: attribute {attribute!r} of user {history.user_ids[int(invalid.to_numpy().argmax())]!r} is "
-            f"{column[invalid].iloc[0]!r} ({int(invalid.sum()):,} users in all): it must be true or false"
+            f"{column[invalid].iloc[0]!r} ({int(invalid.sum()):,} users in all): it must be true or false; make "
+            "such a column of it"
         )
     return np.asarray(truth.where(column.notna(), missing).to_numpy(dtype=bool))
 

@@ -201,10 +201,10 @@ def moved_tables(source: HistoryConfig) -> TableMapping:
     assert source.tables is not None  # the configuration requires it
     tables = source.tables
     own = None if source.decided else tables.decided
-    move = _mover([tables.decisions, *tables.events, tables.users, own], source.path)
+    move = _mover([*tables.decision_sources, *tables.events, tables.users, own], source.path)
     return replace(
         tables,
-        decisions=move(tables.decisions),
+        decisions=tuple(move(decisions) for decisions in tables.decision_sources),
         events=tuple(move(events) for events in tables.events),
         users=None if tables.users is None else move(tables.users),
         decided=_decided(source, own, move),

@@ -15,7 +15,7 @@ from crosschannel import agents  # whose names are imported on first use: help d
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import output_fault, write_csv
-from crosschannel.core.serialization import refuse_class, to_dict
+from crosschannel.core.serialization import import_class, refuse_class, to_dict
 from crosschannel.pipeline.command_line import UsageError, invocation, logger, refuse_existing
 from crosschannel.pipeline.configuration import Config, read_config, write_config
 from crosschannel.pipeline.judgement.results import RESULT_VERSION, EvaluationResult, summary_text
@@ -350,10 +350,30 @@ def check_run_folder(config: Config, out: Path | None, force: bool) -> None:
 
 def classes_of(config: Config) -> tuple[str, ...]:
     """Return the classes of a user's own that a configuration names and that every program imports."""
+    return tuple(name for name, _ in _named_classes(config))
+
+
+def check_classes(config: Config) -> None:
+    """Import the classes of a user's own that the user's configuration names, before a long log is read.
+
+    Raises:
+        ConfigError: If one cannot be imported, or is not a class.
+    """
+    for name, what in _named_classes(config):
+        import_class(name, what)
+
+
+def _named_classes(config: Config) -> list[tuple[str, str]]:
+    """Return the classes of a user's own, each with what it is."""
     evaluation, history = config.evaluation, config.history
-    names = (config.agent.name, config.reward.kind, evaluation.outcome_model, history.propensity_model)
+    names = (
+        (config.agent.name, "agent"),
+        (config.reward.kind, "reward kind"),
+        (evaluation.outcome_model, "outcome model"),
+        (history.propensity_model, "propensity model"),
+    )
     # The estimators of scikit-learn are those of an installed package, and no code of a run's author.
-    return tuple(name for name in names if ":" in name and not name.startswith("sklearn."))
+    return [(name, what) for name, what in names if ":" in name and not name.startswith("sklearn.")]
 
 
 def _refuse_inside(folder: Path, name: str) -> None:

@@ -40,6 +40,12 @@ class PolicyValue:
     sends: FloatArray
     unsubscribed: FloatArray
 
+    def __str__(self) -> str:
+        return (
+            f"{self.name}: {self.mean:+.3f} per user (standard error {self.se:.3f}), lift {self.lift:+.1%}, "
+            f"{self.sends.mean():.1f} messages, {self.unsubscribed.mean():.1%} unsubscribed; {len(self.effect):,} users"
+        )
+
     @property
     def mean(self) -> float:
         """Mean incremental goal value per user."""

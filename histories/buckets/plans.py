@@ -191,7 +191,7 @@ def plan_tables(mapping: TableMapping) -> Plan:
     of_decisions = (decision_columns(modules), (*DECISION_COLUMNS, *modules.names))
     of_events = ((*EVENT_COLUMNS, *OPTIONAL_EVENT_COLUMNS), EVENT_COLUMNS)
     nobody = mapping.anonymous == "leave_out"
-    files, empty = _files_of(DECISIONS, [mapping.decisions], *of_decisions, nobody)
+    files, empty = _files_of(DECISIONS, mapping.decision_sources, *of_decisions, nobody)
     more, also_empty = _files_of(EVENTS, mapping.events, *of_events, nobody)
     users, faults = None, list[Fault]()
     if mapping.users is not None:

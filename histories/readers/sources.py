@@ -22,7 +22,7 @@ from crosschannel.histories.readers.data_files import open_files
 from crosschannel.histories.readers.json_paths import column_of, extract, flag_absent
 from crosschannel.histories.values.decimals import numbers_with_decimal_point, with_decimal_point
 from crosschannel.histories.values.identifiers import means_nobody
-from crosschannel.histories.values.times import check_time_settings, read_times
+from crosschannel.histories.values.times import check_time_settings, needs_zone, read_times
 from crosschannel.histories.values.validation import DECISION_COLUMNS, OPTIONAL_DECISION_COLUMNS
 
 
@@ -99,6 +99,7 @@ class SourceRows:
         files: The path and the number of rows of each file.
         empty: How many files of 0 bytes were left out.
         left_out: Which of the files' rows are not in the frame (n,), or None if all are.
+        zoneless: Files with times that state no zone and are read as UTC, since the source names no other zone.
     """
 
     source: TableSource
@@ -106,6 +107,7 @@ class SourceRows:
     files: tuple[tuple[str, int], ...] = ()
     empty: int = 0
     left_out: BoolArray | None = None
+    zoneless: tuple[str, ...] = ()
 
     def place(self, row: int) -> tuple[str, int]:
         """Return the file of a row of the frame, and its number there, both counted from 1."""
@@ -124,13 +126,16 @@ def read_source(
     """Read a source in the native columns; `known` are those to read, or None for all of them (attributes)."""
     opened = open_files(source.path, faults, separator=source.separator, encoding=source.encoding, named=source.files)
     frames: list[pd.DataFrame] = []
+    zoneless: list[str] = []
     for path, found in opened.tables:
         table = TableValidator(found.frame, str(path), faults)
+        if needs_zone(table, source.theirs("time"), source):
+            zoneless.append(str(path))
         frames.append(_native(table, source, known, required, found.unreadable))
     files = tuple((str(path), len(frame)) for (path, _), frame in zip(opened.tables, frames, strict=True))
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     frame = pd.concat(filled, ignore_index=True) if len(filled) > 1 else (filled or [pd.DataFrame()])[0]
-    return SourceRows(source, frame, files, opened.empty)
+    return SourceRows(source, frame, files, opened.empty, zoneless=tuple(zoneless))
 
 
 def _native(

@@ -45,7 +45,8 @@ class TableMapping:
 
     Attributes:
         decisions: The file of decisions: one row for each slot, also where nothing was sent; or, with `slots`, one row
-            for each message that was sent. These need no `decision_id`.
+            for each message that was sent. These need no `decision_id`, and may be a list of files that name their
+            columns, times and numbers in ways of their own.
         events: Files of events, which are concatenated.
         modules: The action space: entries with `name`, `actions` and optionally `parent`, `requires`, `labels`,
             `condition_on` and `nothing`. The first action of the first module sends nothing. Where the names show that
@@ -67,7 +68,7 @@ class TableMapping:
         name: The history's name, for reports.
     """
 
-    decisions: TableSource
+    decisions: TableSource | tuple[TableSource, ...]
     events: tuple[TableSource, ...] = ()
     modules: tuple[Mapping[str, Any], ...] = ()
     users: TableSource | None = None
@@ -88,19 +89,31 @@ class TableMapping:
         check_action_names(modules)
         if self.propensity_source is not None:
             check_source(self.propensity_source)
+        if not self.decision_sources:
+            raise ConfigError("the mapping has no `decisions`: give at least one file")
         if self.slots is not None:
             check_slots(self.slots, with_users=self.users is not None)
+        elif len(self.decision_sources) > 1:
+            raise ConfigError(
+                "`decisions` may be a list of files only with `slots`, where they list messages that were sent; files "
+                "of one layout may be a folder: give its `path`"
+            )
         of_sends = () if self.slots is None else ("message_id",)
         # Sends have no ids of decisions that an event could name.
         of_events = OPTIONAL_EVENT_COLUMNS if self.slots is None else ("value",)
         for table, sources, known in (
-            ("decisions", (self.decisions,), (*decision_columns(modules), *of_sends)),
+            ("decisions", self.decision_sources, (*decision_columns(modules), *of_sends)),
             ("events", self.events, (*EVENT_COLUMNS, *of_events, "message_id")),
         ):
             for one in sources:
                 for native in (*one.columns, *one.constants):
                     if native not in known:
                         raise ConfigError(f"unknown native column {native!r} of {table}. {nearest(native, known)}")
+
+    @property
+    def decision_sources(self) -> tuple[TableSource, ...]:
+        """Return the files of decisions."""
+        return (self.decisions,) if isinstance(self.decisions, TableSource) else tuple(self.decisions)
 
 
 def read_tables(mapping: TableMapping) -> History:
@@ -117,7 +130,10 @@ def read_tables(mapping: TableMapping) -> History:
     known, required = decision_columns(modules), (*DECISION_COLUMNS, *modules.names)
     if mapping.slots is not None:
         required = tuple(native for native in required if native != "decision_id")
-    decisions = read_source(mapping.decisions, _with_message_id(mapping.decisions, known), required, faults)
+    sources = [
+        read_source(source, _with_message_id(source, known), required, faults) for source in mapping.decision_sources
+    ]
+    decisions = sources[0]
     if mapping.slots is None:
         _refuse_sends(decisions, modules, faults)
     known_of_events = (*EVENT_COLUMNS, *(OPTIONAL_EVENT_COLUMNS if mapping.slots is None else ("value",)))
@@ -131,7 +147,7 @@ def read_tables(mapping: TableMapping) -> History:
         decided = read_decisions(source_of_decisions(mapping.decided), modules, faults)
     raise_faults(faults)
     if mapping.slots is not None:
-        return history_of_sends(mapping, mapping.slots, decisions, events, users)
+        return history_of_sends(mapping, mapping.slots, sources, events, users)
     notes = list(empty_note([decisions, *events]))
     if mapping.anonymous == "leave_out":
         masks = [anonymous_rows(TableValidator(rows.frame, "", []), "user_id") for rows in (decisions, *events)]

@@ -105,6 +105,19 @@ def read_times(table: TableValidator, column: str, settings: TimeSettings) -> pd
     return pd.Series(parsed.where(zoned, local))
 
 
+def needs_zone(table: TableValidator, column: str, settings: TimeSettings) -> bool:
+    """Return whether some times of a column are text that states no zone, while the settings name none but UTC."""
+    if settings.time_zone != "UTC" or settings.time_unit is not None or not table.has(column):
+        return False
+    series = table.frame[column]
+    if pd.api.types.is_datetime64_any_dtype(series):
+        return series.dt.tz is None
+    text = pd.Series(table.texts(column), dtype=object).str.strip()
+    text = text[(text != "").to_numpy(dtype=bool)]
+    zoned = _matching(text, _ZONED) if settings.time_format is None else _from_format(text[:1], settings.time_format)[1]
+    return bool(len(text)) and not zoned.all()
+
+
 def _check_format(form: str, time_zone: str) -> None:
     directives = re.findall(r"%(.)", form)
     try:

@@ -22,6 +22,8 @@ PAGES = ("your_stream.md", "your_warehouse.md", "extend/agent.md")
 def run(command: str) -> str:
     """Run a command of a page in this process, and return what it printed."""
     program, *arguments = shlex.split(command)
+    if program == "export":  # `walk` has the folder on the path
+        return ""
     shown = io.StringIO()
     with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
         if program == "python":

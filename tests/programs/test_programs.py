@@ -440,6 +440,7 @@ def test_names_that_are_taken_get_a_number_and_ended_runs_are_not_repeated(small
         ("train.py", ["--config", "none.yaml"], "none.yaml: there is no such configuration file"),
         ("train.py", ["--resume", "runs/none"], "runs/none is not a run"),
         ("train.py", [*SMALL, "--agent.name", "thomson"], "unknown agent 'thomson'"),
+        ("train.py", [*SMALL, "--agent.name", "no_such_module:Mine"], "No module named 'no_such_module'. Install its"),
         ("train.py", [*SMALL, "--history.source", "folder"], "needs a folder: add --history.path"),
         ("evaluate.py", ["runs/none"], "runs/none is not a run"),
         ("decide.py", ["runs/none", "--out", "x.xlsx"], "written as .parquet or .csv"),

@@ -1,10 +1,11 @@
-"""Notes on the slots of a grid, for the history's summary."""
+"""Notes on the rows of a stream and on the slots of a grid, for the history's summary."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
-from crosschannel.core.arrays import IntArray
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.times import HOUR, duration
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid
@@ -14,6 +15,44 @@ from crosschannel.histories.windows import Timeline
 
 #: Share of slots outside the time of sends from which on a note states it.
 IDLE_SHARE = 0.05
+
+
+def copy_notes(stream: StreamRows, kept: BoolArray) -> list[str]:
+    """Return a note on rows that equal an earlier one in all that is read, where no message id identifies copies.
+
+    Args:
+        stream: The rows.
+        kept: Which of them (n,) are read.
+    """
+    unnamed = np.repeat(["message_id" not in file.names for file in stream.files], np.diff(stream.ends, prepend=0))
+    rows = np.flatnonzero(kept & unnamed)
+    plain = pd.DataFrame({"user": stream.user[rows], "time": stream.time[rows], "event": stream.event[rows]})
+    alike = plain.duplicated(keep=False).to_numpy()
+    plain, rows = plain[alike], rows[alike]
+    parts = np.split(rows, np.searchsorted(rows, stream.ends[:-1]))
+    starts = stream.ends - [len(file.table) for file in stream.files]
+    rest = [
+        file.table.frame.iloc[part - start].drop(columns=[file.names["user_id"], file.names["time"]]).astype(str)
+        for file, part, start in zip(stream.files, parts, starts, strict=True)
+    ]
+    copies = int(plain.join(pd.concat(rest).set_axis(plain.index).add_suffix(" of the file")).duplicated().sum())
+    if not copies:
+        return []
+    return [
+        f"{copies:,} rows equal an earlier one in every column that is read; each counts. If they were exported twice, "
+        "map the column that identifies a row as `message_id`, and set `duplicates: keep_first`"
+    ]
+
+
+def zone_notes(grid: SlotGrid, stream: StreamRows) -> list[str]:
+    """Return a note on times without a zone, which are read as UTC, where the slots are on another clock."""
+    if grid.time_zone == "UTC" or not stream.zoneless:
+        return []
+    return [
+        f"times without a zone are read as UTC, and slots are at {grid.at} {grid.time_zone}: "
+        f"{', '.join(stream.zoneless[:3])}{' ...' if len(stream.zoneless) > 3 else ''}. If they are local times, set "
+        f"`time_zone: {grid.time_zone}` beside the `path`"
+    ]
 
 
 def grid_notes(grid: SlotGrid, history: History, stream: StreamRows, slots: Slots, unplaced: IntArray) -> list[str]:

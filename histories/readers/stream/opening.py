@@ -22,7 +22,7 @@ from crosschannel.histories.readers.stream.mapping import ROW_COLUMNS, StreamMap
 from crosschannel.histories.readers.stream.rows import StreamFile, StreamRows, matches, value_name, value_path
 from crosschannel.histories.values.decimals import with_decimal_point
 from crosschannel.histories.values.identifiers import read_user_ids, sorted_ids
-from crosschannel.histories.values.times import read_times
+from crosschannel.histories.values.times import needs_zone, read_times
 from crosschannel.histories.values.validation import EVENT_COLUMNS
 
 
@@ -43,11 +43,14 @@ def open_stream(mapping: StreamMapping) -> StreamRows:
         empty += opened.empty
     users = None if mapping.users is None else read_source(mapping.users, None, ("user_id",), faults)
     raise_faults(faults)
-    times = []
+    times: list[pd.Series] = []
+    zoneless: list[str] = []
     for file, source in zip(files, sources, strict=True):
         column = file.names["time"]
         times.append(pd.Series(read_times(file.table, column, mapping.filled(source))))
-    stream = assemble(mapping, files, times, users, faults, empty)
+        if needs_zone(file.table, column, mapping.filled(source)):
+            zoneless.append(file.table.file)
+    stream = assemble(mapping, files, times, users, faults, empty, zoneless)
     _check_message_ids(mapping, stream)
     _check_paths(mapping, stream)
     return stream
@@ -60,6 +63,7 @@ def assemble(
     users: SourceRows | None,
     faults: list[Fault],
     empty: int,
+    zoneless: Sequence[str] = (),
 ) -> StreamRows:
     """Return the rows of opened files; see `open_stream` for what is raised.
 
@@ -70,6 +74,7 @@ def assemble(
         users: The table of users, or None.
         faults: The list to which faults are added.
         empty: How many files of 0 bytes were left out.
+        zoneless: Files with times that state no zone and are read as UTC.
     """
     start, attributes = _start(mapping, users, faults)
     raise_faults(faults)
@@ -106,6 +111,7 @@ def assemble(
         start=None if start is None else start[order],
         empty=empty,
         notes=notes,
+        zoneless=tuple(zoneless),
     )
 
 

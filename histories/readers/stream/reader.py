@@ -39,7 +39,7 @@ from crosschannel.histories.readers.stream.cleaning import CleanRows, clean
 from crosschannel.histories.readers.stream.decided import Decided, join, place_decided, read_decided
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.native import Slots, decisions_table, events_table
-from crosschannel.histories.readers.stream.notes import grid_notes
+from crosschannel.histories.readers.stream.notes import copy_notes, grid_notes, zone_notes
 from crosschannel.histories.readers.stream.opening import open_stream
 from crosschannel.histories.readers.stream.placing import origins, refuse_unsent, send_actions, user_slots
 from crosschannel.histories.readers.stream.rows import StreamRows, value_path
@@ -103,12 +103,13 @@ def history_of(mapping: StreamMapping, stream: StreamRows, what: str = "stream")
     notes = [
         f"{what}: {len(stream):,} rows in {len(stream.files):,} files, {len(sends):,} of them sends; left out: "
         f"{rows.counts}, {np.count_nonzero(other & ~chosen):,} events missing from `events`",
+        *copy_notes(stream, kept),
         *stream.notes,
         *rows.notes,
         *joined,
     ]
     if isinstance(grid, SlotGrid):
-        notes += grid_notes(grid, history, stream, slots, unplaced)
+        notes += [*zone_notes(grid, stream), *grid_notes(grid, history, stream, slots, unplaced)]
     elif history.modules.sends(history.decisions.actions).all():
         notes.append(
             "slots are sends only: nothing can be learned about sending nothing, and difference in differences has no "

@@ -46,6 +46,7 @@ class StreamRows:
         start: Start of each user (U,), microseconds; None if the mapping has no `start_attribute`.
         empty: How many files of 0 bytes were left out.
         notes: What the history's summary says of its anonymous ids.
+        zoneless: Files with times that state no zone and are read as UTC.
     """
 
     source: str
@@ -62,6 +63,7 @@ class StreamRows:
     start: IntArray | None
     empty: int
     notes: tuple[str, ...] = ()
+    zoneless: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.time)

@@ -61,7 +61,7 @@ class SentTables(Protocol):
 def history_of_sends(
     mapping: SentTables,
     slots: str | SlotGrid,
-    sends: SourceRows,
+    sends: Sequence[SourceRows],
     events: Sequence[SourceRows],
     users: SourceRows | None,
 ) -> History:
@@ -70,7 +70,7 @@ def history_of_sends(
     Args:
         mapping: The settings of the tables.
         slots: A grid of slots, or `sends_only`.
-        sends: The messages that were sent, in the native columns of decisions.
+        sends: The messages that were sent, in the native columns of decisions; files of one or several layouts.
         events: Other events.
         users: The table of users, if there is one.
 
@@ -78,18 +78,19 @@ def history_of_sends(
         InputError: With every fault of a step, in the columns and rows of the files.
         ConfigError: If the settings do not fit each other or the rows.
     """
-    sources = {path: rows.source for rows in (sends, *events) for path, _ in rows.files}
+    sources = {path: rows.source for rows in (*sends, *events) for path, _ in rows.files}
     try:
         faults: list[Fault] = []
-        files = _files(sends, {"event": SEND_EVENT}, faults)
-        for rows in events:
-            files += _files(rows, {}, faults)
-        _check_names(files[len(sends.files) :])
-        columns = {str(name): str(name) for name in sends.frame.columns if name not in _ROW_NATIVES}
+        files = [file for rows in sends for file in _files(rows, {"event": SEND_EVENT}, faults)]
+        others = [file for rows in events for file in _files(rows, {}, faults)]
+        _check_names(others)
+        files += others
+        natives = dict.fromkeys(str(name) for rows in sends for name in rows.frame.columns)
+        columns = {name: name for name in natives if name not in _ROW_NATIVES}
         if isinstance(slots, SlotGrid):
             _refuse_propensities(sends, columns)
         stream_mapping = StreamMapping(
-            rows=tuple(_bare(rows.source) for rows in (sends, *events)),
+            rows=tuple(_bare(rows.source) for rows in (*sends, *events)),
             modules=mapping.modules,
             sends=(Sends((SEND_EVENT,), columns),),
             slots=slots,
@@ -101,9 +102,10 @@ def history_of_sends(
             span=mapping.span,
             name=mapping.name,
         )
-        empty = sum(rows.empty for rows in (sends, *events))
+        empty = sum(rows.empty for rows in (*sends, *events))
         times = [file.table.frame["time"] for file in files]
-        stream = assemble(stream_mapping, files, times, users, faults, empty)
+        zoneless = [path for rows in (*sends, *events) for path in rows.zoneless]
+        stream = assemble(stream_mapping, files, times, users, faults, empty, zoneless)
         return history_of(stream_mapping, stream, "tables")
     except InputError as error:
         raise InputError([_in_names_of_file(fault, sources) for fault in error.faults]) from None
@@ -135,14 +137,17 @@ def _check_names(files: Sequence[StreamFile]) -> None:
         raise_faults(file.table.faults)
 
 
-def _refuse_propensities(sends: SourceRows, columns: dict[str, str]) -> None:
+def _refuse_propensities(sends: Sequence[SourceRows], columns: dict[str, str]) -> None:
     """Refuse propensities and eligibility of sends: slots without a send have none. Columns without entries go."""
     for native in list(columns):
         if native.startswith(("propensity", "eligible_")):
-            if not TableValidator(sends.frame[[native]], "", []).missing(native).all():
-                problem = "only sends have this column: slots without a send, which the grid makes, have none"
-                remedy = "Rename or drop it, and propensities are estimated; or log all slots as rows, without `slots`."
-                raise InputError([Fault(str(sends.source.path), problem, remedy, native)])
+            for rows in sends:
+                if native in rows.frame and not TableValidator(rows.frame[[native]], "", []).missing(native).all():
+                    problem = "only sends have this column: slots without a send, which the grid makes, have none"
+                    remedy = (
+                        "Rename or drop it, and propensities are estimated; or log all slots as rows, without `slots`."
+                    )
+                    raise InputError([Fault(str(rows.source.path), problem, remedy, native)])
             del columns[native]
 
 

@@ -387,6 +387,10 @@ def test_a_context_policy_sees_context_and_mask():
 
     value = evaluate_policy(market, ContextPolicy("mine", features, act), 40, seed=2)
     assert value.name == "mine"
+    text = str(value)
+    assert text.startswith(f"mine: {value.mean:+.3f} per user (standard error {value.se:.3f}), lift ")
+    assert text.endswith("; 40 users")
+    assert "\n" not in text  # not the arrays
     assert seen[0] == ((40, features.dim), np.float32, (40, 26), bool)
     assert len(seen) == SMALL.days
 

@@ -272,3 +272,64 @@ def test_retries_of_tables_count_once_at_the_time_of_the_first(
         assert [fault[:3] for fault in faults_of(mapping)] == [("sends.csv", "id", len(sends) + 1)]
         decisions = read_tables(replace(mapping, duplicates="keep_first")).decisions_frame()
         pd.testing.assert_frame_equal(decisions, expected.decisions_frame())
+
+
+def test_sends_may_be_in_files_of_several_layouts(mapping: TableMapping, tmp_path: Path):
+    """One file as it was; and the same rows in two, one with local times, semicolons and other names."""
+    whole = read_tables(mapping)
+    rows = pd.read_csv(tmp_path / "sends.csv")
+    local = pd.to_datetime(rows["sent at"], utc=True).dt.tz_convert("Europe/Berlin")
+    early = (local < local.median()).to_numpy()
+    german = rows[early].rename(columns={"customer": "Kunde", "medium": "Kanal", "offer": "Angebot"})
+    german = german.assign(Zeit=local[early].dt.strftime("%d.%m.%Y %H:%M:%S"))
+    german[["Kunde", "Zeit", "Kanal", "Angebot"]].to_csv(tmp_path / "mai.csv", sep=";", index=False)
+    rows[~early].to_csv(tmp_path / "june.csv", index=False)
+    names = {"user_id": "Kunde", "time": "Zeit", "channel": "Kanal", "offer": "Angebot"}
+    first = TableSource(
+        tmp_path / "mai.csv", names, separator=";", time_format="%d.%m.%Y %H:%M:%S", time_zone="Europe/Berlin"
+    )
+    second = TableSource(tmp_path / "june.csv", SENT)
+    two = replace(mapping, decisions=(first, second))
+    assert_equal(read_tables(two), whole)
+    wrong = replace(two, decisions=(first, replace(second, path=tmp_path / "orders.csv")))
+    assert {(name, column) for name, column, _, _ in faults_of(wrong)} >= {("orders.csv", "medium")}
+    with pytest.raises(ConfigError, match="a list of files only with `slots`"):
+        replace(two, slots=None)
+    with pytest.raises(ConfigError, match="at least one file"):
+        replace(mapping, decisions=())
+
+
+def test_times_without_a_zone_are_named_where_slots_are_on_another_clock(mapping: TableMapping, tmp_path: Path):
+    orders = pd.read_csv(tmp_path / "orders.csv")
+    orders.assign(at=pd.to_datetime(orders["at"], utc=True).dt.strftime("%d.%m.%Y 12:%M")).to_csv(
+        tmp_path / "orders.csv", index=False
+    )
+    form = replace(mapping.events[0], time_format="%d.%m.%Y %H:%M")
+    note = "times without a zone are read as UTC, and slots are at 09:00 Europe/Berlin: "
+
+    def notes(events: TableSource, grid: SlotGrid) -> list[str]:
+        changed = replace(mapping, events=(events, mapping.events[1]), slots=grid)
+        return [one for one in read_tables(changed).notes if note in one]
+
+    (found,) = notes(form, GRID)
+    assert "orders.csv" in found
+    assert "sends.csv" not in found  # its times have an offset
+    assert "`time_zone: Europe/Berlin`" in found
+    assert not notes(form, replace(GRID, time_zone="UTC"))
+    assert not notes(replace(form, time_zone="Europe/Berlin"), GRID)
+
+
+def test_rows_that_equal_an_earlier_one_are_counted(mapping: TableMapping, tmp_path: Path):
+    note = " rows equal an earlier one in every column that is read; each counts"
+    assert not [one for one in read_tables(mapping).notes if note in one]
+    orders = pd.read_csv(tmp_path / "orders.csv")
+    other = orders[:4].assign(total=orders["total"][:4] + 1)  # at the same time, of another value: not a copy
+    pd.concat([orders, orders[:7], other]).to_csv(tmp_path / "orders.csv", index=False)
+    (found,) = [one for one in read_tables(mapping).notes if note in one]
+    assert found.startswith("7 rows")
+    known = pd.read_csv(tmp_path / "orders.csv").assign(id=[*range(200), *range(7), *range(200, 204)])
+    known.to_csv(tmp_path / "orders.csv", index=False)
+    source = replace(mapping.events[0], columns={**mapping.events[0].columns, "message_id": "id"})
+    named = read_tables(replace(mapping, events=(source, mapping.events[1]), duplicates="keep_first"))
+    assert not [one for one in named.notes if note in one]
+    assert any("left out: 7 duplicates" in one for one in named.notes)
