@@ -8,6 +8,7 @@
 
 Prints average effects on the treated with 95 % intervals, an event study, diagnostics, and a
 verdict: whether the effect may be read as causal, and if not, why. All users of the log are used.
+A log in buckets (kind did) is never whole in memory; what needs that is named and left out: see --whole.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from crosschannel.engines import make_engine
+from crosschannel.pipeline.buckets.effects import effects_over_buckets, why_whole
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.building import build_history, check_log
-from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, output_file, program
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.reward import make_reward
@@ -29,9 +34,12 @@ def add_flags(parser: Parser) -> None:
     """Add the program's own flags."""
     by = f"rows of the table: {', '.join(GROUPINGS)} (default: {' '.join(DEFAULT_GROUPINGS)})"
     parser.add_argument("--by", nargs="+", default=DEFAULT_GROUPINGS, metavar="GROUP", help=by)
-    out = "files to write: the table as .csv, the plot as .png, .svg or .pdf"
+    out = "files to write: a table (.csv), a plot (.png, .svg, .pdf)"
     parser.add_argument("--out", nargs="+", type=Path, metavar="PATH", help=out)
-    parser.add_shared("--force")
+    parser.add_shared("--force", "--engine", "--engine-address", "--workers")
+    scratch = "folder for temporary columns (default: this one)"
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", default=Path("."), help=scratch)
+    parser.add_argument("--whole", action="store_true", help="read a log in buckets as a whole, into memory")
     events = parser.add_argument_group("event study (without these flags, bins fit the reward's windows)")
     events.add_argument("--bin", metavar="TIME", help="width of a bin (1d)")
     events.add_argument("--leads", type=int, metavar="INT", help="bins before the decision, base included (4)")
@@ -45,8 +53,8 @@ def add_flags(parser: Parser) -> None:
     first.add_argument("--period", metavar="TIME", default="1w", help="length of a period (default: 1w)")
 
 
-def parse(arguments: Sequence[str] | None) -> tuple[EffectsRequest, Config]:
-    """Return what the report shall hold, and the configuration.
+def parse(arguments: Sequence[str] | None) -> tuple[EffectsRequest, Config, Passes | None, Path]:
+    """Return what the report shall hold, the configuration, how to pass over buckets (None: not at all), and where.
 
     Raises:
         ConfigError: If the configuration is wrong.
@@ -68,7 +76,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[EffectsRequest, Config]:
         effects_of=chosen.effects_of,
         windows=tuple(chosen.windows),
     )
-    return request, line.config
+    passes = None if chosen.whole else Passes(make_engine(chosen.engine, chosen.workers, chosen.engine_address))
+    return request, line.config, passes, chosen.scratch
 
 
 def _files_by_kind(paths: Sequence[Path], force: bool) -> dict[str, Path]:
@@ -83,7 +92,12 @@ def _files_by_kind(paths: Sequence[Path], force: bool) -> dict[str, Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the log, estimate, and print the report; return the exit code."""
-    request, config = parse(arguments)
+    request, config, passes, scratch = parse(arguments)
+    if passes is not None and reads_buckets(config):
+        if (why := why_whole(config)) is None:
+            print(effects_over_buckets(config, request, passes, scratch))
+            return 0
+        logger.warning(f"the log in buckets is read as a whole, into memory: {why}")
     history, _ = check_log(build_history(config)[0], config.reward)
     print(effects_report(history, make_reward(config.reward.kind, config.reward), request))
     return 0

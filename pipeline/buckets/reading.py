@@ -146,7 +146,7 @@ def _at_most(sample: History, config: Config, beside: Config | None = None) -> H
     """Return the history of the users with the smallest hashes, where a part has more than its size."""
     part = split_users(sample.user_keys, config.split.shares, config.seed)
     chosen = np.ones(sample.n_users, dtype=bool)
-    rank = _order(sample)
+    rank = order_of_sample(sample)
     if beside is not None:  # users of both runs before others, each in their order
         rank = rank[np.argsort(~_common(sample, config, beside)[rank], kind="stable")]
     for name, size in sample_sizes(config).items():
@@ -161,7 +161,7 @@ def _common(history: History, config: Config, beside: Config) -> BoolArray:
     return np.asarray((one == "test") & (other == "test"))
 
 
-def _order(sample: History) -> IntArray:
+def order_of_sample(sample: History) -> IntArray:
     """Return the users (U,) in the order in which they enter the sample."""
     return np.argsort(derive(sample.user_keys, SAMPLE_SALT), kind="stable")
 

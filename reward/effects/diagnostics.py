@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.arrays import BoolArray
+from crosschannel.core.arrays import BoolArray, FloatArray, ObjectArray
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
+from crosschannel.reward.effects.buckets.counts import RewardCounts
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
 from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
+from crosschannel.reward.measurement.outcomes import Outcomes
 from crosschannel.reward.models import DidReward
 from crosschannel.reward.odds import ESTIMATED, LOGGED
-from crosschannel.reward.reason import Reason
 
 # Groups of an attribute with fewer users on either side are left out of the placebo on controls.
 MIN_USERS = 10
@@ -123,7 +126,7 @@ def pre_trend_check(events: EventStudy) -> Check:
         )
         text = f"treated and controls differ before the message ({numbers}; at {worst.label} by {worst.value:.3g})"
         return Check(name, "failed", test.p_value, text)
-    size = detectable(events.influence[:, events.leads]).max()
+    size = detectable(events.influence.select(events.leads)).max()
     text = f"no difference found ({numbers}); one of {size:.2g} in a single bin would be detected with 80 % power"
     return Check(name, "passed", test.p_value, text)
 
@@ -143,7 +146,7 @@ def explain_pre_trends(events: EventStudy, pre: str, *, known_propensities: bool
         return ""
     length = duration(events.times.bin)
     inside = events.leads & (events.times.offsets * length >= -duration(pre))
-    test = joint_test(events.value[inside], events.influence[:, inside])
+    test = joint_test(events.value[inside], events.influence.select(inside))
     if np.isnan(test.p_value):
         why = f"No bin within the pre window ({pre}) can be tested, where a difference would be a bias."
     elif test.p_value < SIGNIFICANCE_LEVEL:
@@ -168,12 +171,19 @@ def placebo_in_time(fitted: TreatmentEffects, history: History) -> Check:
     For a kind that adjusts without logged propensities this asks more than the effect itself needs: it fails as well
     where messages answer what happened since the moved time, even if the covariates hold that by the time of sending.
     """
-    name, effect = "placebo in time", time_placebo(fitted, history)
+    return check_placebo_in_time(
+        time_placebo(fitted, history), fitted.model.adjust, fitted.outcomes.preprocessing.features is not None
+    )
+
+
+def check_placebo_in_time(effect: Effect, adjust: bool = False, has_covariates: bool = False) -> Check:
+    """State what an effect before the message says, for a kind that adjusts or not."""
+    name = "placebo in time"
     if not effect.se > 0:
         return Check(name, "not tested", np.nan, "too few decisions have observed windows that far back")
-    what = "windows and covariates" if fitted.model.adjust else "windows"
+    what = "windows and covariates" if adjust else "windows"
     check = _zero_check(name, effect, f"{what} moved back by pre + post")
-    if check.status == "failed" and fitted.outcomes.preprocessing.features is not None:
+    if check.status == "failed" and has_covariates:
         text = f"{check.text}; it fails also where messages answer what covariates include only after the moved time"
         return replace(check, text=text)
     return check
@@ -203,10 +213,15 @@ def placebo_on_holdout(fitted: TreatmentEffects, history: History) -> Check | No
     the user's activity was about to change: such decisions are not valid controls of the treated either. None where no
     arm is held out.
     """
-    name, held = "placebo on holdout", held_out(fitted, history)
+    held = held_out(fitted, history)
     if fitted.model.name in WITHOUT_CONTROLS or not held.any():
         return None
-    effect = holdout_placebo(fitted, held)
+    return check_placebo_on_holdout(holdout_placebo(fitted, held))
+
+
+def check_placebo_on_holdout(effect: Effect) -> Check:
+    """State what an effect of being held out says."""
+    name = "placebo on holdout"
     if not effect.se > 0:
         return Check(name, "not tested", np.nan, "too few decisions without a message to compare with those held out")
     return _zero_check(name, effect, "users held out, as if sent to")
@@ -220,25 +235,36 @@ def held_out(fitted: TreatmentEffects, history: History) -> BoolArray:
     arm = history.decisions.arm
     if arm is None:
         return np.zeros(len(history.decisions), dtype=bool)
+    reached = np.unique(np.asarray(arm).astype(str)[fitted.outcomes.treated])
+    return in_held_out_arms(arm, fitted.model.spec.holdout_arms, reached)
+
+
+def in_held_out_arms(
+    arm: ObjectArray, named: Sequence[str], reached: Sequence[str] | npt.NDArray[np.str_]
+) -> BoolArray:
+    """Return the decisions (n,) whose arm (n,) is named, or without names is none of those that messages reached."""
     text = np.asarray(arm).astype(str)
-    named = fitted.model.spec.holdout_arms
-    reached = np.unique(text[fitted.outcomes.treated])
     assigned = ~pd.isna(arm) & (text != "")
     return np.asarray(assigned & (np.isin(text, named) if named else ~np.isin(text, reached)))
 
 
 def holdout_placebo(fitted: TreatmentEffects, held: BoolArray) -> Effect:
     """Estimate the effect of being held out (n,) on decisions at which nothing was sent."""
-    o = fitted.outcomes
+    outcomes = holdout_outcomes(fitted.outcomes, held)
+    try:
+        return TreatmentEffects.fit_outcomes(fitted.model, outcomes).effect(None, "held out")
+    except NotIdentified:
+        return Effect.not_identified("held out", n_without=int((held & ~fitted.outcomes.treated).sum()))
+
+
+def holdout_outcomes(outcomes: Outcomes, held: BoolArray) -> Outcomes:
+    """Return the decisions at which nothing was sent, those held out (n,) as treated and the others as controls."""
+    o = outcomes
     held = held & ~o.treated
     others = ~held & ~o.treated & o.observed & ~o.overlap
     # Weighted with 1 / P(nothing), what was not sent to represents everyone: odds of p / (1 + p) for nothing.
     p_nothing = np.where(held, np.nan, o.p_nothing / (1.0 + o.p_nothing))
-    outcomes = replace(o, treated=held, control=others, p_nothing=p_nothing).select(held | others)
-    try:
-        return TreatmentEffects.fit_outcomes(fitted.model, outcomes).effect(None, "held out")
-    except NotIdentified:
-        return Effect.not_identified("held out", n_without=int(held.sum()))
+    return replace(o, treated=held, control=others, p_nothing=p_nothing).select(held | others)
 
 
 def placebo_on_controls(fitted: TreatmentEffects, history: History) -> Check | None:
@@ -249,12 +275,17 @@ def placebo_on_controls(fitted: TreatmentEffects, history: History) -> Check | N
     region together, intervals are too short; then groups differ by more than their errors, and this test detects it.
     None where users have no such attribute.
     """
-    name, within = "placebo on controls", fitted.model.spec.matching.within
+    within = fitted.model.spec.matching.within
     users = history.users
     names = [] if users is None else [str(c) for c in users.columns if c != "user_id" and c not in within]
     if fitted.model.name in WITHOUT_CONTROLS or not names:
         return None
-    tests = {attribute: _equal_changes(fitted, history, attribute) for attribute in names}
+    return check_controls({attribute: _equal_changes(fitted, history, attribute) for attribute in names})
+
+
+def check_controls(tests: dict[str, JointTest]) -> Check:
+    """State what the tests say whether controls differ by any attribute."""
+    name = "placebo on controls"
     tests = {attribute: test for attribute, test in tests.items() if not np.isnan(test.p_value)}
     if not tests:
         return Check(name, "not tested", np.nan, "no user attribute divides the controls into groups of enough users")
@@ -280,7 +311,7 @@ def _equal_changes(fitted: TreatmentEffects, history: History, attribute: str) -
     did = DidReward(fitted.model.spec)
     values, influences = [], []
     for group in groups:
-        divided = replace(o, pre=np.zeros(len(o)), post=residual, treated=group, control=~group)
+        divided = divided_controls(o, residual, group)
         effect, influence = TreatmentEffects.fit_outcomes(did, divided).effect_and_influence()
         if effect.se > 0 and effect.n_users >= MIN_USERS:
             values.append(effect.value)
@@ -290,6 +321,11 @@ def _equal_changes(fitted: TreatmentEffects, history: History, attribute: str) -
     return joint_test(np.array(values), np.stack(influences, axis=1))
 
 
+def divided_controls(controls: Outcomes, residual: FloatArray, group: BoolArray) -> Outcomes:
+    """Return controls (n,) with the model's residuals (n,) as their change, and one group (n,) of them as treated."""
+    return replace(controls, pre=np.zeros(len(controls)), post=residual, treated=group, control=~group)
+
+
 def later_messages(fitted: TreatmentEffects) -> Check | None:
     """Check whether decisions that lost their reward to a later message can be accounted for; None where none could.
 
@@ -297,41 +333,21 @@ def later_messages(fitted: TreatmentEffects) -> Check | None:
     message did. With propensities, `Outcomes.ipc_weight` makes the remaining decisions represent the others; without,
     the effect is about those that no later message followed, and it is not known how far these differ.
     """
-    o = fitted.outcomes
-    unknown = np.isnan(o.p_uncensored[(o.treated | o.control) & fitted.frame.identified])
-    if not unknown.any():
+    return check_later_messages(RewardCounts.of(fitted.outcomes, fitted.frame).unknown)
+
+
+def check_later_messages(unknown: int) -> Check | None:
+    """State how many decisions may have been censored without a known probability; None for none."""
+    if not unknown:
         return None
-    text = f"the log has no propensities of the later messages that could have censored {unknown.sum():,} decisions"
+    text = f"the log has no propensities of the later messages that could have censored {unknown:,} decisions"
     return Check("later messages", "not tested", np.nan, text)
 
 
 def facts_of(fitted: TreatmentEffects) -> tuple[str, ...]:
     """Describe the share of overlapping windows, the controls behind a reward, and what was left out and why."""
-    o, frame, kind = fitted.outcomes, fitted.frame, fitted.model.name
-    sent = o.treated
-    ok = sent & frame.identified
-    lines = [f"sent decisions: {int(sent.sum()):,}, with a reward {int(ok.sum()):,}"]
-    for reason in Reason:
-        if reason != Reason.IDENTIFIED and (n := int((frame.reason[sent] == reason).sum())):
-            lines.append(f"  without: {n:,} ({reason.text})")
-    if (sent & o.observed).any():
-        lines.append(f"overlap: {o.overlap[sent & o.observed].mean():.1%} of the sent decisions with observed windows")
-    if ok.any() and kind not in WITHOUT_CONTROLS:
-        low, middle = np.quantile(frame.n_controls[ok], [0.0, 0.5])
-        lines.append(
-            f"controls: {int(o.control.sum()):,} in all; behind a reward at least {low:,.0f}, median {middle:,.0f}"
-            + (" (effective numbers)" if kind == "did_dr" else "")
-        )
-    if (least := np.nanmin(o.p_uncensored[frame.identified], initial=1.0)) < 1:
-        lines.append(
-            "later messages: decisions are weighted by the inverse of their probability to be uncensored, "
-            f"at least {least:.2g}"
-        )
-    levels = range(len(fitted.model.spec.matching.levels))
-    if len(levels) > 1:
-        found = frame.counts_by_level()
-        shares = (f"{found.get(level, 0):,} at level {level}" for level in levels)
-        lines.append(f"cells, from the narrowest to the widest: {', '.join(shares)}")
+    o, kind = fitted.outcomes, fitted.model.name
+    lines = RewardCounts.of(o, fitted.frame).lines(kind, len(fitted.model.spec.matching.levels))
     if kind == "did_dr":
-        lines.append(f"propensities: {ESTIMATED if np.isnan(o.p_nothing[o.control]).any() else LOGGED}")
-    return tuple(lines)
+        lines += (f"propensities: {ESTIMATED if np.isnan(o.p_nothing[o.control]).any() else LOGGED}",)
+    return lines

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified, nearest
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
@@ -157,10 +158,9 @@ class TreatmentEffects:
 
     def by_period(self, period: str = "1w") -> list[Effect]:
         """Return one effect for each calendar period (whole lengths since 1970) in which something was sent."""
-        code = (self.outcomes.available_at - duration(self.model.spec.post)) // duration(period)
+        code = periods_of(self.outcomes, self.model.spec, period)
         codes = np.unique(code[self.outcomes.treated])
-        names = timestamps(codes * duration(period)).dt.strftime("%Y-%m-%d %H:%M")
-        return [self.effect(code == c, name) for c, name in zip(codes, names, strict=True)]
+        return [self.effect(code == c, name_of_period(c, period)) for c in codes]
 
     def for_each_action(self, history: History, module: str) -> Iterator[tuple[str, int, TreatmentEffects | None]]:
         """Yield each action of a module that was ever sent, how often, and the model fitted to it; None if too rare.
@@ -175,16 +175,15 @@ class TreatmentEffects:
         if module not in history.modules.names:
             raise ConfigError(f"there is no module {module!r}. {nearest(module, history.modules.names)}")
         o, m = self.outcomes, history.modules.names.index(module)
-        eligible = history.eligible[:, history.modules.slices[m]]
         for code in np.unique(o.actions[o.treated, m]):
-            treated, control = o.treated & (o.actions[:, m] == code), o.control & eligible[:, code]
+            of_this = of_action(o, history, m, int(code))
             label = history.modules[module].actions[code]
             fitted: TreatmentEffects | None
             try:
-                fitted = TreatmentEffects.fit_outcomes(self.model, replace(o, treated=treated, control=control))
+                fitted = TreatmentEffects.fit_outcomes(self.model, of_this)
             except NotIdentified:
                 fitted = None
-            yield label, int(treated.sum()), fitted
+            yield label, int(of_this.treated.sum()), fitted
 
     def by_action(self, history: History, module: str) -> list[Effect]:
         """Return one effect for each action of a module that was ever sent: see `for_each_action`."""
@@ -234,22 +233,102 @@ def attribute_groups(history: History, name: str) -> list[tuple[str, BoolArray]]
     if history.users is None or name not in known:
         raise ConfigError(f"the users have no attribute {name!r}. {nearest(name, known)}")
     column = history.users[name]
-    value = attribute_numbers(column)
-    if value is not None and column.nunique() > MAX_ATTRIBUTE_GROUPS:
-        edges = np.unique(np.nanquantile(value, np.linspace(0, 1, QUANTILE_GROUPS + 1)))
-        code = np.clip(np.searchsorted(edges, value, side="right") - 1, 0, len(edges) - 2)
-        dates = pd.api.types.is_datetime64_any_dtype(column)
-        shown = [str(np.datetime64(int(one), "us").astype("datetime64[D]")) if dates else f"{one:g}" for one in edges]
-        found = [
-            (f"{name} {shown[k]} to {shown[k + 1]}", (code == k) & ~np.isnan(value)) for k in range(len(edges) - 1)
-        ]
-        return [*found, (f"{name} missing", np.isnan(value))] if np.isnan(value).any() else found
-    text = attribute_text(column)
-    frequent = pd.Series(text).value_counts().sort_index().sort_values(ascending=False, kind="stable").index
-    own = frequent[:MAX_ATTRIBUTE_GROUPS]
-    found = [(f"{name} {level}", np.asarray(text == level)) for level in own.sort_values()]
-    rest = ~np.isin(text, own.to_numpy())
-    return [*found, (f"{name}: {len(frequent) - len(own)} others", rest)] if rest.any() else found
+    return AttributeGroups.fit(name, count_values(column)).masks(column)
+
+
+def count_values(column: pd.Series) -> pd.Series:
+    """Return how many users have each value of an attribute, missing ones included."""
+    return column.value_counts(dropna=False, sort=False)
+
+
+def add_counts(one: pd.Series, other: pd.Series) -> pd.Series:
+    """Add the counts of other users."""
+    total: pd.Series = pd.concat([one, other]).groupby(level=0, dropna=False, sort=False).sum()
+    return total
+
+
+@dataclass(frozen=True)
+class AttributeGroups:
+    """Groups of users by an attribute, found from how many users have each value: see `attribute_groups`.
+
+    Attributes:
+        labels: Names of the groups.
+        values: The known values.
+        code: The group of each (v,).
+        missing: The group of users without a value; -1 where there was none.
+    """
+
+    labels: tuple[str, ...]
+    values: pd.Index
+    code: IntArray
+    missing: int
+
+    @classmethod
+    def fit(cls, name: str, counts: pd.Series) -> AttributeGroups:
+        """Divide the users whose values were counted: see `count_values`."""
+        column, n = counts.index.to_series(), counts.to_numpy(dtype=np.int64)
+        lacks = column.isna().to_numpy(dtype=bool)
+        number = attribute_numbers(column)
+        if number is not None and column[~lacks].nunique() > MAX_ATTRIBUTE_GROUPS:
+            edges = np.unique(_quantiles(number[~lacks], n[~lacks], QUANTILE_GROUPS))
+            code = np.clip(np.searchsorted(edges, number, side="right") - 1, 0, len(edges) - 2)
+            dates = pd.api.types.is_datetime64_any_dtype(column)
+            shown = [str(np.datetime64(int(e), "us").astype("datetime64[D]")) if dates else f"{e:g}" for e in edges]
+            labels = [f"{name} {low} to {high}" for low, high in pairwise(shown)]
+            code = np.where(lacks, len(labels), code)
+            labels += [f"{name} missing"] * bool(lacks.any())
+        else:
+            text = attribute_text(column)
+            total = pd.Series(n).groupby(text).sum()
+            frequent = total.sort_index().sort_values(ascending=False, kind="stable").index
+            own = frequent[:MAX_ATTRIBUTE_GROUPS].sort_values()
+            labels = [f"{name} {level}" for level in own]
+            code = own.get_indexer(pd.Index(text))
+            if (code < 0).any():
+                code = np.where(code < 0, len(labels), code)
+                labels.append(f"{name}: {len(frequent) - len(own)} others")
+        missing = int(code[lacks][0]) if lacks.any() else -1
+        return cls(
+            labels=tuple(labels),
+            values=pd.Index(column[~lacks]),
+            code=np.asarray(code[~lacks], dtype=np.int64),
+            missing=missing,
+        )
+
+    def masks(self, column: pd.Series) -> list[tuple[str, BoolArray]]:
+        """Return the label of each group, and which of some users (U,) it holds."""
+        place = self.values.get_indexer(pd.Index(column))
+        code = np.where(place < 0, self.missing, np.append(self.code, -1)[place])
+        return [(label, np.asarray(code == k)) for k, label in enumerate(self.labels)]
+
+
+def _quantiles(values: FloatArray, counts: IntArray, parts: int) -> FloatArray:
+    """Return the linear quantiles (parts + 1,) of values (v,) that occur `counts` times each."""
+    order = np.argsort(values)
+    ends = np.cumsum(counts[order])
+    place = np.linspace(0, 1, parts + 1) * (ends[-1] - 1)
+    below = np.floor(place)
+    low, high = (values[order][np.searchsorted(ends, np.minimum(k, ends[-1] - 1), "right")] for k in (below, below + 1))
+    return np.asarray(
+        [np.quantile(pair, t) for pair, t in zip(zip(low, high, strict=True), place - below, strict=True)]
+    )
+
+
+def periods_of(outcomes: Outcomes, spec: RewardSpec, period: str) -> IntArray:
+    """Return the calendar period (n,) of each decision: whole lengths since 1970."""
+    return (outcomes.available_at - duration(spec.post)) // duration(period)
+
+
+def name_of_period(code: int, period: str) -> str:
+    """Return when a period begins."""
+    return f"{timestamps(np.array([code * duration(period)])).iloc[0]:%Y-%m-%d %H:%M}"
+
+
+def of_action(outcomes: Outcomes, history: History, module: int, code: int) -> Outcomes:
+    """Return outcomes in which one action of a module alone is treated: see `TreatmentEffects.for_each_action`."""
+    o = outcomes
+    eligible = history.eligible[:, history.modules.slices[module]][:, code]
+    return replace(o, treated=o.treated & (o.actions[:, module] == code), control=o.control & eligible)
 
 
 def average_effect(outcomes: Outcomes, spec: RewardSpec, group: BoolArray, label: str) -> Effect:

@@ -12,9 +12,10 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, effects_table
-from crosschannel.reward.effects.inference import JointTest, joint_test
+from crosschannel.reward.effects.inference import InfluenceProducts, JointTest, joint_test
 from crosschannel.reward.measurement.messages import Messages
 from crosschannel.reward.measurement.outcomes import Outcomes, measure, measure_with
+from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
 from crosschannel.reward.reason import Reason
 from crosschannel.reward.spec import Matching, RewardSpec
 
@@ -53,12 +54,21 @@ class EventTimes:
         would show the hours of the day), and else the whole post window. `MIN_TESTED_LEADS` bins lie before all events
         that covariates and strata use.
         """
-        pre, post = duration(fitted.model.spec.pre), duration(fitted.model.spec.post)
+        return cls.default_for_windows(fitted.model.spec, lookback(fitted))
+
+    @classmethod
+    def default_for_windows(cls, spec: RewardSpec, back: int) -> EventTimes:
+        """Return bins that fit windows, where covariates and strata use events up to `back` microseconds ago."""
+        pre, post = duration(spec.pre), duration(spec.post)
         days = [k for k in range(MAX_LAGS, 1, -1) if post % (k * DAY) == 0]
         lags = days[0] if days else 1
         length = post // lags
-        leads = max(-(-pre // length), -(-lookback(fitted) // length) + MIN_TESTED_LEADS, 1 + MIN_TESTED_LEADS)
-        return cls(f"{length // DAY}d" if days else fitted.model.spec.post, leads, lags)
+        leads = max(-(-pre // length), -(-back // length) + MIN_TESTED_LEADS, 1 + MIN_TESTED_LEADS)
+        return cls(f"{length // DAY}d" if days else spec.post, leads, lags)
+
+    def label(self, k: int) -> str:
+        """Return the name of a bin: its start in days after the decision."""
+        return f"{k * duration(self.bin) / DAY:g} d"
 
     @property
     def offsets(self) -> IntArray:
@@ -74,7 +84,7 @@ class EventStudy:
         times: The bins.
         kind: The reward kind that estimated them.
         effects: One per bin, in reward units per bin; NaN where the log does not identify it. That of the base is 0.
-        influence: Influence of every user code on each (U, k).
+        influence: The influence of users on all of them.
         lookback: How far before the decision the events lie that covariates and strata use, microseconds.
         notes: What the bins leave out of the reward, one line each.
     """
@@ -82,7 +92,7 @@ class EventStudy:
     times: EventTimes
     kind: str
     effects: list[Effect]
-    influence: FloatArray
+    influence: InfluenceProducts
     lookback: int
     notes: tuple[str, ...]
 
@@ -101,7 +111,7 @@ class EventStudy:
     def pre_trends(self) -> JointTest:
         """Test jointly that nothing differs before the decision."""
         chosen = self.leads
-        return joint_test(self.value[chosen], self.influence[:, chosen])
+        return joint_test(self.value[chosen], self.influence.select(chosen))
 
     def to_pandas(self) -> pd.DataFrame:
         """Return the effects as a tidy table; the label is the bin's start in days after the decision."""
@@ -139,23 +149,18 @@ def event_study(fitted: TreatmentEffects, history: History, times: EventTimes | 
     Review.
     """
     times = times or EventTimes.default_for(fitted)
-    length = duration(times.bin)
-    spec = _bin_spec(fitted.model.spec, times.bin)
-    around = measure(_shifted(history, 0), spec)
+    spec = fitted.model.spec
+    around = measure_base(history, spec, times)
     effects, influences = [], []
     for k in times.offsets:
-        label = f"{k * length / DAY:g} d"
+        label = times.label(k)
         if k == BASE:
             effects.append(Effect(label, 0.0, 0.0, n_treated=0, n_controls=0))
             influences.append(np.zeros(fitted.influences.users))
             continue
-        shifted = _shifted(history, int(k if k >= 0 else k + 1) * length)
-        moved = measure_with(shifted, spec, around.preprocessing)
-        first, last = min(int(k), BASE) * length, max(int(k) + 1, 0) * length
-        outcomes = replace(fitted.outcomes, pre=around.pre, post=moved.post if k >= 0 else moved.pre)
+        bins = bin_outcomes(fitted.outcomes, history, spec, times, around, int(k))
         try:
-            bins = refit_on(fitted, history, outcomes, moved.observed & around.observed, first, last)
-            effect, influence = bins.effect_and_influence(None, label)
+            effect, influence = TreatmentEffects.fit_outcomes(fitted.model, bins).effect_and_influence(None, label)
         except NotIdentified:  # the odds of a doubly robust kind need both sent and unsent decisions in the bin
             effect = Effect.not_identified(label, n_without=int(fitted.outcomes.treated.sum()))
             influence = np.zeros(fitted.influences.users)
@@ -165,17 +170,51 @@ def event_study(fitted: TreatmentEffects, history: History, times: EventTimes | 
         times=times,
         kind=fitted.model.name,
         effects=effects,
-        influence=np.stack(influences, axis=1),
+        influence=InfluenceProducts.from_users(np.stack(influences, axis=1)),
         lookback=lookback(fitted),
-        notes=_notes(fitted, times),
+        notes=notes_on_bins(spec, times, lookback(fitted)),
     )
+
+
+def measure_base(
+    history: History, spec: RewardSpec, times: EventTimes, preprocessing: FittedPreprocessing | None = None
+) -> Outcomes:
+    """Measure the bins next to the decisions, with a preprocessing that was fitted to them or is fitted here."""
+    around, alone = shifted(history, 0), _bin_spec(spec, times.bin)
+    return measure(around, alone) if preprocessing is None else measure_with(around, alone, preprocessing)
+
+
+def bin_outcomes(
+    outcomes: Outcomes, history: History, spec: RewardSpec, times: EventTimes, around: Outcomes, k: int
+) -> Outcomes:
+    """Return the outcomes of the same decisions with bin k less the base bin as their change.
+
+    Args:
+        outcomes: What the reward measured.
+        history: The history.
+        spec: The settings of the reward.
+        times: The bins.
+        around: The bins next to the decisions: see `measure_base`.
+        k: The bin; not that of the base.
+    """
+    length = duration(times.bin)
+    moved = measure_with(
+        shifted(history, (k if k >= 0 else k + 1) * length), _bin_spec(spec, times.bin), around.preprocessing
+    )
+    first, last = min(k, BASE) * length, max(k + 1, 0) * length
+    changed = replace(outcomes, pre=around.pre, post=moved.post if k >= 0 else moved.pre)
+    return seen_outcomes(changed, history, spec, moved.observed & around.observed, first, last)
 
 
 def lookback(fitted: TreatmentEffects) -> int:
     """Return how far before a decision the events lie that covariates and strata use, microseconds; 0 if none."""
-    matching, features = fitted.model.spec.matching, fitted.outcomes.preprocessing.features
-    past = duration(fitted.model.spec.pre) + duration(matching.activity) if matching.strata > 1 else 0
-    return max(past, 0 if features is None else features.lookback)
+    features = fitted.outcomes.preprocessing.features
+    return max(lookback_of_strata(fitted.model.spec), 0 if features is None else features.lookback)
+
+
+def lookback_of_strata(spec: RewardSpec) -> int:
+    """Return how far before a decision the events lie that strata use, microseconds; 0 without strata."""
+    return duration(spec.pre) + duration(spec.matching.activity) if spec.matching.strata > 1 else 0
 
 
 def moved_back(fitted: TreatmentEffects, history: History, shift: int) -> TreatmentEffects:
@@ -187,36 +226,42 @@ def moved_back(fitted: TreatmentEffects, history: History, shift: int) -> Treatm
     with the odds are like the treated in everything before the decision, the moved windows included. Where overlapping
     decisions are excluded, those with another message since the moved windows began are left out.
     """
-    o, spec = fitted.outcomes, fitted.model.spec
+    return TreatmentEffects.fit_outcomes(
+        fitted.model, moved_outcomes(fitted.outcomes, history, fitted.model.spec, shift)
+    )
+
+
+def moved_outcomes(outcomes: Outcomes, history: History, spec: RewardSpec, shift: int) -> Outcomes:
+    """Return the outcomes of the same decisions, measured `shift` microseconds before: see `moved_back`."""
+    o = outcomes
     whole = replace(spec, overlap="shared", controls="not_sent", holdout_arms=())
-    moved = measure_with(_shifted(history, -shift), whole, replace(o.preprocessing, features=None))
+    moved = measure_with(shifted(history, -shift), whole, replace(o.preprocessing, features=None))
     features = o.preprocessing.features
-    outcomes = replace(
+    changed = replace(
         o,
         pre=moved.pre,
         post=moved.post,
         stratum=moved.stratum,
         covariates=o.covariates if features is None else features.covariates(history, -shift),
     )
-    return refit_on(fitted, history, outcomes, moved.observed, -(shift + duration(spec.pre)), 0)
+    return seen_outcomes(changed, history, spec, moved.observed, -(shift + duration(spec.pre)), 0)
 
 
-def refit_on(
-    fitted: TreatmentEffects, history: History, outcomes: Outcomes, seen: BoolArray, first: int, last: int
-) -> TreatmentEffects:
-    """Fit the model on other outcomes of the same decisions, of those (n,) whose windows were `seen`.
+def seen_outcomes(
+    outcomes: Outcomes, history: History, spec: RewardSpec, seen: BoolArray, first: int, last: int
+) -> Outcomes:
+    """Return outcomes without the decisions (n,) whose windows were not `seen`.
 
-    If it excludes overlap, leave out those with another message from `first` to `last` microseconds around them.
+    If the spec excludes overlap, leave out those with another message from `first` to `last` microseconds around them.
     """
     o = outcomes
     reason = np.where((o.reason == Reason.IDENTIFIED) & ~seen, Reason.OUTSIDE_OBSERVATION, o.reason)
     overlap = o.overlap
-    if fitted.model.spec.overlap == "exclude":
+    if spec.overlap == "exclude":
         overlap = overlap | messages_between(history, first, last)
         reason = np.where((reason == Reason.IDENTIFIED) & overlap, Reason.OVERLAPPING, reason)
     control = o.control & (reason == Reason.IDENTIFIED)
-    changed = replace(o, observed=o.observed & seen, reason=reason, overlap=overlap, control=control)
-    return TreatmentEffects.fit_outcomes(fitted.model, changed)
+    return replace(o, observed=o.observed & seen, reason=reason, overlap=overlap, control=control)
 
 
 def messages_between(history: History, first: int, last: int) -> BoolArray:
@@ -224,7 +269,7 @@ def messages_between(history: History, first: int, last: int) -> BoolArray:
     return Messages.from_history(history).others_active(history, first, last)
 
 
-def _shifted(history: History, shift: int) -> History:
+def shifted(history: History, shift: int) -> History:
     """Return the history with its decisions `shift` microseconds later and without churn, to measure windows there."""
     decisions = replace(history.decisions, time=history.decisions.time + shift)
     return replace(history, decisions=decisions, churn_events=())
@@ -246,9 +291,9 @@ def _bin_spec(spec: RewardSpec, length: str) -> RewardSpec:
     )
 
 
-def _notes(fitted: TreatmentEffects, times: EventTimes) -> tuple[str, ...]:
-    """Return what the bins leave out of the reward, in words."""
-    spec, bin_, back = fitted.model.spec, times.bin, lookback(fitted)
+def notes_on_bins(spec: RewardSpec, times: EventTimes, back: int) -> tuple[str, ...]:
+    """Return what the bins leave out of the reward, in words; covariates and strata use events `back` ago."""
+    bin_ = times.bin
     limited = [goal.event for goal in spec.goals if goal.clip is not None or goal.winsor is not None]
     decaying = [goal.event for goal in spec.goals if goal.decay is not None]
     notes = []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # it imports scipy.stats on first use, so that a program's help does not wait for it
 
-from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 
 # The 0.975 quantile of the standard normal distribution.
 Z95 = 1.959963984540054
@@ -57,7 +57,60 @@ class JointTest:
     p_value: float
 
 
-def joint_test(value: FloatArray, sums: FloatArray) -> JointTest:
+@dataclass(frozen=True)
+class InfluenceProducts:
+    """What joint tests need of the influence of users on k estimates; `+` adds other users.
+
+    Attributes:
+        products: Sum over users of the products of their influences (k, k).
+        moves: Which estimates a user moves, one row for each combination that occurs (p, k).
+        users: How many users move just these (p,).
+    """
+
+    products: FloatArray
+    moves: BoolArray
+    users: IntArray
+
+    @classmethod
+    def from_users(cls, influence: FloatArray) -> InfluenceProducts:
+        """Sum over users with influences (U, k)."""
+        return cls(influence.T @ influence, *_combinations(influence != 0, np.ones(len(influence), dtype=np.int64)))
+
+    def __add__(self, other: InfluenceProducts) -> InfluenceProducts:
+        moves, users = np.concatenate([self.moves, other.moves]), np.concatenate([self.users, other.users])
+        return InfluenceProducts(self.products + other.products, *_combinations(moves, users))
+
+    def select(self, chosen: BoolArray) -> InfluenceProducts:
+        """Return what is needed of some of the estimates (k,)."""
+        return InfluenceProducts(
+            self.products[np.ix_(chosen, chosen)], *_combinations(self.moves[:, chosen], self.users)
+        )
+
+    def insert(self, place: int) -> InfluenceProducts:
+        """Return them with an estimate at a place that no user moves."""
+        products = np.insert(np.insert(self.products, place, 0.0, axis=0), place, 0.0, axis=1)
+        return InfluenceProducts(products, np.insert(self.moves, place, False, axis=1), self.users)
+
+    @property
+    def n_users(self) -> int:
+        """Number of users who move any of the estimates."""
+        return int(self.users[self.moves.any(axis=1)].sum())
+
+    @property
+    def variance(self) -> FloatArray:
+        """Variance of the estimates (k, k), with the correction for few users of `joint_test`."""
+        return np.asarray(self.products * (self.n_users / max(self.n_users - 1, 1)))
+
+
+def _combinations(moves: BoolArray, users: IntArray) -> tuple[BoolArray, IntArray]:
+    """Return the distinct rows of masks (p, k), and the sum of users (p,) that have each."""
+    packed = np.packbits(moves, axis=1) if moves.shape[1] else np.zeros((len(moves), 1), dtype=np.uint8)
+    keys = np.ascontiguousarray(packed).view(np.dtype((np.void, packed.shape[1]))).ravel()
+    _, first, code = np.unique(keys, return_index=True, return_inverse=True)
+    return moves[first], np.bincount(code.ravel(), users, len(first)).astype(np.int64)
+
+
+def joint_test(value: FloatArray, sums: FloatArray | InfluenceProducts) -> JointTest:
     r"""Test that all estimates (k,) are 0, by a Wald test from the influence of each of G users (G, k).
 
     .. math:: W = \hat\theta^\top \hat V^{+} \hat\theta, \qquad
@@ -65,18 +118,15 @@ def joint_test(value: FloatArray, sums: FloatArray) -> JointTest:
 
     with q the rank of V. Hotelling (1931), "The generalization of Student's ratio", Annals of Mathematical Statistics.
     """
-    g = int(np.any(sums != 0, axis=1).sum())
-    statistic, q = _quadratic(value, _small_sample(sums, g))
+    found = sums if isinstance(sums, InfluenceProducts) else InfluenceProducts.from_users(sums)
+    g = found.n_users
+    statistic, q = _quadratic(value, found.variance)
     if q == 0 or g <= q:
         return JointTest(math.nan, q, g, math.nan)
     return JointTest(statistic, q, g, float(scipy.stats.f.sf(statistic * (g - q) / (q * (g - 1)), q, g - q)))
 
 
-def _small_sample(sums: FloatArray, g: int) -> FloatArray:
-    return np.asarray(sums.T @ sums * (g / max(g - 1, 1)))
-
-
-def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> FloatArray:
+def detectable(sums: FloatArray | InfluenceProducts, level: float = 0.05, power: float = 0.8) -> FloatArray:
     r"""Return how far each estimate (k,) alone must be from 0 for `joint_test` to detect it with the given power.
 
     .. math:: \delta_j = \sqrt{\lambda / (\hat V^{-1})_{jj}}, \qquad P(F_{q, G - q}(\lambda) > f_{level}) = power
@@ -86,12 +136,13 @@ def detectable(sums: FloatArray, level: float = 0.05, power: float = 0.8) -> Flo
     behavioral sciences", chapter 9.
 
     Args:
-        sums: Influence of each of G users (G, k).
+        sums: Influence of each of G users (G, k), or what is needed of it.
         level: Level of the test.
         power: Probability of detecting it.
     """
-    g, k = int(np.any(sums != 0, axis=1).sum()), sums.shape[1]
-    v = _small_sample(sums, g)
+    found = sums if isinstance(sums, InfluenceProducts) else InfluenceProducts.from_users(sums)
+    g, v = found.n_users, found.variance
+    k = len(v)
     q = int(np.linalg.matrix_rank(v, hermitian=True)) if k else 0
     if q == 0 or g <= q:
         return np.full(k, np.inf)

@@ -21,6 +21,7 @@ from crosschannel.reward.effects.action_effects import (
     action_effects_text,
     by_window_text,
 )
+from crosschannel.reward.effects.buckets.counts import RewardCounts
 from crosschannel.reward.effects.diagnostics import SIGNIFICANCE_LEVEL, Diagnostics, diagnose
 from crosschannel.reward.effects.estimates import TreatmentEffects, effects_by, effects_table
 from crosschannel.reward.effects.event_study import EventStudy, EventTimes, event_study
@@ -89,19 +90,8 @@ def effects_report(history: History, model: RewardModel, request: EffectsRequest
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
         save_figure(picture(history, events, diagnostics), request.plot)
-    parts = [
-        history.summary(),
-        about_text(fitted),
-        "Average effects on the treated, in reward units per sent decision with a reward, 95 % intervals (low to high)",
-        effects_text(table),
-        f"Event study, in reward units per bin of {events.times.bin}, relative to the last bin before the decision",
-        effects_text(events.to_pandas()),
-        *(["\n".join(f"- {note}" for note in events.notes)] if events.notes else []),
-        "Diagnostics",
-        "\n".join(f"- {check.name}: {check.status}; {check.text}" for check in diagnostics.checks),
-        "\n".join([*diagnostics.facts, *fallback_lines(fitted)]),
-        f"Verdict: {diagnostics.verdict}",
-    ]
+    counts = RewardCounts.of(fitted.outcomes, fitted.frame)
+    parts = estimates_parts(history.summary(), model.name, model.spec, counts, table, events, diagnostics)
     if model.spec.funnel is not None:
         parts.append(funnel_section(model, history, fitted.outcomes))
     if (module := module_for_action_effects(history, request.effects_of)) is not None:
@@ -112,10 +102,44 @@ def effects_report(history: History, model: RewardModel, request: EffectsRequest
     return "\n\n".join(parts)
 
 
-def about_text(fitted: TreatmentEffects) -> str:
+def estimates_parts(
+    summary: str,
+    kind: str,
+    spec: RewardSpec,
+    counts: RewardCounts,
+    table: pd.DataFrame,
+    events: EventStudy,
+    diagnostics: Diagnostics,
+) -> list[str]:
+    """Return the parts of a report about one reward: estimates, event study, diagnostics and verdict.
+
+    Args:
+        summary: What the log holds.
+        kind: The reward kind.
+        spec: What is measured.
+        counts: Counts of the rewards.
+        table: The effects.
+        events: The event study.
+        diagnostics: The diagnostics.
+    """
+    return [
+        summary,
+        about_text(kind, spec, counts),
+        "Average effects on the treated, in reward units per sent decision with a reward, 95 % intervals (low to high)",
+        effects_text(table),
+        f"Event study, in reward units per bin of {events.times.bin}, relative to the last bin before the decision",
+        effects_text(events.to_pandas()),
+        *(["\n".join(f"- {note}" for note in events.notes)] if events.notes else []),
+        "Diagnostics",
+        "\n".join(f"- {check.name}: {check.status}; {check.text}" for check in diagnostics.checks),
+        "\n".join([*diagnostics.facts, *fallback_lines(spec, counts)]),
+        f"Verdict: {diagnostics.verdict}",
+    ]
+
+
+def about_text(kind: str, spec: RewardSpec, counts: RewardCounts) -> str:
     """Describe the windows, the estimand, its assumption, its interval and how far the log identifies it."""
-    spec, kind, sent = fitted.model.spec, fitted.model.name, fitted.outcomes.treated
-    n, identified = int(sent.sum()), int((sent & fitted.frame.identified).sum())
+    n, identified = counts.n_sent, counts.n_identified
     return "\n".join(
         [
             f"Reward `{kind}`: windows of {spec.pre} before and {spec.post} after, time buckets of {spec.time_bucket}, "
@@ -131,14 +155,15 @@ def about_text(fitted: TreatmentEffects) -> str:
     )
 
 
-def fallback_lines(fitted: TreatmentEffects) -> list[str]:
+def fallback_lines(spec: RewardSpec, counts: RewardCounts) -> list[str]:
     """Describe how many rewards come from cells of each level, where there is a fallback to wider cells."""
-    levels = fitted.model.spec.matching.levels
+    levels = spec.matching.levels
     if len(levels) == 1:
         return []
     found = [
         f"  {count:,} from cells of equal {describe_level(levels[level])}"
-        for level, count in fitted.frame.counts_by_level().items()
+        for level, count in enumerate(counts.by_level.tolist())
+        if count
     ]
     return ["rewards by what their controls share (a cell with too few falls back to a wider one):", *found]
 

@@ -362,6 +362,11 @@ def _p_uncensored(history: History, length: int) -> FloatArray:
     return np.where(unknown[last] > unknown[first], np.nan, np.exp(from_fixed(total[last] - total[first])))
 
 
+def least_uncensored(history: History, spec: RewardSpec) -> float:
+    """Return a lower bound of the known probabilities to be uncensored: see `Outcomes.p_uncensored`; 1 without one."""
+    return float(np.nanmin(_p_uncensored(history, _censoring_time(spec)), initial=1.0))
+
+
 def _time_to_next_message(history: History, otherwise: int) -> IntArray:
     """Return the time to the user's next message, strictly after each decision (n,); `otherwise` if there is none."""
     d = history.decisions

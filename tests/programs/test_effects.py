@@ -79,7 +79,18 @@ def test_help_names_every_option_of_its_own(capsys):
         main(["--help"])
     text = capsys.readouterr().out
     assert len(text.partition("\nhistory (")[0].splitlines()) <= 45  # its own flags fit one screen
-    for option in ("--by", "--bin", "--leads", "--lags", "--out", "--staggered", "--effects-of", "--windows"):
+    for option in (
+        "--by",
+        "--bin",
+        "--leads",
+        "--lags",
+        "--out",
+        "--staggered",
+        "--effects-of",
+        "--windows",
+        "--engine",
+        "--whole",
+    ):
         assert option in text
     with pytest.raises(UsageError, match="--by: expected at least one argument"):
         main(["--by"])

@@ -35,15 +35,32 @@ training.train_on_buckets(configuration(**settings), Path("run"), passes=Passes(
 print(before, peak())
 """
 
+EFFECTS = """
+import re
+from pathlib import Path
+from crosschannel.pipeline.buckets.effects import effects_over_buckets
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.reward.effects import EffectsRequest
+from tests.pipeline.buckets.samples import configuration
 
-def growth(folder: Path, users: int, buckets: int) -> float:
-    """MiB by which training on a log of so many users raises the peak of resident memory of a process."""
+def peak():
+    return int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+before = peak()
+settings = {"evaluation.max_users": 400}
+effects_over_buckets(configuration(**settings), EffectsRequest(), Passes(shows=False), Path("."))
+print(before, peak())
+"""
+
+
+def growth(folder: Path, users: int, buckets: int, program: str = TRAIN) -> float:
+    """MiB by which a program on a log of so many users raises the peak of resident memory of a process."""
     config = override(read_config(Path(FUNNEL[1])), {"history.market.users": users})
     history, _ = simulate_history(Market(config.market()))
     write_buckets(history, folder / "log", buckets)
     del history
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN],
+        [sys.executable, "-c", program],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -64,4 +81,13 @@ def test_four_times_the_users_in_four_times_the_buckets(tmp_path: Path) -> None:
     """
     few, many = growth(tmp_path / "few", 20_000, 16), growth(tmp_path / "many", 80_000, 64)
     print(f"growth of the peak: {few:.0f} MiB at 20,000 users, {many:.0f} MiB at 80,000")
+    assert many < 1.25 * few
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of resident memory is read from /proc")
+def test_effects_of_four_times_the_users(tmp_path: Path) -> None:
+    """10,000 users in 8 buckets and 40,000 in 32, each of 1,250 users; as above, a quarter more is allowed."""
+    few, many = (growth(tmp_path / name, n, n // 1_250, EFFECTS) for name, n in (("few", 10_000), ("many", 40_000)))
+    print(f"growth of the peak: {few:.0f} MiB at 10,000 users, {many:.0f} MiB at 40,000")
     assert many < 1.25 * few

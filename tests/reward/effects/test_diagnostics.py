@@ -32,6 +32,7 @@ from crosschannel.reward.effects.diagnostics import (
     time_placebo,
 )
 from crosschannel.reward.effects.event_study import lookback, messages_between, moved_back
+from crosschannel.reward.effects.inference import InfluenceProducts
 from tests.reward.effects.test_influence import DERIVATIVE_TOLERANCE
 from tests.reward.simulated import SPEC, simulate
 from tests.samples import random_history
@@ -370,7 +371,9 @@ def pre_trends_of(leads, errors=0.01, kind="did"):
         Effect(f"{k} d", v, 0.0 if k == -1 else errors, n_treated=2000, n_controls=2000, n_users=2000)
         for k, v in enumerate(value, start=-len(leads) - 1)
     ]
-    return EventStudy(EventTimes("1d", len(leads) + 1, 1), kind, effects, influence, 0, ())
+    return EventStudy(
+        EventTimes("1d", len(leads) + 1, 1), kind, effects, InfluenceProducts.from_users(influence), 0, ()
+    )
 
 
 @pytest.mark.parametrize(

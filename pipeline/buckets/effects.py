@@ -1,0 +1,189 @@
+"""Estimate the effects of a log's messages bucket by bucket, where that is possible; see `reward.effects.buckets`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.files import scratch_folder
+from crosschannel.histories.buckets import open_buckets, read_bucket
+from crosschannel.histories.history import History
+from crosschannel.pipeline.buckets.columns import read_columns, write_columns
+from crosschannel.pipeline.buckets.facts import Facts, chosen_users
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.reading import (
+    OVERSAMPLING,
+    SAMPLE,
+    SAMPLE_SALT,
+    BucketedLog,
+    merge_columns,
+    order_of_sample,
+    summary,
+)
+from crosschannel.pipeline.building import check_log, with_declared
+from crosschannel.pipeline.configuration import Config
+from crosschannel.reward.effects import EffectsRequest, EventTimes
+from crosschannel.reward.effects.buckets.designs import Plan
+from crosschannel.reward.effects.buckets.report import KIND, left_out, report_over_buckets
+from crosschannel.reward.effects.estimates import AttributeGroups, add_counts, count_values
+from crosschannel.reward.effects.event_study import lookback_of_strata
+from crosschannel.reward.measurement.outcomes import least_uncensored
+from crosschannel.reward.spec import RewardSpec
+
+#: Below the folder of a bucket: the columns of all its users.
+ALL = "all"
+
+
+def why_whole(config: Config) -> str | None:
+    """Return why effects of a log in buckets need the whole log in memory; None where they do not."""
+    if config.reward.kind != KIND:
+        return f"reward.kind is {config.reward.kind!r}: only {KIND!r} follows from sums over buckets"
+    return None
+
+
+def effects_over_buckets(config: Config, request: EffectsRequest, passes: Passes, folder: Path) -> str:
+    """Estimate effects bucket by bucket, write the files that are asked for, and return the text to print.
+
+    Args:
+        config: The configuration, whose history is a bucketed folder and whose reward is of the kind `did`.
+        request: The content of the report.
+        passes: How functions run over buckets.
+        folder: Below which columns are written while this lasts.
+
+    Raises:
+        ConfigError: If a grouping, or what settings name, is not known.
+        InputError: If a bucket cannot be read.
+        NotIdentified: If the order of decisions and goal events is not known.
+    """
+    spec = replace(config.reward, funnel=None)
+    with scratch_folder(folder) as scratch:
+        log, facts = _read_all(config, spec, scratch, passes)
+        sample, _ = check_log(log.sample, config.reward)
+        log = replace(log, sample=sample)
+        plan = Plan.fit(
+            sample,
+            spec,
+            request.by,
+            request.times or EventTimes.default_for_windows(spec, lookback_of_strata(spec)),
+            largest=np.array(facts.facts.largest),
+            attributes={name: AttributeGroups.fit(name, counts) for name, counts in facts.attributes.items()},
+            reached=facts.reached,
+            weight=float(np.ldexp(1.0, np.frexp(1.0 / facts.least)[1] - 1)),
+        )
+
+        def run(function: Callable[[History], Any], what: str) -> Iterator[Any]:
+            return passes.run(_OnColumns(function), log.folders, what)
+
+        text = report_over_buckets(run, plan, sample, _about(log, spec), request)
+    lacks = left_out(request, config.reward, sample)
+    if not lacks:
+        return text
+    head = "Left out, since the log is in buckets (--whole reads it as a whole, if it fits into memory):"
+    return "\n\n".join([text, "\n".join([head, *(f"- {line}" for line in lacks)])])
+
+
+@dataclass(frozen=True)
+class _OnColumns:
+    function: Callable[[History], Any]
+
+    def __call__(self, folder: Path) -> Any:
+        return self.function(read_columns(folder))
+
+
+@dataclass(frozen=True)
+class _EffectFacts:
+    """What one reading of a bucket tells of its users for effects; `+` adds other users.
+
+    Attributes:
+        facts: Numbers, and the largest amounts.
+        reached: Arms that got messages.
+        attributes: How many users have each value of each attribute.
+        least: The smallest probability to be uncensored.
+    """
+
+    facts: Facts
+    reached: tuple[str, ...]
+    attributes: dict[str, pd.Series]
+    least: float
+
+    def __add__(self, other: _EffectFacts) -> _EffectFacts:
+        attributes = {name: add_counts(counts, other.attributes[name]) for name, counts in self.attributes.items()}
+        reached = tuple(sorted({*self.reached, *other.reached}))
+        return _EffectFacts(self.facts + other.facts, reached, attributes, min(self.least, other.least))
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One bucket to read.
+
+    Attributes:
+        path: The bucket.
+        folder: Where its columns are written.
+        config: The configuration.
+        spec: What is measured.
+        share: Share of the users who are in the sample.
+    """
+
+    path: Path
+    folder: Path
+    config: Config
+    spec: RewardSpec
+    share: float
+
+
+def _read_all(config: Config, spec: RewardSpec, scratch: Path, passes: Passes) -> tuple[BucketedLog, _EffectFacts]:
+    """Read and check every bucket once, and keep its columns; merge those of the users in the sample."""
+    assert config.history.path is not None  # the history is a bucketed folder
+    if config.history.decided is not None:
+        raise ConfigError("history.decided: decisions by date do not join buckets yet: use --whole")
+    buckets = open_buckets(config.history.path)
+    most = config.evaluation.max_users
+    share = OVERSAMPLING * (most + 10.0) / max(buckets.manifest.counts["users"], 1)
+    readings = [_Reading(path, scratch / path.name, config, spec, share) for path in buckets.paths]
+    facts = reduce(add, passes.run(_read, readings, "reading buckets"))
+    sample = merge_columns([reading.folder / SAMPLE for reading in readings], buckets)
+    if sample.n_users > most:
+        chosen = np.zeros(sample.n_users, dtype=bool)
+        chosen[order_of_sample(sample)[:most]] = True
+        sample = sample.select_users(chosen)
+    folders = tuple(reading.folder / ALL for reading in readings)
+    return BucketedLog(buckets, facts.facts, folders, sample, facts.facts.fingerprint(sample)), facts
+
+
+def _read(reading: _Reading) -> _EffectFacts:
+    history = with_declared(read_bucket(reading.path), reading.config.history)
+    chosen = chosen_users(history.user_keys, reading.share, SAMPLE_SALT)
+    write_columns(history.select_users(chosen), reading.folder / SAMPLE, decides=True)
+    write_columns(history, reading.folder / ALL, decides=True)
+    d, users = history.decisions, history.users
+    sent = history.modules.sends(d.actions)
+    names = [] if users is None else [str(name) for name in users.columns if name != "user_id"]
+    return _EffectFacts(
+        facts=Facts.of_bucket(history, history, reading.spec),
+        reached=() if d.arm is None else tuple(np.unique(np.asarray(d.arm)[sent].astype(str)).tolist()),
+        attributes={} if users is None else {name: count_values(users[name]) for name in names},
+        least=least_uncensored(history, reading.spec),
+    )
+
+
+def _about(log: BucketedLog, spec: RewardSpec) -> str:
+    """Return what the log holds, and what was fitted on a sample of its users."""
+    lines = [summary(log)]
+    if log.sample.n_users < log.facts.users:
+        fitted = [f"the winsor quantile of {goal.event}" for goal in spec.goals if goal.winsor is not None]
+        fitted += ["strata"] * (spec.matching.strata > 1) + ["attribute values"] * bool(spec.matching.within)
+        fitted += ["seasonality"] * (spec.seasonality is not None)
+        what = "checks of propensities and of the order of events"
+        lines.append(
+            f"by a sample of {log.sample.n_users:,} users, chosen by a hash (evaluation.max_users): "
+            f"{', '.join([*fitted, what])}; all else is of all users"
+        )
+    return "\n".join(lines)
