@@ -32,6 +32,11 @@ FAILURES = {
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
 }
 
+UNLIKE_CONTROLS = (
+    "But controls change differently by an attribute of users: where messages reach its groups unequally, the effect "
+    "is biased, until it is matched within them (see the placebo on controls)."
+)
+
 #: Kinds of rewards that are biased where treated and controls do not move in parallel, whatever the propensities.
 NEED_PARALLEL_TRENDS = ("did", "did_regression")
 
@@ -63,11 +68,13 @@ class Diagnostics:
         checks: The tests.
         facts: What is not a test: overlap, controls, decisions left out; one line each.
         kind: The reward kind.
+        on_controls: The placebo on controls, which is among the facts as well; None where there is none.
     """
 
     checks: tuple[Check, ...]
     facts: tuple[str, ...]
     kind: str
+    on_controls: Check | None = None
 
     @property
     def verdict(self) -> str:
@@ -79,9 +86,11 @@ class Diagnostics:
         if failed:
             rest = f" Not tested: {', '.join(untested)}." if untested else ""
             return f"{' and '.join(failed).capitalize()}: do not read the effect as causal.{rest}"
+        unlike = self.on_controls is not None and self.on_controls.status == "failed"
+        rest = f" {UNLIKE_CONTROLS}" if unlike else ""
         if untested:
-            return f"Not tested: {', '.join(untested)}. No other test fails, which does not prove the effect."
-        return "No test fails, which does not prove the effect."
+            return f"Not tested: {', '.join(untested)}. No other test fails, which does not prove the effect.{rest}"
+        return f"No test fails, which does not prove the effect.{rest}"
 
     def to_pandas(self) -> pd.DataFrame:
         """Return one row per check."""
@@ -93,7 +102,8 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
     """Run every diagnostic that the log allows.
 
     The placebo on holdout needs an arm without messages; without one it is left out. The placebo on controls is
-    reported among the facts: controls that differ by an attribute call for `matching`, but do not bias an effect.
+    reported among the facts, and the verdict names it: controls that differ by an attribute call for `matching`, and
+    bias an effect where messages go to other shares of its groups than the controls have.
 
     Args:
         fitted: The model, fitted on the history.
@@ -109,7 +119,7 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
     )
     on_controls = placebo_on_controls(fitted, history)
     facts = (*facts_of(fitted), *([] if on_controls is None else [f"{on_controls.name}: {on_controls.text}"]))
-    return Diagnostics(tuple(c for c in checks if c is not None), facts, fitted.model.name)
+    return Diagnostics(tuple(c for c in checks if c is not None), facts, fitted.model.name, on_controls)
 
 
 def pre_trend_check(events: EventStudy) -> Check:

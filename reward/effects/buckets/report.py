@@ -121,7 +121,7 @@ def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check 
     )
     facts = found.counts.lines(KIND, levels)
     facts = (*facts, *([] if on_controls is None else [f"{on_controls.name}: {on_controls.text}"]))
-    return Diagnostics(tuple(check for check in checks if check is not None), facts, KIND)
+    return Diagnostics(tuple(check for check in checks if check is not None), facts, KIND, on_controls)
 
 
 def _equal_changes(divided: Estimates, attribute: str) -> JointTest:

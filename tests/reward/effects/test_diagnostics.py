@@ -147,7 +147,9 @@ def test_users_of_a_region_that_move_together_are_detected():
     found = placebo_on_controls(did(history, SPEC), history)
     assert found is not None
     assert found.status == "failed"
-    assert any("change differently by region" in fact for fact in diagnose(did(history, SPEC), history).facts)
+    whole = diagnose(did(history, SPEC), history)
+    assert any("change differently by region" in fact for fact in whole.facts)
+    assert whole.on_controls == found
     within = replace(SPEC, matching=Matching(within=("region",)))
     assert placebo_on_controls(did(history, within), history) is None
     calm = simulate(5, "level", users=3000).history
@@ -247,6 +249,10 @@ def test_no_failure_is_hidden_in_the_verdict(statuses, begins):
     names = ("pre-trends", "placebo in time", "placebo on holdout")
     checks = tuple(Check(name, status, 0.5, "") for name, status in zip(names, statuses, strict=True))
     assert Diagnostics(checks, (), "did").verdict.startswith(begins)
+    for status in ("passed", "failed"):
+        found = Diagnostics(checks, (), "did", Check("placebo on controls", status, 0.5, "")).verdict
+        assert found.startswith(begins)
+        assert ("But controls change differently" in found) == (status == "failed" and "failed" not in statuses)
 
 
 @pytest.mark.parametrize("missing", [None, np.nan])
