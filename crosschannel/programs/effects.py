@@ -27,6 +27,7 @@ from crosschannel.pipeline.flags import parse_settings
 from crosschannel.reward import make_reward
 from crosschannel.reward.effects import AUTO, DEFAULT_GROUPINGS, GROUPINGS, EffectsRequest, EventTimes, effects_report
 
+ADDRESS = "cluster of ray or master of spark to connect to"
 KIND_OF_FILE = {".csv": "csv", ".png": "plot", ".svg": "plot", ".pdf": "plot"}
 
 
@@ -36,7 +37,8 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("--by", nargs="+", default=DEFAULT_GROUPINGS, metavar="GROUP", help=by)
     out = "files to write: a table (.csv), a plot (.png, .svg, .pdf)"
     parser.add_argument("--out", nargs="+", type=Path, metavar="PATH", help=out)
-    parser.add_shared("--force", "--engine", "--engine-address", "--workers")
+    engine = "for buckets: local, processes, ray, spark (default: local)"
+    parser.add_shared("--force", "--engine", "--engine-address", "--workers", engine=engine, engine_address=ADDRESS)
     scratch = "folder for temporary columns (default: this one)"
     parser.add_argument("--scratch", type=Path, metavar="FOLDER", default=Path("."), help=scratch)
     parser.add_argument("--whole", action="store_true", help="read a log in buckets as a whole, into memory")

@@ -74,7 +74,8 @@ def test_wrong_arguments_are_explained(arguments, message):
         main([*arguments])
 
 
-def test_help_names_every_option_of_its_own(capsys):
+def test_help_names_every_option_of_its_own(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
