@@ -149,13 +149,17 @@ def _iterate(
 def _learned_variance(design: Design, size: Tensor, squares: Tensor, determined: Tensor, guess: float) -> Tensor:
     """Return the variance of each block (blocks,), from its squares and determined coefficients and its group's."""
     similar = SIMILAR * size
+
+    def of_blocks(of_group: Tensor) -> Tensor:
+        return (squares + similar * of_group[design.group]) / (determined + similar)
+
     of_group = (_in_groups(design, squares) + PSEUDO_COEFFICIENTS * guess) / (
         _in_groups(design, determined) + PSEUDO_COEFFICIENTS
     )
     for _ in range(ROUNDS):
-        variance = (squares + similar * of_group[design.group]) / (determined + similar)
-        of_group = _in_groups(design, size) / _in_groups(design, size / variance.clamp_min(MIN_VARIANCE))
-    return (squares + similar * of_group[design.group]) / (determined + similar)
+        variance = of_blocks(of_group).clamp_min(MIN_VARIANCE)
+        of_group = _in_groups(design, size) / _in_groups(design, size / variance)
+    return of_blocks(of_group)
 
 
 def _in_groups(design: Design, values: Tensor) -> Tensor:

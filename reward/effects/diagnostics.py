@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -76,6 +76,14 @@ class Diagnostics:
     kind: str
     on_controls: Check | None = None
 
+    @classmethod
+    def build(
+        cls, checks: Iterable[Check | None], facts: tuple[str, ...], kind: str, on_controls: Check | None
+    ) -> Diagnostics:
+        """Gather the checks that could be made, and state the placebo on controls among the facts."""
+        lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
+        return cls(tuple(check for check in checks if check is not None), (*facts, *lines), kind, on_controls)
+
     @property
     def verdict(self) -> str:
         """Whether the effect may be read as causal, and if not, why, in one sentence."""
@@ -117,9 +125,7 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         placebo_on_holdout(fitted, history),
         later_messages(fitted),
     )
-    on_controls = placebo_on_controls(fitted, history)
-    facts = (*facts_of(fitted), *([] if on_controls is None else [f"{on_controls.name}: {on_controls.text}"]))
-    return Diagnostics(tuple(c for c in checks if c is not None), facts, fitted.model.name, on_controls)
+    return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, placebo_on_controls(fitted, history))
 
 
 def pre_trend_check(events: EventStudy) -> Check:

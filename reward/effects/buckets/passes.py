@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
+from operator import add
 from typing import Any, TypeVar
 
 import numpy as np
@@ -165,27 +166,26 @@ class SumUsers:
 
 
 def _add_levels(one: Controls, other: Controls) -> Controls:
-    return _merge(one, other, lambda a, b: tuple(x + y for x, y in zip(a, b, strict=True)))
+    return _merge(one, other, lambda a, b: tuple(map(add, a, b)))
 
 
 def _add_groups(
     one: tuple[dict[Key, GroupSums], RewardCounts | None], other: tuple[dict[Key, GroupSums], RewardCounts | None]
 ) -> tuple[dict[Key, GroupSums], RewardCounts | None]:
     counts = None if one[1] is None or other[1] is None else one[1] + other[1]
-    return _merge(one[0], other[0], lambda a, b: a + b), counts
+    return _merge(one[0], other[0], add), counts
 
 
 def _add_users(
     one: tuple[dict[Key, UserSums], dict[str, InfluenceProducts]],
     other: tuple[dict[Key, UserSums], dict[str, InfluenceProducts]],
 ) -> tuple[dict[Key, UserSums], dict[str, InfluenceProducts]]:
-    add = lambda a, b: a + b  # noqa: E731
     return _merge(one[0], other[0], add), _merge(one[1], other[1], add)
 
 
-def _merge(one: dict[K, Any], other: dict[K, Any], add: Callable[[Any, Any], Any]) -> dict[K, Any]:
+def _merge(one: dict[K, Any], other: dict[K, Any], added: Callable[[Any, Any], Any]) -> dict[K, Any]:
     """Return the entries of both, added where both have one."""
-    both = {key: add(one[key], value) if key in one else value for key, value in other.items()}
+    both = {key: added(one[key], value) if key in one else value for key, value in other.items()}
     return {**one, **both}
 
 

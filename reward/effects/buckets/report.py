@@ -119,9 +119,7 @@ def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check 
         check_placebo_on_holdout(held[0]) if held else None,
         check_later_messages(found.counts.unknown),
     )
-    facts = found.counts.lines(KIND, levels)
-    facts = (*facts, *([] if on_controls is None else [f"{on_controls.name}: {on_controls.text}"]))
-    return Diagnostics(tuple(check for check in checks if check is not None), facts, KIND, on_controls)
+    return Diagnostics.build(checks, found.counts.lines(KIND, levels), KIND, on_controls)
 
 
 def _equal_changes(divided: Estimates, attribute: str) -> JointTest:
