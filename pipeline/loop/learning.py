@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from crosschannel.agents import Agent, Batch, Components, ExtendableAgent, Observations, make_agent
 from crosschannel.agents.constraints.budgets import check_constraints
@@ -85,7 +86,8 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
         time: Time up to which it is learned, microseconds since 1970 UTC.
     """
     past, recent, frame, known = _known(config, history, time)
-    new = known & ~_among(recent.decisions.key, learned.keys)
+    new = known.copy()
+    new[known] = ~_among(recent.decisions.key[known], learned.keys)
     batch = _batch(config, past, recent, frame, learned.features, new)
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
     if len(batch):
@@ -94,10 +96,8 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
 
 
 def _among(keys: UIntArray, found: UIntArray) -> BoolArray:
-    """Return which keys (n,) are among sorted ones."""
-    place = np.searchsorted(found, keys)
-    place[place == len(found)] = 0
-    return np.asarray(found[place] == keys) if len(found) else np.zeros(len(keys), dtype=bool)
+    """Return which keys (n,) are among others."""
+    return np.asarray(pd.Series(keys).isin(found))  # by a hash table, as keys in no order make bisections slow
 
 
 def _known(config: Config, history: History, time: int) -> tuple[History, History, RewardFrame, BoolArray]:
