@@ -94,6 +94,7 @@ class History:
     churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
     ties: Ties | None = None
     earlier: Earlier | None = None
+    churned_before: IntArray | None = None
 
     def __post_init__(self) -> None:
         _ = self.churn_codes  # raises if the history does not have one of the events
@@ -148,6 +149,8 @@ class History:
         out[user] = self.events.time[rows[first]]
         if self.earlier is not None:
             out = np.minimum(out, self.earlier.churned_at)
+        if self.churned_before is not None:
+            out = np.minimum(out, self.churned_before)
         out.setflags(write=False)
         return out
 
@@ -197,6 +200,7 @@ class History:
             observed_until=self.observed_until[chosen],
             users=users,
             earlier=None if self.earlier is None else self.earlier.select_users(chosen),
+            churned_before=None if self.churned_before is None else self.churned_before[chosen],
         )
 
     def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> History:
