@@ -74,13 +74,20 @@ class LogFiles:
         """Return what else totals rest on: the log's description, and which events show activity."""
         shown = layout.activity
         return {
+            **self.description(),
+            "shown_by": [] if shown is None else list(shown.events),
+            "time_zone": layout.time_zone if shown is None else shown.time_zone,
+        }
+
+    def description(self) -> dict[str, Any]:
+        """Return what the log says of itself."""
+        return {
             "start": self.log.start,
             "length": self.log.day,
             "modules": hashlib.sha256(json.dumps(self.log.modules.to_dict(), sort_keys=True).encode()).hexdigest(),
             "events": list(self.log.event_names),
             "churn_events": list(self.log.churn_events),
-            "shown_by": [] if shown is None else list(shown.events),
-            "time_zone": layout.time_zone if shown is None else shown.time_zone,
+            "ties": self.log.ties,
         }
 
     def bounds(self, day: int) -> IntArray:

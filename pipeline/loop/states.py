@@ -88,7 +88,7 @@ class States:
             len(days) <= len(self.digests)
             and extra["fitted_at"] == self.fitted_at
             and extra["first"] == self.first
-            and extra["config"] == _digest_of(self.run.config)
+            and extra["config"] == settings_digest(self.run.config)
             and extra["users"] == self._users(slot)
             and all(k <= oldest for k in changed)
         )
@@ -108,7 +108,7 @@ class States:
             "first": self.first,
             "days": self.digests[:slot],
             "users": self._users(slot),
-            "config": _digest_of(self.run.config),
+            "config": settings_digest(self.run.config),
             "keys": torch.from_numpy(learned.keys.view(np.int64)),
             "features": learned.features.state_dict(),
             "pace": learned.pace.to_dict(),
@@ -132,7 +132,7 @@ def is_extendable(learned: Learned) -> bool:
     return isinstance(learned.agent, agents.ExtendableAgent) and learned.agent.extendable
 
 
-def _digest_of(config: Config) -> str:
+def settings_digest(config: Config) -> str:
     """Return a digest of the settings that what is learned depends on."""
     plain = to_dict(config)
     update = {name: value for name, value in plain["update"].items() if name not in NOT_LEARNED_WITH}
