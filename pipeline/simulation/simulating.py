@@ -73,14 +73,18 @@ def simulate(config: Config, out: Path, *, force: bool = False) -> Iterator[dict
         ConfigError: If the history is not simulated, or the folder is that of something else or in use.
     """
     loop = Loop(out)
-    if force or not Run.is_at(out):
-        deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
+    with ExitStack() as simulating:
+        # The folder's lock is held until the log's is: another process finds one of the two taken at any moment.
         with ExitStack() as locks:
-            Run.create(replace(config, history=deployed), out, locks, force=force)
-    if not is_simulation(out):
-        raise ConfigError(f"{out} is a run, but not that of a simulation: choose another folder (--out)")
-    loop.log.mkdir(exist_ok=True)
-    with RunLock(loop.log):
+            if force or not Run.is_at(out):
+                deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
+                Run.create(replace(config, history=deployed), out, locks, force=force)
+            else:
+                locks.enter_context(RunLock(out))
+            if not is_simulation(out):
+                raise ConfigError(f"{out} is a run, but not that of a simulation: choose another folder (--out)")
+            loop.log.mkdir(exist_ok=True)
+            simulating.enter_context(RunLock(loop.log))
         yield from _days(config, loop)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,17 +117,28 @@ def read_arms(folder: Path, user_ids: ObjectArray) -> ObjectArray:
     Raises:
         InputError: If a file of any day cannot be read, has an arm that is not one of `ARMS`, or a user twice.
     """
-    return arms_of_days(decided_days(folder), user_ids)
-
-
-def arms_of_days(days: Sequence[Path], user_ids: ObjectArray) -> ObjectArray:
-    """Return the arm of each user (U,) by some days, ascending: see `read_arms`."""
     texts = pd.Index(user_ids.astype(str))
     out = np.full(len(user_ids), None, dtype=object)
-    for day in days:
+    for day in decided_days(folder):  # each of them, as a fault in an early day is a fault
         users, arm = read_arms_of_day(day)
         row = users.get_indexer(texts)
         out[row >= 0] = arm[row[row >= 0]]
+    return out
+
+
+def read_latest_arms(folder: Path, user_ids: ObjectArray) -> ObjectArray:
+    """Return the same (U,) from as few days as it takes, such as for one of many buckets of users."""
+    texts = pd.Index(user_ids.astype(str))
+    out = np.full(len(user_ids), None, dtype=object)
+    unknown = np.ones(len(user_ids), dtype=bool)
+    for day in reversed(decided_days(folder)):
+        users, arm = read_arms_of_day(day)
+        row = users.get_indexer(texts)
+        found = unknown & (row >= 0)
+        out[found] = arm[row[found]]
+        unknown &= ~found
+        if not unknown.any():
+            break
     return out
 
 
