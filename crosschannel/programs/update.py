@@ -69,7 +69,7 @@ def _learn(run: Run) -> Updated:
     source = run.config.history
     as_it_stands = source.churn_events is None and source.observed_from is None and source.ties is None
     if source.source == "folder" and source.path is not None and is_daily_log(source.path) and as_it_stands:
-        return update_by_day(run, source.path, source.decided)
+        return update_by_day(run, source.path, source.decided, announce=True)
     history = build_history(run.config)[0]
     logger.info(history.summary())
     return update(run, history)

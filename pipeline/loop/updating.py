@@ -92,13 +92,14 @@ def update(run: Run, history: History) -> Updated:
         return _update(run, history)[0]
 
 
-def update_by_day(run: Run, log: Path, decided: Path | None) -> Updated:
+def update_by_day(run: Run, log: Path, decided: Path | None, *, announce: bool = False) -> Updated:
     """Learn from what a log by day holds by now: as `update` does, to the same bits, but from the rows that it takes.
 
     Args:
         run: The run.
         log: Folder of the log.
         decided: Folder of the decisions by date; None if there is none yet.
+        announce: Whether the summary of what was read is logged.
 
     Raises:
         InputError: If the log has faults.
@@ -110,6 +111,7 @@ def update_by_day(run: Run, log: Path, decided: Path | None) -> Updated:
         read, found = kept.read(), None
         if read is not None:
             history, known = read
+            _announce(history, announce)
             try:
                 found = _update(run, history, known)
             except RowsAreMissing:
@@ -117,14 +119,19 @@ def update_by_day(run: Run, log: Path, decided: Path | None) -> Updated:
         whole = found is None
         if found is None:
             history = kept.whole()
+            _announce(history, announce)
             found = _update(run, history)
         done, learned, days = found
-        logger.info(history.summary())
         if not is_extendable(learned):
             kept.clear()
         else:
             kept.keep(history, learned.features.layout, days, again=whole or bool(done.fitted))
         return done
+
+
+def _announce(history: History, announce: bool) -> None:
+    if announce:
+        logger.info(history.summary())
 
 
 def _update(run: Run, history: History, known: KnownDays | None = None) -> tuple[Updated, Learned, KnownDays]:
