@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +229,40 @@ def test_each_user_has_the_arm_of_the_last_day_that_names_them(folders):
     assert "3 users are in no file of arms" in found.summary()
     last.assign(arm="everyone").to_parquet(days[-1] / ARMS_FILE)
     with pytest.raises(InputError, match="this is not an arm"):
+        read_history(log, decided)
+
+
+def twice(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([table, table.iloc[[2]]], ignore_index=True)
+
+
+def with_value(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def changed(table: pd.DataFrame) -> pd.DataFrame:
+        values = table[column].tolist()
+        values[2] = value
+        return table.assign(**{column: values})
+
+    return changed
+
+
+@pytest.mark.parametrize("day", [0, 1, -1])
+@pytest.mark.parametrize(
+    ("file", "edit", "message"),
+    [
+        (ARMS_FILE, twice, r"column 'user_id', row \d+, .*the user has an earlier row"),
+        (ARMS_FILE, with_value("user_id", None), r"column 'user_id', row 3, .*the user is missing"),
+        (ARMS_FILE, with_value("arm", "agnt"), r"column 'arm', row 3, value 'agnt': this is not an arm"),
+        (DECISIONS_FILE, twice, r"row \d+, .*the user has an earlier decision of the same time"),
+        (DECISIONS_FILE, with_value("arm", "business_as_usual"), r"'arm', row 3, .*arms.parquet of the same day says"),
+        (DECISIONS_FILE, with_value("propensity", 1.5), r"'propensity', row 3, .*a propensity is at most 1"),
+        (DECISIONS_FILE, with_value("propensity", 0.0), r"'propensity', row 3, .*a propensity must be above 0"),
+    ],
+)
+def test_a_fault_in_the_files_of_any_day_is_named_by_file_and_row(folders, day, file, edit, message):
+    _, log, decided = folders
+    path = decided_days(decided)[day] / file
+    edit(pd.read_parquet(path)).to_parquet(path, index=False)
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))}.*{message}"):
         read_history(log, decided)
 
 
