@@ -78,6 +78,8 @@ class History:
             goal events tie. Contexts never have it.
         earlier: What users did before the recent part that alone was read (`pipeline.loop.recent`), for contexts of
             users now; None where the history is whole.
+        churned_before: When users churned whose churn event is no row of this part of a history, microseconds (U,),
+            `NEVER` for all others; None where all rows are there.
     """
 
     decisions: DecisionLog
