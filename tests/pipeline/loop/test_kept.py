@@ -31,7 +31,7 @@ from crosschannel.pipeline.simulation.simulating import Loop, simulate
 from tests import ROOT
 
 CONFIG = ROOT / "tests/programs/closed_loop.yaml"
-USERS, DAYS, WARM_UP = 200, 14, 3
+USERS, DAYS, WARM_UP = 160, 11, 3
 SETTINGS: dict[str, Any] = {
     "history.market.users": USERS,
     "history.market.days": DAYS,
@@ -142,7 +142,7 @@ def test_a_day_that_is_added_takes_the_days_that_can_change(loop: Loop, monkeypa
     assert learned(loop) == replace(found, added=())
 
 
-@pytest.mark.parametrize("days_ago", [1, 2, 3])
+@pytest.mark.parametrize("days_ago", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2))])
 def test_corrections_that_count_are_found_without_the_whole_log(
     loop: Loop, days_ago: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +173,14 @@ def damaged_rows(loop: Loop) -> None:
         file.write_bytes(file.read_bytes()[:-200])
 
 
+def damaged_record(loop: Loop) -> None:
+    (loop.path / KEPT_FOLDER / RECORD).write_text("{}", encoding="utf-8")
+
+
+def damaged_totals(loop: Loop) -> None:
+    (loop.path / KEPT_FOLDER / "totals.parquet").unlink()
+
+
 def observed_later(loop: Loop) -> None:
     users = pd.read_parquet(loop.log / "users.parquet")
     users.loc[::3, "observed_from"] += pd.Timedelta("3D")
@@ -186,9 +194,9 @@ def observed_later(loop: Loop) -> None:
         (late_row, 1),
         (other_arm, None),
         (damaged_rows, 0),
-        (observed_later, None),
-        (lambda loop: (loop.path / KEPT_FOLDER / RECORD).write_text("{}", encoding="utf-8"), 0),
-        (lambda loop: (loop.path / KEPT_FOLDER / "totals.parquet").unlink(), 0),
+        pytest.param(observed_later, None, marks=pytest.mark.slow),
+        pytest.param(damaged_record, 0, marks=pytest.mark.slow),
+        pytest.param(damaged_totals, 0, marks=pytest.mark.slow),
     ],
 )
 def test_what_was_kept_is_not_taken_where_it_does_not_hold(
@@ -213,9 +221,42 @@ def test_rows_are_kept_again_after_the_whole_log_was_read(loop: Loop, monkeypatc
     assert found.version == learned_from_whole(loop).version
 
 
+@pytest.mark.parametrize(
+    ("at", "again"),
+    [
+        ("write_json", True),
+        *(
+            pytest.param(at, again, marks=pytest.mark.slow)
+            for at in ("KeptRows.write", "KeptArms.write")
+            for again in (True, False)
+        ),
+        pytest.param("write_json", False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_that_is_killed_while_it_keeps_rows_spoils_nothing(
+    loop: Loop, at: str, again: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it adds a day to what is kept, and while it keeps all again."""
+    if again:
+        another_order(day_file(loop, 9))
+    wanted = learned_from_whole(loop)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"crosschannel.pipeline.loop.kept.log.{at}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            learned(loop)
+    (loop.path / "learning" / "last.pt").unlink()
+    assert learned(loop).version == wanted.version
+    (loop.path / "learning" / "last.pt").unlink()
+    assert learned(loop).version == wanted.version
+
+
 def test_a_user_who_vanished_is_refused_as_by_the_whole_log(loop: Loop) -> None:
     users = pd.read_parquet(loop.log / "users.parquet")
-    named = pd.read_parquet(day_file(loop, 10))["user_id"].iloc[0]
+    named = pd.read_parquet(day_file(loop, 9))["user_id"].iloc[0]
     users[users["user_id"] != named].to_parquet(loop.log / "users.parquet", index=False)
     with pytest.raises(InputError, match="the user is not in the table of users"):
         learned(loop)
