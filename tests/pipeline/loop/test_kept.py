@@ -238,7 +238,7 @@ def test_a_process_that_is_killed_while_it_keeps_rows_spoils_nothing(
 ) -> None:
     """While it adds a day to what is kept, and while it keeps all again."""
     if again:
-        another_order(day_file(loop, 9))
+        damaged_rows(loop)
     wanted = learned_from_whole(loop)
 
     def killed(*_: object) -> None:
