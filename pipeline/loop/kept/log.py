@@ -1,20 +1,22 @@
 """What learning needs of a log by day: the days that can still change, and what it keeps of the others.
 
-Late and corrected events change what was learned within `update.revise`. The days before are read once: their rows, as
-far back as rewards, memory and contexts look, their digests, and totals of each user for the time before these are kept
-in a run's folder, with what the files were that they come from. Each day a further day is added. Where a file has
-changed since, the whole log is read, and all is kept again.
+A day that has passed is read once. Its rows, as far back as rewards, memory and contexts look, its digest, and totals
+of each user for the time before are kept in a run's folder, with what the files were that they come from. Each update
+adds a day. The log is cut before each of these days, and after those that are not revised any more (`update.revise`):
+where files have changed or late rows have come, what was kept up to the last cut that still holds is taken, and the days
+since are read again. Where none holds, the whole log is read, and all is kept again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from crosschannel.core.arrays import ObjectArray
 from crosschannel.core.errors import ConfigError, InputError, OutputError
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.context.layout import Layout
@@ -36,7 +38,7 @@ from crosschannel.pipeline.run_files import read_json, write_json
 KEPT_FOLDER = "learning/log"
 RECORD = "kept.json"
 #: Version of the record and of the rows.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class KeptLog:
         config: What is learned with.
         states: What the system knew of each file before any was read.
         arms: The arms of the days that were read.
+        held: What the record of the kept rows says, up to the last cut that holds; empty before `read`.
     """
 
     folder: Path
@@ -73,6 +76,7 @@ class KeptLog:
     config: Config
     states: Mapping[Path, str]
     arms: ArmsByDay = field(default_factory=ArmsByDay)
+    held: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder: Path, log: Path, decided: Path | None, config: Config) -> KeptLog:
@@ -92,16 +96,19 @@ class KeptLog:
         record, users = self._record(), read_parquet(self.files.log.path / USERS_FILE)
         if record is None or not observation_is_declared(users):
             return None
-        cut, known = Cut(int(record["day"]), int(record["time"])), read_totals(self.folder)
-        current = cut.day in self.files.log.days() and record["rests_on"] == self._rests_on(cut)
-        if not current or known is None or known.rests_on["stamp"] != record["stamp"]:
+        known = read_totals(self.folder)
+        if record["rests_on"] != self._rests_on() or known is None or known.rests_on["stamp"] != record["stamp"]:
             return None
+        self.held.update(self._up_to_last_that_holds(record))
+        if not self.held["cuts"]:
+            return None
+        cut = Cut(*self.held["cuts"][-1][:2])
         summed_up = known.earlier.time > self.files.log.start
         if summed_up and self._fitted_at(int(record["first"])) != record["fitted_at"]:
             return None  # a fit takes all rows
         try:
             history = self.files.log.read(self.files.decided, cut.day, cut.time, users)
-            parts = [KeptRows.read(self.folder / name, record["stamp"]) for name in record["parts"]]
+            parts = [KeptRows.read(self.folder / name, record["stamp"]) for name in self.held["parts"]]
         except (InputError, ConfigError):
             return None  # the whole log says what is wrong, if anything is
         late = any(bool((table.time < cut.time).any()) for table in (history.decisions, history.events))
@@ -114,7 +121,10 @@ class KeptLog:
             earlier = known.earlier.for_users(known.user_ids, merged.user_ids)
             merged = replace(merged, earlier=earlier)
             note += f" from {timestamps(np.array([earlier.time]))[0]:%Y-%m-%d %H:%M} UTC on"
-        days = KnownDays(int(record["first"]), tuple(record["digests"]), decided=frozenset(record["decided"]))
+        first = int(record["first"])
+        number = self._slots_before(cut, first)
+        decided = frozenset(k for k in record["decided"] if k < number)
+        days = KnownDays(first, tuple(record["digests"][:number]), decided=decided)
         return replace(merged, notes=(*history.notes, note)), days
 
     def keep(self, history: History, layout: Layout, days: KnownDays, *, again: bool) -> None:
@@ -127,12 +137,12 @@ class KeptLog:
             again: Whether everything is kept again, instead of a further day.
         """
         try:
-            record = None if again else self._record()
+            record = None if again else self.held
             if record is None:
                 self.clear()
-            cut = self._next_cut(days, None if record is None else Cut(int(record["day"]), int(record["time"])))
-            if cut is not None and can_be_kept(history):
-                self._keep(history, layout, days, cut, record)
+            cuts = self._next_cuts(days, None if record is None else Cut(*record["cuts"][-1][:2]))
+            if cuts and can_be_kept(history):
+                self._keep(history, layout, days, cuts, record)
         except (ConfigError, OutputError, OSError) as error:
             logger.warning(f"{self.folder}: rows of the log are not kept: {error}")
 
@@ -146,41 +156,63 @@ class KeptLog:
         history: History,
         layout: Layout,
         days: KnownDays,
-        cut: Cut,
+        cuts: Sequence[Cut],
         record: Mapping[str, Any] | None,
     ) -> None:
-        every = duration(self.config.update.every)
-        names, happened, valued = list[str](), set[str](), set[str]()
         if record is None:
-            start = self._horizon(days, layout, cut)
-            stamp = f"{start} {self._rests_on(cut)['files']}"
+            start = self._horizon(days, layout, cuts[0])
+            stamp = f"{start} {self.files.digest(cuts[-1], self.states)}"
             totals = Totals.before(history, start, layout, self._totals_rest_on(layout, start, stamp))
             write_totals(totals, self.folder)
+            begin = start if start > self.files.log.start else 0
+            before: dict[str, Any] = {"cuts": [], "parts": [], "happened": [], "valued": []}
         else:
-            start, stamp = int(record["time"]), str(record["stamp"])
-            names, happened, valued = list(record["parts"]), set(record["happened"]), set(record["valued"])
-        name = f"rows-{start}-{cut.time}.npz"
-        rows = KeptRows.between(history, start if record is not None or start > self.files.log.start else 0, cut.time)
-        rows.write(self.folder / name, stamp)
-        if self.files.decided is not None:
-            self._arms_at(history, cut, None if record is None else int(record["time"])).write(self.folder)
-        number = max((cut.time - days.first) // every, 0)
+            begin, stamp, before = int(record["cuts"][-1][1]), str(record["stamp"]), dict(record)
+        names, happened, valued = list(before["parts"]), set(before["happened"]), set(before["valued"])
         kinds = np.asarray(history.event_names, dtype=object)
+        for cut in cuts:
+            rows = KeptRows.between(history, begin, cut.time)
+            names.append(f"rows-{begin}-{cut.time}.npz")
+            rows.write(self.folder / names[-1], stamp)
+            happened |= set(kinds[np.unique(rows.events.event)].tolist())
+            valued |= valued_events(rows.events, history.event_names)
+            begin = cut.time
+        if self.files.decided is not None:
+            self._arms_at(history, cuts[-1], again=record is None).write(self.folder)
+        number = self._slots_before(cuts[-1], days.first)
         content = {
             "version": VERSION,
-            "day": cut.day,
-            "time": cut.time,
             "stamp": stamp,
-            "rests_on": self._rests_on(cut),
-            "parts": [*names, name],
+            "rests_on": self._rests_on(),
+            "cuts": [*before["cuts"], *([cut.day, cut.time, self.files.digest(cut, self.states)] for cut in cuts)],
+            "parts": names,
             "first": days.first,
             "fitted_at": days.fitted_at,
             "digests": list(days.digests[:number]),
             "decided": sorted(k for k in days.decided if k < number),
-            "happened": sorted(happened | set(kinds[np.unique(rows.events.event)].tolist())),
-            "valued": sorted(valued | valued_events(rows.events, history.event_names)),
+            "happened": sorted(happened),
+            "valued": sorted(valued),
         }
         write_json(content, self.folder / RECORD)
+
+    def _up_to_last_that_holds(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a record up to the last cut before which no file has changed, and after which no row is earlier."""
+        written, earliest = self.files.log.days(), np.iinfo(np.int64).max
+        looked_at = written[-1] + self.files.log.period if written else 0
+        for n in range(len(record["cuts"]), 0, -1):
+            day, time, digest = record["cuts"][n - 1]
+            bounds = [self.files.bounds(each) for each in written if day <= each < looked_at]
+            earliest, looked_at = min([earliest, *(times[0] for times in bounds if len(times))]), day
+            if day in written and earliest >= time and digest == self.files.digest(Cut(day, time), self.states):
+                break
+        else:
+            n = 0
+        last = record["cuts"][-1][1]
+        return {**record, "cuts": record["cuts"][:n], "parts": record["parts"][:n], "last": last}
+
+    def _slots_before(self, cut: Cut, first: int) -> int:
+        """Return the number of slots that are over at a cut."""
+        return max((cut.time - first) // duration(self.config.update.every), 0)
 
     def _horizon(self, days: KnownDays, layout: Layout, cut: Cut) -> int:
         """Return the time from which on later updates need rows: those of rewards, of contexts, of the last slot."""
@@ -192,45 +224,49 @@ class KeptLog:
         seen = fitted - max(duration(reward.post), window) - 2 * every - lookback(layout, self.config.guardrails)
         return max(min(learned, seen, cut.time - every), self.files.log.start)
 
-    def _next_cut(self, days: KnownDays, before: Cut | None) -> Cut | None:
-        """Return the latest cut whose earlier days are not revised any more, later than one that there is."""
+    def _next_cuts(self, days: KnownDays, last: Cut | None) -> list[Cut]:
+        """Return cuts after the last one: after what is not revised any more, and before the newest day."""
         log, update = self.files.log, self.config.update
         every = duration(update.every)
-        limit = days.first + (len(days.digests) - duration(update.revise) // every) * every
-        first = log.start if before is None else before.day
+        first = log.start if last is None else last.day
         written = [time for time in log.days() if time >= first]
-        if limit <= log.start or not written:
-            return None
-        wanted = min(log.start + (limit - log.start) // log.period * log.period, written[-1])
-        bounds = {day: self.files.bounds(day) for day in written if day <= wanted + log.period or before is None}
-        for day in (wanted, wanted - log.period):
-            found = self.files.cut(bounds, day, limit, first) if day > first else None
-            if found is not None:
-                return found
-        return None
+        bounds = {day: self.files.bounds(day) for day in written}
+        revised = days.first + (len(days.digests) - duration(update.revise) // every) * every
+        out = list[Cut]()
+        for limit in (revised, log.end):
+            if limit <= first or not written:
+                continue
+            wanted = min(log.start + (limit - log.start) // log.period * log.period, written[-1])
+            for day in (wanted, wanted - log.period):
+                found = self.files.cut(bounds, day, limit, first) if day > first else None
+                if found is not None:
+                    out.append(found)
+                    first = found.day
+                    break
+        return out
 
-    def _arms_at(self, history: History, cut: Cut, last: int | None) -> KeptArms:
-        users = history.user_ids
-        known = None if last is None else KeptArms.read(self.folder)
-        days = self.files.decided_before(cut.time)
-        if last is not None:
-            days = [day for day in days if not ends_before(day, last)]
-        before = self.arms.of_users(days, users, None if known is None else known.before_of(users))
-        decided = np.zeros(len(users), dtype=bool) if known is None else known.had_decisions(users)
-        decided[history.decisions.user[history.decisions.time < cut.time]] = True
+    def _arms_at(self, history: History, cut: Cut, *, again: bool) -> KeptArms:
+        users, kept = history.user_ids, None if again else KeptArms.read(self.folder)
+        before = self._arms_before(users, cut, kept)
         latest = self.arms.of_users(self.files.decided_since(cut.time), users, before)
+        decided = np.zeros(len(users), dtype=bool) if kept is None else kept.had_decisions(users)
+        decided[history.decisions.user[history.decisions.time < cut.time]] = True
         return KeptArms(users.astype(str).astype(object), before, latest, decided)
+
+    def _arms_before(self, users: ObjectArray, cut: Cut, kept: KeptArms | None) -> ObjectArray:
+        """Return the users' arms (U,) by the days before a cut: of those before the last kept one as they were kept."""
+        days = self.files.decided_before(cut.time)
+        if kept is None or self.held["cuts"][-1][1] != self.held["last"]:
+            return self.arms.of_users(days, users)
+        since = [day for day in days if not ends_before(day, self.held["last"])]
+        return self.arms.of_users(since, users, kept.before_of(users))
 
     def _fitted_at(self, first: int) -> int:
         update = self.config.update
         return last_refit((self.files.log.end - first) // duration(update.every), update)
 
-    def _rests_on(self, cut: Cut) -> dict[str, Any]:
-        return {
-            "log": self.files.description(),
-            "files": self.files.digest(cut, self.states),
-            "settings": settings_digest(self.config),
-        }
+    def _rests_on(self) -> dict[str, Any]:
+        return {"log": self.files.description(), "settings": settings_digest(self.config)}
 
     def _totals_rest_on(self, layout: Layout, time: int, stamp: str) -> dict[str, Any]:
         return {"time": time, "stamp": stamp, **self.files.describe(layout)}
@@ -251,9 +287,8 @@ class KeptLog:
         if decided is None:
             return history
         kept = KeptArms.read(self.folder)
-        arms = self.arms.of_users(
-            self.files.decided_since(cut.time), history.user_ids, kept.before_of(history.user_ids)
-        )
+        before = self._arms_before(history.user_ids, cut, kept)
+        arms = self.arms.of_users(self.files.decided_since(cut.time), history.user_ids, before)
         if not kept.are_those_of(history.user_ids, arms):
             return None
         return with_arms_of_users(history, decided, arms)

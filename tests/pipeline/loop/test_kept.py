@@ -135,7 +135,7 @@ def test_a_day_that_is_added_takes_the_days_that_can_change(loop: Loop, monkeypa
     complete = read_history(loop.log, loop.decided)
     assert history.earlier is not None
     assert 0 < len(history.events) < len(complete.events)
-    assert len(days.digests) == DAYS - 4
+    assert len(days.digests) == DAYS - 2
     found = learned(loop)
     assert (found, whole) == (wanted, [])
     assert found.added == (DAYS,)
