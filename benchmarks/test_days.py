@@ -138,6 +138,17 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
         assert (found.fitted, found.added) == ((), (DAYS,))
 
     parts["update that adds a day"] = seconds(add, 2)
+    update_by_day(run, loop.log, loop.decided)  # keeps rows
+
+    def add_by_day() -> None:
+        last.unlink()
+        assert update_by_day(run, loop.log, loop.decided).added == (DAYS,)
+
+    one = min(one, seconds(plain, 3))
+    parts["update of a log by day"] = seconds(add_by_day, 3)
+    one = min(one, seconds(plain, 3))
+    open_log = lambda: KeptLog.open(run.path, loop.log, loop.decided, run.config)  # noqa: E731
+    parts["  of it reading"] = seconds(lambda: open_log().read(), 3)
     kept = shutil.copy(fitted, tmp_path / "fitted.pt")
 
     def refresh() -> None:

@@ -3,8 +3,8 @@
 A day that has passed is read once. Its rows, as far back as rewards, memory and contexts look, its digest, and totals
 of each user for the time before are kept in a run's folder, with what the files were that they come from. Each update
 adds a day. The log is cut before each of these days, and after those that are not revised any more (`update.revise`):
-where files have changed or late rows have come, what was kept up to the last cut that still holds is taken, and the days
-since are read again. Where none holds, the whole log is read, and all is kept again.
+where files have changed or late rows have come, what was kept up to the last cut that still holds is taken, and the
+days since are read again. Where none holds, the whole log is read, and all is kept again.
 """
 
 from __future__ import annotations
