@@ -28,13 +28,14 @@ from crosschannel.histories.buckets.merging import merge, notes_on_all, with_col
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.daily import with_event_names
+from crosschannel.histories.readers.decided.checking import check_arms
 from crosschannel.histories.readers.decided.days import (
     decisions_by_date,
     read_arms,
     read_latest_arms,
     with_arms_of_users,
 )
-from crosschannel.histories.readers.decided.joining import JoinedDecisions, check_arms, join_decisions, read_decisions
+from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail
 from crosschannel.histories.readers.sources import SourceRows, TableSource, without_rows
 from crosschannel.histories.values.identifiers import are_numbers

@@ -16,8 +16,9 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, ra
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import check_source
+from crosschannel.histories.readers.decided.checking import check_arms
 from crosschannel.histories.readers.decided.days import source_of_decisions
-from crosschannel.histories.readers.decided.joining import check_arms, join_decisions, read_decisions
+from crosschannel.histories.readers.decided.joining import join_decisions, read_decisions
 from crosschannel.histories.readers.repeats import Duplicates, find_repeats
 from crosschannel.histories.readers.slots import SlotGrid, check_slots
 from crosschannel.histories.readers.sources import (

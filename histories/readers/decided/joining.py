@@ -12,16 +12,10 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
-from crosschannel.core.table_validator import TableValidator, first_true
+from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import HOUR
-from crosschannel.histories.readers.decided.days import (
-    ARMS_FILE,
-    DECISIONS_FILE,
-    decided_days,
-    decisions_by_date,
-    ends_before,
-    read_arms_of_day,
-)
+from crosschannel.histories.readers.decided.checking import check_arms, notes_on_edits
+from crosschannel.histories.readers.decided.days import DECISIONS_FILE, decided_days, decisions_by_date, ends_before
 from crosschannel.histories.readers.sources import (
     SourceRows,
     TableSource,
@@ -102,35 +96,8 @@ def join_days(log: SourceRows, folder: Path, modules: ActionSpace, since: int | 
         decided = SourceRows(source, frame, tuple(file for part in parts for file in part.files))
     raise_faults(faults)
     check_arms(decided)
-    return join_decisions(log, decided, modules)
-
-
-def check_arms(decided: SourceRows) -> None:
-    """Refuse decisions of a folder by date whose arm is not that of the user in the file of arms of the same day.
-
-    Args:
-        decided: The decisions, file by file; those that no file of arms stands beside are left alone.
-
-    Raises:
-        InputError: If so, or a file of arms has faults.
-    """
-    if "arm" not in decided.frame:
-        return
-    faults, first = list[Fault](), 0
-    for file, size in decided.files:
-        table = TableValidator(decided.frame.iloc[first : first + size], file, faults)
-        first += size
-        if not (Path(file).parent / ARMS_FILE).is_file():
-            continue
-        users, arms = read_arms_of_day(Path(file).parent)
-        place = users.get_indexer(pd.Index(table.texts("user_id")))
-        other = np.asarray(table.texts("arm") != arms[place], dtype=bool) & (place >= 0) & ~table.missing("arm")
-        if (row := first_true(other)) is not None:
-            table.flag_rows(
-                *("arm", other, f"{ARMS_FILE} of the same day says {arms[place[row]]!r}"),
-                "Restore both files as `decide` wrote them, or decide for the day again.",
-            )
-    raise_faults(faults)
+    joined = join_decisions(log, decided, modules)
+    return replace(joined, notes=(*joined.notes, *notes_on_edits(decided, modules)))
 
 
 def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -> JoinedDecisions:

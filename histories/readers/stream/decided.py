@@ -12,8 +12,8 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.histories.readers.decided.checking import check_arms
 from crosschannel.histories.readers.decided.days import source_of_decisions
-from crosschannel.histories.readers.decided.joining import check_arms
 from crosschannel.histories.readers.slots import UserSlots
 from crosschannel.histories.readers.sources import SourceRows, TableSource, decision_columns, read_source
 from crosschannel.histories.readers.stream.rows import StreamRows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -230,6 +231,30 @@ def test_each_user_has_the_arm_of_the_last_day_that_names_them(folders):
     last.assign(arm="everyone").to_parquet(days[-1] / ARMS_FILE)
     with pytest.raises(InputError, match="this is not an arm"):
         read_history(log, decided)
+
+
+def test_edited_actions_are_noted(folders):
+    """More rows of an action than were decided are edits; fewer are rows that were left out."""
+    _, log, decided = folders
+    day = decided_days(decided)[1]
+    table = pd.read_parquet(day / DECISIONS_FILE)
+    policy = table.assign(arm=table["arm"].where(table["arm"] != "business_as_usual"), policy="ab12")
+    agents = policy[policy["arm"] == "agent"]
+    counts = {m["name"]: {str(k): int(v) for k, v in agents[m["name"]].value_counts().items()} for m in MODULES}
+    summary = json.loads((day / SUMMARY_FILE).read_text())
+    (day / SUMMARY_FILE).write_text(json.dumps({**summary, "counts": counts}))
+    policy.to_parquet(day / DECISIONS_FILE, index=False)
+    assert "were edited" not in read_history(log, decided).summary()
+    nothing = agents.index[agents["channel"] == "none"]
+    policy.drop(nothing[:2]).to_parquet(day / DECISIONS_FILE, index=False)
+    assert "were edited" not in read_history(log, decided).summary()
+    sent = counts["channel"]["email"]
+    policy.loc[nothing[0], ["channel", "offer"]] = ["email", "small"]
+    policy.to_parquet(day / DECISIONS_FILE, index=False)
+    note = (
+        rf"decisions of 1 days were edited, such as of {day.name}: {sent + 1} rows have channel 'email', {sent} had it"
+    )
+    assert re.search(note, read_history(log, decided).summary())
 
 
 def twice(table: pd.DataFrame) -> pd.DataFrame:
