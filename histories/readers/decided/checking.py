@@ -64,8 +64,8 @@ def notes_on_edits(decided: SourceRows, modules: ActionSpace) -> tuple[str, ...]
     day, module, action, now, before = found[0]
     what = f"decisions of {day} were edited" + (f", and of {len(found) - 1:,} other days" if len(found) > 1 else "")
     return (
-        f"{what}: {now:,} rows have {module} {action!r}, {before:,} had it when they were decided. Propensities must be "
-        "those of what was sent",
+        f"{what}: {now:,} rows have {module} {action!r}, {before:,} had it when they were decided. Propensities must "
+        "be those of what was sent",
     )
 
 

@@ -251,9 +251,7 @@ def test_edited_actions_are_noted(folders):
     sent = counts["channel"]["email"]
     policy.loc[nothing[0], ["channel", "offer"]] = ["email", "small"]
     policy.to_parquet(day / DECISIONS_FILE, index=False)
-    note = (
-        rf"decisions of 1 days were edited, such as of {day.name}: {sent + 1} rows have channel 'email', {sent} had it"
-    )
+    note = rf"decisions of {day.name} were edited: {sent + 1} rows have channel 'email', {sent} had it"
     assert re.search(note, read_history(log, decided).summary())
 
 
