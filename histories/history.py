@@ -157,6 +157,12 @@ class History:
         return out
 
     @cached_property
+    def arm_codes(self) -> tuple[IntArray, list[str]]:
+        """Codes of the decisions' arms (n,), -1 where there is none, and the names of the codes, the last for none."""
+        codes, names = pd.factorize(np.asarray(self.decisions.arm, dtype=object))
+        return np.asarray(codes, dtype=np.int64), [*map(str, names), str(None)]
+
+    @cached_property
     def tied(self) -> BoolArray:
         """Which events have exactly the time of a decision of their user (e,)."""
         events = Timeline(self.events.time, self.event_offsets)
