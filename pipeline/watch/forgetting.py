@@ -217,7 +217,7 @@ def _note_policies(run: Path) -> None:
 def _remove_states(places: Places, done: Forgotten) -> None:
     run = places.run
     folders = [folder for name in ("learning", DAYS_FOLDER) if (folder := run.path / name).is_dir()]
-    for file in (*(file for folder in folders for file in sorted(folder.iterdir())), run.checkpoint):
+    for file in (*(file for folder in folders for file in sorted(folder.rglob("*"))), run.checkpoint):
         if file.is_file():
             file.unlink()
             done.removed.append(file)

@@ -28,6 +28,7 @@ from crosschannel.pipeline.loop.updating import Updated, update, update_by_day
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation import simulating
 from crosschannel.pipeline.simulation.simulating import Loop, simulate
+from crosschannel.programs import forget
 from tests import ROOT
 
 CONFIG = ROOT / "tests/programs/closed_loop.yaml"
@@ -96,7 +97,7 @@ def learned(loop: Loop) -> Updated:
 def learned_from_whole(loop: Loop) -> Updated:
     """What an update says of the same log and states where it reads the whole log, of a copy."""
     copy = Loop(Path(shutil.copytree(loop.path, loop.path.with_name("copy"))))
-    shutil.rmtree(copy.path / KEPT_FOLDER)
+    shutil.rmtree(copy.path / KEPT_FOLDER, ignore_errors=True)
     return update(Run.open_in_use(copy.path), read_history(copy.log, copy.decided))
 
 
@@ -260,6 +261,17 @@ def test_a_user_who_vanished_is_refused_as_by_the_whole_log(loop: Loop) -> None:
     users[users["user_id"] != named].to_parquet(loop.log / "users.parquet", index=False)
     with pytest.raises(InputError, match="the user is not in the table of users"):
         learned(loop)
+
+
+def test_kept_rows_of_users_who_are_forgotten_go(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(loop.path.parent)
+    pd.read_parquet(loop.log / "users.parquet")[["user_id"]].iloc[:2].to_csv("users.csv", index=False)
+    arguments = ["run", "--users", "users.csv", "--history.decided", "run/decisions"]
+    assert list((loop.path / KEPT_FOLDER).glob("rows-*.npz"))
+    assert forget.main(arguments) == 0
+    assert not [path for path in (loop.path / "learning").rglob("*") if path.is_file()]
+    assert forget.main([*arguments, "--check"]) == 0
+    assert learned(loop).version == learned_from_whole(loop).version
 
 
 def test_rows_come_back_as_they_were_written(loop: Loop, tmp_path: Path) -> None:
