@@ -18,6 +18,7 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import digests_by_day
+from crosschannel.histories.observation.users import span_notes
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.kept.log import KeptLog, KnownDays
@@ -113,14 +114,14 @@ def update_by_day(run: Run, log: Path, decided: Path | None, *, announce: bool =
             history, known = read
             _announce(history, announce)
             try:
-                found = _update(run, history, known)
+                found = _update(run, history, known, in_words=_in_words(history))
             except RowsAreMissing:
                 logger.debug("a fit takes the whole log")
         whole = found is None
         if found is None:
             history = kept.whole()
             _announce(history, announce)
-            found = _update(run, history)
+            found = _update(run, history, in_words=_in_words(history))
         done, learned, days = found
         if not is_extendable(learned):
             kept.clear()
@@ -134,7 +135,19 @@ def _announce(history: History, announce: bool) -> None:
         logger.info(history.summary())
 
 
-def _update(run: Run, history: History, known: KnownDays | None = None) -> tuple[Updated, Learned, KnownDays]:
+def _in_words(history: History) -> str:
+    """Return what a log by day holds, in words that do not depend on how much of it was read."""
+    first, last = timestamps(np.array(history.span))
+    what = (
+        f"{history.name}: {history.n_users:,} users, events of {len(history.event_names)} kinds, "
+        f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+    )
+    return "\n".join((what, *span_notes(history.span, history.observed_from, history.observed_until)))
+
+
+def _update(
+    run: Run, history: History, known: KnownDays | None = None, *, in_words: str | None = None
+) -> tuple[Updated, Learned, KnownDays]:
     config = run.config
     if config.constraints.discount:
         raise ConfigError("constraints.discount: the price of a message is not learned day by day: leave it at 0")
@@ -181,7 +194,7 @@ def _update(run: Run, history: History, known: KnownDays | None = None) -> tuple
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    policies.note(version, asdict(Words(done.of_policy(), history.summary())))
+    policies.note(version, asdict(Words(done.of_policy(), in_words or history.summary())))
     policies.use(version)
     policies.prune(config.update.keep)
     rewrite_model_card(replace(run, version=version), fingerprint)

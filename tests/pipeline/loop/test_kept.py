@@ -140,7 +140,11 @@ def test_a_day_that_is_added_takes_the_days_that_can_change(loop: Loop, monkeypa
     found = learned(loop)
     assert (found, whole) == (wanted, [])
     assert found.added == (DAYS,)
+    words = (Run.open_in_use(loop.path).path / "policies" / f"{found.version}.json").read_bytes()
     assert learned(loop) == replace(found, added=())
+    shutil.rmtree(loop.path / KEPT_FOLDER)
+    assert learned(loop).version == found.version
+    assert (loop.path / "policies" / f"{found.version}.json").read_bytes() == words
 
 
 @pytest.mark.parametrize("days_ago", [3, *(pytest.param(k, marks=pytest.mark.slow) for k in (1, 2))])
