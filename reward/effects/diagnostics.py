@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,9 @@ from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.counts import RewardCounts
+from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
+from crosschannel.reward.effects.checks.check import Check as Check
+from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
 from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
@@ -25,10 +27,10 @@ from crosschannel.reward.odds import ESTIMATED, LOGGED
 
 # Groups of an attribute with fewer users on either side are left out of the placebo on controls.
 MIN_USERS = 10
-SIGNIFICANCE_LEVEL = 0.05
 FAILURES = {
     "pre-trends": "pre-trends differ",
     "placebo in time": "there is an effect before the message",
+    "earlier messages": "sent decisions and controls had unequally many messages before",
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
 }
 
@@ -39,25 +41,6 @@ UNLIKE_CONTROLS = (
 
 #: Kinds of rewards that are biased where treated and controls do not move in parallel, whatever the propensities.
 NEED_PARALLEL_TRENDS = ("did", "did_regression")
-
-Status = Literal["passed", "failed", "not tested"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One diagnostic.
-
-    Attributes:
-        name: The diagnostic.
-        status: `passed` means no more than that nothing was found.
-        p_value: Its p-value; NaN where it has none.
-        text: What it found, in words.
-    """
-
-    name: str
-    status: Status
-    p_value: float
-    text: str
 
 
 @dataclass(frozen=True)
@@ -123,6 +106,7 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         pre_trend_check(events),
         placebo_in_time(fitted, history),
         placebo_on_holdout(fitted, history),
+        earlier_messages(fitted, history),
         later_messages(fitted),
     )
     return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, placebo_on_controls(fitted, history))

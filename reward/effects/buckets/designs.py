@@ -12,6 +12,8 @@ from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.sums import Units
+from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
+from crosschannel.reward.effects.checks.earlier_messages import earlier_outcomes
 from crosschannel.reward.effects.diagnostics import divided_controls, holdout_outcomes, in_held_out_arms
 from crosschannel.reward.effects.estimates import (
     GROUPINGS,
@@ -165,6 +167,7 @@ def designs_of(history: History, plan: Plan) -> Iterator[Design]:
             yield Design((EVENT_TIME, place), bins, {(EVENT_TIME, place, plan.times.label(k)): None})
     moved = moved_outcomes(o, history, spec, duration(spec.pre) + duration(spec.post))
     yield Design((IN_TIME, 0), moved, {(IN_TIME, 0, IN_TIME): None})
+    yield Design((EARLIER, 0), earlier_outcomes(o, history, spec), {(EARLIER, 0, EARLIER): None})
     if history.decisions.arm is not None:
         held = in_held_out_arms(history.decisions.arm, spec.holdout_arms, plan.reached)
         yield Design((ON_HOLDOUT, 0), holdout_outcomes(o, held), {(ON_HOLDOUT, 0, "held out"): None})

@@ -11,6 +11,7 @@ import pandas as pd
 from crosschannel.core.files import write_csv
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.designs import (
+    EARLIER,
     EVENT_TIME,
     IN_TIME,
     ON_CONTROLS,
@@ -21,6 +22,7 @@ from crosschannel.reward.effects.buckets.designs import (
     divided_designs,
 )
 from crosschannel.reward.effects.buckets.passes import Estimates, Run, estimate, select_effects
+from crosschannel.reward.effects.checks.earlier_messages import check_earlier_messages
 from crosschannel.reward.effects.diagnostics import (
     MIN_USERS,
     Check,
@@ -117,6 +119,7 @@ def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check 
         pre_trend_check(events),
         check_placebo_in_time(found.of(IN_TIME)[0]),
         check_placebo_on_holdout(held[0]) if held else None,
+        check_earlier_messages(found.of(EARLIER)[0]),
         check_later_messages(found.counts.unknown),
     )
     return Diagnostics.build(checks, found.counts.lines(KIND, levels), KIND, on_controls)
