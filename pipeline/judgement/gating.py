@@ -85,7 +85,7 @@ def cost_events(
     kept = (amounts.reason == Reason.IDENTIFIED) & test.rewards.identified
     log, p_uncensored = log[kept], test.rewards.p_uncensored[kept]
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
-    blocked = data.propensities.no_overlap or headline(evaluation).reason
+    blocked = data.not_identified or headline(evaluation).reason
     order = HeadlineOrder.from_evaluation(config, log, evaluation)
     weights, unsupported = order.weights(log, [p[kept] for p in probabilities])
     code = np.unique(log.user, return_inverse=True)[1]

@@ -14,6 +14,12 @@ from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.counts import RewardCounts
+from crosschannel.reward.effects.checks.alike_controls import (
+    BY_ACTIVITY,
+    BY_PROPENSITY,
+    controls_by_activity,
+    controls_by_propensity,
+)
 from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
 from crosschannel.reward.effects.checks.check import Check as Check
 from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
@@ -31,6 +37,8 @@ FAILURES = {
     "pre-trends": "pre-trends differ",
     "placebo in time": "there is an effect before the message",
     "earlier messages": "sent decisions and controls had unequally many messages before",
+    BY_PROPENSITY: "controls that were as likely to get a message as the sent decisions change otherwise",
+    BY_ACTIVITY: "controls that were as active as the sent decisions change otherwise",
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
 }
 
@@ -107,6 +115,8 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         placebo_in_time(fitted, history),
         placebo_on_holdout(fitted, history),
         earlier_messages(fitted, history),
+        controls_by_propensity(fitted, history),
+        controls_by_activity(fitted, history),
         later_messages(fitted),
     )
     return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, placebo_on_controls(fitted, history))

@@ -25,15 +25,15 @@ MIN_SHARE = 0.05
 def earlier_messages(fitted: TreatmentEffects, history: History) -> Check | None:
     r"""Check whether the window before holds as many messages on both sides; None where it holds none.
 
-    A reward takes what happened in the window before from what happened after. What earlier messages did there is part of
-    it, and cancels only if sent decisions and controls had equally many. If each message acts alike and within one
+    A reward takes what happened in the window before from what happened after. What earlier messages did there is part
+    of it, and cancels only if sent decisions and controls had equally many. If each message acts alike and within one
     post window, the estimate is
 
     .. math:: \theta (1 - \Delta), \qquad \Delta = (\bar m_1 - \bar m_0) \cdot \text{post} / \text{pre}
 
-    with m the number of the user's messages in the window before, compared as the rewards are: a log in which some users
-    get a message every day and others never has an estimate of 0, whatever messages do. `raw` and `change` have no
-    controls, and are not checked.
+    with m the number of the user's messages in the window before, compared as the rewards are: a log in which some
+    users get a message every day and others never has an estimate of 0, whatever messages do. `raw` and `change` have
+    no controls, and are not checked.
 
     Args:
         fitted: The model, fitted on the history.
