@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import pandas as pd
 
 from crosschannel.core.files import write_csv
 from crosschannel.histories.history import History
+from crosschannel.reward.effects.buckets.alike import controls_alike
 from crosschannel.reward.effects.buckets.designs import (
     EARLIER,
     EVENT_TIME,
@@ -78,7 +79,8 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
     if plan.divides_controls:
         divided = estimate(run, plan, _Divided(found.fitted), "controls")
         on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
-    diagnostics = diagnose_estimates(found, events, on_controls, len(plan.spec.matching.levels))
+    alike = controls_alike(run, plan, found.fitted)
+    diagnostics = diagnose_estimates(found, events, on_controls, alike, len(plan.spec.matching.levels))
     if request.csv is not None:
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
@@ -104,13 +106,16 @@ def event_study_of(found: Estimates, plan: Plan) -> EventStudy:
     )
 
 
-def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check | None, levels: int) -> Diagnostics:
+def diagnose_estimates(
+    found: Estimates, events: EventStudy, on_controls: Check | None, alike: Sequence[Check], levels: int
+) -> Diagnostics:
     """Return the diagnostics of `diagnose` from estimates over buckets.
 
     Args:
         found: The estimates.
         events: The event study.
         on_controls: The placebo on controls; None where users have no attribute that divides them.
+        alike: The checks of controls that are weighted like the sent decisions.
         levels: Number of levels of the matching.
     """
     assert found.counts is not None  # the first design has them
@@ -120,6 +125,7 @@ def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check 
         check_placebo_in_time(found.of(IN_TIME)[0]),
         check_placebo_on_holdout(held[0]) if held else None,
         check_earlier_messages(found.of(EARLIER)[0]),
+        *alike,
         check_later_messages(found.counts.unknown),
     )
     return Diagnostics.build(checks, found.counts.lines(KIND, levels), KIND, on_controls)
