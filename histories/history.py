@@ -50,6 +50,10 @@ from crosschannel.histories.windows import Timeline
 DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
 
 
+#: How a note begins that speaks against every effect of the log.
+CAUTION = "caution: "
+
+
 @dataclass(frozen=True)
 class History:
     """Logged cross-channel history of many users.
@@ -174,6 +178,11 @@ class History:
             ConfigError: If no event of the history has the name.
         """
         return codes_of_names(names, self.event_names)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """The notes that speak against every effect of the log."""
+        return tuple(note.removeprefix(CAUTION) for note in self.notes if note.startswith(CAUTION))
 
     def are_events(self, names: Sequence[str]) -> BoolArray:
         """Return which events have one of the names (e,), as in `event_codes`."""

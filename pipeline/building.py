@@ -25,6 +25,7 @@ from crosschannel.histories.eligibility import consent_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.goal_events import goal_notes
 from crosschannel.histories.propensities.checks import PropensityCheck, check_propensities, notes_on_estimates
 from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
@@ -391,7 +392,8 @@ def check_log(history: History, reward: RewardConfig) -> tuple[History, Propensi
         raise NotIdentified(
             f"with `overlap: {reward.overlap}` rewards are not identified: {check.no_overlap}. {remedy}"
         )
-    return replace(history, notes=(*history.notes, *check.notes)), check
+    notes = (*history.notes, *check.notes, *goal_notes(history, reward.goals))
+    return replace(history, notes=notes), check
 
 
 def _consent_notes(history: History, guardrails: Guardrails) -> list[str]:

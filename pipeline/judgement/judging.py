@@ -164,8 +164,12 @@ def judge(
         constraints=constraints,
         calibration=calibration_of(agent),
         history=data.history.summary(),
-        notes=(*notes, *_reward_notes(data), *_price_note(config, data)),
+        notes=(*notes, *map(_sentence, data.history.cautions), *_reward_notes(data), *_price_note(config, data)),
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _reward_notes(data: TrainingData) -> list[str]:

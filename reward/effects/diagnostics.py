@@ -55,24 +55,36 @@ class Diagnostics:
         facts: What is not a test: overlap, controls, decisions left out; one line each.
         kind: The reward kind.
         on_controls: The placebo on controls, which is among the facts as well; None where there is none.
+        cautions: What else speaks against every effect of the log: `History.cautions`.
     """
 
     checks: tuple[Check, ...]
     facts: tuple[str, ...]
     kind: str
     on_controls: Check | None = None
+    cautions: tuple[str, ...] = ()
 
     @classmethod
     def build(
-        cls, checks: Iterable[Check | None], facts: tuple[str, ...], kind: str, on_controls: Check | None
+        cls,
+        checks: Iterable[Check | None],
+        facts: tuple[str, ...],
+        kind: str,
+        on_controls: Check | None,
+        cautions: tuple[str, ...] = (),
     ) -> Diagnostics:
         """Gather the checks that could be made, and state the placebo on controls among the facts."""
         lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
-        return cls(tuple(check for check in checks if check is not None), (*facts, *lines), kind, on_controls)
+        made = tuple(check for check in checks if check is not None)
+        return cls(made, (*facts, *lines), kind, on_controls, cautions)
 
     @property
     def verdict(self) -> str:
-        """Whether the effect may be read as causal, and if not, why, in one sentence."""
+        """Whether the effect may be read as causal, and if not, why, in a few sentences."""
+        return " ".join([self._verdict, *(f"But {caution}." for caution in self.cautions)])
+
+    @property
+    def _verdict(self) -> str:
         if self.kind in WITHOUT_CONTROLS:
             return f"`{self.kind}` has no controls: do not read the average as causal."
         failed = [FAILURES.get(check.name, check.name) for check in self.checks if check.status == "failed"]
@@ -113,7 +125,8 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         *controls_alike(fitted, history),
         later_messages(fitted),
     )
-    return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, placebo_on_controls(fitted, history))
+    on_controls = placebo_on_controls(fitted, history)
+    return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, on_controls, history.cautions)
 
 
 def pre_trend_check(events: EventStudy) -> Check:

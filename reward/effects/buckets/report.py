@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -81,6 +81,7 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
         on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
     alike = controls_alike(run, plan, found.fitted)
     diagnostics = diagnose_estimates(found, events, on_controls, alike, len(plan.spec.matching.levels))
+    diagnostics = replace(diagnostics, cautions=sample.cautions)
     if request.csv is not None:
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
