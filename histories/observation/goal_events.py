@@ -15,7 +15,7 @@ from crosschannel.histories.history import CAUTION, History
 
 #: A time without goal events is named if it is longer than this and than three times the next longest one, and if at
 #: least so many events are usual in a time of its length: chance does not leave out 20.
-MIN_SILENCE, TIMES_THE_NEXT, USUAL_EVENTS = 3 * DAY // 2, 3, 20
+MIN_SILENCE, TIMES_THE_NEXT, USUAL_EVENTS = 3 * DAY, 3, 20
 #: Copies follow an event of the same user, name and value within this time. They are named from a share on.
 CLOSE, MIN_COPIES, MIN_SHARE_OF_COPIES = 60 * SECOND, 20, 0.02
 #: With fewer times that are not whole hours a clock is too coarse to say that two events are one.

@@ -181,10 +181,10 @@ def _reward_notes(data: TrainingData) -> list[str]:
         head = (
             f"No value is identified: {tests.refusal}. So the log's own mean reward is not what its messages changed."
         )
-    elif tests.harmless_pre_trends:
+    elif tests.fails_only_before:
         head = (
-            "Pre-trends differ before the pre window, and not within it; controls that are weighted by their "
-            "propensities do not differ, so that rewards may be right."
+            "Sent decisions and controls differ before the pre window, and not within it; controls that are weighted by "
+            "their propensities do not, so that rewards may be right."
         )
     else:
         levels = f"at {SIGNIFICANCE_LEVEL:.0%}, and not at {REFUSAL_LEVEL:.0%}"

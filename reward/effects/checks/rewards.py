@@ -21,6 +21,8 @@ from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 #: Values are refused where a test fails at this level, all tests together (Holm's method): one right log in a hundred.
 REFUSAL_LEVEL = 0.01
 PRE_TRENDS = "pre-trends"
+#: Tests of the time before the message, which says nothing certain of the windows of the reward.
+OF_THE_TIME_BEFORE = (PRE_TRENDS, "placebo in time")
 DRAWN_AT_RANDOM = (
     "Messages that are drawn at random with logged probabilities, and `reward.kind: did_dr`; or what made the log "
     "send, as a covariate of that kind."
@@ -40,12 +42,13 @@ class RewardTests:
     Attributes:
         events: The event study.
         diagnostics: All diagnostics.
-        harmless_pre_trends: Whether pre-trends that fail are compatible with right rewards: see `run_reward_tests`.
+        harmless_before: Whether differences in the time before are compatible with right rewards: see
+            `run_reward_tests`.
     """
 
     events: EventStudy
     diagnostics: Diagnostics
-    harmless_pre_trends: bool
+    harmless_before: bool
 
     @property
     def refused(self) -> tuple[Check, ...]:
@@ -72,16 +75,21 @@ class RewardTests:
         return tuple(dict.fromkeys(REMEDIES.get(check.name, DRAWN_AT_RANDOM) for check in self.refused))
 
     @property
+    def fails_only_before(self) -> bool:
+        """Whether all tests that fail are of the time before, where differences are compatible with right rewards."""
+        return all(self._is_harmless(check) for check in self.diagnostics.checks if check.status == "failed")
+
+    @property
     def findings(self) -> tuple[str, ...]:
         """What each test that fails found, as sentences."""
         return tuple(f"{c.name}: {c.text}." for c in self.diagnostics.checks if c.status == "failed")
 
     def _is_harmless(self, check: Check) -> bool:
-        return check.name == PRE_TRENDS and self.harmless_pre_trends
+        return check.name in OF_THE_TIME_BEFORE and self.harmless_before
 
 
 def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
-    """Run the diagnostics of rewards, and decide whether pre-trends that differ speak against them.
+    """Run the diagnostics of rewards, and decide whether differences in the time before speak against them.
 
     They do unless the log has propensities, controls that were as likely to get a message as the sent decisions change
     as all controls do, and the bins within the pre window do not differ: then the log chose users by what they did

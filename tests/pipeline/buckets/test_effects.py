@@ -170,7 +170,10 @@ def test_nothing_but_a_sample_learns_and_the_report_says_so(log: History, tmp_pa
     assert own.search(sampled.text)
     assert_same(*(replace(one, text=own.sub("", one.text)) for one in (sampled, whole)))
     text = effects_over_buckets(override(few, SETTINGS[4]), request, Passes(shows=False), tmp_path)
-    assert "by a sample of 60 users, chosen by a hash (evaluation.max_users): strata, quantiles of past activity, checks of" in text
+    assert (
+        "by a sample of 60 users, chosen by a hash (evaluation.max_users): strata, quantiles of past activity, checks of"
+        in text
+    )
 
 
 def test_what_needs_all_users_at_once_is_named(

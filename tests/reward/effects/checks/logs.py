@@ -14,6 +14,8 @@ from crosschannel.reward import DidReward, Goal, RewardSpec
 from crosschannel.reward.effects import TreatmentEffects
 
 MODULES = ActionSpace([Module("channel", ("none", "email"))])
+#: The first slot, on a Monday.
+START = 19_786 * DAY + 6 * HOUR
 SPEC = RewardSpec(goals=(Goal("order"),), pre="1d", post="1d")
 #: Probability of a message, from the day, the messages (days, users) and orders (days, users) so far, and levels.
 Rule = Callable[[int, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -84,21 +86,21 @@ def daily_log(
             id=ids,
             key=keys(ids),
             user=user,
-            time=day * DAY + 6 * HOUR,
+            time=START + day * DAY,
             actions=sent.ravel()[:, None].astype(np.int64),
             propensity=propensity[:, None],
             joint=propensity,
         ),
         EventLog(
             user=user[row],
-            time=day[row] * DAY + 6 * HOUR + rng.integers(1, DAY, len(row)),
+            time=START + day[row] * DAY + rng.integers(1, DAY, len(row)),
             event=np.zeros(len(row), dtype=np.int64),
             value=np.ones(len(row)),
         ),
         modules=MODULES,
         user_ids=np.array([f"u{i:04d}" for i in range(users)], dtype=object),
         event_names=("order",),
-        span=(6 * HOUR, days * DAY + 6 * HOUR),
+        span=(START, START + days * DAY),
     )
 
 

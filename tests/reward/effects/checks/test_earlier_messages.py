@@ -31,7 +31,10 @@ def difference(history: History, spec: RewardSpec = SPEC) -> float:
     sent = history.modules.sends(d.actions)
     seen = (d.time - pre >= history.span[0]) & (d.time + post <= history.span[1] + 1)
     count = np.array(
-        [(sent & (d.user == d.user[i]) & (d.time >= d.time[i] - pre) & (d.time < d.time[i])).sum() for i in range(len(d))]
+        [
+            (sent & (d.user == d.user[i]) & (d.time >= d.time[i] - pre) & (d.time < d.time[i])).sum()
+            for i in range(len(d))
+        ]
     )
     total = 0.0
     for time in np.unique(d.time[sent & seen]):
@@ -94,7 +97,9 @@ def test_the_share_that_is_stated_corrects_the_estimate():
 
 def test_random_messages_pass_in_most_logs():
     """At the level of 5 % at most 6 of 30 logs fail, but for one in 5,000 such tests."""
-    checks = [earlier_messages(did(h), h) for h in (daily_log(seed, at_random, users=100, days=10) for seed in range(30))]
+    checks = [
+        earlier_messages(did(h), h) for h in (daily_log(seed, at_random, users=100, days=10) for seed in range(30))
+    ]
     assert all(check is not None for check in checks)
     assert sum(check is not None and check.status == "failed" for check in checks) <= 6
 
