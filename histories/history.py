@@ -50,7 +50,7 @@ from crosschannel.histories.windows import Timeline
 DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
 
 
-#: How a note begins that speaks against every effect of the log.
+#: How a note begins that contradicts every effect of the log.
 CAUTION = "caution: "
 
 
@@ -181,7 +181,7 @@ class History:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """The notes that speak against every effect of the log."""
+        """The notes that contradict every effect of the log."""
         return tuple(note.removeprefix(CAUTION) for note in self.notes if note.startswith(CAUTION))
 
     def are_events(self, names: Sequence[str]) -> BoolArray:

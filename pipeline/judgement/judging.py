@@ -173,9 +173,9 @@ def _sentence(text: str) -> str:
 
 
 def _reward_notes(data: TrainingData) -> list[str]:
-    """Return what the tests of the rewards say against every value below, in sentences."""
+    """Return what the tests of the rewards say of every value below, in sentences."""
     tests = data.reward_tests
-    if tests is None or tests.diagnostics.kind in WITHOUT_CONTROLS or not tests.findings:
+    if tests is None or tests.diagnostics.kind in WITHOUT_CONTROLS or not tests.sentences:
         return []
     if tests.refusal:
         head = (
@@ -183,13 +183,13 @@ def _reward_notes(data: TrainingData) -> list[str]:
         )
     elif tests.fails_only_before:
         head = (
-            "Sent decisions and controls differ before the pre window, and not within it; controls that are weighted by "
-            "their propensities do not, so that rewards may be right."
+            "Sent decisions and controls differ before the pre window, and not within it; controls that are weighted "
+            "by their propensities do not, so that rewards may be right."
         )
     else:
         levels = f"at {SIGNIFICANCE_LEVEL:.0%}, and not at {REFUSAL_LEVEL:.0%}"
         head = f"A test of the rewards fails {levels}: read values with care."
-    return [" ".join([head, *tests.findings])]
+    return [" ".join([head, *tests.sentences])]
 
 
 def _price_note(config: Config, data: TrainingData) -> list[str]:

@@ -55,7 +55,7 @@ class Diagnostics:
         facts: What is not a test: overlap, controls, decisions left out; one line each.
         kind: The reward kind.
         on_controls: The placebo on controls, which is among the facts as well; None where there is none.
-        cautions: What else speaks against every effect of the log: `History.cautions`.
+        cautions: What else contradicts every effect of the log: `History.cautions`.
     """
 
     checks: tuple[Check, ...]

@@ -12,7 +12,6 @@ from crosschannel.core.files import write_csv
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.alike import controls_alike
 from crosschannel.reward.effects.buckets.designs import (
-    EARLIER,
     EVENT_TIME,
     IN_TIME,
     ON_CONTROLS,
@@ -23,6 +22,7 @@ from crosschannel.reward.effects.buckets.designs import (
     divided_designs,
 )
 from crosschannel.reward.effects.buckets.passes import Estimates, Run, estimate, select_effects
+from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
 from crosschannel.reward.effects.checks.earlier_messages import check_earlier_messages
 from crosschannel.reward.effects.diagnostics import (
     MIN_USERS,

@@ -54,7 +54,7 @@ def earlier_messages(fitted: TreatmentEffects, history: History) -> Check | None
 def earlier_outcomes(outcomes: Outcomes, history: History, spec: RewardSpec) -> Outcomes:
     """Return decisions whose change is the number of messages in the window before, per length of the window after."""
     count = Messages.from_history(history).count_others(history, -duration(spec.pre), 0)
-    share = count * (duration(spec.post) / duration(spec.pre))
+    share = count.astype(np.float64) * (duration(spec.post) / duration(spec.pre))
     return replace(outcomes, pre=np.zeros(len(outcomes)), post=share)
 
 

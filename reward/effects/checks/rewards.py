@@ -80,7 +80,7 @@ class RewardTests:
         return all(self._is_harmless(check) for check in self.diagnostics.checks if check.status == "failed")
 
     @property
-    def findings(self) -> tuple[str, ...]:
+    def sentences(self) -> tuple[str, ...]:
         """What each test that fails found, as sentences."""
         return tuple(f"{c.name}: {c.text}." for c in self.diagnostics.checks if c.status == "failed")
 
@@ -89,7 +89,7 @@ class RewardTests:
 
 
 def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
-    """Run the diagnostics of rewards, and decide whether differences in the time before speak against them.
+    """Run the diagnostics of rewards, and decide whether differences in the time before contradict them.
 
     They do unless the log has propensities, controls that were as likely to get a message as the sent decisions change
     as all controls do, and the bins within the pre window do not differ: then the log chose users by what they did

@@ -160,7 +160,7 @@ def _later(history: History, shift: int) -> History:
 
 
 def test_nothing_but_a_sample_learns_and_the_report_says_so(log: History, tmp_path: Path) -> None:
-    """Without anything to fit, a small sample changes nothing but the strata of past activity, which are its own."""
+    """Without anything to fit, a small sample changes nothing but the strata of past activity; those are its own."""
     write_buckets(log, tmp_path / "log", 8)
     plain = configuration(tmp_path / "log", **SETTINGS[0])
     few = override(plain, {"evaluation.max_users": 60})
@@ -170,10 +170,8 @@ def test_nothing_but_a_sample_learns_and_the_report_says_so(log: History, tmp_pa
     assert own.search(sampled.text)
     assert_same(*(replace(one, text=own.sub("", one.text)) for one in (sampled, whole)))
     text = effects_over_buckets(override(few, SETTINGS[4]), request, Passes(shows=False), tmp_path)
-    assert (
-        "by a sample of 60 users, chosen by a hash (evaluation.max_users): strata, quantiles of past activity, checks of"
-        in text
-    )
+    learned = "strata, quantiles of past activity, checks of"
+    assert f"by a sample of 60 users, chosen by a hash (evaluation.max_users): {learned}" in text
 
 
 def test_what_needs_all_users_at_once_is_named(

@@ -49,7 +49,7 @@ def test_a_clear_failure_refuses_and_says_what_would_help(rule: Rule, name: str,
     found = of_rule(rule)
     assert name in found.refusal
     assert any(remedy in sentence for sentence in found.remedies)
-    assert any(sentence.startswith(f"{name}: ") for sentence in found.findings)
+    assert any(sentence.startswith(f"{name}: ") for sentence in found.sentences)
 
 
 def test_random_messages_are_not_refused() -> None:
