@@ -34,8 +34,11 @@ def configuration(folder: Path, history: History, name: str) -> Config:
     return override(read_config(path), {"name": name})
 
 
-def trained(folder: Path, rule: Rule, effect: float) -> tuple[Run, EvaluationResult]:
-    config = configuration(folder, daily_log(1, rule, users=400, effect=effect), "refused")
+def trained(
+    folder: Path, rule: Rule, effect: float, late: float | None = None, **settings: object
+) -> tuple[Run, EvaluationResult]:
+    config = configuration(folder, daily_log(1, rule, users=400, effect=effect, late=late), "refused")
+    config = override(config, settings)
     run = crosschannel.train(config, folder / "run")
     return run, crosschannel.evaluate(run)
 
@@ -66,3 +69,13 @@ def test_random_messages_are_valued(tmp_path: Path) -> None:
     assert result.gate is not None
     assert result.gate.verdict == "deploy"
     assert not any("fail" in note for note in result.notes)
+
+
+def test_messages_that_harm_by_the_end_of_the_log_are_not_deployed(tmp_path: Path) -> None:
+    """A message adds an order in the first half and takes .5 in the second: on average it is worth sending."""
+    blind = {"context.messages": False, "context.clock": False, "context.windows": ["1d"], "agent.settings.floor": 0.1}
+    _, result = trained(tmp_path, at_random, effect=1.0, late=-0.5, **blind)
+    assert headline(result.evaluation).difference.low > 0
+    assert result.gate is not None
+    assert result.gate.verdict == "hold"
+    assert "in the last third of the log's time the difference is -" in result.gate.reason.lower()

@@ -54,6 +54,7 @@ def daily_log(
     users: int = 300,
     days: int = 21,
     effect: float = 0.3,
+    late: float | None = None,
     saturday: float = 1.0,
     logged: bool = True,
 ) -> History:
@@ -65,6 +66,7 @@ def daily_log(
         users: Number of users.
         days: Number of days.
         effect: Orders that a message adds, or takes away, on its day.
+        late: The same in the second half of the days; by default as before.
         saturday: How many times as many orders there are on each sixth day of seven.
         logged: Whether the log has propensities.
     """
@@ -75,7 +77,10 @@ def daily_log(
     for day in range(days):
         chance[day] = rule(day, sent, orders, level)
         sent[day] = rng.random(users) < chance[day]
-        rate = level * (saturday if day % 7 == 5 else 1.0) + effect * sent[day]
+        rate = (
+            level * (saturday if day % 7 == 5 else 1.0)
+            + (effect if late is None or 2 * day < days else late) * sent[day]
+        )
         orders[day] = rng.poisson(np.maximum(rate, 0.0))
     day, user = (part.ravel() for part in np.meshgrid(np.arange(days), np.arange(users), indexing="ij"))
     propensity = np.where(sent, chance, 1.0 - chance).ravel() if logged else np.full(len(user), np.nan)
