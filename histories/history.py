@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -178,6 +178,10 @@ class History:
             ConfigError: If no event of the history has the name.
         """
         return codes_of_names(names, self.event_names)
+
+    def with_notes(self, notes: Iterable[str]) -> History:
+        """Return the history with further notes; those that it has already are not repeated."""
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
 
     @property
     def cautions(self) -> tuple[str, ...]:

@@ -392,8 +392,7 @@ def check_log(history: History, reward: RewardConfig) -> tuple[History, Propensi
         raise NotIdentified(
             f"with `overlap: {reward.overlap}` rewards are not identified: {check.no_overlap}. {remedy}"
         )
-    notes = (*history.notes, *check.notes, *goal_notes(history, reward.goals))
-    return replace(history, notes=notes), check
+    return history.with_notes((*check.notes, *goal_notes(history, reward.goals))), check
 
 
 def _consent_notes(history: History, guardrails: Guardrails) -> list[str]:
