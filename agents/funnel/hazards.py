@@ -11,7 +11,7 @@ from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.regression import MIN_VARIANCE, Posterior, fit_known_noise, refit
-from crosschannel.agents.funnel.sums import DesignStatistics, sum_rows
+from crosschannel.agents.funnel.sums import ROWS_PER_CHUNK, DesignStatistics, RunningSums
 
 NEWTON_PASSES = 4
 GUESS = 0.05
@@ -49,11 +49,19 @@ class HazardFit:
         return found
 
     def with_rows(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
-        """Return the fit with more rows: contexts (n, D), cells (n, M) and whether the event occurred (n,)."""
+        """Return the fit with more rows: contexts (n, D), cells (n, M) and whether the event occurred (n,).
+
+        Sums have the precision of `event`, to which a chunk of rows is converted at a time.
+        """
         return replace(self, sums=self.sums + self._sums(design, x, cells, event))
 
     def _sums(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> DesignStatistics:
-        return sum_rows(design, x, cells, *self.response(design, x, cells, event))
+        total = RunningSums.zeros(design, 1)
+        for start in range(0, len(x), ROWS_PER_CHUNK):
+            rows = slice(start, start + ROWS_PER_CHUNK)
+            part = x[rows].to(event.dtype), cells[rows]
+            total.add(design, *part, *self.response(design, *part, event[rows]))
+        return total.statistics()
 
     def response(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
         """Return the working response (n, 1) of rows and their weights (n,)."""
@@ -109,7 +117,7 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ev
         design: The columns.
         x: Contexts (n, D) of the rows, or of a sample of them.
         cells: Each module's cell (n, M).
-        event: 1 where the event occurred, otherwise 0 (n,).
+        event: 1 where the event occurred, otherwise 0 (n,), in the precision of the sums.
         events: Number of events in all rows.
         rows: Number of all rows.
     """

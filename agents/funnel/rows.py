@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from crosschannel.core.hashing import derive
 CONTROL_RIDGE = 1.0
 #: Largest weight of a message.
 MAX_WEIGHT = 4.0
-FOLD_SALT = 0x66756E6E656C
+FOLD_SALT, SAMPLE_SALT = 0x66756E6E656C, 0x68617A617264
 FOLDS = 2
 #: Targets of the messages' sums.
 TARGETS = 4
@@ -39,6 +40,7 @@ class FunnelRows:
         cost: 1 if a cost event occurred, 0 if not, NaN where that is not known (n, C).
         fold: Half of the users that each row belongs to (n,).
         user: Code of each row's user (n,).
+        key: Hashes of the decision ids (n,), int64.
     """
 
     x: Tensor
@@ -49,6 +51,7 @@ class FunnelRows:
     cost: Tensor
     fold: Tensor
     user: Tensor
+    key: Tensor
 
     def __len__(self) -> int:
         return len(self.x)
@@ -76,7 +79,15 @@ class FunnelRows:
             self.cost[rows],
             self.fold[rows],
             self.user[rows],
+            self.key[rows],
         )
+
+    def order(self) -> IntArray:
+        """Return the rows (n,) by a hash of their decisions: no order and no division of the rows changes it.
+
+        What `in_sample` takes of all rows by `SAMPLE_SALT` is the beginning of this order.
+        """
+        return np.argsort(derive(self.key.numpy().view(np.uint64), SAMPLE_SALT), kind="stable")
 
 
 def fold_of(users: UIntArray) -> Tensor:
@@ -182,12 +193,17 @@ class MessageSums:
         """Return these sums with other rows, added in place: nothing else may use these sums."""
         return MessageSums(*(getattr(self, f.name).add_in_place(getattr(other, f.name)) for f in fields(self)))
 
-    def by_component(self) -> list[DesignStatistics]:
-        """Return the sums of each component, then of what the surrogates miss of gain and direct effect."""
-        seen, unengaged = self.engaged + self.others, self.others + self.untested
-        everybody = seen + self.untested + self.unknown
-        parts = [seen.target(0), self.engaged.target(1), unengaged.target(1), everybody.target(2)]
-        return [*parts, self.engaged.target(3), unengaged.target(3)]
+    def by_component(self) -> Iterator[DesignStatistics]:
+        """Yield the sums of each component, then of what the surrogates miss of gain and direct effect.
+
+        One after the other: each is as large as all sums of a group.
+        """
+        yield (self.engaged + self.others).target(0)
+        yield self.engaged.target(1)
+        yield (self.others + self.untested).target(1)
+        yield (self.engaged + self.others + self.untested + self.unknown).target(2)
+        yield self.engaged.target(3)
+        yield (self.others + self.untested).target(3)
 
     def state_dict(self) -> dict[str, Any]:
         """Return them as tensors and plain values."""

@@ -60,7 +60,7 @@ print(before, peak())
 def growth(folder: Path, users: int, buckets: int, program: str = TRAIN) -> float:
     """MiB by which a program on a log of so many users raises the peak of resident memory of a process.
 
-    The median of three runs: what the allocator has given back at the peak differs from run to run by a fifth.
+    The median of three runs: what the allocator has given back at the peak differs from run to run.
     """
     config = override(read_config(Path(FUNNEL[1])), {"history.market.users": users})
     history, _ = simulate_history(Market(config.market()))
