@@ -10,18 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
+from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import IntArray, UIntArray
-from crosschannel.core.hashing import derive
+from crosschannel.core.hashing import derive, in_sample
 
 #: Ridge of the regression of what happens without a message, in rows.
 CONTROL_RIDGE = 1.0
 #: Largest weight of a message.
 MAX_WEIGHT = 4.0
-FOLD_SALT, SAMPLE_SALT = 0x66756E6E656C, 0x68617A617264
+FOLD_SALT, SAMPLE_SALT, NOISE_SALT = 0x66756E6E656C, 0x68617A617264, 0x6E6F697365
+#: Decisions without a message, about, from which it is learned how noisy contexts are.
+NOISE_ROWS = 65_536
 FOLDS = 2
 #: Targets of the messages' sums.
 TARGETS = 4
@@ -130,7 +132,8 @@ class Usual:
         coefficients = control_coefficients(sum_common(design, controls.x, targets)).float()
         noise = torch.zeros(design.width)
         if len(controls):
-            some = subsample(len(controls))
+            keys = controls.key.numpy().view(np.uint64)
+            some = torch.from_numpy(in_sample(keys, NOISE_ROWS / len(controls), NOISE_SALT))
             square = (targets[some, 0] - design.common(controls.x[some]) @ coefficients[:, 0]).square()
             noise = learn_noise(controls.x[some], square)
         return cls(coefficients, noise, tested)

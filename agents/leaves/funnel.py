@@ -42,6 +42,8 @@ from crosschannel.agents.funnel.model import (
 )
 from crosschannel.agents.funnel.rows import (
     FOLDS,
+    NOISE_ROWS,
+    NOISE_SALT,
     SAMPLE_SALT,
     FunnelRows,
     Messages,
@@ -52,12 +54,12 @@ from crosschannel.agents.funnel.rows import (
 )
 from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
 from crosschannel.agents.leaves.blending import BlendSums
-from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks, Task, in_sample
+from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks, Task
 from crosschannel.agents.leaves.rows import blocks
+from crosschannel.core.hashing import in_sample
 
-#: Rows of the samples, about: of decisions without a message, and of messages.
-NOISE_ROWS, MESSAGE_ROWS = 65_536, 200_000
-NOISE_SALT = 0x6E6F697365
+#: Messages of the sample, about.
+MESSAGE_ROWS = 200_000
 
 
 def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:

@@ -19,7 +19,7 @@ from crosschannel.agents.funnel.personal import MARGIN, WEIGHTS, contexts_to_jud
 from crosschannel.agents.funnel.rows import SAMPLE_SALT
 from crosschannel.agents.funnel.values import Heads
 from crosschannel.agents.leaves.funnel import fit_funnel
-from crosschannel.agents.leaves.leaves import in_sample
+from crosschannel.core.hashing import in_sample
 from crosschannel.engines import run_locally
 from tests.agents.funnel.samples import PARENTS, PLAIN, SPACES, contexts, rows_of
 from tests.agents.leaves.samples import WORLD, write_leaves
