@@ -98,6 +98,12 @@ class Design:
         """Which blocks (blocks,) are slopes of the cells' effects."""
         return (self.group > 3) & (self.group % 2 == 0)
 
+    @property
+    def contexts(self) -> Tensor:
+        """Which columns (columns,) vary with the context: all but the intercepts."""
+        group = self.group[self.block]
+        return (group == 1) | ((group > 0) & (group % 2 == 0))
+
     def common(self, x: Tensor) -> Tensor:
         """Return the features (N, base) of the common part, for contexts (N, D)."""
         scaled = x / max(self.width, 1) ** 0.5

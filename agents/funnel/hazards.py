@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
-from crosschannel.agents.funnel.regression import MIN_VARIANCE, Posterior, fit_known_noise, refit
+from crosschannel.agents.funnel.regression import MAX_STEPS, MIN_VARIANCE, Posterior, fit_known_noise, refit
 from crosschannel.agents.funnel.sums import ROWS_PER_CHUNK, DesignStatistics, RunningSums
 
 NEWTON_PASSES = 4
@@ -20,6 +23,8 @@ STEPS_PER_PASS = 2
 EVENTS_PER_SLOPE = 1
 #: Events that the prior counts as: it keeps the hazard of an event that never occurred next to 0, and certain of that.
 PRIOR_EVENTS = 0.5
+#: Standard errors by which the weight of what is personal lies below its estimate.
+CAUTION = 1.0
 #: Log hazards between which the linearised likelihood is taken.
 LOWEST, HIGHEST = -14.0, -0.5
 
@@ -34,6 +39,7 @@ class HazardFit:
         sums: Sums of the working response.
         variance: Prior variances of the blocks (blocks,).
         slopes: Whether the cells' effects vary with the context.
+        personal: Weight of how hazards differ by context, from 0 to 1; see `confirmed_weight`.
     """
 
     working: Tensor
@@ -41,11 +47,27 @@ class HazardFit:
     sums: DesignStatistics
     variance: Tensor
     slopes: bool
+    personal: float = 1.0
 
     def solve(self, design: Design) -> Posterior:
         """Return the coefficients of the log hazard that follow from the sums."""
         found = refit(design, self.sums, self.variance, 1.0)
         found.mean[0] += self.centre
+        return found
+
+    def followed(self, design: Design, coefficients: Tensor) -> Tensor:
+        """Return coefficients (..., columns) with what is personal by its weight.
+
+        The intercept moves so that the rows keep their expected number of events, up to the third order of what is
+        taken away, whose mean and variance are those by hazard.
+        """
+        if self.personal == 1.0 or self.sums.rows == 0:
+            return coefficients
+        gram = (self.sums.gram / self.sums.gram[0, 0]).to(coefficients.dtype)
+        away = (1.0 - self.personal) * torch.where(design.contexts, coefficients, 0.0)
+        mean, square = away @ gram[0], ((away @ gram) * away).sum(-1)
+        found = coefficients - away
+        found[..., 0] += mean - (square - mean.square()) / 2.0
         return found
 
     def with_rows(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
@@ -79,7 +101,7 @@ class HazardFit:
         """Restore what `state_dict` returned."""
         sums = DesignStatistics.from_state_dict(state["sums"])
         working, variance = state["working"].clone(), state["variance"].clone()
-        return cls(working, float(state["centre"]), sums, variance, bool(state["slopes"]))
+        return cls(working, float(state["centre"]), sums, variance, bool(state["slopes"]), float(state["personal"]))
 
 
 def prior_centre(events: float, rows: int) -> float:
@@ -87,7 +109,7 @@ def prior_centre(events: float, rows: int) -> float:
     return float(torch.log((torch.tensor(events) + PRIOR_EVENTS) / (rows + 1.0))) if rows else LOWEST
 
 
-def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
+def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor, fold: Tensor) -> HazardFit:
     r"""Fit the hazard of an event per message.
 
     .. math:: \log h = \psi(x)^\top \beta + \sum_m \varphi(x)^\top \theta_{m, a_m}
@@ -105,9 +127,11 @@ def fit_hazard(design: Design, x: Tensor, cells: Tensor, event: Tensor) -> Hazar
         x: Contexts (n, D) of rows in which something was sent.
         cells: Each module's cell (n, M).
         event: 1 where the event occurred, otherwise 0 (n,).
+        fold: Half of the users that each row belongs to (n,).
     """
     start = before_last_pass(design, x, cells, event, float(event.sum()), len(x))
-    return finish_pass(design, start.with_rows(design, x, cells, event))[0]
+    halves = [start.with_rows(design, x[half], cells[half], event[half]).sums for half in (fold == 0, fold == 1)]
+    return finish_fit(design, start, halves)
 
 
 def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, events: float, rows: int) -> HazardFit:
@@ -125,14 +149,18 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ev
     working = torch.zeros(design.columns, dtype=torch.float64)
     working[0] = centre
     empty = DesignStatistics.empty(design.columns, 1)
-    variance = torch.full((design.blocks,), GUESS, dtype=torch.float64)
-    if not slopes:
-        variance[design.slopes] = MIN_VARIANCE
-    found = HazardFit(working, centre, empty, variance, slopes)
+    found = HazardFit(working, centre, empty, _first_variance(design, slopes), slopes)
     for _ in range(NEWTON_PASSES - 1):
         found, working = finish_pass(design, found.with_rows(design, x, cells, event))
         found = replace(found, working=working, sums=empty)
     return found
+
+
+def _first_variance(design: Design, slopes: bool) -> Tensor:
+    variance = torch.full((design.blocks,), GUESS, dtype=torch.float64)
+    if not slopes:
+        variance[design.slopes] = MIN_VARIANCE
+    return variance
 
 
 def finish_pass(design: Design, found: HazardFit) -> tuple[HazardFit, Tensor]:
@@ -141,6 +169,47 @@ def finish_pass(design: Design, found: HazardFit) -> tuple[HazardFit, Tensor]:
     posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS, held)
     posterior.mean[0] += found.centre
     return replace(found, variance=posterior.variance), posterior.mean
+
+
+def finish_fit(design: Design, start: HazardFit, halves: Sequence[DesignStatistics]) -> HazardFit:
+    """Return the fit by its last pass, from where it enters that pass and the sums of each half of the users."""
+    found, _ = finish_pass(design, replace(start, sums=reduce(add, halves)))
+    return replace(found, personal=confirmed_weight(design, found, halves))
+
+
+def confirmed_weight(design: Design, found: HazardFit, halves: Sequence[DesignStatistics]) -> float:
+    r"""Return how much of the differences of hazards by context other users confirm.
+
+    .. math:: \log h = \delta_f + \phi_0^\top \theta_{-f} + s \, \phi_1^\top \theta_{-f}
+
+    for the users of each half f, with coefficients and prior variances by what the other half taught and
+    :math:`\phi_1` the columns that vary with the context: s by weighted least squares of the working response, whose
+    variance is known, so that the sums tell it. Each half is predicted by the other, so that both say the same but for
+    their weights: the variance of s is that of one half. The weight is s less `CAUTION` standard errors (the rule of
+    Breiman, Friedman, Olshen & Stone 1984, "Classification and regression trees"), between 0 and 1: learned prior
+    variances follow a little noise, and a policy sends again and again where a hazard looks low, so that a difference
+    that is not there costs more than one that is overlooked. The assumption is that hazards differ alike in both
+    halves.
+
+    Args:
+        design: The columns.
+        found: The fit by all rows.
+        halves: Sums of each half of the users.
+    """
+    held = None if found.slopes else design.slopes
+    start = _first_variance(design, found.slopes)
+    gram, moment = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    for own, other in zip(halves, reversed(halves), strict=True):
+        head = fit_known_noise(design, other, GUESS, start, MAX_STEPS, 1.0 / PRIOR_EVENTS, held).mean
+        personal = torch.where(design.contexts, head, 0.0)
+        unexplained = own.moment[:, 0] - own.gram @ (head - personal)
+        columns = torch.stack([torch.eye(1, len(head), dtype=torch.float64)[0], personal])
+        gram, moment = gram + columns @ own.gram @ columns.t(), moment + columns @ unexplained
+    information = float(gram[1, 1] - gram[0, 1].square() / gram[0, 0])
+    if not information > 0.0:
+        return 0.0  # none of the halves has rows, or sees a difference
+    slope = float(moment[1] - gram[0, 1] * moment[0] / gram[0, 0]) / information
+    return min(max(slope - CAUTION * math.sqrt(2.0 / information), 0.0), 1.0)
 
 
 def predict(design: Design, coefficients: Tensor, x: Tensor, cells: Tensor) -> Tensor:

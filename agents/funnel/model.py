@@ -113,8 +113,8 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         seen, idle = sent.cost[:, c].isfinite(), controls.cost[:, c]
         idle = idle[idle.isfinite()]
         organic.append(float(idle.mean()) if len(idle) else 0.0)
-        hazards.append(fit_hazard(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c]))
-    logs = [hazard.solve(used).mean for hazard in hazards]
+        hazards.append(fit_hazard(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c], sent.fold[seen]))
+    logs = [hazard.followed(used, hazard.solve(used).mean) for hazard in hazards]
     cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
     halves = taught_by_halves(used, by_fold, variance, noise)
     personal = followed(used, halves, usual.tested, sent)
@@ -164,12 +164,15 @@ def solve(design: Design, found: Fit, members: int, generator: torch.Generator) 
     drawn = [_with_members(each, torch.randn(used.columns, members, generator=generator)) for each in fits]
     variance = [each.variance * each.noise for each in fits]
     blend = found.blend
+    followed = [each.followed(used, head) for each, head in zip(found.hazards, drawn[len(fitted) :], strict=True)]
     value = _with_missed(drawn[: len(fitted)], blend.missed)
     value[:ALL_SENDS] = [used.scale_slopes(head, blend.personal) for head in value[:ALL_SENDS]]
     spread = _with_missed(variance[: len(fitted)], blend.missed**2)
-    hazard = torch.stack(drawn[len(fitted) :]) if hazards else torch.zeros(0, 1 + members, used.columns)
+    hazard = torch.stack(followed) if hazards else torch.zeros(0, 1 + members, used.columns)
     sd = torch.stack([*spread, *variance[len(fitted) :]]).sqrt()
     sd[:ALL_SENDS, used.slopes] *= blend.personal
+    for spread_of, each in zip(sd[ALL_SENDS + 1 :], found.hazards, strict=True):
+        spread_of[used.slopes] *= each.personal
     heads = Heads(torch.stack(value), hazard, found.organic, found.usual.tested, blend, sd)
     return heads if found.slopes else _with_slopes(heads, used, design)
 

@@ -28,7 +28,7 @@ from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import (
     HazardFit,
     before_last_pass,
-    finish_pass,
+    finish_fit,
 )
 from crosschannel.agents.funnel.model import (
     MESSAGES_PER_COLUMN,
@@ -82,10 +82,10 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
     sums = reduce(add, found.by_fold)
     variance, noise = fit_priors(used, sums)
     hazards, logs = [], []
-    for hazard, total in zip(start, found.hazards, strict=True):
-        done, head = finish_pass(used, replace(hazard, sums=total))
+    for c, hazard in enumerate(start):
+        done = finish_fit(used, hazard, [half[c] for half in found.hazards])
         hazards.append(done)
-        logs.append(head)
+        logs.append(done.followed(used, done.solve(used).mean))
     halves = taught_by_halves(used, found.by_fold, variance, noise)
     del found  # frees the sums by half, which are large
     personal = followed(used, halves, usual.tested, first.message_sample)
@@ -207,16 +207,19 @@ class SecondSums:
 
     Attributes:
         by_fold: Sums of the messages of each half of the users.
-        hazards: Sums of each hazard's working response.
+        hazards: Sums of each hazard's working response, by half of the users.
     """
 
     by_fold: tuple[MessageSums, ...]
-    hazards: tuple[DesignStatistics, ...]
+    hazards: tuple[tuple[DesignStatistics, ...], ...]
 
     def add_in_place(self, other: SecondSums) -> SecondSums:
         """Return these sums with other users' rows, added in place, as sums of two thousand columns are large."""
         by_fold = (mine.add_in_place(more) for mine, more in zip(self.by_fold, other.by_fold, strict=True))
-        hazards = (mine.add_in_place(more) for mine, more in zip(self.hazards, other.hazards, strict=True))
+        hazards = (
+            tuple(mine.add_in_place(more) for mine, more in zip(half, others, strict=True))
+            for half, others in zip(self.hazards, other.hazards, strict=True)
+        )
         return SecondSums(tuple(by_fold), tuple(hazards))
 
 
@@ -225,16 +228,16 @@ def message_sums(
 ) -> SecondSums:
     """Make the second pass over the rows of some leaves."""
     totals: list[dict[str, RunningSums]] = [{} for _ in range(FOLDS)]
-    working = [RunningSums.zeros(design, 1) for _ in hazards]
+    working = [[RunningSums.zeros(design, 1) for _ in hazards] for _ in range(FOLDS)]
     for messages in _messages(folders, design, leaves, usual):
         for fold, mine in enumerate(totals):
             messages.add_to(mine, design, fold)
-        for c, (hazard, total) in enumerate(zip(hazards, working, strict=True)):
-            seen = messages.rows.cost[:, c].isfinite()
-            rows = messages.rows.x[seen], messages.cells[seen]
-            total.add(design, *rows, *hazard.response(design, *rows, messages.rows.cost[seen, c]))
+            for c, (hazard, total) in enumerate(zip(hazards, working[fold], strict=True)):
+                seen = messages.rows.cost[:, c].isfinite() & (messages.rows.fold == fold)
+                rows = messages.rows.x[seen], messages.cells[seen]
+                total.add(design, *rows, *hazard.response(design, *rows, messages.rows.cost[seen, c]))
     by_fold = tuple(MessageSums.from_totals(mine, design) for mine in totals)
-    return SecondSums(by_fold, tuple(total.statistics() for total in working))
+    return SecondSums(by_fold, tuple(tuple(total.statistics() for total in half) for half in working))
 
 
 def blend_sums(
