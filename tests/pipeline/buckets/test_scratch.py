@@ -83,7 +83,7 @@ def kill_after(calls: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
-@pytest.mark.parametrize("calls", [2, pytest.param(10, marks=pytest.mark.slow), 14])
+@pytest.mark.parametrize("calls", [2, *(pytest.param(calls, marks=pytest.mark.slow) for calls in (10, 14))])
 def test_what_a_killed_training_kept_is_forgotten_and_cleared(folder: Path, calls: int) -> None:
     """Killed while it reads buckets, makes rewards, and writes rows: the run that it replaces stays as it is."""
     before = contents(Path("run"))
