@@ -183,7 +183,7 @@ def placebo(
     trial = replace(settings, looks="group_sequential", follow_up=None, planned_users=None)
     design, pairs = trial_design(history, trial, arms, min(now, history.span[1]), None)
     outcomes, sums = outcomes_of_goals(history, settings.goals or goals), Amounts(history)
-    checks = check_trial(design, outcomes, [before(design, one, sums) for one in outcomes], pairs)
+    checks = check_trial(design, outcomes, before(design, outcomes, sums), pairs, sums)
     return [
         Alert(
             "placebo",
