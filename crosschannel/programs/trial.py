@@ -36,9 +36,9 @@ from crosschannel.histories.arms import Arms, assign_arms
 from crosschannel.histories.readers.decided.days import decided_days
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import reads_buckets
-from crosschannel.pipeline.buckets.users import BucketAmounts, users_of_buckets, why_whole_trial
+from crosschannel.pipeline.buckets.users import BucketAmounts, users_of_buckets
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, logger, output_file, program
+from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.day_summaries import read_summary
@@ -101,10 +101,6 @@ def _log(
 ) -> Iterator[tuple[History, BucketAmounts | None]]:
     """Yield the log; of one in buckets its users, and what adds up what they did."""
     if passes is None or not reads_buckets(config):
-        yield build_history(config)[0], None
-        return
-    if (why := why_whole_trial(config)) is not None:
-        logger.warning(f"the log in buckets is read as a whole, into memory: {why}")
         yield build_history(config)[0], None
         return
     with users_of_buckets(config, settings.start, scratch, passes) as found:

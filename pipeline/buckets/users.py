@@ -9,33 +9,85 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.times import parse_moment
 from crosschannel.evaluation.trials.outcomes import Outcome, amounts, sends
-from crosschannel.histories.buckets import open_buckets, read_bucket
-from crosschannel.histories.buckets.merging import merge
+from crosschannel.histories.buckets import Buckets, leaf_of, open_buckets, read_bucket
+from crosschannel.histories.buckets.manifest import number_of
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows
+from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
+from crosschannel.pipeline.buckets.facts import chosen_users
 from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.reading import (
+    OVERSAMPLING,
+    SAMPLE,
+    SAMPLE_SALT,
+    merge_columns,
+    order_of_sample,
+)
 from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.run_files import scratch_folder
+from crosschannel.pipeline.watch.daily_rules import DecisionCounts
 
 #: Below the folder of a bucket: all its rows, and its users with few of their decisions.
 ALL, USERS = "all", "users"
 
 
-def why_whole_trial(config: Config) -> str | None:
-    """Return why a trial on a log in buckets needs the whole log in memory; None where it does not."""
-    if config.history.decided is not None:
-        return "history.decided: decisions by date do not join buckets yet"
-    return None
+@dataclass(frozen=True)
+class ReadUsers:
+    """Buckets that were read once.
+
+    Attributes:
+        buckets: The folder.
+        folders: Where each bucket's columns are.
+        ids: Ids of each bucket's users, as texts.
+        own_start: When a policy of this package decided first, microseconds; None if none has.
+        counts: How many decisions the policy made at each time, and messages.
+        passes: How functions run over buckets.
+    """
+
+    buckets: Buckets
+    folders: tuple[Path, ...]
+    ids: tuple[list[str], ...]
+    own_start: int | None
+    counts: DecisionCounts
+    passes: Passes
+
+    def users(self, start: int | None) -> History:
+        """Return the history of all users with few of their decisions and no event: see `few_decisions`.
+
+        Args:
+            start: When the trial starts, microseconds; None: with the first decision that has an arm.
+        """
+        list(self.passes.run(_Few(start), self.folders, "decisions that tell arms"))
+        return merge_columns([folder / USERS for folder in self.folders], self.buckets)
+
+    def sample(self, most: int) -> History:
+        """Return the history of at most so many users, chosen by a hash, whose columns were kept."""
+        found = merge_columns([folder / SAMPLE for folder in self.folders], self.buckets)
+        if found.n_users <= most:
+            return found
+        chosen = np.zeros(found.n_users, dtype=bool)
+        chosen[order_of_sample(found)[:most]] = True
+        return found.select_users(chosen)
+
+    def amounts(self, users: History, scratch: Path) -> BucketAmounts:
+        """Return what adds up what the users did, with files in a folder."""
+        place = pd.Index(users.user_ids.astype(str))
+        codes = tuple(np.asarray(place.get_indexer(pd.Index(one)), dtype=np.int64) for one in self.ids)
+        return BucketAmounts(tuple(folder / ALL for folder in self.folders), codes, scratch, self.passes)
 
 
 @contextmanager
@@ -43,9 +95,6 @@ def users_of_buckets(
     config: Config, start: str | None, folder: Path, passes: Passes
 ) -> Iterator[tuple[History, BucketAmounts]]:
     """Read every bucket once; yield its users, and what adds up what they did.
-
-    The history has all users, and of their decisions those that tell arms and enrolment: see `few_decisions`. It has no
-    events.
 
     Args:
         config: The configuration, whose history is a bucketed folder.
@@ -56,17 +105,39 @@ def users_of_buckets(
     Raises:
         InputError: If a bucket cannot be read.
     """
+    with scratch_folder(folder) as scratch:
+        read = read_users(config, scratch, passes)
+        users = read.users(None if start is None else parse_moment(start))
+        yield users, read.amounts(users, scratch)
+
+
+def read_users(config: Config, scratch: Path, passes: Passes, now: int | None = None, most: int = 0) -> ReadUsers:
+    """Read every bucket once, and keep its columns in a folder.
+
+    Args:
+        config: The configuration, whose history is a bucketed folder.
+        scratch: The folder.
+        passes: How functions run over buckets.
+        now: Time up to which the log counts, microseconds; None for all of it.
+        most: Most users of whom all is kept for a sample: see `ReadUsers.sample`.
+
+    Raises:
+        InputError: If a bucket cannot be read.
+    """
     assert config.history.path is not None  # the history is a bucketed folder
     buckets = open_buckets(config.history.path)
-    begin = None if start is None else parse_moment(start)
-    with scratch_folder(folder) as scratch:
-        readings = [_Reading(path, scratch / path.name, config, begin) for path in buckets.paths]
-        ids = list(passes.run(_read, readings, "reading buckets"))
-        parts = [read_columns(reading.folder / USERS) for reading in readings]
-        users = merge(parts, by_value=buckets.manifest.numbered)
-        place = pd.Index(users.user_ids.astype(str))
-        codes = tuple(np.asarray(place.get_indexer(pd.Index(one)), dtype=np.int64) for one in ids)
-        yield users, BucketAmounts(tuple(each.folder / ALL for each in readings), codes, scratch, passes)
+    share = OVERSAMPLING * (most + 10.0) / max(buckets.manifest.counts["users"], 1) if most else 0.0
+    readings = [_Reading(path, scratch / path.name, config, now, share) for path in buckets.paths]
+    found = list(passes.run(_read, readings, "reading buckets"))
+    own = [each.own_start for each in found if each.own_start is not None]
+    return ReadUsers(
+        buckets=buckets,
+        folders=tuple(reading.folder for reading in readings),
+        ids=tuple(each.ids for each in found),
+        own_start=min(own, default=None),
+        counts=reduce(add, (each.counts for each in found)),
+        passes=passes,
+    )
 
 
 @dataclass(frozen=True)
@@ -77,35 +148,62 @@ class _Reading:
         path: The bucket.
         folder: Where its columns are written.
         config: The configuration.
-        start: When the trial starts, microseconds, if that is declared.
+        now: Time up to which the log counts, microseconds; None for all of it.
+        share: Share of the users who are in the sample.
     """
 
     path: Path
     folder: Path
     config: Config
+    now: int | None
+    share: float
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What reading a bucket finds: see `ReadUsers`."""
+
+    ids: list[str]
+    own_start: int | None
+    counts: DecisionCounts
+
+
+def _read(reading: _Reading) -> _Found:
+    """Read a bucket and write its columns."""
+    declared = reading.config.history
+    history = with_declared(read_bucket(reading.path, declared.decided), declared)
+    if reading.now is not None:
+        history = until(history, reading.now + 1)  # with the decisions for this very moment
+    write_columns(history, reading.folder / ALL, decides=False)
+    if reading.share:
+        chosen = chosen_users(history.user_keys, reading.share, SAMPLE_SALT)
+        write_columns(history.select_users(chosen), reading.folder / SAMPLE, decides=True)
+    d, ids = history.decisions, history.user_ids.astype(str).tolist()
+    own = d.time[own_decisions(d)]
+    now = history.span[1] if reading.now is None else reading.now
+    return _Found(ids, int(own.min()) if len(own) else None, DecisionCounts.from_history(history, now))
+
+
+@dataclass(frozen=True)
+class _Few:
     start: int | None
 
-
-def _read(reading: _Reading) -> list[str]:
-    """Read a bucket and write its columns; return the ids of its users, as texts."""
-    history = with_declared(read_bucket(reading.path), reading.config.history)
-    write_columns(history, reading.folder / ALL, decides=False)
-    rows = few_decisions(history, reading.start)
-    nothing = np.zeros(0, dtype=np.int64)
-    few = replace(history, decisions=take_rows(history.decisions, rows), events=take_rows(history.events, nothing))
-    write_columns(few, reading.folder / USERS, decides=False)
-    ids: list[str] = history.user_ids.astype(str).tolist()
-    return ids
+    def __call__(self, folder: Path) -> None:
+        history = read_columns(folder / ALL)
+        decisions = take_rows(history.decisions, few_decisions(history, self.start))
+        events = take_rows(history.events, np.zeros(0, dtype=np.int64))
+        write_columns(replace(history, decisions=decisions, events=events), folder / USERS, decides=False)
 
 
 def few_decisions(history: History, start: int | None) -> IntArray:
     """Return the decisions (n,) from which the same arms, starts and enrolments follow as from all of them, ascending.
 
-    Of each user the first one with each arm and without one, the same from the start on where that is declared, and the
-    last one.
+    Of each user the first one with each arm and without one, by a policy of this package and by others, the same from
+    the start on where that is known, and the last one.
     """
     d = history.decisions
     arm = np.zeros(len(d), dtype=np.int64) if d.arm is None else pd.factorize(d.arm)[0]
+    arm = 2 * arm + own_decisions(d)
     kept = np.zeros(len(d), dtype=bool)
     for rows in (np.arange(len(d)), np.flatnonzero(d.time >= (0 if start is None else start))):
         kept[rows[~pd.DataFrame({"user": d.user[rows], "arm": arm[rows]}).duplicated().to_numpy(dtype=bool)]] = True
@@ -206,3 +304,23 @@ class _Sends:
     def __call__(self, users: _Users) -> list[FloatArray]:
         history, end = read_columns(users.folder), int(users.edges[-1])
         return [sends(history, one, users.user, users.begin, end)[:, None] for one in self.actions]
+
+
+def history_of_user(config: Config, user_id: str) -> History:
+    """Return the history of the users who are in the bucket of one of them: no other bucket is read.
+
+    Args:
+        config: The configuration, whose history is a bucketed folder.
+        user_id: The user's id, as text.
+
+    Raises:
+        InputError: If the bucket cannot be read, or has no users.
+    """
+    assert config.history.path is not None  # the history is a bucketed folder
+    buckets = open_buckets(config.history.path)
+    number = int(leaf_of(np.array([user_id], dtype=object), buckets.leaves)[0]) % buckets.n
+    for path in buckets.paths:
+        if number_of(path) == number:
+            return with_declared(read_bucket(path, config.history.decided), config.history)
+    problem, remedy = "the log has no such user", "Read the log of the decision."
+    raise InputError([Fault(str(buckets.folder), problem, remedy, "user_id", value=user_id)])

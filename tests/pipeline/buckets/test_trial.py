@@ -17,7 +17,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
 from crosschannel.engines import make_engine
 from crosschannel.histories import write_history
-from crosschannel.histories.buckets import write_buckets
+from crosschannel.histories.buckets import Buckets, write_buckets
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline.buckets import users as module
@@ -54,7 +54,9 @@ def with_two_arms_each(history: History) -> History:
 WORLDS = {
     "a column": World(lambda: trial_history(1, lift=0.5, joined=0.3)),
     "decisions": World(lambda: with_two_arms_each(trial_history(2, arms_in="decisions")), notes=("several arms",)),
-    "decisions, no start": World(lambda: trial_history(3, arms_in="decisions", joined=0.2), flags=("--trial.every", "14d")),
+    "decisions, no start": World(
+        lambda: trial_history(3, arms_in="decisions", joined=0.2), flags=("--trial.every", "14d")
+    ),
     "first decisions": World(
         lambda: trial_history(4, arms_in="decisions", joined=0.3),
         flags=(*DECLARED, "--trial.enrolment", "first_decision", "--trial.compare", "agent:holdout"),
@@ -132,13 +134,13 @@ def test_few_rows_of_users_are_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
     history = trial_history(10, arms_in="decisions")
     write_buckets(history, tmp_path / "in-8", 8)
     seen: list[History] = []
-    merge = module.merge
+    merge = module.merge_columns
 
-    def merged(parts: list[History], *, by_value: bool) -> History:
-        seen.append(merge(parts, by_value=by_value))
+    def merged(folders: list[Path], buckets: Buckets) -> History:
+        seen.append(merge(folders, buckets))
         return seen[-1]
 
-    monkeypatch.setattr(module, "merge", merged)
+    monkeypatch.setattr(module, "merge_columns", merged)
     read(tmp_path, "in-8", WORLDS["decisions"])
     (kept,) = seen
     assert kept.n_users == history.n_users
@@ -187,9 +189,7 @@ def test_later_looks_keep_what_earlier_ones_found(tmp_path: Path) -> None:
     same(found[1], found[0])
 
 
-def test_decisions_by_date_need_the_whole_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_whole_log_is_read_where_that_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_buckets(trial_history(14), tmp_path / "in-8", 8)
 
     class Whole(Exception):
@@ -199,11 +199,8 @@ def test_decisions_by_date_need_the_whole_log(
         raise Whole
 
     monkeypatch.setattr(trial, "build_history", whole)
-    (tmp_path / "days").mkdir()
-    for flags in (("--history.decided", str(tmp_path / "days")), ("--whole",)):
-        with pytest.raises(Whole):
-            read(tmp_path, "in-8", WORLDS["a column"], *flags)
-    assert "history.decided: decisions by date do not join buckets yet" in caplog.text
+    with pytest.raises(Whole):
+        read(tmp_path, "in-8", WORLDS["a column"], "--whole")
 
 
 @pytest.mark.slow
