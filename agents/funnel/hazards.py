@@ -14,9 +14,11 @@ from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.regression import MAX_STEPS, MIN_VARIANCE, Posterior, fit_known_noise, refit
-from crosschannel.agents.funnel.sums import ROWS_PER_CHUNK, DesignStatistics, RunningSums
+from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums
 
 NEWTON_PASSES = 4
+#: Rows whose working response is in memory at once.
+ROWS_PER_RESPONSE = 1 << 14
 GUESS = 0.05
 STEPS_PER_PASS = 2
 #: Events for each slope of the cells' effects from which these are learned.
@@ -79,8 +81,8 @@ class HazardFit:
 
     def _sums(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> DesignStatistics:
         total = RunningSums.zeros(design, 1)
-        for start in range(0, len(x), ROWS_PER_CHUNK):
-            rows = slice(start, start + ROWS_PER_CHUNK)
+        for start in range(0, len(x), ROWS_PER_RESPONSE):
+            rows = slice(start, start + ROWS_PER_RESPONSE)
             part = x[rows].to(event.dtype), cells[rows]
             total.add(design, *part, *self.response(design, *part, event[rows]))
         return total.statistics()

@@ -117,7 +117,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     logs = [hazard.followed(used, hazard.solve(used).mean) for hazard in hazards]
     cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
     halves = taught_by_halves(used, by_fold, variance, noise)
-    personal = followed(used, halves, usual.tested, sent)
+    personal = followed(used, halves, usual.tested, contexts_to_judge(sent))
     predicted = predictions(used, messages, [half.means for half in halves], personal, cost)
     return Fit(
         slopes=slopes,
@@ -260,18 +260,18 @@ def taught_by_halves(design: Design, by_fold: Sequence[MessageSums], variance: T
     return halves
 
 
-def followed(design: Design, halves: Sequence[Taught], tested: Tensor, messages: FunnelRows) -> float:
+def followed(design: Design, halves: Sequence[Taught], tested: Tensor, contexts: Sequence[Tensor]) -> float:
     """Return how much of what is personal about actions' effects to follow: see `personal_weight`.
 
     Args:
         design: The columns.
         halves: The coefficients by what each half of the users taught.
         tested: Which actions of the first module have engagement in the log (A,).
-        messages: The messages, or a sample of them by `FunnelRows.order`.
+        contexts: Contexts (n, D) of messages of each half: see `contexts_to_judge`.
     """
     nothing = torch.zeros(0)
     judging = [Heads(half.drawn, half.drawn[:0], nothing, tested, Blend(), nothing) for half in halves]
-    return personal_weight(design, [each.best() for each in judging], judging, contexts_to_judge(messages))
+    return personal_weight(design, [each.best() for each in judging], judging, contexts)
 
 
 def predictions(

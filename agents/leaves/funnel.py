@@ -40,6 +40,7 @@ from crosschannel.agents.funnel.model import (
     predictions,
     taught_by_halves,
 )
+from crosschannel.agents.funnel.personal import contexts_to_judge
 from crosschannel.agents.funnel.rows import (
     FOLDS,
     NOISE_ROWS,
@@ -76,7 +77,9 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         return None
     slopes = design.each == 1 or messages >= MESSAGES_PER_COLUMN * design.columns
     used = design if slopes else design.with_intercepts_only()
-    usual, start = first.usual(used), first.hazards(used)
+    usual, start, organic = first.usual(used), first.hazards(used), first.organic
+    contexts = contexts_to_judge(first.message_sample)
+    del first  # frees the samples
     second = partial(message_sums, design=used, leaves=leaves, usual=usual, hazards=start)
     found = reduce(SecondSums.add_in_place, run(second, leaves.tasks))
     sums = reduce(add, found.by_fold)
@@ -88,7 +91,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         logs.append(done.followed(used, done.solve(used).mean))
     halves = taught_by_halves(used, found.by_fold, variance, noise)
     del found  # frees the sums by half, which are large
-    personal = followed(used, halves, usual.tested, first.message_sample)
+    personal = followed(used, halves, usual.tested, contexts)
     third = partial(
         blend_sums,
         design=used,
@@ -97,7 +100,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         means=[half.means for half in halves],
         personal=personal,
         hazards=logs,
-        organic=first.organic,
+        organic=organic,
     )
     blend = reduce(add, run(third, leaves.tasks)).blend(personal)
     assert len(leaves.costs) == len(hazards)  # the leaves' cost events are those of their rows
@@ -106,7 +109,7 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         usual=usual,
         sums=sums,
         hazards=tuple(hazards),
-        organic=first.organic.float(),
+        organic=organic.float(),
         variance=variance,
         noise=noise,
         blend=blend,

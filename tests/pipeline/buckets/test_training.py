@@ -15,6 +15,7 @@ from torch import Tensor
 from crosschannel import agents, pipeline
 from crosschannel.agents.funnel import model, personal
 from crosschannel.agents.funnel.rows import FunnelRows
+from crosschannel.agents.leaves import funnel as leaves_funnel
 from crosschannel.core.errors import ConfigError, InputError, NotIdentified
 from crosschannel.engines import make_engine, run_locally
 from crosschannel.histories.buckets import write_buckets
@@ -223,7 +224,8 @@ def test_policies_are_compared_at_the_same_contexts_for_every_division(
         found.append(b"".join(each.numpy().tobytes() for each in contexts))
         return contexts
 
-    monkeypatch.setattr(model, "contexts_to_judge", recorded)
+    for module in (model, leaves_funnel):
+        monkeypatch.setattr(module, "contexts_to_judge", recorded)
     settings: dict[str, object] = {"seed": seed, "history.market.seed": seed}
     history, weights = market_log(**settings), []
     for n in (1, 4, 16):
