@@ -103,7 +103,8 @@ def _log(
     if passes is None or not reads_buckets(config):
         yield build_history(config)[0], None
         return
-    with users_of_buckets(config, settings.start, scratch, passes) as found:
+    goals = settings.goals or config.reward.goals
+    with users_of_buckets(config, settings.start, goals, scratch, passes) as found:
         yield found
 
 

@@ -22,8 +22,10 @@ from crosschannel.core.times import parse_moment
 from crosschannel.evaluation.trials.outcomes import Outcome, amounts, sends
 from crosschannel.histories.buckets import Buckets, leaf_of, open_buckets, read_bucket
 from crosschannel.histories.buckets.manifest import number_of
+from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows
+from crosschannel.histories.observation.goal_events import goal_notes
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import chosen_users
@@ -92,13 +94,16 @@ class ReadUsers:
 
 @contextmanager
 def users_of_buckets(
-    config: Config, start: str | None, folder: Path, passes: Passes
+    config: Config, start: str | None, goals: Sequence[Goal], folder: Path, passes: Passes
 ) -> Iterator[tuple[History, BucketAmounts]]:
     """Read every bucket once; yield its users, and what adds up what they did.
+
+    The history has the cautions on goal events (`goal_notes`) of a sample of at most `evaluation.max_users` users.
 
     Args:
         config: The configuration, whose history is a bucketed folder.
         start: When the trial starts, if that is declared.
+        goals: What is compared.
         folder: Below which columns are written while this lasts.
         passes: How functions run over buckets.
 
@@ -106,8 +111,10 @@ def users_of_buckets(
         InputError: If a bucket cannot be read.
     """
     with scratch_folder(folder) as scratch:
-        read = read_users(config, scratch, passes)
-        users = read.users(None if start is None else parse_moment(start))
+        most = config.evaluation.max_users
+        read = read_users(config, scratch, passes, most=most)
+        notes = goal_notes(read.sample(most), goals)
+        users = read.users(None if start is None else parse_moment(start)).with_notes(notes)
         yield users, read.amounts(users, scratch)
 
 

@@ -20,7 +20,7 @@ from crosschannel.pipeline.judgement.records import Calibration, Comparator, Con
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 9
+RESULT_VERSION = 10
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.times import DAY
+from crosschannel.core.times import DAY, SECOND
 from crosschannel.engines import make_engine
 from crosschannel.histories import write_history
 from crosschannel.histories.buckets import Buckets, write_buckets
@@ -51,7 +51,19 @@ def with_two_arms_each(history: History) -> History:
     return replace(history, decisions=replace(d, arm=arm))
 
 
+def with_copies(history: History) -> History:
+    """Orders of food have a copy half a minute later: the readout has a caution."""
+    e = history.events
+    rows = np.flatnonzero((e.event == 0) & (e.time < history.span[1] - DAY))
+    both = np.concatenate([np.arange(len(e)), rows])
+    time = e.time[both]
+    time[len(e) :] += 30 * SECOND
+    copied = replace(take_rows(e, both), time=time)
+    return replace(history, events=take_rows(copied, np.lexsort((copied.time, copied.user))))
+
+
 WORLDS = {
+    "copies": World(lambda: with_copies(trial_history(16)), notes=("within a minute",)),
     "a column": World(lambda: trial_history(1, lift=0.5, joined=0.3)),
     "decisions": World(lambda: with_two_arms_each(trial_history(2, arms_in="decisions")), notes=("several arms",)),
     "decisions, no start": World(
@@ -107,7 +119,7 @@ def same(found: Any, wanted: Any, place: str = "") -> None:
 @pytest.mark.parametrize(
     ("name", "divisions"),
     [
-        *((name, (8,)) for name in ("decisions", "households", "followed")),
+        *((name, (8,)) for name in ("decisions", "households", "followed", "copies")),
         *(pytest.param(name, (1, 8, 64), marks=pytest.mark.slow) for name in WORLDS),
     ],
 )
@@ -142,7 +154,7 @@ def test_few_rows_of_users_are_in_memory(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "merge_columns", merged)
     read(tmp_path, "in-8", WORLDS["decisions"])
-    (kept,) = seen
+    _, kept = seen  # the sample, for cautions on goal events, and everybody
     assert kept.n_users == history.n_users
     assert len(kept.events) == 0
     assert len(kept.decisions) <= 3 * kept.n_users < len(history.decisions) / 3
