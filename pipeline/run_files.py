@@ -27,6 +27,8 @@ PLACES = ("name", "run_dir", "device")
 SOURCES_OF_A_LOG = ("source", "path", "market", "tables", "stream", "decided")
 #: Settings that an ended run may change: they say what is judged and sent.
 AFTER_TRAINING = ("guardrails", "arms", "evaluation", "constraints", "alerts", "trial", "update", "loop")
+#: Those of them that do not change what an agent learns from a log.
+AFTER_LEARNING = tuple(section for section in AFTER_TRAINING if section != "guardrails")
 _SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
@@ -145,6 +147,18 @@ def check_same_settings(trained: Config, config: Config, path: Path, *, ended: b
     ]
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def learns_alike(one: Config, other: Config) -> bool:
+    """Return whether agents that learn from the same log with two configurations learn the same.
+
+    Guardrails count: an agent learns from what they leave eligible; and so does the discount of later slots, from which
+    the price of a message is learned.
+    """
+    return all(
+        _may_change(key) or (key.partition(".")[0] in AFTER_LEARNING and key != "constraints.discount")
+        for key, _, _ in _differences(to_dict(one), to_dict(other))
+    )
 
 
 def _differences(stored: Any, found: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:
