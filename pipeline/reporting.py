@@ -27,6 +27,7 @@ from crosschannel.pipeline.report.behaviour import (
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.comparators import comparators_section
 from crosschannel.pipeline.report.following import following_section
+from crosschannel.pipeline.report.procedure import procedure_section
 from crosschannel.pipeline.report.words import reward_in_words, reward_text
 from crosschannel.pipeline.run_folder import Run
 
@@ -76,6 +77,7 @@ def _sections(result: EvaluationResult) -> list[ReportSection]:
     """Return what the policy is compared with, what it does and why, and what its constraints cost."""
     sections = [
         comparators_section(result),
+        procedure_section(result),
         following_section(result.followed),
         _behaviour(result),
         _support(result),

@@ -39,6 +39,8 @@ COMPARING = 6
 MAX_REPLICATES = 100
 #: Training decisions by whose true effects the best constant action is found, and joint actions above which it is not.
 TRUTH_ROWS, MAX_JOINT_ACTIONS = 400, 20_000
+#: Constant actions of different folds that are named.
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -387,5 +389,6 @@ class _Judge:
 
 
 def _either(names: Iterable[str]) -> str:
-    """Return the names of what folds chose, without repetitions."""
-    return " or ".join(dict.fromkeys(names))
+    """Return what folds chose, in words: the names without repetitions, or how many they are."""
+    different = list(dict.fromkeys(names))
+    return " or ".join(different) if len(different) <= MAX_NAMED else f"{len(different)} different ones by fold"

@@ -17,7 +17,7 @@ from crosschannel.evaluation.report.plain_values import read_number
 from crosschannel.pipeline.judgement.evidence_records import Evidence
 from crosschannel.pipeline.judgement.following import FollowedPolicy, followed_text, followed_title
 from crosschannel.pipeline.judgement.records import Calibration, Comparator, ConstraintUse, TrueValue
-from crosschannel.pipeline.procedure.records import ProcedureValue
+from crosschannel.pipeline.procedure.records import ProcedureValue, procedure_text
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
@@ -137,6 +137,11 @@ def summary_text(result: EvaluationResult) -> str:
         parts += ["", comparators_title(result), "", comparators_table(result.comparators)]
     if result.followed is not None:
         parts += ["", followed_title(result.followed), "", followed_text(result.followed)]
+    if result.procedure is not None:
+        parts += ["", "The learning procedure, from all users", "", procedure_text(result.procedure)]
+        if result.procedure.comparators:
+            parts += ["", "Other policies on all users; constants are those of the users who teach in each fold", ""]
+            parts.append(comparators_table(result.procedure.comparators))
     if result.calibration is not None:
         parts += ["", str(result.calibration)]
     if result.constraints:

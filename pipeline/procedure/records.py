@@ -9,6 +9,8 @@ from typing import Any
 
 from crosschannel.core import serialization
 from crosschannel.evaluation import Evaluation, Interval, from_dict, headline, to_dict
+from crosschannel.evaluation.report.formatting import align
+from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION
 from crosschannel.evaluation.report.plain_values import interval_to_dict, read_interval, read_number
 from crosschannel.pipeline.judgement.records import Comparator, ConstraintUse
 
@@ -169,3 +171,18 @@ def in_short(value: ProcedureValue) -> str:
         f"{v.point:+.4g} [{v.low:.4g}, {v.high:.4g}] per decision with a reward, difference to the log {d.point:+.4g} "
         f"[{d.low:.4g}, {d.high:.4g}]"
     )
+
+
+def procedure_text(value: ProcedureValue) -> str:
+    """Return the value as text for the terminal, but for what it is compared with."""
+    best = headline(value.evaluation)
+    level = f"{value.evaluation.settings.confidence_level:.0%}"
+    columns = fold_columns(level, value.by_fold)
+    lines = [
+        f"Learning procedure: {in_short(value)}",
+        f"It is {value.estimand}; right {best.assumption or NO_ASSUMPTION}.",
+    ]
+    if math.isfinite(value.truth):
+        lines.append(f"True value, known because the market is simulated: {value.truth:+.4g}")
+    lines += ["", *align([columns, *(fold_cells(each, len(columns)) for each in value.by_fold)]), ""]
+    return "\n".join([*lines, *filter(None, (spread_sentence(value), INTERVAL, NOT_OF_THE_POLICY))])
