@@ -3,6 +3,7 @@
   crosschannel evaluate runs/NAME                                         on the log of the run
   crosschannel evaluate runs/NAME --history.path LOG --out FOLDER         on another log
   crosschannel evaluate runs/NAME --evaluation.min-ess 500 --out FOLDER   with other settings
+  crosschannel evaluate runs/NAME --evaluation.procedure.folds 5 --out FOLDER   the learning procedure
   crosschannel evaluate runs/TODAY --compare runs/YESTERDAY               one policy against another
 
 Every value comes with its estimand, an interval over users and its effective sample size; a value

@@ -1,4 +1,4 @@
-"""On markets with known truth the interval covers the mean true value of the K policies, with the error of all users."""
+"""On markets with known truth the interval covers the mean true value of K policies, with the error of all users."""
 
 from __future__ import annotations
 

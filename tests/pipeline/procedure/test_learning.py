@@ -1,4 +1,4 @@
-"""The agents of the folds are kept: an interruption loses nothing, and what does not fit is learned again or refused."""
+"""Agents of folds are kept: an interruption loses nothing, and what does not fit is learned again or refused."""
 
 from __future__ import annotations
 
