@@ -27,10 +27,19 @@ from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
 from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.pipeline.command_line import Parser, UsageError, check_output, logger, one_thread, program
+from crosschannel.pipeline.command_line import (
+    Parser,
+    UsageError,
+    check_output,
+    logger,
+    one_thread,
+    program,
+    resumable,
+)
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.procedure.learning import PROCEDURE
 from crosschannel.pipeline.run_files import RunLock, make_folder, write_json
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs.train import learn_fold
@@ -119,11 +128,11 @@ def _value_procedure(
     run: Run, data: pipeline.TrainingData, out: Path | None, other_log: bool, device: str
 ) -> pipeline.ProcedureValue:
     """Value the learning procedure; its agents are kept with the run, or where they are of another log, in `out`."""
-    if out is None:  # the run's folder is locked already
-        return pipeline.value_procedure(run, data, learn_fold, run.path, device)
-    folder = out if other_log else run.path
+    folder = out if out is not None and other_log else run.path
     make_folder(folder)
-    with RunLock(folder):
+    remedy = f"run the same command again: the agents that have learned are kept in {folder / PROCEDURE}"
+    # Without `out` the run's folder is locked already.
+    with nullcontext() if out is None else RunLock(folder), resumable(folder, remedy=remedy):
         return pipeline.value_procedure(run, data, learn_fold, folder, device)
 
 

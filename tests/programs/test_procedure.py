@@ -16,6 +16,7 @@ from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories import write_history
 from crosschannel.pipeline.configuration import read_config, write_config
 from crosschannel.pipeline.sections.evaluation import ProcedureSettings
+from crosschannel.programs import evaluate
 from crosschannel.programs.train import train
 from tests import ROOT
 from tests.browser import needs_chromium, render
@@ -31,7 +32,7 @@ NAMED = "not the value of the policy in the run"
 def trained(tmp_path_factory) -> Path:
     """A finished run of an agent that learns in no time, and what `evaluate` found of its learning procedure."""
     folder = tmp_path_factory.mktemp("procedure")
-    run_here("train.py", *QUICK, "--history.market.users=200", "--out", "run", cwd=folder)
+    run_here("train.py", *QUICK, "--history.market.users=160", "--out", "run", cwd=folder)
     run_here("evaluate.py", "run", *FOLDS, "--out", "found", cwd=folder)
     return folder
 
@@ -69,14 +70,8 @@ def test_another_evaluation_learns_nothing_again(place):
     assert "replaying" not in done.stderr
     assert "The learning procedure, from all users" in done.stdout
     assert NAMED in done.stdout
-    assert stored(place / "other")["procedure"]["by_fold"] == [
-        each | {"difference": again["difference"], "reason": again["reason"]}
-        for each, again in zip(
-            stored(place / "found")["procedure"]["by_fold"],
-            stored(place / "other")["procedure"]["by_fold"],
-            strict=True,
-        )
-    ]
+    before, after = (stored(place / name)["procedure"]["by_fold"] for name in ("found", "other"))
+    assert [each["truth"] for each in after] == [each["truth"] for each in before]
 
 
 def test_a_run_that_asks_for_it_has_it_once_it_is_evaluated(place):
@@ -115,11 +110,27 @@ def test_on_another_log_the_agents_learn_from_that_log(place):
     assert stored(place / "newer")["procedure"]["folds"] == 2
 
 
+def test_an_interruption_says_that_nothing_is_lost(place, monkeypatch):
+    shutil.rmtree(place / "run" / "procedure" / "fold_2_of_2")
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate, "learn_fold", interrupted)
+    done = run_here("evaluate.py", "run", *FOLDS, "--out", "other", cwd=place, check=False)
+    assert done.returncode == 130
+    assert "run the same command again: the agents that have learned are kept in run/procedure" in done.stderr
+    assert stored(place / "other")["procedure"] is None, "what was found before is kept"
+    monkeypatch.undo()
+    run_here("evaluate.py", "run", *FOLDS, "--out", "other", "--force", cwd=place)
+    assert stored(place / "other")["procedure"] == stored(place / "found")["procedure"]
+
+
 def test_an_edited_agent_is_one_error_that_names_what_to_delete(place):
     policy = place / "run" / "procedure" / "fold_1_of_2" / "policy.pt"
     policy.write_bytes(policy.read_bytes()[:-9] + b"edited-it")
     done = run_here("evaluate.py", "run", *FOLDS, "--out", "other", cwd=place, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 1
     assert re.search(r"Delete run/procedure/fold_1_of_2, and evaluate again", done.stderr)
 
 

@@ -46,7 +46,8 @@ def test_the_error_is_that_of_all_users(tmp_path):
     ratio is within 4 such errors of .55 in practically all logs.
     """
     settings = {"agent.name": "logging", "evaluation.bootstrap_replicates": 400}
-    held_out, procedure, truth = both(tmp_path, 2000, 100, **settings)
+    settings |= {"evaluation.procedure.folds": 2}
+    held_out, procedure, truth = both(tmp_path, 1500, 100, **settings)
     assert procedure.value.se / held_out.value.se == pytest.approx(math.sqrt(0.3), rel=0.48)
     assert abs(procedure.value.point - truth) < 4.5 * procedure.value.se
 
