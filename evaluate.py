@@ -39,8 +39,7 @@ from crosschannel.pipeline.command_line import (
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.policies import Policies
-from crosschannel.pipeline.procedure.learning import PROCEDURE
-from crosschannel.pipeline.run_files import RunLock, make_folder, write_json
+from crosschannel.pipeline.run_files import PROCEDURE, RunLock, make_folder, write_json
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs.train import learn_fold
 

@@ -14,11 +14,9 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.procedure.folds import fold_config, fold_data
-from crosschannel.pipeline.run_files import TrainedWith, learns_alike, make_folder, read_json, write_json
+from crosschannel.pipeline.run_files import PROCEDURE, TrainedWith, learns_alike, make_folder, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
 
-#: Below the run's folder.
-PROCEDURE = "procedure"
 #: The last file of a fold: it marks its agent as learned.
 LEARNED = "fold.json"
 FOLD_VERSION = 1

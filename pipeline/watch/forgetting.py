@@ -30,8 +30,7 @@ from crosschannel.pipeline.loop.day_summaries import read_summary
 from crosschannel.pipeline.loop.deciding import DecidedDay, write_day
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER
-from crosschannel.pipeline.procedure.learning import PROCEDURE
-from crosschannel.pipeline.run_files import RunLock, read_json, write_json
+from crosschannel.pipeline.run_files import PROCEDURE, RunLock, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.watch.scanning import Found, Traces, read_secrets, scan
 

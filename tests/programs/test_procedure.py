@@ -97,6 +97,7 @@ def test_the_verdict_does_not_rest_on_it(place):
     assert "so that the verdict does not rest on it. Its lower bound is one for the policy only if" in card
 
 
+@pytest.mark.slow
 def test_on_another_log_the_agents_learn_from_that_log(place):
     write_history(simulate_history(Market(MarketConfig(users=150, days=8, seed=3)))[0], place / "log")
     flags = ["run", "--history.path", "log", *FOLDS, "--out", "newer"]

@@ -41,14 +41,14 @@ def both(folder, users, seed, **settings):
 def test_the_error_is_that_of_all_users(tmp_path):
     """The policy `logging` has weights of 1, so that only the number of users counts: the root of .3, which is .55.
 
-    An error from 400 replicates has itself one of 3.5 %, and 600 users have rewards of a kurtosis of about 30 at most:
-    another sqrt(30 / 600) / 2 = 11 %. Together with the share of users that happens to be held out (.3 +- .01), the
+    An error from 400 replicates has itself one of 3.5 %, and 450 users have rewards of a kurtosis of about 30 at most:
+    another sqrt(30 / 450) / 2 = 13 %. Together with the share of users that happens to be held out (.3 +- .01), the
     ratio is within 4 such errors of .55 in practically all logs.
     """
     settings = {"agent.name": "logging", "evaluation.bootstrap_replicates": 400}
     settings |= {"evaluation.procedure.folds": 2}
     held_out, procedure, truth = both(tmp_path, 1500, 100, **settings)
-    assert procedure.value.se / held_out.value.se == pytest.approx(math.sqrt(0.3), rel=0.48)
+    assert procedure.value.se / held_out.value.se == pytest.approx(math.sqrt(0.3), rel=0.55)
     assert abs(procedure.value.point - truth) < 4.5 * procedure.value.se
 
 
