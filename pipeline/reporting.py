@@ -44,8 +44,10 @@ def write_report(run: Run, result: EvaluationResult, path: Path) -> None:
 
 def next_steps(run: Run) -> str:
     """Return the commands to run after training."""
+    folds = run.config.evaluation.procedure.folds
+    more = "" if folds is None else f", and values the learning procedure by {folds} more trainings"
     commands = [
-        f"Next: {invocation('evaluate', run.path)}   (writes {run.path / 'report.html'})",
+        f"Next: {invocation('evaluate', run.path)}   (writes {run.path / 'report.html'}{more})",
         f"      tensorboard --logdir {run.path.parent}",
     ]
     return "\n".join(commands)

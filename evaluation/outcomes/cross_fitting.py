@@ -38,9 +38,9 @@ class ModelledRewards(Protocol):
 class CrossFittedOutcomes:
     """K outcome models of n decisions, of which none saw the users that it is used for.
 
-    So an outcome model shares no noise with the rewards that correct it, nor with the agent, which learned from other
-    users. Chernozhukov et al. (2018), "Double/debiased machine learning for treatment and structural parameters",
-    Econometrics Journal.
+    So an outcome model shares no noise with the rewards that correct it, nor with an agent that learned from users who
+    are not evaluated. Chernozhukov et al. (2018), "Double/debiased machine learning for treatment and structural
+    parameters", Econometrics Journal.
 
     Attributes:
         models: The model of each fold, fitted to the other folds.

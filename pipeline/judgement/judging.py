@@ -52,8 +52,11 @@ def fit_outcomes(
 ) -> CrossFittedOutcomes | None:
     """Fit the expected reward of an action in a context, cross-fitted on the users that are evaluated.
 
-    None of these has trained the agent that is judged by them, so that model and agent share no noise. None where there
-    are fewer users with a reward than folds: then nothing is identified either.
+    None of the test users has trained the agent, so that model and agent share no noise. Where agents are cross-fitted,
+    the model of a fold and the agent that the fold judges have learned from the same users, and neither from the fold:
+    that leaves weighted estimates unbiased, and makes the model alone (`dm`) too favourable.
+
+    None where there are fewer users with a reward than folds: then nothing is identified either.
 
     Args:
         config: The configuration.

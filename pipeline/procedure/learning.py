@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from crosschannel.agents import Agent, load_policy, read_extra
+from crosschannel.agents import Agent, load_policy
 from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.building import TrainingData
 from crosschannel.pipeline.command_line import logger
@@ -58,10 +56,10 @@ def learned_fold(
     if not (path / LEARNED).is_file():
         make_folder(path)
         learn(fold, divided)
-        write_json({"version": FOLD_VERSION, "fold": k, "policy": _digest(fold.policy)}, path / LEARNED)
-        fold.checkpoint.unlink(missing_ok=True)
-    agent, extra = load_policy(fold.policy, device, allow_classes=run.allowed_classes)
-    return agent, replace(divided, pace=TrainedWith.from_dict(extra["run"], fold.policy).pace)
+        write_json({"version": FOLD_VERSION, "fold": k, "policy": fold.policy_version}, path / LEARNED)
+    fold.checkpoint.unlink(missing_ok=True)
+    agent, _ = load_policy(fold.policy, device, allow_classes=run.allowed_classes)
+    return agent, replace(divided, pace=fold.trained_with("policy").pace)
 
 
 def fold_folder(folder: Path, k: int, folds: int | None) -> Path:
@@ -75,23 +73,15 @@ def _stored(fold: Run) -> TrainedWith | None:
     Raises:
         ConfigError: If a file is damaged or was edited.
     """
-    remedy = f"Delete {fold.path}, and evaluate again: its agent then learns again"
-    finished = fold.path / LEARNED
-    if finished.is_file():
-        stored: dict[str, Any] = read_json(finished, remedy, FOLD_VERSION)
-        if stored.get("policy") != _digest(fold.policy):
-            raise ConfigError(f"{finished} is not of the policy in {fold.policy}: a file was edited. {remedy}")
-    elif not fold.checkpoint.is_file():
+    learned = fold.path / LEARNED
+    finished = learned.is_file()
+    if not finished and not fold.checkpoint.is_file():
         return None
-    path, kind = (fold.policy, "policy") if finished.is_file() else (fold.checkpoint, "checkpoint")
+    remedy = f"Delete {fold.path}, and evaluate again: its agent then learns again"
+    policy = read_json(learned, remedy, FOLD_VERSION).get("policy") if finished else None
     try:
-        return TrainedWith.from_dict(read_extra(path, kind).get("run", {}), path)
+        if finished and policy != fold.policy_version:
+            raise ConfigError(f"{learned} is not of the policy in {fold.policy}: a file was edited")
+        return fold.trained_with("policy" if finished else "checkpoint")
     except ConfigError as error:
         raise ConfigError(f"{error}. {remedy}") from None
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""

@@ -15,6 +15,7 @@ from tests.pipeline.procedure.samples import small_config, valued
 
 #: In `additive` order 1 is unbiased. Validation users would neither teach nor judge.
 SETTINGS = {
+    "train.num_envs": 1024,
     "history.market.scenario": "additive",
     "split.train": 0.7,
     "split.validation": 0.0,
@@ -54,24 +55,24 @@ def test_the_error_is_that_of_all_users(tmp_path):
 
 @pytest.mark.slow
 def test_the_interval_covers_the_mean_true_value_of_the_policies(tmp_path):
-    """60 markets: z has mean 0 and standard deviation 1, both within 3.5 standard errors, and so has the coverage.
+    """40 markets: z has mean 0 and standard deviation 1, both within 3.5 standard errors, and so has the coverage.
 
     Agents differ by what they have learned; the median ratio of the errors is about that of the users, .55. Their
     policies are not the same: those that learned from 80 % of the users against one from 70 %.
     """
-    logs, z, covered, ratio = 60, [], 0, []
+    logs, z, covered, ratio = 40, [], 0, []
     for seed in range(200, 200 + logs):
         folder = tmp_path / str(seed)
         folder.mkdir()
         held_out, procedure, truth = both(
-            folder, 1500, seed, **{"agent.name": "epsilon_greedy", "agent.settings.floor": 0.5}
+            folder, 1500, seed, **{"agent.name": "epsilon_greedy", "agent.settings.floor": 0.8}
         )
         assert procedure.value.is_defined
         z.append((procedure.value.point - truth) / procedure.value.se)
         covered += procedure.value.contains(truth)
         ratio.append(procedure.value.se / held_out.value.se if held_out.value.is_defined else math.nan)
-    print(f"mean z {np.mean(z):+.2f}, sd {np.std(z, ddof=1):.2f}, covered {covered}/{logs}, "
-          f"median ratio {np.nanmedian(ratio):.3f} of {np.isfinite(ratio).sum()}")  # fmt: skip
+        print(f"seed {seed}: z {z[-1]:+.2f}, ratio {ratio[-1]:.3f}, covered {covered}", flush=True)
+    print(f"mean z {np.mean(z):+.2f}, sd {np.std(z, ddof=1):.2f}, median ratio {np.nanmedian(ratio):.3f}")
     assert abs(np.mean(z)) < 3.5 / math.sqrt(logs)
     assert abs(np.std(z, ddof=1) - 1) < 3.5 / math.sqrt(2 * logs)
     assert covered / logs > 0.95 - 3.5 * math.sqrt(0.95 * 0.05 / logs)
