@@ -75,7 +75,7 @@ def _picture(result: EvaluationResult, value: ProcedureValue) -> Picture:
     numbers = [(row.label, *cells_of(row.interval), row.note) for row in rows]
     return Picture(
         title="What policies so learned earn more than the log",
-        drawing=row_chart(rows, "difference to the log per decision with a reward", 0.0, "the log's mean"),
+        drawing=row_chart(rows, "difference to the log per decision with a reward"),
         caption=(
             "The first line is the policy that would be deployed. The second is the mean over the policies below it, "
             "each of which was learned without the fold of users that judges it: the value of the learning procedure."
