@@ -123,6 +123,7 @@ def test_other_settings_learn_again_and_say_so(changes, data, first, caplog):
     assert "is of another log or of other settings: it is learned again" in caplog.text
 
 
+@pytest.mark.slow
 def test_another_log_learns_again(data, first):
     again = Counting()
     valued(first[1], CONFIG, replace(data, fingerprint="0" * 32), again)

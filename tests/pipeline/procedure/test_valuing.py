@@ -18,6 +18,7 @@ from crosschannel.evaluation import Interval, LoggedDecisions, headline
 from crosschannel.evaluation.bootstrap import UNDEFINED
 from crosschannel.histories import Arms, assign_arms, write_history
 from crosschannel.pipeline import ProcedureValue, load_config
+from crosschannel.pipeline.configuration import override
 from crosschannel.pipeline.judgement.comparators import constant_weights, constants_of
 from crosschannel.pipeline.judgement.judging import fit_outcomes, policy_at
 from crosschannel.pipeline.procedure import valuing
@@ -136,7 +137,9 @@ def test_every_agent(agent, tmp_path):
 
 
 def test_policies_under_constraints_are_priced_in_each_fold(tmp_path):
-    config = load_config(FUNNEL[1], {"evaluation.procedure.folds": 2, "train.offline_updates": 2})
+    config = load_config(
+        FUNNEL[1], {"evaluation.procedure.folds": 2, "train.offline_updates": 1, "train.num_envs": 256}
+    )
     assert config.constraints.names
     value, data = valued(tmp_path, config)
     assert {each.name for each in value.constraints} == set(config.constraints.names)
@@ -170,9 +173,9 @@ def test_a_log_whose_truth_is_unknown_and_some_of_whose_users_are_held_out(tmp_p
     assert "true effect" not in procedure_text(value)
 
 
-def test_a_log_without_support_is_not_identified(tmp_path):
-    config = small_config(**{"history.market.users": 200, "evaluation.min_ess": 1e7})
-    value, _ = valued(tmp_path, config)
+def test_a_log_without_support_is_not_identified(found):
+    _, data, folder = found
+    value, _ = valued(folder, override(CONFIG, {"evaluation.min_ess": 1e7}), data)
     assert all("ESS" in each.reason for each in value.by_fold)
     assert math.isnan(value.difference_p)
     assert in_short(value).startswith("not identified (ESS")
