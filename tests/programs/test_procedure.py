@@ -151,7 +151,7 @@ def test_the_command_of_the_page(place):
 
 
 @needs_chromium
-@pytest.mark.parametrize(("width", "dark"), [(390, False), (1200, True)])
+@pytest.mark.parametrize(("width", "dark"), [(390, False), pytest.param(1200, True, marks=pytest.mark.slow)])
 def test_the_report_in_a_browser(trained, tmp_path, width, dark):
     found = render((trained / "found" / "report.html").read_text(), tmp_path, width, dark=dark)
     assert found.console == []
