@@ -26,7 +26,7 @@ class CostLimit:
 
     event: str
     at_most: float | Literal["log"] = "log"
-    margin: float = 0.15
+    margin: float = 0.2
 
     def __post_init__(self) -> None:
         if not self.event:

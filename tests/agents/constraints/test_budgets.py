@@ -33,7 +33,7 @@ ALL = Constraints(
 def test_limits_per_user_and_week_grow_with_users_and_time() -> None:
     rates = {"unsubscribed": 0.03, "removed": 0.002}
     found = budgets_at(ALL, 700, DAY, rates)
-    np.testing.assert_allclose(found, [0.03 * 100, 0.85 * 0.002 * 100, 0.5 * 0.01 * 100, 2.0 * 100, 0.1 * 100, 30.0])
+    np.testing.assert_allclose(found, [0.03 * 100, 0.8 * 0.002 * 100, 0.5 * 0.01 * 100, 2.0 * 100, 0.1 * 100, 30.0])
     np.testing.assert_allclose(budgets_at(ALL, 1_400, 2 * DAY, rates) / found, [4, 4, 4, 4, 4, 1])
     assert budgets_at(Constraints(), 700, DAY).shape == (0,)
 
