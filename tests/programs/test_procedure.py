@@ -23,6 +23,7 @@ from tests.browser import needs_chromium, render
 from tests.docs.pages import command_lines, read_blocks
 from tests.pipeline.buckets.samples import configuration, market_log, write_log
 from tests.programs.samples import QUICK, run_here
+from tests.programs.test_documented_results import METRICS, keys, named
 
 FOLDS = ("--evaluation.procedure.folds", "2")
 NAMED = "not the value of the policy in the run"
@@ -63,6 +64,11 @@ def test_the_value_is_shown_with_its_estimand_and_changes_no_other_number(traine
     assert "<h2>The learning procedure</h2>" in page
     assert 'download="procedure.csv"' in page
     assert "procedure" not in (trained / "run" / "MODEL_CARD.md").read_text()
+
+
+def test_every_key_of_it_is_documented(trained):
+    free = ("propensity_counts", "reward_counts", "settings", "support")
+    assert not keys(stored(trained / "found")["procedure"], free) - named(METRICS)
 
 
 def test_another_evaluation_learns_nothing_again(place):
