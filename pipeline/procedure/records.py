@@ -18,8 +18,8 @@ from crosschannel.pipeline.judgement.records import Comparator, ConstraintUse
 INTERVAL = (
     "The interval is over users and holds the policies as they are: rewards are fitted again in its replicates, agents "
     "are not. It is about the mean value of these policies, and does not contain what other users to learn from would "
-    "have changed. Users who judge one policy have taught the others: its error is right where one user changes what is "
-    "learned little."
+    "have changed. Users who judge one policy have taught the others: its error is right where one user changes what "
+    "is learned little."
 )
 #: Why the verdict does not use it.
 NOT_OF_THE_POLICY = (
