@@ -12,7 +12,7 @@ import numpy as np
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.serialization import finite_values, from_dict, number_values
-from crosschannel.evaluation.bootstrap import Interval
+from crosschannel.evaluation.bootstrap import UNDEFINED, Interval
 
 DEPLOY, HOLD, NOT_IDENTIFIED = "deploy", "hold", "not identified"
 #: Exit codes of `crosschannel evaluate --gate`; 1 and 2 are those of errors.
@@ -124,12 +124,14 @@ def gate_verdict(
     assumption: str = "",
     costs: Sequence[CostEvent] = (),
     constraints: Sequence[ExpectedUse] = (),
+    recent: Interval = UNDEFINED,
 ) -> GateVerdict:
     """Apply the rule to an evaluation.
 
     1. *Not identified*: the log does not identify the policy's value, or a rate that the rule bounds.
-    2. *Hold*: the lower bound of the difference is not above `min_lift`; or the policy is expected to use more than a
-       constraint allows; or the upper bound of a cost event's rate is above the bound.
+    2. *Hold*: the lower bound of the difference is not above `min_lift`; or the upper bound of the difference at the
+       log's last decisions is below it, as where messages no longer do what they did; or the policy is expected to
+       use more than a constraint allows; or the upper bound of a cost event's rate is above the bound.
     3. *Deploy*: otherwise. The reason names apart what the log measured and what only the agent estimates.
 
     Reasons to hold come before a cost that is not identified: they do not depend on it.
@@ -142,6 +144,7 @@ def gate_verdict(
         costs: Rates of the cost events, measured on the log.
         constraints: What the policy is expected to use of each constraint, by the agent's own estimates: the solver of
             the prices makes these hold, so that they are no evidence.
+        recent: The difference over the last part of the log's time; undefined where that is not identified.
     """
 
     def verdict(word: str, reason: str) -> GateVerdict:
@@ -156,6 +159,11 @@ def gate_verdict(
         bounds += f" {assumption}"
     if not difference.low > rule.min_lift:
         reasons.append(f"the log does not show a gain of more than {rule.min_lift:g} per decision: {bounds}")
+    if recent.is_defined and recent.high < rule.min_lift:
+        reasons.append(
+            f"in the last third of the log's time the difference is {recent.point:.4g}, interval [{recent.low:.4g}, "
+            f"{recent.high:.4g}]: what messages change has changed, and a policy is for the time to come"
+        )
     for each in constraints:
         if each.use > each.limit * (1 + 1e-9):
             reasons.append(

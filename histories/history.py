@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 
@@ -48,6 +48,10 @@ from crosschannel.histories.values.validation import check_tables
 from crosschannel.histories.windows import Timeline
 
 DEFAULT_CHURN_EVENTS = ("unsubscribed", "app_removed")
+
+
+#: How a note begins that contradicts every effect of the log.
+CAUTION = "caution: "
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,15 @@ class History:
             ConfigError: If no event of the history has the name.
         """
         return codes_of_names(names, self.event_names)
+
+    def with_notes(self, notes: Iterable[str]) -> History:
+        """Return the history with further notes; those that it has already are not repeated."""
+        return replace(self, notes=tuple(dict.fromkeys((*self.notes, *notes))))
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """The notes that contradict every effect of the log."""
+        return tuple(note.removeprefix(CAUTION) for note in self.notes if note.startswith(CAUTION))
 
     def are_events(self, names: Sequence[str]) -> BoolArray:
         """Return which events have one of the names (e,), as in `event_codes`."""

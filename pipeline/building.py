@@ -25,6 +25,7 @@ from crosschannel.histories.eligibility import consent_columns
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.guardrails import Guardrails, guarded_mask
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.goal_events import goal_notes
 from crosschannel.histories.propensities.checks import PropensityCheck, check_propensities, notes_on_estimates
 from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
@@ -38,7 +39,9 @@ from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import LOGISTIC, RIDGE, Config, HistoryConfig, RewardConfig
 from crosschannel.pipeline.pricing import LogPace
-from crosschannel.reward import Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward, refit
+from crosschannel.reward import REWARDS, Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward, refit
+from crosschannel.reward.effects import TreatmentEffects
+from crosschannel.reward.effects.checks.rewards import RewardTests, run_reward_tests
 from crosschannel.reward.funnel import with_components
 from crosschannel.reward.reason import Reason
 
@@ -129,6 +132,18 @@ class TrainingData:
     propensities: PropensityCheck
     fingerprint: str
     pace: LogPace
+
+    @cached_property
+    def reward_tests(self) -> RewardTests | None:
+        """Return the tests of the training users' rewards; None for rewards of a user's own kind, which have none."""
+        if type(self.model) not in REWARDS.values():
+            return None
+        return run_reward_tests(TreatmentEffects.fit_outcomes(self.model, self.train.outcomes), self.train.history)
+
+    @property
+    def not_identified(self) -> str:
+        """Why the log identifies the value of no policy; empty where it may."""
+        return self.propensities.no_overlap or ("" if self.reward_tests is None else self.reward_tests.refusal)
 
     @cached_property
     def validation(self) -> Split:
@@ -377,7 +392,7 @@ def check_log(history: History, reward: RewardConfig) -> tuple[History, Propensi
         raise NotIdentified(
             f"with `overlap: {reward.overlap}` rewards are not identified: {check.no_overlap}. {remedy}"
         )
-    return replace(history, notes=(*history.notes, *check.notes)), check
+    return history.with_notes((*check.notes, *goal_notes(history, reward.goals))), check
 
 
 def _consent_notes(history: History, guardrails: Guardrails) -> list[str]:

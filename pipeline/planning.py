@@ -115,6 +115,8 @@ def advice_on(
     """
     if headline(evaluation).identified:
         return ()
+    if data.reward_tests is not None and (remedies := data.reward_tests.remedies):
+        return (f"More data of this kind does not help: {data.not_identified}.", *remedies)
     needs: tuple[DataNeed, ...] = ()
     propensity = data.test.history.decisions.propensity[data.test.rewards.identified]
     varies = evaluation.logged.is_defined and evaluation.logged.high > evaluation.logged.low

@@ -30,6 +30,7 @@ from crosschannel.evaluation.trials.results import (
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
+from crosschannel.histories.observation.goal_events import goal_notes
 
 
 def read_trial(
@@ -88,7 +89,11 @@ def read_trial(
         comparisons=tuple(comparisons),
         arms=_arm_amounts(design, costs),
         checks=check_trial(design, outcomes, pre_amounts, pairs),
-        notes=(*users.notes, *_notes(design, chosen, earlier)),
+        notes=(
+            *users.notes,
+            *_notes(design, chosen, earlier),
+            *history.with_notes(goal_notes(history, chosen)).cautions,
+        ),
         planned_users=looks.planned_users,
     )
 

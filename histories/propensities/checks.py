@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 from scipy import special
 
 from crosschannel.core.action_space import Module
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import Fault, InputError
-from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
+from crosschannel.histories.propensities.groups import groups_of, past_groups
 from crosschannel.histories.propensities.mean_weights import (
     Choices,
     MeanWeights,
@@ -25,13 +24,10 @@ from crosschannel.histories.propensities.mean_weights import (
     unseen_mass,
 )
 from crosschannel.histories.propensities.mistakes import likely_mistake
-from crosschannel.histories.propensities.sources import BY_DESIGN, ESTIMATED, LOGGED, PROPENSITY_SOURCES
+from crosschannel.histories.propensities.sources import BY_DESIGN, ESTIMATED, LOGGED
 
 LEVEL = float(special.ndtr(-3.0))
 """Level of each of the two families of tests, that of three standard errors."""
-
-MIN_GROUP_ROWS = 100
-"""Decisions below which a week, an arm or a policy is not tested by itself."""
 
 MAX_UNCERTAIN_SHARE = 0.01
 """Share of the decisions with alternatives that may have a propensity below 1 in a log without overlap."""
@@ -43,7 +39,6 @@ SMALL_MEAN = 0.9
 """A mean that is below this, three standard errors included, is reported as a limit of where an action was possible."""
 
 _WHOLE_ACTION = "the whole action"
-_MONDAY = 4 * DAY  # 1970-01-05
 
 
 @dataclass(frozen=True)
@@ -53,7 +48,7 @@ class Contradiction:
     Attributes:
         module: The module, or None for the whole action.
         what: What was tested, in words.
-        group: Which decisions: empty for all of a source, else a week, an arm or a policy.
+        group: Which decisions: empty for all of a source, else a week, an arm, a policy, or a level of past activity.
         mean: Mean of 1[a]/p, which is 1 for right propensities (or at most 1: see `what`).
         se: Its standard error, clustered by user.
         rows: Number of decisions.
@@ -131,8 +126,9 @@ def check_propensities(history: History) -> PropensityCheck:
     - no policy gives more than k actions a probability above 1/(k+1) (`likely_actions`).
 
     Errors are clustered by user; a mean may be off by `mean_weights.TOLERANCE`. There are two families of tests: those
-    over all decisions of a source, and those over single weeks, arms and policies; Holm's method holds the level of
-    three standard errors in each. For estimated propensities see `notes_on_estimates`.
+    over all decisions of a source, and those over single weeks, arms and policies, and over decisions with few and with
+    many events of the user in the week before (`past_groups`); Holm's method holds the level of three standard errors
+    in each. For estimated propensities see `notes_on_estimates`.
 
     Where nearly all decisions with alternatives have a propensity of 1, and yet took different actions, the log has no
     overlap.
@@ -142,18 +138,18 @@ def check_propensities(history: History) -> PropensityCheck:
     if not known.any():
         return PropensityCheck(history.name)
     found: dict[bool, list[_Test]] = {True: [], False: []}
-    no_overlap, limits = "", list[_Limit]()
+    no_overlap, limits, past = "", list[_Limit](), past_groups(history)
     for m, module in enumerate(modules):
         rows, choices = _choices(history, m, known)
         if not len(rows):
             continue
         no_overlap = no_overlap or _no_overlap(module.name, choices)
-        for group, part, whole in _groups(history, rows):
+        for group, part, whole in groups_of(history, rows, past):
             found[whole] += _tests(module.name, module.actions, group, choices[part], d.eligible is not None)
             if whole:
                 limits += _limits(m, module, choices[part])
     rows, choices = _joint_choices(history, known)
-    for group, part, whole in _groups(history, rows) if len(modules) > 1 and len(rows) else ():
+    for group, part, whole in groups_of(history, rows, past) if len(modules) > 1 and len(rows) else ():
         found[whole] += _tests(None, (), group, choices[part], False)
     contradictions = [each for family in found.values() for each in _contradictions(family)]
     contradictions.sort(key=lambda each: (each.p_value, -abs(np.log(max(each.mean, 1e-9)))))
@@ -191,28 +187,6 @@ def _joint_choices(history: History, wanted: BoolArray) -> tuple[IntArray, Choic
     for m, size in enumerate(history.modules.sizes):  # numbered again after each module, so that codes stay small
         _, taken = np.unique(taken * size + d.actions[rows, m], return_inverse=True)
     return rows, Choices(d.user[rows], taken, d.joint[rows], None, int(taken.max(initial=0)) + 1)
-
-
-def _groups(history: History, rows: IntArray) -> Iterator[tuple[str, BoolArray, bool]]:
-    """Yield a label, the chosen ones of the rows (r,) and whether they are all those of a source."""
-    d = history.decisions
-    source = d.propensity_source[rows]
-    for code in np.unique(source):
-        label = "" if (source == code).all() else f"whose propensities are {PROPENSITY_SOURCES[code]}"
-        yield label, source == code, True
-    weeks = (d.time[rows] - _MONDAY) // WEEK
-    labels = {"arm": d.arm, "policy": d.policy}
-    columns = [("week", weeks, np.unique(weeks))]
-    for name, column in labels.items():
-        if column is not None:
-            code, values = pd.factorize(column[rows], sort=True, use_na_sentinel=True)
-            columns.append((name, code, np.asarray(values)))
-    for name, code, values in columns:
-        for place, value in enumerate(values):
-            part = code == (value if name == "week" else place)
-            if MIN_GROUP_ROWS <= np.count_nonzero(part) < len(rows):
-                start = pd.Timestamp(int(value) * WEEK + _MONDAY, unit="us") if name == "week" else None
-                yield (f"in the week of {start:%Y-%m-%d}" if start else f"of the {name} {value!r}"), part, False
 
 
 @dataclass(frozen=True)

@@ -181,6 +181,7 @@ def _about(log: BucketedLog, spec: RewardSpec) -> str:
         fitted = [f"the winsor quantile of {goal.event}" for goal in spec.goals if goal.winsor is not None]
         fitted += ["strata"] * (spec.matching.strata > 1) + ["attribute values"] * bool(spec.matching.within)
         fitted += ["seasonality"] * (spec.seasonality is not None)
+        fitted.append("quantiles of past activity")
         what = "checks of propensities and of the order of events"
         lines.append(
             f"by a sample of {log.sample.n_users:,} users, chosen by a hash (evaluation.max_users): "

@@ -201,7 +201,7 @@ def compare(
     p_uncensored = test.rewards.p_uncensored[kept]
     if lacks_propensities(log):
         return ()  # without propensities there are no weights; the evaluation says so
-    blocked = data.propensities.no_overlap or (
+    blocked = data.not_identified or (
         "the log has no propensities for the slots after some decisions" if np.isnan(p_uncensored).any() else ""
     )
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)

@@ -80,7 +80,7 @@ def compare_runs(
         )
     if data.history.modules != other.history.modules:
         raise ConfigError(f"{first} and {second} choose among different actions")
-    if reason := data.propensities.no_overlap:
+    if reason := data.not_identified:
         raise NotIdentified(reason)
     rows, other_rows = (each.test.history.decisions.key for each in (data, other))
     common = np.isin(rows, other_rows)

@@ -27,8 +27,7 @@ from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.evidence_records import ActionShare, EventBin, Evidence
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
-from crosschannel.reward import REWARDS
-from crosschannel.reward.effects import EventStudy, TreatmentEffects, event_study, explain_pre_trends, pre_trend_check
+from crosschannel.reward.effects import EventStudy, explain_pre_trends, pre_trend_check
 
 #: Messages that the bins of expected rewards are computed from at most.
 MAX_MESSAGES = 20_000
@@ -58,7 +57,7 @@ def evidence_of(
         order = HeadlineOrder.from_evaluation(config, part, evaluation)
         found, _ = order.weights(part, [p[kept] for p in probabilities])
         weights = weight_bins(found * counts / counts.mean())
-    events, pre_trends = event_bins(data.train)
+    events, pre_trends = event_bins(data)
     return Evidence(
         shares=(
             *action_shares(log.modules, log.actions, probabilities),
@@ -71,20 +70,20 @@ def evidence_of(
     )
 
 
-def event_bins(split: Split) -> tuple[tuple[EventBin, ...], str]:
-    """Return the event study of some users' logged messages, and what its pre-trend test found, in sentences.
+def event_bins(data: TrainingData) -> tuple[tuple[EventBin, ...], str]:
+    """Return the event study of the training users' messages, and what its pre-trend test found, in sentences.
 
     Nothing for rewards of a user's own kind, which need not have an influence function.
     """
-    if type(split.model) not in REWARDS.values():
+    if data.reward_tests is None:
         return (), ""
-    found = event_study(TreatmentEffects.fit_outcomes(split.model, split.outcomes), split.history)
+    found = data.reward_tests.events
     days = found.times.offsets * duration(found.times.bin) / DAY
     bins = tuple(
         EventBin(start=float(start), effect=e.value, low=e.low, high=e.high, tested=bool(tested))
         for start, e, tested in zip(days, found.effects, found.leads, strict=True)
     )
-    return bins, pre_trend_sentences(found, split)
+    return bins, pre_trend_sentences(found, data.train)
 
 
 def pre_trend_sentences(events: EventStudy, split: Split) -> str:

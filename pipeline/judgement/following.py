@@ -168,8 +168,8 @@ def follow(config: Config, data: TrainingData, probabilities: Sequence[FloatArra
     if settings.slots is None:
         return None
     try:
-        if data.propensities.no_overlap:
-            raise NotIdentified(data.propensities.no_overlap)
+        if data.not_identified:
+            raise NotIdentified(data.not_identified)
         index = episodes(config, test)
         _check_rewards(config.reward, test, index)
         log = replace(LoggedDecisions.from_history(test.history), name=f"the test users of {test.history.name}")

@@ -32,6 +32,8 @@ from crosschannel.pipeline.judgement.records import ConstraintUse
 from crosschannel.reward import Goal, Reason
 from crosschannel.reward.measurement.outcomes import measure_by_goal
 
+#: Quantile of the decisions' time from which on they are the last ones.
+RECENT = 2 / 3
 #: Stream of random numbers, beside the run's seed.
 GATING = 7
 
@@ -60,7 +62,43 @@ def verdict_of(
         assumption=best.assumption,
         costs=cost_events(config, data, probabilities, evaluation),
         constraints=[ExpectedUse(each.name, each.use, each.budget) for each in constraints],
+        recent=recent_difference(config, data, probabilities, evaluation),
     )
+
+
+def recent_difference(
+    config: Config, data: TrainingData, probabilities: Sequence[FloatArray], evaluation: Evaluation
+) -> Interval:
+    """Return the difference of the policy to the log over the last third of the test users' decisions in time.
+
+    It is weighted as the headline is, at its order of the ladder, with a constant baseline, and identified by the same
+    requirements. Rewards are held fixed in its bootstrap. Undefined where the log does not identify it.
+
+    Args:
+        config: The configuration.
+        data: The history and its splits.
+        probabilities: The policy's probabilities at the test users' decisions.
+        evaluation: Its evaluation.
+    """
+    test, settings = data.test, config.evaluation
+    log = LoggedDecisions.from_history(test.history)
+    kept = test.rewards.identified & ~np.isnan(test.rewards.p_uncensored)
+    if not headline(evaluation).identified or lacks_propensities(log[kept]):
+        return UNDEFINED
+    time = test.history.decisions.time
+    kept = kept & (time >= np.quantile(time[kept], RECENT))
+    order = HeadlineOrder.from_evaluation(config, log[test.rewards.identified], evaluation)
+    part, counts, reward = log[kept], 1.0 / test.rewards.p_uncensored[kept], test.rewards.reward[kept]
+    weights, unsupported = order.weights(part, [p[kept] for p in probabilities])
+    code = np.unique(part.user, return_inverse=True)[1]
+    users = int(code.max()) + 1
+    support = Support.from_weights(
+        weights * counts / counts.mean(), reward, part.user, np.ones(len(part), bool), unsupported
+    )
+    if reason_not_identified(support, users, settings) or reason_of_weights(support, settings):
+        return UNDEFINED
+    b = optimal_baseline(weights, reward, counts)
+    return _mean(config, counts * (weights - 1.0) * (reward - b), counts, code)
 
 
 def cost_events(
@@ -85,7 +123,7 @@ def cost_events(
     kept = (amounts.reason == Reason.IDENTIFIED) & test.rewards.identified
     log, p_uncensored = log[kept], test.rewards.p_uncensored[kept]
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
-    blocked = data.propensities.no_overlap or headline(evaluation).reason
+    blocked = data.not_identified or headline(evaluation).reason
     order = HeadlineOrder.from_evaluation(config, log, evaluation)
     weights, unsupported = order.weights(log, [p[kept] for p in probabilities])
     code = np.unique(log.user, return_inverse=True)[1]

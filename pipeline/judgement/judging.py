@@ -42,6 +42,9 @@ from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.planning import advice_on
 from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
 from crosschannel.reward.effects import attribute_groups
+from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL
+from crosschannel.reward.effects.checks.rewards import REFUSAL_LEVEL
+from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 
 #: Streams of random numbers, beside the run's seed.
 BOOTSTRAP, DEPLOYMENT = 1, 2
@@ -175,8 +178,32 @@ def judge(
         constraints=constraints,
         calibration=calibration_of(agent),
         history=data.history.summary(),
-        notes=(*notes, *_price_note(config, data)),
+        notes=(*notes, *map(_sentence, data.history.cautions), *_reward_notes(data), *_price_note(config, data)),
     )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _reward_notes(data: TrainingData) -> list[str]:
+    """Return what the tests of the rewards say of every value below, in sentences."""
+    tests = data.reward_tests
+    if tests is None or tests.diagnostics.kind in WITHOUT_CONTROLS or not tests.sentences:
+        return []
+    if tests.refusal:
+        head = (
+            f"No value is identified: {tests.refusal}. So the log's own mean reward is not what its messages changed."
+        )
+    elif tests.fails_only_before:
+        head = (
+            "Sent decisions and controls differ before the pre window, and not within it; controls that are weighted "
+            "by their propensities do not, so that rewards may be right."
+        )
+    else:
+        levels = f"at {SIGNIFICANCE_LEVEL:.0%}, and not at {REFUSAL_LEVEL:.0%}"
+        head = f"A test of the rewards fails {levels}: read values with care."
+    return [" ".join([head, *tests.sentences])]
 
 
 def _price_note(config: Config, data: TrainingData) -> list[str]:
@@ -236,7 +263,7 @@ def off_policy(
         policy=policy,
         reward_counts=frame.counts(),
         p_uncensored=frame.p_uncensored,
-        no_overlap=data.propensities.no_overlap,
+        no_overlap=data.not_identified,
     )
 
 

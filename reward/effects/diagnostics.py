@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,10 @@ from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.counts import RewardCounts
+from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY, alike_controls
+from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
+from crosschannel.reward.effects.checks.check import Check as Check
+from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
 from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
@@ -25,10 +28,12 @@ from crosschannel.reward.odds import ESTIMATED, LOGGED
 
 # Groups of an attribute with fewer users on either side are left out of the placebo on controls.
 MIN_USERS = 10
-SIGNIFICANCE_LEVEL = 0.05
 FAILURES = {
     "pre-trends": "pre-trends differ",
     "placebo in time": "there is an effect before the message",
+    "earlier messages": "sent decisions and controls had unequally many messages before",
+    BY_PROPENSITY: "controls that were as likely to get a message as the sent decisions change otherwise",
+    BY_ACTIVITY: "controls that were as active as the sent decisions change otherwise",
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
 }
 
@@ -40,25 +45,6 @@ UNLIKE_CONTROLS = (
 #: Kinds of rewards that are biased where treated and controls do not move in parallel, whatever the propensities.
 NEED_PARALLEL_TRENDS = ("did", "did_regression")
 
-Status = Literal["passed", "failed", "not tested"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One diagnostic.
-
-    Attributes:
-        name: The diagnostic.
-        status: `passed` means no more than that nothing was found.
-        p_value: Its p-value; NaN where it has none.
-        text: What it found, in words.
-    """
-
-    name: str
-    status: Status
-    p_value: float
-    text: str
-
 
 @dataclass(frozen=True)
 class Diagnostics:
@@ -69,24 +55,36 @@ class Diagnostics:
         facts: What is not a test: overlap, controls, decisions left out; one line each.
         kind: The reward kind.
         on_controls: The placebo on controls, which is among the facts as well; None where there is none.
+        cautions: What else contradicts every effect of the log: `History.cautions`.
     """
 
     checks: tuple[Check, ...]
     facts: tuple[str, ...]
     kind: str
     on_controls: Check | None = None
+    cautions: tuple[str, ...] = ()
 
     @classmethod
     def build(
-        cls, checks: Iterable[Check | None], facts: tuple[str, ...], kind: str, on_controls: Check | None
+        cls,
+        checks: Iterable[Check | None],
+        facts: tuple[str, ...],
+        kind: str,
+        on_controls: Check | None,
+        cautions: tuple[str, ...] = (),
     ) -> Diagnostics:
         """Gather the checks that could be made, and state the placebo on controls among the facts."""
         lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
-        return cls(tuple(check for check in checks if check is not None), (*facts, *lines), kind, on_controls)
+        made = tuple(check for check in checks if check is not None)
+        return cls(made, (*facts, *lines), kind, on_controls, cautions)
 
     @property
     def verdict(self) -> str:
-        """Whether the effect may be read as causal, and if not, why, in one sentence."""
+        """Whether the effect may be read as causal, and if not, why, in a few sentences."""
+        return " ".join([self._verdict, *(f"But {caution}." for caution in self.cautions)])
+
+    @property
+    def _verdict(self) -> str:
         if self.kind in WITHOUT_CONTROLS:
             return f"`{self.kind}` has no controls: do not read the average as causal."
         failed = [FAILURES.get(check.name, check.name) for check in self.checks if check.status == "failed"]
@@ -123,9 +121,12 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         pre_trend_check(events),
         placebo_in_time(fitted, history),
         placebo_on_holdout(fitted, history),
+        earlier_messages(fitted, history),
+        *controls_alike(fitted, history),
         later_messages(fitted),
     )
-    return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, placebo_on_controls(fitted, history))
+    on_controls = placebo_on_controls(fitted, history)
+    return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, on_controls, history.cautions)
 
 
 def pre_trend_check(events: EventStudy) -> Check:
@@ -340,6 +341,16 @@ def _equal_changes(fitted: TreatmentEffects, history: History, attribute: str) -
 def divided_controls(controls: Outcomes, residual: FloatArray, group: BoolArray) -> Outcomes:
     """Return controls (n,) with the model's residuals (n,) as their change, and one group (n,) of them as treated."""
     return replace(controls, pre=np.zeros(len(controls)), post=residual, treated=group, control=~group)
+
+
+def controls_alike(fitted: TreatmentEffects, history: History) -> list[Check]:
+    """Weight controls like the sent decisions, by propensity and by past activity: see `check_alike_controls`.
+
+    Only for `did`: the adjusted kinds take such differences out, by a model that has an error of its own.
+    """
+    if fitted.model.name != DidReward.name:
+        return []
+    return alike_controls(fitted.outcomes, fitted.frame, history, fitted.model.spec)
 
 
 def later_messages(fitted: TreatmentEffects) -> Check | None:

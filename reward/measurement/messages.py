@@ -47,14 +47,18 @@ class Messages:
         return cls(Timeline(time, offsets), Timeline(end[order], offsets), own_end, sent)
 
     def others_active(self, history: History, first: int, last: int) -> BoolArray:
-        """Return whether another message of the user is active within `[t + first, t + last)` of each decision (n,).
+        """Return whether another message of the user is active within `[t + first, t + last)` of each decision (n,)."""
+        return self.count_others(history, first, last) > 0
+
+    def count_others(self, history: History, first: int, last: int) -> IntArray:
+        """Return how many other messages of the user are active within `[t + first, t + last)` of each decision (n,).
 
         Count those sent before the interval ends, less those that ended before it begins, less the decision's own.
         """
         d = history.decisions
         count = self.sends.before(d.user, d.time + last) - self.ends.before(d.user, d.time + first)
         own = self.sent & (last > 0) & (self.own_end >= d.time + first)
-        return np.asarray(count - own > 0)
+        return np.asarray(count - own)
 
 
 def active_time(modules: ActionSpace, actions: IntArray) -> IntArray:

@@ -7,12 +7,14 @@ import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.times import HOUR, duration
-from crosschannel.histories.history import History
+from crosschannel.histories.history import CAUTION, History
 from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.stream.native import Slots
 from crosschannel.histories.readers.stream.rows import StreamRows
 from crosschannel.histories.windows import Timeline
 
+#: How much larger the share of sends that follow an event must be, and by how many standard errors, for a caution.
+MIN_TRIGGERED, ERRORS = 0.05, 4.0
 #: Share of slots outside the time of sends from which on a note states it.
 IDLE_SHARE = 0.05
 
@@ -76,23 +78,53 @@ def grid_notes(grid: SlotGrid, history: History, stream: StreamRows, slots: Slot
     lag = stream.time[origin[sent]] - d.time[sent]
     timeline = Timeline(history.events.time, history.event_offsets)
 
-    def busy(rows: IntArray, length: IntArray) -> float:
-        """Return the share of slots with an event of the user within a length (microseconds) after them."""
+    def busy(rows: IntArray, length: IntArray) -> BoolArray:
+        """Return which slots have an event of the user within a length (microseconds) after them."""
         after = timeline.before(d.user[rows], d.time[rows], inclusive=True)
-        return float(np.mean(timeline.before(d.user[rows], d.time[rows] + length) > after))
+        return np.asarray(timeline.before(d.user[rows], d.time[rows] + length) > after)
 
     unsent = np.flatnonzero(origin < 0)
+    before_sends = busy(sent, lag)
     text = (
         f"sends are {np.median(lag) / HOUR:.1f} h (median) to {lag.max() / HOUR:.1f} h after their slot; "
-        f"{busy(sent, lag):.1%} of them follow an event of the user in between"
+        f"{before_sends.mean():.1%} of them follow an event of the user in between"
     )
-    if len(unsent):
-        share = busy(unsent, np.resize(lag, len(unsent)))
-        text += f", and {share:.1%} of slots without a send have an event in an equally long interval"
     late = []
+    if len(unsent):
+        without = busy(unsent, np.resize(lag, len(unsent)))
+        text += f", and {without.mean():.1%} of slots without a send have an event in an equally long interval"
+        late += trigger_notes(d.user[sent], before_sends, d.user[unsent], without)
     if np.median(lag) > duration(grid.every) / 2:
         late.append(
             f"most sends come later than half a period after their slot at {grid.at}: much of the window after a slot "
             "is over before they act. Set `at` to a time just before the sends"
         )
     return [*notes, text, *late]
+
+
+def trigger_notes(user: IntArray, busy: BoolArray, other: IntArray, without: BoolArray) -> list[str]:
+    """Return a caution where sends follow events of their users, compared with the same users' slots without a send.
+
+    Args:
+        user: Users of the slots with a send (n,).
+        busy: Whether an event lies between slot and send (n,).
+        other: Users of the slots without a send (m,).
+        without: Whether an event lies in an equally long interval after them (m,).
+    """
+    size = int(max(user.max(initial=0), other.max(initial=0))) + 1
+    slots, events = np.bincount(other, minlength=size), np.bincount(other, without, size)
+    known = slots[user] > 0
+    if not known.any():
+        return []
+    user, busy = user[known], busy[known]
+    usual = events[user] / slots[user]
+    by_user = np.bincount(user, busy - usual, size)
+    more = float(by_user.sum()) / len(user)
+    if more < MIN_TRIGGERED or by_user.sum() < ERRORS * np.sqrt((by_user**2).sum()):
+        return []
+    return [
+        f"{CAUTION}messages follow what users do: {busy.mean():.0%} of the sends have an event of their user between "
+        f"slot and send, and {usual.mean():.0%} is usual for these users without a send. What made the log send is "
+        "within the window after the slot, and counts as an effect. Set `at` to a time just before the sends, or log "
+        "the decisions themselves and use `sends_only`"
+    ]

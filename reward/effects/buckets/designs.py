@@ -12,10 +12,14 @@ from crosschannel.core.errors import ConfigError, nearest
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.sums import Units
+from crosschannel.reward.effects.checks.alike_controls import edges_of_activity
+from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
+from crosschannel.reward.effects.checks.earlier_messages import earlier_outcomes
 from crosschannel.reward.effects.diagnostics import divided_controls, holdout_outcomes, in_held_out_arms
 from crosschannel.reward.effects.estimates import (
     GROUPINGS,
     AttributeGroups,
+    TreatmentEffects,
     name_of_period,
     of_action,
     periods_of,
@@ -29,7 +33,7 @@ from crosschannel.reward.effects.event_study import (
 )
 from crosschannel.reward.measurement.outcomes import Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
-from crosschannel.reward.models import FittedDid
+from crosschannel.reward.models import DidReward, FittedDid
 from crosschannel.reward.spec import RewardSpec
 
 MAIN, EVENT_TIME = "all", "event time"
@@ -67,6 +71,7 @@ class Plan:
         attributes: Groups of users by each attribute.
         reached: Arms that got messages.
         weight: Unit of the weights of decisions: see `Units`.
+        activity: Quantiles that divide decisions by past activity.
     """
 
     spec: RewardSpec
@@ -78,6 +83,7 @@ class Plan:
     attributes: Mapping[str, AttributeGroups]
     reached: tuple[str, ...]
     weight: float
+    activity: FloatArray
 
     @classmethod
     def fit(
@@ -98,17 +104,19 @@ class Plan:
             NotIdentified: If the order of decisions and goal events is not known.
         """
         check_groupings(by, sample, tuple(attributes))
+        did = TreatmentEffects.fit(DidReward(spec), sample)
         goals = (measure(sample, replace(spec, goals=(goal,))).preprocessing for goal in spec.goals)
         return cls(
             spec=spec,
             by=by,
             times=times,
-            preprocessing=replace(measure(sample, spec).preprocessing, largest=largest),
+            preprocessing=replace(did.outcomes.preprocessing, largest=largest),
             of_goals=tuple(replace(one, largest=largest[g : g + 1]) for g, one in enumerate(goals)),
             of_bins=replace(measure_base(sample, spec, times).preprocessing, largest=largest),
             attributes=attributes,
             reached=reached,
             weight=weight,
+            activity=edges_of_activity(did.outcomes, did.frame, sample, spec),
         )
 
     @property
@@ -165,6 +173,7 @@ def designs_of(history: History, plan: Plan) -> Iterator[Design]:
             yield Design((EVENT_TIME, place), bins, {(EVENT_TIME, place, plan.times.label(k)): None})
     moved = moved_outcomes(o, history, spec, duration(spec.pre) + duration(spec.post))
     yield Design((IN_TIME, 0), moved, {(IN_TIME, 0, IN_TIME): None})
+    yield Design((EARLIER, 0), earlier_outcomes(o, history, spec), {(EARLIER, 0, EARLIER): None})
     if history.decisions.arm is not None:
         held = in_held_out_arms(history.decisions.arm, spec.holdout_arms, plan.reached)
         yield Design((ON_HOLDOUT, 0), holdout_outcomes(o, held), {(ON_HOLDOUT, 0, "held out"): None})

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from crosschannel.core.files import write_csv
 from crosschannel.histories.history import History
+from crosschannel.reward.effects.buckets.alike import controls_alike
 from crosschannel.reward.effects.buckets.designs import (
     EVENT_TIME,
     IN_TIME,
@@ -21,6 +22,8 @@ from crosschannel.reward.effects.buckets.designs import (
     divided_designs,
 )
 from crosschannel.reward.effects.buckets.passes import Estimates, Run, estimate, select_effects
+from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
+from crosschannel.reward.effects.checks.earlier_messages import check_earlier_messages
 from crosschannel.reward.effects.diagnostics import (
     MIN_USERS,
     Check,
@@ -76,7 +79,9 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
     if plan.divides_controls:
         divided = estimate(run, plan, _Divided(found.fitted), "controls")
         on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
-    diagnostics = diagnose_estimates(found, events, on_controls, len(plan.spec.matching.levels))
+    alike = controls_alike(run, plan, found.fitted)
+    diagnostics = diagnose_estimates(found, events, on_controls, alike, len(plan.spec.matching.levels))
+    diagnostics = replace(diagnostics, cautions=sample.cautions)
     if request.csv is not None:
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
     if request.plot is not None:
@@ -102,13 +107,16 @@ def event_study_of(found: Estimates, plan: Plan) -> EventStudy:
     )
 
 
-def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check | None, levels: int) -> Diagnostics:
+def diagnose_estimates(
+    found: Estimates, events: EventStudy, on_controls: Check | None, alike: Sequence[Check], levels: int
+) -> Diagnostics:
     """Return the diagnostics of `diagnose` from estimates over buckets.
 
     Args:
         found: The estimates.
         events: The event study.
         on_controls: The placebo on controls; None where users have no attribute that divides them.
+        alike: The checks of controls that are weighted like the sent decisions.
         levels: Number of levels of the matching.
     """
     assert found.counts is not None  # the first design has them
@@ -117,6 +125,8 @@ def diagnose_estimates(found: Estimates, events: EventStudy, on_controls: Check 
         pre_trend_check(events),
         check_placebo_in_time(found.of(IN_TIME)[0]),
         check_placebo_on_holdout(held[0]) if held else None,
+        check_earlier_messages(found.of(EARLIER)[0]),
+        *alike,
         check_later_messages(found.counts.unknown),
     )
     return Diagnostics.build(checks, found.counts.lines(KIND, levels), KIND, on_controls)

@@ -15,6 +15,7 @@ from crosschannel.core.times import DAY, HOUR
 from crosschannel.evaluation.trials import ArmTable, TrialConfig, read_past_looks, read_trial, significant_outcomes
 from crosschannel.evaluation.trials.results import BETTER, NOT_SHOWN, NOT_VALID, NOT_YET
 from crosschannel.histories import Goal
+from crosschannel.histories.logs import take_rows
 from tests.evaluation.trials.worlds import BEGIN, DAYS, GOALS, START, trial_history
 
 SETTINGS = TrialConfig(
@@ -398,3 +399,12 @@ def test_a_log_of_another_year_gives_the_same_readout():
     other = read_trial(moved, replace(SETTINGS, start="2025-01-15"), GOALS).comparisons[0].value
     assert (one.lift, one.relative, one.p_value) == (other.lift, other.relative, other.p_value)
     assert [point.z for point in one.course] == [point.z for point in other.course]
+
+
+def test_goal_events_that_were_delivered_twice_are_a_note():
+    history = trial_history()
+    events = history.events
+    twice = take_rows(events, np.repeat(np.arange(len(events.time)), 2))
+    trial = read_trial(replace(history, events=twice), SETTINGS, GOALS)
+    assert any("follow one of the same user, name and value within a minute" in note for note in trial.notes)
+    assert not any("within a minute" in note for note in read_trial(history, SETTINGS, GOALS).notes)

@@ -107,7 +107,8 @@ def test_a_reward_of_no_message_before_it_is_zero_and_a_dip_is_seen():
     calm, dip = (simulate(1, assignment).history for assignment in ("random", "dip"))
     assert diagnose(did(calm, SPEC), calm).verdict.startswith("No test fails")
     found = diagnose(did(dip, SPEC), dip)
-    assert found.verdict.startswith("Pre-trends differ: do not read the effect as causal")
+    assert found.verdict.startswith("Pre-trends differ and controls that were as likely to get a message")
+    assert found.verdict.endswith("do not read the effect as causal.")
     assert found.to_pandas().set_index("check").status["pre-trends"] == "failed"
 
 

@@ -1,0 +1,109 @@
+"""Whether a log's goal events may be counted as they are: times without any, copies, and one act under two names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.errors import ConfigError
+from crosschannel.core.times import DAY, HOUR, SECOND, timestamps
+from crosschannel.histories.goals import Goal
+from crosschannel.histories.history import CAUTION, History
+
+#: A time without goal events is named if it is longer than this and than three times the next longest one, and if at
+#: least so many events are usual in a time of its length: chance does not leave out 20.
+MIN_SILENCE, TIMES_THE_NEXT, USUAL_EVENTS = 3 * DAY, 3, 20
+#: Copies follow an event of the same user, name and value within this time. They are named from a share on.
+CLOSE, MIN_COPIES, MIN_SHARE_OF_COPIES = 60 * SECOND, 20, 0.02
+#: With fewer times that are not whole hours a clock is too coarse to say that two events are one.
+SHARE_OF_FINE_TIMES = 0.5
+#: Two names of one act stand beside each other in at least this share of both.
+SHARE_BESIDE = 0.5
+
+
+def goal_notes(history: History, goals: Sequence[Goal]) -> tuple[str, ...]:
+    """Return cautions on the events that the goals count, one line each.
+
+    Args:
+        history: The log.
+        goals: The goals; those whose events the log does not have are left out.
+    """
+    notes = list[str]()
+    for goal in goals if len(history.decisions) else ():
+        try:
+            rows = np.flatnonzero(history.are_events([goal.event]))
+        except ConfigError:  # the rewards refuse it, and name the events that there are
+            continue
+        notes += _silence(history, goal, rows)
+        if len(rows) and (history.events.time[rows] % HOUR != 0).mean() > SHARE_OF_FINE_TIMES:
+            notes += [*_copies(history, goal, rows), *_two_names(history, goal, rows)]
+    return tuple(f"{CAUTION}{note}" for note in dict.fromkeys(notes))
+
+
+def _silence(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
+    """Yield a note on the longest time without an event between the first and the last decision, if not by chance."""
+    time, decided = np.sort(history.events.time[rows]), history.decisions.time
+    first, last = int(decided.min()), int(decided.max())
+    time = time[(time >= first) & (time <= last)]
+    if len(time) < USUAL_EVENTS:
+        return
+    ends = np.concatenate([[first], time, [last]])
+    gaps = np.diff(ends)
+    k = int(gaps.argmax())
+    longest, rest = int(gaps[k]), int(np.partition(gaps, -2)[-2])
+    usual = len(time) * longest / max(last - first - longest, 1)
+    if longest < MIN_SILENCE or longest < TIMES_THE_NEXT * rest or usual < USUAL_EVENTS:
+        return
+    start, end = timestamps(ends[k : k + 2])
+    where = "Set `span` to the time in which they were" if k in (0, len(gaps) - 1) else "Leave that time out"
+    yield (
+        f"there is no {goal.event!r} from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC, where about "
+        f"{usual:,.0f} are usual: if they were not recorded there, effects are too small. {where}"
+    )
+
+
+def _copies(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
+    """Yield a note on events that follow an equal one of their user within a minute."""
+    e = history.events
+    order = rows[np.lexsort((e.time[rows], e.value[rows], e.event[rows], e.user[rows]))]
+    same = np.ones(max(len(order) - 1, 0), dtype=bool)
+    for column in (e.user, e.event, e.value):
+        same &= column[order[1:]] == column[order[:-1]]
+    copies = int((same & (np.diff(e.time[order]) <= CLOSE)).sum())
+    if copies >= MIN_COPIES and copies >= MIN_SHARE_OF_COPIES * len(rows):
+        yield (
+            f"{copies:,} of {len(rows):,} {goal.event!r} follow one of the same user, name and value within a minute: "
+            "if these are retries, each counts again, and effects are too large. Map their id as `message_id`, with "
+            "`duplicates: keep_first`, or remove the copies"
+        )
+
+
+def _two_names(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
+    """Yield a note on each two names that one goal counts, where most events of both stand beside one of the other."""
+    e = history.events
+    names, count = np.unique(e.event[rows], return_counts=True)
+    for a, b in combinations(names[count >= MIN_COPIES].tolist(), 2):
+        first, second = rows[e.event[rows] == a], rows[e.event[rows] == b]
+        share = min(_beside(history, first, second).mean(), _beside(history, second, first).mean())
+        if share >= SHARE_BESIDE:
+            yield (
+                f"{goal.event!r} counts {history.event_names[a]!r} and {history.event_names[b]!r}, and at least "
+                f"{share:.0%} of both stand within a minute of one of the other, of the same user: if they are the "
+                "same act, it counts twice. Name one of them as the goal"
+            )
+
+
+def _beside(history: History, rows: IntArray, others: IntArray) -> BoolArray:
+    """Return which events `rows` have one of `others` of their user within a minute (k,)."""
+    e = history.events
+    length = (history.events.time.max(initial=0) - history.events.time.min(initial=0)) // SECOND + 3 * CLOSE // SECOND
+    start = e.time.min(initial=0)
+
+    def place(events: IntArray, shift: int) -> IntArray:
+        return np.asarray(e.user[events] * length + (e.time[events] - start + CLOSE + shift) // SECOND)
+
+    other = np.sort(place(others, 0))
+    return np.searchsorted(other, place(rows, -CLOSE)) < np.searchsorted(other, place(rows, CLOSE), side="right")

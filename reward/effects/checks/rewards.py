@@ -1,0 +1,113 @@
+"""Whether rewards may be read as what messages change, so that values of policies may rest on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from crosschannel.core.times import duration
+from crosschannel.histories.history import History
+from crosschannel.histories.propensities.sources import KNOWN_SOURCES
+from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY
+from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL, Check
+from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
+from crosschannel.reward.effects.diagnostics import Diagnostics, diagnose
+from crosschannel.reward.effects.estimates import TreatmentEffects
+from crosschannel.reward.effects.event_study import EventStudy, event_study
+from crosschannel.reward.effects.inference import joint_test
+from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
+
+#: Values are refused where a test fails at this level, all tests together (Holm's method): one right log in a hundred.
+REFUSAL_LEVEL = 0.01
+PRE_TRENDS = "pre-trends"
+#: Tests of the time before the message, which says nothing certain of the windows of the reward.
+OF_THE_TIME_BEFORE = (PRE_TRENDS, "placebo in time")
+DRAWN_AT_RANDOM = (
+    "Messages that are drawn at random with logged probabilities, and `reward.kind: did_dr`; or what made the log "
+    "send, as a covariate of that kind."
+)
+REMEDIES = {
+    EARLIER: "Rewards whose windows hold no other message (`reward.overlap: exclude`, a shorter `reward.pre`), or a "
+    "trial in which users are drawn into arms.",
+    BY_ACTIVITY: "Comparisons within past activity (`reward.matching.strata`), or without the usual level of the week "
+    "(`reward.seasonality`).",
+}
+
+
+@dataclass(frozen=True)
+class RewardTests:
+    """The tests of what rewards assume, on the decisions that they were learned from.
+
+    Attributes:
+        events: The event study.
+        diagnostics: All diagnostics.
+        harmless_before: Whether differences in the time before are compatible with right rewards: see
+            `run_reward_tests`.
+    """
+
+    events: EventStudy
+    diagnostics: Diagnostics
+    harmless_before: bool
+
+    @property
+    def refused(self) -> tuple[Check, ...]:
+        """The tests that clearly fail, so that no value may rest on the rewards."""
+        if self.diagnostics.kind in WITHOUT_CONTROLS:
+            return ()
+        tested = [c for c in self.diagnostics.checks if not np.isnan(c.p_value) and not self._is_harmless(c)]
+        failed = list[Check]()
+        for check in sorted(tested, key=lambda c: c.p_value):
+            if check.status != "failed" or check.p_value * (len(tested) - len(failed)) >= REFUSAL_LEVEL:
+                break
+            failed.append(check)
+        return tuple(failed)
+
+    @property
+    def refusal(self) -> str:
+        """Why the rewards are not what messages change; empty where no test clearly fails."""
+        names = ", ".join(f"{check.name} p = {check.p_value:.2g}" for check in self.refused)
+        return f"the rewards fail tests of what they assume: {names}" if names else ""
+
+    @property
+    def remedies(self) -> tuple[str, ...]:
+        """What would identify what messages change, where a test clearly fails, as sentences."""
+        return tuple(dict.fromkeys(REMEDIES.get(check.name, DRAWN_AT_RANDOM) for check in self.refused))
+
+    @property
+    def fails_only_before(self) -> bool:
+        """Whether all tests that fail are of the time before, where differences are compatible with right rewards."""
+        return all(self._is_harmless(check) for check in self.diagnostics.checks if check.status == "failed")
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What each test that fails found, as sentences."""
+        return tuple(f"{c.name}: {c.text}." for c in self.diagnostics.checks if c.status == "failed")
+
+    def _is_harmless(self, check: Check) -> bool:
+        return check.name in OF_THE_TIME_BEFORE and self.harmless_before
+
+
+def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
+    """Run the diagnostics of rewards, and decide whether differences in the time before contradict them.
+
+    They do unless the log has propensities, controls that were as likely to get a message as the sent decisions change
+    as all controls do, and the bins within the pre window do not differ: then the log chose users by what they did
+    before that window, which `did` takes out.
+
+    Args:
+        fitted: The model, fitted on the history.
+        history: The history.
+    """
+    events = event_study(fitted, history)
+    found = diagnose(fitted, history, events)
+    by_propensity = next((check for check in found.checks if check.name == BY_PROPENSITY), None)
+    known = history.propensity_source in KNOWN_SOURCES and by_propensity is not None
+    harmless = known and by_propensity is not None and by_propensity.status == "passed"
+    return RewardTests(events, found, harmless and not differs_within(events, fitted.model.spec.pre))
+
+
+def differs_within(events: EventStudy, pre: str) -> bool:
+    """Return whether bins within the pre window differ from the base, or none can be tested."""
+    inside = events.leads & (events.times.offsets * duration(events.times.bin) >= -duration(pre))
+    return not joint_test(events.value[inside], events.influence.select(inside)).p_value >= SIGNIFICANCE_LEVEL

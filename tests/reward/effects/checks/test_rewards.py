@@ -1,0 +1,121 @@
+"""Rewards that clearly fail their own tests: no value of a policy may rest on them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from crosschannel.reward import make_reward
+from crosschannel.reward.effects import TreatmentEffects
+from crosschannel.reward.effects.checks.alike_controls import BY_PROPENSITY
+from crosschannel.reward.effects.checks.check import Check
+from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
+from crosschannel.reward.effects.checks.rewards import (
+    PRE_TRENDS,
+    REFUSAL_LEVEL,
+    RewardTests,
+    differs_within,
+    run_reward_tests,
+)
+from crosschannel.reward.effects.event_study import event_study
+from tests.reward.effects.checks.logs import (
+    SPEC,
+    Rule,
+    after_a_quiet_day,
+    all_but_a_few,
+    at_random,
+    daily_log,
+    did,
+    never_twice,
+)
+
+
+def of_rule(rule: Rule, kind: str = "did", **settings: int | float | bool) -> RewardTests:
+    history = daily_log(1, rule, **settings)  # type: ignore[arg-type]
+    return run_reward_tests(TreatmentEffects.fit(make_reward(kind, SPEC), history), history)
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "remedy"),
+    [
+        (all_but_a_few, EARLIER, "a trial"),
+        (never_twice, EARLIER, "`reward.overlap: exclude`"),
+        (after_a_quiet_day, PRE_TRENDS, "drawn at random with logged probabilities"),
+    ],
+)
+def test_a_clear_failure_refuses_and_says_what_would_help(rule: Rule, name: str, remedy: str) -> None:
+    found = of_rule(rule)
+    assert name in found.refusal
+    assert any(remedy in sentence for sentence in found.remedies)
+    assert any(sentence.startswith(f"{name}: ") for sentence in found.sentences)
+
+
+def test_random_messages_are_not_refused() -> None:
+    assert of_rule(at_random).refusal == ""
+    assert of_rule(at_random).remedies == ()
+
+
+def test_kinds_without_controls_are_never_read_as_causal_and_not_refused() -> None:
+    assert of_rule(after_a_quiet_day, "change").refusal == ""
+
+
+def test_doubly_robust_rewards_with_right_propensities_are_not_refused() -> None:
+    assert of_rule(after_a_quiet_day, "did_dr").refusal == ""
+
+
+def some(p_values: dict[str, float], harmless: bool = False) -> RewardTests:
+    found = of_rule(at_random, users=60)
+    checks = tuple(Check(name, "failed" if p < 0.05 else "passed", p, "text") for name, p in p_values.items())
+    return replace(found, diagnostics=replace(found.diagnostics, checks=checks), harmless_before=harmless)
+
+
+def test_levels_are_those_of_all_tests_together() -> None:
+    """Holm's method: the smallest of k p-values has the k-th part of the level, the next a (k-1)-th."""
+    assert some({"a": 0.003, "b": 0.5, "c": 0.5}).refusal.endswith("a p = 0.003")
+    assert some({"a": 0.004, "b": 0.5, "c": 0.5}).refusal == ""
+    both = some({"a": 0.004, "b": 0.003, "c": 0.5})
+    assert [check.name for check in both.refused] == ["b", "a"]
+    assert some({"a": np.nan, "b": 0.009}).refusal.endswith("b p = 0.009")
+
+
+def test_harmless_before_do_not_count() -> None:
+    assert some({PRE_TRENDS: 1e-9, BY_PROPENSITY: 0.4}, harmless=True).refusal == ""
+    assert PRE_TRENDS in some({PRE_TRENDS: 1e-9, BY_PROPENSITY: 0.4}).refusal
+
+
+def chosen_before_the_window(day: int, sent: np.ndarray, orders: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Messages answer the orders of three days ago, which no window of two days before holds."""
+    return np.where(orders[day - 4] > 0 if day > 3 else False, 0.15, 0.6) * (day % 5 == 0)
+
+
+def test_pre_trends_before_the_window_are_harmless_where_propensities_say_so() -> None:
+    spec = replace(SPEC, pre="2d")
+
+    def tests(logged: bool) -> RewardTests:
+        history = daily_log(0, chosen_before_the_window, users=800, days=31, logged=logged)
+        fitted = did(history, spec)
+        assert abs(fitted.effect().value - 0.3) < 4 * fitted.effect().se
+        assert event_study(fitted, history).pre_trends().p_value < REFUSAL_LEVEL
+        return run_reward_tests(fitted, history)
+
+    assert tests(logged=True).harmless_before
+    assert tests(logged=True).refusal == ""
+    assert not tests(logged=False).harmless_before
+    assert PRE_TRENDS in tests(logged=False).refusal
+
+
+def test_a_window_of_one_bin_has_no_other_bin_that_could_excuse_it() -> None:
+    history = daily_log(1, after_a_quiet_day)
+    assert differs_within(event_study(did(history), history), SPEC.pre)
+
+
+@pytest.mark.slow
+def test_right_rewards_are_refused_at_the_level_of_the_refusal() -> None:
+    """In 400 logs with random messages at most .01 and three standard errors of a rate are refused."""
+    refused = 0
+    for seed in range(400):
+        history = daily_log(seed, at_random, users=100, days=14)
+        refused += bool(run_reward_tests(did(history), history).refusal)
+    assert refused / 400 <= REFUSAL_LEVEL + 3 * np.sqrt(REFUSAL_LEVEL * (1 - REFUSAL_LEVEL) / 400)
