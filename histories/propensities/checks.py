@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy import special
@@ -120,8 +120,9 @@ def check_propensities(history: History) -> PropensityCheck:
     before them is the share of them in which a was possible. So for each module, each action and the whole action:
 
     - a mean above 1 is a contradiction (`mean_weights.above_one`);
-    - so is a mean below 1 where the action had to be possible: where there were two eligible actions and the propensity
-      is below 1 (`below_one_of_two`), or where eligibility is logged (`below_one_of_many`). Where it is not, a mean
+    - so is a mean below 1 where the action had to be possible: where there were two eligible actions and the
+      propensity is below 1 (`below_one_of_two`), or where eligibility is logged (`below_one_of_many`) and the action
+      was ever taken with those of the earlier modules, on which its propensity may depend. Where it is not, a mean
       below 1 says in how many decisions the action was possible at most, and is a note;
     - no policy gives more than k actions a probability above 1/(k+1) (`likely_actions`).
 
@@ -144,13 +145,15 @@ def check_propensities(history: History) -> PropensityCheck:
         if not len(rows):
             continue
         no_overlap = no_overlap or _no_overlap(module.name, choices)
+        possible = None if d.eligible is None else _possible(choices, d.actions[rows, 1:m])
         for group, part, whole in groups_of(history, rows, past):
-            found[whole] += _tests(module.name, module.actions, group, choices[part], d.eligible is not None)
+            inside = None if possible is None else possible[part]
+            found[whole] += _tests(module.name, module.actions, group, choices[part], inside)
             if whole:
                 limits += _limits(m, module, choices[part])
     rows, choices = _joint_choices(history, known)
     for group, part, whole in groups_of(history, rows, past) if len(modules) > 1 and len(rows) else ():
-        found[whole] += _tests(None, (), group, choices[part], False)
+        found[whole] += _tests(None, (), group, choices[part], None)
     contradictions = [each for family in found.values() for each in _contradictions(family)]
     contradictions.sort(key=lambda each: (each.p_value, -abs(np.log(max(each.mean, 1e-9)))))
     mistakes = {
@@ -179,6 +182,20 @@ def _choices(history: History, m: int, wanted: BoolArray) -> tuple[IntArray, Cho
     return rows, Choices(d.user[rows], d.actions[rows, m], d.propensity[rows, m], eligible, modules.sizes[m])
 
 
+def _possible(choices: Choices, earlier: IntArray) -> Choices:
+    """Return choices whose eligible actions were ever taken with each of the actions of the earlier modules (r, K).
+
+    Where marketing has templates, a tone that is eligible may be in none with the offer that was drawn before it.
+    """
+    size = choices.size
+    eligible = np.ones((len(choices), size), bool) if choices.eligible is None else choices.eligible.copy()
+    for k in range(earlier.shape[1]):
+        together = np.zeros((int(earlier[:, k].max(initial=0)) + 1, size), bool)
+        together[earlier[:, k], choices.taken] = True
+        eligible &= together[earlier[:, k]]
+    return replace(choices, eligible=eligible)
+
+
 def _joint_choices(history: History, wanted: BoolArray) -> tuple[IntArray, Choices]:
     """Return the wanted rows that have a propensity of the whole action, and their choices among those ever taken."""
     d = history.decisions
@@ -200,9 +217,12 @@ class _Test:
 
 
 def _tests(
-    module: str | None, actions: tuple[str, ...], group: str, choices: Choices, eligibility_logged: bool
+    module: str | None, actions: tuple[str, ...], group: str, choices: Choices, possible: Choices | None
 ) -> list[_Test]:
-    """Return all tests of one module, or of the whole action (None), on the decisions of a group."""
+    """Return all tests of one module, or of the whole action (None), on the decisions of a group.
+
+    `possible` are the choices among the actions that had to be possible; None where that is not known.
+    """
 
     def mean_of(k: int) -> str:
         of = _WHOLE_ACTION if module is None else repr(actions[k])
@@ -223,8 +243,8 @@ def _tests(
         kinds.append((mean_of, above_one(inner)))
     if module is not None:
         kinds.append((only_two, below_one_of_two(choices)))
-        if eligibility_logged:
-            kinds.append((eligible, below_one_of_many(choices)))
+        if possible is not None:
+            kinds.append((eligible, below_one_of_many(possible)))
     return [_Test(module, group, what, found) for what, found in kinds]
 
 

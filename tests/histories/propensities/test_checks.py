@@ -49,13 +49,15 @@ def test_right_propensities_are_hardly_ever_refused(name):
     assert sum(refused(RIGHT[name], seed) for seed in range(400)) <= 8
 
 
-def test_the_markets_own_propensities_are_accepted():
-    """Several modules with parents, guardrails and logged eligibility."""
-    history, _ = simulate_history(Market(MarketConfig(users=1500, days=15)))
+@pytest.mark.parametrize("scenario", ["default", "templates"])
+def test_the_markets_own_propensities_are_accepted(scenario):
+    """Several modules with parents, guardrails and logged eligibility; in templates a tone's depends on the offer."""
+    history, _ = simulate_history(Market(MarketConfig(users=1500, days=15, scenario=scenario)))
     check = check_propensities(history)
     assert not check.contradictions
     assert not check.no_overlap
-    assert not check.notes
+    assert all("of 'tone' was possible in at most" in note for note in check.notes)
+    assert bool(check.notes) == (scenario == "templates")
 
 
 #: Mistakes that every log of these shapes shows, and what the message calls them.
@@ -181,6 +183,39 @@ def test_the_joint_propensity_is_tested_as_well():
     unknown = np.full_like(d.propensity, np.nan)
     assert not check_propensities(only_joint.with_propensities(unknown, d.joint, "logged")).contradictions
     assert check_propensities(only_joint.with_propensities(unknown, 1 - d.joint, "logged")).contradictions
+
+
+def templates(seed: int, factor: float, users: int = 400):
+    """Three of four tones go with each of three offers, all of which are logged as eligible."""
+    rng = np.random.default_rng(seed)
+    base = history_of(by_user_binary(rng, users, 10))
+    n = len(base.decisions)
+    of_offer = np.array([0.6, 0.395, 0.005])
+    of_tone = np.array([[0.5, 0.3, 0.2, 0.0], [0.0, 0.2, 0.3, 0.5], [0.3, 0.0, 0.4, 0.3]])
+    sent = rng.integers(0, 2, n)
+    offer = sent * draw(rng, np.tile(of_offer, (n, 1)))
+    tone = sent * draw(rng, of_tone[offer])
+    p = np.stack([np.full(n, 0.5), np.where(sent, of_offer[offer], 1.0), np.ones(n)], axis=1)
+    p[:, 2] = np.where(sent, np.minimum(factor * of_tone[offer, tone], 1.0), 1.0)
+    modules = ActionSpace(
+        [Module("channel", ("none", "push")), Module("offer", tuple("abc")), Module("tone", tuple("klmn"))]
+    )
+    decisions = replace(
+        base.decisions,
+        actions=np.stack([sent, offer, tone], 1),
+        propensity=p,
+        joint=p.prod(1),
+        eligible=np.ones((n, modules.total), bool),
+    )
+    return check_propensities(replace(base, modules=modules, decisions=decisions))
+
+
+def test_an_eligible_tone_need_not_go_with_every_offer():
+    """Right ones pass; too small ones are refused, and too large ones in a log that is long enough to tell."""
+    assert sum(bool(templates(seed, 1.0).contradictions) for seed in range(12)) <= 1
+    assert "tone" in {each.module for each in templates(0, 0.8).contradictions}
+    assert not templates(0, 1.0, users=4000).contradictions
+    assert any("where it was eligible" in each.what for each in templates(0, 1.25, users=4000).contradictions)
 
 
 def test_joint_probabilities_in_a_later_modules_column_are_named():
