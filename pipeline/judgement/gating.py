@@ -98,7 +98,7 @@ def recent_difference(
     if reason_not_identified(support, users, settings) or reason_of_weights(support, settings):
         return UNDEFINED
     b = optimal_baseline(weights, reward, counts)
-    return _mean(config, counts * (weights - 1.0) * (reward - b), counts, code)
+    return mean_interval(config, counts * (weights - 1.0) * (reward - b), counts, code)
 
 
 def cost_events(
