@@ -176,7 +176,7 @@ def _by_fold(
     log, fold = LoggedDecisions.from_history(data.history)[kept], data.folds.fold[kept]
     p_uncensored = frame.p_uncensored[kept]
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
-    blocked = data.propensities.no_overlap
+    blocked = data.not_identified
     if lacks_propensities(log):
         blocked = blocked or "the log has no propensities"
         weights, mass = np.ones(len(log)), 0.0
