@@ -4,7 +4,7 @@ A plain pass is the ensemble's `act` on ready contexts, with K = 10 members that
 in one thread, the shortest of some calls, with the plain pass measured between them. Each part is printed.
 
     pytest benchmarks/test_days.py -s -m "benchmark and not slow"    20,000 users, after the market was simulated
-    pytest benchmarks/test_days.py -s -m slow                        days 9, 28 and 200 of 2,000 users
+    pytest benchmarks/test_days.py -s -m slow                        days 9 to 60 of 2,000 users, to 200 of 500
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from time import process_time
 
@@ -23,16 +24,16 @@ import torch
 from crosschannel.agents import Batch, Observations, load_policy, make_agent
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.hashing import mix
-from crosschannel.core.times import DAY, duration
+from crosschannel.core.times import DAY
 from crosschannel.histories.history import History
-from crosschannel.histories.observation.slicing import until
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, load_config
 from crosschannel.pipeline.loop.deciding import decide_day, write_day
+from crosschannel.pipeline.loop.kept.log import KeptLog
 from crosschannel.pipeline.loop.learning import fit
 from crosschannel.pipeline.loop.recent import RecentLog
-from crosschannel.pipeline.loop.updating import Updated, update
+from crosschannel.pipeline.loop.updating import Updated, update, update_by_day
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation.simulating import Loop, simulate
 
@@ -137,6 +138,17 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
         assert (found.fitted, found.added) == ((), (DAYS,))
 
     parts["update that adds a day"] = seconds(add, 2)
+    update_by_day(run, loop.log, loop.decided)  # keeps rows
+
+    def add_by_day() -> None:
+        last.unlink()
+        assert update_by_day(run, loop.log, loop.decided).added == (DAYS,)
+
+    one = min(one, seconds(plain, 3))
+    parts["update of a log by day"] = seconds(add_by_day, 3)
+    one = min(one, seconds(plain, 3))
+    open_log = lambda: KeptLog.open(run.path, loop.log, loop.decided, run.config)  # noqa: E731
+    parts["  of it reading"] = seconds(lambda: open_log().read(), 3)
     kept = shutil.copy(fitted, tmp_path / "fitted.pt")
 
     def refresh() -> None:
@@ -159,26 +171,34 @@ def test_a_day_against_plain_passes(benchmark, tmp_path):
 def shortened(loop: Loop, days: int, folder: Path) -> Loop:
     """Return a copy of a deployment as it was after some days."""
     copy = Loop(Path(shutil.copytree(loop.path, folder, ignore=shutil.ignore_patterns("days", "learning"))))
-    decided = sorted(day for day in copy.decided.iterdir() if day.is_dir())
-    for day in decided[days:]:
-        shutil.rmtree(day)
-        shutil.rmtree(copy.log / day.name)
+    for time in decided_times(copy)[days:]:
+        shutil.rmtree(copy.decided / time)
+        shutil.rmtree(copy.log / time)
     return copy
+
+
+def decided_times(loop: Loop) -> list[str]:
+    """Return the names of the decided days."""
+    return sorted(day.name for day in loop.decided.iterdir() if day.is_dir())
 
 
 def day_costs(loop: Loop, days: int, folder: Path) -> dict[str, float]:
     """Return seconds of the parts of one day, after some days of a deployment."""
     copy = shortened(loop, days, folder)
-    run = Run.open_in_use(copy.path)
-    history = read_history(copy.log, copy.decided)
-    at, every = history.span[1], duration(run.config.update.every)
-    first = int(history.decisions.time.min())
-    update(run, until(history, first + (days - 1) * every))
+    run, last = Run.open_in_use(copy.path), decided_times(copy)[-1]
+    hidden = [(place / last, place.parent / f"{place.name} {last}") for place in (copy.log, copy.decided)]
+    for place, away in hidden:
+        place.rename(away)
+    update_by_day(run, copy.log, copy.decided)
+    for place, away in hidden:
+        away.rename(place)
     found, costs = list[Updated](), dict[str, float]()
-    costs["update"] = seconds(lambda: found.append(update(run, history)))
+    costs["update, reading included"] = seconds(lambda: found.append(update_by_day(run, copy.log, copy.decided)))
     assert found[0].added == (days,)
     run = Run.open_in_use(copy.path)
-    eligible = np.ones((history.n_users, history.modules.total), dtype=bool)
+    read = KeptLog.open(run.path, copy.log, copy.decided, run.config).read
+    history = read_history(copy.log, copy.decided)
+    at, eligible = history.span[1], np.ones((history.n_users, history.modules.total), dtype=bool)
     layout = run.trained_with("policy").features.layout
     recent = RecentLog(copy.path / "days", DailyLog.open(copy.log), copy.decided, layout, run.config.guardrails)
     recent.read(at)
@@ -186,17 +206,33 @@ def day_costs(loop: Loop, days: int, folder: Path) -> dict[str, float]:
     def decide() -> None:
         decide_day(run, recent.read(at), at, eligible, run.config.guardrails)
 
+    costs["of it reading"] = seconds(read, 3)
     costs["decide, reading included"] = seconds(decide, 3)
-    costs["reading the recent days"] = seconds(lambda: recent.read(at), 3)
+    costs["of it reading "] = seconds(lambda: recent.read(at), 3)
     costs["reading the whole log"] = seconds(lambda: read_history(copy.log, copy.decided), 3)
     return costs
 
 
+def costs_by_day(folder: Path, users: int, days: tuple[int, ...]) -> pd.DataFrame:
+    """Return the costs of some days, in seconds, and the milliseconds that a further day adds between two of them."""
+    loop = deployment(folder / "loop", users, days[-1])
+    table = pd.DataFrame({day: day_costs(loop, day, folder / str(day)) for day in days})
+    for early, late in pairwise(days):
+        table[f"ms a day, {early} to {late}"] = (table[late] - table[early]) / (late - early) * 1000
+    print(f"\n{table.round(3).to_string()}")
+    return table
+
+
 @pytest.mark.slow
 def test_a_day_early_and_late(tmp_path):
-    """2,000 users; seconds of days 9, 28 and 200, and how many milliseconds a further day adds from day 28 on."""
-    loop = deployment(tmp_path / "loop", FEW_USERS, 200)
-    table = pd.DataFrame({days: day_costs(loop, days, tmp_path / str(days)) for days in (9, 28, 200)})
-    table["ms a day"] = (table[200] - table[28]) / (200 - 28) * 1000
-    print(f"\n{table.round(3).to_string()}")
-    assert table.loc["decide, reading included", 200] <= 1.5 * table.loc["decide, reading included", 28]
+    """2,000 users; seconds of days 9, 28 and 60 (7 is one of a fit), and how many milliseconds a further day adds."""
+    table = costs_by_day(tmp_path, FEW_USERS, (9, 28, 60))
+    assert table.loc["decide, reading included", 60] <= 1.5 * table.loc["decide, reading included", 28]
+
+
+@pytest.mark.slow
+def test_a_day_after_half_a_year(tmp_path):
+    """500 users; a day costs no more after 200 days than after 90: memory, revision and windows are full by then."""
+    table = costs_by_day(tmp_path, 500, (9, 60, 90, 200))
+    for name in ("update, reading included", "decide, reading included"):
+        assert table.loc[name, 200] <= 1.25 * table.loc[name, 90]

@@ -82,6 +82,8 @@ class History:
             goal events tie. Contexts never have it.
         earlier: What users did before the recent part that alone was read (`pipeline.loop.recent`), for contexts of
             users now; None where the history is whole.
+        churned_before: When users churned whose churn event is no row of this part of a history, microseconds (U,),
+            `NEVER` for all others; None where all rows are there.
     """
 
     decisions: DecisionLog
@@ -98,6 +100,7 @@ class History:
     churn_events: tuple[str, ...] = DEFAULT_CHURN_EVENTS
     ties: Ties | None = None
     earlier: Earlier | None = None
+    churned_before: IntArray | None = None
 
     def __post_init__(self) -> None:
         _ = self.churn_codes  # raises if the history does not have one of the events
@@ -152,8 +155,16 @@ class History:
         out[user] = self.events.time[rows[first]]
         if self.earlier is not None:
             out = np.minimum(out, self.earlier.churned_at)
+        if self.churned_before is not None:
+            out = np.minimum(out, self.churned_before)
         out.setflags(write=False)
         return out
+
+    @cached_property
+    def arm_codes(self) -> tuple[IntArray, list[str]]:
+        """Codes of the decisions' arms (n,), -1 where there is none, and the names of the codes, the last for none."""
+        codes, names = pd.factorize(np.asarray(self.decisions.arm, dtype=object))
+        return np.asarray(codes, dtype=np.int64), [*map(str, names), str(None)]
 
     @cached_property
     def tied(self) -> BoolArray:
@@ -210,6 +221,7 @@ class History:
             observed_until=self.observed_until[chosen],
             users=users,
             earlier=None if self.earlier is None else self.earlier.select_users(chosen),
+            churned_before=None if self.churned_before is None else self.churned_before[chosen],
         )
 
     def with_propensities(self, propensity: FloatArray, joint: FloatArray, source: str | IntArray) -> History:

@@ -135,9 +135,9 @@ def add_rows(design: Design, found: Fit, rows: FunnelRows, weights: Tensor) -> F
     """Return a fit with later rows added to its sums."""
     used, sent = found.design(design), rows.messages(design.modules)
     messages = found.usual.less(used, sent, weights)
-    sums = found.sums
-    for fold in range(FOLDS):
-        sums = sums + messages.sums(used, fold)
+    sums = found.sums + messages.sums(used, 0)
+    for fold in range(1, FOLDS):
+        sums = sums.add_in_place(messages.sums(used, fold))
     hazards = []
     for c, hazard in enumerate(found.hazards):
         seen = sent.cost[:, c].isfinite()

@@ -123,8 +123,7 @@ class RunningSums:
 
     def statistics(self) -> DesignStatistics:
         """Return the sums so far."""
-        upper = self.gram.triu()
-        whole = upper + upper.t() - torch.diag(self.gram.diagonal())
+        whole = self.gram.triu() + self.gram.triu(1).t()
         return DesignStatistics(whole, self.moment, self.square, self.rows)
 
 

@@ -16,11 +16,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crosschannel.core.errors import NotIdentified
+from crosschannel.histories.readers.daily import is_daily_log
 from crosschannel.histories.readers.decided.days import is_by_date
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.loop.policies import Policies
-from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.loop.updating import Updated, update, update_by_day
 from crosschannel.pipeline.report.model_card import rewrite_model_card
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
@@ -56,13 +57,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logger.info(f"{decided} has no day of decisions yet: the log is read without")
         decided = None
     run = replace(run, config=replace(run.config, history=replace(run.config.history, decided=decided)))
-    history = build_history(run.config)[0]
-    logger.info(history.summary())
     try:
-        print(one_thread()(update)(run, history))
+        print(one_thread()(_learn)(run))
     except NotIdentified as error:
         print(f"the policy stays as it is: {error}")
     return 0
+
+
+def _learn(run: Run) -> Updated:
+    """Learn from the run's log: of one by day from the days that can still change, and what was kept of the others."""
+    source = run.config.history
+    as_it_stands = source.churn_events is None and source.observed_from is None and source.ties is None
+    if source.source == "folder" and source.path is not None and is_daily_log(source.path) and as_it_stands:
+        return update_by_day(run, source.path, source.decided, announce=True)
+    history = build_history(run.config)[0]
+    logger.info(history.summary())
+    return update(run, history)
 
 
 def roll_back(run: Run, version: str) -> None:

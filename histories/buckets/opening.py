@@ -28,7 +28,13 @@ from crosschannel.histories.buckets.merging import merge, notes_on_all, with_col
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.users import OBSERVATION_COLUMNS
 from crosschannel.histories.readers.daily import with_event_names
-from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
+from crosschannel.histories.readers.decided.checking import check_arms
+from crosschannel.histories.readers.decided.days import (
+    decisions_by_date,
+    read_arms,
+    read_latest_arms,
+    with_arms_of_users,
+)
 from crosschannel.histories.readers.decided.joining import JoinedDecisions, join_decisions, read_decisions
 from crosschannel.histories.readers.source_files import fail
 from crosschannel.histories.readers.sources import SourceRows, TableSource, without_rows
@@ -134,13 +140,17 @@ class Buckets:
         faults: list[Fault] = []
         chosen = read_decisions(decisions_by_date(decided), self.modules, faults)
         raise_faults(faults)
-        if number is not None:
+        if number is None:
+            check_arms(chosen)
+        else:
             ids = TableValidator(chosen.frame, str(decided), faults).texts("user_id")
             chosen = without_rows(chosen, leaf_of(ids, self.leaves) % self.n != number)
         joined = join_decisions(rows[DECISIONS], chosen, self.modules)
         history = self._history(rows, joined.frame(self.modules), joined.renamed_in(rows[EVENTS].frame), joined)
         history = replace(history, notes=(*joined.notes, *history.notes))
-        return with_arms(with_columns(history, self.manifest.columns), decided)
+        history = with_columns(history, self.manifest.columns)
+        arms = (read_arms if number is None else read_latest_arms)(decided, history.user_ids)
+        return with_arms_of_users(history, decided, arms)
 
     def _history(
         self,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, label_keys
+from crosschannel.core.times import NEVER
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import renumber_messages, rows_after_selection, take_rows
 
@@ -44,7 +46,7 @@ def until(history: History, time: int) -> History:
 
 
 def since(history: History, time: int) -> History:
-    """Return a history without what came before a time, which then counts as not observed.
+    """Return a history without what came before a time, which then counts as not observed, but for who had churned.
 
     Args:
         history: The history.
@@ -67,10 +69,12 @@ def since(history: History, time: int) -> History:
         span=(time, end),
         observed_from=np.maximum(history.observed_from, time),
         observed_until=np.maximum(history.observed_until, time),
+        earlier=None,
+        churned_before=np.where(history.churned_at < time, history.churned_at, NEVER),
     )
 
 
-def digests_by_day(history: History, first: int, day: int, count: int) -> list[str]:
+def digests_by_day(history: History, first: int, day: int, count: int, known: Sequence[str] = ()) -> list[str]:
     """Return a digest of what each day of a history holds: its decisions and its events, of all users.
 
     Args:
@@ -78,12 +82,17 @@ def digests_by_day(history: History, first: int, day: int, count: int) -> list[s
         first: When the first day begins, microseconds since 1970 UTC; what came before belongs to it.
         day: Length of a day, microseconds.
         count: Number of days.
+        known: Digests of the first days, which are not computed again.
     """
-    found = [hashlib.blake2b(digest_size=16) for _ in range(count)]
+    found = [hashlib.blake2b(digest_size=16) for _ in range(count - len(known))]
     d, e = history.decisions, history.events
     message = np.zeros(0, dtype=np.uint64)
     if e.message is not None:
         message = np.where(e.message >= 0, d.key[np.maximum(e.message, 0)], np.uint64(0))
+    if known:
+        late = e.time >= first + len(known) * day
+        message = message[late] if len(message) else message
+        d, e = take_rows(d, d.time >= first + len(known) * day), take_rows(e, late)
     optional = [None if column is None else label_keys(column) for column in (d.policy, d.arm)]
     tables = (
         (d.time, (history.user_keys[d.user], d.time, d.key, d.actions, d.propensity, d.joint, d.eligible, *optional)),
@@ -92,12 +101,12 @@ def digests_by_day(history: History, first: int, day: int, count: int) -> list[s
     for time, columns in tables:
         number = np.maximum((time - first) // day, 0)
         order = np.argsort(number, kind="stable")
-        edges = np.searchsorted(number[order], np.arange(count + 1))
-        for k in range(count):
+        edges = np.searchsorted(number[order], np.arange(len(known), count + 1))
+        for k in range(len(found)):
             rows = order[edges[k] : edges[k + 1]]
             for column in columns:
                 found[k].update(b"-" if column is None else np.ascontiguousarray(column[rows]).tobytes())
-    return [digest.hexdigest() for digest in found]
+    return [*known, *(digest.hexdigest() for digest in found)]
 
 
 def digest_of_users(history: History, time: int) -> str:

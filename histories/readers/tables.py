@@ -16,6 +16,7 @@ from crosschannel.core.errors import ConfigError, Fault, InputError, nearest, ra
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import check_source
+from crosschannel.histories.readers.decided.checking import check_arms
 from crosschannel.histories.readers.decided.days import source_of_decisions
 from crosschannel.histories.readers.decided.joining import join_decisions, read_decisions
 from crosschannel.histories.readers.repeats import Duplicates, find_repeats
@@ -146,6 +147,8 @@ def read_tables(mapping: TableMapping) -> History:
     if mapping.decided is not None and mapping.slots is None:
         decided = read_decisions(source_of_decisions(mapping.decided), modules, faults)
     raise_faults(faults)
+    if decided is not None:
+        check_arms(decided)
     if mapping.slots is not None:
         return history_of_sends(mapping, mapping.slots, sources, events, users)
     notes = list(empty_note([decisions, *events]))

@@ -157,7 +157,7 @@ def decide_day(
         "arms": to_dict(run.config.arms),
         "users": {name: int((arm == name).sum()) for name in ARMS},
         "waiting": int((is_agent & ~decides).sum()),
-        "counts": counts_of(table[decides], history.modules.names),
+        "counts": counts_of(table.loc[decides, list(history.modules.names)], history.modules.names),
         "prices": [] if prices is None else _plain(prices),
     }
     return DecidedDay(day_name(at, trained_with.pace.period), table, arms, summary)

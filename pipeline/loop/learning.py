@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from crosschannel.agents import Agent, Batch, Components, ExtendableAgent, Observations, make_agent
 from crosschannel.agents.constraints.budgets import check_constraints
@@ -17,8 +18,13 @@ from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import since, until
 from crosschannel.pipeline.building import AgentSpec, agent_spec_of
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.loop.log_files import lookback
 from crosschannel.pipeline.pricing import LogPace, check_priceable
 from crosschannel.reward import RewardFrame, make_reward
+
+
+class RowsAreMissing(Exception):
+    """Learning needs rows of the time for which the history has totals only."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,10 @@ def fit(config: Config, history: History, time: int) -> Learned:
 
     Raises:
         NotIdentified: If the log does not tell yet what surrogates are worth.
+        RowsAreMissing: If the history has only totals of its first days.
     """
+    if history.earlier is not None:
+        raise RowsAreMissing
     past, recent, frame, known = _known(config, history, time)
     features = ContextFeatures.fit(past, config.context)
     remembered = recent.decisions.time >= time - duration(config.update.memory)
@@ -83,9 +92,13 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
         learned: What was learned; its agent can be extended, and changes.
         history: The history.
         time: Time up to which it is learned, microseconds since 1970 UTC.
+
+    Raises:
+        RowsAreMissing: If it takes earlier rows than the history has.
     """
     past, recent, frame, known = _known(config, history, time)
-    new = known & ~_among(recent.decisions.key, learned.keys)
+    new = known.copy()
+    new[known] = ~_among(recent.decisions.key[known], learned.keys)
     batch = _batch(config, past, recent, frame, learned.features, new)
     assert isinstance(learned.agent, ExtendableAgent)  # whoever calls it has asked
     if len(batch):
@@ -94,16 +107,17 @@ def extend(config: Config, learned: Learned, history: History, time: int) -> Lea
 
 
 def _among(keys: UIntArray, found: UIntArray) -> BoolArray:
-    """Return which keys (n,) are among sorted ones."""
-    place = np.searchsorted(found, keys)
-    place[place == len(found)] = 0
-    return np.asarray(found[place] == keys) if len(found) else np.zeros(len(keys), dtype=bool)
+    """Return which keys (n,) are among others."""
+    return np.asarray(pd.Series(keys).isin(found))  # by a hash table, as keys in no order make bisections slow
 
 
 def _known(config: Config, history: History, time: int) -> tuple[History, History, RewardFrame, BoolArray]:
     """Return the past of a time, what of it is remembered, its rewards, and which of these are final (n,)."""
     past = until(history, time)
-    recent = since(past, max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre)))
+    remembered = max(past.span[0], time - duration(config.update.memory) - duration(config.reward.pre))
+    if past.earlier is not None and remembered < past.earlier.time:
+        raise RowsAreMissing
+    recent = since(past, remembered)
     frame = make_reward(config.reward.kind, config.reward).fit_transform(recent)
     return past, recent, frame, frame.identified & _closed(config, recent, time)
 
@@ -132,6 +146,9 @@ def _batch(
     rows = np.flatnonzero(chosen)
     rows = rows[np.argsort(d.time[rows], kind="stable")]
     user, time, parts = d.user[rows], d.time[rows], frame.components
+    looks_back = lookback(features.layout, config.guardrails)
+    if past.earlier is not None and len(rows) and time[0] - looks_back <= past.earlier.time:
+        raise RowsAreMissing
     mask = recent.modules.feasible_mask(recent.eligible[rows] & allowed_actions(config.guardrails, past, user, time))
     components = None
     if parts is not None:

@@ -81,6 +81,17 @@ class LoopConfig:
             raise ConfigError(f"active_days is {self.active_days}: it is at least 1, or none")
 
 
+def last_refit(slots: int, update: UpdateConfig) -> int:
+    """Return the number of closed slots after which all is fitted again for the last time so far; 0 before the first.
+
+    Args:
+        slots: Number of slots since the first.
+        update: The settings.
+    """
+    longest = max(duration(update.longest) // duration(update.every), 1)
+    return max(refits(slots, update.growth, longest), default=0)
+
+
 def refits(slots: int, growth: float, longest: int) -> list[int]:
     """Return the numbers of closed slots, up to and including `slots`, after which all is fitted again, ascending.
 

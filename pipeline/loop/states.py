@@ -82,13 +82,14 @@ class States:
         update = self.run.config.update
         oldest = len(self.digests) - duration(update.revise) // duration(update.every)
         changed = [k for k, (old, new) in enumerate(zip(days, self.digests, strict=False), 1) if old != new]
-        self.revised = max(self.revised, sum(k > oldest for k in changed))
-        self.late = max(self.late, sum(k <= oldest for k in changed))
+        if extra.get("actions") == self._actions():  # a digest of a day is one of all actions: others are no correction
+            self.revised = max(self.revised, sum(k > oldest for k in changed))
+            self.late = max(self.late, sum(k <= oldest for k in changed))
         return (
             len(days) <= len(self.digests)
             and extra["fitted_at"] == self.fitted_at
             and extra["first"] == self.first
-            and extra["config"] == _digest_of(self.run.config)
+            and extra["config"] == settings_digest(self.run.config)
             and extra["users"] == self._users(slot)
             and all(k <= oldest for k in changed)
         )
@@ -108,7 +109,8 @@ class States:
             "first": self.first,
             "days": self.digests[:slot],
             "users": self._users(slot),
-            "config": _digest_of(self.run.config),
+            "actions": self._actions(),
+            "config": settings_digest(self.run.config),
             "keys": torch.from_numpy(learned.keys.view(np.int64)),
             "features": learned.features.state_dict(),
             "pace": learned.pace.to_dict(),
@@ -123,6 +125,9 @@ class States:
     def _users(self, slot: int) -> str:
         return digest_of_users(self.history, self.first + slot * duration(self.run.config.update.every))
 
+    def _actions(self) -> str:
+        return json.dumps(self.history.modules.to_dict(), sort_keys=True)
+
     def _path(self, name: str) -> Path:
         return self.run.path / "learning" / f"{name}.pt"
 
@@ -132,7 +137,7 @@ def is_extendable(learned: Learned) -> bool:
     return isinstance(learned.agent, agents.ExtendableAgent) and learned.agent.extendable
 
 
-def _digest_of(config: Config) -> str:
+def settings_digest(config: Config) -> str:
     """Return a digest of the settings that what is learned depends on."""
     plain = to_dict(config)
     update = {name: value for name, value in plain["update"].items() if name not in NOT_LEARNED_WITH}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from crosschannel.histories.context.earlier import (
 )
 from crosschannel.histories.context.layout import Layout
 from crosschannel.histories.history import History
+from crosschannel.histories.logs import EventLog
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.run_files import RunLock, read_json, write_json
 
@@ -88,7 +89,12 @@ class Totals:
 
 
 def _valued(history: History) -> set[str]:
-    return {history.event_names[code] for code in np.unique(history.events.event[history.events.value != 1.0])}
+    return valued_events(history.events, history.event_names)
+
+
+def valued_events(events: EventLog, names: Sequence[str]) -> set[str]:
+    """Return the names of the events that have values other than 1."""
+    return {names[code] for code in np.unique(events.event[events.value != 1.0])}
 
 
 def totals_before(history: History, time: int, layout: Layout) -> Earlier:

@@ -10,6 +10,7 @@ they rest on has changed since, what was learned from it is computed again.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,13 +18,16 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import duration, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.slicing import digests_by_day
+from crosschannel.histories.observation.users import span_notes
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop.learning import extend, fit
+from crosschannel.pipeline.loop.kept.log import KeptLog, KnownDays
+from crosschannel.pipeline.loop.learning import Learned, RowsAreMissing, extend, fit
 from crosschannel.pipeline.loop.policies import Policies
-from crosschannel.pipeline.loop.settings import refits
+from crosschannel.pipeline.loop.settings import last_refit
 from crosschannel.pipeline.loop.states import States, is_extendable
-from crosschannel.pipeline.report.model_card import Learned, rewrite_model_card
+from crosschannel.pipeline.report.model_card import Learned as Words
+from crosschannel.pipeline.report.model_card import rewrite_model_card
 from crosschannel.pipeline.run_files import RunLock, TrainedWith
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.reward import Reason, make_reward
@@ -86,19 +90,75 @@ def update(run: Run, history: History) -> Updated:
         NotIdentified: If the log has no decisions.
     """
     with RunLock(run.path):
-        return _update(run, history)
+        return _update(run, history)[0]
 
 
-def _update(run: Run, history: History) -> Updated:
+def update_by_day(run: Run, log: Path, decided: Path | None, *, announce: bool = False) -> Updated:
+    """Learn from what a log by day holds by now: as `update` does, to the same bits, but from the rows that it takes.
+
+    Args:
+        run: The run.
+        log: Folder of the log.
+        decided: Folder of the decisions by date; None if there is none yet.
+        announce: Whether the summary of what was read is logged.
+
+    Raises:
+        InputError: If the log has faults.
+        ConfigError: As for `update`.
+        NotIdentified: If the log has no decisions.
+    """
+    with RunLock(run.path):
+        kept = KeptLog.open(run.path, log, decided, run.config)
+        read, found = kept.read(), None
+        if read is not None:
+            history, known = read
+            _announce(history, announce)
+            try:
+                found = _update(run, history, known, in_words=_in_words(history))
+            except RowsAreMissing:
+                logger.debug("a fit takes the whole log")
+        whole = found is None
+        if found is None:
+            history = kept.whole()
+            _announce(history, announce)
+            found = _update(run, history, in_words=_in_words(history))
+        done, learned, days = found
+        if not is_extendable(learned):
+            kept.clear()
+        else:
+            kept.keep(history, learned.features.layout, days, again=whole or bool(done.fitted))
+        return done
+
+
+def _announce(history: History, announce: bool) -> None:
+    if announce:
+        logger.info(history.summary())
+
+
+def _in_words(history: History) -> str:
+    """Return what a log by day holds, in words that do not depend on how much of it was read."""
+    first, last = timestamps(np.array(history.span))
+    what = (
+        f"{history.name}: {history.n_users:,} users, events of {len(history.event_names)} kinds, "
+        f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+    )
+    return "\n".join((what, *span_notes(history.span, history.observed_from, history.observed_until)))
+
+
+def _update(
+    run: Run, history: History, known: KnownDays | None = None, *, in_words: str | None = None
+) -> tuple[Updated, Learned, KnownDays]:
     config = run.config
     if config.constraints.discount:
         raise ConfigError("constraints.discount: the price of a message is not learned day by day: leave it at 0")
     if not len(history.decisions):
         raise NotIdentified(f"{history.name} has no decisions to learn from yet")
-    every, first = duration(config.update.every), int(history.decisions.time.min())
+    every = duration(config.update.every)
+    known = known or KnownDays(int(history.decisions.time.min()))
+    first = known.first
     slot = (history.span[1] - first) // every
-    digests = digests_by_day(history, first, every, slot)
-    fitted_at = max(refits(slot, config.update.growth, max(duration(config.update.longest) // every, 1)), default=0)
+    digests = digests_by_day(history, first, every, slot, known.digests)
+    fitted_at = last_refit(slot, config.update)
     states = States(run, history, digests, first, fitted_at)
     learned, reached = states.furthest()
     fitted, added = list[int](), list[int]()
@@ -122,7 +182,7 @@ def _update(run: Run, history: History) -> Updated:
     fingerprint = states.fingerprint(slot)
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
     version = policies.write(learned.agent, learned.spec, {"run": trained_with, "slot": slot})
-    decided = set(np.unique((history.decisions.time - first) // every).tolist())
+    decided = known.decided | set(np.unique((history.decisions.time - first) // every).tolist())
     done = Updated(
         version=version,
         slot=slot,
@@ -134,11 +194,11 @@ def _update(run: Run, history: History) -> Updated:
         late=states.late,
         missing=tuple(first + k * every for k in range(slot) if k not in decided),
     )
-    policies.note(version, asdict(Learned(done.of_policy(), history.summary())))
+    policies.note(version, asdict(Words(done.of_policy(), in_words or history.summary())))
     policies.use(version)
     policies.prune(config.update.keep)
     rewrite_model_card(replace(run, version=version), fingerprint)
-    return done
+    return done, learned, KnownDays(first, tuple(digests), fitted_at, frozenset(decided))
 
 
 def _why_nothing(config: Config, history: History) -> str:

@@ -23,7 +23,7 @@ from crosschannel.pipeline.loop.deciding import decide_day, write_day
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.loop.starting import start
-from crosschannel.pipeline.loop.updating import update
+from crosschannel.pipeline.loop.updating import update_by_day
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation.monitor import LoopMonitor, decided_figures, true_figures
@@ -73,14 +73,18 @@ def simulate(config: Config, out: Path, *, force: bool = False) -> Iterator[dict
         ConfigError: If the history is not simulated, or the folder is that of something else or in use.
     """
     loop = Loop(out)
-    if force or not Run.is_at(out):
-        deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
+    with ExitStack() as simulating:
+        # The folder's lock is held until the log's is: another process finds one of the two taken at any moment.
         with ExitStack() as locks:
-            Run.create(replace(config, history=deployed), out, locks, force=force)
-    if not is_simulation(out):
-        raise ConfigError(f"{out} is a run, but not that of a simulation: choose another folder (--out)")
-    loop.log.mkdir(exist_ok=True)
-    with RunLock(loop.log):
+            if force or not Run.is_at(out):
+                deployed = replace(config.history, source="folder", path=loop.log, decided=loop.decided)
+                Run.create(replace(config, history=deployed), out, locks, force=force)
+            else:
+                locks.enter_context(RunLock(out))
+            if not is_simulation(out):
+                raise ConfigError(f"{out} is a run, but not that of a simulation: choose another folder (--out)")
+            loop.log.mkdir(exist_ok=True)
+            simulating.enter_context(RunLock(loop.log))
         yield from _days(config, loop)
 
 
@@ -115,10 +119,10 @@ def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:
             world.write_users()  # a process that was killed may have written those of tomorrow already
             decided = loop.decided if slot else None
             learns = bool(slot) and (config.loop.active_days is None or slot <= config.loop.active_days)
-            history = read_history(loop.log, decided) if learns else _recent(run, loop, decided, time)
             if learns:
-                run = _learn(run, history)
+                run = _learn(run, loop, decided)
             if not folder.is_dir():
+                history = _recent(run, loop, decided, time)
                 eligible = world.eligible(history.user_ids)
                 day = decide_day(run, history, time, eligible, config.guardrails, seed=config.seed)
                 write_day(loop.decided, day)
@@ -140,15 +144,15 @@ def _days(config: Config, loop: Loop) -> Iterator[dict[str, Any]]:
 
 
 def _recent(run: Run, loop: Loop, decided: Path | None, time: int) -> History:
-    """Read what a decision needs, where the policy does not learn any more."""
+    """Read what a decision needs."""
     layout = run.trained_with("policy").features.layout
     recent = recent_log(run.path / DAYS_FOLDER, loop.log, decided, layout, run.config.guardrails)
     return read_history(loop.log, decided) if recent is None else recent.read(time)
 
 
-def _learn(run: Run, history: History) -> Run:
+def _learn(run: Run, loop: Loop, decided: Path | None) -> Run:
     try:
-        logger.debug(str(update(run, history)))
+        logger.debug(str(update_by_day(run, loop.log, decided)))
     except NotIdentified as error:
         logger.info(str(error))
     return Run.open_in_use(run.path, allow_classes=run.allowed_classes)

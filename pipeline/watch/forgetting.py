@@ -219,7 +219,7 @@ def _remove_states(places: Places, done: Forgotten) -> None:
     run = places.run
     folders = [folder for name in ("learning", DAYS_FOLDER) if (folder := run.path / name).is_dir()]
     interrupted = sorted((run.path / PROCEDURE).glob(f"*/{run.checkpoint.name}"))
-    for file in (*(file for folder in folders for file in sorted(folder.iterdir())), *interrupted, run.checkpoint):
+    for file in (*(file for folder in folders for file in sorted(folder.rglob("*"))), *interrupted, run.checkpoint):
         if file.is_file():
             file.unlink()
             done.removed.append(file)

@@ -213,17 +213,24 @@ def measure_by_goal(history: History, spec: RewardSpec, *, uses_pre: bool = True
         NotIdentified: If the order of decisions and goal events is not known: see `check_order_is_known`.
     """
     check_order_is_known(history, spec.goals)
-    return measure_by_goal_with(history, spec, fit_goals(history, spec, uses_pre=uses_pre), uses_pre=uses_pre)
+    spec = replace(spec, matching=Matching())
+    fitted, around = _fit_goals(history, spec, uses_pre)
+    return _measure_by_goal(history, spec, fitted, around)
 
 
 def fit_goals(history: History, spec: RewardSpec, *, uses_pre: bool = True) -> FittedPreprocessing:
     """Fit what each goal of a spec is measured with by itself: limits, scales and seasonality."""
-    spec = replace(spec, matching=Matching())
+    return _fit_goals(history, replace(spec, matching=Matching()), uses_pre)[0]
+
+
+def _fit_goals(history: History, spec: RewardSpec, uses_pre: bool) -> tuple[FittedPreprocessing, _Surroundings]:
+    """Fit what the goals of a spec without matching are measured with; return the windows too, which are found once."""
     largest = largest_amounts(spec.goals, history)
     around = _Surroundings.build(history, spec, [fit_bits(amount) for amount in largest], uses_pre)
-    return FittedPreprocessing.fit(
+    fitted = FittedPreprocessing.fit(
         history, spec, around.windows, around.observed, around.activity, largest, adjust=False
     )
+    return fitted, around
 
 
 def measure_by_goal_with(
@@ -231,7 +238,12 @@ def measure_by_goal_with(
 ) -> GoalAmounts:
     """Measure each goal of a spec by itself, with what `fit_goals` has fitted on this or on another history."""
     spec = replace(spec, matching=Matching())
-    around = _Surroundings.build(history, spec, fitted.bits, uses_pre)
+    return _measure_by_goal(history, spec, fitted, _Surroundings.build(history, spec, fitted.bits, uses_pre))
+
+
+def _measure_by_goal(
+    history: History, spec: RewardSpec, fitted: FittedPreprocessing, around: _Surroundings
+) -> GoalAmounts:
     windows = around.windows
     before, after = _goal_amounts(history, spec, windows, fitted)
     first, last = windows.after.rows

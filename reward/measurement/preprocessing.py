@@ -150,7 +150,7 @@ def in_arms(history: History, arms: Sequence[str]) -> BoolArray:
     """Return which decisions belong to the named experiment arms (n,); none where the history has no arms."""
     if history.decisions.arm is None:
         return np.zeros(len(history.decisions), dtype=bool)
-    codes, names = _arm_names(history)
+    codes, names = history.arm_codes
     return np.asarray(np.isin(names, list(arms))[codes])
 
 
@@ -159,16 +159,9 @@ def _check_arms(history: History, arms: Sequence[str]) -> None:
         raise ConfigError(
             f"{history.name} has no column `arm`, but `controls: holdout` needs it: choose other controls"
         )
-    known = sorted(set(_arm_names(history)[1]))
+    known = sorted(set(history.arm_codes[1]))
     if absent := sorted(set(arms) - set(known)):
         raise ConfigError(f"{history.name} has no arms {absent} to hold out; it has {known}")
-
-
-def _arm_names(history: History) -> tuple[IntArray, list[str]]:
-    """Return codes of the decisions' arms (n,) and the names of the codes."""
-    codes, names = pd.factorize(np.asarray(history.decisions.arm, dtype=object))
-    # None and NaN have the code -1, the last name.
-    return np.asarray(codes, dtype=np.int64), [*map(str, names), str(None)]
 
 
 def _stratum_edges(activity: FloatArray, strata: int) -> FloatArray:

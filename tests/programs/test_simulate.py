@@ -29,6 +29,7 @@ from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.pipeline.simulation import simulating
 from crosschannel.programs import evaluate, simulate, train, trial
 from tests import ROOT
 
@@ -165,8 +166,13 @@ def test_programs_work_on_the_folder(loop: tuple[Path, str], tmp_path: Path) -> 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Every file but TensorBoard's, whose names and times differ, and locks."""
+    """Every file but TensorBoard's, whose names and times differ, locks, and what is kept to spare reading.
+
+    The latter names the log's files by their times of change.
+    """
+    spared = (folder / "days", folder / "learning" / "log")
     inside = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "tensorboard")
+    inside = (path for path in inside if path.parent not in spared)
     return {str(path.relative_to(folder)): path.read_bytes() for path in inside if path.name != ".lock"}
 
 
@@ -337,6 +343,28 @@ def test_a_simulation_has_one_process_at_a_time(loop: tuple[Path, str]) -> None:
         )
     assert done.returncode == 1
     assert "is in use" in done.stderr
+
+
+def test_of_two_simulations_of_a_folder_one_is_refused_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second begins when the first has just made the run, and holds the log not yet."""
+    monkeypatch.chdir(tmp_path)
+    settings = ("--config", str(CONFIG), "--seed=7", "--history.market.days=2", "--history.market.users=60")
+    make_run, refused = simulating.RunLock, list[str]()
+
+    def second(folder: Path) -> RunLock:
+        if folder == Path("run/log") and not refused:
+            config = simulate.parse([*settings, "--out", "other"])[0]
+            with pytest.raises(ConfigError) as error:
+                next(simulating.simulate(config, Path("run")))
+            refused.append(str(error.value))
+        return make_run(folder)
+
+    monkeypatch.setattr(simulating, "RunLock", second)
+    assert simulate.main([*settings, "--out", "run"]) == 0
+    assert re.fullmatch(r"run is in use by process \d+: wait until it has ended, or stop it", refused[0])
+    assert len(pd.read_csv("run/days.csv")) == 2
 
 
 def test_force_starts_over(loop: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

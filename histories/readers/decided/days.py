@@ -115,28 +115,51 @@ def read_arms(folder: Path, user_ids: ObjectArray) -> ObjectArray:
     """Return the arm of each user (U,): that of the last day which names the user; None where no day does.
 
     Raises:
-        InputError: If a file cannot be read, or has an arm that is not one of `ARMS`.
+        InputError: If a file of any day cannot be read, has an arm that is not one of `ARMS`, or a user twice.
     """
+    texts = pd.Index(user_ids.astype(str))
+    out = np.full(len(user_ids), None, dtype=object)
+    for day in decided_days(folder):  # each of them, as a fault in an early day is a fault
+        users, arm = read_arms_of_day(day)
+        row = users.get_indexer(texts)
+        out[row >= 0] = arm[row[row >= 0]]
+    return out
+
+
+def read_latest_arms(folder: Path, user_ids: ObjectArray) -> ObjectArray:
+    """Return the same (U,) from as few days as it takes, such as for one of many buckets of users."""
     texts = pd.Index(user_ids.astype(str))
     out = np.full(len(user_ids), None, dtype=object)
     unknown = np.ones(len(user_ids), dtype=bool)
     for day in reversed(decided_days(folder)):
-        file, faults = day / ARMS_FILE, list[Fault]()
-        table = TableValidator(read_parquet(file), str(file), faults)
-        table.require(["user_id", "arm"])
-        raise_faults(faults)
-        arm = table.texts("arm")
-        table.flag_rows("arm", ~np.isin(arm, ARMS), "this is not an arm", f"Write one of {', '.join(ARMS)}.")
-        twice = pd.Series(table.texts("user_id")).duplicated().to_numpy()
-        table.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
-        raise_faults(faults)
-        row = pd.Index(table.texts("user_id")).get_indexer(texts)
+        users, arm = read_arms_of_day(day)
+        row = users.get_indexer(texts)
         found = unknown & (row >= 0)
         out[found] = arm[row[found]]
         unknown &= ~found
         if not unknown.any():
             break
     return out
+
+
+def read_arms_of_day(day: Path) -> tuple[pd.Index[str], ObjectArray]:
+    """Return the users whom a decided day names, as text, and their arms.
+
+    Raises:
+        InputError: If the file cannot be read, has an arm that is not one of `ARMS`, or a user twice.
+    """
+    file, faults = day / ARMS_FILE, list[Fault]()
+    table = TableValidator(read_parquet(file), str(file), faults)
+    table.require(["user_id", "arm"])
+    raise_faults(faults)
+    users = pd.Index(table.texts("user_id"), dtype="str")
+    arm = table.texts("arm")
+    table.flag_rows("user_id", table.missing("user_id"), "the user is missing", "Name a user in each row.")
+    table.flag_rows("arm", ~np.isin(arm, ARMS), "this is not an arm", f"Write one of {', '.join(ARMS)}.")
+    twice = np.asarray(users.duplicated())
+    table.flag_rows("user_id", twice, "the user has an earlier row", "Keep one row for each user.")
+    raise_faults(faults)
+    return users, arm
 
 
 def with_arms(history: History, folder: Path) -> History:
@@ -148,7 +171,11 @@ def with_arms(history: History, folder: Path) -> History:
     Raises:
         InputError: If the folder is not one of decisions by date.
     """
-    arms = read_arms(folder, history.user_ids)
+    return with_arms_of_users(history, folder, read_arms(folder, history.user_ids))
+
+
+def with_arms_of_users(history: History, folder: Path, arms: ObjectArray) -> History:
+    """Return a history whose decisions have arms: their own, or else that of the user (U,): see `with_arms`."""
     d = history.decisions
     named = np.asarray(arms != None, dtype=bool)  # noqa: E711
     own = np.full(len(d), None, dtype=object) if d.arm is None else d.arm

@@ -14,6 +14,7 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import HOUR
+from crosschannel.histories.readers.decided.checking import check_arms, notes_on_edits
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE, decided_days, decisions_by_date, ends_before
 from crosschannel.histories.readers.sources import (
     SourceRows,
@@ -94,7 +95,9 @@ def join_days(log: SourceRows, folder: Path, modules: ActionSpace, since: int | 
         frame = pd.concat([part.frame for part in parts], ignore_index=True)
         decided = SourceRows(source, frame, tuple(file for part in parts for file in part.files))
     raise_faults(faults)
-    return join_decisions(log, decided, modules)
+    check_arms(decided)
+    joined = join_decisions(log, decided, modules)
+    return replace(joined, notes=(*joined.notes, *notes_on_edits(decided, modules)))
 
 
 def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -> JoinedDecisions:

@@ -12,6 +12,7 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.table_validator import TableValidator
+from crosschannel.histories.readers.decided.checking import check_arms
 from crosschannel.histories.readers.decided.days import source_of_decisions
 from crosschannel.histories.readers.slots import UserSlots
 from crosschannel.histories.readers.sources import SourceRows, TableSource, decision_columns, read_source
@@ -59,6 +60,7 @@ def read_decided(source: TableSource, modules: ActionSpace, stream: StreamRows) 
     known = decision_columns(modules)
     rows = read_source(source_of_decisions(source), known, (*DECISION_COLUMNS, *modules.names), faults)
     raise_faults(faults)
+    check_arms(rows)
     table = TableValidator(rows.frame, str(source.path), faults)
     time, _ = table.times("time")
     user = pd.Index(stream.user_ids.astype(str)).get_indexer(pd.Index(table.texts("user_id").astype(str)))

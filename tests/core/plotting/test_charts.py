@@ -88,7 +88,7 @@ def test_gaps_of_a_course_stay_open():
 
 
 def test_given_axes_are_used_and_pyplot_keeps_its_state():
-    before = dict(mpl.rcParams)
+    before, figures = dict(mpl.rcParams), plt.get_fignums()
     for draw in (
         lambda ax: draw_marks(MARKS, "value", ax=ax),
         lambda ax: draw_pairs(["x"], [0.1], [0.2], ("a", "b"), "share", ax=ax),
@@ -99,7 +99,7 @@ def test_given_axes_are_used_and_pyplot_keeps_its_state():
         own = draw(None)
         assert own.figure.canvas.get_renderer() is not None
         assert own.figure._repr_png_().startswith(b"\x89PNG")
-    assert plt.get_fignums() == []
+    assert plt.get_fignums() == figures
     assert dict(mpl.rcParams) == before
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from crosschannel.core.times import DAY
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.histories.observation.slicing import digests_by_day, since, until
-from crosschannel.reward import DidReward, RewardSpec
+from crosschannel.reward import DidReward, Reason, RewardSpec
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,31 @@ def test_since_makes_earlier_time_unobserved(history):
     assert recent.events.time.min() >= time
     assert (recent.observed_from >= time).all()
     assert since(history, history.span[0]) is history
+
+
+def test_users_who_churned_before_a_part_have_churned_in_it(history):
+    """They are neither controls nor learned from, however long ago the event was."""
+    first, time = int(history.decisions.time.min()), int(history.decisions.time.min()) + 3 * DAY
+    e = history.events
+    early = np.flatnonzero((e.time >= first) & (e.time < time))[::5]
+    event = e.event.copy()
+    event[early] = history.event_names.index("unsubscribed")
+    churned = replace(history, events=replace(e, event=event))
+    assert (churned.churned_at < time).sum() >= 5
+    recent = since(churned, time)
+    np.testing.assert_array_equal(recent.churned_at, churned.churned_at)
+    chosen = np.arange(history.n_users) % 2 == 0
+    np.testing.assert_array_equal(recent.select_users(chosen).churned_at, churned.churned_at[chosen])
+    reason = DidReward(RewardSpec(pre="1d", post="1d", min_controls=2)).fit_transform(recent).reason
+    gone = (churned.churned_at < time)[recent.decisions.user]
+    assert gone.any()
+    assert (reason[gone] == Reason.CHURNED).all()
+
+
+def test_a_digest_of_days_that_are_known_is_not_computed_again(history):
+    first = int(history.decisions.time.min())
+    whole = digests_by_day(history, first, DAY, 6)
+    assert digests_by_day(history, first, DAY, 6, ["a", "b"]) == ["a", "b", *whole[2:]]
 
 
 def test_times_outside_the_log_are_refused(history):

@@ -220,6 +220,7 @@ def test_an_action_that_is_added_in_the_middle_is_fitted_again(tmp_path: Path) -
     wider = replace(history, modules=modules, decisions=replace(d, actions=actions, eligible=None))
     found = update(run, wider)
     assert found.fitted
+    assert (found.revised, found.late) == (0, 0)
     assert found.version == update(started(settings, tmp_path / "fresh", wider), wider).version
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +230,62 @@ def test_each_user_has_the_arm_of_the_last_day_that_names_them(folders):
     assert "3 users are in no file of arms" in found.summary()
     last.assign(arm="everyone").to_parquet(days[-1] / ARMS_FILE)
     with pytest.raises(InputError, match="this is not an arm"):
+        read_history(log, decided)
+
+
+def test_edited_actions_are_noted(folders):
+    """More rows of an action than were decided are edits; fewer are rows that were left out."""
+    _, log, decided = folders
+    day = decided_days(decided)[1]
+    table = pd.read_parquet(day / DECISIONS_FILE)
+    policy = table.assign(arm=table["arm"].where(table["arm"] != "business_as_usual"), policy="ab12")
+    agents = policy[policy["arm"] == "agent"]
+    counts = {m["name"]: {str(k): int(v) for k, v in agents[m["name"]].value_counts().items()} for m in MODULES}
+    summary = json.loads((day / SUMMARY_FILE).read_text())
+    (day / SUMMARY_FILE).write_text(json.dumps({**summary, "counts": counts}))
+    policy.to_parquet(day / DECISIONS_FILE, index=False)
+    assert "were edited" not in read_history(log, decided).summary()
+    nothing = agents.index[agents["channel"] == "none"]
+    policy.drop(nothing[:2]).to_parquet(day / DECISIONS_FILE, index=False)
+    assert "were edited" not in read_history(log, decided).summary()
+    sent = counts["channel"]["email"]
+    policy.loc[nothing[0], ["channel", "offer"]] = ["email", "small"]
+    policy.to_parquet(day / DECISIONS_FILE, index=False)
+    note = rf"decisions of {day.name} were edited: {sent + 1} rows have channel 'email', {sent} had it"
+    assert re.search(note, read_history(log, decided).summary())
+
+
+def twice(table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([table, table.iloc[[2]]], ignore_index=True)
+
+
+def with_value(column: str, value: object) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    def changed(table: pd.DataFrame) -> pd.DataFrame:
+        values = table[column].tolist()
+        values[2] = value
+        return table.assign(**{column: values})
+
+    return changed
+
+
+@pytest.mark.parametrize("day", [0, 1, -1])
+@pytest.mark.parametrize(
+    ("file", "edit", "message"),
+    [
+        (ARMS_FILE, twice, r"column 'user_id', row \d+, .*the user has an earlier row"),
+        (ARMS_FILE, with_value("user_id", None), r"column 'user_id', row 3, .*the user is missing"),
+        (ARMS_FILE, with_value("arm", "agnt"), r"column 'arm', row 3, value 'agnt': this is not an arm"),
+        (DECISIONS_FILE, twice, r"row \d+, .*the user has an earlier decision of the same time"),
+        (DECISIONS_FILE, with_value("arm", "business_as_usual"), r"'arm', row 3, .*arms.parquet of the same day says"),
+        (DECISIONS_FILE, with_value("propensity", 1.5), r"'propensity', row 3, .*a propensity is at most 1"),
+        (DECISIONS_FILE, with_value("propensity", 0.0), r"'propensity', row 3, .*a propensity must be above 0"),
+    ],
+)
+def test_a_fault_in_the_files_of_any_day_is_named_by_file_and_row(folders, day, file, edit, message):
+    _, log, decided = folders
+    path = decided_days(decided)[day] / file
+    edit(pd.read_parquet(path)).to_parquet(path, index=False)
+    with pytest.raises(InputError, match=rf"{re.escape(str(path))}.*{message}"):
         read_history(log, decided)
 
 
