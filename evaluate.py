@@ -3,6 +3,7 @@
   crosschannel evaluate runs/NAME                                         on the log of the run
   crosschannel evaluate runs/NAME --history.path LOG --out FOLDER         on another log
   crosschannel evaluate runs/NAME --evaluation.min-ess 500 --out FOLDER   with other settings
+  crosschannel evaluate runs/NAME --evaluation.procedure.folds 5 --out FOLDER   the learning procedure
   crosschannel evaluate runs/TODAY --compare runs/YESTERDAY               one policy against another
 
 Every value comes with its estimand, an interval over users and its effective sample size; a value
@@ -26,12 +27,21 @@ from crosschannel import agents, pipeline
 from crosschannel.core import ConfigError
 from crosschannel.engines import Engine, make_engine, run_locally
 from crosschannel.histories.features import ContextFeatures
-from crosschannel.pipeline.command_line import Parser, UsageError, check_output, logger, one_thread, program
+from crosschannel.pipeline.command_line import (
+    Parser,
+    UsageError,
+    check_output,
+    logger,
+    one_thread,
+    program,
+    resumable,
+)
 from crosschannel.pipeline.configuration import Config, EvaluationConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.policies import Policies
-from crosschannel.pipeline.run_files import RunLock, write_json
+from crosschannel.pipeline.run_files import PROCEDURE, RunLock, make_folder, write_json
 from crosschannel.pipeline.run_folder import Run
+from crosschannel.programs.train import learn_fold
 
 # `agents.NAME` and the like are imported on first use, so that help and wrong flags do not wait for PyTorch.
 
@@ -76,6 +86,7 @@ def evaluate(
     if decided is not None:
         run = replace(run, config=replace(run.config, history=replace(run.config.history, decided=decided)))
     other_log = history is not None or decided is not None
+    pipeline.check_procedure(run.config if settings is None else replace(run.config, evaluation=settings))
     if out is None and (other_log or settings not in (None, run.config.evaluation)):
         raise ConfigError("another log and other settings need a folder of their own: add --out FOLDER")
     if settings is not None:
@@ -84,6 +95,7 @@ def evaluate(
     # The card in another folder is of the policy that is judged; the run's own is of the one that decides.
     in_use = None if out else Policies(run.path).current
     with nullcontext() if out else RunLock(run.path):
+        data = None
         result = None if other_log else run.stored_result()
         passes = pipeline.Passes(engine)
         if result is not None and _log_is_unchanged(run, trained_with.history, out or run.path, passes):
@@ -102,9 +114,25 @@ def evaluate(
             policy = pipeline.explain_policy(run.config, data, agent)
             result = pipeline.judge(run.config, data, agent, policy, notes)
             run.write_result(result, data.fingerprint, out)
+        if run.config.evaluation.procedure.folds is not None and result.procedure is None:
+            data = data or _read(run, trained_with.features, out or run.path, passes)[0]
+            result = replace(result, procedure=_value_procedure(run, data, out, other_log, device))
+            run.write_result(result, data.fingerprint, out)
         pipeline.write_report(run, result, (out or run.path) / "report.html")
         pipeline.write_model_card(replace(run, version=in_use), result, out)
     return result
+
+
+def _value_procedure(
+    run: Run, data: pipeline.TrainingData, out: Path | None, other_log: bool, device: str
+) -> pipeline.ProcedureValue:
+    """Value the learning procedure; its agents are kept with the run, or where they are of another log, in `out`."""
+    folder = out if out is not None and other_log else run.path
+    make_folder(folder)
+    remedy = f"run the same command again: the agents that have learned are kept in {folder / PROCEDURE}"
+    # Without `out` the run's folder is locked already.
+    with nullcontext() if out is None else RunLock(folder), resumable(folder, remedy=remedy):
+        return pipeline.value_procedure(run, data, learn_fold, folder, device)
 
 
 def _read(

@@ -70,6 +70,7 @@ def train(
         InputError: If the history cannot be read.
     """
     check_classes(config)
+    pipeline.check_procedure(config)
     if resume is not None:
         if is_simulation(resume.path):
             again = invocation("simulate", "--resume", resume.path)
@@ -92,16 +93,7 @@ def train(
         logger.info(data.history.summary())
         if resume and earlier and earlier.history != data.fingerprint:
             raise ConfigError(f"the history of run {resume.path} has changed: restore it, or train a new run")
-        split = data.train
-        if split.losses.warning:
-            logger.warning(f"training decisions: {split.losses.warning}")
-        log = envs.replay.ReplayLog.build(
-            split.history, split.rewards, split.features, observations=split.observations, min_steps=1
-        )
-        logger.info(log.summary())
-        agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
-        pipeline.check_priceable(agent, config.constraints)
-        del split.observations  # the replay log holds them now, and they are large
+        log, agent = make_learner(config, data)
         run = resume or Run.create(config, out, locks, force=force)
         logger.info(f"writing to {run.path}")
 
@@ -115,6 +107,35 @@ def train(
             watching.end(replace(training, agent=written), result)
             run.finish(result)
         return run
+
+
+def make_learner(config: Config, data: pipeline.TrainingData) -> tuple[envs.replay.ReplayLog, agents.Agent]:
+    """Return the log of the training users that an agent replays, and the agent that has not learned yet.
+
+    Raises:
+        ConfigError: If the agent cannot keep the constraints.
+    """
+    split = data.train
+    if split.losses.warning:
+        logger.warning(f"training decisions: {split.losses.warning}")
+    log = envs.replay.ReplayLog.build(
+        split.history, split.rewards, split.features, observations=split.observations, min_steps=1
+    )
+    logger.info(log.summary())
+    agent = agents.make_agent(modules=log.modules, device=config.device, **pipeline.agent_spec(config, data))
+    pipeline.check_priceable(agent, config.constraints)
+    del split.observations  # the replay log holds them now, and they are large
+    return log, agent
+
+
+def learn_fold(run: Run, data: pipeline.TrainingData) -> None:
+    """Learn as `train` does, but from all folds of users but one: see `pipeline.value_procedure`.
+
+    Args:
+        run: Where the agent is written, and the configuration of the fold.
+        data: The history, divided into the users to learn from and those of the fold.
+    """
+    learn(run, data, *make_learner(run.config, data), pipeline.Callbacks())
 
 
 def learn(

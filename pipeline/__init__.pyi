@@ -41,6 +41,9 @@ from .pricing import LogPace as LogPace
 from .pricing import check_priceable as check_priceable
 from .pricing import price_messages as price_messages
 from .pricing import priced_policy as priced_policy
+from .procedure.records import ProcedureValue as ProcedureValue
+from .procedure.valuing import check_procedure as check_procedure
+from .procedure.valuing import value_procedure as value_procedure
 from .report.model_card import model_card as model_card
 from .report.model_card import write_model_card as write_model_card
 from .reporting import next_steps as next_steps
@@ -62,6 +65,7 @@ __all__ = [
     "Monitor",
     "Parser",
     "Passes",
+    "ProcedureValue",
     "Run",
     "Training",
     "TrainingData",
@@ -72,6 +76,7 @@ __all__ = [
     "batch_at",
     "build_history",
     "check_priceable",
+    "check_procedure",
     "compare_runs",
     "comparison_to_dict",
     "compute_rewards",
@@ -98,6 +103,7 @@ __all__ = [
     "read_to_judge",
     "reads_buckets",
     "train_on_buckets",
+    "value_procedure",
     "write_config",
     "write_day",
     "write_model_card",

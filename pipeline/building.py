@@ -340,7 +340,7 @@ def prepare_history(
         train=Split(train, model, features, config.guardrails),
         propensities=check,
         fingerprint=fingerprint,
-        pace=_pace(config, train),
+        pace=measure_pace(config, train),
     )
 
 
@@ -369,7 +369,7 @@ def propensity_classifier(config: Config) -> type | None:
     return found
 
 
-def _pace(config: Config, train: History) -> LogPace:
+def measure_pace(config: Config, train: History) -> LogPace:
     """Measure the pace of the training users' log, for the cost events of the funnel."""
     events = () if config.reward.funnel is None else config.reward.funnel.costs
     check_constraints(config.constraints, train.modules, events)

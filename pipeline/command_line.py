@@ -270,9 +270,15 @@ def refuse_existing(path: Path, force: bool) -> None:
 
 
 @contextmanager
-def resumable(run: Path, command: str = "train") -> Iterator[None]:
-    """Add the command that resumes the run to Ctrl-C, to SIGTERM, and to the error of a file that cannot be written."""
-    remedy = f"resume the run from its last checkpoint with: {invocation(command, '--resume', run)}"
+def resumable(run: Path, command: str = "train", remedy: str = "") -> Iterator[None]:
+    """Add the command that resumes the run to Ctrl-C, to SIGTERM, and to the error of a file that cannot be written.
+
+    Args:
+        run: Folder of the run.
+        command: The command that resumes it.
+        remedy: What to do instead, where no command does.
+    """
+    remedy = remedy or f"resume the run from its last checkpoint with: {invocation(command, '--resume', run)}"
     try:
         yield
     except Terminated:

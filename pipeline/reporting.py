@@ -27,6 +27,7 @@ from crosschannel.pipeline.report.behaviour import (
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.comparators import comparators_section
 from crosschannel.pipeline.report.following import following_section
+from crosschannel.pipeline.report.procedure import procedure_section
 from crosschannel.pipeline.report.words import reward_in_words, reward_text
 from crosschannel.pipeline.run_folder import Run
 
@@ -43,8 +44,10 @@ def write_report(run: Run, result: EvaluationResult, path: Path) -> None:
 
 def next_steps(run: Run) -> str:
     """Return the commands to run after training."""
+    folds = run.config.evaluation.procedure.folds
+    more = "" if folds is None else f", and values the learning procedure by {folds} more trainings"
     commands = [
-        f"Next: {invocation('evaluate', run.path)}   (writes {run.path / 'report.html'})",
+        f"Next: {invocation('evaluate', run.path)}   (writes {run.path / 'report.html'}{more})",
         f"      tensorboard --logdir {run.path.parent}",
     ]
     return "\n".join(commands)
@@ -76,6 +79,7 @@ def _sections(result: EvaluationResult) -> list[ReportSection]:
     """Return what the policy is compared with, what it does and why, and what its constraints cost."""
     sections = [
         comparators_section(result),
+        procedure_section(result),
         following_section(result.followed),
         _behaviour(result),
         _support(result),

@@ -24,12 +24,16 @@ from crosschannel.pipeline.pricing import LogPace
 LOCK_FILE = ".lock"
 #: Beginning of the names of scratch folders, and the ending of all that is not finished.
 SCRATCH, PART = ".scratch-", ".part"
+#: Folder of the agents of a learning procedure, below that of the run.
+PROCEDURE = "procedure"
 #: Settings that say only where a run is, and what computes it.
 PLACES = ("name", "run_dir", "device")
 #: Settings of `history` that say only where a log is and how it is read.
 SOURCES_OF_A_LOG = ("source", "path", "market", "tables", "stream", "decided")
 #: Settings that an ended run may change: they say what is judged and sent.
 AFTER_TRAINING = ("guardrails", "arms", "evaluation", "constraints", "alerts", "trial", "update", "loop")
+#: Those of them that do not change what an agent learns from a log.
+AFTER_LEARNING = tuple(section for section in AFTER_TRAINING if section != "guardrails")
 _SEAL = re.compile(r',\n  "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
@@ -148,6 +152,18 @@ def check_same_settings(trained: Config, config: Config, path: Path, *, ended: b
     ]
     if lines:
         raise ConfigError("\n".join(lines))
+
+
+def learns_alike(one: Config, other: Config) -> bool:
+    """Return whether agents that learn from the same log with two configurations learn the same.
+
+    Guardrails count: an agent learns from what they leave eligible; and so does the discount of later slots, from which
+    the price of a message is learned.
+    """
+    return all(
+        _may_change(key) or (key.partition(".")[0] in AFTER_LEARNING and key != "constraints.discount")
+        for key, _, _ in _differences(to_dict(one), to_dict(other))
+    )
 
 
 def _differences(stored: Any, found: Any, key: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -15,6 +15,7 @@ from crosschannel.core.serialization import reproducible
 from crosschannel.evaluation.outcomes.outcome_model import (
     OutcomeModel,
     QValues,
+    check_fold_of_users,
     check_folds,
     check_shapes,
     folds_of_users,
@@ -37,9 +38,9 @@ class ModelledRewards(Protocol):
 class CrossFittedOutcomes:
     """K outcome models of n decisions, of which none saw the users that it is used for.
 
-    So an outcome model shares no noise with the rewards that correct it, nor with the agent, which learned from other
-    users. Chernozhukov et al. (2018), "Double/debiased machine learning for treatment and structural parameters",
-    Econometrics Journal.
+    So an outcome model shares no noise with the rewards that correct it, nor with an agent that learned from users who
+    are not evaluated. Chernozhukov et al. (2018), "Double/debiased machine learning for treatment and structural
+    parameters", Econometrics Journal.
 
     Attributes:
         models: The model of each fold, fitted to the other folds.
@@ -60,6 +61,7 @@ class CrossFittedOutcomes:
         *,
         regressor: Callable[[], Regressor] | None = None,
         folds: int = FOLDS,
+        fold: IntArray | None = None,
     ) -> CrossFittedOutcomes:
         """Fit the models on the decisions that are evaluated.
 
@@ -68,24 +70,26 @@ class CrossFittedOutcomes:
             context: Standardised context features (n, D).
             actions: Canonical codes (n, M).
             rewards: Rewards (n,); decisions whose reward is NaN teach nothing, but have a fold.
-            user: Integer codes of the users (n,); a hash of the code assigns a user to a fold.
+            user: Integer codes of the users (n,); a hash of the code assigns a user to a fold by default.
             regressor: A function that makes a regressor with `fit` and `predict`, as those of scikit-learn; by default
                 the ridge regression of `OutcomeModel`, whose sums are computed once for all folds. Its penalty, one of
                 seven numbers, is chosen by the errors of all folds.
             folds: Number of folds of users.
+            fold: Fold of each decision (n,), 0 to `folds` - 1, where others have divided the users.
 
         Raises:
-            InputError: If shapes differ.
+            InputError: If shapes differ, or a user is in several folds.
             ConfigError: If there are fewer users with a reward than folds.
         """
-        if regressor is None:
-            models: Sequence[ModelledRewards] = OutcomeModel.fit_folds(
-                modules, context, actions, rewards, user, folds=folds
-            )
-            return cls(models=tuple(models), fold=folds_of_users(user, folds))
         check_shapes(len(modules), context, actions, user, n=len(rewards))
         check_folds(user[np.isfinite(rewards)], folds)
-        fold = folds_of_users(user, folds)
+        fold = folds_of_users(user, folds) if fold is None else fold
+        check_fold_of_users(user, fold, folds)
+        if regressor is None:
+            models: Sequence[ModelledRewards] = OutcomeModel.fit_folds(
+                modules, context, actions, rewards, user, folds=folds, fold=fold
+            )
+            return cls(models=tuple(models), fold=fold)
         known = np.isfinite(rewards)
         fits = [known & (fold != k) for k in range(folds)]
         models = [

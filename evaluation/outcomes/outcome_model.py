@@ -90,7 +90,8 @@ class OutcomeModel:
             InputError: If shapes differ.
             ConfigError: If there are fewer users with a reward than folds.
         """
-        sums = _Sums.from_decisions(modules, context, actions, rewards, user, folds)
+        fold = folds_of_users(user, folds)
+        sums = _Sums.from_decisions(modules, context, actions, rewards, user, folds, fold)
         errors = sums.cv_errors(penalties)
         return sums.model(sums.total, _best(errors), errors)
 
@@ -105,12 +106,15 @@ class OutcomeModel:
         *,
         penalties: Sequence[float] = PENALTIES,
         folds: int = 5,
+        fold: IntArray | None = None,
     ) -> list[OutcomeModel]:
-        """Fit one model for each fold of users (`folds_of_users`), from the decisions of the other folds.
+        """Fit one model for each fold of users, from the decisions of the other folds.
 
-        The penalty is one for all folds; arguments and errors are those of `fit`.
+        The penalty is one for all folds; arguments and errors are those of `fit`. The `fold` (n,) of each decision is
+        by default that of `folds_of_users`.
         """
-        sums = _Sums.from_decisions(modules, context, actions, rewards, user, folds)
+        fold = folds_of_users(user, folds) if fold is None else fold
+        sums = _Sums.from_decisions(modules, context, actions, rewards, user, folds, fold)
         errors = sums.cv_errors(penalties)
         best = _best(errors)
         return [sums.model(sums.total - part, best, errors) for part in sums.by_fold]
@@ -173,6 +177,7 @@ class _Sums:
         rewards: FloatArray,
         user: IntArray,
         folds: int,
+        fold: IntArray,
     ) -> _Sums:
         check_shapes(len(modules), context, actions, user, n=len(rewards))
         known = np.isfinite(rewards)
@@ -180,10 +185,9 @@ class _Sums:
         rows, width = np.flatnonzero(known), 1 + context.shape[1]
         distinct, pattern = distinct_actions(modules, modules.canonical(actions[rows]))
         h = action_indicators(modules, distinct)
-        fold = folds_of_users(user[rows], folds)
         by_fold = []
         for k in range(folds):
-            places = np.flatnonzero(fold == k)
+            places = np.flatnonzero(fold[rows] == k)
             z, y = _with_intercept(context[rows[places]]), rewards[rows[places]]
             by_fold.append(NormalEquations.from_decisions(z, h, pattern[places], y))
         total = functools.reduce(operator.add, by_fold)
@@ -262,6 +266,22 @@ def check_folds(user: IntArray, folds: int) -> None:
     users = len(np.unique(user))
     if folds < 2 or users < folds:
         raise ConfigError(f"the outcome model needs 2 folds or more and as many users: {folds} folds, {users} users")
+
+
+def check_fold_of_users(user: IntArray, fold: IntArray, folds: int) -> None:
+    """Refuse folds (n,) that are out of range, or that divide the decisions of a user.
+
+    Raises:
+        InputError: If they do.
+    """
+    problem = ""
+    if fold.shape != user.shape or ((fold < 0) | (fold >= folds)).any():
+        problem = f"an array of shape {fold.shape} is not {user.shape} with entries from 0 to {folds - 1}"
+    elif len(np.unique(np.stack([user, fold]), axis=1).T) > len(np.unique(user)):
+        problem = "a user is in several folds"
+    if problem:
+        remedy = "Give all decisions of a user the same fold."
+        raise InputError([Fault(file="outcome model", problem=problem, remedy=remedy, column="fold")])
 
 
 def check_shapes(n_modules: int, context: npt.NDArray[Any], actions: IntArray, user: IntArray, n: int) -> None:

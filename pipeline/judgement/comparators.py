@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,7 @@ from crosschannel.evaluation.estimates import reason_not_identified, reason_of_w
 from crosschannel.evaluation.estimators import Terms, optimal_baseline
 from crosschannel.evaluation.stacked_terms import StackedTerms
 from crosschannel.histories import guarded_mask
-from crosschannel.pipeline.building import TrainingData
+from crosschannel.pipeline.building import Split, TrainingData
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.headline_order import HeadlineOrder, lacks_propensities
 from crosschannel.pipeline.judgement.records import Comparator
@@ -39,6 +39,8 @@ COMPARING = 6
 MAX_REPLICATES = 100
 #: Training decisions by whose true effects the best constant action is found, and joint actions above which it is not.
 TRUTH_ROWS, MAX_JOINT_ACTIONS = 400, 20_000
+#: Constant actions of different folds that are named.
+MAX_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,19 @@ def one_hot(modules: ActionSpace, actions: IntArray) -> list[FloatArray]:
 
 
 def constant_actions(modules: ActionSpace, mask: BoolArray, action: Sequence[int] | IntArray) -> IntArray:
-    """Return one action (n, M) at slots where all of its parts are eligible by a mask (n, A), and nothing elsewhere."""
-    wanted = np.tile(np.asarray(action, dtype=np.int64), (len(mask), 1))
-    eligible = np.ones(len(mask), dtype=bool)
+    """Return one action (n, M) at slots where all of its parts are eligible by a mask (n, A), and nothing elsewhere.
+
+    The action (M,) is the same at all slots, or (n, M) one at each.
+    """
+    wanted = np.array(np.broadcast_to(np.asarray(action, dtype=np.int64), (len(mask), len(modules))))
+    eligible, rows = np.ones(len(mask), dtype=bool), np.arange(len(mask))
     for m, part in enumerate(modules.split(modules.feasible_mask(mask))):
-        eligible &= part[:, action[m]] | ((m > 0) & (action[0] == 0))
+        eligible &= part[rows, wanted[:, m]] | ((m > 0) & (wanted[:, 0] == 0))
     wanted[~eligible] = 0
     return modules.canonical(wanted)
 
 
-def constant_weights(log: LoggedDecisions, mask: BoolArray, m: int, code: int) -> FloatArray:
+def constant_weights(log: LoggedDecisions, mask: BoolArray, m: int, code: int | IntArray) -> FloatArray:
     r"""Return the weights (n,) of the policy that always chooses one action of module m, and the others as logged.
 
     .. math:: w = \mathbb{1}[a_m = a] / \mu_m(a)
@@ -93,10 +98,10 @@ def constant_weights(log: LoggedDecisions, mask: BoolArray, m: int, code: int) -
         log: The log, with propensities.
         mask: Eligible actions (n, A).
         m: The module.
-        code: The action.
+        code: The action, or one for each decision (n,).
     """
     modules, chosen = log.modules, log.actions[:, m]
-    eligible = modules.conditional_mask(m, modules.feasible_mask(mask), log.actions)[:, code]
+    eligible = modules.conditional_mask(m, modules.feasible_mask(mask), log.actions)[np.arange(len(log)), code]
     if m == 0:
         return np.asarray((chosen == np.where(eligible, code, 0)) / log.propensity[:, 0])
     decides = eligible & modules.sends(log.actions)
@@ -154,12 +159,25 @@ def best_constants(
     )
 
 
+def constants_of(config: Config, train: Split) -> BestConstants | None:
+    """Return the best constant actions by the decisions of some training users; None without propensities."""
+    kept = train.rewards.identified & ~np.isnan(train.rewards.p_uncensored)
+    log = LoggedDecisions.from_history(train.history)[kept]
+    if not len(log) or np.isnan(log.propensity).any():
+        return None
+    mask = guarded_mask(config.guardrails, train.history)[kept]
+    counts = 1.0 / train.rewards.p_uncensored[kept]
+    return best_constants(log, mask, train.rewards.reward[kept], counts, config.evaluation.min_ess)
+
+
 def compare(
     config: Config,
     data: TrainingData,
     probabilities: Sequence[FloatArray],
     greedy: Sequence[FloatArray],
     evaluation: Evaluation,
+    constants: Sequence[BestConstants | None] | None = None,
+    fold: IntArray | None = None,
 ) -> tuple[Comparator, ...]:
     """Estimate the values of the comparators on the test users, as that of the policy, and its lead over each.
 
@@ -173,6 +191,9 @@ def compare(
         probabilities: The policy's probabilities at the test users' decisions.
         greedy: Those of the same agent without exploration.
         evaluation: The evaluation of this policy.
+        constants: The best constant actions by the training users, of each fold where there are several; by default
+            those of `data.train`.
+        fold: Which of these belong to each of the test users' decisions (n,); the first to all by default.
     """
     test = data.test
     kept = test.rewards.identified
@@ -184,7 +205,17 @@ def compare(
         "the log has no propensities for the slots after some decisions" if np.isnan(p_uncensored).any() else ""
     )
     counts = 1.0 / np.where(np.isnan(p_uncensored), 1.0, p_uncensored)
-    judge = _Judge(config, data, log, kept, counts, HeadlineOrder.from_evaluation(config, log, evaluation))
+    constants = [constants_of(config, data.train)] if constants is None else constants
+    judge = _Judge(
+        config=config,
+        data=data,
+        log=log,
+        kept=kept,
+        counts=counts,
+        order=HeadlineOrder.from_evaluation(config, log, evaluation),
+        constants=tuple(each for each in constants if each is not None) if None not in constants else (),
+        fold=np.zeros(len(log), dtype=np.int64) if fold is None else fold[kept],
+    )
     policy = judge.policy([p[kept] for p in probabilities])
     candidates = [policy, *judge.candidates([p[kept] for p in greedy])]
     return judge.estimate(candidates, blocked, headline(evaluation).reason)
@@ -200,6 +231,8 @@ class _Judge:
     kept: BoolArray
     counts: FloatArray
     order: HeadlineOrder
+    constants: tuple[BestConstants, ...]
+    fold: IntArray
     rows: IntArray = field(init=False)
     mask: BoolArray = field(init=False)
 
@@ -223,9 +256,10 @@ class _Judge:
         return self.whole(EVALUATED, probabilities, self._expected(probabilities))
 
     def constant(self, name: str, action: Sequence[int] | IntArray) -> Candidate:
-        """Return the candidate that chooses one action wherever it is eligible."""
-        actions = constant_actions(self.modules, self.mask, action)
-        detail = ", ".join(part for part in self.modules.names_of(np.array([action]))[0] if part)
+        """Return the candidate that chooses one action (M,), or one of each fold (K, M), wherever it is eligible."""
+        by_fold = np.atleast_2d(np.asarray(action, dtype=np.int64))
+        actions = constant_actions(self.modules, self.mask, by_fold[self.fold] if len(by_fold) > 1 else by_fold[0])
+        detail = _either(", ".join(part for part in names if part) for names in self.modules.names_of(by_fold))
         return self.whole(name, one_hot(self.modules, actions), self.truth_of(actions), detail)
 
     def truth_of(self, actions: IntArray) -> float:
@@ -245,29 +279,28 @@ class _Judge:
         yield self.whole("uniform", uniform, self._expected(uniform))
         yield self.whole("no send", one_hot(modules, nothing), self.truth_of(nothing))
         yield self.whole("greedy", greedy, self._expected(greedy))
-        best = self._best_on_training_users()
-        if best is not None:
-            yield self.constant("best constant", best.whole)
+        if self.constants:
+            yield self.constant("best constant", np.array([best.whole for best in self.constants]))
             if len(modules) > 1:
-                yield from (self._constant_module(m, code) for m, code in enumerate(best.modules))
+                chosen = np.array([best.modules for best in self.constants])
+                yield from (self._constant_module(m, chosen[:, m]) for m in range(len(modules)))
         if (true_best := self._best_by_true_effect()) is not None:
             yield self.constant("best constant by true effect", true_best)
 
-    def _constant_module(self, m: int, code: int) -> Candidate:
-        module = self.modules[m]
+    def _constant_module(self, m: int, by_fold: IntArray) -> Candidate:
+        module, code = self.modules[m], by_fold[self.fold]
         truth = math.nan
         if m > 0:
-            eligible = self.modules.conditional_mask(m, self.modules.feasible_mask(self.mask), self.log.actions)[
-                :, code
-            ]
+            possible = self.modules.conditional_mask(m, self.modules.feasible_mask(self.mask), self.log.actions)
             actions = self.log.actions.copy()
-            changed = eligible & self.modules.sends(actions)
-            actions[changed, m] = code
+            changed = possible[np.arange(len(code)), code] & self.modules.sends(actions)
+            actions[changed, m] = code[changed]
             if all((self.modules.parent(j) or (None,))[0] != m for j in range(len(self.modules))):
                 truth = self.truth_of(actions)
         weights = constant_weights(self.log, self.mask, m, code)
         name = f"best constant {module.name}"
-        return Candidate(name=name, detail=module.actions[code], weights=weights, unsupported=0.0, truth=truth)
+        detail = _either(module.actions[each] for each in by_fold)
+        return Candidate(name=name, detail=detail, weights=weights, unsupported=0.0, truth=truth)
 
     def _expected(self, shares: Sequence[FloatArray]) -> float:
         if self.data.truth is None:
@@ -275,22 +308,13 @@ class _Judge:
         given = [self.modules.condition(m) for m in range(len(self.modules))]
         return float(np.average(self.data.truth.expected_effect(self.rows, shares, given), weights=self.counts))
 
-    def _best_on_training_users(self) -> BestConstants | None:
-        train = self.data.train
-        kept = train.rewards.identified & ~np.isnan(train.rewards.p_uncensored)
-        log = LoggedDecisions.from_history(train.history)[kept]
-        if not len(log) or np.isnan(log.propensity).any():
-            return None
-        mask = guarded_mask(self.config.guardrails, train.history)[kept]
-        counts = 1.0 / train.rewards.p_uncensored[kept]
-        return best_constants(log, mask, train.rewards.reward[kept], counts, self.config.evaluation.min_ess)
-
     def _best_by_true_effect(self) -> IntArray | None:
-        """Return the joint action with the largest mean true effect at decisions of the training users."""
+        """Return the joint action with the largest mean true effect at decisions of the training users, if apart."""
         truth, modules = self.data.truth, self.modules
         if truth is None or math.prod(float(size) for size in modules.sizes) > MAX_JOINT_ACTIONS:
             return None
         rows = np.flatnonzero(self.data.rows("train"))
+        rows = rows if len(rows) else self.rows
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, TRUTH_ROWS).astype(np.int64))]
         eligible = np.ones((len(rows), modules.total), dtype=bool)
         if self.data.history.decisions.eligible is not None:
@@ -362,3 +386,9 @@ class _Judge:
                 )
             )
         return tuple(found)
+
+
+def _either(names: Iterable[str]) -> str:
+    """Return what folds chose, in words: the names without repetitions, or how many they are."""
+    different = list(dict.fromkeys(names))
+    return " or ".join(different) if len(different) <= MAX_NAMED else f"{len(different)} different ones by fold"

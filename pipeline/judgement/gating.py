@@ -98,7 +98,7 @@ def recent_difference(
     if reason_not_identified(support, users, settings) or reason_of_weights(support, settings):
         return UNDEFINED
     b = optimal_baseline(weights, reward, counts)
-    return _mean(config, counts * (weights - 1.0) * (reward - b), counts, code)
+    return mean_interval(config, counts * (weights - 1.0) * (reward - b), counts, code)
 
 
 def cost_events(
@@ -138,12 +138,12 @@ def cost_events(
         reason = blocked or reason_not_identified(support, users, settings) or reason_of_weights(support, settings)
         b = optimal_baseline(weights, occurs, counts)
         values = counts * (b + weights * (occurs - b))
-        policy = UNDEFINED if reason else _mean(config, values, counts, code)
+        policy = UNDEFINED if reason else mean_interval(config, values, counts, code)
         found.append(CostEvent(event=goal.event, logged=logged, policy=policy, reason=reason))
     return tuple(found)
 
 
-def _mean(config: Config, values: FloatArray, counts: FloatArray, code: IntArray) -> Interval:
+def mean_interval(config: Config, values: FloatArray, counts: FloatArray, code: IntArray) -> Interval:
     """Return the mean of values (n,) over counts (n,), with the interval of a bootstrap over users (n,)."""
     total, weight = (np.bincount(code, weights=each).astype(np.float64) for each in (values, counts))
     point = float(total.sum() / weight.sum())

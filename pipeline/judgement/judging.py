@@ -20,7 +20,7 @@ from crosschannel.agents import (
 from crosschannel.agents.base import Float32Array
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.funnel.funnel import Funnel
-from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
     CrossFittedOutcomes,
@@ -50,17 +50,28 @@ from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 BOOTSTRAP, DEPLOYMENT = 1, 2
 
 
-def fit_outcomes(config: Config, split: Split) -> CrossFittedOutcomes | None:
+def fit_outcomes(
+    config: Config, split: Split, folds: int = FOLDS, fold: IntArray | None = None
+) -> CrossFittedOutcomes | None:
     """Fit the expected reward of an action in a context, cross-fitted on the users that are evaluated.
 
-    None of these has trained the agent, so that model and agent share no noise. None where there are fewer users with a
-    reward than folds: then nothing is identified either.
+    None of the test users has trained the agent, so that model and agent share no noise. Where agents are cross-fitted,
+    the model of a fold and the agent that the fold judges have learned from the same users, and neither from the fold:
+    that leaves weighted estimates unbiased, and makes the model alone (`dm`) too favourable.
+
+    None where there are fewer users with a reward than folds: then nothing is identified either.
+
+    Args:
+        config: The configuration.
+        split: The users that are evaluated.
+        folds: Number of folds of users.
+        fold: Fold of each decision (n,); by default a hash of its user.
 
     Raises:
         ConfigError: If `evaluation.outcome_model` cannot be imported or made.
     """
     decisions, rewards = split.history.decisions, split.rewards
-    if len(np.unique(decisions.user[rewards.identified])) < FOLDS:
+    if len(np.unique(decisions.user[rewards.identified])) < folds:
         return None
     return CrossFittedOutcomes.fit(
         split.history.modules,
@@ -69,6 +80,8 @@ def fit_outcomes(config: Config, split: Split) -> CrossFittedOutcomes | None:
         rewards.reward,
         decisions.user,
         regressor=outcome_regressor(config),
+        folds=folds,
+        fold=fold,
     )
 
 
@@ -145,7 +158,8 @@ def judge(
     with ThreadPoolExecutor(1) as background:
         deployments = background.submit(_true_values, config, data, agent, policy.probabilities)
         logger.info("evaluating the policy on the test users")
-        evaluation = _off_policy(config, data, policy.probabilities)
+        outcomes = fit_outcomes(config, data.test)
+        evaluation = off_policy(config, data, policy.probabilities, outcomes, config.agent.name, "the test users")
         logger.info("comparing the policy with others")
         comparators = compare(config, data, policy.probabilities, greedy, evaluation)
         followed = follow(config, data, policy.probabilities)
@@ -219,18 +233,34 @@ def calibration_of(agent: Agent) -> Calibration | None:
     )
 
 
-def _off_policy(config: Config, data: TrainingData, probabilities: list[FloatArray]) -> Evaluation:
-    """Return the off-policy estimates from the test users' log."""
+def off_policy(
+    config: Config,
+    data: TrainingData,
+    probabilities: list[FloatArray],
+    outcomes: CrossFittedOutcomes | None,
+    policy: str,
+    whose: str,
+) -> Evaluation:
+    """Return the off-policy estimates from the test users' log.
+
+    Args:
+        config: The configuration.
+        data: The history and its splits.
+        probabilities: The policy's probabilities at the test users' decisions.
+        outcomes: The outcome models there; None without.
+        policy: Name of the policy.
+        whose: The users, in words.
+    """
     test, history, frame = data.test, data.test.history, data.test.rewards
-    outcomes, actions = fit_outcomes(config, test), history.decisions.actions
+    actions = history.decisions.actions
     return evaluate(
-        replace(LoggedDecisions.from_history(history), name=f"the test users of {history.name}"),
+        replace(LoggedDecisions.from_history(history), name=f"{whose} of {history.name}"),
         probabilities,
         test.refit(),
         rng=np.random.default_rng([config.seed, BOOTSTRAP]),
         q_values=None if outcomes is None else outcomes.q_values(test.observations.context, actions, probabilities),
         settings=config.evaluation.estimation,
-        policy=config.agent.name,
+        policy=policy,
         reward_counts=frame.counts(),
         p_uncensored=frame.p_uncensored,
         no_overlap=data.not_identified,

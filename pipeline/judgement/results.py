@@ -17,10 +17,11 @@ from crosschannel.evaluation.report.plain_values import read_number
 from crosschannel.pipeline.judgement.evidence_records import Evidence
 from crosschannel.pipeline.judgement.following import FollowedPolicy, followed_text, followed_title
 from crosschannel.pipeline.judgement.records import Calibration, Comparator, ConstraintUse, TrueValue
+from crosschannel.pipeline.procedure.records import ProcedureValue, procedure_text
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 10
+RESULT_VERSION = 11
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class EvaluationResult:
         evidence: What the policy does beside the log, where its weights lie, and how its agent's estimates are
             calibrated.
         followed: The value of the policy over the episodes of `evaluation.trajectories`; None where there are none.
+        procedure: The value of the learning procedure by `evaluation.procedure`; None where it was not asked for.
     """
 
     evaluation: Evaluation
@@ -57,6 +59,7 @@ class EvaluationResult:
     advice: tuple[str, ...] = ()
     evidence: Evidence = field(default_factory=Evidence)
     followed: FollowedPolicy | None = None
+    procedure: ProcedureValue | None = None
 
     def __str__(self) -> str:
         return summary_text(self)
@@ -76,6 +79,7 @@ class EvaluationResult:
             "advice": list(self.advice),
             "evidence": self.evidence.to_dict(),
             "followed": None if self.followed is None else self.followed.to_dict(),
+            "procedure": None if self.procedure is None else self.procedure.to_dict(),
         }
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,6 +115,7 @@ class EvaluationResult:
             advice=convert(tuple[str, ...], data["advice"], "advice"),
             evidence=Evidence.from_dict(data["evidence"]),
             followed=None if data["followed"] is None else FollowedPolicy.from_dict(data["followed"]),
+            procedure=None if data["procedure"] is None else ProcedureValue.from_dict(data["procedure"]),
         )
 
 
@@ -132,6 +137,11 @@ def summary_text(result: EvaluationResult) -> str:
         parts += ["", comparators_title(result), "", comparators_table(result.comparators)]
     if result.followed is not None:
         parts += ["", followed_title(result.followed), "", followed_text(result.followed)]
+    if result.procedure is not None:
+        parts += ["", "The learning procedure, from all users", "", procedure_text(result.procedure)]
+        if result.procedure.comparators:
+            parts += ["", "Other policies on all users; constants are those of the users who teach in each fold", ""]
+            parts.append(comparators_table(result.procedure.comparators))
     if result.calibration is not None:
         parts += ["", str(result.calibration)]
     if result.constraints:

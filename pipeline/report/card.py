@@ -23,6 +23,7 @@ from crosschannel.pipeline.judgement.comparators import EVALUATED, LOGGED
 from crosschannel.pipeline.judgement.following import FollowedPolicy
 from crosschannel.pipeline.judgement.records import Comparator
 from crosschannel.pipeline.judgement.results import EvaluationResult
+from crosschannel.pipeline.procedure.records import in_short
 
 #: Comparators that nobody could choose from a log alone, or that the answer names elsewhere.
 NOT_RIVALS = (LOGGED, EVALUATED, "greedy", "best constant by true effect")
@@ -109,6 +110,11 @@ def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
         facts["a reward is"] = reward
     if result.followed is not None:
         facts[f"if followed over {result.followed.slots} slots"] = _followed(result.followed)
+    if result.procedure is not None:
+        facts["value of the learning procedure"] = (
+            f"{in_short(result.procedure)}: the mean over {result.procedure.folds} policies, each judged by users that "
+            "it has not learned from; not the value of this policy, and the verdict does not rest on it"
+        )
     facts["policy"] = f"{evaluation.policy}, exploring, as it would be deployed"
     facts["what is estimated"] = best.estimand
     if result.truth:

@@ -18,6 +18,7 @@ from crosschannel.histories.history import DEFAULT_CHURN_EVENTS
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.results import EvaluationResult
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.procedure.records import NOT_OF_THE_POLICY, in_short
 from crosschannel.pipeline.report.card import card_of
 from crosschannel.pipeline.report.words import reward_in_words
 from crosschannel.pipeline.run_folder import Run, classes_of
@@ -166,6 +167,9 @@ def _assumptions(config: Config, result: EvaluationResult | None) -> Iterator[st
         yield f"Test of the rewards: {result.evidence.pre_trends}"
     tests = ladder_sentences(evaluation) or [f"There is no interaction ladder: {evaluation.no_ladder or 'none'}."]
     yield from (f"Ladder: {sentence.removeprefix('* ')}" for sentence in tests)
+    if (procedure := result.procedure) is not None:
+        yield f"Learning procedure: {in_short(procedure)}. It is {procedure.estimand}"
+        yield f"Learning procedure: {NOT_OF_THE_POLICY}"
     for truth in result.truth[:1]:
         yield f"True value, known because the market is simulated: {truth.per_decision:+.4g} per decision"
 

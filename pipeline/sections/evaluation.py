@@ -12,6 +12,25 @@ RIDGE = "ridge"
 
 
 @dataclass(frozen=True)
+class ProcedureSettings:
+    """Whether the learning procedure is valued beside the policy of the run.
+
+    Attributes:
+        folds: Folds of users, K. As many agents learn, each from all folds but one, which judges it: a value of the
+            learning procedure from all users. None: only the policy of the run is valued, on the test users.
+    """
+
+    folds: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.folds is not None and self.folds < 2:
+            raise ConfigError(
+                f"folds {self.folds} is below 2: each agent needs users to learn from and others to be judged by; "
+                "leave it out to value the policy of the run only"
+            )
+
+
+@dataclass(frozen=True)
 class EvaluationConfig(EvaluationSettings):
     """How the learned policy is evaluated.
 
@@ -24,6 +43,7 @@ class EvaluationConfig(EvaluationSettings):
         outcome_model: Regressor of the rewards. `ridge`, or one of your own or of scikit-learn, such as
             `sklearn.ensemble:RandomForestRegressor`, with its defaults. It is cross-fitted on the evaluated users.
         trajectories: The episodes of slots over which the policy is valued as one that is followed.
+        procedure: Whether the learning procedure is valued by cross-fitting, from all users.
     """
 
     market_users: int = 4000
@@ -32,6 +52,7 @@ class EvaluationConfig(EvaluationSettings):
     gate: GateRule = field(default_factory=GateRule)
     outcome_model: str = "ridge"
     trajectories: TrajectorySettings = field(default_factory=TrajectorySettings)
+    procedure: ProcedureSettings = field(default_factory=ProcedureSettings)
 
     def __post_init__(self) -> None:
         super().__post_init__()

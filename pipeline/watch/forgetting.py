@@ -30,7 +30,7 @@ from crosschannel.pipeline.loop.day_summaries import read_summary
 from crosschannel.pipeline.loop.deciding import DecidedDay, write_day
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER
-from crosschannel.pipeline.run_files import RunLock, check_scratch, read_json, write_json
+from crosschannel.pipeline.run_files import PROCEDURE, RunLock, check_scratch, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.watch.scanning import Found, Traces, read_secrets, scan
 
@@ -147,7 +147,8 @@ def forget(
 
     Rows of decisions, of arms and of a simulated log are removed, each day replaced as a whole. What was learned is
     kept in sums over users: the states of `learning/` and the totals of `days/` are removed, so that the next update
-    learns again from the log, and so is the checkpoint of a finished run, which nothing reads any more. Parameters of
+    learns again from the log, and so are the checkpoint of a finished run, which nothing reads any more, and those of
+    interrupted agents of folds, which start over. Parameters of
     policies are sums over users as well and stay; `forgotten.json` names these policies until they are gone.
 
     Args:
@@ -217,7 +218,8 @@ def _note_policies(run: Path) -> None:
 def _remove_states(places: Places, done: Forgotten) -> None:
     run = places.run
     folders = [folder for name in ("learning", DAYS_FOLDER) if (folder := run.path / name).is_dir()]
-    for file in (*(file for folder in folders for file in sorted(folder.rglob("*"))), run.checkpoint):
+    interrupted = sorted((run.path / PROCEDURE).glob(f"*/{run.checkpoint.name}"))
+    for file in (*(file for folder in folders for file in sorted(folder.rglob("*"))), *interrupted, run.checkpoint):
         if file.is_file():
             file.unlink()
             done.removed.append(file)

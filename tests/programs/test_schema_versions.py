@@ -31,6 +31,7 @@ from crosschannel.pipeline.judgement.results import RESULT_VERSION
 from crosschannel.pipeline.loop.day_summaries import DAY_VERSION, read_summary
 from crosschannel.pipeline.loop.policies import FORMAT_VERSION as POLICIES_VERSION
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.procedure.learning import FOLD_VERSION, LEARNED
 from crosschannel.pipeline.run_files import read_json, write_json
 from crosschannel.pipeline.run_folder import METRICS_VERSION, Run
 from crosschannel.pipeline.simulation.market_log import write_market_log
@@ -120,6 +121,7 @@ def test_the_page_lists_every_version() -> None:
         "metrics.json": METRICS_VERSION,
         "evaluation.json": RESULT_VERSION,
         "comparison.json": COMPARISON_VERSION,
+        LEARNED: FOLD_VERSION,
         **dict.fromkeys(("policies/current.json", "policies/order.json", "policies/<version>.json"), POLICIES_VERSION),
         "alerts.json": ALERTS_VERSION,
         "forgotten.json": FORGOTTEN_VERSION,

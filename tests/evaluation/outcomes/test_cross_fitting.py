@@ -75,6 +75,37 @@ def test_folds_are_models_of_the_other_folds():
             assert q.policy[own] == pytest.approx(part.policy, rel=1e-6, abs=1e-9)
 
 
+@pytest.mark.parametrize("regressor", [None, LeastSquares], ids=["ridge", "regressor"])
+def test_folds_that_are_handed_in_are_those_of_the_models(regressor):
+    """As if a hash had divided the users so: other rewards in a fold leave its own models as they are."""
+    _, log, _, rewards, x, p = drawn()
+    fold = (log.user % 3).astype(np.int64)
+    fitted = CrossFittedOutcomes.fit(OFFERS, x, log.actions, rewards, log.user, regressor=regressor, folds=3, fold=fold)
+    assert len(fitted.models) == 3
+    np.testing.assert_array_equal(fitted.fold, fold)
+    for k, model in enumerate(fitted.models):
+        rest, own = fold != k, fold == k
+        if regressor is None:
+            alone = OutcomeModel.fit(
+                OFFERS, x[rest], log.actions[rest], rewards[rest], log.user[rest], penalties=[model.penalty]
+            )
+        else:
+            alone = RegressorOutcomes.fit(LeastSquares, OFFERS, x[rest], log.actions[rest], rewards[rest])
+        expected = alone.q_values(x[own], log.actions[own], [each[own] for each in p])
+        found = fitted.q_values(x, log.actions, p)
+        for q, part in zip(found, expected, strict=True):
+            assert q.policy[own] == pytest.approx(part.policy, rel=1e-6, abs=1e-9)
+
+
+def test_folds_that_divide_a_user_are_refused():
+    _, log, _, rewards, x, _ = drawn()
+    arguments = (OFFERS, x, log.actions, rewards, log.user)
+    with pytest.raises(InputError, match="a user is in several folds"):
+        CrossFittedOutcomes.fit(*arguments, folds=2, fold=np.arange(len(rewards)) % 2)
+    with pytest.raises(InputError, match="with entries from 0 to 1"):
+        CrossFittedOutcomes.fit(*arguments, folds=2, fold=log.user % 3)
+
+
 def test_some_of_the_decisions_keep_their_folds():
     _, log, _, rewards, x, p = drawn()
     fitted = CrossFittedOutcomes.fit(OFFERS, x, log.actions, rewards, log.user)

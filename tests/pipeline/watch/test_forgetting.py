@@ -10,6 +10,7 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.pipeline.buckets.training import SCRATCH_FOLDER
+from crosschannel.pipeline.run_files import PROCEDURE
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, forget, train
 from tests.pipeline.loop.samples import daily_log, train_on
@@ -89,3 +90,15 @@ def test_days_of_decisions_outside_the_run(folder: Path) -> None:
     arms = pd.read_parquet(day / "arms.parquet")
     assert not arms["user_id"].isin(listed).any()
     assert len(arms) == 115
+
+
+def test_the_checkpoint_of_an_interrupted_agent_of_a_fold_goes(folder: Path, capsys) -> None:
+    log = f"--history.path={folder / 'log'}"
+    interrupted = folder / "run" / PROCEDURE / "fold_1_of_2"
+    interrupted.mkdir(parents=True)
+    shutil.copy(folder / "run" / "checkpoint.pt", interrupted)
+    shutil.copy(folder / "run" / "policy.pt", interrupted)
+    assert forget.main(arguments(folder, "--check", log)) == 1
+    assert "fold_1_of_2/checkpoint.pt" in capsys.readouterr().out
+    assert forget.main(arguments(folder, log)) == 0
+    assert [path.name for path in interrupted.iterdir()] == ["policy.pt"]
