@@ -44,14 +44,14 @@ def configuration(users: int, seed: int, folder: Path | None = None) -> Config:
 
 
 def write_log(users: int, seed: int, buckets: int, folder: Path) -> Path:
-    """Write the log of a market in buckets, unless it stands there already; return its folder."""
+    """Write the log of a market bucket by bucket, unless it stands there already; return its folder."""
     path = folder / f"market-{users}-{seed}-{buckets}"
-    if not path.is_dir():
-        from crosschannel.envs.market import Market, simulate_history
-        from crosschannel.histories.buckets import write_buckets
+    from crosschannel.histories.buckets import DEFAULT_LEAVES
+    from crosschannel.histories.buckets.opening import is_bucketed
+    from crosschannel.pipeline.simulation.market_log import write_market_log
 
-        history, _ = simulate_history(Market(configuration(users, seed).market()))
-        write_buckets(history, path, buckets)
+    if not is_bucketed(path):
+        write_market_log(configuration(users, seed).market(), path, buckets, DEFAULT_LEAVES)
     return path
 
 
@@ -179,6 +179,13 @@ def value(users: int, seed: int, buckets: int, folder: Path) -> dict[str, float]
     }
 
 
+def page(rows: pd.DataFrame) -> str:
+    """Return the rows as a table in Markdown."""
+    lines = [[*map(str, rows.columns)], ["---"] * rows.shape[1]]
+    lines += [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row] for row in rows.values]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
 def main() -> None:
     """Parse the arguments, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,7 +208,7 @@ def main() -> None:
         return
     table = cost(given.users, given.seeds[0], given.buckets, given.folder, judges=given.judge)
     if given.output:
-        add_rows(table, given.output, ("users", "buckets", "judged"), lambda rows: rows.to_markdown(index=False))
+        add_rows(table, given.output, ("users", "buckets", "judged"), page)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -59,32 +58,6 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from None
-
-
-@contextmanager
-def scratch_folder(parent: Path) -> Iterator[Path]:
-    """Yield a new folder of this process alone below another one, and remove it at the end.
-
-    Its name is one that nobody has: processes that work below one folder at a time do not meet, and nothing that others
-    made is written or removed. What a killed process leaves ends in `.part`, as unfinished files do. A parent that is
-    missing is made, and removed again if nothing else was written into it.
-
-    Raises:
-        OutputError: If the folder cannot be made.
-    """
-    made = not parent.exists()
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".scratch-", suffix=".part", dir=parent))
-    except OSError as error:
-        raise OutputError(f"{parent} cannot be written: {error.strerror or error}") from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        if made:
-            with suppress(OSError):  # it holds what was written meanwhile
-                parent.rmdir()
 
 
 def lock(file: IO[Any]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.core.arrays import FloatArray, ObjectArray, UIntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, ObjectArray, UIntArray
 
 #: Largest seed that all generators of random numbers take.
 MAX_SEED = 2**32 - 1
@@ -56,6 +56,11 @@ def unit(words: UIntArray) -> FloatArray:
 def uniforms(key: UIntArray, salt: int) -> FloatArray:
     """Return a uniform number in (0, 1) for each key; it depends on the key and the salt only."""
     return unit(derive(key, salt))
+
+
+def in_sample(key: UIntArray, share: float, salt: int) -> BoolArray:
+    """Mark rows (n,) by their keys (n,): a share of them, whatever their order, and independent of other salts."""
+    return uniforms(key, salt) < share
 
 
 def row_fingerprints(rows: npt.NDArray[np.float32]) -> ObjectArray:

@@ -7,8 +7,9 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,8 @@ from crosschannel.pipeline.pricing import LogPace
 LOCK_FILE = ".lock"
 #: Folder of the agents of a learning procedure, below that of the run.
 PROCEDURE = "procedure"
+#: Beginning of the names of scratch folders, and the ending of all that is not finished.
+SCRATCH, PART = ".scratch-", ".part"
 #: Settings that say only where a run is, and what computes it.
 PLACES = ("name", "run_dir", "device")
 #: Settings of `history` that say only where a log is and how it is read.
@@ -270,25 +273,76 @@ def make_folder(path: Path) -> None:
 
 def is_free(path: Path) -> bool:
     """Return whether a folder holds nothing but what a process that was killed before its run began has left."""
-    return path.is_dir() and all(item.name == LOCK_FILE or item.name.endswith(".part") for item in path.iterdir())
+    return path.is_dir() and all(item.name == LOCK_FILE or item.name.endswith(PART) for item in path.iterdir())
 
 
-def clear(path: Path) -> None:
+@contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """Yield a new folder of this process alone below another one, and remove it at the end.
+
+    Its name is one that nobody has: processes that work below one folder at a time do not meet. It is locked, so that
+    nobody replaces or forgets what is around it meanwhile, and what a killed process leaves is told from what is in
+    use: `remove_left_scratch`. A parent that is missing is made, and removed again if nothing else was written into it.
+
+    Raises:
+        OutputError: If the folder cannot be made.
+    """
+    made = not parent.exists()
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH, suffix=PART, dir=parent))
+    except OSError as error:
+        raise OutputError(f"{parent} cannot be written: {error.strerror or error}") from None
+    try:
+        with RunLock(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if made:
+            with suppress(OSError):  # it holds what was written meanwhile
+                parent.rmdir()
+
+
+def check_scratch(folder: Path) -> None:
+    """Refuse to remove the scratch folders in a folder while a process works in one of them.
+
+    Raises:
+        ConfigError: If one does.
+    """
+    for inside in sorted(folder.glob(f"{SCRATCH}*{PART}/{LOCK_FILE}")):
+        RunLock(inside.parent).close()
+
+
+def remove_left_scratch(folder: Path) -> None:
+    """Remove the scratch folders that killed processes have left in a folder, and no other ones."""
+    for inside in sorted(folder.glob(f"{SCRATCH}*{PART}")):
+        with suppress(ConfigError), RunLock(inside):
+            shutil.rmtree(inside, ignore_errors=True)
+
+
+def clear(path: Path, keep: str = "") -> None:
     """Remove the files of an earlier run, first what marks it as finished; config.yaml is replaced later.
+
+    Args:
+        path: The run's folder.
+        keep: Name of a scratch folder in it, which stays.
 
     Raises:
         ConfigError: If another program writes a folder in it, such as the log of a simulation.
         OutputError: If a file cannot be removed.
     """
-    names = {"config.yaml", LOCK_FILE}
+    names = {"config.yaml", LOCK_FILE, keep}
     for inside in sorted(path.glob(f"*/{LOCK_FILE}")):
-        RunLock(inside.parent).close()
+        if inside.parent.name != keep:
+            RunLock(inside.parent).close()
     try:
         (path / "metrics.json").unlink(missing_ok=True)
         for item in path.iterdir():
+            if item.name in names:
+                continue
             if item.is_dir() and not item.is_symlink():
                 shutil.rmtree(item)
-            elif item.name not in names:
+            else:
                 item.unlink()
     except OSError as error:
         raise OutputError(f"{path} cannot be replaced: {error.strerror or error}") from None

@@ -111,7 +111,7 @@ class Run:
         return True
 
     @classmethod
-    def create(cls, config: Config, out: Path | None, locks: ExitStack, *, force: bool = False) -> Run:
+    def create(cls, config: Config, out: Path | None, locks: ExitStack, *, force: bool = False, keep: str = "") -> Run:
         """Make the folder of a run whose parts are prepared.
 
         A folder without config.yaml is not a run yet; what a killed process leaves of it is used by the next run.
@@ -121,6 +121,7 @@ class Run:
             out: The folder (see `check_run_folder`); by default the configuration's, with a number where it is taken.
             locks: What holds the folder's lock, for as long as the run is written.
             force: Replace the run that stands at `out`.
+            keep: Name of the scratch folder in `out` in which the parts were prepared, which stays.
 
         Raises:
             ConfigError: If the folder, or one in it such as a simulation's log, is in use.
@@ -133,7 +134,7 @@ class Run:
             locks.enter_context(RunLock(out))
             if not force and not is_free(out):
                 raise UsageError(f"{out} was written by another program meanwhile: give another --out")
-            clear(out)
+            clear(out, keep)
         allowed = (*classes_of(config), *config.train.callbacks)
         run = cls(path, replace(config, name=path.name, run_dir=path.parent), allowed)
         write_config(run.config, path / "config.yaml")  # makes the folder a run

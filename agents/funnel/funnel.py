@@ -269,6 +269,7 @@ def _rows(buffer: Buffer) -> FunnelRows:
         cost=buffer["cost"],
         fold=fold_of(users.view(np.uint64)),
         user=code,
+        key=buffer["key"],
     )
 
 

@@ -14,9 +14,11 @@ from torch import Tensor
 
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.regression import MAX_STEPS, MIN_VARIANCE, Posterior, fit_known_noise, refit
-from crosschannel.agents.funnel.sums import DesignStatistics, sum_rows
+from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums
 
 NEWTON_PASSES = 4
+#: Rows whose working response is in memory at once.
+ROWS_PER_RESPONSE = 1 << 14
 GUESS = 0.05
 STEPS_PER_PASS = 2
 #: Events for each slope of the cells' effects from which these are learned.
@@ -56,26 +58,36 @@ class HazardFit:
         return found
 
     def followed(self, design: Design, coefficients: Tensor) -> Tensor:
-        """Return coefficients (..., columns) with what is personal by its weight.
+        """Return coefficients (columns,), or (V, columns) with the best estimate first, with the personal by its weight.
 
-        The intercept moves so that the rows keep their expected number of events, up to the third order of what is
-        taken away, whose mean and variance are those by hazard.
+        The intercept moves so that the rows keep their expected number of events by the best estimate, up to the third
+        order of what is taken away, whose mean and variance are those by hazard. It moves the others by the same
+        variance, so that members still average to the best estimate.
         """
         if self.personal == 1.0 or self.sums.rows == 0:
             return coefficients
         gram = (self.sums.gram / self.sums.gram[0, 0]).to(coefficients.dtype)
         away = (1.0 - self.personal) * torch.where(design.contexts, coefficients, 0.0)
-        mean, square = away @ gram[0], ((away @ gram) * away).sum(-1)
+        best = away if away.ndim == 1 else away[0]
+        variance = best @ gram @ best - (best @ gram[0]).square()
         found = coefficients - away
-        found[..., 0] += mean - (square - mean.square()) / 2.0
+        found[..., 0] += away @ gram[0] - variance / 2.0
         return found
 
     def with_rows(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> HazardFit:
-        """Return the fit with more rows: contexts (n, D), cells (n, M) and whether the event occurred (n,)."""
+        """Return the fit with more rows: contexts (n, D), cells (n, M) and whether the event occurred (n,).
+
+        Sums have the precision of `event`, to which a chunk of rows is converted at a time.
+        """
         return replace(self, sums=self.sums + self._sums(design, x, cells, event))
 
     def _sums(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> DesignStatistics:
-        return sum_rows(design, x, cells, *self.response(design, x, cells, event))
+        total = RunningSums.zeros(design, 1)
+        for start in range(0, len(x), ROWS_PER_RESPONSE):
+            rows = slice(start, start + ROWS_PER_RESPONSE)
+            part = x[rows].to(event.dtype), cells[rows]
+            total.add(design, *part, *self.response(design, *part, event[rows]))
+        return total.statistics()
 
     def response(self, design: Design, x: Tensor, cells: Tensor, event: Tensor) -> tuple[Tensor, Tensor]:
         """Return the working response (n, 1) of rows and their weights (n,)."""
@@ -133,7 +145,7 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ev
         design: The columns.
         x: Contexts (n, D) of the rows, or of a sample of them.
         cells: Each module's cell (n, M).
-        event: 1 where the event occurred, otherwise 0 (n,).
+        event: 1 where the event occurred, otherwise 0 (n,), in the precision of the sums.
         events: Number of events in all rows.
         rows: Number of all rows.
     """

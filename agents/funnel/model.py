@@ -12,7 +12,7 @@ from torch import Tensor
 from crosschannel.agents.funnel.calibration import Blend, Predictions
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import HazardFit, fit_hazard, predict
-from crosschannel.agents.funnel.personal import personal_weight
+from crosschannel.agents.funnel.personal import contexts_to_judge, personal_weight
 from crosschannel.agents.funnel.regression import Posterior, centred, fit, refit
 from crosschannel.agents.funnel.rows import FOLDS, FunnelRows, Messages, MessageSums, Usual
 from crosschannel.agents.funnel.values import ALL_SENDS, Heads
@@ -107,7 +107,7 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
     messages = usual.less(used, sent, weights)
     by_fold = [messages.sums(used, fold) for fold in range(FOLDS)]
     sums = by_fold[0] + by_fold[1]
-    fitted = [fit(used, each, GUESS) for each in sums.by_component()]
+    variance, noise = fit_priors(used, sums)
     hazards, organic = [], []
     for c in range(rows.cost.shape[1]):
         seen, idle = sent.cost[:, c].isfinite(), controls.cost[:, c]
@@ -116,17 +116,17 @@ def fit_model(design: Design, rows: FunnelRows, weights: Tensor) -> Fit | None:
         hazards.append(fit_hazard(used, sent.x[seen], messages.cells[seen], sent.cost[seen, c], sent.fold[seen]))
     logs = [hazard.followed(used, hazard.solve(used).mean) for hazard in hazards]
     cost = expected_cost(used, messages, logs, torch.tensor(organic), weights)
-    halves = taught_by_halves(used, by_fold, fitted)
-    personal = followed(used, halves, usual.tested, [sent.x[sent.fold == fold] for fold in range(FOLDS)])
-    predicted = predictions(used, messages, means_of(halves), personal, cost)
+    halves = taught_by_halves(used, by_fold, variance, noise)
+    personal = followed(used, halves, usual.tested, contexts_to_judge(sent))
+    predicted = predictions(used, messages, [half.means for half in halves], personal, cost)
     return Fit(
         slopes=slopes,
         usual=usual,
         sums=sums,
         hazards=tuple(hazards),
         organic=torch.tensor(organic),
-        variance=torch.stack([each.variance for each in fitted]),
-        noise=torch.tensor([each.noise for each in fitted], dtype=torch.float64),
+        variance=variance,
+        noise=noise,
         blend=Blend.fit(messages.reward, predicted, sent.user, personal),
     )
 
@@ -226,45 +226,58 @@ def expected_cost(
     return out
 
 
-def taught_by_halves(
-    design: Design, by_fold: Sequence[MessageSums], found: Sequence[Posterior]
-) -> list[list[Posterior]]:
+def fit_priors(design: Design, sums: MessageSums) -> tuple[Tensor, Tensor]:
+    """Return the prior variances of each component's blocks (6, blocks) and the noise of its rows (6,): see `fit`."""
+    found = [(each.variance, each.noise) for each in (fit(design, part, GUESS) for part in sums.by_component())]
+    variance, noise = zip(*found, strict=True)
+    return torch.stack(variance), torch.tensor(noise, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What one half of the users taught; of each component's posterior, which is large, draws are kept.
+
+    Attributes:
+        means: The best estimate of each component (columns,).
+        drawn: The best estimates of the components that choose, then `JUDGES` draws (4, 1 + JUDGES, columns).
+    """
+
+    means: list[Tensor]
+    drawn: Tensor
+
+
+def taught_by_halves(design: Design, by_fold: Sequence[MessageSums], variance: Tensor, noise: Tensor) -> list[Taught]:
     """Return the coefficients of all components by what each half of the users taught."""
-    return [
-        [refit(design, sums, each.variance, each.noise) for sums, each in zip(half.by_component(), found, strict=True)]
-        for half in by_fold
-    ]
+    generator = torch.Generator().manual_seed(JUDGES)
+    halves = []
+    for half in by_fold:
+        means, drawn = [], []
+        for sums, blocks, of_row in zip(half.by_component(), variance, noise.tolist(), strict=True):
+            found = refit(design, sums, blocks, of_row)
+            means.append(found.mean)
+            drawn.append(_with_members(found, torch.randn(design.columns, JUDGES, generator=generator)))
+        halves.append(Taught(means, torch.stack(drawn[: ALL_SENDS + 1])))
+    return halves
 
 
-def means_of(halves: Sequence[Sequence[Posterior]]) -> list[list[Tensor]]:
-    """Return the best estimates of all components (columns,) by what each half of the users taught."""
-    return [[each.mean for each in half] for half in halves]
-
-
-def followed(
-    design: Design, halves: Sequence[Sequence[Posterior]], tested: Tensor, contexts: Sequence[Tensor]
-) -> float:
+def followed(design: Design, halves: Sequence[Taught], tested: Tensor, contexts: Sequence[Tensor]) -> float:
     """Return how much of what is personal about actions' effects to follow: see `personal_weight`.
 
     Args:
         design: The columns.
         halves: The coefficients by what each half of the users taught.
         tested: Which actions of the first module have engagement in the log (A,).
-        contexts: Contexts (n, D) of each half's messages.
+        contexts: Contexts (n, D) of messages of each half: see `contexts_to_judge`.
     """
-    generator = torch.Generator().manual_seed(JUDGES)
-    judging = []
-    for half in halves:
-        drawn = [_with_members(each, torch.randn(design.columns, JUDGES, generator=generator)) for each in half]
-        value, nothing = torch.stack(drawn[: ALL_SENDS + 1]), torch.zeros(0)
-        judging.append(Heads(value, value[:0], nothing, tested, Blend(), nothing))
+    nothing = torch.zeros(0)
+    judging = [Heads(half.drawn, half.drawn[:0], nothing, tested, Blend(), nothing) for half in halves]
     return personal_weight(design, [each.best() for each in judging], judging, contexts)
 
 
 def predictions(
     design: Design, messages: Messages, means: Sequence[Sequence[Tensor]], personal: float, cost: Tensor
 ) -> Predictions:
-    """Predict messages by what the other half of the users taught (`means_of`), at an expected `cost` (n,)."""
+    """Predict messages by what the other half of the users taught, at an expected `cost` (n,)."""
     funnel, missed, everybody = cost.new_zeros(3, len(cost)).unbind()
     # All that is personal counts on most logs: both predictions are one then.
     used, used_missed = (funnel, missed) if personal == 1.0 else cost.new_zeros(2, len(cost)).unbind()

@@ -11,11 +11,12 @@ from torch import Tensor
 from crosschannel.agents.funnel.averages import PolicyMeans
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.policy import Slots, flat_prices, preferred_shares
+from crosschannel.agents.funnel.rows import FOLDS, FunnelRows
 from crosschannel.agents.funnel.values import ALL_SENDS, Effects, Heads
 
 #: The weights that are tried.
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0)
-#: Contexts of each half of the users at which the policies are valued, evenly spaced.
+#: Contexts of each half of the users at which the policies are valued.
 CONTEXTS = 512
 #: A larger weight is taken while its policy is worse than the best by less than so many standard errors: how effects
 #: differ is ignored only where following it costs something.
@@ -45,13 +46,12 @@ def personal_weight(
         design: The columns.
         choosing: The best estimates by what each half of the users taught.
         judging: The same with draws from their posterior after the best estimates.
-        contexts: Contexts (n, D) of each half's messages.
+        contexts: Contexts (n, D) of messages of each half: see `contexts_to_judge`.
     """
     if design.each == 1:
         return 1.0  # no slopes
     total = torch.zeros(())
-    for fold, every in enumerate(contexts):
-        x = every[:: max(len(every) // CONTEXTS, 1)]
+    for fold, x in enumerate(contexts):
         effects = Effects.build(design, judging[fold], x, None)
         earned = [_values(design, choosing[1 - fold], weight, judging[fold], effects, x) for weight in WEIGHTS]
         total = total + torch.stack(earned) / len(contexts)
@@ -59,6 +59,17 @@ def personal_weight(
     below = total[best] - total
     allowed = below[:, 0] <= MARGIN * below[:, 1:].std(1)
     return WEIGHTS[int(allowed.nonzero().max())]
+
+
+def contexts_to_judge(messages: FunnelRows) -> list[Tensor]:
+    """Return the contexts (n, D) of at most `CONTEXTS` messages of each half, the first ones by `FunnelRows.order`.
+
+    They are the same ones in whatever order the messages come and however the log is divided, and also where a hashed
+    sample of the messages is at hand. Evenly spaced ones were others in each order.
+    """
+    order = torch.from_numpy(messages.order())
+    fold = messages.fold[order]
+    return [messages.x[order[fold == half][:CONTEXTS]] for half in range(FOLDS)]
 
 
 def _values(design: Design, choosing: Heads, weight: float, heads: Heads, effects: Effects, x: Tensor) -> Tensor:

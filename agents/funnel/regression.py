@@ -186,7 +186,7 @@ def _traces(design: Design, root: Tensor, probes: Tensor) -> Tensor:
 
 
 def _solve(design: Design, sums: DesignStatistics, variance: Tensor) -> tuple[Tensor, Tensor]:
-    precision = sums.gram + design.precision(variance)
+    precision = design.precision(variance).add_(sums.gram)
     precision.diagonal().add_(ROUNDING_RIDGE * sums.gram.diagonal())
     root = torch.linalg.cholesky(precision)
     return torch.cholesky_solve(sums.moment[:, :1], root)[:, 0], root

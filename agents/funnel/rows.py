@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights, subsample
+from crosschannel.agents.ensemble.noise import learn_noise, noise_factor, row_weights
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import IntArray, UIntArray
-from crosschannel.core.hashing import derive
+from crosschannel.core.hashing import derive, in_sample
 
 #: Ridge of the regression of what happens without a message, in rows.
 CONTROL_RIDGE = 1.0
 #: Largest weight of a message.
 MAX_WEIGHT = 4.0
-FOLD_SALT = 0x66756E6E656C
+FOLD_SALT, SAMPLE_SALT, NOISE_SALT = 0x66756E6E656C, 0x68617A617264, 0x6E6F697365
+#: Decisions without a message, about, from which it is learned how noisy contexts are.
+NOISE_ROWS = 65_536
 FOLDS = 2
 #: Targets of the messages' sums.
 TARGETS = 4
@@ -39,6 +42,7 @@ class FunnelRows:
         cost: 1 if a cost event occurred, 0 if not, NaN where that is not known (n, C).
         fold: Half of the users that each row belongs to (n,).
         user: Code of each row's user (n,).
+        key: Hashes of the decision ids (n,), int64.
     """
 
     x: Tensor
@@ -49,6 +53,7 @@ class FunnelRows:
     cost: Tensor
     fold: Tensor
     user: Tensor
+    key: Tensor
 
     def __len__(self) -> int:
         return len(self.x)
@@ -76,7 +81,15 @@ class FunnelRows:
             self.cost[rows],
             self.fold[rows],
             self.user[rows],
+            self.key[rows],
         )
+
+    def order(self) -> IntArray:
+        """Return the rows (n,) by a hash of their decisions: no order and no division of the rows changes it.
+
+        What `in_sample` takes of all rows by `SAMPLE_SALT` is the beginning of this order.
+        """
+        return np.argsort(derive(self.key.numpy().view(np.uint64), SAMPLE_SALT), kind="stable")
 
 
 def fold_of(users: UIntArray) -> Tensor:
@@ -119,7 +132,8 @@ class Usual:
         coefficients = control_coefficients(sum_common(design, controls.x, targets)).float()
         noise = torch.zeros(design.width)
         if len(controls):
-            some = subsample(len(controls))
+            keys = controls.key.numpy().view(np.uint64)
+            some = torch.from_numpy(in_sample(keys, NOISE_ROWS / len(controls), NOISE_SALT))
             square = (targets[some, 0] - design.common(controls.x[some]) @ coefficients[:, 0]).square()
             noise = learn_noise(controls.x[some], square)
         return cls(coefficients, noise, tested)
@@ -182,12 +196,17 @@ class MessageSums:
         """Return these sums with other rows, added in place: nothing else may use these sums."""
         return MessageSums(*(getattr(self, f.name).add_in_place(getattr(other, f.name)) for f in fields(self)))
 
-    def by_component(self) -> list[DesignStatistics]:
-        """Return the sums of each component, then of what the surrogates miss of gain and direct effect."""
-        seen, unengaged = self.engaged + self.others, self.others + self.untested
-        everybody = seen + self.untested + self.unknown
-        parts = [seen.target(0), self.engaged.target(1), unengaged.target(1), everybody.target(2)]
-        return [*parts, self.engaged.target(3), unengaged.target(3)]
+    def by_component(self) -> Iterator[DesignStatistics]:
+        """Yield the sums of each component, then of what the surrogates miss of gain and direct effect.
+
+        One after the other: each is as large as all sums of a group.
+        """
+        yield (self.engaged + self.others).target(0)
+        yield self.engaged.target(1)
+        yield (self.others + self.untested).target(1)
+        yield (self.engaged + self.others + self.untested + self.unknown).target(2)
+        yield self.engaged.target(3)
+        yield (self.others + self.untested).target(3)
 
     def state_dict(self) -> dict[str, Any]:
         """Return them as tensors and plain values."""

@@ -37,6 +37,8 @@ class DesignStatistics:
         return cls(gram, moment, torch.zeros(targets, dtype=torch.float64), rows=0)
 
     def __add__(self, other: DesignStatistics) -> DesignStatistics:
+        if self.rows == 0 or other.rows == 0:  # matrices of 0 take no memory until something is written
+            return other if self.rows == 0 else self
         return DesignStatistics(
             self.gram + other.gram, self.moment + other.moment, self.square + other.square, self.rows + other.rows
         )
@@ -122,9 +124,10 @@ class RunningSums:
         self.rows += len(x)
 
     def statistics(self) -> DesignStatistics:
-        """Return the sums so far."""
-        whole = self.gram.triu() + self.gram.triu(1).t()
-        return DesignStatistics(whole, self.moment, self.square, self.rows)
+        """Return the sums, whose matrix is that of these: nothing may be added to these afterwards."""
+        self.gram.triu_()
+        self.gram += self.gram.triu(1).t()
+        return DesignStatistics(self.gram, self.moment, self.square, self.rows)
 
 
 def sum_common(design: Design, x: Tensor, targets: Tensor) -> DesignStatistics:

@@ -1,7 +1,8 @@
 """Fit a funnel from sums over leaves: the model of `agents.funnel.model.fit_model`, in three passes over the rows.
 
 1. Sums of decisions without a message, what is counted, and two hashed samples: of decisions without a message for how
-   noisy contexts are, and of messages for the point at which the hazards' likelihood is taken.
+   noisy contexts are, and of messages for the point at which the hazards' likelihood is taken and for the contexts at
+   which policies are valued.
 2. Sums of messages by half of the users, and of the hazards' working response at that point.
 3. Sums of the products of rewards and predictions, by what the other half of the users taught: the blend.
 
@@ -30,19 +31,21 @@ from crosschannel.agents.funnel.hazards import (
     finish_fit,
 )
 from crosschannel.agents.funnel.model import (
-    GUESS,
     MESSAGES_PER_COLUMN,
     MIN_MESSAGES,
     Fit,
     expected_cost,
+    fit_priors,
     followed,
-    means_of,
     predictions,
     taught_by_halves,
 )
-from crosschannel.agents.funnel.regression import fit
+from crosschannel.agents.funnel.personal import contexts_to_judge
 from crosschannel.agents.funnel.rows import (
     FOLDS,
+    NOISE_ROWS,
+    NOISE_SALT,
+    SAMPLE_SALT,
     FunnelRows,
     Messages,
     MessageSums,
@@ -52,12 +55,12 @@ from crosschannel.agents.funnel.rows import (
 )
 from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums, sum_common
 from crosschannel.agents.leaves.blending import BlendSums
-from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks, Task, in_sample
+from crosschannel.agents.leaves.leaves import Leaves, RunOverTasks, Task
 from crosschannel.agents.leaves.rows import blocks
+from crosschannel.core.hashing import in_sample
 
-#: Rows of the samples, about: of decisions without a message, and of messages.
-NOISE_ROWS, HAZARD_ROWS = 65_536, 200_000
-NOISE_SALT, HAZARD_SALT = 0x6E6F697365, 0x68617A617264
+#: Messages of the sample, about.
+MESSAGE_ROWS = 200_000
 
 
 def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
@@ -74,28 +77,30 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         return None
     slopes = design.each == 1 or messages >= MESSAGES_PER_COLUMN * design.columns
     used = design if slopes else design.with_intercepts_only()
-    usual, start = first.usual(used), first.hazards(used)
+    usual, start, organic = first.usual(used), first.hazards(used), first.organic
+    contexts = contexts_to_judge(first.message_sample)
+    del first  # frees the samples
     second = partial(message_sums, design=used, leaves=leaves, usual=usual, hazards=start)
     found = reduce(SecondSums.add_in_place, run(second, leaves.tasks))
     sums = reduce(add, found.by_fold)
-    fitted = [fit(used, each, GUESS) for each in sums.by_component()]
+    variance, noise = fit_priors(used, sums)
     hazards, logs = [], []
     for c, hazard in enumerate(start):
         done = finish_fit(used, hazard, [half[c] for half in found.hazards])
         hazards.append(done)
         logs.append(done.followed(used, done.solve(used).mean))
-    halves = taught_by_halves(used, found.by_fold, fitted)
-    sample = first.hazard_sample
-    personal = followed(used, halves, usual.tested, [sample.x[sample.fold == fold] for fold in range(FOLDS)])
+    halves = taught_by_halves(used, found.by_fold, variance, noise)
+    del found  # frees the sums by half, which are large
+    personal = followed(used, halves, usual.tested, contexts)
     third = partial(
         blend_sums,
         design=used,
         leaves=leaves,
         usual=usual,
-        means=means_of(halves),
+        means=[half.means for half in halves],
         personal=personal,
         hazards=logs,
-        organic=first.organic,
+        organic=organic,
     )
     blend = reduce(add, run(third, leaves.tasks)).blend(personal)
     assert len(leaves.costs) == len(hazards)  # the leaves' cost events are those of their rows
@@ -104,9 +109,9 @@ def fit_funnel(design: Design, leaves: Leaves, run: RunOverTasks) -> Fit | None:
         usual=usual,
         sums=sums,
         hazards=tuple(hazards),
-        organic=first.organic.float(),
-        variance=torch.stack([each.variance for each in fitted]),
-        noise=torch.tensor([each.noise for each in fitted], dtype=torch.float64),
+        organic=organic.float(),
+        variance=variance,
+        noise=noise,
         blend=blend,
     )
 
@@ -122,7 +127,7 @@ class FirstSums:
         events: Number of messages after which each cost event occurred, and after which that is known (2, C).
         idle: The same of decisions without a message (2, C).
         noise_sample: Contexts (k, D) and values (k, 1) of sampled rows without a message.
-        hazard_sample: Sampled messages.
+        message_sample: Sampled messages.
     """
 
     controls: DesignStatistics
@@ -131,7 +136,7 @@ class FirstSums:
     events: Tensor
     idle: Tensor
     noise_sample: Tensor
-    hazard_sample: FunnelRows
+    message_sample: FunnelRows
 
     def __add__(self, other: FirstSums) -> FirstSums:
         return FirstSums(
@@ -141,7 +146,7 @@ class FirstSums:
             events=self.events + other.events,
             idle=self.idle + other.idle,
             noise_sample=torch.cat([self.noise_sample, other.noise_sample]),
-            hazard_sample=joined([self.hazard_sample, other.hazard_sample]),
+            message_sample=joined([self.message_sample, other.message_sample]),
         )
 
     @property
@@ -160,11 +165,11 @@ class FirstSums:
 
     def hazards(self, design: Design) -> list[HazardFit]:
         """Return fits whose working point is where the next pass takes the likelihood: from the sample."""
-        sample, out = self.hazard_sample, []
+        sample, out = self.message_sample, []
         cells = design.cells_of(sample.actions)
         for c in range(self.events.shape[1]):
             seen = sample.cost[:, c].isfinite()
-            rows = sample.x[seen].double(), cells[seen], sample.cost[seen, c].double()
+            rows = sample.x[seen], cells[seen], sample.cost[seen, c].double()
             out.append(before_last_pass(design, *rows, float(self.events[0, c]), int(self.events[1, c])))
         return out
 
@@ -180,8 +185,8 @@ def first_sums(folders: Task, design: Design, leaves: Leaves) -> FirstSums:
     )
     tested = torch.zeros(design.modules.sizes[0], dtype=torch.bool)
     by_fold, events, idle = (torch.zeros(*shape, dtype=torch.float64) for shape in ((FOLDS,), (2, costs), (2, costs)))
-    noise, hazard = [torch.zeros(0, design.width + 1)], [_no_rows(design, costs)]
-    noise_share, hazard_share = NOISE_ROWS / max(leaves.controls, 1), HAZARD_ROWS / max(leaves.messages, 1)
+    noise, some = [torch.zeros(0, design.width + 1)], [_no_rows(design, costs)]
+    noise_share, message_share = NOISE_ROWS / max(leaves.controls, 1), MESSAGE_ROWS / max(leaves.messages, 1)
     for block in blocks(folders):
         rows = block.funnel_rows()
         is_sent, known = torch.from_numpy(design.modules.sends(rows.actions)), rows.value.isfinite()
@@ -194,9 +199,9 @@ def first_sums(folders: Task, design: Design, leaves: Leaves) -> FirstSums:
         idle += torch.stack([controls.cost.nan_to_num(0.0).sum(0), controls.cost.isfinite().double().sum(0)])
         chosen = torch.from_numpy(in_sample(block.key[at_controls.numpy()], noise_share, NOISE_SALT))
         noise.append(torch.cat([controls.x[chosen], controls.value[chosen].unsqueeze(1)], 1).float())
-        chosen = torch.from_numpy(in_sample(block.key[at_sent.numpy()], hazard_share, HAZARD_SALT))
-        hazard.append(_single(sent.take(chosen.nonzero()[:, 0])))
-    return FirstSums(total, tested, by_fold, events, idle, torch.cat(noise), joined(hazard))
+        chosen = torch.from_numpy(in_sample(block.key[at_sent.numpy()], message_share, SAMPLE_SALT))
+        some.append(_single(sent.take(chosen.nonzero()[:, 0])))
+    return FirstSums(total, tested, by_fold, events, idle, torch.cat(noise), joined(some))
 
 
 @dataclass(frozen=True)
@@ -290,4 +295,5 @@ def _single(rows: FunnelRows) -> FunnelRows:
 def _no_rows(design: Design, costs: int) -> FunnelRows:
     empty, codes = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     actions = np.zeros((0, len(design.modules)), dtype=np.int64)
-    return FunnelRows(torch.zeros(0, design.width), actions, empty, empty, empty, torch.zeros(0, costs), codes, codes)
+    contexts, events = torch.zeros(0, design.width), torch.zeros(0, costs)
+    return FunnelRows(contexts, actions, empty, empty, empty, events, fold=codes, user=codes, key=codes)

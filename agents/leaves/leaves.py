@@ -11,8 +11,7 @@ from typing import Any, TypeVar
 from crosschannel.agents.base import Batch
 from crosschannel.agents.leaves.rows import LeafRows, blocks
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, UIntArray
-from crosschannel.core.hashing import uniforms
+from crosschannel.core.hashing import in_sample
 
 #: Leaves whose rows are summed one after the other by one call; the sums of such groups are added in their order.
 LEAVES_PER_TASK = 8
@@ -56,11 +55,6 @@ class Leaves:
         parts = [part for part in run(partial(sampled, share=share, salt=salt), self.tasks) if len(part)]
         rows = LeafRows.joined(parts or [LeafRows.open(self.folders[0])[:]])
         return rows.without_components().to_batch(self.modules, {})
-
-
-def in_sample(key: UIntArray, share: float, salt: int) -> BoolArray:
-    """Mark rows (n,) by a hash of their decisions' keys (n,): a share of them, independent of other salts."""
-    return uniforms(key, salt) < share
 
 
 def sampled(folders: Task, share: float, salt: int) -> LeafRows:

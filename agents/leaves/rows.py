@@ -131,6 +131,7 @@ class LeafRows:
             cost=cost,
             fold=fold_of(self.user),
             user=torch.from_numpy(self.user.view(np.int64)),
+            key=torch.from_numpy(self.key.view(np.int64)),
         )
 
     def write(self, folder: Path) -> str:

@@ -10,6 +10,9 @@ business as usual, a failing placebo, rewards that stopped closing, deliveries, 
 
 Writes RUN/alerts.json. The exit code is 0 without alerts and 5 with some (1 is an error, 2 wrong usage, 3 and 4
 are the verdicts of the gate in train and evaluate).
+
+A log in buckets is read bucket by bucket: arms, numbers of decisions and cost events count everybody, the other
+rules a sample of at most evaluation.max_users users; --whole reads it into memory.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ from datetime import UTC, datetime
 
 from crosschannel.core import parse_moment
 from crosschannel.core.times import SECOND
+from crosschannel.engines import make_engine
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS
@@ -27,6 +33,7 @@ from crosschannel.pipeline.run_folder import Run
 
 #: Exit code where there is an alert.
 ALERT = 5
+ADDRESS = "cluster of ray or master of spark to connect to"
 
 
 def add_flags(parser: Parser) -> None:
@@ -36,6 +43,9 @@ def add_flags(parser: Parser) -> None:
         *("run", "--history.path", "--history.decided", "--at"), history_path=log, at="time of the check (default: now)"
     )
     parser.add_shared("--allow-class")
+    engine = "for buckets: local, processes, ray, spark (default: local)"
+    parser.add_shared("--engine", "--engine-address", "--workers", engine=engine, engine_address=ADDRESS)
+    parser.add_argument("--whole", action="store_true", help="read a log in buckets as a whole, into memory")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add_flags(parser)
     chosen = parser.parse(arguments)
     # SciPy's distributions are imported here, so that help and wrong flags do not wait for them.
+    from crosschannel.pipeline.buckets.alerts import check_alerts_over_buckets
     from crosschannel.pipeline.watch.checking import check_alerts, write_alerts
 
     run = Run.open_in_use(chosen.run, chosen.history_path, chosen.allow_class)
@@ -53,10 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UsageError(f"--history.decided does not go with a {config.history.source} log")
         config = replace(config, history=replace(config.history, decided=chosen.history_decided))
     now = int(datetime.now(UTC).timestamp() * SECOND) if chosen.at is None else parse_moment(chosen.at)
+    period = run.trained_with("policy").pace.period
     with one_thread():
-        history = build_history(config)[0]
-        logger.info(history.summary())
-        found = check_alerts(config, history, now, run.trained_with("policy").pace.period)
+        if reads_buckets(config) and not chosen.whole:
+            passes = Passes(make_engine(chosen.engine, chosen.workers, chosen.engine_address))
+            found = check_alerts_over_buckets(config, now, period, run.path, passes)
+        else:
+            history = build_history(config)[0]
+            logger.info(history.summary())
+            found = check_alerts(config, history, now, period)
     print(found)
     write_alerts(found, run.path)
     return ALERT if found.alerts else 0

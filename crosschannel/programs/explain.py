@@ -5,7 +5,8 @@
 
 ID is the decision_id in what `decide` wrote: a folder by date, or one file. The explanation is by the policy that made
 the decision (RUN holds all its versions), in the context that the log gives for the user before it: expected value and
-components of each action, what each costs at the prices of the run's constraints, and its probability.
+components of each action, what each costs at the prices of the run's constraints, and its probability. Of a log in
+buckets the user's own bucket is read, and no other one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel.histories.readers.decided.days import is_by_date
+from crosschannel.pipeline.buckets.reading import reads_buckets
+from crosschannel.pipeline.buckets.users import history_of_user
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS
@@ -57,7 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = path
     if folder is not None:
         run = replace(run, config=replace(run.config, history=replace(source, decided=folder)))
-    print(explain_decision(run, build_history(run.config)[0], row, chosen.device))
+    if reads_buckets(run.config):
+        history = history_of_user(run.config, str(row["user_id"]))
+    else:
+        history = build_history(run.config)[0]
+    print(explain_decision(run, history, row, chosen.device))
     return 0
 
 

@@ -12,23 +12,31 @@ each user's id. The goals are those of the reward, unless the trial names its ow
 The trial may be looked at every day: intervals and significance hold over all looks up to the declared end
 (--trial.days), and over all goals by Holm's method. Without --previous a look counts as taken every
 --trial.every; with it those count that were taken, and keep what they had to reach.
+
+Of a log in buckets a few buckets are in memory at a time, and one row a user: see --whole.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from crosschannel.core import ConfigError, parse_moment, replacing
+from crosschannel.engines import make_engine
 from crosschannel.evaluation import trials
 from crosschannel.histories import History
 from crosschannel.histories.arms import Arms, assign_arms
 from crosschannel.histories.readers.decided.days import decided_days
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.buckets.reading import reads_buckets
+from crosschannel.pipeline.buckets.users import BucketAmounts, users_of_buckets
 from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
@@ -36,9 +44,18 @@ from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.day_summaries import read_summary
 
 FILES = ("trial.json", "trial.html")
+ADDRESS = "cluster of ray or master of spark to connect to"
 
 
-def read(config: Config, arms: Path | None = None, at: str | None = None, previous: Path | None = None) -> trials.Trial:
+def read(
+    config: Config,
+    arms: Path | None = None,
+    at: str | None = None,
+    previous: Path | None = None,
+    *,
+    passes: Passes | None = None,
+    scratch: Path = Path(),
+) -> trials.Trial:
     """Read the trial that a configuration declares.
 
     Args:
@@ -46,6 +63,8 @@ def read(config: Config, arms: Path | None = None, at: str | None = None, previo
         arms: A table of users and their arms; by default the arms are those of the log.
         at: Time of the look; by default the end of the log, or of the trial.
         previous: The `trial.json` of an earlier look.
+        passes: How functions run over the buckets of a log; None reads it as a whole, into memory.
+        scratch: Below which the columns of buckets are written while this lasts.
 
     Raises:
         ConfigError: If the declaration does not fit the log, or the earlier look was at another trial.
@@ -62,17 +81,31 @@ def read(config: Config, arms: Path | None = None, at: str | None = None, previo
         def past(start: int) -> trials.PastLooks:
             return trials.read_past_looks(earlier, settings, start, place)
 
-    history, _ = build_history(config)
     costs = () if config.reward.funnel is None else config.reward.funnel.costs
-    return trials.read_trial(
-        history,
-        settings,
-        config.reward.goals,
-        arms=_arms(config, history, folder, settings),
-        costs=costs,
-        at=None if at is None else parse_moment(at),
-        past=past,
-    )
+    with _log(config, settings, passes, scratch) as (history, sums):
+        return trials.read_trial(
+            history,
+            settings,
+            config.reward.goals,
+            arms=_arms(config, history, folder, settings),
+            costs=costs,
+            at=None if at is None else parse_moment(at),
+            past=past,
+            sums=sums,
+        )
+
+
+@contextmanager
+def _log(
+    config: Config, settings: trials.TrialConfig, passes: Passes | None, scratch: Path
+) -> Iterator[tuple[History, BucketAmounts | None]]:
+    """Yield the log; of one in buckets its users, and what adds up what they did."""
+    if passes is None or not reads_buckets(config):
+        yield build_history(config)[0], None
+        return
+    goals = settings.goals or config.reward.goals
+    with users_of_buckets(config, settings.start, goals, scratch, passes) as found:
+        yield found
 
 
 def _with_arms(settings: trials.TrialConfig, arms: Arms) -> trials.TrialConfig:
@@ -115,8 +148,9 @@ def _arms(config: Config, history: History, path: Path | None, settings: trials.
         other = known & (decisions.arm != arms[decisions.user])
         if other.any():
             raise ConfigError(
-                f"{int(other.sum()):,} decisions of the log have another arm than arms.salt and arms.cluster give "
-                "their users: restore the settings of the trial, or give the arms that were drawn with --arms"
+                f"{len(np.unique(decisions.user[other])):,} users of the log have decisions of another arm than "
+                "arms.salt and arms.cluster give them: restore the settings of the trial, or give the arms that were "
+                "drawn with --arms"
             )
     return trials.ArmTable(history.user_ids, arms)
 
@@ -152,6 +186,11 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     previous = "trial.json of the last look, whose looks count as those that were taken"
     parser.add_argument("--previous", metavar="FILE", type=Path, help=previous)
     parser.add_shared("--out", "--force", out=f"folder for {' and '.join(FILES)}")
+    engine = "for buckets: local, processes, ray, spark (default: local)"
+    parser.add_shared("--engine", "--engine-address", "--workers", engine=engine, engine_address=ADDRESS)
+    scratch = "folder for temporary columns of buckets (default: this one)"
+    parser.add_argument("--scratch", type=Path, metavar="FOLDER", default=Path(), help=scratch)
+    parser.add_argument("--whole", action="store_true", help="read a log in buckets as a whole, into memory")
     line = parse_settings(parser, arguments, sections=("history", "arms", "reward", "trial"))
     chosen = line.options
     if chosen.out is not None:
@@ -165,7 +204,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the trial, print it, and write its files; return the exit code."""
     chosen, config = parse(arguments)
-    trial = read(config, chosen.arms, chosen.at, chosen.previous)
+    passes = None if chosen.whole else Passes(make_engine(chosen.engine, chosen.workers, chosen.engine_address))
+    trial = read(config, chosen.arms, chosen.at, chosen.previous, passes=passes, scratch=chosen.scratch)
     print(trials.trial_text(trial))
     if chosen.out is not None:
         write(trial, chosen.out)

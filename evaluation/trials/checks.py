@@ -13,7 +13,7 @@ from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.evaluation.ladder.dependence import holm_adjusted
 from crosschannel.evaluation.trials.arms import ARM_COLUMN, attribute, levels
 from crosschannel.evaluation.trials.design import Population, TrialDesign
-from crosschannel.evaluation.trials.outcomes import Outcome, amounts
+from crosschannel.evaluation.trials.outcomes import Outcome, UserAmounts
 from crosschannel.evaluation.trials.results import TrialCheck
 
 #: Below this p-value arms do not have their shares: a routine alarm must be rare.
@@ -134,8 +134,17 @@ def check_trial(
     outcomes: Sequence[Outcome],
     before: Sequence[FloatArray | None],
     pairs: Sequence[tuple[int, int]],
+    sums: UserAmounts,
 ) -> tuple[TrialCheck, ...]:
-    """Return the checks of the randomisation; those of shares come first."""
+    """Return the checks of the randomisation; those of shares come first.
+
+    Args:
+        design: The users and how they are compared.
+        outcomes: What is compared.
+        before: Each outcome in the period before (n,), or None.
+        pairs: The arms that are compared.
+        sums: Adds up what users did.
+    """
     users, settings = design.users, design.settings
     cluster = users.cluster
     if cluster is None:
@@ -179,10 +188,11 @@ def check_trial(
                 differences(share, None, everybody, f"share of {column} {level}")
     checks.append(check_differences("balance of attributes", *_columns(found), remedy))
     found = []
-    for outcome in outcomes if design.pre is not None else ():
-        middle, begin = users.enrolled - (design.pre or 0) // 2, users.enrolled - (design.pre or 0)
-        edges = np.stack([middle, users.enrolled], axis=1)
-        both = amounts(design.history, outcome, users.user, begin, edges)
+    halves: Sequence[FloatArray] = ()
+    if design.pre is not None:
+        edges = np.stack([users.enrolled - design.pre // 2, users.enrolled], axis=1)
+        halves = sums(outcomes, users.user, users.enrolled - design.pre, edges)
+    for outcome, both in zip(outcomes, halves, strict=False):
         differences(both[:, 1] - both[:, 0], both[:, 0], known, f"`{outcome.name}` ({outcome.measure})")
     checks.append(
         check_differences(

@@ -15,7 +15,7 @@ from crosschannel.evaluation.trials.arms import ArmTable, TrialUsers, attribute,
 from crosschannel.evaluation.trials.boundaries import MIN_USERS_PER_ARM
 from crosschannel.evaluation.trials.effects import Contrast, arm_means, contrast, merge_small_strata
 from crosschannel.evaluation.trials.looks import Looks, plan_looks
-from crosschannel.evaluation.trials.outcomes import Amounts, Outcome
+from crosschannel.evaluation.trials.outcomes import Outcome, UserAmounts
 from crosschannel.evaluation.trials.results import PastLooks
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.history import History
@@ -208,9 +208,10 @@ def _text(microseconds: int) -> str:
     return str(np.datetime64(microseconds, "us"))
 
 
-def before(design: TrialDesign, outcome: Outcome, sums: Amounts) -> FloatArray | None:
-    """Return each user's outcome in the period before the enrolment (n,), 0 where that was not observed."""
+def before(design: TrialDesign, outcomes: Sequence[Outcome], sums: UserAmounts) -> list[FloatArray | None]:
+    """Return each user's outcomes in the period before the enrolment (n,), 0 where that was not observed."""
     if design.pre is None:
-        return None
+        return [None] * len(outcomes)
     users = design.users
-    return sums(outcome, users.user, users.enrolled - design.pre, users.enrolled[:, None])[:, 0]
+    found = sums(outcomes, users.user, users.enrolled - design.pre, users.enrolled[:, None])
+    return [amount[:, 0] for amount in found]

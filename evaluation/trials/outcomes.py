@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -95,19 +96,38 @@ def amounts(history: History, outcome: Outcome, user: IntArray, begin: IntArray,
     return _sums(events.user[rows], events.time[rows], value, history.n_users, user, begin, edges)
 
 
+class UserAmounts(Protocol):
+    """Adds up what users did: in one history (`Amounts`), or bucket by bucket."""
+
+    def __call__(
+        self, outcomes: Sequence[Outcome], user: IntArray, begin: IntArray, edges: IntArray
+    ) -> Sequence[FloatArray]:
+        """Return the amounts (n, K) of each outcome; the other arguments are those of `amounts`."""
+
+    def sends(self, actions: Sequence[int | None], user: IntArray, begin: IntArray, end: int) -> Sequence[FloatArray]:
+        """Return the messages (n,) of each action; the arguments are those of `sends`."""
+
+
 class Amounts:
-    """What outcomes amount to, added up once for the same users and times."""
+    """What outcomes amount to in a history, added up once for the same users and times."""
 
     def __init__(self, history: History) -> None:
         self._history = history
         self._known: dict[tuple[Outcome, bytes, bytes, bytes], FloatArray] = {}
 
-    def __call__(self, outcome: Outcome, user: IntArray, begin: IntArray, edges: IntArray) -> FloatArray:
-        """Return the amounts (n, K); the arguments are those of `amounts`."""
-        key = (outcome, user.tobytes(), begin.tobytes(), edges.tobytes())
-        if key not in self._known:
-            self._known[key] = amounts(self._history, outcome, user, begin, edges)
-        return self._known[key]
+    def __call__(
+        self, outcomes: Sequence[Outcome], user: IntArray, begin: IntArray, edges: IntArray
+    ) -> list[FloatArray]:
+        """Return the amounts (n, K) of each outcome."""
+        times = user.tobytes(), begin.tobytes(), edges.tobytes()
+        for one in outcomes:
+            if (one, *times) not in self._known:
+                self._known[one, *times] = amounts(self._history, one, user, begin, edges)
+        return [self._known[one, *times] for one in outcomes]
+
+    def sends(self, actions: Sequence[int | None], user: IntArray, begin: IntArray, end: int) -> list[FloatArray]:
+        """Return the messages (n,) of each action."""
+        return [sends(self._history, action, user, begin, end) for action in actions]
 
 
 def sends(history: History, action: int | None, user: IntArray, begin: IntArray, end: int) -> FloatArray:

@@ -17,7 +17,7 @@ from crosschannel.evaluation.trials.arms import ArmTable, attribute, levels
 from crosschannel.evaluation.trials.checks import check_trial
 from crosschannel.evaluation.trials.design import TrialDesign, before, trial_design
 from crosschannel.evaluation.trials.looks import Course, Decision, Looks, critical_of, decide_over_goals, least_critical
-from crosschannel.evaluation.trials.outcomes import Amounts, Outcome, Part, amounts, outcomes_of_goals, sends
+from crosschannel.evaluation.trials.outcomes import Amounts, Outcome, Part, UserAmounts, outcomes_of_goals
 from crosschannel.evaluation.trials.results import (
     ArmAmounts,
     ArmComparison,
@@ -43,6 +43,7 @@ def read_trial(
     at: int | None = None,
     past: Callable[[int], PastLooks] | None = None,
     rng: np.random.Generator | None = None,
+    sums: UserAmounts | None = None,
 ) -> Trial:
     """Read a trial of arms from a log.
 
@@ -55,6 +56,7 @@ def read_trial(
         at: Time of this look, microseconds; by default the end of the log, or that of the trial.
         past: Function from the start to the looks of an earlier readout, which keep what they found; None for none.
         rng: Generator of the lattice over which boundaries are integrated; by default always the same.
+        sums: Adds up what the users did, where the history does not hold it all; by default from the history.
 
     Raises:
         ConfigError: If the declaration does not fit the log.
@@ -67,12 +69,13 @@ def read_trial(
     rng = np.random.default_rng(0) if rng is None else rng
     chosen = settings.goals or tuple(goals)
     outcomes = outcomes_of_goals(history, chosen)
-    sums = Amounts(history)
-    pre_amounts = [before(design, outcome, sums) for outcome in outcomes]
-    courses = [_courses(design, pairs, *each, sums, earlier) for each in zip(outcomes, pre_amounts, strict=True)]
+    sums = Amounts(history) if sums is None else sums
+    pre_amounts = before(design, outcomes, sums)
+    by_look = sums(outcomes, users.user, design.begin(), design.edges())
+    courses = [_courses(design, pairs, *each, earlier) for each in zip(outcomes, pre_amounts, by_look, strict=True)]
     last_look = design.inside(len(looks) - 1)
     everybody = design.population(last_look, adjusted=False)
-    totals = [sums(one, users.user, design.begin(), design.edges())[:, -1] for one in outcomes]
+    totals = [amount[:, -1] for amount in by_look]
     plain = [design.contrasts(everybody, total, None, pairs) for total in totals]
     comparisons = []
     for p, (treated, control) in enumerate(pairs):
@@ -87,8 +90,8 @@ def read_trial(
         at=int(looks.times[-1]),
         share=float(looks.shares[-1]),
         comparisons=tuple(comparisons),
-        arms=_arm_amounts(design, costs),
-        checks=check_trial(design, outcomes, pre_amounts, pairs),
+        arms=_arm_amounts(design, costs, sums),
+        checks=check_trial(design, outcomes, pre_amounts, pairs, sums),
         notes=(
             *users.notes,
             *_notes(design, chosen, earlier),
@@ -133,7 +136,9 @@ def significant_outcomes(
     results = []
     for table in tables:
         design, pairs = trial_design(history, settings, table, at, None)
-        courses = [_courses(design, pairs, one, before(design, one, sums), sums, None) for one in outcomes]
+        by_look = sums(outcomes, design.users.user, design.begin(), design.edges())
+        each = zip(outcomes, before(design, outcomes, sums), by_look, strict=True)
+        courses = [_courses(design, pairs, *one, None) for one in each]
         found: set[tuple[str, str, str]] = set()
         for p, pair in enumerate(pairs):
             decisions = _decide([row[p] for row in courses], design.looks, settings, rng, in_full=False)
@@ -150,16 +155,17 @@ def _courses(
     pairs: Sequence[tuple[int, int]],
     outcome: Outcome,
     covariate: FloatArray | None,
-    sums: Amounts,
+    amount: FloatArray,
     earlier: PastLooks | None,
 ) -> list[Course]:
-    """Return what one outcome showed at each look, for each pair of arms; past looks keep what they found.
+    """Return what one outcome, whose amounts at each look are (n, K), showed for each pair of arms.
+
+    Past looks keep what they found.
 
     Raises:
         NotIdentified: If an arm has fewer than two users at this look.
     """
     looks = design.looks
-    amount = sums(outcome, design.users.user, design.begin(), design.edges())
     by_look = [
         design.contrasts(population, amount[:, min(k, amount.shape[1] - 1)], covariate, pairs)
         for k, population in enumerate(design.populations)
@@ -264,7 +270,7 @@ def _segments(
     return tuple(found)
 
 
-def _arm_amounts(design: TrialDesign, costs: Sequence[str]) -> tuple[ArmAmounts, ...]:
+def _arm_amounts(design: TrialDesign, costs: Sequence[str], sums: UserAmounts) -> tuple[ArmAmounts, ...]:
     """Return messages and cost events of each arm, per user."""
     history, users, end = design.history, design.users, int(design.looks.times[-1])
     names = sorted({history.event_names[int(code)] for code in history.churn_codes} | set(costs))
@@ -272,12 +278,10 @@ def _arm_amounts(design: TrialDesign, costs: Sequence[str]) -> tuple[ArmAmounts,
         Outcome(name, "count", -1, tuple(Part(int(code), 1.0, False) for code in history.event_codes([name])))
         for name in names
     ]
-    sent = {"all": sends(history, None, users.user, design.begin(), end)} | {
-        action: sends(history, k, users.user, design.begin(), end)
-        for k, action in enumerate(history.modules[0].actions)
-        if k > 0
-    }
-    happened = {one.name: amounts(history, one, users.user, design.begin(), np.array([end]))[:, 0] for one in outcomes}
+    actions = dict.fromkeys(["all"]) | {name: k for k, name in enumerate(history.modules[0].actions) if k > 0}
+    sent = dict(zip(actions, sums.sends([*actions.values()], users.user, design.begin(), end), strict=True))
+    by_event = sums(outcomes, users.user, design.begin(), np.array([end]))
+    happened = {one.name: amount[:, 0] for one, amount in zip(outcomes, by_event, strict=True)}
     decided = np.zeros(history.n_users, dtype=bool)
     decided[history.decisions.user[history.decisions.time >= users.start]] = True
     until = np.minimum(history.observed_until[users.user], end)

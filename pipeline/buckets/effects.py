@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.files import scratch_folder
 from crosschannel.histories.buckets import open_buckets, read_bucket
 from crosschannel.histories.history import History
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
@@ -30,6 +29,7 @@ from crosschannel.pipeline.buckets.reading import (
 )
 from crosschannel.pipeline.building import check_log, with_declared
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.run_files import scratch_folder
 from crosschannel.reward.effects import EffectsRequest, EventTimes
 from crosschannel.reward.effects.buckets.designs import Plan
 from crosschannel.reward.effects.buckets.report import KIND, left_out, report_over_buckets

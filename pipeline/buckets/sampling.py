@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel import agents
-from crosschannel.core.files import scratch_folder
 from crosschannel.histories.features import ContextFeatures
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, read_log, sample_sizes, summary
@@ -16,6 +15,7 @@ from crosschannel.pipeline.building import TrainingData, prepare_history
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import LogPace
+from crosschannel.pipeline.run_files import scratch_folder
 
 
 def data_of_sample(config: Config, log: BucketedLog, features: ContextFeatures | None = None) -> TrainingData:

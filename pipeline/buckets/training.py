@@ -13,7 +13,7 @@ from crosschannel import agents
 from crosschannel.agents.leaves.learning import Schedule, check_learns, check_learns_from, learn_from_leaves
 from crosschannel.agents.leaves.leaves import Leaves
 from crosschannel.core.errors import ConfigError, InputError, NotIdentified, OutputError
-from crosschannel.core.files import check_version, replacing, scratch_folder
+from crosschannel.core.files import check_version, replacing
 from crosschannel.envs.replay import ReplayLog
 from crosschannel.pipeline.buckets.leaf_rows import fit_rewards, write_leaves
 from crosschannel.pipeline.buckets.passes import Passes
@@ -27,7 +27,13 @@ from crosschannel.pipeline.judgement.validation import Validation
 from crosschannel.pipeline.monitoring import Monitor
 from crosschannel.pipeline.pricing import check_priceable, price_messages
 from crosschannel.pipeline.report.model_card import write_model_card
-from crosschannel.pipeline.run_files import RunLock, TrainedWith, check_same_settings
+from crosschannel.pipeline.run_files import (
+    RunLock,
+    TrainedWith,
+    check_same_settings,
+    remove_left_scratch,
+    scratch_folder,
+)
 from crosschannel.pipeline.run_folder import Run, check_run_folder
 from crosschannel.reward.buckets.passes import check_kind
 
@@ -67,6 +73,8 @@ def train_on_buckets(
             check_run_folder(config, out, force)
         else:
             locks.enter_context(RunLock(resume.path))
+        if folder := resume.path if resume else out:
+            remove_left_scratch(folder)
         check_kind(config.reward.kind)
         check_learns(config.agent.name)
         if resume is None and out is not None and Run.is_at(out):
@@ -133,11 +141,14 @@ def _prepare_within(run: Run, passes: Passes, *, is_new: bool) -> _Prepared:
 
 
 def _prepare_aside(config: Config, out: Path, passes: Passes, locks: ExitStack) -> tuple[Run, _Prepared]:
-    """Prepare beside the run that is replaced, whose files are removed when nothing can be wrong with the new one."""
-    with scratch_folder(out.absolute().parent) as aside:
+    """Prepare in a folder of the run that is replaced, whose files go when nothing can be wrong with the new one.
+
+    There `forget` and the next training find what a killed process leaves.
+    """
+    with scratch_folder(out.absolute()) as aside:
         scratch = aside / SCRATCH_FOLDER
         prepared = _prepare(config, scratch, passes, out / "config.yaml")
-        run = Run.create(config, out, locks, force=True)
+        run = Run.create(config, out, locks, force=True, keep=aside.name)
         logger.info(f"writing to {run.path}")
         return run, prepared.moved(scratch, run.path / SCRATCH_FOLDER)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.special import bdtr, bdtrc
 
-from crosschannel.core.arrays import BoolArray
+from crosschannel.core.arrays import BoolArray, IntArray
 from crosschannel.core.times import DAY, duration, timestamps
 from crosschannel.histories.arms import AGENT
 from crosschannel.histories.history import History
@@ -38,29 +40,59 @@ def log_age(history: History, now: int, limit: str) -> list[Alert]:
     return [Alert("age of the log", "critical", finding, remedy)]
 
 
-def decision_numbers(history: History, now: int, period: int, max_drop: float) -> list[Alert]:
+@dataclass(frozen=True)
+class DecisionCounts:
+    """How many decisions a policy made for users of its own arm at each time; `+` adds other users.
+
+    Attributes:
+        times: Decision times, microseconds (T,), ascending.
+        decisions: Decisions at each (T,).
+        messages: Messages among them (T,).
+    """
+
+    times: IntArray
+    decisions: IntArray
+    messages: IntArray
+
+    @classmethod
+    def from_history(cls, history: History, now: int) -> DecisionCounts:
+        """Count the decisions of a history up to a time."""
+        d, rows = history.decisions, agent_decisions(history, now)
+        sent = history.modules.sends(d.actions)[rows]
+        return cls._by_time(d.time[rows], np.ones(len(sent), dtype=np.int64), sent.astype(np.int64))
+
+    def __add__(self, other: DecisionCounts) -> DecisionCounts:
+        columns = zip(vars(self).values(), vars(other).values(), strict=True)
+        return self._by_time(*(np.concatenate(both) for both in columns))
+
+    @classmethod
+    def _by_time(cls, time: IntArray, decisions: IntArray, messages: IntArray) -> DecisionCounts:
+        times, code = np.unique(time, return_inverse=True)
+        sums = (np.bincount(code, each, minlength=len(times)).astype(np.int64) for each in (decisions, messages))
+        return cls(times, *sums)
+
+
+def decision_numbers(counts: DecisionCounts, now: int, period: int, max_drop: float) -> list[Alert]:
     """Return an alert if the newest day has no decisions, hardly any, or no message.
 
     The newest day is the period up to `now`: run the check after `decide`.
 
     Args:
-        history: The log, with the decisions of the policy.
+        counts: The decisions of the policy.
         now: Time of the check, microseconds.
         period: Time from one decision time to the next, microseconds.
         max_drop: Largest drop against the decision time before, as a share.
     """
-    d, rule = history.decisions, "decisions"
-    rows = agent_decisions(history, now)
+    rule, times = "decisions", counts.times
     look = "Look at the daily job: whether `crosschannel decide` ran, what it printed, and where --out is."
-    if not rows.any():
+    if not len(times):
         return [Alert(rule, "critical", "The policy has not decided anything yet.", look)]
-    times, counts = np.unique(d.time[rows], return_counts=True)
     newest = int(times[-1])
     if now - newest >= period:
         return [Alert(rule, "critical", f"There are no decisions since {_time(newest)}.", look)]
     if len(times) < 2:
         return []
-    n, before = int(counts[-1]), int(counts[-2])
+    before, n = counts.decisions[-2:].tolist()
     found = []
     if n < (1 - max_drop) * before:
         finding = (
@@ -69,8 +101,7 @@ def decision_numbers(history: History, now: int, period: int, max_drop: float) -
         )
         remedy = "Look whether the log lost users, whether they churned, and whether --users or --ramp changed."
         found.append(Alert(rule, "critical", finding, remedy))
-    sent = history.modules.sends(d.actions) & rows
-    now_sent, before_sent = (int((sent & (d.time == time)).sum()) for time in times[[-1, -2]])
+    before_sent, now_sent = counts.messages[-2:].tolist()
     if before_sent and not now_sent:
         finding = f"None of {n:,} decisions at {_time(newest)} sends a message, after {before_sent:,} the time before."
         remedy = "Look at eligibility, guardrails and the prices in decide.json, and at the policy version."

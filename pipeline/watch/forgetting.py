@@ -30,7 +30,7 @@ from crosschannel.pipeline.loop.day_summaries import read_summary
 from crosschannel.pipeline.loop.deciding import DecidedDay, write_day
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER
-from crosschannel.pipeline.run_files import PROCEDURE, RunLock, read_json, write_json
+from crosschannel.pipeline.run_files import PROCEDURE, RunLock, check_scratch, read_json, write_json
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.watch.scanning import Found, Traces, read_secrets, scan
 
@@ -265,7 +265,12 @@ def _remove_policies(run: Path, done: Forgotten) -> None:
 
 
 def _recover(places: Places) -> None:
-    """Remove drafts that killed processes have left, and put back a day whose replacement was interrupted."""
+    """Remove drafts that killed processes have left, and put back a day whose replacement was interrupted.
+
+    Raises:
+        ConfigError: If a training or an evaluation has users of the run's log in its scratch folder at this moment.
+    """
+    check_scratch(places.run.path)
     for draft in (*places.run.path.rglob(".*.part"), *(places.run.path / "policies").glob(".*.pt")):
         _delete(draft)
     if places.log is not None:

@@ -2,7 +2,8 @@
 
 How a file is read depends on its kind, because Parquet compresses its columns and a short id is found by chance in any
 bytes. Tables: every cell of a text column and of `user_id`. JSON and YAML: every text. Files of PyTorch: every text,
-and every 64-bit number against the hashes. Besides, the bytes of every file against all that has `LONG` characters.
+and every 64-bit number against the hashes. Columns that a killed process has kept (`.npy`): the same, and ids that are
+numbers. Besides, the bytes of every file against all that has `LONG` characters.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, ObjectArray, UIntArray
@@ -24,6 +26,8 @@ from crosschannel.core.hashing import hexadecimal, keys, pseudonyms
 
 #: Shorter texts are found in any bytes by chance; they are searched in tables and in structured texts alone.
 LONG = 8
+#: Name of the column of users' ids that `pipeline.buckets.columns` writes.
+IDS_OF_USERS = "user_ids"
 _WORD = re.compile(rb"[0-9A-Za-z_.@+\-]{%d,}" % LONG)
 _PLAIN = re.compile(r"[0-9A-Za-z_.@+\-]+")
 
@@ -125,6 +129,8 @@ def _search(path: Path, traces: Traces) -> str | None:
         return _in_table(table[named].apply(unescape), traces)
     if path.suffix in (".json", ".yaml"):
         return _in_values([_parsed(path)], traces)
+    if path.suffix == ".npy":
+        return _in_column(np.load(path, allow_pickle=False), path.stem, traces)
     if path.suffix == ".pt":
         import torch
 
@@ -143,6 +149,14 @@ def _in_table(table: pd.DataFrame, traces: Traces) -> str | None:
             rows = int(traces.in_texts(column.dropna().astype(str).astype(object)).sum())
             if rows:
                 return f"{rows:,} rows in the column {str(name)!r}"
+    return None
+
+
+def _in_column(column: npt.NDArray[Any], name: str, traces: Traces) -> str | None:
+    """Search a column of texts, or of ids that are numbers; other numbers are searched as bytes."""
+    if column.dtype.kind == "U" or (name == IDS_OF_USERS and column.dtype.kind in "iu"):
+        rows = int(traces.in_texts(pd.Series(column.astype(str).astype(object))).sum())
+        return f"{rows:,} rows of {name}" if rows else None
     return None
 
 

@@ -11,7 +11,7 @@ from crosschannel.core.times import duration, parse_moment, timestamps
 from crosschannel.evaluation.trials.arms import ArmTable, read_arms
 from crosschannel.evaluation.trials.checks import check_trial
 from crosschannel.evaluation.trials.design import before, trial_design
-from crosschannel.evaluation.trials.outcomes import Amounts, outcomes_of_goals
+from crosschannel.evaluation.trials.outcomes import Amounts, UserAmounts, outcomes_of_goals
 from crosschannel.evaluation.trials.readout import read_trial
 from crosschannel.evaluation.trials.settings import TrialConfig
 from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, HOLDOUT, assign_arms
@@ -108,6 +108,7 @@ def cost_events(
     events: tuple[str, ...],
     alpha: float,
     arms: ArmTable | None = None,
+    sums: UserAmounts | None = None,
 ) -> list[Alert]:
     """Return an alert for each event that is more frequent in the agent's arm than in business as usual.
 
@@ -123,6 +124,7 @@ def cost_events(
         events: The events.
         alpha: Level over all days and events, below .25.
         arms: Arms of the users; by default those of the log.
+        sums: Adds up what the users did, where the history does not hold it all; by default from the history.
 
     Raises:
         NotChecked: If there is nothing to compare yet.
@@ -143,7 +145,8 @@ def cost_events(
     found = []
     for name in known:
         one = replace(trial, goals=(Goal(name, weight=-1.0),))
-        lift = read_trial(history, one, (), arms=arms, at=min(now, history.span[1])).comparisons[0].outcomes[0]
+        trial_now = read_trial(history, one, (), arms=arms, at=min(now, history.span[1]), sums=sums)
+        lift = trial_now.comparisons[0].outcomes[0]
         crossed = next((point for point in lift.course if point.z >= point.critical), None)
         if crossed is None:
             continue
@@ -169,6 +172,7 @@ def placebo(
     goals: tuple[Goal, ...],
     alpha: float,
     arms: ArmTable | None = None,
+    sums: UserAmounts | None = None,
 ) -> list[Alert]:
     """Return an alert for each check of the trial's arms that fails: shares, entry, balance, placebo before the start.
 
@@ -179,11 +183,12 @@ def placebo(
         goals: What is compared, where the declaration names no goals of its own.
         alpha: Level of each check.
         arms: Arms of the users; by default those of the log.
+        sums: Adds up what the users did, where the history does not hold it all; by default from the history.
     """
     trial = replace(settings, looks="group_sequential", follow_up=None, planned_users=None)
     design, pairs = trial_design(history, trial, arms, min(now, history.span[1]), None)
-    outcomes, sums = outcomes_of_goals(history, settings.goals or goals), Amounts(history)
-    checks = check_trial(design, outcomes, [before(design, one, sums) for one in outcomes], pairs)
+    outcomes, sums = outcomes_of_goals(history, settings.goals or goals), sums or Amounts(history)
+    checks = check_trial(design, outcomes, before(design, outcomes, sums), pairs, sums)
     return [
         Alert(
             "placebo",

@@ -173,6 +173,7 @@ def rows_of(batch: Batch) -> FunnelRows:
         cost=column(parts.cost),
         fold=fold_of(users),
         user=torch.from_numpy(np.unique(users, return_inverse=True)[1].astype(np.int64)),
+        key=torch.from_numpy(batch.keys.view(np.int64)),
     )
 
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from crosschannel.agents.funnel import personal as module
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
 from crosschannel.agents.funnel.hazards import predict
-from crosschannel.agents.funnel.personal import MARGIN, WEIGHTS, personal_weight
+from crosschannel.agents.funnel.model import fit_model
+from crosschannel.agents.funnel.personal import MARGIN, WEIGHTS, contexts_to_judge, personal_weight
+from crosschannel.agents.funnel.rows import SAMPLE_SALT
 from crosschannel.agents.funnel.values import Heads
-from tests.agents.funnel.samples import PARENTS, PLAIN, SPACES, contexts
+from crosschannel.agents.leaves.funnel import fit_funnel
+from crosschannel.core.hashing import in_sample
+from crosschannel.engines import run_locally
+from tests.agents.funnel.samples import PARENTS, PLAIN, SPACES, contexts, rows_of
+from tests.agents.leaves.samples import WORLD, write_leaves
 
 WIDTH = 4
 DRAWS = 16
@@ -105,3 +113,39 @@ def test_without_any_difference_nothing_is_ignored() -> None:
 def test_without_slopes_nothing_is_weighed() -> None:
     design = Design.build(PARENTS, WIDTH).with_intercepts_only()
     assert Halves(noise=1.0).weight(design) == 1.0
+
+
+@pytest.mark.parametrize("seed", [100, 101, 102])
+def test_contexts_are_those_of_the_same_messages_in_every_order_and_from_a_sample(seed: int) -> None:
+    rows = rows_of(WORLD.log(6_000, users=500, seed=seed))
+    wanted = contexts_to_judge(rows)
+    assert [len(each) for each in wanted] == [module.CONTEXTS] * 2
+    shuffled = rows.take(torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)))
+    sample = rows.take(torch.from_numpy(in_sample(rows.key.numpy().view(np.uint64), 0.4, SAMPLE_SALT)).nonzero()[:, 0])
+    assert len(sample) < len(rows) / 2
+    for other in (shuffled, sample):
+        assert all(map(torch.equal, contexts_to_judge(other), wanted))
+
+
+def test_contexts_are_a_fair_sample() -> None:
+    """The mean of each feature is that of all messages, up to 4 standard errors."""
+    rows = rows_of(WORLD.log(6_000, users=500, seed=103))
+    for half, x in enumerate(contexts_to_judge(rows)):
+        every = rows.x[rows.fold == half]
+        assert ((x.mean(0) - every.mean(0)).abs() < 4 * every.std(0) / len(x) ** 0.5).all()
+
+
+@pytest.mark.parametrize("seed", [100, 104, 105])
+def test_the_weight_is_one_for_every_order_of_the_rows(
+    seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by leaves, whose rows come in another order; 32 other contexts of these logs would give another weight."""
+    monkeypatch.setattr(module, "CONTEXTS", 32)
+    batch = replace(WORLD, noise=4.0).log(2_000, users=500, seed=seed)
+    design, price = Design.build(PLAIN, batch.observations.context.shape[1]), torch.tensor([2.0])
+    random = np.random.default_rng(seed)
+    found = [fit_model(design, rows_of(batch[random.permutation(len(batch))]), price) for _ in range(4)]
+    found.append(fit_funnel(design, write_leaves(batch, tmp_path), run_locally))
+    weights = {None if each is None else each.blend.personal for each in found}
+    assert len(weights) == 1
+    assert weights < {0.3, 0.5, 0.75}

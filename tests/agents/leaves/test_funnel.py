@@ -54,7 +54,7 @@ def test_it_is_the_fit_of_all_rows_in_memory(tmp_path: Path) -> None:
     torch.testing.assert_close(found.sums.engaged.gram, wanted.sums.engaged.gram, rtol=1e-4, atol=1e-2)
     assert found.usual.tested.equal(wanted.usual.tested)
     # What surrogates miss has no noise in this world, so that no distance can be measured in its units.
-    parts = [each.sums.by_component()[:4] for each in (found, wanted)]
+    parts = [[*each.sums.by_component()][:4] for each in (found, wanted)]
     for mine, other, variance, noise in zip(*parts, wanted.variance, wanted.noise.tolist(), strict=False):
         left, right = (refit(DESIGN, sums, variance, noise) for sums in (mine, other))
         assert distance(left.mean, right) < 0.05
@@ -138,7 +138,7 @@ def test_samples_are_as_good_as_all_rows(tmp_path: Path, monkeypatch: pytest.Mon
     """With a fifth of the messages for the working point the hazard is the same up to a fifth of its posterior's sd."""
     leaves = write_leaves(WORLD.log(20_000, users=2_000), tmp_path)
     whole = fit_funnel(DESIGN, leaves, run_locally)
-    monkeypatch.setattr(module, "HAZARD_ROWS", 2_000)
+    monkeypatch.setattr(module, "MESSAGE_ROWS", 2_000)
     monkeypatch.setattr(module, "NOISE_ROWS", 2_000)
     sampled = fit_funnel(DESIGN, leaves, run_locally)
     assert whole is not None

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosschannel.agents.leaves.leaves import in_sample
 from crosschannel.agents.leaves.rows import LeafRows, blocks
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.hashing import in_sample
 from tests.agents.leaves.samples import WORLD, write_leaves
 
 

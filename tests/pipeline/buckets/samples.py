@@ -15,9 +15,9 @@ from tests.programs.samples import FUNNEL
 SETTINGS = {"reward.funnel.surrogates": {"order:*": ["visit:food", "visit:rides"]}}
 
 
-def market_log() -> History:
-    """The log of the market of `funnel.yaml`."""
-    history, _ = simulate_history(Market(read_config(Path(FUNNEL[1])).market()))
+def market_log(**settings: Any) -> History:
+    """The log of the market of `funnel.yaml`, with some other settings."""
+    history, _ = simulate_history(Market(override(read_config(Path(FUNNEL[1])), settings).market()))
     return history
 
 

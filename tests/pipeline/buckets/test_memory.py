@@ -56,11 +56,33 @@ effects_over_buckets(configuration(**settings), EffectsRequest(), Passes(shows=F
 print(before, peak())
 """
 
+TRIAL = """
+import re
+from pathlib import Path
+import numpy as np, pandas as pd
+from crosschannel.core.hashing import keys, uniforms
+from crosschannel.pipeline.buckets.passes import Passes
+from crosschannel.pipeline.configuration import override
+from crosschannel.programs import trial
+from tests.pipeline.buckets.samples import configuration
+
+def peak():
+    return int(re.search("VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+ids = np.concatenate([pd.read_parquet(file)["user_id"] for file in sorted(Path("log").glob("bucket-*/users.*"))])
+arm = np.where(uniforms(keys(ids), 3) < 0.3, "business_as_usual", "agent")
+pd.DataFrame({"user_id": ids, "arm": arm}).to_parquet("arms.parquet")
+declared = {"trial.start": "2024-01-05T06:00", "trial.every": "1d"}
+before = peak()
+trial.read(configuration(**declared), Path("arms.parquet"), passes=None if WHOLE else Passes(shows=False))
+print(before, peak())
+"""
+
 
 def growth(folder: Path, users: int, buckets: int, program: str = TRAIN) -> float:
     """MiB by which a program on a log of so many users raises the peak of resident memory of a process.
 
-    The median of three runs: what the allocator has given back at the peak differs from run to run by a fifth.
+    The median of three runs: what the allocator has given back at the peak differs from run to run.
     """
     config = override(read_config(Path(FUNNEL[1])), {"history.market.users": users})
     history, _ = simulate_history(Market(config.market()))
@@ -102,3 +124,19 @@ def test_effects_of_four_times_the_users(tmp_path: Path) -> None:
     few, many = (growth(tmp_path / name, n, n // 1_250, EFFECTS) for name, n in (("few", 10_000), ("many", 40_000)))
     print(f"growth of the peak: {few:.0f} MiB at 10,000 users, {many:.0f} MiB at 40,000")
     assert many < 1.25 * few
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of resident memory is read from /proc")
+def test_a_trial_takes_a_row_a_user(tmp_path: Path) -> None:
+    """What one more user takes is less than half of what the user's rows take where the log is read as a whole.
+
+    The log has 10 slots a user, so that most of what a user takes are numbers by look, which both have.
+    """
+    taken = []
+    for whole in (False, True):
+        program = TRIAL.replace("WHOLE", str(whole))
+        few, many = (growth(tmp_path / f"{n}-{whole}", n, n // 1_250, program) for n in (10_000, 40_000))
+        taken.append((many - few) * 1024 / 30_000)
+    print(f"one more user takes {taken[0]:.1f} KiB, and {taken[1]:.1f} KiB of the whole log")
+    assert taken[0] < 0.5 * taken[1]

@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from crosschannel import agents, pipeline
+from crosschannel.agents.funnel import model, personal
+from crosschannel.agents.funnel.rows import FunnelRows
+from crosschannel.agents.leaves import funnel as leaves_funnel
 from crosschannel.core.errors import ConfigError, InputError, NotIdentified
 from crosschannel.engines import make_engine, run_locally
 from crosschannel.histories.buckets import write_buckets
@@ -20,7 +24,7 @@ from crosschannel.pipeline.buckets import reading, sampling, training
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, reads_buckets
 from crosschannel.pipeline.buckets.training import SCRATCH_FOLDER
-from crosschannel.pipeline.building import agent_spec, prepare
+from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import Config, override
 from crosschannel.pipeline.run_files import TrainedWith
 from crosschannel.pipeline.run_folder import Run
@@ -175,12 +179,21 @@ def test_it_is_the_policy_of_all_users_in_memory(log: History, tmp_path: Path, m
     data = prepare(config)  # reads all buckets as one history
     assert trained_with.features.state_dict() == data.features.state_dict()
     assert trained_with.pace == data.pace
+    agent = taught_in_memory(config, data)
+    assert learned.funnel.heads.blend.personal == agent.funnel.heads.blend.personal  # type: ignore[attr-defined]
+    some = data.test.observations[np.arange(500)]
+    for found, wanted in zip(learned.action_probabilities(some), agent.action_probabilities(some), strict=True):
+        assert np.abs(found - wanted).mean() < 1e-3
+
+
+def taught_in_memory(config: Config, data: TrainingData) -> agents.Agent:
+    """An agent that has learned from all training users at once."""
     split = data.train
     rows = np.flatnonzero(split.rewards.identified)
     parts = split.rewards.components
     assert parts is not None
     kept = parts.select(rows)
-    agent = agents.make_agent(modules=log.modules, device="cpu", **agent_spec(config, data))
+    agent = agents.make_agent(modules=data.history.modules, device="cpu", **agent_spec(config, data))
     agent.observe(
         agents.Batch(
             observations=split.observations[rows],
@@ -192,9 +205,37 @@ def test_it_is_the_policy_of_all_users_in_memory(log: History, tmp_path: Path, m
         )
     )
     agent.update(1)
-    some = data.test.observations[np.arange(500)]
-    for found, wanted in zip(learned.action_probabilities(some), agent.action_probabilities(some), strict=True):
-        assert np.abs(found - wanted).mean() < 1e-3
+    return agent
+
+
+@pytest.mark.usefixtures("unjudged")
+@pytest.mark.parametrize("seed", [100, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (101, 102))])
+def test_policies_are_compared_at_the_same_contexts_for_every_division(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """How much of what is personal is followed is learned at few of the contexts: the same ones in memory."""
+    monkeypatch.setattr(personal, "CONTEXTS", 32)
+    found: list[bytes] = []
+
+    def recorded(messages: FunnelRows) -> list[Tensor]:
+        contexts = personal.contexts_to_judge(messages)
+        assert [len(each) for each in contexts] == [32, 32]
+        assert min(int((messages.fold == half).sum()) for half in (0, 1)) > 64
+        found.append(b"".join(each.numpy().tobytes() for each in contexts))
+        return contexts
+
+    for module in (model, leaves_funnel):
+        monkeypatch.setattr(module, "contexts_to_judge", recorded)
+    settings: dict[str, object] = {"seed": seed, "history.market.seed": seed}
+    history, weights = market_log(**settings), []
+    for n in (1, 4, 16):
+        learned, _ = agents.load_policy(learn(write_log(history, tmp_path / str(n), n), monkeypatch, **settings))
+        weights.append(learned.funnel.heads.blend.personal)
+    config = configuration(**settings)
+    in_memory: Any = taught_in_memory(config, prepare(config))
+    assert weights == [in_memory.funnel.heads.blend.personal] * 3
+    assert len(found) == 4
+    assert len({*found}) == 1
 
 
 @pytest.fixture(scope="module")

@@ -51,6 +51,19 @@ def test_numbers_as_ids(tmp_path: Path) -> None:
     assert {one.file.name for one in scan([tmp_path], TRACES)[0]} == {"a.parquet", "a.csv"}
 
 
+def test_columns_that_a_killed_process_has_kept(tmp_path: Path) -> None:
+    for name, column in {
+        "user_ids": np.array([16, 17]),
+        "texts": np.array(["16", "17"]),
+        "long": np.array(["none", "Zoë Ångström"]),
+        "other": np.array([16, 17]),
+        "float": np.array([16.0, 17.0]),
+        "word": np.array(["16", "18"]),
+    }.items():
+        np.save(tmp_path / f"{name}.npy", column)
+    assert {one.file.stem for one in scan([tmp_path], TRACES)[0]} == {"user_ids", "texts", "long"}
+
+
 def test_hashes_in_files_of_torch_and_in_bytes(tmp_path: Path) -> None:
     others = keys(np.array(["16", "user-000041"], dtype=object)).view(np.int64)
     mine = keys(IDS).view(np.int64)
