@@ -107,8 +107,12 @@ def page(command: str, rows: pd.DataFrame) -> str:
     for scenario, part in rows.groupby("scenario", sort=False):
         mean = part.mean(numeric_only=True)
         mean["gain_se"] = part["gain"].std(ddof=1) / np.sqrt(len(part)) if len(part) > 1 else float("nan")
-        lines.append(f"| {scenario} | {len(part)} | {' | '.join(f'{mean[name]:.3f}' for name in COLUMNS)} |")
+        lines.append(f"| {scenario} | {len(part)} | {' | '.join(_cell(mean[name]) for name in COLUMNS)} |")
     return "\n".join([*lines, "", *(f"- `{name}`: {text}" for name, text in COLUMNS.items())]) + "\n"
+
+
+def _cell(value: float) -> str:
+    return "-" if np.isnan(value) else f"{value:.3f}"
 
 
 def main() -> None:

@@ -22,10 +22,10 @@ from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.pricing import LogPace
 
 LOCK_FILE = ".lock"
-#: Folder of the agents of a learning procedure, below that of the run.
-PROCEDURE = "procedure"
 #: Beginning of the names of scratch folders, and the ending of all that is not finished.
 SCRATCH, PART = ".scratch-", ".part"
+#: Folder of the agents of a learning procedure, below that of the run.
+PROCEDURE = "procedure"
 #: Settings that say only where a run is, and what computes it.
 PLACES = ("name", "run_dir", "device")
 #: Settings of `history` that say only where a log is and how it is read.

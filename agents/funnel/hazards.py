@@ -58,7 +58,7 @@ class HazardFit:
         return found
 
     def followed(self, design: Design, coefficients: Tensor) -> Tensor:
-        """Return coefficients (columns,), or (V, columns) with the best estimate first, with the personal by its weight.
+        """Return coefficients (columns,), or (V, columns) the best estimate first, with what is personal by its weight.
 
         The intercept moves so that the rows keep their expected number of events by the best estimate, up to the third
         order of what is taken away, whose mean and variance are those by hazard. It moves the others by the same
