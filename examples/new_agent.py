@@ -1,7 +1,8 @@
 """Write an agent of your own: implement `crosschannel.agents.Agent` and name it as `package.module:Class`.
 
 python examples/new_agent.py                                            learn from a small log, then evaluate
-python train.py --agent.name examples.new_agent:BestSoFar               use the same agent in a run, from this folder
+python train.py --agent.name examples.new_agent:BestSoFar --constraints.cost-events '[]'
+                                                                        use the same agent in a run, from this folder
 """
 
 from __future__ import annotations

@@ -146,7 +146,11 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
     """
     start = _start(history, settings)
     if not start < min(at, history.span[1]):
-        raise ConfigError("the trial starts after the log ends, or after the time of the look: check trial.start")
+        first, last = timestamps(np.array([start, min(at, history.span[1])]))
+        raise ConfigError(
+            f"the trial starts at {first:%Y-%m-%d %H:%M} UTC, and what is looked at ends at {last:%Y-%m-%d %H:%M} (the "
+            "log, or the time of the look): check trial.start, or read a newer log"
+        )
     names, notes, missing, since = _arms_by_user(history, table, start)
     has_arm = np.array([name is not None for name in names], dtype=bool)
     if not has_arm.any():

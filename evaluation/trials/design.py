@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -161,6 +161,8 @@ def trial_design(
     arms = tuple(dict.fromkeys(name for pair in named for name in pair))
     code = np.array([arms.index(name) if name in arms else -1 for name in found.arms], dtype=np.int64)[found.arm]
     compared = code >= 0
+    others = {name: int(n) for name, n in zip(found.arms, found.counts, strict=True) if name not in settings.shares}
+    others = {name: n for name, n in others.items() if name not in arms and n}
     users = replace(
         found,
         user=found.user[compared],
@@ -172,6 +174,7 @@ def trial_design(
         if found.cluster is None
         else np.unique(found.cluster[compared], return_inverse=True)[1].astype(np.int64),
         entry=found.entry[:, [found.arms.index(name) for name in arms]],
+        notes=(*found.notes, *_of_other_arms(others)),
     )
     earlier = None if past is None else past(found.start)
     planned = earlier.planned_users if earlier is not None else _planned_users(settings, users)
@@ -185,6 +188,14 @@ def trial_design(
         pre = min(duration(settings.pre), int(users.enrolled[users.known_before].min() - history.span[0]))
     design = TrialDesign(history, settings, users, arms, looks, stratum, pre)
     return design, [(arms.index(treated), arms.index(control)) for treated, control in named]
+
+
+def _of_other_arms(users: Mapping[str, int]) -> list[str]:
+    """Return a note on users of arms that are neither declared nor compared, which may be mistakes in writing."""
+    if not users:
+        return []
+    arms = ", ".join(f"`{name}` {n:,}" for name, n in users.items())
+    return [f"users of arms that are neither in `trial.shares` nor compared do not count: {arms}"]
 
 
 def _planned_users(settings: TrialConfig, users: TrialUsers) -> int:

@@ -191,7 +191,8 @@ def contrast(means: ArmMeans, treated: int, control: int) -> tuple[Contrast, Flo
         \psi_R = (\psi_\Delta - \hat R \psi_0) / \hat\mu_0
 
     The last one is the delta method: Deng, Knoblich & Lu (2018), "Applying the delta method in metric analytics", KDD.
-    Assumption: the control's mean is well above zero; where it is not above zero by 1.96 standard errors, the relative
+    Assumption: the control's mean is well above zero; where it is not above zero by 1.96 standard errors, or no user of
+    the control has the outcome, so that its mean is what the period before and the strata moved, the relative
     difference is undefined.
 
     An arm of few users may have none with a rare event, whose variance it then takes for 0. Where fewer than
@@ -207,7 +208,7 @@ def contrast(means: ArmMeans, treated: int, control: int) -> tuple[Contrast, Flo
     influence = (means.influence[:, treated] - other) * factor
     se, freedom = _error(influence)
     relative, relative_se, relative_freedom = np.nan, np.nan, np.inf
-    if base > 1.96 * float(np.sqrt(other @ other)):
+    if means.active[control] and base > 1.96 * float(np.sqrt(other @ other)):
         relative = difference / base
         relative_se, relative_freedom = _error((influence - relative * factor * other) / base)
     users = (int(means.users[treated]), int(means.users[control]))

@@ -61,8 +61,20 @@ def reason(trial: Trial) -> str:
             if trial.settings.looks == "confidence_sequence"
             else f"{trial.share:.0%} of the declared {trial.settings.days:g} days are over"
         )
-        return f"{names}: {shown}. No boundary is crossed so far; {until}."
-    return f"{names}: {shown}. The trial is over and shows no difference in this outcome."
+        return f"{names}: {shown}. No boundary is crossed so far; {until}.{_share_of_level(main, trial.settings.alpha)}"
+    over = "The trial is over, and this outcome is not significant."
+    return f"{names}: {shown}. {over}{_share_of_level(main, trial.settings.alpha)}"
+
+
+def _share_of_level(comparison: ArmComparison, alpha: float) -> str:
+    """Return why a value is not significant whose interval excludes zero: the interval does not count the events."""
+    value = comparison.value
+    if not value.lift.is_defined or value.lift.low <= 0 <= value.lift.high or len(comparison.outcomes) < 2:
+        return ""
+    return (
+        f" Its interval excludes zero, but is about this outcome alone: of the level of {alpha:.3g} it has half, and "
+        "the events have the other half."
+    )
 
 
 def _value_words(value: OutcomeLift, alpha: float) -> str:

@@ -177,7 +177,7 @@ def _update(
         reached = k
         states.write(learned, k)
     if learned is None or not learned.rows:
-        raise NotIdentified(_why_nothing(config, history))
+        raise NotIdentified(_why_nothing(config, history, first + slot * every, every))
     policies = Policies(run.path)
     fingerprint = states.fingerprint(slot)
     trained_with = TrainedWith(config, fingerprint, learned.features, learned.pace).to_dict()
@@ -201,14 +201,22 @@ def _update(
     return done, learned, KnownDays(first, tuple(digests), fitted_at, frozenset(decided))
 
 
-def _why_nothing(config: Config, history: History) -> str:
-    """Return why no decision of a log has a reward yet, by the reason of most of them."""
+def _why_nothing(config: Config, history: History, reached: int, every: int) -> str:
+    """Return why nothing is learned up to a time (microseconds): what most decisions have no reward for, or the wait."""
     frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
+    has = frame.identified
+    if has.any() and (history.decisions.time[has] + duration(config.reward.post) >= reached).all():
+        following = timestamps(np.array([reached + every]))[0]
+        return (
+            f"{int(has.sum()):,} of {len(frame):,} decisions have a reward, and are learned from when the log reaches "
+            f"{following:%Y-%m-%d %H:%M} UTC: days of learning begin at the time of day of the first decision"
+        )
     counts = {text: n for text, n in frame.counts().items() if n and text != Reason.IDENTIFIED.text}
     if not counts:
         return "no window has closed yet"
     most = max(counts, key=counts.__getitem__)
-    return f"none of {len(frame):,} decisions has a reward yet; {counts[most]:,} of them: {most}"
+    few = f"{int(has.sum()):,} of {len(frame):,} decisions have" if has.any() else f"none of {len(frame):,} decisions has"
+    return f"{few} a reward yet; {counts[most]:,} have none: {most}"
 
 
 def _day(time: int) -> str:

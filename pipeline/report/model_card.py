@@ -30,7 +30,7 @@ MODEL_CARD = "MODEL_CARD.md"
 CARD_VERSION = 1
 STATUS = (
     "`train`, `evaluate` and `update` write this card from the records of `evaluation.json` and the report: do not "
-    "edit it. RUN is the folder that it lies in."
+    "edit it. RUN is the run's folder."
 )
 
 
@@ -109,7 +109,7 @@ def model_card(
             "constraints": list(_constraints(config, result)),
             "costs": () if result is None or result.gate is None else result.gate.costs,
             "excluded": list(_excluded(config)),
-            "commands": list(_commands(run)),
+            "commands": list(_commands(run, result)),
             "package": f"crosschannel {__version__}",
             "seed": config.seed,
         },
@@ -248,7 +248,11 @@ def _limits_of(guardrails: Guardrails) -> Iterator[str]:
         yield f"Guardrails: {'; '.join(parts)}"
 
 
-def _commands(run: Run) -> Iterator[str]:
+def _commands(run: Run, result: EvaluationResult | None) -> Iterator[str]:
     allowed = [word for name in classes_of(run.config) for word in ("--allow-class", name)]
     yield shlex.join(["crosschannel", "train", "--config", "RUN/config.yaml"])
-    yield shlex.join(["crosschannel", "evaluate", "RUN", *allowed])
+    evaluate = ["crosschannel", "evaluate", "RUN", *allowed]
+    yield shlex.join(evaluate)
+    if result is not None and result.procedure is not None:
+        folds = len(result.procedure.folds)
+        yield shlex.join([*evaluate, "--evaluation.procedure.folds", str(folds), "--out", "FOLDER"])

@@ -16,7 +16,7 @@ from crosschannel.pipeline.loop.decisions.delivery import ALL, delivered_share
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.watch.records import Alert, NotChecked
 from crosschannel.pipeline.watch.settings import AlertsConfig
-from crosschannel.reward import make_reward
+from crosschannel.reward import Reason, make_reward
 from crosschannel.reward.spec import RewardSpec
 
 #: A share is beyond its bound if it is so by more than chance: level of the binomial tests.
@@ -199,20 +199,29 @@ def rewards_closed(
     new, old = closed & (d.time > newest - period), closed & (d.time <= newest - period)
     if not old.any():
         raise NotChecked("only one day of messages has closed yet")
-    has = make_reward(kind, reward).fit_transform(recent).identified
+    frame = make_reward(kind, reward).fit_transform(recent)
+    has = frame.identified
     n, k, before = int(new.sum()), int((new & has).sum()), float(has[old].mean())
     bound = (1 - drop) * before
     if not (k < bound * n and bdtr(k, n, bound) < LEVEL):
         return []
     finding = (
         f"{k:,} of {n:,} messages at {_time(newest)} have a reward ({k / n:.0%}), after {before:.0%} of "
-        f"{int(old.sum()):,} before."
+        f"{int(old.sum()):,} before. The others, above all: {_main_reason(frame.reason[new & ~has])}."
     )
     remedy = (
-        "Look whether goal events reach the log, whether the holdout still has users, and at the reasons: "
-        "`crosschannel effects`. Nothing is learned from messages without a reward."
+        "Look whether goal events reach the log and whether the holdout still has users; where messages overlap, a "
+        "larger `guardrails.min_gap` or shorter windows keep them apart. All reasons: `crosschannel effects`. Nothing "
+        "is learned from messages without a reward."
     )
     return [Alert("rewards", "critical", finding, remedy)]
+
+
+def _main_reason(reasons: IntArray) -> str:
+    """Return the most frequent of the reasons (N,) why decisions have no reward, with its number."""
+    numbers, counts = np.unique(reasons, return_counts=True)
+    most = int(np.argmax(counts))
+    return f"{Reason(int(numbers[most])).text} ({counts[most]:,})"
 
 
 def _time(time: int) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from crosschannel.core.arrays import IntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.times import DAY, HOUR, WEEK, duration, parse_moment, timestamps
+from crosschannel.core.times import DAY, SECOND, WEEK, duration, parse_moment, timestamps
 from crosschannel.histories.context.earlier import NOT_YET
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.slots import SlotGrid, bounds
@@ -125,10 +125,16 @@ def last_slot(history: History, moment: int, period: int, grid: SlotGrid | None)
         logger.info(f"deciding for the slot at {slot:%Y-%m-%d %H:%M} UTC, the last one up to {given:%Y-%m-%d %H:%M}")
         if moment - at > period / 2:
             logger.warning(
-                f"that slot was {(moment - at) / HOUR:.1f} hours ago, and the next one comes in "
-                f"{(at + period - moment) / HOUR:.1f}: run the job after the slot (--at is in UTC)"
+                f"that slot was {_in_words(moment - at)} ago, and the next one comes in "
+                f"{_in_words(at + period - moment)}: run the job after the slot (--at is in UTC)"
             )
     return at
+
+
+def _in_words(time: int) -> str:
+    """Return a time (microseconds) in hours and minutes."""
+    hours, minutes = divmod(round(time / (60 * SECOND)), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 def few_times(times: IntArray) -> IntArray:

@@ -23,6 +23,10 @@ REFUSAL_LEVEL = 0.01
 PRE_TRENDS = "pre-trends"
 #: Tests of the time before the message, which says nothing certain of the windows of the reward.
 OF_THE_TIME_BEFORE = (PRE_TRENDS, "placebo in time")
+BY_PROPENSITIES = (
+    "This log has propensities: rewards by `reward.kind: did_dr` use them and do not need parallel trends. Else, what "
+    "made the log send, as a covariate of that kind."
+)
 DRAWN_AT_RANDOM = (
     "Messages that are drawn at random with logged probabilities, and `reward.kind: did_dr`; or what made the log "
     "send, as a covariate of that kind."
@@ -44,11 +48,13 @@ class RewardTests:
         diagnostics: All diagnostics.
         harmless_before: Whether differences in the time before are compatible with right rewards: see
             `run_reward_tests`.
+        has_propensities: Whether the rewards are of the kind `did` and the log has propensities that they do not use.
     """
 
     events: EventStudy
     diagnostics: Diagnostics
     harmless_before: bool
+    has_propensities: bool = False
 
     @property
     def refused(self) -> tuple[Check, ...]:
@@ -72,7 +78,8 @@ class RewardTests:
     @property
     def remedies(self) -> tuple[str, ...]:
         """What would identify what messages change, where a test clearly fails, as sentences."""
-        return tuple(dict.fromkeys(REMEDIES.get(check.name, DRAWN_AT_RANDOM) for check in self.refused))
+        general = BY_PROPENSITIES if self.has_propensities else DRAWN_AT_RANDOM
+        return tuple(dict.fromkeys(REMEDIES.get(check.name, general) for check in self.refused))
 
     @property
     def fails_only_before(self) -> bool:
@@ -104,7 +111,12 @@ def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
     by_propensity = next((check for check in found.checks if check.name == BY_PROPENSITY), None)
     known = history.propensity_source in KNOWN_SOURCES and by_propensity is not None
     harmless = known and by_propensity is not None and by_propensity.status == "passed"
-    return RewardTests(events, found, harmless and not differs_within(events, fitted.model.spec.pre))
+    return RewardTests(
+        events,
+        found,
+        harmless and not differs_within(events, fitted.model.spec.pre),
+        found.kind == "did" and history.propensity_source in KNOWN_SOURCES,
+    )
 
 
 def differs_within(events: EventStudy, pre: str) -> bool:

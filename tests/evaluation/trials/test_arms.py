@@ -97,7 +97,7 @@ def test_without_arms_or_start_the_remedy_is_named():
         trial_users(history, SETTINGS, END)
     with pytest.raises(ConfigError, match=r"trial.start"):
         trial_users(history, TrialConfig(), END)
-    with pytest.raises(ConfigError, match="starts after"):
+    with pytest.raises(ConfigError, match=r"starts at 2025-01-01 00:00 UTC, and what is looked at ends at 2024-"):
         trial_users(trial_history(), TrialConfig(start="2025-01-01"), END)
 
 

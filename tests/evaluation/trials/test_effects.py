@@ -53,6 +53,20 @@ def test_a_relative_lift_of_a_mean_near_zero_is_undefined():
     assert not one.relative_interval(1.96).is_defined
 
 
+def test_a_relative_lift_of_a_control_without_the_outcome_is_undefined():
+    """The period before moves the adjusted mean of the control above zero, though none of its users has the event."""
+    rng = np.random.default_rng(3)
+    arm = np.repeat([1, 0], [400, 100])
+    before = rng.normal(size=500) - 0.1 * (arm == 0)
+    outcome = ((before > 1.0) & (arm == 1)).astype(float)
+    means = arm_means(outcome, arm, 2, before)
+    assert means.mean[0] > 0
+    one = contrast(means, 1, 0)
+    assert np.isnan(one.relative)
+    assert not one.relative_interval(1.96).is_defined
+    assert one.interval(1.96).is_defined
+
+
 def test_strata_weigh_differences_by_their_users():
     """Stratum 0 has 4 of 10 users and the lift 1, stratum 1 has 6 and the lift 3: in all .4 + 1.8 = 2.2."""
     outcome = np.array([1.0, 3.0, 2.0, 4.0, 0.0, 2.0, 1.0, 3.0, 5.0, 3.0])

@@ -37,6 +37,17 @@ def test_a_look_that_cannot_stop_the_trial_says_so(early):
     assert "nan" not in text
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_value_that_is_not_significant_with_an_interval_above_zero_is_explained(better, alone):
+    main = better.comparisons[0]
+    value = replace(main.value, significant=False, since=None)
+    outcomes = (value,) if alone else (value, *main.outcomes[1:])
+    text = trial_text(replace(better, comparisons=(replace(main, outcomes=outcomes), *better.comparisons[1:])))
+    assert value.lift.low > 0
+    assert "no difference" not in text
+    assert ("Its interval excludes zero, but is about this outcome alone: of the level of 0.05" in text) is not alone
+
+
 def test_a_failed_check_of_shares_is_the_verdict():
     settings = replace(SETTINGS, shares={"agent": 0.1, "business_as_usual": 0.8, "holdout": 0.1})
     text = trial_text(read_trial(trial_history(3), settings, GOALS))

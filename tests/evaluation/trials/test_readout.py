@@ -51,6 +51,16 @@ def test_outcomes_are_counts_and_values_per_user_since_the_start():
     assert outcome(trial, "unsubscribed").sign == -1
 
 
+def test_arms_that_are_neither_declared_nor_compared_are_named():
+    history = trial_history()
+    arms = history.users["arm"].to_numpy(dtype=object).copy()
+    assert not any("do not count" in note for note in read_trial(history, SETTINGS, GOALS).notes)
+    arms[[0, 5]] = "agnet"
+    trial = read_trial(history, SETTINGS, GOALS, arms=ArmTable(history.user_ids, arms))
+    (note,) = (note for note in trial.notes if "do not count" in note)
+    assert note.endswith("`agnet` 2")
+
+
 def test_values_of_events_count_where_the_goal_says_so():
     history = trial_history()
     trial = read_trial(history, replace(SETTINGS, pre=None), (Goal("order:rides", measure="value"),))

@@ -11,7 +11,7 @@ import pytest
 
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, NotIdentified
-from crosschannel.core.times import DAY
+from crosschannel.core.times import DAY, HOUR, timestamps
 from crosschannel.histories.history import History, take_rows
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.building import build_history, compute_rewards
@@ -144,6 +144,18 @@ def test_a_policy_decides_until_a_better_one_has_learned(tmp_path: Path) -> None
     assert Policies(run.path).current == first
     found = update(run, history)
     assert Run.open_in_use(run.path).version == found.version != first
+
+
+def test_rewards_that_wait_for_the_next_day_of_learning_are_not_said_to_be_missing(tmp_path: Path) -> None:
+    """Two days less an hour after the first decision its window has ended, but the second day of learning has not."""
+    history = replace(log(), ties=None)
+    first = int(history.decisions.time.min())
+    run = started(config(), tmp_path / "run", history)
+    with pytest.raises(NotIdentified, match=r"\d+ of [\d,]+ decisions have a reward, and are learned from when the log") as e:
+        update(run, until(history, first + 2 * DAY - HOUR))
+    assert f"{timestamps(np.array([first + 2 * DAY]))[0]:%Y-%m-%d %H:%M} UTC" in str(e.value)
+    with pytest.raises(NotIdentified, match=r"none of [\d,]+ decisions has a reward yet; [\d,]+ have none: window extends"):
+        update(run, until(history, first + HOUR))
 
 
 def test_a_slot_without_decisions_is_named(tmp_path: Path) -> None:

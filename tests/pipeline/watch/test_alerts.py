@@ -198,6 +198,7 @@ def test_rewards_that_stop_closing() -> None:
     assert "rewards" not in fired(history, settings=strict)
     (alert,) = check(without, settings=strict)["rewards"]
     assert "0 of " in alert.finding
+    assert "The others, above all: too few controls in the time bucket (" in alert.finding
 
 
 def test_messages_that_are_not_delivered() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories import History, SlotGrid
-from crosschannel.pipeline.loop.decisions.slot_times import slot_at
+from crosschannel.pipeline.loop.decisions.slot_times import last_slot, slot_at
 from tests.samples import random_history
 
 
@@ -61,6 +61,13 @@ ANY_TIME = [START + k * 7919 * 1_000_000 for k in range(200)]
 )
 def test_a_moment_is_rounded_down_to_the_slots_of_the_log(times, period, at, expected):
     assert slot_at(log_with(times), micros(at), period) == micros(expected)
+
+
+def test_a_decision_just_before_its_slot_says_by_how_much(caplog):
+    history = log_with(DAILY)
+    with caplog.at_level("WARNING"):
+        assert last_slot(history, micros("2024-03-10 09:58"), DAY, None) == micros("2024-03-09 10:00")
+    assert "that slot was 23 h 58 min ago, and the next one comes in 2 min: run the job after the slot" in caplog.text
 
 
 def test_a_declared_grid_keeps_its_local_time():

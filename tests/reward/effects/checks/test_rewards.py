@@ -52,6 +52,14 @@ def test_a_clear_failure_refuses_and_says_what_would_help(rule: Rule, name: str,
     assert any(sentence.startswith(f"{name}: ") for sentence in found.sentences)
 
 
+def test_the_propensities_that_a_log_has_are_not_asked_for() -> None:
+    history = replace(daily_log(1, after_a_quiet_day), propensity_source="logged")
+    found = run_reward_tests(TreatmentEffects.fit(make_reward("did", SPEC), history), history)
+    assert PRE_TRENDS in found.refusal
+    assert any("This log has propensities: rewards by `reward.kind: did_dr`" in one for one in found.remedies)
+    assert not any("drawn at random" in one for one in found.remedies)
+
+
 def test_random_messages_are_not_refused() -> None:
     assert of_rule(at_random).refusal == ""
     assert of_rule(at_random).remedies == ()
