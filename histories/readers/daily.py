@@ -86,8 +86,16 @@ class DailyLog:
         file = path / DESCRIPTION_FILE
         content = read_yaml(file)
         remedy = "Write it as `DailyLog.create` does."
-        if not isinstance(content, Mapping) or set(content) != _KEYS or content.get("version") != FORMAT_VERSION:
+        if not isinstance(content, Mapping) or content.get("version") != FORMAT_VERSION:
             raise fail(file, f"this does not describe a {FORMAT}, version {FORMAT_VERSION}", remedy)
+        if set(content) != _KEYS:
+            unknown, missing = sorted(set(content) - _KEYS), sorted(_KEYS - set(content))
+            parts = [
+                f"{word} {', '.join(map(str, keys))}"
+                for word, keys in (("unknown", unknown), ("missing", missing))
+                if keys
+            ]
+            raise fail(file, f"keys of a {FORMAT}, version {FORMAT_VERSION}: {'; '.join(parts)}", remedy)
         try:
             duration(str(content["day"]))
             return cls(

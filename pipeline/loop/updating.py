@@ -215,7 +215,9 @@ def _why_nothing(config: Config, history: History, reached: int, every: int) -> 
     if not counts:
         return "no window has closed yet"
     most = max(counts, key=counts.__getitem__)
-    few = f"{int(has.sum()):,} of {len(frame):,} decisions have" if has.any() else f"none of {len(frame):,} decisions has"
+    few = (
+        f"{int(has.sum()):,} of {len(frame):,} decisions have" if has.any() else f"none of {len(frame):,} decisions has"
+    )
     return f"{few} a reward yet; {counts[most]:,} have none: {most}"
 
 

@@ -254,5 +254,5 @@ def _commands(run: Run, result: EvaluationResult | None) -> Iterator[str]:
     evaluate = ["crosschannel", "evaluate", "RUN", *allowed]
     yield shlex.join(evaluate)
     if result is not None and result.procedure is not None:
-        folds = len(result.procedure.folds)
-        yield shlex.join([*evaluate, "--evaluation.procedure.folds", str(folds), "--out", "FOLDER"])
+        folds = str(result.procedure.folds)
+        yield shlex.join([*evaluate, "--evaluation.procedure.folds", folds, "--out", "FOLDER"])

@@ -63,7 +63,13 @@ def test_the_value_is_shown_with_its_estimand_and_changes_no_other_number(traine
         assert "not the value of this policy, and the verdict does not rest on it" in text
     assert "<h2>The learning procedure</h2>" in page
     assert 'download="procedure.csv"' in page
-    assert "procedure" not in (trained / "run" / "MODEL_CARD.md").read_text()
+    own = (trained / "run" / "MODEL_CARD.md").read_text()
+    assert "procedure" not in own
+    # The card in another folder names the run's folder, and the command that values the procedure again.
+    assert "crosschannel evaluate RUN --evaluation.procedure.folds 2 --out FOLDER" in card
+    for text in (own, card):
+        assert "RUN is the run's folder" in text
+        assert "the folder that it lies in" not in text
 
 
 def test_every_key_of_it_is_documented(trained):

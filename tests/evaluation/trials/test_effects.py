@@ -57,7 +57,7 @@ def test_a_relative_lift_of_a_control_without_the_outcome_is_undefined():
     """The period before moves the adjusted mean of the control above zero, though none of its users has the event."""
     rng = np.random.default_rng(3)
     arm = np.repeat([1, 0], [400, 100])
-    before = rng.normal(size=500) - 0.1 * (arm == 0)
+    before = rng.normal(size=500) - 0.5 * (arm == 0)
     outcome = ((before > 1.0) & (arm == 1)).astype(float)
     means = arm_means(outcome, arm, 2, before)
     assert means.mean[0] > 0

@@ -42,7 +42,7 @@ def of_rule(rule: Rule, kind: str = "did", **settings: int | float | bool) -> Re
     [
         (all_but_a_few, EARLIER, "a trial"),
         (never_twice, EARLIER, "`reward.overlap: exclude`"),
-        (after_a_quiet_day, PRE_TRENDS, "drawn at random with logged probabilities"),
+        (after_a_quiet_day, PRE_TRENDS, "This log has propensities: rewards by `reward.kind: did_dr`"),
     ],
 )
 def test_a_clear_failure_refuses_and_says_what_would_help(rule: Rule, name: str, remedy: str) -> None:
@@ -52,12 +52,11 @@ def test_a_clear_failure_refuses_and_says_what_would_help(rule: Rule, name: str,
     assert any(sentence.startswith(f"{name}: ") for sentence in found.sentences)
 
 
-def test_the_propensities_that_a_log_has_are_not_asked_for() -> None:
-    history = replace(daily_log(1, after_a_quiet_day), propensity_source="logged")
-    found = run_reward_tests(TreatmentEffects.fit(make_reward("did", SPEC), history), history)
-    assert PRE_TRENDS in found.refusal
-    assert any("This log has propensities: rewards by `reward.kind: did_dr`" in one for one in found.remedies)
-    assert not any("drawn at random" in one for one in found.remedies)
+def test_random_draws_are_asked_for_only_where_a_log_has_no_propensities() -> None:
+    assert any("drawn at random" in one for one in of_rule(after_a_quiet_day, logged=False).remedies)
+    assert not any("drawn at random" in one for one in of_rule(after_a_quiet_day).remedies)
+    # They are used already.
+    assert not any("This log has propensities" in one for one in of_rule(all_but_a_few, "did_dr").remedies)
 
 
 def test_random_messages_are_not_refused() -> None:
