@@ -202,7 +202,7 @@ def _update(
 
 
 def _why_nothing(config: Config, history: History, reached: int, every: int) -> str:
-    """Return why nothing is learned up to a time (microseconds): what most decisions have no reward for, or the wait."""
+    """Return why nothing is learned up to a time (microseconds): what most decisions lack, or how long to wait."""
     frame = make_reward(config.reward.kind, config.reward).fit_transform(history)
     has = frame.identified
     if has.any() and (history.decisions.time[has] + duration(config.reward.post) >= reached).all():

@@ -14,6 +14,7 @@ from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.folder import read_history
+from tests import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +45,19 @@ def test_it_is_read_back_as_it_was(history: History, tmp_path: Path) -> None:
     for name in ("user", "time", "event", "value"):
         assert np.array_equal(getattr(found.events, name), getattr(history.events, name)), name
     assert len(log.days()) == 6
+
+
+def test_the_description_of_the_docs_is_read_and_a_wrong_key_is_named(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
+    block = page.partition('```yaml title="history.yaml"\n')[2].partition("```")[0]
+    file = tmp_path / "history.yaml"
+    file.write_text(block, encoding="utf-8")
+    log = DailyLog.open(tmp_path)
+    assert log.modules[1].actions == ("reminder", "discount")
+    assert (log.day, log.ties, log.event_names) == ("1d", None, ("visit", "order", "unsubscribed"))
+    file.write_text(block.replace("ties:", "tie:"), encoding="utf-8")
+    with pytest.raises(InputError, match=r"history.yaml.*unknown tie; missing ties"):
+        DailyLog.open(tmp_path)
 
 
 def test_a_log_may_begin_without_decisions(history: History, tmp_path: Path) -> None:
