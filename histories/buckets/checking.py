@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from crosschannel.core.arrays import IntArray
-from crosschannel.core.errors import Fault, raise_faults
+from crosschannel.core.errors import Fault, InputError, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.buckets.manifest import DECISIONS, EVENTS, OPTIONAL, FileRecord, Manifest, place_of
 from crosschannel.histories.buckets.partition import NotByUser
@@ -92,6 +93,25 @@ def event_names_of(folder: Path, files: Files) -> tuple[str, ...]:
             column = pd.DataFrame({"event": read_columns(folder / name, ["event"])["event"].unique()})
             names |= set(TableValidator(column, name, []).texts("event"))
     return tuple(sorted(names))
+
+
+def with_sources(error: InputError, folder: Path, files: Files, plan: Plan) -> InputError:
+    """Return an error about the rows of a bucket that also says which file of the log each is from, and its id."""
+    sources = {(file.table, file.part): file.path for file in plan.files}
+    parts = {str(folder / name): place_of(name)[1:] for name in files}
+
+    def placed(fault: Fault) -> Fault:
+        if fault.file not in parts:
+            return fault
+        table, part = parts[fault.file]
+        where = f"This is from {sources[table, part]}"
+        if fault.row is not None:
+            columns = ["decision_id"] if table == DECISIONS else ["user_id", "time"]
+            row = read_columns(Path(fault.file), columns).iloc[fault.row - 1]
+            where += ", the row with " + " and ".join(f"{name} {str(row[name])!r}" for name in row.index)
+        return replace(fault, remedy=f"{fault.remedy} {where}.")
+
+    return InputError([placed(fault) for fault in error.faults])
 
 
 def check_across_buckets(connection: Any, folder: Path, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from crosschannel.histories.buckets.checking import (
     event_names_of,
     optional_columns,
     span_of_rows,
+    with_sources,
 )
 from crosschannel.histories.buckets.leaves import check_division
 from crosschannel.histories.buckets.manifest import FileRecord, Manifest, one_writer, place_of
@@ -93,7 +94,10 @@ def make_buckets(
         buckets = Buckets(folder, manifest)
         for path in buckets.paths:
             log(f"checking {path.name}")
-            buckets.read(path)
+            try:
+                buckets.read(path)
+            except InputError as error:
+                raise with_sources(error, folder, files, plan) from None
         with connect(work) as connection:
             check_across_buckets(connection, folder, manifest)
         manifest.write(folder)

@@ -276,6 +276,25 @@ def test_faults_are_those_of_the_whole_log(change, message, tmp_path):
         open_buckets(tmp_path / "buckets")
 
 
+@pytest.mark.parametrize(("table", "column"), [("decisions", "channel"), ("events", "time")])
+def test_a_fault_in_a_bucket_names_the_file_of_the_log_and_the_row(table, column, tmp_path):
+    def wrong(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+        if name != table:
+            return frame
+        values = frame[column].astype(str).copy()
+        values.iloc[7] = "soon"
+        ids.extend(str(frame[name].iloc[7]) for name in (["decision_id"] if table == "decisions" else ["user_id"]))
+        return frame.assign(**{column: values})
+
+    ids: list[str] = []
+    folder = native(tmp_path / "log", log(), wrong)
+    with pytest.raises(InputError) as error:
+        make_buckets(plan_folder(folder), tmp_path / "buckets", 4, 64)
+    fault = next(fault for fault in error.value.faults if fault.column == column)
+    assert f"This is from {folder / table}.parquet, the row with" in fault.remedy
+    assert repr(ids[0]) in fault.remedy
+
+
 def test_a_log_with_faults_leaves_the_old_buckets(tmp_path):
     make_buckets(plan_folder(native(tmp_path / "log", log(), lambda _, frame: frame)), tmp_path / "buckets", 4, 64)
     with pytest.raises(InputError):
