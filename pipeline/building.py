@@ -143,7 +143,7 @@ class TrainingData:
     @property
     def not_identified(self) -> str:
         """Why the log identifies the value of no policy; empty where it may."""
-        return self.propensities.no_overlap or ("" if self.reward_tests is None else self.reward_tests.refusal)
+        return self.propensities.no_overlap or ("" if self.reward_tests is None else self.reward_tests.refusal_in_short)
 
     @cached_property
     def validation(self) -> Split:

@@ -76,6 +76,15 @@ class RewardTests:
         return f"the rewards fail tests of what they assume: {names}" if names else ""
 
     @property
+    def refusal_in_short(self) -> str:
+        """The same for each value of a table: the test that fails most clearly, and how many more do."""
+        failed = self.refused
+        if not failed:
+            return ""
+        more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+        return f"the rewards fail tests of what they assume: {failed[0].name}{more}"
+
+    @property
     def remedies(self) -> tuple[str, ...]:
         """What would identify what messages change, where a test clearly fails, as sentences."""
         general = BY_PROPENSITIES if self.has_propensities else DRAWN_AT_RANDOM

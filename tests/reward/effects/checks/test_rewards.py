@@ -82,6 +82,9 @@ def test_levels_are_those_of_all_tests_together() -> None:
     """Holm's method: the smallest of k p-values has the k-th part of the level, the next a (k-1)-th."""
     assert some({"a": 0.003, "b": 0.5, "c": 0.5}).refusal.endswith("a p = 0.003")
     assert some({"a": 0.004, "b": 0.5, "c": 0.5}).refusal == ""
+    assert some({"a": 0.004, "b": 0.5, "c": 0.5}).refusal_in_short == ""
+    assert some({"a": 0.003, "b": 0.5, "c": 0.5}).refusal_in_short.endswith(": a")
+    assert some({"a": 0.003, "b": 1e-9, "c": 1e-4}).refusal_in_short.endswith(": b and 2 more")
     both = some({"a": 0.004, "b": 0.003, "c": 0.5})
     assert [check.name for check in both.refused] == ["b", "a"]
     assert some({"a": np.nan, "b": 0.009}).refusal.endswith("b p = 0.009")
