@@ -221,7 +221,7 @@ def _main_reason(reasons: IntArray) -> str:
     """Return the most frequent of the reasons (N,) why decisions have no reward, with its number."""
     numbers, counts = np.unique(reasons, return_counts=True)
     most = int(np.argmax(counts))
-    return f"{Reason(int(numbers[most])).text} ({counts[most]:,})"
+    return f"{tuple(Reason)[int(numbers[most])].text} ({counts[most]:,})"
 
 
 def _time(time: int) -> str:
