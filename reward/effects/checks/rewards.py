@@ -57,10 +57,11 @@ class RewardTests:
             return ()
         tested = [c for c in self.diagnostics.checks if not np.isnan(c.p_value) and not self._is_harmless(c)]
         failed = list[Check]()
-        for check in sorted(tested, key=lambda c: c.p_value):
-            if check.status != "failed" or check.p_value * (len(tested) - len(failed)) >= REFUSAL_LEVEL:
+        for place, check in enumerate(sorted(tested, key=lambda c: c.p_value)):
+            if check.p_value * (len(tested) - place) >= REFUSAL_LEVEL:
                 break
-            failed.append(check)
+            if check.status == "failed":  # a difference that is certain may be too small to matter
+                failed.append(check)
         return tuple(failed)
 
     @property

@@ -80,6 +80,16 @@ def test_levels_are_those_of_all_tests_together() -> None:
     assert some({"a": np.nan, "b": 0.009}).refusal.endswith("b p = 0.009")
 
 
+def test_a_certain_difference_that_does_not_matter_hides_no_failure() -> None:
+    """With very many users `earlier messages` passes with a p-value of 0, as its difference is below 5 %."""
+    found = some({EARLIER: 0.0, PRE_TRENDS: 1e-6, "b": 0.5})
+    small = tuple(
+        replace(check, status="passed") if check.name == EARLIER else check for check in found.diagnostics.checks
+    )
+    found = replace(found, diagnostics=replace(found.diagnostics, checks=small))
+    assert [check.name for check in found.refused] == [PRE_TRENDS]
+
+
 def test_harmless_before_do_not_count() -> None:
     assert some({PRE_TRENDS: 1e-9, BY_PROPENSITY: 0.4}, harmless=True).refusal == ""
     assert PRE_TRENDS in some({PRE_TRENDS: 1e-9, BY_PROPENSITY: 0.4}).refusal
