@@ -9,7 +9,7 @@ import numpy as np
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
-from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL, Check
+from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
@@ -18,8 +18,6 @@ from crosschannel.reward.measurement.outcomes import Outcomes
 from crosschannel.reward.spec import RewardSpec
 
 NAME = "earlier messages"
-#: Share of a message's effect below which a difference is not reported as a failure: intervals are mostly wider.
-MIN_SHARE = 0.05
 
 
 def earlier_messages(fitted: TreatmentEffects, history: History) -> Check | None:

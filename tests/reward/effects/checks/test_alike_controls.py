@@ -125,8 +125,8 @@ def test_few_users_are_not_tested():
     fitted = did(history)
     like = likeness_by_propensity(fitted.outcomes, fitted.frame, history, SPEC)
     sums = OddsSums.of(like, fitted.outcomes, fitted.frame)
-    assert check_alike_controls("few", sums, moments) is None
-    assert check_alike_controls("more", sums, replace(moments, users=10)) is not None
+    assert check_alike_controls("few", sums, moments, 0.3) is None
+    assert check_alike_controls("more", sums, replace(moments, users=10), 0.3) is not None
 
 
 def failures(rule: Rule, logs: int, **settings: float) -> dict[str, int]:
