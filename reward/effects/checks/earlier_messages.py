@@ -58,7 +58,7 @@ def earlier_outcomes(outcomes: Outcomes, history: History, spec: RewardSpec) -> 
 
 def check_earlier_messages(effect: Effect) -> Check | None:
     """State what a difference in earlier messages does to the effect; None where nothing has a reward."""
-    if not effect.n_treated or not np.isfinite(effect.value) or (effect.value == 0.0 and not effect.se > 0):
+    if not np.isfinite([effect.value, effect.se]).all() or effect.value == effect.se == 0.0:
         return None
     p = two_sided_p_value(effect.value / effect.se, effect.n_users - 1) if effect.se > 0 else 0.0
     share = abs(effect.value)
