@@ -18,7 +18,7 @@ from crosschannel.pipeline.buckets.facts import Facts, add_facts
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import read_log
 from crosschannel.pipeline.buckets.sampling import data_of_sample, sample_notes
-from crosschannel.pipeline.building import _pace
+from crosschannel.pipeline.building import measure_pace
 from tests.pipeline.buckets.samples import configuration, market_log, write_log
 
 HISTORY = market_log()
@@ -136,6 +136,6 @@ def test_rates_are_those_of_all_training_users(tmp_path: Path, monkeypatch: pyte
     log = read_log(config, Path("scratch"), Passes(shows=False), learns=False)
     data = data_of_sample(config, log)
     part = split_users(HISTORY.user_keys, config.split.shares, config.seed)
-    wanted = _pace(config, HISTORY.select_users(part == "train"))
+    wanted = measure_pace(config, HISTORY.select_users(part == "train"))
     assert data.pace.rates["unsubscribed"] == pytest.approx(wanted.rates["unsubscribed"], rel=1e-12)
     assert data.pace.period == wanted.period
