@@ -184,7 +184,7 @@ def finish_fit(design: Design, start: HazardFit, halves: Sequence[DesignStatisti
 def confirmed_weight(design: Design, found: HazardFit, halves: Sequence[DesignStatistics]) -> float:
     r"""Return how much of the differences of hazards by context other users confirm.
 
-    .. math:: \log h = \delta_f + \phi_0^\top \theta_{-f} + s \, \phi_1^\top \theta_{-f}
+    .. math:: \log h = \delta + \phi_0^\top \theta_{-f} + s \, \phi_1^\top \theta_{-f}
 
     for the users of each half f, with coefficients and prior variances by what the other half taught and
     :math:`\phi_1` the columns that vary with the context: s by weighted least squares of the working response, whose

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -135,9 +136,8 @@ def add_rows(design: Design, found: Fit, rows: FunnelRows, weights: Tensor) -> F
     """Return a fit with later rows added to its sums."""
     used, sent = found.design(design), rows.messages(design.modules)
     messages = found.usual.less(used, sent, weights)
-    sums = found.sums + messages.sums(used, 0)
-    for fold in range(1, FOLDS):
-        sums = sums.add_in_place(messages.sums(used, fold))
+    # The new sums alone are added in place: those of the fit that is given may be those of others as well.
+    sums = found.sums + reduce(MessageSums.add_in_place, (messages.sums(used, fold) for fold in range(FOLDS)))
     hazards = []
     for c, hazard in enumerate(found.hazards):
         seen = sent.cost[:, c].isfinite()

@@ -7,7 +7,8 @@
 Run it once a day before `decide`, which then decides with the new policy. Rewards are learned from once
 their windows have closed. What is learned depends on the log alone: the same after a missed day, a crash,
 or a log that was corrected later. Policies are files in RUN/policies, named by their content; the last ones
-are kept (update.keep).
+are kept (update.keep). Of a log by day the days since the last update are read; rows of the earlier ones
+are kept in RUN/learning/log.
 """
 
 from __future__ import annotations

@@ -274,10 +274,11 @@ def check_fold_of_users(user: IntArray, fold: IntArray, folds: int) -> None:
     Raises:
         InputError: If they do.
     """
+    _, first, place = np.unique(user, return_index=True, return_inverse=True)
     problem = ""
     if fold.shape != user.shape or ((fold < 0) | (fold >= folds)).any():
         problem = f"an array of shape {fold.shape} is not {user.shape} with entries from 0 to {folds - 1}"
-    elif len(np.unique(np.stack([user, fold]), axis=1).T) > len(np.unique(user)):
+    elif (fold != fold[first][place]).any():
         problem = "a user is in several folds"
     if problem:
         remedy = "Give all decisions of a user the same fold."

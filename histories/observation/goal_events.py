@@ -99,11 +99,10 @@ def _two_names(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
 def _beside(history: History, rows: IntArray, others: IntArray) -> BoolArray:
     """Return which events `rows` have one of `others` of their user within a minute (k,)."""
     e = history.events
-    length = (history.events.time.max(initial=0) - history.events.time.min(initial=0)) // SECOND + 3 * CLOSE // SECOND
-    start = e.time.min(initial=0)
+    length = (e.time.max(initial=0) + 3 * CLOSE) // SECOND
 
     def place(events: IntArray, shift: int) -> IntArray:
-        return np.asarray(e.user[events] * length + (e.time[events] - start + CLOSE + shift) // SECOND)
+        return np.asarray(e.user[events] * length + (e.time[events] + CLOSE + shift) // SECOND)
 
     other = np.sort(place(others, 0))
     return np.searchsorted(other, place(rows, -CLOSE)) < np.searchsorted(other, place(rows, CLOSE), side="right")

@@ -65,11 +65,12 @@ def draws_last(user: IntArray, action: IntArray) -> bool:
     if not same_user.any():
         return True
     in_a_row = float((action[1:] == action[:-1])[same_user].mean())
-    codes, of = np.unique(np.stack([user, action], axis=1), axis=0, return_counts=True)
-    of_user = np.bincount(user)
+    size = int(action.max()) + 1
+    cells, of = np.unique(user * size + action, return_counts=True)
+    of_user, owner = np.bincount(user), cells // size
     several = of_user > 1
-    kinds = np.bincount(codes[:, 0], minlength=len(of_user))
-    pairs = np.bincount(codes[:, 0], of * (of - 1.0), len(of_user))
+    kinds = np.bincount(owner, minlength=len(of_user))
+    pairs = np.bincount(owner, of * (of - 1.0), len(of_user))
     agree = pairs[several] / (of_user[several] * (of_user[several] - 1.0))
     any_two = float(np.average(agree, weights=of_user[several] - 1.0))
     return bool((kinds[several] == 1).mean() > MOST_USERS or in_a_row > any_two + LONGER)

@@ -197,12 +197,14 @@ def _reward_notes(data: TrainingData) -> list[str]:
         )
     elif tests.fails_only_before:
         head = (
-            "Sent decisions and controls differ before the pre window, and not within it; controls that are weighted "
-            "by their propensities do not, so that rewards may be right."
+            "Sent decisions and controls differ before the pre window, and not clearly within it, nor do controls that "
+            "are weighted by their propensities, so that rewards may be right."
         )
     else:
-        levels = f"at {SIGNIFICANCE_LEVEL:.0%}, and not at {REFUSAL_LEVEL:.0%}"
-        head = f"A test of the rewards fails {levels}: read values with care."
+        head = (
+            f"Rewards fail tests at {SIGNIFICANCE_LEVEL:.0%}, and none that refuses values at {REFUSAL_LEVEL:.0%}: "
+            "read values with care."
+        )
     return [" ".join([head, *tests.sentences])]
 
 

@@ -21,7 +21,7 @@ from crosschannel.pipeline.procedure.records import ProcedureValue, procedure_te
 from crosschannel.reward import RewardLosses
 
 #: Raise it when a stored result could no longer be what the program would find.
-RESULT_VERSION = 11
+RESULT_VERSION = 12
 
 
 @dataclass(frozen=True)

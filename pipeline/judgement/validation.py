@@ -59,7 +59,7 @@ class Validation:
     @classmethod
     def build(cls, config: Config, data: TrainingData) -> Validation | None:
         """Select the validation users' decisions; None where none can be judged."""
-        if config.split.validation == 0 or data.propensities.no_overlap:
+        if config.split.validation == 0 or data.not_identified:
             return None
         split = data.validation
         log, frame, keep = LoggedDecisions.from_history(split.history), split.rewards, split.rewards.identified

@@ -29,6 +29,8 @@ from crosschannel.pipeline.configuration import CONFIG_VERSION
 from crosschannel.pipeline.judgement.comparing import COMPARISON_VERSION
 from crosschannel.pipeline.judgement.results import RESULT_VERSION
 from crosschannel.pipeline.loop.day_summaries import DAY_VERSION, read_summary
+from crosschannel.pipeline.loop.kept.log import KEPT_FOLDER, RECORD
+from crosschannel.pipeline.loop.kept.log import VERSION as KEPT_VERSION
 from crosschannel.pipeline.loop.policies import FORMAT_VERSION as POLICIES_VERSION
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.procedure.learning import FOLD_VERSION, LEARNED
@@ -43,8 +45,8 @@ from tests import ROOT
 
 #: Files without a structure of the package's own: text, tables of text, pages, pictures, locks, TensorBoard's.
 OTHERS = (".csv", ".md", ".html", ".lock")
-#: What describes the Parquet files in its folder, or in folders below.
-DESCRIPTIONS = ("decide.json", "history.yaml", "buckets.json")
+#: What describes the tables in its folder, or in folders below.
+DESCRIPTIONS = ("decide.json", "history.yaml", "buckets.json", RECORD)
 #: A version that no program writes.
 NEWER = 99
 
@@ -91,7 +93,7 @@ def version_in(path: Path) -> Any:
         return yaml.safe_load(path.read_text())["version"]
     if path.suffix == ".pt":
         return torch.load(path, weights_only=True)["version"]
-    assert path.suffix == ".parquet", f"{path} has a format that docs/runs.md does not list"
+    assert path.suffix in (".parquet", ".npz"), f"{path} has a format that docs/runs.md does not list"
     beside = (parent / name for parent in path.parents for name in DESCRIPTIONS)
     return version_in(next(one for one in beside if one.is_file()))
 
@@ -99,7 +101,7 @@ def version_in(path: Path) -> Any:
 def test_every_file_with_a_structure_has_a_version(written: Path) -> None:
     files = [path for path in written.rglob("*") if path.is_file() and path.parent.name != "tensorboard"]
     checked = [path for path in files if path.suffix not in OTHERS and path.name not in OTHERS]
-    assert {path.suffix for path in checked} == {".json", ".yaml", ".pt", ".parquet"}
+    assert {path.suffix for path in checked} == {".json", ".yaml", ".pt", ".parquet", ".npz"}
     for path in checked:
         assert type(version_in(path)) is int, path
         assert 1 <= version_in(path) < NEWER, path
@@ -122,6 +124,7 @@ def test_the_page_lists_every_version() -> None:
         "evaluation.json": RESULT_VERSION,
         "comparison.json": COMPARISON_VERSION,
         LEARNED: FOLD_VERSION,
+        f"{KEPT_FOLDER}/{RECORD}": KEPT_VERSION,
         **dict.fromkeys(("policies/current.json", "policies/order.json", "policies/<version>.json"), POLICIES_VERSION),
         "alerts.json": ALERTS_VERSION,
         "forgotten.json": FORGOTTEN_VERSION,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.arrays import BoolArray, ObjectArray
+from crosschannel.core.errors import ConfigError
 from crosschannel.core.files import replacing
 from crosschannel.histories.readers.decided.days import read_arms_of_day
 
@@ -58,10 +59,17 @@ class KeptArms:
 
     @classmethod
     def read(cls, folder: Path) -> KeptArms:
-        """Return what `write` wrote."""
-        frame = pd.read_parquet(folder / ARMS)
-        user_ids, before, latest = (_texts(frame[name]) for name in ("user_ids", "before", "latest"))
-        return cls(user_ids, before, latest, frame["decided"].to_numpy(dtype=bool))
+        """Return what `write` wrote.
+
+        Raises:
+            ConfigError: If the file is damaged, or absent: nothing had been decided when rows were kept.
+        """
+        try:
+            frame = pd.read_parquet(folder / ARMS)
+            user_ids, before, latest = (_texts(frame[name]) for name in ("user_ids", "before", "latest"))
+            return cls(user_ids, before, latest, frame["decided"].to_numpy(dtype=bool))
+        except (OSError, ValueError, KeyError) as error:  # those of pyarrow are among these
+            raise ConfigError(f"{folder / ARMS} cannot be read ({error})") from None
 
     def before_of(self, user_ids: ObjectArray) -> ObjectArray:
         """Return the arms by the days before the cut of other users (V,)."""

@@ -26,7 +26,7 @@ from crosschannel.histories.readers.decided.days import ends_before, with_arms_o
 from crosschannel.histories.readers.source_files import read_parquet
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.loop.kept.arms import ArmsByDay, KeptArms
+from crosschannel.pipeline.loop.kept.arms import ARMS, ArmsByDay, KeptArms
 from crosschannel.pipeline.loop.kept.rows import KeptRows, can_be_kept, with_rows
 from crosschannel.pipeline.loop.log_files import Cut, LogFiles, lookback, observation_is_declared
 from crosschannel.pipeline.loop.settings import last_refit
@@ -109,10 +109,10 @@ class KeptLog:
         try:
             history = self.files.log.read(self.files.decided, cut.day, cut.time, users)
             parts = [KeptRows.read(self.folder / name, record["stamp"]) for name in self.held["parts"]]
+            late = any(bool((table.time < cut.time).any()) for table in (history.decisions, history.events))
+            with_arms = None if late or not _has_values_alike(history, record) else self._with_arms(history, cut)
         except (InputError, ConfigError):
             return None  # the whole log says what is wrong, if anything is
-        late = any(bool((table.time < cut.time).any()) for table in (history.decisions, history.events))
-        with_arms = None if late or not _has_values_alike(history, record) else self._with_arms(history, cut)
         merged = None if with_arms is None else with_rows(with_arms, parts)
         if merged is None or not known.fits(merged):
             return None
@@ -148,7 +148,7 @@ class KeptLog:
 
     def clear(self) -> None:
         """Remove what is kept, first what says that it is there."""
-        for file in (self.folder / RECORD, *sorted(self.folder.glob("rows-*.npz"))):
+        for file in (self.folder / RECORD, self.folder / ARMS, *sorted(self.folder.glob("rows-*.npz"))):
             file.unlink(missing_ok=True)
 
     def _keep(

@@ -63,18 +63,19 @@ class _SumUsers:
         return {like.name: Moments.of(like, o, frame, self.sums[like.name]) for like, o, frame in found}
 
 
-def controls_alike(run: Run, plan: Plan, fitted: FittedDid) -> list[Check]:
+def controls_alike(run: Run, plan: Plan, fitted: FittedDid, effect: float) -> list[Check]:
     """Return the checks by propensity and by past activity over all buckets, those that can be made.
 
     Args:
         run: Runs a function over the histories of all buckets.
         plan: What is estimated.
         fitted: The reward that was fitted to all buckets.
+        effect: The average effect.
     """
     measured = _Measured(plan, fitted)
     sums = reduce(_add, run(_SumOdds(measured), "controls like sent decisions, pass 1"))
     moments = reduce(_add, run(_SumUsers(measured, sums), "controls like sent decisions, pass 2"))
-    found = (check_alike_controls(name, one, moments[name]) for name, one in sums.items())
+    found = (check_alike_controls(name, one, moments[name], effect) for name, one in sums.items())
     return [check for check in found if check is not None]
 
 

@@ -14,6 +14,7 @@ from crosschannel.reward.effects.buckets.alike import controls_alike
 from crosschannel.reward.effects.buckets.designs import (
     EVENT_TIME,
     IN_TIME,
+    MAIN,
     ON_CONTROLS,
     ON_HOLDOUT,
     Design,
@@ -79,7 +80,7 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
     if plan.divides_controls:
         divided = estimate(run, plan, _Divided(found.fitted), "controls")
         on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
-    alike = controls_alike(run, plan, found.fitted)
+    alike = controls_alike(run, plan, found.fitted, found.of(MAIN)[0].value)
     diagnostics = diagnose_estimates(found, events, on_controls, alike, len(plan.spec.matching.levels))
     diagnostics = replace(diagnostics, cautions=sample.cautions)
     if request.csv is not None:

@@ -11,7 +11,7 @@ from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import BY_DESIGN, LOGGED
-from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL, Check
+from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.outcomes import Outcomes
@@ -175,7 +175,7 @@ class Moments:
         )
 
 
-def check_alike_controls(name: str, sums: OddsSums, moments: Moments) -> Check | None:
+def check_alike_controls(name: str, sums: OddsSums, moments: Moments, effect: float) -> Check | None:
     r"""Test that controls weighted by odds of a message change as all controls of their cells do.
 
     .. math:: \hat\beta = \frac{\sum_j w_j o_j r_j}{\sum_j w_j o_j}
@@ -192,6 +192,7 @@ def check_alike_controls(name: str, sums: OddsSums, moments: Moments) -> Check |
         name: Name of the check.
         sums: Sums over all users.
         moments: What their users move.
+        effect: The average effect, of which a bias below `MIN_SHARE` is no failure.
 
     Returns:
         The check; None where a message was as likely for all controls of a cell, or with too few users.
@@ -204,7 +205,7 @@ def check_alike_controls(name: str, sums: OddsSums, moments: Moments) -> Check |
     freedom = min(2 * moments.second**2 / deviation, users - 1.0) if deviation > 0 else users - 1.0
     p = two_sided_p_value(bias / se, freedom)
     text = f"controls that are weighted like sent decisions changed by {bias:.3g} more than all controls, p = {p:.2g}"
-    if p < SIGNIFICANCE_LEVEL:
+    if p < SIGNIFICANCE_LEVEL and not abs(bias) < MIN_SHARE * abs(effect):
         return Check(name, "failed", p, f"{text}; so the effect is off by about this or more")
     return Check(name, "passed", p, text)
 
@@ -219,11 +220,13 @@ def alike_controls(outcomes: Outcomes, frame: RewardFrame, history: History, spe
         spec: What is measured.
     """
     edges = edges_of_activity(outcomes, frame, history, spec)
+    sent = outcomes.treated & frame.identified
+    effect = float(np.average(frame.reward[sent], weights=outcomes.ipc_weight[sent])) if sent.any() else np.nan
     found = []
     for like in (
         likeness_by_propensity(outcomes, frame, history, spec),
         likeness_by_activity(outcomes, frame, history, spec, edges),
     ):
         sums = OddsSums.of(like, outcomes, frame)
-        found.append(check_alike_controls(like.name, sums, Moments.of(like, outcomes, frame, sums)))
+        found.append(check_alike_controls(like.name, sums, Moments.of(like, outcomes, frame, sums), effect))
     return [check for check in found if check is not None]

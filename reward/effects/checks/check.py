@@ -1,4 +1,4 @@
-"""The record of one diagnostic, and the level at which it fails."""
+"""The record of one diagnostic, and the level and the size at which it fails."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 SIGNIFICANCE_LEVEL = 0.05
+#: Share of the effect below which a bias is not reported as a failure: with very many users any difference is certain,
+#: and intervals are mostly wider.
+MIN_SHARE = 0.05
 
 Status = Literal["passed", "failed", "not tested"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
-from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL, Check
+from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects
 from crosschannel.reward.effects.inference import two_sided_p_value
 from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
@@ -18,8 +18,6 @@ from crosschannel.reward.measurement.outcomes import Outcomes
 from crosschannel.reward.spec import RewardSpec
 
 NAME = "earlier messages"
-#: Share of a message's effect below which a difference is not reported as a failure: intervals are mostly wider.
-MIN_SHARE = 0.05
 
 
 def earlier_messages(fitted: TreatmentEffects, history: History) -> Check | None:
@@ -60,7 +58,7 @@ def earlier_outcomes(outcomes: Outcomes, history: History, spec: RewardSpec) -> 
 
 def check_earlier_messages(effect: Effect) -> Check | None:
     """State what a difference in earlier messages does to the effect; None where nothing has a reward."""
-    if not effect.n_treated or not np.isfinite(effect.value) or (effect.value == 0.0 and not effect.se > 0):
+    if not np.isfinite([effect.value, effect.se]).all() or effect.value == effect.se == 0.0:
         return None
     p = two_sided_p_value(effect.value / effect.se, effect.n_users - 1) if effect.se > 0 else 0.0
     share = abs(effect.value)

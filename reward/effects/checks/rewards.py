@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
 from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY
-from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL, Check
+from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
 from crosschannel.reward.effects.diagnostics import Diagnostics, diagnose
 from crosschannel.reward.effects.estimates import TreatmentEffects
@@ -20,7 +21,7 @@ from crosschannel.reward.effects.influence import WITHOUT_CONTROLS
 
 #: Values are refused where a test fails at this level, all tests together (Holm's method): one right log in a hundred.
 REFUSAL_LEVEL = 0.01
-PRE_TRENDS = "pre-trends"
+PRE_TRENDS, WITHIN = "pre-trends", "bins within the pre window"
 #: Tests of the time before the message, which says nothing certain of the windows of the reward.
 OF_THE_TIME_BEFORE = (PRE_TRENDS, "placebo in time")
 BY_PROPENSITIES = (
@@ -46,28 +47,37 @@ class RewardTests:
     Attributes:
         events: The event study.
         diagnostics: All diagnostics.
-        harmless_before: Whether differences in the time before are compatible with right rewards: see
-            `run_reward_tests`.
+        within: The test of the bins within the pre window; None where nothing could excuse differences in the time
+            before: see `run_reward_tests`.
         has_propensities: Whether the rewards are of the kind `did` and the log has propensities that they do not use.
     """
 
     events: EventStudy
     diagnostics: Diagnostics
-    harmless_before: bool
+    within: Check | None
     has_propensities: bool = False
+
+    @property
+    def harmless_before(self) -> bool:
+        """Whether differences in the time before are compatible with right rewards.
+
+        They are if neither the bins within the pre window nor controls by propensity clearly differ. Both are tested
+        together with all else that may refuse values, so that right rewards are refused at `REFUSAL_LEVEL`.
+        """
+        if self.within is None:
+            return False
+        others = (check for check in self.diagnostics.checks if check.name not in OF_THE_TIME_BEFORE)
+        return not {BY_PROPENSITY, WITHIN} & {check.name for check in _clear_failures([*others, self.within])}
 
     @property
     def refused(self) -> tuple[Check, ...]:
         """The tests that clearly fail, so that no value may rest on the rewards."""
         if self.diagnostics.kind in WITHOUT_CONTROLS:
             return ()
-        tested = [c for c in self.diagnostics.checks if not np.isnan(c.p_value) and not self._is_harmless(c)]
-        failed = list[Check]()
-        for check in sorted(tested, key=lambda c: c.p_value):
-            if check.status != "failed" or check.p_value * (len(tested) - len(failed)) >= REFUSAL_LEVEL:
-                break
-            failed.append(check)
-        return tuple(failed)
+        checks = self.diagnostics.checks
+        if self.within is not None and self.harmless_before:
+            checks = (*(check for check in checks if check.name not in OF_THE_TIME_BEFORE), self.within)
+        return _clear_failures(checks)
 
     @property
     def refusal(self) -> str:
@@ -93,19 +103,30 @@ class RewardTests:
     @property
     def fails_only_before(self) -> bool:
         """Whether all tests that fail are of the time before, where differences are compatible with right rewards."""
-        return all(self._is_harmless(check) for check in self.diagnostics.checks if check.status == "failed")
+        return self.harmless_before and all(
+            check.name in OF_THE_TIME_BEFORE for check in self.diagnostics.checks if check.status == "failed"
+        )
 
     @property
     def sentences(self) -> tuple[str, ...]:
         """What each test that fails found, as sentences."""
         return tuple(f"{c.name}: {c.text}." for c in self.diagnostics.checks if c.status == "failed")
 
-    def _is_harmless(self, check: Check) -> bool:
-        return check.name in OF_THE_TIME_BEFORE and self.harmless_before
+
+def _clear_failures(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """Return the checks that fail at `REFUSAL_LEVEL`, all tests together, by Holm's method."""
+    tested = sorted((check for check in checks if not np.isnan(check.p_value)), key=lambda check: check.p_value)
+    failed = list[Check]()
+    for place, check in enumerate(tested):
+        if check.p_value * (len(tested) - place) >= REFUSAL_LEVEL:
+            break
+        if check.status == "failed":  # a difference that is certain may be too small to matter
+            failed.append(check)
+    return tuple(failed)
 
 
 def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
-    """Run the diagnostics of rewards, and decide whether differences in the time before contradict them.
+    """Run the diagnostics of rewards, and the test that decides whether differences in the time before contradict them.
 
     They do unless the log has propensities, controls that were as likely to get a message as the sent decisions change
     as all controls do, and the bins within the pre window do not differ: then the log chose users by what they did
@@ -117,18 +138,23 @@ def run_reward_tests(fitted: TreatmentEffects, history: History) -> RewardTests:
     """
     events = event_study(fitted, history)
     found = diagnose(fitted, history, events)
-    by_propensity = next((check for check in found.checks if check.name == BY_PROPENSITY), None)
-    known = history.propensity_source in KNOWN_SOURCES and by_propensity is not None
-    harmless = known and by_propensity is not None and by_propensity.status == "passed"
-    return RewardTests(
-        events,
-        found,
-        harmless and not differs_within(events, fitted.model.spec.pre),
-        found.kind == "did" and history.propensity_source in KNOWN_SOURCES,
-    )
+    known = history.propensity_source in KNOWN_SOURCES
+    excusable = known and any(c.name == BY_PROPENSITY for c in found.checks)
+    within = check_within(events, fitted) if excusable else None
+    return RewardTests(events, found, within, known and found.kind == "did")
 
 
-def differs_within(events: EventStudy, pre: str) -> bool:
-    """Return whether bins within the pre window differ from the base, or none can be tested."""
-    inside = events.leads & (events.times.offsets * duration(events.times.bin) >= -duration(pre))
-    return not joint_test(events.value[inside], events.influence.select(inside)).p_value >= SIGNIFICANCE_LEVEL
+def check_within(events: EventStudy, fitted: TreatmentEffects) -> Check | None:
+    """Test that bins within the pre window do not differ from the base; None where none can be tested.
+
+    A difference is no failure that would, over the post window, be less than `MIN_SHARE` of the effect.
+    """
+    spec, effect = fitted.model.spec, fitted.effect()
+    inside = events.leads & (events.times.offsets * duration(events.times.bin) >= -duration(spec.pre))
+    p = joint_test(events.value[inside], events.influence.select(inside)).p_value
+    if np.isnan(p):
+        return None
+    largest = float(np.abs(events.value[inside]).max()) * duration(spec.post) / duration(events.times.bin)
+    text = f"a bin differs from the last one before the message by up to {largest:.3g} per post window, p = {p:.2g}"
+    fails = p < SIGNIFICANCE_LEVEL and not largest < MIN_SHARE * abs(effect.value)
+    return Check(WITHIN, "failed" if fails else "passed", p, text)

@@ -62,6 +62,19 @@ def test_day_by_day_is_all_at_once_up_to_rounding() -> None:
     torch.testing.assert_close(heads[0].hazard, heads[1].hazard, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("fold", [0, 1])
+def test_the_given_fit_stays_as_it_is_where_only_one_half_has_more_rows(fold: int) -> None:
+    every = rows()
+    design, half = fitted(part(every, 0, 3000))
+    before = [(sums.gram.clone(), sums.moment.clone()) for sums in half.sums.by_component()]
+    later = part(every, 3000, 6000)
+    both = add_rows(design, half, later.take((later.fold == fold).nonzero()[:, 0]), WEIGHTS)
+    for sums, (gram, moment) in zip(half.sums.by_component(), before, strict=True):
+        assert torch.equal(sums.gram, gram)
+        assert torch.equal(sums.moment, moment)
+    assert both.sums.engaged.rows > half.sums.engaged.rows
+
+
 def test_more_rows_make_the_estimates_surer() -> None:
     """Members of five times the rows differ less in what they predict; with no prior it would be by 5 ** -.5 = .45."""
     every = rows(20_000)

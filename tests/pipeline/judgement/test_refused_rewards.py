@@ -12,7 +12,9 @@ from crosschannel.evaluation import headline
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
 from crosschannel.pipeline import Config, EvaluationResult, Run, compare_runs
+from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import override, read_config
+from crosschannel.pipeline.judgement.validation import Validation
 from crosschannel.pipeline.report.card import card_of
 from tests.reward.effects.checks.logs import Rule, after_a_quiet_day, at_random, daily_log
 
@@ -61,6 +63,14 @@ def test_messages_that_harm_and_follow_a_quiet_day_are_not_deployed(tmp_path: Pa
     assert card.summary.startswith("Keep what is sent now")
     with pytest.raises(NotIdentified, match="rewards fail tests"):
         compare_runs(run.path, run.path)
+
+
+@pytest.mark.parametrize(("rule", "is_shown"), [(after_a_quiet_day, False), (at_random, True)])
+def test_values_are_shown_while_training_only_where_rewards_are_not_refused(
+    tmp_path: Path, rule: Rule, is_shown: bool
+) -> None:
+    config = configuration(tmp_path, daily_log(1, rule, users=400), "looks")
+    assert (Validation.build(config, prepare(config)) is not None) == is_shown
 
 
 def test_random_messages_are_valued(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.histories.readers.decided.days import decided_days
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.pipeline.configuration import load_config
+from crosschannel.pipeline.loop.kept.arms import ARMS
 from crosschannel.pipeline.loop.kept.log import KEPT_FOLDER, RECORD, KeptLog
 from crosschannel.pipeline.loop.kept.rows import KeptRows, can_be_kept, with_rows
 from crosschannel.pipeline.loop.updating import Updated, update, update_by_day
@@ -300,3 +301,16 @@ def test_rows_come_back_as_they_were_written(loop: Loop, tmp_path: Path) -> None
                 np.testing.assert_array_equal(getattr(one, f.name), getattr(other, f.name), err_msg=f.name)
     named = replace(e, message=np.full(len(e), -1))
     assert not can_be_kept(replace(history, events=named))
+
+
+@pytest.mark.parametrize("damage", [lambda arms: arms.write_bytes(b"no table"), Path.unlink])
+def test_arms_that_are_damaged_or_absent_are_read_again(loop: Loop, damage: Callable[[Path], Any]) -> None:
+    """They are absent where rows were kept before anything was decided: the first decided day ends no update."""
+    expected = learned_from_whole(loop)
+    damage(loop.path / KEPT_FOLDER / ARMS)
+    assert learned(loop) == expected
+
+
+def test_what_is_cleared_leaves_no_arms(loop: Loop) -> None:
+    KeptLog.open(loop.path, loop.log, loop.decided, Run.open_in_use(loop.path).config).clear()
+    assert not (loop.path / KEPT_FOLDER / ARMS).exists()

@@ -125,8 +125,23 @@ def test_few_users_are_not_tested():
     fitted = did(history)
     like = likeness_by_propensity(fitted.outcomes, fitted.frame, history, SPEC)
     sums = OddsSums.of(like, fitted.outcomes, fitted.frame)
-    assert check_alike_controls("few", sums, moments) is None
-    assert check_alike_controls("more", sums, replace(moments, users=10)) is not None
+    assert check_alike_controls("few", sums, moments, 0.3) is None
+    assert check_alike_controls("more", sums, replace(moments, users=10), 0.3) is not None
+
+
+def test_a_bias_that_is_certain_and_small_beside_the_effect_is_no_failure():
+    """With very many users any difference is certain: less than 5 % of the effect passes, with its p-value."""
+    history = daily_log(0, saturdays_to_the_active, saturday=2.0, users=800, days=35)
+    fitted = did(history)
+    like = likeness_by_propensity(fitted.outcomes, fitted.frame, history, SPEC)
+    sums = OddsSums.of(like, fitted.outcomes, fitted.frame)
+    moments = Moments.of(like, fitted.outcomes, fitted.frame, sums)
+    bias = abs(moments.first / sums.total)
+    for share, status in ((0.04, "passed"), (0.06, "failed")):
+        check = check_alike_controls(like.name, sums, moments, bias / share)
+        assert check is not None
+        assert check.p_value < 0.001
+        assert check.status == status
 
 
 def failures(rule: Rule, logs: int, **settings: float) -> dict[str, int]:

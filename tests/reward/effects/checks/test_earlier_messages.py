@@ -11,7 +11,13 @@ from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.history import History
 from crosschannel.reward import RewardSpec, make_reward
 from crosschannel.reward.effects import TreatmentEffects, diagnose
-from crosschannel.reward.effects.checks.earlier_messages import NAME, earlier_messages, earlier_outcomes
+from crosschannel.reward.effects.checks.earlier_messages import (
+    NAME,
+    check_earlier_messages,
+    earlier_messages,
+    earlier_outcomes,
+)
+from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.measurement.messages import Messages
 from tests.reward.effects.checks.logs import (
     SPEC,
@@ -122,6 +128,15 @@ def test_the_right_propensities_take_the_difference_out():
     assert check is not None
     assert check.status == "passed"
     assert fitted.effect().value == pytest.approx(0.3, abs=4 * fitted.effect().se)
+
+
+def test_a_difference_without_an_error_is_not_tested():
+    """The only user has no other to be compared with: an error of NaN is no certainty."""
+    effect = Effect(label=NAME, value=0.5, se=np.nan, n_treated=2, n_controls=2, n_without=0, n_users=1)
+    assert check_earlier_messages(effect) is None
+    found = check_earlier_messages(replace(effect, se=0.0, n_users=40))
+    assert found is not None
+    assert found.status == "failed"
 
 
 def test_others_are_counted_once_each():

@@ -15,8 +15,9 @@ from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
 from crosschannel.reward.effects.checks.rewards import (
     PRE_TRENDS,
     REFUSAL_LEVEL,
+    WITHIN,
     RewardTests,
-    differs_within,
+    check_within,
     run_reward_tests,
 )
 from crosschannel.reward.effects.event_study import event_study
@@ -75,7 +76,8 @@ def test_doubly_robust_rewards_with_right_propensities_are_not_refused() -> None
 def some(p_values: dict[str, float], harmless: bool = False) -> RewardTests:
     found = of_rule(at_random, users=60)
     checks = tuple(Check(name, "failed" if p < 0.05 else "passed", p, "text") for name, p in p_values.items())
-    return replace(found, diagnostics=replace(found.diagnostics, checks=checks), harmless_before=harmless)
+    within = Check(WITHIN, "passed", 0.6, "text") if harmless else None
+    return replace(found, diagnostics=replace(found.diagnostics, checks=checks), within=within)
 
 
 def test_levels_are_those_of_all_tests_together() -> None:
@@ -88,6 +90,16 @@ def test_levels_are_those_of_all_tests_together() -> None:
     both = some({"a": 0.004, "b": 0.003, "c": 0.5})
     assert [check.name for check in both.refused] == ["b", "a"]
     assert some({"a": np.nan, "b": 0.009}).refusal.endswith("b p = 0.009")
+
+
+def test_a_certain_difference_that_does_not_matter_hides_no_failure() -> None:
+    """With very many users `earlier messages` passes with a p-value of 0, as its difference is below 5 %."""
+    found = some({EARLIER: 0.0, PRE_TRENDS: 1e-6, "b": 0.5})
+    small = tuple(
+        replace(check, status="passed") if check.name == EARLIER else check for check in found.diagnostics.checks
+    )
+    found = replace(found, diagnostics=replace(found.diagnostics, checks=small))
+    assert [check.name for check in found.refused] == [PRE_TRENDS]
 
 
 def test_harmless_before_do_not_count() -> None:
@@ -118,14 +130,33 @@ def test_pre_trends_before_the_window_are_harmless_where_propensities_say_so() -
 
 def test_a_window_of_one_bin_has_no_other_bin_that_could_excuse_it() -> None:
     history = daily_log(1, after_a_quiet_day)
-    assert differs_within(event_study(did(history), history), SPEC.pre)
+    fitted = did(history)
+    assert check_within(event_study(fitted, history), fitted) is None
+
+
+@pytest.mark.parametrize(("within", "by_propensity"), [(1e-4, 0.4), (0.4, 1e-4)])
+def test_what_clearly_differs_within_the_window_or_by_propensity_excuses_nothing(
+    within: float, by_propensity: float
+) -> None:
+    found = replace(
+        some({PRE_TRENDS: 1e-9, BY_PROPENSITY: by_propensity}), within=Check(WITHIN, "failed", within, "text")
+    )
+    assert not found.harmless_before
+    assert PRE_TRENDS in found.refusal
+    unclear = replace(some({PRE_TRENDS: 1e-9, BY_PROPENSITY: 0.03}), within=Check(WITHIN, "failed", 0.03, "text"))
+    assert unclear.refusal == ""
+    assert not unclear.fails_only_before  # controls by propensity fail at 5 %
 
 
 @pytest.mark.slow
-def test_right_rewards_are_refused_at_the_level_of_the_refusal() -> None:
-    """In 400 logs with random messages at most .01 and three standard errors of a rate are refused."""
-    refused = 0
+@pytest.mark.parametrize(("rule", "pre"), [(at_random, "1d"), (chosen_before_the_window, "2d")])
+def test_right_rewards_are_refused_at_the_level_of_the_refusal(rule: Rule, pre: str) -> None:
+    """Of 400 logs with right rewards at most .01 and three standard errors of a rate are refused.
+
+    Where messages answer what users did before the pre window, pre-trends and the placebo in time differ in each log.
+    """
+    refused, spec = 0, replace(SPEC, pre=pre)
     for seed in range(400):
-        history = daily_log(seed, at_random, users=100, days=14)
-        refused += bool(run_reward_tests(did(history), history).refusal)
+        history = daily_log(seed, rule, users=150, days=21)
+        refused += bool(run_reward_tests(did(history, spec), history).refusal)
     assert refused / 400 <= REFUSAL_LEVEL + 3 * np.sqrt(REFUSAL_LEVEL * (1 - REFUSAL_LEVEL) / 400)
