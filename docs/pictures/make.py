@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from textwrap import wrap
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -85,14 +86,14 @@ def kinds(logs: dict[str, Simulated]) -> Figure:
 
 def dip(log: Simulated) -> Figure:
     """Draw the event study of messages after a quiet day, unadjusted and given the trigger."""
-    made = figure(8.0, 3.2)
+    made = figure(8.0, 3.5)
     for axes, kind in zip(made.subplots(1, 2, sharey=True), ("did", "did_dr"), strict=True):
         fitted = TreatmentEffects.fit(make_reward(kind, SPEC), log.history)
         events = event_study(fitted, log.history, EventTimes("1d", leads=4, lags=3))
         plot_event_study(events, unit="orders", ax=axes)
         axes.set_title("", loc="left")
         found = diagnose(fitted, log.history, events)
-        axes.set_title(f"{kind}\n{found.verdict}", fontsize=8)
+        axes.set_title("\n".join([kind, *wrap(found.verdict, 60)]), fontsize=8)
         if kind != "did":
             axes.set_ylabel("")
         print(f"after a quiet day, {kind}: p of pre-trends {events.pre_trends().p_value:.2g}. {found.verdict}")
