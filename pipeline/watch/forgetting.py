@@ -223,6 +223,9 @@ def _remove_states(places: Places, done: Forgotten) -> None:
         if file.is_file():
             file.unlink()
             done.removed.append(file)
+    for folder in folders:
+        for empty in sorted(folder.rglob("*"), reverse=True):
+            empty.rmdir()
 
 
 def _remove_decisions(places: Places, user_ids: ObjectArray, done: Forgotten) -> None:

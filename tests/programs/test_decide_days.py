@@ -165,9 +165,10 @@ def test_a_user_who_would_change_the_arm_is_named(trained):
     """As after another household was given for the user; the settings of the arms are the same."""
     run(trained, 0, *ARMS)
     file = next(Path("decided").glob("2*")) / "arms.parquet"
-    arms = pd.read_parquet(file)
-    arms.loc[arms["arm"] == "agent", "arm"] = "holdout"
-    arms.to_parquet(file, index=False)
+    for table in (file, file.with_name("decisions.parquet")):
+        rows = pd.read_parquet(table)
+        rows.loc[rows["arm"] == "agent", "arm"] = "holdout"
+        rows.to_parquet(table, index=False)
     with pytest.raises(ConfigError, match="users are not in the arm that they had"):
         run(trained, 1, *ARMS)
     run(trained, 1, *ARMS, "--change-arms")
