@@ -37,7 +37,7 @@ check: $(STAMP)
 	$(MAKE) docs
 
 docs: $(STAMP)
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 kernels: $(STAMP)
 	$(KERNELS) $(BIN)/python -m pytest -n 2 -m "numerics and not slow" $(ARGS)

@@ -60,6 +60,25 @@ def policy_table(
 ) -> pd.DataFrame:
     r"""Tabulate how often a policy chooses each action, the action's expected reward, and the agreement of the votes.
 
+    The table has one row for each segment, module and action, and the columns
+
+    - `decisions`: number of slots in the segment;
+    - `share`: how often the policy chooses the action; for modules after the first, as a share of the messages;
+    - `reward`: the action's expected incremental reward, averaged over the slots at which it is eligible, with the
+      choice that it is conditioned on made by the policy; `low` and `high` are the 95 % interval of the agent's
+      estimates, :math:`\bar q \pm 1.96\,\mathrm{sd}_k(q_k)`. NaN for agents without estimates;
+    - `top_vote_share`: share of the estimates' votes for the module's best action, averaged over slots; 1 where all
+      agree;
+    - `entropy`: entropy of these votes divided by that of equal votes; 0 where all agree;
+    - `engagement`, `gain`, `direct`: for agents with a funnel, the probability that the recipient of a message with
+      the action engages, the expected value of those who engage, and of those who do not; and `hazard_<event>` for
+      each cost event, its probability beyond that without a message. All are averaged as `reward` is. Their 95 %
+      intervals of the agent's estimates end in `_low` and `_high`, and keep within what is possible. NaN without a
+      funnel; `engagement` and `gain` are also NaN where the log does not tell who engages.
+
+    `top_vote_share` and `entropy` describe a module and repeat in the rows of its actions. They are NaN where no
+    slot has a choice.
+
     Args:
         agent: The agent.
         observations: Slots to average over, N rows.
@@ -67,24 +86,7 @@ def policy_table(
         probabilities: The agent's `action_probabilities` at these slots, where they are known already.
 
     Returns:
-        A table with one row for each segment, module and action, and the columns
-
-        - `decisions`: number of slots in the segment;
-        - `share`: how often the policy chooses the action; for modules after the first, as a share of the messages;
-        - `reward`: the action's expected incremental reward, averaged over the slots at which it is eligible, with the
-          choice that it is conditioned on made by the policy; `low` and `high` are the 95 % interval of the agent's
-          estimates, :math:`\bar q \pm 1.96\,\mathrm{sd}_k(q_k)`. NaN for agents without estimates;
-        - `top_vote_share`: share of the estimates' votes for the module's best action, averaged over slots; 1 where all
-          agree;
-        - `entropy`: entropy of these votes divided by that of equal votes; 0 where all agree;
-        - `engagement`, `gain`, `direct`: for agents with a funnel, the probability that the recipient of a message with
-          the action engages, the expected value of those who engage, and of those who do not; and `hazard_<event>` for
-          each cost event, its probability beyond that without a message. All are averaged as `reward` is. Their 95 %
-          intervals of the agent's estimates end in `_low` and `_high`, and keep within what is possible. NaN without a
-          funnel; `engagement` and `gain` are also NaN where the log does not tell who engages.
-
-        `top_vote_share` and `entropy` describe a module and repeat in the rows of its actions. They are NaN where no
-        slot has a choice.
+        The table.
     """
     modules = agent.modules
     kinds, member = [ALL_DECISIONS], np.ones((1, len(observations)), dtype=bool)
