@@ -101,8 +101,9 @@ class Design:
     @property
     def contexts(self) -> Tensor:
         """Which columns (columns,) vary with the context: all but the intercepts."""
-        group = self.group[self.block]
-        return (group == 1) | ((group > 0) & (group % 2 == 0))
+        out = self.slopes[self.block]
+        out[1 : self.base] = True
+        return out
 
     def common(self, x: Tensor) -> Tensor:
         """Return the features (N, base) of the common part, for contexts (N, D)."""

@@ -19,12 +19,12 @@ from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import Facts, chosen_users
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import (
-    OVERSAMPLING,
     SAMPLE,
     SAMPLE_SALT,
     BucketedLog,
     merge_columns,
     order_of_sample,
+    share_of_sample,
     summary,
 )
 from crosschannel.pipeline.building import check_log, with_declared
@@ -146,7 +146,7 @@ def _read_all(config: Config, spec: RewardSpec, scratch: Path, passes: Passes) -
         raise ConfigError("history.decided: decisions by date do not join buckets yet: use --whole")
     buckets = open_buckets(config.history.path)
     most = config.evaluation.max_users
-    share = OVERSAMPLING * (most + 10.0) / max(buckets.manifest.counts["users"], 1)
+    share = share_of_sample(most, buckets.manifest.counts["users"])
     readings = [_Reading(path, scratch / path.name, config, spec, share) for path in buckets.paths]
     facts = reduce(add, passes.run(_read, readings, "reading buckets"))
     sample = merge_columns([reading.folder / SAMPLE for reading in readings], buckets)

@@ -139,7 +139,12 @@ def _shares_of_sample(config: Config, users: int, beside: Config | None = None) 
         same = (config.seed, config.split) == (beside.seed, beside.split)
         parts[COMMON] = parts["test"] * (1.0 if same else beside.split.shares["test"])
         sizes[COMMON] = sizes["test"]
-    return {name: OVERSAMPLING * (size + 10.0) / max(users * parts[name], 1.0) for name, size in sizes.items()}
+    return {name: share_of_sample(size, users * parts[name]) for name, size in sizes.items()}
+
+
+def share_of_sample(size: int, users: float) -> float:
+    """Return a share of the users that hardly ever gives fewer than a number of them, and not many more."""
+    return OVERSAMPLING * (size + 10.0) / max(users, 1.0)
 
 
 def _at_most(sample: History, config: Config, beside: Config | None = None) -> History:

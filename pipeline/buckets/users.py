@@ -31,11 +31,11 @@ from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import chosen_users
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import (
-    OVERSAMPLING,
     SAMPLE,
     SAMPLE_SALT,
     merge_columns,
     order_of_sample,
+    share_of_sample,
 )
 from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.configuration import Config
@@ -133,7 +133,7 @@ def read_users(config: Config, scratch: Path, passes: Passes, now: int | None = 
     """
     assert config.history.path is not None  # the history is a bucketed folder
     buckets = open_buckets(config.history.path)
-    share = OVERSAMPLING * (most + 10.0) / max(buckets.manifest.counts["users"], 1) if most else 0.0
+    share = share_of_sample(most, buckets.manifest.counts["users"]) if most else 0.0
     readings = [_Reading(path, scratch / path.name, config, now, share) for path in buckets.paths]
     found = list(passes.run(_read, readings, "reading buckets"))
     own = [each.own_start for each in found if each.own_start is not None]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from crosschannel.evaluation import EvaluationSettings, LoggedDecisions, TrajectorySettings, evaluate
-from crosschannel.histories import Arms, ContextSpec, Goal, assign_arms, write_history
+from crosschannel.histories import ContextSpec, Goal, write_history
 from crosschannel.pipeline import Config, prepare
 from crosschannel.pipeline.configuration import EvaluationConfig, HistoryConfig, RewardConfig
 from crosschannel.pipeline.judgement.following import episodes
 from crosschannel.reward.reason import Reason
-from tests.pipeline.loop.samples import daily_log
+from tests.pipeline.loop.samples import daily_log, with_a_holdout
 
 
 def config_of(folder: Path) -> Config:
@@ -30,22 +30,9 @@ def config_of(folder: Path) -> Config:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A log in which a fifth of the users is held out from the start, with propensity 1 for nothing."""
-    history = daily_log(300)
-    arm = assign_arms(history.user_ids, Arms(0.2))
+    history = with_a_holdout(daily_log(300))
     d = history.decisions
-    held = arm[d.user] == "holdout"
-    mask = np.ones((len(d), history.modules.total), dtype=bool)
-    mask[held, 1:] = False
-    p = np.where(held[:, None], 1.0, d.propensity)
-    d = replace(
-        d,
-        actions=np.where(held[:, None], 0, d.actions),
-        propensity=p,
-        joint=p.prod(1),
-        eligible=mask,
-        arm=arm[d.user],
-        policy=np.full(len(d), "0123456789ab", dtype=object),
-    )
+    d = replace(d, policy=np.full(len(d), "0123456789ab", dtype=object))
     folder = tmp_path_factory.mktemp("held")
     write_history(replace(history, decisions=d), folder)
     return prepare(config_of(folder))

@@ -24,26 +24,14 @@ from crosschannel.pipeline.configuration import Config, load_config
 from crosschannel.pipeline.watch.checking import check_alerts
 from crosschannel.programs import alerts, decide, explain, simulate, trial
 from tests.pipeline.loop.samples import daily_log, train_on
-from tests.pipeline.watch.samples import World, deployment
+from tests.pipeline.watch.samples import SETTINGS, World, deployment
 from tests.programs.samples import SMALL
 
 CLOSED_LOOP = Path(SMALL[1]).with_name("closed_loop.yaml")
 
 
 def config(folder: Path, **settings: object) -> Config:
-    declared = {
-        "history.source": "folder",
-        "history.path": str(folder),
-        "reward.goals": [{"event": "order", "weight": 1.0}],
-        "reward.pre": "1d",
-        "reward.post": "1d",
-        "reward.funnel": None,
-        "constraints.cost_events": (),
-        "trial.pre": "6d",
-        "alerts.delivered": ("delivered",),
-        "alerts.failed": ("bounced",),
-    }
-    return load_config("market", {**declared, **settings})
+    return load_config("market", {**SETTINGS, "history.path": str(folder), **settings})
 
 
 @dataclass(frozen=True)

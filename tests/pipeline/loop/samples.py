@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.times import DAY
-from crosschannel.histories import History, write_history
+from crosschannel.histories import Arms, History, assign_arms, write_history
 from crosschannel.histories.logs import take_rows
 from crosschannel.programs import train
 from tests.programs.samples import SMALL
@@ -39,6 +39,19 @@ def daily_log(users: int = 120, days: int = 12, seed: int = 0) -> History:
     history = replace(history, **moved, span=(START, START + days * DAY))
     history = history.with_propensities(p, p.prod(1), "logged")
     return replace(history, users=pd.DataFrame({"user_id": history.user_ids, "household": np.arange(users) // 3}))
+
+
+def with_a_holdout(history: History, share: float = 0.2) -> History:
+    """Hold a share of a log's users out from the start: with propensity 1 for nothing, which alone was eligible."""
+    arm = assign_arms(history.user_ids, Arms(share))
+    d = history.decisions
+    held = arm[d.user] == "holdout"
+    mask = np.ones((len(d), history.modules.total), dtype=bool)
+    mask[held, 1:] = False
+    p = np.where(held[:, None], 1.0, d.propensity)
+    actions = np.where(held[:, None], 0, d.actions)
+    d = replace(d, actions=actions, propensity=p, joint=p.prod(1), eligible=mask, arm=arm[d.user])
+    return replace(history, decisions=d)
 
 
 def train_on(history: History, folder: Path, *flags: str) -> Path:

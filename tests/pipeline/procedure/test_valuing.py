@@ -16,7 +16,7 @@ from crosschannel.agents.registry import AGENTS
 from crosschannel.core.errors import ConfigError
 from crosschannel.evaluation import Interval, LoggedDecisions, headline
 from crosschannel.evaluation.bootstrap import UNDEFINED
-from crosschannel.histories import Arms, assign_arms, write_history
+from crosschannel.histories import write_history
 from crosschannel.pipeline import ProcedureValue, load_config
 from crosschannel.pipeline.configuration import override
 from crosschannel.pipeline.judgement.comparators import constant_weights, constants_of
@@ -26,7 +26,7 @@ from crosschannel.pipeline.procedure.folds import fold_data, folds_of_keys
 from crosschannel.pipeline.procedure.learning import learned_fold
 from crosschannel.pipeline.procedure.records import FoldValue, in_short, procedure_text, spread_sentence
 from crosschannel.pipeline.sections.evaluation import ProcedureSettings
-from tests.pipeline.loop.samples import daily_log
+from tests.pipeline.loop.samples import daily_log, with_a_holdout
 from tests.pipeline.procedure.samples import small_config, valued
 from tests.programs.samples import FUNNEL
 
@@ -151,16 +151,7 @@ def test_policies_under_constraints_are_priced_in_each_fold(tmp_path):
 
 def test_a_log_whose_truth_is_unknown_and_some_of_whose_users_are_held_out(tmp_path):
     """Users of the holdout are controls in their fold, and no policy is valued at them."""
-    history = daily_log(300)
-    arm = assign_arms(history.user_ids, Arms(0.2))
-    d = history.decisions
-    held = arm[d.user] == "holdout"
-    mask = np.ones((len(d), history.modules.total), dtype=bool)
-    mask[held, 1:] = False
-    p = np.where(held[:, None], 1.0, d.propensity)
-    actions = np.where(held[:, None], 0, d.actions)
-    d = replace(d, actions=actions, propensity=p, joint=p.prod(1), eligible=mask, arm=arm[d.user])
-    write_history(replace(history, decisions=d), tmp_path / "log")
+    write_history(with_a_holdout(daily_log(300)), tmp_path / "log")
     source = {"history.source": "folder", "history.path": tmp_path / "log", "context.events": ["visit"]}
     rewards = {"goals": [{"event": "order", "weight": 1.0}], "pre": "1d", "post": "1d", "min_controls": 2}
     rewards |= {"overlap": "shared", "time_bucket": "1d"}

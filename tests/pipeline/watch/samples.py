@@ -16,6 +16,18 @@ SLOT = 6 * HOUR
 EVENTS = ("order", "visit", "unsubscribed", "delivered", "bounced")
 MODULES = ActionSpace([Module("channel", ("none", "email", "push")), Module("tone", ("plain", "funny"))])
 ARMS = ("agent", "business_as_usual", "holdout")
+#: Settings with which alerts are given on such a log.
+SETTINGS: dict[str, object] = {
+    "history.source": "folder",
+    "reward.goals": [{"event": "order", "weight": 1.0}],
+    "reward.pre": "1d",
+    "reward.post": "1d",
+    "reward.funnel": None,
+    "constraints.cost_events": (),
+    "trial.pre": "6d",
+    "alerts.delivered": ("delivered",),
+    "alerts.failed": ("bounced",),
+}
 
 
 @dataclass(frozen=True)

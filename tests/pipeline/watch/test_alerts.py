@@ -20,7 +20,7 @@ from crosschannel.pipeline.watch.checking import check_alerts, write_alerts
 from crosschannel.pipeline.watch.records import Alert
 from crosschannel.pipeline.watch.settings import AlertsConfig
 from crosschannel.pipeline.watch.statistical_rules import cost_events
-from tests.pipeline.watch.samples import START, World, deployment
+from tests.pipeline.watch.samples import SETTINGS, START, World, deployment
 
 RULES = {
     "age of the log": "max_log_age",
@@ -35,19 +35,8 @@ RULES = {
 
 
 def config(**alerts: object) -> Config:
-    settings = {
-        "history.source": "folder",
-        "history.path": "log",
-        "reward.goals": [{"event": "order", "weight": 1.0}],
-        "reward.pre": "1d",
-        "reward.post": "1d",
-        "reward.funnel": None,
-        "constraints.cost_events": (),
-        "trial.pre": "6d",
-        "alerts.delivered": ("delivered",),
-        "alerts.failed": ("bounced",),
-    }
-    return load_config("market", {**settings, **{f"alerts.{name}": value for name, value in alerts.items()}})
+    rules = {f"alerts.{name}": value for name, value in alerts.items()}
+    return load_config("market", {**SETTINGS, "history.path": "log", **rules})
 
 
 def check(history: History, now: int | None = None, settings: Config | None = None) -> dict[str, list[Alert]]:
