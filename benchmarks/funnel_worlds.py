@@ -3,8 +3,9 @@
     python -m benchmarks.funnel_worlds --scenarios default direct --seeds 0 1 2 3 4 --output docs/market/funnel
 
 From one simulated log each, `ensemble_thompson` learns with the default settings (a funnel, no more unsubscribes than
-the log), with `constraints` emptied and nothing else changed, and without a funnel. All policies are deployed to the
-same new users with the same random numbers. Writes OUTPUT.csv (a row per scenario and seed, added to those that it has)
+the log), with `constraints` emptied and nothing else changed, and without a funnel. `train` learns from the training
+users, 60 % of all, so that the others can judge; the first `update` of the daily job learns from all users of the log.
+Both are deployed. All policies meet the same new users with the same random numbers. Writes OUTPUT.csv (a row per scenario and seed, added to those that it has)
 and OUTPUT.md (means over seeds).
 """
 
@@ -23,19 +24,23 @@ import torch
 from benchmarks.market_references import best_constant
 from crosschannel.agents import Agent, Batch, make_agent
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.envs.market import FreshUsers
+from crosschannel.envs.market import ContextPolicy, FreshUsers
 from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.pipeline import batch_at
 from crosschannel.pipeline.building import TrainingData, agent_spec, prepare
 from crosschannel.pipeline.configuration import Config, load_config
-from crosschannel.pipeline.judgement.judging import deployable_policy
+from crosschannel.pipeline.judgement.judging import deployable_policy, market_policy
+from crosschannel.pipeline.loop.learning import fit
 
 #: Gradient steps of the agent without a funnel, about as many as `train.py` makes.
 UPDATES, STEPS = 170, 4
 COLUMNS = {
-    "default": "value per user with default settings: a funnel, and no more unsubscribes than the log",
+    "default": "value per user of what `train` learned with default settings: no more unsubscribes than the log",
     "unsubscribed": "share of the users who unsubscribed then",
-    "free": "value without constraints",
+    "free": "its value without constraints",
+    "updated": "value per user of what the first `update` learned from all users, with default settings",
+    "updated_unsubscribed": "share of the users who unsubscribed then",
+    "updated_free": "its value without constraints",
     "no_funnel": "value without a funnel and without constraints",
     "gain": "free minus no_funnel",
     "gain_se": "standard error of the mean of gain over seeds",
@@ -73,7 +78,14 @@ def result(scenario: str, seed: int, users: int) -> dict[str, Any]:
     batch = batch_of(data)
     fresh = FreshUsers.draw(data.truth.market, users)
     funnel, plain = trained(config, data, batch), trained(config, data, replace(batch, components=None))
+    updated = fit(config, data.history, data.history.span[1])
+
+    def after_update(constraints: Constraints) -> ContextPolicy:
+        return market_policy("updated", updated.features, updated.agent, constraints, updated.pace, config.seed)
+
     deployed = {
+        "updated": fresh.deploy(after_update(config.constraints)),
+        "updated_free": fresh.deploy(after_update(Constraints())),
         "default": fresh.deploy(deployable_policy(config, data, funnel)),
         "free": fresh.deploy(deployable_policy(free, data, funnel)),
         "no_funnel": fresh.deploy(deployable_policy(free, data, plain)),
@@ -88,6 +100,7 @@ def result(scenario: str, seed: int, users: int) -> dict[str, Any]:
         **{name: value.mean for name, value in deployed.items()},
         "gain": deployed["free"].mean - deployed["no_funnel"].mean,
         "unsubscribed": float(deployed["default"].unsubscribed.mean()),
+        "updated_unsubscribed": float(deployed["updated"].unsubscribed.mean()),
         "usual_unsubscribed": float(deployed["usual"].unsubscribed.mean()),
         "free_unsubscribed": float(deployed["free"].unsubscribed.mean()),
         "slope": blend.slope,
