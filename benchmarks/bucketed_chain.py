@@ -1,12 +1,13 @@
 """The commands of a user with a large log, in buckets: wall time, CPU time and memory of each, by number of users.
 
-    python -m benchmarks.bucketed_chain --users 10000 100000 1000000 --buckets 64 --folder logs --output docs/market/scale
+    python -m benchmarks.bucketed_chain --users 10000 100000 1000000 --folder logs --output docs/market/scale
 
-The log of the default market is simulated once by bucket; then each step is a command of its own: `bucket` divides the
-same rows again from a native folder, `train` learns with the default configuration, `evaluate` judges, `decide`
-decides for the day after the log. Memory is the largest sum over the process tree of the proportional share of anonymous
-and shared pages (`Pss_Anon` and `Pss_Shmem` of Linux, no file pages), looked at every --interval seconds. Run it on an
-idle machine: wall times are those of --workers processes. Writes OUTPUT.csv, a row for each size and step, and OUTPUT.md.
+The log of the default market is simulated once, bucket by bucket. Then each step is a command of its own: `bucket`
+divides the same rows again from a native folder, `train` learns with the default configuration, `evaluate` judges,
+`decide` decides for the end of the log. Memory is the largest sum over the process tree of the proportional share of
+anonymous and shared pages (`Pss_Anon` and `Pss_Shmem` of Linux, no file pages), looked at every --interval seconds.
+Wall times are those of --workers processes, and of an idle machine only if it is one; the line through the sums is
+that of CPU time. Writes OUTPUT.csv, a row for each size and step, and OUTPUT.md.
 """
 
 from __future__ import annotations
@@ -95,7 +96,12 @@ def native_folder(log: Path, folder: Path) -> None:
         rows[table] = sum(pq.read_metadata(part).num_rows for part in parts)
     stored = json.loads((log / "buckets.json").read_text())
     content = {name: stored[name] for name in ("name", "span", "event_names", "churn_events", "ties", "modules")}
-    content |= {"format": FORMAT, "version": FORMAT_VERSION, "rows": rows, "attributes": list(manifest.attributes or ())}
+    content |= {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "rows": rows,
+        "attributes": list(manifest.attributes or ()),
+    }
     write_yaml(content | {"propensity_source": manifest.propensity_source or "logged"}, folder / DESCRIPTION_FILE)
 
 
@@ -145,11 +151,11 @@ def page(rows: pd.DataFrame) -> str:
                 f"| {users:,} | {row['step']} | {row['wall']:.0f} s | {row['cpu']:.0f} s | {row['peak_gib']:.2f} GiB "
                 f"| {each:.2f} s |"
             )
-    sums = rows.groupby("users")["wall"].sum()
+    sums = rows.groupby("users")["cpu"].sum()
     if len(sums) > 2:
         slope, begin = np.polyfit(sums.index, sums, 1)
         residuals = ", ".join(f"{left:+.0f} s" for left in sums - (begin + slope * sums.index))
-        lines.append(f"\nA line: {begin:.0f} s, and {1000 * slope:.2f} s for 1,000 users; residuals {residuals}.")
+        lines.append(f"\nCPU: {begin:.0f} s, and {1000 * slope:.2f} s for 1,000 users; residuals {residuals}.")
     return "\n".join(lines) + "\n"
 
 
@@ -160,7 +166,7 @@ def main() -> None:
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--buckets", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--interval", type=float, default=0.5, help="seconds from one look at memory to the next")
+    parser.add_argument("--interval", type=float, default=1.0, help="seconds from one look at memory to the next")
     parser.add_argument("--folder", type=Path, default=Path("logs"), help="where logs and runs are written")
     parser.add_argument("--output", type=Path, help="table without its ending")
     given = parser.parse_args()

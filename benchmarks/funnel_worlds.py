@@ -5,8 +5,8 @@
 From one simulated log each, `ensemble_thompson` learns with the default settings (a funnel, no more unsubscribes than
 the log), with `constraints` emptied and nothing else changed, and without a funnel. `train` learns from the training
 users, 60 % of all, so that the others can judge; the first `update` of the daily job learns from all users of the log.
-Both are deployed. All policies meet the same new users with the same random numbers. Writes OUTPUT.csv (a row per scenario and seed, added to those that it has)
-and OUTPUT.md (means over seeds).
+Both are deployed. All policies meet the same new users with the same random numbers. Writes OUTPUT.csv (a row per
+scenario and seed, added to those that it has) and OUTPUT.md (means over seeds).
 """
 
 from __future__ import annotations

@@ -215,6 +215,8 @@ def _next_steps(result: EvaluationResult, run: Path) -> list[str]:
         return [
             f"Deploy it for the next period: `{invocation('decide', run)} --require-gate`.",
             "Let it explore as it was judged: the next log then identifies the value of the next policy.",
+            f"`{invocation('update', run)}` lets it learn from the users that judged it too, as every day of the daily "
+            "job does. The value above is that of the policy before.",
         ]
     if result.gate.verdict == NOT_IDENTIFIED:
         steps = ["Do not deploy the policy as a whole: this log cannot show what it is worth."]
