@@ -108,7 +108,7 @@ def native_folder(log: Path, folder: Path) -> None:
 def commands(log: Path, folder: Path, buckets: int, workers: int) -> dict[str, list[str]]:
     """Return the arguments of each step."""
     engine = ["--engine", "processes", "--workers", str(workers)]
-    run = folder / "run"
+    run = folder / f"run-{log.name}"
     return {
         "bucket": ["bucket", str(folder / "native"), str(folder / "divided"), "--buckets", str(buckets)],
         "train": [
