@@ -202,7 +202,7 @@ def expected_rates(counted: Mapping[str, float], usual: History, agent: Agent, b
     rows = batch[np.flatnonzero(_among(batch.keys, usual.decisions.key))]
     if not len(rows) or rows.components is None or not isinstance(agent, ExtendableAgent):
         return dict(counted)
-    weeks = events_and_time(usual, ())[1].sum() / WEEK
+    weeks = float(events_and_time(usual, ())[1].sum()) / WEEK
     expected, found = agent.expected_costs(rows), dict(counted)
     for name, occurred in zip(rows.components.cost_names, rows.components.cost.T, strict=True):
         if name in expected and name in found:
