@@ -115,27 +115,24 @@ class ActionSpace(Sequence[Module]):
         module = self._modules[m]
         if module.parent is None:
             return None
-        if module.parent not in self.names[:m]:
-            raise ConfigError(
-                f"module {module.name!r} depends on {module.parent!r}, which is not an earlier module: "
-                f"name one of {list(self.names[:m])}"
-            )
-        p = self.names.index(module.parent)
+        p = self._find_earlier(m, module.parent, "depends on")
         actions = self._modules[p].actions
         if unknown := sorted(set(module.requires) - set(actions)):
             raise ConfigError(f"module {module.name!r} requires {unknown}, not among the actions of {module.parent!r}")
         return p, np.array([actions.index(name) for name in module.requires], dtype=np.int64)
 
     def _find_condition(self, m: int) -> int | None:
-        module = self._modules[m]
-        if module.condition_on is None:
-            return None
-        if module.condition_on not in self.names[:m]:
+        name = self._modules[m].condition_on
+        return None if name is None else self._find_earlier(m, name, "is conditioned on")
+
+    def _find_earlier(self, m: int, name: str, relation: str) -> int:
+        """Return the index of the module of a name, to which module m has a relation; it is an earlier one."""
+        if name not in self.names[:m]:
             raise ConfigError(
-                f"module {module.name!r} is conditioned on {module.condition_on!r}, which is not an earlier module: "
+                f"module {self.names[m]!r} {relation} {name!r}, which is not an earlier module: "
                 f"name one of {list(self.names[:m])}"
             )
-        return self.names.index(module.condition_on)
+        return self.names.index(name)
 
     def __len__(self) -> int:
         return len(self._modules)

@@ -11,6 +11,7 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.exact_sums import ExactSums
+from crosschannel.reward.buckets.cells import MergedCells
 from crosschannel.reward.controls import CellMeans, find
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.frame import RewardFrame
@@ -67,14 +68,13 @@ class CellSums:
         )
 
     def __add__(self, other: CellSums) -> CellSums:
-        cells, code = np.unique(np.concatenate([self.cell, other.cell]), return_inverse=True)
-        size = len(cells)
+        both = MergedCells.from_cells(self.cell, other.cell)
         return CellSums(
-            cell=cells,
-            n=np.bincount(code, np.concatenate([self.n, other.n]), size).astype(np.int64),
-            weight=ExactSums.combine([self.weight, other.weight], code, size),
-            square=ExactSums.combine([self.square, other.square], code, size),
-            total=ExactSums.combine([self.total, other.total], code, size),
+            cell=both.cell,
+            n=both.counts(self.n, other.n),
+            weight=both.sums(self.weight, other.weight),
+            square=both.sums(self.square, other.square),
+            total=both.sums(self.total, other.total),
             units=self.units,
         )
 
