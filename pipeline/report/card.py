@@ -89,9 +89,8 @@ def _reason(result: EvaluationResult) -> str:
 
 def _required(best: Estimate, settings: EvaluationSettings) -> tuple[float, float, str]:
     """Return the effective sample size that is furthest below its requirement, the requirement, and of what it is."""
-    names = {"ESS": "decisions", "ESS of users": "users"}
-    found = [(size, least, names[name]) for name, size, least in settings.ess_requirements(best.support)]
-    return max(found, key=lambda each: each[1] / each[0] if each[0] > 0 else math.inf)
+    name, size, least = settings.scarcest(best.support)
+    return size, least, {"ESS": "decisions", "ESS of users": "users"}[name]
 
 
 def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
