@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Float32Array, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import Learner
 from crosschannel.agents.ensemble.mixtures import competing_cells, mix, mixing_matrix, vote_shares_on_device
@@ -20,7 +20,7 @@ from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettin
 from crosschannel.agents.votes import ChannelVotes, votes_beyond_nothing
 from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray, IntArray
+from crosschannel.core.arrays import Float32Array, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import generator_state, restore_generator
 

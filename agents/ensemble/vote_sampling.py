@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Float32Array
 from crosschannel.agents.ensemble.learner import Learner
 from crosschannel.agents.sampling import best_codes, sample_voter, uniform_codes
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, Float32Array, IntArray
 
 ROWS_PER_HEAD = 4096
 

@@ -121,7 +121,9 @@ def _read_all(config: Config, spec: RewardSpec, scratch: Path, passes: Passes) -
     facts = reduce(add, passes.run(partial(_read, spec=spec), readings, "reading buckets"))
     sample = merge_samples([reading.folder for reading in readings], buckets, most)
     folders = tuple(reading.folder / ALL for reading in readings)
-    return BucketedLog(buckets, facts.facts, folders, sample, facts.facts.fingerprint(sample)), facts
+    return BucketedLog(
+        buckets=buckets, facts=facts.facts, folders=folders, sample=sample, fingerprint=facts.facts.fingerprint(sample)
+    ), facts
 
 
 def _read(reading: SampledBucket, spec: RewardSpec) -> _EffectFacts:

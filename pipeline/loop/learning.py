@@ -78,7 +78,7 @@ def fit(config: Config, history: History, time: int) -> Learned:
     if len(batch):
         agent.observe(batch)
         agent.update(max(config.train.offline_updates, 1))
-    return Learned(agent, spec, features, _pace(config, recent), np.sort(batch.keys))
+    return Learned(agent=agent, spec=spec, features=features, pace=_pace(config, recent), keys=np.sort(batch.keys))
 
 
 def extend(config: Config, learned: Learned, history: History, time: int) -> Learned:

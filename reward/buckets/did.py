@@ -97,7 +97,9 @@ class ControlSums:
     def means_alone(self) -> CellMeans:
         """Return the means by cell without standard deviations, which need another pass: they are NaN."""
         nothing = np.full(len(self.cell), np.nan)
-        return CellMeans(self.cell, self.n.astype(np.float64), self.mean, nothing, self.closes_at)
+        return CellMeans(
+            cell=self.cell, n=self.n.astype(np.float64), mean=self.mean, sd=nothing, closes_at=self.closes_at
+        )
 
     def means(self, squares: ControlSquares) -> CellMeans:
         """Return the means of all users' controls by cell, equal to those of `CellMeans.fit` on the whole history."""
@@ -206,8 +208,7 @@ def _controls(outcomes: Outcomes, spec: RewardSpec) -> Iterator[tuple[FloatArray
         if (outcomes.ipc_weight[rows] != 1.0).any():
             raise ConfigError(
                 "`overlap: exclude` weights controls by the inverse of their probability to be uncensored, which these "
-                "passes cannot: "
-                "use `shared`, or a post window that ends before the next slot"
+                "passes cannot: use `shared`, or a post window that ends before the next slot"
             )
         yield outcomes.change[rows], cell[rows], outcomes.available_at[rows]
 

@@ -119,7 +119,7 @@ class GroupSums:
     levels: tuple[CellSums, ...]
 
     @classmethod
-    def of(
+    def from_outcomes(
         cls, outcomes: Outcomes, spec: RewardSpec, frame: RewardFrame, group: BoolArray | None, units: Units
     ) -> GroupSums:
         """Sum the rewards of a group of decisions (n,), by default of all."""
@@ -177,11 +177,11 @@ class UserSums:
 
     def __add__(self, other: UserSums) -> UserSums:
         return UserSums(
-            self.square + other.square,
-            self.users + other.users,
-            self.treated + other.treated,
-            self.control + other.control,
-            self.controls + other.controls,
+            square=self.square + other.square,
+            users=self.users + other.users,
+            treated=self.treated + other.treated,
+            control=self.control + other.control,
+            controls=self.controls + other.controls,
         )
 
     def effect(self, sums: GroupSums, label: str) -> Effect:
