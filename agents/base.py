@@ -7,14 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, Float32Array, FloatArray, IntArray, UIntArray
 from crosschannel.core.errors import ConfigError
-
-Float32Array = npt.NDArray[np.float32]
-UIntArray = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from crosschannel.agents.base import Batch, Observations, UIntArray
+from crosschannel.agents.base import Batch, Observations
 from crosschannel.agents.buffers.buffer import check_batch, median_variance, precision
 from crosschannel.agents.policy import Policy
 from crosschannel.agents.sampling import expand_mask, floor_by_module, uniform_over_eligible
 from crosschannel.agents.settings import BetaThompsonSettings
 from crosschannel.core.action_changes import carry_over, known_actions, label_columns, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, UIntArray
 
 GRID_POINTS = 64
 ROWS_PER_CHUNK = 512

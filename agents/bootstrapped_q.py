@@ -146,7 +146,17 @@ class BootstrappedQ(VotingPolicy):
             remedy = "Slots to the next observation are 1 or more; where there is none they are NaN."
             problem = "is not above 0, or the next observation has a feature that is not a finite number"
             raise InputError(
-                [Fault("batch", problem, remedy, "steps_to_next", row + 1, float(steps[row]), int(wrong.sum()))]
+                [
+                    Fault(
+                        file="batch",
+                        problem=problem,
+                        remedy=remedy,
+                        column="steps_to_next",
+                        row=row + 1,
+                        value=float(steps[row]),
+                        count=int(wrong.sum()),
+                    )
+                ]
             )
         batch = batch[known]
         if len(batch) == 0:

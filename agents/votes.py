@@ -12,10 +12,8 @@ import numpy.typing as npt
 from crosschannel.agents.base import Observations
 from crosschannel.agents.sampling import vote_shares
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.arrays import BoolArray, Float32Array, FloatArray
 from crosschannel.core.errors import ConfigError
-
-Float32Array = npt.NDArray[np.float32]
 
 
 class NoVotes(ConfigError):
@@ -85,4 +83,12 @@ def votes_beyond_nothing(
     """
     beyond = np.asarray(values - values[..., :1], dtype=np.float32)
     mask = modules.feasible_mask(action_mask)[:, modules.slices[0]]
-    return ChannelVotes(modules, beyond, np.zeros((0, *mask.shape)), (), mask, tuple(later), floor)
+    return ChannelVotes(
+        modules=modules,
+        values=beyond,
+        hazards=np.zeros((0, *mask.shape)),
+        cost_names=(),
+        mask=mask,
+        later=tuple(later),
+        floor=floor,
+    )

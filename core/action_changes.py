@@ -48,13 +48,13 @@ def _known(new: Module, old: Module) -> Module:
     retired = [code for code, name in enumerate(old.actions) if name not in new.actions]
     names = [old.actions[code] for code in retired]
     return Module(
-        new.name,
-        (*new.actions, *names),
-        new.parent,
-        (*new.requires, *(old.requires[code] for code in retired)) if new.parent else (),
-        {**{name: old.labels[name] for name in names if name in old.labels}, **new.labels},
-        new.condition_on,
-        new.nothing,
+        name=new.name,
+        actions=(*new.actions, *names),
+        parent=new.parent,
+        requires=(*new.requires, *(old.requires[code] for code in retired)) if new.parent else (),
+        labels={**{name: old.labels[name] for name in names if name in old.labels}, **new.labels},
+        condition_on=new.condition_on,
+        nothing=new.nothing,
     )
 
 

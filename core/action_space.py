@@ -13,14 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from crosschannel.core.action_labels import check_labels
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 
 MAX_JOINT_ACTIONS = 100_000
-#: Labels that are times: `duration` in days, the others in hours after the slot.
-TIME_LABELS = ("duration", "send_from", "send_to")
-MAX_TIME_LABEL = 36_600
-MAX_LABEL = 1e15
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Module:
         names = (self.name, *self.requires, *(name for name in others if name is not None))
         if odd := [name for name in names if not isinstance(name, str)]:
             raise ConfigError(f"module {self.name!r} has the name {odd[0]!r}, which is not text: quote it")
-        _check_labels(self)
+        check_labels(self.name, self.labels)
         if len(set(self.actions)) != len(self.actions):
             raise ConfigError(f"module {self.name!r} names an action twice: {list(self.actions)}")
         if (self.parent is None) != (not self.requires):
@@ -79,28 +76,6 @@ class Module:
             )
         if unknown := sorted(set(self.labels) - set(self.actions)):
             raise ConfigError(f"module {self.name!r} has labels for {unknown}, which are not among its actions")
-
-
-def _check_labels(module: Module) -> None:
-    """Refuse labels that are not facts by name, or times that are not numbers."""
-    if not isinstance(module.labels, Mapping):
-        raise ConfigError(f"module {module.name!r}: `labels` is {module.labels!r}, which is not a mapping of actions")
-    for action, labels in module.labels.items():
-        place = f"module {module.name!r}, labels of {action!r}"
-        if not isinstance(labels, Mapping):
-            raise ConfigError(f"{place}: {labels!r} is not a mapping, such as {{difficulty: 10}}")
-        for name, value in labels.items():
-            if not isinstance(name, str):
-                raise ConfigError(f"{place}: the name {name!r} is not text: quote it")
-            items = value if isinstance(value, list | tuple) else [value]
-            if not all(item is None or isinstance(item, str | int | float) for item in items):
-                raise ConfigError(f"{place}: {name} is {value!r}, which is neither text, a number nor a list of such")
-            if not all(abs(item) <= MAX_LABEL for item in items if isinstance(item, int | float)):
-                raise ConfigError(f"{place}: {name} is {value!r}, which is too large or not a finite number")
-        for name in TIME_LABELS:
-            value = labels.get(name, 0)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_TIME_LABEL:
-                raise ConfigError(f"{place}: {name} is {value!r}: give a number from 0 to {MAX_TIME_LABEL:,}")
 
 
 def any_of(mask: npt.NDArray[Any]) -> BoolArray:
@@ -140,27 +115,24 @@ class ActionSpace(Sequence[Module]):
         module = self._modules[m]
         if module.parent is None:
             return None
-        if module.parent not in self.names[:m]:
-            raise ConfigError(
-                f"module {module.name!r} depends on {module.parent!r}, which is not an earlier module: "
-                f"name one of {list(self.names[:m])}"
-            )
-        p = self.names.index(module.parent)
+        p = self._find_earlier(m, module.parent, "depends on")
         actions = self._modules[p].actions
         if unknown := sorted(set(module.requires) - set(actions)):
             raise ConfigError(f"module {module.name!r} requires {unknown}, not among the actions of {module.parent!r}")
         return p, np.array([actions.index(name) for name in module.requires], dtype=np.int64)
 
     def _find_condition(self, m: int) -> int | None:
-        module = self._modules[m]
-        if module.condition_on is None:
-            return None
-        if module.condition_on not in self.names[:m]:
+        name = self._modules[m].condition_on
+        return None if name is None else self._find_earlier(m, name, "is conditioned on")
+
+    def _find_earlier(self, m: int, name: str, relation: str) -> int:
+        """Return the index of the module of a name, to which module m has a relation; it is an earlier one."""
+        if name not in self.names[:m]:
             raise ConfigError(
-                f"module {module.name!r} is conditioned on {module.condition_on!r}, which is not an earlier module: "
+                f"module {self.names[m]!r} {relation} {name!r}, which is not an earlier module: "
                 f"name one of {list(self.names[:m])}"
             )
-        return self.names.index(module.condition_on)
+        return self.names.index(name)
 
     def __len__(self) -> int:
         return len(self._modules)

@@ -18,7 +18,7 @@ def answer(function: Callable[[Any], Any], item: bytes) -> bytes:
     try:
         return pickle.dumps((function(pickle.loads(item)), None))
     except CrosschannelError as error:
-        return pickle.dumps((None, _Sent.of(error)))
+        return pickle.dumps((None, _Sent.from_error(error)))
 
 
 def in_order(found: Iterable[tuple[int, bytes]], n: int) -> Iterator[Any]:
@@ -50,7 +50,7 @@ class _Sent:
         self.kind, self.arguments, self.state = kind, arguments, state
 
     @classmethod
-    def of(cls, error: CrosschannelError) -> _Sent:
+    def from_error(cls, error: CrosschannelError) -> _Sent:
         return cls(type(error), error.args, dict(vars(error)))
 
     def rebuilt(self) -> CrosschannelError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from crosschannel.core.errors import ConfigError
@@ -60,6 +61,11 @@ class EvaluationSettings:
             ("ESS", support.ess, required_ess(self.min_ess, support.kurtosis)),
             ("ESS of users", support.ess_users, required_ess(self.min_users, support.kurtosis_users)),
         )
+
+    def scarcest(self, support: Support) -> tuple[str, float, float]:
+        """Return that of the `ess_requirements` whose effective sample size is furthest below what is required."""
+        requirements = self.ess_requirements(support)
+        return max(requirements, key=lambda each: each[2] / each[1] if each[1] > 0 else math.inf)
 
 
 @dataclass(frozen=True)
@@ -134,13 +140,11 @@ def reason_not_identified(
         return ""
     if unknown:
         return f"the log has no propensity for {unknown:,} decisions"
-    if s.ess < settings.min_ess:
-        return f"ESS {s.ess:.0f} < {settings.min_ess:g}"
-    if s.ess_users < settings.min_users:
-        return f"ESS of users {s.ess_users:.0f} < {settings.min_users:g}"
-    for name, ess, required in settings.ess_requirements(s):
-        if ess < required:
-            return f"{name} {ess:,.0f} < {required:,.0f}, the minimum for rewards this rare or uneven"
+    name, ess, required = settings.scarcest(s)
+    if ess < required:
+        raised = required > (settings.min_ess if name == "ESS" else settings.min_users)
+        why = ", the minimum for rewards this rare or uneven" if raised else ""
+        return f"{name} {ess:,.0f} < {required:,.0f}{why}"
     return ""
 
 

@@ -41,7 +41,7 @@ from .readers.tables import TableMapping as TableMapping
 from .readers.tables import read_tables as read_tables
 from .splits import split_time as split_time
 from .splits import split_users as split_users
-from .values.validation import check_rewards as check_rewards
+from .values.rewards import check_rewards as check_rewards
 
 __all__ = [
     "ARMS",

@@ -74,8 +74,8 @@ class ContextFeatures:
                 mean.append(average)
                 scale.append(sd)
         if not names:
-            return cls(layout, encoding, (CONSTANT,), np.zeros(1), np.ones(1))
-        return cls(layout, encoding, tuple(names), np.array(mean), np.array(scale))
+            return cls(layout=layout, encoding=encoding, names=(CONSTANT,), mean=np.zeros(1), scale=np.ones(1))
+        return cls(layout=layout, encoding=encoding, names=tuple(names), mean=np.array(mean), scale=np.array(scale))
 
     @property
     def dim(self) -> int:
@@ -153,7 +153,9 @@ class ContextFeatures:
         if not len(names) == len(mean) == len(scale) or not np.isfinite(mean).all() or not (scale > 0).all():
             raise ConfigError("the context's features do not have a mean and a positive scale each")
         layout = from_dict(Layout, state["layout"], "layout")
-        return cls(layout, UserEncoding.from_dict(state["attributes"]), names, mean, scale)
+        return cls(
+            layout=layout, encoding=UserEncoding.from_dict(state["attributes"]), names=names, mean=mean, scale=scale
+        )
 
 
 def _all_columns(

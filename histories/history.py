@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -13,10 +12,10 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
-from crosschannel.core.hashing import keys, label_keys
-from crosschannel.core.sorting import argsort_by_user_and_time
+from crosschannel.core.hashing import keys
 from crosschannel.core.times import NEVER, timestamps
 from crosschannel.histories.context.earlier import Earlier
+from crosschannel.histories.fingerprint import fingerprint_of
 from crosschannel.histories.logs import DecisionLog as DecisionLog
 from crosschannel.histories.logs import EventLog as EventLog
 from crosschannel.histories.logs import (
@@ -26,15 +25,15 @@ from crosschannel.histories.logs import (
     have_codes,
     renumber_messages,
     rows_after_selection,
+    sort_logs,
+    take_rows,
 )
-from crosschannel.histories.logs import take_rows as take_rows
-from crosschannel.histories.observation.span import observe
+from crosschannel.histories.observation.observed_logs import observed_logs
 from crosschannel.histories.observation.users import (
     ObservedFrom,
     Ties,
     first_rows,
     span_notes,
-    starts_of_observation,
     tie_notes,
     tied_events,
 )
@@ -255,31 +254,11 @@ class History:
 
     def fingerprint(self) -> str:
         """Return a 128-bit digest, as text, of all that the history holds: equal logs have equal ones."""
-        digest = hashlib.blake2b(digest_size=16)
-
-        def add(*parts: object) -> None:
-            for part in parts:
-                digest.update(repr(part).encode())
-
-        add(self.span, self.event_names, self.churn_events, self.ties, self.modules.to_dict())
-        for times in (self.observed_from, self.observed_until):
-            digest.update(np.ascontiguousarray(times).tobytes())
-        for table in (self.decisions, self.events):
-            for f in fields(table):
-                array = getattr(table, f.name)
-                if array is None and f.name == "message":
-                    continue  # logs of versions without this column keep their digest
-                add(f.name, None if array is None else array.shape)
-                if array is not None:
-                    flat = array
-                    if array.dtype.kind in "OU":
-                        flat = self.decisions.key if f.name == "id" else label_keys(array)
-                    digest.update(np.ascontiguousarray(flat).tobytes())
-        columns = {} if self.users is None else {str(name): self.users[name] for name in self.users.columns}
-        for name, column in {"user_id": self.user_ids, **columns}.items():
-            add(name)
-            digest.update(keys(np.asarray(column, dtype=object).astype(str).astype(object)).tobytes())
-        return digest.hexdigest()
+        facts = (self.span, self.event_names, self.churn_events, self.ties, self.modules.to_dict())
+        observed = (self.observed_from, self.observed_until)
+        attributes = {} if self.users is None else {str(name): self.users[name] for name in self.users.columns}
+        columns = {"user_id": self.user_ids, **attributes}
+        return fingerprint_of(facts, observed, self.decisions, self.events, columns)
 
     def decisions_frame(self) -> pd.DataFrame:
         """Return the decisions as a table in the native folder's columns."""
@@ -330,14 +309,7 @@ class History:
         if propensity_source is not None:
             decisions = decisions.with_propensities(decisions.propensity, decisions.joint, propensity_source)
         check_action_names(modules)
-        d = argsort_by_user_and_time(decisions.user, decisions.time)
-        e = argsort_by_user_and_time(events.user, events.time, events.event)
-        events = take_rows(events, e)
-        if events.message is not None:
-            place = np.empty(len(d), dtype=np.int64)
-            place[d] = np.arange(len(d))
-            events = renumber_messages(events, place)
-        decisions = take_rows(decisions, d)
+        decisions, events = sort_logs(decisions, events)
         return cls(
             decisions=decisions,
             events=events,
@@ -402,64 +374,22 @@ class History:
                 not fit the rows, or if the rows leave open what it is.
         """
         tables = check_tables(decisions, events, modules, users, files or {}, starts=starts)
-        n, n_users = len(tables.decision_time), len(tables.user_ids)
-        event = np.arange(n + len(tables.event_time)) >= n
-
-        def name_row(row: int) -> str:
-            table, number = ("decisions", row + 1) if row < n else ("events", row - n + 1)
-            return place(table, number) if place else f"{(files or {}).get(table, table)} row {number}"
-
-        observed = observe(np.append(tables.decision_time, tables.event_time), event, name_row, span, event)
-        propensity, joint, source = tables.propensities(propensity_source or "logged")
-        d = take_rows(
-            DecisionLog(
-                id=tables.decision_id,
-                key=keys(tables.decision_id),
-                user=tables.decision_user,
-                time=tables.decision_time,
-                actions=modules.canonical(tables.actions),
-                propensity=propensity,
-                joint=joint,
-                policy=tables.policy,
-                arm=tables.arm,
-                eligible=tables.eligible,
-                propensity_source=source,
-            ),
-            observed.inside[:n],
-        )
-        e = take_rows(
-            EventLog(
-                user=tables.event_user,
-                time=tables.event_time,
-                event=tables.event,
-                value=tables.value,
-                message=tables.message,
-            ),
-            observed.inside[n:],
-        )
-        e = renumber_messages(e, rows_after_selection(observed.inside[:n]))
-        span = observed.span
-        start = starts_of_observation(n_users, span, (d.user, d.time), (e.user, e.time))
-        end = np.full(n_users, span[1])
-        if tables.observed_from is not None:
-            start = np.where(tables.observed_from == NEVER, start, np.clip(tables.observed_from, *span))
-        if tables.observed_until is not None:
-            end = np.where(tables.observed_until == NEVER, end, np.clip(tables.observed_until, *span))
+        logs = observed_logs(tables, modules, propensity_source or "logged", span, files or {}, place)
         history = cls.from_arrays(
-            d,
-            e,
+            logs.decisions,
+            logs.events,
             modules=modules,
             user_ids=tables.user_ids,
             event_names=tables.event_names,
-            span=span,
-            observed_from=np.minimum(start, end),
-            observed_until=end,
+            span=logs.span,
+            observed_from=logs.observed_from,
+            observed_until=logs.observed_until,
             users=tables.users,
             name=name,
             churn_events=churn_events,
             ties=ties,
         )
-        return replace(history, notes=(*observed.notes, *tables.notes))
+        return replace(history, notes=(*logs.notes, *tables.notes))
 
 
 def _offsets(user: IntArray, n_users: int) -> IntArray:

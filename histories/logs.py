@@ -13,6 +13,7 @@ import pandas as pd
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
+from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.times import timestamps
 from crosschannel.histories.propensities.sources import SOURCE_COLUMN, source_codes, source_names
 
@@ -108,6 +109,15 @@ def renumber_messages(events: EventLog, new_row: IntArray) -> EventLog:
     message = np.array(events.message)
     message[named] = new_row[message[named]]
     return replace(events, message=message)
+
+
+def sort_logs(decisions: DecisionLog, events: EventLog) -> tuple[DecisionLog, EventLog]:
+    """Return both logs sorted by (user, time), with the events' messages as rows of the sorted decisions."""
+    order = argsort_by_user_and_time(decisions.user, decisions.time)
+    new_row = np.empty(len(order), dtype=np.int64)
+    new_row[order] = np.arange(len(order))
+    in_order = take_rows(events, argsort_by_user_and_time(events.user, events.time, events.event))
+    return take_rows(decisions, order), renumber_messages(in_order, new_row)
 
 
 def rows_after_selection(chosen: BoolArray) -> IntArray:

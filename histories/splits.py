@@ -12,8 +12,8 @@ import numpy.typing as npt
 from crosschannel.core.arrays import BoolArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import uniforms
-from crosschannel.histories.history import History, take_rows
-from crosschannel.histories.logs import renumber_messages, rows_after_selection
+from crosschannel.histories.history import History
+from crosschannel.histories.logs import renumber_messages, rows_after_selection, take_rows
 
 
 def split_users(user_keys: UIntArray, shares: Mapping[str, float], seed: int = 0) -> npt.NDArray[Any]:

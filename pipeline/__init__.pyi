@@ -46,8 +46,8 @@ from .procedure.valuing import check_procedure as check_procedure
 from .procedure.valuing import value_procedure as value_procedure
 from .report.model_card import model_card as model_card
 from .report.model_card import write_model_card as write_model_card
-from .reporting import next_steps as next_steps
-from .reporting import write_report as write_report
+from .report.run_report import next_steps as next_steps
+from .report.run_report import write_report as write_report
 from .run_folder import Run as Run
 from .training.callbacks import Callback as Callback
 from .training.callbacks import Callbacks as Callbacks

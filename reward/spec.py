@@ -180,6 +180,13 @@ class RewardSpec:
             self.funnel.check_goals(self.goals)
 
     @property
+    def fitted_from_all_users(self) -> list[str]:
+        """What is fitted from all users at once before anything is measured, in words; see `FittedPreprocessing`."""
+        quantiles = [f"the winsor quantile of {goal.event!r}" for goal in self.goals if goal.winsor is not None]
+        strata, within = ["strata"] * (self.matching.strata > 1), ["attribute values"] * bool(self.matching.within)
+        return [*quantiles, *strata, *within, *["seasonality"] * (self.seasonality is not None)]
+
+    @property
     def learns_from_amounts(self) -> bool:
         """Whether preprocessing learns from the training history's amounts: winsor limits or strata."""
         return self.matching.strata > 1 or any(goal.winsor is not None for goal in self.goals)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Batch, Components, Observations, UIntArray
+from crosschannel.agents.base import Batch, Components, Observations
 from crosschannel.core.action_changes import recode_actions
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray
+from crosschannel.core.arrays import BoolArray, FloatArray, UIntArray
 from crosschannel.core.errors import ConfigError, Fault, InputError
 
 MIN_VARIANCE = 1e-12
@@ -45,7 +45,17 @@ def check_batch(batch: Batch, modules: ActionSpace) -> None:
         if wrong.any():
             row = int(wrong.argmax())
             value = np.asarray(values[row]).tolist() if column != "context" else None
-            faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
+            faults.append(
+                Fault(
+                    file="batch",
+                    problem=problem,
+                    remedy=remedy,
+                    column=column,
+                    row=row + 1,
+                    value=value,
+                    count=int(wrong.sum()),
+                )
+            )
     if batch.components is not None:
         faults += _faults_of_components(batch.components)
     if faults:
@@ -64,7 +74,17 @@ def _faults_of_components(parts: Components) -> list[Fault]:
         if wrong.any():
             row = int(wrong.argmax())
             value = np.asarray(values[row]).tolist()
-            faults.append(Fault("batch", problem, remedy, column, row + 1, value, int(wrong.sum())))
+            faults.append(
+                Fault(
+                    file="batch",
+                    problem=problem,
+                    remedy=remedy,
+                    column=column,
+                    row=row + 1,
+                    value=value,
+                    count=int(wrong.sum()),
+                )
+            )
     return faults
 
 

@@ -9,29 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Float32Array, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Decisions, Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.ensemble.learner import Learner
 from crosschannel.agents.ensemble.mixtures import competing_cells, mix, mixing_matrix, vote_shares_on_device
+from crosschannel.agents.ensemble.vote_sampling import VoteSampler
 from crosschannel.agents.funnel.funnel import Funnel
-from crosschannel.agents.sampling import (
-    best_codes,
-    expand_mask,
-    floor_by_module,
-    sample_actions,
-    sample_voter,
-    uniform_codes,
-)
+from crosschannel.agents.sampling import expand_mask, floor_by_module, sample_actions
 from crosschannel.agents.settings import MAX_WARM_FACTOR, EnsembleThompsonSettings
 from crosschannel.agents.votes import ChannelVotes, votes_beyond_nothing
 from crosschannel.core.action_changes import design_matrix, known_actions, previous_cells, select_present
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import Float32Array, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import generator_state, restore_generator
 
 ROWS_PER_CHUNK = 512
-ROWS_PER_HEAD = 4096
 
 
 class EnsembleThompson:
@@ -115,72 +108,22 @@ class EnsembleThompson:
         """
         if self._funnel.heads is not None:
             return self.act(observations).actions
-        modules, n = self.modules, len(observations)
+        modules = self.modules
         found = [mix(self._heads(m), self._mixing) for m in range(len(modules))]
         heads = [
             each.view(-1, size, *each.shape[1:]).transpose(1, 2).contiguous()
             for each, size in zip(found, modules.sizes, strict=True)
         ]
+        sampler = VoteSampler(
+            modules=modules,
+            learners=self._learners,
+            heads=heads,
+            floors=self._floors,
+            hidden=self.settings.hidden[-1],
+            device=self._device,
+        )
         mask, context = modules.feasible_mask(observations.action_mask), _contexts(observations).numpy()
-        actions = np.zeros((n, len(modules)), dtype=np.int64)
-        size = ROWS_PER_HEAD * max(len(each) * each.shape[1] for each in heads)
-        for start in range(0, n, size):
-            rows = slice(start, start + size)
-            self._sample_into(actions[rows], context[rows], mask[rows], heads)
-        return actions
-
-    def _sample_into(self, actions: IntArray, context: Float32Array, mask: BoolArray, heads: Sequence[Tensor]) -> None:
-        """Sample actions module by module, each given the earlier choices.
-
-        Args:
-            actions: Where to write the actions (N, M); all 0.
-            context: Contexts (N, D).
-            mask: Eligible actions (N, sum of actions).
-            heads: The mixtures' heads (rows of the table, L, A, F) for each module.
-        """
-        modules, reached = self.modules, np.arange(len(actions))
-        for m, voting in enumerate(heads):
-            mixtures, c = voting.shape[1], modules.condition(m)
-            head = sample_voter(self._draws.random(len(reached)), mixtures, self._floors[m])
-            uniform = head == mixtures
-            if c is not None:
-                head += actions[reached, c] * mixtures
-            head[uniform] = last = len(voting) * mixtures
-            order = np.argsort(head.astype(np.min_scalar_type(last)), kind="stable")
-            ends = np.bincount(head, minlength=last).cumsum().tolist()
-            eligible = modules.conditional_mask(m, mask, actions)
-            rows, free = np.split(reached[order], [ends[last - 1]])
-            actions[rows, m] = self._best_by_head(m, rows, ends[:last], context, eligible, voting)
-            actions[free, m] = uniform_codes(eligible[free], self._draws.random(len(free)))
-            if m == 0:
-                reached = np.flatnonzero(modules.sends(actions))
-
-    def _best_by_head(
-        self,
-        m: int,
-        rows: IntArray,
-        ends: Sequence[int],
-        context: Float32Array,
-        eligible: BoolArray,
-        voting: Tensor,
-    ) -> IntArray:
-        """Return module m's best actions (n,) for some rows by each row's head, with one product per head.
-
-        Args:
-            m: Index of the module.
-            rows: The rows (n,), in the order of their heads.
-            ends: Where each head's rows end.
-            context: Contexts of all rows (N, D).
-            eligible: Eligible actions of all rows (N, A).
-            voting: The heads (rows of the table, L, A, F).
-        """
-        most = int(np.diff(ends, prepend=0).max())
-        values = torch.empty(voting.shape[2], len(rows), device=self._device)
-        hidden = torch.empty(most, self.settings.hidden[-1], device=self._device)
-        for head, start, end in zip(voting.flatten(0, 1), [0, *ends], ends, strict=False):
-            x = torch.from_numpy(context.take(rows[start:end], 0)).to(self._device)
-            self._learners[m].estimates(x, head, values[:, start:end], hidden[: len(x)])
-        return best_codes(values.cpu().numpy(), eligible.take(rows, 0).T)
+        return sampler.sample(context, mask, self._draws)
 
     @property
     def learners(self) -> Sequence[Learner]:

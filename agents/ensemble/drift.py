@@ -1,4 +1,4 @@
-"""Rewards that drift: the half-life of rows that predicts newer rows best."""
+"""Rewards that drift: the half-life of rows that predicts newer rows best, and how rows count by their age."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ NARROWING = 4
 MIN_ROWS, MAX_ROWS = 1_000, 32_768
 MIN_LOG_LIKELIHOOD_GAIN = 15.0
 RIDGES = (20.0, 300.0, 5_000.0)
+# Half-lives after which rows hardly count, and after which they are left out.
+HORIZON, LAST = 4.0, 8.0
+
+
+def age_weights(age: Tensor, half_life: float) -> Tensor:
+    """Return the factors (n,) by which rows of some ages (n,) are discounted; 1 without a half-life, 0."""
+    return torch.exp2(-age / half_life) if half_life else torch.ones(len(age))
+
+
+def horizon(rows: int, half_life: float) -> float:
+    """Return how many of some rows matter: all, or as many as have nearly all the weight."""
+    return min(HORIZON * half_life, rows) if half_life else rows
 
 
 def learn_half_life(context: Tensor, cell: Tensor, target: Tensor, weight: Tensor, age: Tensor, cells: int) -> float:

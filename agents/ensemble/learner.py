@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from crosschannel.agents.buffers.buffer import Buffer, median_variance, precision
-from crosschannel.agents.ensemble.drift import MAX_ROWS, learn_half_life
+from crosschannel.agents.ensemble.drift import LAST, MAX_ROWS, age_weights, horizon, learn_half_life
 from crosschannel.agents.ensemble.heads import FeatureScaler, Prior, SufficientStatistics, add_rows, solve, untrained
 from crosschannel.agents.ensemble.moving import moved_state
 from crosschannel.agents.ensemble.network import SharedNetwork
@@ -27,8 +27,6 @@ INITIAL_NETWORK_VARIANCE = 1e-4
 MAX_SCALE_STEPS = 10
 REFIT_SHARE_OF_NEW_ROWS = 0.05
 STEPS_PER_GATHER = 16
-# Half-lives after which rows hardly count, and after which they are left out.
-HORIZON, LAST = 4.0, 8.0
 FREEZE_AT_STEP_GROWTH = 1.5
 
 
@@ -143,7 +141,8 @@ class Learner:
         if len(rows) == 0:
             return float("nan")
         added = buffer.seen - self._frozen["rows"]
-        refit = added > 0 and added >= self._settings.growth * min(self._frozen["rows"], self._horizon(buffer))
+        matter = min(self._frozen["rows"], horizon(len(buffer), self.half_life))
+        refit = added > 0 and added >= self._settings.growth * matter
         if refit:
             self._learn_noise(buffer, rows)
             self._fit_units(buffer, rows)
@@ -157,10 +156,6 @@ class Learner:
         else:
             self._add_new_rows(buffer, sent_only)
         return loss
-
-    def _horizon(self, buffer: Buffer) -> float:
-        """Return the number of rows that matter: all, or as many as have nearly all the weight."""
-        return min(HORIZON * self.half_life, len(buffer)) if self.half_life else len(buffer)
 
     def _recent(self, buffer: Buffer, rows: Tensor) -> Tensor:
         """Return those of some rows (n,) that are not too old to count."""
@@ -198,7 +193,7 @@ class Learner:
         self._reference = median_variance(buffer["se"][rows])
         context, reward = (buffer[name].index_select(0, rows) for name in ("context", "reward"))
         weight, deviation = self._row_weights(buffer, rows, context)
-        age_weight, cell = self._age_weights(buffer, rows), self._cells(buffer, rows)
+        age_weight, cell = age_weights(buffer.age(rows), self.half_life), self._cells(buffer, rows)
         coefficients = self._modules.n_table_cells(self._m) * (1 + context.shape[1])
         self.units = RewardUnits.fit(reward, deviation, weight, age_weight, cell, coefficients)
 
@@ -229,7 +224,7 @@ class Learner:
                 context,
                 self._cells(buffer, picked),
                 self._targets(buffer, picked, deviation),
-                weight * self._age_weights(buffer, picked),
+                weight * age_weights(buffer.age(picked), self.half_life),
             )
             parts = (column.to(self._device).view(*size, *column.shape[1:]) for column in columns)
             for step in zip(*parts, strict=True):
@@ -268,7 +263,7 @@ class Learner:
         """Add new rows to the statistics, once they are many or none came since the last update; the heads follow."""
         came, fresh = buffer.seen > self._seen, buffer.seen - self._included
         self._seen = buffer.seen
-        if fresh >= REFIT_SHARE_OF_NEW_ROWS * self._horizon(buffer) or (fresh > 0 and not came):
+        if fresh >= REFIT_SHARE_OF_NEW_ROWS * horizon(len(buffer), self.half_life) or (fresh > 0 and not came):
             if self.half_life:
                 self._statistics.discount(0.5 ** (fresh / self.half_life))
             self._add(buffer, buffer.rows(sent_only, since=self._included))
@@ -297,7 +292,7 @@ class Learner:
         folds, actions = statistics.gram.shape[:2]
         cell = held_out(buffer.keys(rows), self._seed) * actions + self._cells(buffer, rows)
         rows = rows.index_select(0, torch.argsort(cell, stable=True))
-        context, age_weight = buffer["context"].index_select(0, rows), self._age_weights(buffer, rows)
+        context, age_weight = buffer["context"].index_select(0, rows), age_weights(buffer.age(rows), self.half_life)
         weight, deviation = self._row_weights(buffer, rows, context)
         targets = torch.empty(len(rows), 1 + self._settings.members)
         targets[:, 0] = self._targets(buffer, rows, deviation)
@@ -328,12 +323,6 @@ class Learner:
         """
         reported, factor = self._reported_precision(buffer, rows), noise_factor(context, self._noisiness)
         return row_weights(reported, factor, self._settings.precision_cap), (factor / reported).sqrt()
-
-    def _age_weights(self, buffer: Buffer, rows: Tensor) -> Tensor:
-        """Return the factor (n,) by which each row is discounted for its age."""
-        if not self.half_life:
-            return torch.ones(len(rows))
-        return torch.exp2(-buffer.age(rows) / self.half_life)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that is needed to resume."""

@@ -78,7 +78,13 @@ class PolicyMeans:
         code, effects = _code(self._modules, m), self._effects
         price = self._prices[m]
         price = price if len(price) == len(code) else price[code]  # a module without a table has a cell for each action
-        own = Means(effects.linear_cells[m], effects.log_cells[m], torch.zeros(1, 1, 1), tested, price)
+        own = Means(
+            linear=effects.linear_cells[m],
+            logs=effects.log_cells[m],
+            together=torch.zeros(1, 1, 1),
+            tested=tested,
+            price=price,
+        )
         return reduce(Means.__add__, (self._average(k).select(code) for k in branches), own)
 
     def _average(self, k: int) -> Means:
@@ -106,7 +112,13 @@ class PolicyMeans:
         siblings = [k for k in range(len(modules)) if k != m and _dependency(modules, k) == depends]
         if depends is None:
             nothing = torch.zeros(1, 1)
-            start = Means(self._effects.linear, self._effects.logs, torch.zeros(1, 1, 1), nothing, nothing)
+            start = Means(
+                linear=self._effects.linear,
+                logs=self._effects.logs,
+                together=torch.zeros(1, 1, 1),
+                tested=nothing,
+                price=nothing,
+            )
             return reduce(Means.__add__, (self._average(k) for k in siblings), start)
         found = self._own(depends, siblings) + self._others(depends).select(_required(modules, depends))
         if modules.condition(depends) is None:

@@ -71,7 +71,15 @@ class Design:
         starts = (base + each * np.concatenate([[0], np.cumsum(cells)[:-1]])).astype(int)
         affinity = tuple(_affinity(modules, m) for m in range(len(modules)))
         return cls(
-            modules, width, base, each, cells, tuple(starts.tolist()), torch.cat(block), torch.tensor(group), affinity
+            modules=modules,
+            width=width,
+            base=base,
+            each=each,
+            cells=cells,
+            starts=tuple(starts.tolist()),
+            block=torch.cat(block),
+            group=torch.tensor(group),
+            affinity=affinity,
         )
 
     @property
@@ -142,17 +150,6 @@ class Design:
             a, b = (part[start:stop].view(count, self.each, -1) for part in (left, right))
             out.index_add_(
                 0, self.block[start : start + self.each], torch.einsum("akc,ab,bkc->kc", a, self.affinity[m], b)
-            )
-        return out
-
-    def prior_draws(self, variance: Tensor, normals: Tensor) -> Tensor:
-        """Return draws (columns, K) from the prior with the blocks' variances, from standard normals (columns, K)."""
-        out = normals * variance[self.block].sqrt().unsqueeze(1)
-        for m, (start, count) in enumerate(zip(self.starts, self.cells, strict=True)):
-            stop = start + count * self.each
-            root = torch.linalg.cholesky(torch.linalg.inv(self.affinity[m]))
-            out[start:stop] = torch.einsum("ab,bkc->akc", root, out[start:stop].view(count, self.each, -1)).flatten(
-                0, 1
             )
         return out
 

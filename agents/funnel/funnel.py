@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import Float32Array, Observations
+from crosschannel.agents.base import Observations
 from crosschannel.agents.buffers.buffer import Buffer
 from crosschannel.agents.funnel.calibration import Blend
 from crosschannel.agents.funnel.design import Design
@@ -24,7 +24,7 @@ from crosschannel.agents.sampling import expand_mask, uniform_shares
 from crosschannel.agents.votes import ChannelVotes
 from crosschannel.core.action_changes import select_present
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core.arrays import Float32Array, FloatArray
 from crosschannel.core.errors import ConfigError
 
 ROWS_PER_CHUNK = 1024
@@ -156,7 +156,15 @@ class Funnel:
             for m, (out, share) in enumerate(zip(later, found.shares, strict=True), 1):
                 out[rows] = share.numpy().T.reshape(len(rows), *modules.shape(m))
         first = mask[:, modules.slices[0]]
-        return ChannelVotes(modules, values, hazards, self.cost_names, first, tuple(later), floors[0])
+        return ChannelVotes(
+            modules=modules,
+            values=values,
+            hazards=hazards,
+            cost_names=self.cost_names,
+            mask=first,
+            later=tuple(later),
+            floor=floors[0],
+        )
 
     def _vote(
         self,

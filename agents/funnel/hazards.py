@@ -19,7 +19,8 @@ from crosschannel.agents.funnel.sums import DesignStatistics, RunningSums
 NEWTON_PASSES = 4
 #: Rows whose working response is in memory at once.
 ROWS_PER_RESPONSE = 1 << 14
-GUESS = 0.05
+#: Prior variance of a block of columns from which learning starts.
+GUESSED_VARIANCE = 0.05
 STEPS_PER_PASS = 2
 #: Events for each slope of the cells' effects from which these are learned.
 EVENTS_PER_SLOPE = 1
@@ -105,7 +106,14 @@ class HazardFit:
         """Restore what `state_dict` returned."""
         sums = DesignStatistics.from_state_dict(state["sums"])
         working, variance = state["working"].clone(), state["variance"].clone()
-        return cls(working, float(state["centre"]), sums, variance, bool(state["slopes"]), float(state["personal"]))
+        return cls(
+            working=working,
+            centre=float(state["centre"]),
+            sums=sums,
+            variance=variance,
+            slopes=bool(state["slopes"]),
+            personal=float(state["personal"]),
+        )
 
 
 def prior_centre(events: float, rows: int) -> float:
@@ -153,7 +161,9 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ev
     working = torch.zeros(design.columns, dtype=torch.float64)
     working[0] = centre
     empty = DesignStatistics.empty(design.columns, 1)
-    found = HazardFit(working, centre, empty, _first_variance(design, slopes), slopes)
+    found = HazardFit(
+        working=working, centre=centre, sums=empty, variance=_first_variance(design, slopes), slopes=slopes
+    )
     for _ in range(NEWTON_PASSES - 1):
         found, working = finish_pass(design, found.with_rows(design, x, cells, event))
         found = replace(found, working=working, sums=empty)
@@ -161,7 +171,7 @@ def before_last_pass(design: Design, x: Tensor, cells: Tensor, event: Tensor, ev
 
 
 def _first_variance(design: Design, slopes: bool) -> Tensor:
-    variance = torch.full((design.blocks,), GUESS, dtype=torch.float64)
+    variance = torch.full((design.blocks,), GUESSED_VARIANCE, dtype=torch.float64)
     if not slopes:
         variance[design.slopes] = MIN_VARIANCE
     return variance
@@ -170,7 +180,9 @@ def _first_variance(design: Design, slopes: bool) -> Tensor:
 def finish_pass(design: Design, found: HazardFit) -> tuple[HazardFit, Tensor]:
     """Return the fit with the prior variances that its sums say, and the coefficients that follow (columns,)."""
     held = None if found.slopes else design.slopes
-    posterior = fit_known_noise(design, found.sums, GUESS, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS, held)
+    posterior = fit_known_noise(
+        design, found.sums, GUESSED_VARIANCE, found.variance, STEPS_PER_PASS, 1.0 / PRIOR_EVENTS, held
+    )
     posterior.mean[0] += found.centre
     return replace(found, variance=posterior.variance), posterior.mean
 
@@ -204,7 +216,7 @@ def confirmed_weight(design: Design, found: HazardFit, halves: Sequence[DesignSt
     start = _first_variance(design, found.slopes)
     gram, moment = torch.zeros(2, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for own, other in zip(halves, reversed(halves), strict=True):
-        head = fit_known_noise(design, other, GUESS, start, MAX_STEPS, 1.0 / PRIOR_EVENTS, held).mean
+        head = fit_known_noise(design, other, GUESSED_VARIANCE, start, MAX_STEPS, 1.0 / PRIOR_EVENTS, held).mean
         personal = torch.where(design.contexts, head, 0.0)
         unexplained = own.moment[:, 0] - own.gram @ (head - personal)
         columns = torch.stack([torch.eye(1, len(head), dtype=torch.float64)[0], personal])

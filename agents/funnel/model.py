@@ -19,7 +19,8 @@ from crosschannel.agents.funnel.rows import FOLDS, FunnelRows, Messages, Message
 from crosschannel.agents.funnel.values import ALL_SENDS, Heads
 from crosschannel.core.action_changes import previous_cells
 
-GUESS = 1e-2
+#: Prior variance of a block of columns, in units of the noise, from which learning starts.
+GUESSED_VARIANCE = 1e-2
 #: Messages for each column from which the actions' effects vary with the context; a fit of few rows is then cheap too.
 MESSAGES_PER_COLUMN = 1
 #: Draws from the posterior of each half of the users, by which policies are compared.
@@ -173,7 +174,9 @@ def solve(design: Design, found: Fit, members: int, generator: torch.Generator) 
     sd[:ALL_SENDS, used.slopes] *= blend.personal
     for spread_of, each in zip(sd[ALL_SENDS + 1 :], found.hazards, strict=True):
         spread_of[used.slopes] *= each.personal
-    heads = Heads(torch.stack(value), hazard, found.organic, found.usual.tested, blend, sd)
+    heads = Heads(
+        value=torch.stack(value), hazard=hazard, organic=found.organic, tested=found.usual.tested, blend=blend, sd=sd
+    )
     return heads if found.slopes else _with_slopes(heads, used, design)
 
 
@@ -228,7 +231,9 @@ def expected_cost(
 
 def fit_priors(design: Design, sums: MessageSums) -> tuple[Tensor, Tensor]:
     """Return the prior variances of each component's blocks (6, blocks) and the noise of its rows (6,): see `fit`."""
-    found = [(each.variance, each.noise) for each in (fit(design, part, GUESS) for part in sums.by_component())]
+    found = [
+        (each.variance, each.noise) for each in (fit(design, part, GUESSED_VARIANCE) for part in sums.by_component())
+    ]
     variance, noise = zip(*found, strict=True)
     return torch.stack(variance), torch.tensor(noise, dtype=torch.float64)
 
@@ -270,7 +275,10 @@ def followed(design: Design, halves: Sequence[Taught], tested: Tensor, contexts:
         contexts: Contexts (n, D) of messages of each half: see `contexts_to_judge`.
     """
     nothing = torch.zeros(0)
-    judging = [Heads(half.drawn, half.drawn[:0], nothing, tested, Blend(), nothing) for half in halves]
+    judging = [
+        Heads(value=half.drawn, hazard=half.drawn[:0], organic=nothing, tested=tested, blend=Blend(), sd=nothing)
+        for half in halves
+    ]
     return personal_weight(design, [each.best() for each in judging], judging, contexts)
 
 

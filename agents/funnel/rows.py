@@ -73,15 +73,15 @@ class FunnelRows:
     def take(self, rows: Tensor) -> FunnelRows:
         """Return the rows at some positions (k,)."""
         return FunnelRows(
-            self.x[rows],
-            self.actions[rows.numpy()],
-            self.reward[rows],
-            self.engaged[rows],
-            self.value[rows],
-            self.cost[rows],
-            self.fold[rows],
-            self.user[rows],
-            self.key[rows],
+            x=self.x[rows],
+            actions=self.actions[rows.numpy()],
+            reward=self.reward[rows],
+            engaged=self.engaged[rows],
+            value=self.value[rows],
+            cost=self.cost[rows],
+            fold=self.fold[rows],
+            user=self.user[rows],
+            key=self.key[rows],
         )
 
     def order(self) -> IntArray:

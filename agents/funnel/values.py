@@ -114,7 +114,7 @@ class Effects:
             cells = cells.reshape(*cells.shape[:-1], count, design.each)
             found.append((cells if present is None else cells[:, :, present[m]]) @ own)
         linear, logs = zip(*((each[: REST + 1], mixed(each[REST + 1 :], mixing)) for each in found), strict=True)
-        return cls(linear[0], logs[0], linear[1:], logs[1:], mixing)
+        return cls(linear=linear[0], logs=logs[0], linear_cells=linear[1:], log_cells=logs[1:], mixing=mixing)
 
     @property
     def voters(self) -> int:
@@ -124,11 +124,11 @@ class Effects:
     def best(self) -> Effects:
         """Return the effects of the best estimate alone."""
         return Effects(
-            self.linear[:, :1],
-            self.logs[:, :1],
-            tuple(each[:, :1] for each in self.linear_cells),
-            tuple(each[:, :1] for each in self.log_cells),
-            None,
+            linear=self.linear[:, :1],
+            logs=self.logs[:, :1],
+            linear_cells=tuple(each[:, :1] for each in self.linear_cells),
+            log_cells=tuple(each[:, :1] for each in self.log_cells),
+            mixing=None,
         )
 
 
@@ -168,21 +168,21 @@ class Means:
     def __add__(self, other: Means) -> Means:
         """Add the effects of other modules, which choose independently of these."""
         return Means(
-            self.linear + other.linear,
-            self.logs + other.logs,
-            self.together + other.together,
-            self.tested + other.tested,
-            self.price + other.price,
+            linear=self.linear + other.linear,
+            logs=self.logs + other.logs,
+            together=self.together + other.together,
+            tested=self.tested + other.tested,
+            price=self.price + other.price,
         )
 
     def select(self, cells: Tensor) -> Means:
         """Return the means of some cells (cells,)."""
         return Means(
-            _of_cells(self.linear, cells),
-            _of_cells(self.logs, cells),
-            _of_cells(self.together, cells),
-            _of_cells(self.tested, cells),
-            _of_cells(self.price, cells),
+            linear=_of_cells(self.linear, cells),
+            logs=_of_cells(self.logs, cells),
+            together=_of_cells(self.together, cells),
+            tested=_of_cells(self.tested, cells),
+            price=_of_cells(self.price, cells),
         )
 
     def products(self, mixing: Tensor | None) -> Products:
@@ -207,11 +207,11 @@ class Means:
             return self._average(weights, mixing, products)
         found = [self.select(cells)._average(weights[cells], mixing, products.select(cells)) for cells in groups]
         return Means(
-            torch.cat([each.linear for each in found], -2),
-            torch.cat([each.logs for each in found], -2),
-            torch.cat([each.together for each in found], -2),
-            torch.cat([each.tested for each in found], -2),
-            torch.cat([each.price for each in found], -2),
+            linear=torch.cat([each.linear for each in found], -2),
+            logs=torch.cat([each.logs for each in found], -2),
+            together=torch.cat([each.together for each in found], -2),
+            tested=torch.cat([each.tested for each in found], -2),
+            price=torch.cat([each.price for each in found], -2),
         )
 
     def _average(self, weight: Tensor, mixing: Tensor | None, products: Products) -> Means:
@@ -219,7 +219,13 @@ class Means:
         linear, logs = _weighted(self.linear, weight), _weighted(products.hazards, weight).log_()
         engaged, extra = mixed(linear[: EXTRA + 1], mixing)
         together = _weighted(products.together, weight).addcmul_(engaged, extra, value=-1.0)
-        return Means(linear, logs, together, _weighted(self.tested, weight), _weighted(self.price, weight))
+        return Means(
+            linear=linear,
+            logs=logs,
+            together=together,
+            tested=_weighted(self.tested, weight),
+            price=_weighted(self.price, weight),
+        )
 
 
 @dataclass(frozen=True)

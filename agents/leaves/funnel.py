@@ -201,7 +201,15 @@ def first_sums(folders: Task, design: Design, leaves: Leaves) -> FirstSums:
         noise.append(torch.cat([controls.x[chosen], controls.value[chosen].unsqueeze(1)], 1).float())
         chosen = torch.from_numpy(in_sample(block.key[at_sent.numpy()], message_share, SAMPLE_SALT))
         some.append(_single(sent.take(chosen.nonzero()[:, 0])))
-    return FirstSums(total, tested, by_fold, events, idle, torch.cat(noise), joined(some))
+    return FirstSums(
+        controls=total,
+        tested=tested,
+        by_fold=by_fold,
+        events=events,
+        idle=idle,
+        noise_sample=torch.cat(noise),
+        message_sample=joined(some),
+    )
 
 
 @dataclass(frozen=True)
@@ -296,4 +304,14 @@ def _no_rows(design: Design, costs: int) -> FunnelRows:
     empty, codes = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
     actions = np.zeros((0, len(design.modules)), dtype=np.int64)
     contexts, events = torch.zeros(0, design.width), torch.zeros(0, costs)
-    return FunnelRows(contexts, actions, empty, empty, empty, events, fold=codes, user=codes, key=codes)
+    return FunnelRows(
+        x=contexts,
+        actions=actions,
+        reward=empty,
+        engaged=empty,
+        value=empty,
+        cost=events,
+        fold=codes,
+        user=codes,
+        key=codes,
+    )

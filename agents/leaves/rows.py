@@ -18,7 +18,7 @@ import torch
 from crosschannel.agents.base import Batch, Components, Observations
 from crosschannel.agents.funnel.rows import FunnelRows, fold_of
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import UIntArray
+from crosschannel.core.arrays import Float32Array, UIntArray
 from crosschannel.core.errors import ConfigError, OutputError
 
 #: Rows that are in memory at once; a block may end within a leaf, and may reach into the next one.
@@ -45,15 +45,15 @@ class LeafRows:
         cost: Whether each cost event occurred (n, C) float32, NaN where that is not known.
     """
 
-    context: npt.NDArray[np.float32]
+    context: Float32Array
     actions: npt.NDArray[np.int16]
-    reward: npt.NDArray[np.float32]
-    se: npt.NDArray[np.float32]
+    reward: Float32Array
+    se: Float32Array
     key: UIntArray
     user: UIntArray
-    engaged: npt.NDArray[np.float32] | None = None
-    value: npt.NDArray[np.float32] | None = None
-    cost: npt.NDArray[np.float32] | None = None
+    engaged: Float32Array | None = None
+    value: Float32Array | None = None
+    cost: Float32Array | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
@@ -100,7 +100,9 @@ class LeafRows:
             assert self.cost is not None
             weights = np.array(list(costs.values()), dtype=np.float64)
             engaged, value, cost = (part.astype(np.float64) for part in (self.engaged, self.value, self.cost))
-            components = Components(engaged, value, cost, tuple(costs), weights)
+            components = Components(
+                engaged=engaged, value=value, cost=cost, cost_names=tuple(costs), cost_weights=weights
+            )
         mask = np.ones((len(self), modules.total), dtype=bool)
         return Batch(
             observations=Observations(self.context, mask, self.user),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crosschannel.agents.base import DECIDES_ONLY, Batch, Float32Array, Observations
+from crosschannel.agents.base import DECIDES_ONLY, Batch, Observations
 from crosschannel.agents.buffers.buffer import Buffer, check_batch, check_context_width, median_variance, precision
 from crosschannel.agents.funnel.funnel import Funnel
 from crosschannel.agents.linear.module_regression import (
@@ -25,7 +25,7 @@ from crosschannel.agents.settings import BestFixedSettings, EpsilonGreedySetting
 from crosschannel.agents.votes import ChannelVotes
 from crosschannel.core.action_changes import known_actions
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import FloatArray
+from crosschannel.core.arrays import Float32Array, FloatArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.serialization import generator_state, restore_generator
 

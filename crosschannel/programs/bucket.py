@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from crosschannel.histories.buckets import DEFAULT_LEAVES, check_division
-from crosschannel.pipeline.bucketing import bucket_log
+from crosschannel.pipeline.buckets.making import bucket_log
 from crosschannel.pipeline.command_line import Parser, UsageError, program
 from crosschannel.pipeline.configuration import Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings

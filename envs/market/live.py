@@ -76,7 +76,7 @@ class LiveMarket:
         days = np.arange(config.horizon)
         here = (days >= joins[:, None]) & (days < leaves[:, None])
         _remove_absent(state, here, config.warmup_days)
-        out = cls(market, state, user_ids, joins, leaves)
+        out = cls(market=market, state=state, user_ids=user_ids, joins=joins, leaves=leaves)
         state.subscribed[:] = out.present
         return out
 

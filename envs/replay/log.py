@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from crosschannel.core.action_space import ActionSpace
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray, ObjectArray, UIntArray
+from crosschannel.core.arrays import BoolArray, Float32Array, FloatArray, IntArray, ObjectArray, UIntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.hashing import keys, mix
 from crosschannel.core.times import NEVER
@@ -34,7 +34,7 @@ class Observed(Protocol):
     """What was known at each decision of a history, such as `agents.Observations`."""
 
     @property
-    def context(self) -> npt.NDArray[np.float32]:
+    def context(self) -> Float32Array:
         """Context features (n, D)."""
         ...
 
@@ -86,7 +86,7 @@ class ReplayLog:
     user: IntArray
     slot: IntArray
     next_row: IntArray
-    context: npt.NDArray[np.float32]
+    context: Float32Array
     action_mask: BoolArray
     actions: IntArray
     rewards: FloatArray

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from crosschannel.core.arrays import IntArray, UIntArray
@@ -53,6 +56,7 @@ class PassOrder:
         self.block = block
         self.among = chosen if order == "listed" else np.sort(chosen)
         self.order = order
+        self._among_all = len(chosen) == len(user_keys) and bool((self.among == np.arange(len(chosen))).all())
         self._keys = user_keys[self.among]
         self._orders: dict[int, IntArray] = {}
 
@@ -70,6 +74,17 @@ class PassOrder:
             chosen = number == p
             out[chosen] = self._shuffled(int(p))[place[chosen]]
         return np.asarray(self.among[out])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what makes the same order of the same users, as plain values; `among` is None for all of them."""
+        among = None if self._among_all else self.among.tolist()
+        return {"seed": self.seed, "order": self.order, "among": among}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Any], user_keys: UIntArray, block: int) -> PassOrder:
+        """Build the order from what `state_dict` returned, the keys of all users and the size of a block."""
+        among = None if state["among"] is None else np.array(state["among"], dtype=np.int64)
+        return cls(user_keys, state["seed"], block, among, state["order"])
 
     def _shuffled(self, p: int) -> IntArray:
         """Return places in `among` (K,) in the order of pass p."""

@@ -109,7 +109,9 @@ def acceptance_of(log: ReplayLog, tally: FloatArray, largest: float) -> Acceptan
     """Return the acceptance, given a tally (3,) of judged slots, accepted slots and the sum of weights."""
     judged, kept, weight = tally.tolist()
     mean = weight / judged if judged else float("nan")
-    return Acceptance(int(judged), int(kept), mean, largest, log.propensities)
+    return Acceptance(
+        judged=int(judged), accepted=int(kept), weight=mean, largest_weight=largest, propensities=log.propensities
+    )
 
 
 def terminal_mask(modules: ActionSpace) -> BoolArray:

@@ -314,7 +314,7 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
             "mode": self.mode,
             "largest_weight": self.largest_weight,
             "rng": self.np_random.bit_generator.state,
-            "order": None if self._order is None else self._chosen(self._order),
+            "order": None if self._order is None else self._order.state_dict(),
             **{name: getattr(self, f"_{name}").tolist() for name in CURSOR_FIELDS},
         }
 
@@ -335,16 +335,10 @@ class CrossChannelReplayVector(VectorEnv[Observation, IntArray, Any]):
         rng = np.random.Generator(np.random.PCG64(0))
         rng.bit_generator.state = state["rng"]
         self.np_random = rng
-        self._order = None
-        if (chosen := state["order"]) is not None:
-            among = None if chosen["among"] is None else np.array(chosen["among"], dtype=np.int64)
-            self._order = PassOrder(self.log.user_keys, chosen["seed"], self.num_envs, among, chosen["order"])
+        order = state["order"]
+        self._order = None if order is None else PassOrder.from_state_dict(order, self.log.user_keys, self.num_envs)
         for name in CURSOR_FIELDS:
             setattr(self, f"_{name}", np.array(state[name], dtype=getattr(self, f"_{name}").dtype))
-
-    def _chosen(self, order: PassOrder) -> dict[str, Any]:
-        everybody = len(order) == self.log.n_users and bool((order.among == np.arange(len(order))).all())
-        return {"seed": order.seed, "order": order.order, "among": None if everybody else order.among.tolist()}
 
     def _reset_mask(self, mask: BoolArray | None, new_order: bool) -> BoolArray:
         if mask is None:

@@ -13,10 +13,9 @@ from gymnasium.utils import RecordConstructorArgs
 from gymnasium.vector import VectorEnv, VectorObservationWrapper
 from gymnasium.vector.utils import batch_space
 
-from crosschannel.core.arrays import BoolArray, IntArray
+from crosschannel.core.arrays import BoolArray, Float32Array, IntArray
 from crosschannel.core.errors import ConfigError
 
-Float32Array = npt.NDArray[np.float32]
 Observation = Mapping[str, npt.NDArray[Any]]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from crosschannel.core.plotting import Mark
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.report.formatting import format_interval
 from crosschannel.evaluation.report.pictures import Row
 
 PER_DECISION = "mean reward per decision with a reward [reward units]"
@@ -26,7 +26,7 @@ def _mark_of(row: Row) -> Mark:
         value=shown.point,
         low=shown.low,
         high=shown.high,
-        text=f"{format_point(given)} {format_bounds(given)}",
+        text=format_interval(given),
         note=row.note,
         group=row.group,
         start=row.start,

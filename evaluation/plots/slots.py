@@ -62,8 +62,9 @@ def plot_slots(evaluation: TrajectoryEvaluation, *, ax: Axes | None = None) -> A
     across, title = "slots that the policy is followed for", "What the log supports, slot by slot"
     ax = draw_courses(list(slots), courses, across, "effective number", title=title, ax=ax)
     if any(math.isfinite(value) for _, values in courses for value in values):
-        least = evaluation.settings.min_ess
-        ax.axhline(least, color=INK, lw=1, ls=":", label=f"least for a value ({least:g} trajectories)")
+        # One requirement for all slots: it depends on the sums of rewards, which are those of whole trajectories.
+        _, _, least = evaluation.settings.ess_requirements(evaluation.slots[0])[0]
+        ax.axhline(least, color=INK, lw=1, ls=":", label=f"least for a value ({least:,.0f} trajectories)")
         ax.set_ylim(bottom=0.0)
         ax.set_xticks(list(slots))
         ax.legend(frameon=False, fontsize=8)

@@ -44,6 +44,11 @@ def format_bounds(interval: Interval) -> str:
     return f"[{_four_digits(interval.low)}, {_four_digits(interval.high)}]" if interval.is_defined else NOTHING
 
 
+def format_interval(interval: Interval) -> str:
+    """Return the value and its bounds."""
+    return f"{format_point(interval)} {format_bounds(interval)}"
+
+
 def _four_digits(value: float) -> str:
     """Return a number with four digits; amounts of thousands in full, with separators."""
     return f"{value:,.0f}" if 1e4 <= abs(value) < 1e12 else f"{value:.4g}"

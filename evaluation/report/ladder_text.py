@@ -7,7 +7,7 @@ import math
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
 from crosschannel.evaluation.ladder.results import Interaction, Ladder, WaterfallStep
-from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
+from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point, why_not
 from crosschannel.evaluation.results import Evaluation
 
 NO_ASSUMPTION = "whatever the parts of a message do together"
@@ -47,7 +47,7 @@ def order_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     for e in ladder.orders:
         ess = format_number(e.support.ess, ",.0f")
         right = e.assumption or NO_ASSUMPTION
-        cells = _cells(e.value, e.difference) if e.identified else (f"not identified ({e.reason})", "", "", "")
+        cells = _cells(e.value, e.difference) if e.identified else (why_not(e.reason), "", "", "")
         rows.append((e.estimator + (" *" if e is ladder.headline else ""), *cells, ess, right))
     return rows
 
@@ -58,7 +58,7 @@ def waterfall_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     for step in ladder.waterfall:
         label = step_name(step, ladder)
         if step.reason:
-            rows.append((label, f"not identified ({step.reason})", ""))
+            rows.append((label, why_not(step.reason), ""))
         else:
             rows.append((label, format_point(step.value), format_bounds(step.value)))
     return rows
@@ -80,7 +80,7 @@ def interaction_rows(ladder: Ladder, level: str) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("interaction", "adds", level, "p")]
     for each in (*ladder.totals, *ladder.pairs):
         if each.reason:
-            rows.append((each.label, f"not identified ({each.reason})", "", ""))
+            rows.append((each.label, why_not(each.reason), "", ""))
         else:
             p = format_number(each.p_value, ".2g")
             rows.append((each.label, format_point(each.value), format_bounds(each.value), p))

@@ -9,6 +9,7 @@ from crosschannel.evaluation.report.formatting import (
     format_number,
     format_point,
     propensity_label,
+    why_not,
 )
 from crosschannel.evaluation.report.ladder_text import ladder_blocks
 from crosschannel.evaluation.report.sentences import caveats, module_effects, verdict
@@ -47,7 +48,7 @@ def _value_rows(evaluation: Evaluation) -> list[tuple[str, ...]]:
             name = e.estimator if e.identified else f"({e.estimator})"
             rows.append((e.label, name, *value, format_point(e.difference), format_bounds(e.difference)))
         else:
-            rows.append((e.label, e.estimator, f"not identified ({e.reason})", "", "", ""))
+            rows.append((e.label, e.estimator, why_not(e.reason), "", "", ""))
     return rows
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import EvaluationSettings
-from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
+from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point, why_not
 from crosschannel.evaluation.support import Support
 
 #: A larger share of trajectories that a replicate dropped is reported.
@@ -99,7 +99,7 @@ class TrajectoryEvaluation:
                 value = (format_point(e.value), format_bounds(e.value))
                 rows.append((e.estimator, *value, format_point(e.difference), format_bounds(e.difference)))
             else:
-                rows.append((e.estimator, f"not identified ({e.reason})", "", "", ""))
+                rows.append((e.estimator, why_not(e.reason), "", "", ""))
         return rows
 
     def support_rows(self) -> list[tuple[str, ...]]:

@@ -71,7 +71,13 @@ def read_arms(path: Path, start: int | None = None) -> ArmTable:
     first = counted.drop_duplicates("id")
     changed = int((counted.groupby("id", sort=False)["arm"].nunique() > 1).sum())
     ids, arms = (first[name].to_numpy(dtype=object) for name in ("id", "arm"))
-    return ArmTable(ids, arms, str(path), np.asarray(since.loc[first["id"]].to_numpy(dtype=np.int64)), changed)
+    return ArmTable(
+        user_ids=ids,
+        arms=arms,
+        file=str(path),
+        since=np.asarray(since.loc[first["id"]].to_numpy(dtype=np.int64)),
+        changed=changed,
+    )
 
 
 def _time_of(day: Path) -> int:

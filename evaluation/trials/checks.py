@@ -70,11 +70,21 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
     found = ", ".join(f"{arm} {count:,}" for arm, count in zip(arms, counts, strict=True))
     if not shares:
         return TrialCheck(
-            name, math.nan, None, f"{unit}: {found}; no shares are declared.", "Declare the arms' shares: trial.shares."
+            name=name,
+            p_value=math.nan,
+            passed=None,
+            finding=f"{unit}: {found}; no shares are declared.",
+            remedy="Declare the arms' shares: trial.shares.",
         )
     if absent := sorted(set(arms) - set(shares)):
         remedy = f"Declare a share of every arm that the log has, also of {absent[0]!r}."
-        return TrialCheck(name, math.nan, None, f"{unit}: {found}; {absent} have no declared share.", remedy)
+        return TrialCheck(
+            name=name,
+            p_value=math.nan,
+            passed=None,
+            finding=f"{unit}: {found}; {absent} have no declared share.",
+            remedy=remedy,
+        )
     intended = np.array([shares[arm] for arm in arms])
     p = sample_ratio_p_value(counts, intended / intended.sum())
     shown = ", ".join(f"{arm} {share:.2%}" for arm, share in zip(arms, intended, strict=True))
@@ -85,7 +95,14 @@ def check_shares(arms: Sequence[str], counts: IntArray, shares: Mapping[str, flo
         else "Do not read the lifts: users are missing from one arm, or counted twice. Compare who was assigned with "
         "who is in the log, and look whether joining, filters or joins of tables depend on the arm."
     )
-    return TrialCheck(name, p, passed, f"{unit}: {found}; declared: {shown}.", remedy, invalidates=True)
+    return TrialCheck(
+        name=name,
+        p_value=p,
+        passed=passed,
+        finding=f"{unit}: {found}; declared: {shown}.",
+        remedy=remedy,
+        invalidates=True,
+    )
 
 
 def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
@@ -113,20 +130,22 @@ def check_entry(arms: Sequence[str], entry: IntArray) -> TrialCheck | None:
         "rows of decisions. Give the log all users, also those who did nothing, and declare when they joined "
         "(`observed_from` of the users), or that all existed from the start on (history.observed_from: log)."
     )
-    return TrialCheck("entry into the trial", p, passed, f"{found}.", remedy, invalidates=True)
+    return TrialCheck(
+        name="entry into the trial", p_value=p, passed=passed, finding=f"{found}.", remedy=remedy, invalidates=True
+    )
 
 
 def check_differences(name: str, what: Sequence[str], p_values: Sequence[float], remedy: str) -> TrialCheck:
     """Check several differences that should not be there, by Holm's method."""
     known = [(p, one) for p, one in zip(p_values, what, strict=True) if math.isfinite(p)]
     if not known:
-        return TrialCheck(name, math.nan, None, "There is nothing to compare.", "")
+        return TrialCheck(name=name, p_value=math.nan, passed=None, finding="There is nothing to compare.", remedy="")
     adjusted = holm_adjusted(np.array([p for p, _ in known]))
     worst = int(np.argmin(adjusted))
     p = float(adjusted[worst])
     passed = not p < MAX_P_OF_BALANCE
     finding = f"{len(known)} differences; the least likely one is {known[worst][1]} (p = {p:.3g} by Holm's method)."
-    return TrialCheck(name, p, passed, finding, "" if passed else remedy)
+    return TrialCheck(name=name, p_value=p, passed=passed, finding=finding, remedy="" if passed else remedy)
 
 
 def check_trial(

@@ -116,7 +116,7 @@ class TrialDesign:
         if np.bincount(in_arm, minlength=len(self.arms)).min() < MIN_UNITS:
             return None
         stratum = merge_small_strata(self.stratum[rows], arm, len(self.arms)) if adjusted else None
-        return Population(rows, arm, stratum, own, units)
+        return Population(rows=rows, arm=arm, stratum=stratum, cluster=own, units=units)
 
     def contrasts(
         self,
@@ -186,7 +186,9 @@ def trial_design(
     pre = None
     if settings.pre is not None and users.known_before.any():
         pre = min(duration(settings.pre), int(users.enrolled[users.known_before].min() - history.span[0]))
-    design = TrialDesign(history, settings, users, arms, looks, stratum, pre)
+    design = TrialDesign(
+        history=history, settings=settings, users=users, arms=arms, looks=looks, stratum=stratum, pre=pre
+    )
     return design, [(arms.index(treated), arms.index(control)) for treated, control in named]
 
 

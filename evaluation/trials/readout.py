@@ -218,9 +218,16 @@ def _lifts(
     for outcome, course, plain_se, decision in zip(outcomes, courses, unadjusted, decisions, strict=True):
         last, critical = course.last, decision.criticals[1]
         points = tuple(
-            CoursePoint(int(at), float(share), one.users, one.interval(alone), float(z), float(bound))
+            CoursePoint(
+                at=int(at),
+                share=float(share),
+                users=one.users,
+                difference=one.interval(alone),
+                z=float(z),
+                critical=float(bound),
+            )
             if one is not None
-            else CoursePoint(int(at), float(share), (0, 0), UNDEFINED, 0.0, np.inf)
+            else CoursePoint(at=int(at), share=float(share), users=(0, 0), difference=UNDEFINED, z=0.0, critical=np.inf)
             for one, at, share, z, bound in zip(
                 course.contrasts, looks.times, looks.shares, course.z, critical, strict=True
             )
@@ -266,7 +273,10 @@ def _segments(
             spread = float(weights @ (lifts - weights @ lifts / weights.sum()) ** 2)
             p = float(chi2.sf(spread, len(known) - 1))
         alone = float(-ndtri(design.settings.alpha / 2))
-        found += [Segment(name, level, one.users, one.interval(alone), p) for level, one in known]
+        found += [
+            Segment(attribute=name, level=level, users=one.users, lift=one.interval(alone), p_of_differences=p)
+            for level, one in known
+        ]
     return tuple(found)
 
 

@@ -226,7 +226,18 @@ def _files_of(
                 raise NotByUser(f"{file.path} has columns in the names of its folders")
             relative = file.path.relative_to(source.path) if file.path != source.path else Path(file.path.name)
             part = f"{k}-{_label(relative)}"
-            out.append(SourceFile(table, part, file.path, column, source, known, required, nobody))
+            out.append(
+                SourceFile(
+                    table=table,
+                    part=part,
+                    path=file.path,
+                    column=column,
+                    source=source,
+                    known=known,
+                    required=required,
+                    leave_out_nobody=nobody,
+                )
+            )
     return out, empty
 
 

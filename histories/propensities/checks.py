@@ -179,7 +179,9 @@ def _choices(history: History, m: int, wanted: BoolArray) -> tuple[IntArray, Cho
         mask = np.ones((len(rows), modules.total), bool) if d.eligible is None else d.eligible[rows]
         eligible = modules.conditional_mask(m, modules.feasible_mask(mask), d.actions[rows])
         eligible[np.arange(len(rows)), d.actions[rows, m]] = True
-    return rows, Choices(d.user[rows], d.actions[rows, m], d.propensity[rows, m], eligible, modules.sizes[m])
+    return rows, Choices(
+        user=d.user[rows], taken=d.actions[rows, m], p=d.propensity[rows, m], eligible=eligible, size=modules.sizes[m]
+    )
 
 
 def _possible(choices: Choices, earlier: IntArray) -> Choices:
@@ -203,7 +205,9 @@ def _joint_choices(history: History, wanted: BoolArray) -> tuple[IntArray, Choic
     taken = np.zeros(len(rows), dtype=np.int64)
     for m, size in enumerate(history.modules.sizes):  # numbered again after each module, so that codes stay small
         _, taken = np.unique(taken * size + d.actions[rows, m], return_inverse=True)
-    return rows, Choices(d.user[rows], taken, d.joint[rows], None, int(taken.max(initial=0)) + 1)
+    return rows, Choices(
+        user=d.user[rows], taken=taken, p=d.joint[rows], eligible=None, size=int(taken.max(initial=0)) + 1
+    )
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def below_one_of_two(choices: Choices) -> MeanWeights:
     se = np.sqrt(spread) / rows[some]
     freedom = np.maximum(rows[some] ** 2 / by_action(count**2)[some] - 1, 1)
     p_value = special.stdtr(freedom, (mean + TOLERANCE) / se)
-    return MeanWeights(some, 1 + mean, se, p_value, rows[some].astype(np.int64))
+    return MeanWeights(action=some, mean=1 + mean, se=se, p_value=p_value, rows=rows[some].astype(np.int64))
 
 
 def below_one_of_many(choices: Choices) -> MeanWeights:
@@ -195,7 +195,7 @@ def below_one_of_many(choices: Choices) -> MeanWeights:
     se = np.sqrt(clustered + sums.rows_squared[some] / users) / rows
     freedom = np.maximum(rows**2 / sums.rows_squared[some] - 1, 1)
     p_value = special.stdtr(freedom, (mean + unseen - 1 + TOLERANCE) / se)
-    return MeanWeights(some, mean, se, p_value, rows.astype(np.int64))
+    return MeanWeights(action=some, mean=mean, se=se, p_value=p_value, rows=rows.astype(np.int64))
 
 
 def unseen_mass(choices: Choices, rows: IntArray) -> FloatArray:
@@ -242,7 +242,13 @@ def _upper_test(sums: _Sums, some: IntArray) -> MeanWeights:
     spread = sums.centred(some, mean) * users / (users - 1) + sums.rows_squared[some] / users
     se = np.sqrt(spread) / rows
     freedom = np.maximum(rows**2 / sums.rows_squared[some] - 1, 1)
-    return MeanWeights(some, mean, se, special.stdtr(freedom, -(mean - 1 - TOLERANCE) / se), rows.astype(np.int64))
+    return MeanWeights(
+        action=some,
+        mean=mean,
+        se=se,
+        p_value=special.stdtr(freedom, -(mean - 1 - TOLERANCE) / se),
+        rows=rows.astype(np.int64),
+    )
 
 
 def _sums_by_action(choices: Choices) -> _Sums:
@@ -319,4 +325,4 @@ def _joined(parts: list[MeanWeights]) -> MeanWeights:
 
 def _nothing() -> MeanWeights:
     none = np.zeros(0)
-    return MeanWeights(none.astype(np.int64), none, none, none, none.astype(np.int64))
+    return MeanWeights(action=none.astype(np.int64), mean=none, se=none, p_value=none, rows=none.astype(np.int64))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
@@ -211,39 +210,6 @@ def check_tables(
         observed_until=None if observed_until is None else observed_until[order],
         notes=(*id_notes(user_ids, rows), *notes),
     )
-
-
-def check_rewards(rewards: npt.ArrayLike, ids: npt.ArrayLike, file: str = "rewards") -> FloatArray:
-    """Validate rewards (n,) before a learner gets them, and return them as float64.
-
-    Args:
-        rewards: One reward for each decision (n,).
-        ids: Decision ids (n,), for messages.
-        file: The source of the rewards, for messages.
-
-    Raises:
-        InputError: If a reward is missing, infinite or not a number, or the numbers of rewards and ids differ.
-    """
-    names = np.asarray(ids)
-    faults: list[Fault] = []
-    table = TableValidator(pd.DataFrame({"reward": rewards}), file, faults)
-    if len(table) != len(names):
-        table.flag(
-            f"there are {len(table):,} rewards for {len(names):,} decisions",
-            "Give each decision exactly one reward.",
-            column="reward",
-        )
-        raise InputError(faults)
-    values, missing = table.numbers("reward")
-    for bad, what, remedy in (
-        (missing, "NaN", "Leave out the decisions whose reward the log does not identify; do not fill them in."),
-        (np.isinf(values), "infinite", "Check the values of the goal events."),
-    ):
-        if (row := first_true(bad)) is not None:
-            table.flag_rows("reward", bad, f"the reward of decision {names[row]!s} is {what}", remedy)
-    if faults:
-        raise InputError(faults)
-    return values
 
 
 def _check_columns(d: TableValidator, e: TableValidator, u: TableValidator | None, modules: ActionSpace) -> None:

@@ -1,1 +1,1 @@
-"""Train and evaluate on a log in buckets of users: no step holds more than a few buckets in memory."""
+"""Write a log into buckets of users; train and evaluate on them without more than a few of them in memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,10 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.histories.buckets import open_buckets, read_bucket
 from crosschannel.histories.history import History
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
-from crosschannel.pipeline.buckets.facts import Facts, chosen_users
+from crosschannel.pipeline.buckets.facts import Facts
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.buckets.reading import (
-    SAMPLE,
-    SAMPLE_SALT,
-    BucketedLog,
-    merge_columns,
-    order_of_sample,
-    share_of_sample,
-    summary,
-)
+from crosschannel.pipeline.buckets.reading import BucketedLog, summary
+from crosschannel.pipeline.buckets.sampled import ALL, SampledBucket, merge_samples, sampled_buckets
 from crosschannel.pipeline.building import check_log, with_declared
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.run_files import scratch_folder
@@ -37,9 +30,6 @@ from crosschannel.reward.effects.estimates import AttributeGroups, add_counts, c
 from crosschannel.reward.effects.event_study import lookback_of_strata
 from crosschannel.reward.measurement.outcomes import least_uncensored
 from crosschannel.reward.spec import RewardSpec
-
-#: Below the folder of a bucket: the columns of all its users.
-ALL = "all"
 
 
 def why_whole(config: Config) -> str | None:
@@ -120,25 +110,6 @@ class _EffectFacts:
         return _EffectFacts(self.facts + other.facts, reached, attributes, min(self.least, other.least))
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One bucket to read.
-
-    Attributes:
-        path: The bucket.
-        folder: Where its columns are written.
-        config: The configuration.
-        spec: What is measured.
-        share: Share of the users who are in the sample.
-    """
-
-    path: Path
-    folder: Path
-    config: Config
-    spec: RewardSpec
-    share: float
-
-
 def _read_all(config: Config, spec: RewardSpec, scratch: Path, passes: Passes) -> tuple[BucketedLog, _EffectFacts]:
     """Read and check every bucket once, and keep its columns; merge those of the users in the sample."""
     assert config.history.path is not None  # the history is a bucketed folder
@@ -146,31 +117,28 @@ def _read_all(config: Config, spec: RewardSpec, scratch: Path, passes: Passes) -
         raise ConfigError("history.decided: decisions by date do not join buckets yet: use --whole")
     buckets = open_buckets(config.history.path)
     most = config.evaluation.max_users
-    share = share_of_sample(most, buckets.manifest.counts["users"])
-    readings = [_Reading(path, scratch / path.name, config, spec, share) for path in buckets.paths]
-    facts = reduce(add, passes.run(_read, readings, "reading buckets"))
-    sample = merge_columns([reading.folder / SAMPLE for reading in readings], buckets)
-    if sample.n_users > most:
-        chosen = np.zeros(sample.n_users, dtype=bool)
-        chosen[order_of_sample(sample)[:most]] = True
-        sample = sample.select_users(chosen)
+    readings = sampled_buckets(buckets, config, scratch, most)
+    facts = reduce(add, passes.run(partial(_read, spec=spec), readings, "reading buckets"))
+    sample = merge_samples([reading.folder for reading in readings], buckets, most)
     folders = tuple(reading.folder / ALL for reading in readings)
-    return BucketedLog(buckets, facts.facts, folders, sample, facts.facts.fingerprint(sample)), facts
+    return BucketedLog(
+        buckets=buckets, facts=facts.facts, folders=folders, sample=sample, fingerprint=facts.facts.fingerprint(sample)
+    ), facts
 
 
-def _read(reading: _Reading) -> _EffectFacts:
+def _read(reading: SampledBucket, spec: RewardSpec) -> _EffectFacts:
+    """Read a bucket, write its columns and return what it tells for effects by a spec."""
     history = with_declared(read_bucket(reading.path), reading.config.history)
-    chosen = chosen_users(history.user_keys, reading.share, SAMPLE_SALT)
-    write_columns(history.select_users(chosen), reading.folder / SAMPLE, decides=True)
+    reading.write_sample(history)
     write_columns(history, reading.folder / ALL, decides=True)
     d, users = history.decisions, history.users
     sent = history.modules.sends(d.actions)
     names = [] if users is None else [str(name) for name in users.columns if name != "user_id"]
     return _EffectFacts(
-        facts=Facts.of_bucket(history, history, reading.spec),
+        facts=Facts.of_bucket(history, history, spec),
         reached=() if d.arm is None else tuple(np.unique(np.asarray(d.arm)[sent].astype(str)).tolist()),
         attributes={} if users is None else {name: count_values(users[name]) for name in names},
-        least=least_uncensored(history, reading.spec),
+        least=least_uncensored(history, spec),
     )
 
 
@@ -178,13 +146,10 @@ def _about(log: BucketedLog, spec: RewardSpec) -> str:
     """Return what the log holds, and what was fitted on a sample of its users."""
     lines = [summary(log)]
     if log.sample.n_users < log.facts.users:
-        fitted = [f"the winsor quantile of {goal.event}" for goal in spec.goals if goal.winsor is not None]
-        fitted += ["strata"] * (spec.matching.strata > 1) + ["attribute values"] * bool(spec.matching.within)
-        fitted += ["seasonality"] * (spec.seasonality is not None)
-        fitted.append("quantiles of past activity")
-        what = "checks of propensities and of the order of events"
+        checks = "checks of propensities and of the order of events"
+        fitted = [*spec.fitted_from_all_users, "quantiles of past activity", checks]
         lines.append(
             f"by a sample of {log.sample.n_users:,} users, chosen by a hash (evaluation.max_users): "
-            f"{', '.join([*fitted, what])}; all else is of all users"
+            f"{', '.join(fitted)}; all else is of all users"
         )
     return "\n".join(lines)

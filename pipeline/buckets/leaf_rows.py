@@ -98,7 +98,7 @@ def write_leaves(
         repr((log.fingerprint, division, features.state_dict(), spec)).encode(), digest_size=8
     ).hexdigest()
     folder = scratch / f"rows-{key}"
-    make = _Rows(folder, log.buckets.leaves, log.buckets.n, rewards, features)
+    make = _Rows(folder=folder, leaves=log.buckets.leaves, buckets=log.buckets.n, rewards=rewards, features=features)
     counts = np.sum([*passes.run(make, list(train_columns(log)), "rewards and contexts")], axis=0)
     if not int(counts[0]):
         raise ConfigError(

@@ -118,7 +118,9 @@ def read_log(
     facts = add_facts(list(passes.run(_read, readings, "reading buckets")))
     folders = tuple(reading.folder for reading in readings)
     sample = _at_most(merge_columns([folder / SAMPLE for folder in folders], buckets), config, beside)
-    return BucketedLog(buckets, facts, folders, sample, facts.fingerprint(sample))
+    return BucketedLog(
+        buckets=buckets, facts=facts, folders=folders, sample=sample, fingerprint=facts.fingerprint(sample)
+    )
 
 
 def merge_columns(folders: Sequence[Path], buckets: Buckets) -> History:

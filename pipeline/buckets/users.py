@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 from pathlib import Path
 
@@ -28,23 +28,17 @@ from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.goal_events import goal_notes
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
-from crosschannel.pipeline.buckets.facts import chosen_users
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.buckets.reading import (
-    SAMPLE,
-    SAMPLE_SALT,
-    merge_columns,
-    order_of_sample,
-    share_of_sample,
-)
+from crosschannel.pipeline.buckets.reading import merge_columns
+from crosschannel.pipeline.buckets.sampled import ALL, SampledBucket, merge_samples, sampled_buckets
 from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.run_files import scratch_folder
 from crosschannel.pipeline.watch.daily_rules import DecisionCounts
 
-#: Below the folder of a bucket: all its rows, and its users with few of their decisions.
-ALL, USERS = "all", "users"
+#: Below the folder of a bucket: its users with few of their decisions.
+USERS = "users"
 
 
 @dataclass(frozen=True)
@@ -78,12 +72,7 @@ class ReadUsers:
 
     def sample(self, most: int) -> History:
         """Return the history of at most so many users, chosen by a hash, whose columns were kept."""
-        found = merge_columns([folder / SAMPLE for folder in self.folders], self.buckets)
-        if found.n_users <= most:
-            return found
-        chosen = np.zeros(found.n_users, dtype=bool)
-        chosen[order_of_sample(found)[:most]] = True
-        return found.select_users(chosen)
+        return merge_samples(self.folders, self.buckets, most)
 
     def amounts(self, users: History, scratch: Path) -> BucketAmounts:
         """Return what adds up what the users did, with files in a folder."""
@@ -133,9 +122,8 @@ def read_users(config: Config, scratch: Path, passes: Passes, now: int | None = 
     """
     assert config.history.path is not None  # the history is a bucketed folder
     buckets = open_buckets(config.history.path)
-    share = share_of_sample(most, buckets.manifest.counts["users"]) if most else 0.0
-    readings = [_Reading(path, scratch / path.name, config, now, share) for path in buckets.paths]
-    found = list(passes.run(_read, readings, "reading buckets"))
+    readings = sampled_buckets(buckets, config, scratch, most)
+    found = list(passes.run(partial(_read, now=now), readings, "reading buckets"))
     own = [each.own_start for each in found if each.own_start is not None]
     return ReadUsers(
         buckets=buckets,
@@ -148,25 +136,6 @@ def read_users(config: Config, scratch: Path, passes: Passes, now: int | None = 
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """One bucket to read.
-
-    Attributes:
-        path: The bucket.
-        folder: Where its columns are written.
-        config: The configuration.
-        now: Time up to which the log counts, microseconds; None for all of it.
-        share: Share of the users who are in the sample.
-    """
-
-    path: Path
-    folder: Path
-    config: Config
-    now: int | None
-    share: float
-
-
-@dataclass(frozen=True)
 class _Found:
     """What reading a bucket finds: see `ReadUsers`."""
 
@@ -175,20 +144,19 @@ class _Found:
     counts: DecisionCounts
 
 
-def _read(reading: _Reading) -> _Found:
-    """Read a bucket and write its columns."""
+def _read(reading: SampledBucket, now: int | None) -> _Found:
+    """Read a bucket up to a time, microseconds (None for all of it), and write its columns."""
     declared = reading.config.history
     history = with_declared(read_bucket(reading.path, declared.decided), declared)
-    if reading.now is not None:
-        history = until(history, reading.now + 1)  # with the decisions for this very moment
+    if now is not None:
+        history = until(history, now + 1)  # with the decisions for this very moment
     write_columns(history, reading.folder / ALL, decides=False)
     if reading.share:
-        chosen = chosen_users(history.user_keys, reading.share, SAMPLE_SALT)
-        write_columns(history.select_users(chosen), reading.folder / SAMPLE, decides=True)
+        reading.write_sample(history)
     d, ids = history.decisions, history.user_ids.astype(str).tolist()
     own = d.time[own_decisions(d)]
-    now = history.span[1] if reading.now is None else reading.now
-    return _Found(ids, int(own.min()) if len(own) else None, DecisionCounts.from_history(history, now))
+    end = history.span[1] if now is None else now
+    return _Found(ids, int(own.min()) if len(own) else None, DecisionCounts.from_history(history, end))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from crosschannel.evaluation import (
     evaluate_trajectories,
     value_trajectories,
 )
-from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point
+from crosschannel.evaluation.report.formatting import align, format_bounds, format_number, format_point, why_not
 from crosschannel.evaluation.report.plain_values import interval_to_dict, read_interval
 from crosschannel.evaluation.sequential.serialization import (
     estimate_from_dict,
@@ -147,7 +147,7 @@ def cost_cells(cost: FollowedCost) -> tuple[str, ...]:
     """Return a cost event as texts, one for each of `cost_columns`."""
     e, logged = cost.estimate, format_number(cost.logged.point, ".4g")
     if not e.identified:
-        return (cost.event, logged, f"not identified ({e.reason})", "", "", "")
+        return (cost.event, logged, why_not(e.reason), "", "", "")
     value = (format_number(e.value.point, ".4g"), format_bounds(e.value))
     return (cost.event, logged, *value, format_point(e.difference), format_bounds(e.difference))
 

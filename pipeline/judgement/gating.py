@@ -107,8 +107,8 @@ def cost_events(
     """Return how often each goal with a negative weight follows a decision, in the log and under the policy.
 
     A rate counts decisions after which the event occurs in the reward's post window. Under the policy it is weighted as
-    the headline is, at its order of the ladder, and identified by the same requirements: of rare
-    events more decisions are needed. Nothing where the log has no propensities.
+    the headline is, at its order of the ladder, and identified by the same requirements: of rare events more decisions
+    are needed. Nothing where the log has no propensities.
     """
     goals = tuple(goal for goal in config.reward.goals if goal.weight < 0)
     test = data.test

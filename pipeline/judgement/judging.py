@@ -17,10 +17,9 @@ from crosschannel.agents import (
     sample_actions,
     uniform_shares,
 )
-from crosschannel.agents.base import Float32Array
 from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.agents.funnel.funnel import Funnel
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from crosschannel.envs.market import ContextPolicy, FreshUsers, MarketPolicy
 from crosschannel.evaluation import (
     CrossFittedOutcomes,

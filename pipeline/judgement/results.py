@@ -13,6 +13,7 @@ import pandas as pd
 from crosschannel.core import serialization
 from crosschannel.core.serialization import convert
 from crosschannel.evaluation import Evaluation, GateVerdict, Interval, from_dict, text_table, to_dict
+from crosschannel.evaluation.report.formatting import why_not
 from crosschannel.evaluation.report.plain_values import read_number
 from crosschannel.pipeline.judgement.evidence_records import Evidence
 from crosschannel.pipeline.judgement.following import FollowedPolicy, followed_text, followed_title
@@ -206,7 +207,7 @@ def comparator_cells(row: Comparator) -> tuple[str, ...]:
     truth = f"{row.truth:.4f}" if math.isfinite(row.truth) else "-"
     size = f"{row.ess:,.0f}" if math.isfinite(row.ess) else "-"
     if row.reason:
-        return (name, f"not identified ({row.reason})", "", "", size, truth)
+        return (name, why_not(row.reason), "", "", size, truth)
     intervals = (row.value, row.difference, row.lead)
     shown = (f"{each.point:.4f} {_bounds(each)}" if each.is_defined else "-" for each in intervals)
     return (name, *shown, size, truth)

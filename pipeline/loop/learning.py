@@ -79,7 +79,8 @@ def fit(config: Config, history: History, time: int) -> Learned:
     if len(batch):
         agent.observe(batch)
         agent.update(max(config.train.offline_updates, 1))
-    return Learned(agent, spec, features, _pace(config, recent, agent, batch), np.sort(batch.keys))
+    pace = _pace(config, recent, agent, batch)
+    return Learned(agent=agent, spec=spec, features=features, pace=pace, keys=np.sort(batch.keys))
 
 
 def extend(config: Config, learned: Learned, history: History, time: int) -> Learned:

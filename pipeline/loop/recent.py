@@ -136,4 +136,8 @@ def recent_log(
     folder: Path, log: Path, decided: Path | None, layout: Layout, guardrails: Guardrails
 ) -> RecentLog | None:
     """Return a log of which the recent part can be read; None if it is not one by day."""
-    return RecentLog(folder, DailyLog.open(log), decided, layout, guardrails) if is_daily_log(log) else None
+    return (
+        RecentLog(folder=folder, log=DailyLog.open(log), decided=decided, layout=layout, guardrails=guardrails)
+        if is_daily_log(log)
+        else None
+    )

@@ -71,7 +71,9 @@ class States:
             agent, extra = agents.load_fit(path, config.device, self.run.allowed_classes)
             features, pace = ContextFeatures.from_state_dict(extra["features"]), LogPace.from_dict(extra["pace"])
             keys = np.asarray(extra["keys"].numpy()).view(np.uint64)
-            return Learned(agent, agent_spec_of(config, features), features, pace, keys), extra
+            return Learned(
+                agent=agent, spec=agent_spec_of(config, features), features=features, pace=pace, keys=keys
+            ), extra
         except (ConfigError, KeyError, TypeError, ValueError) as error:
             logger.warning(f"{error}: what it held is learned again")
             return None

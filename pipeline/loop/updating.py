@@ -159,7 +159,7 @@ def _update(
     slot = (history.span[1] - first) // every
     digests = digests_by_day(history, first, every, slot, known.digests)
     fitted_at = last_refit(slot, config.update)
-    states = States(run, history, digests, first, fitted_at)
+    states = States(run=run, history=history, digests=digests, first=first, fitted_at=fitted_at)
     learned, reached = states.furthest()
     fitted, added = list[int](), list[int]()
     while reached < slot:

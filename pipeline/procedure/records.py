@@ -9,7 +9,7 @@ from typing import Any
 
 from crosschannel.core import serialization
 from crosschannel.evaluation import Evaluation, Interval, from_dict, headline, to_dict
-from crosschannel.evaluation.report.formatting import align
+from crosschannel.evaluation.report.formatting import align, why_not
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION
 from crosschannel.evaluation.report.plain_values import interval_to_dict, read_interval, read_number
 from crosschannel.pipeline.judgement.records import Comparator, ConstraintUse
@@ -165,7 +165,7 @@ def in_short(value: ProcedureValue) -> str:
     """Return the value and its difference to the log in a line."""
     best = headline(value.evaluation)
     if not best.identified:
-        return f"not identified ({best.reason})"
+        return why_not(best.reason)
     v, d = best.value, best.difference
     return (
         f"{v.point:+.4g} [{v.low:.4g}, {v.high:.4g}] per decision with a reward, difference to the log {d.point:+.4g} "

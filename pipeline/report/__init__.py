@@ -1,1 +1,1 @@
-"""The parts of a run's report: the card at its top, and the sections that need more than the evaluation."""
+"""The report of a run: its card, the sections that need more than the evaluation, and the page of both."""

@@ -15,7 +15,13 @@ from crosschannel.evaluation.gate import DEPLOY, NOT_IDENTIFIED
 from crosschannel.evaluation.ladder.breakdown import MAX_SHARE
 from crosschannel.evaluation.ladder.results import Ladder
 from crosschannel.evaluation.planning.needs import IN_WORDS, JOINT, ORDER_1
-from crosschannel.evaluation.report.formatting import format_bounds, format_number, format_point
+from crosschannel.evaluation.report.formatting import (
+    format_bounds,
+    format_interval,
+    format_number,
+    format_point,
+    why_not,
+)
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION
 from crosschannel.evaluation.report.page import Card
 from crosschannel.pipeline.command_line import invocation
@@ -89,9 +95,8 @@ def _reason(result: EvaluationResult) -> str:
 
 def _required(best: Estimate, settings: EvaluationSettings) -> tuple[float, float, str]:
     """Return the effective sample size that is furthest below its requirement, the requirement, and of what it is."""
-    names = {"ESS": "decisions", "ESS of users": "users"}
-    found = [(size, least, names[name]) for name, size, least in settings.ess_requirements(best.support)]
-    return max(found, key=lambda each: each[1] / each[0] if each[0] > 0 else math.inf)
+    name, size, least = settings.scarcest(best.support)
+    return size, least, {"ESS": "decisions", "ESS of users": "users"}[name]
 
 
 def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
@@ -99,8 +104,8 @@ def _facts(result: EvaluationResult, reward: str) -> dict[str, str]:
     level = f"{evaluation.settings.confidence_level:.0%}"
     facts = {"value": _value(best, level)}
     if best.identified:
-        facts["difference to the log"] = _shown(best.difference)
-        facts["the log earned"] = _shown(evaluation.logged)
+        facts["difference to the log"] = format_interval(best.difference)
+        facts["the log earned"] = format_interval(evaluation.logged)
         facts["assumption"] = best.assumption.replace("if ", "that ", 1) or f"none, right {NO_ASSUMPTION}"
     size, least, whose = _required(best, evaluation.settings)
     facts[f"effective {whose} (ESS)"] = (
@@ -133,11 +138,11 @@ def _value(best: Estimate, level: str) -> str:
 def _followed(followed: FollowedPolicy) -> str:
     """Return the difference of the followed policy to the log and what it does to cost events, in words."""
     if followed.value is None:
-        return f"not identified ({followed.reason})"
+        return why_not(followed.reason)
     best = followed.value.headline
     if not best.identified:
-        return f"not identified ({best.reason})"
-    parts = [f"{_shown(best.difference)} per user more than the log ({best.estimator})"]
+        return why_not(best.reason)
+    parts = [f"{format_interval(best.difference)} per user more than the log ({best.estimator})"]
     parts += [
         f"`{cost.event}` {cost.estimate.value.point:.3g} per user, in the log {cost.logged.point:.3g}"
         for cost in followed.costs
@@ -194,19 +199,16 @@ def _price_of_exploring(lead: Interval) -> str:
     cost = Interval(point=0.0 - lead.point, low=0.0 - lead.high, high=0.0 - lead.low, se=lead.se)  # never -0
     if cost.contains(0.0):
         return (
-            f"The log does not show what exploring costs: the greedy policy minus this one {_shown(cost)} per decision."
+            "The log does not show what exploring costs: the greedy policy minus this one "
+            f"{format_interval(cost)} per decision."
         )
     if cost.high < 0:
-        return f"Exploring costs nothing here: the greedy policy minus this one {_shown(cost)} per decision."
-    return f"Exploring costs {_shown(cost)} per decision: the greedy policy minus this one."
+        return f"Exploring costs nothing here: the greedy policy minus this one {format_interval(cost)} per decision."
+    return f"Exploring costs {format_interval(cost)} per decision: the greedy policy minus this one."
 
 
 def _lead(row: Comparator) -> str:
-    return f"{row.policy}{f' ({row.detail})' if row.detail else ''} {_shown(row.lead)}"
-
-
-def _shown(interval: Interval) -> str:
-    return f"{format_point(interval)} {format_bounds(interval)}"
+    return f"{row.policy}{f' ({row.detail})' if row.detail else ''} {format_interval(row.lead)}"
 
 
 def _next_steps(result: EvaluationResult, run: Path) -> list[str]:

@@ -51,7 +51,7 @@ def _picture(result: EvaluationResult) -> Picture:
     own = Row(
         label=f"{result.evaluation.policy} (evaluated)",
         interval=best.value,
-        note="" if best.identified else f"not identified ({best.reason})",
+        note=why_not(best.reason),
         marker=truth,
         strong=True,
     )

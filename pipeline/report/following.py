@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crosschannel.evaluation import TrajectoryEvaluation
+from crosschannel.evaluation.report.formatting import why_not
 from crosschannel.evaluation.report.page import ReportSection, ReportTable
 from crosschannel.evaluation.report.pictures import Picture, Row, row_chart
 from crosschannel.evaluation.report.pictures.evaluations import INTERVAL_COLUMNS, cells_of
@@ -34,10 +35,7 @@ def following_section(followed: FollowedPolicy | None) -> ReportSection | None:
 def _picture(value: TrajectoryEvaluation) -> Picture:
     best = value.headline
     rows = [Row("the log", value.logged)]
-    rows += [
-        Row(e.estimator, e.value, f"not identified ({e.reason})" if e.reason else "", strong=e is best)
-        for e in value.estimates
-    ]
+    rows += [Row(e.estimator, e.value, why_not(e.reason), strong=e is best) for e in value.estimates]
     if best.identified:
         caption = (
             f"`{best.estimator}` is reported first: a difference of {best.difference.point:+.4g} "

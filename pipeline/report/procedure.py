@@ -87,5 +87,5 @@ def _picture(result: EvaluationResult, value: ProcedureValue) -> Picture:
 
 
 def _row(label: str, best: Estimate, *, strong: bool = False) -> Row:
-    note = "" if best.identified else f"not identified ({best.reason})"
+    note = why_not(best.reason)
     return Row(label, best.difference, note, signed=True, strong=strong)

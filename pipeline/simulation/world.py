@@ -54,9 +54,9 @@ class World:
         _check_changes(config.loop.marketers)
         live = LiveMarket.start(market, Population(config.loop.late, config.loop.leaving))
         name = f"market ({market.config.scenario}, closed loop)"
-        log = DailyLog(folder, name, MODULES, EVENTS, START, ties="after")
+        log = DailyLog(path=folder, name=name, modules=MODULES, event_names=EVENTS, start=START, ties="after")
         arm = assign_arms(live.user_ids, config.arms, live.state.users.attributes())
-        out = cls(live, log, arm, config.loop.marketers, config.loop.active_days)
+        out = cls(live=live, log=log, arm=arm, changes=config.loop.marketers, active_days=config.loop.active_days)
         if not log.exists:
             log.create()
         if not log.folder(START).is_dir():

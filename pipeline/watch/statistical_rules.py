@@ -91,7 +91,13 @@ def _tests(history: History, rows: IntArray) -> tuple[IntArray, FloatArray, Floa
     d = history.decisions
     eligible = np.array(history.modules.split(history.modules.feasible_mask(history.eligible[rows]))[0], dtype=bool)
     eligible[np.arange(len(rows)), d.actions[rows, 0]] = True
-    choices = Choices(d.user[rows], d.actions[rows, 0], d.propensity[rows, 0], eligible, history.modules.sizes[0])
+    choices = Choices(
+        user=d.user[rows],
+        taken=d.actions[rows, 0],
+        p=d.propensity[rows, 0],
+        eligible=eligible,
+        size=history.modules.sizes[0],
+    )
     parts = [above_one(choices), below_one_of_two(choices), below_one_of_many(choices), likely_actions(choices)]
     action, mean, p_value, n = (np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS)
     known = ~np.isnan(p_value)

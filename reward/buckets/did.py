@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.exact_sums import ExactSums
 from crosschannel.histories.readers.folder import read_history
+from crosschannel.reward.buckets.cells import MergedCells, largest, smallest
 from crosschannel.reward.controls import CellMeans, sd_from_squares
 from crosschannel.reward.frame import RewardFrame
 from crosschannel.reward.measurement.amounts import largest_amounts
@@ -32,8 +32,6 @@ from crosschannel.reward.spec import RewardSpec
 
 # Runs a function over paths, as the engines of `crosschannel.engines` do.
 RunOverPaths = Callable[[Callable[[Path], Any], Sequence[Path]], Iterator[Any]]
-
-_EARLIEST = np.iinfo(np.int64).min
 
 
 @dataclass(frozen=True)
@@ -66,22 +64,21 @@ class ControlSums:
             cell=cells,
             n=np.bincount(code, minlength=len(cells)).astype(np.int64),
             total=ExactSums.from_values(change / scale, code, len(cells)),
-            smallest=_extreme(np.minimum, np.inf, change, code, len(cells)),
-            largest=_extreme(np.maximum, -np.inf, change, code, len(cells)),
-            closes_at=_extreme(np.maximum, _EARLIEST, closes_at, code, len(cells)),
+            smallest=smallest(change, code, len(cells)),
+            largest=largest(change, code, len(cells)),
+            closes_at=largest(closes_at, code, len(cells)),
             scale=scale,
         )
 
     def __add__(self, other: ControlSums) -> ControlSums:
-        cells, code = np.unique(np.concatenate([self.cell, other.cell]), return_inverse=True)
-        size = len(cells)
+        both = MergedCells.from_cells(self.cell, other.cell)
         return ControlSums(
-            cell=cells,
-            n=np.bincount(code, np.concatenate([self.n, other.n]), size).astype(np.int64),
-            total=ExactSums.combine([self.total, other.total], code, size),
-            smallest=_extreme(np.minimum, np.inf, np.concatenate([self.smallest, other.smallest]), code, size),
-            largest=_extreme(np.maximum, -np.inf, np.concatenate([self.largest, other.largest]), code, size),
-            closes_at=_extreme(np.maximum, _EARLIEST, np.concatenate([self.closes_at, other.closes_at]), code, size),
+            cell=both.cell,
+            n=both.counts(self.n, other.n),
+            total=both.sums(self.total, other.total),
+            smallest=both.smallest(self.smallest, other.smallest),
+            largest=both.largest(self.largest, other.largest),
+            closes_at=both.largest(self.closes_at, other.closes_at),
             scale=self.scale,
         )
 
@@ -100,7 +97,9 @@ class ControlSums:
     def means_alone(self) -> CellMeans:
         """Return the means by cell without standard deviations, which need another pass: they are NaN."""
         nothing = np.full(len(self.cell), np.nan)
-        return CellMeans(self.cell, self.n.astype(np.float64), self.mean, nothing, self.closes_at)
+        return CellMeans(
+            cell=self.cell, n=self.n.astype(np.float64), mean=self.mean, sd=nothing, closes_at=self.closes_at
+        )
 
     def means(self, squares: ControlSquares) -> CellMeans:
         """Return the means of all users' controls by cell, equal to those of `CellMeans.fit` on the whole history."""
@@ -118,8 +117,8 @@ class ControlSquares:
     total: ExactSums
 
     def __add__(self, other: ControlSquares) -> ControlSquares:
-        cells, code = np.unique(np.concatenate([self.cell, other.cell]), return_inverse=True)
-        return ControlSquares(cells, ExactSums.combine([self.total, other.total], code, len(cells)))
+        both = MergedCells.from_cells(self.cell, other.cell)
+        return ControlSquares(both.cell, both.sums(self.total, other.total))
 
 
 def control_sums(path: Path, spec: RewardSpec, preprocessing: FittedPreprocessing) -> tuple[ControlSums, ...]:
@@ -183,16 +182,13 @@ def fit_did(
     if not paths:
         raise ConfigError("there are no buckets to fit a reward on: the folder has none")
     if preprocessing is None:
-        fitted = [f"the winsor quantile of {goal.event!r}" for goal in spec.goals if goal.winsor is not None]
-        fitted += ["strata"] * (spec.matching.strata > 1) + ["attribute values"] * bool(spec.matching.within)
-        fitted += ["seasonality"] * (spec.seasonality is not None)
-        if fitted:
+        if fitted := spec.fitted_from_all_users:
             raise ConfigError(
                 f"the reward fits {', '.join(fitted)} from all users at once, which no bucket has: pass the "
                 "preprocessing of a sample, such as measure(read_history(path), spec).preprocessing of one bucket"
             )
-        largest = reduce(np.maximum, run(partial(bucket_amounts, spec=spec), paths))
-        preprocessing = replace(measure(read_history(paths[0]), spec).preprocessing, largest=largest)
+        amounts = reduce(np.maximum, run(partial(bucket_amounts, spec=spec), paths))
+        preprocessing = replace(measure(read_history(paths[0]), spec).preprocessing, largest=amounts)
     sums = sum_over_buckets(run(partial(control_sums, spec=spec, preprocessing=preprocessing), paths))
     squares = sum_over_buckets(run(partial(control_squares, spec=spec, preprocessing=preprocessing, sums=sums), paths))
     means = tuple(total.means(square) for total, square in zip(sums, squares, strict=True))
@@ -212,8 +208,7 @@ def _controls(outcomes: Outcomes, spec: RewardSpec) -> Iterator[tuple[FloatArray
         if (outcomes.ipc_weight[rows] != 1.0).any():
             raise ConfigError(
                 "`overlap: exclude` weights controls by the inverse of their probability to be uncensored, which these "
-                "passes cannot: "
-                "use `shared`, or a post window that ends before the next slot"
+                "passes cannot: use `shared`, or a post window that ends before the next slot"
             )
         yield outcomes.change[rows], cell[rows], outcomes.available_at[rows]
 
@@ -221,9 +216,3 @@ def _controls(outcomes: Outcomes, spec: RewardSpec) -> Iterator[tuple[FloatArray
 def sum_over_buckets(parts: Iterator[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Add up the levels' sums over the buckets as they arrive: only one bucket's are held beside the total."""
     return reduce(lambda total, part: tuple(map(add, total, part)), parts)
-
-
-def _extreme(function: np.ufunc, start: float, values: npt.NDArray[Any], code: IntArray, size: int) -> npt.NDArray[Any]:
-    out = np.full(size, start, dtype=values.dtype)
-    function.at(out, code, values)
-    return out

@@ -174,7 +174,9 @@ class Pricing:
         if amounts is None:
             return None
         spec = self.measuring.spec
-        return PricedGoals(DidReward(spec), outcomes, measured_goals(spec), amounts, self.indices)
+        return PricedGoals(
+            model=DidReward(spec), outcomes=outcomes, goals=measured_goals(spec), amounts=amounts, indices=self.indices
+        )
 
     def values(self, priced: PricedGoals) -> tuple[RewardSpec, Outcomes]:
         """Return the spec of the value, and its outcomes in a bucket."""

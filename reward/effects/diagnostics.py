@@ -76,7 +76,7 @@ class Diagnostics:
         """Gather the checks that could be made, and state the placebo on controls among the facts."""
         lines = () if on_controls is None else (f"{on_controls.name}: {on_controls.text}",)
         made = tuple(check for check in checks if check is not None)
-        return cls(made, (*facts, *lines), kind, on_controls, cautions)
+        return cls(checks=made, facts=(*facts, *lines), kind=kind, on_controls=on_controls, cautions=cautions)
 
     @property
     def verdict(self) -> str:
@@ -360,7 +360,7 @@ def later_messages(fitted: TreatmentEffects) -> Check | None:
     message did. With propensities, `Outcomes.ipc_weight` makes the remaining decisions represent the others; without,
     the effect is about those that no later message followed, and it is not known how far these differ.
     """
-    return check_later_messages(RewardCounts.of(fitted.outcomes, fitted.frame).unknown)
+    return check_later_messages(RewardCounts.from_outcomes(fitted.outcomes, fitted.frame).unknown)
 
 
 def check_later_messages(unknown: int) -> Check | None:
@@ -374,7 +374,7 @@ def check_later_messages(unknown: int) -> Check | None:
 def facts_of(fitted: TreatmentEffects) -> tuple[str, ...]:
     """Describe the share of overlapping windows, the controls behind a reward, and what was left out and why."""
     o, kind = fitted.outcomes, fitted.model.name
-    lines = RewardCounts.of(o, fitted.frame).lines(kind, len(fitted.model.spec.matching.levels))
+    lines = RewardCounts.from_outcomes(o, fitted.frame).lines(kind, len(fitted.model.spec.matching.levels))
     if kind == "did_dr":
         lines += (f"propensities: {ESTIMATED if np.isnan(o.p_nothing[o.control]).any() else LOGGED}",)
     return lines

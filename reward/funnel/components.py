@@ -114,7 +114,7 @@ class PricedGoals:
         goals = measured_goals(spec)
         amounts = measure_by_goal(history, replace(spec, goals=goals, funnel=None), uses_pre=_uses_pre(model))
         indices = {goal: _fit_index(goal, spec, goals, amounts, outcomes) for goal in indexed_goals(spec)}
-        return cls(model, outcomes, goals, amounts, indices)
+        return cls(model=model, outcomes=outcomes, goals=goals, amounts=amounts, indices=indices)
 
     @property
     def funnel(self) -> FunnelSpec:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from crosschannel.agents import Agent, Batch, Observations
-from crosschannel.agents.base import Float32Array
 from crosschannel.core.action_space import ActionSpace, Module
-from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
+from crosschannel.core.arrays import BoolArray, Float32Array, FloatArray, IntArray
 from crosschannel.core.hashing import mix
 
 PLAIN = ActionSpace([Module("channel", ("none", "email", "push")), Module("offer", ("small", "large"))])

@@ -24,11 +24,32 @@ def test_below_the_minimum_ess_nothing_is_identified():
     settings = replace(QUICK, min_ess=1000.0)
     result = evaluate(log, world.policy(cell), rewards, rng=rng(), settings=settings)
     for e in result.estimates:
-        check_not_identified(e, f"ESS {e.support.ess:.0f} < 1000")
+        check_not_identified(e, f"ESS {e.support.ess:.0f} < 1,000")
     identified = evaluate(
         log, world.policy(cell), rewards, rng=rng(), settings=replace(QUICK, min_ess=2.0, min_users=2.0)
     )
     assert all(e.identified for e in identified.estimates)
+
+
+def test_the_reason_names_the_minimum_that_applies():
+    """Where one reward in 50 is 1, ten times the setting and more is required, and the setting alone would mislead."""
+    world, log, cell, _ = offers(users=100, rows=1)
+    rewards = (np.arange(len(log)) % 50 == 0).astype(np.float64)
+    result = evaluate(log, world.policy(cell), rewards, rng=rng(), settings=replace(QUICK, min_ess=1000.0))
+    e = result.get("snips")
+    required = 1000.0 * e.support.kurtosis / 3
+    assert required > 10_000.0
+    assert e.reason == f"ESS {e.support.ess:,.0f} < {required:,.0f}, the minimum for rewards this rare or uneven"
+
+
+@pytest.mark.parametrize(
+    ("min_ess", "min_users", "reason"), [(200.0, 90.0, "ESS 37 < 200"), (40.0, 90.0, "ESS of users 37 < 90")]
+)
+def test_of_two_minimums_the_reason_names_the_one_that_is_missed_by_more(min_ess, min_users, reason):
+    """One decision a user: both effective sample sizes are 37, below both minimums."""
+    world, log, cell, rewards = offers(users=100, rows=1)
+    settings = replace(QUICK, min_ess=min_ess, min_users=min_users)
+    assert evaluate(log, world.policy(cell), rewards, rng=rng(), settings=settings).get("snips").reason == reason
 
 
 def test_few_users_with_many_decisions_identify_nothing():
@@ -42,7 +63,9 @@ def test_one_user_with_nearly_all_of_the_weight_identifies_nothing():
     world, log, cell, rewards = offers(users=1000, rows=1)
     user = np.where(np.arange(1000) < 900, 0, np.arange(1000))
     result = evaluate(replace(log, user=user), world.policy(cell), rewards, rng=rng(), settings=QUICK)
-    check_not_identified(result.get("snips"), "ESS of users 1 < 40")
+    e = result.get("snips")
+    required = 40.0 * e.support.kurtosis_users / 3  # nearly all of the kurtosis is that user's as well
+    check_not_identified(e, f"ESS of users 1 < {required:,.0f}, the minimum for rewards this rare or uneven")
 
 
 def test_without_propensities_only_the_model_answers():

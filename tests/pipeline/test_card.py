@@ -96,6 +96,7 @@ def test_card_that_is_not_identified_advises_and_shows_no_number():
     assert card.reason.startswith("Too few of the log's")
     size, least = card.facts["effective decisions (ESS)"].split(", at least ")
     assert f"count as {size} decisions (ESS), and at least {least.split()[0]} are required" in card.reason
+    assert headline(not_identified()).reason.startswith(f"ESS {size} < {least.split()[0]}"), "the text of the terminal"
     assert "difference to the log" not in card.facts
     assert "assumption" not in card.facts
     assert card.next_steps[0].startswith("Do not deploy")

@@ -19,7 +19,7 @@ from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories import History, TableMapping, TableSource, read_tables, write_history
 from crosschannel.pipeline import load_config
 from crosschannel.pipeline.judgement.results import RESULT_VERSION
-from crosschannel.pipeline.reporting import write_report
+from crosschannel.pipeline.report.run_report import write_report
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import decide, evaluate
 

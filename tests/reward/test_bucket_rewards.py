@@ -13,7 +13,8 @@ from crosschannel.core.exact_sums import ExactSums
 from crosschannel.engines import make_engine, run_locally
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.buckets import open_buckets, write_buckets
-from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.reward import DidReward, Goal, Matching, RewardFrame, RewardSpec, measure
 from crosschannel.reward.buckets import ControlSums, bucket_rewards, fit_did

@@ -13,7 +13,7 @@ from crosschannel.core.exact_sums import ExactSums
 from crosschannel.core.serialization import from_dict, to_dict
 from crosschannel.core.times import DAY, duration
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
-from crosschannel.histories.history import take_rows
+from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline.configuration import RewardConfig
 from crosschannel.reward import (
     REWARDS,

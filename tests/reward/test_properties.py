@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from crosschannel.core.times import WEEK
 from crosschannel.histories.features import ContextFeatures, ContextSpec
-from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
 from crosschannel.reward import REWARDS, RewardFrame, make_reward, refit
 from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.measurement.outcomes import fold_of_users

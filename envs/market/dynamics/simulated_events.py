@@ -79,11 +79,11 @@ class SimulatedEvents:
 def _events(row: IntArray, day: IntArray, second: IntArray, event: npt.ArrayLike, value: Any = 1) -> SimulatedEvents:
     shape = row.shape
     return SimulatedEvents(
-        row,
-        day,
-        second,
-        np.broadcast_to(np.asarray(event, dtype=np.int64), shape),
-        np.broadcast_to(np.asarray(value, dtype=np.int64), shape),
+        row=row,
+        day=day,
+        second=second,
+        event=np.broadcast_to(np.asarray(event, dtype=np.int64), shape),
+        value=np.broadcast_to(np.asarray(value, dtype=np.int64), shape),
     )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from crosschannel.core.arrays import FloatArray, IntArray, UIntArray
+from crosschannel.core.arrays import Float32Array, FloatArray, IntArray, UIntArray
 from crosschannel.envs.market.dynamics.responses import CHANNEL, Every, Slots
 from crosschannel.envs.market.dynamics.users import Users
 from crosschannel.envs.market.effects import BestContent, OpenValue, best_content, best_message
@@ -58,7 +57,7 @@ class ValueFunction:
     market: Market
     key: UIntArray
     grid: FloatArray
-    value: npt.NDArray[np.float32]
+    value: Float32Array
     first_day: int
 
     @classmethod

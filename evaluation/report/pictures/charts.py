@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.report.formatting import format_bounds, format_point, prose
+from crosschannel.evaluation.report.formatting import format_interval, prose
 
 #: Height of a row's drawing, and share of the axis that stays free on both sides.
 ROW_HEIGHT, MARGIN = 22, 0.05
@@ -155,7 +155,7 @@ def _draw_value(row: Row, scale: Scale) -> str:
 
 def _row(row: Row, drawing: str, marker: str) -> str:
     """Return a row with its texts."""
-    text = row.note or f"{format_point(row.interval)} {format_bounds(row.interval)}"
+    text = row.note or format_interval(row.interval)
     if math.isfinite(row.marker):
         text += f", {marker} {row.marker:+.4g}"
     strong = ' class="strong"' if row.strong else ""

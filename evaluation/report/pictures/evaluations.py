@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from crosschannel.evaluation.bootstrap import Interval
 from crosschannel.evaluation.estimates import Estimate
 from crosschannel.evaluation.ladder.results import Ladder, WaterfallStep
-from crosschannel.evaluation.report.formatting import format_bounds, format_point, why_not
+from crosschannel.evaluation.report.formatting import format_interval, format_point, why_not
 from crosschannel.evaluation.report.ladder_text import NO_ASSUMPTION, ladder_sentences, step_name
 from crosschannel.evaluation.report.pictures.charts import Row, row_chart
 from crosschannel.evaluation.report.pictures.picture import Cell, Picture
@@ -54,7 +54,7 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
     rows = waterfall_rows(ladder, truth)
     first, *between, last = ladder.waterfall
     known, unknown = [step for step in between if not step.reason], [step for step in between if step.reason]
-    value = f"not identified ({last.reason})" if last.reason else _shown(last.value)
+    value = why_not(last.reason) if last.reason else format_interval(last.value)
     caption = (
         f"The log earns {format_point(first.value)} per decision with a reward; the policy by "
         f"{ladder.headline.estimator}: {value}. "
@@ -69,7 +69,7 @@ def waterfall_picture(evaluation: Evaluation, truth: float = math.nan) -> Pictur
         clear = "includes zero" if largest.value.contains(0.0) else "excludes zero"
         caption += (
             f" The largest{' that is identified' if unknown else ''} is {step_name(largest, ladder)}: "
-            f"{_shown(largest.value)}, which {clear}."
+            f"{format_interval(largest.value)}, which {clear}."
         )
     return Picture(
         title="From the log to the policy" if last.reason else "From the log to the policy: steps that add up",
@@ -102,10 +102,6 @@ def _beginnings(steps: Sequence[WaterfallStep]) -> list[float | None]:
         height -= steps[k].value.point
         starts[k] = height
     return starts
-
-
-def _shown(interval: Interval) -> str:
-    return f"{format_point(interval)} {format_bounds(interval)}"
 
 
 def _cell(value: float | None) -> float:
@@ -147,7 +143,7 @@ def _row_of_order(e: Estimate, ladder: Ladder, truth: float) -> Row:
     return Row(
         label=name,
         interval=e.value,
-        note="" if e.identified else f"not identified ({e.reason})",
+        note=why_not(e.reason),
         strong=headline,
         marker=truth if e.identified else math.nan,
     )
@@ -169,7 +165,7 @@ def module_rows(estimates: Sequence[Estimate]) -> list[Row]:
         Row(
             label=e.label,
             interval=e.difference,
-            note="" if e.identified else f"not identified ({e.reason})",
+            note=why_not(e.reason),
             signed=True,
         )
         for e in estimates

@@ -8,7 +8,7 @@ import numpy as np
 
 from crosschannel.core.times import timestamps
 from crosschannel.evaluation.bootstrap import Interval
-from crosschannel.evaluation.report.formatting import format_bounds, format_point
+from crosschannel.evaluation.report.formatting import format_interval
 from crosschannel.evaluation.report.pictures import Row
 from crosschannel.evaluation.trials.results import ArmAmounts, ArmComparison, CoursePoint, OutcomeLift, Segment
 
@@ -22,7 +22,7 @@ def lift_rows(comparison: ArmComparison) -> list[Row]:
     for one in comparison.outcomes:
         shown = one.relative if one.relative.is_defined else Interval(one.relative.point, math.nan, math.nan, math.nan)
         percent = Interval(100 * shown.point, 100 * shown.low, 100 * shown.high, 100 * shown.se)
-        note = "" if percent.is_defined else f"{format_point(one.alone)} {format_bounds(one.alone)} per user, this look"
+        note = "" if percent.is_defined else f"{format_interval(one.alone)} per user, this look"
         marked = one.significant and one.sign > 0
         rows.append(Row(f"{one.name}, {one.measure}", percent, note, signed=marked, strong=one.significant))
     return rows

@@ -194,4 +194,12 @@ def place_decided(decided: Decided, fault: Fault) -> Fault:
 def _place(rows: SourceRows, fault: Fault) -> Fault:
     file, row = (str(rows.source.path), None) if fault.row is None else rows.place(fault.row)
     column = None if fault.column is None else rows.source.theirs(fault.column)
-    return Fault(file, fault.problem, fault.remedy, column, row, fault.value, fault.count)
+    return Fault(
+        file=file,
+        problem=fault.problem,
+        remedy=fault.remedy,
+        column=column,
+        row=row,
+        value=fault.value,
+        count=fault.count,
+    )

@@ -48,7 +48,7 @@ class _SumOdds:
     measured: _Measured
 
     def __call__(self, history: History) -> dict[str, OddsSums]:
-        return {like.name: OddsSums.of(like, o, frame) for like, o, frame in self.measured(history)}
+        return {like.name: OddsSums.from_outcomes(like, o, frame) for like, o, frame in self.measured(history)}
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class _SumUsers:
 
     def __call__(self, history: History) -> dict[str, Moments]:
         found = self.measured(history)
-        return {like.name: Moments.of(like, o, frame, self.sums[like.name]) for like, o, frame in found}
+        return {like.name: Moments.from_outcomes(like, o, frame, self.sums[like.name]) for like, o, frame in found}
 
 
 def controls_alike(run: Run, plan: Plan, fitted: FittedDid, effect: float) -> list[Check]:

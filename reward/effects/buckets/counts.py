@@ -40,7 +40,7 @@ class RewardCounts:
     least: float
 
     @classmethod
-    def of(cls, outcomes: Outcomes, frame: RewardFrame) -> RewardCounts:
+    def from_outcomes(cls, outcomes: Outcomes, frame: RewardFrame) -> RewardCounts:
         """Count the decisions of measured outcomes and their rewards."""
         o, seen = outcomes, outcomes.treated & outcomes.observed
         behind, resting = np.unique(frame.n_controls[o.treated & frame.identified], return_counts=True)

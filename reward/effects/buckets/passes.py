@@ -67,7 +67,13 @@ def estimate(run: Run, plan: Plan, designs: Designs, what: str) -> Estimates:
     fitted = {name: fit_from_sums(plan, sums) for name, sums in controls.items()}
     sums, counts = reduce(_add_groups, run(SumGroups(plan, designs, fitted), f"{what}, pass 2"))
     tests = tests_of(sums)
-    found, products = reduce(_add_users, run(SumUsers(plan, designs, fitted, controls, sums, tests), f"{what}, pass 3"))
+    found, products = reduce(
+        _add_users,
+        run(
+            SumUsers(plan=plan, designs=designs, fitted=fitted, controls=controls, sums=sums, tests=tests),
+            f"{what}, pass 3",
+        ),
+    )
     effects = {
         key: effect_of(key[2], of_group, found.get(key))
         for key, of_group in sums.items()
@@ -124,9 +130,9 @@ class SumGroups:
         for one in self.designs(history, plan):
             frame = self.fitted[one.name].transform_outcomes(one.outcomes)
             for key, group in one.groups.items():
-                found[key] = GroupSums.of(one.outcomes, plan.spec, frame, group, plan.units)
+                found[key] = GroupSums.from_outcomes(one.outcomes, plan.spec, frame, group, plan.units)
             if one.name == (MAIN, 0):
-                counts = RewardCounts.of(one.outcomes, frame)
+                counts = RewardCounts.from_outcomes(one.outcomes, frame)
         return found, counts
 
 

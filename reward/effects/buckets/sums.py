@@ -11,6 +11,7 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.exact_sums import ExactSums
+from crosschannel.reward.buckets.cells import MergedCells
 from crosschannel.reward.controls import CellMeans, find
 from crosschannel.reward.effects.estimates import Effect
 from crosschannel.reward.frame import RewardFrame
@@ -67,14 +68,13 @@ class CellSums:
         )
 
     def __add__(self, other: CellSums) -> CellSums:
-        cells, code = np.unique(np.concatenate([self.cell, other.cell]), return_inverse=True)
-        size = len(cells)
+        both = MergedCells.from_cells(self.cell, other.cell)
         return CellSums(
-            cell=cells,
-            n=np.bincount(code, np.concatenate([self.n, other.n]), size).astype(np.int64),
-            weight=ExactSums.combine([self.weight, other.weight], code, size),
-            square=ExactSums.combine([self.square, other.square], code, size),
-            total=ExactSums.combine([self.total, other.total], code, size),
+            cell=both.cell,
+            n=both.counts(self.n, other.n),
+            weight=both.sums(self.weight, other.weight),
+            square=both.sums(self.square, other.square),
+            total=both.sums(self.total, other.total),
             units=self.units,
         )
 
@@ -119,7 +119,7 @@ class GroupSums:
     levels: tuple[CellSums, ...]
 
     @classmethod
-    def of(
+    def from_outcomes(
         cls, outcomes: Outcomes, spec: RewardSpec, frame: RewardFrame, group: BoolArray | None, units: Units
     ) -> GroupSums:
         """Sum the rewards of a group of decisions (n,), by default of all."""
@@ -177,11 +177,11 @@ class UserSums:
 
     def __add__(self, other: UserSums) -> UserSums:
         return UserSums(
-            self.square + other.square,
-            self.users + other.users,
-            self.treated + other.treated,
-            self.control + other.control,
-            self.controls + other.controls,
+            square=self.square + other.square,
+            users=self.users + other.users,
+            treated=self.treated + other.treated,
+            control=self.control + other.control,
+            controls=self.controls + other.controls,
         )
 
     def effect(self, sums: GroupSums, label: str) -> Effect:

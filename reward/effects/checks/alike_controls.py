@@ -99,7 +99,7 @@ class OddsSums:
     unknown: int
 
     @classmethod
-    def of(cls, like: Likeness, outcomes: Outcomes, frame: RewardFrame) -> OddsSums:
+    def from_outcomes(cls, like: Likeness, outcomes: Outcomes, frame: RewardFrame) -> OddsSums:
         """Sum over the decisions with a reward; where odds are known, controls stand for the sent decisions."""
         o, weight = outcomes, outcomes.ipc_weight
         here = (o.treated | o.control) & frame.identified & (like.group >= 0)
@@ -142,12 +142,12 @@ class Moments:
     unlike: float
 
     @classmethod
-    def of(cls, like: Likeness, outcomes: Outcomes, frame: RewardFrame, sums: OddsSums) -> Moments:
+    def from_outcomes(cls, like: Likeness, outcomes: Outcomes, frame: RewardFrame, sums: OddsSums) -> Moments:
         """Compute the influence of each user from the sums over all users."""
         o, table = outcomes, sums.table[sums.table["not_sent"] > 0]
         rows = np.flatnonzero(o.control & frame.identified & (like.group >= 0))
         if not len(rows):
-            return cls(0.0, 0.0, 0.0, 0, 0.0)
+            return cls(first=0.0, second=0.0, fourth=0.0, users=0, unlike=0.0)
         by_cell = table.groupby("cell").sum()
         mean = (by_cell["sent"] / by_cell["not_sent"]).reindex(like.cell[rows]).to_numpy(dtype=np.float64)
         if like.odds is None:
@@ -227,6 +227,6 @@ def alike_controls(outcomes: Outcomes, frame: RewardFrame, history: History, spe
         likeness_by_propensity(outcomes, frame, history, spec),
         likeness_by_activity(outcomes, frame, history, spec, edges),
     ):
-        sums = OddsSums.of(like, outcomes, frame)
-        found.append(check_alike_controls(like.name, sums, Moments.of(like, outcomes, frame, sums), effect))
+        sums = OddsSums.from_outcomes(like, outcomes, frame)
+        found.append(check_alike_controls(like.name, sums, Moments.from_outcomes(like, outcomes, frame, sums), effect))
     return [check for check in found if check is not None]

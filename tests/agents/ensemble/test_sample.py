@@ -47,7 +47,7 @@ def test_modules_draw_independently_of_where_rows_stand(modules: ActionSpace, mo
     agent = trained(modules, floor=0.1)
     seen = observations_of(np.random.default_rng(2).random((20_000, modules.total)) < 0.8)
     marginals = modules.marginals(agent.action_probabilities(seen))
-    monkeypatch.setattr("crosschannel.agents.ensemble.agent.ROWS_PER_HEAD", 7)
+    monkeypatch.setattr("crosschannel.agents.ensemble.vote_sampling.ROWS_PER_HEAD", 7)
     actions = agent.sample(seen)
     sent = modules.sends(actions)
     for m, p in enumerate(marginals):

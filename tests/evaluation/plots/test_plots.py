@@ -130,6 +130,9 @@ def test_slots_show_how_support_fades():
     ax = plot_slots(found)
     np.testing.assert_allclose(ax.lines[0].get_ydata(), [slot.ess for slot in found.slots])
     np.testing.assert_allclose(ax.lines[1].get_ydata(), [slot.ess_users for slot in found.slots])
+    assert set(ax.lines[2].get_ydata()) == {200.0}
+    rare = replace(found, slots=tuple(replace(slot, kurtosis=30.0) for slot in found.slots))
+    assert set(plot_slots(rare).lines[2].get_ydata()) == {2000.0}, "rewards this rare need ten times as much"
     values = plot_trajectories(found)
     known = {k: e.value.point for k, e in enumerate(found.estimates) if e.value.is_defined}
     assert dots_of(values) == pytest.approx(known)

@@ -31,7 +31,7 @@ def test_below_the_minimum_ess_the_table_gives_the_reason_and_no_number():
     text = text_table(poor)
     e = poor.get("snips")
     row = next(line for line in text.splitlines() if line.startswith("the whole action") and " snips " in line)
-    assert row.endswith(f"not identified (ESS {e.support.ess:.0f} < 1e+06)")
+    assert row.endswith(f"not identified (ESS {e.support.ess:.0f} < 1,000,000)")
     assert "nan" not in text
 
 

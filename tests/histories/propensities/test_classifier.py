@@ -16,7 +16,8 @@ from crosschannel.core.serialization import reproducible
 from crosschannel.core.times import DAY
 from crosschannel.evaluation import IPS, SNIPS, EvaluationSettings, LoggedDecisions, evaluate
 from crosschannel.histories.features import ContextSpec
-from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.logs import take_rows
 from crosschannel.histories.propensities.classifier import ClassifiedActions
 from crosschannel.histories.propensities.estimate import _FOLD_SALT, estimate_propensities
 

@@ -14,7 +14,8 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import derive, keys
 from crosschannel.core.times import DAY
 from crosschannel.histories.features import ContextSpec
-from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.logs import take_rows
 from crosschannel.histories.propensities.calibration import PlattScaling, Reliability, softmax
 from crosschannel.histories.propensities.estimate import _FOLD_SALT, PropensityReport, estimate_propensities
 

@@ -12,7 +12,8 @@ import pytest
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
-from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.tables import TableMapping, read_tables
 from tests.samples import random_history

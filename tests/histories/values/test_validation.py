@@ -14,7 +14,7 @@ from crosschannel.core.action_space import ActionSpace, Module
 from crosschannel.core.errors import InputError
 from crosschannel.core.times import HOUR
 from crosschannel.histories.history import History
-from crosschannel.histories.values.validation import check_rewards
+from crosschannel.histories.values.rewards import check_rewards
 
 MODULES = ActionSpace(
     [

@@ -11,7 +11,8 @@ import pytest
 
 from crosschannel.core.errors import ConfigError
 from crosschannel.histories.buckets import leaf_of
-from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
 from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import Facts, add_facts

@@ -12,7 +12,8 @@ import pytest
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.times import DAY, HOUR, timestamps
-from crosschannel.histories.history import History, take_rows
+from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.slicing import until
 from crosschannel.pipeline.building import build_history, compute_rewards
 from crosschannel.pipeline.configuration import Config

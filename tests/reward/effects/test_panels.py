@@ -10,7 +10,8 @@ import pytest
 from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY
-from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.logs import take_rows
 from crosschannel.reward import Goal, RewardSpec
 from crosschannel.reward.effects.panels import panel_from_history
 from crosschannel.reward.effects.staggered import NEVER, aggregate, group_time_effects

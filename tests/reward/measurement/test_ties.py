@@ -12,7 +12,8 @@ from crosschannel.core.errors import ConfigError, NotIdentified
 from crosschannel.core.hashing import keys
 from crosschannel.core.times import DAY, HOUR
 from crosschannel.histories.features import ContextFeatures, ContextSpec
-from crosschannel.histories.history import DecisionLog, EventLog, History, take_rows
+from crosschannel.histories.history import DecisionLog, EventLog, History
+from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.users import (
     are_dates,
     are_dates_of_several_zones,

@@ -44,8 +44,8 @@ def test_the_difference_is_the_weighted_mean_of_residuals():
     fitted = did(history)
     o, reward = fitted.outcomes, fitted.frame.reward
     like = likeness_by_propensity(o, fitted.frame, history, SPEC)
-    sums = OddsSums.of(like, o, fitted.frame)
-    moments = Moments.of(like, o, fitted.frame, sums)
+    sums = OddsSums.from_outcomes(like, o, fitted.frame)
+    moments = Moments.from_outcomes(like, o, fitted.frame, sums)
     rows = o.control & fitted.frame.identified
     p = history.decisions.propensity[rows, 0]
     assert moments.first / sums.total == pytest.approx(np.average(reward[rows], weights=(1 - p) / p))
@@ -56,7 +56,7 @@ def test_sums_over_two_parts_of_the_users_are_those_of_all():
     fitted = did(history)
     edges = edges_of_activity(fitted.outcomes, fitted.frame, history, SPEC)
     like = likeness_by_activity(fitted.outcomes, fitted.frame, history, SPEC, edges)
-    whole = OddsSums.of(like, fitted.outcomes, fitted.frame)
+    whole = OddsSums.from_outcomes(like, fitted.outcomes, fitted.frame)
     parts = [fitted.outcomes.user % 2 == part for part in range(2)]
 
     def part_of(chosen: np.ndarray) -> tuple:
@@ -66,10 +66,10 @@ def test_sums_over_two_parts_of_the_users_are_those_of_all():
         )
         return like, fitted.outcomes, frame
 
-    sums = OddsSums.of(*part_of(parts[0])) + OddsSums.of(*part_of(parts[1]))
+    sums = OddsSums.from_outcomes(*part_of(parts[0])) + OddsSums.from_outcomes(*part_of(parts[1]))
     assert sums.total == pytest.approx(whole.total)
-    both = Moments.of(*part_of(parts[0]), whole) + Moments.of(*part_of(parts[1]), whole)
-    expected = Moments.of(like, fitted.outcomes, fitted.frame, whole)
+    both = Moments.from_outcomes(*part_of(parts[0]), whole) + Moments.from_outcomes(*part_of(parts[1]), whole)
+    expected = Moments.from_outcomes(like, fitted.outcomes, fitted.frame, whole)
     for name in ("first", "second", "fourth", "users", "unlike"):
         assert getattr(both, name) == pytest.approx(getattr(expected, name), abs=1e-9)
 
@@ -124,7 +124,7 @@ def test_few_users_are_not_tested():
     history = daily_log(0, by_level, users=40, days=5)
     fitted = did(history)
     like = likeness_by_propensity(fitted.outcomes, fitted.frame, history, SPEC)
-    sums = OddsSums.of(like, fitted.outcomes, fitted.frame)
+    sums = OddsSums.from_outcomes(like, fitted.outcomes, fitted.frame)
     assert check_alike_controls("few", sums, moments, 0.3) is None
     assert check_alike_controls("more", sums, replace(moments, users=10), 0.3) is not None
 
@@ -134,8 +134,8 @@ def test_a_bias_that_is_certain_and_small_beside_the_effect_is_no_failure():
     history = daily_log(0, saturdays_to_the_active, saturday=2.0, users=800, days=35)
     fitted = did(history)
     like = likeness_by_propensity(fitted.outcomes, fitted.frame, history, SPEC)
-    sums = OddsSums.of(like, fitted.outcomes, fitted.frame)
-    moments = Moments.of(like, fitted.outcomes, fitted.frame, sums)
+    sums = OddsSums.from_outcomes(like, fitted.outcomes, fitted.frame)
+    moments = Moments.from_outcomes(like, fitted.outcomes, fitted.frame, sums)
     bias = abs(moments.first / sums.total)
     for share, status in ((0.04, "passed"), (0.06, "failed")):
         check = check_alike_controls(like.name, sums, moments, bias / share)
