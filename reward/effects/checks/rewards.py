@@ -10,6 +10,7 @@ import numpy as np
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY
 from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
@@ -35,6 +36,7 @@ DRAWN_AT_RANDOM = (
 REMEDIES = {
     EARLIER: "Rewards whose windows hold no other message (`reward.overlap: exclude`, a shorter `reward.pre`), or a "
     "trial in which users are drawn into arms.",
+    AFTER: "Rewards with a longer `reward.post`, which hold what messages do later.",
     BY_ACTIVITY: "Comparisons within past activity (`reward.matching.strata`), or without the usual level of the week "
     "(`reward.seasonality`).",
 }
