@@ -12,6 +12,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR, SECOND, timestamps
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import CAUTION, History
+from crosschannel.histories.observation.joining import joining_notes
 
 #: A time without goal events is named if it is longer than this and than three times the next longest one, and if at
 #: least so many events are usual in a time of its length: chance does not leave out 20.
@@ -28,13 +29,13 @@ SHARE_BESIDE = 0.5
 
 
 def goal_notes(history: History, goals: Sequence[Goal]) -> tuple[str, ...]:
-    """Return cautions on the events that the goals count, one line each.
+    """Return cautions on the events that the goals count, and on users who join with a message, one line each.
 
     Args:
         history: The log.
         goals: The goals; those whose events the log does not have are left out.
     """
-    notes = list[str]()
+    notes = list(joining_notes(history)) if len(history.decisions) else []
     for goal in goals if len(history.decisions) else ():
         try:
             rows = np.flatnonzero(history.are_events([goal.event]))
