@@ -20,6 +20,8 @@ from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PR
 from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
 from crosschannel.reward.effects.checks.check import Check as Check
 from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
+from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
+from crosschannel.reward.effects.checks.hours_before import hours_before
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
 from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
@@ -36,6 +38,7 @@ FAILURES = {
     "earlier messages": "sent decisions and controls had unequally many messages before",
     BY_PROPENSITY: "controls that were as likely to get a message as the sent decisions change otherwise",
     BY_ACTIVITY: "controls that were as active as the sent decisions change otherwise",
+    HOURS_BEFORE: "the goal differs in the hours just before the message",
     AFTER: "messages take back half of the effect or more after the window",
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
 }
@@ -128,6 +131,7 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         placebo_on_holdout(fitted, history),
         earlier_messages(fitted, history),
         *controls_alike(fitted, history),
+        hours_before(fitted, history),
         later_messages(fitted),
         after_window(fitted, history) if trends.status == "passed" else None,
     )

@@ -27,6 +27,8 @@ from crosschannel.reward.effects.checks.after_window import MESSAGES, check_afte
 from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
 from crosschannel.reward.effects.checks.earlier_messages import check_earlier_messages
+from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
+from crosschannel.reward.effects.checks.hours_before import check_hours_before
 from crosschannel.reward.effects.diagnostics import (
     MIN_USERS,
     Check,
@@ -134,6 +136,7 @@ def diagnose_estimates(
         check_placebo_on_holdout(held[0]) if held else None,
         check_earlier_messages(found.of(EARLIER)[0]),
         *alike,
+        check_hours_before(found.of(HOURS_BEFORE)[0], found.of(MAIN)[0]) if plan.of_hours is not None else None,
         check_later_messages(found.counts.unknown),
         after,
     )
