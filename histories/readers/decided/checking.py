@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator, first_true
 from crosschannel.histories.arms import AGENT, WAITING
@@ -27,13 +28,14 @@ NOT_CARRIED_OUT = (
 )
 
 
-def notes_on_delivery(undelivered: int, decided: int) -> tuple[str, ...]:
+def notes_on_delivery(due: BoolArray, delivered: BoolArray) -> tuple[str, ...]:
     """Return a caution where many decided messages were not sent; none where the log has no message of the policy.
 
     Args:
-        undelivered: Decisions to send in the time of the log without a send of the log.
-        decided: All decisions to send in the time of the log.
+        due: Decisions to send in the time of the log (k,).
+        delivered: Decisions with a send in the log (k,).
     """
+    decided, undelivered = int(due.sum()), int((due & ~delivered).sum())
     if undelivered < max(MIN_UNDELIVERED, MIN_SHARE_UNDELIVERED * decided) or undelivered == decided:
         return ()
     return (

@@ -149,8 +149,7 @@ def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -
         f"decisions of a policy: {len(wanted):,}, {np.count_nonzero(wanted):,} of them to send; in the place of rows "
         f"of the log: {np.count_nonzero(both):,}, {np.count_nonzero(both & sent):,} of which are sends"
     )
-    due = both & wanted[row]
-    notes = (note, *notes_on_delivery(np.count_nonzero(due & ~sent), np.count_nonzero(due)))
+    notes = (note, *notes_on_delivery(both & wanted[row], sent))
     return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), notes)
 
 

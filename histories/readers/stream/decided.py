@@ -147,8 +147,7 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
         f"{np.count_nonzero(decided.sent & ~carried_out):,} of these have no send in the log, and count as decided"
     )
     due = decided.sent & (end <= stream.time.max(initial=0))
-    notes = (note, *notes_on_delivery(np.count_nonzero(due & ~carried_out), np.count_nonzero(due)))
-    return Joined(delivered, replaced, notes)
+    return Joined(delivered, replaced, (note, *notes_on_delivery(due, carried_out)))
 
 
 def _refuse_second_decisions(decided: Decided, place: IntArray) -> None:
