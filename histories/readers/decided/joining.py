@@ -149,7 +149,9 @@ def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -
         f"decisions of a policy: {len(wanted):,}, {np.count_nonzero(wanted):,} of them to send; in the place of rows "
         f"of the log: {np.count_nonzero(both):,}, {np.count_nonzero(both & sent):,} of which are sends"
     )
-    notes = (note, *notes_on_delivery(both & wanted[row], sent))
+    due = both.copy()
+    due[both] = wanted[row[both]]
+    notes = (note, *notes_on_delivery(due, sent))
     return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), notes)
 
 
