@@ -117,6 +117,7 @@ class TrialUsers:
         start: Start of the trial, microseconds.
         entry: Users by when they entered and by arm (3, A): from the start on, later, never, because they are not in
             the log or were not observed in the trial. Of each cluster only one user is counted.
+        changed: Which of them have decisions of another arm since the start (n,).
         notes: What was decided about users, in sentences.
     """
 
@@ -128,6 +129,7 @@ class TrialUsers:
     cluster: IntArray | None
     start: int
     entry: IntArray
+    changed: BoolArray
     notes: tuple[str, ...]
 
     @property
@@ -163,6 +165,12 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
         raise ConfigError(
             "the log has no arms: give --arms FILE with the columns user_id and arm, a column `arm` of the users, or "
             "decisions with an arm"
+        )
+    changed = _with_several_arms(history, names if table is None else None, start)
+    if changed.any():
+        notes.append(
+            f"{changed.sum():,} users have decisions of several arms since the start; each counts in the first "
+            "one, or in that of the table of users (intention to treat)"
         )
     arms = tuple(sorted({str(name) for name in names[has_arm]}))
     enrolled = np.maximum(history.observed_from, start)
@@ -201,6 +209,7 @@ def trial_users(history: History, settings: TrialConfig, at: int, table: ArmTabl
         cluster=_clusters(history, settings, user),
         start=start,
         entry=entry,
+        changed=changed[user],
         notes=tuple(notes),
     )
 
@@ -264,14 +273,17 @@ def _arms_by_user(
     rows = np.flatnonzero(~pd.isna(decisions.arm) & (decisions.time >= start))
     user, first = np.unique(decisions.user[rows], return_index=True)
     names[user] = decisions.arm[rows[first]]
-    changed = np.unique(decisions.user[rows[decisions.arm[rows] != names[decisions.user[rows]]]])
-    notes = []
-    if len(changed):
-        notes.append(
-            f"{len(changed):,} users have decisions of several arms since the start; each counts in the first one "
-            "(intention to treat)"
-        )
-    return names, notes, {}, None
+    return names, [], {}, None
+
+
+def _with_several_arms(history: History, names: ObjectArray | None, start: int) -> BoolArray:
+    """Return which users (U,) have a decision of another arm than their own (`names`, or None) since the start."""
+    decisions, found = history.decisions, np.zeros(history.n_users, dtype=bool)
+    if decisions.arm is not None and names is not None:
+        own = names[decisions.user]
+        rows = ~pd.isna(decisions.arm) & ~pd.isna(own) & (decisions.time >= start)
+        found[decisions.user[rows & (decisions.arm != own)]] = True
+    return found
 
 
 def _first_decisions(history: History, start: int) -> IntArray:

@@ -173,6 +173,7 @@ def trial_design(
         cluster=None
         if found.cluster is None
         else np.unique(found.cluster[compared], return_inverse=True)[1].astype(np.int64),
+        changed=found.changed[compared],
         entry=found.entry[:, [found.arms.index(name) for name in arms]],
         notes=(*found.notes, *_of_other_arms(others)),
     )

@@ -28,6 +28,7 @@ from crosschannel.evaluation.trials.results import (
     Trial,
 )
 from crosschannel.evaluation.trials.settings import TrialConfig
+from crosschannel.histories.arms import HOLDOUT
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import History
 from crosschannel.histories.observation.goal_events import goal_notes
@@ -83,6 +84,7 @@ def read_trial(
         lifts = _lifts(outcomes, [row[p] for row in courses], unadjusted, looks, settings, rng)
         segments = _segments(design, totals[0], pre_amounts[0], pairs[p]) if p == 0 else ()
         comparisons.append(ArmComparison(design.arms[treated], design.arms[control], lifts, segments))
+    arms_of_trial = _arm_amounts(design, costs, sums)
     return Trial(
         settings=settings,
         log=history.name,
@@ -90,11 +92,12 @@ def read_trial(
         at=int(looks.times[-1]),
         share=float(looks.shares[-1]),
         comparisons=tuple(comparisons),
-        arms=_arm_amounts(design, costs, sums),
+        arms=arms_of_trial,
         checks=check_trial(design, outcomes, pre_amounts, pairs, sums),
         notes=(
             *users.notes,
             *_notes(design, chosen, earlier),
+            *_notes_on_holdout(arms_of_trial),
             *history.with_notes(goal_notes(history, chosen)).cautions,
         ),
         planned_users=looks.planned_users,
@@ -322,6 +325,16 @@ def _mean(design: TrialDesign, values: FloatArray, mine: BoolArray) -> Interval:
     se = float(np.sqrt(rest @ rest * n / max(n - 1, 1)))
     half = float(-ndtri(design.settings.alpha / 2)) * se
     return Interval(mean, mean - half, mean + half, se)
+
+
+def _notes_on_holdout(arms: Sequence[ArmAmounts]) -> list[str]:
+    """Return a note where users who are to get nothing got messages."""
+    return [
+        f"users of `{HOLDOUT}` got {one.messages['all'].point:.2g} messages each since the start, where none should be "
+        "sent: a lift over them is less than what messages are worth. Look who sent them"
+        for one in arms
+        if one.arm == HOLDOUT and one.messages["all"].point > 0
+    ]
 
 
 def _notes(design: TrialDesign, goals: Sequence[Goal], earlier: PastLooks | None) -> list[str]:

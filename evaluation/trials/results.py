@@ -205,7 +205,7 @@ class Trial:
 
     @property
     def verdict(self) -> str:
-        """`better`, `worse`, `not shown`, `not yet` (the trial is not over) or `not valid` (by a check of shares)."""
+        """`better`, `worse`, `not shown`, `not yet` (the trial is not over) or `not valid` (by a check)."""
         if any(check.passed is False and check.invalidates for check in self.checks):
             return NOT_VALID
         direction = self.comparisons[0].value.direction

@@ -1,4 +1,4 @@
-"""Whether a log's goal events may be counted as they are: times without any, copies, and one act under two names."""
+"""Whether a log's goal events may be counted as they are: gaps, copies, two names of one act, signs, currencies."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, HOUR, SECOND, timestamps
 from crosschannel.histories.goals import Goal
 from crosschannel.histories.history import CAUTION, History
+from crosschannel.histories.observation.joining import joining_notes
 
 #: A time without goal events is named if it is longer than this and than three times the next longest one, and if at
 #: least so many events are usual in a time of its length: chance does not leave out 20.
@@ -20,27 +21,63 @@ MIN_SILENCE, TIMES_THE_NEXT, USUAL_EVENTS = 3 * DAY, 3, 20
 CLOSE, MIN_COPIES, MIN_SHARE_OF_COPIES = 60 * SECOND, 20, 0.02
 #: With fewer times that are not whole hours a clock is too coarse to say that two events are one.
 SHARE_OF_FINE_TIMES = 0.5
+#: Amounts of two currencies or units: users' medians, of users with so many events, lie this factor apart, with so
+#: many users and so large a share of them on either side and nobody in between.
+MIN_EVENTS_OF_A_MEDIAN, MIN_USERS_OF_A_CURRENCY, MIN_SHARE_OF_A_CURRENCY, FACTOR_OF_CURRENCIES = 3, 10, 0.05, 10.0
 #: Two names of one act stand beside each other in at least this share of both.
 SHARE_BESIDE = 0.5
 
 
 def goal_notes(history: History, goals: Sequence[Goal]) -> tuple[str, ...]:
-    """Return cautions on the events that the goals count, one line each.
+    """Return cautions on the events that the goals count, and on users who join with a message, one line each.
 
     Args:
         history: The log.
         goals: The goals; those whose events the log does not have are left out.
     """
-    notes = list[str]()
+    notes = list(joining_notes(history)) if len(history.decisions) else []
     for goal in goals if len(history.decisions) else ():
         try:
             rows = np.flatnonzero(history.are_events([goal.event]))
         except ConfigError:  # the rewards refuse it, and name the events that there are
             continue
-        notes += _silence(history, goal, rows)
+        notes += [*_sign(history, goal, rows), *_silence(history, goal, rows), *_currencies(history, goal, rows)]
         if len(rows) and (history.events.time[rows] % HOUR != 0).mean() > SHARE_OF_FINE_TIMES:
             notes += [*_copies(history, goal, rows), *_two_names(history, goal, rows)]
     return tuple(f"{CAUTION}{note}" for note in dict.fromkeys(notes))
+
+
+def _sign(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
+    """Yield a note on a goal that counts churn as good."""
+    if goal.weight > 0 and len(rows) and np.isin(history.events.event[rows], history.churn_codes).all():
+        yield (
+            f"{goal.event!r} is an event after which nothing can be sent to a user, and its weight of {goal.weight:g} "
+            "counts more of it as good: give it a negative weight"
+        )
+
+
+def _currencies(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:
+    """Yield a note on amounts of two groups of users with nobody in between."""
+    e = history.events
+    rows = rows[e.value[rows] > 0]
+    if goal.measure != "value" or not len(rows):
+        return
+    order = rows[np.lexsort((e.value[rows], e.user[rows]))]
+    _, first, count = np.unique(e.user[order], return_index=True, return_counts=True)
+    medians = np.sort(e.value[order[(first + count // 2)[count >= MIN_EVENTS_OF_A_MEDIAN]]])
+    if len(medians) < 2 * MIN_USERS_OF_A_CURRENCY:
+        return
+    ratio = medians[1:] / medians[:-1]
+    k = int(ratio.argmax()) + 1
+    fewer = min(k, len(medians) - k)
+    if ratio[k - 1] >= FACTOR_OF_CURRENCIES and fewer >= max(
+        MIN_USERS_OF_A_CURRENCY, MIN_SHARE_OF_A_CURRENCY * len(medians)
+    ):
+        yield (
+            f"amounts of {goal.event!r} are of two kinds of users with nobody in between: a usual amount is at most "
+            f"{medians[k - 1]:g} for {k:,} of them, and at least {medians[k]:g} for {len(medians) - k:,}. If these are "
+            "two currencies or units, convert them: the larger amounts decide every effect"
+        )
 
 
 def _silence(history: History, goal: Goal, rows: IntArray) -> Iterator[str]:

@@ -14,10 +14,14 @@ from crosschannel.core.errors import NotIdentified
 from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.counts import RewardCounts
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
+from crosschannel.reward.effects.checks.after_window import after_window
 from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY, alike_controls
 from crosschannel.reward.effects.checks.check import SIGNIFICANCE_LEVEL as SIGNIFICANCE_LEVEL
 from crosschannel.reward.effects.checks.check import Check as Check
 from crosschannel.reward.effects.checks.earlier_messages import earlier_messages
+from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
+from crosschannel.reward.effects.checks.hours_before import hours_before
 from crosschannel.reward.effects.estimates import Effect, TreatmentEffects, attribute_groups
 from crosschannel.reward.effects.event_study import EventStudy, event_study, moved_back
 from crosschannel.reward.effects.inference import JointTest, detectable, joint_test, two_sided_p_value
@@ -34,6 +38,8 @@ FAILURES = {
     "earlier messages": "sent decisions and controls had unequally many messages before",
     BY_PROPENSITY: "controls that were as likely to get a message as the sent decisions change otherwise",
     BY_ACTIVITY: "controls that were as active as the sent decisions change otherwise",
+    HOURS_BEFORE: "the goal differs in the hours just before the message",
+    AFTER: "messages take back half of the effect or more after the window",
     "placebo on holdout": "decisions at which nothing was sent differ from those of the users held out",
 }
 
@@ -91,7 +97,8 @@ class Diagnostics:
         untested = [check.name for check in self.checks if check.status == "not tested"]
         if failed:
             rest = f" Not tested: {', '.join(untested)}." if untested else ""
-            return f"{' and '.join(failed).capitalize()}: do not read the effect as causal.{rest}"
+            what = "what a message is worth" if failed == [FAILURES[AFTER]] else "causal"
+            return f"{' and '.join(failed).capitalize()}: do not read the effect as {what}.{rest}"
         unlike = self.on_controls is not None and self.on_controls.status == "failed"
         rest = f" {UNLIKE_CONTROLS}" if unlike else ""
         if untested:
@@ -117,13 +124,16 @@ def diagnose(fitted: TreatmentEffects, history: History, events: EventStudy | No
         events: Its event study; estimated if left out.
     """
     events = event_study(fitted, history) if events is None else events
+    trends = pre_trend_check(events)
     checks = (
-        pre_trend_check(events),
+        trends,
         placebo_in_time(fitted, history),
         placebo_on_holdout(fitted, history),
         earlier_messages(fitted, history),
         *controls_alike(fitted, history),
+        hours_before(fitted, history),
         later_messages(fitted),
+        after_window(fitted, history) if trends.status == "passed" else None,
     )
     on_controls = placebo_on_controls(fitted, history)
     return Diagnostics.build(checks, facts_of(fitted), fitted.model.name, on_controls, history.cautions)

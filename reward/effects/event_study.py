@@ -76,6 +76,11 @@ class EventTimes:
         return np.arange(-self.leads, self.lags, dtype=np.int64)
 
 
+def windows_of_days(days: int) -> EventTimes:
+    """Return one bin of whole days before the decision, and one after it."""
+    return EventTimes(f"{days}d", 1, 1)
+
+
 @dataclass(frozen=True)
 class EventStudy:
     """Effects by event time.
@@ -198,12 +203,15 @@ def bin_outcomes(
         k: The bin; not that of the base.
     """
     length = duration(times.bin)
-    moved = measure_with(
-        shifted(history, (k if k >= 0 else k + 1) * length), _bin_spec(spec, times.bin), around.preprocessing
-    )
+    moved = measure_shifted(history, spec, times, around, (k if k >= 0 else k + 1) * length)
     first, last = min(k, BASE) * length, max(k + 1, 0) * length
     changed = replace(outcomes, pre=around.pre, post=moved.post if k >= 0 else moved.pre)
     return seen_outcomes(changed, history, spec, moved.observed & around.observed, first, last)
+
+
+def measure_shifted(history: History, spec: RewardSpec, times: EventTimes, around: Outcomes, shift: int) -> Outcomes:
+    """Measure the bins next to a time `shift` microseconds after the decisions, as `around` was: see `measure_base`."""
+    return measure_with(shifted(history, shift), _bin_spec(spec, times.bin), around.preprocessing)
 
 
 def lookback(fitted: TreatmentEffects) -> int:

@@ -11,11 +11,38 @@ import numpy as np
 import pandas as pd
 
 from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator, first_true
 from crosschannel.histories.arms import AGENT, WAITING
+from crosschannel.histories.history import CAUTION
 from crosschannel.histories.readers.decided.days import ARMS_FILE, SUMMARY_FILE, read_arms_of_day
 from crosschannel.histories.readers.sources import SourceRows
+
+#: From this share of the decided messages without a send on, and this number, a caution names them: as in the alerts.
+MIN_SHARE_UNDELIVERED, MIN_UNDELIVERED = 0.2, 10
+#: What to do where the log has another message than the one that was decided.
+NOT_CARRIED_OUT = (
+    "they must have what was sent; leave out decisions that were not carried out, and all of a time whose messages "
+    "were sent a period later."
+)
+
+
+def notes_on_delivery(due: BoolArray, delivered: BoolArray) -> tuple[str, ...]:
+    """Return a caution where many decided messages were not sent; none where the log has no message of the policy.
+
+    Args:
+        due: Decisions to send in the time of the log (k,).
+        delivered: Decisions with a send in the log (k,).
+    """
+    decided, undelivered = int(due.sum()), int((due & ~delivered).sum())
+    if undelivered < max(MIN_UNDELIVERED, MIN_SHARE_UNDELIVERED * decided) or undelivered == decided:
+        return ()
+    return (
+        f"{CAUTION}{undelivered:,} of {decided:,} decided messages ({undelivered / decided:.0%}) have no send in the "
+        "log: effects and values are those of deciding to send, which are less than those of a message. If the sending "
+        "tool failed, leave all decisions of that time out; single ones without a send are not left out at random",
+    )
 
 
 def check_arms(decided: SourceRows) -> None:

@@ -14,7 +14,12 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.core.times import HOUR
-from crosschannel.histories.readers.decided.checking import check_arms, notes_on_edits
+from crosschannel.histories.readers.decided.checking import (
+    NOT_CARRIED_OUT,
+    check_arms,
+    notes_on_delivery,
+    notes_on_edits,
+)
 from crosschannel.histories.readers.decided.days import DECISIONS_FILE, decided_days, decisions_by_date, ends_before
 from crosschannel.histories.readers.sources import (
     SourceRows,
@@ -135,7 +140,7 @@ def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -
     theirs.flag_rows(
         *(modules.names[0], other),
         "the decision for this time was another one",
-        "Correct the decisions: they must have what was sent; leave out decisions that were not carried out.",
+        f"Correct the decisions: {NOT_CARRIED_OUT}",
     )
     _raise(faults, decided, log)
     _refuse_other_times(theirs, mine, sent & ~both, wanted, log_time, time)
@@ -144,7 +149,10 @@ def join_decisions(log: SourceRows, decided: SourceRows, modules: ActionSpace) -
         f"decisions of a policy: {len(wanted):,}, {np.count_nonzero(wanted):,} of them to send; in the place of rows "
         f"of the log: {np.count_nonzero(both):,}, {np.count_nonzero(both & sent):,} of which are sends"
     )
-    return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), (note,))
+    due = both.copy()
+    due[both] = wanted[row[both]]
+    notes = (note, *notes_on_delivery(due, sent))
+    return JoinedDecisions(without_rows(log, both), decided, _renamed(log, decided, both, row), notes)
 
 
 def _refuse_other_times(

@@ -12,7 +12,7 @@ from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.errors import Fault, raise_faults
 from crosschannel.core.sorting import argsort_by_user_and_time
 from crosschannel.core.table_validator import TableValidator
-from crosschannel.histories.readers.decided.checking import check_arms
+from crosschannel.histories.readers.decided.checking import NOT_CARRIED_OUT, check_arms, notes_on_delivery
 from crosschannel.histories.readers.decided.days import source_of_decisions
 from crosschannel.histories.readers.slots import UserSlots
 from crosschannel.histories.readers.sources import SourceRows, TableSource, decision_columns, read_source
@@ -130,7 +130,7 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
     bad = np.zeros(len(stream), dtype=bool)
     bad[sends[differs]] = True
     problem = "the decision for this time was another one"
-    remedy = "Correct the file of decisions: it must have what was sent; leave out decisions that were not carried out."
+    remedy = f"Correct the decisions: {NOT_CARRIED_OUT}"
     stream.flag_rows("event", bad, problem, remedy)
     raise_faults(stream.faults)
 
@@ -146,7 +146,8 @@ def join(decided: Decided, stream: StreamRows, slots: UserSlots, sends: IntArray
         f"decisions of a policy: {len(decided):,}, {np.count_nonzero(decided.sent):,} of them to send; "
         f"{np.count_nonzero(decided.sent & ~carried_out):,} of these have no send in the log, and count as decided"
     )
-    return Joined(delivered, replaced, (note,))
+    due = decided.sent & (end <= stream.time.max(initial=0))
+    return Joined(delivered, replaced, (note, *notes_on_delivery(due, carried_out)))
 
 
 def _refuse_second_decisions(decided: Decided, place: IntArray) -> None:

@@ -9,12 +9,17 @@ import numpy as np
 
 from crosschannel.core.arrays import BoolArray, FloatArray
 from crosschannel.core.errors import ConfigError, nearest
-from crosschannel.core.times import duration
+from crosschannel.core.times import DAY, duration
 from crosschannel.histories.history import History
 from crosschannel.reward.effects.buckets.sums import Units
+from crosschannel.reward.effects.checks.after_window import MESSAGES, length_after, outcomes_after
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.alike_controls import edges_of_activity
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
 from crosschannel.reward.effects.checks.earlier_messages import earlier_outcomes
+from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
+from crosschannel.reward.effects.checks.hours_before import TIMES as HOURS
+from crosschannel.reward.effects.checks.hours_before import has_fine_times, outcomes_before
 from crosschannel.reward.effects.diagnostics import divided_controls, holdout_outcomes, in_held_out_arms
 from crosschannel.reward.effects.estimates import (
     GROUPINGS,
@@ -30,6 +35,7 @@ from crosschannel.reward.effects.event_study import (
     bin_outcomes,
     measure_base,
     moved_outcomes,
+    windows_of_days,
 )
 from crosschannel.reward.measurement.outcomes import Outcomes, measure, measure_with
 from crosschannel.reward.measurement.preprocessing import FittedPreprocessing
@@ -68,6 +74,9 @@ class Plan:
         preprocessing: What rewards are measured with.
         of_goals: What each goal is measured with by itself.
         of_bins: What the bins of the event study are measured with.
+        length_after: Length of the time after the window that is tested, microseconds; None for none.
+        of_after: What windows of this length are measured with.
+        of_hours: What the hours before a message are measured with; None where the log has no such times.
         attributes: Groups of users by each attribute.
         reached: Arms that got messages.
         weight: Unit of the weights of decisions: see `Units`.
@@ -80,6 +89,9 @@ class Plan:
     preprocessing: FittedPreprocessing
     of_goals: tuple[FittedPreprocessing, ...]
     of_bins: FittedPreprocessing
+    length_after: int | None
+    of_after: FittedPreprocessing | None
+    of_hours: FittedPreprocessing | None
     attributes: Mapping[str, AttributeGroups]
     reached: tuple[str, ...]
     weight: float
@@ -105,6 +117,12 @@ class Plan:
         """
         check_groupings(by, sample, tuple(attributes))
         did = TreatmentEffects.fit(DidReward(spec), sample)
+        length = length_after(sample, spec)
+        of_after = of_hours = None
+        if has_fine_times(sample, spec):
+            of_hours = measure_base(sample, spec, HOURS).preprocessing
+        if length is not None:
+            of_after = measure_base(sample, spec, windows_of_days(length // DAY)).preprocessing
         goals = (measure(sample, replace(spec, goals=(goal,))).preprocessing for goal in spec.goals)
         return cls(
             spec=spec,
@@ -113,6 +131,9 @@ class Plan:
             preprocessing=replace(did.outcomes.preprocessing, largest=largest),
             of_goals=tuple(replace(one, largest=largest[g : g + 1]) for g, one in enumerate(goals)),
             of_bins=replace(measure_base(sample, spec, times).preprocessing, largest=largest),
+            length_after=length,
+            of_after=None if of_after is None else replace(of_after, largest=largest),
+            of_hours=None if of_hours is None else replace(of_hours, largest=largest),
             attributes=attributes,
             reached=reached,
             weight=weight,
@@ -174,6 +195,13 @@ def designs_of(history: History, plan: Plan) -> Iterator[Design]:
     moved = moved_outcomes(o, history, spec, duration(spec.pre) + duration(spec.post))
     yield Design((IN_TIME, 0), moved, {(IN_TIME, 0, IN_TIME): None})
     yield Design((EARLIER, 0), earlier_outcomes(o, history, spec), {(EARLIER, 0, EARLIER): None})
+    if plan.of_hours is not None:
+        hours = outcomes_before(o, history, spec, plan.of_hours)
+        yield Design((HOURS_BEFORE, 0), hours, {(HOURS_BEFORE, 0, HOURS_BEFORE): None})
+    if plan.length_after is not None:
+        goals, messages = outcomes_after(o, history, spec, plan.length_after, plan.of_after)
+        yield Design((AFTER, 0), goals, {(AFTER, 0, AFTER): None})
+        yield Design((MESSAGES, 0), messages, {(MESSAGES, 0, MESSAGES): None})
     if history.decisions.arm is not None:
         held = in_held_out_arms(history.decisions.arm, spec.holdout_arms, plan.reached)
         yield Design((ON_HOLDOUT, 0), holdout_outcomes(o, held), {(ON_HOLDOUT, 0, "held out"): None})

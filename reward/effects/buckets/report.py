@@ -23,8 +23,12 @@ from crosschannel.reward.effects.buckets.designs import (
     divided_designs,
 )
 from crosschannel.reward.effects.buckets.passes import Estimates, Run, estimate, select_effects
+from crosschannel.reward.effects.checks.after_window import MESSAGES, check_after_window
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
 from crosschannel.reward.effects.checks.earlier_messages import check_earlier_messages
+from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
+from crosschannel.reward.effects.checks.hours_before import check_hours_before
 from crosschannel.reward.effects.diagnostics import (
     MIN_USERS,
     Check,
@@ -81,7 +85,7 @@ def report_over_buckets(run: Run, plan: Plan, sample: History, summary: str, req
         divided = estimate(run, plan, _Divided(found.fitted), "controls")
         on_controls = check_controls({name: _equal_changes(divided, name) for name in plan.divides_controls})
     alike = controls_alike(run, plan, found.fitted, found.of(MAIN)[0].value)
-    diagnostics = diagnose_estimates(found, events, on_controls, alike, len(plan.spec.matching.levels))
+    diagnostics = diagnose_estimates(found, events, on_controls, alike, plan)
     diagnostics = replace(diagnostics, cautions=sample.cautions)
     if request.csv is not None:
         write_csv(pd.concat([table, events.to_pandas()]), request.csv)
@@ -109,7 +113,7 @@ def event_study_of(found: Estimates, plan: Plan) -> EventStudy:
 
 
 def diagnose_estimates(
-    found: Estimates, events: EventStudy, on_controls: Check | None, alike: Sequence[Check], levels: int
+    found: Estimates, events: EventStudy, on_controls: Check | None, alike: Sequence[Check], plan: Plan
 ) -> Diagnostics:
     """Return the diagnostics of `diagnose` from estimates over buckets.
 
@@ -118,19 +122,25 @@ def diagnose_estimates(
         events: The event study.
         on_controls: The placebo on controls; None where users have no attribute that divides them.
         alike: The checks of controls that are weighted like the sent decisions.
-        levels: Number of levels of the matching.
+        plan: What is estimated.
     """
     assert found.counts is not None  # the first design has them
     held = [effect for effect in found.of(ON_HOLDOUT) if effect.n_treated + effect.n_without]
+    trends, after = pre_trend_check(events), None
+    if plan.length_after is not None and trends.status == "passed":
+        later, others = found.of(AFTER)[0], found.of(MESSAGES)[0]
+        after = check_after_window(found.of(MAIN)[0], later, others, plan.length_after)
     checks = (
-        pre_trend_check(events),
+        trends,
         check_placebo_in_time(found.of(IN_TIME)[0]),
         check_placebo_on_holdout(held[0]) if held else None,
         check_earlier_messages(found.of(EARLIER)[0]),
         *alike,
+        check_hours_before(found.of(HOURS_BEFORE)[0], found.of(MAIN)[0]) if plan.of_hours is not None else None,
         check_later_messages(found.counts.unknown),
+        after,
     )
-    return Diagnostics.build(checks, found.counts.lines(KIND, levels), KIND, on_controls)
+    return Diagnostics.build(checks, found.counts.lines(KIND, len(plan.spec.matching.levels)), KIND, on_controls)
 
 
 def _equal_changes(divided: Estimates, attribute: str) -> JointTest:

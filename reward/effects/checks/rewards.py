@@ -10,9 +10,11 @@ import numpy as np
 from crosschannel.core.times import duration
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.sources import KNOWN_SOURCES
+from crosschannel.reward.effects.checks.after_window import NAME as AFTER
 from crosschannel.reward.effects.checks.alike_controls import BY_ACTIVITY, BY_PROPENSITY
 from crosschannel.reward.effects.checks.check import MIN_SHARE, SIGNIFICANCE_LEVEL, Check
 from crosschannel.reward.effects.checks.earlier_messages import NAME as EARLIER
+from crosschannel.reward.effects.checks.hours_before import NAME as HOURS_BEFORE
 from crosschannel.reward.effects.diagnostics import Diagnostics, diagnose
 from crosschannel.reward.effects.estimates import TreatmentEffects
 from crosschannel.reward.effects.event_study import EventStudy, event_study
@@ -35,6 +37,9 @@ DRAWN_AT_RANDOM = (
 REMEDIES = {
     EARLIER: "Rewards whose windows hold no other message (`reward.overlap: exclude`, a shorter `reward.pre`), or a "
     "trial in which users are drawn into arms.",
+    HOURS_BEFORE: "Times of messages and of events on one clock (`time_zone`); or, where messages follow what users "
+    "do, the probabilities with which they were sent, and `reward.kind: did_dr`.",
+    AFTER: "Rewards with a longer `reward.post`, which hold what messages do later.",
     BY_ACTIVITY: "Comparisons within past activity (`reward.matching.strata`), or without the usual level of the week "
     "(`reward.seasonality`).",
 }

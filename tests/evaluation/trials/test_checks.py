@@ -68,5 +68,6 @@ def test_several_differences_are_judged_together():
     assert (passed.passed, passed.remedy) == (True, "")
     assert "x0" in passed.finding
     failed = check_differences("balance", ["x", "y"], [0.004, np.nan], "Look.")
-    assert (failed.passed, failed.remedy) == (False, "Look.")
+    assert (failed.passed, failed.remedy, failed.invalidates) == (False, "Look.", False)
+    assert check_differences("balance", ["x", "y"], [1e-7, 0.4], "Look.").invalidates
     assert check_differences("balance", [], [], "Look.").passed is None

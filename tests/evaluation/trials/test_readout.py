@@ -227,6 +227,30 @@ def test_arms_that_differed_before_are_found():
     passed = {check.name.partition(":")[0]: check.passed for check in trial.checks}
     assert passed["balance of the period before"] is False
     assert passed["balance of attributes"] is True
+    assert trial.verdict == NOT_VALID
+
+
+def test_arms_that_depend_on_the_day_are_not_valid():
+    """Each decision has an arm of its own, so that no user is in any."""
+    history = trial_history(20, arms_in="decisions")
+    arms = np.array(["agent", "holdout"], dtype=object)[np.random.default_rng(0).integers(0, 2, len(history.decisions))]
+    by_day = replace(history, decisions=replace(history.decisions, arm=arms))
+    settings = replace(SETTINGS, shares={}, compare=("agent:holdout",))
+    trial = read_trial(by_day, settings, GOALS)
+    assert (trial.verdict, [c.name for c in trial.checks if c.invalidates]) == (NOT_VALID, ["stability of arms"])
+    assert read_trial(history, settings, GOALS).verdict != NOT_VALID
+
+
+def test_messages_to_users_held_out_are_noted():
+    history = trial_history(21)
+    d = history.decisions
+    held = (history.users["arm"] == "holdout").to_numpy()[d.user]
+    actions = d.actions.copy()
+    actions[np.flatnonzero(held)[::5], 0] = 1
+    settings = replace(SETTINGS, shares={})
+    leaked = read_trial(replace(history, decisions=replace(d, actions=actions)), settings, GOALS)
+    assert any("`holdout` got" in note for note in leaked.notes)
+    assert not any("`holdout` got" in note for note in read_trial(history, settings, GOALS).notes)
 
 
 def test_clusters_are_the_units_that_are_counted_and_compared():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,6 +91,32 @@ def test_one_act_under_two_names_is_named_where_one_goal_counts_both() -> None:
     other, later, _ = orders(seed=1)
     apart = log(np.append(user, other), np.append(time, later), np.append(name, np.ones(len(other), dtype=np.int64)))
     assert goal_notes(apart, (Goal("order*"),)) == ()
+
+
+def test_churn_that_counts_as_good_is_named() -> None:
+    user, time, _ = orders()
+    left = replace(log(user, time, np.arange(len(user)) % 2), churn_events=("order_server",))
+    (note,) = goal_notes(left, (Goal("order"), Goal("order_server", weight=3.0)))
+    assert "its weight of 3 counts more of it as good" in note
+    assert goal_notes(left, (Goal("order"), Goal("order_server", weight=-3.0))) == ()
+
+
+def test_amounts_in_two_currencies_are_named() -> None:
+    """A third of the users pays in yen, 160 to the euro."""
+    user, time, name = orders()
+    spent, value = (Goal("order", measure="value"),), np.random.default_rng(1).gamma(2.0, 15.0, len(user))
+    (note,) = goal_notes(log(user, time, name, np.where(user % 3 == 0, 160 * value, value)), spent)
+    assert "amounts of 'order' are of two kinds of users with nobody in between" in note
+
+
+@pytest.mark.parametrize("spread", [0.5, 1.0, 2.0, 3.0])
+def test_uneven_amounts_of_one_currency_are_usual(spread: float) -> None:
+    """Log-normal amounts and log-normal levels of users, 100 logs of 40 users each: the least users that are judged."""
+    for seed in range(25):
+        user, time, name = orders(seed=seed)
+        rng = np.random.default_rng(seed)
+        value = np.exp(rng.normal(0, spread, 40)[user] + rng.normal(0, spread, len(user)))
+        assert goal_notes(log(user, time, name, value), (Goal("order", measure="value"),)) == ()
 
 
 def test_a_goal_that_the_log_does_not_have_is_left_to_the_rewards() -> None:

@@ -149,6 +149,8 @@ def test_decisions_without_a_send_count_as_decided(tmp_path: Path):
     missing = int(pd.read_csv(tmp_path / "decided" / "8.csv")["channel"].eq("email").sum())
     assert f"{missing} of these have no send in the log, and count as decided" in found.summary()
     np.testing.assert_array_equal(found.decisions.actions, expected.decisions.actions)
+    assert any(f"{missing} of " in one and "have no send in the log" in one for one in found.cautions)
+    assert not expected.cautions
 
 
 @pytest.mark.parametrize("source", ["stream", "tables"])

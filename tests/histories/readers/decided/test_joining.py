@@ -137,6 +137,13 @@ def test_a_decision_that_was_not_delivered_stays_what_was_decided(tmp_path, fold
     write_history(replace(history, decisions=quiet), tmp_path / "quiet")
     found = read_history(tmp_path / "quiet", decided)
     np.testing.assert_array_equal(found.decisions.actions, d.actions)
+    assert any("have no send in the log" in one for one in found.cautions), found.summary()
+    # Where none has a send, the log does not have the policy's messages, which says nothing about their delivery.
+    lost = np.isin(d.time, times)
+    p = np.where(lost[:, None], [0.7, 1.0], d.propensity)
+    none = replace(d, actions=np.where(lost[:, None], 0, d.actions), propensity=p, joint=p.prod(1))
+    write_history(replace(history, decisions=none), tmp_path / "none")
+    assert not read_history(tmp_path / "none", decided).cautions
 
 
 def test_a_message_that_nobody_decided_is_refused(tmp_path, folders):
