@@ -1,0 +1,154 @@
+"""What users look like at the time of decisions: who is decided for, by which policy, and what may be sent to whom."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from crosschannel import agents
+from crosschannel.agents import Agent, Observations
+from crosschannel.agents.constraints.settings import Constraints
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
+from crosschannel.core.hashing import row_fingerprints
+from crosschannel.histories.arms import AGENT, BUSINESS_AS_USUAL, assign_arms
+from crosschannel.histories.eligibility import without_churned
+from crosschannel.histories.guardrails import Guardrails, allowed_actions
+from crosschannel.histories.history import History
+from crosschannel.histories.logs import take_rows, without_decisions
+from crosschannel.pipeline.loop.decisions.eligible import own_decisions
+from crosschannel.pipeline.run_files import TrainedWith
+from crosschannel.pipeline.run_folder import Run
+
+
+@dataclass(frozen=True)
+class DecidingPolicy:
+    """What decides for a day.
+
+    Attributes:
+        agent: The agent.
+        trained_with: What it has learned with.
+        constraints: What it keeps.
+        version: Its version.
+    """
+
+    agent: Agent
+    trained_with: TrainedWith
+    constraints: Constraints
+    version: str
+
+    @classmethod
+    def load(cls, run: Run, modules: ActionSpace, device: str) -> DecidingPolicy:
+        """Load the policy of a run.
+
+        Raises:
+            ConfigError: If it does not fit the action space, or its constraints do not.
+        """
+        agent, extra = agents.load_policy(run.policy, device, modules, run.allowed_classes)
+        trained_with = TrainedWith.from_dict(extra.get("run", {}), run.policy)
+        constraints = run.constraints_given(extra)
+        agents.check_constraints(constraints, modules, trained_with.pace.rates)
+        return cls(agent, trained_with, constraints, run.policy_version)
+
+
+@dataclass(frozen=True)
+class DayUsers:
+    """All users of a log at the time of decisions; N of them have a row.
+
+    Attributes:
+        user_ids: Ids of all users (U,).
+        arm: Their arms (U,).
+        users: The user of each row (N,).
+        decides: Which rows the agent decides for (N,).
+        waits: Which are of the agent's arm and wait for the roll-out (N,).
+        unguarded: What may be sent before guardrails (N, sum of actions).
+        eligible: What may be sent (N, sum of actions).
+        contexts: Hashes of what the policy sees (N,).
+        modules: The action space.
+        log_ends: End of the log, microseconds since 1970 UTC.
+    """
+
+    user_ids: ObjectArray
+    arm: ObjectArray
+    users: IntArray
+    decides: BoolArray
+    waits: BoolArray
+    unguarded: BoolArray
+    eligible: BoolArray
+    contexts: ObjectArray
+    modules: ActionSpace
+    log_ends: int
+
+
+@dataclass(frozen=True)
+class Deciders:
+    """The users whom the agent decides for.
+
+    Attributes:
+        seen: What it sees of them.
+        has_slot: Which of them can get a message at all, and so count for a limit per user (n,).
+    """
+
+    seen: Observations
+    has_slot: BoolArray
+
+
+def users_of_day(
+    policy: DecidingPolicy,
+    run: Run,
+    history: History,
+    at: int,
+    eligible: BoolArray,
+    guardrails: Guardrails,
+    may_receive: BoolArray | None = None,
+) -> tuple[DayUsers, Deciders]:
+    """Return all users at a time, and what the agent sees of those whom it decides for; each user's part is its own.
+
+    Args:
+        policy: What decides.
+        run: The run.
+        history: What is known of the users, and earlier decisions.
+        at: Time of the decisions, microseconds since 1970 UTC.
+        eligible: What may be sent to whom (U, sum of actions), before guardrails.
+        guardrails: Limits on what is sent.
+        may_receive: Which users may get messages yet (U,); None for all.
+    """
+    history = known_at(history, at)
+    arm = assign_arms(history.user_ids, run.config.arms, history.users)
+    ended = history.observed_until < min(at, history.span[1])
+    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~ended)
+    time = np.full(len(users), at, dtype=np.int64)
+    is_agent = np.asarray(arm[users] == AGENT)
+    decides = is_agent if may_receive is None else is_agent & may_receive[users]
+    mask = without_churned(eligible, history, at)[users]
+    # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
+    mask &= allowed_actions(guardrails, history, users, time + 1)
+    mask[~decides, 1:] = False
+    context = policy.trained_with.features.at(history, users, time)
+    seen = Observations(context, mask, history.user_keys[users])
+    found = DayUsers(
+        user_ids=history.user_ids,
+        arm=arm,
+        users=users,
+        decides=decides,
+        waits=is_agent & ~decides,
+        unguarded=eligible[users],
+        eligible=mask,
+        contexts=row_fingerprints(context),
+        modules=history.modules,
+        log_ends=history.span[1],
+    )
+    return found, Deciders(seen[decides], (history.churned_at >= at)[users[decides]])
+
+
+def known_at(history: History, at: int) -> History:
+    """Return a history without what this package decided for a time or later: what a decision for it may see."""
+    d = history.decisions
+    late = np.flatnonzero(d.time >= at)
+    dropped = np.zeros(len(d), dtype=bool)
+    dropped[late] = own_decisions(take_rows(d, late))
+    if not dropped.any():
+        return history
+    decisions, events = without_decisions(d, history.events, dropped)
+    return replace(history, decisions=decisions, events=events)
