@@ -191,11 +191,17 @@ def _slots_of_bucket(path: Path, run: Run) -> History:
 
 def _decide_bucket(path: Path, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
     """Decide for the users of a bucket, or only look at what it shows."""
+    history, eligible, shown = look_at_bucket(path, request)
+    return replace(shown, days=(_decide(history, eligible, request),)) if decides else shown
+
+
+def look_at_bucket(path: Path, request: BucketRequest) -> tuple[History, BoolArray, DecidedUsers]:
+    """Return a bucket's history, what may be sent before guardrails (U, sum of actions), and what else it shows."""
     history = _read(path, request.run)
     time = history.decisions.time
     eligible, source = eligible_before_guardrails(history, request.at, request.run.config.history.decided)
-    return DecidedUsers(
-        days=(_decide(history, eligible, request),) if decides else (),
+    shown = DecidedUsers(
+        days=(),
         first=int(time.min()) if len(time) else None,
         times_of_day=few_times(time % DAY),
         source=source,
@@ -204,13 +210,19 @@ def _decide_bucket(path: Path, request: BucketRequest, *, decides: bool = True) 
         open_columns=tuple(open_columns(history, request.guardrails, request.ignored)),
         nobody=history.select_users(np.zeros(history.n_users, dtype=bool)),
     )
+    return history, eligible, shown
+
+
+def may_receive(history: History, request: BucketRequest) -> BoolArray | None:
+    """Return which users may get messages yet (U,); None for all."""
+    return None if request.ramp == 1.0 else rolled_out(history, request.run.config.arms, request.ramp)
 
 
 def _decide(history: History, eligible: BoolArray, request: BucketRequest) -> DecidedDay:
     run = request.run
     return decide_day(
         *(run, history, request.at, eligible, request.guardrails),
-        may_receive=None if request.ramp == 1.0 else rolled_out(history, run.config.arms, request.ramp),
+        may_receive=may_receive(history, request),
         explore=request.explore,
         device=request.device,
         seed=request.seed,
