@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from crosschannel import agents
 from crosschannel.agents import Agent, Observations
@@ -20,6 +24,8 @@ from crosschannel.histories.logs import take_rows, without_decisions
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.run_files import TrainedWith
 from crosschannel.pipeline.run_folder import Run
+
+USERS_FILE = "users.json"
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,25 @@ class DayUsers:
     contexts: ObjectArray
     modules: ActionSpace
     log_ends: int
+
+    def write(self, folder: Path) -> None:
+        """Write it into a folder, one file for each column, texts with a fixed width."""
+        for name, column in self._columns().items():
+            np.save(folder / f"{name}.npy", column.astype(str) if column.dtype == object else column)
+        other = {"columns": list(self._columns()), "modules": self.modules.to_dict(), "log_ends": self.log_ends}
+        (folder / USERS_FILE).write_text(json.dumps(other), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> DayUsers:
+        """Return what `write` wrote."""
+        other = json.loads((folder / USERS_FILE).read_text(encoding="utf-8"))
+        columns = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in other["columns"]}
+        texts = {name: column.astype(object) for name, column in columns.items() if column.dtype.kind == "U"}
+        return cls(**{**columns, **texts}, modules=ActionSpace.from_dict(other["modules"]), log_ends=other["log_ends"])
+
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: column for name, column in found.items() if isinstance(column, np.ndarray)}
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ block of users in memory, and a few numbers of each of the others:
 
 from __future__ import annotations
 
-import pickle
 from dataclasses import dataclass, fields
 from functools import partial, reduce
 from operator import add
@@ -39,7 +38,7 @@ from crosschannel.pipeline.loop.decisions.vote_files import VoteFiles, writing
 from crosschannel.pipeline.priced_votes import PricedVotes, Voting, blocks, find_prices
 from crosschannel.pipeline.pricing import check_priceable, price_table
 
-CONTEXT_FILE, MASK_FILE, KEYS_FILE, USERS_FILE = "context.npy", "mask.npy", "keys.npy", "users.pickle"
+CONTEXT_FILE, MASK_FILE, KEYS_FILE = "context.npy", "mask.npy", "keys.npy"
 
 
 @dataclass(frozen=True)
@@ -224,14 +223,14 @@ def _look_at(item: tuple[Path, Path], request: BucketRequest) -> LookedAt:
         folder.mkdir(parents=True, exist_ok=True)
         for name, array in ((CONTEXT_FILE, seen.context), (MASK_FILE, seen.action_mask), (KEYS_FILE, seen.users)):
             np.save(folder / name, array)
-        (folder / USERS_FILE).write_bytes(pickle.dumps(users))
+        users.write(folder)
     return LookedAt(folder, users.user_ids[users.users[users.decides]], int(deciders.has_slot.sum()), shown)
 
 
 def _day_of_bucket(item: tuple[Path, Decisions], request: BucketRequest, prices: pd.DataFrame | None) -> DecidedDay:
     """Return a bucket's part of the day, given what is decided for its users."""
     folder, chosen = item
-    users: DayUsers = pickle.loads((folder / USERS_FILE).read_bytes())  # this process, or its parent, wrote it
+    users = DayUsers.read(folder)
     policy = DecidingPolicy.load(request.run, users.modules, request.device)
     return day_of_users(
         *(policy, request.run, users, chosen, prices, request.at),
