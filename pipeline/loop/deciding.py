@@ -13,6 +13,7 @@ import pandas as pd
 
 from crosschannel import agents
 from crosschannel.agents import Decisions, Observations
+from crosschannel.agents.constraints.settings import Constraints
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, FloatArray, ObjectArray
 from crosschannel.core.errors import ConfigError, OutputError
@@ -35,10 +36,10 @@ from crosschannel.histories.readers.decided.days import (
 )
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
 from crosschannel.pipeline.loop.day_summaries import DAY_VERSION
-from crosschannel.pipeline.loop.decisions.day_users import DayUsers, Deciders, DecidingPolicy, users_of_day
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest, DayUsers, Deciders, users_of_day
 from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED
 from crosschannel.pipeline.pricing import priced_policy
-from crosschannel.pipeline.run_files import RunLock, write_json
+from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
 from crosschannel.pipeline.run_folder import Run
 
 #: Columns beside the native ones: who waits for the roll-out, and the fingerprint of what the policy saw.
@@ -104,42 +105,52 @@ def decide_day(
     Raises:
         ConfigError: If the constraints do not fit the history or the agent, or cannot be kept (`InfeasibleBudget`).
     """
-    policy = DecidingPolicy.load(run, history.modules, device)
-    users, deciders = users_of_day(policy, run, history, at, eligible, guardrails, may_receive)
-    chosen, prices = _choose(policy, deciders, explore=explore, seed=seed, at=at)
+    agent, extra = agents.load_policy(run.policy, device, history.modules, run.allowed_classes)
+    trained_with = TrainedWith.from_dict(extra.get("run", {}), run.policy)
+    constraints, version = run.constraints_given(extra), run.policy_version
+    agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
+    request = DayRequest(
+        at=at,
+        trained_with=trained_with,
+        version=version,
+        arms=run.config.arms,
+        guardrails=guardrails,
+        explore=explore,
+        seed=seed,
+        clear_ids=clear_ids,
+    )
+    users, deciders = users_of_day(request, history, eligible, may_receive)
+    chosen, prices = _choose(agent, constraints, deciders, request)
     note_binding(prices)
-    return day_of_users(policy, run, users, chosen, prices, at, explore=explore, seed=seed, clear_ids=clear_ids)
+    return day_of_users(request, users, chosen, prices)
 
 
 def _choose(
-    policy: DecidingPolicy, deciders: Deciders, *, explore: bool, seed: int, at: int
+    agent: agents.Agent, constraints: Constraints, deciders: Deciders, request: DayRequest
 ) -> tuple[Decisions, pd.DataFrame | None]:
     """Return what is decided for the users whom the agent decides for, and the constraints' prices."""
-    agent, constraints, seen = policy.agent, policy.constraints, deciders.seen
+    seen, pace, explore = deciders.seen, request.trained_with.pace, request.explore
     if not len(seen):
         return no_decisions(agent.modules), None
     if not (explore or constraints.price_messages):
         return agent.act(seen, explore=False), None
     together = np.zeros(len(seen), dtype=np.int64)
-    found = priced_policy(
-        *(agent, seen, together, constraints, policy.trained_with.pace, deciders.has_slot), explore=explore
-    )
-    return draw(agent.modules, found.probabilities, seen, seed, at), found.table
+    found = priced_policy(agent, seen, together, constraints, pace, deciders.has_slot, explore=explore)
+    return draw(agent.modules, found.probabilities, seen, request), found.table
 
 
-def draw(modules: ActionSpace, probabilities: list[FloatArray], seen: Observations, seed: int, at: int) -> Decisions:
+def draw(modules: ActionSpace, probabilities: list[FloatArray], seen: Observations, request: DayRequest) -> Decisions:
     """Draw for each user by a hash of the seed, the time and the user: who else is decided for changes nothing.
 
     Args:
         modules: The action space.
         probabilities: The policy's probabilities, one array (n, *shape(m)) per module.
         seen: What the agent sees of n users.
-        seed: Seed of the draws.
-        at: Time of the decisions, microseconds since 1970 UTC.
+        request: What is decided.
     """
     agents.check_probabilities(modules, probabilities, seen.action_mask)
     assert seen.users is not None  # `users_of_day` knows them
-    return agents.sample_keyed(modules, probabilities, derive(derive(seen.users, seed), at))
+    return agents.sample_keyed(modules, probabilities, derive(derive(seen.users, request.seed), request.at))
 
 
 def no_decisions(modules: ActionSpace, rows: int = 0) -> Decisions:
@@ -148,41 +159,25 @@ def no_decisions(modules: ActionSpace, rows: int = 0) -> Decisions:
     return Decisions(np.zeros(shape, dtype=np.int64), np.ones(shape), np.ones(rows))
 
 
-def day_of_users(
-    policy: DecidingPolicy,
-    run: Run,
-    users: DayUsers,
-    chosen: Decisions,
-    prices: pd.DataFrame | None,
-    at: int,
-    *,
-    explore: bool,
-    seed: int,
-    clear_ids: bool,
-) -> DecidedDay:
+def day_of_users(request: DayRequest, users: DayUsers, chosen: Decisions, prices: pd.DataFrame | None) -> DecidedDay:
     """Return the day's tables and summary.
 
     Args:
-        policy: What decided.
-        run: The run.
+        request: What was decided.
         users: All users.
         chosen: What was decided for those whom the agent decides for; the others get nothing.
         prices: The constraints' prices; None where nothing was priced.
-        at: Time of the decisions, microseconds since 1970 UTC.
-        explore: Whether the policy explored.
-        seed: Seed of the draws.
-        clear_ids: Whether decision ids have the users' ids in them.
 
     Raises:
         ConfigError: If a decision is not what an agent may decide, or the log has a column with the name of a price.
     """
-    modules, trained_with, version, decides = users.modules, policy.trained_with, policy.version, users.decides
+    modules, at, version, decides = users.modules, request.at, request.version, users.decides
     out = no_decisions(modules, len(decides))
     out.actions[decides], out.probabilities[decides], out.joint[decides] = (
         *(chosen.actions, chosen.probabilities, chosen.joint),
     )
     agents.check_decisions(modules, out, users.eligible)
-    ids = _decision_ids(users.user_ids[users.users], at, None if clear_ids else trained_with.history)
+    ids = _decision_ids(users.user_ids[users.users], at, None if request.clear_ids else request.trained_with.history)
     log = DecisionLog(
         id=ids,
         key=keys(ids),
@@ -206,17 +201,17 @@ def day_of_users(
         "version": DAY_VERSION,
         "at": _text(at),
         "policy_version": version,
-        "explore": explore,
-        "seed": seed,
+        "explore": request.explore,
+        "seed": request.seed,
         "log_ends": _text(users.log_ends),
         "log_age_hours": (at - users.log_ends) / (3600 * SECOND),
-        "arms": to_dict(run.config.arms),
+        "arms": to_dict(request.arms),
         "users": {name: int((users.arm == name).sum()) for name in ARMS},
         "waiting": int(users.waits.sum()),
         "counts": counts_of(table.loc[decides, list(modules.names)], modules.names),
         "prices": [] if prices is None else _plain(prices),
     }
-    return DecidedDay(day_name(at, trained_with.pace.period), table, arms, summary)
+    return DecidedDay(day_name(at, request.trained_with.pace.period), table, arms, summary)
 
 
 def note_binding(prices: pd.DataFrame | None) -> None:

@@ -1,4 +1,4 @@
-"""What users look like at the time of decisions: who is decided for, by which policy, and what may be sent to whom."""
+"""What is decided for a day, and what users look like then: who is decided for, and what may be sent to whom."""
 
 from __future__ import annotations
 
@@ -10,52 +10,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from crosschannel import agents
-from crosschannel.agents import Agent, Observations
-from crosschannel.agents.constraints.settings import Constraints
+from crosschannel.agents import Observations
 from crosschannel.core.action_space import ActionSpace
 from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
 from crosschannel.core.hashing import row_fingerprints
-from crosschannel.histories.arms import AGENT, BUSINESS_AS_USUAL, assign_arms
+from crosschannel.histories.arms import AGENT, BUSINESS_AS_USUAL, Arms, assign_arms
 from crosschannel.histories.eligibility import without_churned
 from crosschannel.histories.guardrails import Guardrails, allowed_actions
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows, without_decisions
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
 from crosschannel.pipeline.run_files import TrainedWith
-from crosschannel.pipeline.run_folder import Run
 
 USERS_FILE = "users.json"
 
 
 @dataclass(frozen=True)
-class DecidingPolicy:
-    """What decides for a day.
+class DayRequest:
+    """What is decided for a day, and by which policy.
 
     Attributes:
-        agent: The agent.
-        trained_with: What it has learned with.
-        constraints: What it keeps.
+        at: Time of the decisions, microseconds since 1970 UTC.
+        trained_with: What the policy has learned with.
         version: Its version.
+        arms: The arms.
+        guardrails: Limits on what is sent.
+        explore: Whether the policy explores.
+        seed: Seed of the draws.
+        clear_ids: Whether decision ids have the users' ids in them, instead of a keyed hash.
     """
 
-    agent: Agent
+    at: int
     trained_with: TrainedWith
-    constraints: Constraints
     version: str
-
-    @classmethod
-    def load(cls, run: Run, modules: ActionSpace, device: str) -> DecidingPolicy:
-        """Load the policy of a run.
-
-        Raises:
-            ConfigError: If it does not fit the action space, or its constraints do not.
-        """
-        agent, extra = agents.load_policy(run.policy, device, modules, run.allowed_classes)
-        trained_with = TrainedWith.from_dict(extra.get("run", {}), run.policy)
-        constraints = run.constraints_given(extra)
-        agents.check_constraints(constraints, modules, trained_with.pace.rates)
-        return cls(agent, trained_with, constraints, run.policy_version)
+    arms: Arms
+    guardrails: Guardrails
+    explore: bool = True
+    seed: int = 0
+    clear_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,27 +112,19 @@ class Deciders:
 
 
 def users_of_day(
-    policy: DecidingPolicy,
-    run: Run,
-    history: History,
-    at: int,
-    eligible: BoolArray,
-    guardrails: Guardrails,
-    may_receive: BoolArray | None = None,
+    request: DayRequest, history: History, eligible: BoolArray, may_receive: BoolArray | None = None
 ) -> tuple[DayUsers, Deciders]:
     """Return all users at a time, and what the agent sees of those whom it decides for; each user's part is its own.
 
     Args:
-        policy: What decides.
-        run: The run.
+        request: What is decided.
         history: What is known of the users, and earlier decisions.
-        at: Time of the decisions, microseconds since 1970 UTC.
         eligible: What may be sent to whom (U, sum of actions), before guardrails.
-        guardrails: Limits on what is sent.
         may_receive: Which users may get messages yet (U,); None for all.
     """
+    at = request.at
     history = known_at(history, at)
-    arm = assign_arms(history.user_ids, run.config.arms, history.users)
+    arm = assign_arms(history.user_ids, request.arms, history.users)
     ended = history.observed_until < min(at, history.span[1])
     users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~ended)
     time = np.full(len(users), at, dtype=np.int64)
@@ -148,9 +132,9 @@ def users_of_day(
     decides = is_agent if may_receive is None else is_agent & may_receive[users]
     mask = without_churned(eligible, history, at)[users]
     # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
-    mask &= allowed_actions(guardrails, history, users, time + 1)
+    mask &= allowed_actions(request.guardrails, history, users, time + 1)
     mask[~decides, 1:] = False
-    context = policy.trained_with.features.at(history, users, time)
+    context = request.trained_with.features.at(history, users, time)
     seen = Observations(context, mask, history.user_keys[users])
     found = DayUsers(
         user_ids=history.user_ids,

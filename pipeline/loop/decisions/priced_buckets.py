@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.agents import Decisions, Observations
-from crosschannel.agents.constraints.budgets import budgets_at
+from crosschannel.agents import Decisions, Observations, load_policy
+from crosschannel.agents.constraints.budgets import budgets_at, check_constraints
 from crosschannel.agents.constraints.prices import Prices
 from crosschannel.agents.votes import PriceableAgent
 from crosschannel.core.action_space import ActionSpace
@@ -33,10 +33,11 @@ from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.command_line import one_thread
 from crosschannel.pipeline.loop.deciding import DecidedDay, day_of_users, draw, no_decisions, note_binding
 from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, DecidedUsers, look_at_bucket, may_receive
-from crosschannel.pipeline.loop.decisions.day_users import DayUsers, DecidingPolicy, users_of_day
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest, DayUsers, users_of_day
 from crosschannel.pipeline.loop.decisions.vote_files import VoteFiles, writing
 from crosschannel.pipeline.priced_votes import PricedVotes, Voting, blocks, find_prices
 from crosschannel.pipeline.pricing import check_priceable, price_table
+from crosschannel.pipeline.run_folder import Run
 
 CONTEXT_FILE, MASK_FILE, KEYS_FILE = "context.npy", "mask.npy", "keys.npy"
 
@@ -95,22 +96,23 @@ class _Block:
 
 @dataclass(frozen=True)
 class _BlockWork:
-    """What is done for each block of users, given what is decided, the action space, and where votes are kept."""
+    """What is done for each block of users, given the run's policy, the action space, and where votes are kept."""
 
-    request: BucketRequest
+    run: Run
+    device: str
     modules: ActionSpace
     seen: SeenUsers
     files: VoteFiles
 
     def vote(self, block: _Block, voting: Voting, charged: FloatArray | None) -> None:
         """Write the votes of a block, given what budgets charge for each action of all modules."""
-        agent = priceable(DecidingPolicy.load(self.request.run, self.modules, self.request.device))
+        agent = _load_agent(self.run, self.modules, self.device)
         self.files.write(block.rows.start, voting.of_block(agent, self.seen.of(block.users), charged))
 
-    def draw(self, block: _Block, prices: Prices) -> Decisions:
+    def draw(self, block: _Block, request: DayRequest, prices: Prices) -> Decisions:
         """Return the draws of a block at the prices of all users."""
         probabilities = self.files.read_block(block.rows).probabilities(prices)
-        return draw(self.modules, probabilities, self.seen.of(block.users), self.request.seed, self.request.at)
+        return draw(self.modules, probabilities, self.seen.of(block.users), request)
 
 
 @dataclass(frozen=True)
@@ -118,16 +120,18 @@ class PricedBuckets:
     """Buckets that were read once, for whose users prices can be found.
 
     Attributes:
-        request: What is decided.
-        looked_at: The buckets.
-        by_value: Whether ids are in the order of their values as whole numbers, or of their text.
+        buckets: The bucketed log.
+        request: What is decided for every bucket.
+        day: The same, with what the policy has learned with.
+        looked_at: The buckets that were read.
         scratch: Folder for what is found of each user.
         passes: How functions run over buckets and blocks.
     """
 
+    buckets: Buckets
     request: BucketRequest
+    day: DayRequest
     looked_at: tuple[LookedAt, ...]
-    by_value: bool
     scratch: Path
     passes: Passes
 
@@ -144,29 +148,28 @@ class PricedBuckets:
             ConfigError: If the agent cannot keep the constraints, or they cannot be kept (`InfeasibleBudget`).
             OutputError: If the votes cannot be written.
         """
-        policy = DecidingPolicy.load(self.request.run, self.shown.nobody.modules, self.request.device)
         folders, ids = zip(*((one.folder, one.ids) for one in self.looked_at), strict=True)
         starts = np.cumsum([0, *map(len, ids)])
-        order = order_of_ids(np.concatenate(ids), by_value=self.by_value)
-        chosen, prices = no_decisions(policy.agent.modules), None
+        order = order_of_ids(np.concatenate(ids), by_value=self.buckets.manifest.numbered)
+        chosen, prices = no_decisions(self.buckets.modules), None
         if len(order):
-            chosen, prices = self._at_prices(policy, SeenUsers(folders, starts[:-1]), order)
+            chosen, prices = self._at_prices(SeenUsers(folders, starts[:-1]), order)
         note_binding(prices)
         place = np.argsort(order)  # the inverse permutation: the row of each user in the order of all
         items = [
             (folder, chosen[place[start:end]])
             for folder, start, end in zip(folders, starts[:-1], starts[1:], strict=True)
         ]
-        function = partial(_day_of_bucket, request=self.request, prices=prices)
-        return tuple(self.passes.run(function, items, "tables of decisions"))
+        return tuple(self.passes.run(partial(_day_of_bucket, day=self.day, prices=prices), items, "tables"))
 
-    def _at_prices(self, policy: DecidingPolicy, seen: SeenUsers, order: IntArray) -> tuple[Decisions, pd.DataFrame]:
+    def _at_prices(self, seen: SeenUsers, order: IntArray) -> tuple[Decisions, pd.DataFrame]:
         """Return what is decided for the users (n,) of an order, by their numbers, and the constraints' prices."""
-        agent, constraints, pace = priceable(policy), policy.constraints, policy.trained_with.pace
+        request, modules, pace = self.request, self.buckets.modules, self.day.trained_with.pace
+        agent, constraints = _load_agent(request.run, modules, request.device), request.run.constraints
         budgets = budgets_at(constraints, sum(one.with_slot for one in self.looked_at), pace.period, pace.rates)
-        voting = Voting(constraints, pace.message_price, self.request.explore)
+        voting = Voting(constraints, pace.message_price, request.explore)
         files = VoteFiles.create(self.scratch / "votes", len(order), voting.of_block(agent, seen.of(order[:1])))
-        work = _BlockWork(self.request, policy.agent.modules, seen, files)
+        work = _BlockWork(request.run, request.device, modules, seen, files)
         items = [_Block(rows, order[rows]) for rows in blocks(len(order))]
 
         def votes_at(charged: FloatArray | None) -> PricedVotes:
@@ -174,8 +177,8 @@ class PricedBuckets:
                 pass
             return files.read()
 
-        _, prices = find_prices(votes_at, constraints, policy.agent.modules, budgets)
-        drawn = list(self.passes.run(partial(work.draw, prices=prices), items, "draws"))
+        _, prices = find_prices(votes_at, constraints, modules, budgets)
+        drawn = list(self.passes.run(partial(work.draw, request=self.day, prices=prices), items, "draws"))
         chosen = Decisions(*(np.concatenate([getattr(one, f.name) for one in drawn]) for f in fields(Decisions)))
         return chosen, price_table(0, constraints, prices, budgets)
 
@@ -190,33 +193,46 @@ def look_at_buckets(buckets: Buckets, request: BucketRequest, scratch: Path, pas
         passes: How functions run over buckets and blocks.
 
     Raises:
+        ConfigError: If the constraints do not fit the log, or the agent cannot keep them.
         InputError: If a bucket cannot be read.
         OutputError: If the folder cannot be written.
     """
+    run = request.run
+    _load_agent(run, buckets.modules, request.device)
+    trained_with = run.trained_with("policy")
+    check_constraints(run.constraints, buckets.modules, trained_with.pace.rates)
+    day = DayRequest(
+        at=request.at,
+        trained_with=trained_with,
+        version=run.policy_version,
+        arms=run.config.arms,
+        guardrails=request.guardrails,
+        explore=request.explore,
+        seed=request.seed,
+        clear_ids=request.clear_ids,
+    )
     items = [(path, scratch / path.name) for path in buckets.paths]
-    found = tuple(passes.run(partial(_look_at, request=request), items, "reading buckets"))
-    return PricedBuckets(request, found, buckets.manifest.numbered, scratch, passes)
+    found = tuple(passes.run(partial(_look_at, request=request, day=day), items, "reading buckets"))
+    return PricedBuckets(buckets, request, day, found, scratch, passes)
 
 
-def priceable(policy: DecidingPolicy) -> PriceableAgent:
-    """Return the agent of a policy, which keeps constraints.
+def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
+    """Load the policy of a run, which keeps constraints.
 
     Raises:
         ConfigError: If it cannot.
     """
-    check_priceable(policy.agent, policy.constraints)
-    assert isinstance(policy.agent, PriceableAgent)
-    return policy.agent
+    agent, _ = load_policy(run.policy, device, modules, run.allowed_classes)
+    check_priceable(agent, run.constraints)
+    assert isinstance(agent, PriceableAgent)
+    return agent
 
 
-def _look_at(item: tuple[Path, Path], request: BucketRequest) -> LookedAt:
+def _look_at(item: tuple[Path, Path], request: BucketRequest, day: DayRequest) -> LookedAt:
     """Read a bucket, and write what its users look like into a folder."""
     path, folder = item
     history, eligible, shown = look_at_bucket(path, request)
-    policy = DecidingPolicy.load(request.run, history.modules, request.device)
-    users, deciders = users_of_day(
-        *(policy, request.run, history, request.at, eligible, request.guardrails), may_receive(history, request)
-    )
+    users, deciders = users_of_day(day, history, eligible, may_receive(history, request))
     seen = deciders.seen
     assert seen.users is not None  # `users_of_day` knows them
     with writing(folder):
@@ -227,14 +243,7 @@ def _look_at(item: tuple[Path, Path], request: BucketRequest) -> LookedAt:
     return LookedAt(folder, users.user_ids[users.users[users.decides]], int(deciders.has_slot.sum()), shown)
 
 
-def _day_of_bucket(item: tuple[Path, Decisions], request: BucketRequest, prices: pd.DataFrame | None) -> DecidedDay:
+def _day_of_bucket(item: tuple[Path, Decisions], day: DayRequest, prices: pd.DataFrame | None) -> DecidedDay:
     """Return a bucket's part of the day, given what is decided for its users."""
     folder, chosen = item
-    users = DayUsers.read(folder)
-    policy = DecidingPolicy.load(request.run, users.modules, request.device)
-    return day_of_users(
-        *(policy, request.run, users, chosen, prices, request.at),
-        explore=request.explore,
-        seed=request.seed,
-        clear_ids=request.clear_ids,
-    )
+    return day_of_users(day, DayUsers.read(folder), chosen, prices)
