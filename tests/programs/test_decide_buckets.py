@@ -12,7 +12,7 @@ import pytest
 from crosschannel.core.arrays import BoolArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY
-from crosschannel.histories import History, leaf_of, read_history, write_buckets
+from crosschannel.histories import History, leaf_of, read_history, write_buckets, write_history
 from crosschannel.histories.buckets import opening
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
@@ -163,15 +163,16 @@ def test_what_is_said_of_users_is_said_of_all_buckets_together(trained, tmp_path
     log = read_history(trained / "log")
     some = np.isin(log.decisions.user, np.flatnonzero(leaf_of(log.user_ids) % 8 == 5))
     eligible = all_but_first_channel(log, some)
-    write_buckets(replace(log, decisions=replace(log.decisions, eligible=eligible)), tmp_path / "log", 8)
+    told = replace(log, decisions=replace(log.decisions, eligible=eligible))
+    write_history(told, tmp_path / "whole")
+    write_buckets(told, tmp_path / "buckets", 8)
     found = []
-    for name in ("buckets", "whole"):
+    for name, extra in (("whole", ()), ("buckets", ()), ("buckets", ("--constraints.messages-per-week", "100"))):
         caplog.clear()
-        extra = () if name == "buckets" else ("--constraints.messages-per-week", "100")
         with caplog.at_level("INFO"):
-            run(trained, str(tmp_path / "log"), tmp_path / f"{name}.parquet", *extra)
+            run(trained, str(tmp_path / name), tmp_path / f"{name}.parquet", *extra, "--force")
         found.append([text for text in caplog.messages if "eligible is" in text or "nothing is eligible" in text])
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert len(found[0]) == 1
 
 
@@ -189,13 +190,27 @@ def test_into_a_file_each_bucket_is_read_once(trained, tmp_path, monkeypatch, ar
     assert read == ([f"bucket-{b:05d}" for b in range(8)] if not arguments else ["bucket-00002"])
 
 
-def test_what_couples_users_is_decided_as_a_whole(trained, tmp_path):
-    limit = ("--constraints.messages-per-week", "5")
-    for log in ("log", "buckets-8"):
-        run(trained, log, tmp_path / f"{log}.parquet", *limit)
+@pytest.mark.parametrize("arguments", [(), ("--greedy",)])
+def test_votes_without_a_funnel_are_priced_by_bucket(arguments, trained, tmp_path, monkeypatch):
+    limit = ("--constraints.messages-per-week", "5", *arguments)
+    run(trained, "log", tmp_path / "log.parquet", *limit)
+    monkeypatch.setattr(decide, "build_history", lambda *_: pytest.fail("the log was read as a whole"))
+    run(trained, "buckets-8", tmp_path / "buckets-8.parquet", *limit)
     assert (tmp_path / "buckets-8.parquet").read_bytes() == (tmp_path / "log.parquet").read_bytes()
-    with pytest.raises(UsageError, match="--shard divides a log in buckets whose users no constraint"):
-        run(trained, "buckets-8", tmp_path / "part.parquet", *limit, "--shard", "1/2")
+
+
+def test_shards_are_refused_where_prices_need_all_users(trained, tmp_path):
+    with pytest.raises(UsageError, match=r"--shard: the prices of constraints \(messages_per_week\) rest on the users"):
+        run(
+            *(trained, "buckets-8", tmp_path / "part.parquet"),
+            *("--constraints.messages-per-week", "5", "--shard", "1/2"),
+        )
+    (tmp_path / "eligible.csv").write_text("user_id,eligible_channel\n")
+    with pytest.raises(UsageError, match="--shard divides a log in buckets, of which --eligible"):
+        run(
+            *(trained, "buckets-8", tmp_path / "part.parquet"),
+            *("--eligible", str(tmp_path / "eligible.csv"), "--shard", "1/2"),
+        )
 
 
 def test_wrong_shards_and_ages_are_refused(trained, tmp_path):

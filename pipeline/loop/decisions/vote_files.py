@@ -47,9 +47,9 @@ class VoteFiles:
         found = cls(folder, rows, kinds, like.floor)
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            for name, (kind, shape, _) in kinds.items():
-                with found._path(name).open("wb") as file:
-                    file.truncate(np.dtype(kind).itemsize * math.prod(shape))
+        for name, (kind, shape, _) in kinds.items():
+            with writing(found._path(name)), found._path(name).open("wb") as file:
+                file.truncate(np.dtype(kind).itemsize * math.prod(shape))
         return found
 
     def write(self, start: int, votes: PricedVotes) -> None:
