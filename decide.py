@@ -17,8 +17,8 @@ price_<constraint> hold. The decisions have the columns of a native log, so that
 summary (decide.json); --at is rounded down to the slots of the log, and earlier days in the folder count as decided.
 --out FILE writes decisions alone, at the time that --at says.
 
-A log in buckets (`crosschannel bucket`) is read bucket by bucket where nothing couples users: no constraints, no
---eligible and no --only-users. The decisions are the same.
+A log in buckets (`crosschannel bucket`) is read bucket by bucket. The decisions are the same. Under constraints what is
+known of each user is on disk below --out, or beside the file, until the end.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from crosschannel.core import (
     timestamps,
     write_csv,
 )
-from crosschannel.engines import make_engine, shard
+from crosschannel.engines import Engine, make_engine, shard
 from crosschannel.histories import Buckets, Guardrails, History, open_buckets, read_eligible, read_user_list
 from crosschannel.histories.readers.decided.days import day_name, is_by_date
 from crosschannel.pipeline.buckets.passes import Passes
@@ -84,6 +84,7 @@ from crosschannel.pipeline.loop.decisions.slot_times import (
     note_time_of_day,
     shows_slots,
 )
+from crosschannel.pipeline.loop.decisions.told import Told, told_of_buckets
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
 from crosschannel.pipeline.run_files import remove_left_scratch, scratch_folder
 from crosschannel.pipeline.run_folder import Run
@@ -194,14 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         restore_days(chosen.out)
     source, decided = _with_decided(run.config.history, chosen)
     run = replace(run, config=replace(run.config, history=source, arms=settings.arms, constraints=settings.constraints))
-    if _is_by_bucket(run, chosen):
+    if reads_buckets(run.config):
         _decide_by_bucket(run, settings, chosen)
         return 0
     if chosen.shard is not None:
-        raise UsageError(
-            "--shard divides a log in buckets, of which --eligible and --only-users read all: leave it out, or bucket "
-            "the log and leave those out"
-        )
+        raise UsageError("--shard divides a log in buckets: bucket the log (`crosschannel bucket`), or leave it out")
     history = _read(run, chosen, guardrails)
     logger.info(history.summary())
     at = _time_to_decide(run, history, chosen)
@@ -221,11 +219,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     _write(day, chosen, at)
     return 0
-
-
-def _is_by_bucket(run: Run, chosen: argparse.Namespace) -> bool:
-    """Return whether decisions are made bucket by bucket: no file says what may be sent to whom."""
-    return chosen.eligible is None and chosen.only_users is None and reads_buckets(run.config)
 
 
 def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) -> None:
@@ -249,18 +242,26 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
+    told = told_of_buckets(buckets, chosen.eligible, chosen.only_users)
     if run.constraints.names:
-        days = _decide_at_prices(buckets, request, Passes(engine), chosen)
+        day = _decide_at_prices(buckets, told, request, Passes(engine), chosen)
     else:
-        found = decide_buckets(buckets, request, engine, chosen.shard)
-        _check_shown(found, buckets, at, chosen)
-        days = found.days
-    _write(merge_days(days, by_value=buckets.manifest.numbered), chosen, at)
+        day = _decide_each(buckets, told, request, engine, chosen)
+    _write(day, chosen, at)
+
+
+def _decide_each(
+    buckets: Buckets, told: Sequence[Told], request: BucketRequest, engine: Engine, chosen: argparse.Namespace
+) -> DecidedDay:
+    """Decide for each user alone."""
+    found = decide_buckets(told, request, engine, chosen.shard)
+    _check_shown(found, buckets, request.at, chosen)
+    return merge_days(found.days, by_value=buckets.manifest.numbered)
 
 
 def _decide_at_prices(
-    buckets: Buckets, request: BucketRequest, passes: Passes, chosen: argparse.Namespace
-) -> tuple[DecidedDay, ...]:
+    buckets: Buckets, told: Sequence[Told], request: BucketRequest, passes: Passes, chosen: argparse.Namespace
+) -> DecidedDay:
     """Decide at the prices of all users together, with what is found of each user below or beside --out meanwhile."""
     if chosen.shard is not None:
         raise UsageError(
@@ -270,9 +271,9 @@ def _decide_at_prices(
     folder = (chosen.out.parent if _is_file(chosen.out) else chosen.out).absolute()
     remove_left_scratch(folder)
     with scratch_folder(folder) as scratch:
-        found = look_at_buckets(buckets, request, scratch, passes)
+        found = look_at_buckets(buckets, told, request, scratch, passes)
         _check_shown(found.shown, buckets, request.at, chosen)
-        return found.decide()
+        return merge_days(found.decide(), by_value=buckets.manifest.numbered)
 
 
 def _check_shown(found: DecidedUsers, buckets: Buckets, at: int, chosen: argparse.Namespace) -> None:
@@ -284,7 +285,8 @@ def _check_shown(found: DecidedUsers, buckets: Buckets, at: int, chosen: argpars
     if _is_file(chosen.out):
         check_covered(chosen.at, at, buckets.span, found.first, duration(chosen.max_log_age))
         note_time_of_day(found.times_of_day, at)
-    note_eligible(found.source, found.unsaid)
+    if chosen.eligible is None:
+        note_eligible(found.source, found.unsaid)
     if found.everything:
         refuse_open(found.open_columns, buckets.modules)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
 from crosschannel.histories import History, leaf_of, read_history, write_buckets, write_history
 from crosschannel.histories.buckets import opening
@@ -205,12 +205,50 @@ def test_shards_are_refused_where_prices_need_all_users(trained, tmp_path):
             *(trained, "buckets-8", tmp_path / "part.parquet"),
             *("--constraints.messages-per-week", "5", "--shard", "1/2"),
         )
-    (tmp_path / "eligible.csv").write_text("user_id,eligible_channel\n")
-    with pytest.raises(UsageError, match="--shard divides a log in buckets, of which --eligible"):
-        run(
-            *(trained, "buckets-8", tmp_path / "part.parquet"),
-            *("--eligible", str(tmp_path / "eligible.csv"), "--shard", "1/2"),
-        )
+    with pytest.raises(UsageError, match="--shard divides a log in buckets: bucket the log"):
+        run(trained, "log", tmp_path / "part.parquet", "--shard", "1/2")
+
+
+def told(trained: Path, folder: Path) -> tuple[str, ...]:
+    """Files of what is eligible for most users, and of the users who may get messages, in an order of their own."""
+    ids = pd.Series(read_history(trained / "log").user_ids).sample(frac=1.0, random_state=0)
+    channels = np.where(np.arange(len(ids)) % 3 == 0, "none", "none|email|push")
+    table = pd.DataFrame({"user_id": ids, "eligible_channel": channels})[5:]
+    table.to_csv(folder / "eligible.csv", index=False)
+    table.sort_values("user_id")[["user_id"]][::2].to_parquet(folder / "pilot.parquet")
+    return ("--eligible", str(folder / "eligible.csv"), "--only-users", str(folder / "pilot.parquet"))
+
+
+@pytest.mark.parametrize("limit", [(), ("--constraints.messages-per-week", "5")])
+def test_files_of_users_are_divided_as_the_log_is(limit, trained, tmp_path, monkeypatch):
+    arguments = (*told(trained, tmp_path), *ARMS, "--ramp", "0.9", *limit)
+    run(trained, "log", tmp_path / "whole", *arguments)
+    monkeypatch.setattr(decide, "build_history", lambda *_: pytest.fail("the log was read as a whole"))
+    run(trained, "buckets-8", tmp_path / "buckets", *arguments)
+    assert contents(tmp_path / "buckets") == contents(tmp_path / "whole")
+
+
+def test_shards_take_their_part_of_files_of_users(trained, tmp_path):
+    arguments = told(trained, tmp_path)
+    run(trained, "log", tmp_path / "whole.parquet", *arguments)
+    for i in (1, 2):
+        run(trained, "buckets-8", tmp_path / f"{i}.parquet", *arguments, "--shard", f"{i}/2")
+    parts = pd.concat([pd.read_parquet(tmp_path / f"{i}.parquet") for i in (1, 2)])
+    whole = pd.read_parquet(tmp_path / "whole.parquet")
+    pd.testing.assert_frame_equal(parts.sort_values("user_id", ignore_index=True), whole)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"), [("--eligible", "has no such user"), ("--only-users", "none of these users")]
+)
+def test_faults_of_files_of_users_are_those_of_the_whole_log(flag, text, trained, tmp_path):
+    pd.DataFrame({"user_id": ["nobody"], "eligible_channel": ["none"]}).to_csv(tmp_path / "file.csv", index=False)
+    found = []
+    for log in ("log", "buckets-8"):
+        with pytest.raises(InputError, match=text) as refused:
+            run(trained, log, tmp_path / "out.parquet", flag, str(tmp_path / "file.csv"))
+        found.append(str(refused.value))
+    assert found[0] == found[1]
 
 
 def test_wrong_shards_and_ages_are_refused(trained, tmp_path):

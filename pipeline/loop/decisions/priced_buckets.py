@@ -11,6 +11,7 @@ block of users in memory, and a few numbers of each of the others:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import partial, reduce
 from operator import add
@@ -32,8 +33,9 @@ from crosschannel.histories.values.identifiers import order_of_ids
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.command_line import one_thread
 from crosschannel.pipeline.loop.deciding import DecidedDay, day_of_users, draw, no_decisions, note_binding
-from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, DecidedUsers, look_at_bucket, may_receive
+from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, DecidedUsers, look_at_bucket
 from crosschannel.pipeline.loop.decisions.day_users import DayRequest, DayUsers, users_of_day
+from crosschannel.pipeline.loop.decisions.told import Told
 from crosschannel.pipeline.loop.decisions.vote_files import VoteFiles, writing
 from crosschannel.pipeline.priced_votes import PricedVotes, Voting, blocks, find_prices
 from crosschannel.pipeline.pricing import check_priceable, price_table
@@ -183,11 +185,14 @@ class PricedBuckets:
         return chosen, price_table(0, constraints, prices, budgets)
 
 
-def look_at_buckets(buckets: Buckets, request: BucketRequest, scratch: Path, passes: Passes) -> PricedBuckets:
+def look_at_buckets(
+    buckets: Buckets, told: Sequence[Told], request: BucketRequest, scratch: Path, passes: Passes
+) -> PricedBuckets:
     """Read every bucket of a log once, and write what its users look like below a folder.
 
     Args:
         buckets: The bucketed log.
+        told: Its buckets, with what files say of their users.
         request: What is decided.
         scratch: The folder.
         passes: How functions run over buckets and blocks.
@@ -211,7 +216,7 @@ def look_at_buckets(buckets: Buckets, request: BucketRequest, scratch: Path, pas
         seed=request.seed,
         clear_ids=request.clear_ids,
     )
-    items = [(path, scratch / path.name) for path in buckets.paths]
+    items = [(bucket, scratch / bucket.path.name) for bucket in told]
     found = tuple(passes.run(partial(_look_at, request=request, day=day), items, "reading buckets"))
     return PricedBuckets(buckets, request, day, found, scratch, passes)
 
@@ -228,11 +233,11 @@ def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
     return agent
 
 
-def _look_at(item: tuple[Path, Path], request: BucketRequest, day: DayRequest) -> LookedAt:
+def _look_at(item: tuple[Told, Path], request: BucketRequest, day: DayRequest) -> LookedAt:
     """Read a bucket, and write what its users look like into a folder."""
-    path, folder = item
-    history, eligible, shown = look_at_bucket(path, request)
-    users, deciders = users_of_day(day, history, eligible, may_receive(history, request))
+    bucket, folder = item
+    history, eligible, receive, shown = look_at_bucket(bucket, request)
+    users, deciders = users_of_day(day, history, eligible, receive)
     seen = deciders.seen
     assert seen.users is not None  # `users_of_day` knows them
     with writing(folder):
