@@ -159,8 +159,9 @@ def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
             tables.append(frames[0].astype(text))
             continue
         order = order_of_ids(_column(filled, "user_id"), by_value=by_value)
-        # Columns are made from arrays, as those of one day are: joined ones are written in another type of text.
-        tables.append(pd.DataFrame({name: _column(filled, name)[order] for name in filled[0].columns}))
+        # Columns are made from arrays, as those of one day are: joined ones are written in another type of text. Each
+        # becomes one of the table before the next is made: as objects the texts of all columns take the most memory.
+        tables.append(pd.DataFrame({name: pd.Series(_column(filled, name)[order]) for name in filled[0].columns}))
     summaries = [day.summary for day in days]
     summary = {
         **summaries[0],
