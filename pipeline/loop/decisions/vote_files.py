@@ -66,7 +66,7 @@ class VoteFiles:
                     file.write(part.tobytes())
 
     def read(self) -> PricedVotes:
-        """Open the votes of all rows, of which the system keeps in memory what there is room for."""
+        """Open the votes of all rows, mapped from the disk: the system keeps in memory as much of them as fits."""
         mapped = {
             name: np.asarray(np.memmap(self._path(name), dtype=kind, mode="r", shape=shape))
             for name, (kind, shape, _) in self.arrays.items()
