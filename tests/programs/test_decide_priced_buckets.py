@@ -61,6 +61,13 @@ def test_days_under_the_constraints_of_the_run_have_the_same_bytes(n, decided, t
     assert decided(str(n), tmp_path / "buckets", *arguments) == whole
 
 
+@pytest.mark.parametrize("share", ["0.01", pytest.param("0", marks=pytest.mark.slow)])
+def test_buckets_may_have_nobody_to_decide_for(share, decided, tmp_path):
+    """With 5 users in 8 buckets some have none; with none at all nothing is priced."""
+    whole = decided("whole", tmp_path / "whole", "--ramp", share)
+    assert decided("8", tmp_path / "buckets", "--ramp", share) == whole
+
+
 @pytest.mark.parametrize(
     "arguments", [CONTENT, *(pytest.param(each, marks=pytest.mark.slow) for each in (GREEDY, SPENT))]
 )
@@ -97,7 +104,9 @@ def test_what_is_found_of_users_is_gone_in_the_end(decided, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of files are POSIX")
-@pytest.mark.parametrize(("kilobytes", "name"), [(1, "bucket-00000"), (300, "values.bin")])
+@pytest.mark.parametrize(
+    ("kilobytes", "name"), [pytest.param(1, "bucket-00000", marks=pytest.mark.slow), (300, "values.bin")]
+)
 def test_a_full_disk_is_reported(kilobytes, name, decided, tmp_path):
     """A file that may not grow stands for it: what is known of users does not fit, or their votes do not."""
     import resource

@@ -1,12 +1,13 @@
 """Decide bucket by bucket under constraints, whose prices rest on all users: the bytes are those of one reading.
 
-The log is read once. Three passes write below a folder what they find of each user, so that a process has a bucket or a
-block of users in memory, and a few numbers of each of the others:
+The log is read once. What a pass finds of each user is kept below a folder, so that a process has a bucket or a block of
+users in memory, and a few numbers of each of the others:
 
 1. Each bucket: who is decided for, what may be sent to whom, contexts.
 2. Each block of the agent's users, in the order of all users: votes and what they use. From these files follow the
-   prices, with the solver and the bits of all votes in memory; and then, block by block, the draws.
-3. Each bucket: its part of the day's tables.
+   prices, with the solver and the bits of all votes in memory.
+3. Each block: the draws at these prices.
+4. Each bucket: its part of the day's tables.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class LookedAt:
     """A bucket that was read.
 
     Attributes:
-        folder: Where it is kept what its users look like.
+        folder: Where what its users look like is kept.
         ids: Ids of the users whom the agent decides for (n,).
         with_slot: Number of these who can get a message at all.
         shown: What else the bucket shows.
