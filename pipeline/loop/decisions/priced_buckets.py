@@ -1,7 +1,7 @@
-"""Decide bucket by bucket under constraints, whose prices rest on all users: the bytes are those of one reading.
+"""Decide bucket by bucket under constraints, whose prices rest on all users, with the bytes of one reading.
 
-The log is read once. What a pass finds of each user is kept below a folder, so that a process has a bucket or a block of
-users in memory, and a few numbers of each of the others:
+The log is read once. What a pass finds of each user is kept below a folder, so that a process has a bucket or a block
+of users in memory, and a few numbers of each of the others:
 
 1. Each bucket: who is decided for, what may be sent to whom, contexts.
 2. Each block of the agent's users, in the order of all users: votes and what they use. From these files follow the
@@ -23,8 +23,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from crosschannel.agents import Decisions, Observations, load_policy
-from crosschannel.agents.constraints.budgets import budgets_at, check_constraints
+from crosschannel import agents
+from crosschannel.agents import Decisions, Observations
+from crosschannel.agents.constraints.budgets import budgets_at
 from crosschannel.agents.constraints.prices import Prices
 from crosschannel.agents.votes import PriceableAgent
 from crosschannel.core.action_space import ActionSpace
@@ -206,7 +207,7 @@ def look_at_buckets(
     run = request.run
     _load_agent(run, buckets.modules, request.device)
     trained_with = run.trained_with("policy")
-    check_constraints(run.constraints, buckets.modules, trained_with.pace.rates)
+    agents.check_constraints(run.constraints, buckets.modules, trained_with.pace.rates)
     day = DayRequest(
         at=request.at,
         trained_with=trained_with,
@@ -228,7 +229,7 @@ def _load_agent(run: Run, modules: ActionSpace, device: str) -> PriceableAgent:
     Raises:
         ConfigError: If it cannot.
     """
-    agent, _ = load_policy(run.policy, device, modules, run.allowed_classes)
+    agent, _ = agents.load_policy(run.policy, device, modules, run.allowed_classes)
     check_priceable(agent, run.constraints)
     assert isinstance(agent, PriceableAgent)
     return agent
