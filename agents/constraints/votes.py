@@ -14,6 +14,8 @@ from crosschannel.core.hashing import mix
 VALUES_PER_CHUNK = 2**15
 #: Positions that are hashed at once for a sample.
 POSITIONS_PER_BLOCK = 2**18
+#: Samples of up to so many votes are copied: on the first one, prices are evaluated many times.
+COPIED_VOTES = 2**13
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,11 @@ class Votes:
             block = np.arange(start, min(start + POSITIONS_PER_BLOCK, self.count), dtype=np.uint64)
             chosen.append(start + np.flatnonzero(mix(block) < threshold))
         positions = np.concatenate(chosen)
-        return replace(self, weight=self.weight * self.count / max(len(positions), 1), positions=positions)
+        weight = self.weight * self.count / max(len(positions), 1)
+        if len(positions) > COPIED_VOTES:
+            return replace(self, weight=weight, positions=positions)
+        votes, rows = np.divmod(positions, self.values.shape[1])
+        return Votes(self.values[votes, rows][None], self.mask[rows], self.use[:, rows], weight)
 
     def without_use(self, budgets: BoolArray) -> Votes:
         """Return the votes with the actions not eligible that use any of some budgets (C,)."""

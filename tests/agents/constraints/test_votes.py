@@ -79,11 +79,24 @@ def test_a_sample_is_chosen_by_hash_and_counts_as_much_as_all() -> None:
 @pytest.mark.parametrize("size", [1, 37, 10**6])
 def test_blocks_of_positions_do_not_change_a_sample(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     votes = votes_of(decision_time(votes=3, users=100))
-    expected = votes.sample(50).positions
-    assert expected is not None
-    assert 20 < len(expected) < 80
+    expected = votes.sample(50).values
+    assert 20 < expected.shape[1] < 80
     monkeypatch.setattr(votes_module, "POSITIONS_PER_BLOCK", size)
-    np.testing.assert_array_equal(votes.sample(50).positions, expected)
+    np.testing.assert_array_equal(votes.sample(50).values, expected)
+
+
+@pytest.mark.parametrize("budgets", [1, 3])
+def test_a_sample_that_is_not_copied_chooses_alike(budgets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = votes_of(decision_time(votes=4, users=5_000, budgets=budgets), "f4")
+    copied, low = votes.sample(6_000), np.full(budgets, 0.3)
+    monkeypatch.setattr(votes_module, "COPIED_VOTES", 0)
+    read = votes.sample(6_000)
+    assert copied.positions is None
+    assert read.positions is not None
+    for one, other in ((copied, read), (copied.between(low, 2.0 * low), read.between(low, 2.0 * low))):
+        expected, found = one.evaluate(1.5 * low), other.evaluate(1.5 * low)
+        assert found.gain == expected.gain
+        assert found.use.tobytes() == expected.use.tobytes()
 
 
 def test_a_sample_takes_memory_for_its_own_votes_alone() -> None:
