@@ -17,20 +17,19 @@ price_<constraint> hold. The decisions have the columns of a native log, so that
 summary (decide.json); --at is rounded down to the slots of the log, and earlier days in the folder count as decided.
 --out FILE writes decisions alone, at the time that --at says.
 
-A log in buckets (`crosschannel bucket`) is read bucket by bucket where nothing couples users: no constraints, no
---eligible and no --only-users. The decisions are the same.
+A log in buckets (`crosschannel bucket`) is read bucket by bucket. The decisions are the same. Under constraints what is
+known of each user is on disk below --out, or beside the file, until the end.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from crosschannel import agents
 from crosschannel.core import (
     DAY,
     BoolArray,
@@ -41,13 +40,13 @@ from crosschannel.core import (
     timestamps,
     write_csv,
 )
-from crosschannel.engines import make_engine, shard
-from crosschannel.evaluation.gate import DEPLOY
-from crosschannel.histories import Guardrails, History, open_buckets, read_eligible, read_user_list
+from crosschannel.engines import Engine, make_engine, shard
+from crosschannel.histories import Buckets, Guardrails, History, open_buckets, read_eligible, read_user_list
 from crosschannel.histories.readers.decided.days import day_name, is_by_date
+from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.building import build_history
-from crosschannel.pipeline.command_line import Parser, UsageError, invocation, logger, output_file, program
+from crosschannel.pipeline.command_line import Parser, UsageError, logger, output_file, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS, Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.day_summaries import (
@@ -65,9 +64,17 @@ from crosschannel.pipeline.loop.deciding import (
     rolled_out,
     write_day,
 )
-from crosschannel.pipeline.loop.decisions.buckets import BucketRequest, decide_buckets, merge_days, slots_of
+from crosschannel.pipeline.loop.decisions.buckets import (
+    BucketRequest,
+    DecidedUsers,
+    decide_buckets,
+    merge_days,
+    slots_of,
+)
 from crosschannel.pipeline.loop.decisions.consent import check_consent, refuse_open
 from crosschannel.pipeline.loop.decisions.eligible import Unsaid, eligible_before_guardrails, note_eligible
+from crosschannel.pipeline.loop.decisions.judged import check_gate, check_judged
+from crosschannel.pipeline.loop.decisions.priced_buckets import look_at_buckets
 from crosschannel.pipeline.loop.decisions.slot_times import (
     asked_moment,
     check_covered,
@@ -77,29 +84,12 @@ from crosschannel.pipeline.loop.decisions.slot_times import (
     note_time_of_day,
     shows_slots,
 )
+from crosschannel.pipeline.loop.decisions.told import Told, told_of_buckets
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
+from crosschannel.pipeline.run_files import remove_left_scratch, scratch_folder
 from crosschannel.pipeline.run_folder import Run
 
 FILES = (".parquet", ".csv")
-
-
-def check_gate(folder: Path, allow_classes: Collection[str] = ()) -> None:
-    """Refuse a run whose stored evaluation did not end with the verdict to deploy its policy.
-
-    Raises:
-        ConfigError: If it did not, or if the folder has no evaluation of the run's policy with the run's settings.
-    """
-    result = Run.open_ended(folder, allow_classes=allow_classes).stored_result()
-    if result is None or result.gate is None:
-        raise ConfigError(
-            f"--require-gate: {folder} has no evaluation of its policy with its settings: run "
-            f"`{invocation('evaluate', folder)}`"
-        )
-    if result.gate.verdict != DEPLOY:
-        raise ConfigError(
-            f"--require-gate: the verdict on the policy of {folder} is `{result.gate.verdict}`: {result.gate.reason} "
-            "Nothing was decided"
-        )
 
 
 def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
@@ -161,7 +151,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Config]:
     line = parse_settings(parser, arguments, sections=("guardrails", "arms", "constraints"), base=base)
     chosen = line.options
     if folder and Run.is_at(folder):
-        _check_judged(chosen, line.config.constraints, stored.constraints)
+        asked = line.config.constraints
+        check_judged(asked, stored.constraints, greedy=chosen.greedy, require_gate=chosen.require_gate)
     if chosen.out is None:
         raise UsageError("--out is missing: a folder of decisions by date, or a file that ends in .parquet or .csv")
     if chosen.shard is not None:
@@ -193,31 +184,6 @@ def _share(text: str) -> float:
     return value
 
 
-def _check_judged(chosen: argparse.Namespace, asked: agents.Constraints, trained: agents.Constraints) -> None:
-    """Refuse what the training has not priced, and with --require-gate a policy that the verdict is not on.
-
-    Raises:
-        UsageError: If so.
-    """
-    if asked.discount != trained.discount:
-        raise UsageError(
-            f"--constraints.discount {asked.discount:g}: the run has {trained.discount:g}, and the price of a message "
-            "is learned in training: train again with the other discount"
-        )
-    if not chosen.require_gate:
-        return
-    if chosen.greedy:
-        raise UsageError(
-            "--require-gate with --greedy: the verdict is on the exploring policy and holds for no other one: leave "
-            "one of the two out"
-        )
-    if asked != trained:
-        raise UsageError(
-            "--require-gate with other --constraints: the verdict is on the policy under the run's own constraints: "
-            "leave them out, or train a run with them and evaluate it"
-        )
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open a run, read the newest log, decide, write; return the exit code."""
     chosen, settings = parse(arguments)
@@ -229,14 +195,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         restore_days(chosen.out)
     source, decided = _with_decided(run.config.history, chosen)
     run = replace(run, config=replace(run.config, history=source, arms=settings.arms, constraints=settings.constraints))
-    if _is_by_bucket(run, chosen):
+    if reads_buckets(run.config):
         _decide_by_bucket(run, settings, chosen)
         return 0
     if chosen.shard is not None:
-        raise UsageError(
-            "--shard divides a log in buckets whose users no constraint, --eligible or --only-users couples: leave it "
-            "out, or bucket the log and leave those out"
-        )
+        raise UsageError("--shard divides a log in buckets: bucket the log (`crosschannel bucket`), or leave it out")
     history = _read(run, chosen, guardrails)
     logger.info(history.summary())
     at = _time_to_decide(run, history, chosen)
@@ -258,20 +221,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _is_by_bucket(run: Run, chosen: argparse.Namespace) -> bool:
-    """Return whether decisions are made bucket by bucket: nothing but its own log decides about a user."""
-    coupled = run.constraints.price_messages or chosen.eligible is not None or chosen.only_users is not None
-    return not coupled and reads_buckets(run.config)
-
-
 def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) -> None:
     """Decide for the users of a bucketed log, or of a shard of its buckets, and write the decisions."""
     path = run.config.history.path
     assert path is not None  # a bucketed folder was found there
     buckets, engine = open_buckets(path), make_engine(chosen.engine, chosen.workers, chosen.engine_address)
     if _is_file(chosen.out):  # at a time that needs no look at the log's slots
-        at, age = asked_moment(chosen.at, buckets.span), duration(chosen.max_log_age)
-        check_covered(chosen.at, at, buckets.span, None, age)
+        at = asked_moment(chosen.at, buckets.span)
+        check_covered(chosen.at, at, buckets.span, None, duration(chosen.max_log_age))
     else:
         at = _time_to_decide(run, slots_of(buckets, run, engine), chosen)
     request = BucketRequest(
@@ -285,14 +242,53 @@ def _decide_by_bucket(run: Run, settings: Config, chosen: argparse.Namespace) ->
         seed=chosen.seed,
         clear_ids=chosen.clear_ids,
     )
-    found = decide_buckets(buckets, request, engine, chosen.shard)
+    told = told_of_buckets(buckets, chosen.eligible, chosen.only_users)
+    if run.constraints.names:
+        day = _decide_at_prices(buckets, told, request, Passes(engine), chosen)
+    else:
+        day = _decide_each(buckets, told, request, engine, chosen)
+    _write(day, chosen, at)
+
+
+def _decide_each(
+    buckets: Buckets, told: Sequence[Told], request: BucketRequest, engine: Engine, chosen: argparse.Namespace
+) -> DecidedDay:
+    """Decide for each user alone."""
+    found = decide_buckets(told, request, engine, chosen.shard)
+    _check_shown(found, buckets, request.at, chosen)
+    return merge_days(found.days, by_value=buckets.manifest.numbered)
+
+
+def _decide_at_prices(
+    buckets: Buckets, told: Sequence[Told], request: BucketRequest, passes: Passes, chosen: argparse.Namespace
+) -> DecidedDay:
+    """Decide at the prices of all users together, with what is found of each user below or beside --out meanwhile."""
+    if chosen.shard is not None:
+        raise UsageError(
+            f"--shard: the prices of constraints ({', '.join(request.run.constraints.names)}) rest on the users of all "
+            "buckets: leave it out, and let an engine run the buckets side by side (--engine)"
+        )
+    folder = (chosen.out.parent if _is_file(chosen.out) else chosen.out).absolute()
+    remove_left_scratch(folder)
+    with scratch_folder(folder) as scratch:
+        found = look_at_buckets(buckets, told, request, scratch, passes)
+        _check_shown(found.shown, buckets, request.at, chosen)
+        return merge_days(found.decide(), by_value=buckets.manifest.numbered)
+
+
+def _check_shown(found: DecidedUsers, buckets: Buckets, at: int, chosen: argparse.Namespace) -> None:
+    """Refuse what the buckets together show to be wrong, and print what a reader has to know.
+
+    Raises:
+        ConfigError: If the log has not begun, or columns look like consent and nothing limits what may be sent.
+    """
     if _is_file(chosen.out):
-        check_covered(chosen.at, at, buckets.span, found.first, age)
+        check_covered(chosen.at, at, buckets.span, found.first, duration(chosen.max_log_age))
         note_time_of_day(found.times_of_day, at)
-    note_eligible(found.source, found.unsaid)
+    if chosen.eligible is None:
+        note_eligible(found.source, found.unsaid)
     if found.everything:
         refuse_open(found.open_columns, buckets.modules)
-    _write(merge_days(found.days, by_value=buckets.manifest.numbered), chosen, at)
 
 
 def _time_to_decide(run: Run, history: History, chosen: argparse.Namespace) -> int:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from crosschannel.core.arrays import BoolArray
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, ObjectArray
 from crosschannel.core.errors import Fault, InputError
 from crosschannel.core.table_validator import TableValidator
 from crosschannel.histories.history import History
@@ -57,7 +58,12 @@ def read_eligible(path: Path, history: History) -> BoolArray:
     Raises:
         InputError: If the file cannot be read, has no row, an unknown user, module or action, or has a user twice.
     """
-    modules, faults = history.modules, list[Fault]()
+    return eligible_of_users(path, history.modules, history.user_ids)
+
+
+def eligible_of_users(path: Path, modules: ActionSpace, user_ids: ObjectArray) -> BoolArray:
+    """Return the same for a log's users by their ids (U,): see `read_eligible`."""
+    faults = list[Fault]()
     columns = [f"eligible_{name}" for name in modules.names]
     table = TableValidator(read_any(path, text=["user_id", *columns]), str(path), faults)
     table.require(["user_id"])
@@ -72,7 +78,7 @@ def read_eligible(path: Path, history: History) -> BoolArray:
     if faults:
         raise InputError(faults)
     texts, missing = table.texts("user_id"), table.missing("user_id")
-    user = pd.Index(history.user_ids.astype(str)).get_indexer(pd.Index(texts.astype(str)))
+    user = pd.Index(user_ids.astype(str)).get_indexer(pd.Index(texts.astype(str)))
     table.flag_rows("user_id", missing, "the user id is missing", "Give every row its user.")
     unknown = (user < 0) & ~missing
     table.flag_rows("user_id", unknown, "the log has no such user", "Leave the row out, or read a newer log.")
@@ -81,7 +87,7 @@ def read_eligible(path: Path, history: History) -> BoolArray:
     listed = eligible_mask(table, modules, np.zeros((len(table), len(modules)), dtype=np.int64))
     if faults or listed is None:
         raise InputError(faults)
-    mask = np.zeros((history.n_users, modules.total), dtype=bool)
+    mask = np.zeros((len(user_ids), modules.total), dtype=bool)
     mask[:, 0] = True
     mask[user] = listed
     mask[:, 0] = True
@@ -94,11 +100,16 @@ def read_user_list(path: Path, history: History) -> BoolArray:
     Raises:
         InputError: If the file cannot be read, or names no user of the history.
     """
+    return users_on_list(path, history.user_ids)
+
+
+def users_on_list(path: Path, user_ids: ObjectArray) -> BoolArray:
+    """Return the same for a log's users by their ids (U,): see `read_user_list`."""
     faults = list[Fault]()
     table = TableValidator(read_any(path, text=["user_id"]), str(path), faults)
     table.require(["user_id"])
     if not faults:
-        listed = np.isin(history.user_ids.astype(str), table.texts("user_id").astype(str))
+        listed = np.isin(user_ids.astype(str), table.texts("user_id").astype(str))
         if listed.any():
             return np.asarray(listed)
         table.flag("the log has none of these users", "Check the ids, or read a newer log.", column="user_id")

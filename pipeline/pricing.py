@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from crosschannel.agents import Agent, Observations
-from crosschannel.agents.constraints.budgets import (
-    action_prices,
-    budgets_at,
-    expected_use,
-    prices_later_modules,
-    rate_per_week,
-)
-from crosschannel.agents.constraints.prices import Prices, priced_shares, shadow_prices
+from crosschannel.agents.constraints.budgets import action_prices, budgets_at, prices_later_modules, rate_per_week
+from crosschannel.agents.constraints.prices import Prices
 from crosschannel.agents.constraints.send_price import price_of_message
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.agents.votes import ChannelVotes, NoVotes, PriceableAgent
+from crosschannel.agents.votes import ChannelVotes, PriceableAgent
 from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.envs.replay import ReplayLog, TransitionIndex
 from crosschannel.histories.history import History
+from crosschannel.pipeline.priced_votes import Voting, find_prices, use_of_votes, votes_less_messages
 
-#: Budgets on content are priced again, with the content that prices lead to, until no price moves by more than this.
-SETTLED_PRICES = 0.005
-MAX_ROUNDS = 8
 SLOTS_PER_CHUNK = 65_536
 
 
@@ -179,19 +172,19 @@ def priced_policy(
     check_priceable(agent, constraints)
     assert isinstance(agent, PriceableAgent)
     if not constraints.names:
-        return PricedPolicy(_votes(agent, observations, pace, explore).probabilities(), _table([]))
+        votes = votes_less_messages(agent, observations, pace.message_price, explore=explore)
+        return PricedPolicy(votes.probabilities(), _table([]))
     out = [np.zeros((len(observations), *agent.modules.shape(m))) for m in range(len(agent.modules))]
-    rows = []
+    rows, voting = [], Voting(constraints, pace.message_price, explore)
     for time in np.unique(group):
         mine = np.flatnonzero(group == time)
         users = len(mine) if has_slot is None else int(has_slot[mine].sum())
         budgets = budgets_at(constraints, users, pace.period, pace.rates)
-        votes, use, prices = _solve(agent, observations[mine], constraints, budgets, pace, explore)
-        out[0][mine] = priced_shares(votes.values, votes.mask, use, prices, votes.floor)
-        for m, share in enumerate(votes.later, 1):
-            out[m][mine] = share
-        columns = zip(constraints.names, prices.prices, prices.use, budgets, prices.binding, strict=True)
-        rows += [(int(time), *row) for row in columns]
+        votes_at = partial(voting.in_memory, agent, observations[mine])
+        found, prices = find_prices(votes_at, constraints, agent.modules, budgets)
+        for whole, share in zip(out, found.probabilities(prices), strict=True):
+            whole[mine] = share
+        rows += _price_rows(int(time), constraints, prices, budgets)
     return PricedPolicy(out, _table(rows))
 
 
@@ -214,54 +207,19 @@ def votes_at_prices(
     if prices_later_modules(constraints, agent.modules):
         charged = np.tile(action_prices(constraints, agent.modules, prices), (len(observations), 1))
         observations = replace(observations, action_prices=charged)
-    votes = _votes(agent, observations, pace, explore)
-    use = _use(constraints, votes)
+    votes = votes_less_messages(agent, observations, pace.message_price, explore=explore)
+    use = use_of_votes(constraints, votes)
     return votes, np.tensordot(prices, use - use[:, :, :1], axes=1)
 
 
-def _use(constraints: Constraints, votes: ChannelVotes) -> FloatArray:
-    """Return the expected use of each constraint by action of the first module (C, N, A)."""
-    hazards = dict(zip(votes.cost_names, votes.hazards, strict=True))
-    return expected_use(constraints, votes.modules, hazards, [np.zeros(votes.mask.shape), *votes.later])
+def price_table(time: int, constraints: Constraints, prices: Prices, budgets: FloatArray) -> pd.DataFrame:
+    """Return the constraints at one decision time, in the columns of `PricedPolicy.table`."""
+    return _table(_price_rows(time, constraints, prices, budgets))
 
 
-def _solve(
-    agent: PriceableAgent,
-    observations: Observations,
-    constraints: Constraints,
-    budgets: FloatArray,
-    pace: LogPace,
-    explore: bool,
-) -> tuple[ChannelVotes, FloatArray, Prices]:
-    """Find the prices of one decision time; where content has a budget, price again with the content that follows."""
-    before = np.zeros(len(budgets))
-    votes = _votes(agent, observations, pace, explore)
-    if missing := [limit.event for limit in constraints.cost_events if limit.event not in votes.cost_names]:
-        raise NoVotes(
-            f"the agent has not learned the hazard of {missing[0]!r}: rewards need a funnel in which it is one of the "
-            "costs (`reward.funnel.costs`), and the agent enough messages"
-        )
-    for i in range(MAX_ROUNDS):
-        use = _use(constraints, votes)
-        prices = shadow_prices(votes.values, votes.mask, use, budgets, votes.floor, constraints.names)
-        settled = np.abs(prices.prices - before) <= SETTLED_PRICES * np.maximum(prices.prices, before)
-        last = settled.all() or i == MAX_ROUNDS - 1  # prices and use are those of the votes that are returned
-        if last or not prices_later_modules(constraints, votes.modules):
-            break
-        before = prices.prices
-        charged = np.tile(action_prices(constraints, votes.modules, before), (len(observations), 1))
-        votes = _votes(agent, replace(observations, action_prices=charged), pace, explore)
-    return votes, use, prices
-
-
-def _votes(agent: PriceableAgent, observations: Observations, pace: LogPace, explore: bool) -> ChannelVotes:
-    """Return the agent's votes less what a message costs at later slots."""
-    votes = agent.votes(observations, explore=explore)
-    if not pace.message_price:
-        return votes
-    values = votes.values.copy()
-    values[..., 1:] -= pace.message_price
-    return replace(votes, values=values)
+def _price_rows(time: int, constraints: Constraints, prices: Prices, budgets: FloatArray) -> list[tuple[Any, ...]]:
+    columns = zip(constraints.names, prices.prices, prices.use, budgets, prices.binding, strict=True)
+    return [(time, *row) for row in columns]
 
 
 def _table(rows: list[tuple[Any, ...]]) -> pd.DataFrame:

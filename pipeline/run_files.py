@@ -290,17 +290,39 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     made = not parent.exists()
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=SCRATCH, suffix=PART, dir=parent))
+        folder, lock = _locked_scratch(parent)
     except OSError as error:
         raise OutputError(f"{parent} cannot be written: {error.strerror or error}") from None
     try:
-        with RunLock(folder):
+        with lock:
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if made:
             with suppress(OSError):  # it holds what was written meanwhile
                 parent.rmdir()
+
+
+def _locked_scratch(parent: Path) -> tuple[Path, RunLock]:
+    """Make a scratch folder and lock it; another one where a process has taken it for a left one before it was locked.
+
+    Raises:
+        OSError: If it cannot be made.
+        OutputError: If it cannot be locked.
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=SCRATCH, suffix=PART, dir=parent))
+        try:
+            lock = RunLock(folder)
+        except ConfigError:
+            continue
+        except OutputError:
+            if folder.exists():
+                raise
+            continue
+        if folder.exists():
+            return folder, lock
+        lock.close()
 
 
 def check_scratch(folder: Path) -> None:

@@ -16,6 +16,8 @@ from crosschannel.core.errors import ConfigError
 
 #: Votes aim at this share of each budget below it, and may use as much again or less.
 MARGIN = 0.0025
+#: Rows that are compared at once where the arrays are checked.
+ROWS_PER_CHECK = 2**14
 #: Use beyond a budget that is rounding, as a share of it.
 ROUNDING = 1e-9
 #: A budget is spent if no more than this share remains of what the votes would use without prices.
@@ -170,7 +172,7 @@ def _solve(votes: Votes, remaining: FloatArray, rounding: FloatArray) -> Minimum
     more = none
     if spent.any():
         more = np.where(spent, votes.prohibitive_prices(), 0.0)
-        votes = votes.without(np.asarray((votes.use[spent] > 0.0).any(0)))
+        votes = votes.without_use(spent)
         unpriced = votes.evaluate(none)
     if (unpriced.use <= remaining).all():
         return Minimum(more, more[None], np.ones(1), unpriced, unpriced.gain, none > 0.0)
@@ -239,9 +241,10 @@ def _check(values: FloatingArray, mask: BoolArray, use: FloatingArray, budgets: 
         raise ConfigError(f"action 0 is not eligible for {(~mask[:, 0]).sum():,} users: sending nothing always is")
     if use.size and not (use.min() >= 0.0 and use.max() < np.inf):
         raise ConfigError("use has entries that are negative or not finite: a hazard is at least 0")
-    if use[:, :, 0].any() and (use < use[:, :, :1]).any():
+    rows = [slice(start, start + ROWS_PER_CHECK) for start in range(0, len(mask), ROWS_PER_CHECK)]
+    if use[:, :, 0].any() and any((use[:, part] < use[:, part, :1]).any() for part in rows):
         raise ConfigError("an action uses less than action 0, which sends nothing: count it as using the same")
     if values.size and not (np.isfinite(values.min()) and np.isfinite(values.max())):
-        wrong = (~np.isfinite(values) & mask).any((0, 2)).sum()
+        wrong = sum(int((~np.isfinite(values[:, part]) & mask[part]).any((0, 2)).sum()) for part in rows)
         if wrong:
             raise ConfigError(f"values of eligible actions are not finite for {wrong:,} of {len(mask):,} users")

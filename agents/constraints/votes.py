@@ -12,35 +12,42 @@ from crosschannel.core.arrays import BoolArray, FloatArray, IntArray
 from crosschannel.core.hashing import mix
 
 VALUES_PER_CHUNK = 2**15
+#: Positions that are hashed at once for a sample.
+POSITIONS_PER_BLOCK = 2**18
+#: Samples of up to so many votes are copied: on the first one, prices are evaluated many times.
+COPIED_VOTES = 2**13
 
 
 @dataclass(frozen=True)
 class Votes:
     """Rows of votes, each of which takes the eligible action with the largest value net of prices.
 
+    The arrays are read in chunks and never copied as a whole: they may be mapped from a disk.
+
     Attributes:
         values: Values (L, n, A) of the actions for each vote and row.
         mask: Eligible actions (n, A); action 0 always is.
         use: Expected use (C, n, A) of each budget by row and action.
         weight: What one vote of one row counts.
+        positions: Which votes count, by `vote * n + row`, in ascending order; None for all.
     """
 
     values: FloatingArray
     mask: BoolArray
     use: FloatingArray
     weight: float
+    positions: IntArray | None = None
 
     @property
     def count(self) -> int:
         """Number of votes."""
-        return int(self.values.shape[0] * self.values.shape[1])
+        return self.values.shape[0] * self.values.shape[1] if self.positions is None else len(self.positions)
 
     def evaluate(self, prices: FloatArray) -> Choices:
         """Return what all votes choose at prices (C,)."""
         total = Choices.nothing(len(self.use))
-        for rows in self._chunks():
-            values, use = self.values[:, rows], self.use[:, rows]
-            codes = net_values(values, self.mask[rows], use, prices).argmax(-1)
+        for values, mask, use in self._chunks():
+            codes = net_values(values, mask, use, prices).argmax(-1)
             total += _chosen(values, use, codes, codes >= 0)
         return total * self.weight
 
@@ -51,8 +58,7 @@ class Votes:
         no less at the low prices than the vote's choice at the high prices is worth there.
         """
         settled, found = Choices.nothing(len(self.use)), []
-        for rows in self._chunks():
-            values, use, mask = self.values[:, rows], self.use[:, rows], self.mask[rows]
+        for values, mask, use in self._chunks():
             least = net_values(values, mask, use, high)
             codes = least.argmax(-1)
             can_win = net_values(values, mask, use, low) >= np.take_along_axis(least, codes[..., None], -1)
@@ -73,29 +79,46 @@ class Votes:
         return ContestedVotes(found, self.weight, settled * self.weight)
 
     def sample(self, size: int) -> Votes:
-        """Return about `size` votes, chosen by a hash of their position, that count as much as all together."""
-        positions = np.arange(self.count, dtype=np.uint64)
-        chosen = np.flatnonzero(mix(positions) < np.uint64(size / self.count * 2.0**64))
-        votes, rows = chosen // self.values.shape[1], chosen % self.values.shape[1]
-        weight = self.weight * self.count / max(len(chosen), 1)
+        """Return about `size` of all votes, chosen by a hash of their position, that count as much as all together."""
+        threshold = np.uint64(size / self.count * 2.0**64)
+        chosen = []
+        for start in range(0, self.count, POSITIONS_PER_BLOCK):
+            block = np.arange(start, min(start + POSITIONS_PER_BLOCK, self.count), dtype=np.uint64)
+            chosen.append(start + np.flatnonzero(mix(block) < threshold))
+        positions = np.concatenate(chosen)
+        weight = self.weight * self.count / max(len(positions), 1)
+        if len(positions) > COPIED_VOTES:
+            return replace(self, weight=weight, positions=positions)
+        votes, rows = np.divmod(positions, self.values.shape[1])
         return Votes(self.values[votes, rows][None], self.mask[rows], self.use[:, rows], weight)
 
-    def without(self, actions: BoolArray) -> Votes:
-        """Return the votes with some actions (n, A) not eligible."""
-        return replace(self, mask=self.mask & ~actions)
+    def without_use(self, budgets: BoolArray) -> Votes:
+        """Return the votes with the actions not eligible that use any of some budgets (C,)."""
+        mask = self.mask.copy()
+        for c in np.flatnonzero(budgets):
+            mask &= ~(self.use[c] > 0.0)
+        return replace(self, mask=mask)
 
     def prohibitive_prices(self) -> FloatArray:
         """Return twice the prices (C,) each of which alone makes every action that uses its budget worth too little."""
         most = np.zeros(len(self.use))
-        for rows in self._chunks():
-            best = np.where(self.mask[rows], self.values[:, rows], -np.inf).max(0).astype(np.float64)
-            gain = best - self.values[:, rows, :1].min(0)
-            for c, use in enumerate(self.use[:, rows].astype(np.float64)):
+        for values, mask, uses in self._chunks():
+            best = np.where(mask, values, -np.inf).max(0).astype(np.float64)
+            gain = best - values[:, :, :1].min(0)
+            for c, use in enumerate(uses.astype(np.float64)):
                 most[c] = max(most[c], np.max(gain[use > 0.0] / use[use > 0.0], initial=0.0))
         return 2.0 * most
 
-    def _chunks(self) -> Iterator[slice]:
-        return _chunks(*self.values.shape)
+    def _chunks(self) -> Iterator[tuple[FloatingArray, BoolArray, FloatingArray]]:
+        """Yield values (L, k, A), eligible actions (k, A) and use (C, k, A) of some rows; of single votes, L is 1."""
+        votes, rows, actions = self.values.shape
+        if self.positions is None:
+            for part in _chunks(votes, rows, actions):
+                yield self.values[:, part], self.mask[part], self.use[:, part]
+            return
+        for part in _chunks(1, len(self.positions), actions):
+            vote, row = np.divmod(self.positions[part], rows)
+            yield self.values[vote, row][None], self.mask[row], self.use[:, row]
 
 
 def count_votes(values: FloatingArray, mask: BoolArray, use: FloatingArray, prices: FloatArray) -> FloatArray:

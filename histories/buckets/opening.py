@@ -112,6 +112,16 @@ class Buckets:
         self._check_users(path, number, history.user_ids)
         return merge([with_columns(history, self.manifest.columns)], by_value=self.manifest.numbered)
 
+    def user_ids(self, path: Path) -> ObjectArray:
+        """Return the ids of a bucket's users as texts, in the order of its table of users, which alone is read.
+
+        Raises:
+            InputError: If the table is not what the manifest says.
+        """
+        number = number_of(path)
+        assert number is not None  # it is one of `paths`
+        return self._rows(number, USERS).frame["user_id"].astype(str).to_numpy(dtype=object)
+
     def read_all(self, decided: Path | None = None) -> History:
         """Read all buckets as one history, which is that of the log that was divided.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,16 @@ import pandas as pd
 from crosschannel import agents
 from crosschannel.agents import Decisions, Observations
 from crosschannel.agents.constraints.settings import Constraints
-from crosschannel.core.arrays import BoolArray, ObjectArray
+from crosschannel.core.action_space import ActionSpace
+from crosschannel.core.arrays import BoolArray, FloatArray, ObjectArray
 from crosschannel.core.errors import ConfigError, OutputError
-from crosschannel.core.hashing import derive, keys, pseudonyms, row_fingerprints
+from crosschannel.core.hashing import derive, keys, pseudonyms
 from crosschannel.core.serialization import to_dict
 from crosschannel.core.times import SECOND, timestamps
-from crosschannel.histories.arms import AGENT, ARMS, BUSINESS_AS_USUAL, WAITING, Arms, arm_uniforms, assign_arms
-from crosschannel.histories.eligibility import without_churned
-from crosschannel.histories.guardrails import Guardrails, allowed_actions
+from crosschannel.histories.arms import ARMS, WAITING, Arms, arm_uniforms
+from crosschannel.histories.guardrails import Guardrails
 from crosschannel.histories.history import History
-from crosschannel.histories.logs import DecisionLog, decisions_frame, listed_actions, take_rows, without_decisions
+from crosschannel.histories.logs import DecisionLog, decisions_frame, listed_actions
 from crosschannel.histories.readers.decided.days import (
     ARMS_FILE,
     DECISIONS_FILE,
@@ -36,8 +36,9 @@ from crosschannel.histories.readers.decided.days import (
 )
 from crosschannel.pipeline.command_line import UsageError, logger, one_thread
 from crosschannel.pipeline.loop.day_summaries import DAY_VERSION
-from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED, own_decisions
-from crosschannel.pipeline.pricing import LogPace, priced_policy
+from crosschannel.pipeline.loop.decisions.day_users import DayRequest, DayUsers, Deciders, users_of_day
+from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED
+from crosschannel.pipeline.pricing import priced_policy
 from crosschannel.pipeline.run_files import RunLock, TrainedWith, write_json
 from crosschannel.pipeline.run_folder import Run
 
@@ -108,110 +109,125 @@ def decide_day(
     trained_with = TrainedWith.from_dict(extra.get("run", {}), run.policy)
     constraints, version = run.constraints_given(extra), run.policy_version
     agents.check_constraints(constraints, history.modules, trained_with.pace.rates)
-    history = known_at(history, at)
-    arm = assign_arms(history.user_ids, run.config.arms, history.users)
-    ended = history.observed_until < min(at, history.span[1])
-    users = np.flatnonzero((arm != BUSINESS_AS_USUAL) & ~ended)
-    time = np.full(len(users), at, dtype=np.int64)
-    is_agent = np.asarray(arm[users] == AGENT)
-    decides = is_agent if may_receive is None else is_agent & may_receive[users]
-    mask = without_churned(eligible, history, at)[users]
-    # A microsecond later, so that a message of this very moment counts towards caps and gaps as well.
-    mask &= allowed_actions(guardrails, history, users, time + 1)
-    mask[~decides, 1:] = False
-    context = trained_with.features.at(history, users, time)
-    seen = Observations(context, mask, history.user_keys[users])
-
-    has_slot = (history.churned_at >= at)[users]
-    chosen, prices = _choose(
-        agent, seen, decides, has_slot, constraints, trained_with.pace, explore=explore, seed=seed, at=at
+    request = DayRequest(
+        at=at,
+        trained_with=trained_with,
+        version=version,
+        arms=run.config.arms,
+        guardrails=guardrails,
+        explore=explore,
+        seed=seed,
+        clear_ids=clear_ids,
     )
-    ids = _decision_ids(history.user_ids[users], at, None if clear_ids else trained_with.history)
+    users, deciders = users_of_day(request, history, eligible, may_receive)
+    chosen, prices = _choose(agent, constraints, deciders, request)
+    note_binding(prices)
+    return day_of_users(request, users, chosen, prices)
+
+
+def _choose(
+    agent: agents.Agent, constraints: Constraints, deciders: Deciders, request: DayRequest
+) -> tuple[Decisions, pd.DataFrame | None]:
+    """Return what is decided for the users whom the agent decides for, and the constraints' prices."""
+    seen, pace, explore = deciders.seen, request.trained_with.pace, request.explore
+    if not len(seen):
+        return no_decisions(agent.modules), None
+    if not (explore or constraints.price_messages):
+        return agent.act(seen, explore=False), None
+    together = np.zeros(len(seen), dtype=np.int64)
+    found = priced_policy(agent, seen, together, constraints, pace, deciders.has_slot, explore=explore)
+    return draw(agent.modules, found.probabilities, seen, request), found.table
+
+
+def draw(modules: ActionSpace, probabilities: list[FloatArray], seen: Observations, request: DayRequest) -> Decisions:
+    """Draw for each user by a hash of the seed, the time and the user: who else is decided for changes nothing.
+
+    Args:
+        modules: The action space.
+        probabilities: The policy's probabilities, one array (n, *shape(m)) per module.
+        seen: What the agent sees of n users.
+        request: What is decided.
+    """
+    agents.check_probabilities(modules, probabilities, seen.action_mask)
+    assert seen.users is not None  # `users_of_day` knows them
+    return agents.sample_keyed(modules, probabilities, derive(derive(seen.users, request.seed), request.at))
+
+
+def no_decisions(modules: ActionSpace, rows: int = 0) -> Decisions:
+    """Return decisions to send nothing, with certainty."""
+    shape = (rows, len(modules))
+    return Decisions(np.zeros(shape, dtype=np.int64), np.ones(shape), np.ones(rows))
+
+
+def day_of_users(request: DayRequest, users: DayUsers, chosen: Decisions, prices: pd.DataFrame | None) -> DecidedDay:
+    """Return the day's tables and summary.
+
+    Args:
+        request: What was decided.
+        users: All users.
+        chosen: What was decided for those whom the agent decides for; the others get nothing.
+        prices: The constraints' prices; None where nothing was priced.
+
+    Raises:
+        ConfigError: If a decision is not what an agent may decide, or the log has a column with the name of a price.
+    """
+    modules, at, version, decides = users.modules, request.at, request.version, users.decides
+    out = no_decisions(modules, len(decides))
+    out.actions[decides], out.probabilities[decides], out.joint[decides] = (
+        *(chosen.actions, chosen.probabilities, chosen.joint),
+    )
+    agents.check_decisions(modules, out, users.eligible)
+    ids = _decision_ids(users.user_ids[users.users], at, None if request.clear_ids else request.trained_with.history)
     log = DecisionLog(
         id=ids,
         key=keys(ids),
-        user=users,
-        time=time,
-        actions=chosen.actions,
-        propensity=chosen.probabilities,
-        joint=chosen.joint,
-        policy=np.where(is_agent & ~decides, version + WAITING, version).astype(object),
-        arm=arm[users],
-        eligible=mask,
+        user=users.users,
+        time=np.full(len(decides), at, dtype=np.int64),
+        actions=out.actions,
+        propensity=out.probabilities,
+        joint=out.joint,
+        policy=np.where(users.waits, version + WAITING, version).astype(object),
+        arm=users.arm[users.users],
+        eligible=users.eligible,
     )
-    table = decisions_frame(log, history.user_ids, history.modules)
+    table = decisions_frame(log, users.user_ids, modules)
     table = table.assign(
-        **{WAITING_COLUMN: is_agent & ~decides, CONTEXT: row_fingerprints(context)},
-        **listed_actions(eligible[users], history.modules, UNGUARDED),
-        **_price_columns(prices, decides, table, history.modules.names),
+        **{WAITING_COLUMN: users.waits, CONTEXT: users.contexts},
+        **listed_actions(users.unguarded, modules, UNGUARDED),
+        **_price_columns(prices, decides, table, modules.names),
     )
-    arms = pd.DataFrame({"user_id": history.user_ids, "arm": arm})
+    arms = pd.DataFrame({"user_id": users.user_ids, "arm": users.arm})
     summary = {
         "version": DAY_VERSION,
         "at": _text(at),
         "policy_version": version,
-        "explore": explore,
-        "seed": seed,
-        "log_ends": _text(history.span[1]),
-        "log_age_hours": (at - history.span[1]) / (3600 * SECOND),
-        "arms": to_dict(run.config.arms),
-        "users": {name: int((arm == name).sum()) for name in ARMS},
-        "waiting": int((is_agent & ~decides).sum()),
-        "counts": counts_of(table.loc[decides, list(history.modules.names)], history.modules.names),
+        "explore": request.explore,
+        "seed": request.seed,
+        "log_ends": _text(users.log_ends),
+        "log_age_hours": (at - users.log_ends) / (3600 * SECOND),
+        "arms": to_dict(request.arms),
+        "users": {name: int((users.arm == name).sum()) for name in ARMS},
+        "waiting": int(users.waits.sum()),
+        "counts": counts_of(table.loc[decides, list(modules.names)], modules.names),
         "prices": [] if prices is None else _plain(prices),
     }
-    return DecidedDay(day_name(at, trained_with.pace.period), table, arms, summary)
+    return DecidedDay(day_name(at, request.trained_with.pace.period), table, arms, summary)
 
 
-def known_at(history: History, at: int) -> History:
-    """Return a history without what this package decided for a time or later: what a decision for it may see."""
-    d = history.decisions
-    late = np.flatnonzero(d.time >= at)
-    dropped = np.zeros(len(d), dtype=bool)
-    dropped[late] = own_decisions(take_rows(d, late))
-    if not dropped.any():
-        return history
-    decisions, events = without_decisions(d, history.events, dropped)
-    return replace(history, decisions=decisions, events=events)
-
-
-def _choose(
-    agent: agents.Agent,
-    seen: Observations,
-    decides: BoolArray,
-    has_slot: BoolArray,
-    constraints: Constraints,
-    pace: LogPace,
-    *,
-    explore: bool,
-    seed: int,
-    at: int,
-) -> tuple[Decisions, pd.DataFrame | None]:
-    """Return the actions of all rows (N,), nothing where the agent does not decide, and the constraints' prices."""
-    modules = agent.modules
-    n, rows = len(seen), np.flatnonzero(decides)
-    out = Decisions(np.zeros((n, len(modules)), dtype=np.int64), np.ones((n, len(modules))), np.ones(n))
-    prices: pd.DataFrame | None = None
-    if len(rows):
-        mine = seen[rows]
-        if explore or constraints.price_messages:
-            together = np.zeros(len(rows), dtype=np.int64)
-            policy = priced_policy(agent, mine, together, constraints, pace, has_slot[rows], explore=explore)
-            agents.check_probabilities(modules, policy.probabilities, mine.action_mask)
-            assert mine.users is not None  # the caller knows them
-            chosen = agents.sample_keyed(modules, policy.probabilities, derive(derive(mine.users, seed), at))
-            prices = policy.table
-        else:
-            chosen = agent.act(mine, explore=False)
-        out.actions[rows], out.probabilities[rows], out.joint[rows] = chosen.actions, chosen.probabilities, chosen.joint
-    agents.check_decisions(modules, out, seen.action_mask)
-    return out, prices
+def note_binding(prices: pd.DataFrame | None) -> None:
+    """Print the constraints that bind."""
+    for row in [] if prices is None else prices.to_dict("records"):
+        if row["binding"]:
+            logger.info(
+                f"the constraint {row['constraint']} binds: price {row['price']:.4g} in reward units, expected use "
+                f"{row['use']:.4g} of a budget of {row['budget']:.4g}"
+            )
 
 
 def _price_columns(
     prices: pd.DataFrame | None, decides: BoolArray, table: pd.DataFrame, names: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return a column with the price of each constraint; log those that bind.
+    """Return a column with the price of each constraint.
 
     Raises:
         ConfigError: If the log has a column of that name.
@@ -223,11 +239,6 @@ def _price_columns(
         if column in table or column in names:
             raise ConfigError(f"the constraint {name!r} needs the column {column!r}, which the log has already")
         columns[column] = np.where(decides, price, np.nan)
-        if row["binding"]:
-            logger.info(
-                f"the constraint {name} binds: price {price:.4g} in reward units, expected use {row['use']:.4g} of a "
-                f"budget of {row['budget']:.4g}"
-            )
     return columns
 
 

@@ -30,7 +30,14 @@ from crosschannel.pipeline.loop.day_summaries import read_summary
 from crosschannel.pipeline.loop.deciding import DecidedDay, write_day
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER
-from crosschannel.pipeline.run_files import PROCEDURE, RunLock, check_scratch, read_json, write_json
+from crosschannel.pipeline.run_files import (
+    PROCEDURE,
+    RunLock,
+    check_scratch,
+    read_json,
+    remove_left_scratch,
+    write_json,
+)
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.watch.scanning import Found, Traces, read_secrets, scan
 
@@ -271,9 +278,10 @@ def _recover(places: Places) -> None:
     """Remove drafts that killed processes have left, and put back a day whose replacement was interrupted.
 
     Raises:
-        ConfigError: If a training or an evaluation has users of the run's log in its scratch folder at this moment.
+        ConfigError: If a training, an evaluation or a decision has users in its scratch folder at this moment.
     """
-    check_scratch(places.run.path)
+    for folder in places.folders:
+        check_scratch(folder)
     for draft in (*places.run.path.rglob(".*.part"), *(places.run.path / "policies").glob(".*.pt")):
         _delete(draft)
     if places.log is not None:
@@ -281,6 +289,7 @@ def _recover(places: Places) -> None:
             _delete(draft)
     if places.decided is None:
         return
+    remove_left_scratch(places.decided)
     with RunLock(places.decided):
         for entry in sorted(places.decided.glob(".[0-9]*")):
             day = places.decided / entry.name[1:].removesuffix(".replaced")

@@ -15,10 +15,10 @@ from crosschannel.core.arrays import FloatArray, IntArray
 from crosschannel.core.errors import ConfigError
 from crosschannel.core.times import DAY, WEEK
 from crosschannel.histories.history import History
-from crosschannel.pipeline import pricing
+from crosschannel.pipeline import priced_votes
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.judgement.judging import greedy_probabilities
-from crosschannel.pipeline.pricing import LogPace, PricedPolicy, priced_policy
+from crosschannel.pipeline.pricing import LogPace, PricedPolicy, price_messages, priced_policy
 from tests.agents.funnel.samples import PLAIN, World
 from tests.agents.samples import everything, observations_of
 from tests.envs.replay.samples import sample_log
@@ -125,8 +125,8 @@ def test_a_budget_on_content_is_kept_and_changes_the_content(agent: Agent, slots
 def test_prices_that_do_not_settle_are_those_of_the_votes_that_are_used(
     agent: Agent, slots: Observations, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pricing, "MAX_ROUNDS", 2)
-    monkeypatch.setattr(pricing, "SETTLED_PRICES", 0.0)
+    monkeypatch.setattr(priced_votes, "MAX_ROUNDS", 2)
+    monkeypatch.setattr(priced_votes, "SETTLED_PRICES", 0.0)
     costs = {"offer": {"huge": 1.0}}
     found = policy_of(agent, slots, Constraints(budgets=(Budget("bonus", 0.05, costs),)))
     used = spent(found, np.array([0.0, 0.0, 1.0]))
@@ -135,6 +135,17 @@ def test_prices_that_do_not_settle_are_those_of_the_votes_that_are_used(
         row = found.table.set_index("group").loc[group]
         assert used[rows].sum() == pytest.approx(row["use"], rel=1e-4)
         assert used[rows].sum() <= 0.05 * users * (1 + 1e-4)
+
+
+def test_blocks_of_rows_change_nothing(agent: Agent, slots: Observations, monkeypatch: pytest.MonkeyPatch) -> None:
+    constraints = Constraints(budgets=(Budget("bonus", 0.05, {"offer": {"huge": 1.0}}),))
+    whole = policy_of(agent, slots, constraints)
+    monkeypatch.setattr(priced_votes, "ROWS_PER_BLOCK", 128)
+    found = policy_of(agent, slots, constraints)
+    # A matrix product may round a row otherwise among other rows.
+    np.testing.assert_allclose(found.table["price"], whole.table["price"], rtol=1e-5)
+    for part, expected in zip(found.probabilities, whole.probabilities, strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-5)
 
 
 def test_probabilities_are_those_of_what_is_drawn(agent: Agent, slots: Observations) -> None:
@@ -219,7 +230,7 @@ def test_a_price_of_messages_sends_fewer_of_them_with_exact_probabilities(agent:
 
 
 def test_without_a_discount_messages_have_no_price(agent: Agent) -> None:
-    assert pricing.price_messages(agent, sample_log(), Constraints(), PACE) is PACE
+    assert price_messages(agent, sample_log(), Constraints(), PACE) is PACE
 
 
 def test_the_pace_keeps_the_price_of_a_message() -> None:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from crosschannel.core.arrays import BoolArray
-from crosschannel.core.errors import ConfigError
+from crosschannel.core.errors import ConfigError, InputError
 from crosschannel.core.times import DAY
-from crosschannel.histories import History, leaf_of, read_history, write_buckets
+from crosschannel.histories import History, leaf_of, read_history, write_buckets, write_history
 from crosschannel.histories.buckets import opening
 from crosschannel.histories.logs import take_rows
 from crosschannel.pipeline import UsageError
@@ -163,19 +163,20 @@ def test_what_is_said_of_users_is_said_of_all_buckets_together(trained, tmp_path
     log = read_history(trained / "log")
     some = np.isin(log.decisions.user, np.flatnonzero(leaf_of(log.user_ids) % 8 == 5))
     eligible = all_but_first_channel(log, some)
-    write_buckets(replace(log, decisions=replace(log.decisions, eligible=eligible)), tmp_path / "log", 8)
+    told = replace(log, decisions=replace(log.decisions, eligible=eligible))
+    write_history(told, tmp_path / "whole")
+    write_buckets(told, tmp_path / "buckets", 8)
     found = []
-    for name in ("buckets", "whole"):
+    for name, extra in (("whole", ()), ("buckets", ()), ("buckets", ("--constraints.messages-per-week", "100"))):
         caplog.clear()
-        extra = () if name == "buckets" else ("--constraints.messages-per-week", "100")
         with caplog.at_level("INFO"):
-            run(trained, str(tmp_path / "log"), tmp_path / f"{name}.parquet", *extra)
+            run(trained, str(tmp_path / name), tmp_path / f"{name}.parquet", *extra, "--force")
         found.append([text for text in caplog.messages if "eligible is" in text or "nothing is eligible" in text])
-    assert found[0] == found[1]
+    assert found[0] == found[1] == found[2]
     assert len(found[0]) == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("--shard", "3/8")])
+@pytest.mark.parametrize("arguments", [(), ("--shard", "3/8"), ("--constraints.messages-per-week", "5")])
 def test_into_a_file_each_bucket_is_read_once(trained, tmp_path, monkeypatch, arguments):
     """A task reads its own buckets, and the others only where consent is not settled."""
     read = []
@@ -186,16 +187,68 @@ def test_into_a_file_each_bucket_is_read_once(trained, tmp_path, monkeypatch, ar
 
     monkeypatch.setattr(buckets, "read_bucket", read_bucket)
     run(trained, "buckets-8", tmp_path / "out.parquet", *arguments)
-    assert read == ([f"bucket-{b:05d}" for b in range(8)] if not arguments else ["bucket-00002"])
+    assert read == ([f"bucket-{b:05d}" for b in range(8)] if "--shard" not in arguments else ["bucket-00002"])
 
 
-def test_what_couples_users_is_decided_as_a_whole(trained, tmp_path):
-    limit = ("--constraints.messages-per-week", "5")
-    for log in ("log", "buckets-8"):
-        run(trained, log, tmp_path / f"{log}.parquet", *limit)
+@pytest.mark.parametrize("arguments", [(), ("--greedy",)])
+def test_votes_without_a_funnel_are_priced_by_bucket(arguments, trained, tmp_path, monkeypatch):
+    limit = ("--constraints.messages-per-week", "5", *arguments)
+    run(trained, "log", tmp_path / "log.parquet", *limit)
+    monkeypatch.setattr(decide, "build_history", lambda *_: pytest.fail("the log was read as a whole"))
+    run(trained, "buckets-8", tmp_path / "buckets-8.parquet", *limit)
     assert (tmp_path / "buckets-8.parquet").read_bytes() == (tmp_path / "log.parquet").read_bytes()
-    with pytest.raises(UsageError, match="--shard divides a log in buckets whose users no constraint"):
-        run(trained, "buckets-8", tmp_path / "part.parquet", *limit, "--shard", "1/2")
+
+
+def test_shards_are_refused_where_prices_need_all_users(trained, tmp_path):
+    with pytest.raises(UsageError, match=r"--shard: the prices of constraints \(messages_per_week\) rest on the users"):
+        run(
+            *(trained, "buckets-8", tmp_path / "part.parquet"),
+            *("--constraints.messages-per-week", "5", "--shard", "1/2"),
+        )
+    with pytest.raises(UsageError, match="--shard divides a log in buckets: bucket the log"):
+        run(trained, "log", tmp_path / "part.parquet", "--shard", "1/2")
+
+
+def told(trained: Path, folder: Path) -> tuple[str, ...]:
+    """Files of what is eligible for most users, and of the users who may get messages, in an order of their own."""
+    ids = pd.Series(read_history(trained / "log").user_ids).sample(frac=1.0, random_state=0)
+    channels = np.where(np.arange(len(ids)) % 3 == 0, "none", "none|email|push")
+    table = pd.DataFrame({"user_id": ids, "eligible_channel": channels})[5:]
+    table.to_csv(folder / "eligible.csv", index=False)
+    table.sort_values("user_id")[["user_id"]][::2].to_parquet(folder / "pilot.parquet")
+    return ("--eligible", str(folder / "eligible.csv"), "--only-users", str(folder / "pilot.parquet"))
+
+
+@pytest.mark.parametrize("limit", [(), ("--constraints.messages-per-week", "5")])
+def test_files_of_users_are_divided_as_the_log_is(limit, trained, tmp_path, monkeypatch):
+    arguments = (*told(trained, tmp_path), *ARMS, "--ramp", "0.9", *limit)
+    run(trained, "log", tmp_path / "whole", *arguments)
+    monkeypatch.setattr(decide, "build_history", lambda *_: pytest.fail("the log was read as a whole"))
+    run(trained, "buckets-8", tmp_path / "buckets", *arguments)
+    assert contents(tmp_path / "buckets") == contents(tmp_path / "whole")
+
+
+def test_shards_take_their_part_of_files_of_users(trained, tmp_path):
+    arguments = told(trained, tmp_path)
+    run(trained, "log", tmp_path / "whole.parquet", *arguments)
+    for i in (1, 2):
+        run(trained, "buckets-8", tmp_path / f"{i}.parquet", *arguments, "--shard", f"{i}/2")
+    parts = pd.concat([pd.read_parquet(tmp_path / f"{i}.parquet") for i in (1, 2)])
+    whole = pd.read_parquet(tmp_path / "whole.parquet")
+    pd.testing.assert_frame_equal(parts.sort_values("user_id", ignore_index=True), whole)
+
+
+@pytest.mark.parametrize(
+    ("flag", "text"), [("--eligible", "has no such user"), ("--only-users", "none of these users")]
+)
+def test_faults_of_files_of_users_are_those_of_the_whole_log(flag, text, trained, tmp_path):
+    pd.DataFrame({"user_id": ["nobody"], "eligible_channel": ["none"]}).to_csv(tmp_path / "file.csv", index=False)
+    found = []
+    for log in ("log", "buckets-8"):
+        with pytest.raises(InputError, match=text) as refused:
+            run(trained, log, tmp_path / "out.parquet", flag, str(tmp_path / "file.csv"))
+        found.append(str(refused.value))
+    assert found[0] == found[1]
 
 
 def test_wrong_shards_and_ages_are_refused(trained, tmp_path):

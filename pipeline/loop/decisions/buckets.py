@@ -26,6 +26,7 @@ from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_o
 from crosschannel.pipeline.loop.decisions.consent import everything, open_columns
 from crosschannel.pipeline.loop.decisions.eligible import EligibleSource, Unsaid, eligible_before_guardrails
 from crosschannel.pipeline.loop.decisions.slot_times import few_times
+from crosschannel.pipeline.loop.decisions.told import Told
 from crosschannel.pipeline.run_folder import Run
 
 
@@ -107,7 +108,9 @@ def slots_of(buckets: Buckets, run: Run, engine: Engine) -> History:
     return merge(parts, by_value=buckets.manifest.numbered)
 
 
-def decide_buckets(buckets: Buckets, request: BucketRequest, engine: Engine, part: str | None = None) -> DecidedUsers:
+def decide_buckets(
+    buckets: Sequence[Told], request: BucketRequest, engine: Engine, part: str | None = None
+) -> DecidedUsers:
     """Decide for the users of buckets, each a pure function of the bucket.
 
     Without constraints, which couple users by their prices, a decision depends on its user alone: draws are hashes of
@@ -115,28 +118,29 @@ def decide_buckets(buckets: Buckets, request: BucketRequest, engine: Engine, par
     not mentioned, is a question about all users: a task that cannot answer it by its own buckets looks at the others.
 
     Args:
-        buckets: The bucketed log.
+        buckets: The buckets of the log, with what files say of their users.
         request: What is decided.
         engine: What runs a function over buckets.
         part: `i/n`, the task i of n, whose buckets alone are decided for; None for all. A task beyond the number of
             buckets decides for nobody.
     """
-    mine = buckets.paths if part is None else shard(buckets.paths, part)
+    mine = buckets if part is None else shard(buckets, part)
     found = list(engine(partial(_decide_bucket, request=request), mine))
     decided = reduce(add, found) if found else None
     if part is not None and (decided is None or not decided.tells_of_all(request.at)):
-        others = [path for path in buckets.paths if path not in mine]
+        places = {bucket.path for bucket in mine}
+        others = [bucket for bucket in buckets if bucket.path not in places]
         looked = list(engine(partial(_decide_bucket, request=request, decides=False), others))
         decided = reduce(add, looked if decided is None else [decided, *looked])
     assert decided is not None  # a folder has at least one bucket
     if decided.days:
         return decided
     logger.warning(
-        f"--shard {part}: the log has {len(buckets.paths)} buckets with users and none for this task, which decides "
-        f"for nobody; {len(buckets.paths)} tasks are enough"
+        f"--shard {part}: the log has {len(buckets)} buckets with users and none for this task, which decides "
+        f"for nobody; {len(buckets)} tasks are enough"
     )
     none = np.zeros((0, decided.nobody.modules.total), dtype=bool)
-    return replace(decided, days=(_decide(decided.nobody, none, request),))
+    return replace(decided, days=(_decide(decided.nobody, none, None, request),))
 
 
 def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
@@ -155,8 +159,9 @@ def merge_days(days: Sequence[DecidedDay], *, by_value: bool) -> DecidedDay:
             tables.append(frames[0].astype(text))
             continue
         order = order_of_ids(_column(filled, "user_id"), by_value=by_value)
-        # Columns are made from arrays, as those of one day are: joined ones are written in another type of text.
-        tables.append(pd.DataFrame({name: _column(filled, name)[order] for name in filled[0].columns}))
+        # Columns are made from arrays, as those of one day are: joined ones are written in another type of text. Each
+        # becomes one of the table before the next is made: as objects the texts of all columns take the most memory.
+        tables.append(pd.DataFrame({name: pd.Series(_column(filled, name)[order]) for name in filled[0].columns}))
     summaries = [day.summary for day in days]
     summary = {
         **summaries[0],
@@ -189,13 +194,30 @@ def _slots_of_bucket(path: Path, run: Run) -> History:
     return few.select_users(chosen)
 
 
-def _decide_bucket(path: Path, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
+def _decide_bucket(bucket: Told, request: BucketRequest, *, decides: bool = True) -> DecidedUsers:
     """Decide for the users of a bucket, or only look at what it shows."""
-    history = _read(path, request.run)
+    history, eligible, receive, shown = look_at_bucket(bucket, request)
+    return replace(shown, days=(_decide(history, eligible, receive, request),)) if decides else shown
+
+
+def look_at_bucket(bucket: Told, request: BucketRequest) -> tuple[History, BoolArray, BoolArray | None, DecidedUsers]:
+    """Read a bucket.
+
+    Returns:
+        Its history; what may be sent before guardrails (U, sum of actions); which users may get messages yet (U,), None
+        for all; and what else it shows.
+    """
+    run = request.run
+    history = _read(bucket.path, run)
     time = history.decisions.time
-    eligible, source = eligible_before_guardrails(history, request.at, request.run.config.history.decided)
-    return DecidedUsers(
-        days=(_decide(history, eligible, request),) if decides else (),
+    eligible, source = bucket.eligible_of(history), EligibleSource(logged=False, given=False)
+    if eligible is None:
+        eligible, source = eligible_before_guardrails(history, request.at, run.config.history.decided)
+    listed, receive = bucket.listed_of(history), None
+    if request.ramp < 1.0 or listed is not None:
+        receive = rolled_out(history, run.config.arms, request.ramp, listed)
+    shown = DecidedUsers(
+        days=(),
         first=int(time.min()) if len(time) else None,
         times_of_day=few_times(time % DAY),
         source=source,
@@ -204,13 +226,13 @@ def _decide_bucket(path: Path, request: BucketRequest, *, decides: bool = True) 
         open_columns=tuple(open_columns(history, request.guardrails, request.ignored)),
         nobody=history.select_users(np.zeros(history.n_users, dtype=bool)),
     )
+    return history, eligible, receive, shown
 
 
-def _decide(history: History, eligible: BoolArray, request: BucketRequest) -> DecidedDay:
-    run = request.run
+def _decide(history: History, eligible: BoolArray, receive: BoolArray | None, request: BucketRequest) -> DecidedDay:
     return decide_day(
-        *(run, history, request.at, eligible, request.guardrails),
-        may_receive=None if request.ramp == 1.0 else rolled_out(history, run.config.arms, request.ramp),
+        *(request.run, history, request.at, eligible, request.guardrails),
+        may_receive=receive,
         explore=request.explore,
         device=request.device,
         seed=request.seed,

@@ -27,7 +27,8 @@ from crosschannel.histories.readers.decided.days import DECISIONS_FILE, day_name
 from crosschannel.histories.readers.source_files import read_any
 from crosschannel.histories.values.action_columns import eligible_mask
 from crosschannel.pipeline.command_line import one_thread
-from crosschannel.pipeline.loop.deciding import CONTEXT, WAITING_COLUMN, known_at
+from crosschannel.pipeline.loop.deciding import CONTEXT, WAITING_COLUMN
+from crosschannel.pipeline.loop.decisions.day_users import known_at
 from crosschannel.pipeline.loop.decisions.eligible import UNGUARDED
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.pricing import votes_at_prices

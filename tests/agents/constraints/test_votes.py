@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crosschannel.agents import shadow_prices
 from crosschannel.agents.constraints import votes as votes_module
 from crosschannel.agents.constraints.contested import cost_of
 from crosschannel.agents.constraints.votes import Votes, count_votes
@@ -70,6 +74,53 @@ def test_a_sample_is_chosen_by_hash_and_counts_as_much_as_all() -> None:
     np.testing.assert_allclose(found.use, expected.use, rtol=0.1)
     assert found.gain == pytest.approx(expected.gain, rel=0.1)
     np.testing.assert_array_equal(votes.sample(8_000).evaluate(prices).use, found.use)
+
+
+@pytest.mark.parametrize("size", [1, 37, 10**6])
+def test_blocks_of_positions_do_not_change_a_sample(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = votes_of(decision_time(votes=3, users=100))
+    expected = votes.sample(50).values
+    assert 20 < expected.shape[1] < 80
+    monkeypatch.setattr(votes_module, "POSITIONS_PER_BLOCK", size)
+    np.testing.assert_array_equal(votes.sample(50).values, expected)
+
+
+@pytest.mark.parametrize("budgets", [1, 3])
+def test_a_sample_that_is_not_copied_chooses_alike(budgets: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    votes = votes_of(decision_time(votes=4, users=5_000, budgets=budgets), "f4")
+    copied, low = votes.sample(6_000), np.full(budgets, 0.3)
+    monkeypatch.setattr(votes_module, "COPIED_VOTES", 0)
+    read = votes.sample(6_000)
+    assert copied.positions is None
+    assert read.positions is not None
+    for one, other in ((copied, read), (copied.between(low, 2.0 * low), read.between(low, 2.0 * low))):
+        expected, found = one.evaluate(1.5 * low), other.evaluate(1.5 * low)
+        assert found.gain == expected.gain
+        assert found.use.tobytes() == expected.use.tobytes()
+
+
+def test_a_sample_takes_memory_for_its_own_votes_alone() -> None:
+    """Of 16 million votes: a number for each of them would take 128 MB, and their values are never made."""
+    shape = (16, 1_000_000, 4)
+    values, mask = np.broadcast_to(np.float32(1.0), shape), np.broadcast_to(np.bool_(True), shape[1:])
+    votes = Votes(values, mask, np.broadcast_to(1.0, (1, *shape[1:])), 1.0)
+    tracemalloc.start()
+    assert votes.sample(10_000).count == pytest.approx(10_000, abs=500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32e6
+
+
+def test_votes_on_a_disk_have_the_prices_of_votes_in_memory(tmp_path: Path) -> None:
+    time = decision_time(votes=4, users=10_000, budgets=2, shares=[0.4, 0.6], floor=0.02)
+    arrays = [np.ascontiguousarray(array) for array in (time.values.astype("f4"), time.mask, time.use)]
+    mapped = []
+    for k, array in enumerate(arrays):
+        np.save(tmp_path / f"{k}.npy", array)
+        mapped.append(np.load(tmp_path / f"{k}.npy", mmap_mode="r"))
+    expected, found = (shadow_prices(*each, time.budgets, time.floor) for each in (arrays, mapped))
+    assert found.prices.tobytes() == expected.prices.tobytes()
+    assert found.mixture.tobytes() == expected.mixture.tobytes()
 
 
 @pytest.mark.parametrize(("price", "kind"), [(1.0, "f4"), (1e30, "f8"), (1e-30, "f8"), (0.0, "f4")])

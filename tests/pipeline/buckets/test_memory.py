@@ -13,9 +13,10 @@ import pytest
 
 from crosschannel.envs.market import Market, simulate_history
 from crosschannel.histories.buckets import write_buckets
+from crosschannel.histories.readers.folder import write_history
 from crosschannel.pipeline.configuration import override, read_config
 from tests import ROOT
-from tests.programs.samples import FUNNEL
+from tests.programs.samples import FUNNEL, run_program
 
 RUNS = 3
 
@@ -78,6 +79,27 @@ trial.read(configuration(**declared), Path("arms.parquet"), passes=None if WHOLE
 print(before, peak())
 """
 
+DECIDE = """
+import re, threading, time
+from pathlib import Path
+from crosschannel.pipeline import priced_votes
+from crosschannel.programs import decide
+
+def anonymous():  # without files that are mapped, which the system drops when it needs room
+    return int(re.search("RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+def watch():
+    while True:
+        seen.append(anonymous())
+        time.sleep(0.005)
+
+priced_votes.ROWS_PER_BLOCK = 4_096  # so that the smaller log fills blocks as well
+seen = [anonymous()]
+threading.Thread(target=watch, daemon=True).start()
+decide.main(["RUN", "--history.path", LOG, "--out", "decisions.parquet", "--force"])
+print(seen[0], max(seen))
+"""
+
 
 def growth(folder: Path, users: int, buckets: int, program: str = TRAIN) -> float:
     """MiB by which a program on a log of so many users raises the peak of resident memory of a process.
@@ -87,6 +109,8 @@ def growth(folder: Path, users: int, buckets: int, program: str = TRAIN) -> floa
     config = override(read_config(Path(FUNNEL[1])), {"history.market.users": users})
     history, _ = simulate_history(Market(config.market()))
     write_buckets(history, folder / "log", buckets)
+    if "whole" in program:
+        write_history(history, folder / "whole")
     del history
     grown = []
     for _ in range(RUNS):
@@ -99,7 +123,7 @@ def growth(folder: Path, users: int, buckets: int, program: str = TRAIN) -> floa
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr
-        before, after = map(int, done.stdout.split())
+        before, after = map(int, done.stdout.splitlines()[-1].split())
         grown.append((after - before) / 1024)
     return median(grown)
 
@@ -140,3 +164,22 @@ def test_a_trial_takes_a_row_a_user(tmp_path: Path) -> None:
         taken.append((many - few) * 1024 / 30_000)
     print(f"one more user takes {taken[0]:.1f} KiB, and {taken[1]:.1f} KiB of the whole log")
     assert taken[0] < 0.5 * taken[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak of anonymous memory is read from /proc")
+def test_decisions_under_constraints_take_a_row_a_user(tmp_path: Path) -> None:
+    """What one more user takes is less than a fifth of what it takes where the log is read as a whole.
+
+    Here that is the user's row of the tables, and the votes that prices may still change; there the user's log and all
+    votes as well.
+    """
+    run_program("train.py", *FUNNEL, cwd=tmp_path)
+    run, taken = str(tmp_path / "runs" / "market"), []
+    for log in ("log", "whole"):
+        program = DECIDE.replace("RUN", run).replace("LOG", repr(log))
+        few, many = (growth(tmp_path / f"{n}-{log}", n, n // 1_250, program) for n in (10_000, 40_000))
+        print(f"{log}: {few:.0f} MiB at 10,000 users, {many:.0f} MiB at 40,000")
+        taken.append((many - few) * 1024 / 30_000)
+    print(f"one more user takes {taken[0]:.1f} KiB, and {taken[1]:.1f} KiB of the whole log")
+    assert taken[0] < 0.2 * taken[1]

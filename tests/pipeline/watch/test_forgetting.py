@@ -59,16 +59,16 @@ def test_a_run_that_is_not_finished_is_refused(folder: Path) -> None:
 
 
 def test_what_a_killed_process_kept_of_a_bucketed_log_goes(folder: Path) -> None:
-    """A training that ended just before its columns were removed, and an evaluation."""
+    """A training that ended just before its columns were removed, an evaluation, and a decision."""
     users = pd.read_csv(folder / "users.csv")
-    for name in (SCRATCH_FOLDER, ".scratch-k3v9.part"):
+    for name in (SCRATCH_FOLDER, ".scratch-k3v9.part", "decisions/.scratch-p7m2.part"):
         kept = folder / "run" / name / "columns" / "bucket-00000"
         kept.mkdir(parents=True)
         users.to_parquet(kept / "users.parquet")
         (kept / ".facts.json.part").write_text("{}")
     assert forget.main(arguments(folder, "--check")) == 1
     assert forget.main(arguments(folder)) == 0
-    assert not list((folder / "run").glob(".scratch*"))
+    assert not list((folder / "run").rglob(".scratch*"))
     assert forget.main(arguments(folder, "--check")) == 0
 
 

@@ -1,0 +1,69 @@
+"""What files say of the users of each bucket: what may be sent to them, and whether they may get messages at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from crosschannel.core.arrays import BoolArray, IntArray, ObjectArray
+from crosschannel.histories import Buckets, History
+from crosschannel.histories.eligibility import eligible_of_users, users_on_list
+
+
+@dataclass(frozen=True)
+class Told:
+    """A bucket, with what files say of its users.
+
+    Attributes:
+        path: The bucket.
+        ids: Ids of the users as texts (u,); None where no file says anything.
+        eligible: What may be sent to them before guardrails (u, sum of actions); None where no file says it.
+        listed: Which of them are on the list of users who may get messages (u,); None without a list.
+    """
+
+    path: Path
+    ids: ObjectArray | None = None
+    eligible: BoolArray | None = None
+    listed: BoolArray | None = None
+
+    def eligible_of(self, history: History) -> BoolArray | None:
+        """Return what may be sent to the users of the bucket's history (U, sum of actions)."""
+        return None if self.eligible is None else self.eligible[self._places(history)]
+
+    def listed_of(self, history: History) -> BoolArray | None:
+        """Return which users of the bucket's history are on the list (U,)."""
+        return None if self.listed is None else self.listed[self._places(history)]
+
+    def _places(self, history: History) -> IntArray:
+        assert self.ids is not None  # where a file says something
+        return np.asarray(pd.Index(self.ids).get_indexer(pd.Index(history.user_ids.astype(str))), dtype=np.int64)
+
+
+def told_of_buckets(buckets: Buckets, eligible: Path | None, only_users: Path | None) -> list[Told]:
+    """Return what files say of the users of each bucket; what is wrong with a file is said once for all of them.
+
+    Args:
+        buckets: The bucketed log.
+        eligible: File of what may be sent: see `read_eligible`.
+        only_users: File of the users who may get messages: see `read_user_list`.
+
+    Raises:
+        InputError: If a file cannot be read, or does not fit the users of all buckets together.
+    """
+    if eligible is None and only_users is None:
+        return [Told(path) for path in buckets.paths]
+    ids = [buckets.user_ids(path) for path in buckets.paths]
+    everybody = np.concatenate(ids)
+    ends = np.cumsum([len(one) for one in ids])[:-1]
+    mask = None if eligible is None else eligible_of_users(eligible, buckets.modules, everybody)
+    listed = None if only_users is None else users_on_list(only_users, everybody)
+    masks, lists = _divided(mask, ends, len(ids)), _divided(listed, ends, len(ids))
+    return [Told(*each) for each in zip(buckets.paths, ids, masks, lists, strict=True)]
+
+
+def _divided(rows: BoolArray | None, ends: IntArray, parts: int) -> Sequence[BoolArray | None]:
+    return [None] * parts if rows is None else np.split(rows, ends)
