@@ -45,7 +45,6 @@ from crosschannel.histories import Buckets, Guardrails, History, open_buckets, r
 from crosschannel.histories.readers.decided.days import day_name, is_by_date
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import reads_buckets
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, output_file, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS, Config, HistoryConfig
 from crosschannel.pipeline.flags import parse_settings
@@ -86,6 +85,7 @@ from crosschannel.pipeline.loop.decisions.slot_times import (
 )
 from crosschannel.pipeline.loop.decisions.told import Told, told_of_buckets
 from crosschannel.pipeline.loop.recent import DAYS_FOLDER, recent_log
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_files import remove_left_scratch, scratch_folder
 from crosschannel.pipeline.run_folder import Run
 

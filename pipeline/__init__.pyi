@@ -6,9 +6,7 @@ from .buckets.sampling import read_to_judge as read_to_judge
 from .buckets.training import train_on_buckets as train_on_buckets
 from .building import TrainingData as TrainingData
 from .building import agent_spec as agent_spec
-from .building import build_history as build_history
 from .building import compute_rewards as compute_rewards
-from .building import load_history as load_history
 from .building import prepare as prepare
 from .command_line import Parser as Parser
 from .command_line import UsageError as UsageError
@@ -44,6 +42,8 @@ from .pricing import priced_policy as priced_policy
 from .procedure.records import ProcedureValue as ProcedureValue
 from .procedure.valuing import check_procedure as check_procedure
 from .procedure.valuing import value_procedure as value_procedure
+from .reading import build_history as build_history
+from .reading import load_history as load_history
 from .report.model_card import model_card as model_card
 from .report.model_card import write_model_card as write_model_card
 from .report.run_report import next_steps as next_steps

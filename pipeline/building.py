@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -28,12 +27,10 @@ from crosschannel.histories.observation.goal_events import goal_notes
 from crosschannel.histories.propensities.checks import PropensityCheck, check_propensities, notes_on_estimates
 from crosschannel.histories.propensities.estimate import estimate_propensities
 from crosschannel.histories.propensities.sources import MISSING
-from crosschannel.histories.readers.decided.days import with_arms
-from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.splits import split_users
-from crosschannel.pipeline.configuration import LOGISTIC, RIDGE, Config, HistoryConfig, RewardConfig
+from crosschannel.pipeline.configuration import LOGISTIC, RIDGE, Config, RewardConfig
 from crosschannel.pipeline.pricing import LogPace
-from crosschannel.pipeline.reading import read_or_simulate
+from crosschannel.pipeline.reading import build_history
 from crosschannel.reward import REWARDS, Outcomes, RewardFrame, RewardLosses, RewardModel, make_reward, refit
 from crosschannel.reward.effects import TreatmentEffects
 from crosschannel.reward.effects.checks.rewards import RewardTests, run_reward_tests
@@ -156,35 +153,6 @@ class TrainingData:
     def rows(self, name: str) -> BoolArray:
         """Return which decisions of the whole history belong to a part (n,)."""
         return np.asarray((self.part == name)[self.history.decisions.user])
-
-
-def build_history(config: Config) -> tuple[History, MarketTruth | None]:
-    """Read or simulate the history, with the configured churn events, ties and observation."""
-    history, truth = read_or_simulate(config)
-    declared = config.history
-    history = with_declared(history, declared)
-    if declared.decided is not None and declared.source != "folder":  # whose reader has done so
-        history = with_arms(history, declared.decided)
-    return history, truth
-
-
-def with_declared(history: History, declared: HistoryConfig) -> History:
-    """Return a history with the churn events, the order of ties and the observation that a configuration declares."""
-    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
-    return history.with_observed_from(declared.observed_from)
-
-
-def load_history(source: Config | str | Path) -> History:
-    """Read the history that a configuration names, or simulate it.
-
-    Args:
-        source: A configuration, or a folder in the native layout.
-
-    Raises:
-        ConfigError: If the source needs a folder and none is given.
-        InputError: If the history cannot be read; the message has every fault with its file, row, column and value.
-    """
-    return build_history(source)[0] if isinstance(source, Config) else read_history(Path(source))
 
 
 def compute_rewards(history: History, config: Config | RewardConfig) -> RewardFrame:

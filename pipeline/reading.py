@@ -11,7 +11,7 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market import Market, MarketTruth, simulate_history
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.datasets import read_dataset
-from crosschannel.histories.readers.decided.days import decisions_by_date
+from crosschannel.histories.readers.decided.days import decisions_by_date, with_arms
 from crosschannel.histories.readers.folder import read_history
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.mapping import StreamMapping
@@ -21,7 +21,36 @@ from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config, HistoryConfig
 
 
-def read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
+def build_history(config: Config) -> tuple[History, MarketTruth | None]:
+    """Read or simulate the history, with the configured churn events, ties and observation."""
+    history, truth = _read_or_simulate(config)
+    declared = config.history
+    history = with_declared(history, declared)
+    if declared.decided is not None and declared.source != "folder":  # whose reader has done so
+        history = with_arms(history, declared.decided)
+    return history, truth
+
+
+def with_declared(history: History, declared: HistoryConfig) -> History:
+    """Return a history with the churn events, the order of ties and the observation that a configuration declares."""
+    history = history.with_churn_events(declared.churn_events).with_ties(declared.ties)
+    return history.with_observed_from(declared.observed_from)
+
+
+def load_history(source: Config | str | Path) -> History:
+    """Read the history that a configuration names, or simulate it.
+
+    Args:
+        source: A configuration, or a folder in the native layout.
+
+    Raises:
+        ConfigError: If the source needs a folder and none is given.
+        InputError: If the history cannot be read; the message has every fault with its file, row, column and value.
+    """
+    return build_history(source)[0] if isinstance(source, Config) else read_history(Path(source))
+
+
+def _read_or_simulate(config: Config) -> tuple[History, MarketTruth | None]:
     """Read or simulate the history.
 
     Raises:

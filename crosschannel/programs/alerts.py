@@ -26,9 +26,9 @@ from crosschannel.core.times import SECOND
 from crosschannel.engines import make_engine
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import reads_buckets
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_folder import Run
 
 #: Exit code where there is an alert.

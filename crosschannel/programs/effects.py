@@ -20,10 +20,11 @@ from crosschannel.engines import make_engine
 from crosschannel.pipeline.buckets.effects import effects_over_buckets, why_whole
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import reads_buckets
-from crosschannel.pipeline.building import build_history, check_log
+from crosschannel.pipeline.building import check_log
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, output_file, program
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
+from crosschannel.pipeline.reading import build_history
 from crosschannel.reward import make_reward
 from crosschannel.reward.effects import AUTO, DEFAULT_GROUPINGS, GROUPINGS, EffectsRequest, EventTimes, effects_report
 

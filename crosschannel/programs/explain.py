@@ -19,9 +19,9 @@ from pathlib import Path
 from crosschannel.histories.readers.decided.days import is_by_date
 from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.buckets.users import history_of_user
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, program
 from crosschannel.pipeline.configuration import WITH_DECISIONS
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_folder import Run
 
 

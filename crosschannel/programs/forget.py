@@ -27,8 +27,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, invocation, program
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.watch.forgetting import (
     Forgotten,

@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, invocation, logger, program
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.starting import start
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_folder import Run, check_run_folder
 
 #: Sections of the configuration that have no meaning before there is a log.

@@ -37,11 +37,11 @@ from crosschannel.histories.readers.decided.days import decided_days
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import reads_buckets
 from crosschannel.pipeline.buckets.users import BucketAmounts, users_of_buckets
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, output_file, program
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.flags import parse_settings
 from crosschannel.pipeline.loop.day_summaries import read_summary
+from crosschannel.pipeline.reading import build_history
 
 FILES = ("trial.json", "trial.html")
 ADDRESS = "cluster of ray or master of spark to connect to"

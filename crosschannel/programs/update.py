@@ -19,10 +19,10 @@ from dataclasses import replace
 from crosschannel.core.errors import NotIdentified
 from crosschannel.histories.readers.daily import is_daily_log
 from crosschannel.histories.readers.decided.days import is_by_date
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import Parser, UsageError, logger, one_thread, program
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.updating import Updated, update, update_by_day
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.report.model_card import rewrite_model_card
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run

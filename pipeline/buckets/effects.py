@@ -20,8 +20,9 @@ from crosschannel.pipeline.buckets.facts import Facts
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import BucketedLog, summary
 from crosschannel.pipeline.buckets.sampled import ALL, SampledBucket, merge_samples, sampled_buckets
-from crosschannel.pipeline.building import check_log, with_declared
+from crosschannel.pipeline.building import check_log
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.reading import with_declared
 from crosschannel.pipeline.run_files import scratch_folder
 from crosschannel.reward.effects import EffectsRequest, EventTimes
 from crosschannel.reward.effects.buckets.designs import Plan

@@ -11,10 +11,9 @@ from crosschannel.histories.buckets.making import make_buckets
 from crosschannel.histories.buckets.opening import is_bucketed
 from crosschannel.histories.buckets.partition import NotByUser
 from crosschannel.histories.buckets.plans import Plan, plan_folder, plan_tables
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.configuration import Config
-from crosschannel.pipeline.reading import moved_tables
+from crosschannel.pipeline.reading import build_history, moved_tables
 
 
 def bucket_log(config: Config, folder: Path, n: int, leaves: int) -> Buckets:

@@ -21,8 +21,8 @@ from crosschannel.histories.splits import split_users
 from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.facts import Facts, add_facts, chosen_users
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.configuration import Config
+from crosschannel.pipeline.reading import with_declared
 
 FACTS_FILE = "facts.json"
 #: The users who are test users of two runs that are compared, beside the names of the parts.

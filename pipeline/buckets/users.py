@@ -31,9 +31,9 @@ from crosschannel.pipeline.buckets.columns import read_columns, write_columns
 from crosschannel.pipeline.buckets.passes import Passes
 from crosschannel.pipeline.buckets.reading import merge_columns
 from crosschannel.pipeline.buckets.sampled import ALL, SampledBucket, merge_samples, sampled_buckets
-from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.decisions.eligible import own_decisions
+from crosschannel.pipeline.reading import with_declared
 from crosschannel.pipeline.run_files import scratch_folder
 from crosschannel.pipeline.watch.daily_rules import DecisionCounts
 

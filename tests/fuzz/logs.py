@@ -25,8 +25,9 @@ from crosschannel.histories.readers.slots import SlotGrid
 from crosschannel.histories.readers.sources import TableSource
 from crosschannel.histories.readers.stream.reader import read_stream
 from crosschannel.histories.readers.tables import TableMapping, read_tables
-from crosschannel.pipeline.building import build_history, compute_rewards, prepare
+from crosschannel.pipeline.building import compute_rewards, prepare
 from crosschannel.pipeline.configuration import RewardConfig, read_config
+from crosschannel.pipeline.reading import build_history
 from crosschannel.reward import Goal
 from tests.fuzz.target import Target
 from tests.histories.readers import test_decided, test_sent_tables

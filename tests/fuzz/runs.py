@@ -11,9 +11,9 @@ import numpy as np
 
 from crosschannel.agents import load_agent
 from crosschannel.histories.eligibility import last_eligible
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import CONFIG_FOLDER, Config, read_config
 from crosschannel.pipeline.loop.deciding import decide_day
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.report.run_report import write_report
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import train

@@ -19,8 +19,8 @@ from crosschannel.envs.replay.log import CHURNED, ReplayLog
 from crosschannel.histories.features import ContextFeatures, ContextSpec
 from crosschannel.histories.history import DEFAULT_CHURN_EVENTS, EventLog, History
 from crosschannel.histories.readers.folder import write_history
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import Config, HistoryConfig, RewardConfig
+from crosschannel.pipeline.reading import build_history
 from crosschannel.reward import Goal, make_reward
 from tests.programs.samples import run_program
 from tests.samples import random_history

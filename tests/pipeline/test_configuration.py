@@ -7,8 +7,8 @@ import yaml
 
 from crosschannel.agents import agent_settings
 from crosschannel.core.errors import ConfigError
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import AgentConfig, Config, load_config, read_config, write_config
+from crosschannel.pipeline.reading import build_history
 from tests import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

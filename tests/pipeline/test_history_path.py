@@ -12,8 +12,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.envs.market import Market, MarketConfig, simulate_history
 from crosschannel.histories.history import History
 from crosschannel.histories.readers.folder import write_history
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import Config, HistoryConfig, read_config
+from crosschannel.pipeline.reading import build_history
 
 MODULES = "modules: [{name: channel, actions: [none, push]}]"
 TABLES = """

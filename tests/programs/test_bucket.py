@@ -16,8 +16,8 @@ from crosschannel.core.errors import ConfigError
 from crosschannel.histories import open_buckets, read_history, write_history
 from crosschannel.histories.readers.daily import DailyLog
 from crosschannel.pipeline import load_config
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.command_line import UsageError
+from crosschannel.pipeline.reading import build_history
 from crosschannel.programs.bucket import main
 from tests import ROOT
 from tests.histories.buckets.test_folder import assert_same

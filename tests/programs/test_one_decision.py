@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from crosschannel.histories.features import CONSTANT
-from crosschannel.pipeline.building import build_history, prepare
+from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import read_config
+from crosschannel.pipeline.reading import build_history
 from crosschannel.programs import train
 from crosschannel.reward import make_reward
 from crosschannel.reward.effects import TreatmentEffects

@@ -25,8 +25,8 @@ from crosschannel.histories.arms import AGENT, HOLDOUT
 from crosschannel.histories.history import History
 from crosschannel.histories.propensities.checks import check_propensities
 from crosschannel.histories.readers.folder import read_history
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.loop.policies import Policies
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.run_files import RunLock
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.pipeline.simulation import simulating

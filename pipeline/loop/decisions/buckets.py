@@ -20,13 +20,13 @@ from crosschannel.histories import Buckets, Guardrails, History, read_bucket
 from crosschannel.histories.buckets.merging import merge
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.values.identifiers import order_of_ids
-from crosschannel.pipeline.building import with_declared
 from crosschannel.pipeline.command_line import logger
 from crosschannel.pipeline.loop.deciding import DecidedDay, decide_day, rolled_out
 from crosschannel.pipeline.loop.decisions.consent import everything, open_columns
 from crosschannel.pipeline.loop.decisions.eligible import EligibleSource, Unsaid, eligible_before_guardrails
 from crosschannel.pipeline.loop.decisions.slot_times import few_times
 from crosschannel.pipeline.loop.decisions.told import Told
+from crosschannel.pipeline.reading import with_declared
 from crosschannel.pipeline.run_folder import Run
 
 

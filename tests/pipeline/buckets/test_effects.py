@@ -19,8 +19,9 @@ from crosschannel.histories.buckets import write_buckets
 from crosschannel.histories.history import History
 from crosschannel.pipeline.buckets.effects import effects_over_buckets
 from crosschannel.pipeline.buckets.passes import Passes
-from crosschannel.pipeline.building import build_history, check_log
+from crosschannel.pipeline.building import check_log
 from crosschannel.pipeline.configuration import Config, override, read_config
+from crosschannel.pipeline.reading import build_history
 from crosschannel.programs import effects
 from crosschannel.programs.effects import main
 from crosschannel.reward import make_reward

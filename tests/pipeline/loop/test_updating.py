@@ -15,12 +15,13 @@ from crosschannel.core.times import DAY, HOUR, timestamps
 from crosschannel.histories.history import History
 from crosschannel.histories.logs import take_rows
 from crosschannel.histories.observation.slicing import until
-from crosschannel.pipeline.building import build_history, compute_rewards
+from crosschannel.pipeline.building import compute_rewards
 from crosschannel.pipeline.configuration import Config
 from crosschannel.pipeline.loop.learning import _closed
 from crosschannel.pipeline.loop.policies import Policies
 from crosschannel.pipeline.loop.states import States
 from crosschannel.pipeline.loop.updating import Updated, update
+from crosschannel.pipeline.reading import build_history
 from crosschannel.pipeline.report.model_card import MODEL_CARD
 from crosschannel.pipeline.run_folder import Run
 from crosschannel.programs import update as update_program

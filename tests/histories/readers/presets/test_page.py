@@ -15,8 +15,8 @@ from crosschannel.histories.history import History
 from crosschannel.histories.readers.presets import PRESETS
 from crosschannel.histories.readers.stream.mapping import StreamMapping
 from crosschannel.histories.readers.stream.reader import read_stream
-from crosschannel.pipeline.building import build_history
 from crosschannel.pipeline.configuration import read_config, write_config
+from crosschannel.pipeline.reading import build_history
 from tests import ROOT
 from tests.histories.readers.presets.vendors import MODULES, SENT, VENDORS, shop
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crosschannel.pipeline.building import build_history, prepare
+from crosschannel.pipeline.building import prepare
 from crosschannel.pipeline.configuration import Config, read_config
+from crosschannel.pipeline.reading import build_history
 from crosschannel.programs import train
 from tests import ROOT
 
