@@ -233,9 +233,7 @@ def test_arms_that_differed_before_are_found():
 def test_arms_that_depend_on_the_day_are_not_valid():
     """Each decision has an arm of its own, so that no user is in any."""
     history = trial_history(20, arms_in="decisions")
-    arms = np.array(["agent", "holdout"], dtype=object)[
-        np.random.default_rng(0).integers(0, 2, len(history.decisions))
-    ]
+    arms = np.array(["agent", "holdout"], dtype=object)[np.random.default_rng(0).integers(0, 2, len(history.decisions))]
     by_day = replace(history, decisions=replace(history.decisions, arm=arms))
     settings = replace(SETTINGS, shares={}, compare=("agent:holdout",))
     trial = read_trial(by_day, settings, GOALS)
