@@ -16,13 +16,10 @@ from crosschannel.evaluation.trials.design import Population, TrialDesign
 from crosschannel.evaluation.trials.outcomes import Outcome, UserAmounts
 from crosschannel.evaluation.trials.results import TrialCheck
 
-#: Below this p-value arms do not have their shares: a routine alarm must be rare.
+#: Below this p-value arms do not have their shares, or were not drawn at random: a routine alarm must be rare.
 MAX_P_OF_SHARES = 0.001
 #: Below this p-value (by Holm's method) users of the arms differed before the trial.
 MAX_P_OF_BALANCE = 0.01
-#: Below this one no lift may be read. It is far lower than that of shares: where few users have most of an amount, up
-#: to 2.6 % of sound trials with an arm of 30 to 75 users come below .001, and at most .2 % below this.
-MAX_P_OF_UNLIKE_ARMS = 1e-6
 #: From this share of users on who have decisions of several arms, arms were not drawn by user.
 MAX_SHARE_CHANGED = 0.5
 #: With a smaller expected number of users in an arm, the test of shares is exact.
@@ -177,7 +174,7 @@ def check_differences(name: str, what: Sequence[str], p_values: Sequence[float],
         passed=passed,
         finding=finding,
         remedy="" if passed else remedy,
-        invalidates=p < MAX_P_OF_UNLIKE_ARMS,
+        invalidates=p < MAX_P_OF_SHARES,
     )
 
 

@@ -12,8 +12,10 @@ from crosschannel.evaluation.bootstrap import UNDEFINED, Interval, degrees_of_fr
 
 #: A stratum needs this many users of every arm; smaller ones are compared as one.
 MIN_USERS_OF_STRATUM = 5
-#: Where fewer users of an arm have an outcome other than 0, its variance is not known from this arm alone.
+#: Where fewer users of an arm have an outcome other than 0, its variance is not known from this arm alone. Nor is it
+#: where the error of the variance, sqrt((kurtosis - 1) / users), is larger than with so many users and normal outcomes.
 MIN_USERS_WITH_OUTCOME = 30
+KURTOSIS_OF_NORMAL = 3.0
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class ArmMeans:
             `influence.T @ influence`.
         theta: Slope on the covariate.
         own_variance: Variance of each mean from the residuals of its own users (A,).
+        own_fourth: Sum of the fourth powers of what own users add to each mean (A,).
         active: Users of each arm whose outcome is not 0 (A,).
+        units: Independent units of each arm (A,): users or clusters.
     """
 
     mean: FloatArray
@@ -35,7 +39,9 @@ class ArmMeans:
     influence: FloatArray
     theta: float
     own_variance: FloatArray
+    own_fourth: FloatArray
     active: IntArray
+    units: IntArray
 
 
 def arm_means(
@@ -94,11 +100,12 @@ def arm_means(
     mean = (n_s[present] / n) @ of_cell[present]
 
     weight = (n_s[:, None] / n / np.maximum(size.reshape(shape), 1.0)).reshape(-1)
+    units = users = np.bincount(arm, minlength=n_arms)
     if cluster is None:
         factor = np.sqrt(size / np.maximum(size - 1.0, 1.0))
     else:
-        clusters = np.array([len(np.unique(cluster[arm == a])) for a in range(n_arms)], dtype=np.float64)
-        factor = np.tile(np.sqrt(clusters / np.maximum(clusters - 1.0, 1.0)), n_strata)
+        units = np.array([len(np.unique(cluster[arm == a])) for a in range(n_arms)], dtype=np.int64)
+        factor = np.tile(np.sqrt(units / np.maximum(units - 1.0, 1.0)), n_strata)
     influence = (of_cell[s] - mean) / n + (theta * (x - x_of_stratum[s]) / n)[:, None]
     own = np.zeros((n, n_arms))
     own[np.arange(n), arm] = (weight * factor)[cell] * (y_rest - theta * x_rest)
@@ -107,11 +114,13 @@ def arm_means(
         influence, own = (_sums_by_cluster(values, cluster) for values in (influence, own))
     return ArmMeans(
         mean=mean,
-        users=np.bincount(arm, minlength=n_arms),
+        users=users,
         influence=influence,
         theta=theta,
         own_variance=np.asarray((own**2).sum(axis=0)),
+        own_fourth=np.asarray((own**4).sum(axis=0)),
         active=np.bincount(arm[outcome != 0], minlength=n_arms),
+        units=units,
     )
 
 
@@ -195,9 +204,11 @@ def contrast(means: ArmMeans, treated: int, control: int) -> tuple[Contrast, Flo
     the control has the outcome, so that its mean is what the period before and the strata moved, the relative
     difference is undefined.
 
-    An arm of few users may have none with a rare event, whose variance it then takes for 0. Where fewer than
-    `MIN_USERS_WITH_OUTCOME` users of an arm have an outcome, the variance of both arms together is used if it is
-    larger, :math:`(n_1 s_1^2 + n_0 s_0^2) / (n_1 + n_0) \cdot (1 / n_1 + 1 / n_0)`: all influences grow by one factor.
+    An arm of few users may have none with a rare event, whose variance it then takes for 0, or none of those who buy
+    most: then its mean and its variance are both too small, and a small holdout would be worse in far too many trials.
+    Where fewer than `MIN_USERS_WITH_OUTCOME` users of an arm have an outcome, or the arm is too small for the kurtosis
+    of both arms together, :math:`n < 30 (\kappa - 1) / 2`, the variance of both arms together is used if it is larger,
+    :math:`(n_1 s_1^2 + n_0 s_0^2) / (n_1 + n_0) \cdot (1 / n_1 + 1 / n_0)`: all influences grow by one factor.
 
     Returns:
         The comparison, and the influence of each unit on the difference (V,).
@@ -226,15 +237,26 @@ def contrast(means: ArmMeans, treated: int, control: int) -> tuple[Contrast, Flo
 
 
 def _rare_factor(means: ArmMeans, treated: int, control: int) -> float:
-    """Return by which factor errors grow because an arm has too few users with an outcome to know its variance."""
+    """Return by which factor errors grow because an arm has too few users to know its own variance."""
     arms = [treated, control]
     influence = means.influence[:, treated] - means.influence[:, control]
     variance = float(influence @ influence)
-    if means.active[arms].min() >= MIN_USERS_WITH_OUTCOME or not variance > 0:
+    if not variance > 0 or not _variance_is_unknown(means, arms):
         return 1.0
     users, own = means.users[arms].astype(np.float64), means.own_variance[arms]
     pooled = float(users**2 @ own / users.sum() * (1 / users).sum())
     return float(np.sqrt(max(1.0, 1.0 + (pooled - own.sum()) / variance)))
+
+
+def _variance_is_unknown(means: ArmMeans, arms: list[int]) -> bool:
+    """Return whether one of two arms has too few users with an outcome, or for the kurtosis of both arms together."""
+    if means.active[arms].min() < MIN_USERS_WITH_OUTCOME:
+        return True
+    users = means.users[arms].astype(np.float64)
+    second, fourth = float(users**2 @ means.own_variance[arms]), float(users**4 @ means.own_fourth[arms])
+    kurtosis = float(means.units[arms].sum()) * fourth / second**2 if second > 0 else KURTOSIS_OF_NORMAL
+    needed = MIN_USERS_WITH_OUTCOME * (kurtosis - 1) / (KURTOSIS_OF_NORMAL - 1)
+    return bool(means.units[arms].min() < needed)
 
 
 def _error(influence: FloatArray) -> tuple[float, float]:

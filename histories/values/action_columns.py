@@ -128,7 +128,7 @@ def _probabilities(table: TableValidator, column: str, applies: BoolArray) -> Fl
         column,
         applies & (values <= 0),
         "a propensity must be above 0, since the action was taken",
-        "Log the probability with which the policy chose this action.",
+        "Log the probability with which the policy chose this action, not rounded.",
     )
     table.flag_rows(
         column,

@@ -18,15 +18,15 @@ def contrast(means, treated, control):
     return contrast_and_influence(means, treated, control)[0]
 
 
-#: So many users with an outcome that the variance of each arm is known from it.
-MANY = np.full(2, 1000)
+#: So many users with an outcome, and so little kurtosis, that the variance of each arm is known from it.
+KNOWN = {"active": np.full(2, 1000), "own_fourth": np.zeros(2)}
 OUTCOME = np.array([3.0, 5.0, 4.0, 1.0, 2.0, 0.0, 3.0])
 ARM = np.array([1, 1, 1, 0, 0, 0, 0])
 
 
 def test_without_adjustment_it_is_the_difference_of_means_with_the_variance_of_welch():
     """Means 4 and 1.5; variances 1 / 3 and (0.25 + 0.25 + 2.25 + 2.25) / 3 / 4 = 5 / 12."""
-    one = contrast(replace(arm_means(OUTCOME, ARM, 2), active=MANY), 1, 0)
+    one = contrast(replace(arm_means(OUTCOME, ARM, 2), **KNOWN), 1, 0)
     assert one.difference == pytest.approx(2.5, abs=1e-12)
     assert one.se**2 == pytest.approx(1 / 3 + 5 / 12, abs=1e-12)
     assert one.users == (3, 4)
@@ -73,7 +73,7 @@ def test_strata_weigh_differences_by_their_users():
     arm = np.array([0, 0, 1, 1, 0, 0, 0, 0, 1, 1])
     stratum = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
     outcome[arm == 1] += np.where(stratum[arm == 1] == 1, 0.5, 0.0)
-    one = contrast(replace(arm_means(outcome, arm, 2, stratum=stratum), active=MANY), 1, 0)
+    one = contrast(replace(arm_means(outcome, arm, 2, stratum=stratum), **KNOWN), 1, 0)
     lifts = 1.0, 4.5 - 1.5
     assert one.difference == pytest.approx(0.4 * lifts[0] + 0.6 * lifts[1], abs=1e-12)
     # Within strata: variances s^2 / n of each arm, with squared weights; between: n_s (lift_s - lift)^2 / n^2.
@@ -241,7 +241,7 @@ def test_rare_events_in_a_small_arm_are_not_found_by_chance(correct):
     found = np.zeros(2)
     for _ in range(2000):
         means = arm_means((rng.random(1350) < 0.015).astype(float), arm, 2)
-        z = abs(contrast(means if correct else replace(means, active=MANY), 1, 0).z)
+        z = abs(contrast(means if correct else replace(means, **KNOWN), 1, 0).z)
         found += [z >= 2.807, z >= 1.96]
     rates = found / 2000
     if correct:
@@ -249,3 +249,32 @@ def test_rare_events_in_a_small_arm_are_not_found_by_chance(correct):
         assert rates[1] <= 0.05 + 3 * np.sqrt(0.05 / 2000)
     else:
         assert rates[0] > 0.05
+
+
+@pytest.mark.parametrize("correct", [True, False])
+def test_a_small_arm_without_those_who_buy_most_is_not_worse_by_chance(correct):
+    """A holdout of 75 beside 1,425 users whose amounts are log-normal (1.5): 600 trials without an effect, at .05.
+
+    By its own variance the holdout is significantly worse in one of seven: it has none of the few who buy most.
+    """
+    rng = np.random.default_rng(110)
+    arm = np.array([1] * 1425 + [0] * 75)
+    found = 0
+    for _ in range(600):
+        amount = rng.poisson(1.5, 1500) * rng.lognormal(0.0, 1.5, 1500)
+        means = arm_means(amount, arm, 2)
+        found += abs(contrast(means if correct else replace(means, own_fourth=np.zeros(2)), 1, 0).z) >= 1.96
+    if correct:
+        assert found / 600 <= 0.05 + 3 * np.sqrt(0.05 / 600)
+    else:
+        assert found / 600 > 0.08
+
+
+def test_an_arm_of_ordinary_amounts_keeps_its_own_variance():
+    """Normal amounts: 40 users of an arm know their variance, which is a quarter of the other arm's."""
+    rng = np.random.default_rng(111)
+    arm = np.array([1] * 400 + [0] * 40)
+    amount = 5.0 + rng.normal(size=440) * np.where(arm == 1, 1.0, 0.5)
+    one = contrast(arm_means(amount, arm, 2), 1, 0)
+    expected = amount[arm == 1].var(ddof=1) / 400 + amount[arm == 0].var(ddof=1) / 40
+    assert one.se**2 == pytest.approx(expected, rel=1e-9)
